@@ -302,7 +302,7 @@ class Lab(Workspace):
         self._note()
         with answering(self.parameters.namespace):
             if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
-                print(f"First of all: {taken}")
+                print(f"First, the earlier fault. {taken}")
             breaking.break_lab(self, chosen)
             print(f"{chosen.id}: {chosen.description}" if fault else f"What happened: {chosen.description}")
             for command, answer in breaking.what_aws_says(self):
@@ -322,7 +322,7 @@ class Lab(Workspace):
                 print("Asking AWS in the pod …")
             found = report.of(self)
         if found is None:
-            raise LabError(f"No fault is in {self.run}.", where="lab.mended", next="lab.break_()")
+            raise LabError(f"Nothing is broken in {self.run}.", where="lab.mended", next="lab.break_()")
         return found
 
     def mend(self) -> None:
@@ -332,7 +332,7 @@ class Lab(Workspace):
         self._needs_own_cluster()
         self._note()
         with answering(self.parameters.namespace):
-            print(breaking.mend(self) if breaking.faults_in(self) else "No fault is in this run.")
+            print(breaking.mend(self) if breaking.faults_in(self) else "Nothing is broken in this run.")
 
     def fetch(self, url: str) -> Any:
         """The JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""

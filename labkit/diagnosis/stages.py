@@ -68,7 +68,7 @@ TOKEN = Stage("the token", lambda evidence: _if_there(evidence.pod))
 PROVIDER = Stage("the OIDC provider, and its audiences")
 ROLE = Stage("the role, and its trust policy", lambda evidence: _if_there(evidence.role_arn))
 EXCHANGE = Stage("the exchange with STS", _exchange)
-IDENTITY = Stage("who the pod turns out to be", _identity)
+IDENTITY = Stage("the pod's identity in AWS", _identity)
 PERMISSIONS = Stage("the role's permissions", lambda evidence: _if_there(evidence.role))
 
 STAGES = (POD, ANNOTATION, WEBHOOK, TOKEN, PROVIDER, ROLE, EXCHANGE, IDENTITY, PERMISSIONS)

@@ -23,7 +23,7 @@ REFUSED = (
     "trust-policy-wants-an-endpoint-for-audience",
     "trust-policy-denies",
 )
-# A pod is its node with each of these.
+# A pod acts as its node with each of these.
 WITHOUT_ROLE = (
     "annotation-key-misspelt",
     "annotation-of-kube2iam",
@@ -75,7 +75,7 @@ def _pods_of_cart_alone(place: Workspace) -> list[Row]:
 EXERCISES = (
     Exercise(
         "09-a",
-        "STS gives cart its role again, and nobody else",
+        "let STS admit cart again, and nobody else",
         _role_that_refuses,
         _only_cart,
         (
@@ -88,11 +88,11 @@ EXERCISES = (
     ),
     Exercise(
         "09-b",
-        "my-pod is its role again, and no longer its node",
+        "give my-pod its role again",
         _pod_that_is_its_node,
         _pods_of_cart_alone,
         (
-            "The pod is the node, so no token was exchanged. What tells the webhook which role a pod gets?",
+            "The pod acts as the node, so no token was exchanged. What tells the webhook which role a pod gets?",
             "Read the annotations of the service account cart: key and value. Then remember when the webhook changes "
             "a pod.",
             "Annotate cart with eks.amazonaws.com/role-arn and the ARN of exercise-09-b. Then delete my-pod, and "
@@ -130,13 +130,13 @@ RECALL = (
         "09-3",
         "An error begins with InvalidIdentityToken. What do you look at?",
         (
-            Answer("The trust policy.", "STS hasn't come to it: the token failed before."),
+            Answer("The trust policy.", "STS didn't get that far: it rejected the token."),
             Answer(
                 "The provider: does it exist, and does it list the token's audience?",
                 "STS checks the token with the provider first.",
                 right=True,
             ),
-            Answer("The role's permissions.", "The pod isn't the role yet."),
+            Answer("The role's permissions.", "The pod doesn't have the role yet."),
         ),
     ),
     Question(
@@ -154,7 +154,7 @@ RECALL = (
         (
             Answer(
                 "The pod doesn't use IRSA, and can't reach the node's credentials.",
-                "It's the same fault as a pod that is its node. Look in the same places.",
+                "It's the same fault as when a pod acts as its node. Look in the same places.",
                 right=True,
             ),
             Answer("The trust policy refuses the pod.", "STS would have answered AccessDenied."),

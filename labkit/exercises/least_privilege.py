@@ -82,7 +82,7 @@ def _each_has_its_own_role(place: Workspace) -> list[Row]:
 EXERCISES = (
     Exercise(
         "08-a",
-        "a role that reads one prefix of a bucket, and does no more",
+        "let the role read one prefix of its bucket, and no more",
         _role_that_reads_the_whole_bucket,
         _reads_its_own_prefix,
         (
@@ -95,7 +95,7 @@ EXERCISES = (
     ),
     Exercise(
         "08-b",
-        "a role of its own for till",
+        "give till its own role",
         _role_that_two_share,
         _each_has_its_own_role,
         (
@@ -156,7 +156,7 @@ RECALL = (
     ),
     Question(
         "08-4",
-        "A role may read what's under orders/. Where does the prefix go in the statement for s3:ListBucket?",
+        "A role may read the objects under orders/. Where does the prefix go in the statement for s3:ListBucket?",
         (
             Answer("Into the resource.", "Listing is an action on the bucket: its resource is the bucket's ARN."),
             Answer("Into a condition on s3:prefix.", "The request carries the prefix as a condition key.", right=True),

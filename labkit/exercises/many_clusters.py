@@ -1,4 +1,4 @@
-"""Notebook 12: one notebook for many clusters and roles. It has questions only: the live lab judges no fleet file."""
+"""Notebook 12: one notebook for many clusters and roles. The report and the doctor judge its exercises."""
 
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,10 @@ PREDICTIONS = (
             ),
             Answer(
                 "It refuses the file, and nothing runs.",
-                "The second row would turn the first one's role to its own cluster.",
+                "The second row would make the first row's role trust its own cluster instead.",
                 right=True,
             ),
-            Answer("The second row fails.", "That could be seen in the file, so it's said before anything is made."),
+            Answer("The second row fails.", "The file alone shows it, so labkit says so before it makes anything."),
         ),
     ),
     Question(
@@ -46,9 +46,7 @@ RECALL = (
                 "To see whether the notebook works at all.",
                 "Then it would be one row of the fleet, not of each cluster.",
             ),
-            Answer(
-                "AWS allows one call at a time.", "AWS throttles above a rate. Rows of other clusters do run beside it."
-            ),
+            Answer("AWS allows one call at a time.", "AWS allows many. Rows of other clusters run beside it."),
         ),
     ),
     Question(
@@ -77,8 +75,8 @@ RECALL = (
         "12-6",
         "The process that runs a row is killed. What does the report say of the row?",
         (
-            Answer("It ran in another process.", "A row that had begun isn't run twice: it may have made half of it."),
-            Answer("Not run.", "It had begun, and what it made until then is still there."),
+            Answer("It ran in another process.", "A row that began isn't run again by itself: half of it may exist."),
+            Answer("Not run.", "It began, and whatever it made still exists."),
             Answer("Failed: worker lost.", "Nobody knows how far it came. --resume runs it again.", right=True),
         ),
     ),

@@ -158,7 +158,7 @@ RECALL = (
         "A service account has an annotation and gets an association. What about its running pods?",
         (
             Answer("They change to the association at once.", "A pod keeps the variables that it was created with."),
-            Answer("They lose their role.", "Their variables and their token still lead to STS, which still trusts."),
+            Answer("They lose their role.", "They still ask STS with their token, and the role still trusts it."),
             Answer(
                 "They go on with IRSA until they're created again.",
                 "That's why you can move without downtime: both ways work side by side.",

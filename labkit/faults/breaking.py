@@ -58,10 +58,10 @@ class Mended:
         return bool(self.put_back or self.left_behind)
 
     def __str__(self) -> str:
-        lines = [f"Taken out: {', '.join(self.faults)}."]
+        lines = [f"Mended: {', '.join(self.faults)}."]
         lines += [f"  put back: {thing}" for thing in self.put_back]
-        lines += [f"  was mended already: {thing}" for thing in self.mended_before]
-        lines += [f"  was left behind, and is as before now: {thing}" for thing in self.left_behind]
+        lines += [f"  you had mended: {thing}" for thing in self.mended_before]
+        lines += [f"  put back, though no fault had changed it: {thing}" for thing in self.left_behind]
         return "\n".join(lines)
 
 
@@ -129,8 +129,8 @@ def mend(lab: "Workspace") -> Mended:
         _file(lab).unlink(missing_ok=True)
         others = [other.run for other in _kept(Folder.find())]
         raise LabError(
-            f"No fault is in {lab.run}.",
-            where=f"faults are in {', '.join(others)}" if others else "",
+            f"Nothing is broken in {lab.run}.",
+            where=f"broken: {', '.join(others)}" if others else "",
             next="labkit mend, with that run's -n, -s, --role, --cluster" if others else "labkit break --list",
         )
     now = live.read(lab, kept.before, kept.broken)

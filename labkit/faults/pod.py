@@ -72,7 +72,7 @@ def pod_without_its_service_account(situation: Situation) -> None:
 
 @fault(finding="pod-older-than-annotation", changes=AGE)
 def pod_made_before_the_annotation(situation: Situation) -> None:
-    """The service account was put right, and nothing else was touched."""
+    """The service account was repaired, and nothing else was touched."""
     situation.made_with = {}
 
 

@@ -98,7 +98,7 @@ def thumbprint_of_an_old_certificate(situation: Situation) -> None:
 
 @fault(finding="issuer-unreachable", hides=("signing-key-not-published",), changes=ISSUER)
 def discovery_is_not_public(situation: Situation) -> None:
-    """The access rules of what hosts the issuer's documents were tightened."""
+    """Somebody tightened the access rules of the server that publishes the issuer's documents."""
     body = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
     situation.published["openid-configuration"] = {"status": 403, "body": body}
 

@@ -41,14 +41,14 @@ def role_deleted(situation: Situation) -> None:
 
 @fault(finding="trust-policy-condition-key-with-scheme", hides=ABSENT_HIDES, changes=REFUSED)
 def role_made_anew_with_the_issuers_url(situation: Situation) -> None:
-    """A script with the issuer's URL was to make the role again."""
+    """A script tried to create the role again, from the issuer's URL."""
     trust_policy = _trust_policy(situation, f"{situation.issuer}:sub", situation.parameters.subject)
     _rejected_by_iam(situation, trust_policy, "MalformedPolicyDocument")
 
 
 @fault(finding="trust-policy-too-long", hides=ABSENT_HIDES, changes=REFUSED)
 def role_made_anew_for_everybody(situation: Situation) -> None:
-    """The role was to be made again for every service account of the cluster."""
+    """A script tried to create the role again, for every service account of the cluster."""
     subjects = [f"{situation.parameters.subject}-{number}" for number in range(50)]
     _rejected_by_iam(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects), "LimitExceeded")
 

@@ -54,7 +54,7 @@ def profile_of_a_laptop(situation: Situation) -> None:
 
 @fault(finding="pod-uses-the-api-server-token", hides=OWN_TOKEN_HIDES, changes=VARIABLES)
 def token_of_the_api_server(situation: Situation) -> None:
-    """The pod was shown a token that had been there before."""
+    """The pod was pointed at a token that it already had."""
     situation.set_identity(role_arn=situation.role_arn, file=f"{API_MOUNT_PATH}/token")
 
 
@@ -66,7 +66,7 @@ def token_file_of_another_mount(situation: Situation) -> None:
 
 @fault(finding="token-copied", hides=OWN_TOKEN_HIDES, changes=(*VARIABLES, *VOLUME))
 def token_of_last_year(situation: Situation) -> None:
-    """The pod's token was kept, so that it need not be asked for again."""
+    """The pod's token was kept, so that nobody has to fetch it again."""
     claims = {"iss": situation.issuer, "sub": situation.parameters.subject, "aud": [AUDIENCE], **LAST_YEAR}
     parts = ({"alg": "RS256", "kid": "key-1"}, claims, "signature")
     token = ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts)
@@ -103,7 +103,7 @@ def session_name_with_blanks(situation: Situation) -> None:
 
 @fault(finding="role-session-too-long", changes=CONFIG, works=True)
 def session_of_twelve_hours(situation: Situation) -> None:
-    """The pod's sessions were to last through the night."""
+    """The pod's sessions were meant to last through the night."""
     _configure(
         situation,
         "[default]\n"
@@ -132,7 +132,7 @@ def endpoint_of_another_region(situation: Situation) -> None:
 
 @fault(finding="region-not-activated", changes=REGION, works=True)
 def region_that_is_not_on(situation: Situation) -> None:
-    """The pod was to store its data on another continent."""
+    """The pod was meant to store its data on another continent."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         situation.set_variable(name, "af-south-1")
 

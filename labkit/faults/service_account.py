@@ -71,7 +71,7 @@ def annotation_of_another_role(situation: Situation) -> None:
 
 @fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
 def annotation_with_a_path(situation: Situation) -> None:
-    """The roles of the team were to have a path; the manifests were changed first."""
+    """The team planned a path for its roles, and changed the manifests first."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace(":role/", ":role/team/")})
 
 
@@ -110,7 +110,7 @@ def service_account_deleted(situation: Situation) -> None:
 
 @fault(finding="token-audience-mismatch", changes=("the token's audience",))
 def audience_annotated(situation: Situation) -> None:
-    """The service account's tokens were to be used for another service, too."""
+    """The service account's tokens were meant for another service, too."""
     situation.annotate(situation.annotations | {"eks.amazonaws.com/audience": "vault"})
 
 

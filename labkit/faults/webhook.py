@@ -24,7 +24,7 @@ def webhook_registration_deleted(situation: Situation) -> None:
 
 @fault(finding="webhook-unreachable", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
 def webhook_without_a_ca_bundle(situation: Situation) -> None:
-    """The webhook's manifest was applied without what fills it in."""
+    """The webhook's manifest was applied as it came, and nothing filled it in."""
     situation.webhook["clientConfig"].pop("caBundle", None)
 
 
@@ -42,7 +42,7 @@ def webhook_of_one_team(situation: Situation) -> None:
 
 @fault(finding="webhook-not-asked-about-pod", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
 def webhook_of_marked_pods(situation: Situation) -> None:
-    """The webhook's registration was made after another cluster's."""
+    """The webhook's registration was copied from another cluster."""
     marked = {"key": "irsa", "operator": "In", "values": ["enabled"]}
     expressions = situation.webhook.get("objectSelector", {}).get("matchExpressions") or []
     situation.webhook["objectSelector"] = {"matchExpressions": [*expressions, marked]}
@@ -60,7 +60,7 @@ def pod_opted_out(situation: Situation) -> None:
     changes=("the containers that are skipped",),
 )
 def container_skipped(situation: Situation) -> None:
-    """The pod was taught to spare its sidecars."""
+    """The pod was told to leave its sidecars alone."""
     annotations = situation.pod["metadata"].setdefault("annotations", {})
     annotations["eks.amazonaws.com/skip-containers"] = situation.container["name"]
 
@@ -85,7 +85,7 @@ def variables_left_empty(situation: Situation) -> None:
 
 @fault(finding="pod-volume-name-taken", hides=("pod-mount-path-twice",), changes=VOLUME)
 def volume_of_the_same_name(situation: Situation) -> None:
-    """The pod was given a volume of its own for what it downloads."""
+    """The pod got its own volume for downloads."""
     situation.mount("aws-iam-token", {"emptyDir": {}}, "/cache")
 
 
@@ -95,7 +95,7 @@ NO_POD_HIDES = (*(each for each in ABSENT_HIDES if each != "pod-static-keys"), "
 
 @fault(finding="pod-mount-path-twice", hides=NO_POD_HIDES, changes=(*PRESENT, *AGE))
 def mount_at_the_tokens_path(situation: Situation) -> None:
-    """The pod became a deployment, with a mount that another webhook had asked for."""
+    """The pod became a deployment, with a mount from the guide of another webhook."""
     if not situation.pod_keys:
         return
     situation.mount("own-token", {"emptyDir": {}}, MOUNT_PATH)

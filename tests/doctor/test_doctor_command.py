@@ -54,7 +54,7 @@ def test_a_healthy_service_account_is_exit_code_0_and_plain_text_where_no_termin
     done = doctor()
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    unseen = "the token, the exchange with STS, who the pod turns out to be"
+    unseen = "the token, the exchange with STS, the pod's identity in AWS"
     first = f"✓ default/my-service-account: nothing wrong found; not looked at: {unseen}"
     assert done.stdout.splitlines()[0] == first
     assert "\x1b" not in done.stdout

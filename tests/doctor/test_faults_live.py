@@ -223,7 +223,7 @@ def test_mending_says_what_was_put_back_what_was_mended_by_hand_and_what_was_lef
     assert said.put_back == ["pod default/my-pod"]
     assert said.mended_before == ["permissions of the role my-role"]
     assert said.left_behind == ["settings of the role my-role"]
-    assert "was left behind, and is as before now: settings of the role my-role" in str(said)
+    assert "put back, though no fault had changed it: settings of the role my-role" in str(said)
 
 
 @pytest.mark.usefixtures("mended")
@@ -247,7 +247,7 @@ def test_only_the_owner_reads_the_kept_fault_and_another_process_mends_it(lab, h
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     command = Path(sys.executable).with_name("labkit")
     done = subprocess.run([command, "mend"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Taken out: oidc-provider-made-in-another-account, keys-in-the-pod.\n")
+    assert done.stdout.startswith("Mended: oidc-provider-made-in-another-account, keys-in-the-pod.\n")
     another = lab.connection.account("210987654321").client("iam")
     assert another.list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
 
@@ -256,7 +256,7 @@ def test_a_deleted_clusters_fault_is_forgotten(lab, healthy):
     kept = breaking.Kept(run=lab.run, cluster_made="", faults=["policy-detached"], before=healthy, broken=healthy)
     (folder := Folder.find().path / "faults").mkdir(exist_ok=True)
     breaking._write(lab, kept)
-    with pytest.raises(LabError, match="No fault is in") as refused:
+    with pytest.raises(LabError, match="Nothing is broken in") as refused:
         breaking.mend(lab)
     assert "faults are in" not in str(refused.value)
     assert list(folder.iterdir()) == []
@@ -269,7 +269,7 @@ def test_a_run_that_is_not_made_yet_is_made_first(lab, capsys):
     with Lab.open(namespace="other", service_account="cart", role_name="cart-role") as other:
         breaking.break_lab(other, named("policy-detached"))
         assert "Ready" in capsys.readouterr().out
-        with pytest.raises(LabError, match="No fault is in blue/default") as refused:
+        with pytest.raises(LabError, match="Nothing is broken in blue/default") as refused:
             breaking.mend(lab)
         assert "blue/other/cart/cart-role" in str(refused.value)
         breaking.mend(other)
@@ -329,7 +329,7 @@ def test_a_drawn_fault_is_not_told_and_the_same_seed_draws_it_again(lab):
         (["break", "keys-in-the-pod", "--seed", "1"], "Name one fault, or pass --random"),
         (["break", "keys-in-the-pod", "--cluster", "red"], "'red' is not a cluster of the lab"),
         (["break", "keys-in-the-pod", "-n", "No_Namespace"], "parameter namespace = 'No_Namespace' breaks its rule"),
-        (["mend"], "No fault is in blue/default/my-service-account/my-role"),
+        (["mend"], "Nothing is broken in blue/default/my-service-account/my-role"),
     ],
     ids=" ".join,
 )

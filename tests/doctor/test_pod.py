@@ -472,7 +472,7 @@ def test_what_a_pod_loses_is_named_and_shown():
     answers = applying(with_variables(AWS_ROLE_ARN=f"{ROLE_ARN}-of-payments", AWS_REGION="", GREETING="hello"))
     last = examine(answers).findings[-1].repair
     assert last.splitlines()[:-2] == [
-        "# The pod my-pod is ended, and made again from its manifest.",
+        "# The pod my-pod is deleted, and created again from its manifest.",
         "# Its container aws loses its own AWS_ROLE_ARN and AWS_REGION.",
         "#   -     - name: AWS_ROLE_ARN",
         f"#   -       value: {ROLE_ARN}-of-payments",
@@ -486,7 +486,7 @@ def test_a_pod_that_only_lacks_what_the_webhook_gives_loses_nothing():
     answers[PODS][0]["spec"]["containers"][0]["env"] = []
     del answers[PODS][0]["spec"]["volumes"]
     said, *more = examine(answers).findings[0].repair.splitlines()
-    assert said == "# The pod my-pod is ended, and made again from its manifest."
+    assert said == "# The pod my-pod is deleted, and created again from its manifest."
     assert not any(line.startswith("#") for line in more)
 
 

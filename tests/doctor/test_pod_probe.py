@@ -87,7 +87,7 @@ def test_a_refused_exchange_is_not_right_even_if_the_pod_has_a_session():
         stage.title: result for stage, result in examine(changed(exchange=refusal("AccessDenied"))).results.items()
     }
     assert results["the exchange with STS"] == "not looked at"
-    assert results["who the pod turns out to be"] == "right"
+    assert results["the pod's identity in AWS"] == "right"
 
 
 def test_without_leave_to_look_into_the_pod_nothing_of_it_is_said():

@@ -57,7 +57,8 @@ def test_an_earlier_fault_is_mended_first(lab, capsys):
     lab.break_("policy-detached")
     capsys.readouterr()
     lab.break_("pod-opted-out")
-    assert capsys.readouterr().out.startswith("First of all: Taken out: policy-detached.\n  put back: permissions")
+    said = "First, the earlier fault. Mended: policy-detached.\n  put back: permissions"
+    assert capsys.readouterr().out.startswith(said)
     assert [finding.id for finding in lab.diagnose().findings] == ["pod-opted-out-of-webhook"]
 
 
@@ -78,7 +79,7 @@ def test_a_drawn_fault_is_reported_by_what_happened_alone(lab, capsys):
     assert drawn(SEED).id not in report and drawn(SEED).finding not in report
     assert capsys.readouterr().out == "Asking AWS in the pod …\n"
     lab.mend()
-    assert capsys.readouterr().out.startswith(f"Taken out: {drawn(SEED).id}.\n")
+    assert capsys.readouterr().out.startswith(f"Mended: {drawn(SEED).id}.\n")
 
 
 def test_half_mended_is_not_mended_and_what_is_still_broken_is_named(lab):
@@ -144,10 +145,10 @@ def test_without_a_pod_nobody_asks(lab, capsys):
 
 
 def test_without_a_fault_there_is_nothing_to_report_and_nothing_to_mend(lab, capsys):
-    with pytest.raises(LabError, match=r"No fault is in break-tests/.*\n.*\nnext:  lab\.break_\(\)"):
+    with pytest.raises(LabError, match=r"Nothing is broken in break-tests/.*\n.*\nnext:  lab\.break_\(\)"):
         lab.mended()
     lab.mend()
-    assert capsys.readouterr().out == "No fault is in this run.\n"
+    assert capsys.readouterr().out == "Nothing is broken in this run.\n"
 
 
 def test_one_fault_is_named_or_drawn(lab):

@@ -82,7 +82,7 @@ def static_keys(_: Evidence, container: Container) -> Wrong | None:
     if not found:
         return None
     beside = _set_ones(container, ("AWS_SESSION_TOKEN",))
-    return Wrong((*found, *beside), "no access keys: the SDK takes the role", _named(found))
+    return Wrong((*found, *beside), "no access keys, so that the SDK uses the role", _named(found))
 
 
 def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
@@ -143,7 +143,7 @@ def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None
     taken = volumes.get(TOKEN_VOLUME)
     if taken and not is_token_volume(taken) and file == f"{MOUNT_PATH}/token":
         return None  # that the volume's name is taken says it already
-    # What lies in a volume of another kind is known to nobody here.
+    # The spec doesn't show which files a volume of another kind holds.
     if volume and ("projected" not in volume or container.token_at(file)):
         return None
     seen = _seen_token(evidence, container)
@@ -260,7 +260,7 @@ def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wron
 def inactive_region(evidence: Evidence, container: Container) -> Wrong | None:
     """A region that the account has not enabled."""
     region = _region_of(container)
-    # The region in which the cluster runs is on.
+    # The account has enabled the cluster's own region.
     if not region or region == evidence.region:
         return None
     status = evidence.role_account.regions.get(region, "no such region")

@@ -22,7 +22,7 @@ INSIDE = "07-inside-the-exchange.ipynb"
 SOURCE = "kubectl get pod -o yaml, spec.containers[].env"
 WHO = "kubectl exec … -- aws sts get-caller-identity"
 ASSUME = "AssumeRoleWithWebIdentity"
-KEYS_FIRST = "The container has access keys of its own, which go before the role."
+KEYS_FIRST = "The container has its own access keys, and the SDK uses them instead of the role."
 CHAINED_FOR = 3600  # seconds; no chained session lasts longer
 
 
@@ -323,7 +323,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
 
     return Symptom(
         summary=KEYS_FIRST,
-        expected="no access keys: the SDK takes the role",
+        expected="no access keys, so that the SDK uses the role",
         found=f"container {container.name}: {told}; variables from {names}, which was not read",
         source=f"{SOURCE}From; {WHO}",
         repair=Repair.of(

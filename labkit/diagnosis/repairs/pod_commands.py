@@ -312,7 +312,7 @@ def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Doc
 def _what_changes(evidence: Evidence, before: Document, after: Document) -> list[str]:
     """What the pod's new manifest changes, as sentences, and the lines by which it differs."""
     pod, account = before["metadata"]["name"], evidence.parameters.service_account
-    sentences = [f"The pod {pod} is ended, and made again from its manifest."]
+    sentences = [f"The pod {pod} is deleted, and created again from its manifest."]
     if (was := service_account_of(before["spec"])) != account:
         sentences.append(f"It runs as {was}; the new one runs as {account}, with its role.")
     for old, new in zip(containers_of(before["spec"]), containers_of(after["spec"]), strict=True):
