@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
-ARROW = r"-\s+(\S+) -> (\S+) \((.+?)\)"
-NOT_ALLOWED = re.compile(rf"^(labkit\S*) is not allowed to import (\S+):\n+{ARROW}", re.MULTILINE)
-CIRCLE = re.compile(rf"^No cycles are allowed in (\S+)\.$(?:\n.*)*?\n{ARROW}", re.MULTILINE)
+# An import that a contract forbids, and below it the imports by which it leads to a forbidden module.
+NOT_ALLOWED = re.compile(r"^-\s+(labkit\S*) -> (\S+) \((.+?)\)((?:\n {4}\S+ -> .+)*)", re.MULTILINE)
+CIRCLE = re.compile(r"^No cycles are allowed in (\S+)\.$(?:\n.*)*?\n-\s+(\S+) -> (\S+) \((.+?)\)", re.MULTILINE)
 UNLISTED = re.compile(r"^The following modules are not listed as layers:?\n+\s*- (\S+)", re.MULTILINE)
 
 
@@ -31,10 +31,14 @@ def sentences(printed: str) -> list[str]:
 
 
 def _known(printed: str) -> Iterator[str]:
-    for importer, imported, module, other, line in NOT_ALLOWED.findall(printed):
-        remedy = "Move what is imported down" if imported.startswith("labkit") else "Ask a module that may"
-        yield f"{module} imports {other} ({line}), and {importer} may not. {remedy}; the layers are in pyproject.toml."
-    for package, module, other, line in CIRCLE.findall(printed):
+    found = NOT_ALLOWED.findall(printed)
+    # One import in the wrong layer breaks several contracts: of all who reach it, and a circle comes of it.
+    for module, imported, line, further in [each for each in found if not each[3]] or found:
+        end = further.rpartition(" -> ")[2].partition(" ")[0]
+        remedy = "Move what is imported down" if (end or imported).startswith("labkit") else "Ask a module that may"
+        leads = f", which leads to {end}" if end else ""
+        yield f"{module} may not import {imported} ({line}){leads}. {remedy}; the layers are in pyproject.toml."
+    for package, module, other, line in [] if found else CIRCLE.findall(printed):
         yield (
             f"{package}: two of its parts import each other. One of the imports is {package}{module} -> "
             f"{package}{other} ({line}). Move what both need below them."
