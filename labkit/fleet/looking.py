@@ -50,7 +50,8 @@ def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
     for row in rows:
         try:
             with credentials(row):
-                key = (*row.cluster, row.profile, row.assume_role)
+                given = row.parameters
+                key = (*row.cluster, given.kubeconfig, given.context, row.profile, row.assume_role)
                 if key not in known:
                     known[key] = targets.look(row.parameters), Reads()
                 yield Outcome(row, _examined(row, *known[key]))

@@ -141,15 +141,9 @@ class Results:
         Raises `NothingRan` if it can't be written, if another fleet or its workers write there, or if it holds another
         fleet's results and isn't to be resumed.
         """
-        try:
+        with writing(self.out):
             self.rows.mkdir(parents=True, exist_ok=True)
             lock = (self.out / ".lock").open("w")
-        except OSError as error:
-            raise NothingRan(
-                f"The results can't be written: {error.strerror}.",
-                where=str(self.out),
-                next="labkit fleet … --out FOLDER, with a folder where you can write",
-            ) from None
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -177,6 +171,19 @@ class Results:
 
     def _marker(self, row: Row) -> Path:
         return self.rows / f"{row.name}.running"
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Raise `NothingRan` if this block can't write in the output folder."""
+    try:
+        yield
+    except OSError as error:
+        raise NothingRan(
+            f"The results can't be written: {error.strerror}.",
+            where=str(out),
+            next="labkit fleet … --out FOLDER, with a folder where you can write",
+        ) from None
 
 
 def _is_open_elsewhere(marker: Path) -> bool:

@@ -57,9 +57,9 @@ class Row:
 
     @property
     def cluster(self) -> tuple[str, ...]:
-        """What tells its cluster from another row's."""
+        """What tells its cluster, and so the OIDC provider, from another row's."""
         given = self.parameters
-        return (*self.account, given.target, given.region, given.cluster, given.context)
+        return (*self.account, given.target, given.region, given.cluster)
 
     @property
     def is_in_an_account(self) -> bool:
@@ -124,6 +124,9 @@ def _row(number: int, entry: Entry) -> Row:
     unknown = [name for name in entry.values if name not in KNOWN]
     if unknown:
         raise NothingRan("\n".join(map(_unknown, unknown)))
+    braced = [name for name, value in entry.values.items() if isinstance(value, Mapping)]
+    if braced:
+        raise NothingRan("\n".join(map(_braced, braced)))
     values = _filled(entry.values)
     access = {name: str(values.pop(name)) for name in ACCESS if name in values}
     row = Row(number, entry.place, Parameters.checked(**values), **access)
@@ -142,6 +145,10 @@ def _unknown(name: str) -> str:
     if name == "confirm":
         return "'confirm' stands in no fleet file: once you have read the plan, use --yes"
     return f"{name!r} is not a parameter of a row.{table.nearest(name, KNOWN)} There are: {', '.join(KNOWN)}"
+
+
+def _braced(name: str) -> str:
+    return f'{name} isn\'t text. Braces need quotes, such as  {name}: "{{cluster}}-reader"'
 
 
 def _filled(values: Mapping[str, object]) -> dict[str, object]:
@@ -170,6 +177,7 @@ def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
     seen: dict[object, Row] = {}
     roles: dict[object, Row] = {}
     namespaces: dict[object, Row] = {}
+    files: dict[object, Row] = {}
     for row in rows:
         role, namespace = (*row.account, row.parameters.role_name.lower()), (*row.cluster, row.parameters.namespace)
         whole = json.dumps(row.as_json(), sort_keys=True), *row.cluster, row.run
@@ -179,9 +187,12 @@ def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
             problems.append(f"{row.place}: {_role_taken(row, roles[role])}")
         elif makes and namespace in namespaces:
             problems.append(f"{row.place}: {_namespace_taken(row, namespaces[namespace])}")
+        elif row.name.lower() in files:
+            problems.append(f"{row.place}: {_files_taken(row, files[row.name.lower()])}")
         seen.setdefault(whole, row)
         roles.setdefault(role, row)
         namespaces.setdefault(namespace, row)
+        files.setdefault(row.name.lower(), row)
     return problems
 
 
@@ -200,6 +211,13 @@ def _namespace_taken(row: Row, earlier: Row) -> str:
     return (
         f"its pod would take the name of row {earlier.number}'s, in the namespace {row.parameters.namespace} of the "
         f'cluster {row.parameters.cluster}. Give each a namespace, such as  namespace: "{{role_name}}"'
+    )
+
+
+def _files_taken(row: Row, earlier: Row) -> str:
+    return (
+        f"its results would take the place of row {earlier.number}'s: both are the run {row.run}. Give each a cluster, "
+        "namespace, service account or role of its own"
     )
 
 

@@ -40,7 +40,10 @@ def read(file: Path) -> list[Entry]:
         raise _refused(file, getattr(error, "strerror", None) or "it is not text") from None
     if not text.strip():
         raise _refused(file, "it is empty")
-    entries = [*(_of_csv(file, text) if file.suffix.lower() == ".csv" else _of_yaml(file, text))]
+    try:
+        entries = [*(_of_csv(file, text) if file.suffix.lower() == ".csv" else _of_yaml(file, text))]
+    except csv.Error as error:
+        raise _refused(file, f"it is not CSV: {error}") from None
     if not entries:
         raise _refused(file, "it has no rows")
     return entries
@@ -89,6 +92,8 @@ def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
         yield Entry(place, defaults | _values(file, node, place))
     lists = _mapping(file, parts["matrix"], "matrix") if "matrix" in parts else {}
     columns = [[_value(item) for item in _items(file, node, f"matrix: {name}")] for name, node in lists.items()]
+    if empty := next((name for name, column in zip(lists, columns, strict=True) if not column), None):
+        raise _refused(file, f"matrix: {empty} is an empty list, so it makes no row")
     for values in itertools.product(*columns) if columns else []:
         number += 1
         named = dict(zip(lists, values, strict=True))
@@ -101,6 +106,8 @@ def _mapping(file: Path, node: yaml.Node | None, what: str) -> dict[str, yaml.No
         raise _refused(file, f"{what} has to hold names and values, such as  {what_it_looks_like(what)}")
     named: dict[str, yaml.Node] = {}
     for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _refused(file, f"{what} has a name that isn't text, line {key.start_mark.line + 1}")
         if key.value in named:
             raise _refused(file, f"{what} has {key.value!r} twice, line {key.start_mark.line + 1}")
         named[str(key.value)] = value

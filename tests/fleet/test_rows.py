@@ -8,6 +8,7 @@ import pytest
 
 from labkit.fleet import rows
 from tests.commands import labkit
+from tests.fleet import notebooks
 
 ROLE = "it would write the role r that row 1 writes. A role admits one service account. Give each its own, such as  "
 REFUSED = {
@@ -40,6 +41,18 @@ REFUSED = {
         "runs: [{namespace: A_b}]",
         "row 1, line 1: parameter namespace = 'A_b' breaks its rule",
     ),
+    "a name that is a list": ("fleet.yaml", "runs: [{? [a] : b}]", "row 1, line 1 has a name that isn't text, line 1"),
+    "a placeholder without quotes": (
+        "fleet.yaml",
+        "runs: [{role_name: {cluster}}]",
+        'row 1, line 1: role_name isn\'t text. Braces need quotes, such as  role_name: "{cluster}-reader"',
+    ),
+    "a list in matrix that is empty": (
+        "fleet.yaml",
+        "runs: [{cluster: a}]\nmatrix: {cluster: []}",
+        "matrix: cluster is an empty list",
+    ),
+    "a value that no CSV has": ("fleet.csv", f"cluster\n{'a' * 200_000}\n", "it is not CSV: field larger than"),
     "a list as a value": (
         "fleet.yaml",
         "runs: [{cluster: [a]}]",
@@ -60,6 +73,12 @@ REFUSED = {
         "fleet.yaml",
         "runs:\n- {role_name: a}\n- {role_name: b}",
         'in the namespace default of the cluster blue. Give each a namespace, such as  namespace: "{role_name}"',
+    ),
+    "one namespace by two contexts": (
+        "fleet.yaml",
+        "defaults: {target: eks, account_id: '111122223333'}\n"
+        "runs:\n- {role_name: a, context: x}\n- {role_name: b, context: y}",
+        "in the namespace default of the cluster blue. Give each a namespace",
     ),
     "a placeholder that nobody knows": ("fleet.yaml", 'runs: [{role_name: "{clustr}"}]', "'{clustr}' in role_name"),
     "placeholders in a circle": (
@@ -132,6 +151,15 @@ def test_rows_that_only_look_may_share_names(tmp_path):
     assert len(rows.read(file, makes=False)) == 4
 
 
+def test_rows_that_would_share_their_files_are_refused_even_if_they_only_look(tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text("runs:\n- {bucket: one}\n- {bucket: two}\n")
+    notebook = notebooks.write(tmp_path / "in.ipynb")
+    done = labkit("fleet", file, "--notebook", notebook, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "row 2, line 3: its results would take the place of row 1's: both are the run blue/default/" in done.stderr
+
+
 def test_an_account_is_changed_only_with_yes(tmp_path):
     file = tmp_path / "fleet.yaml"
     file.write_text("runs: [{target: eks, account_id: '111122223333'}]")
@@ -156,6 +184,7 @@ def test_an_account_is_changed_only_with_yes(tmp_path):
         (("--plan", "--remove"), "choose one"),
         (("--notebook", "none.ipynb"), "No notebook none.ipynb"),
         (("--out", "fleet.yaml"), "The results can't be written: Not a directory"),
+        (("--out", "fleet.yaml", "--doctor"), "The results can't be written: File exists"),
     ],
 )
 def test_options_that_cannot_work_are_refused(tmp_path, options, said):
