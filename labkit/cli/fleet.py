@@ -95,13 +95,16 @@ def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler 
     with runs.results.opened(resume=runs.resume):
         outcomes = runs.earlier()
         if len(outcomes) < len(runs.rows):
-            with (
-                workers.joined(existing)
-                if existing
-                else workers.local(min(count, len(runs.rows)), runs.out / "workers.log") as client,
-                fleet_output.shown(runs) as tell,
-            ):
-                outcomes = running.run(runs, client, tell)
+            try:
+                with (
+                    workers.joined(existing)
+                    if existing
+                    else workers.local(min(count, len(runs.rows)), runs.out / "workers.log") as client,
+                    fleet_output.shown(runs) as tell,
+                ):
+                    outcomes = running.run(runs, client, tell)
+            except KeyboardInterrupt:
+                outcomes = runs.interrupted()
         took = time.monotonic() - started
         report = Report(file.name, runs.notebook.name, outcomes, took, runs.stopped_by)
         report.write(out)
@@ -138,17 +141,18 @@ def _remove(rows: "Sequence[Row]", yes: bool) -> int:
 
 def _doctor(rows: "Sequence[Row]", file: Path, out: Path) -> int:
     from labkit.cli import fleet_output
-    from labkit.fleet import looking, report
+    from labkit.fleet import looking, report, results
 
+    with results.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     started, outcomes = time.monotonic(), []
     for outcome in looking.examinations(rows):
         outcomes.append(outcome)
         typer.echo(fleet_output.line(outcome, report.DOCTOR))
-    out.mkdir(parents=True, exist_ok=True)
     told = report.Report(file.name, "the doctor", outcomes, time.monotonic() - started, words=report.DOCTOR)
     told.write(out, "doctor")
     typer.echo(f"\n{told.headline}\nThe report: {out / 'doctor.html'}")
-    return 2 if told.counts["not run"] == len(rows) else told.exit_code
+    return told.exit_code
 
 
 def _require_yes(rows: "Sequence[Row]", yes: bool) -> None:

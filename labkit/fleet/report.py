@@ -49,7 +49,9 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: every row succeeded. 1: one didn't."""
+        """0: every row succeeded. 1: one didn't. 2: nothing ran."""
+        if self.counts["not run"] == len(self.outcomes):
+            return 2
         return 0 if self.counts["succeeded"] == len(self.outcomes) else 1
 
     @property

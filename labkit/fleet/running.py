@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,14 @@ from labkit.fleet.rows import Row
 from labkit.fleet.table import NothingRan
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, as_completed
 
 IN_FLIGHT = 2  # rows a worker: one that runs, and one that waits for it
 ASSIGNED = 5  # how often a row may be on a worker that is lost before it has begun
 INTERRUPTED = "the fleet was interrupted"
 GONE = "the scheduler went away"
+NO_WORKER = "no worker was left"
+NO_WORKER_WITHIN = 60  # seconds: a lost worker of this machine is started again long before
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Fleet:
             self.running = [*busy.values()]
             if not busy:
                 return
+            self._wait(client, ended)
             future = next(ended)
             row = busy.pop(future)
             result = self._result(row, future, assigned[row.number])
@@ -116,6 +119,17 @@ class Fleet:
                 self.stopped_by = task.STOPPED
                 self.results.stop()
             yield Outcome(row, result)
+
+    def _wait(self, client: "Client", ended: "as_completed") -> None:
+        """Return once a row has ended. Raises `OSError` if no worker is left: Dask would wait forever."""
+        since = time.monotonic()
+        while not ended.has_ready():
+            with ended.thread_condition:
+                ready = ended.has_ready() or ended.thread_condition.wait(1)
+            if ready or workers.count(client):
+                since = time.monotonic()
+            elif time.monotonic() - since > NO_WORKER_WITHIN:
+                raise OSError(NO_WORKER)
 
     def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:
         """How the row's run ended; None if its worker was lost before it began, and another one may run it."""
@@ -132,6 +146,12 @@ class Fleet:
         if self.results.runs(row, self.id) or times >= ASSIGNED:
             return task.lost(self.results, self.job(row))
         return None
+
+    def interrupted(self) -> list[Outcome]:
+        """What is known of each row after Ctrl-C while the workers started or ended, in the order of the rows."""
+        self.stopped_by = INTERRUPTED
+        earlier = self.earlier()
+        return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:
         """The rows without an outcome. Some may have ended without anybody being told."""
@@ -192,6 +212,10 @@ def run(fleet: Fleet, client: "Client", tell: Callable[[Outcome], None]) -> list
         # They end by themselves after some hours; a scheduler that went away can't be asked.
         with suppress(Exception):
             client.run(task.end_labs, fleet.out)
+    return _in_order(outcomes)
+
+
+def _in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return sorted(outcomes, key=lambda outcome: outcome.row.number)
 
 

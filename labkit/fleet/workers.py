@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import forkserver
@@ -91,8 +91,23 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
 def local(count: int, log: Path) -> Iterator["Client"]:
     """So many worker processes on this machine, which end with this block.
 
-    What they and their kernels print goes to the file `log`.
+    What they and their kernels print goes to the file `log`. Raises `NothingRan` if they can't start.
     """
+    with ExitStack() as stack:
+        try:
+            with _ctrl_c_later():
+                client = stack.enter_context(_started(count, log))
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            raise NothingRan(
+                f"The workers could not start: {_cause(error)}.",
+                where=f"{count} processes, with their files in {tempfile.gettempdir()}",
+                next="make room for them, or start fewer:  labkit fleet … --workers 1",
+            ) from None
+        yield client
+
+
+@contextmanager
+def _started(count: int, log: Path) -> Iterator["Client"]:
     _load_early()
     import dask
 
@@ -121,6 +136,13 @@ def local(count: int, log: Path) -> Iterator["Client"]:
         yield client
 
 
+def _cause(error: BaseException) -> str:
+    """What an error of Dask's is about: the one that Dask made its own words of."""
+    while isinstance(error, RuntimeError | AssertionError) and (earlier := error.__cause__ or error.__context__):
+        error = earlier
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+
+
 def _load_early() -> None:
     """Let the process that workers are forked from load its modules while this one loads Dask."""
     if METHOD != "forkserver":
@@ -141,6 +163,28 @@ def _ctrl_c_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Ctrl-C counts at the end of this block: Dask can't be stopped while it starts. A second one counts at once."""
+    before = signal.getsignal(signal.SIGINT)
+    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = threading.Event()
+
+    def later(*_: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, later)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed.is_set():
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -131,6 +131,38 @@ def test_ctrl_c_leaves_finished_runs_finished_and_says_how_to_go_on(tmp_path):
     assert done.stdout.rstrip().endswith("--resume")
 
 
+@pytest.fixture
+def preloaded(tmp_path, monkeypatch):
+    """A fleet of two rows whose workers run these lines before they are there."""
+
+    def run(lines: str) -> subprocess.CompletedProcess:
+        (tmp_path / "first.py").write_text(lines)
+        monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", str(tmp_path / "first.py"))
+        rows = [row | {"image": "none"} for row in notebooks.rows(2)]
+        file, notebook = notebooks.fleet(tmp_path / "fleet.yaml", rows), notebooks.write(tmp_path / "in.ipynb")
+        return process("fleet", file, "--notebook", notebook, "--out", tmp_path / "out", "--workers", "1")
+
+    return run
+
+
+def test_ctrl_c_while_the_workers_start_ends_them_and_says_how_to_go_on(preloaded, tmp_path):
+    done = preloaded(
+        "import os, psutil, signal\n"
+        "os.kill(next(each.pid for each in psutil.Process().parents() if 'fleet' in each.cmdline()), signal.SIGINT)\n"
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+    assert "It ended early: the fleet was interrupted. Run the rest:" in done.stdout
+    assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["not run", "not run"]
+
+
+def test_workers_that_cannot_start_are_one_sentence(preloaded, tmp_path):
+    done = preloaded("import no_such_module\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("labkit: The workers could not start: No module named 'no_such_module'.\n")
+    assert "Traceback" not in done.stderr
+    assert not [*(tmp_path / "out" / "rows").iterdir()]
+
+
 def test_fail_fast_starts_no_row_after_a_failed_one_and_a_terminal_sees_a_table(tmp_path):
     rows = [row | {"image": "none", "cluster": "blue"} for row in notebooks.rows(3)]
     file = notebooks.fleet(tmp_path / "fleet.yaml", rows)

@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+from distributed import Client, LocalCluster
 from jupyter_client.launcher import launch_kernel
 from jupyter_client.provisioning import local_provisioner
 
-from labkit.fleet import task
+from labkit.fleet import running, task
+from labkit.fleet.report import Report
 from labkit.fleet.results import Result, Results
 from labkit.fleet.rows import Row
-from labkit.fleet.running import Fleet, Gate
+from labkit.fleet.running import Fleet, Gate, Outcome
 from labkit.fleet.table import NothingRan
 from labkit.fleet.task import Job, run_row
 from labkit.run_parameters import Parameters
@@ -98,6 +100,33 @@ def test_a_scheduler_that_goes_away_ends_the_fleet_with_what_is_known(job):
     assert [result.state for result in told] == ["failed", "succeeded", "not run"]
     assert told[0].error.startswith("the scheduler went away while this row ran\nnext:  labkit fleet … --resume")
     assert (told[2].error, fleet.stopped_by) == ("the scheduler went away",) * 2
+
+
+def test_a_scheduler_without_workers_ends_the_fleet(job, monkeypatch):
+    monkeypatch.setattr(running, "NO_WORKER_WITHIN", 0)
+    made = job()
+    began, waiting = (Row(n, "", Parameters.checked(role_name=name)) for n, name in enumerate("ab", 1))
+    fleet = Fleet([began, waiting], made.notebook, made.out)
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        fleet.results.opened(resume=False),
+        fleet.results.begin(began, fleet.id),
+    ):
+        told = [outcome.result for outcome in fleet.run(client)]
+    assert [result.state for result in told] == ["failed", "not run"]
+    assert told[0].error.startswith("no worker was left while this row ran\nnext:  labkit fleet … --resume")
+    assert (told[1].error, fleet.stopped_by) == ("no worker was left",) * 2
+
+
+def test_a_fleet_of_which_nothing_ran_ends_with_2():
+    rows = [Row(n, "", Parameters.checked(role_name=name)) for n, name in enumerate("ab", 1)]
+    failed, not_run = Result("failed"), Result("not run")
+    codes = {
+        Report("f", "n", [*map(Outcome, rows, results)]).exit_code: results
+        for results in ([not_run, not_run], [failed, not_run], [Result("succeeded")] * 2)
+    }
+    assert [*codes] == [2, 1, 0]
 
 
 def test_a_row_that_a_worker_of_an_earlier_fleet_still_runs_is_not_run_beside_it(job):
