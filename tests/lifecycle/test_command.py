@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,12 @@ def up(home):
 
 def test_the_version_is_reported_without_a_lab(home):
     assert labkit("--version", home=home).stdout == f"labkit {version('labkit')}\n"
+
+
+def test_ctrl_c_while_the_command_loads_leaves_no_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = commands.labkit_process("--version", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_env_leads_to_the_lab_and_unsets_what_leads_away(home, up):
