@@ -11,7 +11,9 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-s
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from labkit.emulator.aws.actions import requests
@@ -32,6 +34,10 @@ class Sqs:
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer. For ReceiveMessage, it waits for a message, or until the waiting time has passed."""
+        if asked.operation == "ListQueues" and asked.request and "QueueNamePrefix" in asked.request.parameters:
+            # moto takes it for a regular expression, which may need years.
+            prefix = re.escape(asked.request.parameters["QueueNamePrefix"])
+            return await self.backend.answer(_with(replace(asked, call=asked.request.told), QueueNamePrefix=prefix))
         if asked.operation != "ReceiveMessage":
             return await self.backend.answer(asked)
         try:
@@ -43,7 +49,7 @@ class Sqs:
         if not 0 < wait <= LONGEST_WAIT:
             return await self.backend.answer(told)
         # moto would wait in the thread of all its calls, and nobody could send a message meanwhile.
-        look, end = _at_once(told), asyncio.get_running_loop().time() + wait
+        look, end = _with(told, WaitTimeSeconds=0), asyncio.get_running_loop().time() + wait
         while True:
             response = await self.backend.answer(look)
             if response.status != 200 or b"ReceiptHandle" in response.body or asyncio.get_running_loop().time() >= end:
@@ -59,10 +65,11 @@ class Sqs:
         return int(queue.receive_message_wait_time_seconds or 0)
 
 
-def _at_once(asked: Asked) -> Asked:
+def _with(asked: Asked, **changes: Any) -> Asked:
+    """The same call with these parameters."""
     body = asked.call.body
     if asked.family == "json":
-        body = requests.json_text(json.loads(body) | {"WaitTimeSeconds": 0})
+        body = requests.json_text(json.loads(body) | changes)
     else:
-        body = urlencode(dict(parse_qsl(body.decode(), keep_blank_values=True)) | {"WaitTimeSeconds": "0"}).encode()
+        body = urlencode(dict(parse_qsl(body.decode(), keep_blank_values=True)) | changes).encode()
     return replace(asked, call=replace(asked.call, body=body))

@@ -31,3 +31,10 @@ def test_a_poll_without_a_message_ends_empty(sqs):
     url = sqs.create_queue(QueueName="queue")["QueueUrl"]
     assert not sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1).get("Messages")
     assert not sqs.receive_message(QueueUrl=url).get("Messages")
+
+
+@pytest.mark.parametrize("prefix", ["a.", "a+", "(a+)+$", "[", "a|.*", "a\\"])
+def test_a_prefix_of_names_is_text_and_no_pattern(sqs, prefix):
+    sqs.create_queue(QueueName="aa-queue")
+    assert "QueueUrls" not in sqs.list_queues(QueueNamePrefix=prefix)
+    assert len(sqs.list_queues(QueueNamePrefix="aa-")["QueueUrls"]) == 1
