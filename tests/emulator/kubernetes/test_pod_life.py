@@ -190,6 +190,17 @@ def test_variables_of_resources(lab):
     assert lab.log("resources", container="app") == "500 1048576 3\n"
 
 
+def test_variables_that_double_each_other_are_refused(lab):
+    """Each names the one before twice: 20 of them have 10 MB, 40 have more than any machine."""
+    env = [{"name": "V0", "value": "x" * 10}]
+    env += [{"name": f"V{number}", "value": f"$(V{number - 1})" * 2} for number in range(1, 20)]
+    lab.create("doubling", shell("true", env=env))
+    until_shown(lab, "doubling", "CreateContainerConfigError")
+    message = "the container's variables and arguments are longer than a program takes"
+    assert message in status_of(lab, "doubling").state.waiting.message
+    lab.kubectl("delete", "pod", "doubling")
+
+
 def test_a_missing_key_is_said_and_waited_for(lab):
     lab.api.create_namespaced_config_map("default", {"metadata": {"name": "half"}, "data": {"a": "1"}})
     variable = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "half", "key": "b"}}}

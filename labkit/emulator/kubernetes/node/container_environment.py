@@ -5,8 +5,10 @@ https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-e
 
 import base64
 import math
+import os
 import re
-from collections.abc import Awaitable, Callable
+from collections import ChainMap
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 
 from labkit.emulator.kubernetes.objects.kinds import Object
@@ -15,18 +17,29 @@ from labkit.emulator.kubernetes.objects.quantities import quantity
 Room = dict[str, str]  # what a node offers: resource -> quantity
 Fetch = Callable[[str, str], Awaitable[Object | None]]  # (kind, name) -> a ConfigMap or Secret of the pod's namespace
 
+LONGEST = os.sysconf("SC_ARG_MAX")  # bytes that a program takes as its variables and arguments
+_TOO_LONG = f"the container's variables and arguments are longer than a program takes ({LONGEST} bytes)"
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 
 
 class ConfigError(Exception):
-    """Something that the spec refers to is missing."""
+    """Something that the spec refers to is missing, or becomes too long."""
 
 
-def expanded(text: str, variables: dict[str, str]) -> str:
-    """Replace each `$(NAME)` that is known; `$$(NAME)` becomes `$(NAME)`."""
+def expanded(text: str, variables: Mapping[str, str]) -> str:
+    """Replace each `$(NAME)` that is known; `$$(NAME)` becomes `$(NAME)`.
+
+    Raises ConfigError for more than any program takes: each variable may name the one before twice.
+    """
+    length = 0
 
     def replacement(found: re.Match[str]) -> str:
-        return "$" if found[0] == "$$" else variables.get(found[1], found[0])
+        nonlocal length
+        value = "$" if found[0] == "$$" else variables.get(found[1], found[0])
+        length += len(value)
+        if length > LONGEST:
+            raise ConfigError(_TOO_LONG)
+        return value
 
     return _REFERENCE.sub(replacement, text)
 
@@ -43,19 +56,29 @@ async def variables_of(
     `room` is what the node has for a container without limits. Raises ConfigError.
     """
     made: dict[str, str] = {}
+    known = ChainMap(made, given)
+    length = 0
+
+    def add(name: str, value: str) -> None:
+        nonlocal length
+        length += len(name) + len(value)
+        if length > LONGEST:
+            raise ConfigError(_TOO_LONG)
+        made[name] = value
+
     for source in container.get("envFrom") or ():
         kind, field = ("configmap", "configMapRef") if "configMapRef" in source else ("secret", "secretRef")
         reference = source[field]
         for key, text in (await _texts(kind, reference, fetch)).items():
-            made[source.get("prefix", "") + key] = text
+            add(source.get("prefix", "") + key, text)
     for variable in container.get("env") or ():
         source = variable.get("valueFrom")
         if not source:
-            made[variable["name"]] = expanded(variable.get("value") or "", given | made)
+            add(variable["name"], expanded(variable.get("value") or "", known))
             continue
         value = await _value(source, container, pod, fetch, room)
         if value is not None:
-            made[variable["name"]] = value
+            add(variable["name"], value)
     return made
 
 
