@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
@@ -99,6 +100,10 @@ class Aws:
         assert (taken.returncode, restored.returncode) == (0, 0), taken.stderr + restored.stderr
         self.state = State.read(self.folder)
         self.clients = {"organizations": self.client("organizations", self.management)}
+
+    @property
+    def administrator(self) -> dict[str, str]:
+        return {"AccessKeyId": self.state.access_key_id, "SecretAccessKey": self.state.secret_access_key}
 
     @property
     def management(self) -> dict[str, str]:
@@ -377,6 +382,28 @@ def test_what_was_given_out_is_still_good(filled):
     assert s3.get_object(Bucket="versions", Key="parts")["Body"].read() == b"y" * 1000
 
 
+def test_a_call_that_is_refused_halfway_leaves_nothing(filled):
+    """moto makes the baseline, and then refuses its tags. Other calls of the service go on meanwhile."""
+    ssm = filled.client("ssm")
+    before = ssm.describe_patch_baselines()["BaselineIdentities"]
+    parameters = {name: filled.client("ssm", filled.administrator) for name in ("/a/two", "/a/three")}
+    with ThreadPoolExecutor(3) as pool:
+        puts = [
+            pool.submit(client.put_parameter, Name=name, Value=str(value), Type="String", Overwrite=True)
+            for value in range(5)
+            for name, client in parameters.items()
+        ]
+        for number in range(5):
+            with pytest.raises(ClientError, match="InvalidResourceId"):
+                ssm.create_patch_baseline(Name=f"halfway-{number}", Tags=TAGS)
+        versions = sorted(put.result()["Version"] for put in puts)
+    assert versions == sorted([*range(1, 6)] * 2)
+    for _ in range(2):
+        assert ssm.describe_patch_baselines()["BaselineIdentities"] == before
+        assert ssm.get_parameter(Name="/a/three")["Parameter"]["Version"] == 5
+        filled.kill()
+
+
 def test_serials_and_events_go_on(filled):
     """A role that is made again gets another id, and CloudTrail's history is whole."""
     iam, cloudtrail = filled.client("iam"), filled.client("cloudtrail")
@@ -404,7 +431,7 @@ def test_what_is_not_kept_is_reported(filled):
 def test_a_restored_lab_answers_as_before_and_takes_no_credentials_of_the_lab_itself(filled):
     """Keys of IAM users are state. The administrators' keys, sessions and the cluster's certificate are new."""
     filled.kill()
-    before, administrator = filled.answers(), filled.state
+    before, administrator = filled.answers(), filled.administrator
     filled.restore()
     changed = different(before, filled.answers())
     assert changed.keys() == {'eks DescribeCluster {"name": "blue"}'}
@@ -412,7 +439,6 @@ def test_a_restored_lab_answers_as_before_and_takes_no_credentials_of_the_lab_it
     assert old.pop("certificateAuthority") != new.pop("certificateAuthority")
     assert old == new
     assert filled.client("sts", filled.key).get_caller_identity()["Arn"].endswith("user/ada")
-    administrator = {"AccessKeyId": administrator.access_key_id, "SecretAccessKey": administrator.secret_access_key}
     for credentials, code in ((administrator, "SignatureDoesNotMatch"), (filled.session, "InvalidClientTokenId")):
         with pytest.raises(ClientError, match=code):
             filled.client("sts", credentials).get_caller_identity()

@@ -27,6 +27,7 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
 from xml.parsers.expat import ExpatError
@@ -129,6 +130,8 @@ class Backend:
         self._apps: dict[str, Any] = {}
         # moto isn't thread-safe: one call at a time, outside the event loop's thread.
         self.thread = OneThread("moto")
+        self.carry_out: Callable[[Callable[[], Any]], Any] = lambda work: work()
+        """How the thread does its work: see `Kept`."""
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer to a call that was authenticated and authorized."""
@@ -150,7 +153,9 @@ class Backend:
         """
         try:
             # In the caller's context, in which state/places.py notes what is used.
-            return await self.thread.run(copy_context().run, function, *arguments)
+            work = partial(function, *arguments)
+            result: Result = await self.thread.run(copy_context().run, self.carry_out, work)
+            return result
         except Stuck as stuck:
             raise Refusal(503, "ServiceUnavailable", STUCK, "moto does not return from a call") from stuck
 

@@ -106,7 +106,7 @@ def records(
     shown = Shown(outcome.grant.asked if outcome.grant and completed else asked)
     secrets = [*_secrets(outcome), *shown.secrets]
     name = S3_NAMES.get(asked.operation, asked.operation) if asked.family == "s3" else asked.operation
-    data = _is_data(asked)
+    data = is_data(asked)
     entry: dict[str, Any] = {
         "eventVersion": "1.11",
         "userIdentity": _identity(outcome),
@@ -291,7 +291,8 @@ def _resources(outcome: Outcome, account: str, data: bool) -> dict[str, Any]:
     return {"resources": found} if found else {}
 
 
-def _is_data(asked: Asked) -> bool:
+def is_data(asked: Asked) -> bool:
+    """Whether the call is about data, and not about a resource."""
     if asked.family == "s3" and asked.key:
         return True
     operations = DATA.get(asked.service or "s3")

@@ -112,7 +112,7 @@ class Clusters:
 class Aws:
     """The lab's AWS as a test meets it."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, state: Path | None = None):
         # One for all tests: a session of its own would load the services' models again.
         self.clients: dict[str, Any] = {}
         self.session = boto3.Session(region_name=REGION)
@@ -130,6 +130,7 @@ class Aws:
             clusters=self.clusters,
             administrator=ADMINISTRATOR,
             management=MANAGEMENT,
+            state=state,
         )
         self.forget_everything()
         self.authority = Authority.create("public root of the test")

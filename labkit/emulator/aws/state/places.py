@@ -36,14 +36,18 @@ def watch() -> None:
 
 
 @contextmanager
-def noting() -> Iterator[set[Store]]:
-    """The stores that are used within this, also by moto's calls."""
-    touched: set[Store] = set()
+def noting(touched: set[Store]) -> Iterator[None]:
+    """Add to ``touched`` each store that is used within this, also by moto's calls."""
     token = _touched.set(touched)
     try:
-        yield touched
+        yield
     finally:
         _touched.reset(token)
+
+
+def noted() -> set[Store] | None:
+    """What :func:`noting` adds to just now; None outside of it."""
+    return _touched.get()
 
 
 def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
@@ -76,13 +80,20 @@ def state_of(store: Store) -> State:
 
 
 def put_back(store: Store, state: State) -> None:
-    """Have moto hold this of a store."""
+    """Have moto hold this of a store, and nothing else."""
     service: Any = store.service
     regions, indexes = state
+    stores = get_backend(service)
+    for region, backend in list(stores[store.account_id].items()):
+        if region not in regions:
+            backend.__dict__ = type(backend)(region, store.account_id).__dict__
     for region, held in regions.items():
         backend_at(service, store.account_id, region).__dict__ = held
-    for name, entries in indexes.items():
-        getattr(get_backend(service), name).update(entries)
+    for name in INDEXES:
+        if (index := getattr(stores, name, None)) is not None:
+            for key in [key for key, where in index.items() if store.account_id in where]:
+                del index[key]
+            index.update(indexes.get(name, {}))
 
 
 def _held(backend: BaseBackend) -> dict[str, Any]:
