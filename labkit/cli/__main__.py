@@ -1,4 +1,4 @@
-"""The `labkit` command; also `python -m labkit`."""
+"""The entry of the `labkit` command; also `python -m labkit.cli`."""
 
 import signal
 
