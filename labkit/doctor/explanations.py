@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-# A session of an instance's role carries the instance's id; without the session, the role's name has to do.
+# A session of an instance's role carries the instance's id, of which people hide digits; without the session, the
+# role's name has to do. OpenSearch names the role alone.
 NODE = (
-    r"assumed-role/[^/\s]+/i-[0-9a-f]{8,17}\b|assumed-role/[^/\s]*(node-?instance-?role|node-?group|[-_]node[-_]?role)"
+    r"assumed-role/[^/\s]+/i-[0-9a-fx*]{8,17}(?![\w-])"
+    r"|(assumed-role|\[name=arn:[\w-]+:iam::\w+:role)/[^/\s]*(node-?instance-?role|node[-_]?group|[-_]node[-_]?role)"
 )
 
 DOCTOR = "labkit doctor -n {namespace} -s {service_account}"
@@ -273,7 +275,7 @@ FAMILIES = (
     ),
     Family(
         "node-role",
-        rf"^(?=.*is not authorized to perform).*({NODE})",
+        rf"^(?=.*(is not authorized to perform|no permissions for)).*({NODE})",
         "The caller is the node's role: IAM Roles for Service Accounts is not in use at all in this pod.",
         NOT_USED_IDS,
         (DOCTOR, VARIABLES),
@@ -312,8 +314,20 @@ FAMILIES = (
         is_general=True,
     ),
     Family(
+        "encoded-denial",
+        r"UnauthorizedOperation|Encoded authorization failure message",
+        "EC2 refuses, and says who may not do what only in its encoded message, which some people may decode.",
+        ("role-policy-not-attached", "role-lacks-permission", "role-denied-by-boundary", *NOT_USED_IDS),
+        (
+            DOCTOR,
+            "aws sts decode-authorization-message --query DecodedMessage --output text --encoded-message MESSAGE",
+        ),
+        is_general=True,
+    ),
+    Family(
         "access-denied",
-        r"\bAccess ?Denied(Exception)?\b",
+        r"\bAccess ?Denied(Exception)?\b|\(403\) when calling the \w+ operation|Forbidden: Forbidden"
+        r"|\bs3[\w.-]*\.amazonaws\.com.{0,200}\bstatus: 403\b",
         "AWS refuses a caller that the text doesn't name. Ask first who the pod is.",
         ("role-policy-not-attached", "role-lacks-permission", *NOT_USED_IDS),
         (WHO, f"{PROBE}{{wants}}"),
@@ -361,7 +375,7 @@ FAMILIES = (
     Family(
         "role-variable-missing",
         r"has no role ARN configured|role ARN is not set|RoleArn (is|was) not (set|specified)|no role ARN provided"
-        r"|AWS_ROLE_ARN environment variable must be set",
+        r"|AWS_ROLE_ARN environment variable must be set|You must specify a value for roleArn",
         "AWS_WEB_IDENTITY_TOKEN_FILE is set, and AWS_ROLE_ARN is not.",
         ("pod-role-variable-missing",),
         (DOCTOR, VARIABLES),
@@ -375,6 +389,14 @@ FAMILIES = (
         "the program does not run in the pod.",
         ("pod-token-file-missing", "pod-volume-name-taken", "pod-container-skipped"),
         (DOCTOR, "kubectl exec {pod} -n {namespace} -- ls -l /var/run/secrets/eks.amazonaws.com/serviceaccount/"),
+    ),
+    Family(
+        "token-volume",
+        r"(SetUp failed for|cannot find) volume \\?\"aws-iam-token\\?\"",
+        "The node cannot mount the token into the pod: the API server gives it none, or something took the webhook's "
+        "volume off the pod again.",
+        ("service-account-missing", "pod-volume-name-taken"),
+        (DOCTOR, "kubectl describe pod {pod} -n {namespace}"),
     ),
     Family(
         "token-unreadable",
@@ -395,7 +417,8 @@ FAMILIES = (
     ),
     Family(
         "java-sts-module",
-        r"'sts' service module must be on the class ?path|aws-java-sdk-sts",
+        r"'sts' service module must be on the class ?path|aws-java-sdk-sts"
+        r"|ClassNotFoundException: software\.amazon\.awssdk\.services\.sts\.",
         "The Java SDK does web identity only with its STS module, and goes on to the node's role without it.",
         next=("# add software.amazon.awssdk:sts (version 1: com.amazonaws:aws-java-sdk-sts) to the program",),
     ),
@@ -422,6 +445,13 @@ FAMILIES = (
         (VARIABLES, DOCTOR),
     ),
     Family(
+        "no-role-annotated",
+        r"IAM role must be associated with service account (?P<service_account>\S+) "
+        r"\(namespace: (?P<namespace>[^\s)]+)",
+        "The AWS provider of the Secrets Store CSI driver reads the service account's annotation, and finds no role.",
+        ("service-account-annotation-missing", "service-account-annotation-key-typo", "annotation-on-the-pod"),
+    ),
+    Family(
         "no-credentials",
         r"Unable to locate credentials|NoCredentialProviders|no EC2 IMDS role found|no valid providers in chain"
         r"|Unable to load (AWS )?credentials from any (of the )?providers?|NoCredentialsError"
@@ -429,7 +459,9 @@ FAMILIES = (
         r"|EC2RoleRequestError|no EC2 instance role found|No valid credential sources found|Web identity configuration"
         r"|aws\.webIdentityTokenFile must be set|failed to (retrieve|refresh cached) credentials|CredentialsNotLoaded"
         r"|no providers in chain provided credentials|failed to (get|refresh|load) IMDS ?(v2|session)? ?token"
-        r"|Unable to get IAM security credentials from EC2",
+        r"|Unable to get IAM security credentials from EC2|credentials from the instance profile metadata"
+        r"|FailedToLoadToken|No credentials could be loaded from the chain|Provider returned no credentials"
+        r"|Resolved credential object is not valid|Received undefined.{0,120}TokenFileWebIdentityCredentials",
         "The SDK found no credentials at all: the pod has no role, and cannot reach its node's either.",
         NOT_USED_IDS,
         (DOCTOR, VARIABLES),
@@ -474,11 +506,20 @@ FAMILIES = (
         next=(VARIABLES, "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY   # then: AWS_CA_BUNDLE, NO_PROXY"),
     ),
     Family(
+        "endpoint-certificate",
+        r"hostname .{1,80}doesn'?t match (either|any)|Certificate for <\S+amazonaws\.com> doesn'?t match"
+        r"|certificate is valid for .{1,300}, not \S+amazonaws\.com",
+        "The host shows a certificate for another name than the one that the program asks: mostly the program asks the "
+        "global endpoint, and the network leads it to a VPC endpoint of one region.",
+        ("pod-sts-endpoint-of-another-region",),
+        (DOCTOR, VARIABLES),
+    ),
+    Family(
         "sts-unreachable",
         r"(sts|s3)[\w.-]*\.amazonaws\.com(?!.{0,80}proxyconnect).{0,160}(i/o timeout|timed? ?out|ETIMEDOUT"
         r"|context deadline|no such host|ENOTFOUND|connection refused|UnknownHost|EAI_AGAIN"
         r"|Temporary failure in name resolution)"
-        r"|Could not connect to the endpoint URL|Connect timeout on endpoint URL"
+        rf"|(Could not connect to the|Connect timeout on) endpoint URL(?!.{{0,16}}({AGENT}))"
         r"|(ENOTFOUND|UnknownHostException).{0,20}sts",
         "The pod cannot reach AWS: a private subnet without a VPC endpoint for it, a network policy, a proxy.",
         ("pod-sts-endpoint-of-another-region", "pod-proxy-without-no-proxy"),
