@@ -298,6 +298,9 @@ def test_of_several_values_only_the_one_that_hits_is_taken_off():
     answers = selecting(namespaceSelector={"matchExpressions": [expression]})
     (finding,) = examine(answers).findings
     assert finding.id == "pod-opted-out-of-webhook"
+    # Every namespace has a label of this key.
+    label = "the label kubernetes.io/metadata.name=default"
+    assert (finding.expected, finding.found) == (f"no {label.removeprefix('the ')}", f"namespace with {label}")
     path = "/webhooks/0/namespaceSelector/matchExpressions/0/values/1"
     assert patch_of(finding.repair) == [
         {"op": "test", "path": path, "value": "default"},

@@ -108,12 +108,12 @@ def opted_out(evidence: Evidence) -> Symptom | None:
         against = unmet
     if not against:
         return None
-    keys = ", ".join(sorted({each.key for each in against}))
+    labels = ", ".join(sorted({_label_against(evidence, each) for each in against}))
     whose = " and ".join(sorted({each.subject for each in against}))
     return Symptom(
         f"A label of the {whose} keeps the pod identity webhook from it, so it got no role.",
-        expected=f"no label {keys}",
-        found=f"{whose} with the label {keys}",
+        expected=f"no label {labels}",
+        found=f"{whose} with the label {labels}",
         source=f"kubectl get {whose} -o yaml, metadata.labels",
         repair=_opted_in(evidence, against),
     )
@@ -277,6 +277,12 @@ def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
     label = f"no label {requirement.key}" if value is None else f"{requirement.key}={value}"
     name = evidence.parameters.namespace if requirement.subject == "namespace" else evidence.pod_name
     return f"{requirement.subject} {name} with {label}"
+
+
+def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
+    """The label that keeps the webhook from the pod; with its value if another value would not."""
+    key = requirement.key
+    return f"{key}={opt_out.labels_of(evidence, requirement.subject)[key]}" if requirement.values else key
 
 
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
