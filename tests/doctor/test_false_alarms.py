@@ -73,8 +73,13 @@ def by_hand(role_arn, audience=AUDIENCE):
 # Notes.
 
 
-def test_a_pod_that_names_its_role_and_mounts_its_token_itself_is_right(lab, cart, make):
-    make("by-hand", ACCOUNT, **by_hand(cart))
+@pytest.mark.parametrize("account_id", ["", "$(NUMBER)"], ids=["as a value", "by a variable before it"])
+def test_a_pod_that_names_its_role_and_mounts_its_token_itself_is_right(lab, cart, make, account_id):
+    spec, number = by_hand(cart), lab.account_id
+    env = spec["containers"][0]["env"]
+    env[0]["value"] = cart.replace(number, account_id or number)
+    env.insert(0, {"name": "NUMBER", "value": number})
+    make("by-hand", ACCOUNT, **spec)
     for options in ((), ("--probe",)):
         said, found = doctor(ACCOUNT, *options)
         assert found == [("pod-names-its-role", "note")]

@@ -288,6 +288,37 @@ def test_a_pod_that_names_its_role_itself_needs_no_annotation():
     assert {"trust-policy-action-wrong", "service-account-annotation-missing"} <= set(found(answers))
 
 
+@pytest.mark.parametrize(
+    ("entry", "seen"),
+    [
+        ({"value": "my-role"}, []),
+        ({"value": "$(OTHER)"}, []),
+        ({"value": "other"}, ["pod-role-set-by-hand"]),
+        # The node fills in what only it knows.
+        ({"valueFrom": {"secretKeyRef": {"name": "role", "key": "name"}}}, []),
+    ],
+)
+def test_a_role_that_is_named_by_other_variables_is_the_one_that_they_make(entry, seen):
+    def with_references(manifest):
+        with_own_token(manifest, projected(), ROLE_ARN.replace("my-role", "$(NAME)"))
+        env = manifest["spec"]["containers"][0]["env"]
+        env[:0] = [{"name": "OTHER", "value": "my-role"}, {"name": "NAME", **entry}]
+
+    assert [each for each in found(applying(with_references)) if each != "pod-names-its-role"] == seen
+
+
+@pytest.mark.parametrize("text", ["$(LATER)", "$$(NAME)"])
+def test_a_reference_that_the_node_leaves_as_it_is_names_no_role(text):
+    def with_reference(manifest):
+        with_own_token(manifest, projected(), ROLE_ARN.replace("my-role", text))
+        env = manifest["spec"]["containers"][0]["env"]
+        env[:] = [{"name": "NAME", "value": "my-role"}, *env, {"name": "LATER", "value": "my-role"}]
+
+    (finding,) = examine(applying(with_reference)).findings
+    assert finding.id == "pod-role-set-by-hand"
+    assert finding.found.endswith(f"{ROLE_ARN.replace('my-role', text.replace('$$', '$'))} (env of the manifest)")
+
+
 def test_a_token_volume_of_the_manifest_is_made_for_sts_in_the_manifest():
     answers = applying(lambda manifest: with_own_token(manifest, projected("vault")))
     (finding,) = examine(answers).findings

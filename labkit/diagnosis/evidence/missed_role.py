@@ -5,6 +5,7 @@ from typing import Any
 from labkit.diagnosis.evidence import opt_out, variables
 from labkit.diagnosis.evidence.evidence import ROLE_ARN, Evidence
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
+from labkit.diagnosis.evidence.reading import NotRead, Read
 from labkit.documents import ROLE_ANNOTATION
 from labkit.policy.arn import Arn
 
@@ -54,6 +55,12 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
     file = container.value(TOKEN_FILE)
     if file and not container.token_at(file):
         return False  # what it has there somebody else gave it, and its role with it
+    variable = container.variable(ROLE)
+    if variable is not None and variable.value is None:
+        if evidence.probe_allowed and evidence.is_its_role:
+            return False
+        read = Read("the value of", ROLE, f"in container {container.name}")
+        raise NotRead(read, f"it is from {variable.source}", "" if evidence.probe_allowed else "--probe")
     role = container.value(ROLE)
     if role == evidence.annotation or _is_right_already(evidence, role):
         return False

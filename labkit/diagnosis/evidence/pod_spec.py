@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
 import configparser
 import json
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,8 @@ MOUNT_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 API_MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 API_VOLUME = "kube-api-access-"
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+# https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
+REFERENCE = re.compile(r"\$\$|\$\(([^()]+)\)")
 WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")
 # How a container waits whose image the node cannot have.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -71,10 +74,7 @@ class Container:
 
     def variable(self, name: str) -> Variable | None:
         """A variable as the container gets it: `env` goes before `envFrom`. Raises `NotRead`."""
-        for entry in reversed(self.document.get("env") or []):
-            if entry["name"] == name:
-                return self._of_env(entry)
-        return next((variable for variable in self._of_sources() if variable.name == name), None)
+        return self._variable(name, self.document.get("env") or [])
 
     def value(self, name: str) -> str:
         """The variable's value; empty if it is not set, or not known. Raises `NotRead`."""
@@ -175,7 +175,14 @@ class Container:
                 return names[0]
         return ""
 
-    def _of_env(self, entry: Document) -> Variable:
+    def _variable(self, name: str, entries: list[Document]) -> Variable | None:
+        """The variable that these entries of `env` and the whole `envFrom` make."""
+        for at in reversed(range(len(entries))):
+            if entries[at]["name"] == name:
+                return self._of_env(entries[at], entries[:at])
+        return next((variable for variable in self._of_sources() if variable.name == name), None)
+
+    def _of_env(self, entry: Document, earlier: list[Document]) -> Variable:
         name, source = entry["name"], entry.get("valueFrom") or {}
         if reference := source.get("configMapKeyRef"):
             data = self._pod.config_map(reference.get("name", ""))
@@ -185,7 +192,19 @@ class Container:
         if reference := source.get("fieldRef"):
             path = reference.get("fieldPath", "")
             return Variable(name, self._pod.field(path), f"field {path}")
-        return Variable(name, None, "resources") if source else Variable(name, entry.get("value") or "", "env")
+        return Variable(name, None, "resources") if source else self._filled_in(entry, earlier)
+
+    def _filled_in(self, entry: Document, earlier: list[Document]) -> Variable:
+        """The variable with what the node puts for each `$(NAME)`: the value of an earlier one, if there is one."""
+        name, text, known = entry["name"], entry.get("value") or "", {"": "$"}
+        for other in filter(None, REFERENCE.findall(text)):
+            variable = self._variable(other, earlier)
+            if variable is None and self.secrets:
+                return Variable(name, None, f"Secret {self.secrets[0]}")
+            if variable and variable.value is None:
+                return Variable(name, None, variable.source)
+            known[other] = variable.value if variable and variable.value is not None else f"$({other})"
+        return Variable(name, REFERENCE.sub(lambda found: known[found[1] or ""], text), "env")
 
     def _of_sources(self) -> Iterator[Variable]:
         """The variables of `envFrom`; of two of one name, the last wins, and is given first."""
