@@ -9,6 +9,15 @@ from labkit.errors import LabError, NotAllowed, answering
 from labkit.fleet.rows import Row
 
 SESSION = "labkit-fleet"
+# What boto3 takes before the profile that AWS_PROFILE names: keys, and a web identity.
+# https://docs.aws.amazon.com/boto3/latest/guide/credentials.html#configuring-credentials
+BEFORE_PROFILE = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+)
 # botocore waits as AWS asks it to: https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 PATIENT = {"AWS_RETRY_MODE": "adaptive", "AWS_MAX_ATTEMPTS": "8"}
 
@@ -22,6 +31,8 @@ def credentials(row: Row) -> Iterator[None]:
             for name, value in PATIENT.items():
                 os.environ.setdefault(name, value)
         if row.profile:
+            for name in BEFORE_PROFILE:
+                os.environ.pop(name, None)
             os.environ["AWS_PROFILE"] = row.profile
         if row.assume_role:
             os.environ.update(_assumed(row.assume_role, row.parameters.region))

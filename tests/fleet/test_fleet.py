@@ -206,6 +206,19 @@ def test_a_row_uses_its_own_credentials_and_leaves_none_behind(account):
     assert dict(os.environ) == before
 
 
+def test_a_row_s_profile_goes_before_the_keys_of_the_environment(account, tmp_path, monkeypatch):
+    import boto3
+
+    given, _ = account
+    file = tmp_path / "credentials"
+    file.write_text("[theirs]\naws_access_key_id = AKIATHEIRS\naws_secret_access_key = secret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(file))
+    monkeypatch.setenv("AWS_ROLE_ARN", given.policy_arn)
+    with credentials(Row(1, "row 1", given, profile="theirs")):
+        assert boto3.Session().get_credentials().access_key == "AKIATHEIRS"
+
+
 # The session ends after an hour. In the first run two hours pass between the two calls.
 EXPIRES = """
 import boto3

@@ -11,7 +11,9 @@ from distributed import Client, LocalCluster
 from jupyter_client.launcher import launch_kernel
 from jupyter_client.provisioning import local_provisioner
 
-from labkit.fleet import running, task
+from labkit import runs, targets
+from labkit.errors import LabError
+from labkit.fleet import looking, running, task
 from labkit.fleet.report import Report
 from labkit.fleet.results import Result, Results
 from labkit.fleet.rows import Row
@@ -178,6 +180,17 @@ def test_of_each_cluster_one_row_goes_alone_until_one_has_succeeded():
     assert gate.next(waiting) is None
     gate.ended(second, succeeded=True)
     assert gate.next(waiting).number == 4
+
+
+def test_the_doctor_looks_at_each_row_by_its_own_kubeconfig_context(monkeypatch):
+    monkeypatch.setattr(targets, "look", lambda parameters: parameters.context)
+
+    def examined(_: Parameters, connection: str, __: object) -> None:
+        raise LabError(connection)
+
+    monkeypatch.setattr(runs, "examined", examined)
+    rows = [Row(n, "", Parameters.checked(role_name=name, context=name)) for n, name in enumerate("ab", 1)]
+    assert [outcome.result.error for outcome in looking.examinations(rows)] == ["a", "b"]
 
 
 def test_a_row_s_hash_changes_with_notebook_parameters_and_version():
