@@ -15,6 +15,7 @@ from labkit.fleet.rows import Row
 from labkit.fleet.running import Fleet
 from labkit.fleet.task import run_row
 from labkit.run_parameters import Parameters
+from labkit.targets.eks.account import open_session
 from tests.commands import LABKIT, labkit
 from tests.fleet import notebooks
 from tests.fleet.told import report, times
@@ -217,6 +218,13 @@ def test_a_row_s_profile_goes_before_the_keys_of_the_environment(account, tmp_pa
     monkeypatch.setenv("AWS_ROLE_ARN", given.policy_arn)
     with credentials(Row(1, "row 1", given, profile="theirs")):
         assert boto3.Session().get_credentials().access_key == "AKIATHEIRS"
+
+
+def test_a_row_waits_as_aws_asks_it_to_in_the_lab_s_own_session_too(account):
+    given, _ = account
+    assert open_session("us-east-1").client("iam").meta.config.retries["mode"] == "standard"
+    with credentials(Row(1, "row 1", given)):
+        assert open_session("us-east-1").client("iam").meta.config.retries["mode"] == "adaptive"
 
 
 # The session ends after an hour. In the first run two hours pass between the two calls.

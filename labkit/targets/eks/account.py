@@ -26,7 +26,11 @@ UNKNOWN = (
     "UnrecognizedClientException",
 )
 # AWS answers within moments, also from the other side of the world; what keeps silent is tried again, but not for long.
-PATIENT = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 5})
+PATIENT = Config(connect_timeout=5, read_timeout=15)
+TRIES = Config(retries={"mode": "standard", "total_max_attempts": 5})
+# Who sets one of these has chosen how often it's tried, as a fleet does for its rows.
+# https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+CHOSEN_TRIES = ("AWS_RETRY_MODE", "AWS_MAX_ATTEMPTS")
 # Who asks first finds out whether anything answers at all.
 FIRST = Config(read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
 # By which the environment gives credentials, before every profile.
@@ -62,7 +66,8 @@ def open_session(region: str) -> boto3.Session:
     """
     with explained():
         session = boto3.Session(region_name=region)
-    session._session.set_default_client_config(PATIENT)
+    chosen = any(os.environ.get(name) for name in CHOSEN_TRIES)
+    session._session.set_default_client_config(PATIENT if chosen else PATIENT.merge(TRIES))
     session.events.register("after-call-error", _explain_error)
     session.events.register("after-call", _explain_refusal)
     return session
