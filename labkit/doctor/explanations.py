@@ -177,7 +177,7 @@ FAMILIES = (
     Family(
         "token-claims",
         r"Missing a required claim",
-        "The token lacks a claim that STS wants: mostly it is the one for the API server, and not the projected one.",
+        "The token lacks a claim that STS wants. Most often the program sent the token for the API server instead.",
         ("pod-uses-the-api-server-token", "token-audience-mismatch", "token-malformed"),
         (PROBE,),
     ),
@@ -185,8 +185,8 @@ FAMILIES = (
         "token-expired",
         # EKS Pod Identity has an exception of this name, too, with a text of its own.
         r"ExpiredTokenException(?!\)?: The token included in the request)|Token expired: current date",
-        "The token was good once. The node puts a fresh one into the same file well before it expires: the program has "
-        "read it once and kept it, the file is a copy, or a clock is wrong.",
+        "The token has expired. The node writes a fresh one into the same file well before that. So the program read "
+        "the token once and kept it, the file is a copy, or a clock is wrong.",
         ("token-read-once", "token-expired", "token-copied"),
         (PROBE,),
     ),
@@ -231,7 +231,7 @@ FAMILIES = (
         "session-duration",
         r"exceeds the MaxSessionDuration|1 hour session limit for roles assumed by role chaining"
         r"|at 'durationSeconds' failed to satisfy",
-        "The session is asked to last longer than the role allows; one that is assumed from another role, one hour.",
+        "The program asks for a longer session than the role allows, or than one hour if it comes from another role.",
         ("role-session-too-long",),
         (DOCTOR, "aws iam get-role --role-name {role} --query Role.MaxSessionDuration"),
     ),
@@ -261,7 +261,7 @@ FAMILIES = (
     Family(
         "assume-another-role",
         r"is not authorized to perform: sts:AssumeRole on resource",
-        "The pod is somebody already, and wants to assume another role, whose trust policy does not admit it.",
+        "The pod has a role, and asks for another one. Its permissions or the other role's trust policy refuse that.",
         ("role-assumes-itself", "oidc-provider-in-another-account", "role-lacks-permission"),
         (WHO, DOCTOR),
         is_general=True,
@@ -269,7 +269,7 @@ FAMILIES = (
     Family(
         "operator",
         r"not authorized to perform: iam:(Create|Tag|Update|AddClientIDTo)OpenIDConnectProvider",
-        "The one who registers the OIDC provider may not: its permissions lack the action that the error names.",
+        "Whoever registers the OIDC provider lacks the permission for the action that the error names.",
         ("operator-not-permitted",),
         (DOCTOR, "labkit policy"),
     ),
@@ -283,26 +283,26 @@ FAMILIES = (
     Family(
         "boundary",
         r"because no permissions boundary allows|explicit deny in a permissions boundary",
-        "The role's policies are not what refuses: its permissions boundary does.",
+        "The role's permissions boundary refuses. Its policies don't.",
         ("role-denied-by-boundary",),
     ),
     Family(
         "resource-policy",
         r"explicit deny in a resource-based policy|because no resource-based policy allows",
-        "The policy of the thing itself (a bucket, a key) denies it, or does not admit another account's role.",
+        "The resource's own policy (of a bucket, a key) denies it, or does not admit another account's role.",
         ("role-denied-by-bucket-policy",),
     ),
     Family(
         "session-policy",
         r"no session policy allows|explicit deny in a session policy",
-        "The program sent a policy along when it assumed the role, and that one does not allow it.",
+        "The program passed a session policy when it assumed the role, and that policy does not allow it.",
         next=(WHO,),
     ),
     Family(
         "permissions",
         r"is not authorized to perform:? (?!sts:AssumeRoleWithWebIdentity)|no identity-based policy allows",
-        "Whoever is named in the error is known to AWS, and may not do this. Is it your role: its permissions. Is it "
-        "the node's: IAM Roles for Service Accounts is not in use in this pod.",
+        "AWS knows the caller that the error names, and refuses the action. If it's your role, look at its "
+        "permissions. If it's the node's role, the pod does not use IAM Roles for Service Accounts.",
         (
             "role-policy-not-attached",
             "role-lacks-permission",
@@ -344,14 +344,14 @@ FAMILIES = (
         "keys-unknown",
         r"InvalidClientTokenId|InvalidAccessKeyId|UnrecognizedClientException"
         r"|security token included in the request is invalid",
-        "AWS does not know the access key. Keys in the environment or in a config beat the role.",
+        "AWS does not know the access key. The SDK uses keys in the environment or in a config before the role.",
         ("pod-static-keys", "role-missing"),
         (VARIABLES, DOCTOR),
     ),
     Family(
         "session-credentials-not-taken",
         r"Cannot call \w+ with session credentials",
-        "This call takes no temporary credentials, whatever role they are of: use sts:AssumeRole in its place.",
+        "This call accepts no temporary credentials. Call sts:AssumeRole instead.",
         next=(WHO,),
     ),
     Family(
@@ -367,7 +367,7 @@ FAMILIES = (
         "pod-identity-agent",
         rf"({AGENT}).{{0,200}}({SILENT})|({SILENT}).{{0,120}}({AGENT})",
         "EKS Pod Identity's agent does not answer on the pod's node: it is not installed or does not run there, or a "
-        "proxy is asked in its place.",
+        "proxy gets its requests.",
         ("pod-identity-association-too", "pod-proxy-without-no-proxy"),
         (DOCTOR, "kubectl get pods -n kube-system -l app.kubernetes.io/name=eks-pod-identity-agent -o wide"),
     ),
