@@ -38,7 +38,7 @@ KUBERNETES_VERSION = "1.36"
 # https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
 # A program that follows none of AWS's variables (the SDK for Go 1) asks the real AWS, and a real cloud's metadata
-# service answers whoever runs on one: what is not on loopback goes by a proxy that nobody is.
+# service answers every program in that cloud. So all but loopback goes to a proxy at an address where nothing listens.
 NOWHERE_ELSE = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
 NOWHERE_ELSE |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
 NODE_TRUST = {

@@ -31,7 +31,8 @@ class Identifiers:
         self._next_forgotten = 0
         if self._kept:
             for kind, name, serial in self._kept.read("SELECT kind, name, next FROM serials ORDER BY used"):
-                self._next[kind, name] = 1 << (serial - 1).bit_length()  # earlier versions kept the very next one
+                # Earlier versions may have stored a number that isn't a power of two.
+                self._next[kind, name] = 1 << (serial - 1).bit_length()
             for (serial,) in self._kept.read("SELECT next FROM forgotten"):
                 self._next_forgotten = serial
 

@@ -59,7 +59,7 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
     clusters = {name: {**cluster, **at.get(name, {})} for name, cluster in clusters.items()}
     current = there["current-context"]
     leads_to = contexts.get(current, {}).get("cluster")
-    # A lab that starts has no cluster yet: what others made current waits for its own.
+    # A lab that has just started has no cluster yet, and keeps any current context that leads to one.
     if current not in own and (leads_to not in own | at.keys() if entries else leads_to is None):
         current = entries[-1].name if entries else NO_CLUSTER
     for entry in entries:

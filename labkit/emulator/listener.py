@@ -112,7 +112,7 @@ class Listener:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             ws_per_message_deflate=False,
-            ws_ping_interval=None,  # who is held up (an exec whose program does not read) cannot answer one
+            ws_ping_interval=None,  # a client that is held up (its exec's program doesn't read) can't answer a ping
         )
         config.load()
         if certificate:

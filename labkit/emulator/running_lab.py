@@ -32,7 +32,7 @@ class RunningLab:
         self.bare = bare
         self.ports = Ports(folder)
         self.identifiers = Identifiers(folder.seed, None if bare else folder.path / "aws-serials.db")
-        # Of the clusters and of what is in them. A bare lab keeps nothing.
+        # For the clusters and the objects in them. A bare lab keeps nothing.
         self.kubernetes_identifiers = Identifiers(folder.seed, None if bare else folder.path / "clusters/serials.db")
         self.issuer = Issuer(folder.published)
         self.last_call = time.monotonic()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 NOTHING = "nothing"
-# How the two marks end here.
+# The marks ✓ and ✗, with this report's words.
 MENDED, NOT_MENDED = RIGHT.replace("right", "mended"), WRONG.replace("wrong", "not mended yet")
 
 

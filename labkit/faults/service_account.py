@@ -13,7 +13,7 @@ WITHOUT_ROLE_HIDES = (
     "pod-identity-association-too",
     "webhook-that-nobody-answers-for",
 )
-# Without the service account it is a trust policy or a tag alone that says which role is meant.
+# If the service account is missing, only a trust policy or a tag tells which role it should have.
 WITHOUT_ACCOUNT_HIDES = (
     *WITHOUT_ROLE_HIDES,
     "token-audience-mismatch",

@@ -285,7 +285,7 @@ def test_where_the_role_trusts_another_account_the_nodes_role_is_not_a_way_out(
     is_refused_by_sts(run(client.read, "mistrusted"), "AccessDenied", client.mistrusted + TRUST)
 
 
-def test_without_a_role_of_its_own_it_finds_the_nodes(client: Client, run: Callable[..., Ended]):
+def test_a_pod_without_a_role_acts_as_its_node(client: Client, run: Callable[..., Ended]):
     # What the SDK for JavaScript needs besides, on EKS, too: it asks the node for no region.
     ended = run(f"export AWS_REGION=us-east-1; {client.denied}", "default")
     assert re.search(r"User: arn:aws:sts::\d{12}:assumed-role/blue-node-role/i-0\w+ is not authorized", ended.output)

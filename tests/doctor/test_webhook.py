@@ -283,7 +283,7 @@ def test_a_selector_that_wants_a_label_is_found_alone_and_removed(name, subject,
 @pytest.mark.parametrize(
     "expression", [{"operator": "NotIn", "values": ["cart"]}, {"operator": "DoesNotExist"}], ids=lambda e: e["operator"]
 )
-def test_a_selector_against_a_label_is_taken_off_and_the_label_stays(name, expression):
+def test_the_repair_removes_the_selector_and_keeps_the_pods_label(name, expression):
     answers = selecting(**{name: {"matchExpressions": [{"key": "app", **expression}]}})
     (finding,) = examine(answers).findings
     assert finding.id == "pod-opted-out-of-webhook"

@@ -10,7 +10,7 @@ from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-# Of the kinds that are not of the core group.
+# Where the API serves the kinds outside the core group.
 APPS = dict.fromkeys(("deployments", "replicasets", "statefulsets", "daemonsets"), "/apis/apps/v1")
 WORKLOADS = {"deployments": "Deployment", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet"}
 JOBS = {"cronjobs": "CronJob", "jobs": "Job"}

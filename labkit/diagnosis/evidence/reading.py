@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from labkit.errors import LabError, NoCredentials, said_by_the_cluster, without_session
 
-# What AWS answers where there is no such thing, and where it is not this caller's to know.
+# AWS's error codes if the resource doesn't exist, and if this caller may not read it.
 ABSENT = ("NoSuchEntity", "NoSuchEntityException", "ResourceNotFoundException", "NoSuchBucketPolicy", "NoSuchBucket")
 FORBIDDEN = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AccessDeniedByAccount")
-# What it answers to a caller whose credentials are none, or no longer any.
+# AWS's error codes if the caller's credentials are unknown, or have expired.
 NOBODY = (
     "AuthFailure",
     "ExpiredToken",

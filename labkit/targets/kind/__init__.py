@@ -204,7 +204,7 @@ def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) ->
         if tries:
             _require_reached(kept)
     except BaseException:
-        # What is raised is why it was to leave.
+        # Re-raise the original error, not the clean-up's.
         with suppress(BotoCoreError, ClientError):
             eks.delete_cluster(name=parameters.cluster)
         raise

@@ -88,7 +88,7 @@ def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -
     if not aws_host and program.is_apart:
         raise kind_address.unknown("they are in a virtual machine, or in a network of your user's own")
     if kept.facts and kept.facts.made == name:
-        program.delete(name)  # what was left of it when somebody ended the lab meanwhile
+        program.delete(name)  # an earlier `up` was cut off, and left this cluster half made
         kept.kubeconfig.unlink(missing_ok=True)
     else:
         program.require_free(name)

@@ -303,7 +303,7 @@ def test_a_bucket_of_a_deleted_ones_name_has_none_of_its_tags(aws, irsa):
     s3.delete_bucket(Bucket="twice")
 
 
-def test_a_delete_marker_is_not_found_and_by_its_version_not_allowed(aws, irsa):
+def test_getting_a_delete_marker_fails_by_its_key_and_by_its_version(aws, irsa):
     s3, key = aws.client("s3"), {"Bucket": irsa.bucket, "Key": "hello.txt"}
     s3.put_bucket_versioning(Bucket=irsa.bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(**key, Body=b"again")
