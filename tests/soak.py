@@ -259,6 +259,12 @@ class TheLab:
         return Retrying(retry=again, stop=stop_after_delay(90), wait=wait_fixed(0.2), reraise=True)(call)
 
 
+def _is_cut_off(error: ClientError) -> bool:
+    """Whether S3's refusal announced a body that never came: boto3 then takes the HTTP status for the code."""
+    announced = error.response["ResponseMetadata"]["HTTPHeaders"].get("content-length", "0")
+    return error.response["Error"]["Code"].isdigit() and announced != "0"
+
+
 def _trouble(lab: TheLab, learners: "list[Learner]", report: Report, ends: threading.Event) -> None:
     """What happens to a lab while people learn in it."""
     drawn = random.Random(report.seed)
@@ -348,6 +354,8 @@ class Learner:
                 came, body = "accepted", s3.get_object(Bucket=BUCKET, Key=self.key)["Body"].read().decode()
             except ClientError as error:
                 came, body = error.response["Error"]["Code"], self.content
+                if _is_cut_off(error):
+                    raise ConnectionError(str(error)) from error
         self.report.expect("read", expected if left > 0 else "ExpiredToken", came)
         if body != self.content:
             self.report.wrong.append(f"{self.name} read {body}, and wrote {self.content}")
