@@ -1,8 +1,9 @@
 """How a lab is reached: what every target gives, whatever it runs on."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from labkit.errors import LabError
@@ -10,6 +11,8 @@ from labkit.errors import LabError
 if TYPE_CHECKING:
     import boto3
     from kubernetes.client import ApiClient, Configuration
+
+T = TypeVar("T")
 
 # The role by which an organization's administrator enters the accounts that were made in it.
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
@@ -183,3 +186,19 @@ def patient(api: "ApiClient") -> "ApiClient":
 
     rest.request = request
     return api
+
+
+def awaited(look: Callable[[], T], is_settled: Callable[[T], bool] = bool, *, within: float, every: float) -> T:
+    """Look again every so many seconds until the result is settled, or `within` is over; return the last result."""
+    until = time.monotonic() + within
+    if is_settled(found := look()) or (left := until - time.monotonic()) <= 0:
+        return found
+    from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed  # it takes 0.06 s to load
+
+    looking = Retrying(
+        retry=retry_if_result(lambda found: not is_settled(found)),
+        stop=stop_after_delay(left),
+        wait=wait_fixed(every),
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+    )
+    return looking(look)

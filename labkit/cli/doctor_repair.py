@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from labkit.cli import doctor_output, lab
+from labkit.connection import awaited
 from labkit.emulator import environment
 from labkit.errors import LabError
 
@@ -65,16 +66,12 @@ def _show(finding: "Finding") -> None:
 
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
     """The findings once the repair's new pods run, or have had their time."""
-    from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
-    waiting = Retrying(
-        retry=retry_if_result(lambda found: STARTING in _ids(found) and STARTING not in _ids(before)),
-        stop=stop_after_delay(STARTS_WITHIN),
-        wait=wait_fixed(1),
-        retry_error_callback=lambda last: last.outcome and last.outcome.result(),
+    return awaited(
+        look,
+        lambda found: STARTING not in _ids(found) or STARTING in _ids(before),
+        within=STARTS_WITHIN,
+        every=1,
     )
-    found: Diagnosis = waiting(look)
-    return found
 
 
 def _ids(found: "Diagnosis") -> list[str]:

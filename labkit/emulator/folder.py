@@ -8,12 +8,13 @@ import secrets
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from labkit.connection import awaited
 from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
 from labkit.emulator.published import Published
@@ -170,9 +171,8 @@ class Folder:
 
         Any number may hold it ``shared`` at once. Raises :class:`LabError` if nothing can be written here.
         """
-        until = time.monotonic() + within
-        while not (held := self._locked(name, shared)) and time.monotonic() < until:
-            time.sleep(0.02)
+        take = partial(self._locked, name, shared)
+        held = awaited(take, lambda held: held is not None, within=within, every=0.02)
         try:
             yield held is not None
         finally:

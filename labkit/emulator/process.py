@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from labkit.connection import awaited
 from labkit.emulator import control, replacement
 from labkit.emulator.aws import moto_line
 from labkit.emulator.control import Reply
@@ -242,20 +243,31 @@ def _asked(folder: Folder, word: str) -> Reply | None:
     A server that starts, ends or is busy just now is waited for; one that was stopped is not. Raises `LabError` where
     it cannot be asked.
     """
-    began, said = time.monotonic(), False
-    while folder.is_running():
-        waited = time.monotonic() - began
-        reply = control.ask(folder, word, within=ANSWERS_WITHIN - waited if said else SAID_AFTER)
-        if reply and (reply.answer is not None or reply.is_stopped or waited > ANSWERS_WITHIN):
-            return reply
-        if waited > ANSWERS_WITHIN:
-            raise LabError(unreachable(folder), next="labkit down, there or with that version; then labkit up here")
-        if waited > SAID_AFTER and not said:
-            said = True
-            with contextlib.suppress(OSError):  # the terminal may have been closed
-                print(f"Waiting for an answer of the server of the lab in {folder.path} …", file=sys.stderr)
-        time.sleep(0.05)
-    return None
+    if not folder.is_running():
+        return None
+    if not _is_final(folder, reply := _reply(folder, word, SAID_AFTER)):
+        with contextlib.suppress(OSError):  # the terminal may have been closed
+            print(f"Waiting for an answer of the server of the lab in {folder.path} …", file=sys.stderr)
+        reply = _reply(folder, word, ANSWERS_WITHIN - SAID_AFTER)
+    if reply is None and folder.is_running():
+        raise LabError(unreachable(folder), next="labkit down, there or with that version; then labkit up here")
+    return reply if folder.is_running() or (reply and reply.answer is not None) else None
+
+
+def _reply(folder: Folder, word: str, within: float) -> Reply | None:
+    """The last reply of a server that is asked until it answers, was stopped or has ended, or the time is over."""
+    until = time.monotonic() + within
+    return awaited(
+        lambda: control.ask(folder, word, within=until - time.monotonic()),
+        lambda reply: _is_final(folder, reply),
+        within=within,
+        every=0.05,
+    )
+
+
+def _is_final(folder: Folder, reply: Reply | None) -> bool:
+    heard = reply is not None and (reply.answer is not None or reply.is_stopped)
+    return heard or not folder.is_running()
 
 
 def _has_ended(folder: Folder) -> bool:

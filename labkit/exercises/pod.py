@@ -1,12 +1,12 @@
 """Notebook 04: what the webhook puts into a new pod, and why an old one never gets it."""
 
+from functools import partial
 from typing import Any
 
 from kubernetes.client import AppsV1Api
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from labkit import documents
-from labkit.connection import as_document, core_api
+from labkit.connection import as_document, awaited, core_api
 from labkit.exercises import making
 from labkit.exercises.asking import injected
 from labkit.exercises.exercise import Exercise
@@ -67,13 +67,7 @@ def _role_of(pod: dict[str, Any], container: str) -> str:
 
 def _pods(place: Workspace) -> list[dict[str, Any]]:
     """The running pods, once every Deployment is rolled out; after half a minute as they are."""
-    look = Retrying(
-        retry=retry_if_result(lambda settled: not settled),
-        stop=stop_after_delay(STARTED_WITHIN),
-        wait=wait_fixed(0.2),
-        retry_error_callback=lambda _: False,
-    )
-    look(_rolled_out, place)
+    awaited(partial(_rolled_out, place), within=STARTED_WITHIN, every=0.2)
     return _live(place)
 
 

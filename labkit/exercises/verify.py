@@ -2,11 +2,10 @@
 
 import json
 from base64 import b64decode
+from functools import partial
 from typing import Any
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
-from labkit.connection import core_api
+from labkit.connection import awaited, core_api
 from labkit.exercises import making
 from labkit.exercises.asking import allows, call, credentials, denies
 from labkit.exercises.exercise import Exercise
@@ -66,13 +65,12 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Row]:
     read: dict[str, Any] = {"Bucket": place.parameters.namespace, "Key": NOTE}
     old = denies(place, "the copied credentials read", "s3", "get_object", given=copied, **read)
     # Sessions begin at whole seconds, so the policy also refuses sessions from the second in which it was written.
-    look = Retrying(
-        retry=retry_if_result(lambda found: found.startswith("AccessDenied")),
-        stop=stop_after_delay(2),
-        wait=wait_fixed(0.5),
-        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+    fresh = awaited(
+        partial(call, place, "s3", "get_object", **read),
+        lambda found: not found.startswith("AccessDenied"),
+        within=2,
+        every=0.5,
     )
-    fresh: str = look(call, place, "s3", "get_object", **read)
     return [old, Row("a fresh session reads", "allowed", fresh)]
 
 

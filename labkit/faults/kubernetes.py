@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kubernetes.client.exceptions import ApiException
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from labkit.connection import awaited
 from labkit.errors import LabError
 from labkit.faults import admission
 from labkit.faults.situation import ROLE_ARN, WEBHOOK, Document, Situation, key_of
@@ -198,13 +198,7 @@ def is_rolled_out(deployment: Document) -> bool:
 
 
 def _wait(is_so: Callable[[], bool], otherwise: str) -> None:
-    asking = Retrying(
-        retry=retry_if_result(lambda so: not so),
-        stop=stop_after_delay(WITHIN),
-        wait=wait_fixed(0.02),
-        retry_error_callback=lambda _: False,
-    )
-    if not asking(is_so):
+    if not awaited(is_so, within=WITHIN, every=0.02):
         raise LabError(otherwise, next="labkit mend")
 
 

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
-from labkit.connection import core_api
+from labkit.connection import awaited, core_api
 from labkit.errors import LabError
 from labkit.steps.ownership import existing
 
@@ -61,13 +59,7 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
 
 def _is_gone(lab: "Workspace", name: str, *, within: float) -> bool:
     """Wait for the end of a deleted namespace, that many seconds at most; return whether it is gone."""
-    look = Retrying(
-        retry=retry_if_result(lambda gone: not gone),
-        stop=stop_after_delay(within),
-        wait=wait_fixed(AGAIN_AFTER),
-        retry_error_callback=lambda _: False,
-    )
-    return bool(look(lambda: not _is_terminating(lab, name)))
+    return awaited(lambda: not _is_terminating(lab, name), within=within, every=AGAIN_AFTER)
 
 
 def _is_terminating(lab: "Workspace", name: str) -> bool:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from kubernetes.client.exceptions import ApiException
 from kubernetes.watch import Watch
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from labkit import documents, execution
-from labkit.connection import core_api
+from labkit.connection import awaited, core_api
 from labkit.diagnosis import findings
 from labkit.diagnosis.evidence.pod_spec import NO_IMAGE
 from labkit.diagnosis.findings import Finding, catalogue
@@ -164,12 +163,12 @@ def _await_role(lab: "Workspace", pod: Any) -> None:
     if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
         return
     command = ["aws", "sts", "get-caller-identity"]
-    Retrying(
-        retry=retry_if_result(lambda done: any(refusal in done.error for refusal in NOT_YET)),
-        stop=stop_after_delay(lab.connection.propagates_within),
-        wait=wait_fixed(AGAIN_AFTER),
-        retry_error_callback=lambda _: None,
-    )(execution.execute, lab.kubernetes, pod.metadata.name, pod.metadata.namespace, command)
+    awaited(
+        partial(execution.execute, lab.kubernetes, pod.metadata.name, pod.metadata.namespace, command),
+        lambda done: not any(refusal in done.error for refusal in NOT_YET),
+        within=lab.connection.propagates_within,
+        every=AGAIN_AFTER,
+    )
 
 
 def _scheduler_says(pod: Any) -> str:

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection
+from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection, awaited
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.emulator import process
 from labkit.emulator.environment import closed
@@ -213,19 +214,12 @@ def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) ->
 
 def _require_led(kept: Kept) -> None:
     """Raise `NotReached` if the API server makes pods without asking the lab's webhooks."""
-    import tenacity
     from kubernetes.client.exceptions import ApiException
 
     way, facts = Way.kept(kept), facts_of(kept)
-    ask = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda led: not led),
-        stop=tenacity.stop_after_delay(LED_WITHIN),
-        wait=tenacity.wait_fixed(0.2),
-        retry_error_callback=lambda _: False,
-    )
     try:
         with closing(way.client()) as api:
-            led = ask(kind_cluster.is_led, api)
+            led = awaited(partial(kind_cluster.is_led, api), within=LED_WITHIN, every=0.2)
     except ApiException as error:
         raise NotUsable(
             f"No pod can be made in the namespace default: {kind_cluster.message(error)}",

@@ -9,9 +9,8 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from labkit.connection import core_api
+from labkit.connection import awaited, core_api
 from labkit.errors import LabError, said_by_the_cluster
 from labkit.run_parameters import LAB, LAB_LABEL
 
@@ -77,13 +76,12 @@ def tried(api: "ApiClient", image: str) -> Trial:
     core, name = core_api(api), ""
     try:
         name = core.create_namespaced_pod("default", _asking(image)).metadata.name
-        look = Retrying(
-            retry=retry_if_result(lambda pod: pod.status.phase in ("Pending", "Running", "Unknown")),
-            stop=stop_after_delay(TRIED_WITHIN),
-            wait=wait_fixed(0.5),
-            retry_error_callback=lambda _: core.read_namespaced_pod(name, "default"),
+        ended = awaited(
+            lambda: core.read_namespaced_pod(name, "default"),
+            lambda pod: pod.status.phase in ("Succeeded", "Failed"),
+            within=TRIED_WITHIN,
+            every=0.5,
         )
-        ended = look(core.read_namespaced_pod, name, "default")
         if ended.status.phase not in ("Succeeded", "Failed"):
             waiting = [each.state.waiting for each in ended.status.container_statuses or [] if each.state.waiting]
             why = f" ({waiting[0].reason})" if waiting else ""
