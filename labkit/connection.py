@@ -1,5 +1,7 @@
 """How a lab is reached: what every target gives, whatever it runs on."""
 
+import hashlib
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -186,6 +188,26 @@ def patient(api: "ApiClient") -> "ApiClient":
 
     rest.request = request
     return api
+
+
+def unverified() -> ssl.SSLContext:
+    """A client's side of TLS that takes any certificate, so that somebody can look at it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def certificates_of(tls: ssl.SSLSocket | ssl.SSLObject) -> list[bytes]:
+    """The certificates (DER) that the other end of a TLS connection serves, its own first."""
+    # Public from Python 3.13 on; the same call has been there, underscored, since 3.10.
+    known: Any = tls
+    chain = getattr(tls, "get_unverified_chain", None) or known._sslobj.get_unverified_chain
+    return [c if isinstance(c, bytes) else ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in chain()]
+
+
+def thumbprint(certificate: bytes) -> str:
+    """A certificate's thumbprint as IAM writes it: its SHA-1 in 40 hex digits."""
+    return hashlib.sha1(certificate).hexdigest()  # noqa: S324 - the algorithm is IAM's
 
 
 def awaited(look: Callable[[], T], is_settled: Callable[[T], bool] = bool, *, within: float, every: float) -> T:

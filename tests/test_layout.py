@@ -147,7 +147,9 @@ def test_the_command_starts_without_the_slow_libraries():
 
 
 def test_the_lab_comes_up_without_what_only_its_server_needs():
-    code = "import sys, labkit.targets.moto; print(*{'httpx', 'moto', 'rich', 'starlette', 'tenacity'} & set(sys.modules))"
+    code = (
+        "import sys, labkit.targets.moto; print(*{'httpx', 'moto', 'rich', 'starlette', 'tenacity'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 

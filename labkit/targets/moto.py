@@ -10,6 +10,7 @@ from labkit.connection import AGENT_URL, ENTRANCE, OTHER_ACCOUNT, Connection, Re
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import kubeconfig, process
+from labkit.emulator.certificates import client_context
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import TARGET_TAG, State
@@ -150,8 +151,6 @@ def fetch(state: State, url: str) -> object:
     Raises `LabError` if the host isn't one of the lab's, or the answer isn't JSON.
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
     """
-    import ssl
-
     import httpx
 
     try:
@@ -167,7 +166,7 @@ def fetch(state: State, url: str) -> object:
         )
     there = parts._replace(netloc=f"127.0.0.1:{issuers[parts.hostname]}").geturl()
     # The name stays the issuer's, in the handshake and in the request: only the address is the lab's.
-    with httpx.Client(verify=ssl.create_default_context(cafile=state.ca_file), trust_env=False) as client:
+    with httpx.Client(verify=client_context(state.ca_file.read_bytes()), trust_env=False) as client:
         try:
             answer = client.get(there, headers={"Host": parts.hostname}, extensions={"sni_hostname": parts.hostname})
         except httpx.HTTPError as error:

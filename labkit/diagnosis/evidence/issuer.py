@@ -1,9 +1,7 @@
 """What is read of a cluster's issuer: the documents that it publishes, its certificate, and the cluster's own keys."""
 
-import hashlib
 import json
 import socket
-import ssl
 from functools import partial
 from http.client import HTTPConnection
 from shlex import quote
@@ -11,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from labkit.connection import Connection
+from labkit.connection import Connection, certificates_of, thumbprint, unverified
 from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 from labkit.errors import LabError
 
@@ -94,7 +92,7 @@ class Issuer:
 
         def look() -> str:
             try:
-                return sha1(serve(host)[-1])
+                return thumbprint(serve(host)[-1])
             except (OSError, ValueError, KeyError) as error:
                 raise NotRead(read, f"its certificate cannot be had: {error}", str(read), no_answer=True) from None
 
@@ -133,17 +131,11 @@ def _read(kind: str, url: str) -> Read:
 
 def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes]:
     """The certificates (DER) that a host serves, its own first. Nothing is verified; raises `OSError`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
     with (
         _connect(host, address, port) as connected,
-        context.wrap_socket(connected, server_hostname=host) as tls,
+        unverified().wrap_socket(connected, server_hostname=host) as tls,
     ):
-        # Public from Python 3.13 on; the same call has been there, underscored, since 3.10.
-        known: Any = tls
-        chain = getattr(tls, "get_unverified_chain", None) or known._sslobj.get_unverified_chain
-        return [c if isinstance(c, bytes) else ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in chain()]
+        return certificates_of(tls)
 
 
 def _connect(host: str, address: str, port: int) -> socket.socket:
@@ -155,11 +147,6 @@ def _connect(host: str, address: str, port: int) -> socket.socket:
     tunnel.set_tunnel(host, port)
     tunnel.connect()
     return tunnel.sock
-
-
-def sha1(certificate: bytes) -> str:
-    """A certificate's thumbprint as IAM writes it."""
-    return hashlib.sha1(certificate).hexdigest()  # noqa: S324 - the algorithm is IAM's
 
 
 def _fetch(url: str) -> Any:

@@ -12,7 +12,6 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_
 """
 
 import asyncio
-import hashlib
 import ipaddress
 import json
 import math
@@ -27,6 +26,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import jwt
+
+from labkit.connection import certificates_of, thumbprint, unverified
+from labkit.emulator.certificates import client_context
 
 # Seconds for discovery and keys together; the caller is answered within five.
 TIMEOUT = 4.0
@@ -101,9 +103,7 @@ class Issuers:
         ``edition`` tells of an issuer there which edition of its documents is published: another's keys are not kept.
         An issuer there has ``within`` seconds to answer, or else as long as any other.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=ca_pem.decode())
-        self._mapped[host.lower()] = _Mapping(address, context, edition, within)
+        self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)
 
     def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
         """Ask this issuer, too: through the API server that ``api`` reaches, or where its name leads without one."""
@@ -143,7 +143,7 @@ class Issuers:
         host, port = _host(url)
         try:
             async with asyncio.timeout(TIMEOUT):
-                return _sha1((await self._served_chain(host, port))[-1])
+                return thumbprint((await self._served_chain(host, port))[-1])
         except TimeoutError:
             raise IssuerUnreachable(f"{url} did not answer within {TIMEOUT:.0f} seconds") from None
 
@@ -210,7 +210,7 @@ class Issuers:
         else:
             return self._public_roots
         top = (await self._served_chain(host, port))[-1]
-        if (found := _sha1(top)) not in pinned:
+        if (found := thumbprint(top)) not in pinned:
             raise ThumbprintMismatch(
                 f"the top certificate of {host}:{port} has the thumbprint {found}; the provider lists "
                 f"{', '.join(sorted(pinned)) or 'none'}"
@@ -223,20 +223,12 @@ class Issuers:
     async def _served_chain(self, host: str, port: int, context: ssl.SSLContext | None = None) -> list[bytes]:
         """The certificates (DER) that the host serves, its own first; unverified without ``context``."""
         address, port = self._address(host, port)
-        if context is None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         try:
-            _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
+            _, writer = await asyncio.open_connection(address, port, ssl=context or unverified(), server_hostname=host)
         except (OSError, ValueError) as error:
             raise IssuerUnreachable(f"{host} cannot be reached: {error}") from error
         try:
-            tls = writer.get_extra_info("ssl_object")
-            # Public from Python 3.13 on; the same call has been there, underscored, since 3.10.
-            chain = getattr(tls, "get_unverified_chain", None) or tls._sslobj.get_unverified_chain
-            certificates = chain()
-            return [c if isinstance(c, bytes) else ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in certificates]
+            return certificates_of(writer.get_extra_info("ssl_object"))
         finally:
             writer.close()
 
@@ -314,10 +306,6 @@ def _host(url: str) -> tuple[str, int]:
     if not host or parts.scheme != "https":
         raise IssuerUnreachable(f"{url} is not an https URL")
     return host.lower(), port
-
-
-def _sha1(certificate: bytes) -> str:
-    return hashlib.sha1(certificate).hexdigest()  # noqa: S324 - the algorithm is IAM's
 
 
 def _parse(entry: dict[str, Any]) -> jwt.PyJWK | None:

@@ -14,6 +14,7 @@ from typing import cast
 import httpx
 import jsonpointer
 
+from labkit.emulator.certificates import client_context
 from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.api import counters, escalation, loopback, node_restriction
 from labkit.emulator.kubernetes.api.patches import JsonPatching, NotApplicable
@@ -179,8 +180,7 @@ class Admission:
     def _client(self, bundle: str) -> httpx.AsyncClient:
         if bundle not in self._clients:
             try:
-                roots = base64.b64decode(bundle).decode() if bundle else None
-                context = ssl.create_default_context(cadata=roots)
+                context = client_context(base64.b64decode(bundle)) if bundle else ssl.create_default_context()
             except (binascii.Error, ValueError, ssl.SSLError) as error:
                 raise _CallFailed(f"failed to call webhook: unable to load root certificates: {error}", 500) from error
             self._clients[bundle] = httpx.AsyncClient(verify=context, trust_env=False)
