@@ -100,8 +100,14 @@ def _region(value: str) -> str:
 
 
 def _regions() -> set[str]:
-    partitions = json.loads((resources.files("botocore") / "data" / "partitions.json").read_text())["partitions"]
-    return {name for partition in partitions for name in partition["regions"] if not name.endswith("-global")}
+    return {name for partition in partitions() for name in partition["regions"] if not name.endswith("-global")}
+
+
+def partitions() -> list[dict[str, Any]]:
+    """AWS's partitions, as botocore describes them."""
+    text = resources.files("botocore").joinpath("data/partitions.json").read_text()
+    found: list[dict[str, Any]] = json.loads(text)["partitions"]
+    return found
 
 
 def _bucket(value: str) -> str:
@@ -113,12 +119,13 @@ def _bucket(value: str) -> str:
     reserved = value.startswith(("xn--", "sthree-", "amzn-s3-demo-")) or value.endswith(
         ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
     )
-    if not good or reserved or _is_address(value):
+    if not good or reserved or is_ipv4(value):
         raise ValueError(rule)
     return value
 
 
-def _is_address(value: str) -> bool:
+def is_ipv4(value: str) -> bool:
+    """Whether this is an IPv4 address in four numbers."""
     try:
         IPv4Address(value)
     except ValueError:

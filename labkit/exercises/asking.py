@@ -23,10 +23,9 @@ ADMITTED, ALLOWED = "admitted", "allowed"
 HOUR = 3600  # seconds: what STS takes where a call doesn't say
 
 
-def admits(place: "Workspace", account: str = "", *, namespace: str = "", role_arn: str = "") -> Row:
+def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
     """A row that is right if STS gives this service account the role."""
-    found = exchange(place, account, namespace=namespace, role_arn=role_arn)
-    return Row(_subject(place, account, namespace), ADMITTED, found)
+    return Row(_subject(place, account, ""), ADMITTED, exchange(place, account, role_arn=role_arn))
 
 
 def refuses(
@@ -189,12 +188,12 @@ def _tried_out(place: "Workspace", account: str) -> Any:
         return said_by_the_cluster(error)
 
 
-def caller(place: "Workspace", pod: str = POD_NAME) -> str:
-    """The role that AWS sees in a pod, as assumed-role/NAME without its session; or what the pod says instead.
+def caller(place: "Workspace") -> str:
+    """The role that AWS sees in the pod, as assumed-role/NAME without its session; or what the pod says instead.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
     """
-    said = answer(place, "aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text", pod=pod)
+    said = answer(place, "aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text")
     arn = Arn.find(said)
     return arn.resource.removesuffix(f"/{arn.name}") if arn else said
 

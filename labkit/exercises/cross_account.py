@@ -6,7 +6,7 @@ from labkit import documents
 from labkit.connection import core_api
 from labkit.exercises.asking import ALLOWED, admits, call, credentials, refuses
 from labkit.exercises.exercise import Exercise
-from labkit.steps import oidc_provider
+from labkit.steps import bucket, oidc_provider
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
@@ -22,15 +22,13 @@ def _role_over_there_without_its_provider(place: Workspace) -> None:
 
 def _bucket_over_there_without_a_policy(place: Workspace) -> None:
     oidc_provider.ensure(place)
-    s3, bucket = _other(place).aws.client("s3"), place.parameters.namespace
-    elsewhere = place.aws.region_name != "us-east-1"
-    where = {"CreateBucketConfiguration": {"LocationConstraint": place.aws.region_name}} if elsewhere else {}
-    s3.create_bucket(Bucket=bucket, **where)
-    s3.put_object(Bucket=bucket, Key=KEY, Body=b"hello")
+    other, name = _other(place).aws, place.parameters.namespace
+    bucket.create(other, name)
+    other.client("s3").put_object(Bucket=name, Key=KEY, Body=b"hello")
     for each in (place, _till(place)):
         _role(each, documents.trust_policy(each.parameters, each.provider_arn))
         statement = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"]}
-        statement["Resource"] = f"arn:{place.connection.partition}:s3:::{bucket}/*"
+        statement["Resource"] = f"arn:{place.connection.partition}:s3:::{name}/*"
         document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         each.aws.client("iam").put_role_policy(
             RoleName=each.parameters.role_name, PolicyName="bucket", PolicyDocument=document

@@ -7,7 +7,7 @@ from labkit import documents
 from labkit.exercises import making
 from labkit.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected
 from labkit.exercises.exercise import Exercise
-from labkit.steps import oidc_provider, service_account
+from labkit.steps import bucket, oidc_provider, service_account
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
@@ -17,13 +17,13 @@ REFUSED = "AccessDenied"
 
 def _role_that_reads_the_whole_bucket(place: Workspace) -> None:
     s3, name = place.aws.client("s3"), place.parameters.namespace
-    making.bucket(place)
+    bucket.create(place.aws, name)
     for team in ("cart", "till"):
         s3.put_object(Bucket=name, Key=f"{team}/1.txt", Body=b"hello")
     _provider_and_account(place)
     making.role(place)
-    bucket = f"arn:{place.connection.partition}:s3:::{name}"
-    actions = {"s3:ListBucket": bucket, "s3:GetObject": f"{bucket}/*"}
+    whole = f"arn:{place.connection.partition}:s3:::{name}"
+    actions = {"s3:ListBucket": whole, "s3:GetObject": f"{whole}/*"}
     statements = [{"Effect": "Allow", "Action": action, "Resource": arn} for action, arn in actions.items()]
     document = json.dumps({"Version": "2012-10-17", "Statement": statements})
     place.aws.client("iam").put_role_policy(RoleName=name, PolicyName="reading", PolicyDocument=document)

@@ -1,4 +1,4 @@
-"""What exercises make before they open: the role of their run, service accounts that name it, a bucket."""
+"""What exercises make before they open: the role of their run, and service accounts that name it."""
 
 import json
 
@@ -19,10 +19,3 @@ def account(place: Workspace, name: str, annotations: dict[str, str] | None = No
     annotations = {documents.ROLE_ANNOTATION: place.role_arn} if annotations is None else annotations
     metadata = {"name": name, "labels": place.labels, "annotations": annotations}
     core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
-
-
-def bucket(place: Workspace) -> None:
-    """Create a bucket with the name of the run's namespace."""
-    region = place.aws.region_name
-    where = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != "us-east-1" else {}
-    place.aws.client("s3").create_bucket(Bucket=place.parameters.namespace, **where)

@@ -9,7 +9,7 @@ from labkit.connection import awaited, core_api
 from labkit.exercises import making
 from labkit.exercises.asking import allows, call, credentials, denies
 from labkit.exercises.exercise import Exercise
-from labkit.steps import oidc_provider, service_account
+from labkit.steps import bucket, oidc_provider, service_account
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
@@ -31,7 +31,7 @@ def _session_that_somebody_copied(place: Workspace) -> None:
 
 
 def _bucket(place: Workspace) -> None:
-    making.bucket(place)
+    bucket.create(place.aws, place.parameters.namespace)
     place.aws.client("s3").put_object(Bucket=place.parameters.namespace, Key=NOTE, Body=b"hello")
 
 

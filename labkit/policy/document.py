@@ -133,12 +133,6 @@ class Policy:
             return cls(name, kind, "2012-10-17", (fault,), 0, {}, "")
         return _compile(*loaded, kind, name)
 
-    @property
-    def principal_arns(self) -> tuple[str, ...]:
-        """The ARNs of users, roles and sessions that the policy names: IAM refuses it where one does not exist."""
-        named = (statement.principals for statement in self.statements if statement.principals)
-        return tuple(sorted({arn for principals in named for arn in principals.aws if arn.startswith("arn:")}))
-
 
 def _compile(document: dict[str, Any], text: str, size: int, kind: Kind, name: str) -> Policy:
     version = document.get("Version", "2008-10-17")

@@ -100,12 +100,12 @@ def unevaluable(statement: Statement, request: Request) -> str:
     return "; ".join(problem for problem in problems if problem) or "a policy variable in NotResource has no value"
 
 
-def tell(result: ConditionResult, who: str = "the request") -> str:
+def tell(result: ConditionResult) -> str:
     """Return a sentence on a condition that does not hold."""
     if result.problem:
         return result.problem
     found = quoted(result.found).replace(" or ", ", ")
-    return f"it wants {result.key} {result.operator} {quoted(result.wanted)} and {who} has {found}"
+    return f"it wants {result.key} {result.operator} {quoted(result.wanted)} and the request has {found}"
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -9,25 +9,22 @@ from botocore.exceptions import ClientError
 from labkit.steps.ownership import Found, Owner, in_words, of_tags, roles_trusting, run_of
 
 if TYPE_CHECKING:
+    import boto3
+
     from labkit.workspace import Workspace
 
 KEY, BODY = "hello.txt", b"hello from the lab\n"
 
 
 def ensure(lab: "Workspace") -> None:
-    """Create the bucket and the object if they are missing.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
-    """
+    """Create the bucket and the object if they are missing."""
     s3, name = lab.aws.client("s3"), lab.parameters.bucket
-    region = lab.parameters.region
-    elsewhere = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     try:
         s3.head_bucket(Bucket=name)
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
             raise
-        s3.create_bucket(Bucket=name, **elsewhere)
+        create(lab.aws, name)
         try:
             s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": lab.tags})
         except BaseException:
@@ -40,6 +37,16 @@ def ensure(lab: "Workspace") -> None:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
             raise
         s3.put_object(Bucket=name, Key=KEY, Body=BODY)
+
+
+def create(session: "boto3.Session", name: str) -> None:
+    """Create a bucket in the session's region.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
+    """
+    region = session.region_name
+    elsewhere = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    session.client("s3").create_bucket(Bucket=name, **elsewhere)
 
 
 def found(lab: "Workspace") -> Iterator[Found]:

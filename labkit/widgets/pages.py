@@ -36,7 +36,7 @@ def _text(name: str) -> str:
 class PolicyPage(anywidget.AnyWidget):
     """A trust policy and six callers' claims to edit, and the verdicts on them."""
 
-    _esm = _text("who_gets_in.js")
+    _esm = _text("element.js") + _text("who_gets_in.js")
     _css = _text("live.css")
     role = traitlets.Unicode().tag(sync=True)
     policy = traitlets.Unicode().tag(sync=True)
@@ -83,7 +83,7 @@ class PolicyPage(anywidget.AnyWidget):
 class CallsPage(anywidget.AnyWidget):
     """Calls to AWS as rows of a sequence diagram. While a browser shows it, a thread reads the trail."""
 
-    _esm = _text("watch.js")
+    _esm = _text("element.js") + _text("watch.js")
     _css = _text("live.css")
     title = traitlets.Unicode().tag(sync=True)
     parties: traitlets.List[str] = traitlets.List().tag(sync=True)

@@ -157,13 +157,3 @@ function render({ model, el }) {
     model.send("leave");
   };
 }
-
-function make(tag, properties, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name === "role") made.setAttribute("role", value);
-    else made[name] = value;
-  }
-  made.append(...children);
-  return made;
-}

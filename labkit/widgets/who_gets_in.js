@@ -155,13 +155,3 @@ function render({ model, el }) {
     return make("div", { className: "labkit-field" }, make("label", { htmlFor: input.id }, label), input);
   }
 }
-
-function make(tag, properties, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name === "role") made.setAttribute("role", value);
-    else made[name] = value;
-  }
-  made.append(...children);
-  return made;
-}

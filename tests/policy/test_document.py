@@ -223,12 +223,6 @@ def test_one_statement_needs_no_list_and_text_is_as_good_as_a_dict(web_identity)
         assert policy.size == len(json.dumps(document, separators=(",", ":")))
 
 
-def test_the_principals_that_have_to_exist(web_identity):
-    role, user = "arn:aws:iam::123456789012:role/a", "arn:aws:iam::123456789012:user/b"
-    document = web_identity(Principal={"AWS": [user, "123456789012", "arn:aws:iam::123456789012:root", role]})
-    assert Policy.parse(document, kind="trust", name="trust").principal_arns == (role, user)
-
-
 def test_a_url_encoded_document_is_decoded_when_asked_to_be(web_identity):
     text = json.dumps(web_identity())
     assert decode_document(quote(text, safe="")) == text

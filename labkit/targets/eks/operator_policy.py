@@ -1,14 +1,12 @@
 """The permissions to run `irsa.ipynb` in an account and a cluster, and to clean up, and nothing more."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import resources
 from typing import Any
 
 from labkit.errors import LabError
 from labkit.policy.arn import Arn
-from labkit.run_parameters import RUN_TAG, Parameters
+from labkit.run_parameters import RUN_TAG, Parameters, partitions
 from labkit.webhook.server import NAME as WEBHOOK
 
 GROUP = "irsa-lab"
@@ -82,8 +80,7 @@ def issuer_host(region: str, partition: str) -> str:
     https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html
     https://github.com/terraform-aws-modules/terraform-aws-eks/issues/3237
     """
-    partitions = json.loads((resources.files("botocore") / "data" / "partitions.json").read_text())["partitions"]
-    suffix = next(one["outputs"]["dnsSuffix"] for one in partitions if one["id"] == partition)
+    suffix = next(one["outputs"]["dnsSuffix"] for one in partitions() if one["id"] == partition)
     return f"oidc.eks.{region}.{suffix}"
 
 

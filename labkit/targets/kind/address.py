@@ -12,7 +12,7 @@ import psutil
 
 from labkit.connection import awaited, core_api
 from labkit.errors import LabError, said_by_the_cluster
-from labkit.run_parameters import LAB, LAB_LABEL
+from labkit.run_parameters import LAB, LAB_LABEL, is_ipv4
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -29,7 +29,7 @@ class NoAddress(LabError):
 
 def find(node_addresses: Iterable[str]) -> str:
     """The IPv4 address of this machine in the network of the nodes, found in its interfaces. Raises `NoAddress`."""
-    found = {_beside(IPv4Address(address)) for address in node_addresses if _is_ipv4(address)}
+    found = {_beside(IPv4Address(address)) for address in node_addresses if is_ipv4(address)}
     if len(found) == 1 and (address := next(iter(found))):
         return address
     raise unknown("its nodes are in several networks" if len(found) > 1 else "no interface here is in their network")
@@ -51,7 +51,7 @@ def checked(address: str) -> str:
 
     A name would not do: S3's clients put a bucket's name before it.
     """
-    if not _is_ipv4(address) or IPv4Address(address).is_unspecified or IPv4Address(address).is_multicast:
+    if not is_ipv4(address) or IPv4Address(address).is_unspecified or IPv4Address(address).is_multicast:
         raise NoAddress(
             f"{address!r} is not an IPv4 address that a container can call.",
             where="--aws-host; nothing was changed",
@@ -133,11 +133,3 @@ def _interfaces() -> list[IPv4Interface]:
         for one in addresses
         if one.family == socket.AF_INET
     ]
-
-
-def _is_ipv4(address: str) -> bool:
-    try:
-        IPv4Address(address)
-    except ValueError:
-        return False
-    return True

@@ -140,7 +140,7 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
             )
 
 
-def is_led(api: "ApiClient", endpoint_variable: str = "AWS_ENDPOINT_URL") -> bool:
+def is_led(api: "ApiClient") -> bool:
     """Whether a pod that would be made now is led to the lab; none is made (`dryRun`). Raises `ApiException`.
 
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
@@ -148,7 +148,7 @@ def is_led(api: "ApiClient", endpoint_variable: str = "AWS_ENDPOINT_URL") -> boo
     container = {"name": "asked", "image": "labkit.invalid/asked", "command": ["true"]}
     body = {"metadata": {"generateName": "labkit-asks-"}, "spec": {"containers": [container]}}
     made = core_api(api).create_namespaced_pod("default", body, dry_run="All", _request_timeout=30)
-    return any(variable.name == endpoint_variable for variable in made.spec.containers[0].env or [])
+    return any(variable.name == "AWS_ENDPOINT_URL" for variable in made.spec.containers[0].env or [])
 
 
 def message(error: Any) -> str:
