@@ -5,7 +5,8 @@ https://kubernetes.io/docs/concepts/overview/kubernetes-api/
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,10 @@ from labkit.emulator.kubernetes.objects.kinds import POD
 from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, forbidden, too_large
 from labkit.emulator.kubernetes.objects.storage import Storage, dump
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
+
+# The characters of all warnings; where they have more, of each (k8s.io/apiserver/pkg/endpoints/filters/warning.go).
+LONGEST_WARNINGS, LONGEST_WARNING = 4 * 1024, 256
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +114,7 @@ class ApiServer:
             message = f"{type(error).__name__} while answering {request.method} {request.path}"
             response = respond(ApiError(500, "InternalError", message).status(), 500)
         response.headers += [
-            (b"warning", f"299 - {dump(text).decode()}".encode()) for text in dict.fromkeys(request.warnings)
+            (b"warning", b"299 - " + dump(text)) for text in _warnings(dict.fromkeys(request.warnings))
         ]
         await _send(response, receive, send)
 
@@ -150,6 +155,17 @@ class ApiServer:
         """Who calls, or who the caller acts as. Raises Unauthorized or Forbidden."""
         user = await self.authentication.user(scope, request.headers)
         return impersonated(scope["headers"], user, self.authorization)
+
+
+def _warnings(texts: Iterable[str]) -> Iterator[str]:
+    """The warnings that a real server sends: none with a control character, and no more than a client reads."""
+    told = [text for text in texts if not CONTROL.search(text)]
+    too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
+    for text in told:
+        if length >= LONGEST_WARNINGS:
+            return
+        yield text[:LONGEST_WARNING] if too_long else text
+        length += len(text[:LONGEST_WARNING])
 
 
 def _soon(task: Callable[[], None]) -> None:

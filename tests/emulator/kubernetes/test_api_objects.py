@@ -142,6 +142,19 @@ def test_unknown_fields_warn_or_are_refused(admin: httpx.Client, config_maps: st
     assert strict.json()["message"].endswith('strict decoding error: unknown field "bogus"')
 
 
+def test_warnings_that_no_header_holds(admin: httpx.Client, namespace: str):
+    """A real server leaves out one with a control character, and shortens those that are too many."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    for name, character in (("line", "\n"), ("delete", "\x7f"), ("next", "\x85")):
+        answer = admin.post(path, json={"metadata": {"name": name}, "plain": 1, f"a{character}b: c": 1})
+        assert (answer.status_code, answer.headers["Warning"]) == (201, '299 - "unknown field \\"plain\\""')
+    many = {f"{number:04}" + "x" * 296: 1 for number in range(2000)}
+    answer = admin.post(path, json={"metadata": {"name": "many"}, **many})
+    told = answer.headers.get_list("Warning")
+    assert (answer.status_code, len(told)) == (201, 4096 // 256)
+    assert {len(text) for text in told} == {len('299 - "unknown field \\"') + 256 - len('unknown field "') + 1}
+
+
 def test_the_same_name_twice_is_a_conflict(admin: httpx.Client, config_maps: str):
     admin.post(config_maps, json=config_map("a"))
     again = admin.post(config_maps, json=config_map("a"))

@@ -12,6 +12,10 @@ from labkit.emulator.kubernetes.objects import schema
 from labkit.emulator.kubernetes.objects.kinds import GROUPS, KINDS, SUBRESOURCES, Kind, Object, Subresource
 
 VERSION = "1.36"
+DELETE_OPTIONS = "meta.DeleteOptions"
+INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+PATCHES = ("apply-patch+yaml", "json-patch+json", "merge-patch+json", "strategic-merge-patch+json")
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
@@ -83,7 +87,7 @@ def aggregated(core: bool) -> Object:
 
 @cache
 def openapi(name: str) -> bytes:
-    """The OpenAPI document of a group: enough for clients to see what the server validates itself."""
+    """The OpenAPI document of a group: its operations on objects, and their types."""
     document = {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
@@ -165,8 +169,8 @@ def _schemas(name: str) -> Object:
     """The types of a group's kinds and all that they are made of."""
     groups = {kind.type: name for kind in KINDS if kind.group == name}
     groups |= {sub.type: sub.kind_group or name for sub in SUBRESOURCES if sub.group == name and sub.type}
-    schemas: Object = {}
-    todo = list(groups)
+    schemas: Object = dict(_UNIONS)
+    todo = [*groups, DELETE_OPTIONS]
     while todo:
         type_name = todo.pop()
         if _reference(type_name) in schemas:
@@ -183,6 +187,10 @@ def _schemas(name: str) -> Object:
     return schemas
 
 
+def _schema(type_name: str) -> Object:
+    return {"$ref": f"#/components/schemas/{_reference(type_name)}"}
+
+
 def _reference(type_name: str) -> str:
     package, _, name = type_name.partition(".")
     return f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}" if package == "meta" else f"io.k8s.api.{package}.v1.{name}"
@@ -191,7 +199,7 @@ def _reference(type_name: str) -> str:
 def _property(found: schema.Field) -> Object:
     inner: Object = dict(_SIMPLE.get(found.element, {"type": "string"}))
     if "." in found.element:
-        inner = {"allOf": [{"$ref": f"#/components/schemas/{_reference(found.element)}"}]}
+        inner = {"allOf": [_schema(found.element)]}
     if found.wrapped and found.shape == "{}":
         inner = {"type": "array", "items": inner}
     match found.shape:
@@ -202,7 +210,7 @@ def _property(found: schema.Field) -> Object:
     return inner
 
 
-_SIMPLE = {
+_SIMPLE: dict[str, Object] = {
     "int32": {"type": "integer", "format": "int32"},
     "int64": {"type": "integer", "format": "int64"},
     "bool": {"type": "boolean"},
@@ -212,33 +220,57 @@ _SIMPLE = {
     "bytes": {"type": "string", "format": "byte"},
     "time": {"type": "string", "format": "date-time"},
     "microtime": {"type": "string", "format": "date-time"},
+    "intstr": {"allOf": [{"$ref": f"#/components/schemas/{INT_OR_STRING}"}]},
+    "quantity": {"allOf": [{"$ref": f"#/components/schemas/{QUANTITY}"}]},
+}
+_UNIONS = {
+    INT_OR_STRING: {"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"},
+    QUANTITY: {"oneOf": [{"type": "string"}, {"type": "number"}]},
 }
 
 
 def _paths(kind: Kind) -> Object:
     """The operations of a kind, by path: kubectl looks there for the parameters of each."""
     gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
-    responses = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
+    answer = {"description": "OK", "content": {"application/json": {"schema": _schema(kind.type)}}}
+    # A list has a type of its own, and a deletion is answered with the object or with a Status.
+    told = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
+    responses = {**told, "200": answer}
+    made = {**responses, "201": {**answer, "description": "Created"}}
 
-    def operation(action: str, *names: str) -> Object:
+    def operation(action: str, responses: Object, *names: str, body: Object | None = None) -> Object:
         schema = {"type": "string", "uniqueItems": True}
         return {
+            "operationId": f"{action}_{kind.group or 'core'}_{kind.kind}",
             "parameters": [{"name": name, "in": "query", "schema": schema} for name in names],
+            **({"requestBody": {"content": body, "required": action != "delete"}} if body else {}),
             "responses": responses,
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": gvk,
         }
 
+    def placed(*names: str) -> list[Object]:
+        """The path's own parameters."""
+        found = ["namespace"] * kind.namespaced + [*names]
+        return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in found]
+
     write = ("dryRun", "fieldManager", "fieldValidation")
     deletion = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
     namespace = "/namespaces/{namespace}" if kind.namespaced else ""
     collection = f"{kind.path}{namespace}/{kind.plural}"
+    whole, options = {"*/*": {"schema": _schema(kind.type)}}, {"*/*": {"schema": _schema(DELETE_OPTIONS)}}
+    changes = {f"application/{name}": {"schema": {"type": "object"}} for name in PATCHES}
     return {
-        collection: {"get": operation("list"), "post": operation("post", *write)},
+        collection: {
+            "get": operation("list", told),
+            "post": operation("post", made, *write, body=whole),
+            "parameters": placed(),
+        },
         f"{collection}/{{name}}": {
-            "get": operation("get"),
-            "put": operation("put", *write),
-            "delete": operation("delete", *deletion),
-            "patch": operation("patch", *write, "force"),
+            "get": operation("get", responses),
+            "put": operation("put", made, *write, body=whole),
+            "delete": operation("delete", told, *deletion, body=options),
+            "patch": operation("patch", made, *write, "force", body=changes),
+            "parameters": placed("name"),
         },
     }
