@@ -1,5 +1,6 @@
 """The lab's time: the machine's time and an offset that a learner moves."""
 
+import stat
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,8 @@ class Clock:
             status = self.file.stat()
         except FileNotFoundError:
             return 0.0
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+            return 0.0
         if (stamp := (status.st_mtime_ns, status.st_ino)) != self._stamp:
             self._offset = _seconds(self.file.read_text(errors="replace")) or 0.0
             self._stamp = stamp
@@ -39,7 +42,7 @@ class Clock:
 
     def mended(self) -> list[str]:
         """Set the clock back where its file holds no time that the lab can have; return what to say of that."""
-        found = self.file.read_text(errors="replace").strip() if self.file.exists() else ""
+        found = self.file.read_text(errors="replace").strip() if self.file.is_file() else ""
         if not found or _seconds(found) is not None:
             return []
         self.reset()

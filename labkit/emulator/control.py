@@ -65,7 +65,8 @@ class Control:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.socket = socket.socket(socket.AF_UNIX)
-        (folder.path / NAME).unlink(missing_ok=True)
+        with folder.usable():
+            (folder.path / NAME).unlink(missing_ok=True)
         try:
             with _address(folder) as address:
                 self.socket.bind(address)

@@ -274,6 +274,28 @@ def test_a_lab_on_a_disk_that_cannot_be_written_to(tmp_path):
             assert done.returncode == 1
 
 
+def test_files_of_the_lab_that_are_none(tmp_path):
+    """A pipe that nobody writes to, in the place of the clock, and a folder in that of the socket."""
+    folder = Folder(tmp_path / "lab-bare")
+    folder.create()
+    os.mkfifo(folder.clock.file)
+    (folder.path / "server.sock").mkdir()
+    environment = os.environ | {"LABKIT_HOME": str(tmp_path / "lab")}
+
+    def said(*words: str) -> str:
+        done = subprocess.run([commands.LABKIT, *words], env=environment, capture_output=True, text=True, timeout=SOON)
+        return done.stdout + done.stderr
+
+    try:
+        refused = said("up", "--bare")
+        assert "server.sock" in refused
+        assert "Traceback" not in refused
+        (folder.path / "server.sock").rmdir()
+        assert "An API server alone is up" in said("up", "--bare")
+    finally:
+        assert "has ended" in said("down", "--bare")
+
+
 def test_a_path_that_is_too_long_for_a_socket(tmp_path):
     folder = Folder(tmp_path.joinpath(*["a-folder-with-a-long-name"] * 6))
     home = {"LABKIT_HOME": str(folder.path)}
