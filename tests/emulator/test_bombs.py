@@ -6,6 +6,8 @@ import re
 import socket
 import ssl
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from labkit.emulator.aws import constraints
 from tests.emulator.aws.conftest import ADMINISTRATOR, REGION, Irsa, aws, running
 from tests.emulator.kubernetes.conftest import admin, cluster, namespace, signing_key
 from tests.emulator.test_cut_off import cut_off
@@ -98,6 +101,53 @@ def test_a_body_of_a_million_chunks(aws):
     signer.add_auth(request)
     assert httpx.put(url, content=body, headers=dict(request.headers), timeout=60).status_code == 200
     assert aws.client("s3").head_object(Bucket=irsa.bucket, Key="hello.txt")["ContentLength"] == 700_000
+
+
+def signed(aws, service: str, url: str, body: bytes, **headers: str) -> httpx.Response:
+    request = AWSRequest("POST", url, data=body, headers={name.replace("_", "-"): v for name, v in headers.items()})
+    signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
+    signer(KEYS, service, REGION).add_auth(request)
+    return httpx.post(url, content=body, headers=dict(request.headers), timeout=60)
+
+
+def put_item(aws, values: int) -> httpx.Response:
+    body = b'{"TableName":"table","Item":{"id":{"L":[' + b",".join([b'{"N":"1"}'] * values) + b"]}}}"
+    target = {"X_Amz_Target": "DynamoDB_20120810.PutItem", "Content_Type": "application/x-amz-json-1.0"}
+    return signed(aws, "dynamodb", aws.endpoint, body, **target)
+
+
+def test_a_body_of_more_values_than_anybody_needs(aws):
+    refused = put_item(aws, 30_000)
+    assert (refused.status_code, "SerializationException" in refused.text) == (400, True)
+    refused = put_item(aws, 9_000)
+    assert (refused.status_code, "ResourceNotFoundException" in refused.text) == (400, True)
+
+
+def test_no_more_keys_are_deleted_than_s3_deletes_at_once(aws):
+    bucket = Irsa(aws).bucket
+    for keys, status in ((1001, 400), (1000, 200)):
+        body = b"<Delete>" + b"<Object><Key>hello.txt</Key></Object>" * keys + b"</Delete>"
+        answer = signed(aws, "s3", f"{aws.endpoint}/{bucket}?delete", body)
+        assert (answer.status_code, "MalformedXML" in answer.text) == (status, status == 400)
+
+
+def test_nobody_waits_for_a_large_body_that_is_read(aws, monkeypatch):
+    Irsa(aws)
+    reached, answered, check = threading.Event(), threading.Event(), constraints.check
+
+    def slow(asked):
+        if asked.service == "dynamodb":
+            reached.set()
+            assert answered.wait(20)
+        check(asked)
+
+    monkeypatch.setattr(constraints, "check", slow)
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(put_item, aws, 9_000)
+        assert reached.wait(20)
+        assert aws.client("iam").list_roles()["Roles"]
+        answered.set()
+        assert large.result().status_code == 400
 
 
 # --- every listener

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from labkit.emulator.aws import constraints, signature
 from labkit.emulator.aws.accounts import Accounts, administers
@@ -65,9 +65,13 @@ LONGEST_END = 5.0  # how many seconds the end of the lab waits for moto
 LONGEST_OBJECT = 512 * 1024 * 1024
 LONGEST_BODY = 16 * 1024 * 1024  # DynamoDB's limit; the other services accept less, except Lambda's code
 LONGEST_FORM, MOST_PARAMETERS = 512 * 1024, 10_000  # read before the caller is known
+LONGEST_XML = 4 * 1024 * 1024  # S3's, for 10,000 parts
 HASHED_AT_ONCE = 1024 * 1024  # a longer body is hashed beside the event loop
+READ_AT_ONCE = 16 * 1024  # and a longer one than this is read there
 OF_DATA = {"partNumber", "uploadId", "x-id"}
 HEADER_NAME, UNPRINTABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+Given = TypeVarTuple("Given")
+Result = TypeVar("Result")
 Body = Callable[[int], Awaitable[bytes]]  # reads at most so many bytes. Raises TooLong or ClientDisconnect
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)?-(central|north|south|east|west|northeast|northwest|southeast|southwest)-\d")
 # Unsigned calls of these APIs can only be told apart by the API's version.
@@ -199,7 +203,7 @@ class Gate:
                 call, body = await _with_form(asked, body), None
             asked, signed = self._address(call)
             asked, caller = await self._authenticate(asked, signed, body)
-            asked = self._read(asked, caller)
+            asked = await _beside(asked, self._read, asked, caller)
             grant = await self._authorize(asked, caller)
             async with self._kept.keeping(asked):
                 response, session = await self._answer(grant, caller)
@@ -283,7 +287,7 @@ class Gate:
         match asked.service:
             case "sts":
                 self._regions.check(asked, caller)
-                constraints.check(asked)
+                await _beside(asked, constraints.check, asked)
                 async with self._kept.keeping(asked):
                     return await self._sts.authorize(asked, caller)
             case "s3":
@@ -292,7 +296,7 @@ class Gate:
             grant = await self._permitted(asked, caller)
         else:
             grant = Grant(asked)
-        constraints.check(asked)
+        await _beside(asked, constraints.check, asked)
         if asked.service == "eks-auth":
             return await self._eks_auth.admit(grant)
         if asked.service == "iam":
@@ -506,7 +510,7 @@ async def _with_body(asked: Asked, body: Body) -> Call:
     call = asked.call
     named = (name for name in call.query if not name.lower().startswith("x-amz-"))
     is_data = call.method == "PUT" and asked.key and OF_DATA.issuperset(named)
-    limit = LONGEST_OBJECT if asked.service == "s3" and is_data else LONGEST_BODY
+    limit = LONGEST_BODY if asked.service != "s3" else LONGEST_OBJECT if is_data else LONGEST_XML
     try:
         return replace(call, body=await body(limit))
     except TooLong:
@@ -516,6 +520,13 @@ async def _with_body(asked: Asked, body: Body) -> Call:
             told = "Your proposed upload exceeds the maximum allowed size"
             raise Refusal(400, "EntityTooLarge", told) from None
         raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.") from None
+
+
+async def _beside(asked: Asked, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
+    """What the function returns. It runs beside the event loop where it takes long: for a call with a large body."""
+    if len(asked.call.body) > READ_AT_ONCE:
+        return await asyncio.to_thread(function, *arguments)
+    return function(*arguments)
 
 
 def _too_large(asked: Asked, told: str) -> Refusal:

@@ -39,6 +39,7 @@ EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-
 CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
 # moto fails on these if the object doesn't exist.
 OF_ITS_OBJECT = ("DeleteObjectTagging", "SelectObjectContent")
+MOST_KEYS = 1000  # of DeleteObjects
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
@@ -270,4 +271,6 @@ def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
         found.append((element.findtext("Key") or "", version or None, element))
     if not found:
         raise Refusal(400, "MalformedXML", "The XML you provided names no object")
+    if len(found) > MOST_KEYS:
+        raise Refusal(400, "MalformedXML", MALFORMED, f"it names {len(found)} objects, and S3 deletes {MOST_KEYS}")
     return found

@@ -36,6 +36,7 @@ OWN_PATH = re.compile(
 )
 OF_EKS_AUTH = re.compile(r"POST /clusters/[^/]+/assume-role-for-pod-identity")
 FORM = "application/x-www-form-urlencoded"
+MOST_VALUES = 20_000  # in a JSON body
 KEPT = ("host", "content-type", "x-amz-target")
 # What a JSON value has to be for a shape of the model.
 JSON_TYPES: dict[str, tuple[type, ...]] = {
@@ -246,7 +247,23 @@ def _json_object(body: bytes) -> dict[str, Any]:
     content = json.loads(body.decode() or "{}", object_pairs_hook=_once, parse_constant=_no_number)
     if not isinstance(content, dict):
         raise TypeError("the body is not a JSON object")
+    _count(content)
     return content
+
+
+def _count(content: object) -> None:
+    """Raise ``ValueError`` if there are more values than anybody needs: each takes as long as a kilobyte of text."""
+    left, level = MOST_VALUES, [content]
+    while level:
+        left -= len(level)
+        if left < 0:
+            raise ValueError(f"it has more than {MOST_VALUES} values")
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
