@@ -131,6 +131,19 @@ def test_no_more_keys_are_deleted_than_s3_deletes_at_once(aws):
         assert (answer.status_code, "MalformedXML" in answer.text) == (status, status == 400)
 
 
+def test_documents_of_s3_have_a_limit(aws):
+    bucket = Irsa(aws).bucket
+    for body in (b"<a>" * 1_000_000, b"<Delete>" + b" " * 5_000_000 + b"</Delete>"):
+        answer = signed(aws, "s3", f"{aws.endpoint}/{bucket}?delete", body)
+        assert (answer.status_code, "MaxMessageLengthExceeded" in answer.text) == (400, True)
+
+
+def test_a_call_is_no_longer_than_its_service_takes(aws):
+    target = {"X_Amz_Target": "AmazonSSM.PutParameter", "Content_Type": "application/x-amz-json-1.1"}
+    answer = signed(aws, "ssm", aws.endpoint, json.dumps({"Name": "a" * 3_000_000}).encode(), **target)
+    assert (answer.status_code, "RequestEntityTooLargeException" in answer.text) == (413, True)
+
+
 def test_nobody_waits_for_a_large_body_that_is_read(aws, monkeypatch):
     Irsa(aws)
     reached, answered, check = threading.Event(), threading.Event(), constraints.check

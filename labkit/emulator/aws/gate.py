@@ -63,9 +63,10 @@ REGIONS = "regions"
 SKEW = 900
 LONGEST_END = 5.0  # how many seconds the end of the lab waits for moto
 LONGEST_OBJECT = 512 * 1024 * 1024
-LONGEST_BODY = 16 * 1024 * 1024  # DynamoDB's limit; the other services accept less, except Lambda's code
+LONGEST_BODY = 16 * 1024 * 1024  # DynamoDB's limit, and enough for Lambda's code
+LONGEST_CALL = 2 * 1024 * 1024  # of the other services whose parameters are checked: SQS takes a megabyte, and codes it
 LONGEST_FORM, MOST_PARAMETERS = 512 * 1024, 10_000  # read before the caller is known
-LONGEST_XML = 4 * 1024 * 1024  # S3's, for 10,000 parts
+LONGEST_XML, MOST_TAGS = 4 * 1024 * 1024, 150_000  # S3's, for 10,000 parts; deeper ones take minutes
 HASHED_AT_ONCE = 1024 * 1024  # a longer body is hashed beside the event loop
 READ_AT_ONCE = 16 * 1024  # and a longer one than this is read there
 OF_DATA = {"partNumber", "uploadId", "x-id"}
@@ -510,9 +511,12 @@ async def _with_body(asked: Asked, body: Body) -> Call:
     call = asked.call
     named = (name for name in call.query if not name.lower().startswith("x-amz-"))
     is_data = call.method == "PUT" and asked.key and OF_DATA.issuperset(named)
-    limit = LONGEST_BODY if asked.service != "s3" else LONGEST_OBJECT if is_data else LONGEST_XML
+    if asked.service == "s3":
+        limit = LONGEST_OBJECT if is_data else LONGEST_XML
+    else:
+        limit = LONGEST_CALL if asked.service in constraints.CODES and asked.service != "dynamodb" else LONGEST_BODY
     try:
-        return replace(call, body=await body(limit))
+        content = await body(limit)
     except TooLong:
         if asked.service != "s3":
             raise _too_large(asked, f"a call has {limit} bytes at most") from None
@@ -520,6 +524,9 @@ async def _with_body(asked: Asked, body: Body) -> Call:
             told = "Your proposed upload exceeds the maximum allowed size"
             raise Refusal(400, "EntityTooLarge", told) from None
         raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.") from None
+    if limit == LONGEST_XML and content.count(b"<") > MOST_TAGS:
+        raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.")
+    return replace(call, body=content)
 
 
 async def _beside(asked: Asked, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
