@@ -588,8 +588,8 @@ FAMILIES = (
     Family(
         "eksctl-excluded",
         r"iamserviceaccounts?.{0,80}(were|was|will be) excluded|\bno tasks\b",
-        "eksctl has made the stack of this service account once, and does nothing about it any more, whether the "
-        "annotation is still there or not.",
+        "eksctl made the stack of this service account earlier, and now leaves the service account alone, even if the "
+        "annotation is gone.",
         ("eksctl-role-without-annotation", "service-account-annotation-missing", "service-account-missing"),
         (DOCTOR, "eksctl get iamserviceaccount --cluster {cluster}"),
     ),
@@ -603,7 +603,7 @@ FAMILIES = (
     Family(
         "native-sidecar",
         r"may not be set for init containers without restartPolicy=Always",
-        "An old pod identity webhook drops what it does not know of init containers: bring it up to date.",
+        "An old pod identity webhook drops the fields of init containers that it does not know: update the webhook.",
         next=("kubectl get deployment -A -l app=pod-identity-webhook -o wide",),
     ),
     Family(
@@ -698,7 +698,7 @@ def _named(match: re.Match[str]) -> dict[str, str]:
 
 
 def _names(said: str) -> dict[str, str]:
-    """What the text tells of who is concerned; capitals for what it does not."""
+    """The names in the error's text, by kind; a placeholder in capitals for a name that it doesn't give."""
     names = {
         "namespace": "NAMESPACE",
         "service_account": "SERVICE_ACCOUNT",

@@ -57,7 +57,7 @@ def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
 
 
 class Control:
-    """The server's end: a socket that listens. Whoever holds ``server.lock`` makes it.
+    """The server's end: a listening socket, made by the process that holds ``server.lock``.
 
     Raises :class:`LabError` if the folder's file system has no sockets.
     """

@@ -27,7 +27,7 @@ def is_open(name: str) -> bool:
 
 
 def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
-    """What leads ``aws``, ``kubectl`` and every SDK in a terminal or a notebook to the lab."""
+    """The variables that lead ``aws``, ``kubectl`` and every SDK in a terminal or a notebook to the lab."""
     loopback = "127.0.0.1,localhost"
     return {
         "LABKIT_HOME": str(folder.path),

@@ -35,7 +35,7 @@ class Target(Protocol):
         """As `connect`, for who removes what a run made: also where the cluster is gone."""
 
     def down(self) -> bool:
-        """End what the lab started; whether any of it ran."""
+        """End what the lab started; return whether any of it ran."""
 
     def own_region(self) -> str:
         """The region that the machine's own setup names, where that counts on this target; else empty."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx.AsyncClient:
-    """A client of the API server that the kubeconfig's context names; of the cluster itself in a pod without either.
+    """A client of the API server that the kubeconfig's context names. In a pod without both: of the pod's own cluster.
 
     Tokens and exec credentials (`aws eks get-token`) are renewed as they expire. Raises LabError.
     https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/

@@ -587,7 +587,7 @@ class Evidence:
 
 
 def _looks_like_it(key: str, value: str) -> bool:
-    """Whether an annotation is meant to be the one with the role."""
+    """Whether an annotation was probably meant to name the role."""
     if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85:
         return True
     return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))

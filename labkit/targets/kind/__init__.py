@@ -223,7 +223,7 @@ def _require_led(kept: Kept) -> None:
     except ApiException as error:
         raise NotUsable(
             f"No pod can be made in the namespace default: {kind_cluster.message(error)}",
-            where=f"{facts.source}, a pod that was only asked for; {NOTHING}",
+            where=f"{facts.source}, asked with a dry run of a pod; {NOTHING}",
             next=NotAllowed.by_the_cluster(error, "default").next
             if error.status == 403
             else f"{way.kubectl} auth can-i create pods, and the cluster's admission rules",

@@ -142,7 +142,7 @@ class Terminal:
         """The program has the far end; so do we."""
 
     def program_has_ended(self) -> None:
-        """Now the reader comes to the end of what was written."""
+        """Close our own far end, so that the reader reaches the end of the output."""
         self.over = True
         if self._own >= 0:
             os.close(self._own)
