@@ -74,6 +74,16 @@ def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
     return trust.admits or bool(trust.undecided) or any(trust.names_subject(statement) for statement in trust.allows)
 
 
+def is_of_namespace(role: Role, namespace: str) -> bool:
+    """Whether a role's trust policy names a service account of the namespace."""
+    return any(
+        condition.claim == "sub"
+        and any(value.startswith(f"system:serviceaccount:{namespace}:") for value in condition.values)
+        for statement in _allows(role)
+        for condition in conditions_of(statement)
+    )
+
+
 def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
     """Whether a role's tags say that eksctl made it for the service account."""
     tags = _tags(account, Arn.parse(arn).name)

@@ -193,6 +193,18 @@ class Evidence:
         return not (self.role_is_known or self.role_of_run) and ROLE_ARN.fullmatch(self.annotation) is not None
 
     @property
+    def has_only_the_name(self) -> bool:
+        """Whether the role has the annotation's name under another ARN, and nothing else says that it is meant.
+
+        A name alone proves nothing: the role may be another team's.
+        """
+        role = self.role if self.is_only_annotated else None
+        if role is None or role["Arn"] == self.annotation:
+            return False
+        is_about = candidates.is_about(role, self.parameters, self.provider_arn)
+        return not is_about and not candidates.is_of_namespace(role, self.parameters.namespace)
+
+    @property
     def role_name(self) -> str:
         """The role's name, without its path; empty if nothing says which role it is."""
         return Arn.parse(self.role_arn).name if self.role_arn else ""

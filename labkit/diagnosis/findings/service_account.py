@@ -112,7 +112,7 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
         if _place(arn) == _place(right):
             # The path is IAM's to tell.
             evidence.role_account.role(evidence.role_name)
-        return _differing(evidence, right, _annotated(evidence))
+        return _differing(evidence, right, _annotated_with_namesake(evidence, right))
     if (role := _in_own_account(evidence)) is None:
         return None
     right = words.shown("# if that account is wrong, and then make the pod again:", annotate(evidence, role))
@@ -260,6 +260,14 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
         repair=repair,
         severity=severity,
     )
+
+
+def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
+    """The repair that sets the annotation to the role of its name; words where that may be somebody else's."""
+    if not evidence.has_only_the_name:
+        return _annotated(evidence)
+    then = words.shown("# Once it does, and then make the pod again:", annotate(evidence, right))
+    return Repair.of(advice.named_role_stays(evidence, right), then)
 
 
 def _in_own_account(evidence: Evidence) -> str | None:

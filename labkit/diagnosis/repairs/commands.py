@@ -123,7 +123,12 @@ class Commands:
         )
 
     def admit(self) -> str:
-        """Add the service account to those that the trust policy admits; words if a statement denies it."""
+        """Add the service account to those that the trust policy admits; words if a statement denies it.
+
+        Words, too, where the role may be somebody else's.
+        """
+        if self._evidence.has_only_the_name:
+            return advice.named_role_stays(self._evidence, self._role_arn)
         restricting = list(trust_documents.restrictions(self._evidence))
         if restricting:
             return advice.restriction_stays(self._evidence, *restricting)
