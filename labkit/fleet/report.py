@@ -185,13 +185,17 @@ def _html_row(outcome: Outcome, mark: str) -> str:
     names = (given.cluster, given.namespace, given.service_account, given.role_name)
     number = f'<a href="{escape(link)}">{row.number}</a>' if link else str(row.number)
     cells = [
-        f'<td data-by="{row.number}">{number}</td>',
-        f'<td class="{_class(outcome)}">{escape(mark)}</td>',
-        *(f"<td>{escape(name)}</td>" for name in names),
-        f'<td data-by="{result.seconds:.3f}">{f"{result.seconds:.1f}" if result.seconds else ""}</td>',
-        f"<td>{_wrong(outcome)}</td>",
+        (f' data-by="{row.number}"', number),
+        (f' class="{_class(outcome)}"', escape(mark)),
+        *((' class="name"', escape(name)) for name in names),
+        (f' data-by="{result.seconds:.3f}"', f"{result.seconds:.1f}" if result.seconds else ""),
+        ("", _wrong(outcome)),
     ]
-    return f"<tr>{''.join(cells)}</tr>"
+    told = [
+        f'<td data-of="{column}"{attribute}>{content}</td>'
+        for column, (attribute, content) in zip(COLUMNS, cells, strict=True)
+    ]
+    return f"<tr>{''.join(told)}</tr>"
 
 
 def _wrong(outcome: Outcome) -> str:
