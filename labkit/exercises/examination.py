@@ -1,8 +1,8 @@
 """The examination: faults drawn in a row, told by their symptoms alone, and judged by the live lab.
 
 A repair that opens the role too far is refused, too: the judge also asks for a neighbour, for another namespace, and
-for a write that the role isn't meant to make. What the lab itself repairs counts as given up, and to make again what
-was there already costs points: both repair a fault that nobody has found.
+for a write that the role isn't meant to make. If the lab itself repairs a fault, it counts as given up. Deleting and
+creating a resource again costs points. Both repair a fault that nobody has found.
 
 Where progress is kept, each event keeps how the examination stands, and another kernel goes on with it.
 """
@@ -155,7 +155,7 @@ class Examination:
         now = _ids(self._lab)
         paper.rebuilt = [what for what, id in paper.there.items() if now.get(what) != id]
         if paper.rebuilt:
-            print(f"Made again, though it was there: {', '.join(paper.rebuilt)}. That costs {PER_REBUILT} points each.")
+            print(f"You deleted and created again: {', '.join(paper.rebuilt)}. That costs {PER_REBUILT} points each.")
         self._close(paper, repaired=True)
 
     def give_up(self) -> None:
@@ -172,7 +172,7 @@ class Examination:
         try:
             file.write_text(made.as_text([paper.cells for paper in self._papers]) + "\n")
         except OSError as error:
-            print(f"The certificate could not be kept as {file.name}: {error.strerror}.")
+            print(f"The certificate could not be saved as {file.name}: {error.strerror}.")
         return made
 
     def _open(self) -> Paper:
@@ -185,7 +185,7 @@ class Examination:
         """Whether the fault isn't there to be repaired any more; if so, go on to the next one."""
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False
-        print(f"The lab has mended, broken or built the run since: it counts as given up. It was {paper.fault.id}.")
+        print(f"The lab itself changed this run, so the fault counts as given up. It was {paper.fault.id}.")
         self._close(paper, repaired=False)
         return True
 
@@ -251,7 +251,7 @@ def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
         drawn = faults.drawn_in_a_row(stands["seed"], len(stands["papers"]))
         return stands["seed"], [Paper(fault, **seen) for fault, seen in zip(drawn, stands["papers"], strict=True)]
     except (TypeError, KeyError, ValueError):
-        print("The examination that you began is of another version of labkit: another one begins.")
+        print("Your examination is from another version of labkit, so a new one begins.")
         return None
 
 
