@@ -1,4 +1,4 @@
-"""What the lab says when something is wrong: what, where, and what to do next."""
+"""The lab's own errors: each says what is wrong, where, and what to do next."""
 
 import json
 import re

@@ -7,7 +7,7 @@ from importlib import metadata
 from labkit.connection import Connection
 from labkit.emulator import control, kubeconfig
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import Facts, Kept
+from labkit.emulator.joined_folder import Facts, Kept
 from labkit.emulator.process import State, said_of_silent, unreachable
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")

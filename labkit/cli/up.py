@@ -15,7 +15,7 @@ from labkit.cli.lab import command, running
 from labkit.emulator import kubeconfig as kubeconfig_of_the_lab
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import Kept
+from labkit.emulator.joined_folder import Kept
 from labkit.errors import LabError, UnknownName
 
 

@@ -4,9 +4,9 @@ From the top down:
 
 - process.py: the server as others see it. It starts one, finds it again and ends it.
 - server.py: the process itself (``python -m labkit.emulator``), which brings up all that listens.
-- cluster.py, joined_cluster.py: a cluster of the lab's own, and one that joined it (the kind target).
+- cluster.py: the lab's own clusters. joined_cluster.py: a cluster that joined the lab (the kind target).
 - control.py: how a command asks the server.
-- running_lab.py: what these share. cluster_folder.py, joined.py: what the folder keeps of either kind of cluster.
+- running_lab.py: what these share. cluster_folder.py, joined_folder.py: what the lab's folder keeps of them.
 - aws/ and kubernetes/: the two halves, which do not know each other.
 - folder.py, ports.py, listener.py, clock.py, certificates.py, identifiers.py, database.py: the ground.
 """

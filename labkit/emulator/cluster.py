@@ -18,8 +18,8 @@ from labkit.emulator.aws.metadata import Metadata
 from labkit.emulator.aws.pod_identity_agent import PATH, PodIdentityAgent
 from labkit.emulator.certificates import Certificate, client_context, private_pem
 from labkit.emulator.cluster_folder import ClusterFolder, Record
-from labkit.emulator.joined import is_joined
 from labkit.emulator.joined_cluster import JoinedCluster
+from labkit.emulator.joined_folder import is_joined
 from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
 from labkit.emulator.kubernetes.access.authorization import Grant
 from labkit.emulator.kubernetes.access.tokens import DAY

@@ -20,9 +20,9 @@ from starlette.routing import Mount, Route
 
 from labkit.emulator import lab_network
 from labkit.emulator.aws.clusters import ClusterFacts
-from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import API_KEYS, DISCOVERY
-from labkit.emulator.joined import LOOPBACK, Facts, Kept, is_of_this_lab, labels
+from labkit.emulator.aws.refusals import Refusal
+from labkit.emulator.joined_folder import LOOPBACK, Facts, Kept, is_of_this_lab, labels
 from labkit.emulator.kubeconfig import Entry
 from labkit.emulator.listener import Listener
 from labkit.emulator.process import context

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.emulator import control, environment, replacement, snapshots
-from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.gate import Gate
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.sessions import Keys
 from labkit.emulator.aws.trail import Trail
 from labkit.emulator.cluster import Clusters

@@ -28,7 +28,7 @@ from typing import IO, Any
 from labkit.emulator import process, replacement
 from labkit.emulator.aws.state import own
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import Kept
+from labkit.emulator.joined_folder import Kept
 from labkit.emulator.kubernetes.objects import object_file
 from labkit.emulator.process import State
 from labkit.errors import LabError, UnknownName

@@ -1,4 +1,4 @@
-"""The examination: faults drawn in a row, told by their symptoms alone, and judged by the live lab.
+"""The examination of notebook 98: faults drawn in a row, told by their symptoms, and judged by the live lab.
 
 A repair that opens the role too far is refused, too: the judge also asks for a neighbour, for another namespace, and
 for a write that the role isn't meant to make. If the lab itself repairs a fault, it counts as given up. Deleting and

@@ -1,4 +1,4 @@
-"""A cell that fails with an error of AWS, of Kubernetes or of a beginner shows it in a few lines, and what to do next.
+"""How a notebook's cell shows an error that isn't the lab's own: in a few lines, and with what to do next.
 
 `%tb` still shows the whole traceback. The cell's output is an error as before, so that nbval and papermill fail on it.
 """

@@ -11,7 +11,7 @@ from kubernetes import client, config
 
 from labkit.emulator import process, replacement
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import Kept
+from labkit.emulator.joined_folder import Kept
 from labkit.emulator.process import State
 from tests import commands
 

@@ -17,7 +17,7 @@ from labkit.cli import account as account_commands
 from labkit.cli import lab as cli
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import Kept
+from labkit.emulator.joined_folder import Kept
 from labkit.errors import LabError
 from labkit.targets import kind
 from labkit.targets.kind import cluster as kind_cluster

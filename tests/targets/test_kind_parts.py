@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from labkit import documents
-from labkit.emulator import joined, joined_cluster, lab_network
+from labkit.emulator import joined_cluster, joined_folder, lab_network
 from labkit.run_parameters import Parameters
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind.address import NoAddress
@@ -68,7 +68,7 @@ def test_where_it_cannot_be_found_out_it_is_asked_for(here, nodes, said):
     ids=["kubeadm's own", "a name inside the cluster", "keys at the API server", "published by itself"],
 )
 def test_an_issuer_is_asked_by_its_name_only_where_it_publishes_and_has_one(issuer, keys, public):
-    assert joined.is_public({"issuer": issuer, "jwks_uri": keys}) is public
+    assert joined_folder.is_public({"issuer": issuer, "jwks_uri": keys}) is public
 
 
 def review(pod: dict) -> dict:

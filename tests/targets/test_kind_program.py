@@ -16,7 +16,7 @@ from kubernetes.client import CoreV1Api
 import labkit
 from labkit.cli import up as up_command
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import Kept
+from labkit.emulator.joined_folder import Kept
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 from labkit.targets import kind

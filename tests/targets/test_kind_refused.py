@@ -16,7 +16,7 @@ from labkit import targets
 from labkit.cli import up as up_command
 from labkit.emulator import process
 from labkit.emulator.certificates import Authority
-from labkit.emulator.joined import Kept
+from labkit.emulator.joined_folder import Kept
 from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import InvalidParameter, Parameters
 from labkit.targets import kind

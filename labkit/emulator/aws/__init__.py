@@ -10,6 +10,6 @@ From the top down:
 - web_identity.py verifies a token with the keys that issuers.py fetches.
 - state/ keeps all of that in the lab's folder, before a call is answered.
 - backend.py is moto: what it keeps and what it answers.
-- call.py, answers.py and errors.py: what comes in and what goes out.
+- call.py, answers.py and refusals.py: what comes in and what goes out.
 - Beside the gate: metadata.py, a node's metadata service, and eks_tokens.py, which asks the gate who signed a token.
 """

@@ -19,7 +19,7 @@ from typing import Any
 
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal, invalid_parameter
+from labkit.emulator.aws.refusals import Refusal, invalid_parameter
 from labkit.policy.arn import Arn
 
 POLICIES = tuple(f"AmazonEKS{name}Policy" for name in ("Admin", "ClusterAdmin", "Edit", "View"))

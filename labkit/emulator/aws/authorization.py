@@ -10,8 +10,8 @@ from typing import Any
 from labkit.emulator.aws.actions.permission import Context, Permission
 from labkit.emulator.aws.backend import Backend, Role
 from labkit.emulator.aws.call import Asked
-from labkit.emulator.aws.errors import Refusal, fault
 from labkit.emulator.aws.organizations import Organization
+from labkit.emulator.aws.refusals import Refusal, fault
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, User
 from labkit.emulator.clock import Clock, rfc3339

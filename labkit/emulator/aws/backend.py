@@ -35,9 +35,9 @@ from xml.parsers.expat import ExpatError
 from labkit.emulator.aws import managed_policies, moto_line, outgoing
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.clusters import Clusters
-from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.one_thread import OneThread, Stuck
 from labkit.emulator.aws.orphans import renamed
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.s3_path import CONTROL, copy_source
 from labkit.policy.arn import Arn
 

@@ -28,7 +28,7 @@ from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.sessions import Caller
 from labkit.emulator.aws.trail import Trail
 from labkit.emulator.clock import Clock

@@ -13,7 +13,7 @@ from typing import Any
 
 from labkit.emulator.aws.backend import Shape, get_service_model
 from labkit.emulator.aws.call import Asked
-from labkit.emulator.aws.errors import Refusal, beyond, null, told, unmet
+from labkit.emulator.aws.refusals import Refusal, beyond, null, told, unmet
 
 # The services whose parameters are all checked, and the error code of each for a faulty one.
 CODES = {

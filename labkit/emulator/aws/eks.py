@@ -27,8 +27,8 @@ from labkit.emulator.aws.authorization import stored_policy
 from labkit.emulator.aws.backend import Backend, not_emulated
 from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts, Clusters
-from labkit.emulator.aws.errors import Refusal, invalid_parameter
 from labkit.emulator.aws.pod_identity import SERVICE
+from labkit.emulator.aws.refusals import Refusal, invalid_parameter
 from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.sessions import Administrator, Caller, Session
 from labkit.emulator.clock import Clock

@@ -23,9 +23,9 @@ from labkit.emulator.aws.authorization import Authorization, Grant, stored_polic
 from labkit.emulator.aws.backend import Backend, Role
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.clusters import ClusterFacts, Clusters
-from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.pod_identity import SERVICE
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Session, Sessions
 from labkit.emulator.aws.web_identity import read, verify

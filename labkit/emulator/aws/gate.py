@@ -29,11 +29,11 @@ from labkit.emulator.aws.cloudtrail import CloudTrail
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.eks import Eks
 from labkit.emulator.aws.eks_auth import EksAuth
-from labkit.emulator.aws.errors import Refusal, fault, render
 from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.organizations import MANAGEMENT_ID, Organization
 from labkit.emulator.aws.records import Outcome, records
+from labkit.emulator.aws.refusals import Refusal, fault, render
 from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.s3 import S3
 from labkit.emulator.aws.s3_path import split

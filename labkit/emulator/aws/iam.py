@@ -22,9 +22,9 @@ from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.answers import done
 from labkit.emulator.aws.backend import Backend, IAMBackend, every, find
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.organizations import Organization
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.users import BOUNDARIES, check_boundary, set_boundary
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy.arn import Arn

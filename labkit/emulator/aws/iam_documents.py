@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from labkit.emulator.aws import session_tags
 from labkit.emulator.aws.backend import Backend, boundaries, find
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal, beyond, invalid, unmet
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable
+from labkit.emulator.aws.refusals import Refusal, beyond, invalid, unmet
 from labkit.policy import Kind, MalformedPolicy, Policy
 from labkit.policy.arn import Arn
 from labkit.policy.validation import listed, texts

@@ -17,7 +17,7 @@ from typing import Any
 
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal, invalid_parameter
+from labkit.emulator.aws.refusals import Refusal, invalid_parameter
 from labkit.policy.arn import Arn
 
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")

@@ -27,7 +27,7 @@ from labkit.emulator.aws.actions.requests import readable
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.backend import Backend, OrganizationsBackend, name_policy
 from labkit.emulator.aws.call import Asked, Context, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.sessions import Caller, Session
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy import NO_CONTROL, RESOURCE_CONTROLLED, Control, Kind, MalformedPolicy, Policy

@@ -17,7 +17,7 @@ from typing import Any
 
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal, invalid_parameter
+from labkit.emulator.aws.refusals import Refusal, invalid_parameter
 from labkit.policy.arn import Arn
 
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")

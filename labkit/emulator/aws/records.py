@@ -13,7 +13,7 @@ from typing import Any
 
 from labkit.emulator.aws.authorization import Grant
 from labkit.emulator.aws.call import Asked, Call, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.sessions import Administrator, Caller, KeyHolder, Session
 from labkit.emulator.aws.sts import WEB_IDENTITY
 from labkit.emulator.aws.trail import HIDDEN, hidden

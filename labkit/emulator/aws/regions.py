@@ -24,7 +24,7 @@ from labkit.emulator.aws.actions.requests import readable
 from labkit.emulator.aws.answers import PROLOG, respond, xml
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.sessions import Caller
 
 # Regions from before 20 March 2019, and later parts of them. All others have to be enabled.

@@ -26,8 +26,8 @@ from labkit.emulator.aws.answers import PROLOG, xml
 from labkit.emulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend, FakeBucket, not_emulated
 from labkit.emulator.aws.call import Asked, Call, Response
-from labkit.emulator.aws.errors import Refusal, fault, render
 from labkit.emulator.aws.iam_documents import missing_principals
+from labkit.emulator.aws.refusals import Refusal, fault, render
 from labkit.emulator.aws.s3_path import copy_source, split
 from labkit.emulator.aws.s3_requests import MALFORMED, check_complete, check_names
 from labkit.emulator.aws.sessions import Administrator, Caller, User

@@ -14,7 +14,7 @@ from botocore.model import OperationNotFoundError
 
 from labkit.emulator.aws.backend import Shape, get_service_model
 from labkit.emulator.aws.call import Asked
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.s3_path import BUCKET, CONTROL
 
 LONGEST_KEY = 1024  # bytes

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.emulator.aws.errors import Refusal, beyond, unmet
+from labkit.emulator.aws.refusals import Refusal, beyond, unmet
 from labkit.policy.validation import listed
 
 CLAIM = "https://aws.amazon.com/tags"

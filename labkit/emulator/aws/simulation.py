@@ -21,8 +21,8 @@ from labkit.emulator.aws.answers import done, xml
 from labkit.emulator.aws.authorization import principal_tags, stored_policy
 from labkit.emulator.aws.backend import Backend, every
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal, beyond, invalid, null, unmet
 from labkit.emulator.aws.organizations import Organization
+from labkit.emulator.aws.refusals import Refusal, beyond, invalid, null, unmet
 from labkit.policy import (
     Control,
     MalformedPolicy,

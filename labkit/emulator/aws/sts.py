@@ -25,8 +25,8 @@ from labkit.emulator.aws.answers import done, xml
 from labkit.emulator.aws.authorization import Authorization, Grant, stored_policy
 from labkit.emulator.aws.backend import Backend, Role
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal, beyond, fault, invalid, null, unmet
 from labkit.emulator.aws.issuers import Issuers
+from labkit.emulator.aws.refusals import Refusal, beyond, fault, invalid, null, unmet
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Caller, Session, Sessions
 from labkit.emulator.aws.web_identity import WebIdentity, read, told, verify

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from labkit.emulator.aws.answers import done
 from labkit.emulator.aws.backend import Backend, IAMBackend, bound
 from labkit.emulator.aws.call import Asked, Call, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.sessions import Caller, User
 
 BOUNDARIES = ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary")

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import jwt
 
-from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable, ThumbprintMismatch
+from labkit.emulator.aws.refusals import Refusal
 from labkit.tokens import refused
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512")

@@ -12,7 +12,7 @@ from labkit.diagnosis.evidence.answers import Cluster
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept
+from labkit.emulator.joined_folder import JOINED, LOOPBACK, Facts, Kept
 from labkit.emulator.process import ACCOUNT_ID, TARGET_TAG, State
 from labkit.errors import LabError, NotAllowed, answering
 from labkit.targets import moto

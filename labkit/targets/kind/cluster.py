@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import as_document, core_api
-from labkit.emulator import joined, lab_network
+from labkit.emulator import joined_folder, lab_network
 from labkit.errors import LabError, said_by_the_cluster
 from labkit.targets.kind.kubeconfig import NOTHING, NoWay, Way
 from labkit.webhook.server import NAME as POD_IDENTITY
@@ -130,8 +130,8 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
         if name not in (POD_IDENTITY, lab_network.NAME):
             continue
         configuration = as_document(api, there)
-        if not joined.is_of_this_lab(configuration, folder):
-            by = "another lab's" if joined.is_of_a_lab(configuration) else "not the lab's"
+        if not joined_folder.is_of_this_lab(configuration, folder):
+            by = "another lab's" if joined_folder.is_of_a_lab(configuration) else "not the lab's"
             raise NotThisLabs(
                 f"The cluster has a webhook {name} already, which is {by}; it was left as it is.",
                 where=f"{way.where}, MutatingWebhookConfiguration {name}; {NOTHING}",

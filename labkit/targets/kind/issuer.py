@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
     from labkit.emulator.folder import Folder
-    from labkit.emulator.joined import Facts, Kept
+    from labkit.emulator.joined_folder import Facts, Kept
     from labkit.emulator.process import State
 
 DISCOVERY = "/.well-known/openid-configuration"
@@ -25,7 +25,7 @@ def fetch(folder: "Folder", state: "State", url: str) -> object:
 
     Raises `LabError`.
     """
-    from labkit.emulator.joined import Kept
+    from labkit.emulator.joined_folder import Kept
     from labkit.targets import moto
 
     if url.startswith(tuple(f"https://{host}/" for host in state.issuers)):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import Facts, Kept, is_public
+from labkit.emulator.joined_folder import Facts, Kept, is_public
 from labkit.emulator.process import State
 from labkit.errors import LabError
 from labkit.targets.kind import address as kind_address

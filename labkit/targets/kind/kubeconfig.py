@@ -18,7 +18,7 @@ from labkit.webhook.connection import untold
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.emulator.joined import Facts, Kept
+    from labkit.emulator.joined_folder import Facts, Kept
 
 NOTHING = "nothing was changed"
 # What names a file beside the kubeconfig, in the entries of clusters and of users.

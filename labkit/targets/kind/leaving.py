@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from labkit.connection import as_document, core_api
-from labkit.emulator import joined
+from labkit.emulator import joined_folder
 from labkit.errors import LabError
 from labkit.run_parameters import LAB, LAB_LABEL
 from labkit.targets.kind.cluster import asked, may_not
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
     from labkit.emulator.folder import Folder
-    from labkit.emulator.joined import Facts, Kept
+    from labkit.emulator.joined_folder import Facts, Kept
 
 LABELLED = f"{LAB_LABEL}={LAB}"  # what runs made
 
@@ -85,7 +85,7 @@ def _left(kept: "Kept", facts: "Facts", folder: "Folder") -> Left | None:
             command = f"kind delete cluster --name {facts.made}"
         else:
             what = f"The lab's webhooks could not be taken out of the cluster of {facts.source}"
-            command = f"{facts.kubectl} delete mutatingwebhookconfigurations -l {joined.selector(folder)}"
+            command = f"{facts.kubectl} delete mutatingwebhookconfigurations -l {joined_folder.selector(folder)}"
         return Left(f"{what}: {error.what}", command, forget=f"rm -r {shlex.quote(str(kept.path))}")
     return None
 
@@ -107,7 +107,7 @@ def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
         webhooks = AdmissionregistrationV1Api(api)
         listed, delete = webhooks.list_mutating_webhook_configuration, webhooks.delete_mutating_webhook_configuration
         for there in asked(way, listed, may_not("list mutatingwebhookconfigurations")).items:
-            if joined.is_of_this_lab(as_document(api, there), folder):
+            if joined_folder.is_of_this_lab(as_document(api, there), folder):
                 asked(way, partial(delete, there.metadata.name), may_not("delete mutatingwebhookconfigurations"))
         with suppress(ApiException, HTTPError, OSError):
             if left := _of_runs(api):

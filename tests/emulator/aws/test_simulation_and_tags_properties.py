@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from labkit.emulator.aws import session_tags, simulation
 from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.call import Asked, Call
-from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.organizations import Organization
+from labkit.emulator.aws.refusals import Refusal
 from labkit.policy import Principal, Request, evaluate
 from tests.emulator.aws.conftest import ACCOUNT
 from tests.policy.test_properties import read

@@ -7,7 +7,7 @@ from labkit.emulator.aws.actions import cloudtrail, dynamodb, eks, eks_auth, iam
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import ApiRequest, Asked
-from labkit.emulator.aws.errors import Refusal, invalid, null
+from labkit.emulator.aws.refusals import Refusal, invalid, null
 
 SERVICES: dict[str, Callable[[ApiRequest, Backend], list[Permission]]] = {
     "cloudtrail": cloudtrail.permissions,

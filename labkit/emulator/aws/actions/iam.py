@@ -18,7 +18,7 @@ from labkit.emulator.aws.actions.permission import (
 )
 from labkit.emulator.aws.backend import BY_NAME, Backend, Resource, get_service_model
 from labkit.emulator.aws.call import ApiRequest
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.refusals import Refusal
 
 # The parameters that name a resource, and its kind. The first one in an operation's model names the resource.
 KINDS = {

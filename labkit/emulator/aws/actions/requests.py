@@ -28,7 +28,7 @@ from labkit.emulator.aws.backend import (
     parse_parameters,
 )
 from labkit.emulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call, protocol
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.refusals import Refusal
 
 # The paths of EKS that the lab itself answers.
 OWN_PATH = re.compile(

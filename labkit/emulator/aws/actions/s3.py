@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, pass_role
 from labkit.emulator.aws.call import Asked, Call
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.s3_path import BUCKET, CONTROL, copy_source
 
 # Sub-resource of a bucket: its part of the operation's name, and of the action's name if that differs.

@@ -1,4 +1,4 @@
-"""How AWS refuses: the same fault in the words and the format of the service that was called."""
+"""How the emulated AWS refuses a call: the same fault in the words and the format of the service that was called."""
 
 import json
 import secrets
