@@ -102,7 +102,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
             return state.noting(_untold(folder))
         _untold(folder)
         # Its process id may be a stranger's by now.
-        (folder.path / "server.json").unlink(missing_ok=True)
+        _forget_state(folder)
         replacement.enter(folder)
         try:
             _spawn(folder, bare)
@@ -124,6 +124,11 @@ def start_again(folder: Folder, *, bare: bool = False) -> None:
     """Start the folder's server where nobody asked for it. Whoever opens the lab next is told. Raises `LabError`."""
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())
+
+
+def _forget_state(folder: Folder) -> None:
+    with folder.usable():
+        (folder.path / "server.json").unlink(missing_ok=True)
 
 
 def _untold(folder: Folder) -> str | None:
@@ -152,7 +157,7 @@ def stop(folder: Folder) -> bool:
 def end(folder: Folder) -> bool:
     """What `stop` does, for those who have the turn."""
     ran = _end(folder)
-    (folder.path / "server.json").unlink(missing_ok=True)
+    _forget_state(folder)
     return ran
 
 

@@ -275,11 +275,12 @@ def test_a_lab_on_a_disk_that_cannot_be_written_to(tmp_path):
 
 
 def test_files_of_the_lab_that_are_none(tmp_path):
-    """A pipe that nobody writes to, in the place of the clock, and a folder in that of the socket."""
+    """A pipe that nobody writes to, in the place of the clock, and folders in that of two files."""
     folder = Folder(tmp_path / "lab-bare")
     folder.create()
     os.mkfifo(folder.clock.file)
-    (folder.path / "server.sock").mkdir()
+    for name in ("server.sock", "server.json"):
+        (folder.path / name).mkdir()
     environment = os.environ | {"LABKIT_HOME": str(tmp_path / "lab")}
 
     def said(*words: str) -> str:
@@ -287,10 +288,12 @@ def test_files_of_the_lab_that_are_none(tmp_path):
         return done.stdout + done.stderr
 
     try:
-        refused = said("up", "--bare")
-        assert "server.sock" in refused
-        assert "Traceback" not in refused
-        (folder.path / "server.sock").rmdir()
+        for name in ("server.json", "server.sock"):
+            for words in ("up", "down"):
+                refused = said(words, "--bare")
+                assert words == "down" or name in refused
+                assert "Traceback" not in refused
+            (folder.path / name).rmdir()
         assert "An API server alone is up" in said("up", "--bare")
     finally:
         assert "has ended" in said("down", "--bare")
