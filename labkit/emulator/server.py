@@ -39,6 +39,7 @@ start_again(Folder(Path(sys.argv[1])), bare="--bare" in sys.argv)
 """
 OPEN_FILES, FEWEST_OPEN_FILES = 4096, 256
 LOOKS_EVERY = 0.5  # seconds between two looks whether its folder still exists
+FROZEN = 30.0  # seconds of the processor's time without such a look
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class Server:
         self.clusters.prepare()
         preparing = asyncio.create_task(self._prepare())
         await self._until_ended()
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         preparing.cancel()
         self.lab.state = replace(self.lab.state, ended=self.why)
         with contextlib.suppress(LabError):  # a full disk: what runs has to end all the same
@@ -164,6 +166,8 @@ class Server:
 
     async def _until_ended(self) -> None:
         while True:
+            # One regular expression can hold up every thread for ever. The system ends such a server; nothing is lost.
+            signal.setitimer(signal.ITIMER_VIRTUAL, FROZEN)
             idle = time.monotonic() - self.lab.last_call
             if idle >= IDLE_SECONDS:
                 self.why = "ended after 8 hours without a call"

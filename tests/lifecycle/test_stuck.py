@@ -1,6 +1,7 @@
 """A call of moto's that never returns: its client is told, and the lab's server starts again by itself."""
 
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionClosedError
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit import Lab
@@ -26,6 +27,17 @@ from labkit.emulator.aws.one_thread import OneThread
 from moto.sqs.models import SQSBackend
 OneThread.__init__.__defaults__ = (3.0,)
 SQSBackend.list_queues = lambda *_: (Path(sys.argv[1], "waits").touch(), threading.Event().wait())
+server.main()
+"""
+
+
+# One in which it never gets to Python's next instruction, in any thread.
+FROZEN = """
+import re
+from labkit.emulator import server
+from moto.sqs.models import SQSBackend
+server.FROZEN = 1.0
+SQSBackend.list_queues = lambda *_: re.match("(a+)+$", "a" * 100 + "!")
 server.main()
 """
 
@@ -75,6 +87,29 @@ def test_the_server_tells_the_client_starts_again_and_says_so(tmp_path, monkeypa
             after = State.read(folder)
             assert (after.pid != before.pid, after.endpoint_url) == (True, before.endpoint_url)
             assert "QueueUrls" not in client(after, "sqs").list_queues()
+        finally:
+            server.kill()
+            process.stop(folder)
+
+
+def test_a_server_that_is_frozen_ends_and_the_next_has_everything(tmp_path):
+    folder = Folder(tmp_path / "lab")
+    folder.create()
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", FROZEN, str(folder.path), str(writing)]
+    with subprocess.Popen(command, pass_fds=[writing], start_new_session=True) as server:
+        try:
+            os.close(writing)
+            with os.fdopen(reading, "rb") as pipe:
+                assert pipe.readline() == b"ready\n"
+            sqs = client(State.read(folder), "sqs")
+            sqs.create_queue(QueueName="kept")
+            with pytest.raises(ConnectionClosedError):
+                sqs.list_queues()
+            assert server.wait(60) == -signal.SIGVTALRM
+            again = process.start(folder)
+            assert "was killed and was started again" in again.note
+            assert len(client(again, "sqs").list_queues()["QueueUrls"]) == 1
         finally:
             server.kill()
             process.stop(folder)
