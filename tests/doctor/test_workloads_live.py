@@ -14,6 +14,7 @@ from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 from labkit.emulator.certificates import Authority
 from labkit.steps import pod as pod_step
 from tests.commands import labkit
+from tests.doctor.repairing import commands
 
 pytestmark = pytest.mark.kubectl
 
@@ -219,6 +220,42 @@ def test_a_deployment_of_no_replicas_and_a_pod_that_was_replaced_make_no_pod(lab
     shell(only()["repair"])
     shell("kubectl rollout status deployment/cart --timeout=60s")
     assert pods(lab) == ["ReplicaSet"]
+
+
+WITH_KEYS = {"env": [{"name": "AWS_ACCESS_KEY_ID", "value": "AKIAIOSFODNN7EXAMPLE"}]}
+
+
+def test_a_paused_deployment_is_left_to_whoever_paused_it(shell, cart):
+    cart(containers=[{"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"], **WITH_KEYS}])
+    shell("kubectl rollout pause deployment/cart")
+    repair = only()["repair"]
+    assert commands(repair) == []
+    assert "\n#   kubectl rollout resume deployment/cart -n default\n" in repair
+    shell("\n".join(line.removeprefix("#   ") for line in repair.splitlines() if line.startswith("#   kubectl")))
+    assert found("--probe")["findings"] == []
+
+
+@pytest.mark.parametrize("has_keys", [True, False])
+def test_a_replica_set_that_no_deployment_has_makes_its_pods_again(lab, shell, has_keys):
+    container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
+    pod = {"containers": [container | (WITH_KEYS if has_keys else {})], "terminationGracePeriodSeconds": 0}
+    template = {"metadata": {"labels": {"app": "cart"}}, "spec": {"serviceAccountName": "my-service-account", **pod}}
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "cart"}}, "template": template}
+    core, apps = CoreV1Api(lab.kubernetes), AppsV1Api(lab.kubernetes)
+    annotations = core.read_namespaced_service_account("my-service-account", "default").metadata.annotations
+    if not has_keys:
+        shell("kubectl annotate serviceaccount my-service-account eks.amazonaws.com/role-arn-")
+    apps.create_namespaced_replica_set("default", {"metadata": {"name": "cart"}, "spec": spec})
+    running = "kubectl wait replicaset/cart --for=jsonpath='{.status.readyReplicas}'=2 --timeout=60s"
+    try:
+        shell(running)
+        body = {"metadata": {"annotations": annotations}}
+        core.patch_namespaced_service_account("my-service-account", "default", body)
+        shell(only()["repair"])
+        shell(running)
+        assert found("--probe")["findings"] == []
+    finally:
+        shell("kubectl delete replicaset cart --cascade=foreground --timeout=60s")
 
 
 def test_in_a_rollout_that_stands_still_both_pods_are_listed_and_the_scheduler_is_quoted(lab, shell, cart):

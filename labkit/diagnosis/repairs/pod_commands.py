@@ -35,6 +35,10 @@ NOT_SHOWN = "NOT-SHOWN"
 # What the webhook gives a container that has none of it under `env`.
 BY_WEBHOOK = {ROLE, TOKEN_FILE, STS_ENDPOINTS, *REGIONS}
 NOT_YET = "# Not yet: the annotation does not name the role as IAM has it. A pod that is made again gets what it names."
+# https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pausing-and-resuming-a-deployment
+PAUSED = (
+    "# Nothing is changed: somebody has paused the Deployment, and it makes no new pods before they resume it. Then:"
+)
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes, too
 
 
@@ -266,7 +270,8 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
     _corrected(evidence, wanted, changes)
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
-    told = [said(f"{owner['kind']} {owner['metadata']['name']}: its pods are made again, one after the other.")]
+    how = "ended, and it makes new ones" if _is_bare_set(owner) else "made again, one after the other"
+    told = [said(f"{owner['kind']} {owner['metadata']['name']}: its pods are {how}.")]
     if (was := service_account_of(template["spec"])) != evidence.parameters.service_account:
         told.insert(0, said(f"{workload} {from_then_on(evidence, was)}:"))
     if differences := _changes_shown(template, wanted):
@@ -284,8 +289,36 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
     elif _is_being_replaced(evidence):
         lines = ["# a rollout is under way, and its new pods have what this one lacks:"]
     else:
-        lines = [f"{kubectl} rollout restart {workload} {namespace}"]
-    return [*told, *lines, f"{kubectl} rollout status {workload} {namespace} --timeout=90s"]
+        lines = [] if _is_bare_set(owner) else [f"{kubectl} rollout restart {workload} {namespace}"]
+    if _is_bare_set(owner):
+        pods = _pods_owned_by(evidence, owner)
+        return [*told, *lines, *([f"{kubectl} delete pod {' '.join(pods)} {namespace}"] if pods else [])]
+    lines.append(f"{kubectl} rollout status {workload} {namespace} --timeout=90s")
+    if owner["spec"].get("paused"):
+        return [PAUSED, *told, shown(f"{kubectl} rollout resume {workload} {namespace}", *lines)]
+    return [*told, *lines]
+
+
+def _is_bare_set(owner: Document) -> bool:
+    """Whether it is a ReplicaSet that no Deployment has: kubectl rolls none out.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
+    """
+    return bool(owner["kind"] == "ReplicaSet")
+
+
+def _pods_owned_by(evidence: Evidence, owner: Document) -> list[str]:
+    """The names of the pods whose controller it is, and that are not on their way out."""
+    mine = (owner["kind"], owner["metadata"]["name"])
+    return [
+        metadata["name"]
+        for metadata in (pod["metadata"] for pod in evidence.cluster.pods(evidence.parameters.namespace))
+        if not metadata.get("deletionTimestamp")
+        and any(
+            each.get("controller") and (each["kind"], each["name"]) == mine
+            for each in metadata.get("ownerReferences") or []
+        )
+    ]
 
 
 def _changes_shown(template: Document, wanted: Document) -> list[str]:
