@@ -719,6 +719,25 @@ def test_a_deployment_with_no_replicas_is_scaled_and_no_pod_is_made_beside_it():
     assert "echo" not in finding.repair
 
 
+@pytest.mark.parametrize("kind", [CRON_JOBS, JOBS])
+def test_where_a_job_makes_the_pods_none_is_made_beside_it(kind):
+    template = {"spec": {"serviceAccountName": PARAMETERS.service_account, "containers": []}}
+    spec = {"template": template}
+    if kind == CRON_JOBS:
+        spec = {"schedule": "0 3 * * *", "jobTemplate": {"spec": spec}}
+    called = "cronjob/cart" if kind == CRON_JOBS else "job/cart"
+    answers = healthy() | {PODS: [], kind: [{"metadata": {"name": "cart"}, "spec": spec}]}
+    diagnosis = examine(answers, pod_name="")
+    (finding,) = diagnosis.findings
+    assert (finding.id, finding.severity, diagnosis.exit_code) == ("pod-missing", "note", 0)
+    assert finding.found == f"{called} without a pod now"
+    assert commands(finding.repair) == []
+    # Of another service account, it says nothing.
+    template["spec"]["serviceAccountName"] = "web"
+    (finding,) = examine(answers, pod_name="").findings
+    assert (finding.severity, len(commands(finding.repair))) == ("warning", 1)
+
+
 @pytest.mark.parametrize("pod_name", ["", "my-pod"])
 def test_a_caller_who_may_not_list_deployments_makes_no_pod_beside_one(pod_name):
     answers = healthy() | {PODS: []}

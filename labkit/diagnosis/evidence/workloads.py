@@ -20,6 +20,19 @@ def of_account(evidence: Evidence) -> list[Document]:
     return [each for each in _all(evidence) if _account(each) == evidence.parameters.service_account]
 
 
+def jobs_of_account(evidence: Evidence) -> list[str]:
+    """The CronJobs and Jobs whose pods run as the service account, as kubectl takes them; none if they can't be listed.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/job/
+    """
+    try:
+        jobs = evidence.cluster.jobs(evidence.parameters.namespace)
+    except NotRead:
+        return []
+    mine = evidence.parameters.service_account
+    return [called(each) for each in jobs if service_account_of(_template(each).get("spec") or {}) == mine]
+
+
 def without_account(evidence: Evidence) -> list[Document]:
     """The workloads that name no service account. One of them may be meant to name this one."""
     return [each for each in _all(evidence) if _account(each) == "default"]

@@ -8,12 +8,12 @@ from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, missed_role, workloads
 from labkit.diagnosis.evidence.objects import Event, Pod
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
-from labkit.diagnosis.finding import Symptom, cause
+from labkit.diagnosis.finding import Severity, Symptom, cause
 from labkit.diagnosis.findings import webhook
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.diagnosis.repairs.repair import Lines, Repair
-from labkit.diagnosis.repairs.words import said, shown
+from labkit.diagnosis.repairs.words import listed, said, shown
 
 LEARN = "04-pod.ipynb"
 # Kubernetes' own controllers leave alone what a webhook has changed.
@@ -66,6 +66,8 @@ def missing(evidence: Evidence) -> Symptom | None:
         return _missing_of_workload(evidence, own)
     if bare := workloads.without_account(evidence):
         return _missing_for_bare_workload(evidence, bare, workloads.meant_for_account(evidence))
+    if jobs := workloads.jobs_of_account(evidence):
+        return _nobody(evidence, f"{listed(jobs)} without a pod now", Repair.of(_made_in_time(evidence)), "note")
     return _nobody(evidence, _others(evidence), Repair.of("# one to try it with:", _created(evidence)))
 
 
@@ -202,7 +204,12 @@ def _others(evidence: Evidence) -> str:
     return shown or f"no pod in namespace {evidence.parameters.namespace}"
 
 
-def _nobody(evidence: Evidence, found: str, repair: Repair) -> Symptom:
+def _made_in_time(evidence: Evidence) -> str:
+    """https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/"""
+    return said("Nothing has to change: it makes a pod at its time. Look again while one is there:", _doctor(evidence))
+
+
+def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity = "warning") -> Symptom:
     """That no pod runs as the service account."""
     return Symptom(
         "No pod runs as the service account.",
@@ -210,7 +217,7 @@ def _nobody(evidence: Evidence, found: str, repair: Repair) -> Symptom:
         found=found,
         source="kubectl get pods",
         repair=repair,
-        severity="warning",
+        severity=severity,
     )
 
 
