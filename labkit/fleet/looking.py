@@ -62,7 +62,12 @@ def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
 def _plan(row: Row) -> str:
     text = targets.target(row.parameters.target).plan(row.parameters)
     if row.is_in_an_account:
-        return text  # it lists what it found
+        return text  # it lists what it found, and what a run makes
+    given = row.parameters
+    text += (
+        f"; the run makes an OIDC provider, the role {given.role_name}, "
+        f"the service account {given.namespace}/{given.service_account} and a pod"
+    )
     try:
         workspace = Workspace(row.parameters, targets.connect(row.parameters))
     except LabError:

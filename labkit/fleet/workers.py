@@ -4,6 +4,7 @@ A scheduler runs what anybody sends it. So the one on this machine listens on lo
 their certificate: https://distributed.dask.org/en/stable/tls.html
 """
 
+import atexit
 import logging
 import multiprocessing
 import os
@@ -97,6 +98,9 @@ def local(count: int, log: Path) -> Iterator["Client"]:
         try:
             with _ctrl_c_later():
                 client = stack.enter_context(_started(count, log))
+        except KeyboardInterrupt:
+            _forget_clusters()
+            raise
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise NothingRan(
                 f"The workers could not start: {_cause(error)}.",
@@ -134,6 +138,13 @@ def _started(count: int, log: Path) -> Iterator["Client"]:
     ):
         client.register_plugin(prepared(log))
         yield client
+
+
+def _forget_clusters() -> None:
+    """Let Dask end no half started cluster at exit: it would fail. The workers end with this process."""
+    from distributed.deploy import spec
+
+    atexit.unregister(spec.close_clusters)
 
 
 def _cause(error: BaseException) -> str:
