@@ -28,6 +28,11 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
     return Row(_subject(place, account, ""), ADMITTED, exchange(place, account, role_arn=role_arn))
 
 
+def only_cart(place: "Workspace") -> list[Row]:
+    """The rows that are right if STS gives the role to cart, and to no neighbour and no other namespace."""
+    return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default")]
+
+
 def refuses(
     place: "Workspace",
     account: str = "",
@@ -198,9 +203,9 @@ def caller(place: "Workspace") -> str:
     return arn.resource.removesuffix(f"/{arn.name}") if arn else said
 
 
-def answer(place: "Workspace", *command: str, pod: str = POD_NAME, namespace: str = "") -> str:
+def answer(place: "Workspace", *command: str, pod: str = POD_NAME) -> str:
     """What a command in a pod prints, without the blank lines around it; its error, where it has no other output."""
-    done = execution.execute(place.kubernetes, pod, namespace or place.parameters.namespace, [*command])
+    done = execution.execute(place.kubernetes, pod, place.parameters.namespace, [*command])
     return (done.output if done.exit_code == 0 else done.error or done.output).strip()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from labkit import documents, faults, steps
 from labkit.exercises import making
-from labkit.exercises.asking import admits, caller, injected, refuses
+from labkit.exercises.asking import caller, injected, only_cart, refuses
 from labkit.exercises.exercise import Exercise
 from labkit.faults import live
 from labkit.steps.row import Row
@@ -59,10 +59,6 @@ def _break(place: Workspace, names: Sequence[str], *pods: documents.Pod) -> None
     live.make(place, now, fault.put_into(wanted))
 
 
-def _only_cart(place: Workspace) -> list[Row]:
-    return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default")]
-
-
 def _pods_of_cart_alone(place: Workspace) -> list[Row]:
     return [
         Row("a new pod of cart", place.role_arn, injected(place)),
@@ -77,7 +73,7 @@ EXERCISES = (
         "09-a",
         "let STS admit cart again, and nobody else",
         _role_that_refuses,
-        _only_cart,
+        only_cart,
         (
             "Not authorized to perform sts:AssumeRoleWithWebIdentity: which policy said no?",
             "Read the role's trust policy, and compare its principal, its action and each condition with cart's "

@@ -2,7 +2,7 @@
 
 from labkit import documents
 from labkit.exercises import making
-from labkit.exercises.asking import admits, refuses
+from labkit.exercises.asking import admits, only_cart, refuses
 from labkit.exercises.exercise import Exercise
 from labkit.steps import oidc_provider, service_account
 from labkit.steps.row import Row
@@ -29,10 +29,6 @@ def _accounts(place: Workspace, *others: str) -> None:
         making.account(place, name)
 
 
-def _only_cart(place: Workspace) -> list[Row]:
-    return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default")]
-
-
 def _cart_and_till(place: Workspace) -> list[Row]:
     return [admits(place), admits(place, "till"), refuses(place, "guest")]
 
@@ -42,7 +38,7 @@ EXERCISES = (
         "02-a",
         "let cart in, and nobody else",
         _role_for_the_wrong_namespace,
-        _only_cart,
+        only_cart,
         (
             "Read the role's trust policy: which service account does it admit, and in which namespace?",
             "The subject is system:serviceaccount:NAMESPACE:NAME. One of its parts is wrong.",

@@ -180,3 +180,8 @@ def protocol(call: Call, service: str) -> str:
     if service in REST_XML:
         return "rest-xml"
     return "query" if call.is_form or "Action" in call.form else "rest-json"
+
+
+def no_number(name: str) -> None:
+    """Refuse NaN and Infinity, which are not JSON (RFC 8259). For `json.loads`, as its `parse_constant`."""
+    raise ValueError(f"{name} is not a JSON number")

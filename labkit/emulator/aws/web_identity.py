@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import jwt
 
+from labkit.emulator.aws.call import no_number
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable, ThumbprintMismatch
 from labkit.emulator.aws.refusals import Refusal
 from labkit.tokens import refused
@@ -189,18 +190,13 @@ def _seconds(claims: dict[str, Any], name: str) -> float:
 
 def _object(part: str) -> dict[str, Any]:
     text = _decode(part).decode()
-    content = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    content = json.loads(text, parse_constant=no_number, parse_float=_finite)
     if not isinstance(content, dict):
         raise ValueError("not an object")
     if "\\u" in text:
         # Half a surrogate pair cannot be written again as text.
         json.dumps(content, ensure_ascii=False).encode()
     return content
-
-
-def _no_number(name: str) -> None:
-    """Refuse NaN and Infinity, which are not JSON (RFC 8259)."""
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(number: str) -> float:

@@ -1,7 +1,6 @@
 """A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
 
 import sys
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection, awaited
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.emulator import process
-from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined_folder import JOINED, LOOPBACK, Facts, Kept
 from labkit.emulator.process import ACCOUNT_ID, TARGET_TAG, State
@@ -147,14 +145,8 @@ def down() -> bool:
     return ran
 
 
-def own_region() -> str:
-    """Empty: the machine's own setup does not count."""
-    return ""
-
-
-def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a kernel of this target may see: none that leads to another AWS, cluster or proxy."""
-    return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
+# A kernel sees what it sees on moto, and the machine's own setup does not count either.
+own_region, environment = moto.own_region, moto.environment
 
 
 def _connected(parameters: "Parameters") -> Connection:

@@ -10,6 +10,7 @@ from labkit.emulator.aws.actions.permission import (
     CannotDerive,
     Context,
     Permission,
+    as_text,
     pass_role,
     resource_tags,
     tag_keys,
@@ -122,20 +123,16 @@ def _of_entry(principal_arn: str, facts: ClusterFacts | None) -> Context:
 
 
 def _settings(parameters: dict[str, Any]) -> Context:
-    context: Context = {f"eks:{name}": _text(name in parameters) for name in PRESENT}
+    context: Context = {f"eks:{name}": as_text(name in parameters) for name in PRESENT}
     for name, path in SETTINGS.items():
         value: Any = parameters
         for part in path.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
-            context[f"eks:{name}"] = _text(value)
+            context[f"eks:{name}"] = as_text(value)
     for setup in (parameters.get("logging") or {}).get("clusterLogging", []):
-        context |= {f"eks:loggingType/{kind}": _text(setup.get("enabled", False)) for kind in setup.get("types", [])}
+        context |= {f"eks:loggingType/{kind}": as_text(setup.get("enabled", False)) for kind in setup.get("types", [])}
     return context
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _associated(

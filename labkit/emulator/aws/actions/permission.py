@@ -2,7 +2,7 @@
 
 from labkit.emulator.aws.call import Context, Permission
 
-__all__ = ["CannotDerive", "Context", "Permission", "as_dict", "pass_role", "resource_tags", "tag_keys"]
+__all__ = ["CannotDerive", "Context", "Permission", "as_dict", "as_text", "pass_role", "resource_tags", "tag_keys"]
 
 
 class CannotDerive(Exception):
@@ -40,3 +40,8 @@ def resource_tags(tags: dict[str, str], service: str = "") -> Context:
 def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
     """A list of ``Key`` and ``Value`` as one mapping; None if there is no list."""
     return None if tags is None else {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
+
+
+def as_text(value: object) -> str:
+    """A parameter as a condition compares it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

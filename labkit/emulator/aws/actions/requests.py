@@ -27,7 +27,7 @@ from labkit.emulator.aws.backend import (
     not_emulated,
     parse_parameters,
 )
-from labkit.emulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call, protocol
+from labkit.emulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call, no_number, protocol
 from labkit.emulator.aws.refusals import Refusal
 
 # The paths of EKS that the lab itself answers.
@@ -244,7 +244,7 @@ def _anew(asked: Asked, body: bytes, headers: dict[str, str]) -> Call:
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
-    content = json.loads(body.decode() or "{}", object_pairs_hook=_once, parse_constant=_no_number)
+    content = json.loads(body.decode() or "{}", object_pairs_hook=_once, parse_constant=no_number)
     if not isinstance(content, dict):
         raise TypeError("the body is not a JSON object")
     _count(content)
@@ -270,10 +270,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content := dict(pairs)) < len(pairs):
         raise ValueError("a key is there twice")
     return content
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def json_text(content: dict[str, object]) -> bytes:

@@ -17,6 +17,7 @@ from labkit.emulator.aws.actions.permission import (
     Context,
     Permission,
     as_dict,
+    as_text,
     pass_role,
     resource_tags,
     tag_keys,
@@ -121,16 +122,12 @@ def _permission(action: str, resource: str, context: Context, *, shown: str) -> 
 
 def _from_parameters(request: ApiRequest) -> Context:
     given = request.parameters
-    context: Context = {key: _text(given[name]) for name, key in FROM_PARAMETERS.items() if name in given}
+    context: Context = {key: as_text(given[name]) for name, key in FROM_PARAMETERS.items() if name in given}
     if "AddReplicaRegions" in given:
         context["secretsmanager:AddReplicaRegions"] = [each["Region"] for each in given["AddReplicaRegions"]]
     if request.operation == "RotateSecret":
-        context["secretsmanager:ModifyRotationRules"] = _text("RotationRules" in given)
+        context["secretsmanager:ModifyRotationRules"] = as_text("RotationRules" in given)
     if (key := given.get("KmsKeyId", "")) and "alias/" not in key:
         whole = key.startswith("arn:")
         context[KEY_ARN] = key if whole else f"arn:aws:kms:{request.region}:{request.account_id}:key/{key}"
     return context
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
