@@ -15,6 +15,7 @@ from starlette.websockets import WebSocketClose
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets import http11
 
 from labkit.emulator.certificates import Certificate
 from labkit.webhook.serving import Server, bound
@@ -22,6 +23,8 @@ from labkit.webhook.serving import Server, bound
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 LONGEST_HEAD = 1024 * 1024  # bytes of a request line and headers, as for a Kubernetes API server
 MOST_PARAMETERS = 10_000  # of a query
+# A WebSocket's head is read again by this library, which knows of shorter ones alone: a command to exec is in it.
+http11.MAX_LINE_LENGTH = http11.MAX_NUM_HEADERS = LONGEST_HEAD
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,13 @@ def test_a_head_without_end_is_refused(aws, cluster):
         assert (status, "10000 parameters" in text) == (414, True)
 
 
+def test_a_websocket_with_a_long_head_is_answered(aws):
+    lines = ["Connection: Upgrade", "Upgrade: websocket", *(f"X-{number}: {'a' * 60_000}" for number in range(10))]
+    many = [f"X-{number}: a" for number in range(300)]
+    for head in (lines, [*lines[:2], *many]):
+        assert answered(aws.endpoint, ["GET / HTTP/1.1", *head])[0] == 400  # without the key of a WebSocket
+
+
 # --- Kubernetes
 
 

@@ -85,6 +85,12 @@ def test_all_that_goes_in_comes_out(lab, kubectl, sleeper):
     assert psutil.Process(lab.process.pid).memory_info().rss - before < 10_000_000
 
 
+def test_a_long_command(kubectl, sleeper):
+    """A script can be a command's argument, as long as a program takes."""
+    done = kubectl("exec", sleeper, "-c", "app", "--", "sh", "-c", f"printf %s '{'x' * 100_000}' | wc -c")
+    assert done.stdout.strip() == b"100000"
+
+
 def test_a_program_need_not_read_all(kubectl, sleeper):
     given = b"first\n" + bytes(10_000_000)
     assert kubectl("exec", "-i", sleeper, "-c", "app", "--", "head", "-n", "1", given=given).stdout == b"first\n"
