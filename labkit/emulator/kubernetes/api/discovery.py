@@ -202,12 +202,15 @@ def _property(found: schema.Field) -> Object:
         inner = {"allOf": [_schema(found.element)]}
     if found.wrapped and found.shape == "{}":
         inner = {"type": "array", "items": inner}
+    # kubectl merges lists by these.
+    merged = {"x-kubernetes-patch-strategy": found.patch, "x-kubernetes-patch-merge-key": found.merge_key}
+    merged = {name: value for name, value in merged.items() if value}
     match found.shape:
         case "[]":
-            return {"type": "array", "items": inner}
+            return {"type": "array", "items": inner, **merged}
         case "{}":
             return {"type": "object", "additionalProperties": inner}
-    return inner
+    return {**inner, **merged}
 
 
 _SIMPLE: dict[str, Object] = {
