@@ -258,7 +258,7 @@ def test_a_server_that_cannot_start_says_why(lab):
     (lab.folder.path / "secret").mkdir()
     said = lab("up", fails=True)
     assert "did not come up" in said
-    assert "next:  labkit reset" in said
+    assert "next:  labkit up, which tries again and loses nothing" in said
 
 
 def test_no_file_of_the_lab_is_for_others_to_read(lab):
