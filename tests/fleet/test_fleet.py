@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -43,7 +44,9 @@ def fleet(lab, tmp_path_factory):
     notebook = notebooks.write(folder / "in.ipynb", notebooks.ROLE)
     command = ["fleet", str(notebooks.fleet(folder / "fleet.yaml", rows)), "--notebook", str(notebook)]
     command += ["--out", str(folder / "out"), "--workers", "2"]
-    return folder, command, rows, process(*command)
+    done = process(*command)
+    shutil.copytree(folder / "out", folder / "first")
+    return folder, command, rows, done
 
 
 def process(*command, cwd=None):
@@ -54,7 +57,7 @@ def test_the_report_tells_the_three_faults_from_the_nine_good_rows(fleet):
     folder, command, _, done = fleet
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr == ""
-    told = report(folder / "out")
+    told = report(folder / "first")
     failed = {row["number"] - 1: row for row in told["rows"] if row["state"] == "failed"}
     assert sorted(failed) == [POLICY, ACCOUNT, WORKER]
     assert told["counts"] == {"succeeded": 9, "failed": 3, "not run": 0}
@@ -62,21 +65,21 @@ def test_the_report_tells_the_three_faults_from_the_nine_good_rows(fleet):
     assert failed[POLICY]["cell"] == notebooks.ROLE.strip()
     assert "'999999999999'" in failed[ACCOUNT]["error"]
     assert failed[WORKER]["error"].startswith("worker lost")
-    assert all((folder / "out" / row["notebook"]).is_file() for row in told["rows"])
+    assert all((folder / "first" / row["notebook"]).is_file() for row in told["rows"])
     assert f"✗ c0/n{WORKER}/my-service-account/r{WORKER}  failed" in done.stdout
     assert f"{LABKIT.name} {' '.join(command)} --resume" in done.stdout
 
 
 def test_the_page_fetches_nothing_and_says_the_same(fleet):
     folder, *_ = fleet
-    page = (folder / "out" / "report.html").read_text()
+    page = (folder / "first" / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", page)
     assert page.count("✗ failed") == 3 and page.count("✓ succeeded") == 9
     assert page.count("<rect ") == 12
     for link in re.findall(r'href="([^"]+)"', page):
-        assert (folder / "out" / link).is_file()
+        assert (folder / "first" / link).is_file()
     for secret in ("a token", "an access key"):
-        assert not re.search(UNSTABLE[secret], page + json.dumps(report(folder / "out")))
+        assert not re.search(UNSTABLE[secret], page + json.dumps(report(folder / "first")))
 
 
 def test_resume_runs_exactly_what_has_not_succeeded_or_has_changed(fleet, lab):
