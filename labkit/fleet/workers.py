@@ -178,23 +178,27 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Ctrl-C counts at the end of this block: Dask can't be stopped while it starts. A second one counts at once."""
+    """Ctrl-C counts at the end of this block, also a second one: Dask, stopped while it starts, may never end.
+
+    A third one counts at once.
+    """
     before = signal.getsignal(signal.SIGINT)
     if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    pressed = threading.Event()
+    pressed: list[int] = []
 
-    def later(*_: object) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
+    def later(number: int, _: object) -> None:
+        pressed.append(number)
+        if len(pressed) > 1:
+            signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, later)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if pressed.is_set():
+    if pressed:
         raise KeyboardInterrupt
 
 
