@@ -106,7 +106,7 @@ class Server:
         await self.lab.stop()
 
     async def _prepare(self) -> None:
-        """Load what the first calls need; then look for garbage among what is made from now on, and seldom."""
+        """Load what the first calls need. Then collect garbage seldom, and only among objects made from now on."""
         await self.lab.gate.backend.prepare("eks", "iam")
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)

@@ -61,7 +61,7 @@ class OneThread:
             self._waiting.discard(running)
 
     def _look(self) -> None:
-        """See whether the call that runs is the one of the last look, and for how long it has been running."""
+        """Check whether the call of the last look is still running, and for how long. Then look again later."""
         loop = self._watched
         if loop is None or not self._waiting:
             self._watched = None
@@ -106,7 +106,7 @@ class OneThread:
 
 @dataclass
 class _Seen:
-    """The call of the last look, the thread's time when it was first seen and then, and the looks without work."""
+    """The last look: its call, the thread's time when that call was first seen, the time now, and the idle looks."""
 
     call: object = None
     began: float = 0.0

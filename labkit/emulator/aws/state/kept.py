@@ -135,7 +135,7 @@ class Kept:
                 self._unwritten |= dict.fromkeys(_kept(touched | call), call)
 
     def _undone(self, touched: set[Store]) -> set[Store]:
-        """Those of the stores of which moto holds what the file holds again."""
+        """Put the stores back to what the file holds. Return those that could be."""
         assert self._database is not None
         stores = _kept(touched) - self._unwritable
         for store in stores:

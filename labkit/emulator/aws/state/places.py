@@ -46,7 +46,7 @@ def noting(touched: set[Store]) -> Iterator[None]:
 
 
 def noted() -> set[Store] | None:
-    """What :func:`noting` adds to just now; None outside of it."""
+    """The set that :func:`noting` fills; None outside of it."""
     return _touched.get()
 
 
@@ -80,7 +80,7 @@ def state_of(store: Store) -> State:
 
 
 def put_back(store: Store, state: State) -> None:
-    """Have moto hold this of a store, and nothing else."""
+    """Replace moto's content of a store by this."""
     service: Any = store.service
     regions, indexes = state
     stores = get_backend(service)
