@@ -40,6 +40,11 @@ def until_status(lab: Lab, name: str, condition, container: str = "app") -> clie
     return until(lambda: (found := status_of(lab, name, container)) and condition(found) and found)
 
 
+def until_said(lab: Lab, name: str, reason: str, message: str) -> None:
+    """A kubelet sends its events beside the status, so one may come after it."""
+    until(lambda: any(each == reason and text.startswith(message) for each, text in lab.events(name)), reason)
+
+
 def gone(lab: Lab, name: str) -> bool:
     return not lab.api.list_namespaced_pod("default", field_selector=f"metadata.name={name}").items
 
@@ -73,7 +78,7 @@ def test_a_program_that_fails_again_and_again_backs_off_by_the_labs_clock(lab):
         assert lab.log("loop", previous=True) == "run\n"
     finally:
         lab.clock.reset()
-    assert ("BackOff", f"Back-off restarting failed container app in pod {pod}") in lab.events("loop")
+    until_said(lab, "loop", "BackOff", f"Back-off restarting failed container app in pod {pod}")
     lab.kubectl("delete", "pod", "loop", "--now")
 
 
@@ -82,6 +87,7 @@ def test_kubectl_shows_the_loop(lab):
     ready, _, restarts = until_shown(lab, "crash", "CrashLoopBackOff")
     assert ready == "0/1"
     assert re.fullmatch(r"1 \(\d+s ago\)", restarts)
+    until_said(lab, "crash", "BackOff", "Back-off restarting failed container app in pod crash_default")
     described = lab.kubectl("describe", "pod", "crash")
     for line in [
         r"State: +Waiting\n +Reason: +CrashLoopBackOff\n +Last State: +Terminated\n +Reason: +Error\n +Exit Code: +1\n",
