@@ -1,8 +1,10 @@
 """`labkit lab`: copies of the notebooks in ./learn/, and JupyterLab on them."""
 
 import itertools
+import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,8 @@ from labkit.showing import LIVE
 
 FIRST = "00-the-problem.ipynb"
 LEARN = "learn"
+LAYOUTS = ".layouts"  # JupyterLab's layouts: in the folder of the copies, so that other work keeps its own
+LAYOUT = "default-37a8.jupyterlab-workspace"  # the name that JupyterLab gives to the layout `default`
 PICTURES = "pictures"  # the folder of the pictures, beside the notebooks
 # Turns off what asks the internet: the news and the extension manager. And what the first page need not wait for:
 # language servers, nbdime's buttons, and the check whether JupyterLab's own build is up to date.
@@ -35,9 +39,12 @@ def lab(
     here = _folder()
     if fresh:
         typer.echo(put_aside(here / LEARN, fresh))
-    made = copy_notebooks(here / LEARN)
+    # The lab's server starts while the notebooks are copied.
+    with ThreadPoolExecutor(1) as beside:
+        copying = beside.submit(copy_notebooks, here / LEARN)
+        _, _, note = start("blue", "us-east-1")
+    made = copying.result()
     typer.echo(f"Copied to {LEARN}/: {', '.join(made)}." if made else f"{LEARN}/ has your notebooks already.")
-    _, _, note = start("blue", "us-east-1")
     if note:
         typer.echo(note)
     typer.echo(
@@ -60,7 +67,8 @@ def lab(
     # Also the address that JupyterLab prints, for a browser elsewhere, leads to the contents page.
     page = f"--LabApp.default_url=/lab/tree/{LEARN}/{contents.NAME}"
     file = str(here / LEARN / contents.NAME)
-    options = [f"--ServerApp.root_dir={here}", shell, page, *root, *(arguments or []), file]
+    layouts = f"--LabApp.workspaces_dir={here / LEARN / LAYOUTS}"
+    options = [f"--ServerApp.root_dir={here}", shell, page, layouts, *root, *(arguments or []), file]
     sys.stdout.flush()
     # Replaces this process, so that Ctrl-C reaches JupyterLab alone. -P: no file of this folder hides a library.
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], closed_environment)  # noqa: S606
@@ -126,6 +134,10 @@ def copy_notebooks(learn: Path) -> list[str]:
         for original in missing:
             _write(learn / original.name, _copied(original).encode())
         _write(learn / contents.NAME, contents.page(learn / progress_of.NAME).encode())
+        layout = learn / LAYOUTS / LAYOUT
+        if not layout.exists():
+            layout.parent.mkdir(exist_ok=True)
+            _write(layout, json.dumps(_opened(f"{LEARN}/{contents.NAME}")).encode())
     except OSError as error:
         raise LabError(
             f"The notebooks could not be copied to {learn}: {error.strerror}.",
@@ -142,6 +154,28 @@ def _copied(original: Path) -> str:
 
     made: str = nbformat.writes(copies.copy(nbformat.read(original, as_version=4)))
     return made
+
+
+def _opened(page: str) -> dict[str, object]:
+    """JupyterLab's layout with this notebook open beside the files, which is there sooner than an address's page.
+
+    https://jupyterlab.readthedocs.io/en/stable/user/workspaces.html
+    """
+    opened = f"notebook:{page}"
+    dock = {"type": "tab-area", "currentIndex": 0, "widgets": [opened]}
+    files = {"collapsed": False, "visible": True, "current": "filebrowser", "widgets": ["filebrowser"]}
+    return {
+        "data": {
+            "layout-restorer:data": {
+                "main": {"dock": dock, "current": opened},
+                "left": files,
+                "relativeSizes": [0.2, 0.8, 0],
+            },
+            "file-browser-filebrowser:cwd": {"path": LEARN},
+            opened: {"data": {"path": page, "factory": "Notebook"}},
+        },
+        "metadata": {"id": "default"},
+    }
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -115,6 +115,15 @@ def test_the_next_start_of_the_lab_shows_what_was_done(learn, tmp_path, monkeypa
     assert "**Next:** exercise 00-a in [00 The problem]" in shown(mine)
 
 
+def test_the_learners_own_layout_is_kept(learn, tmp_path):
+    mine = tmp_path / "learn"
+    shutil.copytree(learn, mine)
+    layout = mine / learning.LAYOUTS / learning.LAYOUT
+    layout.write_text("{}")
+    learning.copy_notebooks(mine)
+    assert layout.read_text() == "{}"
+
+
 def test_a_broken_file_of_progress_is_told_in_a_sentence(learn, tmp_path, file):
     file.write_bytes(b"\xff{]\n")
     told = contents.read()._repr_markdown_()

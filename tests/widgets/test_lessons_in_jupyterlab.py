@@ -5,14 +5,16 @@
 
 import os
 import re
+import shutil
 
 import pytest
 from playwright.sync_api import expect
 
 from labkit import Lab
+from labkit.cli import learning
 from labkit.exercises.contents import NAME as CONTENTS
 from tests.notebooks.books import NAMES
-from tests.widgets.conftest import READY, RUN_ALL
+from tests.widgets.conftest import READY, RUN_ALL, TOKEN
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
@@ -77,6 +79,15 @@ def readable(page, *elements):
         page.wait_for_function(THEME_IS, arg=light)
         for element in elements:
             assert element.evaluate(CONTRAST) >= READABLE, (theme, element)
+
+
+def test_the_layout_that_is_written_opens_the_contents_page_beside_the_files(jupyterlab, page):
+    learn = jupyterlab.folder / "learn"
+    shutil.rmtree(learn / learning.LAYOUTS, ignore_errors=True)
+    learning.copy_notebooks(learn)
+    page.goto(f"{jupyterlab.url}lab?token={TOKEN}")
+    page.wait_for_function(f"({READY})() && window.jupyterapp.shell.currentWidget.context.path === 'learn/{CONTENTS}'")
+    expect(page.locator(".jp-DirListing").get_by_text(WALKED)).to_be_visible()
 
 
 def test_from_the_contents_page_to_a_solved_exercise_and_back(jupyterlab, page):
