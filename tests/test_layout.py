@@ -35,6 +35,10 @@ TOP = {
 FOLDERS = {"policy", "webhook", "diagnosis", "steps", "widgets", "targets", "doctor", "faults", "cli", "emulator"}
 FOLDERS |= {"exercises", "fleet"}
 SIBLINGS = 24
+MOST_IGNORED = 39
+# What mypy passes over, and how a line has to say so: its code, and why.
+IGNORED = re.compile(r"#\s*(type:\s*ignore|mypy:)")
+EXPLAINED = re.compile(r"# type: ignore\[[a-z, -]+\]  # \S")
 # The subjects of the commits after this one are short.
 SINCE = "cdecea6"
 LONGEST_SUBJECT = 72
@@ -163,3 +167,15 @@ def test_signatures_hide_any_no_more_often_than_they_did():
     found = any_in_signatures.count_hidden()
     told = f"{found} times an alias of Any in the signatures of public functions, at most "
     assert found <= any_in_signatures.MOST_HIDDEN, f"{told}{any_in_signatures.MOST_HIDDEN}: name the type"
+
+
+def test_each_ignored_type_names_its_code_and_why():
+    lines = [
+        (f"{file.relative_to(ROOT)}:{number}: {line.strip()}", line)
+        for file in sorted((ROOT / "labkit").rglob("*.py"))
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if IGNORED.search(line)
+    ]
+    unexplained = [place for place, line in lines if not EXPLAINED.search(line)]
+    assert not unexplained, f"{unexplained[0]}   (write: # type: ignore[CODE]  # WHY; mypy prints the code)"
+    assert len(lines) <= MOST_IGNORED, f"{len(lines)} types are ignored, at most {MOST_IGNORED}: mend the newest"

@@ -6,7 +6,7 @@ import sys
 # Nothing that is loaded is garbage: without looking for any, the server is up sooner.
 gc.disable()
 # httpx loads its own command line wherever rich is installed, and rich with it. It does without.
-sys.modules["httpx._main"] = None  # type: ignore[assignment]
+sys.modules["httpx._main"] = None  # type: ignore[assignment]  # Python's word for a module that cannot be imported
 
 from labkit.emulator.server import main  # noqa: E402
 
