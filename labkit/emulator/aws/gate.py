@@ -33,7 +33,7 @@ from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.organizations import MANAGEMENT_ID, Organization
 from labkit.emulator.aws.records import Outcome, records
-from labkit.emulator.aws.refusals import Refusal, fault, render
+from labkit.emulator.aws.refusals import Claimed, Refusal, fault, render
 from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.s3 import S3
 from labkit.emulator.aws.s3_path import split
@@ -265,7 +265,7 @@ class Gate:
             call = await self._verify(asked, call, signed, secret)
         except Refusal as refusal:
             # Not proven to be the caller.
-            refusal.about = {"keyOf": caller.arn}
+            refusal.claimed = Claimed(key_of=caller.arn)
             raise
         return replace(asked, call=call, account_id=caller.account_id), caller
 

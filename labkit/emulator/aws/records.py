@@ -229,11 +229,16 @@ def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
     if isinstance(caller, Session) and caller.federation:
         about["subject"] = caller.federation["subject"]
     if isinstance(caller, WebIdentity):
-        about["roleSessionName"] = outcome.asked.call.form["RoleSessionName"]
-        about["token"] = told(caller.claims)
+        about |= _token(outcome.asked.call.form["RoleSessionName"], caller.claims)
+    elif refusal and (claimed := refusal.claimed):
+        about |= {"keyOf": claimed.key_of} if claimed.key_of else _token(claimed.role_session_name, claimed.claims)
     if grant and grant.refused:
         about["refusedKeys"] = [key for key, _ in grant.refused]
-    return {**about, **refusal.about} if refusal else about
+    return about
+
+
+def _token(session_name: str, claims: dict[str, object]) -> dict[str, object]:
+    return {"roleSessionName": session_name, "token": told(claims)}
 
 
 def _elements(outcome: Outcome) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ import secrets
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
 
 from labkit.emulator.aws.answers import NAMESPACES, PROLOG, xml
 from labkit.emulator.aws.call import Asked, Response
@@ -57,14 +56,15 @@ FAULTS = {
 }
 
 
-class About(TypedDict, total=False):
+@dataclass(frozen=True)
+class Claimed:
     """Who the refused caller claimed to be, for the trail. Nothing of it is proven."""
 
-    keyOf: str
+    key_of: str = ""
     """The ARN of the owner of the access key that a wrong signature names."""
-    roleSessionName: str
-    token: dict[str, Any]
-    """The claims of a rejected web identity token."""
+    role_session_name: str = ""
+    claims: dict[str, object] = field(default_factory=dict)
+    """Those of a rejected web identity token."""
 
 
 @dataclass
@@ -77,8 +77,8 @@ class Refusal(Exception):
     reason: str = ""
     fields: dict[str, str] = field(default_factory=dict)
     """What S3 adds to its error document."""
-    about: About = field(default_factory=About)
-    """What the trail holds beside the reason."""
+    claimed: Claimed | None = None
+    """Set where the refused call named somebody."""
 
     def __post_init__(self) -> None:
         super().__init__(self.message)

@@ -28,7 +28,7 @@ from labkit.emulator.aws.backend import Backend, FakeBucket, not_emulated
 from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.iam_documents import missing_principals
 from labkit.emulator.aws.refusals import Refusal, fault, render
-from labkit.emulator.aws.s3_path import copy_source, split
+from labkit.emulator.aws.s3_path import copy_source
 from labkit.emulator.aws.s3_requests import MALFORMED, check_complete, check_names
 from labkit.emulator.aws.sessions import Administrator, Caller, User
 from labkit.policy import Decision, MalformedPolicy, Policy
@@ -167,7 +167,7 @@ class S3:
         if asked.operation != "CopyObject" or asked.call.headers.get("x-amz-tagging-directive") == "REPLACE":
             return []
         source, target = asked.needed[-1], asked.needed[0]
-        if not self.backend.object_tags(*split("/" + source.resource.removeprefix(BUCKET))):
+        if not self.backend.object_tags(*_named(source)):
             return []
         return [replace(source, action="s3:GetObjectTagging"), replace(target, action="s3:PutObjectTagging")]
 
@@ -200,7 +200,7 @@ class S3:
         # CreateBucket is always about the caller's own account, even if another account has the name.
         if asked.operation == "CreateBucket":
             return None
-        return self.backend.bucket(permission.resource.removeprefix(BUCKET).partition("/")[0])
+        return self.backend.bucket(_named(permission)[0])
 
     def _owner(self, asked: Asked, permission: Permission) -> str:
         """The account of the bucket; empty if it doesn't exist."""
@@ -216,11 +216,17 @@ class S3:
         return stored_policy(text, "resource", f"bucket policy of {bucket.name}")
 
     def _with_tags(self, permission: Permission, owner: str) -> Permission:
-        bucket, key = split("/" + permission.resource.removeprefix(BUCKET))
+        bucket, key = _named(permission)
         tags = self.backend.object_tags(bucket, key) if key else {}
         about = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
         about["s3:ResourceAccount"] = owner
         return replace(permission, context={**permission.context, **about})
+
+
+def _named(permission: Permission) -> tuple[str, str]:
+    """The bucket and the key that a permission is on: in a copy, the source's too."""
+    bucket, _, key = permission.resource.removeprefix(BUCKET).partition("/")
+    return bucket, key
 
 
 def _deleted(asked: Asked, response: Response, version: str) -> Response:

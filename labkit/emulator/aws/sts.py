@@ -26,10 +26,10 @@ from labkit.emulator.aws.authorization import Authorization, Grant, stored_polic
 from labkit.emulator.aws.backend import Backend, Role
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.issuers import Issuers
-from labkit.emulator.aws.refusals import Refusal, beyond, fault, invalid, null, unmet
+from labkit.emulator.aws.refusals import Claimed, Refusal, beyond, fault, invalid, null, unmet
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Caller, Session, Sessions
-from labkit.emulator.aws.web_identity import WebIdentity, read, told, verify
+from labkit.emulator.aws.web_identity import WebIdentity, read, verify
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.policy import Control, Decision, MalformedPolicy, Policy, Principal, Request, evaluate_trust, within
 from labkit.policy.arn import Arn
@@ -82,7 +82,7 @@ class Sts:
                 now=self.clock.now(),
             )
         except Refusal as refusal:
-            refusal.about = {"roleSessionName": form["RoleSessionName"], "token": told(token.claims)}
+            refusal.claimed = Claimed(role_session_name=form["RoleSessionName"], claims=token.claims)
             raise
 
     def admit(self, asked: Asked, identity: WebIdentity) -> Grant:

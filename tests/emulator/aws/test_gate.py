@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import inspect
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from labkit.emulator.aws import issuers, signature
+from labkit.emulator.aws.gate import Gate
 from labkit.emulator.aws.trail import Trail
 from tests.emulator.aws.conftest import (
     ACCOUNT,
@@ -44,6 +46,16 @@ def code_of(call):
 
 def permit(*actions, resource="*"):
     return {"Effect": "Allow", "Action": list(actions), "Resource": resource}
+
+
+# --- the stages
+
+
+def test_the_gate_answers_a_call_stage_by_stage():
+    source = inspect.getsource(Gate.respond)
+    stages = [f"self.{name}" for name in ("_address", "_authenticate", "_read", "_authorize", "_answer", "_record")]
+    assert sorted(stages, key=source.index) == stages
+    assert len(source.splitlines()) <= 50
 
 
 # --- the web identity session
