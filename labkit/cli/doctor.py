@@ -30,7 +30,12 @@ def doctor(
     *,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="The namespace. Without it: default.")] = "",
     service_account: Annotated[
-        str, typer.Option("--service-account", "-s", help="The service account. Without it: the lab's own.")
+        str,
+        typer.Option(
+            "--service-account",
+            "-s",
+            help="The service account. Without it: the only one of -n with a role; or the lab's.",
+        ),
     ] = "",
     pod: Annotated[str, typer.Option(help="The pod. Without it: the newest pod of each owner.")] = "",
     everything: Annotated[
@@ -87,6 +92,8 @@ def doctor(
             code = _all(parameters, connection, namespace, probe, as_json)
         else:
             options = {"pod": pod, "role": role, "action": action, "resource": resource, "probe": probe}
+            if namespace and not service_account:
+                parameters = _meant(parameters, connection, pod)
             code = _one(parameters, connection, as_json, repair, **options)
     except LabError as error:
         _could_not_look(error, as_json)
@@ -140,6 +147,15 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
     if "region" not in parameters.given and (region := targets.target(parameters.target).own_region()):
         parameters = Parameters.checked(**parameters.given, region=region)
     return parameters, targets.look(parameters)
+
+
+def _meant(parameters: "Parameters", connection: "Connection", pod: str) -> "Parameters":
+    """The parameters with the service account that is meant, where only its namespace was named."""
+    from labkit.doctor import meant
+    from labkit.doctor.survey import Survey
+
+    survey = Survey(connection, parameters, parameters.namespace)
+    return parameters.model_copy(update={"service_account": meant.service_account(survey, parameters, pod)})
 
 
 def _one(parameters: "Parameters", connection: "Connection", as_json: bool, repair: bool, **options: Any) -> int:

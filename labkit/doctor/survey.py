@@ -1,12 +1,13 @@
 """The doctor's diagnosis of every service account of a cluster that should have a role. Nothing is read twice."""
 
 from collections.abc import Iterator
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads
 from labkit.diagnosis.evidence.account import Account
+from labkit.diagnosis.evidence.cluster import Cluster
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.doctor.examination import examine_pods
@@ -54,6 +55,12 @@ class Survey:
         for namespace, name in self.subjects:
             yield examine_pods(self._of(namespace, name, self.reads.shared()))
 
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that it surveys."""
+        cluster: Cluster = self._any.cluster
+        return cluster
+
     def _of(self, namespace: str, name: str, reads: Reads) -> Any:
         parameters = self._parameters.model_copy(update={"namespace": namespace, "service_account": name})
 
@@ -67,7 +74,7 @@ class Survey:
         return evidence
 
     def _subjects(self) -> list[tuple[str, str]]:
-        cluster = self._any.cluster
+        cluster = self.cluster
         accounts = cluster.service_accounts(self._namespace)
         told = [account["metadata"] for account in accounts]
         named = {(metadata["namespace"], metadata["name"]) for metadata in told if _wants_a_role(metadata)}
@@ -84,11 +91,16 @@ class Survey:
 
     def _refuse_a_missing_namespace(self) -> None:
         try:
-            if not self._namespace or self._any.cluster.get("namespace", self._namespace):
+            if not self._namespace or self.cluster.get("namespace", self._namespace):
                 return
+            names = [each["metadata"]["name"] for each in self.cluster.all_of("namespaces")]
         except NotRead:
             return  # who may list what is in it may not know of the namespace itself
-        raise LabError(f"There is no namespace {self._namespace} in the cluster.", next="kubectl get namespaces")
+        near = next(iter(get_close_matches(self._namespace, names)), "")
+        raise LabError(
+            f"There is no namespace {self._namespace} in the cluster{f'; did you mean {near}?' if near else '.'}",
+            next=f"labkit doctor --all -n {near}" if near else "kubectl get namespaces",
+        )
 
     def _read_roles(self) -> None:
         """Read all roles and their policies by two calls if allowed; otherwise read each by itself.
@@ -126,7 +138,7 @@ class Survey:
 
     def _annotated(self, account_id: str) -> set[str]:
         """The names of the account's roles that annotations name, whether there are such roles or not."""
-        accounts = self._any.cluster.service_accounts(self._namespace)
+        accounts = self.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         named = filter(None, map(Arn.find, arns))
         return {arn.name for arn in named if arn.account == account_id and arn.resource.startswith("role/")}

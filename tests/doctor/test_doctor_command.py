@@ -512,6 +512,51 @@ def test_all_of_one_namespace_as_json_is_an_object_a_line(shop):
     )
 
 
+def test_of_several_service_accounts_in_a_namespace_the_doctor_picks_none(shop):
+    done = doctor("-n", "shop")
+    assert (done.returncode, done.stdout) == (2, "")
+    names = ", ".join([*(f"cart-{number}" for number in range(5)), "typo"])
+    assert f"shop: 6 service accounts may be meant: {names}." in done.stderr
+    assert "labkit doctor --all -n shop" in done.stderr
+    told = json.loads(doctor("-n", "shop", "--json").stdout)["could_not_look"]
+    assert names in told["what"]
+
+
+def test_the_only_service_account_of_a_namespace_that_names_a_role_is_meant(shop):
+    core = CoreV1Api(shop.kubernetes)
+    for name in ["typo", *(f"cart-{number}" for number in range(1, 5))]:
+        core.delete_namespaced_service_account(name, "shop")
+    done = doctor("-n", "shop", "--json")
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["subject"] == "system:serviceaccount:shop:cart-0"
+    core.delete_namespaced_service_account("cart-0", "shop")
+    nothing = doctor("-n", "shop")
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert "no annotation and no pod; there are none." in nothing.stderr  # "none" is its name
+    assert "next:  labkit doctor -n shop -s none\n" in nothing.stderr
+
+
+def test_a_pod_says_which_service_account_is_meant(shop):
+    core = CoreV1Api(shop.kubernetes)
+    containers = [{"name": "app", "image": "python", "command": ["sleep", "600"]}]
+    spec = {"serviceAccountName": "none", "containers": containers}
+    core.create_namespaced_pod("shop", {"metadata": {"name": "till"}, "spec": spec})
+    found = json.loads(doctor("-n", "shop", "--pod", "till", "--json").stdout)
+    assert (found["subject"], found["pods"]) == ("system:serviceaccount:shop:none", ["till"])
+
+
+@pytest.mark.parametrize("options", [(), ("--all",)], ids=["one", "all"])
+def test_a_misspelt_namespace_is_a_question(shop, options):
+    done = doctor(*options, "-n", "shopp")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no namespace shopp in the cluster; did you mean shop?" in done.stderr
+    assert "my-service-account" not in done.stderr
+
+
+def test_the_namespace_default_means_the_lab_s_own(shop):
+    assert json.loads(doctor("-n", "default", "--json").stdout)["subject"].endswith(":default:my-service-account")
+
+
 def test_no_call_is_made_twice_and_the_roles_are_read_at_once(shop):
     survey = Survey(shop.connection, shop.parameters)
     calls = [str(read) for diagnosis in survey for read in diagnosis.made] + [*map(str, survey.reads.made)]
