@@ -8,6 +8,7 @@ from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads
 from labkit.diagnosis.evidence.account import Account
 from labkit.diagnosis.evidence.cluster import Cluster
+from labkit.diagnosis.evidence.objects import Metadata, Pod
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.doctor.examination import examine_pods
@@ -144,7 +145,7 @@ class Survey:
         return {arn.name for arn in named if arn.account == account_id and arn.resource.startswith("role/")}
 
 
-def _wants_a_role(metadata: dict[str, Any]) -> bool:
+def _wants_a_role(metadata: Metadata) -> bool:
     """Whether an annotation names a role, under the right key or one that was meant to be it."""
     return any(
         key.endswith(("/role-arn", "iam.amazonaws.com/role"))
@@ -153,7 +154,7 @@ def _wants_a_role(metadata: dict[str, Any]) -> bool:
     )
 
 
-def _has_variables(pod: dict[str, Any]) -> bool:
+def _has_variables(pod: Pod) -> bool:
     return any(
         variable["name"] in VARIABLES
         for container in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]
