@@ -341,7 +341,9 @@ def fill_eks(aws: Aws) -> None:
     )["association"]
     oidc = {"identityProviderConfigName": "people", "issuerUrl": "https://example.com", "clientId": "me"}
     eks.associate_identity_provider_config(clusterName="blue", oidc=oidc)
-    eks.create_nodegroup(clusterName="blue", nodegroupName="nodes", subnets=["subnet-1"], nodeRole=role)
+    nodes = eks.create_nodegroup(clusterName="blue", nodegroupName="nodes", subnets=["subnet-1"], nodeRole=role)
+    for arn in (association["associationArn"], nodes["nodegroup"]["nodegroupArn"]):
+        eks.tag_resource(resourceArn=arn, tags={"team": "blue"})
     aws.knows("eks", name="blue", clusterName="blue", principalArn=role, nodegroupName="nodes")
     aws.knows(
         "eks", associationId=association["associationId"], identityProviderConfig={"type": "oidc", "name": "people"}

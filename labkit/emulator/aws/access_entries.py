@@ -5,7 +5,6 @@ What AWS does and this module does not:
 - Types: entries are of the type STANDARD, for users and roles that exist.
 - Policies: four of EKS's access policies (admin, cluster admin, edit, view).
 - Paging: a list has one page.
-- TagResource: an entry keeps the tags it was made with.
 - The ConfigMap `aws-auth`: not read, whatever the cluster's authentication mode is.
 
 https://docs.aws.amazon.com/eks/latest/userguide/access-entries.html
@@ -102,6 +101,12 @@ class AccessEntries:
     def get(self, principal_arn: str) -> AccessEntry | None:
         """The entry that was made for the principal with this ARN."""
         return self._entries.get(principal_arn)
+
+    def of_arn(self, arn: str, cluster_arn: str) -> AccessEntry | None:
+        """The entry that has this ARN in the cluster."""
+        return next(
+            (each for each in self._entries.values() if entry_arn(cluster_arn, each.principal_arn) == arn), None
+        )
 
     def admit_creator(self, principal_arn: str, principal_id: str, now: float) -> None:
         """Make the principal that created the cluster its administrator."""

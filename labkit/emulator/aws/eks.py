@@ -8,7 +8,6 @@ What AWS does and this module does not:
 - Nodes: node groups and Fargate profiles are kept, and start no node. A cluster has the one node that the lab gives
   it.
 - Add-ons, version updates, insights and encryption configs: moto has no such operation.
-- Tags: TagResource works on clusters alone.
 - Other accounts: clusters are in the lab's own account.
 
 https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
@@ -22,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from labkit.emulator.aws import access_entries
+from labkit.emulator.aws import access_entries, eks_tags
 from labkit.emulator.aws.authorization import stored_policy
 from labkit.emulator.aws.backend import Backend, not_emulated
 from labkit.emulator.aws.call import Asked, Call, Response
@@ -68,8 +67,8 @@ class Eks:
                 return await self._delete(asked, name)
             case "DescribeCluster":
                 return self._filled(asked, await self.backend.answer(asked))
-            case "UntagResource" if not asked.request.parameters["tagKeys"]:
-                raise invalid_parameter("tagKeys can't be empty")
+            case "ListTagsForResource" | "TagResource" | "UntagResource":
+                return await self.backend.run(eks_tags.answer, asked, self.backend)
             case _ if part := OF_CLUSTER.search(operation):
                 return self._of_cluster(asked, part[0], name)
         return await self.backend.answer(asked)
@@ -192,6 +191,8 @@ class Eks:
 def _cluster(asked: Asked) -> str:
     """The name of the cluster that a call is about; empty if it is about none."""
     parameters = asked.requested().parameters
+    if "resourceArn" in parameters:
+        return eks_tags.cluster_of(parameters["resourceArn"], asked.region, asked.account_id)
     return str(parameters.get("clusterName") or parameters.get("name", ""))
 
 

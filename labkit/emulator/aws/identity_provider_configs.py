@@ -5,7 +5,6 @@ What AWS does and this module does not:
 - Log-in: a config is kept and described. The lab's API servers let nobody in by it, and nothing is fetched from its
   issuer.
 - Time: a config is ACTIVE at once; on AWS that takes a quarter of an hour.
-- TagResource: a config keeps the tags it was made with.
 
 https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
 """
@@ -42,6 +41,11 @@ class IdentityProviderConfigs:
             return None
         tags: dict[str, str] = config["tags"]
         return tags
+
+    def tags_of(self, arn: str) -> dict[str, str] | None:
+        """The tags of the config with this ARN; None if it doesn't exist."""
+        config = self._config or {}
+        return config["tags"] if config.get("identityProviderConfigArn") == arn else None
 
     def answer(self, asked: Asked, cluster_arn: str, issuer: str, now: float) -> Response:
         """The answer to one of EKS's operations on a cluster's identity provider configs. Raises ``Refusal``."""

@@ -6,7 +6,6 @@ What AWS does and this module does not:
 - The add-on: each node of the lab's own clusters has the agent (`pod_identity_agent`), without an add-on. A cluster of
   the target kind has none: its webhook injects nothing for an association.
 - Session policies and target roles in another account: refused.
-- TagResource: an association keeps the tags it was made with.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 """
@@ -46,6 +45,10 @@ class PodIdentityAssociations:
     def tags(self, association_id: str) -> dict[str, str] | None:
         """The tags of an association; None if it doesn't exist."""
         return self._associations.get(association_id, {}).get("tags")
+
+    def tags_of(self, arn: str) -> dict[str, str] | None:
+        """The tags of the association with this ARN; None if it doesn't exist."""
+        return next((one["tags"] for one in self._associations.values() if one["associationArn"] == arn), None)
 
     def of(self, namespace: str, service_account: str) -> dict[str, Any] | None:
         """The association of a service account."""

@@ -311,3 +311,85 @@ def test_which_issuer_a_session_may_associate_is_a_condition(aws, eks, irsa):
         else:
             with pytest.raises(session.exceptions.ClientError, match="AccessDeniedException"):
                 session.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
+
+
+# Tags, of a cluster and of what belongs to one.
+
+
+@pytest.fixture
+def tagged(eks, irsa):
+    """The ARN of one thing of each kind that EKS tags, each with the tag team=blue."""
+    tags = {"team": "blue"}
+    arn = f"{EKS}cluster/blue"
+    eks.tag_resource(resourceArn=arn, tags=tags)
+    entry = eks.create_access_entry(clusterName="blue", principalArn=irsa.role_arn, tags=tags)["accessEntry"]
+    associated = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn, tags=tags)["association"]
+    eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC, tags=tags)
+    config = eks.describe_identity_provider_config(clusterName="blue", identityProviderConfig=USERS)
+    nodes = {"nodegroupName": "nodes", "nodeRole": irsa.role_arn, "subnets": ["subnet-1"]}
+    profile = {"fargateProfileName": "profile", "podExecutionRoleArn": irsa.role_arn}
+    selectors = [{"namespace": "default"}]
+    return {
+        "cluster": arn,
+        "access entry": entry["accessEntryArn"],
+        "association": associated["associationArn"],
+        "config": config["identityProviderConfig"]["oidc"]["identityProviderConfigArn"],
+        "node group": eks.create_nodegroup(clusterName="blue", **nodes, tags=tags)["nodegroup"]["nodegroupArn"],
+        "profile": eks.create_fargate_profile(clusterName="blue", **profile, selectors=selectors, tags=tags)[
+            "fargateProfile"
+        ]["fargateProfileArn"],
+    }
+
+
+def test_whatever_belongs_to_a_cluster_is_tagged_by_its_arn(eks, tagged, irsa):
+    for arn in tagged.values():
+        eks.tag_resource(resourceArn=arn, tags={"team": "red", "stage": "test"})
+        eks.untag_resource(resourceArn=arn, tagKeys=["stage", "unknown"])
+        assert eks.list_tags_for_resource(resourceArn=arn)["tags"] == {"team": "red"}, arn
+    described = eks.describe_access_entry(clusterName="blue", principalArn=irsa.role_arn)["accessEntry"]
+    assert described["tags"] == {"team": "red"}
+    assert eks.describe_nodegroup(clusterName="blue", nodegroupName="nodes")["nodegroup"]["tags"] == {"team": "red"}
+
+
+def test_a_session_may_tag_what_it_is_allowed_to_and_the_tags_count(aws, irsa, tagged):
+    session = aws.client("eks", irsa.assume()["Credentials"])
+    for arn in tagged.values():
+        allowed = {"Effect": "Allow", "Action": "eks:TagResource", "Resource": arn}
+        for statement in (
+            allowed | {"Resource": arn + "-not"},
+            allowed | {"Condition": {"StringNotEquals": {"aws:ResourceTag/team": "blue"}}},
+            allowed | {"Condition": {"StringEquals": {"aws:RequestTag/stage": "live"}}},
+        ):
+            irsa.permit(statement)
+            with pytest.raises(session.exceptions.ClientError, match="is not authorized to perform: eks:TagResource"):
+                session.tag_resource(resourceArn=arn, tags={"stage": "test"})
+        irsa.permit(allowed | {"Condition": {"StringEquals": {"aws:ResourceTag/team": "blue"}}})
+        session.tag_resource(resourceArn=arn, tags={"stage": "test"})
+
+
+def test_the_facts_of_an_access_entry_count_when_it_is_tagged(aws, irsa, tagged):
+    session = aws.client("eks", irsa.assume()["Credentials"])
+    arn = tagged["access entry"]
+    allowed = {"Effect": "Allow", "Action": "eks:ListTagsForResource", "Resource": arn}
+    irsa.permit(allowed | {"Condition": {"StringEquals": {"eks:principalArn": "arn:aws:iam::123456789012:role/other"}}})
+    with pytest.raises(session.exceptions.ClientError, match="is not authorized"):
+        session.list_tags_for_resource(resourceArn=arn)
+    irsa.permit(
+        allowed | {"Condition": {"StringEquals": {"eks:principalArn": irsa.role_arn, "eks:clusterName": "blue"}}}
+    )
+    assert session.list_tags_for_resource(resourceArn=arn)["tags"] == {"team": "blue"}
+
+
+def test_an_arn_of_nothing_has_no_tags(eks, tagged):
+    elsewhere = tagged["access entry"].replace(REGION, "eu-central-1")
+    of_none = f"{EKS}nodegroup/none/nodes/1"
+    for arn in (f"{EKS}cluster/none", of_none, tagged["association"] + "x", elsewhere, "arn:aws:s3:::bucket", "blue"):
+        for method, given in (
+            ("list_tags_for_resource", {}),
+            ("tag_resource", {"tags": {"a": "b"}}),
+            ("untag_resource", {"tagKeys": ["a"]}),
+        ):
+            with pytest.raises(eks.exceptions.NotFoundException) as caught:
+                getattr(eks, method)(resourceArn=arn, **given)
+            assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+            assert arn in caught.value.response["Error"]["Message"]

@@ -18,6 +18,7 @@ from labkit.emulator.aws.actions.permission import (
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts
+from labkit.emulator.aws.eks_tags import cluster_of, tags_of
 from labkit.emulator.aws.identity_provider_configs import config_arn
 from labkit.emulator.aws.pod_identity import association_arn
 
@@ -78,7 +79,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     store = backend.store("eks", request.region, request.account_id)
     context = _from_parameters(operation, parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
     if "resourceArn" in parameters:
-        return [_on_arn(operation, parameters["resourceArn"], f"{account}cluster/", context, store)]
+        return [_on_arn(request, context, backend)]
     # If the operation is only on the cluster, EKS calls the cluster's name just `name`.
     name = parameters.get("clusterName") or parameters["name"]
     if not CLUSTER_NAME.fullmatch(name):
@@ -100,10 +101,16 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     raise CannotDerive(f"eks:{operation}")
 
 
-def _on_arn(operation: str, arn: str, clusters: str, context: Context, store: Any) -> Permission:
-    if not arn.startswith(clusters):
-        raise CannotDerive(f"eks:{operation} on what is not a cluster of this account and region")
-    return _permission(operation, arn, context | _tags(store.clusters.get(arn.removeprefix(clusters))))
+def _on_arn(request: ApiRequest, context: Context, backend: Backend) -> Permission:
+    """The permission for an operation on tags, of a cluster or of what belongs to one."""
+    operation, arn = request.operation, request.parameters["resourceArn"]
+    if not (name := cluster_of(arn, request.region, request.account_id)):
+        raise CannotDerive(f"eks:{operation} on what is not a cluster's in this account and region")
+    facts = backend.clusters.get(request.region, name)
+    if facts and (entry := facts.access.of_arn(arn, facts.arn)):
+        whose = {"eks:clusterName": name, "eks:principalArn": entry.principal_arn, "eks:accessEntryType": "STANDARD"}
+        return _permission(operation, arn, context | whose | _of_entry(entry.principal_arn, facts))
+    return _permission(operation, arn, context | resource_tags(tags_of(arn, backend) or {}))
 
 
 def _needed(operation: str, parameters: dict[str, Any], resource: str, context: Context) -> list[Permission]:
