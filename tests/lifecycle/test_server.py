@@ -237,6 +237,14 @@ def test_a_disk_that_fills_while_the_lab_runs(on_disk):
     assert phase == "Running"
 
 
+def test_no_call_of_aws_that_a_full_disk_refuses_leaves_anything_behind(on_disk):
+    """Neither at once nor after a restart."""
+    done = on_disk("24m", f"$LABKIT up && {sys.executable} -m tests.lifecycle.full_disk; $LABKIT down")
+    assert "PutObject" in done.stdout, done.stdout + done.stderr
+    refused = json.loads(done.stdout.splitlines()[-2])
+    assert {"CreateRole", "PutObject", "CreateAccessEntry", "EnableRegion"} <= {*refused}
+
+
 def test_a_disk_that_is_full_for_a_snapshot_and_for_a_restore(on_disk):
     """The lab goes on with what it holds."""
     fill = "! cat /dev/zero > $LABKIT_HOME/fill"

@@ -16,7 +16,7 @@ https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -48,6 +48,8 @@ class Eks:
     clock: Clock
     identifiers: Identifiers
     administrator: Administrator
+    write: Callable[[], Awaitable[None]]
+    """Write what moto has changed, before a cluster is started or ended."""
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
         """moto's answer, with the cluster's endpoint, CA, issuer and version as they are."""
@@ -82,6 +84,13 @@ class Eks:
         elif asked.operation in ("CreateCluster", "DeleteCluster"):
             yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
 
+    def put_back(self, asked: Asked, kept: Callable[[str], dict[str, object] | None]) -> None:
+        """Replace what EKS keeps of the cluster that a call was about by what is ``kept`` under its ARN."""
+        if facts := self.clusters.get(asked.region, _cluster(asked)):
+            known = kept(facts.arn) or {}
+            for name, part in facts.associated.items():
+                part.__dict__ = known.get(name, type(part)()).__dict__
+
     def forget_lost(self) -> None:
         """Make moto forget the clusters that don't run, such as one that couldn't join the lab again."""
         for region, store in self.backend.stores("eks", self.backend.account_id).items():
@@ -105,6 +114,7 @@ class Eks:
         response = await self.backend.answer(asked)
         if response.status == 200:
             response = self._filled(asked, response)
+            await self.write()
             await self.clusters.delete(asked.region, name)
         return response
 

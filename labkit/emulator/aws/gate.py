@@ -130,7 +130,7 @@ class Gate:
         self._sqs = Sqs(self.backend)
         self._regions = Regions(self.backend)
         self._regions.put_back(self._own.part(REGIONS) or {})
-        self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, own)
+        self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, own, self._kept.write)
         self._eks_auth = EksAuth(self.backend, clusters, self.sessions, self.issuers, clock, self._authorization)
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
@@ -208,7 +208,7 @@ class Gate:
             grant = await self._authorize(asked, caller)
             async with self._kept.keeping(asked):
                 response, session = await self._answer(grant, caller)
-            self._keep_own(grant.asked)
+                self._keep_own(grant.asked)
             outcome = Outcome(asked, response, caller, grant, session)
         except Refusal as refusal:
             outcome = Outcome(asked, render(asked, refusal), caller, grant, refusal=refusal)
@@ -352,12 +352,20 @@ class Gate:
                 return await self.backend.answer(asked)
 
     def _keep_own(self, asked: Asked) -> None:
-        """Store the lab's own facts of EKS and of regions, and say which could not be stored."""
-        if asked.service in ("account", "eks"):
-            self._own.keep_part(REGIONS, self._regions.enabled)
-        if asked.service == "eks":
-            for arn, associated in self._eks.associated(asked):
-                self._own.keep_part(arn, associated)
+        """Store the lab's own facts of EKS and of regions. Undo a change that can't be stored.
+
+        Say which service isn't stored at all.
+        """
+        try:
+            if asked.service in ("account", "eks"):
+                self._own.keep_part(REGIONS, self._regions.enabled)
+            if asked.service == "eks":
+                for arn, associated in self._eks.associated(asked):
+                    self._own.keep_part(arn, associated)
+        except NotWritten:
+            self._regions.put_back(self._own.part(REGIONS) or {})
+            self._eks.put_back(asked, self._own.part)
+            raise
         if asked.service not in SIGNED_AS and changes(asked) and asked.service not in self._told:
             self._told.add(asked.service)
             self._tell(unkept(asked.service))

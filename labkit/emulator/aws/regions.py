@@ -53,7 +53,7 @@ class Regions:
 
     def put_back(self, enabled: dict[str, set[str]]) -> None:
         """Turn these regions on, as they were when the lab ended."""
-        self._enabled.update(enabled)
+        self._enabled = defaultdict(set, enabled)
 
     def enable(self, account_id: str, region: str) -> None:
         """Turn a region on in an account, as an administrator does before anything is made there."""

@@ -5,7 +5,8 @@ After each call that changes something, the whole state of the services that the
 one writing. Bodies of S3's objects are written once. That needs no journal of calls, which would have to be carried out
 again with the ids and times of the first time.
 
-The file also has the state from before a call. A call that moto refuses halfway is undone from it.
+The file also has the state from before a call. A call that moto refuses halfway is undone from it, and so is every
+call that can't be written: the lab never answers from what the file doesn't have.
 """
 
 import itertools
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,17 @@ _log = logging.getLogger(__name__)
 _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 
 
+@dataclass(eq=False)
+class _Change:
+    """A call that may change something: the stores that it used, and why they were put back, if they were."""
+
+    touched: set[Store] = field(default_factory=set)
+    undone: NotWritten | None = None
+
+
+_change: ContextVar[_Change | None] = ContextVar("change", default=None)
+
+
 class Kept:
     """moto's state in a file, of which moto's thread has the use; nothing is kept without a ``file``.
 
@@ -61,9 +74,9 @@ class Kept:
     def __init__(self, backend: Backend, file: Path | None):
         self._backend = backend
         self._database = Database(file, layout=LAYOUT, tables=TABLES) if file else None
-        self._changed: deque[set[Store]] = deque()
-        # What moto's thread has changed since the last writing, and the call that did: its set of noted stores.
-        self._unwritten: dict[Store, set[Store]] = {}
+        self._ended: deque[_Change] = deque()
+        # What moto's thread has changed since the last writing, and the calls that did.
+        self._unwritten: dict[Store, set[_Change]] = {}
         self._unwritable: set[Store] = set()
         self._bodies: dict[Store, set[int]] = {}
         self._names = itertools.count(1)
@@ -74,7 +87,7 @@ class Kept:
 
     @asynccontextmanager
     async def keeping(self, asked: Asked) -> AsyncIterator[None]:
-        """Write what a call changes, before it is answered. Raises `NotWritten` if that fails."""
+        """Write what a call changes, before it is answered. Undo it and raise `NotWritten` if that fails."""
         if not changes(asked):
             yield
             return
@@ -86,16 +99,23 @@ class Kept:
 
     @asynccontextmanager
     async def keeping_all(self) -> AsyncIterator[set[Store]]:
-        """Write the state of every service that is used within this. Raises `NotWritten` if that fails."""
+        """Write the state of every service that is used within this. Undo it and raise `NotWritten` if that fails."""
         if not self._database:
             yield set()
             return
-        touched: set[Store] = set()
+        change = _Change()
+        token = _change.set(change)
         try:
-            with places.noting(touched):
-                yield touched
+            with places.noting(change.touched):
+                yield change.touched
         finally:
-            self._changed.append(_kept(touched))
+            _change.reset(token)
+            self._ended.append(change)
+            await self._backend.run(self._end, change)
+
+    async def write(self) -> None:
+        """Write what has changed so far, before what nothing undoes. Undo it and raise `NotWritten` if that fails."""
+        if self._database:
             await self._backend.run(self._write)
 
     @property
@@ -117,9 +137,10 @@ class Kept:
         Another call's changes that are not written yet can't be told from its own. So they are written first; but not
         for a call about data, which leaves something behind then.
         """
-        if (call := places.noted()) is None:
+        if (change := _change.get()) is None:
             return work()
-        if self._unwritten and not _in_a_crowd.get() and any(one is not call for one in self._unwritten.values()):
+        _require_standing(change)
+        if not _in_a_crowd.get() and any(changes - {change} for changes in self._unwritten.values()):
             self._write()
         touched: set[Store] = set()
         refused = True
@@ -130,9 +151,11 @@ class Kept:
             return answer
         finally:
             if refused:
-                call -= self._undone({store for store in touched if self._unwritten.get(store, call) is call})
+                alone = {store for store in touched if self._unwritten.get(store, {change}) == {change}}
+                change.touched -= self._undone(alone)
             else:
-                self._unwritten |= dict.fromkeys(_kept(touched | call), call)
+                for store in _kept(touched | change.touched):
+                    self._unwritten.setdefault(store, set()).add(change)
 
     def _undone(self, touched: set[Store]) -> set[Store]:
         """Put the stores back to what the file holds. Return those that could be."""
@@ -147,15 +170,18 @@ class Kept:
                 places.put_back(store, state)
         return stores
 
+    def _end(self, change: _Change) -> None:
+        self._write()
+        _require_standing(change)
+
     def _write(self) -> None:
         """Write all that has changed, in moto's own thread: nothing changes meanwhile.
 
-        That may be more than one call's, and then the others find nothing left to write.
+        That may be more than one call's, and then the others find nothing left to write, or that they were undone.
         """
         assert self._database is not None
-        changed = {*self._unwritten}
-        while self._changed:
-            changed |= self._changed.popleft()
+        ended = [*self._ended]
+        changed = set(self._unwritten).union(*(_kept(change.touched) for change in ended))
         for store in changed:
             places.wait_for_threads(store)
         try:
@@ -163,14 +189,23 @@ class Kept:
             with self._database.together():
                 for store, state in dumped.items():
                     self._write_store(self._database, store, state)
-        except BaseException:
-            self._changed.append(changed)
+        except NotWritten as error:
+            for change in {*ended}.union(*self._unwritten.values()):
+                change.undone = error
+            self._undone(changed)
+            self._unwritten.clear()
+            self._forget(ended)
             raise
+        self._forget(ended)
         self._unwritten.clear()
         self._unwritable = (self._unwritable - changed) | (changed - dumped.keys())
         for store, state in dumped.items():
             state.remember()
             self._bodies[store] = state.bodies
+
+    def _forget(self, ended: list[_Change]) -> None:
+        for _ in ended:
+            self._ended.popleft()
 
     def _dumped(self, store: Store) -> pickling.Dumped | None:
         try:
@@ -207,6 +242,12 @@ class Kept:
         assert self._database is not None
         [(content,)] = self._database.read("SELECT content FROM bodies WHERE name = ?", name)
         return bytes(content)
+
+
+def _require_standing(change: _Change) -> None:
+    """Raise `NotWritten` if a writing that failed has undone what the call had changed."""
+    if change.undone:
+        raise NotWritten(str(change.undone))
 
 
 def _kept(stores: set[Store]) -> set[Store]:

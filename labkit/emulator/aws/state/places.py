@@ -45,11 +45,6 @@ def noting(touched: set[Store]) -> Iterator[None]:
         _touched.reset(token)
 
 
-def noted() -> set[Store] | None:
-    """The set that :func:`noting` fills; None outside of it."""
-    return _touched.get()
-
-
 def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
     """The backend of this service, account and region."""
     backend: BaseBackend = get_backend(service)[account_id][region]
