@@ -12,6 +12,7 @@ from labkit.steps.row import Row
 
 MIME = "application/vnd.labkit.check+json"
 ISSUER_ID = re.compile(r"\b[0-9A-F]{32}\b")
+WORD = re.compile(r"[^:/\s-]+|[:/\s-]")
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,10 +98,16 @@ def shortened(expected: str, found: str) -> tuple[str, str]:
 
 
 def differing(expected: str, found: str) -> tuple[int, int] | None:
-    """Where `found` differs from `expected`, as start and end; None if no end agrees."""
-    start = _agreeing(expected, found)
-    end = max(len(found) - _agreeing(expected[start:][::-1], found[start:][::-1]), min(start + 1, len(found)))
-    return None if (start, end) == (0, len(found)) else (start, end)
+    """Where the words of `found` differ from those of `expected`, as start and end; None if no word at an end agrees.
+
+    Whole words, since a mark on a part of one looks as if the rest was right.
+    """
+    wanted, words = WORD.findall(expected), WORD.findall(found)
+    first = _agreeing(wanted, words)
+    last = max(len(words) - _agreeing(wanted[first:][::-1], words[first:][::-1]), min(first + 1, len(words)))
+    if (first, last) == (0, len(words)):
+        return None
+    return len("".join(words[:first])), len("".join(words[:last]))
 
 
 def marked(row: Row, expected: str, found: str) -> str:
@@ -111,6 +118,6 @@ def marked(row: Row, expected: str, found: str) -> str:
     return Marked.of(found[:start], found[start:end], found[end:])
 
 
-def _agreeing(one: str, other: str) -> int:
-    """How many characters the two begin with alike."""
+def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many words the two begin with alike."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

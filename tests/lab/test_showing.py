@@ -135,10 +135,27 @@ def test_a_check_shows_expected_beside_found():
         "✗ wrong: the pod\n"
         "  ✗ wrong  pod        expected  Running\n"
         "                      found     Pending\n"
-        "                                ^^^^\n"
         "  ✓ right  token for  sts"
     )
-    assert "<td><code>Running</code></td><td><code><u><strong>Pend</strong></u>ing</code></td>" in check._repr_html_()
+    assert "<td><code>Running</code></td><td><code>Pending</code></td>" in check._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "part"),
+    [
+        ("system:serviceaccount:default:cart", "system:serviceaccount:staging:cart", "staging"),
+        ("system:serviceaccount:shop:cart", "system:serviceaccount:shop:card", "card"),
+        ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role-2", "-2"),
+        ("system:serviceaccount:shop:cart", "system:serviceaccount:cart", "cart"),
+        ("my-service-account", "default", ""),  # the last letter is the same, and no word is
+        ("admits the service account", "does not admit it", ""),
+    ],
+)
+def test_the_words_that_differ_are_marked_whole(expected, found, part):
+    check = Check("role", "the role", [Row("subject", expected, found)], [])
+    carets = repr(check).splitlines()[-1].strip() if part else ""
+    assert carets == "^" * len(part) and ("^" in repr(check)) == bool(part)
+    assert ("<u><strong>" + part + "</strong></u>" in check._repr_html_()) == bool(part)
 
 
 def test_html_in_a_found_value_is_shown_as_text():
