@@ -404,6 +404,6 @@ def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> Connec
         issuer=described["identity"]["oidc"]["issuer"],
         account_id=caller["Account"],
         partition=aws.get_partition_for_region(aws.region_name),
-        webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
+        webhook_restored_by=eks.WEBHOOK_RESTORED_BY,
         fetch=eks.fetch,
     )

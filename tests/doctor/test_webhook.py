@@ -14,6 +14,7 @@ from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.doctor import examination
 from labkit.steps import pod
+from labkit.targets import eks
 from tests.doctor.applying import applied, made
 from tests.doctor.recording import (
     ACCOUNT_ID,
@@ -107,7 +108,7 @@ def test_a_webhook_that_is_registered_rightly_and_does_not_answer_is_not_registe
 def test_where_nobody_knows_the_right_client_configuration_the_repair_is_words():
     (finding,) = examine_on_eks(registered(caBundle=""))
     assert finding.id == "webhook-unreachable"
-    assert commands(finding.repair) == [] and "# open a case" in finding.repair
+    assert commands(finding.repair) == [] and eks.WEBHOOK_RESTORED_BY in finding.repair
 
 
 def test_where_somebody_else_registers_the_webhook_the_pod_stays():
@@ -116,13 +117,17 @@ def test_where_somebody_else_registers_the_webhook_the_pod_stays():
     answers[PODS] = [made(pod.build(PARAMETERS), answers)]
     (finding,) = examine_on_eks(answers)
     assert finding.id == "webhook-missing"
-    assert commands(finding.repair) == [] and "# open a case" in finding.repair
+    assert commands(finding.repair) == [] and eks.WEBHOOK_RESTORED_BY in finding.repair
     assert "kubectl delete pod my-pod" in finding.repair
 
 
 def examine_on_eks(answers):
     on_eks = Connection(
-        aws=None, kubernetes=None, issuer=ISSUER, account_id=ACCOUNT_ID, webhook_restored_by="# open a case"
+        aws=None,
+        kubernetes=None,
+        issuer=ISSUER,
+        account_id=ACCOUNT_ID,
+        webhook_restored_by=eks.WEBHOOK_RESTORED_BY,
     )
     return examination.examine(Evidence(PARAMETERS, on_eks, reads=Reads(answers), probe=False)).findings
 

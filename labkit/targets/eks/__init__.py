@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from labkit.run_parameters import Parameters
     from labkit.targets.eks.account import Identity
 
+WEBHOOK_RESTORED_BY = (
+    "# EKS runs the webhook. Its registration is in your cluster, and AWS shows how to create that again:\n"
+    "# https://repost.aws/knowledge-center/eks-troubleshoot-irsa-errors"
+)
+
 
 class NotConfirmed(LabError):
     """The plan has to be read and confirmed."""
@@ -180,7 +185,7 @@ def _connect(
         account_id=caller.account_id,
         partition=session.get_partition_for_region(parameters.region),
         kubectl=eks_cluster.kubectl(parameters, cluster),
-        webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
+        webhook_restored_by=WEBHOOK_RESTORED_BY,
         shows_removal=True,
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
         propagates_within=30,
