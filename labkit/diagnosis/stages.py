@@ -1,4 +1,4 @@
-"""The stages of an examination, in the order that needs the least access: what each is about."""
+"""The stages of an examination, in the order in which a pod gets its role: the pod first, the permissions last."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

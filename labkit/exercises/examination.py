@@ -20,6 +20,8 @@ from uuid import uuid4
 
 from labkit import faults, steps
 from labkit.connection import core_api
+from labkit.diagnosis.evidence import Evidence
+from labkit.doctor.examination import examine
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.exercises import asking, progress
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 SEED = 5709  # where outputs are compared, every run draws the same faults
 POINTS, PER_ATTEMPT, FOR_THE_DOCTOR, PER_REBUILT = 10, 2, 5, 3
+SECRET = ("fault", "cause")  # of a paper; the file of progress doesn't hold them
 REFUSED = "refused"
 CERTIFICATE = "certificate.txt"
 NO_NAME = "It shows what the lab saw. It doesn't say who took the examination."
@@ -53,9 +56,11 @@ class Paper:
     """Whether the doctor was asked."""
     repaired: bool = False
     there: dict[str, str] = field(default_factory=dict)
-    """What the fault left there, and the id that it has until somebody makes it again."""
+    """The run's resources after the fault, each with its id, which changes if somebody creates it again."""
     rebuilt: list[str] = field(default_factory=list)
-    """What of it was made again."""
+    """The resources that the learner deleted and created again."""
+    cause: str = ""
+    """The doctor's sentence about the fault; never kept in a file, where a learner could read it."""
 
     @property
     def points(self) -> int:
@@ -67,7 +72,7 @@ class Paper:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Fault, outcome, attempts, doctor, what was made again, time, points."""
+        """Fault, outcome, attempts, doctor, what was created again, time, points."""
         if not self.ended:
             return "not told yet" if self.began else "not drawn yet", "open", str(self.attempts or ""), "", "", "", "0"
         minutes, seconds = divmod(round(self.ended - self.began), 60)
@@ -77,7 +82,7 @@ class Paper:
         return self.fault.id, outcome, str(self.attempts), asked, again, f"{minutes}:{seconds:02}", str(self.points)
 
 
-HEAD = ("fault", "outcome", "attempts", "doctor", "made again", "time", "points")
+HEAD = ("fault", "outcome", "attempts", "doctor", "created again", "time", "points")
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,7 +144,7 @@ class Examination:
         self._put_in()
 
     def hand_in(self) -> None:
-        """Judge the repair by the live lab, and print what it found; if it's right, go on to the next fault.
+        """Judge the repair by the live lab, and print the result; if it's right, name the cause and go on.
 
         Raises `LabError` after the last fault.
         """
@@ -156,12 +161,16 @@ class Examination:
         paper.rebuilt = [what for what, id in paper.there.items() if now.get(what) != id]
         if paper.rebuilt:
             print(f"You deleted and created again: {', '.join(paper.rebuilt)}. That costs {PER_REBUILT} points each.")
+        print(_named(paper))
         self._close(paper, repaired=True)
 
     def give_up(self) -> None:
-        """Tell what the fault was, take it out, and go on to the next one. Raises `LabError` after the last fault."""
+        """Name the fault and its cause, take it out, and go on to the next one.
+
+        Raises `LabError` after the last fault.
+        """
         paper = self._open()
-        print(f"It was {paper.fault.id}: {paper.fault.description}")
+        print(_named(paper))
         self._close(paper, repaired=False)
 
     def certificate(self) -> Certificate:
@@ -185,7 +194,7 @@ class Examination:
         """Whether the fault isn't there to be repaired any more; if so, go on to the next one."""
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False
-        print(f"The lab itself changed this run, so the fault counts as given up. It was {paper.fault.id}.")
+        print(f"The lab itself changed this run, so the fault counts as given up. {_named(paper)}")
         self._close(paper, repaired=False)
         return True
 
@@ -196,6 +205,7 @@ class Examination:
         if not paper.began:
             self._put_in()
         elif not self._is_spoilt(paper):
+            paper.cause = _cause(self._lab, paper.fault)
             self._tell(paper)
 
     def _close(self, paper: Paper, *, repaired: bool) -> None:
@@ -214,7 +224,7 @@ class Examination:
         for _ in steps.ready_through(self._lab, "pod"):
             pass
         breaking.break_lab(self._lab, paper.fault)
-        paper.there = _ids(self._lab)
+        paper.there, paper.cause = _ids(self._lab), _cause(self._lab, paper.fault)
         _mark().unlink(missing_ok=True)
         _by_the_lab(self._lab).unlink(missing_ok=True)
         paper.began = time.time()
@@ -236,7 +246,7 @@ class Examination:
             points=sum(paper.points for paper in self._papers),
             most=POINTS * len(self._papers),
             left=sum(not paper.ended for paper in self._papers),
-            papers=[{key: seen for key, seen in vars(paper).items() if key != "fault"} for paper in self._papers],
+            papers=[{k: seen for k, seen in vars(paper).items() if k not in SECRET} for paper in self._papers],
         )
         progress.kept("examined", progress.EXAMINATION, examination=stands)
 
@@ -253,6 +263,16 @@ def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
     except (TypeError, KeyError, ValueError):
         print("Your examination is from another version of labkit, so a new one begins.")
         return None
+
+
+def _cause(lab: "Workspace", fault: Fault) -> str:
+    """The doctor's sentence about a fault that is in the run; empty if it's repaired already."""
+    found = examine(Evidence(lab.parameters, lab.connection, probe=fault.needs_probe)).findings
+    return next((each.summary for each in found if each.id in (fault.finding, *fault.seen_as)), "")
+
+
+def _named(paper: Paper) -> str:
+    return f"It was {paper.fault.id}. {paper.cause}".rstrip()
 
 
 def note_the_doctor() -> None:

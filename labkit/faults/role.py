@@ -128,7 +128,7 @@ def trust_policy_wants_an_endpoint_for_audience(situation: Situation) -> None:
 
 @fault(finding="trust-policy-of-a-service", hides=REFUSED_HIDES, changes=WHOLE)
 def trust_policy_of_an_instance(situation: Situation) -> None:
-    """The role was made again in the console, with the first use case of the list."""
+    """The role was created again in the console, with the first use case that the console offers."""
     _replace_statement(situation, {"Service": "ec2.amazonaws.com"}, "sts:AssumeRole")
 
 

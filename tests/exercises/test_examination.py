@@ -44,6 +44,8 @@ def test_from_the_first_fault_to_the_certificate(lab, home, tmp_path, monkeypatc
     trust(iam, lab, "StringEquals", f"system:serviceaccount:default:{lab.parameters.service_account}")
     exam.hand_in()
     assert "right: fault 1 of 3" in (told := said()) and "Fault 2 of 3." in told
+    # Only now, after the repair, it names the cause.
+    assert f"It was {DRAWN[0]}. The trust policy admits" in told and DRAWN[1] not in told
 
     for policy in ("arn:aws:iam::aws:policy/AmazonS3FullAccess", lab.parameters.policy_arn):
         iam.attach_role_policy(RoleName="my-role", PolicyArn=policy)
@@ -55,7 +57,7 @@ def test_from_the_first_fault_to_the_certificate(lab, home, tmp_path, monkeypatc
     assert "Fault 3 of 3." in said()
 
     exam.give_up()
-    assert "It was role-deleted" in said()
+    assert "It was role-deleted. The role my-role doesn't exist" in said()
     assert not breaking.faults_in(lab)
     with pytest.raises(LabError, match="over"):
         exam.hand_in()
@@ -117,7 +119,7 @@ def test_another_kernel_goes_on_where_it_stood(lab, tmp_path, monkeypatch, capsy
     said()
     assert contents_of_98().done == "0 of 20 points, 2 faults left"
     assert "examination with seed 1: 0 of 20 points, 2 faults left" in repr(progress.read())
-    assert not any(name in (tmp_path / "progress.jsonl").read_text() for name in DRAWN)
+    assert not any(told in (tmp_path / "progress.jsonl").read_text() for told in (*DRAWN, "not attached", "cause"))
 
     again = lab.examination()
     told = said()
@@ -126,7 +128,8 @@ def test_another_kernel_goes_on_where_it_stood(lab, tmp_path, monkeypatch, capsy
     assert again.certificate().papers == begun
     lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
     again.hand_in()
-    assert "right: fault 1 of 2" in said()
+    assert "right: fault 1 of 2" in (told := said())
+    assert "It was policy-detached. The policy that says what the role may do is not attached to it." in told
     assert progress.read().examination["points"] == 8
 
     # Meanwhile the fault was taken out, as by `labkit reset`.
