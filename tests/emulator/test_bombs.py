@@ -14,10 +14,13 @@ from urllib.parse import urlsplit
 import botocore.auth
 import httpx
 import pytest
+import yaml
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from labkit.emulator.aws import constraints
+from labkit.emulator.kubernetes.api import patches, resources
+from labkit.emulator.kubernetes.objects import schema
 from tests.emulator.aws.conftest import ADMINISTRATOR, REGION, Irsa, aws, running
 from tests.emulator.kubernetes.conftest import admin, cluster, namespace, signing_key
 from tests.emulator.test_cut_off import cut_off
@@ -244,7 +247,7 @@ def test_what_a_json_patch_copies_has_a_limit(admin, namespace):
 
 def test_a_key_that_is_repeated_among_many(admin, namespace):
     path = f"/api/v1/namespaces/{namespace}/configmaps"
-    keys = ",".join(f'"{number}":1' for number in range(200_000))
+    keys = ",".join(f'"{number}":1' for number in range(49_000))
     document = f'{{"metadata":{{"name":"c"}},"x":{{{keys},"0":1}}}}'
     refused = admin.post(f"{path}?fieldValidation=Strict", content=document)
     assert (refused.status_code, 'duplicate field "x.0"' in refused.json()["message"]) == (400, True)
@@ -265,3 +268,147 @@ def test_yaml_that_is_not_json_is_short(admin, namespace):
     document = b"data: {a: b}\n" + b"# " * 32_768
     refused = admin.post(f"/api/v1/namespaces/{namespace}/configmaps", content=document, headers=YAML)
     assert (refused.status_code, refused.json()["message"]) == (413, "Request entity too large: limit is 65536")
+
+
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+def pod(kilobytes: int) -> dict:
+    """A pod with arguments of so many kilobytes: most of its texts may be long."""
+    return {"metadata": {"name": "large"}, "spec": {"containers": [main(["a" * 1024] * kilobytes)]}}
+
+
+def main(arguments: list[str]) -> dict:
+    return {"name": "main", "image": "image", "args": arguments}
+
+
+def test_an_object_that_etcd_would_not_take(admin, namespace):
+    """https://etcd.io/docs/v3.5/dev-guide/limit/"""
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    refused = admin.post(path, json=pod(1600))
+    assert refused.status_code == 500
+    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 500}
+    assert refused.json() == {**status, "message": "etcdserver: request is too large"}
+    assert admin.get(f"{path}/large").status_code == 404
+    told = admin.post(path, json=pod(2500)).json()["message"]
+    assert re.fullmatch(
+        r"rpc error: code = ResourceExhausted desc = trying to send message larger than max \(25\d{5} vs. 2097152\)",
+        told,
+    )
+    assert admin.post(f"{path}?dryRun=All", json=pod(1600)).status_code == 201
+    assert admin.post(path, json=pod(3100)).status_code == 413
+
+
+def test_an_object_does_not_grow_beyond_what_etcd_takes(admin, namespace):
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    assert admin.post(path, json={"metadata": {"name": "large"}}).status_code == 201
+    versions, names = [], [f"{number}-{'a' * 200}" for number in range(4000)]
+    for half in (names[:2000], names[2000:], names):
+        secrets = [{"name": name} for name in half]
+        answer = admin.patch(f"{path}/large", json={"secrets": secrets}, headers=MERGE)
+        versions.append(admin.get(f"{path}/large").json()["metadata"]["resourceVersion"])
+    assert (answer.status_code, answer.json()["message"]) == (500, "etcdserver: request is too large")
+    assert versions[1] == versions[2]
+    assert admin.delete(f"{path}/large").status_code == 200
+
+
+def test_a_body_of_more_values_than_python_reads_at_once(admin, namespace):
+    path, told = f"/api/v1/namespaces/{namespace}/configmaps", "the lab reads 50000 values at most"
+    admin.post(path, json={"metadata": {"name": "c"}})
+    few = {"metadata": {"name": "few"}, "data": {"a": ',"[{\\' * 100_000}}
+    assert admin.post(f"{path}?dryRun=All", json=few).status_code == 201
+    for method, where, body in (
+        ("POST", path, {"metadata": {"name": "many"}, "data": {f"k{number}": "" for number in range(60_000)}}),
+        ("PATCH", f"{path}/c", {"x": [[]] * 60_000}),
+        ("DELETE", f"{path}/c", {"x": [0] * 60_000}),
+    ):
+        refused = admin.request(method, where, content=json.dumps(body), headers=MERGE if method == "PATCH" else JSON)
+        assert (refused.status_code, told in refused.json()["message"]) == (413, True), method
+    # kubectl's own form: 60,000 empty arguments of a container.
+    container = protobuf(1, b"main") + protobuf(4, b"") * 60_000
+    envelope = protobuf(1, protobuf(1, b"v1") + protobuf(2, b"Pod")) + protobuf(2, protobuf(2, protobuf(2, container)))
+    headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
+    refused = admin.post(f"/api/v1/namespaces/{namespace}/pods", content=b"k8s\x00" + envelope, headers=headers)
+    assert (refused.status_code, told in refused.json()["message"]) == (413, True)
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def protobuf(number: int, content: bytes) -> bytes:
+    """A field of bytes. https://protobuf.dev/programming-guides/encoding/"""
+    size, length = len(content), b""
+    while size > 127:
+        length += bytes([size & 127 | 128])
+        size >>= 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "method"),
+    [
+        (schema, "decode", "POST"),
+        (resources, "validate", "POST"),
+        (resources, "updated", "POST"),
+        (schema, "decode", "PUT"),
+        (resources, "validate_update", "PUT"),
+        (resources, "updated", "PUT"),
+        (patches, "patched", "PATCH"),
+        (resources, "applied", "APPLY"),
+    ],
+)
+def test_nobody_waits_for_a_large_object(admin, namespace, monkeypatch, module, name, method):
+    """Neither for one that is sent, nor for a small change of one that is stored."""
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    reached, answered, function = threading.Event(), threading.Event(), getattr(module, name)
+    if method != "POST":
+        there = admin.post(path, json=pod(1000)).json()
+
+    def slow(*arguments, **named):
+        reached.set()
+        assert answered.wait(20)
+        return function(*arguments, **named)
+
+    def write() -> httpx.Response:
+        if method == "POST":
+            return admin.post(path, json=pod(1000))
+        if method == "PUT":
+            there["metadata"]["labels"] = {"a": "b"}
+            return admin.put(f"{path}/large", json=there)
+        labels = {"metadata": {"labels": {"a": "b"}}}
+        if method == "PATCH":
+            return admin.patch(f"{path}/large", json=labels, headers=MERGE)
+        labels |= {"apiVersion": "v1", "kind": "Pod"}
+        headers = {"Content-Type": "application/apply-patch+yaml"}
+        return admin.patch(f"{path}/large?fieldManager=a", json=labels, headers=headers)
+
+    monkeypatch.setattr(module, name, slow)
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(write)
+        assert reached.wait(20)
+        try:
+            assert admin.get("/version", timeout=10).status_code == 200
+        finally:
+            answered.set()
+        assert large.result().status_code in (200, 201), large.result().text[:300]
+
+
+def test_nobody_waits_for_a_long_answer_in_yaml(admin, namespace, monkeypatch):
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    assert admin.post(path, json=pod(1000)).status_code == 201
+    reached, answered, dump = threading.Event(), threading.Event(), yaml.dump
+
+    def slow(*arguments, **named):
+        reached.set()
+        assert answered.wait(20)
+        return dump(*arguments, **named)
+
+    monkeypatch.setattr(yaml, "dump", slow)
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(admin.get, path, headers={"Accept": "application/yaml"})
+        assert reached.wait(20)
+        try:
+            assert admin.get("/version", timeout=10).status_code == 200
+        finally:
+            answered.set()
+        assert yaml.safe_load(large.result().text)["items"][0]["metadata"]["name"] == "large"

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any
 
 from labkit.emulator.aws import constraints, signature
 from labkit.emulator.aws.accounts import Accounts, administers
@@ -49,6 +49,7 @@ from labkit.emulator.aws.users import of_oneself
 from labkit.emulator.aws.web_identity import WebIdentity
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.database import NotWritten
+from labkit.emulator.event_loop import beside
 from labkit.emulator.identifiers import Identifiers
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
@@ -68,11 +69,8 @@ LONGEST_CALL = 2 * 1024 * 1024  # of the other services whose parameters are che
 LONGEST_FORM, MOST_PARAMETERS = 512 * 1024, 10_000  # read before the caller is known
 LONGEST_XML, MOST_TAGS = 4 * 1024 * 1024, 150_000  # S3's, for 10,000 parts; deeper ones take minutes
 HASHED_AT_ONCE = 1024 * 1024  # a longer body is hashed beside the event loop
-READ_AT_ONCE = 16 * 1024  # and a longer one than this is read there
 OF_DATA = {"partNumber", "uploadId", "x-id"}
 HEADER_NAME, UNPRINTABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-Given = TypeVarTuple("Given")
-Result = TypeVar("Result")
 Body = Callable[[int], Awaitable[bytes]]  # reads at most so many bytes. Raises TooLong or ClientDisconnect
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)?-(central|north|south|east|west|northeast|northwest|southeast|southwest)-\d")
 # Unsigned calls of these APIs can only be told apart by the API's version.
@@ -204,7 +202,7 @@ class Gate:
                 call, body = await _with_form(asked, body), None
             asked, signed = self._address(call)
             asked, caller = await self._authenticate(asked, signed, body)
-            asked = await _beside(asked, self._read, asked, caller)
+            asked = await beside(len(asked.call.body), self._read, asked, caller)
             grant = await self._authorize(asked, caller)
             async with self._kept.keeping(asked):
                 response, session = await self._answer(grant, caller)
@@ -288,7 +286,7 @@ class Gate:
         match asked.service:
             case "sts":
                 self._regions.check(asked, caller)
-                await _beside(asked, constraints.check, asked)
+                await beside(len(asked.call.body), constraints.check, asked)
                 async with self._kept.keeping(asked):
                     return await self._sts.authorize(asked, caller)
             case "s3":
@@ -297,7 +295,7 @@ class Gate:
             grant = await self._permitted(asked, caller)
         else:
             grant = Grant(asked)
-        await _beside(asked, constraints.check, asked)
+        await beside(len(asked.call.body), constraints.check, asked)
         if asked.service == "eks-auth":
             return await self._eks_auth.admit(grant)
         if asked.service == "iam":
@@ -535,13 +533,6 @@ async def _with_body(asked: Asked, body: Body) -> Call:
     if limit == LONGEST_XML and content.count(b"<") > MOST_TAGS:
         raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.")
     return replace(call, body=content)
-
-
-async def _beside(asked: Asked, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-    """What the function returns. It runs beside the event loop where it takes long: for a call with a large body."""
-    if len(asked.call.body) > READ_AT_ONCE:
-        return await asyncio.to_thread(function, *arguments)
-    return function(*arguments)
 
 
 def _too_large(asked: Asked, told: str) -> Refusal:

@@ -101,7 +101,7 @@ class ApiServer:
             request.body = await whole(receive, LIMIT)
             response = await (self.routes if request.resource else self.paths).answer(request)
             if request.resource and response.content_type == JSON and response.stream is None:
-                response = in_media_type(response, request)
+                response = await in_media_type(response, request)
         except ClientDisconnect:
             return  # the client has gone: half a request is dropped
         except (ApiError, TooLong) as error:

@@ -20,7 +20,7 @@ class Reviews:
 
     async def answer(self, sub: Subresource, request: Request) -> Response:
         api_version = f"{sub.group}/v1"
-        body = request.document(sub.type, sub.kind, api_version)
+        body = await request.document(sub.type, sub.kind, api_version)
         spec = body.get("spec") or {}
         match sub.kind:
             case "TokenReview":
@@ -40,10 +40,11 @@ class Reviews:
             answer["spec"] = spec
         return respond(answer | {"status": status}, 201)
 
-    def request_token(self, sub: Subresource, request: Request) -> Response:
+    async def request_token(self, sub: Subresource, request: Request) -> Response:
         """A new token of the service account that the request's path names."""
         account = self.authorization.storage.get(SERVICE_ACCOUNT, request.namespace, request.name)
-        spec = request.document(sub.type, sub.kind, f"{AUTHENTICATION}/v1").get("spec") or {}
+        document = await request.document(sub.type, sub.kind, f"{AUTHENTICATION}/v1")
+        spec = document.get("spec") or {}
         node_restriction.check_token(self.authorization, request.user, account, spec)
         return respond(self.authentication.tokens.request(account, spec, request.warnings), 201)
 

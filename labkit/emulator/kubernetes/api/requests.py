@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote
 import yaml
 from starlette.types import Scope
 
+from labkit.emulator.event_loop import beside
 from labkit.emulator.kubernetes.access.authentication import ANONYMOUS, User
 from labkit.emulator.kubernetes.access.rules import Attributes
 from labkit.emulator.kubernetes.api import protobuf
@@ -34,6 +35,7 @@ from labkit.emulator.kubernetes.objects.storage import dump
 from labkit.webhook.body import whole_characters
 
 LIMIT = 3 * 1024 * 1024
+MOST_VALUES = 50_000  # of a body: Python needs more than 100 ms for more of them, and nothing interrupts it
 LONGEST_YAML = 64 * 1024  # for YAML: Python needs seconds for a megabyte, and kubectl sends JSON
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
@@ -59,12 +61,16 @@ def respond(body: object, status: int = 200) -> Response:
     return Response(status, body if isinstance(body, bytes) else dump(body))
 
 
-def in_media_type(response: Response, request: "Request") -> Response:
+async def in_media_type(response: Response, request: "Request") -> Response:
     """The answer as YAML where the client asked for that."""
     if b"yaml" in request.headers.get(b"accept", b"") and request.media_type()[0] == YAML:
-        response.body = yaml.dump(json.loads(response.body), Dumper=_yaml_dumper).encode()
+        response.body = await beside(len(response.body), _as_yaml, response.body)
         response.content_type = YAML
     return response
+
+
+def _as_yaml(body: bytes) -> bytes:
+    return yaml.dump(json.loads(body), Dumper=_yaml_dumper).encode()
 
 
 @dataclass
@@ -138,8 +144,11 @@ class Request:
             why = "value out of range"
         raise refusal(f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {why}')
 
-    def options_version(self) -> str:
+    async def options_version(self) -> str:
         """The apiVersion of the body's DeleteOptions, which may be of any group."""
+        return await beside(len(self.body), self._options_version)
+
+    def _options_version(self) -> str:
         try:
             value, _ = parse(self.body, yaml_too=True)
             version = value.get("apiVersion") if isinstance(value, dict) else None
@@ -215,11 +224,14 @@ class Request:
                 return JSON, False
         raise not_acceptable(AVAILABLE)
 
-    def document(self, type_name: str, kind: str, api_version: str) -> Object:
+    async def document(self, type_name: str, kind: str, api_version: str) -> Object:
         """The body as an object of that kind, without kind and apiVersion. Raises BadRequest as the server does.
 
         Unknown and repeated fields are refused, answered with a warning or ignored, as `fieldValidation` says.
         """
+        return await beside(len(self.body), self._document, type_name, kind, api_version)
+
+    def _document(self, type_name: str, kind: str, api_version: str) -> Object:
         given_version, given_kind, value, repeated = self._parse(type_name, kind)
         version = api_version.rpartition("/")[2]
 
@@ -250,6 +262,7 @@ class Request:
                 if given_kind == "DeleteOptions":
                     type_name = "meta.DeleteOptions"
                 value = protobuf.decode(type_name, raw) if given_kind in (kind, "DeleteOptions") else {}
+                _require_few(_count(value) if len(raw) > MOST_VALUES else 0)
             except protobuf.Malformed as error:
                 raise bad_request(str(error)) from error
             return given_version, given_kind, value, []
@@ -325,7 +338,11 @@ class _Repeated(Object):
 
 
 def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
-    """A JSON (or YAML) document and the paths of its repeated keys. Raises ValueError in Go's words."""
+    """A JSON (or YAML) document and the paths of its repeated keys. Raises ValueError in Go's words.
+
+    Raises RequestEntityTooLarge for more than MOST_VALUES.
+    """
+    _require_few(_separators(body) if len(body) > MOST_VALUES else 0)
     seen = False
 
     def pairs(items: list[tuple[str, Any]]) -> Object:
@@ -352,6 +369,26 @@ def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
         raise ValueError(f"invalid character '\\x{body[error.start]:02x}' looking for beginning of value") from error
     except RecursionError as error:
         raise ValueError("exceeded max depth") from error
+
+
+def _require_few(values: int) -> None:
+    if values > MOST_VALUES:
+        told = f"Request entity too large: the lab reads {MOST_VALUES} values at most"
+        raise ApiError(413, "RequestEntityTooLarge", told, {})
+
+
+def _separators(body: bytes) -> int:
+    """How many commas and closing brackets are outside a JSON document's strings: about as many as it has values."""
+    strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 4 * MOST_VALUES)
+    if len(strings) > 4 * MOST_VALUES:
+        return len(strings) // 4 + 1
+    outside = b"".join(strings[::2])
+    return sum(outside.count(mark) for mark in (b",", b"]", b"}"))
+
+
+def _count(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_count, inner))
 
 
 def _yaml(body: bytes) -> Any:

@@ -6,7 +6,9 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 import json
 import random
 from collections.abc import Iterable
+from functools import partial
 
+from labkit.emulator.event_loop import beside
 from labkit.emulator.kubernetes.api import patches
 from labkit.emulator.kubernetes.api.admission import Admission
 from labkit.emulator.kubernetes.api.managers import Writer, applied, named, updated
@@ -106,7 +108,7 @@ class Resources:
 
     async def create(self, kind: Kind, request: Request) -> Response:
         dry_run = request.dry_run("CreateOptions")
-        obj = request.document(kind.type, kind.kind, kind.api_version)
+        obj = await request.document(kind.type, kind.kind, kind.api_version)
         return await self._create(kind, request, obj, dry_run=dry_run)
 
     async def _create(self, kind: Kind, request: Request, obj: Object, *, dry_run: bool) -> Response:
@@ -131,18 +133,20 @@ class Resources:
         if kind is services.SERVICE:
             obj = services.with_address(self.storage, obj)
             request.warnings.append(services.NO_ROUTE)
-        validate(kind, obj)
+        size = len(request.body)
+        await beside(size, validate, kind, obj)
+        writer, now = self._writer(kind, request), self.storage.now()
+        owned = await beside(size, partial(updated, b"", kind.type, {}, sent, writer, now=now))
         if kind.namespaced:
             # Somebody may have deleted it while the webhook was called.
             self._require_namespace(kind, metadata)
         obj = defaults.first_status(kind, obj)
-        owned = updated(b"", kind.type, {}, sent, self._writer(kind, request), now=self.storage.now())
         stored = self.storage.create(kind, obj, owned, dry_run=dry_run)
         return self._answer(kind, stored, request, 201)
 
     async def update(self, kind: Kind, request: Request) -> Response:
         dry_run = request.dry_run("UpdateOptions")
-        obj = self._prepared(kind, request, request.document(kind.type, kind.kind, kind.api_version))
+        obj = self._prepared(kind, request, await request.document(kind.type, kind.kind, kind.api_version))
         before = self.storage.get(kind, self._namespace(kind, request), request.name)
         stored = await self._update(kind, request, before, obj, dry_run=dry_run)
         return self._answer(kind, stored, request)
@@ -153,12 +157,12 @@ class Resources:
             raise unsupported_media_type()
         if request.content_type == patches.APPLY:
             return await self._apply(kind, request, dry_run)
-        patch = patches.read(request)
+        patch = await beside(len(request.body), patches.read, request)
         namespace = self._namespace(kind, request)
         for attempt in range(5):
             before = self.storage.get(kind, namespace, request.name)
             request.warnings.clear()
-            obj = self._patched(kind, request, before, patch)
+            obj = await beside(_size(request, before), self._patched, kind, request, before, patch)
             try:
                 stored = await self._update(kind, request, before, obj, dry_run=dry_run)
             except ApiError as error:
@@ -200,7 +204,7 @@ class Resources:
             raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
         request.applies = True
         request.headers[b"content-type"] = YAML.encode()
-        obj = self._prepared(kind, request, request.document(kind.type, kind.kind, kind.api_version))
+        obj = self._prepared(kind, request, await request.document(kind.type, kind.kind, kind.api_version))
         if "managedFields" in obj["metadata"]:
             raise bad_request("metadata.managedFields must be nil")
         before = self.storage.find(kind, self._namespace(kind, request), request.name)
@@ -208,7 +212,8 @@ class Resources:
             return await self._create(kind, request, obj, dry_run=dry_run)
         force = request.flag("force")
         writer, now = self._writer(kind, request), self.storage.now()
-        result, owned = applied(before.managers, kind.type, before.object, obj, writer, now=now, force=force)
+        applying = partial(applied, before.managers, kind.type, before.object, obj, writer, now=now, force=force)
+        result, owned = await beside(_size(request, before), applying)
         stored = await self._update(kind, request, before, result, dry_run=dry_run, owned=owned)
         return self._answer(kind, stored, request)
 
@@ -221,7 +226,8 @@ class Resources:
         self, kind: Kind, request: Request, before: Stored, obj: Object, *, dry_run: bool, owned: bytes | None = None
     ) -> Stored:
         metadata = dict(obj["metadata"])
-        managers = named(metadata.pop("managedFields", None), before.managers)
+        size = _size(request, before)
+        managers = await beside(size, named, metadata.pop("managedFields", None), before.managers)
         version = metadata.pop("resourceVersion", "")
         if version and version != before.metadata["resourceVersion"]:
             raise modified(kind, before.name)
@@ -255,11 +261,12 @@ class Resources:
         obj = await self.admission.admit(review)
         if kind is services.SERVICE:
             obj = services.with_kept_address(obj, before.object)
-        validate_update(kind, obj, before.object)
+        await beside(size, validate_update, kind, obj, before.object)
         obj = with_metadata(obj, _ordered(obj["metadata"], before.metadata))
         if owned is None:
             writer = self._writer(kind, request)
-            owned = updated(managers, kind.type, before.object, obj, writer, now=self.storage.now())
+            now = self.storage.now()
+            owned = await beside(size, partial(updated, managers, kind.type, before.object, obj, writer, now=now))
         return writes.store(self.storage, kind, before, obj, owned, dry_run=dry_run)
 
     @staticmethod
@@ -277,7 +284,7 @@ class Resources:
     # Deleting
 
     async def delete(self, kind: Kind, request: Request) -> Response:
-        options = self._options(request)
+        options = await self._options(request)
         stored = self.storage.get(kind, self._namespace(kind, request), request.name)
         stored, gone = await self._delete(kind, stored, options, request)
         if kind.echo or not gone:
@@ -286,7 +293,7 @@ class Resources:
         return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 
     async def delete_collection(self, kind: Kind, request: Request) -> Response:
-        options = self._options(request)
+        options = await self._options(request)
         selection = self._selection(kind, request)
         found = [s for s in self.storage.list(kind, selection.namespace) if selection.matches(s)]
         gone = []
@@ -305,10 +312,11 @@ class Resources:
         current = self.storage.get(kind, stored.namespace, stored.name)
         return writes.delete(self.storage, kind, current, options, dry_run=dry_run)
 
-    def _options(self, request: Request) -> Object:
+    async def _options(self, request: Request) -> Object:
         options: Object = {}
         if request.body.strip():
-            options = request.document("meta.DeleteOptions", "DeleteOptions", request.options_version())
+            version = await request.options_version()
+            options = await request.document("meta.DeleteOptions", "DeleteOptions", version)
         if "gracePeriodSeconds" in request.query:
             options["gracePeriodSeconds"] = request.integer("gracePeriodSeconds")
         if policy := request.query.get("propagationPolicy"):
@@ -408,6 +416,11 @@ class Resources:
 def _list_of(kind: Kind, items: Iterable[Stored], metadata: Object) -> Response:
     head = f'{{"kind":"{kind.kind}List","apiVersion":"{kind.api_version}","metadata":'.encode()
     return respond(head + dump(metadata) + b',"items":[' + b",".join(stored.text for stored in items) + b"]}")
+
+
+def _size(request: Request, before: Stored) -> int:
+    """How many bytes a write works on."""
+    return len(request.body) + len(before.text)
 
 
 def _no_version(text: str) -> ApiError:

@@ -68,18 +68,18 @@ class Routes:
             case "pods/portforward":
                 raise self.kubelets.refuse_port_forward(request)
             case "pods/binding":
-                return self._bind(request)
+                return await self._bind(request)
             case "deployments/scale" | "replicasets/scale":
                 return await scale(self.resources, kind, request)
             case "serviceaccounts/token":
-                return self.reviews.request_token(sub, request)
+                return await self.reviews.request_token(sub, request)
         if request.verb == "get":
             return self.resources.get(kind, request)
         write = self.resources.update if request.verb == "update" else self.resources.patch
         return await write(kind, request)
 
-    def _bind(self, request: Request) -> Response:
-        target = request.document("core.Binding", "Binding", "v1").get("target") or {}
+    async def _bind(self, request: Request) -> Response:
+        target = (await request.document("core.Binding", "Binding", "v1")).get("target") or {}
         pod = self.storage.get(POD, request.namespace, request.name)
         if node := pod.object["spec"].get("nodeName"):
             why = f'pod {pod.name} is already assigned to node "{node}"'

@@ -5,6 +5,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-
 
 import json
 
+from labkit.emulator.event_loop import beside
 from labkit.emulator.kubernetes.api import patches
 from labkit.emulator.kubernetes.api.requests import Request, Response, respond
 from labkit.emulator.kubernetes.api.resources import Resources
@@ -23,7 +24,10 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
     if request.verb == "get":
         return respond(_scale(stored.object))
     document = _scale(stored.object)
-    wanted = request.document(TYPE, "Scale", API_VERSION) if request.verb == "update" else _patched(request, document)
+    if request.verb == "update":
+        wanted = await request.document(TYPE, "Scale", API_VERSION)
+    else:
+        wanted = await beside(len(request.body), _patched, request, document)
     replicas = (wanted.get("spec") or {}).get("replicas", 0)
     if replicas < 0:
         cause = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 
+MOST_SENT = 2 * 1024 * 1024  # bytes: the limit of etcd's client
+
 
 class ApiError(Exception):
     """A refusal. ``status()`` is the answer's body."""
@@ -137,6 +139,18 @@ def unsupported_media_type() -> ApiError:
 
 def too_large(limit: int) -> ApiError:
     return ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}", {})
+
+
+def too_large_to_store(size: int) -> ApiError:
+    """The error of etcd, or of its client, which an API server passes on.
+
+    https://github.com/kubernetes/kubernetes/issues/74600
+    """
+    told = "etcdserver: request is too large"
+    if size > MOST_SENT:
+        why = f"trying to send message larger than max ({size} vs. {MOST_SENT})"
+        told = f"rpc error: code = ResourceExhausted desc = {why}"
+    return ApiError(500, "", told)
 
 
 def expired(message: str) -> ApiError:

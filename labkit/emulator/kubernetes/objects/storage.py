@@ -16,8 +16,9 @@ from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.object_file import ObjectFile
-from labkit.emulator.kubernetes.objects.status import already_exists, modified, not_found
+from labkit.emulator.kubernetes.objects.status import already_exists, modified, not_found, too_large_to_store
 
+LARGEST = 3 * 512 * 1024  # bytes of one object, as etcd takes them: https://etcd.io/docs/v3.5/dev-guide/limit/
 HISTORY = 4096  # a watch can be resumed from the last so many changes
 Later = Callable[[Callable[[], None]], None]  # calls a function soon, and never at once
 
@@ -189,6 +190,8 @@ class Storage:
     def _commit(self, type_: str, kind: Kind, stored: Stored, before: Stored | None) -> Stored:
         version, key = self.version + 1, (stored.namespace, stored.name)
         stored.metadata["resourceVersion"] = str(version)
+        if type_ != "DELETED" and len(stored.text) > LARGEST:
+            raise too_large_to_store(len(stored.text))
         if self._file:
             self._file.write(version, kind, key, None if type_ == "DELETED" else stored.text)
         self.version = version
