@@ -49,11 +49,6 @@ def variables(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
     }
 
 
-def configuration(parameters: Parameters, provider_arn: str) -> str:
-    """The run's role as the text of a `main.tf`."""
-    return hcl(variables(parameters, provider_arn))
-
-
 def hcl(module_variables: Variables) -> str:
     """The text of a `main.tf` that calls the module with these variables, formatted as `terraform fmt` does.
 

@@ -160,11 +160,15 @@ RECALL = (
     ),
     Question(
         "06-6",
-        "Two roles have the same trust policy. Terraform made one, the AWS CLI the other. What differs for a pod?",
+        'policies holds reader = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess". What does the module make of it?',
         (
-            Answer("Nothing.", "STS and S3 read the policies. They don't know who wrote them.", right=True),
-            Answer("Terraform's role needs a tag.", "Tags don't decide here, unless a policy asks for them."),
-            Answer("The webhook knows only one of them.", "It copies the annotation, and knows no roles at all."),
+            Answer("A policy with the name reader.", "The name on the left is yours, and only Terraform uses it."),
+            Answer(
+                "An attachment of AmazonS3ReadOnlyAccess to the role.",
+                "It's the call attach-role-policy of step 2.",
+                right=True,
+            ),
+            Answer("A statement in the trust policy.", "That one says who may become the role, not what it may do."),
         ),
     ),
 )

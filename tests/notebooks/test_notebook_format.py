@@ -1,5 +1,7 @@
 """Every notebook keeps the form that a learner gets used to, and stores outputs that are the same in every run."""
 
+import ast
+import builtins
 import re
 from itertools import pairwise
 
@@ -14,6 +16,9 @@ REPORT = "doctor.ipynb"
 
 # How many cells it may have, where it is more than 60: eleven guided cases and the exercises.
 MOST = {"09-break-and-repair.ipynb": 84}
+
+# What a notebook says where a reader of its boxes runs only the cells that have none.
+CHOICE = "or the boxes and the cells without a box above them"
 
 # What may not be printed: it is secret, or never the same twice.
 UNSTABLE = {
@@ -167,6 +172,30 @@ def test_shows_the_working_form_of_what_readers_copy_wrong(name):
             assert not command.rstrip().endswith("\\"), command
             assert not re.search(r"(?<![\w-])-(role-name|assume-role-policy-document|policy-arn)\b", command), command
             assert not re.search(r"kubectl apply (?!-)", command), command
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if CHOICE in prose(read(name))])
+def test_cells_without_a_box_above_them_read_nothing_that_the_others_made(name):
+    known = set(dir(builtins))
+    for before, cell in pairwise(read(name).cells):
+        if cell.cell_type == "code" and "```bash" not in before.source:
+            made, used = names(cell.source)
+            assert used - made <= known, cell.id
+            known |= made
+
+
+def names(source):
+    """The names that a cell makes, and those that it reads."""
+    made, used = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                used.add(name)
+            case ast.Name(id=name) | ast.FunctionDef(name=name) | ast.arg(arg=name):
+                made.add(name)
+            case ast.alias(name=name, asname=other):
+                made.add(other or name.partition(".")[0])
+    return made, used
 
 
 @pytest.mark.parametrize("name", NAMES)

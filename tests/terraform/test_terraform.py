@@ -82,7 +82,7 @@ def test_a_wildcard_needs_the_other_condition_test(operator, allowed):
 @pytest.mark.parametrize("values", RUNS)
 def test_the_configuration_says_what_the_module_was_given(values):
     run = parameters(values)
-    text = terraform.configuration(run, PROVIDER)
+    text = terraform.hcl(terraform.variables(run, PROVIDER))
     assert read_module(text) == {
         "source": "terraform-aws-modules/iam/aws//modules/iam-role-for-service-accounts",
         "version": "~> 6.0",
@@ -91,7 +91,7 @@ def test_the_configuration_says_what_the_module_was_given(values):
 
 
 def test_the_configuration_as_a_reader_sees_it():
-    assert terraform.configuration(parameters({}), PROVIDER).splitlines()[:15] == [
+    assert terraform.hcl(terraform.variables(parameters({}), PROVIDER)).splitlines()[:15] == [
         'module "irsa" {',
         '  source  = "terraform-aws-modules/iam/aws//modules/iam-role-for-service-accounts"',
         '  version = "~> 6.0"',
