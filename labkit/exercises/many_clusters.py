@@ -77,7 +77,7 @@ RECALL = (
         (
             Answer("It ran in another process.", "A row that began isn't run again by itself: half of it may exist."),
             Answer("Not run.", "It began, and whatever it made still exists."),
-            Answer("Failed: worker lost.", "Nobody knows how far it came. --resume runs it again.", right=True),
+            Answer("Failed: worker lost.", "Nobody knows how far it got. --resume runs it again.", right=True),
         ),
     ),
     Question(
