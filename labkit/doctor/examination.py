@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads, workloads
 from labkit.diagnosis.evidence.evidence import ROLE_ARN
-from labkit.diagnosis.evidence.objects import Metadata, Pod, ServiceAccount
+from labkit.diagnosis.evidence.objects import Container, Metadata, Pod, ServiceAccount
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Read
 from labkit.diagnosis.finding import Cause, Finding, look_for
@@ -350,7 +350,7 @@ def _of_pod(pod: Pod) -> dict[str, Any]:
     }
 
 
-def _variables(container: dict[str, Any]) -> dict[str, str]:
+def _variables(container: Container) -> dict[str, str]:
     """A container's variables for AWS; of those that may be secret only that they are there."""
     return {
         variable["name"]: variable.get("value", "(a reference)") if variable["name"] in TOLD else "(not shown)"

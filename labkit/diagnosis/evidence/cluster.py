@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from labkit.diagnosis.evidence.objects import Event, Pod, ServiceAccount
+from labkit.diagnosis.evidence.objects import Event, Pod, ServiceAccount, WebhookConfiguration, Workload
 from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 
 if TYPE_CHECKING:
@@ -65,19 +65,26 @@ class Cluster:
 
     def get(self, kind: str, name: str, namespace: str = "") -> Document | None:
         """An object by its kind in lower case, such as `configmap`."""
-        read = Read(f"get {kind}", name, f"-n {namespace}" if namespace else "")
-        found: Document | None = self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
+        found: Document | None = self._one(kind, name, namespace)
         return found
 
-    def workloads(self, namespace: str) -> list[Document]:
+    def webhook(self, name: str) -> WebhookConfiguration | None:
+        found: WebhookConfiguration | None = self._one("mutatingwebhookconfiguration", name)
+        return found
+
+    def workload(self, kind: str, name: str, namespace: str) -> Workload | None:
+        found: Workload | None = self._one(kind.lower(), name, namespace)
+        return found
+
+    def workloads(self, namespace: str) -> list[Workload]:
         """The namespace's Deployments, StatefulSets and DaemonSets, each with its kind."""
         return self._with_kinds(WORKLOADS, namespace)
 
-    def jobs(self, namespace: str) -> list[Document]:
+    def jobs(self, namespace: str) -> list[Workload]:
         """The namespace's CronJobs and Jobs, each with its kind."""
         return self._with_kinds(JOBS, namespace)
 
-    def _with_kinds(self, kinds: dict[str, str], namespace: str) -> list[Document]:
+    def _with_kinds(self, kinds: dict[str, str], namespace: str) -> list[Any]:
         return [
             {**each, "kind": kind}
             for resource, kind in kinds.items()
@@ -117,9 +124,13 @@ class Cluster:
             listed = self._listed(resource, namespace)
         except NotRead:
             # Who may not list may still get one of a name.
-            return self.get(resource.removesuffix("s"), name, namespace)
+            return self._one(resource.removesuffix("s"), name, namespace)
         named = (item for item in listed if item["metadata"]["name"] == name)
         return next(named, None)
+
+    def _one(self, kind: str, name: str, namespace: str = "") -> Any:
+        read = Read(f"get {kind}", name, f"-n {namespace}" if namespace else "")
+        return self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
 
     def _get(self, path: str) -> Document:
         """The API's answer, unconverted: the client's models take half a second to load, and drop new fields.

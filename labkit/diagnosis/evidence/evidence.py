@@ -12,7 +12,7 @@ from labkit.diagnosis.evidence.answers import Provider, Role
 from labkit.diagnosis.evidence.cluster import Cluster
 from labkit.diagnosis.evidence.dry_run import DryRun
 from labkit.diagnosis.evidence.issuer import Issuer
-from labkit.diagnosis.evidence.objects import Event, Pod, ServiceAccount
+from labkit.diagnosis.evidence.objects import Event, Pod, ServiceAccount, WebhookConfiguration
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, TOKEN_VOLUME, Container, PodSpec, service_account_of
 from labkit.diagnosis.evidence.probe import Caller, Probe
 from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
@@ -439,12 +439,12 @@ class Evidence:
         return sorted(failed, key=lambda event: event.get("lastTimestamp") or "", reverse=True)
 
     @property
-    def webhook(self) -> Document | None:
+    def webhook(self) -> WebhookConfiguration | None:
         """The registration of the pod identity webhook; None if it is not registered.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook
         """
-        return self.cluster.get("mutatingwebhookconfiguration", "pod-identity-webhook")
+        return self.cluster.webhook("pod-identity-webhook")
 
     # The pod itself.
 

@@ -5,12 +5,12 @@ import socket
 from functools import partial
 from http.client import HTTPConnection
 from shlex import quote
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from labkit.connection import Connection, certificates_of, thumbprint, unverified
-from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
+from labkit.diagnosis.evidence.reading import NotRead, Read, Reads
 from labkit.errors import LabError
 
 DISCOVERY = "/.well-known/openid-configuration"
@@ -18,6 +18,13 @@ DISCOVERY = "/.well-known/openid-configuration"
 # https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
 CLUSTER_KEYS = "/openid/v1/jwks"
 TIMEOUT = 10.0  # seconds
+
+
+class Published(TypedDict, total=False):
+    """What an issuer's host answers: the document, as JSON, or the error where the host serves none."""
+
+    document: object
+    error: str
 
 
 class Issuer:
@@ -38,8 +45,8 @@ class Issuer:
         return (urlsplit(self.url).hostname or "").startswith("oidc.eks.")
 
     @property
-    def discovery(self) -> Document:
-        """The discovery document: `{"document": …}`, or `{"error": …}` where it is not served.
+    def discovery(self) -> Published:
+        """The discovery document.
 
         Raises `NotRead` if nobody can be reached from here who certainly can from AWS.
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
@@ -47,8 +54,8 @@ class Issuer:
         return self._got("its discovery document", self.url + DISCOVERY)
 
     @property
-    def keys(self) -> Document:
-        """The published keys, from the URL in the discovery document. The form is that of `discovery`."""
+    def keys(self) -> Published:
+        """The published keys, from the URL in the discovery document. Raises `NotRead` as `discovery` does."""
         document = self.discovery.get("document")
         location = document.get("jwks_uri") if isinstance(document, dict) else None
         if not isinstance(location, str) or not location.startswith("https://"):
@@ -98,11 +105,11 @@ class Issuer:
 
         return self._reads.once(read, look)
 
-    def _got(self, kind: str, url: str) -> Document:
+    def _got(self, kind: str, url: str) -> Published:
         read = _read(kind, url)
         return self._reads.once(read, lambda: self._get(read))
 
-    def _get(self, read: Read) -> Document:
+    def _get(self, read: Read) -> Published:
         import httpx
 
         fetch = self._connection.fetch or _fetch

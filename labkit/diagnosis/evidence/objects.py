@@ -42,12 +42,214 @@ class PodStatus(TypedDict, total=False):
     initContainerStatuses: list[dict[str, Any]]
 
 
+class KeyReference(TypedDict, total=False):
+    """A key of a ConfigMap or a Secret (`name`, `key`), all of one (`name`), or a field of the pod (`fieldPath`)."""
+
+    name: str
+    key: str
+    fieldPath: str
+
+
+class EnvVarSource(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#environment-variables"""
+
+    configMapKeyRef: KeyReference
+    secretKeyRef: KeyReference
+    fieldRef: KeyReference
+
+
+class EnvVar(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#environment-variables"""
+
+    name: str
+    value: str
+    valueFrom: EnvVarSource
+
+
+class EnvFromSource(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#environment-variables"""
+
+    prefix: str
+    configMapRef: KeyReference
+    secretRef: KeyReference
+
+
+class VolumeMount(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#volumes"""
+
+    name: str
+    mountPath: str
+    subPath: str
+
+
+class Container(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#Container"""
+
+    name: str
+    image: str
+    command: list[str]
+    args: list[str]
+    env: list[EnvVar]
+    envFrom: list[EnvFromSource]
+    volumeMounts: list[VolumeMount]
+
+
+class KeyToPath(TypedDict):
+    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/#KeyToPath"""
+
+    key: str
+    path: str
+
+
+class Files(TypedDict, total=False):
+    """A ConfigMap (`name`) or a Secret (`secretName`, in a projected volume `name`), as files of a volume."""
+
+    name: str
+    secretName: str
+    items: list[KeyToPath]
+
+
+class TokenProjection(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/#projections"""
+
+    audience: str
+    expirationSeconds: int
+    path: str
+
+
+class VolumeProjection(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/#projections"""
+
+    serviceAccountToken: TokenProjection
+    configMap: Files
+    secret: Files
+
+
+class ProjectedVolume(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/#projections"""
+
+    sources: list[VolumeProjection]
+
+
+class Volume(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/"""
+
+    name: str
+    projected: ProjectedVolume
+    configMap: Files
+    secret: Files
+
+
+class PodSpec(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec"""
+
+    serviceAccountName: str
+    nodeName: str
+    nodeSelector: dict[str, str]
+    affinity: dict[str, Any]
+    containers: list[Container]
+    initContainers: list[Container]
+    volumes: list[Volume]
+
+
 class Pod(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/"""
 
     metadata: Metadata
-    spec: dict[str, Any]
+    spec: PodSpec
     status: PodStatus
+
+
+class PodTemplate(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-template-v1/#PodTemplateSpec"""
+
+    metadata: Metadata
+    spec: PodSpec
+
+
+class JobTemplate(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/cron-job-v1/#CronJobSpec"""
+
+    spec: "WorkloadSpec"
+
+
+class WorkloadSpec(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/deployment-v1/, or of another kind"""
+
+    replicas: int
+    paused: bool
+    selector: "LabelSelector"
+    template: PodTemplate
+    jobTemplate: JobTemplate
+    """Of a CronJob, which has no template."""
+
+
+class Workload(TypedDict, total=False):
+    """What makes pods: a Deployment, ReplicaSet, StatefulSet, DaemonSet, CronJob or Job."""
+
+    kind: str
+    metadata: Metadata
+    spec: WorkloadSpec
+    status: dict[str, Any]
+
+
+class LabelRequirement(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/label-selector/"""
+
+    key: str
+    operator: str
+    values: list[str]
+
+
+class LabelSelector(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/label-selector/"""
+
+    matchLabels: dict[str, str]
+    matchExpressions: list[LabelRequirement]
+
+
+class ServiceReference(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
+
+    namespace: str
+    name: str
+
+
+class ClientConfig(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
+
+    url: str
+    service: ServiceReference
+    caBundle: str
+
+
+class Rule(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
+
+    operations: list[str]
+    apiGroups: list[str]
+    apiVersions: list[str]
+    resources: list[str]
+    scope: str
+
+
+class Webhook(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
+
+    name: str
+    clientConfig: ClientConfig
+    failurePolicy: str
+    matchConditions: list[dict[str, str]]
+    namespaceSelector: LabelSelector
+    objectSelector: LabelSelector
+    rules: list[Rule]
+
+
+class WebhookConfiguration(TypedDict, total=False):
+    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
+
+    metadata: Metadata
+    webhooks: list[Webhook]
 
 
 class Event(TypedDict, total=False):

@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from labkit.diagnosis.evidence.evidence import Evidence
-from labkit.diagnosis.evidence.reading import Document
+from labkit.diagnosis.evidence.objects import LabelSelector, Rule, Webhook, WebhookConfiguration
 from labkit.webhook.annotations import skipped_containers
 
 SKIP = "eks.amazonaws.com/skip-containers"
 # The label that is there to opt out, and for nothing else.
 SWITCH = "eks.amazonaws.com/skip-pod-identity-webhook"
 # As the webhook is registered on EKS.
-ON_EKS: Document = {
+ON_EKS: Webhook = {
     "objectSelector": {"matchExpressions": [{"key": SWITCH, "operator": "DoesNotExist"}]},
     "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
 }
-SELECTORS: dict[str, "Subject"] = {"namespaceSelector": "namespace", "objectSelector": "pod"}
+SELECTORS: dict[Literal["namespaceSelector", "objectSelector"], "Subject"] = {
+    "namespaceSelector": "namespace",
+    "objectSelector": "pod",
+}
 # A requirement of these operators fails by a label that is there; one of the others by a label that is not.
 AGAINST = ("NotIn", "DoesNotExist")
 
@@ -93,13 +96,13 @@ def rules_leave_out_pods(evidence: Evidence) -> bool:
     return evidence.webhook is not None and not any(True for _ in _asked_about_pods(evidence.webhook))
 
 
-def is_asked(registration: dict[str, object], labels: Mapping[Subject, dict[str, str]]) -> bool:
+def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[str, str]]) -> bool:
     """Whether a registration's rules and selectors let the API server ask about a new pod with these labels."""
     return any(
         all(
             each.is_met(labels[subject])
             for name, subject in SELECTORS.items()
-            for each in _requirements(webhook.get(name) or {}, subject, ())
+            for each in _requirements(webhook.get(name) or LabelSelector(), subject, ())
         )
         for _, webhook in _asked_about_pods(registration)
     )
@@ -136,15 +139,15 @@ def skips_all(manifest: dict[str, Any]) -> bool:
     return bool(names) and all(container["name"] in names for container in manifest["spec"]["containers"])
 
 
-def _asked_about_pods(registration: Document) -> Iterator[tuple[int, Document]]:
+def _asked_about_pods(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
     """The webhooks of a registration that a rule calls for new pods."""
     for number, webhook in enumerate(registration.get("webhooks") or []):
         if any(_is_for_new_pods(rule) for rule in webhook.get("rules") or []):
             yield number, webhook
 
 
-def _is_for_new_pods(rule: Document) -> bool:
-    wanted = {
+def _is_for_new_pods(rule: Rule) -> bool:
+    wanted: dict[Literal["operations", "apiGroups", "apiVersions", "resources"], tuple[str, ...]] = {
         "operations": ("CREATE", "*"),
         "apiGroups": ("", "*"),
         "apiVersions": ("v1", "*"),
@@ -154,17 +157,17 @@ def _is_for_new_pods(rule: Document) -> bool:
     return is_met and rule.get("scope") != "Cluster"
 
 
-def _unmet(evidence: Evidence, number: int, webhook: Document) -> list[Requirement]:
+def _unmet(evidence: Evidence, number: int, webhook: Webhook) -> list[Requirement]:
     found = []
     for name, subject in SELECTORS.items():
-        wanted = list(_requirements(webhook.get(name) or {}, subject, ("webhooks", number, name)))
+        wanted = list(_requirements(webhook.get(name) or LabelSelector(), subject, ("webhooks", number, name)))
         # Without a requirement, no labels are read.
         labels = labels_of(evidence, subject) if wanted else {}
         found += [each for each in wanted if not each.is_met(labels)]
     return found
 
 
-def _requirements(selector: Document, subject: Subject, path: tuple[str | int, ...]) -> Iterator[Requirement]:
+def _requirements(selector: LabelSelector, subject: Subject, path: tuple[str | int, ...]) -> Iterator[Requirement]:
     for key, value in (selector.get("matchLabels") or {}).items():
         yield Requirement(subject, key, "In", (value,), (*path, "matchLabels", key))
     for number, each in enumerate(selector.get("matchExpressions") or []):

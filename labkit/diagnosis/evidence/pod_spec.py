@@ -10,11 +10,19 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
+from labkit.diagnosis.evidence import objects
 from labkit.diagnosis.evidence.cluster import Cluster
-from labkit.diagnosis.evidence.objects import Metadata, OwnerReference, Pod
-from labkit.diagnosis.evidence.reading import Document
+from labkit.diagnosis.evidence.objects import (
+    EnvVar,
+    Metadata,
+    OwnerReference,
+    Pod,
+    TokenProjection,
+    Volume,
+    VolumeMount,
+    Workload,
+)
 
 ROLE = "AWS_ROLE_ARN"
 TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 - a variable's name
@@ -66,8 +74,8 @@ class AwsConfig:
 class Container:
     """One container of a pod. What lies in a ConfigMap is read when it is asked for."""
 
-    def __init__(self, pod: "PodSpec", document: Document, *, is_init: bool):
-        self.name: str = document["name"]
+    def __init__(self, pod: "PodSpec", document: objects.Container, *, is_init: bool):
+        self.name = document["name"]
         self.document = document
         self.is_init = is_init
         self._pod = pod
@@ -112,7 +120,7 @@ class Container:
         return [source["secretRef"].get("name", "") for source in sources if source.get("secretRef")]
 
     @property
-    def mounts(self) -> list[Document]:
+    def mounts(self) -> list[VolumeMount]:
         return self.document.get("volumeMounts") or []
 
     @property
@@ -120,14 +128,14 @@ class Container:
         """Whether the container has both variables that make its SDK exchange a token."""
         return bool(self.value(ROLE) and self.value(TOKEN_FILE))
 
-    def mount_of(self, path: str) -> Document | None:
+    def mount_of(self, path: str) -> VolumeMount | None:
         """The mount below which a path lies."""
         path = normal(path)
         above = [mount for mount in self.mounts if _is_below(path, normal(mount["mountPath"]))]
         return max(above, key=lambda mount: len(normal(mount["mountPath"])), default=None)
 
-    def token_at(self, path: str) -> Document | None:
-        """The projected token (`audience`, `expirationSeconds`, `path`) that the container finds at a path."""
+    def token_at(self, path: str) -> TokenProjection | None:
+        """The projected token that the container finds at a path."""
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None
         if mount is None or volume is None:
@@ -135,7 +143,7 @@ class Container:
         inside = normal(path)[len(normal(mount["mountPath"])) :].lstrip("/")
         inside = posixpath.normpath(posixpath.join(mount.get("subPath") or "", inside))
         for source in (volume.get("projected") or {}).get("sources") or []:
-            token: Document | None = source.get("serviceAccountToken")
+            token = source.get("serviceAccountToken")
             if token and posixpath.normpath(token.get("path", "")) == inside:
                 return token
         return None
@@ -175,14 +183,14 @@ class Container:
                 return names[0]
         return ""
 
-    def _variable(self, name: str, entries: list[Document]) -> Variable | None:
+    def _variable(self, name: str, entries: list[EnvVar]) -> Variable | None:
         """The variable that these entries of `env` and the whole `envFrom` make."""
         for at in reversed(range(len(entries))):
             if entries[at]["name"] == name:
                 return self._of_env(entries[at], entries[:at])
         return next((variable for variable in self._of_sources() if variable.name == name), None)
 
-    def _of_env(self, entry: Document, earlier: list[Document]) -> Variable:
+    def _of_env(self, entry: EnvVar, earlier: list[EnvVar]) -> Variable:
         name, source = entry["name"], entry.get("valueFrom") or {}
         if reference := source.get("configMapKeyRef"):
             data = self._pod.config_map(reference.get("name", ""))
@@ -194,7 +202,7 @@ class Container:
             return Variable(name, self._pod.field(path), f"field {path}")
         return Variable(name, None, "resources") if source else self._filled_in(entry, earlier)
 
-    def _filled_in(self, entry: Document, earlier: list[Document]) -> Variable:
+    def _filled_in(self, entry: EnvVar, earlier: list[EnvVar]) -> Variable:
         """The variable with what the node puts for each `$(NAME)`: the value of an earlier one, if there is one."""
         name, text, known = entry["name"], entry.get("value") or "", {"": "$"}
         for other in filter(None, REFERENCE.findall(text)):
@@ -224,7 +232,7 @@ class Container:
                     if path and self._is_config(path):
                         yield AwsConfig(path, name, key, _profiles(text))
 
-    def _may_hold_config(self, mount: Document) -> bool:
+    def _may_hold_config(self, mount: VolumeMount) -> bool:
         """Whether an SDK could look there: before anything is read."""
         path = normal(mount["mountPath"])
         told = [value for name in CONFIG_FILES if (value := self._plain(name))]
@@ -264,7 +272,7 @@ class PodSpec:
         return self.document["metadata"].get("annotations") or {}
 
     @property
-    def spec(self) -> Document:
+    def spec(self) -> objects.PodSpec:
         return self.document["spec"]
 
     @property
@@ -285,15 +293,11 @@ class PodSpec:
     @cached_property
     def containers(self) -> list[Container]:
         """The containers, then the init containers, which include native sidecars."""
-        kinds = (("containers", False), ("initContainers", True))
-        return [
-            Container(self, document, is_init=is_init)
-            for kind, is_init in kinds
-            for document in self.spec.get(kind) or []
-        ]
+        kinds = ((self.spec.get("containers"), False), (self.spec.get("initContainers"), True))
+        return [Container(self, document, is_init=is_init) for kind, is_init in kinds for document in kind or []]
 
     @property
-    def volumes(self) -> dict[str, Document]:
+    def volumes(self) -> dict[str, Volume]:
         return {volume["name"]: volume for volume in self.spec.get("volumes") or []}
 
     @property
@@ -334,7 +338,7 @@ class PodSpec:
         return known.get(path)
 
     @cached_property
-    def owner(self) -> Document | None:
+    def owner(self) -> Workload | None:
         """The object that makes such pods: a Deployment, StatefulSet, DaemonSet or ReplicaSet, else its reference.
 
         None for a pod that nobody owns. Raises `NotRead`.
@@ -343,19 +347,19 @@ class PodSpec:
         return workload(self._cluster, self.namespace, reference) if reference else None
 
 
-def workload(cluster: Cluster, namespace: str, reference: Mapping[str, Any]) -> Document:
+def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) -> Workload:
     """What makes the pods of the object that a reference names: the Deployment of a ReplicaSet, else it itself.
 
     Of another kind than the cluster knows, the reference's kind and name. Raises `NotRead`.
     """
-    kind, name = reference["kind"], reference["name"]
-    found = (cluster.get(kind.lower(), name, namespace) if kind in WORKLOADS else None) or {}
+    kind, name = str(reference["kind"]), str(reference["name"])
+    found = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()
     if above := _controller(found.get("metadata") or {}):
         return workload(cluster, namespace, above)
     return {**found, "kind": kind, "metadata": {"name": name, **(found.get("metadata") or {})}}
 
 
-def service_account_of(spec: Document) -> str:
+def service_account_of(spec: objects.PodSpec) -> str:
     """The service account that a pod of this spec runs as.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
@@ -363,7 +367,7 @@ def service_account_of(spec: Document) -> str:
     return spec.get("serviceAccountName") or "default"
 
 
-def is_token_volume(volume: Document | None) -> bool:
+def is_token_volume(volume: Volume | None) -> bool:
     """Whether a volume is what the webhook adds: a token of the service account in the file `token`."""
     sources = ((volume or {}).get("projected") or {}).get("sources") or []
     return any((source.get("serviceAccountToken") or {}).get("path") == "token" for source in sources)
@@ -377,13 +381,13 @@ def normal(path: str) -> str:
 # Paths and files.
 
 
-def _spec_applied(note: str) -> Document:
+def _spec_applied(note: str) -> objects.PodSpec:
     """The spec in kubectl's last-applied annotation; empty if somebody edited the annotation."""
     try:
         manifest = json.loads(note)
     except ValueError:
         return {}
-    spec: Document = manifest.get("spec") or {} if isinstance(manifest, dict) else {}
+    spec: objects.PodSpec = manifest.get("spec") or {} if isinstance(manifest, dict) else {}
     return spec
 
 
@@ -396,7 +400,7 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _path_in(mount: Document, file: str) -> str:
+def _path_in(mount: VolumeMount, file: str) -> str:
     """Where a volume's file is in the container; empty if it is not mounted."""
     if not file:
         return ""
@@ -408,7 +412,7 @@ def _path_in(mount: Document, file: str) -> str:
     return normal(posixpath.join(mount["mountPath"], normal(file)[len(normal(inside)) :].lstrip("/")))
 
 
-def _config_maps(volume: Document) -> Iterator[tuple[str, dict[str, str]]]:
+def _config_maps(volume: Volume) -> Iterator[tuple[str, dict[str, str]]]:
     """The ConfigMaps of a volume, and under which path each key lies where that is said."""
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     for source in sources:
@@ -416,7 +420,7 @@ def _config_maps(volume: Document) -> Iterator[tuple[str, dict[str, str]]]:
             yield reference.get("name", ""), {item["key"]: item["path"] for item in reference.get("items") or []}
 
 
-def _secrets(volume: Document) -> list[str]:
+def _secrets(volume: Volume) -> list[str]:
     """The names of a volume's Secrets."""
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     found = [each["secret"] for each in sources if "secret" in each]

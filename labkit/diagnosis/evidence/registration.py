@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from labkit.diagnosis.evidence.cluster import Cluster
-from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
+from labkit.diagnosis.evidence.objects import ClientConfig, ServiceReference
+from labkit.diagnosis.evidence.reading import NotRead, Read, Reads
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -29,7 +30,7 @@ class Registration:
         self._cluster = cluster
         self._reads = reads
 
-    def fault(self, client: Document) -> str:
+    def fault(self, client: ClientConfig) -> str:
         """What can be seen to be wrong without asking anybody; empty if nothing is."""
         if not client.get("url") and not client.get("service"):
             return "neither a URL nor a service"
@@ -43,7 +44,7 @@ class Registration:
             return f"caBundle: expired on {certificates[0].not_valid_after_utc:%Y-%m-%d}"
         return ""
 
-    def silence(self, client: Document) -> str:
+    def silence(self, client: ClientConfig) -> str:
         """Why nobody that the bundle vouches for answers there; empty if somebody does, or it cannot be told."""
         if service := client.get("service"):
             return self._service_silence(service)
@@ -63,7 +64,7 @@ class Registration:
         host = self._api.configuration.host if self._api else ""
         return self._api is None or _is_loopback(urlsplit(host).hostname or "")
 
-    def _service_silence(self, service: Document) -> str:
+    def _service_silence(self, service: ServiceReference) -> str:
         namespace, name = service.get("namespace", ""), service.get("name", "")
         try:
             if self._cluster.get("service", name, namespace) is None:

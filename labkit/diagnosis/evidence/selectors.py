@@ -19,8 +19,8 @@ OWN = "pod-identity-webhook"
 
 def by_label(evidence: Evidence, key: str) -> list[str]:
     """The names of objects that select by a label with this key, except the pod identity webhook. Raises `NotRead`."""
-    found = [each for kind in KINDS for each in evidence.cluster.all_of(kind)]
-    found += evidence.cluster.workloads(evidence.parameters.namespace)
+    others = [each for kind in KINDS for each in evidence.cluster.all_of(kind)]
+    found = [*others, *evidence.cluster.workloads(evidence.parameters.namespace)]
     named = [each["metadata"]["name"] for each in found if _mentions([each.get("spec"), each.get("webhooks")], key)]
     return [name for name in named if name != OWN]
 

@@ -6,16 +6,16 @@ https://kubernetes.io/docs/concepts/workloads/controllers/
 import re
 
 from labkit.diagnosis.evidence.evidence import Evidence
-from labkit.diagnosis.evidence.objects import Metadata, Pod
+from labkit.diagnosis.evidence.objects import Metadata, Pod, PodSpec, PodTemplate, Workload
 from labkit.diagnosis.evidence.pod_spec import service_account_of
-from labkit.diagnosis.evidence.reading import Document, NotRead
+from labkit.diagnosis.evidence.reading import NotRead
 
 # The end of a name that a controller made: https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
 SUFFIX = "-[bcdfghjklmnpqrstvwxz2456789]{5}"
 APP_LABELS = ("app", "app.kubernetes.io/name", "app.kubernetes.io/instance")
 
 
-def of_account(evidence: Evidence) -> list[Document]:
+def of_account(evidence: Evidence) -> list[Workload]:
     """The workloads whose pods should run as the service account; none if they may not be listed."""
     return [each for each in _all(evidence) if _account(each) == evidence.parameters.service_account]
 
@@ -30,15 +30,15 @@ def jobs_of_account(evidence: Evidence) -> list[str]:
     except NotRead:
         return []
     mine = evidence.parameters.service_account
-    return [called(each) for each in jobs if service_account_of(_template(each).get("spec") or {}) == mine]
+    return [called(each) for each in jobs if service_account_of(_template(each).get("spec") or PodSpec()) == mine]
 
 
-def without_account(evidence: Evidence) -> list[Document]:
+def without_account(evidence: Evidence) -> list[Workload]:
     """The workloads that name no service account. One of them may be meant to name this one."""
     return [each for each in _all(evidence) if _account(each) == "default"]
 
 
-def meant_for_account(evidence: Evidence) -> Document | None:
+def meant_for_account(evidence: Evidence) -> Workload | None:
     """The one that names no service account, and is meant to name this one.
 
     It is called like the service account, or its label `app` is; or there is no other workload and no other service
@@ -53,7 +53,7 @@ def meant_for_account(evidence: Evidence) -> Document | None:
     return bare[0] if bare and is_only_one else None
 
 
-def to_come(evidence: Evidence) -> list[Document]:
+def to_come(evidence: Evidence) -> list[Workload]:
     """The workloads that will make the service account's first pod; none if it has one, or if a pod is named."""
     if evidence.pod_name or evidence.service_account is None:
         return []
@@ -61,7 +61,7 @@ def to_come(evidence: Evidence) -> list[Document]:
     return of_account(evidence) or ([meant] if meant else [])
 
 
-def that_made(evidence: Evidence, pod_name: str) -> Document | None:
+def that_made(evidence: Evidence, pod_name: str) -> Workload | None:
     """The one that makes pods of such a name."""
     for each in _all(evidence):
         name, is_numbered = re.escape(each["metadata"]["name"]), each["kind"] == "StatefulSet"
@@ -99,7 +99,7 @@ def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
     )
 
 
-def pods_of(evidence: Evidence, workload: Document) -> list[str]:
+def pods_of(evidence: Evidence, workload: Workload) -> list[str]:
     """The names of its pods that are not on their way out, the newest first."""
     selected = ((workload.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
     pods = [
@@ -112,7 +112,7 @@ def pods_of(evidence: Evidence, workload: Document) -> list[str]:
     return [metadata["name"] for metadata in newest]
 
 
-def pod_specs(evidence: Evidence) -> dict[str, Document]:
+def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
     """The spec of the pods that each workload makes, now or later; CronJobs and Jobs are workloads, too.
 
     Raises `NotRead` if one of the kinds may not be listed.
@@ -121,7 +121,7 @@ def pod_specs(evidence: Evidence) -> dict[str, Document]:
     """
     cluster, namespace = evidence.cluster, evidence.parameters.namespace
     return {
-        called(each): _template(each).get("spec") or {}
+        called(each): _template(each).get("spec") or PodSpec()
         for each in (*cluster.workloads(namespace), *cluster.jobs(namespace))
     }
 
@@ -142,29 +142,28 @@ def successors(evidence: Evidence) -> list[Pod]:
     ]
 
 
-def called(workload: Document) -> str:
+def called(workload: Workload) -> str:
     """As kubectl takes it: `deployment/cart`."""
     return f"{workload['kind'].lower()}/{workload['metadata']['name']}"
 
 
-def _all(evidence: Evidence) -> list[Document]:
+def _all(evidence: Evidence) -> list[Workload]:
     try:
         return evidence.cluster.workloads(evidence.parameters.namespace)
     except NotRead:
         return []
 
 
-def _template(workload: Document) -> Document:
+def _template(workload: Workload) -> PodTemplate:
     spec = workload["spec"]["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else workload["spec"]
-    template: Document = spec["template"]
-    return template
+    return spec["template"]
 
 
-def _account(workload: Document) -> str:
-    return service_account_of(workload["spec"]["template"].get("spec") or {})
+def _account(workload: Workload) -> str:
+    return service_account_of(workload["spec"]["template"].get("spec") or PodSpec())
 
 
-def _names(workload: Document) -> set[str]:
+def _names(workload: Workload) -> set[str]:
     labels = {
         **(workload["metadata"].get("labels") or {}),
         **((workload["spec"]["template"].get("metadata") or {}).get("labels") or {}),

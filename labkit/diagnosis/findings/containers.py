@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables, workloads
-from labkit.diagnosis.evidence.objects import Metadata, Pod
+from labkit.diagnosis.evidence.objects import Metadata, Pod, Workload
 from labkit.diagnosis.evidence.pod_spec import ROLE, Container, PodSpec
 from labkit.diagnosis.evidence.reading import NOBODY, Document, Read
 from labkit.diagnosis.finding import Cause, Symptom, cause
@@ -230,7 +230,7 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
     )
 
 
-def _static_keys_of(evidence: Evidence, workload: Document) -> Symptom | None:
+def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
     """Access keys in the workload that will make the service account's first pod."""
     template = workload["spec"]["template"]
     metadata: Metadata = template.get("metadata") or Metadata()

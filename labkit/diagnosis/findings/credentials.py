@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.evidence import AUDIENCE_KEY
+from labkit.diagnosis.evidence.objects import TokenProjection
 from labkit.diagnosis.evidence.pod_spec import TOKEN_FILE, Container
 from labkit.diagnosis.evidence.probe import Exchange, Token
 from labkit.diagnosis.evidence.reading import Document
@@ -294,7 +295,7 @@ def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
     return found
 
 
-def _sent(container: Container) -> Document | None:
+def _sent(container: Container) -> TokenProjection | None:
     """The projected token that a container sends to STS."""
     return container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
 

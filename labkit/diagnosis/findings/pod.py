@@ -6,7 +6,7 @@ from typing import Any
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, missed_role, workloads
-from labkit.diagnosis.evidence.objects import Event, Pod
+from labkit.diagnosis.evidence.objects import Event, Pod, PodSpec, Workload
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.diagnosis.finding import Severity, Symptom, cause
 from labkit.diagnosis.findings import webhook
@@ -252,7 +252,7 @@ def _created(evidence: Evidence) -> str | Lines:
     )
 
 
-def _missing_of_workload(evidence: Evidence, own: list[dict[str, Any]]) -> Symptom:
+def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
     """The workload of the service account has no pods: it wants none, or it couldn't create one."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     stopped = [each for each in own if each["spec"].get("replicas") == 0]
@@ -273,7 +273,7 @@ def _missing_of_workload(evidence: Evidence, own: list[dict[str, Any]]) -> Sympt
     )
 
 
-def _missing_for_bare_workload(evidence: Evidence, bare: list[dict[str, Any]], meant: dict[str, Any] | None) -> Symptom:
+def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: Workload | None) -> Symptom:
     """That a workload names no service account, and is meant to name this one; or one of several may be."""
     account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     if meant:
@@ -289,7 +289,7 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[dict[str, Any]], m
     return _nobody(evidence, "; ".join(f"{name} without serviceAccountName" for name in names), Repair.of(chosen))
 
 
-def _failed_creation(evidence: Evidence, workload: dict[str, Any]) -> str:
+def _failed_creation(evidence: Evidence, workload: Workload) -> str:
     """Why a workload could not make a pod, in the API server's words; empty if no event tells."""
     name = workload["metadata"]["name"]
     try:
@@ -374,7 +374,7 @@ def _selecting_windows(_: Evidence, manifest: dict[str, Any]) -> None:
     manifest["spec"]["nodeSelector"] = {**(manifest["spec"].get("nodeSelector") or {}), SYSTEM: "windows"}
 
 
-def _node_terms(spec: dict[str, Any]) -> list[dict[str, Any]]:
+def _node_terms(spec: PodSpec) -> list[dict[str, Any]]:
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     return required.get("nodeSelectorTerms") or []

@@ -1,12 +1,12 @@
 """The service account: is it there, and does its annotation lead to the role?"""
 
 import re
-from typing import Any
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables
 from labkit.diagnosis.evidence.candidates import made_by_eksctl
 from labkit.diagnosis.evidence.evidence import ROLE_ARN
+from labkit.diagnosis.evidence.objects import Workload
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.finding import Severity, Symptom, cause
 from labkit.diagnosis.repairs import advice, pod_commands, words
@@ -332,12 +332,11 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
             return "", ""
         if arn := spec.annotations.get(ROLE_ANNOTATION):
             return "pod", arn
-        owner = spec.owner or {}
+        owner = spec.owner or Workload()
     except NotRead:
         return "", ""
-    places: tuple[dict[str, Any], ...] = (owner, (owner.get("spec") or {}).get("template") or {})
-    for place in places:
-        if arn := ((place.get("metadata") or {}).get("annotations") or {}).get(ROLE_ANNOTATION):
+    for metadata in (owner.get("metadata"), ((owner.get("spec") or {}).get("template") or {}).get("metadata")):
+        if arn := ((metadata or {}).get("annotations") or {}).get(ROLE_ANNOTATION):
             return owner["kind"], arn
     return "", ""
 

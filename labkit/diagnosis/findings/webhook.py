@@ -8,6 +8,7 @@ from typing import Any
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, missed_role, opt_out, variables
+from labkit.diagnosis.evidence.objects import Webhook, Workload
 from labkit.diagnosis.evidence.pod_spec import (
     MOUNT_PATH,
     ROLE,
@@ -218,7 +219,7 @@ def gives_role_now(evidence: Evidence) -> bool:
         return False
 
 
-def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[dict[str, Any]]) -> str:
+def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]) -> str:
     """What is wrong with the client configurations, as far as the doctor can see."""
     for webhook in webhooks:
         client = webhook.get("clientConfig") or {}
@@ -230,7 +231,7 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[dict[str
     return ""
 
 
-def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[dict[str, Any]]) -> str:
+def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
     """How the API server tells that it cannot call the webhook. Raises `NotRead` if only that could explain it."""
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
     if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
@@ -339,7 +340,7 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
     return Repair.of(*lines, shown("# and then:", str(again)) if is_words else again)
 
 
-def _has_pods(owner: dict[str, Any]) -> bool:
+def _has_pods(owner: Workload) -> bool:
     """Whether pods of a workload run: what its events tell is over then."""
     status = owner.get("status") or {}
     return bool(status.get("readyReplicas") or status.get("numberReady"))

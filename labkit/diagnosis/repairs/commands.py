@@ -11,6 +11,7 @@ from labkit import documents
 from labkit.connection import ENTRANCE
 from labkit.diagnosis.evidence import Evidence, NotRead, workloads
 from labkit.diagnosis.evidence.account import run_of
+from labkit.diagnosis.evidence.objects import PodSpec
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.evidence.trust import Trust, listed
@@ -376,7 +377,7 @@ def others_with(evidence: Evidence, config_map: str) -> list[str]:
     return users
 
 
-def _specs_of_pods(evidence: Evidence) -> dict[str, Document]:
+def _specs_of_pods(evidence: Evidence) -> dict[str, PodSpec]:
     pods = evidence.cluster.pods(evidence.parameters.namespace)
     return {f"pod {pod['metadata']['name']}": pod["spec"] for pod in pods}
 

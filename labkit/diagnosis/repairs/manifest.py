@@ -52,7 +52,7 @@ def restored_manifest(pod: Pod, region: str) -> Document:
     metadata = {key: found[key] for key in kept if found.get(key)}
     if annotations := _annotations(pod["metadata"]):
         metadata["annotations"] = annotations
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _restored_spec(pod["spec"], region)}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _restored_spec(dict(pod["spec"]), region)}
 
 
 def without_additions(spec: Document, region: str) -> Document:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables, workloads
+from labkit.diagnosis.evidence.objects import Workload
 from labkit.diagnosis.evidence.pod_spec import (
     MOUNT_PATH,
     REGIONS,
@@ -70,7 +71,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
         if hidden:
             return Repair.of(_left_to_author(spec.name, hidden, [*lines, *again]))
     elif template := (owner.get("spec") or {}).get("template"):
-        again = _template_lines(evidence, owner, template, changes)
+        again = _template_lines(evidence, owner, {**template}, changes)
     else:
         kind = f"{owner['kind']} {owner['metadata']['name']}"
         again = [
@@ -91,9 +92,9 @@ def with_the_annotation(evidence: Evidence) -> Repair:
     return Repair((Lines(shown(NOT_YET, "# When it does:", str(again))),), waits=True)
 
 
-def of_workload(evidence: Evidence, owner: Document, *changes: Change) -> Repair:
+def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair:
     """Lines that correct the template of a workload whose pods could not be made."""
-    return Repair.of(_making_pods(_template_lines(evidence, owner, owner["spec"]["template"], changes)))
+    return Repair.of(_making_pods(_template_lines(evidence, owner, {**owner["spec"]["template"]}, changes)))
 
 
 def from_then_on(evidence: Evidence, was: str) -> str:
@@ -263,7 +264,7 @@ def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
     return f"{why}\n{shown(*lines)}"
 
 
-def _template_lines(evidence: Evidence, owner: Document, template: Document, changes: tuple[Change, ...]) -> list[str]:
+def _template_lines(evidence: Evidence, owner: Workload, template: Document, changes: tuple[Change, ...]) -> list[str]:
     wanted = copy.deepcopy(template)
     wanted["metadata"] = wanted.get("metadata") or {}
     wanted["spec"] = without_additions(wanted["spec"], evidence.region)
@@ -299,7 +300,7 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
     return [*told, *lines]
 
 
-def _is_bare_set(owner: Document) -> bool:
+def _is_bare_set(owner: Workload) -> bool:
     """Whether it is a ReplicaSet that no Deployment has: kubectl rolls none out.
 
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
@@ -307,7 +308,7 @@ def _is_bare_set(owner: Document) -> bool:
     return bool(owner["kind"] == "ReplicaSet")
 
 
-def _pods_owned_by(evidence: Evidence, owner: Document) -> list[str]:
+def _pods_owned_by(evidence: Evidence, owner: Workload) -> list[str]:
     """The names of the pods whose controller it is, and that are not on their way out."""
     mine = (owner["kind"], owner["metadata"]["name"])
     return [

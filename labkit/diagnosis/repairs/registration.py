@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, selectors
+from labkit.diagnosis.evidence.objects import WebhookConfiguration
 from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, Subject, labels_of
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
@@ -67,7 +68,7 @@ def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> l
 
 
 def _removals(evidence: Evidence, requirements: Sequence[Requirement]) -> list[Document]:
-    registration, operations = evidence.webhook or {}, []
+    registration, operations = evidence.webhook or WebhookConfiguration(), list[Document]()
     paths = {_of_value(evidence, each) or _as_a_whole(registration, each, requirements) for each in requirements}
     # From the end of each list: what is left keeps its place.
     for path in sorted(paths, key=lambda path: [str(step).zfill(4) for step in path], reverse=True):
@@ -137,7 +138,7 @@ def without_label(evidence: Evidence, label: str) -> str:
 
 
 def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
-    before = evidence.webhook or {}
+    before = evidence.webhook or WebhookConfiguration()
     lines = [told, *(f"# {line}" for line in _difference(before, _after(before, operations)))]
     return "\n".join(
         [*lines, f"{evidence.connection.kubectl} patch {NAME} --type=json -p {shlex.quote(json.dumps(operations))}"]
@@ -161,7 +162,7 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
     A service account without pods counts by its namespace, and as if its pods had no labels. All count where
     their labels cannot be read. None if the service accounts cannot be listed.
     """
-    names, before = others(evidence), evidence.webhook or {}
+    names, before = others(evidence), evidence.webhook or WebhookConfiguration()
     if not names:
         return names
     after = _after(before, operations)
@@ -217,14 +218,14 @@ def others(evidence: Evidence) -> list[str] | None:
     ]
 
 
-def _after(registration: Document, operations: Sequence[Document]) -> Document:
+def _after(registration: WebhookConfiguration, operations: Sequence[Document]) -> WebhookConfiguration:
     changed = copy.deepcopy(registration)
     for operation in operations:
         _apply(changed, operation)
     return changed
 
 
-def _apply(document: Document, operation: Document) -> None:
+def _apply(document: WebhookConfiguration, operation: Document) -> None:
     *way, last = [_unescaped(step) for step in operation["path"].split("/")[1:]]
     parent: Any = document
     for step in way:
@@ -238,7 +239,7 @@ def _apply(document: Document, operation: Document) -> None:
             parent[last] = operation["value"]
 
 
-def _difference(before: Document, after: Document) -> list[str]:
+def _difference(before: WebhookConfiguration, after: WebhookConfiguration) -> list[str]:
     """The lines that differ, with those around them, as `diff -u` shows them; in YAML, as kubectl does."""
     was, will_be = (_as_yaml(each.get("webhooks")).splitlines() for each in (before, after))
     lines = difflib.unified_diff(was, will_be, f"{NAME}, as it is", "as it will be", lineterm="", n=2)
@@ -259,7 +260,9 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
     return (*requirement.path, "values", requirement.values.index(value))
 
 
-def _as_a_whole(registration: Document, requirement: Requirement, requirements: Sequence[Requirement]) -> Path:
+def _as_a_whole(
+    registration: WebhookConfiguration, requirement: Requirement, requirements: Sequence[Requirement]
+) -> Path:
     """Where the requirement stands; of a list or map of which nothing is to be left, where that stands."""
     *way, _ = requirement.path
     beside = [each for each in requirements if each.path[:-1] == tuple(way)]
