@@ -297,6 +297,10 @@ def test_a_stage_that_rests_on_what_could_not_be_read_is_not_right(call, stages)
     assert {found[number] for number in stages} == {"not looked at"}
 
 
+def test_who_may_not_read_the_namespace_is_told_of_its_service_account():
+    assert set(results(without(recording.NAMESPACE)).values()) == {"right"}
+
+
 def test_an_issuer_that_keeps_silent_here_leaves_its_provider_unsettled():
     evidence = recording.evidence(without(recording.DISCOVERY))
     read = Read("its discovery document", recording.DISCOVERY, of="a host")
