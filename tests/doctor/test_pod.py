@@ -500,6 +500,23 @@ def test_a_pod_that_its_controller_replaces_again_and_again_is_a_note():
     assert found(healthy() | {EVENTS: [event]}) == []
 
 
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"status": {"phase": "Running"}}, []),
+        ({"status": {"phase": "Pending"}}, ["pod-not-running", "pod-replaced-in-a-loop"]),
+        ({"metadata": {"deletionTimestamp": "2026-01-01T00:02:00Z"}}, ["pod-replaced-in-a-loop"]),
+    ],
+    ids=["runs", "does not run", "goes"],
+)
+def test_deleted_pods_of_before_are_counted_where_the_pod_has_not_settled(changed, expected):
+    event = {"reason": "SuccessfulDelete", "count": 9, "involvedObject": {"kind": "Runner", "name": "my-pod"}}
+    one = a_pod()
+    one["metadata"] |= changed.get("metadata", {})
+    one["status"] |= changed.get("status", {})
+    assert found(healthy() | {PODS: [one], EVENTS: [event]}) == expected
+
+
 def test_what_a_pod_loses_is_named_and_shown():
     answers = applying(with_variables(AWS_ROLE_ARN=f"{ROLE_ARN}-of-payments", AWS_REGION="", GREETING="hello"))
     last = examine(answers).findings[-1].repair
