@@ -269,6 +269,15 @@ def test_a_server_that_cannot_start_says_why(lab):
     assert "next:  labkit up, which tries again and loses nothing" in said
 
 
+def test_a_server_that_lacks_a_library_says_which_and_suggests_no_reset(tmp_path):
+    (tmp_path / "flask.py").write_text("raise ModuleNotFoundError(\"No module named 'flask'\")")
+    done = commands.labkit_process("up", LABKIT_HOME=str(tmp_path / ".lab"), PYTHONPATH=str(tmp_path))
+    first, *_, last = done.stderr.splitlines()
+    assert first == "labkit: the lab's server could not be loaded: No module named 'flask'."
+    assert last.endswith("in a clone of the repository: make -B setup")
+    assert "reset" not in done.stderr
+
+
 def test_no_file_of_the_lab_is_for_others_to_read(lab):
     lab("up")
     run_a_pod(lab)

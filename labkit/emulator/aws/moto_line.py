@@ -23,5 +23,5 @@ def check(installed: str = "") -> None:
     raise LabError(
         f"{found}; the lab was checked with moto {CHECKED_WITH} and runs on no other.",
         where=f"the Python environment {sys.prefix}",
-        next=f'pip install "{REQUIREMENT}" there; in a clone of the repository: make setup',
+        next=f'pip install "{REQUIREMENT}" there; in a clone of the repository: make -B setup',
     )
