@@ -47,6 +47,7 @@ STATEFUL_SETS = "list statefulsets -n default"
 DAEMON_SETS = "list daemonsets -n default"
 CRON_JOBS = "list cronjobs -n default"
 JOBS = "list jobs -n default"
+REPLICA_SETS = "list replicasets -n default"
 METRICS = "get --raw /metrics"
 METRICS_AGAIN = f"{METRICS} once more"
 DRY_RUN = "create pod --dry-run=server, like my-pod -n default"
@@ -148,6 +149,7 @@ def healthy() -> dict[str, Any]:
             DAEMON_SETS: [],
             CRON_JOBS: [],
             JOBS: [],
+            REPLICA_SETS: [],
             NAMESPACE: {"metadata": {"name": "default", "labels": {"kubernetes.io/metadata.name": "default"}}},
             WEBHOOK: REGISTRATION,
             WEBHOOK_ANSWERS: "",

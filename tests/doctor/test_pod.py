@@ -26,6 +26,7 @@ from tests.doctor.recording import (
     PODS,
     PROVIDER,
     PROVIDERS,
+    REPLICA_SETS,
     ROLE,
     ROLE_ARN,
     SERVICE_ACCOUNTS,
@@ -943,6 +944,7 @@ LISTS = {
     DAEMON_SETS: "daemonset",
     CRON_JOBS: "cronjob",
     JOBS: "job",
+    REPLICA_SETS: "replicaset",
 }
 
 

@@ -84,6 +84,11 @@ class Cluster:
         """The namespace's CronJobs and Jobs, each with its kind."""
         return self._with_kinds(JOBS, namespace)
 
+    def replica_sets(self, namespace: str) -> list[Workload]:
+        """The namespace's ReplicaSets that no Deployment has, each with its kind."""
+        listed = self._with_kinds({"replicasets": "ReplicaSet"}, namespace)
+        return [each for each in listed if not each["metadata"].get("ownerReferences")]
+
     def _with_kinds(self, kinds: dict[str, str], namespace: str) -> list[Any]:
         return [
             {**each, "kind": kind}

@@ -20,6 +20,7 @@ ON_EKS: Webhook = {
     "objectSelector": {"matchExpressions": [{"key": SWITCH, "operator": "DoesNotExist"}]},
     "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
 }
+OF_AWS = ".amazonaws.com"
 SELECTORS: dict[Literal["namespaceSelector", "objectSelector"], "Subject"] = {
     "namespaceSelector": "namespace",
     "objectSelector": "pod",
@@ -96,6 +97,16 @@ def rules_leave_out_pods(evidence: Evidence) -> bool:
     return evidence.webhook is not None and not any(True for _ in _asked_about_pods(evidence.webhook))
 
 
+def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
+    """The pod identity webhook's own entries, each with its place. Another one may be somebody else's.
+
+    AWS's names, on EKS and upstream, end alike; all count where none has such a name.
+    """
+    entries = list(enumerate(registration.get("webhooks") or []))
+    own = [(number, each) for number, each in entries if (each.get("name") or "").endswith(OF_AWS)]
+    yield from own or entries
+
+
 def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[str, str]]) -> bool:
     """Whether a registration's rules and selectors let the API server ask about a new pod with these labels."""
     return any(
@@ -141,7 +152,7 @@ def skips_all(manifest: dict[str, Any]) -> bool:
 
 def _asked_about_pods(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
     """The webhooks of a registration that a rule calls for new pods."""
-    for number, webhook in enumerate(registration.get("webhooks") or []):
+    for number, webhook in own_webhooks(registration):
         if any(_is_for_new_pods(rule) for rule in webhook.get("rules") or []):
             yield number, webhook
 

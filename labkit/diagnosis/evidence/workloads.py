@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/workloads/controllers/
 
 import re
 
+from labkit.diagnosis.evidence import accounts
 from labkit.diagnosis.evidence.evidence import Evidence
 from labkit.diagnosis.evidence.objects import Metadata, Pod, PodSpec, PodTemplate, Workload
 from labkit.diagnosis.evidence.pod_spec import service_account_of
@@ -12,7 +13,8 @@ from labkit.diagnosis.evidence.reading import NotRead
 
 # The end of a name that a controller made: https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
 SUFFIX = "-[bcdfghjklmnpqrstvwxz2456789]{5}"
-APP_LABELS = ("app", "app.kubernetes.io/name", "app.kubernetes.io/instance")
+# Not app.kubernetes.io/instance: each part of a release has it, a database as well.
+APP_LABELS = ("app", "app.kubernetes.io/name")
 
 
 def of_account(evidence: Evidence) -> list[Workload]:
@@ -34,7 +36,9 @@ def jobs_of_account(evidence: Evidence) -> list[str]:
 
 
 def without_account(evidence: Evidence) -> list[Workload]:
-    """The workloads that name no service account. One of them may be meant to name this one."""
+    """The workloads that name no service account, where `default` has no role. One may be meant to name this one."""
+    if accounts.default_has_a_role(evidence):
+        return []
     return [each for each in _all(evidence) if _account(each) == "default"]
 
 
@@ -48,8 +52,8 @@ def meant_for_account(evidence: Evidence) -> Workload | None:
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
     if len(called_so) == 1:
         return called_so[0]
-    accounts = {each["metadata"]["name"] for each in evidence.cluster.service_accounts(evidence.parameters.namespace)}
-    is_only_one = len(everything) == 1 and accounts <= {"default", evidence.parameters.service_account}
+    names = {each["metadata"]["name"] for each in evidence.cluster.service_accounts(evidence.parameters.namespace)}
+    is_only_one = len(everything) == 1 and names <= {"default", evidence.parameters.service_account}
     return bare[0] if bare and is_only_one else None
 
 
@@ -113,7 +117,7 @@ def pods_of(evidence: Evidence, workload: Workload) -> list[str]:
 
 
 def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
-    """The spec of the pods that each workload makes, now or later; CronJobs and Jobs are workloads, too.
+    """The spec of the pods that each workload makes, now or later; CronJobs, Jobs and ReplicaSets are workloads, too.
 
     Raises `NotRead` if one of the kinds may not be listed.
 
@@ -122,7 +126,7 @@ def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
     cluster, namespace = evidence.cluster, evidence.parameters.namespace
     return {
         called(each): _template(each).get("spec") or PodSpec()
-        for each in (*cluster.workloads(namespace), *cluster.jobs(namespace))
+        for each in (*cluster.workloads(namespace), *cluster.jobs(namespace), *cluster.replica_sets(namespace))
     }
 
 

@@ -1,6 +1,7 @@
 """The pod: does it run as the service account, and was it given the role when it was made?"""
 
 import json
+import re
 import shlex
 from typing import Any
 
@@ -19,6 +20,9 @@ LEARN = "04-pod.ipynb"
 # Kubernetes' own controllers leave alone what a webhook has changed.
 BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "Node")
 DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
+# What controllers put behind a name: of a ReplicaSet, of a pod, of a StatefulSet's pod.
+HASH = workloads.SUFFIX.replace("{5}", "{6,10}")
+MADE_UP = rf"({HASH})?{workloads.SUFFIX}|{HASH}|-\d+"
 LOOP = 5  # times in an hour; fewer are a day's work
 NO_IMAGE = "# name an image that the nodes can pull in the place of the one below"
 NO_NODE = "# no command makes room on a node: change what the scheduler names, of the nodes or of what the pod asks for"
@@ -336,7 +340,7 @@ def _made_from(evidence: Evidence) -> str:
 
 def _is_one_of(event: Event, names: list[str]) -> bool:
     name = event["involvedObject"].get("name") or ""
-    return any(name == called or name.startswith(f"{called}-") for called in names)
+    return any(re.fullmatch(f"{re.escape(called)}({MADE_UP})?", name) for called in names)
 
 
 def _forgotten(evidence: Evidence, events: list[Event]) -> str:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from contextlib import suppress
 
-from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables, workloads
+from labkit.diagnosis.evidence import Evidence, NotRead, accounts, opt_out, variables, workloads
 from labkit.diagnosis.evidence.objects import Workload
 from labkit.diagnosis.evidence.pod_spec import (
     MOUNT_PATH,
@@ -54,7 +54,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     if spec is None:
         return Repair.of()
     owner = spec.owner
-    if (name := service_account_of(spec.document["spec"])) not in (evidence.parameters.service_account, "default"):
+    if not _is_free(evidence, name := service_account_of(spec.document["spec"])):
         stays = said(
             f"The pod {spec.name} stays: it runs as {evidence.parameters.namespace}:{name}, which may need it.",
             f"Name a pod of {name_of_account(evidence.subject)} with --pod, or ask whoever runs this one.",
@@ -79,6 +79,13 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
             _delete(evidence, spec.name),
         ]
     return Repair.of(*lines, _making_pods(again))
+
+
+def _is_free(evidence: Evidence, service_account: str) -> bool:
+    """Whether a pod of this service account is the looked-at one's, or names none and gets no role as it is."""
+    if service_account == accounts.DEFAULT != evidence.parameters.service_account:
+        return not accounts.default_has_a_role(evidence)
+    return service_account == evidence.parameters.service_account
 
 
 def with_the_annotation(evidence: Evidence) -> Repair:

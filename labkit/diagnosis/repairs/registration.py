@@ -15,13 +15,12 @@ from typing import Any
 
 import yaml
 
-from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, selectors
+from labkit.diagnosis.evidence import Evidence, NotRead, accounts, opt_out, selectors
 from labkit.diagnosis.evidence.objects import WebhookConfiguration
 from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, Subject, labels_of
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.repairs import words
-from labkit.documents import ROLE_ANNOTATION
 
 NAME = "mutatingwebhookconfiguration/pod-identity-webhook"
 REACHED = (
@@ -81,9 +80,10 @@ def _removals(evidence: Evidence, requirements: Sequence[Requirement]) -> list[D
 
 def with_rule_for_pods(evidence: Evidence) -> str:
     """Lines that let the API server ask the webhook about new pods."""
-    has_rules = "rules" in ((evidence.webhook or {}).get("webhooks") or [{}])[0]
-    path, value = ("/webhooks/0/rules/-", ON_EKS["rules"][0]) if has_rules else ("/webhooks/0/rules", ON_EKS["rules"])
-    operations = [{"op": "add", "path": path, "value": value}]
+    number, webhook = next(opt_out.own_webhooks(evidence.webhook or {}), (0, {}))
+    path, rules = f"/webhooks/{number}/rules", ON_EKS["rules"]
+    added = {"path": f"{path}/-", "value": rules[0]} if "rules" in webhook else {"path": path, "value": rules}
+    operations = [{"op": "add", **added}]
     return _patched(evidence, operations, _who_is_affected(_affected(evidence, operations)))
 
 
@@ -124,7 +124,7 @@ def without_label(evidence: Evidence, label: str) -> str:
     """The line that removes a label from the namespace; a comment if others in the namespace may depend on it."""
     namespace = evidence.parameters.namespace
     command = f"{evidence.connection.kubectl} label namespace {namespace} {label}-"
-    naming = others(evidence)
+    naming = accounts.others_with_a_role(evidence)
     beside = [name for name in naming or [] if name.startswith(f"{namespace}/")]
     if naming is None or beside:
         whose = ", ".join(beside[:MANY]) or "accounts that could not be listed"
@@ -162,7 +162,7 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
     A service account without pods counts by its namespace, and as if its pods had no labels. All count where
     their labels cannot be read. None if the service accounts cannot be listed.
     """
-    names, before = others(evidence), evidence.webhook or WebhookConfiguration()
+    names, before = accounts.others_with_a_role(evidence), evidence.webhook or WebhookConfiguration()
     if not names:
         return names
     after = _after(before, operations)
@@ -202,20 +202,6 @@ def _template(obj: Document) -> Document:
         spec = spec["jobTemplate"]["spec"]
     template: Document = spec.get("template", obj)
     return template
-
-
-def others(evidence: Evidence) -> list[str] | None:
-    """The cluster's other service accounts that name a role, as NAMESPACE/NAME; None if they cannot be listed."""
-    try:
-        accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
-    except NotRead:
-        return None
-    mine = (evidence.parameters.namespace, evidence.parameters.service_account)
-    return [
-        f"{each['namespace']}/{each['name']}"
-        for each in accounts
-        if ROLE_ANNOTATION in (each.get("annotations") or {}) and (each["namespace"], each["name"]) != mine
-    ]
 
 
 def _after(registration: WebhookConfiguration, operations: Sequence[Document]) -> WebhookConfiguration:

@@ -1,0 +1,44 @@
+"""The service accounts whose new pods get a role from the webhook: by the annotation, or by EKS Pod Identity.
+
+https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
+"""
+
+from labkit.diagnosis.evidence.evidence import Evidence
+from labkit.diagnosis.evidence.reading import NotRead
+from labkit.documents import ROLE_ANNOTATION
+
+DEFAULT = "default"  # the service account of a pod that names none
+
+
+def others_with_a_role(evidence: Evidence) -> list[str] | None:
+    """The cluster's other service accounts that have a role, as NAMESPACE/NAME; None if they cannot be listed."""
+    try:
+        accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
+        associated = _associated(evidence)
+    except NotRead:
+        return None
+    annotated = [
+        (each["namespace"], each["name"]) for each in accounts if ROLE_ANNOTATION in (each.get("annotations") or {})
+    ]
+    mine = (evidence.parameters.namespace, evidence.parameters.service_account)
+    return [
+        f"{namespace}/{name}"
+        for namespace, name in dict.fromkeys([*annotated, *associated])
+        if (namespace, name) != mine
+    ]
+
+
+def default_has_a_role(evidence: Evidence) -> bool:
+    """Whether the namespace's `default` has a role. True, too, where that cannot be read."""
+    namespace = evidence.parameters.namespace
+    try:
+        account = evidence.cluster.service_account(namespace, DEFAULT) or {}
+        annotations = (account.get("metadata") or {}).get("annotations") or {}
+        return bool(annotations.get(ROLE_ANNOTATION)) or (namespace, DEFAULT) in _associated(evidence)
+    except NotRead:
+        return True
+
+
+def _associated(evidence: Evidence) -> list[tuple[str, str]]:
+    associations = evidence.account.pod_identity_associations(evidence.parameters.cluster)
+    return [(each["namespace"], each["serviceAccount"]) for each in associations]
