@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 from traitlets.config import Config
 
 from labkit import showing, targets
+from labkit.emulator import open_files
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 from labkit.widgets import check as checks
@@ -31,6 +32,8 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # A kernel warns in the terminal that its messages, which stay on loopback, are not encrypted, and complains there when
 # it is ended. A cell's own error comes as a message.
 QUIET = ["--IPKernelApp.log_level=CRITICAL"]
+# A kernel with widgets and its clients has about 70; a process that runs one notebook after another, up to 91.
+OPEN_FILES, FEWEST_OPEN_FILES = 1024, 128
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def run(
 
     Raises:
         UnknownName, InvalidParameter: before anything is made; so is the `LabError` of a folder that takes no file, of
-            a file that is not a notebook, and of a kernel that is not installed.
+            a file that is not a notebook, and of a kernel that is not installed or does not start.
         RunFailed: a cell failed; `output` is written.
         Interrupted: Ctrl-C, or the end of the kernel; `output` is written.
 
@@ -87,6 +90,7 @@ def run(
     validated = Parameters.checked(**parameters or {})
     _require_notebook(notebook)
     _make_folder(output.parent)
+    open_files.allow(OPEN_FILES, fewest=FEWEST_OPEN_FILES, to="a notebook's run")
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
@@ -123,6 +127,15 @@ def run(
         except (KeyboardInterrupt, DeadKernelError, ZMQError):
             # At Ctrl-C nbclient ends the kernel, and then comes upon that in one of these ways.
             raise _interrupted(output, validated) from None
+        except RuntimeError as error:
+            # jupyter_client has no class of its own for a kernel that ends before it answers, or never does.
+            if not str(error).startswith("Kernel "):
+                raise
+            raise LabError(
+                f"The notebook's kernel did not start: {error}.",
+                where=str(notebook),
+                next="run it again: the machine may be busy. See what a kernel says:  python -m ipykernel_launcher",
+            ) from None
         finally:
             executed = _tidied(output)
     if failure is not None and failure.ename == "KeyboardInterrupt":

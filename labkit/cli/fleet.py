@@ -24,14 +24,16 @@ INTERRUPTED = 130
 def fleet(
     *,
     file: Annotated[Path, typer.Argument(metavar="FLEET_FILE", help="YAML (defaults, runs, matrix) or CSV.")],
-    notebook: Annotated[Path, typer.Option(help="The notebook. Without it: irsa.ipynb, all steps.")] = (
-        NOTEBOOKS / "irsa.ipynb"
-    ),
+    notebook: Annotated[
+        Path, typer.Option(metavar="FILE", help="The notebook. Without it: irsa.ipynb, all steps.", show_default=False)
+    ] = NOTEBOOKS / "irsa.ipynb",
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="The results' folder. Without it: runs/fleet/NAME of the file."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes. Without it: one a core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, metavar="NUMBER", help="Worker processes. Without it: one a core.", show_default=False)
+    ] = 0,
     scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="Use this Dask scheduler's workers.")] = "",
     tls_ca: Annotated[Path | None, typer.Option(metavar="FILE", help="The scheduler's certificate authority.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Your certificate for the scheduler.")] = None,
@@ -39,7 +41,9 @@ def fleet(
     lab_per_worker: Annotated[
         bool, typer.Option("--lab-per-worker", help="moto: each worker opens a lab of its own, and ends it.")
     ] = False,
-    time_limit: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="End a run that takes longer.")] = 0.0,
+    time_limit: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="End a run that takes longer.", show_default=False)
+    ] = 0.0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast/--keep-going", help="After a failed row, start no more. Without it: go on.")
     ] = False,

@@ -8,5 +8,6 @@ From the top down:
 - control.py: how a command asks the server.
 - running_lab.py: what these share. cluster_folder.py, joined_folder.py: what the lab's folder keeps of them.
 - aws/ and kubernetes/: the two halves, which do not know each other.
-- folder.py, ports.py, listener.py, clock.py, certificates.py, identifiers.py, database.py: the ground.
+- folder.py, ports.py, listener.py, clock.py, certificates.py, identifiers.py, open_files.py, database.py: the
+  ground.
 """

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import resource
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from labkit.emulator import control, environment, replacement, snapshots
+from labkit.emulator import control, environment, open_files, replacement, snapshots
 from labkit.emulator.aws.gate import Gate
 from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.sessions import Keys
@@ -56,7 +55,8 @@ def main() -> None:
     )
     folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
     try:
-        _raise_limit()
+        # A class with its pods.
+        open_files.allow(OPEN_FILES, fewest=FEWEST_OPEN_FILES, to="the lab's server")
         # Whoever starts a server has made sure that none runs. A client that asks may hold the lock for a moment.
         with folder.lock("server.lock", within=READY_WITHIN) as alone:
             if not alone:
@@ -219,25 +219,6 @@ class Server:
 
 def _told(error: LabError) -> dict[str, str]:
     return {"what": error.what, "where": error.where, "next": error.next}
-
-
-def _raise_limit() -> None:
-    """Allow this process the open files of a class with its pods. Raises LabError if that is not permitted.
-
-    https://man7.org/linux/man-pages/man2/getrlimit.2.html
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = hard == resource.RLIM_INFINITY
-    allowed = max(soft, OPEN_FILES if unlimited else min(OPEN_FILES, hard))
-    if soft != resource.RLIM_INFINITY and allowed < FEWEST_OPEN_FILES:
-        raise LabError(
-            f"a process may have {allowed} open files here, and the lab's server needs {FEWEST_OPEN_FILES}.",
-            where="ulimit -Hn",
-            next="ulimit -n 1024 in a new shell, and labkit up there; if that is refused, ask who set the limit "
-            "(/etc/security/limits.conf, or the container's --ulimit nofile)",
-        )
-    if soft != resource.RLIM_INFINITY and allowed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _secret_access_key(secret: bytes, name: str) -> str:

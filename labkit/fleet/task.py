@@ -167,8 +167,7 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
             done = runs.run(job.notebook, draft, job.row.parameters.given)
         except runs.RunFailed as failed:
             return Ended(_told(job.row, failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
-        except (LabError, RuntimeError) as error:
-            # nbclient raises the second for a kernel that doesn't start.
+        except LabError as error:
             if was_reached.is_set():
                 return Ended(f"The run took longer than its time limit of {job.time_limit:g} s; its kernel was ended.")
             return Ended(str(error))

@@ -8,6 +8,7 @@ import atexit
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -20,6 +21,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
+from labkit.emulator import open_files
 from labkit.errors import LabError
 from labkit.fleet.rows import Row
 from labkit.fleet.table import NothingRan
@@ -28,12 +32,17 @@ if TYPE_CHECKING:
     from distributed import Client, WorkerPlugin
 
 ANSWERS_WITHIN = 30  # seconds, for a scheduler and for its first worker
+# Of this process, which has Dask's scheduler, and more of each worker.
+OPEN_FILES, A_WORKER, FEWEST_OPEN_FILES = 4096, 16, 128
 ENDS_WITHIN = 60  # seconds, for a worker that has lost its scheduler: Dask gives its row 30 of them
 NO_EXTRA = 'This needs more packages: pip install "labkit[fleet]"'
 # On Linux, workers are forked from one process that has loaded all this once. Elsewhere a fork may hang.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 LOADED = ["__main__", "distributed.nanny", "labkit.fleet.task", "labkit.runs", "papermill", "tenacity"]
 SAFE_PATH = "PYTHONSAFEPATH"
+# What Dask raises for a setting that it can't use; of a file that isn't YAML it tells the name in its text alone.
+OF_SETTINGS = (ValueError, TypeError, LookupError, AttributeError)
+MALFORMED = re.compile(r"dask config file at (['\"])(?P<file>.+?)\1 is malformed")
 # Nothing asks this scheduler's web pages, and others of this machine should not.
 QUIET = {
     "distributed.scheduler.allowed-failures": 0,  # a row whose worker was lost is this fleet's to judge
@@ -94,16 +103,17 @@ def local(count: int, log: Path) -> Iterator["Client"]:
 
     What they and their kernels print goes to the file `log`. Raises `NothingRan` if they can't start.
     """
+    _require_open_files(count)
     with ExitStack() as stack:
         try:
-            with _ctrl_c_later():
+            with _ctrl_c_later(), _settings_told():
                 client = stack.enter_context(_started(count, log))
         except KeyboardInterrupt:
             _forget_clusters()
             raise
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise NothingRan(
-                f"The workers could not start: {_cause(error)}.",
+                f"The workers could not start: {_reason(_cause(error))}.",
                 where=f"{count} processes, with their files in {tempfile.gettempdir()}",
                 next="make room for them, or start fewer:  labkit fleet … --workers 1",
             ) from None
@@ -112,7 +122,7 @@ def local(count: int, log: Path) -> Iterator["Client"]:
 
 @contextmanager
 def _started(count: int, log: Path) -> Iterator["Client"]:
-    _load_early()
+    _load_early(log)
     import dask
 
     # First: it adds its defaults to the settings, and would lose them with those of this block.
@@ -140,6 +150,15 @@ def _started(count: int, log: Path) -> Iterator["Client"]:
         yield client
 
 
+def _require_open_files(count: int) -> None:
+    """Raise `NothingRan` if this process may not have the open files of so many workers, each with a kernel."""
+    fewest = FEWEST_OPEN_FILES + A_WORKER * count
+    try:
+        open_files.allow(max(OPEN_FILES, fewest), fewest=fewest, to=f"a fleet of {count} workers")
+    except LabError as error:
+        raise NothingRan(error.what, where=error.where, next=error.next) from None
+
+
 def _forget_clusters() -> None:
     """Let Dask end no half started cluster at exit: it would fail. The workers end with this process."""
     from distributed.deploy import spec
@@ -147,20 +166,78 @@ def _forget_clusters() -> None:
     atexit.unregister(spec.close_clusters)
 
 
-def _cause(error: BaseException) -> str:
-    """What an error of Dask's is about: the one that Dask made its own words of."""
+@contextmanager
+def _settings_told() -> Iterator[None]:
+    """Raise `NothingRan` if Dask fails in this block, and the user's own settings of Dask may be why.
+
+    https://docs.dask.org/en/stable/configuration.html
+    """
+    try:
+        yield
+    except (*OF_SETTINGS, RuntimeError, AssertionError) as error:
+        cause = _cause(error)
+        malformed = MALFORMED.search(str(cause))
+        places = [malformed["file"]] if malformed else [*_settings()]
+        if not places or not isinstance(cause, OF_SETTINGS):
+            raise
+        raise NothingRan(
+            f"Dask can't use its settings: {_reason(cause)}.",
+            where=", ".join(places),
+            next="correct what is wrong there; what Dask takes:  https://docs.dask.org/en/stable/configuration.html",
+        ) from None
+
+
+def _settings() -> Iterator[str]:
+    """The files and the variables from which Dask takes the user's settings."""
+    from dask import config
+
+    yield from (str(file) for file, _ in config.collect_yaml(config.paths, return_paths=True))
+    yield from (name for name in os.environ if name.startswith("DASK_"))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error that Dask made its own words of."""
     while isinstance(error, RuntimeError | AssertionError) and (earlier := error.__cause__ or error.__context__):
         error = earlier
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+    return error
 
 
-def _load_early() -> None:
+def _reason(error: BaseException) -> str:
+    """An error in one line. Of a broken file, where it is broken."""
+    broken = error.__context__
+    if isinstance(broken, yaml.MarkedYAMLError) and broken.problem_mark:
+        return f"{broken.problem}, line {broken.problem_mark.line + 1}"
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join((getattr(error, "strerror", None) or text or type(error).__name__).rstrip(".").split())
+
+
+def _load_early(log: Path) -> None:
     """Let the process that workers are forked from load its modules while this one loads Dask."""
     if METHOD != "forkserver":
         return
     multiprocessing.set_forkserver_preload(LOADED)
-    with _ctrl_c_ignored(), _safe_path():
+    with _ctrl_c_ignored(), _safe_path(), _complaints_to(log):
         forkserver.ensure_running()
+
+
+@contextmanager
+def _complaints_to(log: Path) -> Iterator[None]:
+    """What starts in this block complains into the log: this process will meet the same, and say it in a sentence."""
+    terminal = os.dup(2)
+    try:
+        _append(log, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+def _append(log: Path, *descriptors: int) -> None:
+    """Let what is printed there go to the end of the log."""
+    opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for descriptor in descriptors:
+        os.dup2(opened, descriptor)
+    os.close(opened)
 
 
 @contextmanager
@@ -217,8 +294,9 @@ def _safe_path() -> Iterator[None]:
 @contextmanager
 def joined(scheduler: Scheduler) -> Iterator["Client"]:
     """The workers of a scheduler that exists; it stays. Raises `NothingRan` if it can't be used."""
-    from distributed import Client
-    from distributed.security import Security
+    with _settings_told():
+        from distributed import Client
+        from distributed.security import Security
 
     _hush()
     security = Security(
@@ -228,7 +306,8 @@ def joined(scheduler: Scheduler) -> Iterator["Client"]:
         require_encryption=True,
     )
     try:
-        client = Client(scheduler.address, security=security, timeout=ANSWERS_WITHIN)
+        with _settings_told():
+            client = Client(scheduler.address, security=security, timeout=ANSWERS_WITHIN)
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreachable(scheduler, f"it does not answer: {error}") from None
     with client:
@@ -292,10 +371,7 @@ def prepared(log: Path | None) -> "WorkerPlugin":
             with suppress(ValueError):
                 signal.signal(signal.SIGINT, lambda *_: None)
             if log:
-                opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                os.dup2(opened, 1)
-                os.dup2(opened, 2)
-                os.close(opened)
+                _append(log, 1, 2)
 
         def teardown(self, worker: Worker) -> None:
             if worker.status is Status.closing:

@@ -166,6 +166,47 @@ def test_ctrl_c_while_the_workers_start_ends_them_and_says_how_to_go_on(preloade
     assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["not run", "not run"]
 
 
+SETTINGS = {
+    "not YAML": (
+        "DASK_CONFIG",
+        "dask.yaml",
+        "expected the node content, but found '<stream end>', line 2",
+        "dask.yaml",
+    ),
+    "a wrong type": ("DASK_DISTRIBUTED__WORKER__PRELOAD", "5", "object of type 'int' has no len()", ""),
+    "a wrong name": ("DASK_LOGGING__DISTRIBUTED", "loud", "LOUD", ""),
+    "a wrong unit": ("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "abc", "Invalid time unit: abc.", ""),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "said", "file"), SETTINGS.values(), ids=SETTINGS)
+def test_settings_that_dask_cannot_use_are_one_sentence(tmp_path, monkeypatch, name, value, said, file):
+    (tmp_path / "dask.yaml").write_text("distributed: [\n")
+    monkeypatch.setenv(name, value)
+    notebooks.fleet(tmp_path / "fleet.yaml", notebooks.rows(1))
+    done = process("fleet", "fleet.yaml", "--notebook", notebooks.write(tmp_path / "in.ipynb"), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    told, where, then = done.stderr.splitlines()
+    assert told.startswith(f"labkit: Dask can't use its settings: {said}")
+    assert where == f"where: {file or name}"
+    assert then.endswith("https://docs.dask.org/en/stable/configuration.html")
+
+
+def test_too_few_open_files_are_one_sentence_before_a_row_starts(tmp_path):
+    rows = [row | {"image": "none"} for row in notebooks.rows(3)]
+    file, notebook = notebooks.fleet(tmp_path / "fleet.yaml", rows), notebooks.write(tmp_path / "in.ipynb")
+    command = f"{LABKIT} fleet {file} --notebook {notebook} --out {tmp_path / 'out'} --workers 2"
+    done = subprocess.run(["sh", "-c", f"ulimit -n 60; {command}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    told, where, then, *more = done.stderr.splitlines()
+    assert told == "labkit: a process may have 60 open files here, and a fleet of 2 workers needs 160."
+    assert (where, then[:22], more) == ("where: ulimit -Hn", "next:  ulimit -n 1024 ", [])
+    assert not [*(tmp_path / "out" / "rows").iterdir()]
+    soft = ["sh", "-c", f"ulimit -S -n 60; {command}"]
+    done = subprocess.run(soft, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_workers_that_cannot_start_are_one_sentence(preloaded, tmp_path):
     done = preloaded("import no_such_module\n")
     assert (done.returncode, done.stdout) == (2, "")

@@ -3,10 +3,13 @@
 import errno
 import json
 import os
+import resource
 import time
 from pathlib import Path
 
+import papermill
 import pytest
+import tenacity
 from distributed import Client, LocalCluster
 from jupyter_client.launcher import launch_kernel
 from jupyter_client.provisioning import local_provisioner
@@ -139,6 +142,28 @@ def test_a_row_that_a_worker_of_an_earlier_fleet_still_runs_is_not_run_beside_it
     assert f"still run rows, such as {made.row.name}." in str(refused.value)
     with results.opened(resume=True):
         assert results.began(made.row) == 0
+
+
+def test_a_worker_with_too_few_open_files_fails_the_row_before_its_kernel_starts(job, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (60, 60))
+    done = run_row(job())
+    assert (done.state, done.tries, done.has_notebook) == ("failed", 1, False)
+    assert done.reason == "a process may have 60 open files here, and a notebook's run needs 128."
+    assert "\nnext:  ulimit -n 1024 " in done.error
+
+
+def test_a_kernel_that_never_answers_is_tried_again_and_then_fails_the_row(job, monkeypatch):
+    times = []
+
+    def silent(*_: object, **__: object) -> None:
+        times.append(1)
+        raise RuntimeError("Kernel didn't respond in 60 seconds")
+
+    monkeypatch.setattr(papermill, "execute_notebook", silent)
+    monkeypatch.setattr(tenacity.nap.time, "sleep", lambda _: None)
+    done = run_row(job())
+    assert (done.state, done.tries, len(times)) == ("failed", 3, 3)
+    assert done.reason == "The notebook's kernel did not start: Kernel didn't respond in 60 seconds."
 
 
 def test_a_full_disk_loses_no_earlier_result(job, monkeypatch):

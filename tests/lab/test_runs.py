@@ -165,6 +165,16 @@ def test_a_file_that_is_not_a_notebook_and_a_kernel_that_is_not_installed_are_se
         runs.run(source, tmp_path / "out.ipynb")
 
 
+def test_too_few_open_files_are_a_sentence_before_a_kernel_starts(notebook, tmp_path):
+    command = ["sh", "-c", f"ulimit -n 60; {LABKIT} run {notebook('1')}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 1
+    told, where, then = done.stderr.splitlines()
+    assert told == "labkit: a process may have 60 open files here, and a notebook's run needs 128."
+    assert (where, then[:22]) == ("where: ulimit -Hn", "next:  ulimit -n 1024 ")
+    assert not [*tmp_path.glob("runs/in/*")]
+
+
 def test_a_terminal_sees_a_bar_that_moves_with_each_cell(notebook, tmp_path):
     pexpect = pytest.importorskip("pexpect")
     shown = pexpect.spawn(str(LABKIT), ["run", str(notebook("1"))], cwd=tmp_path, timeout=120)
@@ -213,7 +223,8 @@ def test_refreshing_stores_the_outputs_and_leaves_a_failed_notebook_unchanged(no
     assert source.read_bytes() == before
 
 
-def test_the_help_names_the_usual_notebook_and_no_folder_of_this_machine():
-    said = labkit("run", "--help").stdout
+@pytest.mark.parametrize("command", ["run", "fleet"])
+def test_the_help_names_the_usual_notebook_and_no_folder_of_this_machine(command):
+    said = " ".join(labkit(command, "--help", COLUMNS="200").stdout.split())
     assert "Without it: irsa.ipynb" in said
-    assert "notebooks" not in said
+    assert "/notebooks" not in said

@@ -1,0 +1,31 @@
+"""How many files a process may have open at once. Sockets and pipes count, too."""
+
+import resource
+
+from labkit.errors import LabError
+
+
+def allow(wanted: int, *, fewest: int, to: str) -> None:
+    """Let this process, and each that it starts, have `wanted` open files, or as many as the machine allows.
+
+    Args:
+        fewest: how many it needs; with fewer it may wait for a socket forever.
+        to: what needs them, such as `the lab's server`.
+
+    Raises `LabError` if the machine allows fewer than `fewest`.
+
+    https://man7.org/linux/man-pages/man2/getrlimit.2.html
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    allowed = max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
+    if allowed < fewest:
+        raise LabError(
+            f"a process may have {allowed} open files here, and {to} needs {fewest}.",
+            where="ulimit -Hn",
+            next=f"ulimit -n {max(1024, fewest)} in a new shell, and the same command there; if that is refused, ask "
+            "who set the limit (/etc/security/limits.conf, or the container's --ulimit nofile)",
+        )
+    if allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
