@@ -12,6 +12,7 @@ from labkit.fleet.workers import NO_EXTRA
 from labkit.run_parameters import INJECTED, read_cells
 from labkit.runs import normalize
 
+TEXT = "text/plain"
 
 def parameters(before: Path, after: Path) -> dict[str, tuple[object, object]]:
     """The parameters that the two runs were given differently: the old value and the new one, or the default.
@@ -34,7 +35,7 @@ def cells(before: Path, after: Path, *, colour: bool) -> str:
     from nbdime import diff_notebooks
     from nbdime.prettyprint import PrettyPrintConfig, pretty_print_notebook_diff
 
-    old, new = (_without_injected(_read(file)) for file in (before, after))
+    old, new = (_as_read(_read(file)) for file in (before, after))
     found = diff_notebooks(old, new)
     if not found:
         return ""
@@ -61,8 +62,11 @@ def _given(notebook: NotebookNode) -> dict[str, object]:
     return read_cells([cell.source for cell in notebook.cells if {*cell.metadata.get("tags", [])} & {*tags}], {})
 
 
-def _without_injected(notebook: NotebookNode) -> NotebookNode:
-    """Without the injected cell, which is told by its parameters, and the count of the cells, which moves with it."""
+def _as_read(notebook: NotebookNode) -> NotebookNode:
+    """Without the injected cell, which is told by its parameters, and the count of the cells, which moves with it.
+
+    An output that has a text and the same as a page or as data is its text alone.
+    """
     notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith(INJECTED)]
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -70,4 +74,6 @@ def _without_injected(notebook: NotebookNode) -> NotebookNode:
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = None
+                if TEXT in output.get("data", {}):
+                    output["data"] = NotebookNode({TEXT: output["data"][TEXT]})
     return notebook

@@ -39,6 +39,17 @@ def test_a_changed_parameter_and_a_changed_output_are_shown(executed):
     assert "# Parameters" not in done.stdout
 
 
+def test_an_output_in_several_forms_is_told_once(executed):
+    files = [executed("a.ipynb", "reader", ""), executed("b.ipynb", "reader", "")]
+    for file, found in zip(files, ("eu-west-1", "us-east-1"), strict=True):
+        notebook = nbformat.read(file, as_version=4)
+        data = {"text/plain": f"found {found}", "text/html": f"<b>found {found}</b>", "application/json": [found]}
+        notebook.cells[-1].outputs = [new_output("execute_result", data, execution_count=1)]
+        nbformat.write(notebook, file)
+    told = labkit("diff", *files).stdout
+    assert (told.count("eu-west-1"), told.count("us-east-1"), told.count("<b>")) == (1, 1, 0)
+
+
 def test_a_file_that_is_not_a_notebook_is_a_sentence(executed, tmp_path):
     (tmp_path / "text.ipynb").write_text("text")
     for other, said in (("text.ipynb", "is not a notebook"), ("none.ipynb", "No such file")):
