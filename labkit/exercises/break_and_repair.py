@@ -179,4 +179,20 @@ RECALL = (
             Answer("The bucket's policy.", "S3 evaluates it at each call."),
         ),
     ),
+    Question(
+        "09-8",
+        "You've repaired a trust policy, and your pod gets in. Are you done?",
+        (
+            Answer("Yes: the pod works.", "A wildcard would let it in, too, and everybody else with it."),
+            Answer(
+                "Not yet: is the neighbour still refused, and is nothing left behind?",
+                "A repair that opens the door to others is another fault.",
+                right=True,
+            ),
+            Answer(
+                "Not yet: the pod has to be created again.",
+                "STS reads the trust policy at the next exchange. The same pod gets in.",
+            ),
+        ),
+    ),
 )
