@@ -155,13 +155,14 @@ RECALL = (
     ),
     Question(
         "10-4",
-        "sts:AssumeRole into account B is refused. Whose policy is at fault?",
+        "An error ends in: not authorized to perform: sts:AssumeRole on resource: …, and nothing after it. "
+        "Whose policy is at fault?",
         (
-            Answer("B's trust policy.", "It may be. A's permission is needed as well, and the message is the same."),
-            Answer("A's permissions.", "They may be. B's trust policy is needed as well, and the message is the same."),
+            Answer("B's trust policy.", "It may be. Then A's permission may be there, and the message is the same."),
+            Answer("A's permissions.", "They may be. Then B may trust the role, and the message is the same."),
             Answer(
                 "The message doesn't say.",
-                "It's the same text for both. Look at the role's permissions in A and at the trust policy in B.",
+                "Look at the role's permissions in A and at the trust policy in B: both have to allow it.",
                 right=True,
             ),
         ),
