@@ -66,7 +66,7 @@ class UnknownName(LabError):
 
 
 class NotAllowed(LabError):
-    """Whoever asked is known, and the permissions do not suffice."""
+    """The caller is authenticated but lacks a permission."""
 
     @classmethod
     def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":

@@ -115,9 +115,9 @@ class Progress:
 
 
 def read(file: Path | None = None) -> Progress:
-    """Read a learner's progress. A line that is broken or of another version counts as unread, and costs no other.
+    """Read a learner's progress. Broken lines, and lines of another version, are skipped and counted.
 
-    Without a file, the one of the running JupyterLab is read.
+    `file` defaults to that of the running JupyterLab.
     """
     if file is None:
         file = Path(os.environ.get(VARIABLE) or NAME)

@@ -60,7 +60,7 @@ def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
 
 
 def plain(pod: Document) -> Document:
-    """A live pod without what the API server wrote into it: its own token, tolerations, the node."""
+    """The live pod without the fields that the API server added: its own token, tolerations and node."""
     spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
     volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(API_VOLUME)]
     tolerations = [each for each in spec.pop("tolerations", []) if each.get("key") not in NODE_TROUBLE]

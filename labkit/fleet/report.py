@@ -135,7 +135,7 @@ class Report:
 
 
 def chart(outcomes: Sequence[Outcome]) -> str:
-    """A bar a row, as long as its run took, as SVG; empty if nothing ran."""
+    """An SVG bar chart of the durations, one bar for each row. Empty if nothing ran."""
     taken = [outcome.result.seconds for outcome in outcomes]
     ran = [seconds for seconds in taken if seconds]
     if not ran:

@@ -12,7 +12,10 @@ import yaml
 from labkit.errors import LabError
 
 KEYS = ("defaults", "runs", "matrix")
-EXAMPLE = "next:  write  runs: [{cluster: green, role_name: green-reader}]   (or CSV, with the names in its first line)"
+EXAMPLE = (
+    "next:  write rows, such as  runs: [{cluster: green, role_name: green-reader}]"
+    "   (or a CSV file with the parameters' names in its first line)"
+)
 
 
 class NothingRan(LabError):

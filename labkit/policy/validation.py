@@ -305,7 +305,7 @@ def _check_resource_control(statement: dict[str, Any]) -> None:
         raise _malformed("resource control", "Deny, Principal * and actions of named services are needed.")
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/access-analyzer-reference-policy-checks.html
     if others := services - RESOURCE_CONTROLLED:
-        raise _malformed("resource control", f"No resource control policy is for {', '.join(sorted(others))}.")
+        raise _malformed("resource control", f"Resource control policies don't support {', '.join(sorted(others))}.")
 
 
 def _unknown(name: str, kind: Kind) -> str:

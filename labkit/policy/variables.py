@@ -47,7 +47,7 @@ class Template:
 
 
 def read(text: str, *, variables: bool, wildcards: bool) -> Template:
-    """Return `text` taken apart. Policies older than version 2012-10-17 have no variables.
+    """Split `text` into literals, wildcards and variables. Policies older than version 2012-10-17 have no variables.
 
     Raises `Unreadable` for a variable that breaks the syntax.
     """

@@ -128,7 +128,10 @@ def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
 
 
 def _automaton(pattern: list[Token]) -> Matcher:
-    """All the places in the pattern where a match may stand, as the bits of one number (the shift-and algorithm)."""
+    """Return a matcher for `pattern` (the shift-and algorithm).
+
+    It keeps all positions that a match may have reached as bits of one integer.
+    """
     symbols: list[str | None] = []
     loops = 0
     for token in pattern:

@@ -17,7 +17,7 @@ GROUPS = (("pod", "issuer", "the cluster"), ("STS", "S3", "AWS"))
 
 @dataclass(frozen=True)
 class Arrow:
-    """A message from one party to another, and in a word what it carries."""
+    """A message from one party to another, with its content in one word."""
 
     sender: str
     receiver: str

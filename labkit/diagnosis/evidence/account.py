@@ -170,7 +170,7 @@ class Account:
             target = parent["Id"]
 
     def control_policy(self, policy_id: str) -> Any:
-        """The document of a policy of the organization's.
+        """The document of one of the organization's policies.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribePolicy.html
         """

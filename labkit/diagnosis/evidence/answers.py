@@ -33,7 +33,10 @@ class PermissionsBoundary(TypedDict):
 
 
 class Role(TypedDict, total=False):
-    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html"""
+    """The fields of AWS's Role that the doctor reads.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html
+    """
 
     Arn: str
     RoleName: str
@@ -47,7 +50,10 @@ class Role(TypedDict, total=False):
 
 
 class Provider(TypedDict, total=False):
-    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html"""
+    """The fields of AWS's GetOpenIDConnectProvider that the doctor reads.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
+    """
 
     Url: str
     ClientIDList: list[str]
@@ -71,7 +77,10 @@ class PastCall(TypedDict, total=False):
 
 
 class Cluster(TypedDict, total=False):
-    """https://docs.aws.amazon.com/eks/latest/APIReference/API_Cluster.html"""
+    """The fields of AWS's Cluster that the doctor reads.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_Cluster.html
+    """
 
     name: str
     arn: str
@@ -87,7 +96,10 @@ class Cluster(TypedDict, total=False):
 
 
 class PodIdentityAssociation(TypedDict, total=False):
-    """https://docs.aws.amazon.com/eks/latest/APIReference/API_PodIdentityAssociationSummary.html"""
+    """The fields of AWS's PodIdentityAssociationSummary that the doctor reads.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_PodIdentityAssociationSummary.html
+    """
 
     associationId: str
     clusterName: str
@@ -96,7 +108,10 @@ class PodIdentityAssociation(TypedDict, total=False):
 
 
 class IdentityProviderConfig(TypedDict, total=False):
-    """https://docs.aws.amazon.com/eks/latest/APIReference/API_OidcIdentityProviderConfig.html"""
+    """The fields of AWS's OidcIdentityProviderConfig that the doctor reads.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_OidcIdentityProviderConfig.html
+    """
 
     identityProviderConfigName: str
     issuerUrl: str
@@ -105,14 +120,20 @@ class IdentityProviderConfig(TypedDict, total=False):
 
 
 class Organization(TypedDict, total=False):
-    """https://docs.aws.amazon.com/organizations/latest/APIReference/API_Organization.html"""
+    """The fields of AWS's Organization that the doctor reads.
+
+    https://docs.aws.amazon.com/organizations/latest/APIReference/API_Organization.html
+    """
 
     Id: str
     MasterAccountId: str
 
 
 class ControlPolicy(TypedDict, total=False):
-    """https://docs.aws.amazon.com/organizations/latest/APIReference/API_PolicySummary.html"""
+    """The fields of AWS's PolicySummary that the doctor reads.
+
+    https://docs.aws.amazon.com/organizations/latest/APIReference/API_PolicySummary.html
+    """
 
     Id: str
     Name: str
@@ -120,7 +141,10 @@ class ControlPolicy(TypedDict, total=False):
 
 
 class Simulated(TypedDict, total=False):
-    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_EvaluationResult.html"""
+    """The fields of AWS's EvaluationResult that the doctor reads.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_EvaluationResult.html
+    """
 
     EvalDecision: str
     PermissionsBoundaryDecisionDetail: dict[str, bool]

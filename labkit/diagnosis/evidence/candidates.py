@@ -102,7 +102,7 @@ def _trust(role: Role, parameters: Parameters, provider_arn: str) -> Trust:
 
 
 def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """The ARNs of the roles whose tags name the service account, but for those of another cluster."""
+    """The ARNs of the roles whose tags name the service account, except roles of other clusters."""
     details = account.authorization_details["RoleDetailList"]
     naming = {role["RoleName"] for role in details if _are_for(tags_of(role), parameters, role["RoleName"])}
     roles = [role for role in account.roles if role["RoleName"] in naming]

@@ -28,7 +28,10 @@ LEFT_OUT = ("nodeName", "ephemeralContainers")
 
 
 class DryRun:
-    """The dry run of one pod. Every property raises `NotRead` where it is not to be made, or is refused."""
+    """The dry run of one pod.
+
+    Each property raises `NotRead` if dry runs aren't allowed (no `--probe`) or the API server refuses this one.
+    """
 
     def __init__(self, pod: PodSpec | None, cluster: Cluster, reads: Reads, *, allowed: bool):
         self._pod = pod

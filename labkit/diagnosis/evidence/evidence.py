@@ -462,12 +462,15 @@ class Evidence:
 
     @property
     def caller(self) -> Caller | None:
-        """Who AWS says the pod is; None if it does not run. Raises `NotRead` if the pod is not to be probed."""
+        """The pod's identity according to AWS; None if the pod isn't running.
+
+        Raises `NotRead` if probing isn't allowed.
+        """
         return self.probe.caller
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """Who AWS says the pod is; None also if the pod has no `aws` to ask with."""
+        """The pod's identity according to AWS; None also if the pod's image has no `aws` to ask with."""
         try:
             return self.caller
         except NotRead as unread:

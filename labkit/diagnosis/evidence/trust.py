@@ -311,7 +311,7 @@ def allows_action(statement: Statement) -> bool:
 
 
 def name_of(provider_arn: str) -> str:
-    """The issuer without its scheme, as a provider's ARN ends with it."""
+    """The issuer without `https://`: the last part of its provider's ARN."""
     return named.issuer if (named := Arn.find(provider_arn)) else ""
 
 

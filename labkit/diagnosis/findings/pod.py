@@ -252,7 +252,7 @@ def _created(evidence: Evidence) -> str | Lines:
     if workloads.are_known(evidence):
         return made
     return shown(
-        "# Deployments could not be listed: if one of them makes the pods, start that one; and if none does:", made.text
+        "# Could not list Deployments. If a Deployment creates these pods, scale it up. If not, run:", made.text
     )
 
 

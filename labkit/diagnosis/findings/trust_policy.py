@@ -131,7 +131,7 @@ def _undecided(evidence: Evidence, outcome: str) -> Symptom:
     return symptom(
         evidence,
         f"The trust policy admits {account_of(evidence.subject)} depending on {named}, {told}.",
-        expected=f"a request of {evidence.subject} for which it holds",
+        expected=f"a request by {evidence.subject} that meets these conditions",
         found=named,
         severity="error" if outcome == "refused" else "warning",
         repair=advice.request_decides(evidence, is_known=outcome == "refused"),

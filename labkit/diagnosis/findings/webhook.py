@@ -207,7 +207,7 @@ def mount_path_twice(evidence: Evidence) -> Symptom | None:
 
 
 def explains_absence(evidence: Evidence) -> bool:
-    """Whether the webhook is known to be why a pod has no role."""
+    """Whether another finding already blames the webhook for the pod's missing role."""
     return is_told(evidence, missing, unreachable, not_asked, opted_out)
 
 

@@ -165,7 +165,7 @@ class Commands:
         )
 
     def permit_role(self, action: str, resource: str) -> str:
-        """An inline policy of its own, beside those that the role has.
+        """The command that adds an inline policy for `action` on `resource`. The role's other policies are unchanged.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         """
@@ -257,7 +257,7 @@ class Commands:
         return words.name_of_account(self.parameters.subject)
 
     def _admitted(self, before: Trust) -> list[str]:
-        """What the trust policy changes and who that affects, as sentences."""
+        """Sentences that name the change to the trust policy and the service accounts that it affects."""
         keep = "keeps its" if len(before.others) == 1 else "keep their"
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "It admits nobody else."
         sentences = [f"Trust policy of {self.parameters.role_name}: {self._account} is added.", kept]

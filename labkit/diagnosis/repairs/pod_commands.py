@@ -105,7 +105,7 @@ def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair
 
 
 def from_then_on(evidence: Evidence, was: str) -> str:
-    """Who a workload runs as, and who its pods run as once its template names the service account."""
+    """A phrase for a repair: the workload's present service account (`was`), and the one that its new pods will use."""
     account = evidence.parameters.service_account
     return f"runs as {was}; from then on its pods run as {account}, with its role"
 

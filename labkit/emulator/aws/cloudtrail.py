@@ -84,7 +84,7 @@ class CloudTrail:
     def _look_up(self, asked: dict[str, Any], caller: Caller, region: str) -> dict[str, Any]:
         most = asked.get("MaxResults", MOST)
         if not 1 <= most <= MOST:
-            raise _refusal("InvalidMaxResults", f"MaxResults is {most}; it is 1 to {MOST}.")
+            raise _refusal("InvalidMaxResults", f"MaxResults is {most}. It must be from 1 to {MOST}.")
         begins, ends = self._range(asked)
         key, value = _attribute(asked)
         if (category := asked.get("EventCategory")) not in (None, "insight"):

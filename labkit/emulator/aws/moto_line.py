@@ -1,4 +1,4 @@
-"""The line of moto (major and minor) that the lab was checked with, known without loading moto."""
+"""The moto release (major.minor) that the lab was tested with. Reading it doesn't import moto."""
 
 import sys
 

@@ -142,7 +142,7 @@ class Regions:
         wanted = request.get("RegionOptStatusContains")
         most, token = request.get("MaxResults", MOST_LISTED), request.get("NextToken", "")
         if not isinstance(most, int) or not 1 <= most <= MOST_LISTED:
-            raise Refusal(400, "ValidationException", f"MaxResults is 1 to {MOST_LISTED}.")
+            raise Refusal(400, "ValidationException", f"MaxResults must be from 1 to {MOST_LISTED}.")
         statuses = {region: self._status(account_id, region) for region in regions() if region > str(token)}
         found = [
             {"RegionName": name, "RegionOptStatus": status}

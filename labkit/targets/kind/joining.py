@@ -81,7 +81,7 @@ def _is_of(way: Way, kept: Kept) -> bool:
 
 
 def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -> Facts:
-    """The facts of a cluster that kind has just made. Raises `LabError`; there is no cluster then."""
+    """Create a kind cluster and return its facts. If that fails, raise `LabError`; no cluster is left."""
     from labkit.targets.kind import program as kind_program
 
     program, name = kind_program.Kind(), kind_program.name_of(parameters.cluster, parameters.region)

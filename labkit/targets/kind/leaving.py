@@ -25,11 +25,11 @@ LABELLED = f"{LAB_LABEL}={LAB}"  # what runs made
 
 @dataclass(frozen=True)
 class Left:
-    """What is still there of a cluster that could not leave."""
+    """The leftovers of a cluster that `labkit down` could not detach from the lab."""
 
     what: str
     command: str
-    """What takes it away."""
+    """The command that removes it."""
     forget: str
     """What makes the lab that does not run forget this cluster, and nothing else."""
 

@@ -148,8 +148,8 @@ def test_pages_stay_as_they_are_while_calls_come_in(aws, irsa, cloudtrail):
 @pytest.mark.parametrize(
     ("request_", "code", "message"),
     [
-        ({"MaxResults": 51}, "InvalidMaxResults", "MaxResults is 51; it is 1 to 50."),
-        ({"MaxResults": 0}, "InvalidMaxResults", "MaxResults is 0; it is 1 to 50."),
+        ({"MaxResults": 51}, "InvalidMaxResults", "MaxResults is 51. It must be from 1 to 50."),
+        ({"MaxResults": 0}, "InvalidMaxResults", "MaxResults is 0. It must be from 1 to 50."),
         ({"NextToken": "x"}, "InvalidNextToken", "LookupEvents didn't return this token."),
         ({"NextToken": "é"}, "InvalidNextToken", "LookupEvents didn't return this token."),
         ({"StartTime": 2, "EndTime": 1}, "InvalidTimeRange", "The start time is after the end time."),

@@ -242,7 +242,7 @@ class ContainerLife:
             if part:
                 source = source / part
                 if part.startswith("/") or ".." in part.split("/") or "\0" in part:
-                    raise MountRefused(f'subPath "{part}" must be a path in the volume')
+                    raise MountRefused(f'subPath "{part}" must be a relative path without ".."')
                 if not source.exists():
                     source.mkdir(parents=True)
             mounts.append(Mount(mount["mountPath"], source, mount.get("readOnly", False)))

@@ -13,7 +13,10 @@ _REFERENCE = re.compile(
 
 
 class ImageError(Exception):
-    """The image cannot be used. `reason` is why the container waits, `event` the reason and text of an event."""
+    """The image can't be used.
+
+    `reason` is the container's waiting reason. `event` is a pair: an event's reason and message.
+    """
 
     def __init__(self, message: str, reason: str, event: tuple[str, str] = ("", "")) -> None:
         super().__init__(message)

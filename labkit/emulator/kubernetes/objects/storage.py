@@ -136,7 +136,7 @@ class Storage:
         return self._objects.get(kind, {}).get((namespace, name))
 
     def get(self, kind: Kind, namespace: str, name: str) -> Stored:
-        """Raise NotFound."""
+        """Return the stored object. Raise `NotFound` if it doesn't exist."""
         if (stored := self.find(kind, namespace, name)) is None:
             raise not_found(kind, name)
         return stored
