@@ -1,4 +1,4 @@
-"""Why a service account's pods do not get their role: looks for every cause, stage by stage, and only reads."""
+"""Find out why a service account's pods don't get their role: look for every cause, stage by stage. Only reads."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -53,7 +53,7 @@ def diagnose(
     probe: bool = False,
     reads: Reads | None = None,
 ) -> Diagnosis:
-    """What is wrong between the pods of a service account and its role; only reads.
+    """Return what is wrong between a service account's pods and its role; only reads.
 
     ::
 
@@ -62,16 +62,18 @@ def diagnose(
         )
 
     Args:
-        connection: the lab's or a target's connection, `labkit.targets.look(parameters)`; else `aws`, a session in
-            the cluster's account and region, `kubernetes`, a client of the cluster's API, and `cluster`, its EKS name.
-        pod: the pod to look at; without one, the newest of each owner that runs as the service account.
-        role: the name of the role that it should have; without one, what the annotation or the trust policies say.
-        action: what the pod wants to do, such as `s3:ListBucket`, on `resource`, an ARN.
-        probe: whether commands may be run in the pod, and its token be sent to STS.
-        reads: answers that are there already: of another diagnosis, or a record.
+        connection: the lab's or a target's connection, `labkit.targets.look(parameters)`. Without it, give `aws`, a
+            session in the cluster's account and region, `kubernetes`, a client of the cluster's API, and `cluster`, its
+            EKS name.
+        pod: the pod to examine; without it, the newest pod of each owner that runs as the service account.
+        role: the name of the role that the service account should have; without it, the annotation or the trust
+            policies name the role.
+        action: the action that the pod needs, such as `s3:ListBucket`, on `resource`, an ARN.
+        probe: whether the doctor may run commands in the pod, and send its token to STS.
+        reads: answers that were read before, by another diagnosis or from a record.
 
-    Raises `InvalidParameter` if a name breaks its rule, `LabError` where cluster or account cannot be reached, or
-    where there is no such service account, role or pod and nothing says that there should be one.
+    Raises `InvalidParameter` if a name breaks its rule. Raises `LabError` if the cluster or the account can't be
+    reached, or if the service account, role or pod doesn't exist and nothing shows that it should.
     """
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
@@ -95,11 +97,11 @@ def examine_run(
     probe: bool = False,
     reads: Reads | None = None,
 ) -> Diagnosis:
-    """What is found at a run's service account. Its role may rightly be missing, which is a finding then.
+    """Return what is wrong at a run's service account. If its role is missing, that is a finding and not an error.
 
-    Without `is_of_run` the parameters only say where to look, and nothing that a repair makes is tagged as the run's.
+    Without `is_of_run`, the parameters only say where to look, and repairs don't tag what they create as the run's.
 
-    Raises `LabError` if there is no such service account, and nothing says that there should be one.
+    Raises `LabError` if the service account doesn't exist and nothing shows that it should.
     """
     reads = reads or Reads()
 
@@ -119,7 +121,7 @@ def examine_run(
 
 
 def _refuse_misspelt_names(evidence: Callable[[str], Evidence], pod: str) -> None:
-    """Raise `LabError` if a name that somebody gave may be misspelt: the service account's, the role's or the pod's."""
+    """Raise `LabError` if a given name seems misspelt: the service account's, the role's or the pod's."""
     refuse_misspelt(any_pod := evidence(""))
     if any_pod.role_is_known:
         refuse_misspelt_role(any_pod)
@@ -128,9 +130,9 @@ def _refuse_misspelt_names(evidence: Callable[[str], Evidence], pod: str) -> Non
 
 
 def refuse_misspelt(evidence: Evidence) -> None:
-    """Raise `LabError` if there is no such service account, and neither a pod nor a role names it.
+    """Raise `LabError` if the service account doesn't exist, and neither a pod nor a role names it.
 
-    It may be misspelt then, and a repair would make an account, or lead a role to it, that nobody wants.
+    The name is probably misspelt, and a repair would create an unwanted account, or give a role to it.
     """
     parameters = evidence.parameters
     if parameters.is_usual:
@@ -151,9 +153,9 @@ def refuse_misspelt(evidence: Evidence) -> None:
 
 
 def refuse_misspelt_role(evidence: Evidence) -> None:
-    """Raise `LabError` if IAM has no role of the name that was asked for, and the service account has another one.
+    """Raise `LabError` if IAM doesn't have the given role, and the service account has another one.
 
-    It may be misspelt then, and a repair would make a role, and lead the service account to it, that nobody wants.
+    The name is probably misspelt, and a repair would create an unwanted role and give it to the service account.
     """
     parameters, name = evidence.parameters, evidence.parameters.role_name
     try:
@@ -175,9 +177,9 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """The names of roles that the service account has beside the one that was asked for: by annotation, or by trust.
+    """The names of the service account's other roles: the annotated one, else those whose trust policy names it.
 
-    Empty if the annotation names the one that was asked for.
+    Empty if the annotation names the given role.
     """
     if ROLE_ARN.fullmatch(evidence.annotation):
         annotated = Arn.parse(evidence.annotation).name
@@ -186,9 +188,9 @@ def _roles_of_its_own(evidence: Evidence) -> list[str]:
 
 
 def refuse_misspelt_pod(evidence: Evidence) -> None:
-    """Raise `LabError` if there is no such pod, and nothing says that one was replaced.
+    """Raise `LabError` if the pod doesn't exist, and nothing shows that it was replaced.
 
-    It may be misspelt then, and a repair would make a pod that nobody wants.
+    The name is probably misspelt, and a repair would create an unwanted pod.
     """
     parameters, name = evidence.parameters, evidence.pod_name
     if parameters.is_usual:
@@ -210,7 +212,10 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
 
 
 def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str]:
-    """What may be meant, and the options that name it: a like name here or in a like namespace, or elsewhere."""
+    """The most similar service account or namespace, and the options that name it; both empty without one.
+
+    Names in this namespace come first, then those in namespaces with a similar name, then the same name elsewhere.
+    """
     mine, name = parameters.namespace, parameters.service_account
     namespaces = {namespace for namespace, _ in accounts}
     alike = get_close_matches(mine, namespaces - {mine})
@@ -226,18 +231,18 @@ def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[s
 
 
 def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosis:
-    """What is found for each pod that runs as the service account, as one diagnosis.
+    """Examine each pod that runs as the service account, and return one diagnosis.
 
     Args:
-        evidence: the evidence for a pod of this name.
-        pod: the only pod to look at; without one, the newest of each owner, and in a rollout of each ReplicaSet.
+        evidence: returns the evidence for a pod's name.
+        pod: the only pod to examine; without it, the newest pod of each owner, and of each ReplicaSet in a rollout.
     """
     names = [pod] if pod else _pods(evidence(""))
     return _joined([examine(evidence(name)) for name in names or [""]])
 
 
 def examine(evidence: Evidence) -> Diagnosis:
-    """What is found in this evidence, stage by stage: of one service account and one pod."""
+    """Examine one service account and one pod, stage by stage, and return the diagnosis."""
     outcomes: Outcomes = {}
     checks: dict[Stage, Check] = {}
     for stage in STAGES:
@@ -263,7 +268,7 @@ def examine(evidence: Evidence) -> Diagnosis:
 
 
 def _without_consequences(outcomes: Outcomes) -> list[Finding]:
-    """The findings; without what follows from an error of the same stage or an earlier one, and only repeats it."""
+    """The findings, without those that only repeat an error of their own stage or of an earlier one."""
     found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
     wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]
     first = min((STAGES.index(cause.stage) for cause in wrong), default=len(STAGES))
@@ -271,7 +276,7 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
 
 
 def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
-    """What became of a stage: it is right where all that it rests on was read, and nothing says otherwise."""
+    """The result of a stage. It is right only if everything that its causes need was read, and none found anything."""
     told = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
     result = min(told, key=RESULTS.index) if told else stage.at_best(evidence)
     unread = each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead))
@@ -284,7 +289,7 @@ def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
 
 
 def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
-    """Return one diagnosis of several pods of the same service account. Findings that belong to no pod appear once."""
+    """Return one diagnosis of several pods of one service account. Findings that belong to no pod appear once."""
     first, last = diagnoses[0], diagnoses[-1]
     return Diagnosis(
         subject=first.subject,
@@ -300,7 +305,7 @@ def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
 
 
 def _check_of_all(checks: list[Check]) -> Check:
-    """A stage of several pods: as bad as the worst of them."""
+    """The result of a stage over several pods: the worst of their results."""
     return Check(
         min((each.result for each in checks), key=RESULTS.index),
         list(dict.fromkeys(read for each in checks for read in each.read)),
@@ -310,7 +315,7 @@ def _check_of_all(checks: list[Check]) -> Check:
 
 
 def _facts(evidence: Evidence, pod_name: str) -> dict[str, Any]:
-    """What the findings rest on, for a report that is handed on: of a pod only what concerns its role."""
+    """The objects that the findings rely on, for a report that others read; of a pod, only fields about its role."""
     read: dict[str, Callable[[], Any]] = {
         "service account": lambda: evidence.service_account and _metadata(evidence.service_account),
         f"pod {pod_name}".strip(): lambda: evidence.pod and _of_pod(evidence.pod),
@@ -351,7 +356,7 @@ def _of_pod(pod: Pod) -> dict[str, Any]:
 
 
 def _variables(container: Container) -> dict[str, str]:
-    """A container's variables for AWS; of those that may be secret only that they are there."""
+    """A container's variables for AWS. Values that may be secret are left out."""
     return {
         variable["name"]: variable.get("value", "(a reference)") if variable["name"] in TOLD else "(not shown)"
         for variable in container.get("env") or []
@@ -360,7 +365,7 @@ def _variables(container: Container) -> dict[str, str]:
 
 
 def _pods(evidence: Evidence) -> list[str]:
-    """The newest pod of each owner. A pod that has ended or is about to counts only if the owner has no other."""
+    """The newest pod of each owner. Pods that have ended, or are being deleted, count only if no other pod is left."""
     try:
         pods = evidence.pods
     except NotRead:
@@ -377,7 +382,7 @@ def _has_ended(pod: Pod) -> bool:
 
 
 def _owner(metadata: Metadata) -> tuple[str, str]:
-    """Who makes such pods: in a rollout, both ReplicaSets of a Deployment; a pod that nobody owns is its own."""
+    """The kind and name of the pod's controller; the pod itself without one. ReplicaSets of one rollout differ."""
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller"):
             return owner["kind"], owner["name"]
@@ -385,7 +390,7 @@ def _owner(metadata: Metadata) -> tuple[str, str]:
 
 
 def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> Connection:
-    """The connection of another program's own clients. Raises `LabError`."""
+    """Return a connection made of another program's own clients. Raises `LabError`."""
     # These load boto3, which takes long.
     from labkit.targets import eks
     from labkit.targets.eks import cluster as eks_cluster

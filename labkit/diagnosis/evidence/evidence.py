@@ -32,8 +32,8 @@ OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 class Evidence:
     """The facts about one service account, its role and its pod.
 
-    Objects are as AWS and Kubernetes define them, or None if they do not exist. Every property raises `NotRead`
-    if it could not read what it needs.
+    Objects have the form that AWS and Kubernetes define. They are None if they don't exist. Every property raises
+    `NotRead` if it could not read what it needs.
     """
 
     def __init__(
@@ -49,15 +49,14 @@ class Evidence:
         probe: bool = True,
         reads: Reads | None = None,
     ):
-        """
-        Args:
-            pod_name: the pod; empty: the newest of those that run as the service account.
-            role_is_known: whether the parameters' role, policy and bucket are what is wanted, and not only defaults.
-            is_of_run: whether they are a run's own, for which a missing role is made. Somebody's answer to which role
-                it is says nothing about the role's policy.
-            action: what the pod wants to do, such as `s3:ListBucket`; empty: what the role may do is not tried.
-            resource: the ARN on which it wants to do it.
-            probe: whether commands may be run in the pod, and its token be sent to STS.
+        """Args:
+        pod_name: the pod; if empty, the newest pod that runs as the service account.
+        role_is_known: whether the caller named the role, the policy and the bucket; if not, they are only defaults.
+        is_of_run: whether the parameters are those of a run, so that a repair creates a missing role for it. A role
+            that a user only named to the doctor says nothing about its policy.
+        action: the action that the pod needs, such as `s3:ListBucket`; if empty, permissions aren't tried.
+        resource: the ARN of the resource that `action` is for.
+        probe: whether the doctor may run commands in the pod, and send its token to STS.
         """
         self.parameters = parameters
         self.connection = connection
@@ -83,7 +82,7 @@ class Evidence:
 
     @cached_property
     def audience(self) -> str:
-        """The audience that tokens need: STS, unless service account and provider agree on another name.
+        """The audience that tokens need: STS, or that of the service account's annotation if the provider lists it.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
         """
@@ -97,17 +96,17 @@ class Evidence:
 
     @property
     def provider_arn(self) -> str:
-        """The ARN of the OIDC provider that STS asks: the one of the cluster's issuer, in the role's account."""
+        """The ARN of the OIDC provider that STS uses: that of the cluster's issuer, in the role's account."""
         return self._provider_arn_in(self.role_account_id)
 
     @property
     def provider_name(self) -> str:
-        """The issuer without its scheme: what condition keys begin with."""
+        """The issuer without `https://`. Condition keys begin with it."""
         return self.issuer.removeprefix("https://")
 
     @property
     def region(self) -> str:
-        """The cluster's region, which its webhook gives to pods."""
+        """The cluster's region. The webhook gives it to pods."""
         of_eks = re.match(r"https://oidc\.eks\.([a-z0-9-]+)\.", self.issuer)
         return of_eks[1] if of_eks else self.parameters.region
 
@@ -118,12 +117,12 @@ class Evidence:
 
     @cached_property
     def role_arn(self) -> str:
-        """The ARN of the role that the service account should have, as IAM has it; empty if nothing says which.
+        """The ARN in IAM of the role that the service account should have; empty if that is unknown.
 
-        Known by the parameters; else the role of the lab's run whose label the service account carries, the one that
-        its annotation names, or the only candidate. What names the role may have another path, partition or account
-        than the role itself: to STS it is another role then. An annotation that names somebody else's role is wrong
-        where the service account has a role of its own, which is the one then; empty if several may be meant.
+        The first source that names a role counts: the parameters, the label of the lab's run on the service account,
+        the annotation, or else the only candidate. The source may have another path, partition or account than the role
+        in IAM. For STS, such an ARN is another role. If the annotation names another team's role, and one role is made
+        for this service account, the result is that one. If several could be meant, it is empty.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -135,7 +134,7 @@ class Evidence:
 
     @cached_property
     def role_candidates(self) -> list[str]:
-        """The ARNs of the roles that may be meant where nothing names one. Raises `NotRead`."""
+        """The ARNs of roles that may belong to the service account if nothing names one. Raises `NotRead`."""
         return candidates.candidates(self.account, self.parameters, self.connection.provider_arn)
 
     @cached_property
@@ -145,7 +144,7 @@ class Evidence:
 
     @cached_property
     def roles_that_admit_it(self) -> list[str]:
-        """The ARNs of the roles whose trust policy admits the service account, maybe as one of many.
+        """The ARNs of the roles whose trust policy admits the service account, perhaps beside others.
 
         Raises `NotRead`.
         """
@@ -153,7 +152,10 @@ class Evidence:
 
     @property
     def role_of_run(self) -> str:
-        """The role in the label of the lab's run, cluster.namespace.serviceaccount.role; a long label is a hash."""
+        """The role's name in the run's label; a hash if the label is long; empty without the label.
+
+        The label is `cluster.namespace.serviceaccount.role`.
+        """
         labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
         of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."
         run = labels.get(RUN_LABEL, "")
@@ -161,7 +163,7 @@ class Evidence:
 
     @property
     def is_of_lab(self) -> bool:
-        """Whether the service account belongs to a run of the lab. Then the parameters name its policy and bucket."""
+        """Whether the service account belongs to a run of the lab, so the parameters name its policy and bucket."""
         try:
             return bool(self.role_of_run)
         except NotRead:
@@ -169,18 +171,20 @@ class Evidence:
 
     @property
     def belongs_to_run(self) -> bool:
-        """Whether what a repair makes belongs to a run of the lab, by the service account or by the caller.
+        """Whether the resources that a repair creates belong to a run of the lab.
 
-        Somebody's answer to which role it is makes nothing the lab's.
+        They do if the service account belongs to a run, or if the caller is one. Naming a role to the doctor isn't
+        enough.
         """
         return self.is_of_lab or (self.role_is_known and self.is_of_run)
 
     @property
     def role_is_of_run(self) -> bool:
-        """Whether the role is one of the lab's, which should have the parameters' policy. Raises `NotRead`.
+        """Whether the role belongs to a run of the lab, so that it should have the parameters' policy.
 
-        It is where the service account is a run's; a role that is only known by its name has to carry the run's tag, or
-        none beside the notebooks' own service account. A missing one is made for the run that names it.
+        It does if the service account belongs to a run. A role that is known only by its name needs the run's tag, or
+        no run's tag if the parameters are the notebooks' own. A missing role counts if a run asks for it. Raises
+        `NotRead`.
         """
         if self.is_of_lab or not self.role_is_known:
             return self.is_of_lab
@@ -189,12 +193,12 @@ class Evidence:
 
     @property
     def is_only_annotated(self) -> bool:
-        """Whether nothing but the annotation says which role it is: neither the caller nor the lab's run."""
+        """Whether only the annotation names the role: the caller didn't, and no run of the lab did."""
         return not (self.role_is_known or self.role_of_run) and ROLE_ARN.fullmatch(self.annotation) is not None
 
     @property
     def has_only_the_name(self) -> bool:
-        """Whether the role has the annotation's name under another ARN, and nothing else says that it is meant.
+        """Whether the role shares only its name with the annotated ARN, and nothing else connects the two.
 
         A name alone proves nothing: the role may be another team's.
         """
@@ -206,17 +210,17 @@ class Evidence:
 
     @property
     def role_name(self) -> str:
-        """The role's name, without its path; empty if nothing says which role it is."""
+        """The role's name, without its path; empty if the role is unknown."""
         return Arn.parse(self.role_arn).name if self.role_arn else ""
 
     @property
     def wanted_role_name(self) -> str:
-        """The role's name; the parameters' where nothing says which role it is."""
+        """The role's name; the parameters' name if the role is unknown."""
         return self.role_name or self.parameters.role_name
 
     @property
     def role_account_id(self) -> str:
-        """The account of the role, 12 digits; the cluster's own where nothing says which role it is."""
+        """The role's account, 12 digits; the cluster's account if the role is unknown."""
         try:
             return Arn.parse(self.role_arn).account if self.role_arn else self.connection.account_id
         except NotRead:
@@ -224,7 +228,7 @@ class Evidence:
 
     @cached_property
     def role_account(self) -> Account:
-        """The account of the role, maybe not the cluster's. Raises `NotRead` if it cannot be entered."""
+        """The role's account, which may differ from the cluster's. Raises `NotRead` if the caller can't enter it."""
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:
@@ -242,17 +246,17 @@ class Evidence:
 
     @property
     def provider_arns(self) -> list[str]:
-        """The OIDC providers of the role's account."""
+        """The ARNs of the OIDC providers in the role's account."""
         return self.role_account.provider_arns
 
     @property
     def provider(self) -> Provider | None:
-        """The OIDC provider of the cluster's issuer, in the role's account, where STS looks for it."""
+        """The OIDC provider of the cluster's issuer, in the role's account; None if it doesn't exist."""
         return self.role_account.provider(self.provider_arn)
 
     @property
     def role(self) -> Role | None:
-        """The role; None if it doesn't exist. Raises `NotRead` if nothing says which role it is."""
+        """The role; None if it doesn't exist. Raises `NotRead` if the role is unknown."""
         if not self.role_name:
             raise NotRead(
                 Read("iam:GetRole", of="AWS"), "nothing says which role the service account should have", "--role NAME"
@@ -261,7 +265,7 @@ class Evidence:
 
     @property
     def is_annotated_rightly(self) -> bool:
-        """Whether the annotation is the role's ARN in IAM; its form counts where the role may not be read."""
+        """Whether the annotation is the role's ARN in IAM. If IAM can't be read, a well-formed ARN is enough."""
         try:
             return self.role is not None and self.role["Arn"] == self.annotation
         except NotRead:
@@ -269,7 +273,7 @@ class Evidence:
 
     @cached_property
     def is_namespace_ending(self) -> bool:
-        """Whether the namespace is being deleted; False where it may not be read.
+        """Whether the namespace is being deleted; False if it can't be read.
 
         https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
         """
@@ -297,7 +301,7 @@ class Evidence:
 
     @property
     def role_run(self) -> str | None:
-        """The run whose tag the role carries."""
+        """The run in the role's tag; None without a tag."""
         return run_of(self.role)
 
     @property
@@ -307,7 +311,7 @@ class Evidence:
 
     @property
     def inline_policies(self) -> dict[str, Any]:
-        """The policies that are written into the role, by name."""
+        """The role's inline policies, by name."""
         return self.role_account.inline_policies(self.role_name)
 
     # Kubernetes.
@@ -318,9 +322,9 @@ class Evidence:
 
     @property
     def is_named(self) -> bool:
-        """Whether a pod, a workload whose pods could not be made, or a role names the service account.
+        """Whether a pod, a rejected pod of a workload, or a role names the service account.
 
-        Of the roles, what may not be read names nothing.
+        Roles that can't be read don't count.
         """
         name = f"{self.parameters.namespace}/{self.parameters.service_account}"
         # The API server's words when it rejects a pod.
@@ -339,12 +343,12 @@ class Evidence:
 
     @property
     def annotation(self) -> str:
-        """The role's ARN as the service account is annotated with it; empty if it is not."""
+        """The role's ARN in the service account's annotation; empty without one."""
         return self.annotations.get(ROLE_ANNOTATION, "")
 
     @property
     def misspelt_key(self) -> str:
-        """The key under which a role stands that the webhook does not read; empty if the right one has a role."""
+        """The annotation key that holds a role but that the webhook doesn't read; empty if the right key has a role."""
         if self.annotation:
             return ""
         others = {key: value for key, value in self.annotations.items() if key != ROLE_ANNOTATION}
@@ -359,7 +363,7 @@ class Evidence:
 
     @property
     def pod_name(self) -> str:
-        """The pod that is looked at; empty if none runs as the service account."""
+        """The name of the examined pod; empty if no pod runs as the service account."""
         return self._pod_name or next((pod["metadata"]["name"] for pod in self.pods), "")
 
     @property
@@ -368,22 +372,22 @@ class Evidence:
 
     @cached_property
     def pod_spec(self) -> PodSpec | None:
-        """The pod, its containers' variables and mounts read as they get them; None without a pod."""
+        """The pod's spec, with each container's variables and mounts filled in; None without a pod."""
         return PodSpec(self.pod, self.cluster) if self.pod else None
 
     @property
     def containers(self) -> list[Container]:
-        """The pod's containers and, behind them, its init containers; none without a pod."""
+        """The pod's containers, then its init containers; empty without a pod."""
         return self.pod_spec.containers if self.pod_spec else []
 
     @property
     def pod_phase(self) -> str:
-        """The pod's phase, `Unknown` without one."""
+        """The pod's phase; `Unknown` without a pod."""
         return self.pod_spec.phase if self.pod_spec else "Unknown"
 
     @property
     def pod_trouble(self) -> str:
-        """Why the pod does not run: the node's words about the first container that waits, else the scheduler's."""
+        """Why the pod doesn't run: the waiting message of its first waiting container, else the scheduler's message."""
         for status in ((self.pod or {}).get("status") or {}).get("containerStatuses") or []:
             if waiting := (status.get("state") or {}).get("waiting"):
                 return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
@@ -391,7 +395,7 @@ class Evidence:
 
     @property
     def scheduler_says(self) -> str:
-        """Why no node takes the pod, from its condition or its newest event; empty if it has a node.
+        """Why the scheduler found no node for the pod, from a condition or its newest event; empty if it has a node.
 
         https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions
         """
@@ -415,13 +419,13 @@ class Evidence:
 
     @property
     def pod_role_arn(self) -> str:
-        """`AWS_ROLE_ARN` as the pod's first container has it; empty if it is not set."""
+        """`AWS_ROLE_ARN` in the pod's first container; empty if it isn't set."""
         variables = self.containers[0].document.get("env") or [] if self.containers else []
         return next((variable.get("value", "") for variable in variables if variable["name"] == "AWS_ROLE_ARN"), "")
 
     @property
     def token_audience(self) -> str | None:
-        """The audience of the pod's projected token; None if it has none."""
+        """The audience of the pod's projected token; None without such a token."""
         for volume in (self.pod or {}).get("spec", {}).get("volumes") or []:
             if volume["name"] == TOKEN_VOLUME:
                 for source in (volume.get("projected") or {}).get("sources") or []:
@@ -432,7 +436,7 @@ class Evidence:
 
     @property
     def failed_creations(self) -> list[Event]:
-        """The namespace's events of pods that could not be made, the newest first; none if there is a pod."""
+        """The events of rejected pods in the namespace, the newest first; empty if the pod exists."""
         if self.pod is not None:
             return []
         failed = [event for event in self.cluster.events(self.parameters.namespace) if event["reason"] == FAILED]
@@ -440,7 +444,7 @@ class Evidence:
 
     @property
     def webhook(self) -> WebhookConfiguration | None:
-        """The registration of the pod identity webhook; None if it is not registered.
+        """The pod identity webhook's registration; None if it isn't registered.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook
         """
@@ -450,12 +454,12 @@ class Evidence:
 
     @cached_property
     def dry_run(self) -> DryRun:
-        """What the API server would make of a pod like it now."""
+        """The dry run of this pod: what the API server and the webhook would make of it now."""
         return DryRun(self.pod_spec, self.cluster, self.reads, allowed=self.probe_allowed)
 
     @cached_property
     def probe(self) -> Probe:
-        """What is tried in the pod."""
+        """The commands and calls that the doctor tries in the pod."""
         return Probe(
             self.pod_spec, self.connection, self.reads, region=self.parameters.region, allowed=self.probe_allowed
         )
@@ -480,7 +484,7 @@ class Evidence:
 
     @property
     def is_its_role(self) -> bool:
-        """Whether AWS knows the pod as the role that it should have."""
+        """Whether AWS knows the pod by the role that it should have."""
         caller = self.caller_if_told
         if caller is None or caller.role_name != self.wanted_role_name:
             return False
@@ -491,7 +495,7 @@ class Evidence:
         return (session.partition, session.account) == (role.partition, role.account)
 
     def control_policies_told(self, policy_type: str) -> str:
-        """Which policies of the organization's bound the role's account, or why that could not be read."""
+        """A phrase for the organization's policies that limit the role's account, or why they couldn't be read."""
         try:
             names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
             return f"attached on the way to the account: {', '.join(names)}"
@@ -499,9 +503,9 @@ class Evidence:
             return f"the organization's policies could not be read: {unread.call}: {unread.why}"
 
     def _role_by_hand(self) -> str:
-        """The role of this account that the pod's containers name themselves, beside a projected token.
+        """The role in this account that the pod's containers name themselves, beside a projected token.
 
-        Empty where they name several, or it does not exist.
+        Empty if they name several, or if the role doesn't exist.
         """
         try:
             by_hand = [each for each in self.containers if each.has_role and (each.is_by_hand or each.declares_role)]
@@ -514,7 +518,7 @@ class Evidence:
 
     @property
     def _named_role_arn(self) -> str:
-        """What names the role, before IAM is asked how its ARN is; empty if nothing does."""
+        """The ARN that names the role, not yet compared with IAM; empty if nothing names it."""
         if self.role_is_known:
             return self.connection.role_arn(self.parameters.role_name)
         if name := self.role_of_run:
@@ -532,9 +536,10 @@ class Evidence:
         return found[0] if len(found) == 1 else ""
 
     def _role_so_called(self, arn: str) -> Role | None:
-        """The role that an ARN names; None if it doesn't exist or may not be read.
+        """The role that an ARN names; None if it doesn't exist or can't be read.
 
-        Where the ARN's account has none, or STS has refused the exchange, it is the namesake in the cluster's account.
+        If it isn't in the ARN's account, or STS has refused the exchange, the role of that name in the cluster's
+        account is tried.
         """
         named = Arn.parse(arn)
         try:
@@ -549,7 +554,7 @@ class Evidence:
 
     @property
     def _is_refused(self) -> bool:
-        """Whether STS is known to have refused the pod's token."""
+        """Whether it is known that STS refused the pod's token."""
         try:
             caller = self.caller_if_told
             exchange = None if caller and caller.arn else self.probe.exchange
@@ -558,10 +563,11 @@ class Evidence:
         return bool(exchange and exchange.code)
 
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
-        """The ARNs of roles that the annotation probably means; None if the annotation may be right.
+        """The ARNs of the roles that the annotation probably should name; None if the annotation may be right.
 
-        A role that nothing connects with the service account is somebody else's where another role names the service
-        account. One that admits it by a pattern was not made for it, and is not what the annotation means.
+        If nothing connects the annotated role with the service account, and another role names the service account, the
+        annotated role is another team's. A role that admits the account only by a pattern wasn't made for it, so it
+        isn't what the annotation should name.
         """
         try:
             if role is None:
@@ -573,7 +579,7 @@ class Evidence:
             return None
 
     def _is_wrong_account(self, arn: str) -> bool:
-        """Whether the ARN's account is not the cluster's, and has neither the role nor the cluster's OIDC provider."""
+        """Whether the ARN's account isn't the cluster's, and has neither the role nor the cluster's OIDC provider."""
         named = Arn.parse(arn)
         if named.account == self.connection.account_id:
             return False
@@ -581,11 +587,11 @@ class Evidence:
         return account.role(named.name) is None and account.provider(self._provider_arn_in(named.account)) is None
 
     def _provider_arn_in(self, account_id: str) -> str:
-        """The ARN of the OIDC provider of the cluster's issuer in an account."""
+        """The ARN that the cluster's OIDC provider has in this account."""
         return self.connection.provider_arn.replace(f":{self.connection.account_id}:", f":{account_id}:", 1)
 
     def _account(self, account_id: str) -> Account:
-        """An account, possibly not the cluster's, entered once. Raises `NotRead` if it can't be entered."""
+        """An account, perhaps not the cluster's; entered once. Raises `NotRead` if the caller can't enter it."""
         if account_id in self._accounts:
             return self._accounts[account_id]
         from botocore.exceptions import ClientError
@@ -602,7 +608,7 @@ class Evidence:
 
 
 def _looks_like_it(key: str, value: str) -> bool:
-    """Whether an annotation was probably meant to name the role."""
+    """Whether an annotation probably was meant for this role."""
     if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85:
         return True
     return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))
