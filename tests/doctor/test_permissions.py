@@ -21,6 +21,7 @@ from tests.doctor.recording import (
     healthy,
 )
 from tests.doctor.repairing import commands, repaired
+from tests.notebooks.books import prose, read
 
 READ_ONLY = PARAMETERS.policy_arn
 ADMINISTRATOR = "arn:aws:iam::aws:policy/AdministratorAccess"
@@ -176,6 +177,12 @@ def test_without_a_run_any_policy_will_do_and_none_will_not():
     assert (finding.id, finding.expected) == ("role-policy-not-attached", "a policy")
     # Which policy, the reader has to say.
     assert commands(finding.repair) == ["aws iam attach-role-policy --role-name my-role --policy-arn <POLICY_ARN>"]
+
+
+def test_the_report_shows_such_a_finding_as_the_doctor_writes_it():
+    """The notebook's own run finds nothing, so a reader sees a finding in its text alone."""
+    (finding,) = examine(healthy() | attached()).findings
+    assert f"```text\n{finding.as_text('default/my-service-account')}\n```" in prose(read("doctor.ipynb"))
 
 
 def test_what_the_pod_wants_is_only_simulated_where_it_is_said():
