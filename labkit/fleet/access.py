@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from shlex import quote
 
-from labkit.errors import LabError, NotAllowed, answering
+from labkit.errors import LabError
 from labkit.fleet.rows import Row
 
 SESSION = "labkit-fleet"
@@ -45,16 +45,15 @@ def credentials(row: Row) -> Iterator[None]:
 
 def _assumed(role_arn: str, region: str) -> dict[str, str]:
     """https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html"""
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import ClientError
+
+    from labkit.targets.eks.account import explained, open_session
 
     try:
-        with answering():
-            sts = boto3.Session(region_name=region).client("sts")
+        with explained():
+            sts = open_session(region).client("sts")
             taken = sts.assume_role(RoleArn=role_arn, RoleSessionName=SESSION)["Credentials"]
-    except NotAllowed:
-        raise
-    except (ClientError, BotoCoreError) as error:
+    except ClientError as error:
         raise LabError(
             f"The role {role_arn} could not be taken: {error}",
             where="assume_role, in the fleet file",

@@ -14,6 +14,7 @@ from labkit.runs import normalize
 
 TEXT = "text/plain"
 
+
 def parameters(before: Path, after: Path) -> dict[str, tuple[object, object]]:
     """The parameters that the two runs were given differently: the old value and the new one, or the default.
 

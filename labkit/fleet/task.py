@@ -30,7 +30,10 @@ PASSING = re.compile(
     r"|PriorRequestNotComplete|ConnectTimeoutError|ReadTimeoutError)\b|Kernel (didn't respond|died before replying)"
 )
 # A pod's own token expires, too: that is not the row's credentials.
-EXPIRED = re.compile(r"\b(ExpiredToken|ExpiredTokenException|RequestExpired)\b(?!.*AssumeRoleWithWebIdentity)")
+EXPIRED = re.compile(
+    r"\b(ExpiredToken|ExpiredTokenException|RequestExpired)\b(?!.*AssumeRoleWithWebIdentity)"
+    r"|\b(TokenRetrievalError|UnauthorizedSSOTokenError|SSO credentials have expired)\b"
+)
 STOPPED = "another row failed, and --fail-fast ends the fleet with it"
 LOST = "worker lost: the process that ran this row ended"
 
@@ -177,7 +180,7 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
 
 
 def _told(row: Row, failed: LabError) -> str:
-    """The error; where the row's own AWS credentials expired while it ran, with what to do about that."""
+    """The error; where the row's own AWS credentials have expired, with what to do about that."""
     if not row.is_in_an_account or not EXPIRED.search(failed.what):
         return str(failed)
     if row.assume_role:
@@ -185,7 +188,7 @@ def _told(row: Row, failed: LabError) -> str:
     else:
         profile = f" --profile {quote(row.profile)}" if row.profile else ""
         renew = f"aws sso login{profile}   (or get new keys, as you got these), then:  labkit fleet … --resume"
-    what = f"The row's AWS credentials expired while it ran. {failed.what}"
+    what = f"The row's AWS credentials have expired. {failed.what}"
     return str(LabError(what, where=failed.where, next=renew))
 
 

@@ -1,19 +1,23 @@
 """A fleet of 12 rows with three planted faults: the right report, and `--resume` runs exactly what is missing."""
 
+import html
 import json
 import os
 import re
 import shutil
 import subprocess
 from dataclasses import replace
+from hashlib import sha1
 
 import pexpect
 import pytest
 
 from labkit import Lab
+from labkit.errors import NoCredentials
 from labkit.fleet.access import credentials
+from labkit.fleet.report import Report
 from labkit.fleet.rows import Row
-from labkit.fleet.running import Fleet
+from labkit.fleet.running import Fleet, Outcome
 from labkit.fleet.task import run_row
 from labkit.run_parameters import Parameters
 from labkit.targets.eks.account import open_session
@@ -291,19 +295,83 @@ iam.tag_user(UserName=role_name, Tags=[{"Key": "ran", "Value": "whole"}])
 """
 
 
-def test_credentials_that_expire_in_the_middle_fail_the_row_and_resume_takes_new_ones(lab, home, account, tmp_path):
+@pytest.fixture
+def profile(account, tmp_path, monkeypatch):
+    """Write the keys of an hour's session in the other account into the profile `theirs`."""
+    import boto3
+
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+
+    def write() -> None:
+        sts = boto3.Session(region_name="us-east-1").client("sts")
+        keys = sts.assume_role(RoleArn=account[1], RoleSessionName="me")["Credentials"]
+        file.write_text(
+            f"[theirs]\naws_access_key_id = {keys['AccessKeyId']}\n"
+            f"aws_secret_access_key = {keys['SecretAccessKey']}\naws_session_token = {keys['SessionToken']}\n"
+        )
+
+    return write
+
+
+BY_ROLE = "labkit fleet … --resume, which takes the role again"
+BY_PROFILE = "aws sso login --profile theirs   (or get new keys, as you got these), then:  labkit fleet … --resume"
+
+
+@pytest.mark.parametrize(("access", "renew"), [("assume_role", BY_ROLE), ("profile", BY_PROFILE)])
+def test_credentials_that_expire_in_the_middle_fail_the_row_and_resume_takes_new_ones(
+    lab, home, account, profile, tmp_path, access, renew
+):
     given, role = account
-    row = Row(1, "row 1", given, assume_role=role)
+    profile()
+    given = Parameters.checked(**given.given, role_name=f"by-{access}")
+    row = Row(1, "row 1", given, **{access: role if access == "assume_role" else "theirs"})
     notebook = notebooks.write(tmp_path / "in.ipynb", EXPIRES)
     fleet = Fleet([row], notebook, tmp_path / "out", home=str(home))
     with fleet.results.opened(resume=False):
         done = run_row(fleet.job(row))
     assert done.state == "failed"
-    assert done.reason.startswith("The row's AWS credentials expired while it ran. ")
+    assert done.reason.startswith("The row's AWS credentials have expired. ")
     assert "(ExpiredToken) when calling the TagUser operation" in done.error
-    assert done.error.endswith("next:  labkit fleet … --resume, which takes the role again")
+    assert done.error.endswith(f"next:  {renew}")
+    Report("fleet.yaml", notebook.name, [Outcome(row, done)]).write(fleet.out)
+    assert report(fleet.out)["rows"][0]["error"] == done.error
+    page = html.unescape((fleet.out / "report.html").read_text())
+    assert "<summary>The row's AWS credentials have expired. " in page and f"next:  {renew}</pre>" in page
+    profile()
     again = replace(fleet, id="later", resume=True)
     with again.results.opened(resume=True):
         assert again.earlier() == []
         assert run_row(again.job(row)).state == "succeeded"
     assert [outcome.is_earlier for outcome in again.earlier()] == [True]
+
+
+def test_a_sign_in_that_has_expired_says_how_to_sign_in_again(account, home, tmp_path, monkeypatch):
+    given, _ = account
+    cache = tmp_path / ".aws" / "sso" / "cache"
+    cache.mkdir(parents=True)
+    (tmp_path / ".aws" / "config").write_text(
+        "[sso-session us]\nsso_start_url = https://example.awsapps.com/start\nsso_region = us-east-1\n"
+        "[profile theirs]\nsso_session = us\nsso_account_id = 222222222222\nsso_role_name = admin\n"
+    )
+    token = {"startUrl": "https://example.awsapps.com/start", "accessToken": "x", "expiresAt": "2020-01-01T00:00:00Z"}
+    (cache / f"{sha1(b'us').hexdigest()}.json").write_text(json.dumps(token))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    row = Row(1, "row 1", given, profile="theirs")
+    notebook = notebooks.write(tmp_path / "in.ipynb", EXPIRES)
+    fleet = Fleet([row], notebook, tmp_path / "out", home=str(home))
+    with fleet.results.opened(resume=False):
+        done = run_row(fleet.job(row))
+    assert done.reason.startswith("The row's AWS credentials have expired. TokenRetrievalError: ")
+    assert done.error.endswith(f"next:  {BY_PROFILE}")
+
+
+def test_a_role_that_cannot_be_taken_as_the_caller_s_credentials_have_expired_says_so(lab, account, profile):
+    given, role = account
+    profile()
+    lab.clock.advance(hours=2)
+    with pytest.raises(NoCredentials) as refused, credentials(Row(1, "", given, "theirs", role)):
+        pass
+    assert refused.value.what.startswith("The credentials have expired: ExpiredToken: ")
+    assert refused.value.where == "profile theirs"
+    assert refused.value.next.startswith("aws sso login --profile theirs ")
