@@ -66,6 +66,7 @@ def rows(evidence: "Evidence") -> list[Row]:
     wanted_subject = f"StringEquals {issuer}:sub = {evidence.subject}"
     # A policy that is written otherwise, and admits this service account and no stranger, is right too.
     good = admitted and not trust_policy.sub_missing(evidence)
+    for_sts = admitted and not trust_policy.aud_missing(evidence)
     return [
         Row("role", evidence.role_arn, evidence.role["Arn"]),
         Row("trusted provider", evidence.provider_arn, trust_policy.principal_found(evidence), good or None),
@@ -75,7 +76,7 @@ def rows(evidence: "Evidence") -> list[Row]:
             "audience",
             f"StringEquals {issuer}:aud = {evidence.audience}",
             trust_policy.condition_found(evidence, "aud"),
-            good or None,
+            for_sts or None,
         ),
         Row("evaluated", admits, admits if admitted else "does not admit it"),
         Row(

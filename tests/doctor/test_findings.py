@@ -120,6 +120,11 @@ def test_a_trust_policy_in_another_form_that_admits_the_account_is_right(change)
     assert all(row.right for row in iam_role.rows(evidence(**trusting(change))))
 
 
+def test_only_the_subject_is_wrong_where_a_wildcard_admits_every_service_account():
+    facts = trusting(conditions("StringLike", sub="system:serviceaccount:*"))
+    assert [row.what for row in iam_role.rows(evidence(**facts)) if not row.right] == ["subject"]
+
+
 def test_a_statement_that_refuses_does_not_count_where_another_admits():
     role = copy.deepcopy(healthy()[ROLE])
     statements = role["AssumeRolePolicyDocument"]["Statement"]
