@@ -1,6 +1,6 @@
 """From an error's text to the families of causes that it can have, and the next command; needs no connection.
 
-STS says one sentence for most faults of a token since 2026; the older, telling ones are what threads on the web show.
+Since about June 2026 STS says one sentence for most faults of a token. Threads on the web show the older, telling ones.
 """
 
 import re
@@ -194,7 +194,7 @@ FAMILIES = (
         "token-not-validated",
         r"InvalidIdentityToken|web identity token (that was passed |provided )?could not be validated",
         "STS rejects the token, because of the OIDC provider, its audiences, the issuer's keys, or the token itself. "
-        "It didn't read the trust policy. Since 2026 STS says no more than that.",
+        "It didn't read the trust policy. Since about June 2026 STS says no more than that.",
         (*PROVIDER_IDS, *AUDIENCE_IDS, *KEY_IDS, "token-malformed"),
         (PROBE, PROVIDERS),
         is_general=True,

@@ -45,7 +45,7 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
                 evidence,
                 f"{condition.operator} compares {few([*map(account_of, wild)])} letter by letter: "
                 "this wildcard in the trust policy admits nobody.",
-                expected=f"StringEquals {evidence.subject}, or StringLike with the wildcard",
+                expected=f"StringEquals {evidence.subject}",
                 found=f"{condition.operator} {', '.join(wild)}",
             )
     return None

@@ -156,7 +156,7 @@ def told(claims: dict[str, object]) -> dict[str, object]:
 
 
 def refusal(telling: str, detail: str = "") -> Refusal:
-    """STS's one sentence for the caller, and for the trail the detailed one that STS gave until 2026."""
+    """STS's one sentence for the caller, and for the trail the detailed one that STS gave until about June 2026."""
     reason = f"{telling}: {detail}" if detail else telling
     return Refusal(400, "InvalidIdentityToken", GENERIC, reason)
 
