@@ -183,7 +183,7 @@ class WhoGetsIn:
         lines = [f"{TITLE} {SIMULATED}"]
         if problem := self.problem():
             return "\n".join([*lines, str(problem)])
-        lines.append(f"The trust policy of {self.role_name}: {self.headline}")
+        lines += [_numbered(self.policy), f"The trust policy of {self.role_name}: {self.headline}"]
         width = max(len(caller.name) for caller in self.callers)
         for verdict in self.verdicts():
             decides = f"line {verdict.line}" if verdict.line else verdict.decides
@@ -200,7 +200,8 @@ class WhoGetsIn:
             for verdict in self.verdicts()
         ]
         said = f"<p>The trust policy of <code>{escape(self.role_name)}</code>: {escape(self.headline)}</p>"
-        return head + said + table(rows, ("", "caller", "what decides", "why"))
+        policy = f"<pre>{escape(_numbered(self.policy))}</pre>"
+        return head + policy + said + table(rows, ("", "caller", "what decides", "why"))
 
     def as_json(self) -> dict[str, object]:
         """What the front end shows: the problem, or the verdicts and a sentence that sums them up."""
@@ -345,6 +346,14 @@ def _short(text: str) -> str:
     return ISSUER_ID.sub(lambda found: f"{found[0][:4]}…{found[0][-4:]}", text)
 
 
+def _numbered(policy: str) -> str:
+    """The policy's lines with their numbers, as the verdicts name them."""
+    return "\n".join(f"{number:4}  {_stored(_cut(line))}" for number, line in enumerate(policy.split("\n"), 1))
+
+
 def _written(text: str, line: int) -> str:
-    written = text.split("\n")[line - 1].strip()
-    return written if len(written) <= LONGEST_LINE else written[: LONGEST_LINE - 1] + "…"
+    return _cut(text.split("\n")[line - 1].strip())
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
