@@ -130,7 +130,7 @@ RECALL = (
         (
             Answer(
                 "The text after role-arn isn't a role's ARN.",
-                "STS checks the form before it looks at anything.",
+                "The error is about the form of the request, not about the token or the role.",
                 right=True,
             ),
             Answer("The role doesn't exist.", "That would be AccessDenied, as for a role that doesn't trust you."),
@@ -139,15 +139,18 @@ RECALL = (
     ),
     Question(
         "03-6",
-        "A pod already runs when you add the annotation. What does it get?",
+        "A role admits system:serviceaccount:shop:cart. What do you make in the cluster?",
         (
-            Answer("The role, within a minute.", "Nothing changes in a pod that exists."),
             Answer(
-                "Nothing: the webhook only sees pods when they are created.",
-                "Restart the Deployment, and the new pods get the role.",
+                "A service account cart in the namespace shop, annotated with the role's ARN.",
+                "The subject names both, and the annotation names the role.",
                 right=True,
             ),
-            Answer("An error.", "The pod doesn't notice the annotation at all."),
+            Answer(
+                "A service account with the role's name.",
+                "The two names needn't be alike. The annotation connects them.",
+            ),
+            Answer("A service account cart in any namespace.", "The namespace is part of the subject."),
         ),
     ),
 )
