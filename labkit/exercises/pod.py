@@ -1,4 +1,4 @@
-"""Notebook 04: what the webhook puts into a new pod, and why an old one never gets it."""
+"""Notebook 04: what the webhook puts into a new pod, and when a pod gets its role."""
 
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
 
 STARTED_WITHIN = 30  # seconds, for the pods of a Deployment that was restarted just now
+NONE = "no role of its own"  # it may still reach its node's
 
 
 def _deployment_before_its_annotation(place: Workspace) -> None:
@@ -54,15 +55,15 @@ def _only_one_container_has_the_role(place: Workspace) -> list[Row]:
     found = {name: _role_of(pods[0], name) if pods else "no pod till" for name in ("aws", "proxy")}
     return [
         Row("the container aws", place.role_arn, found["aws"]),
-        Row("the container proxy", "no role", found["proxy"]),
+        Row("the container proxy", NONE, found["proxy"]),
     ]
 
 
 def _role_of(pod: dict[str, Any], container: str) -> str:
-    """The role that this container of a pod was given: its ARN, or "no role"."""
+    """The role that this container of a pod was given: its ARN, or that it has none of its own."""
     containers = [each for each in pod["spec"]["containers"] if each["name"] == container]
     variables = {each["name"]: each.get("value", "") for each in containers[0].get("env", [])} if containers else {}
-    return variables.get("AWS_ROLE_ARN", "no role") if containers else "no such container"
+    return variables.get("AWS_ROLE_ARN", NONE) if containers else "no such container"
 
 
 def _pods(place: Workspace) -> list[dict[str, Any]]:
@@ -180,6 +181,19 @@ RECALL = (
             ),
             Answer("The pod is created without a role.", "Nobody complains, and nothing repairs it later.", right=True),
             Answer("The pod waits for the webhook.", "The API server asks once, with a time limit."),
+        ),
+    ),
+    Question(
+        "04-7",
+        "A pod already runs when you add the annotation. What does it get?",
+        (
+            Answer("The role, within a minute.", "Nothing changes in a pod that exists."),
+            Answer(
+                "Nothing: the webhook only sees pods when they are created.",
+                "Restart the Deployment, and the new pods get the role.",
+                right=True,
+            ),
+            Answer("An error.", "The pod doesn't notice the annotation at all."),
         ),
     ),
 )
