@@ -32,7 +32,13 @@ def prose(notebook: NotebookNode) -> str:
 
 def fences(notebook: NotebookNode) -> list[str]:
     """What is in the boxes marked `bash`, in order."""
-    return re.findall(r"^```bash\n(.*?)^```$", prose(notebook), re.MULTILINE | re.DOTALL)
+    return [box for cell in notebook.cells for box in boxes(cell)]
+
+
+def boxes(cell: NotebookNode) -> list[str]:
+    """What is in the boxes of a cell marked `bash`; none for a code cell."""
+    found = re.findall(r"^```bash\n(.*?)^```$", cell.source, re.MULTILINE | re.DOTALL)
+    return found if cell.cell_type == "markdown" else []
 
 
 def commands(fence: str) -> list[str]:

@@ -1,21 +1,34 @@
-"""Every line that a notebook shows for a terminal, run in the order of the course in a lab that was empty before."""
+"""Every line that a notebook shows for a terminal, run in the order of the course in a lab that was empty before.
+
+A box that changes something replaces the cell below it: a reader runs one of the two, at each step again.
+"""
 
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
+from nbclient import NotebookClient
 
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
-from tests.notebooks.books import NAMES, commands, fences, read
+from tests.notebooks.books import NAMES, boxes, commands, fences, read
 
 # Programs that need more than the lab; their lines are for the reader's own machine.
 NOT_OF_THE_LAB = ("terraform", "papermill", "jupyter", "make", "eksctl")
 REFUSED = re.compile(r"  # refused: (\w+)$")
 FINDS = re.compile(r"  # finds: ([\w-]+)$")  # the doctor, which ends with 1 then
+CHANGES = re.compile(
+    r"\bkubectl (annotate|apply|create (?!token)|delete|label|patch|run)\b"
+    r"|\baws [\w-]+ (add|attach|create|delete|detach|put|remove|update)-"
+)
+# The notebooks that say so: run the box or the cell below it.
+EITHER = ["00", "01", "02", "03", "04", "05"]
 
 
 @pytest.fixture(scope="module")
@@ -43,24 +56,60 @@ def test_lines_for_a_terminal_work_in_the_order_of_the_course(terminal, tmp_path
 
 
 def check_lines(name: str, terminal: dict[str, str], work: Path) -> None:
-    shown = [command for fence in fences(read(name)) for command in commands(fence)]
-    run = [command for command in shown if command.split()[0] not in NOT_OF_THE_LAB]
-    # One shell for all, since variables go from box to box; each command's answer and exit code in files of its own.
-    script = "\n".join(
-        f"{{ {command}\n}} >{number}.out 2>{number}.err </dev/null; echo $? >{number}.code"
-        for number, command in enumerate(run)
-    )
-    subprocess.run(["bash", "-c", script], cwd=work, env=terminal, check=True, timeout=900)
-    for number, command in enumerate(run):
-        code, said, answer = ((work / f"{number}.{part}").read_text().strip() for part in ("code", "err", "out"))
-        if refused := REFUSED.search(command):
-            assert code != "0" and refused[1] in said, f"{command}\nwas to be refused ({refused[1]}): {code} {said}"
-        elif finds := FINDS.search(command):
-            assert code == "1" and finds[1] in answer, f"{command}\nwas to find {finds[1]}: {code} {answer} {said}"
-        else:
-            assert code == "0", f"{command}\n{said}"
+    with shell(terminal, work) as run:
+        for box in fences(read(name)):
+            run(box)
+
+
+@contextmanager
+def shell(terminal: dict[str, str], work: Path) -> Iterator[Callable[[str], None]]:
+    """Return what runs a box and judges its lines, in one shell for a notebook: variables go from box to box."""
+    with subprocess.Popen(["bash"], stdin=PIPE, stdout=PIPE, text=True, cwd=work, env=terminal) as bash:
+        said, written = work / "out", work / "err"
+        assert bash.stdin and bash.stdout
+        stdin, stdout = bash.stdin, bash.stdout
+
+        def run(box: str) -> None:
+            for command in commands(box):
+                if command.split()[0] in NOT_OF_THE_LAB:
+                    continue
+                stdin.write(f"{{ {command}\n}} >{said} 2>{written} </dev/null; echo $?\n")
+                stdin.flush()
+                judge(command, stdout.readline().strip(), said.read_text(), written.read_text())
+
+        yield run
+
+
+def judge(command: str, code: str, answer: str, said: str) -> None:
+    if refused := REFUSED.search(command):
+        assert code != "0" and refused[1] in said, f"{command}\nwas to be refused ({refused[1]}): {code} {said}"
+    elif finds := FINDS.search(command):
+        assert code == "1" and finds[1] in answer, f"{command}\nwas to find {finds[1]}: {code} {answer} {said}"
+    else:
+        assert code == "0", f"{command}\n{said}"
+
+
+@pytest.mark.kubectl
+@pytest.mark.parametrize("first", [0, 1], ids=["even", "odd"])
+@pytest.mark.parametrize("number", EITHER)
+def test_a_box_that_changes_something_replaces_the_cell_below_it(number, first, terminal, tmp_path):
+    (name,) = [name for name in NAMES if name.startswith(f"{number}-")]
+    notebook, replaced, turn = read(name), False, first
+    client = NotebookClient(notebook, kernel_name="python3", timeout=120)
+    with client.setup_kernel(), shell(terminal, tmp_path) as run:
+        for index, cell in enumerate(notebook.cells):
+            for box in boxes(cell):
+                changes = any(CHANGES.search(line) and not REFUSED.search(line) for line in commands(box))
+                turn += changes
+                replaced = changes and turn % 2 == 0
+                if replaced or not changes:
+                    run(box)
+            if cell.cell_type == "code":
+                if not replaced:
+                    client.execute_cell(cell, index)
+                replaced = False
 
 
 def test_irsa_shows_no_line_for_the_lab():
-    for fence in fences(read("irsa.ipynb")):
-        assert all(command.split()[0] in NOT_OF_THE_LAB for command in commands(fence))
+    for box in fences(read("irsa.ipynb")):
+        assert all(command.split()[0] in NOT_OF_THE_LAB for command in commands(box))
