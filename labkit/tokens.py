@@ -1,4 +1,6 @@
-"""A web identity token's claims, beside what they are compared with. Nothing is verified here.
+"""A web identity token's claims, and STS's checks of them: the provider, the audience and the expiry.
+
+The emulated STS and the widgets share these checks. `labkit.emulator.aws.web_identity` verifies the signature.
 
 https://datatracker.ietf.org/doc/html/rfc7519
 https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
@@ -7,7 +9,7 @@ https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentit
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -22,24 +24,24 @@ class NotAToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a token, as they stand in it; None or empty where it lacks one. Times are epoch seconds."""
+    """The claims of a token, as they stand in it; None or empty where it lacks one. `expires` is in epoch seconds."""
 
     issuer: str | None
     subject: str | None
     audiences: tuple[str, ...]
-    authorized_party: str | None  # azp: STS compares it in place of the audiences where a token has it
+    authorized_party: str | None  # azp
     expires: float | None
-    issued_at: float | None
-    not_before: float | None
-    key_id: str | None
-    algorithm: str | None
     kubernetes: dict[str, Any]  # the claim kubernetes.io: namespace, service account, pod, node
-    raw: dict[str, Any]
+    raw: Mapping[str, object]
 
     @classmethod
     def parse(cls, token: str) -> "Claims":
         """Return the claims, unverified. Raises `NotAToken`."""
-        header, payload = parts(token)
+        return cls.of(parts(token)[1])
+
+    @classmethod
+    def of(cls, payload: Mapping[str, object]) -> "Claims":
+        """Return the claims of a token's payload."""
         audiences = payload.get("aud")
         audiences = audiences if isinstance(audiences, list) else [audiences]
         kubernetes = payload.get("kubernetes.io")
@@ -47,12 +49,8 @@ class Claims:
             _text(payload.get("iss")),
             _text(payload.get("sub")),
             tuple(audience for audience in audiences if isinstance(audience, str)),
-            _text(payload.get("azp")),
+            _text(payload.get("azp")) or None,
             _number(payload.get("exp")),
-            _number(payload.get("iat")),
-            _number(payload.get("nbf")),
-            _text(header.get("kid")),
-            _text(header.get("alg")),
             kubernetes if isinstance(kubernetes, dict) else {},
             payload,
         )
@@ -62,19 +60,26 @@ class Claims:
         """The issuer without its scheme: what a provider's ARN ends with, and condition keys begin with."""
         return (self.issuer or "").removeprefix("https://")
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What STS compares with the provider's client ids: `azp` alone, if the token has it; else the audiences."""
+        return (self.authorized_party,) if self.authorized_party else self.audiences
+
     def context(self) -> dict[str, list[str]]:
         """Return the condition keys that the token puts into a request (`oidc.eks…/id/X:sub`, `:aud`).
 
         With `azp`, `:aud` means that, and `:oaud` the audiences.
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
         """
+        amr, email = self.raw.get("amr"), _text(self.raw.get("email"))
+        party = self.authorized_party
         values = {
             "sub": [self.subject] if self.subject is not None else [],
-            "aud": [self.authorized_party] if self.authorized_party is not None else list(self.audiences),
-            "oaud": list(self.audiences) if self.authorized_party is not None else [],
-            "amr": [value for value in self.raw.get("amr", []) if isinstance(value, str)]
-            if isinstance(self.raw.get("amr"), list)
-            else [],
+            "aud": [*self.compared],
+            "oaud": [*self.audiences] if party else [],
+            "azp": [party] if party else [],
+            "amr": [value for value in amr if isinstance(value, str)] if isinstance(amr, list) else [],
+            "email": [email] if email is not None else [],
         }
         return {f"{self.provider}:{claim}": found for claim, found in values.items() if found}
 
@@ -118,7 +123,7 @@ def refused(
     """Return why STS refuses these claims, in the order of its own checks; None if it goes on to the signature.
 
     Args:
-        audiences: the token's `azp` alone, if it has one; else its `aud`.
+        audiences: see `Claims.compared`.
         client_ids: the ones of the issuer's OIDC provider; None if the role's account has no such provider.
         expires, not_before, now: epoch seconds.
 
@@ -172,10 +177,9 @@ def compare(
     """
     url = f"https://{provider_url.removeprefix('https://')}" if provider_url else ""
     rows = [Comparison("iss", url or "an OIDC provider", claims.issuer or "", bool(url) and url == claims.issuer, _URL)]
-    audiences = (claims.authorized_party,) if claims.authorized_party is not None else claims.audiences
-    field = "azp" if claims.authorized_party is not None else "aud"
-    known = any(audience in client_ids for audience in audiences)
-    rows.append(Comparison(field, _alternatives(client_ids), ", ".join(audiences), known, _CLIENT_IDS))
+    field = "azp" if claims.authorized_party else "aud"
+    known = any(audience in client_ids for audience in claims.compared)
+    rows.append(Comparison(field, " or ".join(client_ids), ", ".join(claims.compared), known, _CLIENT_IDS))
     if now is not None:
         expires = claims.expires
         found = "" if expires is None else _utc(expires)
@@ -207,10 +211,6 @@ def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[Compar
             found = ", ".join(result.found)
             rows.append(Comparison(claim, wanted, found, result.matched, f"{where}: {result.key}"))
     return rows
-
-
-def _alternatives(values: list[str]) -> str:
-    return " or ".join(values)
 
 
 def _utc(seconds: float) -> str:

@@ -63,8 +63,7 @@ class Caller:
 
     def claims(self, now: float) -> Claims:
         """Return the claims of the token, at this time in epoch seconds."""
-        expires = now + self.minutes * 60
-        return Claims(self.iss, self.sub, (self.aud,), None, expires, now, now, None, None, {}, {})
+        return Claims.of({"iss": self.iss, "sub": self.sub, "aud": self.aud, "exp": now + self.minutes * 60})
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,7 @@ def _additional(outcome: Outcome) -> dict[str, Any]:
             about["x-amz-id-2"] = host_id
         return {"additionalEventData": about}
     # The lab's CA stands for the public roots, which EKS's issuers have their certificates from.
-    if identity and identity.provider_name.startswith("oidc.eks."):
+    if identity and identity.issuer.startswith("https://oidc.eks."):
         return {"additionalEventData": {"identityProviderConnectionVerificationMethod": "IAMTrustStore"}}
     return {}
 

@@ -97,7 +97,6 @@ class Sts:
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context = {
             **self.authorization.context(asked),
-            "aws:FederatedProvider": identity.provider_arn,
             "sts:RoleSessionName": given["RoleSessionName"],
             **identity.context(),
             **tags.of_request(),
@@ -160,8 +159,9 @@ class Sts:
                 "Audience": caller.audience,
                 "Provider": caller.provider_arn,
             }
-            context = {"aws:FederatedProvider": caller.provider_arn, **caller.context()}
-            return self._open(grant, about, context, {"provider": caller.provider_arn, "subject": caller.subject})
+            return self._open(
+                grant, about, caller.context(), {"provider": caller.provider_arn, "subject": caller.subject}
+            )
         match asked.operation:
             case "AssumeRole":
                 duration = _parameters(asked).get("DurationSeconds", USUAL)

@@ -1,5 +1,7 @@
 """Verify a web identity token against the OIDC provider in the role's account, in the order of STS's own answers.
 
+`labkit.tokens.refused` compares the audience and the expiry; the signature is verified here.
+
 https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 """
 
@@ -15,7 +17,7 @@ import jwt
 from labkit.emulator.aws.call import no_number
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable, ThumbprintMismatch
 from labkit.emulator.aws.refusals import Refusal
-from labkit.tokens import refused
+from labkit.tokens import Claims, refused
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 REQUIRED = ("iss", "sub", "aud", "exp", "iat")
@@ -56,31 +58,12 @@ class WebIdentity:
     subject: str
     audience: str
     """The one that the provider's client ids admit."""
-    audiences: tuple[str, ...]
-    authorized_party: str | None
     provider_arn: str
     claims: dict[str, Any]
 
-    @property
-    def provider_name(self) -> str:
-        """The issuer without its scheme: the prefix of its condition keys."""
-        return self.issuer.removeprefix("https://")
-
     def context(self) -> dict[str, str | list[str]]:
-        """The condition keys of the token.
-
-        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
-        """
-        audience = list(self.audiences) if len(self.audiences) > 1 else self.audiences[0]
-        name = self.provider_name
-        context = {f"{name}:sub": self.subject, f"{name}:aud": self.authorized_party or audience}
-        if self.authorized_party:
-            context |= {f"{name}:oaud": audience, f"{name}:azp": self.authorized_party}
-        for claim in ("amr", "email"):
-            value = self.claims.get(claim)
-            if isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
-                context[f"{name}:{claim}"] = value
-        return context
+        """The condition keys of the token and its provider."""
+        return {"aws:FederatedProvider": self.provider_arn, **Claims.of(self.claims).context()}
 
 
 @dataclass(frozen=True)
@@ -119,7 +102,7 @@ async def verify(
     if missing := [name for name in REQUIRED if claims.get(name) in (None, "", [])]:
         raise Refusal(400, "InvalidIdentityToken", f"Missing a required claim: {missing[0]}")
     issuer, subject, audience = claims["iss"], claims["sub"], claims["aud"]
-    audiences = tuple(audience) if isinstance(audience, list) else (audience,)
+    audiences = audience if isinstance(audience, list) else [audience]
     if not all(isinstance(value, str) for value in (issuer, subject, *audiences)):
         raise refusal(NO_JWT, "iss, sub and aud are not strings")
     expires, issued_at, not_before = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
@@ -128,8 +111,7 @@ async def verify(
     if "crit" in header or header.get("b64") is False:  # RFC 7797 wants b64 in crit
         raise refusal("The token's header has critical extensions, and STS knows none")
     provider = find_provider(issuer)
-    authorized_party = claims.get("azp") if isinstance(claims.get("azp"), str) else None
-    compared = [authorized_party] if authorized_party else list(audiences)
+    compared = Claims.of(claims).compared
     client_ids = provider.client_id_list if provider else None
     start = max(not_before, issued_at)
     if found := refused(issuer, compared, client_ids=client_ids, expires=expires, not_before=start, now=now):
@@ -142,8 +124,6 @@ async def verify(
         issuer,
         subject,
         audience=next(audience for audience in compared if audience in provider.client_id_list),
-        audiences=audiences,
-        authorized_party=authorized_party,
         provider_arn=provider.arn,
         claims=claims,
     )
