@@ -1,6 +1,7 @@
 """Clock, ids, certificates and listeners: what both halves of the emulator stand on."""
 
 import asyncio
+import fcntl
 import ssl
 
 import httpx
@@ -50,7 +51,8 @@ def test_only_one_process_holds_a_lock(tmp_path):
 
 def test_who_asks_whether_a_server_runs_is_not_taken_for_one(tmp_path):
     folder = Folder(tmp_path)
-    with folder.lock("server.lock", shared=True):
+    with (tmp_path / "server.lock").open("w") as asks:
+        fcntl.flock(asks, fcntl.LOCK_SH)
         assert not folder.is_running()
     with folder.lock("server.lock"):
         assert folder.is_running()

@@ -166,12 +166,12 @@ class Folder:
                 raise OSError(error.errno, error.strerror, str(file)) from error
 
     @contextmanager
-    def lock(self, name: str, *, within: float = 0, shared: bool = False) -> Iterator[bool]:
+    def lock(self, name: str, *, within: float = 0) -> Iterator[bool]:
         """Hold the lock ``name``; yield whether it got it within that many seconds.
 
-        Any number may hold it ``shared`` at once. Raises :class:`LabError` if nothing can be written here.
+        Raises :class:`LabError` if nothing can be written here.
         """
-        take = partial(self._locked, name, shared)
+        take = partial(self._locked, name)
         held = awaited(take, lambda held: held is not None, within=within, every=0.02)
         try:
             yield held is not None
@@ -212,12 +212,12 @@ class Folder:
         finally:
             os.close(file)
 
-    def _locked(self, name: str, shared: bool) -> int | None:
+    def _locked(self, name: str) -> int | None:
         """A descriptor that holds the lock until it is closed; None if another holds it."""
         self.create()
         with self.usable():
             file = os.open(self.path / name, os.O_RDWR | os.O_CREAT, 0o600)
-            if _flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+            if _flock(file, fcntl.LOCK_EX):
                 with suppress(FileNotFoundError):
                     # A file that was deleted meanwhile locks nothing.
                     if os.path.samestat(os.fstat(file), (self.path / name).stat()):
