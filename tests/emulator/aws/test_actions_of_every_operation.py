@@ -7,18 +7,21 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from labkit.emulator.aws.actions import derive
 from tests.emulator.aws.conftest import ACCOUNT, REGION, Irsa
 
 if TYPE_CHECKING:
     from labkit.emulator.aws.sessions import Credentials
 
-SERVICES = ("cloudtrail", "dynamodb", "eks", "iam", "s3", "secretsmanager", "sqs", "sts")
+SERVICES = sorted({*derive.SERVICES, "s3", "sts"})
 # What is not refused as a whole to who is somebody.
 FREE = {
     ("sts", "GetCallerIdentity"),
     ("sts", "AssumeRoleWithWebIdentity"),
     # Nobody signs it.
     ("sts", "AssumeRoleWithSAML"),
+    # The token is looked at first.
+    ("eks-auth", "AssumeRoleForPodIdentity"),
     # It is answered with a refusal for each key.
     ("s3", "DeleteObjects"),
 }
