@@ -41,7 +41,7 @@ def test_a_fault_alone_is_its_own_finding(healthy, fault):
     assert finding.id == fault.finding
     # First the words, and each line by itself is whole for a shell that takes none for a comment.
     lines = finding.repair.splitlines()
-    assert lines[0].startswith("# ")
+    assert lines[0].startswith("# "), f"{lines[0]}: begin the repair with a comment: what changes, who that affects"
     assert all(shlex.split(line) for line in lines)
     for in_one_statement in (True, False):
         told, _, harm = looked_at(broken, [fault], [fault], in_one_statement=in_one_statement)
@@ -69,6 +69,9 @@ def plant_apostrophes(part, *, is_told=False):
     return f"{part}'" if is_told and isinstance(part, str) else part
 
 
+TO_DO = "The doctor found the first, not the second: if that is right, say so in the fault's hides= or seen_as="
+
+
 @pytest.mark.parametrize("at", range(len(FAULTS)), ids=lambda at: FAULTS[at].id)
 def test_of_every_pair_both_are_found_but_for_what_one_hides(healthy, at):
     wrong = []
@@ -86,7 +89,7 @@ def test_of_every_pair_both_are_found_but_for_what_one_hides(healthy, at):
         if len(made) != len(set(made)):
             wrong.append(f"{pair[0].id}, then {pair[1].id}: {made} would be made twice")
         wrong += (f"{pair[0].id}, then {pair[1].id}: {each}" for each in harm)
-    assert not wrong, "\n".join(wrong)
+    assert not wrong, "\n".join([*wrong, TO_DO])
 
 
 def looked_at(situation, there, wanted, *, in_one_statement):
