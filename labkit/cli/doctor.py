@@ -1,4 +1,4 @@
-"""`labkit doctor`: the diagnosis in a terminal, or as JSON."""
+"""`labkit doctor`: the diagnosis in a terminal, or as JSON. `doctor/report.py` decides the exit code."""
 
 import json
 import logging
