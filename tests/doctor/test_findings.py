@@ -125,6 +125,19 @@ def test_only_the_subject_is_wrong_where_a_wildcard_admits_every_service_account
     assert [row.what for row in iam_role.rows(evidence(**facts)) if not row.right] == ["subject"]
 
 
+def test_the_rows_say_what_a_trust_policy_lacks():
+    changed = evidence(
+        **trusting(lambda s: s.update(Principal={"Service": "ec2.amazonaws.com"}, Action=[], Condition={}))
+    )
+    rows = {row.what: row.found for row in iam_role.rows(changed)}
+    assert rows["trusted provider"] == "no federated principal"
+    assert rows["action"] == "no Action"
+    assert rows["subject"] == rows["audience"] == "no condition"
+    assert not any(
+        row.right for row in iam_role.rows(changed) if row.what in ("trusted provider", "action", "evaluated")
+    )
+
+
 def test_a_statement_that_refuses_does_not_count_where_another_admits():
     role = copy.deepcopy(healthy()[ROLE])
     statements = role["AssumeRolePolicyDocument"]["Statement"]

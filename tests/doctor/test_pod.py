@@ -444,6 +444,15 @@ def test_what_is_right_is_left_alone(answers):
     assert found(answers) == []
 
 
+def test_a_token_for_somebody_else_is_seen_also_where_no_container_sends_it():
+    answers = healthy()
+    spec = answers[PODS][0]["spec"]
+    spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "vault"
+    spec["containers"][0]["env"] = []
+    (finding,) = [each for each in examine(answers).findings if each.id == "token-audience-mismatch"]
+    assert (finding.expected, finding.found) == ("sts.amazonaws.com", "vault")
+
+
 def test_a_chained_session_lasts_an_hour_whatever_the_role_allows():
     answers = applying(with_config, {"config": CHAINED})
     answers[ROLE]["MaxSessionDuration"] = 43200

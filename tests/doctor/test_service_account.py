@@ -299,6 +299,12 @@ def test_an_annotation_with_another_team_s_role_is_corrected_and_that_role_is_le
     )
 
 
+def test_nothing_is_said_for_the_annotated_role_where_the_role_is_known():
+    findings = examine(of_web(), role_is_known=True, probe=False).findings
+    (finding,) = [each for each in findings if each.id == "service-account-annotation-role-mismatch"]
+    assert "If it is meant" not in finding.repair
+
+
 def test_where_several_roles_may_be_meant_instead_they_are_a_question():
     others = [admitting(ROLE_ARN, PARAMETERS.subject), admitting(TWO, PARAMETERS.subject)]
     (finding,) = findings_of(of_web(*others))
