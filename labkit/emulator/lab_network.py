@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from labkit.webhook import server
 from labkit.webhook.body import whole_characters
-from labkit.webhook.review import malformed, patched, refusal
+from labkit.webhook.review import Operation, malformed, patched, refusal
 from labkit.webhook.server import body_of
 
 NAME = "lab-network"
@@ -54,7 +54,7 @@ def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[s
     return patched(admission_review, pod_patch(spec, added))
 
 
-def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[dict[str, object]]:
+def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[Operation]:
     """The JSON patch for a pod of this spec."""
     return [
         {"op": "add", "path": f"/spec/{kind}", "value": [_led(container, added) for container in spec[kind]]}

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 Object = dict[str, Any]
@@ -35,11 +36,11 @@ def under(prefix: str, obj: Object) -> dict[str, str]:
     return {name.removeprefix(start): value or "" for name, value in found.items() if name.startswith(start)}
 
 
-def boolean(annotations: Object, name: str, default: bool) -> bool:
+def boolean(annotations: Mapping[str, str], name: str, default: bool) -> bool:
     return _BOOLEANS.get(annotations.get(name, ""), default)
 
 
-def expiration(annotations: Object, default: int) -> int:
+def expiration(annotations: Mapping[str, str], default: int) -> int:
     """The token's life in seconds; fewer than 600 become 600, since the API server gives no shorter token.
 
     Not limited here: on EKS the API server limits tokens to a day.
@@ -51,7 +52,7 @@ def expiration(annotations: Object, default: int) -> int:
     return max(value, MINIMUM_EXPIRATION) if -(2**63) <= value < 2**63 else default
 
 
-def skipped_containers(annotations: Object) -> set[str]:
+def skipped_containers(annotations: Mapping[str, str]) -> set[str]:
     """The names on the first line of the comma-separated list; none of them if it isn't valid CSV.
 
     Spaces belong to the names, as in RFC 4180: `"a, b"` skips `a` and a container name that isn't possible.

@@ -3,9 +3,9 @@
 import base64
 import json
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from labkit.connection import AGENT_URL
 from labkit.webhook import annotations
@@ -47,6 +47,19 @@ POD_IDENTITY = Method(
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
 """
+
+
+class Operation(TypedDict):
+    """One of a JSON Patch.
+
+    https://datatracker.ietf.org/doc/html/rfc6902#section-4
+    """
+
+    op: str
+    path: str
+    value: object
+
+
 Associated = Callable[[str, str], bool]
 """Whether the service account of this namespace and name has a Pod Identity association."""
 
@@ -101,7 +114,7 @@ def pod_patch(
     prefix: str = annotations.PREFIX,
     mount_path: str = MOUNT_PATH,
     method: Method | None = None,
-) -> list[Object]:
+) -> list[Operation]:
     """The JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 
     Without a `method` it is IRSA's, with the role of the annotation.
@@ -118,7 +131,7 @@ def pod_patch(
     if "windows" in (selector.get("kubernetes.io/os"), selector.get("beta.kubernetes.io/os")):
         token_file = "C:" + token_file.replace("/", "\\")
 
-    patch: list[Object] = []
+    patch: list[Operation] = []
     volumes = spec.get("volumes")
     if not any(volume.get("name") == method.volume for volume in volumes or ()):
         volume = _token_volume(method, annotations.expiration(of_pod, account.token_expiration))
@@ -138,7 +151,7 @@ def pod_patch(
     return patch
 
 
-def patched(admission_review: Object, patch: list[Object]) -> Object:
+def patched(admission_review: Object, patch: Sequence[Operation]) -> Object:
     """The AdmissionReview that allows the request, with this JSON patch."""
     encoded = base64.b64encode(json.dumps(patch).encode()).decode()
     return _answer(admission_review, {"allowed": True, "patchType": "JSONPatch", "patch": encoded})
