@@ -252,15 +252,15 @@ FAMILIES = (
     # Who the caller is, and what it may do.
     Family(
         "role-assumes-itself",
-        r"assumed-role/(?P<own>[\w+=,.@-]+)/\S+ is not authorized to perform: sts:AssumeRole on resource:"
-        r" \"?arn:[\w-]+:iam::\d{12}:role/(?:[^\s\"]*/)?(?P=own)\b",
+        r"(?P<of>\d{12}):assumed-role/(?P<own>[\w+=,.@-]+)/\S+ is not authorized to perform: sts:AssumeRole on"
+        r" resource: \"?arn:[\w-]+:iam::(?P=of):role/(?:[^\s\"]*/)?(?P=own)(?![\w+=,@/-]|\.\w)",
         "The program is told to assume the role that it already has.",
         ("role-assumes-itself",),
         (DOCTOR, VARIABLES),
     ),
     Family(
         "assume-another-role",
-        r"is not authorized to perform: sts:AssumeRole on resource",
+        r"is not authorized to perform: sts:AssumeRole (on resource|because no role trust policy allows)",
         "The pod has a role, and asks for another one. Its permissions or the other role's trust policy refuse that.",
         ("role-assumes-itself", "oidc-provider-in-another-account", "role-lacks-permission"),
         (WHO, DOCTOR),
