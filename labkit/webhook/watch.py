@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -71,7 +71,7 @@ class Watch:
                 self._version = ""
                 return
             response.raise_for_status()
-            async for line in response.aiter_lines():
+            async for line in _lines(response):
                 if not line.strip():
                     continue
                 event = json.loads(line)
@@ -82,3 +82,13 @@ class Watch:
                 if event["type"] != "BOOKMARK":
                     self.changed(event["type"], event["object"])
                 self._version = version
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The lines of a watch. httpx's own end at a U+2028 or U+0085, too, which a text in an object may have."""
+    begun = b""
+    async for part in response.aiter_bytes():
+        *lines, begun = (begun + part).split(b"\n")
+        for line in lines:
+            yield line
+    yield begun

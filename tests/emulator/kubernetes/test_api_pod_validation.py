@@ -234,3 +234,40 @@ def test_a_part_of_a_volume_is_in_it(admin: httpx.Client, namespace: str, field:
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
     expected = f'Pod "p" is invalid: spec.containers[0].volumeMounts.{field}: Invalid value: "{path}": {why}'
     assert (answer.status_code, answer.json()["message"]) == (422, expected)
+
+
+@pytest.mark.parametrize(
+    ("character", "quoted"),
+    [("\0", r"\x00"), ("\n", r"\n"), ("\r", r"\r"), ("\x1b", r"\x1b"), ("\x7f", r"\x7f"), ("\x85", r"\u0085")],
+)
+def test_a_control_character_is_told_as_go_quotes_it(admin: httpx.Client, namespace: str, character: str, quoted: str):
+    """https://pkg.go.dev/strconv#Quote"""
+    odd = f"a{character}b"
+    container = {
+        "name": "c",
+        "image": "i",
+        "env": [{"name": odd}],
+        "envFrom": [{"prefix": odd, "secretRef": {"name": "s"}}],
+    }
+    answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p", containers=[container]))
+    why = "a valid environment variable name must consist only of printable ASCII characters other than '='"
+    fields = ("spec.containers[0].env[0].name", "spec.containers[0].envFrom[0].prefix")
+    told = [(field, f'Invalid value: "a{quoted}b": {why}') for field in fields]
+    assert answer.status_code == 422
+    assert [(cause["field"], cause["message"]) for cause in answer.json()["details"]["causes"]] == told
+
+
+def test_paths_with_control_characters_are_accepted(admin: httpx.Client, namespace: str):
+    """The kubelet refuses what no file can be called."""
+    for number, odd in enumerate(("a\0b", "a\nb", "a\x1bb")):
+        items = [{"path": odd, "fieldRef": {"fieldPath": "metadata.name"}}]
+        volumes = [
+            {"name": "v", "emptyDir": {}},
+            {"name": "d", "downwardAPI": {"items": items}},
+            {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": odd}}]}},
+        ]
+        mounts = [{"name": "v", "mountPath": f"/{odd}", "subPath": odd}]
+        container = {"name": "c", "image": "i", "env": [{"name": "A", "value": odd}], "volumeMounts": mounts}
+        made = pod(f"p{number}", containers=[container], volumes=volumes)
+        answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
+        assert answer.status_code == 201, answer.text

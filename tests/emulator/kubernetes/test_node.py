@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -392,3 +393,112 @@ def test_everything_ends_with_the_process_that_hosts_the_node(mode, number):
     until(lambda: not processes_with(folder), "all have ended")
     assert not [file for name in names for file in Path("/dev/shm").glob(name)]
     shutil.rmtree(lab.folder)
+
+
+ODD = "a\0b"
+EMPTY = [{"name": "v", "emptyDir": {}}]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "volumes", "reason", "told"),
+    [
+        (
+            "part",
+            {"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": ODD}]},
+            EMPTY,
+            "CreateContainerConfigError",
+            'failed to prepare subPath for volumeMount "v" of container "app"',
+        ),
+        (
+            "long-part",
+            {"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "a" * 300}]},
+            EMPTY,
+            "CreateContainerConfigError",
+            'failed to prepare subPath for volumeMount "v" of container "app"',
+        ),
+        (
+            "part-of-variable",
+            {
+                "env": [{"name": "A", "value": "../x"}],
+                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}],
+            },
+            EMPTY,
+            "CreateContainerConfigError",
+            "unable to provision SubPath `../x`: must not contain '..'",
+        ),
+        (
+            "absolute-part",
+            {
+                "env": [{"name": "A", "value": "/etc"}],
+                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}],
+            },
+            EMPTY,
+            "CreateContainerConfigError",
+            "error SubPath `/etc` must not be an absolute path",
+        ),
+        (
+            "mount",
+            {"volumeMounts": [{"name": "v", "mountPath": f"/{ODD}"}]},
+            EMPTY,
+            "CreateContainerError",
+            f'nothing can be mounted at "/{ODD}": invalid argument',
+        ),
+        (
+            "message",
+            {"terminationMessagePath": f"/{ODD}"},
+            EMPTY,
+            "CreateContainerError",
+            f'nothing can be mounted at "/{ODD}": invalid argument',
+        ),
+    ],
+)
+def test_a_path_that_no_file_can_have_fails_at_the_kubelet(lab, name, fields, volumes, reason, told):
+    """A real API server, too, accepts such a pod."""
+    lab.create(name, shell("true", **fields), volumes=volumes)
+    until(lambda: ("Failed", f"Error: {told}") in lab.events(name))
+    waiting = lab.read(name).status.container_statuses[0].state.waiting
+    assert (waiting.reason, waiting.message) == (reason, told)
+    lab.api.delete_namespaced_pod(name, "default")
+    until(lambda: name not in {pod.metadata.name for pod in lab.api.list_namespaced_pod("default").items})
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("item", {"downwardAPI": {"items": [{"path": ODD, "fieldRef": {"fieldPath": "metadata.name"}}]}}),
+        ("token-path", {"projected": {"sources": [{"serviceAccountToken": {"path": ODD}}]}}),
+    ],
+)
+def test_a_file_of_a_volume_that_cannot_be_fails_at_the_kubelet(lab, name, source):
+    lab.create(name, shell("true"), volumes=[{"name": "v", **source}])
+    told = f'MountVolume.SetUp failed for volume "v" : invalid path "{ODD}"'
+    until(lambda: ("FailedMount", told) in lab.events(name))
+    lab.api.delete_namespaced_pod(name, "default")
+
+
+@pytest.mark.parametrize("fields", [{"env": [{"name": "A", "value": ODD}]}, {"args": [ODD]}], ids=["env", "args"])
+def test_a_program_takes_no_nul(lab, request, fields):
+    name = "nul-" + request.node.callspec.id.split("-")[-1]
+    lab.create(name, shell("true", **fields))
+    ended = lab.in_phase(name, "Failed").status.container_statuses[0].state.terminated
+    assert (ended.reason, ended.exit_code) == ("StartError", 128)
+    assert re.fullmatch(r"unable to start container process: exec \S+/sh: invalid argument", ended.message)
+
+
+@pytest.mark.parametrize("odd", ["\n", "\r", "\x1b", "\x7f", "\x85", "\u2028", "\\", " ", "#"])
+def test_any_other_character_is_a_name_or_a_value(lab, odd):
+    """It arrives in a file's name, in a part of a volume and in a variable as it was sent."""
+    text = f"a{odd}b"
+    volumes = [
+        {"name": "v", "emptyDir": {}},
+        {"name": "d", "downwardAPI": {"items": [{"path": text, "fieldRef": {"fieldPath": "metadata.name"}}]}},
+    ]
+    mounts = [{"name": "v", "mountPath": "/v", "subPath": text}, {"name": "d", "mountPath": "/d"}]
+    name = f"odd-{ord(odd)}"
+    script = 'test -d /v && printf %s "$A"; cat "/d/$A"'
+    if lab.mounts == "mapped":
+        script = 'printf %s "$A"; cat "$D/$A"'
+    env = [{"name": "A", "value": text}, {"name": "D", "value": "/d"}]
+    printed = lab.output_of(name, shell(script, env=env, volumeMounts=mounts), volumes=volumes)
+    assert printed.replace("\r\n", "\n") == f"{text}{name}"
+    lab.api.delete_namespaced_pod(name, "default")

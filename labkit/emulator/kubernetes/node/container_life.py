@@ -238,18 +238,30 @@ class ContainerLife:
             if mount["name"] not in volumes:
                 raise MountRefused(f'the pod has no volume "{mount["name"]}" to mount at "{mount["mountPath"]}"')
             source = volumes[mount["name"]]
-            part = mount.get("subPath") or expanded(mount.get("subPathExpr") or "", variables)
-            if part:
-                source = source / part
-                if part.startswith("/") or ".." in part.split("/") or "\0" in part:
-                    raise MountRefused(f'subPath "{part}" must be a relative path without ".."')
-                if not source.exists():
-                    source.mkdir(parents=True)
+            if part := mount.get("subPath") or expanded(mount.get("subPathExpr") or "", variables):
+                source = self._part(source, part, mount["name"])
             mounts.append(Mount(mount["mountPath"], source, mount.get("readOnly", False)))
         if path := spec.get("terminationMessagePath"):
             message.touch()
             mounts.append(Mount(path, message))
         return Mounts(mounts)
+
+    def _part(self, volume: Path, part: str, name: str) -> Path:
+        """A part of a volume; a folder if it is missing. Raises ConfigError, in a kubelet's words.
+
+        https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kubelet_pods.go
+        """
+        if part.startswith("/"):
+            raise ConfigError(f"error SubPath `{part}` must not be an absolute path")
+        if ".." in part.split("/"):
+            raise ConfigError(f"unable to provision SubPath `{part}`: must not contain '..'")
+        try:
+            if not (volume / part).exists():
+                (volume / part).mkdir(parents=True)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in it
+            told = f'failed to prepare subPath for volumeMount "{name}" of container "{self.status.name}"'
+            raise ConfigError(told) from error
+        return volume / part
 
     # Its end
 

@@ -26,10 +26,13 @@ class Mount:
 
 
 class Mounts:
-    """The mounts of one container."""
+    """The mounts of one container. Raises MountRefused for a path that no file can have."""
 
     def __init__(self, mounts: Iterable[Mount] = ()) -> None:
         self._mounts = sorted(mounts, key=lambda mount: len(mount.path), reverse=True)
+        for mount in self._mounts:
+            if "\0" in mount.path:
+                raise MountRefused(f'nothing can be mounted at "{mount.path}": invalid argument')
         self._pattern = None
         if self._mounts:
             paths = "|".join(re.escape(mount.path.rstrip("/")) for mount in self._mounts)
@@ -105,8 +108,6 @@ class _Root:
             self._bind(shared, folder / "shm")
 
     def add(self, mount: Mount) -> None:
-        if "\0" in mount.path + str(mount.source):
-            raise MountRefused(f'nothing can be mounted at "{mount.path}": invalid argument')
         path = os.path.realpath(mount.path)
         if path in ("/", "/run", "/proc"):
             raise MountRefused(f'nothing can be mounted at "{mount.path}"')

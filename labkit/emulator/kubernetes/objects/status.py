@@ -4,11 +4,18 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 
+UNPRINTABLE = re.compile(r'["\\]|[^ -~]')
+# https://pkg.go.dev/strconv#Quote
+ESCAPES = {
+    **{'"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f"},
+    **{"\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"},
+}
 MOST_SENT = 2 * 1024 * 1024  # bytes: the limit of etcd's client
 
 
@@ -61,11 +68,19 @@ def forbidden_field(field: str, more: str) -> Cause:
 def quote(value: object) -> str:
     """A value as Go's %q prints a string, and as JSON prints the rest."""
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        return f'"{UNPRINTABLE.sub(_escaped, value)}"'
     if isinstance(value, list):
         return "[" + ", ".join(quote(item) for item in value) + "]"
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character, number = found[0], ord(found[0])
+    if character in ESCAPES:
+        return ESCAPES[character]
+    if character == " " or character.isprintable():
+        return character
+    return f"\\x{number:02x}" if number < 0x80 else f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"
 
 
 def details_of(name: str, group: str, kind: str) -> Object:
