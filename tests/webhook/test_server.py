@@ -46,7 +46,7 @@ class Api:
 
         async def lines():
             while event := await self.events.get():
-                yield json.dumps(event) + "\n"
+                yield json.dumps(event, ensure_ascii=False) + "\n"
 
         return StreamingResponse(lines(), media_type="application/json")
 
@@ -143,6 +143,17 @@ def test_accounts_are_followed_as_they_come_change_and_go():
         await until(lambda: accounts.get("default", "a").role_arn == ROLE + "2")
         api.put("a", kind="DELETED")
         await until(lambda: accounts.get("default", "a") is None)
+
+    run(test)
+
+
+def test_a_character_that_ends_a_line_elsewhere_is_part_of_a_text():
+    async def test(api, accounts, _webhook):
+        api.put("a", role_arn="one\u2028two\x85three")
+        api.put("b", role_arn=ROLE)
+        await until(lambda: accounts.get("default", "b"))
+        assert accounts.get("default", "a").role_arn == "one\u2028two\x85three"
+        assert (api.lists, len(api.watched_from)) == (1, 1)
 
     run(test)
 
