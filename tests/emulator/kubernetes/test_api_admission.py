@@ -71,6 +71,10 @@ def register(admin: httpx.Client, namespace: str, webhook) -> Iterator:
     admin.delete(f"{PATH}/lab")
 
 
+def condition(expression: str, name: str = "only") -> list[dict[str, str]]:
+    return [{"name": name, "expression": expression}]
+
+
 @pytest.fixture
 def pods(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/pods"
@@ -234,3 +238,75 @@ def counted(admin: httpx.Client, counter: str) -> float:
     """The sum of what the API server tells of the counters that begin so."""
     lines = [line for line in admin.get("/metrics").text.splitlines() if line.startswith(counter)]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+# matchConditions.
+
+
+@pytest.mark.parametrize(
+    ("expression", "called"),
+    [
+        ("request.name != 'demo'", False),
+        ("request.name == 'demo' && request.operation == 'CREATE' && oldObject == null", True),
+        ("!has(object.metadata.labels) || !('team' in object.metadata.labels)", True),
+        ("object.spec.containers.all(c, c.image.startsWith('example.com/'))", False),
+        ("object.spec.containers.exists(c, size(c.name) > 0 && c.name.matches('^[a-z]+$'))", True),
+        ("!(request.userInfo.username.startsWith('system:serviceaccount:'))", True),
+        ("'system:masters' in request.userInfo.groups", True),
+    ],
+)
+def test_a_webhook_is_called_about_what_meets_its_conditions(admin, pods, webhook, register, expression, called):
+    register(matchConditions=condition(expression))
+    assert admin.post(pods, json=pod("demo")).status_code == 201
+    assert bool(webhook[0].reviews) == called
+
+
+def test_all_conditions_have_to_be_met_and_a_false_one_counts_more_than_one_that_fails(admin, pods, webhook, register):
+    fails = condition("object.metadata.labels['none'] == 'x'", "fails")
+    register(failurePolicy="Fail", matchConditions=[*fails, *condition("false")])
+    assert admin.post(pods, json=pod("demo")).status_code == 201
+    assert webhook[0].reviews == []
+
+
+@pytest.mark.parametrize(("policy", "status"), [("Ignore", 201), ("Fail", 403)])
+def test_a_condition_that_fails_is_the_failure_policy_s(admin, pods, webhook, register, policy, status):
+    expression = "object.spec.none == 1"
+    register(failurePolicy=policy, matchConditions=condition(expression))
+    answer = admin.post(pods, json=pod("demo"))
+    assert answer.status_code == status
+    assert webhook[0].reviews == []
+    if status == 403:
+        told = f"pods \"demo\" is forbidden: expression '{expression}' resulted in error: no such key: none"
+        assert answer.json()["message"] == told
+
+
+@pytest.mark.parametrize(
+    ("conditions", "field", "told"),
+    [
+        (condition("authorizer.group('').resource('pods').check('get').allowed()"), "[0].expression", "authorizer"),
+        (condition("request.name.lowerAscii() == 'x'"), "[0].expression", "doesn't evaluate lowerAscii"),
+        (condition("object.?metadata.hasValue()"), "[0].expression", "compilation failed"),
+        (condition("request.name =="), "[0].expression", "compilation failed"),
+        (condition(" "), "[0].expression", "Required value"),
+        (condition("true", ""), "[0].name", "Required value"),
+        (condition("true", "a b"), "[0].name", "Invalid value"),
+        (condition("true") * 2, "[1].name", "Duplicate value"),
+        (condition("[1].all(a, [1].all(b, [1].all(c, a == b && b == c)))"), "[0].expression", "at most 2 loops"),
+        ([condition("true", f"n{n}")[0] for n in range(65)], "", "Too many: 65"),
+    ],
+)
+def test_a_condition_that_is_not_evaluated_is_refused(admin, namespace, conditions, field, told):
+    hook = {
+        "name": "pods.lab.example",
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "matchConditions": conditions,
+    }
+    answer = admin.post(PATH, json={"metadata": {"name": "refused"}, "webhooks": [hook]})
+    assert answer.status_code == 422, answer.text
+    (cause,) = answer.json()["details"]["causes"]
+    assert cause["field"] == f"webhooks[0].matchConditions{field}"
+    assert told in cause["message"]

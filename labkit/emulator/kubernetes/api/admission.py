@@ -16,7 +16,7 @@ import jsonpointer
 
 from labkit.emulator.certificates import client_context
 from labkit.emulator.kubernetes.access.authorization import Authorization
-from labkit.emulator.kubernetes.api import counters, escalation, loopback, node_restriction
+from labkit.emulator.kubernetes.api import counters, escalation, loopback, match_conditions, node_restriction
 from labkit.emulator.kubernetes.api.patches import JsonPatching, NotApplicable
 from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.objects.defaults import with_defaults
@@ -90,7 +90,7 @@ class Admission:
         changed = False
         for configuration in self.storage.list(WEBHOOKS):
             for webhook in configuration.object["webhooks"]:
-                if self._matches(webhook, review):
+                if self._matches(webhook, review) and _meets_conditions(webhook, review):
                     before = review.obj
                     await self._call(webhook, review)
                     changed = changed or review.obj != before
@@ -194,6 +194,11 @@ class _CallFailed(Exception):
         super().__init__(why)
         self.code = code
         """The HTTP status code that the call is counted with; 503 without an answer."""
+
+
+def _meets_conditions(webhook: Object, review: Review) -> bool:
+    conditions = webhook.get("matchConditions") or []
+    return match_conditions.hold(conditions, webhook["failurePolicy"], review, _request(review))
 
 
 def _applies(rule: Object, review: Review) -> bool:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from labkit.emulator.kubernetes.api import rbac_validation
+from labkit.emulator.kubernetes.api import match_conditions, rbac_validation
 from labkit.emulator.kubernetes.api.name_validation import (
     QUALIFIED,
     SUBDOMAIN,
@@ -302,6 +302,7 @@ def _webhooks(configuration: Object) -> list[Cause]:
             causes.append(invalid_value(f"{path}.timeoutSeconds", webhook["timeoutSeconds"], more))
         if webhook["failurePolicy"] not in (choices := ("Fail", "Ignore")):
             causes.append(unsupported(f"{path}.failurePolicy", webhook["failurePolicy"], choices))
+        causes += match_conditions.validate(webhook.get("matchConditions") or [], f"{path}.matchConditions")
     return causes
 
 

@@ -1,0 +1,96 @@
+"""A webhook's `matchConditions`: expressions in CEL that a request has to meet, or the webhook isn't called about it.
+
+What an API server does and this module does not: `authorizer`, optional fields (`.?`), Kubernetes' own functions, more
+than two loops. A registration with one of these is refused.
+
+https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions
+https://github.com/google/cel-spec
+"""
+
+import re
+
+from labkit.emulator.kubernetes.api.name_validation import label_key
+from labkit.emulator.kubernetes.api.review import Review
+from labkit.emulator.kubernetes.objects.status import Cause, duplicate, forbidden, invalid_value, required
+
+VARIABLES = {"object", "oldObject", "request"}
+FUNCTIONS = {
+    "bool", "bytes", "contains", "double", "duration", "dyn", "endsWith", "getDate", "getDayOfMonth", "getDayOfWeek",
+    "getDayOfYear", "getFullYear", "getHours", "getMilliseconds", "getMinutes", "getMonth", "getSeconds", "int",
+    "matches", "size", "startsWith", "string", "timestamp", "type", "uint",
+}  # fmt: skip
+LOOP = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(\s*(\w+)\s*,")
+MOST, MOST_LOOPS = 64, 2
+
+
+def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
+    """The causes for which these conditions may not be stored."""
+    causes, names = [], set()
+    if len(conditions) > MOST:
+        causes.append(Cause(path, f"Too many: {len(conditions)}: must have at most {MOST} items"))
+    for number, condition in enumerate(conditions):
+        field, name, expression = f"{path}[{number}]", condition.get("name", ""), condition.get("expression", "")
+        if not name:
+            causes.append(required(f"{field}.name"))
+        else:
+            causes += label_key(f"{field}.name", name)
+        if name in names:
+            causes.append(duplicate(f"{field}.name", name))
+        names.add(name)
+        if not expression.strip():
+            causes.append(required(f"{field}.expression"))
+        elif why := _fault(expression):
+            causes.append(invalid_value(f"{field}.expression", expression, why))
+    return causes
+
+
+def hold(conditions: list[dict[str, str]], policy: str, review: Review, request: dict[str, object]) -> bool:
+    """Whether a webhook with these conditions and `failurePolicy` is to be called; `request` is what it would be sent.
+
+    A condition that is false counts more than one that fails. If one fails, the webhook isn't called; raises Forbidden
+    if its policy is Fail.
+    """
+    if not conditions:
+        return True
+    import cel  # takes a while, and hardly a registration has conditions
+
+    variables = {
+        "object": request["object"],
+        "oldObject": request["oldObject"],
+        "request": {key: value for key, value in request.items() if key not in ("object", "oldObject")},
+    }
+    failed = []
+    for condition in conditions:
+        expression = condition["expression"]
+        try:
+            met = cel.evaluate(expression, variables)
+            why = "" if isinstance(met, bool) else "must evaluate to bool"
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            met = True
+            why = f"no such key: {error.args[0]}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        if why:
+            failed.append(f"expression '{expression}' resulted in error: {why}")
+        elif not met:
+            return False
+    if failed and policy != "Ignore":
+        told = failed[0] if len(failed) == 1 else f"[{', '.join(failed)}]"
+        raise forbidden(review.kind, review.name, told)
+    return not failed
+
+
+def _fault(expression: str) -> str:
+    """Why an expression can't be evaluated; empty if it can."""
+    import cel
+
+    try:
+        program = cel.compile(expression)
+    except ValueError as error:
+        return f"compilation failed: {str(error).partition('ERROR: ')[2].splitlines()[0] or error}"
+    loops = LOOP.findall(expression)
+    unknown = sorted({*program.variables()} - VARIABLES - {*loops})
+    unknown += sorted({name for name in program.functions() if name.isidentifier()} - FUNCTIONS)
+    if unknown:
+        return f"the API server of the lab doesn't evaluate {', '.join(unknown)}"
+    if len(loops) > MOST_LOOPS:
+        return f"the API server of the lab evaluates at most {MOST_LOOPS} loops in an expression"
+    return ""
