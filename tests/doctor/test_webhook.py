@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from labkit.connection import Connection
+from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.doctor import examination
 from labkit.steps import pod
@@ -599,8 +600,32 @@ def test_a_webhook_that_answers_and_gives_nothing_has_passed_over_the_pod():
     answers[WEBHOOK]["webhooks"][0]["matchConditions"] = [{"name": "a", "expression": "request.name != 'x'"}]
     (finding,) = examine(answers, probe=True).findings
     assert finding.id == "webhook-passed-over-pod"
-    told = "a dry run gets no role either; its matchConditions may leave it out: request.name != 'x'"
-    assert finding.found.endswith(told)
+    assert finding.found.endswith(f"a dry run gets no role either{LEFT_OUT}")
+
+
+CONDITIONS = [{"name": "a", "expression": "request.name != 'x'"}]
+LEFT_OUT = "; its matchConditions, which the doctor doesn't evaluate, may leave it out: request.name != 'x'"
+
+
+def test_conditions_are_named_where_it_is_not_known_whether_the_pod_is_older_than_the_annotation():
+    answers = healthy() | {PODS: PASSED_OVER}
+    assert [LEFT_OUT in finding.found for finding in examine(answers).findings] == [False]
+    answers[WEBHOOK]["webhooks"][0]["matchConditions"] = CONDITIONS
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.found.endswith(LEFT_OUT)) == ("pod-older-than-annotation", True)
+
+
+def test_what_the_webhook_did_is_not_looked_at_where_conditions_may_have_left_the_pod_out():
+    answers = healthy() | {PODS: PASSED_OVER}
+    for account in answers[SERVICE_ACCOUNTS]:
+        account["metadata"].pop("annotations", None)
+    assert examine(answers).results[stages.WEBHOOK] == "right"
+    answers[WEBHOOK]["webhooks"][0]["matchConditions"] = CONDITIONS
+    diagnosis = examine(answers)
+    assert diagnosis.results[stages.WEBHOOK] == "not looked at"
+    assert any("doesn't evaluate" in unread.why for unread in diagnosis.unread)
+    answers[PODS] = healthy()[PODS]
+    assert examine(answers).results[stages.WEBHOOK] == "right"
 
 
 @pytest.mark.parametrize(

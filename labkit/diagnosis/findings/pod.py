@@ -105,6 +105,8 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
         return None
     is_known = was_annotated is False or (_same_second(evidence) and webhook.gives_role_now(evidence))
     found = "; ".join(_role_found(container, alone=len(spec.containers) == 1) for container in differing)
+    if not is_known and not spec.is_mutated:
+        found += webhook.may_be_left_out(evidence)
     return Symptom(
         OLDER if is_known else MAYBE_OLDER,
         expected=f"AWS_ROLE_ARN={evidence.annotation}",

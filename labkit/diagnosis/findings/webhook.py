@@ -17,6 +17,7 @@ from labkit.diagnosis.evidence.pod_spec import (
     service_account_of,
     workload,
 )
+from labkit.diagnosis.evidence.reading import Read
 from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import pod_commands, registration
 from labkit.diagnosis.repairs.commands import Commands
@@ -124,6 +125,8 @@ def opted_out(evidence: Evidence) -> Symptom | None:
 def passed_over(evidence: Evidence) -> Symptom | None:
     """The annotation was there when the pod was made, and so is the webhook, which has not given it the role."""
     spec = evidence.pod_spec
+    if spec and not spec.is_mutated and not evidence.annotation and (left_out := may_be_left_out(evidence)):
+        raise NotRead(Read("the matchConditions of", "pod-identity-webhook"), left_out.removeprefix("; its "))
     if spec is None or not missed_role.was_annotated(evidence):
         return None
     if not spec.is_mutated and explains_absence(evidence):
@@ -211,6 +214,14 @@ def explains_absence(evidence: Evidence) -> bool:
     return is_told(evidence, missing, unreachable, not_asked, opted_out)
 
 
+def may_be_left_out(evidence: Evidence) -> str:
+    """That conditions of the webhook, which nobody evaluated, may leave the pod out; empty without conditions."""
+    conditions = opt_out.match_conditions(evidence)
+    if not conditions:
+        return ""
+    return f"; its matchConditions, which the doctor doesn't evaluate, may leave it out: {' && '.join(conditions)}"
+
+
 def gives_role_now(evidence: Evidence) -> bool:
     """Whether a dry run shows that the webhook gives the role to a pod like it; False if that was not tried."""
     try:
@@ -257,8 +268,7 @@ def _was_passed_over(evidence: Evidence) -> bool:
 
 def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
     """What is known of why the webhook changed nothing, and the repair."""
-    conditions = opt_out.match_conditions(evidence)
-    may_be = f"; its matchConditions may leave it out: {' && '.join(conditions)}" if conditions else ""
+    may_be = may_be_left_out(evidence)
     again = pod_commands.with_the_annotation(evidence)
     if evidence.pod_spec and evidence.pod_spec.is_mutated:
         return "it did not know of the annotation yet", again
