@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.emulator.aws.conftest import AUDIENCE, ISSUER, SUBJECT, Irsa, key_pair
+from tests.emulator.aws.conftest import ACCOUNT, AUDIENCE, ISSUER, SUBJECT, Irsa, key_pair
 
 REFUSALS = {
     (400, "ValidationError"),
@@ -33,9 +33,9 @@ class Sts:
     def __init__(self, aws, client):
         self.aws, self.client = aws, client
 
-    def __call__(self, token):
+    def __call__(self, token, role_arn=Irsa.role_arn):
         """The status, and the code of a refusal."""
-        form = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": Irsa.role_arn,
+        form = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": role_arn,
                 "RoleSessionName": "my-pod", "WebIdentityToken": token}  # fmt: skip
         answer = self.client.post("/", data=form)
         code = re.search("<Code>(.*)</Code>", answer.text)
@@ -84,6 +84,39 @@ def signed(key, claims, header=None):
     over = f"{part(header or {'alg': 'RS256', 'typ': 'JWT', 'kid': '1'})}.{part(claims)}"
     signature = key.sign(over.encode(), padding.PKCS1v15(), hashes.SHA256())
     return f"{over}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+# --- who gets in by a claim
+
+
+@pytest.mark.parametrize(
+    ("operator", "claim", "value", "others"),
+    [
+        (
+            "StringEquals",
+            "email",
+            "ada@example.com",
+            ["eve@example.com", ["eve@example.com"], 7, {"a": "b"}, [7], None],
+        ),
+        ("ForAnyValue:StringEquals", "amr", ["mfa", "pwd"], ["pwd", ["pwd"], [], 7, ["mfa", 7], {"mfa": "mfa"}, None]),
+    ],
+)
+def test_a_claim_that_the_trust_policy_asks_for(sts, operator, claim, value, others):
+    iam, name = sts.aws.client("iam"), ISSUER.removeprefix("https://")
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": f"arn:aws:iam::{ACCOUNT}:oidc-provider/{name}"},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {operator: {f"{name}:{claim}": value[0] if isinstance(value, list) else value}},
+    }
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    role = iam.create_role(RoleName=f"by-{claim}", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    assert sts(signed(sts.aws.issuer.key, good_claims(**{claim: value})), role) == (200, None)
+    for other in others:
+        claims = good_claims(**{claim: other})
+        if other is None:
+            del claims[claim]
+        assert sts(signed(sts.aws.issuer.key, claims), role) == (403, "AccessDenied"), other
 
 
 # --- no token but the issuer's
