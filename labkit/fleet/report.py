@@ -187,7 +187,7 @@ def _html_row(outcome: Outcome, mark: str) -> str:
     cells = [
         (f' data-by="{row.number}"', number),
         (f' class="{_class(outcome)}"', escape(mark)),
-        *((' class="name"', escape(name)) for name in names),
+        *(("", escape(name)) for name in names),
         (f' data-by="{result.seconds:.3f}"', f"{result.seconds:.1f}" if result.seconds else ""),
         ("", _wrong(outcome)),
     ]

@@ -1,5 +1,8 @@
 """A fleet's report in a browser: sorted by a click, and whole in a narrow window."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -34,10 +37,33 @@ def test_a_column_s_button_sorts_the_rows_and_again_the_other_way_round(opened: 
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [520, 1000])
+@pytest.mark.parametrize("width", [400, 520, 1000])
 def test_nothing_is_outside_a_narrow_window(opened: Page, theme, width):
     opened.emulate_media(color_scheme=theme)
     opened.set_viewport_size({"width": width, "height": 900})
     opened.locator("summary").click()
     assert opened.evaluate("document.documentElement.scrollWidth") == width
-    expect(opened.get_by_text("next: mend it")).to_be_in_viewport()
+    # An opened error has room to be read.
+    assert opened.locator("details").bounding_box()["width"] > 300
+    advice = opened.get_by_text("next: mend it")
+    advice.scroll_into_view_if_needed()
+    expect(advice).to_be_in_viewport()
+
+
+def test_the_page_says_what_the_json_says_and_shows_markup_as_text(page: Page, tmp_path):
+    results = [replace(each, error=each.error and f"<b>{each.error}</b>", started=1.0) for each in RESULTS * 4]
+    rows = [Row(n, f"row {n}", Parameters.checked(role_name=f"a,b{n}", namespace=f"n{n}")) for n in range(1, 13)]
+    Report("<i>.yaml", "<u>.ipynb", [*map(Outcome, rows, results)], 3.4).write(tmp_path)
+    told = json.loads((tmp_path / "report.json").read_text())
+    page.goto((tmp_path / "report.html").as_uri())
+    expect(
+        page.get_by_text("12 rows; succeeded: 4, failed: 4, not run: 4, in 3 s. Notebook: <u>.ipynb")
+    ).to_be_visible()
+    assert told["counts"] == {"succeeded": 4, "failed": 4, "not run": 4}
+    expect(page.locator("tbody td:nth-child(1)")).to_have_text([str(row["number"]) for row in told["rows"]])
+    expect(page.locator("tbody td:nth-child(2)")).to_contain_text([row["state"] for row in told["rows"]])
+    expect(page.locator("tbody td:nth-child(6)")).to_have_text([row["parameters"]["role_name"] for row in told["rows"]])
+    seconds = [f"{row['seconds']:.1f}" if row["seconds"] else "" for row in told["rows"]]
+    expect(page.locator("tbody td:nth-child(7)")).to_have_text(seconds)
+    expect(page.locator("rect")).to_have_count(12)
+    expect(page.locator("b, i, u")).to_have_count(0)
