@@ -23,7 +23,7 @@ def test_notebook_09_has_the_same_beginnings_but_for_the_one_that_it_does_not_me
 
 
 def test_the_doctor_knows_the_beginning_that_notebook_09_does_not_meet():
-    (row,) = re.findall(r"^\| `ValidationError` … `(.+?)`.*\]\((.+?)\)", SHEET, re.MULTILINE)
+    (row,) = re.findall(r"^\| \[`ValidationError`\].* … `(.+?)` \|.*\]\((.+?)\)", SHEET, re.MULTILINE)
     (explanation,) = explain(row[0])
     assert {CATALOGUE[id].learn for id in IDS[explanation.family]} == {row[1]}
 
