@@ -71,6 +71,11 @@ def test_the_line_that_refuses_this_service_account(asked, by, decides):
     assert edited(asked, *by).policy.split("\n")[own.line - 1].strip() == own.decides
 
 
+def test_a_line_that_is_named_is_shown_with_its_number(asked):
+    (refused,) = [verdict for verdict in asked.verdicts() if verdict.caller.name == "another service account"]
+    assert f"\n{refused.line:4}  " in repr(asked) and f"\n{refused.line:4}  " in asked._repr_html_()
+
+
 def test_finds_the_deciding_line_in_one_line_or_in_two_statements(asked):
     document = json.loads(asked.policy)
     one = replace(asked, policy=json.dumps(document)).verdicts()[1]
