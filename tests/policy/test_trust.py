@@ -1,6 +1,6 @@
 import pytest
 
-from labkit.policy import Policy, evaluate_trust
+from labkit.policy import Policy, evaluate_trust, names_service
 
 ACTION = "sts:AssumeRoleWithWebIdentity"
 
@@ -152,3 +152,16 @@ def test_an_unknown_operator_is_never_an_allow(admit, web_identity, issuer, effe
     assert not decision.allowed
     assert "cannot be evaluated" in decision.reason
     assert "the condition operator StringMatches is unknown" in decision.reason
+
+
+def test_a_service_is_named_by_an_allow_for_the_action():
+    statement = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": "sts:AssumeRole"}
+
+    def named(**changes):
+        document = {"Version": "2012-10-17", "Statement": [statement | changes]}
+        trust = Policy.read(document, kind="trust", name="t")
+        return names_service(trust, service="pods.eks.amazonaws.com", action="sts:AssumeRole")
+
+    assert named()
+    assert not named(Effect="Deny")
+    assert not named(Principal={"Service": "ec2.amazonaws.com"})
