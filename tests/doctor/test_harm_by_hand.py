@@ -62,8 +62,15 @@ class Shop:
         self.core.patch_namespaced_service_account("default", self.namespace, change)
 
     def pod(self, name, account="", **metadata):
+        """Make a pod, and wait until it runs."""
         spec = pod_spec(account)
         self.core.create_namespaced_pod(self.namespace, {"metadata": {"name": name, **metadata}, "spec": spec})
+        awaited(
+            lambda: self.core.read_namespaced_pod(name, self.namespace).status.phase,
+            lambda phase: phase == "Running",
+            within=60,
+            every=0.2,
+        )
 
     def workload(self, kind, name, account="", *, replicas=0, labels=None, **container):
         labels = {"part": name, **(labels or {})}
