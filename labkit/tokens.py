@@ -24,13 +24,14 @@ class NotAToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a token, as they stand in it; None or empty where it lacks one. `expires` is in epoch seconds."""
+    """The claims of a token, as they stand in it; None or empty where it lacks one. Times are epoch seconds."""
 
     issuer: str | None
     subject: str | None
     audiences: tuple[str, ...]
     authorized_party: str | None  # azp
     expires: float | None
+    issued_at: float | None
     kubernetes: dict[str, Any]  # the claim kubernetes.io: namespace, service account, pod, node
     raw: Mapping[str, object]
 
@@ -51,6 +52,7 @@ class Claims:
             tuple(audience for audience in audiences if isinstance(audience, str)),
             _text(payload.get("azp")) or None,
             _number(payload.get("exp")),
+            _number(payload.get("iat")),
             kubernetes if isinstance(kubernetes, dict) else {},
             payload,
         )

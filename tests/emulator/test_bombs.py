@@ -70,7 +70,7 @@ def test_a_form_of_two_million_parameters_is_refused(aws):
     form = b"Action=GetCallerIdentity&Version=2011-06-15"
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     for parameters in (10_000, 2_000_000):
-        refused = httpx.post(aws.endpoint, content=form + b"&a=" * parameters, headers=headers)
+        refused = httpx.post(aws.endpoint, content=form + b"&a=" * parameters, headers=headers, timeout=60)
         assert refused.status_code == 413
         assert re.search("<Code>(.*?)</Code>", refused.text)[1] == "RequestEntityTooLarge"
 
@@ -90,7 +90,7 @@ def test_uploads_that_are_aborted_leave_no_memory_behind(aws):
     before = resident()
     for _ in range(3):
         cut_off(aws.endpoint, head, body)
-    assert httpx.get(aws.endpoint).status_code == 403  # by now it has noticed
+    assert httpx.get(aws.endpoint, timeout=60).status_code == 403  # by now it has noticed
     assert resident() - before < LARGE
 
 

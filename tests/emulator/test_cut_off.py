@@ -65,4 +65,4 @@ def test_the_metadata_service_gives_no_token_for_half_a_request(aws):
     lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     head = ["PUT /latest/api/token HTTP/1.1", *(f"{name}: {value}" for name, value in lifetime.items())]
     assert cut_off(endpoint, [*head, "Content-Length: 10"], b"1234") == b""
-    assert httpx.put(f"{endpoint}/latest/api/token", headers=lifetime).status_code == 200
+    assert httpx.put(f"{endpoint}/latest/api/token", headers=lifetime, timeout=60).status_code == 200

@@ -158,7 +158,7 @@ def test_files_that_a_full_disk_left_empty_are_made_again(lab):
     assert len(lab.folder.secret) == 32
     assert State.read(lab.folder).secret_access_key != keys
     endpoint = State.read(lab.folder).clusters["blue"]["endpoint"]
-    assert httpx.get(f"{endpoint}/version", verify=False).status_code == 200
+    assert httpx.get(f"{endpoint}/version", verify=False, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("content", ["1e300", "-1e400", "nan", "tomorrow", "9" * 5000])

@@ -340,7 +340,7 @@ def test_the_age_of_a_presigned_url(stocked, age, allowed):
     )  # fmt: skip
     signed = {"Bucket": "irsa-lab", "Key": "hello.txt"}
     client = aws.client("s3", irsa.assume()["Credentials"], signature_version="s3v4")
-    answer = httpx.get(client.generate_presigned_url("get_object", Params=signed))
+    answer = httpx.get(client.generate_presigned_url("get_object", Params=signed), timeout=60)
     assert answer.status_code == (200 if allowed else 403)
 
 

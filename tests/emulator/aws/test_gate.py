@@ -511,7 +511,7 @@ def by_hand(aws, service, method, path, body, **headers):
     request = AWSRequest(method, aws.endpoint + path, data=body, headers=names)
     signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
     signer(ADMINISTRATOR_CREDENTIALS, service, REGION).add_auth(request)
-    return httpx.request(method, aws.endpoint + path, content=body, headers=dict(request.headers))
+    return httpx.request(method, aws.endpoint + path, content=body, headers=dict(request.headers), timeout=60)
 
 
 def test_a_checksum_algorithm_that_s3_does_not_know(aws, irsa):

@@ -45,7 +45,7 @@ def test_the_sentence_comes_in_the_service_s_own_format(aws):
         SigV4Auth(
             Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key), service, "us-east-1"
         ).add_auth(request)
-        answer = httpx.get(request.url, headers=dict(request.headers))
+        answer = httpx.get(request.url, headers=dict(request.headers), timeout=60)
         assert (answer.status_code, answer.headers["content-type"]) == (501, content_type)
         assert answer.json()["message"].startswith("The lab does not emulate")
 

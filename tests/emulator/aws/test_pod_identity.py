@@ -54,7 +54,7 @@ class Place:
 
     def ask(self, token):
         headers = {"Authorization": token} if token is not None else {}
-        return httpx.get(self.url, headers=headers, trust_env=False)
+        return httpx.get(self.url, headers=headers, trust_env=False, timeout=60)
 
     def trust(self, *statements):
         self.iam.update_assume_role_policy(RoleName="app", PolicyDocument=document(*statements))
