@@ -341,12 +341,15 @@ def _item(obj: Document) -> Document:
     return {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
 
 
-@answers("list (?P<kind>deployment|statefulset|daemonset|cronjob|job)s (-n (?P<namespace>\\S+)|--all-namespaces)")
+@answers("list (?P<kind>deployment|statefulset|daemonset|cronjob|job|replicaset)s (-n (?P<namespace>\\S+)|--all-namespaces)")
 def list_workloads(situation, facts, kind, namespace):
-    # The lab's cluster has no other kinds.
     prefix = f"Deployment {namespace}/" if namespace else "Deployment "
-    listed = [_item(obj) for key, obj in situation.objects.items() if key.startswith(prefix)]
-    return listed if kind == "deployment" else None
+    listed = [obj for key, obj in situation.objects.items() if key.startswith(prefix)]
+    if kind == "replicaset":
+        of = [each["metadata"] for each in listed]
+        listed = [get_replica_set(situation, facts, each["name"], each["namespace"]) for each in of]
+    # The lab's cluster has no other kinds.
+    return [_item(obj) for obj in listed] if kind in ("deployment", "replicaset") else None
 
 
 @answers("get deployment (?P<name>\\S+) -n (?P<namespace>\\S+)")
