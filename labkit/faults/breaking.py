@@ -194,7 +194,7 @@ def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
         # A client of its own: the stream of a command replaces a method of the client while it opens.
         done = execute(copy(lab.kubernetes), name, lab.parameters.namespace, command)
         said = (done.output if done.exit_code == 0 else done.error).strip().splitlines()
-        return " ".join(command[:3]), said[-1] if said else f"exit code {done.exit_code}"
+        return " ".join(command), said[-1] if said else f"exit code {done.exit_code}"
 
     # Each starts a CLI, which takes most of a second.
     with ThreadPoolExecutor() as at_once:

@@ -35,10 +35,14 @@ class Report:
     def __repr__(self) -> str:
         rows = list(self._rows())
         width = max(len(what) for what, _ in rows)
-        return "\n".join([self._headline, *(f"  {what:{width}}  {found}".rstrip() for what, found in rows)])
+        told = (f"  {what:{width}}  {found}".rstrip() for what, found in rows)
+        # A command is longer than the column, and has a line of its own.
+        said = (f"  $ {command}\n  {answer}" for command, answer in self._said)
+        return "\n".join([self._headline, *told, *said])
 
     def _repr_html_(self) -> str:
         rows = [(what, Code(found)) for what, found in self._rows()]
+        rows += [(f"$ {command}", Code(answer)) for command, answer in self._said]
         return left_aligned(f"<p><strong>{escape(self._headline)}</strong></p>{table(rows)}")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
@@ -58,9 +62,12 @@ class Report:
             yield from (("still broken", thing) for thing in (*progress.still_broken, *progress.otherwise))
         yield from (("as before", thing) for thing in progress.as_before)
         yield from (("left behind", thing) for thing in left or [NOTHING])
-        yield from ((f"$ {command}", stable(answer)) for command, answer in self.answers)
         if not self.answers:
             yield "in the pod", "not asked: no pod runs"
+
+    @property
+    def _said(self) -> list[tuple[str, str]]:
+        return [(command, stable(answer)) for command, answer in self.answers]
 
 
 def of(lab: "Workspace") -> Report | None:

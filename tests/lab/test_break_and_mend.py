@@ -39,9 +39,10 @@ def test_break_says_what_happened_and_what_aws_says_the_same_each_time(lab, caps
     assert capsys.readouterr().out == first
     happened, *said = first.splitlines()
     assert happened == "bucket-policy-denies-the-role: The bucket was given a policy."
-    assert said[:2] == [
-        "$ aws sts get-caller-identity",
+    assert said[:3] == [
+        "$ aws sts get-caller-identity --query Arn --output text",
         "arn:aws:sts::123456789012:assumed-role/my-role/<session name>",
+        "$ aws s3 ls s3://irsa-lab",
     ]
     assert "explicit deny in a resource-based policy" in said[3]
 
@@ -90,11 +91,12 @@ def test_half_mended_is_not_mended_and_what_is_still_broken_is_named(lab):
     )
     report = lab.mended()
     assert not report
-    assert str(report).splitlines()[:4] == [
+    assert str(report).splitlines()[:5] == [
         "✗ not mended yet",
-        "  still broken                   pod default/my-pod",
-        "  as before                      serviceAccount default/my-service-account",
-        "  left behind                    nothing",
+        "  still broken  pod default/my-pod",
+        "  as before     serviceAccount default/my-service-account",
+        "  left behind   nothing",
+        "  $ aws sts get-caller-identity --query Arn --output text",
     ]
     assert "blue-node-role" not in str(report) and "assumed-role/break-tests-node-role" in str(report)
     assert "<code>pod default/my-pod</code>" in report._repr_html_()
@@ -107,8 +109,8 @@ def test_a_repair_by_hand_and_its_leftovers(lab, iam):
     report = lab.mended()
     assert report
     said = str(report)
-    assert said.startswith("✓ mended\n  as before                      permissions of the role my-role\n")
-    assert "left behind                    settings of the role my-role\n" in said
+    assert said.startswith("✓ mended\n  as before    permissions of the role my-role\n")
+    assert "left behind  settings of the role my-role\n" in said
     assert "hello.txt" in said.splitlines()[-1]
 
 
@@ -119,7 +121,7 @@ def test_mended_in_another_way_is_mended_too(lab, iam):
     iam.put_role_policy(RoleName="my-role", PolicyName="more", PolicyDocument=policy)
     report = lab.mended()
     assert report
-    assert "changed in another way         permissions of the role my-role" in str(report)
+    assert "changed in another way  permissions of the role my-role" in str(report)
 
 
 def test_what_a_fault_brought_and_nothing_needs_is_left_behind(lab):
@@ -130,7 +132,7 @@ def test_what_a_fault_brought_and_nothing_needs_is_left_behind(lab):
     pod.ensure(lab)
     report = lab.mended()
     assert report
-    assert "left behind                    configMap default/my-settings" in str(report)
+    assert "left behind  configMap default/my-settings" in str(report)
 
 
 def test_a_fault_that_only_warns_is_not_mended_while_it_is_there(lab):
