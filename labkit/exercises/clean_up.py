@@ -114,7 +114,7 @@ RECALL = (
         (
             Answer(
                 "The provider first, then the role, then the pod.",
-                "Then the pod still runs, and fails in new ways: nothing admits its token any more.",
+                "Then the pod still runs, but loses its access to AWS: nothing admits its token any more.",
             ),
             Answer(
                 "The pod first, then the service account, the role and the provider.",
