@@ -2,7 +2,7 @@
 
 What AWS does and this module does not:
 
-- Delay: a change counts at once, everywhere; on AWS it takes seconds.
+- Delay: a change counts at once, everywhere; on AWS it can take a few minutes.
 - Quotas: client ids, thumbprints, policy sizes, policy versions and access keys are limited; roles, attached
   policies, tags and the rest are not.
 - Usage data: no service last accessed details, no `RoleLastUsed`.
