@@ -54,7 +54,9 @@ RECALL = (
         "Two rows are in one cluster. What does each need of its own?",
         (
             Answer(
-                "A role and a namespace.", "A role admits one service account, and each row starts a pod.", right=True
+                "A role and a namespace.",
+                "A run's role admits only its own service account, and every run calls its pod my-pod.",
+                right=True,
             ),
             Answer("A role and a bucket.", "Rows may read the same bucket."),
             Answer("An OIDC provider.", "A cluster has one in an account, and all its roles trust it."),
@@ -87,6 +89,19 @@ RECALL = (
             Answer("Yes.", "Somebody may have changed one by hand since then."),
             Answer("--resume tells.", "It runs what has changed in the file, not in a cluster."),
             Answer("--doctor tells.", "It reads the clusters and the account as they are now.", right=True),
+        ),
+    ),
+    Question(
+        "12-8",
+        "A row failed last night. Where do you see why?",
+        (
+            Answer(
+                "In the report, and in the row's executed notebook.",
+                "Both have the failed cell and AWS's message. The report adds what the doctor found.",
+                right=True,
+            ),
+            Answer("Nowhere: run the row again.", "The record of the first run already holds the reason."),
+            Answer("In the fleet file.", "It holds what you asked for, not what happened."),
         ),
     ),
 )

@@ -202,8 +202,9 @@ def _role_taken(row: Row, earlier: Row) -> str:
     policies = ", with another policy" if given.policy_arn != other.policy_arn else ""
     named = "".join(f"{{{name}}}-" for name in of) or "another-"
     return (
-        f"it would write the role {given.role_name} that row {earlier.number} writes{policies}. A role admits one "
-        f'service account. Give each its own, such as  role_name: "{named}{given.role_name}"'
+        f"it would write the role {given.role_name} that row {earlier.number} writes{policies}. A run's role admits "
+        f"only that run's service account. Give each row a role of its own, such as  "
+        f'role_name: "{named}{given.role_name}"'
     )
 
 

@@ -10,7 +10,10 @@ from labkit.fleet import rows
 from tests.commands import labkit
 from tests.fleet import notebooks
 
-ROLE = "it would write the role r that row 1 writes. A role admits one service account. Give each its own, such as  "
+ROLE = (
+    "it would write the role r that row 1 writes. A run's role admits only that run's service account. "
+    "Give each row a role of its own, such as  "
+)
 REFUSED = {
     "an empty file": ("fleet.yaml", "", "it is empty"),
     "no rows": ("fleet.yaml", "runs: []", "it has no rows"),
