@@ -76,7 +76,7 @@ PREDICTIONS = (
         (
             Answer(
                 "AccessDenied: the trust policy doesn't admit this subject.",
-                "STS verifies the signature first. It never gets to the trust policy.",
+                "STS verifies the token before it reads the trust policy.",
             ),
             Answer(
                 "InvalidIdentityToken: the token isn't genuine.",
