@@ -59,7 +59,14 @@ def _cart_alone_is_associated(place: Workspace) -> list[Row]:
         _cart_is_the_role(place),
         Row("a new pod of till asks", "no agent", agent(place, "till")),
         _till_is_refused(place, "ResourceNotFoundException"),
+        Row("associated", "cart", ", ".join(_associated(place))),
     ]
+
+
+def _associated(place: Workspace) -> list[str]:
+    whose = {"clusterName": place.parameters.cluster, "namespace": place.parameters.namespace}
+    found = place.aws.client("eks").list_pod_identity_associations(**whose)["associations"]
+    return sorted(each["serviceAccount"] for each in found)
 
 
 def _cart_alone_is_trusted(place: Workspace) -> list[Row]:
@@ -74,9 +81,10 @@ EXERCISES = (
         _cart_alone_is_associated,
         (
             "Nothing is wrong in IAM. Which service account does the association name?",
-            "An association can't be moved to another service account. Make a new one.",
+            "An association can't be moved to another service account. Make a new one, and delete the wrong one.",
             "Call eks.create_pod_identity_association(clusterName=cluster, namespace=task, serviceAccount="
-            '"cart", roleArn=…) with the ARN of exercise-11-a.',
+            '"cart", roleArn=…) with the ARN of exercise-11-a. Then call eks.delete_pod_identity_association('
+            "clusterName=cluster, associationId=…) with the id of chart's.",
         ),
     ),
     Exercise(

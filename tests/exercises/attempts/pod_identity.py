@@ -55,13 +55,19 @@ def a_role_of_another_name(lab, name):
     associate(lab, name, "cart", f"{name}-mine")
 
 
-@right("11-a")
-def an_association(lab, name):
+@wrong("11-a", "associated found cart, chart")
+def an_association_beside_the_wrong_one(lab, name):
     associate(lab, name, "cart")
 
 
 @right("11-a")
-def one_without_tags_in_place_of_the_old_one(lab, name):
+def an_association_in_place_of_the_wrong_one(lab, name):
+    associate(lab, name, "cart")
+    lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "chart"))
+
+
+@right("11-a")
+def one_without_tags(lab, name):
     lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "chart"))
     associate(lab, name, "cart", disableSessionTags=True)
 
