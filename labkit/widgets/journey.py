@@ -59,7 +59,8 @@ class Journey:
         for states, said in (
             ((State.BROKEN,), "Broken: {0.title}. What is wrong, and what repairs it: {check}"),
             ((State.MISSING,), "Next: {0.title}."),
-            ((State.THERE, State.READY), "Nothing is missing. Next: check {0.title}, with {check}"),
+            ((State.READY,), "Everything is in place. Next: {0.title}."),
+            ((State.THERE,), "Everything is in place, and the pod has its role."),
         ):
             if stop := next((stop for stop in self.stops if stop.state in states), None):
                 return said.format(stop, check=f'lab.check("{stop.step}")')

@@ -79,7 +79,9 @@ def test_the_journey_follows_what_the_learner_does(lab):
     assert states(lab.journey())[:2] == [RIGHT, THERE]
     lab.ready(through="pod")
     assert states(lab.journey()) == [RIGHT, THERE, THERE, THERE, READY]
-    assert lab.journey().headline == 'Nothing is missing. Next: check the IAM role, with lab.check("iam_role")'
+    assert lab.journey().headline == "Everything is in place. Next: the credentials in the pod."
+    lab.check("credentials")
+    assert lab.journey().headline == "Everything is in place, and the pod has its role."
     for step in steps.ORDER:
         lab.check(step)
     assert states(lab.journey()) == [RIGHT] * 5
