@@ -30,9 +30,9 @@ def _node_that_only_pulls_images(place: Workspace) -> list[Row]:
         PolicySourceArn=place.connection.role_arn(_node_role(place)), ActionNames=[TABLES, IMAGES]
     )
     found = {each["EvalActionName"]: each["EvalDecision"] for each in answered["EvaluationResults"]}
-    refused = found[TABLES] != "allowed"
+    tables = found[TABLES] if found[TABLES] == "allowed" else "refused"
     return [
-        Row(f"a pod of the node: {TABLES}", "denied", found[TABLES], refused),
+        Row(f"a pod of the node: {TABLES}", "refused", tables),
         Row(f"the node itself: {IMAGES}", "allowed", found[IMAGES]),
     ]
 
@@ -152,11 +152,11 @@ RECALL = (
     ),
     Question(
         "00-5",
-        "Two pods of one node read a bucket. What tells them apart in CloudTrail?",
+        "Two pods of one node read a bucket. Which part of the identity in CloudTrail tells them apart?",
         (
             Answer("The pod's name.", "AWS never sees it when the node's role is used."),
             Answer("The session name.", "It's the machine's id, the same for both."),
-            Answer("Nothing.", "Both are the node's role in the node's session.", right=True),
+            Answer("None.", "Both are the node's role in the node's session.", right=True),
         ),
     ),
     Question(
