@@ -117,9 +117,11 @@ RECALL = (
         "01-4",
         "STS answers InvalidIdentityToken. Where do you look?",
         (
-            Answer("At the role's trust policy.", "STS hasn't looked at the role yet. That would be AccessDenied."),
+            Answer("At the role's trust policy.", "That would be AccessDenied."),
             Answer(
-                "At the token and the provider.", "Issuer, audience, keys and expiry are checked first.", right=True
+                "At the token and the provider.",
+                "The code is about the issuer, the audience, the keys or the token itself.",
+                right=True,
             ),
             Answer("At the role's permissions.", "They count once you have credentials. Here you have none."),
         ),
