@@ -72,7 +72,7 @@ PREDICTIONS = (
                 "No service account's subject is the text with the asterisk, and StringEquals takes it literally.",
                 right=True,
             ),
-            Answer("IAM rejects the policy.", "The policy is valid JSON and valid IAM. It just never matches."),
+            Answer("my-service-account alone, as before.", "Its subject isn't the text with the asterisk either."),
         ),
     ),
 )
