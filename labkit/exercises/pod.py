@@ -109,7 +109,7 @@ EXERCISES = (
         _only_one_container_has_the_role,
         (
             "The webhook changes every container, unless the pod tells it to leave some out.",
-            "It's an annotation on the pod, in the webhook's README: eks.amazonaws.com/skip-containers.",
+            "The annotation eks.amazonaws.com/skip-containers belongs on the pod, not on the service account.",
             'Create the pod till with serviceAccountName cart and {"eks.amazonaws.com/skip-containers": "proxy"}.',
         ),
     ),
@@ -177,7 +177,8 @@ RECALL = (
         "The webhook is down while a pod is created. What happens?",
         (
             Answer(
-                "The pod isn't created.", "With failurePolicy Ignore, as on EKS, the API server goes on without it."
+                "The pod isn't created.",
+                "With failurePolicy Ignore, as in AWS's manifest, the API server goes on without it.",
             ),
             Answer("The pod is created without a role.", "Nobody complains, and nothing repairs it later.", right=True),
             Answer("The pod waits for the webhook.", "The API server asks once, with a time limit."),
