@@ -97,7 +97,7 @@ EXERCISES = (
         _session_that_somebody_copied,
         _only_fresh_sessions_read,
         (
-            "You can't take a session's credentials back. But AWS judges each call by the role's present policies.",
+            "AWS judges each call by the role's present policies. So a second policy can refuse what the first allows.",
             "Deny everything if aws:TokenIssueTime is earlier than now. That is what the console's button "
             "“Revoke active sessions” writes.",
             'Put a second policy: Effect Deny, Action "*", Resource "*", Condition {"DateLessThan": '
@@ -166,7 +166,7 @@ RECALL = (
         "05-6",
         "A token has the right subject, and STS answers InvalidIdentityToken. What may be wrong?",
         (
-            Answer("The role's name.", "STS hasn't looked at the role yet."),
+            Answer("The role's name.", "That would be AccessDenied."),
             Answer("The token's audience.", "The provider doesn't list it, so STS rejects the token.", right=True),
             Answer("The annotation.", "STS never sees it."),
         ),
