@@ -82,7 +82,7 @@ def test_it_knows_every_exercise_and_question(file):
     done = [each.done for each in contents.read().chapters if each.name.partition("-")[0] in exercises.NOTEBOOKS]
     *before, twelve, last = done
     assert all(each.startswith("✓ exercises 2 of 2, questions ") for each in (*before, last))
-    assert twelve == "✓ questions 7 of 7"
+    assert twelve == "✓ questions 8 of 8"
 
 
 def test_next_is_what_is_left_where_the_learner_was_last(file):
