@@ -341,7 +341,7 @@ def _item(obj: Document) -> Document:
     return {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
 
 
-@answers("list (?P<kind>deployment|statefulset|daemonset|cronjob|job|replicaset)s (-n (?P<namespace>\\S+)|--all-namespaces)")
+@answers("list (?P<kind>deployment|(stateful|daemon|replica)set|(cron)?job)s (-n (?P<namespace>\\S+)|--all-namespaces)")
 def list_workloads(situation, facts, kind, namespace):
     prefix = f"Deployment {namespace}/" if namespace else "Deployment "
     listed = [obj for key, obj in situation.objects.items() if key.startswith(prefix)]

@@ -20,7 +20,7 @@ from labkit.emulator.folder import Folder
 from tests.notebooks.books import NAMES, boxes, commands, fences, read
 
 # Programs that need more than the lab; their lines are for the reader's own machine.
-NOT_OF_THE_LAB = ("terraform", "papermill", "jupyter", "make", "eksctl")
+NOT_OF_THE_LAB = ("terraform", "papermill", "jupyter", "make")
 REFUSED = re.compile(r"  # refused: (\w+)$")
 FINDS = re.compile(r"  # finds: ([\w-]+)$")  # the doctor, which ends with 1 then
 CHANGES = re.compile(
