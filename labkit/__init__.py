@@ -11,12 +11,12 @@ The names below are imported when they are first asked for: `import labkit` cost
 
 Four parts, in lines of Python:
 
-- the helper, 11,000: what a notebook touches. `lab`, `workspace`, `run_parameters`, `documents`, `connection`,
+- the helper, 11,200: what a notebook touches. `lab`, `workspace`, `run_parameters`, `documents`, `connection`,
   `errors`, `showing`, `tokens`, `runs`, `terraform`, `execution`, and the folders `steps`, `widgets`, `exercises` and
   `fleet`.
 - the targets, 3,200: where a lab runs. `targets`: moto, kind, eks.
-- the doctor, 13,800: why a pod doesn't get its role. `doctor`, `diagnosis`, and `faults` to try it on.
-- the simulator, 29,100: what the target moto runs on. `emulator`, with `policy` and `webhook`, which also work alone.
+- the doctor, 14,000: why a pod doesn't get its role. `doctor`, `diagnosis`, and `faults` to try it on.
+- the simulator, 29,400: what the target moto runs on. `emulator`, with `policy` and `webhook`, which also work alone.
 
 `cli` (2,000) is the command over all of them.
 """
