@@ -87,7 +87,7 @@ RECALL = (
         "The report of last month says that every row succeeded. Is every cluster right today?",
         (
             Answer("Yes.", "Somebody may have changed one by hand since then."),
-            Answer("--resume tells.", "It runs what has changed in the file, not in a cluster."),
+            Answer("--resume tells.", "It compares the rows with their last run, and doesn't look at a cluster."),
             Answer("--doctor tells.", "It reads the clusters and the account as they are now.", right=True),
         ),
     ),
