@@ -201,7 +201,7 @@ class Examination:
     def _go_on(self) -> None:
         points, paper = sum(paper.points for paper in self._papers), self._open()
         print(f"Your examination goes on: seed {self.seed}, {self._title(paper)}, {points} points so far.")
-        print(f"Another one:  lab.examination(seed={self.seed + 1})")
+        print(f"To drop it and begin another one:  lab.examination(seed={self.seed + 1})")
         if not paper.began:
             self._put_in()
         elif not self._is_spoilt(paper):
