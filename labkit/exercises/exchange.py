@@ -76,7 +76,7 @@ PREDICTIONS = (
         (
             Answer(
                 "AccessDenied: the trust policy doesn't admit this subject.",
-                "STS verifies the token before it reads the trust policy.",
+                "That's the answer for a genuine token that the trust policy doesn't admit. This token isn't genuine.",
             ),
             Answer(
                 "InvalidIdentityToken: the token isn't genuine.",
