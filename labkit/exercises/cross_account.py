@@ -88,7 +88,7 @@ EXERCISES = (
         _role_over_there_without_its_provider,
         _cart_is_admitted_over_there,
         (
-            "The error begins with InvalidIdentityToken. Has STS read the trust policy at all?",
+            "The error begins with InvalidIdentityToken. Is it about the token, or about the trust policy?",
             "STS looks for the provider in the account of the role. Which providers does account B have?",
             'Call iam_b.create_open_id_connect_provider(Url=lab.issuer, ClientIDList=["sts.amazonaws.com"]).',
         ),
@@ -115,13 +115,13 @@ PREDICTIONS = (
         "10-1",
         "Account A has an OIDC provider for the cluster. The role is in account B. What does STS answer the pod?",
         (
-            Answer("It admits the pod.", "STS looks for the provider in the role's account, and B has none."),
+            Answer("It admits the pod.", "A's provider doesn't count for a role in B."),
             Answer(
                 "InvalidIdentityToken.",
-                "B has no provider for this issuer, so STS doesn't get to the trust policy.",
+                "STS looks for the provider in the role's account, and B has none for this issuer.",
                 right=True,
             ),
-            Answer("AccessDenied.", "That's the trust policy's refusal. STS checks the token first."),
+            Answer("AccessDenied.", "That's the trust policy's refusal. Here the token has no provider in B."),
         ),
     ),
     Question(
