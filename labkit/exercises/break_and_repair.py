@@ -126,10 +126,10 @@ RECALL = (
         "09-3",
         "An error begins with InvalidIdentityToken. What do you look at?",
         (
-            Answer("The trust policy.", "STS didn't get that far: it rejected the token."),
+            Answer("The trust policy.", "Its refusal is AccessDenied. Here STS rejected the token."),
             Answer(
                 "The provider: does it exist, and does it list the token's audience?",
-                "STS checks the token with the provider first.",
+                "STS verifies the token with the provider.",
                 right=True,
             ),
             Answer("The role's permissions.", "The pod doesn't have the role yet."),

@@ -16,14 +16,13 @@ ROWS = [
 IDS = {family.name: family.ids for family in FAMILIES}
 
 
-def test_notebook_09_has_the_same_beginnings_but_for_the_one_that_it_does_not_meet():
-    table = re.search(r"\| the error begins .*?\n\n", SHEET, re.DOTALL)[0].splitlines()
-    met = "\n".join(row for row in table if "ValidationError" not in row)
-    assert len(table) == 8 and met in prose(read("09-break-and-repair.ipynb"))
+def test_notebook_09_has_the_same_beginnings():
+    table = re.search(r"\| the error begins .*?\n\n", SHEET, re.DOTALL)[0]
+    assert len(table.splitlines()) == 8 and table in prose(read("09-break-and-repair.ipynb"))
 
 
 def test_the_doctor_knows_the_beginning_that_notebook_09_does_not_meet():
-    (row,) = re.findall(r"^\| \[`ValidationError`\].* … `(.+?)` \|.*\]\((.+?)\)", SHEET, re.MULTILINE)
+    (row,) = re.findall(r"^\| \[`ValidationError`\].* … \[`(.+?)`\].*\]\((.+?)\)", SHEET, re.MULTILINE)
     (explanation,) = explain(row[0])
     assert {CATALOGUE[id].learn for id in IDS[explanation.family]} == {row[1]}
 
