@@ -139,11 +139,11 @@ FAMILIES = (
             "# of the account that has the resource",
         ),
     ),
-    # STS about the token: provider, audience, keys, expiry. STS didn't read the trust policy.
+    # STS about the token: provider, audience, keys, expiry. Not about the trust policy.
     Family(
         "provider-unknown",
         r"No OpenIDConnect provider found in your account",
-        "STS knows no OIDC provider for the token's issuer in the role's account. It didn't read the trust policy.",
+        "STS knows no OIDC provider for the token's issuer in the role's account. The trust policy isn't the cause.",
         PROVIDER_IDS,
         (DOCTOR, PROVIDERS),
     ),
@@ -194,7 +194,7 @@ FAMILIES = (
         "token-not-validated",
         r"InvalidIdentityToken|web identity token (that was passed |provided )?could not be validated",
         "STS rejects the token, because of the OIDC provider, its audiences, the issuer's keys, or the token itself. "
-        "It didn't read the trust policy. Since about June 2026 STS says no more than that.",
+        "The trust policy isn't the cause. Since about June 2026 STS says no more than that.",
         (*PROVIDER_IDS, *AUDIENCE_IDS, *KEY_IDS, "token-malformed"),
         (PROBE, PROVIDERS),
         is_general=True,
