@@ -166,7 +166,7 @@ RECALL = (
             Answer("SDKs can't read it.", "They can: they read keys from environment variables."),
             Answer(
                 "It works anywhere, for anybody, until somebody rotates it.",
-                "A token for a service account is bound to a pod and expires within a day.",
+                "The token that IRSA gives a pod is bound to that pod and expires within a day.",
                 right=True,
             ),
             Answer("AWS forbids it.", "It's allowed, and AWS advises against it."),
