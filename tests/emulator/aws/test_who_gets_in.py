@@ -22,7 +22,7 @@ CALLERS = [
 POLICIES = {
     "step 2's": trust_policy(),
     "a wildcard that admits nobody": trust_policy(Condition={"StringEquals": {f"{NAME}:sub": "system:*"}}),
-    "a wildcard that admits everybody": trust_policy(Condition={"StringLike": {f"{NAME}:sub": "system:*"}}),
+    "a wildcard that admits the whole cluster": trust_policy(Condition={"StringLike": {f"{NAME}:sub": "system:*"}}),
     "no condition": trust_policy(Condition=None),
     "another action": trust_policy(Action="sts:TagSession"),
     "another provider": trust_policy(Principal={"Federated": f"arn:aws:iam::{ACCOUNT}:oidc-provider/accounts.example"}),
