@@ -121,7 +121,11 @@ RECALL = (
                 right=True,
             ),
             Answer("iat, exp and jti.", "iat and exp are checked as times; jti is compared with nothing."),
-            Answer("The namespace, the pod and the node.", "They're in the token too, and AWS doesn't read them."),
+            Answer(
+                "The namespace, the pod and the node.",
+                "A pod's token names them in the claim kubernetes.io, which AWS doesn't compare. The namespace counts "
+                "only as part of sub.",
+            ),
         ),
     ),
     Question(
