@@ -168,7 +168,11 @@ RECALL = (
         "You delete the pod. Somebody copied its token an hour ago. Who still accepts it?",
         (
             Answer("Nobody.", "AWS never asks the cluster whether the pod still exists."),
-            Answer("STS, until it expires.", "The signature and the times are all that STS checks.", right=True),
+            Answer(
+                "STS, until it expires.",
+                "STS checks the signature, the claims and the times. None of them changes when the pod is deleted.",
+                right=True,
+            ),
             Answer("The cluster's API server.", "It refuses the token: its pod is gone."),
         ),
     ),
