@@ -97,11 +97,12 @@ EXERCISES = (
         _session_that_somebody_copied,
         _only_fresh_sessions_read,
         (
-            "AWS judges each call by the role's present policies. So a second policy can refuse what the first allows.",
+            "AWS judges each call by all the policies that the role has then. A Deny in one outweighs an Allow in "
+            "another.",
             "Deny everything if aws:TokenIssueTime is earlier than now. That is what the console's button "
             "“Revoke active sessions” writes.",
-            'Put a second policy: Effect Deny, Action "*", Resource "*", Condition {"DateLessThan": '
-            '{"aws:TokenIssueTime": now}}.',
+            'Call iam.put_role_policy with another PolicyName: Effect Deny, Action "*", Resource "*", Condition '
+            '{"DateLessThan": {"aws:TokenIssueTime": now}}.',
         ),
     ),
 )
