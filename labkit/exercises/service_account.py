@@ -96,7 +96,7 @@ RECALL = (
             Answer("It lets the service account use the role.", "Only the role's trust policy does that."),
             Answer(
                 "It tells the webhook which role to write into new pods.",
-                "It's only a name. Pods that exist already don't change.",
+                "It's only the role's ARN. Pods that exist already don't change.",
                 right=True,
             ),
             Answer("It makes the role.", "Kubernetes makes nothing in AWS here. The role must exist."),
