@@ -122,7 +122,7 @@ def refused(
     not_before: float,
     now: float,
 ) -> Refused | None:
-    """Return why STS refuses these claims, in the order of its own checks; None if it goes on to the signature.
+    """Return why STS refuses these claims, in an order that AWS does not document; None if the signature is next.
 
     Args:
         audiences: see `Claims.compared`.

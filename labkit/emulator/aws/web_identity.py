@@ -1,4 +1,4 @@
-"""Verify a web identity token against the OIDC provider in the role's account, in the order of STS's own answers.
+"""Verify a web identity token against the OIDC provider in the role's account, in an order that AWS does not document.
 
 `labkit.tokens.refused` compares the audience and the expiry; the signature is verified here.
 
