@@ -80,7 +80,7 @@ class Claims:
             "aud": [*self.compared],
             "oaud": [*self.audiences] if party else [],
             "azp": [party] if party else [],
-            "amr": [value for value in amr if isinstance(value, str)] if isinstance(amr, list) else [],
+            "amr": amr if isinstance(amr, list) and all(isinstance(value, str) for value in amr) else [],
             "email": [email] if email is not None else [],
         }
         return {f"{self.provider}:{claim}": found for claim, found in values.items() if found}
