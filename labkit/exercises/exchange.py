@@ -139,7 +139,10 @@ RECALL = (
                 "An SDK that knows web identity reads the file again for each exchange.",
                 right=True,
             ),
-            Answer("The role's sessions are too short.", "The SDK starts a new session in time. Here the token has expired."),
+            Answer(
+                "The role's sessions are too short.",
+                "The SDK starts a new session in time. Here the token has expired.",
+            ),
         ),
     ),
     Question(
