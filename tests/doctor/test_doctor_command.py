@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import pexpect
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 import labkit
 from labkit import targets
 from labkit.cli.main import app
+from labkit.connection import awaited
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.diagnosis.evidence.reading import Read
 from labkit.diagnosis.findings.catalogue import CATALOGUE
@@ -485,6 +487,8 @@ def shop(lab):
         iam.attach_role_policy(RoleName=name, PolicyArn=POLICY)
     yield lab
     core.delete_namespace("shop")
+    named = partial(core.list_namespace, field_selector="metadata.name=shop")
+    awaited(named, lambda found: not found.items, within=60, every=0.2)  # its pods end first
     for name in [*names, "typo"]:
         iam.detach_role_policy(RoleName=name, PolicyArn=POLICY)
         iam.delete_role(RoleName=name)

@@ -23,7 +23,7 @@ ALL = os.environ.get("LABKIT_LESSONS") == "all"
 OTHERS = [name for name in NAMES if name != WALKED] if ALL else ["doctor.ipynb"]
 RUN_WITHIN = 600_000  # milliseconds
 STUB = "# Your code here.\n..."
-SOLUTION = 'equals[f"{provider}:sub"] = f"system:serviceaccount:{shop}:cart"'
+SOLUTION = 'equals[f"{provider}:sub"] = f"system:serviceaccount:{task}:cart"'
 # The learner writes the solution over the first stub, and asks for a hint in a cell of its own.
 WRITE = """([stub, solution]) => {
 const model = window.jupyterapp.shell.currentWidget.content.model.sharedModel;
