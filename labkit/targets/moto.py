@@ -27,7 +27,9 @@ CLUSTER_ROLE = "eks-cluster-role"
 
 def plan(parameters: "Parameters") -> str:
     """What `up` makes, in a sentence."""
-    return f"starts the lab in {Folder.find().path}, and the cluster {parameters.cluster} in it, on this machine"
+    folder = Folder.find()
+    begins = "goes on with" if folder.is_running() else "starts"
+    return f"{begins} the lab in {folder.path}, on this machine; makes the cluster {parameters.cluster} where it's missing"
 
 
 def up(parameters: "Parameters") -> Connection:

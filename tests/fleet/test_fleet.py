@@ -113,6 +113,9 @@ def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
     assert planned.returncode == 0
     made = "the run makes an OIDC provider, the role r0, the service account n0/my-service-account and a pod"
     assert f"{made}; it finds role r0\n" in planned.stdout and "Nothing was changed." in planned.stdout
+    assert "goes on with the lab in" in planned.stdout
+    elsewhere = labkit("fleet", file, "--plan", cwd=tmp_path, LABKIT_HOME=str(tmp_path / ".lab"))
+    assert "starts the lab in" in elsewhere.stdout and "nothing of this run is there yet" in elsewhere.stdout
     looked = labkit("fleet", file, "--doctor", cwd=tmp_path)
     assert looked.returncode == 1
     assert "namespace-missing" in looked.stdout

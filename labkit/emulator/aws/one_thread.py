@@ -1,11 +1,13 @@
 """The thread that runs moto's calls one at a time, and a limit for calls that don't return."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
 Given = TypeVarTuple("Given")
@@ -34,31 +36,29 @@ class OneThread:
         self.longest = longest
         self._call: object = None
         self._seen = _Seen()
-        self._waiting: set[asyncio.Future[Any]] = set()
+        self._waiting: set[asyncio.Future[None]] = set()
         self._watched: asyncio.AbstractEventLoop | None = None
         self._spent: Callable[[], float] = time.monotonic
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=self._start)
 
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
         """Return what the function returns. Raises `Stuck` if it, or one before it, doesn't return."""
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._pool, self._mark, function, *arguments)
-        self._waiting.add(running)
         if self.is_stuck:
-            running.cancel()
-        elif self._watched is not loop:
+            raise Stuck
+        loop = asyncio.get_running_loop()
+        # Not `run_in_executor`: a caller that is cancelled doesn't undo a call that was handed over.
+        running, ended = self._pool.submit(lambda: self._mark(function, *arguments)), loop.create_future()
+        running.add_done_callback(partial(_tell, loop, ended))
+        self._waiting.add(ended)
+        if self._watched is not loop:
             # One timer for all calls: a timer for each would cost more than the rest of this.
             self._watched, self._seen = loop, _Seen()
             loop.call_later(self.longest / LOOKS, self._look)
         try:
-            # A caller that is cancelled doesn't undo a call that was handed over.
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            if self.is_stuck and running.cancelled():
-                raise Stuck from None
-            raise
+            await ended
+            return running.result()
         finally:
-            self._waiting.discard(running)
+            self._waiting.discard(ended)
 
     def _look(self) -> None:
         """Check whether the call of the last look is still running, and for how long. Then look again later."""
@@ -77,8 +77,9 @@ class OneThread:
         if seen.call is not None and is_over:
             self.is_stuck = True
             self.on_stuck()
-            for running in self._waiting:
-                running.cancel()
+            for ended in self._waiting:
+                if not ended.done():
+                    ended.set_exception(Stuck())
             return
         loop.call_later(self.longest / LOOKS, self._look)
 
@@ -102,6 +103,16 @@ class OneThread:
             return function(*arguments)
         finally:
             self._call = None
+
+
+def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None], _running: Future[Any]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(_settle, ended)
+
+
+def _settle(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 @dataclass

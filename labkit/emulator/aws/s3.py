@@ -180,7 +180,7 @@ class S3:
     def _decide(self, asked: Asked, caller: Caller, permission: Permission) -> Decision:
         bucket_policy, owner = self._bucket_policy(asked, permission), self._owner(asked, permission)
         tagged = self._with_tags(permission, owner or caller.account_id)
-        tagged.context.update(timed(asked.call, permission, self.authorization.clock.now()))
+        tagged.context.update(timed(asked.call, permission, self.authorization.clock))
         return self.authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
 
     def _may_delete(self, asked: Asked, caller: Caller) -> Grant:

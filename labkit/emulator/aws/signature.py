@@ -8,7 +8,7 @@ import hmac
 import posixpath
 import re
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property, lru_cache
 from urllib.parse import quote
 
@@ -62,7 +62,7 @@ class Signature:
     @cached_property
     def signed_at(self) -> float:
         """Seconds since the epoch."""
-        return datetime.strptime(self.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        return datetime.fromisoformat(self.timestamp).timestamp()
 
 
 def read(call: Call) -> Signature | None:

@@ -69,9 +69,10 @@ class Trail:
 
     def _write(self, line: bytes) -> None:
         # The learner may delete the file while the lab runs.
-        if self._handle is None or os.fstat(self._handle).st_nlink == 0:
+        status = os.fstat(self._handle) if self._handle is not None else None
+        if status is None or status.st_nlink == 0:
             self._open()
-        elif os.fstat(self._handle).st_size + len(line) > self._largest:
+        elif status.st_size + len(line) > self._largest:
             self.file.replace(put_aside(self.file))
             self._open()
         while line and self._handle is not None:

@@ -14,6 +14,7 @@ from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permis
 from labkit.emulator.aws.call import Asked, Call
 from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.s3_path import BUCKET, CONTROL, copy_source
+from labkit.emulator.clock import Clock
 
 # Sub-resource of a bucket: its part of the operation's name, and of the action's name if that differs.
 BUCKET_READS = {
@@ -168,7 +169,7 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
     return replace(asked, operation=operation, needed=needed)
 
 
-def timed(call: Call, permission: Permission, now: float) -> Context:
+def timed(call: Call, permission: Permission, clock: Clock) -> Context:
     """The condition keys that depend on the time: the age of a presigned URL (ms), and a lock's remaining days.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/bucket-policy-s3-sigv4-conditions.html
@@ -176,10 +177,10 @@ def timed(call: Call, permission: Permission, now: float) -> Context:
     context: Context = {}
     if signed := call.query.get("X-Amz-Date"):
         at = datetime.strptime(signed, "%Y%m%dT%H%M%S%z").timestamp()
-        context["s3:signatureAge"] = str(max(0, int((now - at) * 1000)))
+        context["s3:signatureAge"] = str(max(0, int((clock.now() - at) * 1000)))
     until = permission.context.get(RETAIN_UNTIL)
     if isinstance(until, str) and (ends := _seconds(until)) is not None:
-        context["s3:object-lock-remaining-retention-days"] = str(math.ceil((ends - now) / 86400))
+        context["s3:object-lock-remaining-retention-days"] = str(math.ceil((ends - clock.now()) / 86400))
     return context
 
 
