@@ -188,7 +188,8 @@ def test_a_role_of_another_account_is_recorded_in_both(aws, irsa):
 # --- the secrets
 
 
-SECRETS = st.text(string.ascii_letters + string.digits + "+/=&\"'<é", min_size=12, max_size=60)
+# With a beginning that no word of a record has: hypothesis also draws the words that stand in the code.
+SECRETS = st.text(string.ascii_letters + string.digits + "+/=&\"'<é", min_size=12, max_size=60).map("é=".__add__)
 
 
 @pytest.fixture(scope="module")
