@@ -3,11 +3,10 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
 """
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Arn:
+class Arn(NamedTuple):
     """The name of one resource: ``arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE``."""
 
     partition: str
@@ -62,7 +61,7 @@ class Arn:
 
     def beside(self, resource: str) -> "Arn":
         """Another resource of the same service, region and account."""
-        return replace(self, resource=resource)
+        return self._replace(resource=resource)
 
     def __str__(self) -> str:
         return f"arn:{self.partition}:{self.service}:{self.region}:{self.account}:{self.resource}"

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from labkit.policy.decision import Decision, Outcome
 from labkit.policy.document import Policy, Statement
@@ -53,19 +54,16 @@ def evaluate(
     """
     bounded = boundary is not None
     controls = _controls(control, request) if control is not NO_CONTROL else []
-    surveys = [
-        *controls,
-        _survey("identity", identity, request, bounded),
-        _survey("resource", resource, request, bounded),
-        _survey("boundary", (boundary,) if boundary else (), request, bounded),
-        _survey("session", session, request, bounded),
-    ]
-    for survey in surveys:
+    by_identity = _survey("identity", identity, request, bounded)
+    by_resource = _survey("resource", resource, request, bounded)
+    by_boundary = _survey("boundary", (boundary,) if boundary else (), request, bounded)
+    by_session = _survey("session", session, request, bounded)
+    for survey in (*controls, by_identity, by_resource, by_boundary, by_session):
         if survey.denied:
             return _explicit_deny(survey.kind, *survey.denied, request, bounded)
-    if outside := next((survey for survey in controls if not survey.allowed), None):
-        return _implicit_deny(outside.kind, [*outside.policies], request, bounded)
-    by_identity, by_resource, by_boundary, by_session = surveys[len(controls) :]
+    for survey in controls:
+        if not survey.allowed:
+            return _implicit_deny(survey.kind, [*survey.policies], request, bounded)
     granted = by_resource.level if same_account else Match.NONE
     granting = by_resource if granted >= Match.ROLE else by_identity
     needed = [granting]
@@ -75,15 +73,14 @@ def evaluate(
     if granted < Match.DIRECT:
         needed += [by_boundary] if bounded else []
         needed += [by_session] if session else []
-    lacking = next((survey for survey in needed if not survey.allowed), None)
-    if lacking is None and granting.allowed:
-        policy, statement = granting.allowed
-        told = f'{statement} of "{policy.name}" allows {request.action} on {request.resource}'
-        return Decision(request, "allowed", None, policy, statement, told=told)
-    survey = lacking or granting
-    # Where either is enough, the resource's policies could have allowed it as well.
-    silent = [*survey.policies, *(resource if survey is by_identity and not both else ())]
-    return _implicit_deny(survey.kind, silent, request, bounded)
+    for survey in needed:
+        if not survey.allowed:
+            # Where either is enough, the resource's policies could have allowed it as well.
+            silent = [*survey.policies, *(resource if survey is by_identity and not both else ())]
+            return _implicit_deny(survey.kind, silent, request, bounded)
+    policy, statement = cast("tuple[Policy, Statement]", granting.allowed)
+    told = f'{statement} of "{policy.name}" allows {request.action} on {request.resource}'
+    return Decision(request, "allowed", None, policy, statement, told=told)
 
 
 def within(control: Control, request: Request) -> Decision:

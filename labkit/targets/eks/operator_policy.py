@@ -1,7 +1,6 @@
 """The permissions to run `irsa.ipynb` in an account and a cluster, and to clean up, and nothing more."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from labkit.errors import LabError
@@ -91,7 +90,7 @@ def require_partition(parameters: Parameters, partition: str) -> None:
     """
     arn = Arn.parse(parameters.policy_arn)
     if arn.partition != partition:
-        here = replace(arn, partition=partition)
+        here = arn._replace(partition=partition)
         raise AnotherPartition(
             f"The policy {arn} is of the partition {arn.partition}, and the region {parameters.region} is of "
             f"{partition}.",
