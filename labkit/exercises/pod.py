@@ -51,8 +51,8 @@ def _running_pods_have_the_role(place: Workspace) -> list[Row]:
 
 
 def _only_one_container_has_the_role(place: Workspace) -> list[Row]:
-    pods = [pod for pod in _live(place) if pod["metadata"]["name"] == "till"]
-    found = {name: _role_of(pods[0], name) if pods else "no pod till" for name in ("aws", "proxy")}
+    pods = [pod for pod in _live(place) if pod["metadata"]["name"] == "cart"]
+    found = {name: _role_of(pods[0], name) if pods else "no pod cart" for name in ("aws", "proxy")}
     return [
         Row("the container aws", place.role_arn, found["aws"]),
         Row("the container proxy", NONE, found["proxy"]),
@@ -110,7 +110,7 @@ EXERCISES = (
         (
             "The webhook changes every container, unless the pod tells it to leave some out.",
             "The annotation eks.amazonaws.com/skip-containers belongs on the pod, not on the service account.",
-            'Create the pod till with serviceAccountName cart and {"eks.amazonaws.com/skip-containers": "proxy"}.',
+            'Create the pod cart with serviceAccountName cart and {"eks.amazonaws.com/skip-containers": "proxy"}.',
         ),
     ),
 )
@@ -173,7 +173,7 @@ RECALL = (
                 "STS checks the signature, the claims and the times. None of them changes when the pod is deleted.",
                 right=True,
             ),
-            Answer("The cluster's API server.", "It refuses the token: its pod is gone."),
+            Answer("The cluster's API server.", "It never did: the token is for STS, not for the API."),
         ),
     ),
     Question(

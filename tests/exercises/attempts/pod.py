@@ -10,10 +10,10 @@ wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
 SKIP = "eks.amazonaws.com/skip-containers"
 
 
-def till(lab: Lab, name: str, annotations: dict[str, str], account: str = "cart") -> None:
+def create(lab: Lab, name: str, annotations: dict[str, str], account: str = "cart") -> None:
     each = {"image": lab.image, "command": ["sleep", "infinity"]}
     spec = {"serviceAccountName": account, "containers": [{"name": "aws", **each}, {"name": "proxy", **each}]}
-    body = {"metadata": {"name": "till", "annotations": annotations}, "spec": spec}
+    body = {"metadata": {"name": "cart", "annotations": annotations}, "spec": spec}
     CoreV1Api(lab.kubernetes).create_namespaced_pod(name, body)
 
 
@@ -57,24 +57,24 @@ def the_deployment_restarted(lab, name):
 
 @wrong("04-b", "the container proxy found arn:aws:iam::")
 def nothing_skipped(lab, name):
-    till(lab, name, {})
+    create(lab, name, {})
 
 
 @wrong("04-b", "the container aws found no role")
 def both_skipped(lab, name):
-    till(lab, name, {SKIP: "aws,proxy"})
+    create(lab, name, {SKIP: "aws,proxy"})
 
 
 @wrong("04-b", "the container aws found no role")
 def another_service_account(lab, name):
-    till(lab, name, {SKIP: "proxy"}, account="default")
+    create(lab, name, {SKIP: "proxy"}, account="default")
 
 
 @right("04-b")
 def the_proxy_skipped(lab, name):
-    till(lab, name, {SKIP: "proxy"})
+    create(lab, name, {SKIP: "proxy"})
 
 
 @right("04-b")
 def more_than_one_name_skipped(lab, name):
-    till(lab, name, {SKIP: "proxy,metrics"})
+    create(lab, name, {SKIP: "proxy,metrics"})
