@@ -51,7 +51,7 @@ EXERCISES = (
         _role_for_cart_alone,
         _cart_and_till,
         (
-            "A condition's value can be more than one string.",
+            "Which key holds the subject? It can have two values.",
             "StringEquals with a list is right if one value of the list is equal. A wildcard would admit guest too.",
             'Set the key that ends in :sub to a list of two subjects: the one of "cart", and the one of "till".',
         ),
