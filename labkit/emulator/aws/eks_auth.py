@@ -31,6 +31,7 @@ from labkit.emulator.aws.sessions import Session, Sessions
 from labkit.emulator.aws.web_identity import read, verify
 from labkit.emulator.clock import Clock
 from labkit.policy import evaluate_service_trust
+from labkit.tokens import Claims
 
 DURATION = 6 * 3600
 LONGEST_NAME = 64  # of a session
@@ -75,7 +76,7 @@ class EksAuth:
         """Grant a session of the associated role, if its trust policy admits EKS. Raises `Refusal`."""
         asked = grant.asked
         facts = self._cluster(asked)
-        pod = await self._verified(readable(asked).parameters["token"], facts.issuer)
+        pod = await self._verified(readable(asked).parameters["token"], facts)
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         whose = f"{pod.namespace}/{pod.service_account}"
         if association is None:
@@ -123,20 +124,19 @@ class EksAuth:
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
         return facts
 
-    async def _verified(self, token: str, issuer: str) -> Pod:
+    async def _verified(self, given: str, facts: ClusterFacts) -> Pod:
         """The pod whose token this is, signed by the cluster for EKS and not expired."""
-        expected = _Expected(issuer.removeprefix("https://"), [SERVICE], [], "")
+        expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
-            identity = await verify(
-                read(token),
-                find_provider=lambda found: expected if found == issuer else None,
-                issuers=self.issuers,
-                now=self.clock.now(),
-            )
+            token = read(given)
+            if reason := _of_another(Claims.of(token.claims), facts):
+                raise _invalid(reason)
+            identity = await verify(token, find_provider=lambda _: expected, issuers=self.issuers, now=self.clock.now())
         except Refusal as refusal:
             if refusal.code == "ExpiredTokenException":
                 raise Refusal(400, refusal.code, EXPIRED_TOKEN, refusal.reason) from refusal
-            raise _invalid(refusal.reason) from refusal
+            # The cause names the key that could not be fetched. The refusal itself speaks of a provider and of STS.
+            raise _invalid(str(refusal.__cause__ or refusal.reason)) from refusal
         return _pod(identity.claims)
 
     def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
@@ -172,6 +172,15 @@ def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
         "kubernetes-pod-uid": pod.uid,
     }
     return SessionTags(values, tuple(values))
+
+
+def _of_another(claims: Claims, facts: ClusterFacts) -> str:
+    """Why the token isn't from this cluster or isn't for EKS; empty if it isboth. EKS needs no OIDC provider."""
+    if claims.issuer != facts.issuer:
+        return f"the token is from {claims.issuer or 'nobody'}; the issuer of {facts.name} is {facts.issuer}"
+    if SERVICE not in claims.compared:
+        return f"the token is for {', '.join(claims.compared) or 'nobody'}; EKS takes only tokens for {SERVICE}"
+    return ""
 
 
 def _pod(claims: dict[str, Any]) -> Pod:

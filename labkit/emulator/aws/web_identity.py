@@ -107,9 +107,10 @@ async def verify(
         raise refusal(NO_JWT, "iss, sub and aud are not strings")
     expires, issued_at, not_before = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
     if (algorithm := header["alg"]) not in ALGORITHMS:
-        raise refusal(f"The token is signed with {algorithm}; STS accepts {', '.join(ALGORITHMS)} only")
+        known = f"{', '.join(ALGORITHMS[:-1])} or {ALGORITHMS[-1]}"
+        raise refusal(f"The token is signed with {algorithm}, and must be signed with {known}")
     if "crit" in header or header.get("b64") is False:  # RFC 7797 wants b64 in crit
-        raise refusal("The token's header has critical extensions, and STS knows none")
+        raise refusal("The token's header has critical extensions, and may have none")
     provider = find_provider(issuer)
     compared = Claims.of(claims).compared
     client_ids = provider.client_id_list if provider else None

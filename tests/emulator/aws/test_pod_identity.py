@@ -18,6 +18,7 @@ CLUSTER = f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/blue"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/app"
 UNAUTHORIZED = "Unauthorized Exception! EKS does not have permissions to assume the associated role."
 INVALID = "The specified Kubernetes service account token is invalid."
+ANOTHER = "https://oidc.eks.us-east-1.amazonaws.com/id/ANOTHER"
 SIX_HOURS = 6 * 3600
 
 
@@ -187,7 +188,7 @@ def test_the_association_decides(place):
         ("none", 400, "Service account token cannot be parsed: token is malformed: Not enough segments"),
         ({"exp": int(time.time()) - 1}, 400, "failed basic claim validations: token has invalid claims"),
         ({"aud": [AUDIENCE]}, 400, f"(InvalidTokenException): {INVALID}"),
-        ({"iss": "https://oidc.eks.us-east-1.amazonaws.com/id/ANOTHER"}, 400, f"(InvalidTokenException): {INVALID}"),
+        ({"iss": ANOTHER}, 400, f"(InvalidTokenException): {INVALID}"),
         ({"key": key_pair()}, 400, f"(InvalidTokenException): {INVALID}"),
         ({"pod": ""}, 400, f"(InvalidTokenException): {INVALID}"),
         ({"kubernetes.io": "none"}, 400, f"(InvalidTokenException): {INVALID}"),
@@ -199,6 +200,29 @@ def test_a_wrong_token_is_refused_as_the_agent_refuses_it(place, token, status, 
     assert answer.status_code == status
     assert said in answer.text
     assert answer.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ({"aud": [AUDIENCE]}, "the token is for sts.amazonaws.com; EKS takes only tokens for pods.eks.amazonaws.com"),
+        ({"aud": None}, "the token is for nobody; EKS takes only tokens for pods.eks.amazonaws.com"),
+        ({"iss": ANOTHER}, f"the token is from {ANOTHER}; the issuer of blue is ISSUER"),
+        ({"iss": None}, "the token is from nobody; the issuer of blue is ISSUER"),
+        ({"headers": {"kid": "none"}}, "the keys of ISSUER hold none with the id 'none'"),
+        ({"headers": {"crit": ["exp"]}}, "The token's header has critical extensions, and may have none"),
+        (
+            {"key": "a secret of enough length for it", "algorithm": "HS256"},
+            "The token is signed with HS256, and must be signed with RS256, RS384, RS512, ES256, ES384 or ES512",
+        ),
+    ],
+    ids=["for STS", "for nobody", "of another cluster", "of nobody", "another key", "critical", "another algorithm"],
+)
+def test_the_trail_says_why_a_token_is_refused_without_a_word_of_sts_or_a_provider(aws, place, token, reason):
+    # Without the agent, which refuses some of them before it calls.
+    with pytest.raises(ClientError, match=INVALID):
+        aws.client("eks-auth").assume_role_for_pod_identity(clusterName="blue", token=place.token(**token))
+    assert aws.last()["lab"]["reason"] == reason.replace("ISSUER", aws.issuer.url)
 
 
 def test_who_calls_eks_auth_needs_the_permission(aws, place):
