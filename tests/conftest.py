@@ -24,6 +24,7 @@ PROGRAMS = {
     "network": ("ip", "apt-get install iproute2 util-linux   (Linux only)"),
     "node": ("node", "apt-get install nodejs npm   (or: brew install node)"),
     "rclone": ("rclone", "apt-get install rclone   (or: brew install rclone)"),
+    "zsh": ("zsh", "apt-get install zsh   (a Mac has it)"),
 }
 LONG = (
     "tests/exercises/test_copies.py",

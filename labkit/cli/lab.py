@@ -16,9 +16,13 @@ from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
+# Typed into zsh, a comment is an error without this option. Other shells skip the line.
+# https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
+COMMENTS = '[ -z "${ZSH_VERSION-}" ] || setopt interactive_comments'
+
 
 def env() -> None:
-    """Print lines for eval: then aws and kubectl in this terminal only talk to the lab."""
+    """Print lines for eval in bash or zsh: then aws and kubectl in this terminal only talk to the lab."""
     from labkit.cli.status import on_cluster
 
     leading = variables()
@@ -29,6 +33,7 @@ def env() -> None:
             typer.echo(f"unset {name}")
     for name, value in leading.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+    typer.echo(COMMENTS)
 
 
 def variables() -> dict[str, str]:

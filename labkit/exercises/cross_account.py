@@ -150,7 +150,7 @@ RECALL = (
                 "B's own role admits a service account of A's cluster by its subject.",
                 right=True,
             ),
-            Answer("Account A's administrator's key.", "No key of A signs the exchange."),
+            Answer("A key of account A's administrator.", "No key of A signs the exchange."),
         ),
     ),
     Question(

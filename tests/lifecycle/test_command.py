@@ -57,6 +57,18 @@ def test_env_leads_to_the_lab_and_unsets_what_leads_away(home, up):
     assert not set(hostile) & set(found)
 
 
+@pytest.mark.zsh
+def test_env_lets_somebody_type_a_comment_after_a_command_in_zsh(home, up):
+    typed = f"""
+        eval "$({commands.LABKIT} env)"
+        aws sts get-caller-identity --query Account --output text  # who I am
+        """
+    shell = {"args": ["zsh", "-f", "-i"], "env": os.environ | {"LABKIT_HOME": str(home), "TERM": "dumb"}}
+    # A session of its own: an interactive shell would take over the terminal.
+    done = subprocess.run(**shell, input=typed, capture_output=True, text=True, start_new_session=True)
+    assert done.stdout.strip() == up["account_id"], done.stderr
+
+
 def test_a_run_on_another_cluster_leaves_kubectl_where_it_is(home, up):
     made = f"""
         set -e; eval "$({commands.LABKIT} env)"

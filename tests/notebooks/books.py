@@ -37,8 +37,12 @@ def fences(notebook: NotebookNode) -> list[str]:
 
 def boxes(cell: NotebookNode) -> list[str]:
     """What is in the boxes of a cell marked `bash`; none for a code cell."""
-    found = re.findall(r"^```bash\n(.*?)^```$", cell.source, re.MULTILINE | re.DOTALL)
-    return found if cell.cell_type == "markdown" else []
+    return text_boxes(cell.source) if cell.cell_type == "markdown" else []
+
+
+def text_boxes(text: str) -> list[str]:
+    """What is in the boxes of a Markdown text marked `bash`."""
+    return re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def commands(fence: str) -> list[str]:
