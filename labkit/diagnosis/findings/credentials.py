@@ -178,7 +178,7 @@ denied_by_vpc_endpoint_policy = denied_by(
     "VPC endpoint policy",
     "The policy of the VPC endpoint through which the pod reaches STS keeps it from its role.",
     "whoever runs the network of the cluster changes it; the endpoints and their policies:\n"
-    "# aws ec2 describe-vpc-endpoints --query VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]",
+    "# aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'",
 )
 
 DENIED_BY_OTHERS = (denied_by_service_control_policy, denied_by_resource_control_policy, denied_by_vpc_endpoint_policy)
