@@ -41,9 +41,9 @@ def applied(answers: Answers, repair: str) -> Answers:
         words = shlex.split(line)
         if line == "labkit reset":
             after[WEBHOOK] = healthy()[WEBHOOK]
-        elif words[0] == "echo":
-            assert words[2:] == ["|", "kubectl", "apply", "-f", "-"]
-            _apply(after, json.loads(words[1]))
+        elif words[0] == "echo" or words[:2] == ["printf", "%s\\n"]:
+            assert words[-5:] == ["|", "kubectl", "apply", "-f", "-"]
+            _apply(after, json.loads(words[-6]))
         elif words[:3] == ["kubectl", "delete", "pod"]:
             after[PODS] = [pod for pod in after[PODS] if pod["metadata"]["name"] != words[3]]
         elif words[:3] == ["kubectl", "delete", "events"]:

@@ -22,7 +22,7 @@ def repaired(answers: Answers, repair: str) -> Answers:
         elif line == ")":
             account_id = "123456789012"
         # In the record, the new pod is the same as the old one.
-        elif not line.startswith(("#", "kubectl delete pod", "echo ")):
+        elif not line.startswith(("#", "kubectl delete pod", "echo ", "printf ")):
             words = _words(line)
             assert words[0] == "aws", line
             Account(after, account_id).run(words[1], words[2], _options(words[3:]))

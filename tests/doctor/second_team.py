@@ -148,8 +148,8 @@ def _harm_in_cluster(situation: Situation, line: str, registered: Any) -> Iterat
         if before != after:
             yield f"the webhook's selectors are about pods of the second team: {before} before, {after} after"
         return
-    if words[0] == "echo":
-        manifest = json.loads(words[1])
+    if words[0] in ("echo", "printf"):
+        manifest = json.loads(words[words.index("|") - 1])
         names = [(manifest["kind"].lower(), manifest["metadata"]["name"])]
     elif words[0] == "sleep" or line.startswith("labkit"):
         return

@@ -459,6 +459,23 @@ def test_a_chained_session_lasts_an_hour_whatever_the_role_allows():
     assert found(answers) == ["role-session-too-long"]
 
 
+@pytest.mark.zsh
+@pytest.mark.parametrize("program", ["bash", "zsh", "sh"])
+def test_the_pod_that_is_made_again_runs_the_same_command_whatever_shell_the_repair_is_pasted_into(program):
+    script = "printf 'a\\tb'\nsleep infinity"
+
+    def change(manifest):
+        (container,) = manifest["spec"]["containers"]
+        container["command"] = ["sh", "-c", script]
+        container["env"] = [{"name": name, "value": value} for name, value in KEYS.items()]
+
+    (finding,) = examine(answers := applying(change)).findings
+    typed = f"kubectl() {{ cat; }}\n{commands(finding.repair)[-1]}"
+    done = subprocess.run([program], input=typed, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["spec"]["containers"][0]["command"] == ["sh", "-c", script]
+    assert found(applied(answers, finding.repair)) == []
+
+
 def test_a_pod_that_is_older_than_the_annotation_is_replaced():
     answers = healthy()
     account = answers[SERVICE_ACCOUNTS][0]

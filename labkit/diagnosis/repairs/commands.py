@@ -226,16 +226,16 @@ class Commands:
         """The manifest, applied; the annotation apart where nothing says which role it is."""
         if self._role_arn:
             told = words.said(f"The service account {self._account} is made, with the annotation of its role.")
-            return f"{told}\n{self._apply(self._service_account)}"
+            return f"{told}\n{applied(self._service_account, self._kubectl)}"
         metadata = {key: value for key, value in self._service_account["metadata"].items() if key != "annotations"}
         told = words.said(f"The service account {self._account} is made, without a role.")
-        manifest = self._apply({**self._service_account, "metadata": metadata})
+        manifest = applied({**self._service_account, "metadata": metadata}, self._kubectl)
         return f"{told}\n{manifest}\n{annotate(self._evidence, '')}"
 
     def create_pod(self) -> Lines:
         """The manifest, applied."""
         told = words.said(f"The pod {self._pod['metadata']['name']} is made. It runs as {self._account}.")
-        return Lines(f"{told}\n{self._apply(self._pod)}", makes_pods=True)
+        return Lines(f"{told}\n{applied(self._pod, self._kubectl)}", makes_pods=True)
 
     def restore_webhook(self) -> str:
         """How the target gets its webhook back."""
@@ -300,9 +300,6 @@ class Commands:
         pairs = (f"Key={tag['Key']},Value={tag['Value']}" for tag in self.parameters.tags)
         return f" --tags {' '.join(shlex.quote(pair) for pair in pairs)}"
 
-    def _apply(self, manifest: Mapping[str, Any]) -> str:
-        return f"echo {_quoted(manifest)} | {self._kubectl} apply -f -"
-
 
 def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
     """Name the role on the service account, and take off the key `without`.
@@ -326,6 +323,16 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
         )
         return f"{told}\n{command}{shlex.quote(role_arn)}"
     return "\n".join([*_roles_to_choose_from(evidence), command + evidence.connection.role_arn(ROLE_NAME)])
+
+
+def applied(manifest: Mapping[str, object], kubectl: str) -> str:
+    """The line that applies the manifest, in any shell: `echo` of zsh and of many `sh` turns `\\n` into a new line.
+
+    https://pubs.opengroup.org/onlinepubs/9799919799/utilities/echo.html
+    """
+    document = _quoted(manifest)
+    writing = "printf '%s\\n'" if "\\" in document else "echo"
+    return f"{writing} {document} | {kubectl} apply -f -"
 
 
 def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:

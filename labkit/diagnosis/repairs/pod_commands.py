@@ -21,7 +21,7 @@ from labkit.diagnosis.evidence.pod_spec import (
     service_account_of,
 )
 from labkit.diagnosis.evidence.reading import Document
-from labkit.diagnosis.repairs.commands import others_with, patch_config_map
+from labkit.diagnosis.repairs.commands import applied, others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.diagnosis.repairs.words import changes_in, listed, managed, name_of_account, said, shown
@@ -67,7 +67,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
         _corrected(evidence, manifest, changes)
         told = _what_changes(evidence, before, manifest)
         hidden = _hide_secrets(manifest)
-        again = [*told, _delete(evidence, spec.name), _applied(evidence, manifest)]
+        again = [*told, _delete(evidence, spec.name), applied(manifest, _kubectl(evidence))]
         if hidden:
             return Repair.of(_left_to_author(spec.name, hidden, [*lines, *again]))
     elif template := (owner.get("spec") or {}).get("template"):
@@ -256,10 +256,6 @@ def _making_pods(lines: list[str]) -> Lines:
 
 def _delete(evidence: Evidence, name: str) -> str:
     return f"{_kubectl(evidence)} delete pod {name} -n {evidence.parameters.namespace} --grace-period=1"
-
-
-def _applied(evidence: Evidence, manifest: Document) -> str:
-    return f"echo {shlex.quote(json.dumps(manifest))} | {_kubectl(evidence)} apply -f -"
 
 
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
