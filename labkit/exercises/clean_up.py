@@ -168,8 +168,8 @@ RECALL = (
         "Before you delete the OIDC provider, what do you check?",
         (
             Answer(
-                "Whether other roles trust it.",
-                "All roles for pods of the cluster share it. Without it, STS admits none of them.",
+                "Which roles trust it, and which run registered it.",
+                "All roles for pods of the cluster share it. Without it, STS admits no pod. Its tag names the run.",
                 right=True,
             ),
             Answer("Whether a pod still runs.", "Pods of this run are gone already. Other runs' pods need it, too."),

@@ -5,7 +5,9 @@ import pytest
 
 import labkit
 from tests.commands import labkit as command
-from tests.notebooks.books import FOLDER, executed, outputs, read
+from tests.notebooks.books import FOLDER, code, executed, outputs, printed, read
+
+CART = {"namespace": "shop", "service_account": "cart", "role_name": "cart"}
 
 
 def test_out_of_order_they_print_what_is_stored(empty_lab, tmp_path):
@@ -52,3 +54,20 @@ def test_another_cluster_and_role_run_beside_the_first(home, tmp_path):
         role = parameters.get("role_name", "my-role")
         assert [f":assumed-role/{role}/" in answer["answer"] for answer in run.answers] == [True, False]
         assert "irsa-lab" in run.answers[1]["answer"]
+
+
+@pytest.mark.parametrize(("theirs", "still_works"), [("pod", "credentials"), ("oidc_provider", "oidc_provider")])
+def test_the_clean_up_keeps_a_provider_that_another_run_needs_or_registered(theirs, still_works, empty_lab, tmp_path):
+    registered_by_this_run = theirs == "pod"
+    with labkit.Lab.open() as mine, labkit.Lab.open(**CART) as cart:
+        if registered_by_this_run:
+            mine.ready(through="oidc_provider")
+        cart.ready(through=theirs)
+        done = labkit.run(FOLDER / "99-clean-up.ipynb", tmp_path / "out.ipynb")
+        assert done.ok
+        said = {cell.id: printed(cell) for cell in code(nbformat.read(done.output, as_version=4))}
+        assert said["provider"].startswith("Kept: ")
+        assert ("cart" in said["trusting"]) is registered_by_this_run
+        assert "left alone OIDC provider" in said["remove"]
+        assert cart.check(still_works)
+        cart.remove()
