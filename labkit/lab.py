@@ -146,6 +146,7 @@ class Lab(Workspace):
         """
         if step[:1].isdigit():
             return self._check_exercise(step)
+        self._note_the_doctor()
         module, evidence = steps.step(step), self.evidence()
         with answering(self.parameters.namespace):
             rows = module.rows(evidence)
@@ -161,6 +162,7 @@ class Lab(Workspace):
         """Show how far each step is: to do, done, checked and right (by you, in this notebook), or broken."""
         from labkit.widgets import journey
 
+        self._note_the_doctor()
         with answering(self.parameters.namespace):
             return journey.read(self.evidence(), self._right, self.journey)
 
@@ -413,6 +415,13 @@ class Lab(Workspace):
 
         if self.connection.is_embedded:
             examination.note_the_lab(self)
+
+    def _note_the_doctor(self) -> None:
+        """Note for an examination of this run that a check shows what the doctor finds."""
+        from labkit.exercises import examination
+
+        if self.connection.is_embedded:
+            examination.note_the_doctor(self)
 
     def _needs_own_cluster(self) -> None:
         """Raise `LabError` if the cluster or the account is not the lab's own, and so is not to be broken."""

@@ -53,7 +53,7 @@ class Paper:
     ended: float = 0
     attempts: int = 0
     doctor: bool = False
-    """Whether the doctor was asked."""
+    """Whether the doctor was asked, or a step's check, which tells the same."""
     repaired: bool = False
     there: dict[str, str] = field(default_factory=dict)
     """The run's resources after the fault, each with its id, which changes if somebody creates it again."""
@@ -209,7 +209,7 @@ class Examination:
             self._tell(paper)
 
     def _close(self, paper: Paper, *, repaired: bool) -> None:
-        paper.ended, paper.repaired, paper.doctor = time.time(), repaired, _mark().exists()
+        paper.ended, paper.repaired, paper.doctor = time.time(), repaired, _asked(self._lab)
         self._keep()
         if any(not each.ended for each in self._papers):
             print()
@@ -225,8 +225,8 @@ class Examination:
             pass
         breaking.break_lab(self._lab, paper.fault)
         paper.there, paper.cause = _ids(self._lab), _cause(self._lab, paper.fault)
-        _mark().unlink(missing_ok=True)
-        _by_the_lab(self._lab).unlink(missing_ok=True)
+        for mark in (_mark(), _mark(self._lab), _by_the_lab(self._lab)):
+            mark.unlink(missing_ok=True)
         paper.began = time.time()
         self._keep()
         self._tell(paper)
@@ -275,10 +275,10 @@ def _named(paper: Paper) -> str:
     return f"It was {paper.fault.id}. {paper.cause}".rstrip()
 
 
-def note_the_doctor() -> None:
-    """Note that the doctor was asked, in a notebook or a terminal, for the examination that may be going on."""
-    if _mark().parent.is_dir():
-        _mark().touch()
+def note_the_doctor(lab: "Workspace | None" = None) -> None:
+    """Note that the doctor was asked about this run, or about any, for the examination that may be going on."""
+    if (mark := _mark(lab)).parent.is_dir():
+        mark.touch()
 
 
 def note_the_lab(lab: "Workspace") -> None:
@@ -291,8 +291,12 @@ def _by_the_lab(lab: "Workspace") -> Path:
     return Folder.find().path / f"by-the-lab-{label_value(lab.run)}"
 
 
-def _mark() -> Path:
-    return Folder.find().path / "doctor-asked"
+def _mark(lab: "Workspace | None" = None) -> Path:
+    return Folder.find().path / (f"doctor-asked-{label_value(lab.run)}" if lab else "doctor-asked")
+
+
+def _asked(lab: "Workspace") -> bool:
+    return _mark().exists() or _mark(lab).exists()
 
 
 def _take_out(lab: "Workspace") -> None:

@@ -110,6 +110,23 @@ def test_what_the_lab_repairs_is_given_up_and_what_is_made_again_costs_points(la
     assert repr(exam.certificate()).splitlines()[0].endswith("17 of 40 points")
 
 
+def test_asking_for_the_cause_counts_as_asking_the_doctor_and_reading_does_not(lab, home, monkeypatch):
+    def read_only():
+        with Lab.open(role_name="reader") as other:
+            other.check("iam_role")
+        commands.labkit("doctor", "--explain", "InvalidIdentityToken: Incorrect token audience", LABKIT_HOME=str(home))
+        return lab.trail(), lab.who_gets_in()
+
+    ways = [read_only, lambda: lab.check("iam_role"), lab.journey, lab.diagnose]
+    monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [CATALOGUE["policy-detached"] for _ in ways])
+    exam = lab.examination(seed=1)
+    for ask in ways:
+        ask()
+        lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+        exam.hand_in()
+    assert [(paper.doctor, paper.points) for paper in exam.certificate().papers] == [(False, 10)] + [(True, 5)] * 3
+
+
 def test_another_kernel_goes_on_where_it_stood(lab, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN[1:]])
     monkeypatch.setenv("LABKIT_PROGRESS", str(tmp_path / "progress.jsonl"))
