@@ -35,7 +35,7 @@ ANSWERS_WITHIN = 30  # seconds, for a scheduler and for its first worker
 # Of this process, which has Dask's scheduler, and more of each worker.
 OPEN_FILES, A_WORKER, FEWEST_OPEN_FILES = 4096, 16, 128
 ENDS_WITHIN = 60  # seconds, for a worker that has lost its scheduler: Dask gives its row 30 of them
-NO_EXTRA = 'This needs more packages: pip install "labkit[fleet]"'
+NO_EXTRA = 'This needs more packages: pip install "./labkit-….whl[fleet]"   (your own copy: make wheel)'
 # On Linux, workers are forked from one process that has loaded all this once. Elsewhere a fork may hang.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 LOADED = ["__main__", "distributed.nanny", "labkit.fleet.task", "labkit.runs", "papermill", "tenacity"]

@@ -217,5 +217,8 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path, monkeypat
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "distributed" else found(name))
     done = labkit("fleet", file, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, 'labkit: This needs more packages: pip install "labkit[fleet]"\n')
+    assert (done.returncode, done.stderr) == (
+        2,
+        'labkit: This needs more packages: pip install "./labkit-….whl[fleet]"   (your own copy: make wheel)\n',
+    )
     assert not Path(tmp_path / "runs").exists()
