@@ -115,8 +115,8 @@ soak: $(READY)  ## Let 50 learners work at one lab for two minutes (MINUTES=10: 
 fuzz: $(READY)  ## Send 10,000 requests of any kind to each listener (EXAMPLES=…: so many); make test sends a few hundred
 	@LABKIT_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/python -m pytest -n 2 --timeout 3600 tests/fuzz
 
-mutants: $(READY)  ## Change one thing in the code that decides who gets in, and see a test fail; SAMPLE=40 SEED=1: forty of them
-	@SAMPLE=$(SAMPLE) SEED=$(SEED) $(BIN)/python -m tests.mutants
+mutants: $(READY)  ## Change one thing in the code that decides who gets in, and see a test fail; SAMPLE=40 SEED=1: forty of them; FILE=labkit/tokens.py
+	@SAMPLE=$(SAMPLE) SEED=$(SEED) FILE=$(FILE) $(BIN)/python -m tests.mutants
 
 walk: $(READY)  ## Call every operation of the emulated AWS with each required member spoilt; make test does one in 12
 	@LABKIT_WALK=all $(BIN)/python -m pytest -n 2 tests/emulator/aws/test_spoilt.py

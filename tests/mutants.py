@@ -1,14 +1,17 @@
-"""`make mutants`: one thing in the code is made another, and a test has to fail.
+"""`make mutants`: change one thing in the code, and see a test fail.
 
-Of the code that decides who gets in, by the tests that need no lab. SAMPLE=100 tries so many, and another hundred with
-another SEED; without, it tries all, which takes hours.
+The code is what decides who gets in; the tests are the ones that need no lab. SAMPLE=100 tries a hundred changes, and
+SEED draws other ones; without SAMPLE it tries all, which takes an hour or two. FILE=labkit/tokens.py tries one file's.
+
+Nobody can see a change in a decorator (`frozen=True`, a cache's size), so these are left out. So is a change that
+another one makes, too: `not a == b` is `a != b`, and in `return True` the constant is changed.
 """
 
 import ast
 import contextlib
 import os
 import random
-import signal
+import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,69 +22,89 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# The tests that are named after the module go first: most changes fail there.
 TESTS = {
-    "labkit/policy/*.py": ("tests/policy",),
-    "labkit/tokens.py": ("tests/test_tokens.py",),
-    "labkit/webhook/review.py": ("tests/webhook/test_review.py",),
-    "labkit/emulator/aws/web_identity.py": ("tests/emulator/aws/test_any_token.py",),
+    "labkit/policy/*.py": ["tests/policy"],
+    "labkit/tokens.py": ["tests/test_tokens.py"],
+    "labkit/webhook/review.py": ["tests/webhook/test_review.py"],
+    "labkit/emulator/aws/web_identity.py": [
+        "tests/emulator/aws/test_any_token.py",
+        "tests/emulator/aws/test_role_sessions.py",
+        "tests/emulator/aws/test_issuers.py",
+    ],
 }
-LONGEST = 300  # seconds: a test that doesn't end has noticed
-OTHERS = {
-    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
-    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And,
+# What runs longer or grows larger counts as seen: seconds of CPU, and bytes.
+LONGEST = 120
+LARGEST = 4 * 2**30
+EXACT = {
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+OTHERS = EXACT | {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change in a file; `code` is all of it, changed."""
+    """The change of this number in a file."""
 
     file: Path
-    line: int
-    change: str
-    code: str
-    tests: tuple[str, ...]
+    number: int
+    tests: list[str]
 
-    def __str__(self) -> str:
-        return f"{self.file.relative_to(ROOT)}:{self.line}  {self.change}"
-
-
-def main() -> None:
-    every = [
-        mutant for pattern, tests in TESTS.items() for file in sorted(ROOT.glob(pattern)) for mutant in of(file, tests)
-    ]
-    sample = int(os.environ.get("SAMPLE") or len(every))
-    drawn = random.Random(int(os.environ.get("SEED") or 0)).sample(every, min(sample, len(every)))
-    survived = 0
-    for number, mutant in enumerate(drawn, 1):
-        if is_killed(mutant):
-            continue
-        survived += 1
-        print(f"survived ({number} tried): {mutant}", flush=True)
-    print(f"{len(drawn) - survived} of {len(drawn)} killed; there are {len(every)}")
-
-
-def of(file: Path, tests: tuple[str, ...]) -> Iterator[Mutant]:
-    """The mutants of a file."""
-    for number in range(len([*_places(ast.parse(file.read_text()))])):
-        tree = ast.parse(file.read_text())
-        node, change = [*_places(tree)][number]
+    def make(self) -> tuple[str, str]:
+        """Return the file's code with the change, and the change in words."""
+        tree = ast.parse(self.file.read_text())
+        node, change = [*_places(tree)][self.number]
         before = ast.unparse(node)
         change()
         after = ast.unparse(ast.fix_missing_locations(node))
-        yield Mutant(file, node.lineno, f"{_short(before)}  ->  {_short(after)}", ast.unparse(tree), tests)
+        told = f"{self.file.relative_to(ROOT)}:{node.lineno}  {_short(before)}  ->  {_short(after)}"
+        return ast.unparse(tree), told
+
+
+def main() -> None:
+    """Print each change that no test sees."""
+    every = [*_every(os.environ.get("FILE") or "labkit/**/*.py")]
+    sample = int(os.environ.get("SAMPLE") or len(every))
+    drawn = random.Random(int(os.environ.get("SEED") or 0)).sample(every, min(sample, len(every)))
+    load(sorted({test for mutant in drawn for test in mutant.tests}))
+    for file, tests in {mutant.file: mutant.tests for mutant in drawn}.items():
+        if fails(file, file.read_text(), tests):
+            sys.exit(f"{' '.join(tests)}: a test fails without a change")
+    survived = 0
+    for number, mutant in enumerate(drawn, 1):
+        code, told = mutant.make()
+        if not fails(mutant.file, code, mutant.tests):
+            survived += 1
+            print(f"survived ({number} tried): {told}", flush=True)
+    print(f"{len(drawn) - survived} of {len(drawn)} killed; there are {len(every)}")
+
+
+def _every(wanted: str) -> Iterator[Mutant]:
+    files = set(ROOT.glob(wanted))
+    for pattern, tests in TESTS.items():
+        for file in sorted(files.intersection(ROOT.glob(pattern))):
+            own = [f"{folder}/test_{file.stem}.py" for folder in tests]
+            first = [test for test in own if Path(test).exists()]
+            for number in range(len([*_places(ast.parse(file.read_text()))])):
+                yield Mutant(file, number, first + tests)
 
 
 def _places(tree: ast.AST) -> Iterator[tuple]:
+    decorators = [item for node in ast.walk(tree) for item in getattr(node, "decorator_list", ())]
+    unseen = {inner for decorator in decorators for inner in ast.walk(decorator)}
     for node in ast.walk(tree):
+        if node in unseen:
+            continue
         match node:
             case ast.Compare(ops=[operator]) if type(operator) in OTHERS:
                 yield node, lambda node=node, of=type(operator): node.ops.__setitem__(0, OTHERS[of]())
             case ast.BoolOp():
                 yield node, lambda node=node: setattr(node, "op", OTHERS[type(node.op)]())
-            case ast.If() | ast.IfExp():
-                yield node.test, lambda node=node: _negate(node)
-            case ast.Return(value=value) if value is not None and not _gives_none(value):
+            case ast.If(test=test) | ast.IfExp(test=test) if not _is_exact(test):
+                yield test, lambda node=node: _negate(node)
+            case ast.Return(value=value) if value is not None and not _is_number(value):
                 yield node, lambda node=node: setattr(node, "value", ast.Constant(None))
             case ast.Constant(value=bool() | int() as value):
                 yield (
@@ -92,6 +115,14 @@ def _places(tree: ast.AST) -> Iterator[tuple]:
                 )
 
 
+def _is_exact(test: ast.expr) -> bool:
+    return isinstance(test, ast.Compare) and len(test.ops) == 1 and type(test.ops[0]) in EXACT
+
+
+def _is_number(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and (value.value is None or isinstance(value.value, bool | int))
+
+
 def _negate(node: ast.If | ast.IfExp) -> None:
     # In place: what is shown of the change is this node.
     test = ast.parse(ast.unparse(node.test), mode="eval").body
@@ -99,35 +130,60 @@ def _negate(node: ast.If | ast.IfExp) -> None:
     node.test.__dict__.update(op=ast.Not(), operand=test)
 
 
-def _gives_none(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
 def _short(text: str) -> str:
     return " ".join(text.split())[:70]
 
 
-def is_killed(mutant: Mutant) -> bool:
-    """Whether a test fails, in a process of its own that has the mutant in place of the code."""
+def load(tests: list[str]) -> None:
+    """Import what the tests import, once for all mutants; but each imports the project's own modules again."""
+    with _silence():
+        pytest.main(["--collect-only", "-p", "no:cacheprovider", *tests])
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in ("labkit", "tests"):
+            del sys.modules[name]
+
+
+def fails(file: Path, code: str, tests: list[str]) -> bool:
+    """Return whether a test fails in a new process that runs this code instead of the file's."""
     child = os.fork()
     if not child:
-        signal.alarm(LONGEST)
-        with Path(os.devnull).open("wb") as nothing:
-            for descriptor in (1, 2):
-                os.dup2(nothing.fileno(), descriptor)
-        code = SourceFileLoader.get_code
+        resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST))
+        resource.setrlimit(resource.RLIMIT_AS, (LARGEST, LARGEST))
+        get_code = SourceFileLoader.get_code
         SourceFileLoader.get_code = lambda loader, name: (
-            compile(mutant.code, loader.path, "exec") if Path(loader.path) == mutant.file else code(loader, name)
+            compile(code, loader.path, "exec") if Path(loader.path) == file else get_code(loader, name)
         )
-        failed = 1
-        with contextlib.suppress(BaseException):
-            failed = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *mutant.tests])
-        os._exit(int(failed))
+        failed = True
+        with _silence(), contextlib.suppress(BaseException):
+            failed = any(pytest.main(["-x", "-q", "-p", "no:cacheprovider", test]) for test in tests)
+        os._exit(failed)
     return os.waitpid(child, 0)[1] != 0
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    kept = [os.dup(1), os.dup(2)]
+    with Path(os.devnull).open("wb") as nothing:
+        for descriptor in (1, 2):
+            os.dup2(nothing.fileno(), descriptor)
+    try:
+        yield
+    finally:
+        for descriptor, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
 if __name__ == "__main__":
-    hypothesis.settings.register_profile("few", max_examples=20, derandomize=True, database=None)
+    hypothesis.settings.register_profile(
+        "few",
+        max_examples=20,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+        suppress_health_check=[*hypothesis.HealthCheck],
+    )
     hypothesis.settings.load_profile("few")
     os.chdir(ROOT)
     sys.exit(main())
