@@ -248,7 +248,8 @@ def encoded_as(encoding):
     return make
 
 
-INVALID, TOO_LONG = (400, "InvalidIdentityToken"), (400, "ValidationError")
+GOOD, INVALID, TOO_LONG = (200, None), (400, "InvalidIdentityToken"), (400, "ValidationError")
+LAST_SECOND = 253402300799  # of the year 9999
 TOKENS = [
     ("of 1 MiB", lambda sts: sts.aws.issuer.token(more="x" * 2**20), (413, "RequestEntityTooLarge")),
     ("that is nothing", lambda sts: "", TOO_LONG),
@@ -259,6 +260,10 @@ TOKENS = [
     ("nested 2,000 deep", nested(2000), INVALID),
     ("with a subject nested deep", lambda sts: signed(sts.aws.issuer.key, json.dumps(good_claims(sub="DEEP")).replace(
         '"DEEP"', "[" * 700 + "]" * 700)), INVALID),
+    ("until 1970", with_claims(exp=1), (400, "ExpiredTokenException")),
+    ("until half past a second", with_claims(exp=LAST_SECOND - 0.5), GOOD),
+    ("until the year 10,000", with_claims(exp=LAST_SECOND), GOOD),
+    ("until a second later", with_claims(exp=LAST_SECOND + 1), INVALID),
     ("until the end of time", with_claims(exp=10**400), INVALID),
     ("until NaN", with_claims(exp=float("nan")), INVALID),
     ("until infinity", with_claims(exp=float("inf")), INVALID),
@@ -267,6 +272,7 @@ TOKENS = [
     ("of half a character", with_claims(sub="\ud800"), INVALID),
     ("with a critical extension", with_header(crit=["exp"], exp=1), INVALID),
     ("with a payload beside it", with_header(crit=["b64"], b64=False), INVALID),
+    ("with a payload beside it that no extension tells of", with_header(b64=False), INVALID),
     ("with a key id that is a list", with_header(kid=["1"]), INVALID),
     ("in UTF-16", encoded_as("utf-16"), INVALID),
     ("with a byte order mark", encoded_as("utf-8-sig"), INVALID),
