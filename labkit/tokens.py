@@ -204,8 +204,8 @@ def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[Compar
             rows.append(Comparison("statement", "a readable statement", statement.fault, False, where))
             continue
         principals = statement.principals
-        trusted = principals.match(request.principal, allow=statement.allow) if principals else 0
-        rows.append(Comparison("provider", str(principals), provider_arn, trusted > 0, f"{where}: Principal"))
+        trusted = bool(principals and principals.match(request.principal, allow=statement.allow))
+        rows.append(Comparison("provider", str(principals), provider_arn, trusted, f"{where}: Principal"))
         for condition in statement.conditions:
             result = condition.result(request.values)
             claim = result.key.rpartition(":")[2]

@@ -32,6 +32,7 @@ TESTS = {
         "tests/emulator/aws/test_any_token.py",
         "tests/emulator/aws/test_role_sessions.py",
         "tests/emulator/aws/test_issuers.py",
+        "tests/emulator/aws/test_gate.py",
         "tests/emulator/aws/test_refusals.py",
     ],
 }

@@ -176,6 +176,15 @@ def test_a_statement_that_cannot_be_read_is_a_row():
     assert (found.found, found.matches) == ("Missing required field Principal", False)
 
 
+def test_where_a_row_of_several_statements_stands():
+    statement = {"Effect": "Allow", "Principal": {"Federated": ARN}, "Action": "sts:AssumeRoleWithWebIdentity"}
+    second = statement | {"Sid": "Never", "Effect": "Deny", "Principal": {"Federated": ARN + "0"}}
+    policy = Policy.parse({"Version": "2012-10-17", "Statement": [statement, second]}, kind="trust", name="my-role")
+    allowing, denying = [comparison for comparison in rows(policy=policy) if comparison.field == "provider"]
+    assert (allowing.where, allowing.matches) == ("trust policy, statement 1: Principal", True)
+    assert (denying.where, denying.matches) == ('trust policy, statement "Never" (Deny): Principal', False)
+
+
 def why(audiences=("sts.amazonaws.com",), client_ids=("sts.amazonaws.com",), expires=NOW + 1, not_before=NOW):
     found = refused(PROVIDER, audiences, client_ids=client_ids, expires=expires, not_before=not_before, now=NOW)
     return found and (found.check, found.code, found.told, found.detail)
