@@ -73,7 +73,8 @@ def _nearest(trust: Policy, request: Request) -> Decision:
         return _denied(reason, request, trust)
     if trusting:
         who = "provider" if request.principal.kind == "federated" else "service"
-        reason = f"the trust policy lets the {who} do {_actions(trusting[0])}, and not {request.action}"
+        actions = ", ".join(trusting[0].written("Action"))
+        reason = f"the trust policy lets the {who} do {actions}, and not {request.action}"
         return _denied(reason, request, trust)
     if faulty:
         problem = unevaluable(faulty[0], request)
@@ -110,11 +111,6 @@ def _tell(result: ConditionResult, provider: str) -> str:
 def _provider(arn: str) -> str:
     """The provider's URL without its scheme, which is how condition keys begin."""
     return (named.issuer if (named := Arn.find(arn)) else "") or arn
-
-
-def _actions(statement: Statement) -> str:
-    but, element = ("anything but ", "NotAction") if statement.not_action else ("", "Action")
-    return but + ", ".join(statement.written(element))
 
 
 def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from labkit.policy import Policy, evaluate_trust, names_service
+from labkit.policy import Policy, evaluate_service_trust, evaluate_trust, names_service
 
 ACTION = "sts:AssumeRoleWithWebIdentity"
 
@@ -48,9 +48,10 @@ def test_another_audience(admit, web_identity, issuer):
 def test_a_wildcard_is_expanded_by_string_like_alone(admit, web_identity, issuer):
     wildcard = {f"{issuer}:sub": "system:serviceaccount:default:*"}
     assert admit(web_identity(Condition={"StringLike": wildcard})).allowed
-    refused = admit(web_identity(Condition={"StringEquals": wildcard}))
-    assert not refused.allowed
-    assert refused.reason.endswith("(StringEquals takes * and ? as they are; StringLike expands them)")
+    for pattern in ("system:serviceaccount:default:*", "system:serviceaccount:default:my?service?account"):
+        refused = admit(web_identity(Condition={"StringEquals": {f"{issuer}:sub": pattern}}))
+        assert not refused.allowed
+        assert refused.reason.endswith("(StringEquals takes * and ? as they are; StringLike expands them)")
 
 
 def test_a_condition_key_of_another_issuer(admit, web_identity, issuer):
@@ -124,6 +125,22 @@ def test_the_statement_that_came_nearest_is_reported(admit, web_identity, issuer
     assert [failed.wanted for failed in decision.failed] == [("z",)]
 
 
+def test_the_first_of_two_statements_that_admit_is_told(admit, web_identity):
+    document = web_identity()
+    document["Statement"] *= 2
+    assert admit(document).statement.position == 1
+
+
+def test_a_statement_that_cannot_be_read_is_told_where_nothing_came_nearer(admit, web_identity):
+    document = web_identity(Action="sts:AssumeRole")
+    broken = {"Effect": "Allow", "Action": "sts:*"}
+    document["Statement"].insert(0, broken)
+    assert "lets the provider do sts:AssumeRole" in admit(Policy.read(document, kind="trust", name="my-role")).reason
+    document["Statement"] = [broken, {"Effect": "Allow", "Principal": "*"}]
+    told = "statement 1 of the trust policy cannot be evaluated: Missing required field Principal"
+    assert admit(Policy.read(document, kind="trust", name="my-role")).reason == told
+
+
 def test_a_provider_that_anybody_may_use_without_conditions(admit, web_identity):
     assert admit(web_identity(Condition=None), subject="any").allowed
 
@@ -165,3 +182,37 @@ def test_a_service_is_named_by_an_allow_for_the_action():
     assert named()
     assert not named(Effect="Deny")
     assert not named(Principal={"Service": "ec2.amazonaws.com"})
+    assert not named(Action="sts:TagSession")
+
+
+SERVICE = "pods.eks.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "statement 1 of the trust policy allows sts:AssumeRole"),
+        (
+            {"Principal": {"Service": ["ec2.amazonaws.com", "a.amazonaws.com"]}},
+            f"the trust policy doesn't name {SERVICE}; it trusts a.amazonaws.com, ec2.amazonaws.com",
+        ),
+        (
+            {"Action": ["sts:TagSession", "sts:GetCallerIdentity"]},
+            "the trust policy lets the service do sts:TagSession, sts:GetCallerIdentity, and not sts:AssumeRole",
+        ),
+        (
+            {"Condition": {"StringEquals": {"aws:SourceAccount": "9"}}},
+            'the trust policy wants aws:SourceAccount StringEquals "9" and the request has "123456789012"',
+        ),
+        (
+            {"Effect": "Deny"},
+            "an explicit Deny, statement 1 of the trust policy, refuses sts:AssumeRole",
+        ),
+    ],
+)
+def test_a_service_and_the_trust_policy(changes, reason):
+    statement = {"Effect": "Allow", "Principal": {"Service": SERVICE}, "Action": "sts:AssumeRole"} | changes
+    trust = Policy.parse({"Version": "2012-10-17", "Statement": [statement]}, kind="trust", name="my-role")
+    context = {"aws:SourceAccount": "123456789012"}
+    decision = evaluate_service_trust(trust, service=SERVICE, action="sts:AssumeRole", context=context)
+    assert (decision.reason, decision.allowed) == (reason, not changes)
