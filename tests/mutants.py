@@ -3,8 +3,8 @@
 The code is what decides who gets in; the tests are the ones that need no lab. SAMPLE=100 tries a hundred changes, and
 SEED draws other ones; without SAMPLE it tries all, which takes an hour or two. FILE=labkit/tokens.py tries one file's.
 
-Nobody can see a change in a decorator (`frozen=True`, a cache's size), so these are left out. So is a change that
-another one makes, too: `not a == b` is `a != b`, and in `return True` the constant is changed.
+Nobody can see what kind of dataclass it is (`frozen=True`) or a cache's size, so these changes are left out. So is one
+that another one makes, too: `not a == b` is `a != b`, and in `return True` the constant is changed.
 """
 
 import ast
@@ -39,6 +39,7 @@ TESTS = {
 # What runs longer or grows larger counts as seen: seconds of CPU, and bytes.
 LONGEST = 120
 LARGEST = 4 * 2**30
+UNSEEN = {"compare", "eq", "frozen", "init", "maxsize", "repr", "slots"}
 EXACT = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
 }  # fmt: skip
@@ -95,8 +96,8 @@ def _every(wanted: str) -> Iterator[Mutant]:
 
 
 def _places(tree: ast.AST) -> Iterator[tuple]:
-    decorators = [item for node in ast.walk(tree) for item in getattr(node, "decorator_list", ())]
-    unseen = {inner for decorator in decorators for inner in ast.walk(decorator)}
+    keywords = [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg in UNSEEN]
+    unseen = {inner for keyword in keywords for inner in ast.walk(keyword)}
     for node in ast.walk(tree):
         if node in unseen:
             continue

@@ -477,6 +477,11 @@ def test_a_review_is_answered_in_its_own_version(version):
     assert answer["response"]["patchType"] == "JSONPatch"
 
 
+@pytest.mark.parametrize("version", [{}, {"apiVersion": None}, {"apiVersion": ""}, {"apiVersion": 7}])
+def test_a_review_without_a_version_is_answered_in_the_newest(version):
+    assert review({"request": {"object": {}}} | version, known({}))["apiVersion"] == "admission.k8s.io/v1"
+
+
 # A slow machine is not a failure.
 anywhere = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 AGENT = {
