@@ -57,6 +57,8 @@ ROLE = "arn:aws:iam::123456789012:role/path/my-role"
         ("NumericNotEquals", "ten", "10", CANNOT_TELL),
         ("NumericEquals", "1e5", "100000", CANNOT_TELL),
         ("NumericEquals", "NaN", "NaN", CANNOT_TELL),
+        ("NumericEquals", "7" * 63, "7" * 63, True),
+        ("NumericEquals", "7" * 64, "7" * 64, CANNOT_TELL),
         ("DateEquals", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00", True),
         ("DateNotEquals", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z", True),
         ("DateLessThan", "2026-01-01", "2025-12-31T23:59:59Z", True),
@@ -65,6 +67,8 @@ ROLE = "arn:aws:iam::123456789012:role/path/my-role"
         ("DateGreaterThanEquals", "2026-01-01T00:00:00Z", "2025-12-31T00:00:00Z", False),
         ("DateLessThan", "soon", "2026-01-01", CANNOT_TELL),
         ("DateLessThan", "9" * 30, "2026-01-01", CANNOT_TELL),
+        ("DateGreaterThan", "2026-01-01", "9" * 19, True),
+        ("DateGreaterThan", "2026-01-01", "9" * 20, CANNOT_TELL),
         ("Bool", "true", "true", True),
         ("Bool", "True", "true", True),
         ("Bool", "false", "true", False),
@@ -86,9 +90,12 @@ ROLE = "arn:aws:iam::123456789012:role/path/my-role"
         ("ArnLike", "arn:aws:iam::123456789012:role/path", ROLE, False),
         ("ArnLike", "arn:*:my-role", "arn:aws:iam::123456789012:my-role", False),  # part by part
         ("ArnLike", "*", ROLE, True),
+        ("ArnLike", "arn:aws:logs:*:*:log-group:a*", "arn:aws:logs:us-east-1:123456789012:log-group:a:*", True),
         ("ArnNotEquals", "arn:aws:iam::*:role/*", ROLE, False),
         ("ArnNotLike", "arn:aws:iam::999999999999:*", ROLE, True),
         ("ArnLike", "arn:aws:*", "no arn", CANNOT_TELL),
+        ("ArnLike", "arn:aws:*", "arn:aws:iam", CANNOT_TELL),
+        ("ArnLike", "*", "urn:aws:iam::123456789012:my-role", CANNOT_TELL),
         ("Null", "true", NOTHING, True),
         ("Null", "true", "here", False),
         ("Null", "false", "here", True),
@@ -155,6 +162,28 @@ def test_several_values_need_a_set_operator(operator):
     assert "without ForAnyValue: or ForAllValues:" in condition.result({KEY.lower(): ("a", "b")}).problem
 
 
+@pytest.mark.parametrize(
+    ("operator", "found", "problem"),
+    [
+        ("NumericEquals", ("x",), 'NumericEquals cannot compare "x" with "1" or "2"'),
+        (
+            "ForAllValues:NumericEquals",
+            ("x", "1"),
+            'ForAllValues:NumericEquals cannot compare "x" or "1" with "1" or "2"',
+        ),
+        (
+            "NumericEquals",
+            ("3", "4"),
+            "aws:Example has 2 values, and NumericEquals without ForAnyValue: or ForAllValues: one",
+        ),
+        ("NumericEquals", ("3",), None),
+    ],
+)
+def test_why_a_condition_cannot_be_evaluated(operator, found, problem):
+    condition = compile_condition(operator, KEY, ("1", "2"), variables=True)
+    assert condition.result({KEY.lower(): found}).problem == problem
+
+
 def test_a_list_of_one_is_one_value():
     assert holds("StringEquals", "sts.amazonaws.com", ["sts.amazonaws.com"]) is True
 
@@ -177,6 +206,7 @@ def test_no_wanted_value_at_all_cannot_be_told(operator):
         ("StringNotEquals", "${aws:PrincipalTag/none}", "ann", True),
         ("ArnLike", "arn:aws:iam::*:user/${aws:username}", "arn:aws:iam::123456789012:user/ann", True),
         ("ArnLike", "${aws:PrincipalArn}", "arn:aws:iam::123456789012:user/ann", True),
+        ("ArnLike", "arn:aws:iam::*:user/${aws:PrincipalTag/none}", "arn:aws:iam::123456789012:user/ann", False),
         ("StringEquals", "${aws:username", "${aws:username", CANNOT_TELL),
         ("StringNotEquals", "${}", "x", CANNOT_TELL),
         ("NumericEquals", "${aws:username}", "1", CANNOT_TELL),  # variables are for strings and ARNs

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.policy import Policy, Principal, Request, evaluate
+from labkit.policy import NO_CONTROL, Control, Policy, Principal, Request, evaluate, matching, verdict
 from labkit.policy.conditions import known_operator
 
 ACCOUNT = "123456789012"
@@ -104,6 +104,39 @@ def test_an_allow_tells_which_statement_it_was():
     assert (decision.policy, decision.statement, decision.denial) == (policy, policy.statements[1], None)
 
 
+def test_the_first_of_two_statements_that_allow_is_told():
+    assert evaluate(get(), identity=[read(allow("s3:Put*"), allow("s3:Get*"), allow())]).statement.position == 2
+
+
+UNREADABLE = {"Condition": {"StringMatches": {"aws:SourceIp": "x"}}}
+
+
+@pytest.mark.parametrize(
+    ("statement", "outcome"),
+    [
+        (allow(), "allowed"),
+        (allow("s3:Put*"), "implicitDeny"),
+        (deny(), "explicitDeny"),
+        (deny("s3:Put*"), "implicitDeny"),
+        (allow(**UNREADABLE), "implicitDeny"),
+        (deny(**UNREADABLE), "explicitDeny"),
+    ],
+)
+def test_what_policies_say_by_themselves(statement, outcome):
+    policy = read(statement)
+    assert verdict([policy], get()) == outcome
+    found = [(policy, policy.statements[0])]
+    assert matching([policy], get(), allow=True) == (found if outcome == "allowed" else [])
+    assert matching([policy], get(), allow=False) == (found if outcome == "explicitDeny" else [])
+
+
+@pytest.mark.parametrize(("limits", "outcome"), [({}, "implicitDeny"), ({"bounded": True}, "explicitDeny")])
+def test_not_principal_by_itself_counts_with_a_boundary(limits, outcome):
+    policy = bucket({"AWS": [ACCOUNT, ROLE]}, effect="Deny", field="NotPrincipal")
+    assert verdict([policy], get(), **limits) == outcome
+    assert bool(matching([policy], get(), allow=False, **limits)) is (outcome == "explicitDeny")
+
+
 def test_a_condition_that_does_not_hold_is_reported_with_what_was_found():
     policy = read(
         allow(Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}, "Bool": {"aws:SecureTransport": "true"}})
@@ -144,6 +177,24 @@ def test_boundary_and_session_policies_narrow(boundary, session, denial):
         session=[read(session, kind="session")] if session else (),
     )
     assert (decision.allowed, decision.denial) == (denial is None, denial)
+
+
+def test_what_the_bucket_lacks_is_not_near_where_a_boundary_does_not_allow():
+    near = bucket({"AWS": ANN.arn})
+    decision = evaluate(get(), identity=[read(GRANT)], boundary=read(SILENT, kind="boundary"), resource=[near])
+    assert decision.near == ()
+    assert evaluate(get(), identity=[], resource=[near]).near[0].policy == near
+
+
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [("identity", '"my-identity"'), ("service control", 'the service control policy "my-service control"')],
+)
+def test_a_policy_that_the_account_does_not_hold_is_named_by_its_kind(kind, which):
+    policy = read(REFUSE, kind=kind)
+    control = Control(service=((policy,),)) if kind == "service control" else NO_CONTROL
+    decision = evaluate(get(), identity=[policy] if control is NO_CONTROL else [], control=control)
+    assert decision.reason == f"an explicit Deny, statement 1 of {which}, refuses s3:GetObject on {OBJECT}"
 
 
 def test_boundary_and_session_policies_grant_nothing():
