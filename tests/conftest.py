@@ -9,12 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import botocore.session
+import hypothesis
 import pytest
 
 from tests import forked, forked_commands
 
 # Each session of botocore parses the services' descriptions for itself, 0.1 s and more; in here they share one loader.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
+# A slow machine is not a failure.
+hypothesis.settings.register_profile(
+    "no hurry", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("no hurry")
 
 # What a test may need beside Python, who brings it, and how to install it.
 PROGRAMS = {

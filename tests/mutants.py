@@ -185,9 +185,7 @@ if __name__ == "__main__":
         max_examples=20,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
-        suppress_health_check=[*hypothesis.HealthCheck],
     )
     hypothesis.settings.load_profile("few")
     os.chdir(ROOT)

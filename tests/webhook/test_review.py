@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import jsonpatch
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.webhook import Account, review
@@ -482,8 +482,6 @@ def test_a_review_without_a_version_is_answered_in_the_newest(version):
     assert review({"request": {"object": {}}} | version, known({}))["apiVersion"] == "admission.k8s.io/v1"
 
 
-# A slow machine is not a failure.
-anywhere = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 AGENT = {
     "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/"
@@ -564,7 +562,6 @@ pods = st.fixed_dictionaries(
 )
 
 
-@anywhere
 @given(pods, marks, st.sampled_from(["", "us-east-1"]))
 def test_whatever_the_pod_the_patch_applies_adds_only_and_a_second_time_changes_nothing(pod, account, region):
     accounts = known({name.removeprefix(EKS): value for name, value in account.items()} | {"role-arn": ROLE})
@@ -610,7 +607,6 @@ json_values = st.recursive(
 )
 
 
-@anywhere
 @given(st.dictionaries(st.sampled_from(["request", "kind", "apiVersion"]), json_values))
 def test_whatever_comes_is_answered(asked):
     answer = review(asked, known({"role-arn": ROLE}))
