@@ -10,6 +10,8 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/my-role"
 SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-session"
 ME = Principal.role_session(SESSION)
 ANN = Principal.aws(f"arn:aws:iam::{ACCOUNT}:user/team/ann")
+EC2 = Principal.service("ec2.amazonaws.com")
+PROVIDER = f"arn:aws:iam::{ACCOUNT}:oidc-provider/example.com"
 OBJECT = "arn:aws:s3:::irsa-lab/key"
 
 
@@ -300,6 +302,26 @@ def test_a_deny_of_everybody_but(exempt, denied):
     assert decision.denial == ("with an explicit deny in a resource-based policy" if denied else None)
 
 
+@pytest.mark.parametrize(
+    ("exempt", "who", "denied"),
+    [
+        ("*", ME, False),
+        ({"AWS": "*"}, ME, False),
+        ({"AWS": [ACCOUNT, ROLE, ANN.arn]}, ME, False),
+        ({"AWS": [ACCOUNT, "arn:aws:iam::999999999999:role/my-role"]}, ME, False),
+        ("*", EC2, False),
+        ({"Service": EC2.arn}, EC2, False),
+        ({"Service": "s3.amazonaws.com"}, EC2, True),
+        ({"AWS": "*"}, EC2, True),  # names no service
+        ({"Federated": PROVIDER}, Principal.federated(PROVIDER), False),
+        ({"Federated": PROVIDER}, Principal.federated(PROVIDER + "0"), True),
+    ],
+)
+def test_who_is_left_alone_by_a_deny_of_everybody_else(exempt, who, denied):
+    policy = bucket(exempt, effect="Deny", field="NotPrincipal")
+    assert verdict([policy], get(who)) == ("explicitDeny" if denied else "implicitDeny")
+
+
 def test_not_principal_always_denies_a_principal_with_a_boundary():
     policy = bucket({"AWS": [ACCOUNT, ROLE]}, effect="Deny", field="NotPrincipal")
     boundary = read(GRANT, kind="boundary")
@@ -331,6 +353,11 @@ def test_a_trust_policy_has_to_allow_within_one_account_too(trusted, identity, d
         (ME, "aws:ViaAWSService", "false"),
         (ANN, "aws:PrincipalArn", ANN.arn),
         (ANN, "aws:username", "ann"),
+        (ANN, "aws:PrincipalType", "User"),
+        (ANN, "aws:PrincipalIsAWSService", "false"),
+        (Principal.aws(f"arn:aws:iam::{ACCOUNT}:root"), "aws:PrincipalType", "Account"),
+        (EC2, "aws:PrincipalIsAWSService", "true"),
+        (EC2, "aws:PrincipalServiceName", "ec2.amazonaws.com"),
         (Principal.role_session(SESSION, f"arn:aws:iam::{ACCOUNT}:role/a/my-role"), "aws:PrincipalArn",
          f"arn:aws:iam::{ACCOUNT}:role/a/my-role"),
     ],
@@ -338,6 +365,14 @@ def test_a_trust_policy_has_to_allow_within_one_account_too(trusted, identity, d
 def test_the_principal_is_in_the_context(who, key, value):
     policy = read(allow(Condition={"StringEquals": {key: value}}))
     assert evaluate(get(who), identity=[policy]).allowed
+
+
+@pytest.mark.parametrize("key", ["aws:PrincipalArn", "aws:PrincipalAccount", "aws:PrincipalIsAWSService"])
+@pytest.mark.parametrize(
+    "who", [Principal("group", f"arn:aws:iam::{ACCOUNT}:group/g", ACCOUNT), Principal.federated(PROVIDER)]
+)
+def test_a_group_and_a_provider_put_nothing_into_the_context(who, key):
+    assert evaluate(get(who), identity=[read(allow(Condition={"Null": {key: "true"}}))]).allowed
 
 
 def test_a_session_has_no_user_name():
