@@ -10,6 +10,11 @@ from labkit.policy import MalformedPolicy, Policy, Principal, Request, decode_do
 ALLOW = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
 
 
+ANYBODY = ALLOW | {"Principal": "*"}
+VENDOR = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
+TOO_LARGE = ("ConstraintViolationException", "You have exceeded the maximum policy size.")
+
+
 def refusal(document, kind):
     with pytest.raises(MalformedPolicy) as refused:
         Policy.parse(document, kind=kind, name="under-test")
@@ -60,7 +65,7 @@ def wrapped(*statements, **fields):
         ({"Condition": {"StringMatches": {"aws:x": "y"}}}, "Unknown condition operator StringMatches"),
         (
             {"Condition": {"StringEquals": {"sub": "x"}}},
-            "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.",
+            VENDOR,
         ),
         ({"Condition": {"StringEquals": {"aws:x": {"deep": "er"}}}}, "The values of condition aws:x must be strings."),
         (
@@ -121,7 +126,7 @@ def test_a_trust_policy_that_iam_takes(web_identity, changes):
         ({"Effect": "Allow", "Action": [], "Resource": "*"}, "Policy statement must contain actions."),
         ({"Effect": "Allow", "Action": "s3:*"}, "Policy statement must contain resources."),
         (ALLOW | {"Principal": "*"}, "Policy document should not specify a principal."),
-        (ALLOW | {"Action": "GetObject"}, "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."),
+        (ALLOW | {"Action": "GetObject"}, VENDOR),
         (ALLOW | {"Action": "s3:Get:Object"}, "Actions/Condition can contain only one colon."),
         (ALLOW | {"Action": "s 3:Get"}, "Vendor s 3 is not valid"),
         (ALLOW | {"Resource": "my-bucket"}, 'Resource my-bucket must be in ARN format or "*".'),
@@ -146,10 +151,105 @@ def test_an_identity_policy_that_iam_refuses(statement, message, kind):
         ({"Effect": "Allow", "Principal": "*", "Action": "s3:*"}, "Missing required field Resource"),
         (ALLOW | {"NotPrincipal": {"AWS": "123456789012"}}, "Allow with NotPrincipal is not allowed."),
         (ALLOW | {"Principal": {"AWS": "nobody"}}, 'Invalid principal in policy: "AWS":"nobody"'),
+        (ALLOW | {"Principal": "nobody"}, 'Invalid principal in policy: "AWS":"nobody"'),
+        (ALLOW | {"Principal": {"Aws": "*"}}, 'Invalid principal in policy: "Aws": "*"'),
+        (ALLOW | {"Principal": {"AWS": 7}}, 'Invalid principal in policy: "AWS": 7'),
+        (ALLOW | {"Principal": ["x" * 300]}, f'Invalid principal in policy: "AWS":["{"x" * 198}'),
+        (ALLOW | {"Principal": {"x" * 300: "*"}}, f'Invalid principal in policy: "{"x" * 199}'),
+        (ANYBODY | {"Sid": 7}, "Sid must be a string."),
+        (ANYBODY | {"Action": "GetObject"}, VENDOR),
+        (ANYBODY | {"NotAction": "s3:Put*"}, "Action and NotAction are mutually exclusive."),
+        (ANYBODY | {"Condition": {"StringMatches": {"aws:x": "y"}}}, "Invalid Condition type : StringMatches"),
+        (ANYBODY | {"Condition": {"StringEquals": "x"}}, "Condition StringEquals must be a JSON object."),
+        (ANYBODY | {"Resource": []}, "Missing required field Resource"),
+        (ANYBODY | {"Resource": [7]}, "Resource must be a string or a list of strings."),
     ],
 )
 def test_a_bucket_policy_that_s3_refuses(statement, message):
     assert refusal(wrapped(statement), "resource") == ("MalformedPolicy", message)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        ANYBODY | {"Sid": "with spaces: ü"},
+        ANYBODY | {"Resource": "my-bucket"},
+        ANYBODY | {"Condition": {"StringEquals": {"kms:EncryptionContext:a:b": "x"}}},
+        {"Effect": "Deny", "NotPrincipal": {"AWS": "123456789012"}, "NotAction": "s3:*", "NotResource": "*"},
+    ],
+)
+def test_a_bucket_policy_that_s3_takes(statement):
+    assert Policy.parse(wrapped(statement), kind="resource", name="bucket").statements[0].fault is None
+
+
+RCP = ANYBODY | {"Effect": "Deny"}
+UNMET = "The provided policy document does not meet the requirements of the specified policy type."
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        ("service control", "no JSON"),
+        ("service control", {"Statement": [ALLOW]}),
+        ("service control", {"Version": "2008-10-17", "Statement": [ALLOW]}),
+        ("service control", wrapped(ANYBODY)),
+        ("service control", wrapped(ALLOW | {"Resource": "my-bucket"})),
+        ("resource control", {"Statement": [RCP]}),
+        ("resource control", wrapped(ANYBODY)),
+        ("resource control", wrapped(ALLOW | {"Effect": "Deny"})),
+        ("resource control", wrapped(RCP | {"Principal": {"AWS": "123456789012"}})),
+        ("resource control", wrapped(RCP | {"Action": "*"})),
+        ("resource control", wrapped(RCP | {"Action": ["s3:*", "ec2:*"]})),
+        ("resource control", wrapped({name: RCP[name] for name in RCP if name != "Action"} | {"NotAction": "s3:*"})),
+    ],
+)
+def test_a_policy_that_organizations_refuses(kind, document):
+    assert refusal(document, kind) == ("MalformedPolicyDocumentException", UNMET)
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement"),
+    [
+        ("service control", ALLOW),
+        ("service control", {"Effect": "Deny", "NotAction": ["iam:*", "sts:*"], "Resource": "*"}),
+        ("resource control", RCP),
+        ("resource control", RCP | {"Action": ["S3:Get*", "sts:AssumeRole"], "Resource": "arn:aws:s3:::b/*"}),
+    ],
+)
+def test_a_policy_that_organizations_takes(kind, statement):
+    assert Policy.parse(wrapped(statement), kind=kind, name="control").statements[0].fault is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement", "limit", "refused"),
+    [
+        ("identity", ALLOW, 10240, ("LimitExceeded", "Maximum policy size of 10240 bytes exceeded.")),
+        ("boundary", ALLOW, 6144, ("LimitExceeded", "Cannot exceed quota for PolicySize: 6144")),
+        (
+            "session",
+            ALLOW,
+            2048,
+            (
+                "ValidationError",
+                "1 validation error detected: Value at 'policy' failed to satisfy constraint: "
+                "Member must have length less than or equal to 2048",
+            ),
+        ),
+        ("resource", ANYBODY, 20480, ("PolicyTooLarge", "Policy exceeds the maximum allowed document size.")),
+        ("service control", ALLOW, 10240, TOO_LARGE),
+        ("resource control", RCP, 5120, TOO_LARGE),
+    ],
+)
+def test_the_largest_policy_of_each_kind(kind, statement, limit, refused):
+    def sized(length):
+        document = wrapped(statement, Id="")
+        document["Id"] = "x" * (length - len(json.dumps(document)))
+        return json.dumps(document)
+
+    # Organizations counts white space, too.
+    spaces = 0 if kind.endswith("control") else sized(limit).count(" ")
+    assert Policy.parse(sized(limit + spaces), kind=kind, name="large")
+    assert refusal(sized(limit + spaces + 1), kind) == refused
 
 
 @pytest.mark.parametrize(
@@ -184,6 +284,11 @@ def test_a_document_nested_deep_is_refused(depth):
     document = '{"Statement":' * depth + "{}" + "}" * depth
     assert refusal(document, "trust")[0] == "MalformedPolicyDocument"
     assert Policy.read(document, kind="trust", name="deep").statements[0].fault
+
+
+def test_the_deepest_document():
+    assert Policy.parse(wrapped(ALLOW, Id=json.loads("[" * 15 + "]" * 15)), kind="identity", name="deep")
+    assert refusal(wrapped(ALLOW, Id=json.loads("[" * 16 + "]" * 16)), "identity")
 
 
 def test_a_document_given_as_a_dict_may_be_nested_too_deep():
