@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Literal
 
 from labkit.policy.arn import Arn
+from labkit.policy.validation import listed
 
 _ACCOUNT = re.compile(r"[0-9]{12}|arn:[a-z0-9-]+:iam::([0-9]{12}):root")
 
@@ -130,25 +131,14 @@ class Principals:
 
 
 def compile_principals(element: str | dict[str, object]) -> Principals:
-    """Return the element prepared. Raises ValueError if it is not one of IAM's forms."""
-    if element == "*":
-        element = {"AWS": []}
-        everybody = True
-    else:
-        everybody = False
-    if not isinstance(element, dict) or not (everybody or element):
-        raise ValueError("the principal is neither * nor a map")
-    named: dict[str, list[str]] = {"AWS": [], "Federated": [], "Service": [], "CanonicalUser": []}
-    for kind, value in element.items():
-        names = [value] if isinstance(value, str) else value
-        if kind not in named or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"the principal has an unreadable {kind}")
-        named[kind] = names
-    accounts = [found for name in named["AWS"] if (found := _ACCOUNT.fullmatch(name))]
+    """Return an element of IAM's form, prepared."""
+    named = element if isinstance(element, dict) else {}
+    aws, federated, services = (listed(named.get(kind, [])) for kind in ("AWS", "Federated", "Service"))
+    accounts = [found for name in aws if (found := _ACCOUNT.fullmatch(name))]
     return Principals(
-        everybody,
-        frozenset(named["AWS"]).difference(found[0] for found in accounts),
+        element == "*",
+        frozenset(aws).difference(found[0] for found in accounts),
         frozenset(found[1] or found[0] for found in accounts),
-        frozenset(named["Federated"]),
-        frozenset(named["Service"]),
+        frozenset(federated),
+        frozenset(services),
     )

@@ -288,7 +288,7 @@ def _check_words(statement: dict[str, Any], kind: Kind) -> None:
         _check_principal(statement.get("Principal") or statement["NotPrincipal"], kind)
     if kind in ("identity", "boundary", "session", *ORGANIZATION):
         for resource in listed(statement.get("Resource", statement.get("NotResource"))):
-            if resource != "*" and not re.match(r"arn:|\*", resource):
+            if not re.match(r"arn:|\*", resource):
                 raise _malformed(kind, f'Resource {resource} must be in ARN format or "*".')
     for name, block in statement.get("Condition", {}).items():
         if not known_operator(name):
