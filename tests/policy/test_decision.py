@@ -210,6 +210,8 @@ def test_the_decision_as_json():
         ],
     }
     assert get(read(ALLOW | {"Sid": "Reading"})).to_dict()["statement"] == "Reading"
+    (near,) = get(read(ALLOW | {"Condition": {"NumericEquals": {"aws:SourceIp": "1"}}})).to_dict()["near"]
+    assert near["misses"][0]["said"] == 'NumericEquals cannot compare "192.0.2.1" with "1"'
 
 
 def test_a_notebook_shows_a_table_and_nothing_in_it_is_markup():

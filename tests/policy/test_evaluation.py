@@ -375,6 +375,12 @@ def test_a_group_and_a_provider_put_nothing_into_the_context(who, key):
     assert evaluate(get(who), identity=[read(allow(Condition={"Null": {key: "true"}}))]).allowed
 
 
+def test_values_of_the_context_are_texts():
+    context = {"A": True, "b": False, "c": 7, "d": None, "e": ["x", 1, None, True], "f": ()}
+    values = Request(EC2, "s3:GetObject", OBJECT, context).values
+    assert [values[key] for key in "abcdef"] == [("true",), ("false",), ("7",), (), ("x", "1", "true"), ()]
+
+
 def test_a_session_has_no_user_name():
     policy = read(allow(resource="arn:aws:s3:::irsa-lab/${aws:username}"))
     assert not evaluate(get(resource="arn:aws:s3:::irsa-lab/"), identity=[policy]).allowed
