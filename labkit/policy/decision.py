@@ -147,7 +147,7 @@ class Decision:
         )
 
 
-def nearest(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> tuple[Near, ...]:
+def nearest(policies: Iterable[Policy], request: Request, *, bounded: bool) -> tuple[Near, ...]:
     """Return the Allow statements that are about the request's action, or else all that it needs; nearest first."""
     found = []
     for policy in policies:

@@ -184,8 +184,7 @@ def _resources(names: list[str], variables: bool) -> Resources:
 
 def _complete(arn: str) -> str:
     """An ARN with fewer than six parts is completed with wildcards."""
-    missing = 5 - arn.count(":")
-    return arn + ":*" * missing if arn.startswith("arn:") and missing > 0 and "${" not in arn else arn
+    return arn + ":*" * (5 - arn.count(":")) if arn.startswith("arn:") and "${" not in arn else arn
 
 
 def _conditions(element: dict[str, Any], variables: bool) -> tuple[Condition, ...]:
