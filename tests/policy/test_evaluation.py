@@ -73,6 +73,8 @@ def test_what_a_statement_covers(statement, allowed):
         # A wildcard inside a segment stays in it; one that ends a segment goes on.
         ("arn:aws:sqs:us-*-1:1:queue", "arn:aws:sqs:us-east:1:2-1:1:queue", False),
         ("arn:aws:sqs:us-?:1:queue", "arn:aws:sqs:us-:1:1:queue", False),
+        ("arn:aws:sqs:us-east-1:1*2:queue", "arn:aws:sqs:us-east-1:1:2:queue", False),
+        ("arn:aws:sqs:us-east-1:1?:queue", "arn:aws:sqs:us-east-1:1::queue", False),
         ("arn:aws:sqs:us-*:1:queue", "arn:aws:sqs:us-east:1:1:queue", True),
         ("arn:aws:sqs:*:queue", "arn:aws:sqs:us-east-1:123456789012:queue", False),  # completed: …:*:queue:*
         # In the last segment colons are characters like any other.

@@ -21,6 +21,8 @@ def filled(text, **options):
         ("${aws:PrincipalTag/none, 'no-team'}", "no-team"),
         ("${aws:PrincipalTag/none,'a } brace'}!", "a } brace!"),
         ("${aws:PrincipalTag/none, ''}", ""),
+        ("}${aws:PrincipalTag/none, ''}!", "}!"),
+        ("${aws:username}${aws:username}", "annann"),
         ("${aws:PrincipalTag/none}", None),
         ("${aws:TagKeys}", None),  # several values
         ("${aws:TagKeys, 'default'}", "default"),
@@ -44,5 +46,6 @@ def test_a_variable_that_breaks_the_syntax_is_reported(text):
 
 
 def test_a_long_run_of_variables_that_do_not_close_ends():
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable) as refused:
         read("${" * 10_000, variables=True, wildcards=True)
+    assert str(refused.value) == f"the variable '{'${' * 20}' has no closing brace"
