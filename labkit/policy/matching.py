@@ -76,7 +76,7 @@ def names(statement: Statement, request: Request, *, bounded: bool = False) -> M
     return Match.DIRECT if direct else match
 
 
-def conditions_hold(statement: Statement, request: Request, verdict: bool | None = True) -> bool | None:
+def conditions_hold(statement: Statement, request: Request, verdict: bool | None) -> bool | None:
     """The verdict, where the conditions hold."""
     values = request.values
     for condition in statement.conditions:
