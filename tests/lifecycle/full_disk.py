@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import boto3
+import httpx
 import psutil
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -54,6 +55,9 @@ class Aws:
         self.queue = self.sqs.create_queue(QueueName="queue")["QueueUrl"]
         self.sqs.send_message(QueueUrl=self.queue, MessageBody="before")
         self.account.enable_region(RegionName="af-south-1")
+        role = f"arn:aws:iam::{self.account_id}:role/reader"
+        self.eks.create_cluster(name="red", roleArn=role, resourcesVpcConfig={"subnetIds": []})
+        self.eks.get_waiter("cluster_active").wait(name="red")
 
     def answers(self) -> dict[str, object]:
         counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -67,6 +71,7 @@ class Aws:
             "messages": self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=counts)["Attributes"],
             "clusters": sorted(self.eks.list_clusters()["clusters"]),
             "cluster": self.eks.describe_cluster(name="blue")["cluster"]["status"],
+            "API servers": [self.version_of(name) for name in self.eks.list_clusters()["clusters"]],
             "entries": self.eks.list_access_entries(clusterName="blue")["accessEntries"],
             "regions": [
                 self.account.get_region_opt_status(RegionName=region)["RegionOptStatus"]
@@ -74,6 +79,10 @@ class Aws:
             ],
         }
         return json.loads(json.dumps(answers))
+
+    def version_of(self, cluster: str) -> str:
+        endpoint = self.eks.describe_cluster(name=cluster)["cluster"]["endpoint"]
+        return httpx.get(f"{endpoint}/version", verify=False, trust_env=False).json()["gitVersion"]
 
     @property
     def calls(self) -> dict[str, Callable[[], object]]:
@@ -96,6 +105,7 @@ class Aws:
             "CreateCluster": lambda: self.eks.create_cluster(
                 name="green", roleArn=role, resourcesVpcConfig={"subnetIds": []}
             ),
+            "DeleteCluster": lambda: self.eks.delete_cluster(name="red"),
             "DeleteRole": lambda: self.iam.delete_role(RoleName="reader"),
         }
 

@@ -225,6 +225,21 @@ def test_a_file_of_a_volume_stays_in_it(admin: httpx.Client, namespace: str, pat
         assert (answer.status_code, answer.json()["details"]["causes"]) == (422, told)
 
 
+@pytest.mark.parametrize(
+    ("host_path", "why"),
+    [
+        ({"path": "/tmp/../etc"}, "Invalid value: \"/tmp/../etc\": must not contain '..'"),
+        ({"path": ""}, "Required value"),
+        ({}, "Required value"),
+    ],
+)
+def test_a_path_of_the_host_has_no_steps_back(admin: httpx.Client, namespace: str, host_path: dict, why: str):
+    made = pod("p", volumes=[{"name": "v", "hostPath": host_path}])
+    answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
+    expected = f'Pod "p" is invalid: spec.volumes[0].hostPath.path: {why}'
+    assert (answer.status_code, answer.json()["message"]) == (422, expected)
+
+
 @pytest.mark.parametrize("field", ["subPath", "subPathExpr"])
 @pytest.mark.parametrize(("path", "why"), [("/etc", RELATIVE), ("../../secret", STEPS)])
 def test_a_part_of_a_volume_is_in_it(admin: httpx.Client, namespace: str, field: str, path: str, why: str):

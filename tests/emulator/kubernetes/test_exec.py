@@ -128,6 +128,7 @@ def test_where_exec_is_not_possible(lab, kubectl, sleeper):
         ("/nonesuch", 'exec: "/nonesuch": stat /nonesuch: no such file or directory'),
         ("/tmp", 'exec: "/tmp": is a directory'),
         ("/etc/hostname", 'exec: "/etc/hostname": permission denied'),
+        ("/" + "x" * 300, f"file name too long: /{'x' * 99}…{'x' * 100}"),
     ],
 )
 def test_a_program_that_cannot_be_started(kubectl, sleeper, program, says):

@@ -136,6 +136,17 @@ def test_a_volume_that_cannot_be_set_up(world, tmp_path, volume, says):
     assert contents(tmp_path / "ok")
 
 
+def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(world, tmp_path):
+    world.objects["configmap", "c"] = {"data": {"a": "A"}}
+    items = [{"key": "a", "path": "a"}, {"key": "a", "path": "x" * 300}]
+    volumes = world.volumes(tmp_path, {"name": "v", "configMap": {"name": "c", "items": items}})
+    for _ in range(3):
+        (told,) = asyncio.run(volumes.fill())
+        assert told.startswith('MountVolume.SetUp failed for volume "v" : file name too long: /'), told
+        assert len(told) < 300
+    assert not list((tmp_path / "v").iterdir())
+
+
 def test_a_volume_changes_all_at_once_with_its_objects(world, tmp_path):
     world.objects["configmap", "c"] = {"data": {"a": "1", "gone": "x"}}
     volumes = world.volumes(tmp_path, {"name": "v", "configMap": {"name": "c"}})

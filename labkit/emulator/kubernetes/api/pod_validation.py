@@ -96,6 +96,8 @@ def _volume(volume: Object, path: str, names: set[str]) -> list[Cause]:
     else:
         causes = label_name(f"{path}.name", name)
     names.add(name)
+    if (host := volume.get("hostPath")) is not None:
+        causes += _host_path(f"{path}.hostPath.path", host.get("path", ""))
     causes += _projected(volume.get("projected") or {}, f"{path}.projected")
     for kind in ("secret", "configMap"):
         causes += _keys_to_paths(volume.get(kind) or {}, f"{path}.{kind}")
@@ -138,7 +140,15 @@ def _volume_path(field: str, path: str) -> list[Cause]:
 
 def _descending(field: str, path: str) -> list[Cause]:
     causes = [invalid_value(field, path, "must be a relative path")] if path.startswith("/") else []
-    return causes + ([invalid_value(field, path, "must not contain '..'")] if ".." in path.split("/") else [])
+    return causes + _without_steps_back(field, path)
+
+
+def _host_path(field: str, path: str) -> list[Cause]:
+    return _without_steps_back(field, path) if path else [required(field)]
+
+
+def _without_steps_back(field: str, path: str) -> list[Cause]:
+    return [invalid_value(field, path, "must not contain '..'")] if ".." in path.split("/") else []
 
 
 def _containers(spec: Object, path: str, volumes: set[str]) -> list[Cause]:

@@ -17,6 +17,7 @@ from labkit.emulator.kubernetes.objects.kinds import Object
 
 LONGEST_AGE = 60.0  # seconds
 MOST_KEPT = 20  # connections that are kept, for many pods that start at once
+LONGEST_PATH = 200  # characters of a path in an event
 PATIENCE = 0.1  # seconds that an event waits, so that its container starts first
 PATHS = {"configmap": "configmaps", "secret": "secrets"}
 
@@ -159,8 +160,15 @@ def _found(response: httpx.Response) -> Object | None:
 
 
 def said(error: Exception) -> str:
-    """An error's text: the API server's own message if it sent one."""
+    """An error's text: the API server's own message if it sent one, the system's reason for a file."""
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):
             return str(error.response.json()["message"])
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror[:1].lower() + error.strerror[1:]
+        return f"{reason}: {_short(str(error.filename))}" if error.filename else reason
     return str(error) or type(error).__name__
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= LONGEST_PATH else f"{path[: LONGEST_PATH // 2]}…{path[-LONGEST_PATH // 2 :]}"

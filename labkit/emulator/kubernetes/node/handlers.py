@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from labkit.emulator.kubernetes.node.client import said
 from labkit.emulator.kubernetes.node.processes import Process
 from labkit.emulator.kubernetes.node.program_streams import Pipes
 from labkit.emulator.kubernetes.objects.kinds import Object
@@ -54,8 +55,8 @@ async def _command(command: list[str], execute: Execute, seconds: float | None) 
         process = await execute(command, streams)
     except (OSError, KeyError) as error:
         streams.close()
-        said = "container not found" if isinstance(error, KeyError) else error
-        raise NotTried(f"rpc error: code = Unknown desc = failed to exec in container: {said}") from error
+        why = "container not found" if isinstance(error, KeyError) else said(error)
+        raise NotTried(f"rpc error: code = Unknown desc = failed to exec in container: {why}") from error
     reading = asyncio.gather(*(_read(streams, channel) for channel in streams.outputs))
     try:
         async with asyncio.timeout(seconds):

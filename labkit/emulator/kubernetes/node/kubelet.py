@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from labkit.emulator.kubernetes.node.attachments import Attachments
+from labkit.emulator.kubernetes.node.client import said
 from labkit.emulator.kubernetes.node.container_logs import ContainerLog, shown, timestamp
 from labkit.emulator.kubernetes.node.pod import Pod
 from labkit.emulator.kubernetes.node.pod_life import PodLife
@@ -286,7 +287,7 @@ def _not_started(error: Exception) -> Object:
         why += EXITED
     else:
         why += f'failed to start exec "{secrets.token_hex(32)}": OCI runtime exec failed: exec failed: '
-        why += f"unable to start container process: {error}"
+        why += f"unable to start container process: {said(error)}"
     return _failed(why)
 
 

@@ -184,13 +184,11 @@ def project(files: Files, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     now = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
     fresh = Path(tempfile.mkdtemp(prefix=now, dir=folder))
-    fresh.chmod(0o755)
-    for path, (content, mode) in files.items():
-        file = fresh / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch(mode=PRIVATE)
-        file.write_bytes(content)
-        file.chmod(mode)
+    try:
+        _write(files, fresh)
+    except OSError:  # a full disk: half of the files would take the room for good
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     data, draft = folder / "..data", folder / "..data_tmp"
     before = data.resolve() if data.is_symlink() else None
     draft.unlink(missing_ok=True)
@@ -205,6 +203,16 @@ def project(files: Files, folder: Path) -> None:
             link.unlink()
     if before:
         shutil.rmtree(before, ignore_errors=True)
+
+
+def _write(files: Files, folder: Path) -> None:
+    folder.chmod(0o755)
+    for path, (content, mode) in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=PRIVATE)
+        file.write_bytes(content)
+        file.chmod(mode)
 
 
 def _of_this_machine(asked: Object) -> Path:
