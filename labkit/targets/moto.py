@@ -29,7 +29,8 @@ def plan(parameters: "Parameters") -> str:
     """What `up` makes, in a sentence."""
     folder = Folder.find()
     begins = "goes on with" if folder.is_running() else "starts"
-    return f"{begins} the lab in {folder.path}, on this machine; makes the cluster {parameters.cluster} where it's missing"
+    cluster = f"makes the cluster {parameters.cluster} where it's missing"
+    return f"{begins} the lab in {folder.path}, on this machine; {cluster}"
 
 
 def up(parameters: "Parameters") -> Connection:
