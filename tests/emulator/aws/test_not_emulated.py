@@ -1,13 +1,15 @@
 """What moto cannot do: one clear sentence in the service's own error format, and nothing is half made."""
 
+import re
+
 import httpx
 import pytest
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, refused
+from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, refused
 
 SENTENCE = "The lab does not emulate {}, or not with these parameters."
 
@@ -48,6 +50,41 @@ def test_the_sentence_comes_in_the_service_s_own_format(aws):
         answer = httpx.get(request.url, headers=dict(request.headers), timeout=60)
         assert (answer.status_code, answer.headers["content-type"]) == (501, content_type)
         assert answer.json()["message"].startswith("The lab does not emulate")
+
+
+def test_no_call_of_s3_on_a_part_is_done_as_the_plain_call(aws):
+    """Such as DeleteBucketMetricsConfiguration, which doesn't delete the bucket."""
+    s3, told = aws.client("s3"), []
+    s3.create_bucket(Bucket="empty")
+    s3.create_bucket(Bucket="full")
+    s3.put_object(Bucket="full", Key="key", Body=b"content of the object")
+    for operation in s3.meta.method_to_api_mapping.values():
+        http = s3.meta.service_model.operation_model(operation).http
+        if "{Bucket}?" not in http["requestUri"] and "{Key+}?" not in http["requestUri"]:
+            continue
+        if operation in ("DeleteObjects", "ListObjectsV2"):
+            continue
+        answer = s3_call(aws, http["method"], http["requestUri"])
+        assert b"content of the object" not in answer.content, operation
+        assert b"<ListBucketResult" not in answer.content, operation
+        assert s3.get_object(Bucket="full", Key="key")["Body"].read() == b"content of the object", operation
+        assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["empty", "full"], operation
+        if answer.status_code == 501:
+            assert SENTENCE.split("{}")[0] in answer.text
+            told.append(operation)
+    assert {"DeleteBucketMetricsConfiguration", "GetBucketRequestPayment", "GetObjectRetention"} <= {*told}
+
+
+def s3_call(aws, method: str, path: str) -> httpx.Response:
+    bucket = "full" if "{Key+}" in path else "empty"
+    path = path.replace("{Bucket}", bucket).replace("{Key+}", "key")
+    path += "" if re.search("[?&]uploads", path) else "&id=one"
+    body = b"<x/>" if method in ("POST", "PUT") else b""
+    request = AWSRequest(method, aws.endpoint + path, data=body)
+    S3SigV4Auth(Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key), "s3", REGION).add_auth(
+        request
+    )
+    return httpx.request(method, request.url, headers=dict(request.headers), content=body, timeout=60)
 
 
 @pytest.mark.parametrize(
