@@ -20,6 +20,7 @@ What it reads or sets of moto's private attributes:
 import base64
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
 from xml.parsers.expat import ExpatError
@@ -135,7 +137,8 @@ class Backend:
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer to a call that was authenticated and authorized."""
-        return await self.run(self._parameters_answer if asked.service == "ssm" else self._answer, asked)
+        corrected = {"secretsmanager": self._secrets_answer, "ssm": self._parameters_answer}
+        return await self.run(corrected.get(asked.service, self._answer), asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
         """moto's answer to DeleteBucket. The tags go, too, which moto would keep for the next bucket of the name."""
@@ -328,14 +331,32 @@ class Backend:
     def _parameters_answer(self, asked: Asked) -> Response:
         """moto's answer of SSM, without the empty parameter that moto adds for each missing name.
 
-        One such parameter makes DescribeParameters and others fail.
+        One such parameter makes DescribeParameters and others fail. GetParameters' are sorted: moto's are in another
+        order after each start of the lab.
         """
         try:
-            return self._answer(asked)
+            response = self._answer(asked)
+            if asked.operation == "GetParameters" and response.status == 200:
+                answer = json.loads(response.body)
+                answer["Parameters"].sort(key=itemgetter("Name"))
+                response.body = json.dumps(answer).encode()
+            return response
         finally:
             if store := self.stores("ssm", asked.account_id).get(asked.region):
                 for name in [name for name, versions in dict.items(store._parameters) if not versions]:
                     del store._parameters[name]
+
+    def _secrets_answer(self, asked: Asked) -> Response:
+        """moto's answer of Secrets Manager. For ListSecretVersionIds, moto dates each version at the time of the call."""
+        response = self._answer(asked)
+        if asked.operation == "ListSecretVersionIds" and response.status == 200:
+            answer = json.loads(response.body)
+            made = self.store("secretsmanager", asked.region, asked.account_id).secrets[answer["ARN"]].versions
+            for version in answer["Versions"]:
+                version["CreatedDate"] = made[version["VersionId"]]["createdate"]
+                del version["LastAccessedDate"]
+            response.body = json.dumps(answer).encode()
+        return response
 
     def _delete_bucket(self, asked: Asked) -> Response:
         bucket, response = self.bucket(asked.bucket), self._answer(asked)

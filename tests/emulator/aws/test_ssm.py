@@ -1,5 +1,8 @@
 """What moto would do wrong in SSM."""
 
+import random
+import string
+
 import pytest
 from botocore.exceptions import ClientError
 
@@ -16,3 +19,12 @@ def test_a_parameter_that_is_missing_is_still_missing_after_a_call_about_it(aws)
             call()
     assert [each["Name"] for each in ssm.describe_parameters()["Parameters"]] == ["one"]
     assert ssm.get_parameters(Names=["two"])["InvalidParameters"] == ["two"]
+
+
+def test_parameters_come_in_the_order_of_their_names(aws):
+    """And not in another one after each start of the lab."""
+    ssm, names = aws.client("ssm"), list(string.ascii_lowercase[:10])
+    for name in names:
+        ssm.put_parameter(Name=name, Value=name, Type="String")
+    asked = random.Random(1).sample(names, len(names))
+    assert [each["Name"] for each in ssm.get_parameters(Names=asked)["Parameters"]] == names
