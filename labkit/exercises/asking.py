@@ -1,6 +1,8 @@
 """What an exercise asks the live lab: does STS admit this token, what does the pod answer, may the role do this?"""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -12,6 +14,7 @@ from labkit.connection import core_api
 from labkit.documents import AUDIENCE, POD_NAME
 from labkit.errors import said_by_the_cluster, without_session
 from labkit.policy.arn import Arn
+from labkit.steps.ownership import existing
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
@@ -30,7 +33,34 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
 
 def only_cart(place: "Workspace") -> list[Row]:
     """The rows that are right if STS gives the role to cart, and to no neighbour and no other namespace."""
-    return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default")]
+    return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
+
+
+def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
+    """A wrong row for each newcomer to whom STS gives the role, because it has nearly the name of one of these.
+
+    A wildcard, or a policy that only keeps out whoever exists today, also admits whom somebody creates tomorrow.
+    """
+    namespace, added = place.parameters.namespace, uuid4().hex[:4]
+    names = accounts or (place.parameters.service_account,)
+    near = [*((f"{name}-{added}", namespace) for name in names), *((name, f"{namespace}-{added}") for name in names)]
+    asked = [(_subject(place, *each), newcomer(place, *each)) for each in near]
+    return [Row(f"{who}, created just now", "refused", found) for who, found in asked if found == ADMITTED]
+
+
+def newcomer(place: "Workspace", account: str, namespace: str) -> str:
+    """Exchange the token of a service account that exists for this question alone, and maybe its namespace, too."""
+    core = core_api(place.kubernetes)
+    is_new = existing(partial(core.read_namespace, namespace)) is None
+    if is_new:
+        core.create_namespace({"metadata": {"name": namespace, "labels": place.labels}})
+    core.create_namespaced_service_account(namespace, {"metadata": {"name": account, "labels": place.labels}})
+    try:
+        return exchange(place, account, namespace=namespace)
+    finally:
+        core.delete_namespaced_service_account(account, namespace)
+        if is_new:
+            core.delete_namespace(namespace)
 
 
 def refuses(

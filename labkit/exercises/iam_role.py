@@ -2,7 +2,7 @@
 
 from labkit import documents
 from labkit.exercises import making
-from labkit.exercises.asking import admits, only_cart, refuses
+from labkit.exercises.asking import admits, newcomers, only_cart, refuses
 from labkit.exercises.exercise import Exercise
 from labkit.steps import oidc_provider, service_account
 from labkit.steps.row import Row
@@ -30,7 +30,8 @@ def _accounts(place: Workspace, *others: str) -> None:
 
 
 def _cart_and_till(place: Workspace) -> list[Row]:
-    return [admits(place), admits(place, "till"), refuses(place, "guest")]
+    both = ("cart", "till")
+    return [*(admits(place, name) for name in both), refuses(place, "guest"), *newcomers(place, *both)]
 
 
 EXERCISES = (

@@ -49,6 +49,22 @@ def the_subject_without_its_prefix(lab, name):
     trust(lab, name, {"StringEquals": {"sub": f"{name}:cart"}})
 
 
+@wrong("02-a", "created just now found admitted")
+def the_same_name_in_any_namespace_that_begins_alike(lab, name):
+    trust(lab, name, {"StringLike": {"sub": "system:serviceaccount:exercise-*:cart"}})
+
+
+@wrong("02-a", "created just now found admitted")
+def any_name_that_begins_alike(lab, name):
+    trust(lab, name, {"StringLike": {"sub": f"system:serviceaccount:{name}:c*"}})
+
+
+@wrong("02-a", "created just now found admitted")
+def all_but_the_neighbour_that_exists(lab, name):
+    others = {"StringNotEquals": {"sub": subject(name, "till")}}
+    trust(lab, name, {**others, "StringLike": {"sub": f"system:serviceaccount:{name}:*"}})
+
+
 @right("02-a")
 def string_like_without_an_asterisk(lab, name):
     trust(lab, name, {"StringLike": {"sub": subject(name, "cart")}, "StringEquals": {"aud": "sts.amazonaws.com"}})
@@ -80,5 +96,10 @@ def two_statements(lab, name):
 
 
 @right("02-b")
-def wildcards_that_fit_only_the_two(lab, name):
+def two_names_of_string_like(lab, name):
+    trust(lab, name, {"StringLike": {"sub": subject(name, "cart", "till")}})
+
+
+@wrong("02-b", "created just now found admitted")
+def wildcards_that_fit_only_the_two_that_exist(lab, name):
     trust(lab, name, {"StringLike": {"sub": subject(name, "ca*", "ti??")}})
