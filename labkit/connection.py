@@ -152,7 +152,7 @@ def core_api(api: "ApiClient") -> Any:
 
 
 def as_document(api: "ApiClient", thing: object) -> Any:
-    """What the client made of an answer, as the document that it was."""
+    """The answer as the plain document that the client's model was made from."""
     return api.sanitize_for_serialization(thing)
 
 

@@ -108,12 +108,12 @@ class Cause:
     learn: str
     """The notebook that teaches it."""
     reads: tuple[Kinds, ...]
-    """What has to have been read where it finds nothing: else its stage is not right."""
+    """The calls that must have been answered before finding nothing counts as right."""
     look: Look
     follows_from: tuple["Cause", ...]
-    """The causes that say it more exactly. Such a consequence is also left out beside any error of another cause."""
+    """The more specific causes. If one is found, or an error of this or an earlier stage, this cause is left out."""
     ends: tuple[Stage, ...]
-    """The stages in which nothing else is looked for where it is found."""
+    """The stages that aren't examined once this is found."""
 
     def __call__(self, evidence: Evidence) -> Finding | None:
         """The finding; None also if a more specific cause reported it. Raises `NotRead`."""
@@ -173,7 +173,7 @@ def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Caus
 
 
 def is_told(evidence: Evidence, *causes: Cause) -> bool:
-    """Whether one of these causes explains it already; what cannot be read explains nothing."""
+    """Whether one of these causes has a finding already. A cause that couldn't read what it needs has none."""
     return any(isinstance(outcome, Finding) for _, outcome in look_for(causes, evidence))
 
 

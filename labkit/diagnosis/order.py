@@ -42,7 +42,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _each_once(findings: Iterable[Finding]) -> list[Finding]:
-    """Each finding once; one of no pod also where the pods that are made again for it differ."""
+    """Each finding once. Findings that belong to no pod are merged even if their repairs replace different pods."""
     told: dict[Finding, Repair] = {}
     for finding in findings:
         same = replace(finding, repaired_by=Repair(())) if finding.stage in OF_NO_POD else finding
@@ -51,9 +51,9 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _place(finding: Finding) -> tuple[int, int, int]:
-    """Where a finding comes: by severity and stage; of the stages that decide how pods are made, those last that do.
+    """The sort key: severity, then stage. Up to the webhook's stage, findings whose repair replaces pods come last.
 
-    One that waits for another's repair comes after all.
+    A finding whose repair waits for another one comes after all others.
     """
     stage, repair = STAGES.index(finding.stage), finding.repaired_by
     when = 2 if stage > STAGES.index(WEBHOOK) else 1 if repair.makes_pods else 0

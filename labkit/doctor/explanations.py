@@ -94,7 +94,7 @@ class Family:
     next: tuple[str, ...] = (DOCTOR,)
     """Shell lines, with the names that the text tells, else placeholders."""
     is_general: bool = False
-    """Whether it counts only where the text says nothing more telling."""
+    """Whether it counts only if nothing more specific matches the text."""
 
 
 # Where EKS Pod Identity's agent listens on each node, and how a client says that nobody answers.

@@ -1,4 +1,4 @@
-"""Which service account the doctor is asked about, where only its namespace is named, or a pod."""
+"""Find the service account that the user means, if they named only its namespace or a pod."""
 
 from labkit.diagnosis.evidence import NotRead
 from labkit.diagnosis.evidence.pod_spec import service_account_of

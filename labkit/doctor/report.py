@@ -32,9 +32,9 @@ class Check:
 
     result: Result
     read: Sequence[Read]
-    """What was answered, and it rests on."""
+    """The calls that were answered and that the result relies on."""
     unread: Sequence[NotRead]
-    """What could not be looked at, or was not to be."""
+    """What couldn't be read, or wasn't allowed to be."""
     unasked: Sequence[str]
     """The kinds of calls that it rests on as well, and that nobody made: without a pod, nothing is asked in it."""
 
@@ -57,7 +57,7 @@ class Diagnosis:
     read: Sequence[Read] = ()
     """What was answered, and it rests on, in the order of the stages that asked for it first."""
     made: Sequence[Read] = ()
-    """What of it was asked for; the answers to the rest were there."""
+    """The calls that were made for it. The other answers were known already."""
     cluster: str = ""
     role_arn: str = ""
     """The role that the service account should have; empty if nothing says which."""
@@ -76,7 +76,7 @@ class Diagnosis:
 
     @property
     def unread(self) -> list[NotRead]:
-        """What could not be looked at, or was not to be."""
+        """What couldn't be read, or wasn't allowed to be."""
         return each_once(error for check in self.checks.values() for error in check.unread)
 
     @property
@@ -93,8 +93,8 @@ class Diagnosis:
     def exit_code(self) -> int:
         """0: nothing was found, or notes alone. 1: something was. 2: it could not look.
 
-        Who may not make one call, and has found an error all the same, has found something; who reached AWS or the
-        cluster not at all, or has no credentials, or found no error and may not look everywhere, could not look.
+        An error counts as found even if some calls were forbidden. The doctor couldn't look if it didn't reach AWS or
+        the cluster, if it had no credentials, or if it found no error but wasn't allowed to read everything.
         """
         unread = [error for error in self.unread if not error.is_of_the_organization]
         if any(error.is_lost and error.read.of in ("AWS", "the cluster") for error in unread):
@@ -234,7 +234,7 @@ class Diagnosis:
 
 
 def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
-    """These, each thing once."""
+    """The items in their order, without repeats."""
     return list({error.read: error for error in unread}.values())
 
 

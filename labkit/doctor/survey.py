@@ -24,7 +24,7 @@ MANY = 5
 
 
 class Survey:
-    """The service accounts of a cluster, or of one namespace of it, that are to have a role.
+    """The service accounts of a cluster, or of one of its namespaces, that should have a role.
 
     Raises `NotRead` if the cluster's service accounts may not be listed, `LabError` without such a namespace.
     """

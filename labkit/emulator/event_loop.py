@@ -11,7 +11,7 @@ AT_ONCE = 16 * 1024  # bytes; work on more than that is done in a thread
 
 
 async def beside(size: int, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-    """What the function returns. It runs beside the event loop if it works on many bytes."""
+    """Run the function and return its result; beside the event loop if it works on many bytes."""
     if size > AT_ONCE:
         return await asyncio.to_thread(function, *arguments)
     return function(*arguments)

@@ -48,14 +48,14 @@ class Kept:
 
     @classmethod
     def all(cls, folder: Folder) -> "list[Kept]":
-        """Of every cluster that joined, and was not forgotten."""
+        """What is kept of every cluster that joined and wasn't forgotten."""
         return [
             cls(folder, *facts.parent.name.rsplit("@", 1)) for facts in sorted(folder.path.glob("joined/*/facts.json"))
         ]
 
     @classmethod
     def joined(cls, folder: Folder) -> "dict[str, Kept]":
-        """Of every cluster that is in the lab that runs, by its context."""
+        """What is kept of every cluster in the running lab, by its context."""
         state = State.read(folder) if folder.is_running() else None
         if state is None:
             return {}
@@ -64,7 +64,7 @@ class Kept:
 
     @property
     def facts(self) -> Facts | None:
-        """None where nothing is kept, or by another version of labkit."""
+        """The kept facts; None if nothing is kept, or if another version of labkit kept them."""
         try:
             return Facts(**self._folder.read_json(f"joined/{self.path.name}/facts.json"))
         except TypeError:
@@ -76,7 +76,7 @@ class Kept:
         self.keep_facts(facts)
 
     def keep_facts(self, facts: Facts) -> None:
-        """Keep the facts alone: of a cluster that is still being made, or with another image."""
+        """Keep only the facts: the cluster is still being created, or only its image changes."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:
@@ -99,7 +99,7 @@ def is_of_this_lab(configuration: dict[str, Any], folder: Folder) -> bool:
 
 
 def is_of_a_lab(configuration: dict[str, Any]) -> bool:
-    """Whether any lab registered it."""
+    """Whether a lab, this one or another, registered the MutatingWebhookConfiguration."""
     return FOLDER_LABEL in (configuration["metadata"].get("labels") or {})
 
 

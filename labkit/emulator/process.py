@@ -121,7 +121,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 
 
 def start_again(folder: Folder, *, bare: bool = False) -> None:
-    """Start the folder's server where nobody asked for it. Whoever opens the lab next is told. Raises `LabError`."""
+    """Start the folder's server again by itself. Whoever opens the lab next is told. Raises `LabError`."""
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())
 
@@ -132,7 +132,7 @@ def _forget_state(folder: Folder) -> None:
 
 
 def _untold(folder: Folder) -> str | None:
-    """What nobody was told yet of the server that runs; it is told once."""
+    """What nobody has been told yet about the running server. It is told once."""
     try:
         note = (folder.path / UNTOLD).read_text()
         (folder.path / UNTOLD).unlink()

@@ -91,7 +91,7 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 
 
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
-    """The run's role, and what it has beside it of eksctl's."""
+    """The run's role, and the role that eksctl made beside it."""
     found = {}
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:

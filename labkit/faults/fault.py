@@ -32,7 +32,7 @@ class Fault:
     """Whether the pod becomes its role all the same."""
 
     def is_hidden_by(self, other: "Fault") -> bool:
-        """Whether the doctor cannot see it beside the other."""
+        """Whether the other fault hides this one from the doctor."""
         names = (self.id, self.finding)
         return other is not self and any(fnmatchcase(name, pattern) for name in names for pattern in other.hides)
 
@@ -48,7 +48,7 @@ class Fault:
 
 
 def expected(faults: Sequence[Fault]) -> set[str]:
-    """The findings that the doctor is to have where these faults are in a lab, one put in after the other."""
+    """The findings that the doctor should have after these faults were put in, one after the other."""
     there = [
         fault
         for at, fault in enumerate(faults)

@@ -115,7 +115,7 @@ def _read_pods_as_applied(situation: Situation) -> None:
 
 
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
-    """What has to be otherwise for a moment, so that a pod comes to be as it would have when it was made."""
+    """The objects that must change for a moment, so that a pod becomes what it was when it was first created."""
     if wanted.made_with is None:
         return {}
     account = wanted.objects.get(wanted.service_account_key) or now.objects.get(now.service_account_key)
@@ -159,7 +159,7 @@ def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
 
 
 def _runs_or_fails(lab: "Workspace", key: str, wanted: Situation) -> bool:
-    """Whether a pod runs, or has failed as it must. Raises `LabError` where it fails, and was to run."""
+    """Whether a pod runs, or has failed as it must. Raises `LabError` if it fails but should run."""
     status = (_get(lab, key) or {}).get("status") or {}
     containers = status.get("containerStatuses") or []
     if status.get("phase") == "Running" and all(container["ready"] for container in containers):

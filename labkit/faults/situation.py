@@ -157,7 +157,7 @@ class Situation(BaseModel):
     # How faults edit them.
 
     def require(self, claim: str, value: object, *, operator: str = "StringEquals") -> None:
-        """The trust policy wants this of a claim, and nothing else of it; None: it wants nothing of it."""
+        """Make this the trust policy's only condition on a claim; None removes the condition."""
         blocks = self.statement.get("Condition") or {}
         issuers = [key.rpartition(":")[0] for block in blocks.values() for key in block]
         condition = {
@@ -169,7 +169,7 @@ class Situation(BaseModel):
         self.statement["Condition"] = {name: block for name, block in condition.items() if block}
 
     def trust(self, principal: str, issuer: str) -> None:
-        """The trust policy is about this principal, and its conditions about this issuer's tokens."""
+        """Make the trust policy name this principal, and its conditions this issuer."""
         blocks = self.statement.get("Condition") or {}
         self.statement["Principal"] = {"Federated": principal}
         self.statement["Condition"] = {
@@ -224,7 +224,7 @@ class Situation(BaseModel):
     # What follows from them.
 
     def is_as(self, other: "Situation") -> bool:
-        """Whether the other has the same documents; what was only tried leaves none."""
+        """Whether the other has the same documents. Refused calls don't count."""
         return self.model_copy(update={"refused": []}) == other.model_copy(update={"refused": []})
 
     @property

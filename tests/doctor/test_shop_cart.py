@@ -216,7 +216,7 @@ def test_a_condition_on_the_request_is_sts_s_to_decide(shop):
     done = doctor()
     assert done.stdout.splitlines()[0] == (
         "! shop/cart: the trust policy admits shop:cart depending on aws:SourceIp (IpAddress 127.0.0.0/8), "
-        "and what the pod's request has is not known from here"
+        "and the pod's request is not known from here"
     )
     probed = doctor("--probe")
     assert (probed.returncode, probed.stdout.splitlines()[0]) == (0, "✓ shop/cart: nothing is wrong")

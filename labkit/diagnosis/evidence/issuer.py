@@ -48,7 +48,7 @@ class Issuer:
     def discovery(self) -> Published:
         """The discovery document.
 
-        Raises `NotRead` if nobody can be reached from here who certainly can from AWS.
+        Raises `NotRead` if the host can't be reached from here, but certainly can be from AWS.
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """
         return self._got("its discovery document", self.url + DISCOVERY)

@@ -27,7 +27,7 @@ def containers(evidence: Evidence) -> list[Container]:
 
 
 def annotated_at(evidence: Evidence) -> str:
-    """When the annotation was written last, at the latest; empty if the service account does not say.
+    """The latest time at which the annotation can have been written; empty if the service account doesn't say.
 
     The time is that of the manager's last change of any of its fields.
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
@@ -68,7 +68,7 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether the role that a container has trusts the service account, where the annotation names no role of IAM."""
+    """Whether the container's role trusts the service account, although IAM lacks the annotated one."""
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False
     role = evidence.namesake(Arn.parse(role_arn).name)

@@ -102,7 +102,7 @@ class KeyToPath(TypedDict):
 
 
 class Files(TypedDict, total=False):
-    """A ConfigMap (`name`) or a Secret (`secretName`, in a projected volume `name`), as files of a volume."""
+    """A volume's files from a ConfigMap (`name`) or a Secret (`secretName`; in a projected volume `name`)."""
 
     name: str
     secretName: str

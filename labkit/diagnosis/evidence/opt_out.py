@@ -42,7 +42,7 @@ class Requirement:
     """`In`, `NotIn`, `Exists` or `DoesNotExist`; an entry of `matchLabels` is `In` with one value."""
     values: tuple[str, ...]
     path: tuple[str | int, ...]
-    """Where it stands in the registration."""
+    """Its path in the registration."""
 
     def is_met(self, labels: dict[str, str]) -> bool:
         """Whether these labels meet it.
@@ -93,7 +93,7 @@ def unmet(evidence: Evidence) -> list[Requirement]:
 
 
 def rules_leave_out_pods(evidence: Evidence) -> bool:
-    """Whether the webhook is registered, and by no rule for new pods."""
+    """Whether the webhook is registered, but without a rule for new pods."""
     return evidence.webhook is not None and not any(True for _ in _asked_about_pods(evidence.webhook))
 
 

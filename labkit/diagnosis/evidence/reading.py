@@ -65,7 +65,7 @@ class Read:
 
 
 class NotRead(LabError):
-    """Something that a cause needs could not be read, or was not to be; the cause says nothing then."""
+    """A cause needs something that couldn't be read, or wasn't allowed to be. The cause then finds nothing."""
 
     def __init__(self, read: Read, why: str, needs: str = "", *, no_answer: bool = False, no_credentials: bool = False):
         super().__init__(f"{read}: {why}", next=f"needed: {needs}" if needs else "")
@@ -90,12 +90,12 @@ class NotRead(LabError):
 
     @property
     def is_of_the_organization(self) -> bool:
-        """Whether it is the organization's: its members hardly ever may read that, and AWS's denials name it."""
+        """Whether it belongs to the organization. Members can rarely read that, but AWS's denials name it."""
         return self.read.kind.startswith("organizations:")
 
     @property
     def is_choice(self) -> bool:
-        """Whether it was not to be read: an option of the doctor's was not given."""
+        """Whether it wasn't read because you didn't give the doctor the option for it."""
         return self.needs.startswith("--")
 
 
@@ -125,7 +125,7 @@ class Reads:
         return other
 
     def know(self, read: Read, answer: object) -> None:
-        """Keep what this would be answered, since something else has told it already."""
+        """Keep an answer that another call has already given, so that this call isn't made."""
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:

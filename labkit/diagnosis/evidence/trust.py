@@ -169,7 +169,7 @@ class Trust:
     def nearest(self) -> Statement | None:
         """The Allow statement that comes nearest to admitting the token, if no statement admits it; None without Allow.
 
-        What one statement refuses another may allow: what is wrong is told of this one alone.
+        Another statement may allow what this one refuses, so only this one is reported.
         """
         if not self.allows or self.admits:
             return None
@@ -219,7 +219,7 @@ class Trust:
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """A statement where its conditions on the request turn out well: a Deny does not apply then, and is None."""
+        """The statement if its conditions on the request favour the caller. A Deny then doesn't apply, and is None."""
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement
         if statement.get("Effect") == "Deny":

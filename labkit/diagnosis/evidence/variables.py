@@ -1,4 +1,4 @@
-"""A container's variables that keep its SDK from the role: one check a mistake, of one container.
+"""A container's variables that keep its SDK from the role. Each function looks for one mistake in one container.
 
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
 """
@@ -86,7 +86,7 @@ def static_keys(_: Evidence, container: Container) -> Wrong | None:
 
 
 def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
-    """A profile that no config in the pod defines, or that wants keys from the environment."""
+    """A profile that no config in the pod defines, or that needs access keys from the environment."""
     found = _set_ones(container, PROFILES)
     if not found or found[0].value is None or container.hidden_config:
         return None
@@ -170,7 +170,7 @@ def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
-    """Another role than the service account's, which the manifest names itself: the webhook leaves it.
+    """The manifest names a different role from the service account's. The webhook doesn't replace it.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
     """
@@ -193,7 +193,7 @@ def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def proxied(evidence: Evidence, container: Container) -> Wrong | None:
-    """A proxy between the container and STS, which NO_PROXY does not except.
+    """A proxy between the container and STS: NO_PROXY doesn't list STS's host.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html
     """
@@ -313,7 +313,7 @@ def _sts_url(evidence: Evidence, container: Container) -> SplitResult:
 
 
 def _is_excepted(container: Container, host: str) -> bool:
-    """Whether NO_PROXY has the host, or a domain of it; what stands in a Secret is taken to.
+    """Whether NO_PROXY lists the host or one of its domains. A value in a Secret counts as listing it.
 
     https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
     """
@@ -340,7 +340,7 @@ def _works_by_hand(evidence: Evidence, container: Container) -> bool:
 
 
 def _seen_token(evidence: Evidence, container: Container) -> Token | None:
-    """The token that was read in this container; None if that was not to be, or could not."""
+    """The token that was read in this container; None if it wasn't allowed to be read, or couldn't be."""
     if not evidence.probe_allowed or evidence.probe.container is not container:
         return None
     try:
@@ -390,7 +390,7 @@ def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
 
 
 def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[Variable, ...]:
-    """Those of these variables that are set and not empty; what lies in a Secret is taken for not empty."""
+    """Those of these variables that are set and not empty. A value in a Secret counts as not empty."""
     return tuple(each for name in names if (each := container.variable(name)) and each.value != "")
 
 

@@ -45,8 +45,8 @@ def without_account(evidence: Evidence) -> list[Workload]:
 def meant_for_account(evidence: Evidence) -> Workload | None:
     """The one that names no service account, and is meant to name this one.
 
-    It is called like the service account, or its label `app` is; or there is no other workload and no other service
-    account in the namespace. Who is given a role by a guess may be anybody.
+    It has the service account's name, or its label `app` has; or the namespace has no other workload and no other
+    service account. A guess could give the role to anybody.
     """
     everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
@@ -85,12 +85,12 @@ def are_known(evidence: Evidence) -> bool:
 
 
 def was_made_by_a_controller(pod_name: str) -> bool:
-    """Whether a pod's name ends as those do that a controller makes up."""
+    """Whether a pod's name ends like the names that controllers generate."""
     return re.search(f"{SUFFIX}$", pod_name) is not None
 
 
 def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
-    """Whether a workload makes pods of such a name, or another pod has the name but for the end that a controller made.
+    """Whether a workload creates pods with such names, or another pod's name differs only in its generated end.
 
     Where workloads cannot be listed, one of them may. Raises `NotRead` if pods cannot be listed.
     """

@@ -19,5 +19,5 @@ def of_another_run(evidence: Evidence) -> Symptom | None:
         expected=f"labkit:run = {evidence.parameters.run}",
         found=f"labkit:run = {owner}",
         source="iam:GetRole, Tags",
-        repair=f"# choose another role_name; this one shows whose it is:\n{Commands(evidence).list_role_tags()}",
+        repair=f"# choose another role_name; this shows the role's owner:\n{Commands(evidence).list_role_tags()}",
     )

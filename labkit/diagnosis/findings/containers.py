@@ -60,7 +60,7 @@ def symptom(
 
 @cause("pod-static-keys", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
 def static_keys(evidence: Evidence) -> Symptom | None:
-    """Keys in a Secret are not seen: that there are some, only AWS's answer in the pod tells.
+    """Keys in a Secret can't be seen. Only AWS's answer in the pod shows that there are some.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
@@ -127,7 +127,7 @@ role_by_hand = in_variables(
     "pod-role-set-by-hand",
     stages.WEBHOOK,
     variables.role_by_hand,
-    "The pod's manifest names another role than the service account, and the webhook leaves what a manifest names.",
+    "The pod's manifest names a different role from the service account's, and the webhook doesn't replace it.",
 )
 token_file_missing = in_variables(
     "pod-token-file-missing",
@@ -157,7 +157,7 @@ def names_its_role(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="The pod's manifest names the role and mounts the token itself, without annotation and webhook.",
-        expected="the role by the service account's annotation, or so",
+        expected="the role from the service account's annotation, or from the manifest as here",
         found="; ".join(f"container {each.name}: {ROLE}={each.value(ROLE)}" for each in by_hand),
         source=SOURCE,
         repair="# nothing has to change; a change of the annotation does not reach this pod",
@@ -199,7 +199,7 @@ sts_endpoint_of_another_region = in_variables(
     "pod-sts-endpoint-of-another-region",
     stages.EXCHANGE,
     variables.endpoint_of_another_region,
-    "The container asks the STS endpoint of another region than its own.",
+    "The container calls the STS endpoint of a region that is not its own.",
     learn=INSIDE,
 )
 
@@ -209,9 +209,9 @@ def proxied(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html"""
     return symptom(
         evidence,
-        "The container asks STS through a proxy: NO_PROXY does not except it.",
+        "The container calls STS through a proxy: NO_PROXY does not list STS.",
         variables.proxied,
-        hint="# let the proxy pass the host of STS; or, where the pod reaches it without, add it to NO_PROXY",
+        hint="# let the proxy pass calls to STS's host; or, if the pod reaches STS directly, add the host to NO_PROXY",
         changes=(_past_the_proxy,),
     )
 
@@ -329,7 +329,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
         repair=Repair.of(
             "# the names of the keys in it, without their values:",
             *shown,
-            "# it stays as it is, since others may use it: empty variables of the container go before it",
+            "# they stay, since others may use them: empty variables in the container override them",
             pod_commands.replaced(evidence, without_keys),
         ),
     )

@@ -1,4 +1,4 @@
-"""What happens in the pod: is its token one that STS takes, and who does AWS say the pod is?"""
+"""What happens in the pod: does STS accept its token, and who does AWS say the pod is?"""
 
 import re
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ def token_expired(evidence: Evidence) -> Symptom | None:
 
 @cause("token-read-once", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.CLAIMS,))
 def token_read_once(evidence: Evidence) -> Symptom | None:
-    """CloudTrail is asked only if the node has renewed the token in the file, and for what this pod can have sent.
+    """CloudTrail is asked only if the node has renewed the token, and only for calls that this pod can have made.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
@@ -176,7 +176,7 @@ denied_by_resource_control_policy = denied_by(
 )
 denied_by_vpc_endpoint_policy = denied_by(
     "VPC endpoint policy",
-    "The policy of the VPC endpoint through which the pod reaches STS keeps it from its role.",
+    "The pod reaches STS through a VPC endpoint whose policy keeps the pod from its role.",
     "whoever runs the network of the cluster changes it; the endpoints and their policies:\n"
     "# aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'",
 )
@@ -205,7 +205,7 @@ NAMED = (
 
 @cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
 def refused(evidence: Evidence) -> Symptom | None:
-    """What neither a cause of its own nor an error of an earlier stage explains."""
+    """A refusal that no more specific cause and no error of an earlier stage explains."""
     exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
     if exchange:
         found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
@@ -275,7 +275,7 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
     lines += [
         said(
             f"The volume {volume} keeps its token for {audience}: the container {listed(names)} may need it.",
-            f"A second token for {evidence.audience} comes beside it.",
+            f"The pod gets a second token, for {evidence.audience}.",
         )
         for volume, names in shared.items()
     ]
@@ -283,7 +283,7 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
-    """The volumes with a token for this audience that containers mount without sending it to STS, with these."""
+    """The containers that mount a token for this audience but don't send it to STS, by the volume's name."""
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
     volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
     found: dict[str, list[str]] = {}
@@ -301,7 +301,7 @@ def _sent(container: Container) -> TokenProjection | None:
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """The containers that sent the token at this path of a volume send the one beside it."""
+    """Make the containers that sent the token at this path of a volume send the one beside it."""
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
@@ -355,7 +355,7 @@ def _made(evidence: Evidence) -> str:
 
 
 def _was_renewed(evidence: Evidence, claims: Document) -> bool:
-    """Whether the first token that the pod had is over."""
+    """Whether the pod's first token has expired."""
     made = _made(evidence).replace("Z", "+00:00")
     issued, expires = claims.get("iat"), claims.get("exp")
     if not made or not isinstance(issued, int) or not isinstance(expires, int):

@@ -54,7 +54,7 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
         return None
     denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
     return Symptom(
-        summary=f"The role may not do {evidence.action} on {evidence.resource}.",
+        summary=f"The role isn't allowed to do {evidence.action} on {evidence.resource}.",
         expected=f"{evidence.action} allowed",
         found=f"an explicit deny in {', '.join(denying)}" if denying else "no identity-based policy allows it",
         source="iam:SimulatePrincipalPolicy",
@@ -71,7 +71,7 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
     if (said.get("OrganizationsDecisionDetail") or {}).get("AllowedByOrganizations") is not False:
         return None
     return Symptom(
-        summary="A service control policy of the organization keeps the role from what its own policies allow.",
+        summary="A service control policy of the organization blocks what the role's own policies allow.",
         expected=f"{evidence.action} on {evidence.resource} allowed by the organization",
         found=f"AllowedByOrganizations: false; {evidence.control_policies_told('SERVICE_CONTROL_POLICY')}",
         source="iam:SimulatePrincipalPolicy, OrganizationsDecisionDetail",
@@ -110,7 +110,7 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
     if not denying or not _is_of_the_role_s_account(evidence):
         return None
     return Symptom(
-        summary="A resource control policy of the organization keeps the role from what its own policies allow.",
+        summary="A resource control policy of the organization blocks what the role's own policies allow.",
         expected=f"{evidence.action} on {evidence.resource} denied by no resource control policy",
         found="; ".join(f"{name}: {statement}" for name, statement in denying.items()),
         source="organizations:ListPoliciesForTarget, organizations:DescribePolicy",
@@ -208,7 +208,7 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
 )
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
-    """A Deny that leaves nothing of a service. It may be meant: only who says what the pod does hears of an error.
+    """A Deny that covers all of a service. It may be intended, so it's an error only if you named the pod's action.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """

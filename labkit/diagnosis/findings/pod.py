@@ -24,8 +24,8 @@ DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
 HASH = workloads.SUFFIX.replace("{5}", "{6,10}")
 MADE_UP = rf"({HASH})?{workloads.SUFFIX}|{HASH}|-\d+"
 LOOP = 5  # times in an hour; fewer are a day's work
-NO_IMAGE = "# name an image that the nodes can pull in the place of the one below"
-NO_NODE = "# no command makes room on a node: change what the scheduler names, of the nodes or of what the pod asks for"
+NO_IMAGE = "# in the command below, replace the image with one that the nodes can pull"
+NO_NODE = "# no command makes room on a node: change what the scheduler names, on the nodes or in the pod's manifest"
 SYSTEM = "kubernetes.io/os"
 OLDER = "The pod was made before the service account named this role, and a pod gets its role only when it is made."
 MAYBE_OLDER = (
@@ -53,9 +53,9 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
         found=f"namespace {namespace}: Terminating",
         source="kubectl get namespace -o yaml, status",
         repair=said(
-            "Nothing is changed: whoever deleted the namespace knows whether it is made again.",
-            f"What keeps it is under status.conditions:\n  {kubectl} get namespace {namespace} -o yaml",
-            f"When it is there again:\n  {_doctor(evidence)}",
+            "Nothing is changed: ask whoever deleted the namespace whether it will be created again.",
+            f"status.conditions says why it is not gone yet:\n  {kubectl} get namespace {namespace} -o yaml",
+            f"Once it exists again:\n  {_doctor(evidence)}",
         ),
     )
 
@@ -142,8 +142,8 @@ def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
         expected="a pod that stays",
         found=f"ended {times} times in the hour that events are kept",
         source="kubectl get events",
-        repair="# declare in what the controller applies what the webhook adds (variables, volume aws-iam-token), or "
-        "let it ignore them;\n# then forget what was:\n" + _forgotten(evidence, endings),
+        repair="# add the webhook's changes (variables, volume aws-iam-token) to what the controller applies, or let "
+        "the controller ignore them;\n# then delete the old events:\n" + _forgotten(evidence, endings),
         severity="note",
     )
 
@@ -175,7 +175,7 @@ def token_unreadable(evidence: Evidence) -> Symptom | None:
     if not found:
         return None
     return Symptom(
-        "The container's user may not read the token.",
+        "The container's user isn't allowed to read the token.",
         expected="securityContext.fsGroup of a group that the user is in",
         found=found,
         source="kubectl get pod -o yaml, status; kubectl exec … -- cat TOKEN_FILE",
@@ -195,7 +195,7 @@ def windows_by_affinity(evidence: Evidence) -> Symptom | None:
     if not any(file.startswith("/") for file in files):
         return None
     return Symptom(
-        "The pod asks for Windows by affinity, which the webhook does not look at: the token's path is Linux's.",
+        "The pod selects Windows nodes by affinity. The webhook reads only nodeSelector, so it set Linux's token path.",
         expected=f"nodeSelector {SYSTEM}: windows",
         found=f"nodeAffinity {SYSTEM} In windows, {TOKEN_FILE}={', '.join(sorted(filter(None, files)))}",
         source="kubectl get pod -o yaml, spec.affinity",
@@ -212,7 +212,9 @@ def _others(evidence: Evidence) -> str:
 
 def _made_in_time(evidence: Evidence) -> str:
     """https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/"""
-    return said("Nothing has to change: it makes a pod at its time. Look again while one is there:", _doctor(evidence))
+    return said(
+        "Nothing has to change: it creates a pod on its schedule. Look again while that pod exists:", _doctor(evidence)
+    )
 
 
 def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity = "warning") -> Symptom:
@@ -238,7 +240,7 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
     elif maker:
         return _missing_of_workload(evidence, [maker])
     elif workloads.was_made_by_a_controller(evidence.pod_name):
-        repair = f"# a controller makes pods of such names; the present ones:\n# {kubectl} get pods -n {namespace}"
+        repair = f"# a controller generates such names; the pods that exist now:\n# {kubectl} get pods -n {namespace}"
     return Symptom(
         "The pod does not exist.",
         expected=f"pod {evidence.pod_name} in namespace {namespace}",
@@ -265,7 +267,7 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
     if len(stopped) == len(own):
         found = "; ".join(f"{workloads.called(each)} has replicas: 0" for each in own)
-        started = Lines("\n".join(["# when it is to run again:", *lines]), makes_pods=True)
+        started = Lines("\n".join(["# to start it again:", *lines]), makes_pods=True)
         return _nobody(evidence, found, Repair.of(started))
     waiting = next(each for each in own if each not in stopped)
     why = _failed_creation(evidence, waiting) or "it has made no pod yet"
@@ -274,7 +276,7 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
         expected=f"a pod of {workloads.called(waiting)}",
         found=f"{workloads.called(waiting)}: {why}",
         source="kubectl get events",
-        repair=f"# it makes the pod by itself, as soon as nothing keeps it from that:\n"
+        repair=f"# it creates the pod by itself once nothing stops it; this shows what does:\n"
         f"# {kubectl} describe {workloads.called(waiting)} -n {namespace}",
     )
 

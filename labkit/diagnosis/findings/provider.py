@@ -115,7 +115,7 @@ def url_differs(evidence: Evidence) -> Symptom | None:
     if not near:
         return None
     return Symptom(
-        f"The OIDC provider's URL is {few([*map(name_of, near)])}, and the issuer is {evidence.provider_name}.",
+        f"The OIDC provider's URL is {few([*map(name_of, near)])}, but the issuer is {evidence.provider_name}.",
         expected=evidence.issuer,
         found=", ".join(f"https://{name_of(arn)}" for arn in near),
         source="iam:ListOpenIDConnectProviders",
@@ -138,7 +138,7 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
             return None
         expected, repair = evidence.audience, Repair.of(Commands(evidence).add_client_id(instead_of=found))
     return Symptom(
-        f"The OIDC provider has a character that isn't seen in print: {_names(found, expected)} in {found!a}.",
+        f"The OIDC provider contains an invisible or look-alike character: {_names(found, expected)} in {found!a}.",
         expected=repr(expected),
         found=f"{found!a}: {_names(found, expected)}",
         source="iam:GetOpenIDConnectProvider",
@@ -190,7 +190,7 @@ def audience_is_an_endpoint(evidence: Evidence) -> Symptom | None:
     if not _lacks_audience(evidence) or _look_alike(evidence) or not (endpoint := _endpoint(evidence)):
         return None
     return Symptom(
-        f"The OIDC provider lists {endpoint}, an address, and the tokens are for {evidence.audience}.",
+        f"The OIDC provider lists the address {endpoint} as an audience, but the tokens are for {evidence.audience}.",
         expected=evidence.audience,
         found=endpoint,
         source="iam:GetOpenIDConnectProvider, ClientIDList",
@@ -215,7 +215,7 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
     public = evidence.published.is_of_eks
     compared = "AWS does not compare it for EKS's issuers" if public else "AWS compares it unless a public root signed"
     return Symptom(
-        f"The thumbprint {listed[0]} is of another certificate than the issuer's host serves; {compared}.",
+        f"The thumbprint {listed[0]} isn't that of the certificate which the issuer's host serves; {compared}.",
         expected=evidence.published.thumbprint,
         found=", ".join(listed),
         source="iam:GetOpenIDConnectProvider, ThumbprintList",
@@ -246,7 +246,7 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
         "its keys" if isinstance(discovery, dict) and discovery.get("issuer") == evidence.issuer else "its document"
     )
     return Symptom(
-        f"The issuer doesn't publish {lacking} as STS needs it to verify tokens.",
+        f"The issuer doesn't publish {lacking} in the form that STS needs to verify tokens.",
         expected=expected,
         found=found,
         source=f"GET {evidence.issuer}/.well-known/openid-configuration, and its jwks_uri",
@@ -263,7 +263,7 @@ def signing_key_not_published(evidence: Evidence) -> Symptom | None:
     if not signing or set(signing) & set(published):
         return None
     return Symptom(
-        f"The issuer publishes {few(published) or 'no key'}, and {few(signing)} signs the cluster's tokens.",
+        f"The key {few(signing)} signs the cluster's tokens, but the issuer publishes {few(published) or 'no key'}.",
         expected=", ".join(signing),
         found=", ".join(published) or "no key",
         source="kubectl get --raw /openid/v1/jwks, beside the issuer's jwks_uri",
@@ -280,7 +280,7 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
         confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
         if confused or evidence.provider is None:
             return Symptom(
-                f"The identity provider config of {issuer} lets users into the cluster, and no pod to AWS.",
+                f"The identity provider config of {issuer} is for users of the cluster. It gives no pod access to AWS.",
                 expected="an OIDC provider in IAM, and no identity provider config for it",
                 found=f"{config.get('identityProviderConfigName')}: {issuer}",
                 source="eks:DescribeIdentityProviderConfig",
@@ -296,8 +296,8 @@ EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, 
 def _refused_registration(evidence: Evidence) -> PastCall | None:
     """The last try to register the issuer, if IAM refused it and no later try succeeded.
 
-    So is one before a deletion: the provider was there after it. A refused tag counts only where no registration
-    succeeded: it took nothing away. Raises `NotRead`.
+    A refusal before a deletion doesn't count: the provider must have been registered after it. A refused tag counts
+    only if no registration succeeded. Raises `NotRead`.
     """
     registrations, tags = (_calls_about_issuer(evidence, name) for name in CREATION)
     # The newest comes first.

@@ -152,7 +152,7 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
     if not where:
         return None
     return Symptom(
-        f"The annotation with the role is on the {where}, and the webhook reads the service account's.",
+        f"The annotation with the role is on the {where}, but the webhook reads the service account's.",
         expected=f"{ROLE_ANNOTATION} on the service account {evidence.parameters.service_account}",
         found=f"{ROLE_ANNOTATION}: {arn} on the {where}",
         source="kubectl get pod -o yaml, metadata.annotations",
@@ -180,7 +180,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
         source="kubectl get serviceaccount -o yaml --show-managed-fields",
         repair=Repair.of(
-            f"# declare the annotation in what {last['manager']} applies, or it goes again",
+            f"# declare the annotation in what {last['manager']} applies, or it will be removed again",
             _annotated(evidence, role_arn=spec.containers[0].value("AWS_ROLE_ARN")),
         ),
     )

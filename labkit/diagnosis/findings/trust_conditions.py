@@ -1,4 +1,4 @@
-"""The conditions of the statement that comes nearest, where the policy refuses: whose `sub` and `aud` they want."""
+"""The conditions on `sub` and `aud` in the nearest statement, if the policy refuses the token."""
 
 import re
 
@@ -89,7 +89,7 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
     for condition in _failed(evidence, "aud"):
         return symptom(
             evidence,
-            f"The trust policy wants the audience {few(condition.values)}, and the token is for {evidence.audience}.",
+            f"The trust policy wants the audience {few(condition.values)}, but the token is for {evidence.audience}.",
             expected=evidence.audience,
             found=_shown(condition),
         )
@@ -104,7 +104,7 @@ def _failed(evidence: Evidence, claim: str) -> list[Condition]:
 
 
 def _wrong_subject(evidence: Evidence) -> Condition | None:
-    """The condition that names another service account, also were its wildcards wildcards."""
+    """The condition that names another service account, even if its wildcards counted as wildcards."""
     for condition in _failed(evidence, "sub"):
         if not (condition.is_literal and any(wildcard(value)(evidence.subject) for value in condition.values)):
             return condition

@@ -20,7 +20,7 @@ NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_co
 def refuses(evidence: Evidence) -> Symptom | None:
     """The trust policy refuses for a reason that has no name of its own, such as an explicit deny.
 
-    Where conditions on the request alone decide, only STS knows, and says so to the pod.
+    If only conditions on the request decide, STS alone knows the answer, and gives it to the pod.
     """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None
@@ -88,11 +88,13 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
     told = f"Trust policy of {evidence.role_name}: tokens have to be made for {evidence.audience}."
     return symptom(
         evidence,
-        f"The trust policy of {evidence.role_name} admits tokens that are made for anybody: it wants no audience.",
+        f"The trust policy of {evidence.role_name} admits tokens for any audience: it has no condition on aud.",
         expected=f"StringEquals {evidence.provider_name}:aud = {evidence.audience}",
         found="no condition on aud",
         severity="warning",
-        repair=Commands(evidence).update_trust_policy(wanted, told, "The OIDC provider takes no others: nobody loses.")
+        repair=Commands(evidence).update_trust_policy(
+            wanted, told, "The OIDC provider accepts no other audience, so nobody loses access."
+        )
         if wanted
         else advice.audiences_stay(evidence),
     )
@@ -127,7 +129,7 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
     """What conditions on the request decide: an error where STS has refused the token, else a warning."""
     named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.trust.undecided])
-    told = "and STS refuses it" if outcome == "refused" else "and what the pod's request has is not known from here"
+    told = "and STS refuses it" if outcome == "refused" else "and the pod's request is not known from here"
     return symptom(
         evidence,
         f"The trust policy admits {account_of(evidence.subject)} depending on {named}, {told}.",

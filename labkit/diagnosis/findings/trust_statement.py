@@ -43,7 +43,7 @@ def of_pod_identity(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        "The trust policy admits EKS Pod Identity alone, and the service account's annotation is IRSA's.",
+        "The trust policy admits only EKS Pod Identity, but the service account's annotation asks for IRSA.",
         expected=f"Federated {evidence.provider_arn}",
         found=f"Service {', '.join(principals_of(statement, 'Service'))}",
     )

@@ -62,7 +62,7 @@ def unreachable(evidence: Evidence) -> Symptom | None:
     if not wrong:
         return None
     return Symptom(
-        "The pod identity webhook is registered, and the API server cannot call it.",
+        "The pod identity webhook is registered, but the API server cannot call it.",
         expected="a caBundle that its certificate is checked with, and an address that answers",
         found=f"{wrong} (failurePolicy: {policies})",
         source=source,
@@ -81,7 +81,7 @@ def not_asked(evidence: Evidence) -> Symptom | None:
         return None
     if opt_out.rules_leave_out_pods(evidence):
         return Symptom(
-            "The pod identity webhook is registered for other things than new pods.",
+            "The pod identity webhook is registered, but not for new pods.",
             expected="a rule for CREATE of pods",
             found="no such rule",
             source=CONFIGURATION,
@@ -113,7 +113,7 @@ def opted_out(evidence: Evidence) -> Symptom | None:
     labels = ", ".join(sorted({_label_against(evidence, each) for each in against}))
     whose = " and ".join(sorted({each.subject for each in against}))
     return Symptom(
-        f"A label of the {whose} keeps the pod identity webhook from it, so it got no role.",
+        f"A label of the {whose} tells the pod identity webhook to skip it, so it got no role.",
         expected=f"no label {labels}",
         found=f"{whose} with the label {labels}",
         source=f"kubectl get {whose} -o yaml, metadata.labels",
@@ -258,7 +258,7 @@ def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> st
 
 
 def _was_passed_over(evidence: Evidence) -> bool:
-    """Whether there is a pod that was to get a role and has none."""
+    """Whether a pod should have got a role, but has none."""
     try:
         spec = evidence.pod_spec
         return bool(evidence.annotation) and not (spec and spec.is_mutated)
@@ -277,8 +277,8 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
             return "a pod like it would get the role now", again
     except NotRead as unread:
         told = "why, a dry run tells" if unread.is_choice else f"a dry run was not made: {unread.why}"
-        return f"{told}{may_be}", Repair.of("# where it is made without the role again, --probe tells why", again)
-    log = "# the webhook leaves new pods as they are: its own log says what it makes of them"
+        return f"{told}{may_be}", Repair.of("# if the new pod has no role either, --probe tells why", again)
+    log = "# the webhook doesn't change new pods: its own log says why"
     lines = filter(None, [log, registration.with_its_client(evidence)])
     return f"a dry run gets no role either{may_be}", "\n".join(lines)
 
@@ -297,16 +297,16 @@ def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
-    """The requirements taken off, and then the pod once more; beside it what else would do, where they are meant."""
+    """Lines that remove the requirements and replace the pod, with the alternative if the requirements are intended."""
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
-    meant = f"# if the selector is meant, give the label that it wants instead of what follows: {wanted}"
+    meant = f"# if the selector is there on purpose, skip what follows, and add the label that it wants: {wanted}"
     lines, again = [meant, registration.without(evidence, lacking)], pod_commands.replaced(evidence)
     if registration.others_without(evidence, lacking) == []:
         return Repair.of(*lines, again)
     if labels := registration.labels_that_harm_nobody(evidence, lacking):
         return _labelled(evidence, labels)
     # The selector may keep the role from others on purpose.
-    nothing = "# Nothing is changed: others would get a role by it. Ask whoever runs the webhook. Then:"
+    nothing = "# Nothing is changed: others would get a role, too. Ask whoever runs the webhook. Then:"
     return shown(nothing, *lines, str(again))
 
 
@@ -341,7 +341,7 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
     lines = [registration.without(evidence, others)] if others else []
     if others and registration.others_without(evidence, others) != []:
         lines = [
-            shown("# Nothing is changed: others would get a role by it. Ask whoever runs the webhook. Then:", *lines)
+            shown("# Nothing is changed: others would get a role, too. Ask whoever runs the webhook. Then:", *lines)
         ]
     if "namespace" in switches:
         lines.append(registration.without_label(evidence, switches["namespace"]))
@@ -351,7 +351,7 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
 
 
 def _has_pods(owner: Workload) -> bool:
-    """Whether pods of a workload run: what its events tell is over then."""
+    """Whether pods of a workload run. If so, its events are about the past."""
     status = owner.get("status") or {}
     return bool(status.get("readyReplicas") or status.get("numberReady"))
 
@@ -373,8 +373,8 @@ def _reached(evidence: Evidence) -> Repair:
         lines = ["# Nothing is changed: the registration is right. The server of the lab has to answer: labkit status"]
     else:
         lines = [
-            "# Nothing is changed: nobody here knows how the API server is to call the webhook.",
-            "# Whoever knows corrects its clientConfig alone. The selectors may keep others out on purpose.",
+            "# Nothing is changed: the doctor can't tell how the API server should call the webhook.",
+            "# Ask whoever runs it to correct clientConfig alone: the selectors may exclude others on purpose.",
             *([by_target] if by_target.startswith("#") else []),
         ]
     return _left_to_others(evidence, *lines)

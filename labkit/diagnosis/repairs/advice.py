@@ -1,6 +1,6 @@
-"""Words for a repair that no command makes without harm: what decides, who owns it, and how to find out who needs it.
+"""Advice where every command could harm somebody: what decides, who owns it, and how to find out who needs it.
 
-A command that stands in them is a comment: somebody else has to run it, or something must be found out first.
+Commands in it are comments: somebody else has to run them, or you have to find something out first.
 """
 
 import json
@@ -48,9 +48,9 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 
 
 def roles_by_a_pattern(evidence: Evidence) -> str:
-    """Which other roles admit the service account as one of many; empty where the annotation need not be wrong.
+    """The other roles that admit the service account as one of many; empty if the annotation may be right.
 
-    A pattern shows who may take a role, and not who the role was made for.
+    A pattern shows who may assume a role, but not who the role was made for.
     """
     try:
         arns = evidence.roles_that_admit_it if evidence.is_only_annotated else []
@@ -131,7 +131,7 @@ def too_long(evidence: Evidence, size: int, quota: int) -> str:
 
 
 def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -> str:
-    """Which statement of the trust policy keeps the service account out, and that its author has to lift it.
+    """Name the statement that keeps the service account out. Only its author may lift it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
     """
@@ -147,7 +147,7 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
 
 
 def request_decides(evidence: Evidence, *, is_known: bool) -> str:
-    """Whose request a condition on it holds for is known by a request; whoever wrote the condition may lift it.
+    """Conditions on the request decide, and only their author may lift them.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
@@ -162,7 +162,7 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
 
 
 def session_stays(evidence: Evidence, again: str) -> str:
-    """A pod that is refused now may have a session from before, which it would lose with its processes.
+    """Advise not to replace a refused pod: it may still have a session from before, which a new pod would not have.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """

@@ -82,7 +82,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
 
 
 def _is_free(evidence: Evidence, service_account: str) -> bool:
-    """Whether a pod of this service account is the looked-at one's, or names none and gets no role as it is."""
+    """Whether this is the examined service account, or `default` without a role."""
     if service_account == accounts.DEFAULT != evidence.parameters.service_account:
         return not accounts.default_has_a_role(evidence)
     return service_account == evidence.parameters.service_account
@@ -304,7 +304,7 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
 
 
 def _is_bare_set(owner: Workload) -> bool:
-    """Whether it is a ReplicaSet that no Deployment has: kubectl rolls none out.
+    """Whether it is a ReplicaSet without a Deployment: `kubectl rollout` doesn't work on it.
 
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
     """
@@ -360,7 +360,7 @@ def _what_changes(evidence: Evidence, before: Document, after: Document) -> list
 
 
 def _is_being_replaced(evidence: Evidence) -> bool:
-    """Whether a rollout has made a pod already that has its role, instead of the one that is looked at."""
+    """Whether a rollout has already created a pod with its role, to replace the examined one."""
     return any(
         service_account_of(pod["spec"]) == evidence.parameters.service_account
         and PodSpec(pod, evidence.cluster).is_mutated
@@ -369,7 +369,7 @@ def _is_being_replaced(evidence: Evidence) -> bool:
 
 
 def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
-    """Where nothing but variables is taken off: which, by container, as `kubectl set env` takes them."""
+    """The removed variables by container, as `kubectl set env` takes them; empty if anything else changes."""
     lines, rest = {}, copy.deepcopy(template)
     rest.setdefault("metadata", {})
     for container, after in zip(containers_of(rest["spec"]), containers_of(wanted["spec"]), strict=True):
@@ -399,7 +399,7 @@ def _difference(before: Document, after: Document) -> Document:
 
 
 def _config_map_lines(evidence: Evidence) -> list[str]:
-    """Away with variables that `envFrom` takes from a ConfigMap; of one that others use, the pod leaves them out."""
+    """Lines that delete variables from a ConfigMap; if others use it, the pod leaves those keys out instead."""
     return [
         said(f"ConfigMap {name} stays: {listed(users)} may need it. The pod leaves {listed(sorted(keys))} out.")
         if (users := others_with(evidence, name))

@@ -146,7 +146,7 @@ def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
 
 
 def _who_is_affected(names: list[str] | None) -> str:
-    """Whose new pods it may change beside those of the service account: a pod gets what its own account names."""
+    """Sentences about who else's new pods change. Each pod gets the role that its own service account names."""
     if names is None:
         return "# where they were left out, new pods of other service accounts get the role that these name, too"
     if not names:
@@ -196,7 +196,7 @@ def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[
 
 
 def _template(obj: Document) -> Document:
-    """The pod that an object of `RUN_PODS` makes; a pod is its own."""
+    """The template of the pods that an object of `RUN_PODS` creates; for a pod, the pod itself."""
     spec = obj["spec"]
     if "jobTemplate" in spec:
         spec = spec["jobTemplate"]["spec"]
@@ -239,7 +239,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Where the one of several values stands by which a pod is left out; empty if it is not one of several."""
+    """The JSON pointer to the value that leaves the pod out, if the requirement has several values; else empty."""
     if requirement.operator != "NotIn" or len(requirement.values) == 1:
         return ()
     value = labels_of(evidence, requirement.subject)[requirement.key]
@@ -249,7 +249,7 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
 def _as_a_whole(
     registration: WebhookConfiguration, requirement: Requirement, requirements: Sequence[Requirement]
 ) -> Path:
-    """Where the requirement stands; of a list or map of which nothing is to be left, where that stands."""
+    """The JSON pointer to the requirement; if its list or map would be left empty, the pointer to that."""
     *way, _ = requirement.path
     beside = [each for each in requirements if each.path[:-1] == tuple(way)]
     return tuple(way) if len(beside) == len(_at(registration, tuple(way))) else requirement.path

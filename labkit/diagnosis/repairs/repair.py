@@ -17,7 +17,7 @@ class Lines:
     creates: str = ""
     """What they create, such as `role cart`; empty if they create nothing that another repair creates, too."""
     makes_pods: bool = False
-    """Whether they make pods again, or wait for them: what decides how pods come to be must be repaired before."""
+    """Whether they replace pods or wait for them. Whatever decides how pods are created must be repaired before."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """What no later repair has to do again: what it creates, and its lines that change anything else but pods."""
+        """What later repairs can leave out: what this one creates, and its lines that change anything except pods."""
         return [name for lines in self.parts for name in _done_by(lines)]
 
     def without(self, done: Mapping[str, str]) -> "Repair":
-        """The repair without the lines that do what an earlier finding's repair does: that finding's id, by what."""
+        """The repair without what earlier repairs do. `done` has the id of the earlier finding for each thing done."""
         parts = (
             Lines(f"# done already by the repair of {by[0]}")
             if (by := [done[name] for name in _done_by(lines) if name in done])
@@ -85,7 +85,7 @@ def _done_by(lines: Lines) -> list[str]:
 
 
 def _whole(line: str) -> str:
-    """The line; if it is a comment that holds half a pair of quotes, with others instead.
+    """The line. In a comment with an unpaired quote, harmless characters replace the quotes.
 
     What a comment tells of may hold an apostrophe. A shell that takes `#` for a command waits for the second one:
     https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS

@@ -84,7 +84,7 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
 
 
 def without(statement: Statement, operator: str, key: str, value: str) -> Statement:
-    """A Deny statement that leaves one value of a key out; of a negated condition, every value has to differ.
+    """A Deny statement that no longer applies to one value of a key. A negated condition compares every value.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
     """
@@ -114,7 +114,7 @@ def _right(evidence: Evidence) -> Statement:
 
 
 def _like(present: Statement, right: Statement) -> Statement:
-    """The right statement, with the name and the further actions of the one in whose place it comes."""
+    """The right statement, with the Sid and the further actions of the statement that it replaces."""
     made: Statement = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):
         made["Action"] = present["Action"]

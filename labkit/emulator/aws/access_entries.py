@@ -172,7 +172,7 @@ def entry_arn(cluster_arn: str, principal_arn: str) -> str | None:
 
 
 def access_policies() -> Response:
-    """The access policies that there are.
+    """EKS's access policies, those that the lab knows.
 
     https://docs.aws.amazon.com/eks/latest/userguide/access-policy-permissions.html
     """

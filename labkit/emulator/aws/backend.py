@@ -168,7 +168,7 @@ class Backend:
         return self.entered(account_id) if known else None
 
     def entered(self, account_id: str) -> IAMBackend:
-        """The IAM of an account that somebody is in, or enters by this."""
+        """The IAM of an account. The account exists from then on."""
         return iam_backends[account_id]["aws"]
 
     def role(self, arn: str) -> Role | None:

@@ -55,7 +55,7 @@ class Call:
     """Without the framing of a body that came in chunks, once its signature is verified."""
     source_ip: str = "127.0.0.1"
     trailers: dict[str, str] = field(default_factory=dict)
-    """What came behind a body in chunks."""
+    """The trailing headers of a body that came in chunks."""
 
     @cached_property
     def headers(self) -> dict[str, str]:
@@ -112,7 +112,7 @@ class ApiRequest:
     region: str
     account_id: str
     told: Call
-    """The call that asks moto for exactly that."""
+    """The call for moto: exactly this operation with these parameters."""
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class Issuers:
     ) -> None:
         """Lead ``https://host/…`` to ``address``, whose certificate must be that host's and chain to ``ca_pem``.
 
-        ``edition`` tells of an issuer there which edition of its documents is published: another's keys are not kept.
+        ``edition`` returns the edition of the documents that an issuer publishes; keys of other editions are dropped.
         An issuer there has ``within`` seconds to answer, or else as long as any other.
         """
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)

@@ -231,7 +231,7 @@ def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> L
 
 
 def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
-    """What moto is asked, in the account that manages the organization where the caller's may ask that of it.
+    """The request for moto; a delegated administrator's is made in the management account. Raises the refusal.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
     """

@@ -297,7 +297,7 @@ def _resources(outcome: Outcome, account: str, data: bool) -> dict[str, Any]:
 
 
 def is_data(asked: Asked) -> bool:
-    """Whether the call is about data, and not about a resource."""
+    """Whether CloudTrail counts the call as a data event, such as reading an object."""
     if asked.family == "s3" and asked.key:
         return True
     operations = DATA.get(asked.service or "s3")

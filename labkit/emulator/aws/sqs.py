@@ -57,7 +57,7 @@ class Sqs:
             await asyncio.sleep(BETWEEN_LOOKS)
 
     def _wait(self, request: ApiRequest) -> int:
-        """Seconds, as the request says, or the queue."""
+        """The waiting time in seconds: the request's, or else the queue's."""
         if "WaitTimeSeconds" in request.parameters:
             return int(request.parameters["WaitTimeSeconds"])
         name = queue_name(request.parameters["QueueUrl"], request.account_id)

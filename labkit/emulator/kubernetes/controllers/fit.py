@@ -33,7 +33,7 @@ def against(pod: Object, node: Object, used: Amounts) -> list[str]:
 
 
 def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
-    """Whether the pod would fit if others left: only its requests are too high now, and the empty node has enough."""
+    """Whether the pod would fit if others left: only its requests are too high now, and an empty node has enough."""
     there = allocatable(node)
     enough = all(amount <= _of(there, name) for name, amount in requests(pod).items())
     return enough and all(reason.startswith("Insufficient ") for reason in reasons)
