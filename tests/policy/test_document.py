@@ -328,6 +328,12 @@ def test_one_statement_needs_no_list_and_text_is_as_good_as_a_dict(web_identity)
         assert policy.size == len(json.dumps(document, separators=(",", ":")))
 
 
+def test_numbers_and_booleans_of_a_condition_need_no_quotation_marks():
+    condition = {"Bool": {"a:b": True}, "NumericLessThan": {"a:b": 3600}, "StringEquals": {"a:b": ["aBc", False]}}
+    (statement,) = Policy.parse(wrapped(ALLOW | {"Condition": condition}), kind="identity", name="x").statements
+    assert [compiled.wanted for compiled in statement.conditions] == [("true",), ("3600",), ("aBc", "false")]
+
+
 def test_a_url_encoded_document_is_decoded_when_asked_to_be(web_identity):
     text = json.dumps(web_identity())
     assert decode_document(quote(text, safe="")) == text
