@@ -8,7 +8,7 @@ from labkit.connection import Connection
 from labkit.emulator import control, kubeconfig
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined_folder import Facts, Kept
-from labkit.emulator.process import State, said_of_silent, unreachable
+from labkit.emulator.process import State, silent, unreachable
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
 # How the files that a pod is given, such as its token, come to their paths in it.
@@ -29,7 +29,8 @@ def summary(folder: Folder) -> str:
     if reply is None:
         return f"{unreachable(folder)} Next:  labkit up"
     if reply.answer is None:
-        return f"{said_of_silent(folder, reply)} Next:  labkit down"
+        error = silent(folder, reply)
+        return f"{error.what} Next:  {error.next}"
     state = State.of(reply.answer.get("state"))
     if state is None:
         return f"Another version of labkit started the lab in {folder.path}. Next:  labkit up"

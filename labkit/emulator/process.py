@@ -203,7 +203,7 @@ def _running(folder: Folder) -> State | None:
     if reply is None:
         return None
     if reply.answer is None:
-        raise _silent(folder, reply)
+        raise silent(folder, reply)
     if reply.answer.get("network") != control.network():
         raise LabError(
             f"The lab in {folder.path} runs in another container, and its network is not this one's.",
@@ -225,7 +225,7 @@ def _end(folder: Folder) -> bool:
     if reply.answer is not None and _has_ended(folder):
         return True
     if not reply.pid:
-        raise _silent(folder, reply)
+        raise silent(folder, reply)
     import psutil  # it takes 0.05 s to load, and few commands need it
 
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -281,8 +281,14 @@ def _has_ended(folder: Folder) -> bool:
         return free
 
 
-def _silent(folder: Folder, reply: Reply) -> LabError:
-    return LabError(said_of_silent(folder, reply), next="labkit down" + ("" if reply.pid else ", in that container"))
+def silent(folder: Folder, reply: Reply) -> LabError:
+    """What to say of a server that does not answer, and how to end it."""
+    whose = f"process {reply.pid}" if reply.pid else "a process of another container"
+    why = f"{whose} was stopped" if reply.is_stopped else f"{whose} hangs, or was stopped"
+    return LabError(
+        f"The server of the lab in {folder.path} does not answer: {why}.",
+        next="labkit down" if reply.pid else "labkit down, in that container",
+    )
 
 
 def unreachable(folder: Folder) -> str:
@@ -291,13 +297,6 @@ def unreachable(folder: Folder) -> str:
         f"A server that cannot be asked holds the lab in {folder.path}: it starts or ends just now, another version of "
         "labkit started it, or it runs on another machine."
     )
-
-
-def said_of_silent(folder: Folder, reply: Reply) -> str:
-    """What to say of a server that does not answer."""
-    whose = f"process {reply.pid}" if reply.pid else "a process of another container"
-    why = f"{whose} was stopped" if reply.is_stopped else f"{whose} hangs, or was stopped"
-    return f"The server of the lab in {folder.path} does not answer: {why}."
 
 
 def _spawn(folder: Folder, bare: bool) -> None:

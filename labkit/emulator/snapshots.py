@@ -182,7 +182,7 @@ def _copy(folder: Folder, place: Path) -> None:
         copy(folder, place, AWS + BESIDE_AWS)
     elif unkept:
         raise LabError(
-            f"The lab has used {', '.join(unkept)}, and does not keep that service's state: a snapshot would lack it.",
+            f"The lab does not keep the state of {', '.join(unkept)}, which you have used: a snapshot would lack it.",
             next="labkit down, and labkit up, which loses that state; then:  labkit snapshot …",
         )
 

@@ -427,12 +427,15 @@ def test_serials_and_events_go_on(filled):
 
 
 def test_what_is_not_kept_is_reported(filled):
-    """The first call of a service whose state is not kept puts a sentence into `labkit status`."""
+    """The first change to a service whose state is not kept puts a sentence into `labkit status`."""
+    with pytest.raises(ClientError, match="InvalidVpcID"):
+        filled.client("ec2").delete_vpc(VpcId="vpc-12345678")
+    assert not [note for note in State.read(filled.folder).notes if "is not kept" in note]
     filled.client("ec2").create_key_pair(KeyName="key")
     assert "What ec2 holds is not kept: it is gone when the lab's server ends." in State.read(filled.folder).notes
     refused = commands.labkit("snapshot", "lacking")
     assert refused.returncode == 1
-    assert "The lab has used ec2, and does not keep that service's state: a snapshot would lack it." in refused.stderr
+    assert "The lab does not keep the state of ec2, which you have used: a snapshot would lack it." in refused.stderr
 
 
 def test_a_restored_lab_answers_as_before_and_takes_no_credentials_of_the_lab_itself(filled):

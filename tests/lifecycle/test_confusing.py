@@ -214,10 +214,11 @@ def test_two_containers_share_a_folder(lab):
 def test_a_stopped_server_of_another_container_is_not_ended_from_here(lab, like_a_server):
     like_a_server("hangs")
     environment = os.environ | {"LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
-    run = [*CONTAINER, "bash", "-c", '"$LABKIT" down']
+    run = [*CONTAINER, "bash", "-c", '"$LABKIT" status; "$LABKIT" down']
     done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=SOON)
     assert "a process of another container hangs, or was stopped" in done.stderr
     assert "labkit down, in that container" in done.stderr
+    assert "Next:  labkit down, in that container" in done.stdout
 
 
 def test_a_second_command_says_what_it_waits_for(lab):

@@ -206,7 +206,7 @@ class Gate:
             grant = await self._authorize(asked, caller)
             async with self._kept.keeping(asked):
                 response, session = await self._answer(grant, caller)
-                self._keep_own(grant.asked)
+                self._keep_own(grant.asked, response)
             outcome = Outcome(asked, response, caller, grant, session)
         except Refusal as refusal:
             outcome = Outcome(asked, render(asked, refusal), caller, grant, refusal=refusal)
@@ -349,10 +349,10 @@ class Gate:
             case _:
                 return await self.backend.answer(asked)
 
-    def _keep_own(self, asked: Asked) -> None:
+    def _keep_own(self, asked: Asked, response: Response) -> None:
         """Store the lab's own facts of EKS and of regions. Undo a change that can't be stored.
 
-        Say which service isn't stored at all.
+        Say which service isn't stored at all, after its first call that changed something.
         """
         try:
             if asked.service in ("account", "eks"):
@@ -364,7 +364,8 @@ class Gate:
             self._regions.put_back(self._own.part(REGIONS) or {})
             self._eks.put_back(asked, self._own.part)
             raise
-        if asked.service not in SIGNED_AS and changes(asked) and asked.service not in self._told:
+        changed = response.status < 400 and changes(asked)
+        if asked.service not in SIGNED_AS and changed and asked.service not in self._told:
             self._told.add(asked.service)
             self._tell(unkept(asked.service))
 
