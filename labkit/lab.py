@@ -14,7 +14,7 @@ from labkit.diagnosis.evidence import Evidence
 from labkit.errors import LabError, UnknownName, answering
 from labkit.exercises import progress
 from labkit.run_parameters import Parameters
-from labkit.showing import show, stable
+from labkit.showing import doing, show, stable
 from labkit.widgets import short_errors
 from labkit.widgets.check import Check
 from labkit.widgets.question import Answer, Question, Questions
@@ -65,7 +65,8 @@ class Lab(Workspace):
         """
         short_errors.install()
         parameters = Parameters.checked(**values)
-        connection = targets.target(parameters.target).up(parameters)
+        with doing("Opening the lab"):
+            connection = targets.target(parameters.target).up(parameters)
         if connection.note:
             print(connection.note)
         return cls(parameters, connection)
@@ -116,7 +117,7 @@ class Lab(Workspace):
                 next='lab.ready(before="iam_role")',
             )
         self._note()
-        with answering(self.parameters.namespace):
+        with answering(self.parameters.namespace), doing("Preparing the lab"):
             # What an exercise of another notebook made would show in this one.
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
                 pass
@@ -128,7 +129,7 @@ class Lab(Workspace):
     def remove(self) -> None:
         """Delete what carries this run's tag, the last step first; print what was deleted and what was left."""
         self._note()
-        with answering(self.parameters.namespace):
+        with answering(self.parameters.namespace), doing("Deleting what this run made"):
             closed = exercises.close_all(self) if self.connection.is_embedded else ()
             for line in chain(closed, steps.remove(self)):
                 print(line)
@@ -148,7 +149,7 @@ class Lab(Workspace):
             return self._check_exercise(step)
         self._note_the_doctor()
         module, evidence = steps.step(step), self.evidence()
-        with answering(self.parameters.namespace):
+        with answering(self.parameters.namespace), doing(f"Checking {module.TITLE}"):
             rows = module.rows(evidence)
             # The rows need what the step is about; what only explains a fault may be forbidden to the caller.
             found = module.check(evidence, [])
@@ -163,7 +164,7 @@ class Lab(Workspace):
         from labkit.widgets import journey
 
         self._note_the_doctor()
-        with answering(self.parameters.namespace):
+        with answering(self.parameters.namespace), doing("Looking at each step"):
             return journey.read(self.evidence(), self._right, self.journey)
 
     def token(self, token: str) -> "TokenView":
@@ -209,7 +210,7 @@ class Lab(Workspace):
 
         if self.connection.is_embedded:
             examination.note_the_doctor()
-        with answering(self.parameters.namespace):
+        with answering(self.parameters.namespace), doing("Looking for the cause"):
             if self._is_only_looked_at:
                 is_named = self.parameters.role_name != Parameters().role_name
                 diagnosis = doctor.examine_run(
@@ -231,7 +232,7 @@ class Lab(Workspace):
         """
         opened = exercises.by_id(id)
         self._needs_the_embedded_lab()
-        with answering(opened.name):
+        with answering(opened.name), doing(f"Opening exercise {id}"):
             opened.open(self)
         progress.kept("opened", id)
         print(f"Exercise {id} is open: {opened.title}.")
@@ -273,7 +274,7 @@ class Lab(Workspace):
     def _check_exercise(self, id: str) -> Check:
         judged = exercises.by_id(id)
         self._needs_the_embedded_lab()
-        with answering(judged.name):
+        with answering(judged.name), doing(f"Checking exercise {id}"):
             check = Check(id, f"exercise {id}, {judged.title}", judged.rows(self), [], lambda: self.check(id))
         progress.kept("tried", id, right=bool(check))
         return check
@@ -302,7 +303,7 @@ class Lab(Workspace):
         chosen = faults.named(fault) if fault else faults.drawn(seed)
         self._needs_own_cluster()
         self._note()
-        with answering(self.parameters.namespace):
+        with answering(self.parameters.namespace), doing("Breaking one thing, and asking AWS in the pod"):
             if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
                 print(f"First, the earlier fault. {taken}")
             breaking.break_lab(self, chosen)
@@ -333,7 +334,7 @@ class Lab(Workspace):
 
         self._needs_own_cluster()
         self._note()
-        with answering(self.parameters.namespace):
+        with answering(self.parameters.namespace), doing("Mending the run"):
             print(breaking.mend(self) if breaking.faults_in(self) else "Nothing is broken in this run.")
 
     def fetch(self, url: str) -> Any:

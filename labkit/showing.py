@@ -7,7 +7,10 @@ import builtins
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from html import escape
@@ -55,6 +58,9 @@ FIELDS = {
 SHOWN_LIVE = {"<date>", "<expiration>", "<session name>", r"\1<session name>", "current date/time <now>"} | {
     "expiration date/time <expiration>"
 }
+PATIENCE = 1.0  # seconds; a cell that has taken longer says what it does
+# When the cell that runs began, by `time.monotonic`; empty outside a learner's kernel.
+_BEGAN: list[float] = []
 JWT = "<token>"
 BEGINNING = 12  # characters: of a JWT's header, which says only how it is signed
 LIVE = "LABKIT_LIVE"
@@ -135,6 +141,30 @@ def stable(text: str) -> str:
 def is_live() -> bool:
     """Whether the reader sees real session names and dates, and how a token begins."""
     return os.environ.get(LIVE) == "1"
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Print what this block does if the learner's cell takes long: nobody takes it for stuck then.
+
+    Prints nothing outside a kernel of `labkit lab`: there, outputs are compared.
+    """
+    if not (is_live() and _BEGAN):
+        yield
+        return
+    waited = time.monotonic() - _BEGAN[-1]
+    later = threading.Timer(max(0, PATIENCE - waited), print, [f"{what} …"], {"flush": True})
+    later.daemon = True
+    later.start()
+    try:
+        yield
+    finally:
+        later.cancel()
+
+
+def cell_begins() -> None:
+    """Note that a cell of the learner's begins now."""
+    _BEGAN[:] = [time.monotonic()]
 
 
 def _token(text: str) -> str:

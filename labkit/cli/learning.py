@@ -25,7 +25,8 @@ LAYOUTS = ".layouts"  # JupyterLab's layouts: in the folder of the copies, so th
 LAYOUT = "default-37a8.jupyterlab-workspace"  # the name that JupyterLab gives to the layout `default`
 PICTURES = "pictures"  # the folder of the pictures, beside the notebooks
 # Turns off what asks the internet: the news and the extension manager. And what the first page need not wait for:
-# language servers, nbdime's buttons, and the check whether JupyterLab's own build is up to date.
+# language servers, nbdime's buttons, and the check whether JupyterLab's own build is up to date. The kernel is the
+# environment's own, which loads `labkit.widgets.kernel`.
 SETTINGS = Path(__file__).parent / "jupyter"
 
 
@@ -53,9 +54,13 @@ def lab(
         "A terminal in JupyterLab talks to the lab already. In another one:\n"
         f'  eval "$({command()} env)"'
     )
-    settings = [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    # https://docs.jupyter.org/en/latest/use/jupyter-directories.html
+    leading = {
+        name: os.pathsep.join([str(SETTINGS), *filter(None, [os.environ.get(name)])])
+        for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH")
+    }
     own = {
-        "JUPYTER_CONFIG_PATH": os.pathsep.join(settings),
+        **leading,
         progress_of.VARIABLE: str(here / LEARN / progress_of.NAME),
         LIVE: "1",
     }

@@ -37,9 +37,9 @@ def only_cart(place: "Workspace") -> list[Row]:
 
 
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
-    """A wrong row for each newcomer to whom STS gives the role, because it has nearly the name of one of these.
+    """A wrong row for each service account that STS admits only because its name is nearly that of one of these.
 
-    A wildcard, or a policy that only keeps out whoever exists today, also admits whom somebody creates tomorrow.
+    A wildcard does that, and so does a policy that only refuses the service accounts that exist today.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
     names = accounts or (place.parameters.service_account,)

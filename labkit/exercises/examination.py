@@ -27,7 +27,7 @@ from labkit.errors import LabError
 from labkit.exercises import asking, progress
 from labkit.faults import Fault, breaking, report
 from labkit.run_parameters import label_value
-from labkit.showing import is_live, left_aligned, stable, table
+from labkit.showing import doing, is_live, left_aligned, stable, table
 from labkit.steps.ownership import existing
 from labkit.steps.row import Row
 from labkit.widgets.check import Check
@@ -152,7 +152,8 @@ class Examination:
         if self._is_spoilt(paper):
             return
         paper.attempts += 1
-        check = Check("examination", self._title(paper), list(_rows(self._lab)), [])
+        with doing("Judging your repair"):
+            check = Check("examination", self._title(paper), list(_rows(self._lab)), [])
         print(check)
         if not check:
             self._keep()
@@ -220,11 +221,12 @@ class Examination:
 
     def _put_in(self) -> None:
         paper = self._open()
-        _take_out(self._lab)
-        for _ in steps.ready_through(self._lab, "pod"):
-            pass
-        breaking.break_lab(self._lab, paper.fault)
-        paper.there, paper.cause = _ids(self._lab), _cause(self._lab, paper.fault)
+        with doing(f"Preparing {self._title(paper)}"):
+            _take_out(self._lab)
+            for _ in steps.ready_through(self._lab, "pod"):
+                pass
+            breaking.break_lab(self._lab, paper.fault)
+            paper.there, paper.cause = _ids(self._lab), _cause(self._lab, paper.fault)
         for mark in (_mark(), _mark(self._lab), _by_the_lab(self._lab)):
             mark.unlink(missing_ok=True)
         paper.began = time.time()
@@ -233,7 +235,9 @@ class Examination:
 
     def _tell(self, paper: Paper) -> None:
         print(f"{self._title(paper).capitalize()}. What happened: {paper.fault.description}")
-        for command, answer in breaking.what_aws_says(self._lab) or [("kubectl get pod", "no pod runs")]:
+        with doing("Asking AWS in the pod"):
+            said = breaking.what_aws_says(self._lab)
+        for command, answer in said or [("kubectl get pod", "no pod runs")]:
             print(f"$ {command}\n{stable(answer)}")
 
     def _title(self, paper: Paper) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import ModuleType
 
 from labkit.errors import UnknownName
+from labkit.showing import doing
 from labkit.steps import association, bucket
 from labkit.steps.ownership import Found, Owner, removed
 from labkit.workspace import Workspace
@@ -47,7 +48,8 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     if lab.connection.shows_removal:
         things = [*things]
         yield from _announced(lab, things)
-    left = [line for line in removed(things) if line.startswith("left alone")]
+    with doing(f"Deleting {step(name).TITLE}, and what comes after it"):
+        left = [line for line in removed(things) if line.startswith("left alone")]
     ready = f"Ready: {_make(lab, made)}" if made else "Clean start: nothing has been created yet"
     yield f"{ready}. Next: {step(name).TITLE}."
     yield from [*took, *left]
@@ -122,7 +124,8 @@ def _made(lab: Workspace, names: tuple[str, ...]) -> Iterator[Found]:
 def _make(lab: Workspace, names: tuple[str, ...]) -> str:
     modules = [step(name) for name in names if name in MADE]
     for module in modules:
-        module.ensure(lab)
+        with doing(f"Making {module.TITLE}"):
+            module.ensure(lab)
     titles = [module.TITLE for module in modules]
     return f"{_listed(titles)} {'exists' if len(titles) == 1 else 'exist'}"
 

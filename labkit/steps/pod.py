@@ -14,6 +14,7 @@ from labkit.diagnosis.evidence.pod_spec import NO_IMAGE
 from labkit.diagnosis.findings import Finding, catalogue
 from labkit.documents import POD_NAME as NAME
 from labkit.errors import LabError
+from labkit.showing import doing
 from labkit.steps.namespace import ensure_namespace
 from labkit.steps.ownership import Found, Owner, existing, of_labels, refuse_another_runs, removed, take_name
 from labkit.steps.row import Row
@@ -126,6 +127,7 @@ def delete(lab: "Workspace", name: str, namespace: str) -> None:
     )
 
 
+@doing("Waiting until the pod runs")
 def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") -> None:
     """Return when the pod's containers run. Raises `PodDoesNotRun`, with the container's or the scheduler's own words.
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from labkit.errors import said_by_the_cluster
+
 START_OVER = "run the opening cell again: it starts this step over"
 FROM_THE_TOP = "run the cells above this one first: Run > Run All Above Selected Cell"
 LAB_ENDED = "if the lab has ended, run the opening cell again: it starts the lab, and nothing is lost"
@@ -27,20 +29,29 @@ def install() -> None:
     ipython = sys.modules.get("IPython")
     shell: Any = ipython.get_ipython() if ipython else None
     if getattr(shell, "kernel", None) is not None:
-        shell.set_custom_exc(_errors(), _show)
+        shell.set_custom_exc((Exception,), _show)
 
 
 def shown(error: BaseException) -> list[str]:
     """Return the lines for this error: its code and message, and what to do next."""
+    return _short(error) or [f"{type(error).__name__}: {error}"]
+
+
+def _short(error: BaseException) -> list[str]:
+    """The lines for an error of which it's known what to do next; none for any other."""
     for kind, told in _kinds().items():
         if isinstance(error, kind):
             what, next_step = told(error)
             return [*what.splitlines()[:6], f"next:  {next_step}"]
-    return [f"{type(error).__name__}: {error}"]
+    return []
 
 
 def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: TracebackType, **_: Any) -> list[str]:
-    lines = shown(error)
+    lines = _short(error)
+    if not lines:
+        # As without this hook; the first frame is IPython's own.
+        shell.showtraceback((kind, error, trace), tb_offset=1)
+        return lines
     # What %tb shows: https://docs.python.org/3/library/sys.html#sys.last_traceback
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
     shell._showtraceback(kind, error, lines)
@@ -67,13 +78,6 @@ def _kinds() -> dict[type[BaseException], Told]:
     return kinds
 
 
-def _errors() -> tuple[type[BaseException], ...]:
-    import botocore.exceptions  # noqa: F401
-    import urllib3.exceptions  # noqa: F401
-
-    return tuple(_kinds())
-
-
 def _aws(error: Any) -> tuple[str, str]:
     told = error.response.get("Error", {})
     code = told.get("Code", "Unknown")
@@ -81,12 +85,13 @@ def _aws(error: Any) -> tuple[str, str]:
 
 
 def _kubernetes(error: Any) -> tuple[str, str]:
+    if not error.status:  # the stream of a command in a pod tells so that nothing answers
+        return _ended(error)
     try:
-        answered = json.loads(error.body)
-        reason, message = answered["reason"], answered["message"]
+        reason = json.loads(error.body)["reason"]
     except (TypeError, ValueError, KeyError):
-        reason, message = str(error.status), str(error.reason)
-    return f"{reason}: {message}", _next(reason)
+        reason = str(error.status)
+    return f"{reason}: {said_by_the_cluster(error)}", _next(reason)
 
 
 def _next(code: str) -> str:

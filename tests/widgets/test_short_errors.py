@@ -7,6 +7,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from papermill.exceptions import PapermillExecutionError
 
+END = "from labkit.emulator import process\nfrom labkit.emulator.folder import Folder\nprocess.stop(Folder.find())\n"
 # What a beginner runs, and what the cell then shows.
 CELLS = {
     "a cell run twice": (
@@ -34,9 +35,14 @@ CELLS = {
         "ParamValidationError: Parameter validation failed:",
         "correct the call in this cell",
     ),
+    "a command in a pod, and the lab ended": (
+        f"{END}from kubernetes.stream import stream\n"
+        'stream(core.connect_get_namespaced_pod_exec, "my-pod", "default", command=["id"], stdout=True)',
+        "ApiException: nothing answers at this address",
+        "run the opening cell again: it starts the lab",
+    ),
     "the lab ended": (
-        "from labkit.emulator import process\nfrom labkit.emulator.folder import Folder\nprocess.stop(Folder.find())\n"
-        'lab.aws.client("iam").list_roles()',
+        f'{END}lab.aws.client("iam").list_roles()',
         "EndpointConnectionError: nothing answers at this address",
         "run the opening cell again: it starts the lab",
     ),

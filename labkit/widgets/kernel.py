@@ -1,0 +1,18 @@
+"""What `labkit lab` loads into each kernel before its first cell: an IPython extension.
+
+https://ipython.readthedocs.io/en/stable/config/extensions/
+"""
+
+from typing import TYPE_CHECKING
+
+from labkit import showing
+from labkit.widgets import short_errors
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def load_ipython_extension(shell: "InteractiveShell") -> None:
+    """Show errors short also before the lab is opened, and note when a cell begins, for `showing.doing`."""
+    short_errors.install()
+    shell.events.register("pre_run_cell", lambda _: showing.cell_begins())

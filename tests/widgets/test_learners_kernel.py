@@ -1,0 +1,65 @@
+"""The kernel that `labkit lab` starts: short errors before the lab is opened, and a slow cell says what it does."""
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from labkit import showing
+from labkit.cli import learning
+
+# The block goes on until its line is printed.
+SLOW = """import builtins
+import threading
+
+from labkit import showing
+
+said = threading.Event()
+showing.print = lambda *text, **more: (builtins.print(*text, **more), said.set())
+showing.PATIENCE = 0
+with showing.doing("Making the IAM role"):
+    print(said.wait(30))"""
+QUICK = """showing.PATIENCE = 600
+with showing.doing("Making the IAM role"):
+    print("made")"""
+
+
+@pytest.fixture
+def run(home, monkeypatch):
+    """Run cells in the kernel that JupyterLab starts for a learner; return each cell's outputs."""
+    monkeypatch.setenv("JUPYTER_PATH", str(learning.SETTINGS))
+
+    def outputs(*sources):
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+        NotebookClient(book, allow_errors=True, kernel_name="python3").execute()
+        return [cell.outputs for cell in book.cells]
+
+    return outputs
+
+
+def test_a_later_cell_run_first_is_short_before_the_lab_is_opened(run):
+    ((output,),) = run("lab.check('pod')")
+    assert output.output_type == "error" and output.ename == "NameError"
+    assert output.traceback[0] == "NameError: name 'lab' is not defined"
+    assert output.traceback[-1].startswith("next:  run the cells above this one first")
+
+
+def test_an_error_of_the_learner_s_own_code_keeps_its_traceback(run):
+    ((output,),) = run('{}["StringEquals"]')
+    assert output.ename == "KeyError"
+    assert any(
+        '{}["StringEquals"]' in line.replace("\x1b[33m", "").replace("\x1b[39m", "") for line in output.traceback
+    )
+
+
+def test_a_slow_cell_says_what_it_does(run, monkeypatch):
+    monkeypatch.setenv(showing.LIVE, "1")
+    slow, quick = run(SLOW, QUICK)
+    assert "".join(output.text for output in slow) == "Making the IAM role …\nTrue\n"
+    assert [output.text for output in quick] == ["made\n"]
+
+
+def test_where_outputs_are_compared_it_says_nothing(run):
+    (output,) = run(
+        'from labkit import showing\nshowing.PATIENCE = 0\nwith showing.doing("Making"):\n    print("made")'
+    )
+    assert [each.text for each in output] == ["made\n"]
