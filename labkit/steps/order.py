@@ -48,7 +48,7 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     if lab.connection.shows_removal:
         things = [*things]
         yield from _announced(lab, things)
-    with doing(f"Deleting {step(name).TITLE}, and what comes after it"):
+    with doing(f"Clearing the way for {step(name).TITLE}"):
         left = [line for line in removed(things) if line.startswith("left alone")]
     ready = f"Ready: {_make(lab, made)}" if made else "Clean start: nothing has been created yet"
     yield f"{ready}. Next: {step(name).TITLE}."
