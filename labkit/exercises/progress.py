@@ -73,7 +73,10 @@ class Progress:
 
     solved: dict[str, int] = field(default_factory=dict)
     """Exercises that are solved, with the number of tries."""
-    opened: set[str] = field(default_factory=set)
+    opened: dict[str, float] = field(default_factory=dict)
+    """Exercises that were opened, and when for the first time: seconds since 1970."""
+    took: dict[str, float] = field(default_factory=dict)
+    """Seconds from there to the exercise's solution."""
     hints: Counter[str] = field(default_factory=Counter)
     steps: set[str] = field(default_factory=set)
     """Steps that were checked and right."""
@@ -88,9 +91,9 @@ class Progress:
 
     def __repr__(self) -> str:
         lines = [f"steps checked and right: {', '.join(sorted(self.steps)) or 'none yet'}"]
-        for id in sorted(self.opened | self.solved.keys()):
+        for id in sorted(self.opened.keys() | self.solved.keys()):
             tries = self.solved.get(id)
-            done = f"solved, try {tries}" if tries else "open"
+            done = f"solved, try {tries}{self._after(id)}" if tries else "open"
             hints = f", hints: {self.hints[id]}" if self.hints[id] else ""
             lines.append(f"exercise {id}: {done}{hints}")
         right = sum(self.answered.values())
@@ -100,6 +103,12 @@ class Progress:
         if self.unread:
             lines.append(not_counted(self.unread))
         return "\n".join(lines)
+
+    def _after(self, id: str) -> str:
+        if id not in self.took:
+            return ""
+        minutes, seconds = divmod(round(self.took[id]), 60)
+        return f", {minutes}:{seconds:02} minutes after you opened it"
 
     @property
     def score(self) -> str:
@@ -137,13 +146,15 @@ def read(file: Path | None = None) -> Progress:
 def _count(event: Event, progress: Progress, tries: Counter[str]) -> None:
     what, id = event["what"], event["id"]
     if what == "opened":
-        progress.opened.add(id)
+        progress.opened.setdefault(id, event["at"])
     elif what == "hint":
         progress.hints[id] += 1
     elif what == "tried":
         tries[id] += id not in progress.solved
-        if event["right"]:
-            progress.solved.setdefault(id, tries[id])
+        if event["right"] and id not in progress.solved:
+            progress.solved[id] = tries[id]
+            if id in progress.opened:
+                progress.took[id] = max(0, event["at"] - progress.opened[id])
     elif what == "step":
         progress.steps.add(id)
     elif what == "answered":
@@ -167,7 +178,7 @@ def _events(file: Path) -> Iterator[Event | None]:
         try:
             event = json.loads(line)
             ok = event["version"] == VERSION and isinstance(event["what"], str) and isinstance(event["id"], str)
-            event["right"]
+            ok = ok and isinstance(event["right"], bool) and isinstance(event["at"], int | float)
             if event["what"] == "examined":
                 stands = event["examination"]
                 ok = ok and all(isinstance(stands[key], int) for key in ("seed", "points", "most", "left"))

@@ -17,10 +17,14 @@ def file(tmp_path, monkeypatch):
     return tmp_path / NAME
 
 
-def test_what_was_done_is_read_again(file):
+def test_what_was_done_is_read_again(file, monkeypatch):
+    now = iter(range(100, 1000, 50))
+    monkeypatch.setattr(progress.time, "time", lambda: next(now))
     kept("opened", "02-a")
     kept("hint", "02-a")
     kept("tried", "02-a", right=False)
+    kept("opened", "02-a")
+    kept("tried", "02-a")
     kept("tried", "02-a")
     kept("opened", "02-b")
     kept("step", "iam_role")
@@ -28,7 +32,7 @@ def test_what_was_done_is_read_again(file):
     kept("answered", "02-1", right=True)
     assert repr(read()).splitlines() == [
         "steps checked and right: iam_role",
-        "exercise 02-a: solved, try 2, hints: 1",
+        "exercise 02-a: solved, try 2, 3:20 minutes after you opened it, hints: 1",
         "exercise 02-b: open",
         "questions: 0 of 1 right at the first answer",
     ]
@@ -38,10 +42,14 @@ def test_a_broken_line_costs_no_other(file):
     kept("step", "pod")
     other = {"version": VERSION + 1, "at": 0, "what": "step", "id": "iam_role", "right": True}
     examined = other | {"version": VERSION, "what": "examined", "examination": [1]}
+    answered = other | {"version": VERSION, "what": "answered", "right": "yes"}
+    opened = other | {"version": VERSION, "what": "opened", "at": "noon"}
     with file.open("a") as lines:
-        lines.write('{"what": "st\n[]\n' + json.dumps(other) + "\n\xff\n" + json.dumps(examined) + "\n")
+        lines.write('{"what": "st\n[]\n\xff\n')
+        lines.writelines(json.dumps(line) + "\n" for line in (other, examined, answered, opened))
     kept("step", "credentials")
-    assert (read().steps, read().unread) == ({"pod", "credentials"}, 5)
+    assert (read().steps, read().unread) == ({"pod", "credentials"}, 7)
+    assert "not counted: 7 lines" in repr(read())
 
 
 @pytest.mark.parametrize(("place", "unread"), [("a/folder/that/is/not/there", 0), ("", 1)])
