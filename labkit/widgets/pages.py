@@ -17,6 +17,7 @@ from labkit.errors import LabError
 from labkit.widgets import short_errors
 
 Judge = Callable[[str, list[Any]], dict[str, Any]]
+Start = tuple[str, list[dict[str, Any]], str]  # the policy, the callers, and what to say if there is no such role
 Read = Callable[[], list[dict[str, Any]]]
 LOOKS_EVERY = 0.25  # seconds
 AT_ONCE = 100  # calls in a message
@@ -53,18 +54,22 @@ class PolicyPage(anywidget.AnyWidget):
         role: str,
         *,
         judge: Judge,
-        start_over: Callable[[], tuple[str, list[dict[str, object]]]],
+        start_over: Callable[[], Start],
         apply: Callable[[str], None] | None,
     ):
-        policy, callers = start_over()
-        super().__init__(role=role, policy=policy, callers=callers, can_apply=apply is not None)
+        policy, callers, missing = start_over()
+        super().__init__(role=role, policy=policy, callers=callers, said=missing, can_apply=apply is not None)
         self._judge, self._start_over, self._apply = judge, start_over, apply
         self._decide()
         self.observe(self._decide, ["policy", "callers", "asked"])
+        self.observe(self._forget, "policy")
         self.on_msg(self._pressed)
 
     def _decide(self, _: Any = None) -> None:
         self.verdicts = self._judge(self.policy, self.callers) | {"asked": self.asked}
+
+    def _forget(self, _: Any) -> None:
+        self.said = ""
 
     def _pressed(self, _: Any, button: Any, __: Any = None) -> None:
         try:
@@ -72,12 +77,19 @@ class PolicyPage(anywidget.AnyWidget):
                 self._apply(self.policy)
                 self.said = f"Done: {self.role} has this trust policy now, and STS decides by it."
             elif button == "start over":
-                self.policy, self.callers = self._start_over()
-                self.said = f"Read again: this is the trust policy that {self.role} has now."
+                self.policy, self.callers, missing = self._start_over()
+                self.said = missing or f"Read again: this is the trust policy that {self.role} has now."
         except LabError as error:
             self.said = f"Nothing was changed. {error}"
         except Exception as error:  # what a callback raises would be lost in the browser's log
-            self.said = "\n".join(["Nothing was changed.", *short_errors.shown(error)])
+            self.said = "\n".join(["Nothing was changed.", *self._in_lines(error)])
+
+    def _in_lines(self, error: Exception) -> list[str]:
+        lines = short_errors.shown(error)
+        if not (problem := self.verdicts.get("problem")):
+            return lines
+        # The text is wrong, which no other cell puts right.
+        return [*(line for line in lines if not line.startswith("next:")), f"next:  {problem['next']}"]
 
 
 class CallsPage(anywidget.AnyWidget):

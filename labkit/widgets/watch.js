@@ -46,11 +46,16 @@ function render({ model, el }) {
       calls.push(call);
     }
     list.append(...added.map((call) => call.row));
-    while (calls.length > model.get("most")) calls.shift().row.remove();
+    while (calls.length > model.get("most")) drop(calls.shift());
     if (follows && !current) scroller.scrollTop = scroller.scrollHeight;
     if (waiting.length) frame = requestAnimationFrame(addSome);
     count();
     telling ||= setTimeout(tell, SAID_EVERY);
+  }
+
+  function drop(call) {
+    call.row.remove();
+    if (call === current) current = null;
   }
 
   function tell() {
@@ -58,8 +63,9 @@ function render({ model, el }) {
     telling = 0;
     const visible = shown();
     const place = current ? visible.indexOf(current) : -1;
-    status.textContent = place < 0 ? `${visible.length} calls`
-      : `Call ${place + 1} of ${visible.length}: ${title(current)}, ${verdict(current)}`;
+    const all = `${calls[0]?.number > 1 ? "the newest " : ""}${visible.length}`;
+    status.textContent = place < 0 ? `${all} calls`
+      : `Call ${place + 1} of ${all}: ${title(current)}, ${verdict(current)}`;
   }
 
   function count() {

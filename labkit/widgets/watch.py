@@ -3,13 +3,14 @@
 It reads the lab's trail, which keeps no token and no secret; keys and ids are masked once more on the way to the page.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from labkit.connection import Record
+from labkit.connection import ENTRANCE, Record
 from labkit.showing import Code, as_text, left_aligned, stable, table
 from labkit.widgets import flow, trail
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 TITLE = "The calls to AWS, as they happen"
 PARTIES = (*flow.PARTIES, "other")
 RECEIVERS = {"sts.amazonaws.com": "STS", "iam.amazonaws.com": "IAM", "s3.amazonaws.com": "S3"}
+# How EC2 names the sessions of a machine's role:
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-role-session
+INSTANCE = re.compile(r"i-[0-9a-f]+")
 YOU, POD, NODE, OTHER = "you", "pod", "node", "other"
 NEXT = "run a cell in which a pod calls AWS; each call appears here as it happens"
 MOST = 2000  # calls that are shown, the newest; the trail has the others
@@ -135,7 +139,8 @@ class Watch:
             if records:
                 seen = records[-1].get("eventID")
             shown = [record for record in records if self.is_shown(record)]
-            number += len(shown)
+            # A number is left out for those that there is no room for: the page sees that it has not all of them.
+            number += len(shown) + (len(records) == MOST)
             return [asdict(Call.of(record, n)) for n, record in enumerate(shown, number - len(shown) + 1)]
 
         return read
@@ -152,7 +157,11 @@ def _sender(record: Record) -> str:
         return POD
     if identity.get("type") != "AssumedRole":
         return YOU
-    return POD if (identity.get("sessionContext") or {}).get("webIdFederationData") else NODE
+    *_, role, session = identity.get("arn", "//").split("/")
+    if (identity.get("sessionContext") or {}).get("webIdFederationData"):
+        return POD
+    # A session that a pod got by EKS Pod Identity, or by assuming another role with its own, names no web identity.
+    return NODE if INSTANCE.fullmatch(session) else YOU if role == ENTRANCE else POD
 
 
 def _step(sender: str, event: str) -> int:

@@ -73,10 +73,12 @@ function render({ model, el }) {
 
   function showLines() {
     const lines = policy.value.split("\n");
-    lines.forEach((line, n) => {
-      const shown = mirror.children[n] ?? mirror.appendChild(make("div", {}));
+    let shown = mirror.firstChild;
+    for (const line of lines) {
+      shown ??= mirror.appendChild(make("div", {}));
       if (shown.textContent !== line) shown.textContent = line;
-    });
+      shown = shown.nextSibling;
+    }
     while (mirror.children.length > lines.length) mirror.lastChild.remove();
   }
 

@@ -32,6 +32,10 @@ LONGEST_LINE = 160
 SESSION_NAME = "simulation"
 LIFETIME = 60  # minutes, of a token that is still good
 EMPTY = "The policy is empty."
+MISSING = (
+    "The role {} doesn't exist. This is the policy that step 2 gives it.\n"
+    "next:  run the cell that creates the role, then this one again"
+)
 START_OVER = "press Start over, which reads the role's policy again"
 
 
@@ -117,6 +121,8 @@ class WhoGetsIn:
     """Read the live lab once more."""
     apply: Callable[[str], None] | None = None
     """Write a text as the role's trust policy; None if a widget must not change the account."""
+    has_role: bool = True
+    """Whether the role exists; if not, the policy is the one that step 2 gives it."""
 
     def problem(self) -> Problem | None:
         """Why IAM would reject the text as a trust policy; None if it would accept it.
@@ -173,13 +179,18 @@ class WhoGetsIn:
         return Verdict(caller, decision.allowed, written, reason, line)
 
     @property
+    def missing(self) -> str:
+        """What to say if the role doesn't exist; empty if it does."""
+        return "" if self.has_role else MISSING.format(self.role_name)
+
+    @property
     def headline(self) -> str:
         """How many get in, and who."""
         names = [verdict.caller.name for verdict in self.verdicts() if verdict.admitted]
         return f"{len(names)} of {len(self.callers)} get in" + (f": {', '.join(names)}." if names else ".")
 
     def __repr__(self) -> str:
-        lines = [f"{TITLE} {SIMULATED}"]
+        lines = [f"{TITLE} {SIMULATED}", *filter(None, [self.missing])]
         if problem := self.problem():
             return "\n".join([*lines, str(problem)])
         lines += [_numbered(self.policy), f"The trust policy of {self.role_name}: {self.headline}"]
@@ -191,7 +202,7 @@ class WhoGetsIn:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = f"<p><strong>{TITLE}</strong> {SIMULATED}</p>"
+        head = f"<p><strong>{TITLE}</strong> {SIMULATED}</p>" + (self.missing and f"<p>{escape(self.missing)}</p>")
         if problem := self.problem():
             return f"{head}<pre>{escape(str(problem))}</pre>"
         rows = [
@@ -230,14 +241,14 @@ class WhoGetsIn:
 
     def panel(self) -> "ipywidgets.Widget":
         """The widget: the policy and the claims to edit, the six verdicts, and a button that makes the policy real."""
-        from labkit.widgets.pages import PolicyPage, framed
+        from labkit.widgets.pages import PolicyPage, Start, framed
 
         def judge(policy: str, callers: list[Any]) -> dict[str, Any]:
             return replace(self, policy=policy, callers=[*map(Caller.of_json, callers)]).as_json()
 
-        def start_over() -> tuple[str, list[dict[str, Any]]]:
+        def start_over() -> Start:
             read = self.again()
-            return read.policy, [dict(vars(caller)) for caller in read.callers]
+            return read.policy, [dict(vars(caller)) for caller in read.callers], read.missing
 
         return framed(PolicyPage(self.role_name, judge=judge, start_over=start_over, apply=self.apply))
 
@@ -269,6 +280,7 @@ def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[
         clock.now if clock else lambda: datetime.now(UTC).timestamp(),
         again,
         apply,
+        evidence.role is not None,
     )
 
 

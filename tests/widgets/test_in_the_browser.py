@@ -11,6 +11,12 @@ pytestmark = pytest.mark.browser
 
 RESTART = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
 SELECTED = "text => text.value.slice(text.selectionStart, text.selectionEnd)"
+# Run the last cell again.
+AGAIN = """async () => {
+const panel = window.jupyterapp.shell.currentWidget;
+panel.content.activeCellIndex = panel.content.model.cells.length - 1;
+await window.jupyterapp.commands.execute('notebook:run-cell');
+}"""
 # What the style adds below a widget.
 NOTE = "getComputedStyle(document.querySelector('.labkit'), '::after').content"
 
@@ -119,6 +125,31 @@ def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
     expect(call).to_contain_text("serviceaccount:default:default")
     told = call.text_content()
     assert not any(secret in told for secret in (keys["AccessKeyId"], keys["SessionToken"], token))
+
+
+MANY_CALLS = """from labkit.widgets.pages import CallsPage
+long = "a word " * 60
+call = {"sender": "pod", "receiver": "S3", "event": "ListObjects", "decision": "allowed", "refused": False, "step": 10,
+        "says": long, "who": long, "time": "", "request": long, "answer": long, "reason": long}
+numbers = iter(range(1, 99))
+told = [[{**call, "number": next(numbers)} for _ in range(7)]]
+calls = CallsPage(lambda: told.pop() if told else [], title="Calls", parties=["pod", "S3"], own="you", next="-", most=5)
+calls"""
+
+
+def test_the_newest_calls_are_shown_and_an_open_one_fits(opened, page):
+    opened("many.ipynb", MANY_CALLS, "told.append([{**call, 'number': next(numbers)} for _ in range(7)]); calls.look()")
+    watch = page.locator(".labkit-watch")
+    expect(watch.get_by_role("status")).to_have_text("the newest 5 calls")
+    watch.get_by_role("button", name="First").press("Enter")
+    expect(watch.get_by_role("status")).to_contain_text("Call 1 of the newest 5: pod → S3: ListObjects")
+    facts = watch.locator("dl").bounding_box()
+    place = watch.locator(".labkit-scroller").bounding_box()
+    assert place["x"] < facts["x"] and facts["x"] + facts["width"] < place["x"] + place["width"]
+    # What is open may go, and then the next step starts at the oldest.
+    page.evaluate(AGAIN)
+    expect(watch.locator(".labkit-current")).to_have_count(0)
+    expect(watch.get_by_role("status")).to_have_text("the newest 5 calls")
 
 
 def test_after_a_restart_of_the_kernel_the_buttons_say_so(opened, page):

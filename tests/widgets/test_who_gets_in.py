@@ -154,6 +154,23 @@ def test_what_iam_refuses_is_reported_in_its_words(page):
         "Nothing was changed.",
         "MalformedPolicyDocument: This policy contains invalid Json",
     ]
+    assert page.said.splitlines()[-1] == f"next:  {page.verdicts['problem']['next']}"
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "{}"], ids=["empty", "deep", "no statement"])
+def test_a_refused_text_is_corrected_on_the_page_and_not_in_a_cell(page, text):
+    page.policy = text
+    press(page, "apply")
+    assert page.said.startswith("Nothing was changed.") and "cell" not in page.said
+    assert page.said.endswith(f"next:  {page.verdicts['problem']['next']}")
+
+
+def test_what_a_button_came_to_is_gone_once_the_policy_changes(page):
+    good, page.policy = page.policy, "{"
+    press(page, "apply")
+    assert page.said
+    page.policy = good
+    assert page.said == ""
 
 
 def test_without_a_role_it_begins_with_the_policy_of_step_2(lab):
@@ -161,8 +178,13 @@ def test_without_a_role_it_begins_with_the_policy_of_step_2(lab):
     asked = lab.who_gets_in()
     (page,) = asked.panel().children
     assert asked.headline == "1 of 6 get in: this service account."
+    missing = "The role my-role doesn't exist. This is the policy that step 2 gives it"
+    assert missing in repr(asked) and missing in asked._repr_html_().replace("&#x27;", "'")
+    assert page.said.startswith(missing)
     press(page, "apply")
     assert "NoSuchEntity" in page.said and "its cell hasn't run yet" in page.said.lower()
+    press(page, "start over")
+    assert page.said.startswith(missing) and "next:" in page.said
     with pytest.raises(ClientError, match="NoSuchEntity"):
         lab.aws.client("iam").get_role(RoleName="my-role")
     lab.ready(through="iam_role")
