@@ -17,7 +17,7 @@ from labkit.errors import LabError
 from labkit.widgets import short_errors
 
 Judge = Callable[[str, list[Any]], dict[str, Any]]
-Start = tuple[str, list[dict[str, Any]], str]  # the policy, the callers, and what to say if there is no such role
+Start = tuple[str, list[dict[str, object]], str]  # the policy, the callers, and what to say if there is no such role
 Read = Callable[[], list[dict[str, Any]]]
 LOOKS_EVERY = 0.25  # seconds
 AT_ONCE = 100  # calls in a message
