@@ -95,7 +95,7 @@ class Shown:
         return f"$ {self.command}\n{self.text}" if self.command else self.text
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": f"<pre>{escape(repr(self))}</pre>"}
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": block(repr(self))}
         if self.command:
             bundle[MIME] = {"command": self.command, "answer": self.text}
         return bundle
@@ -209,6 +209,11 @@ def _in_ipython() -> bool:
 def left_aligned(html: str) -> str:
     """The same tables with their cells to the left; JupyterLab sets those of a plain table to the right."""
     return re.sub("<(td|th)>", r'<\1 style="text-align:left">', html)
+
+
+def block(text: str) -> str:
+    """The text as HTML with letters of one width. JupyterLab and nbconvert give these to `code`, not to `pre` alone."""
+    return f"<pre><code>{escape(text)}</code></pre>"
 
 
 class Code(str):

@@ -10,7 +10,7 @@ from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.kinds import Kinds
 from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.diagnosis.stages import STAGES, Stage
-from labkit.showing import Code, Name, table
+from labkit.showing import Code, Name, block, table
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
@@ -68,7 +68,7 @@ class Finding:
             (Name("seen in"), self.source),
         ]
         named = [(Name("finding"), Code(self.id)), (Name("learn"), self.learn)]
-        shown = f"<pre>{escape(self.repair)}</pre>"
+        shown = block(self.repair)
         if not repair:
             shown = f"<details><summary>Show the repair</summary>{shown}</details>"
         return f"<p><strong>{escape(self.headline(whose))}</strong></p>{table(compared)}{shown}{table(named)}"

@@ -6,12 +6,11 @@ It reads the lab's trail, which keeps no token and no secret; keys and ids are m
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import ENTRANCE, Record
-from labkit.showing import Code, as_text, left_aligned, stable, table
+from labkit.showing import Code, as_text, block, left_aligned, stable, table
 from labkit.widgets import flow, trail
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class Watch:
 
     def _repr_html_(self) -> str:
         if self.why_not or not (calls := self.calls):
-            return f"<pre>{escape(repr(self))}</pre>"
+            return block(repr(self))
         rows = [(step, arrow, Code(event), decision) for arrow, event, decision, step in map(_row, calls)]
         return f"<p><strong>{TITLE}</strong></p>" + table(rows, ("", "from → to", "call", "decision"))
 

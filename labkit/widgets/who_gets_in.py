@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
 from labkit.policy import Decision, MalformedPolicy, Policy, Statement, evaluate_trust, statement_positions
-from labkit.showing import Code, left_aligned, stable, table
+from labkit.showing import Code, block, left_aligned, stable, table
 from labkit.steps import iam_role
 from labkit.tokens import Claims, refused
 from labkit.widgets.check import ISSUER_ID
@@ -204,13 +204,13 @@ class WhoGetsIn:
     def _repr_html_(self) -> str:
         head = f"<p><strong>{TITLE}</strong> {SIMULATED}</p>" + (self.missing and f"<p>{escape(self.missing)}</p>")
         if problem := self.problem():
-            return f"{head}<pre>{escape(str(problem))}</pre>"
+            return head + block(str(problem))
         rows = [
             (verdict.mark, verdict.caller.name, Code(_stored(verdict.decided_by)), _stored(verdict.reason))
             for verdict in self.verdicts()
         ]
         said = f"<p>The trust policy of <code>{escape(self.role_name)}</code>: {escape(self.headline)}</p>"
-        policy = f"<pre>{escape(_numbered(self.policy))}</pre>"
+        policy = block(_numbered(self.policy))
         return head + policy + said + table(rows, ("", "caller", "what decides", "why"))
 
     def as_json(self) -> dict[str, object]:

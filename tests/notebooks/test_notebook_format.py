@@ -204,3 +204,10 @@ def test_pods_run_an_image_with_a_tag_which_a_node_pulls_once(name):
     named = re.findall(r'"image": "([^"]+)"', sources)
     named += re.findall(r"(?:--image[ =]|\bimage: )(\S+)", "\n".join(fences(read(name))))
     assert [image for image in named if ":" not in image or image.endswith(":latest")] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stored_block_of_text_has_letters_of_one_width(name):
+    outputs = [output for cell in code(read(name)) for output in cell.outputs]
+    shown = "\n".join(output.get("data", {}).get("text/html", "") for output in outputs)
+    assert shown.count("<pre>") == shown.count("<pre><code>"), "JupyterLab and nbconvert: only <code> has them"
