@@ -4,13 +4,18 @@ import signal
 
 
 def main() -> None:
-    """Run the command. Ctrl-C while its modules load ends it without a traceback."""
+    """Run the command. Ctrl-C while its modules load ends it without a traceback.
+
+    SIGTERM, as of a CI system that cancels a job, is Ctrl-C: the command cleans up, and says how to go on.
+    """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from labkit.cli.main import main as run
 
     signal.signal(signal.SIGINT, before)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     run()
 
 

@@ -255,26 +255,32 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Ctrl-C counts at the end of this block, also a second one: Dask, stopped while it starts, may never end.
+    """Ctrl-C and SIGTERM count at the end of this block: Dask, stopped while it starts, may never end.
 
-    A third one counts at once.
+    So does a second one. A third one counts at once.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if not before or threading.current_thread() is not threading.main_thread():
         yield
         return
     pressed: list[int] = []
 
+    def again() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     def later(number: int, _: object) -> None:
         pressed.append(number)
         if len(pressed) > 1:
-            signal.signal(signal.SIGINT, before)
+            again()
 
-    signal.signal(signal.SIGINT, later)
+    for number in before:
+        signal.signal(number, later)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        again()
     if pressed:
         raise KeyboardInterrupt
 

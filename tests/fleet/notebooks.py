@@ -23,9 +23,10 @@ import os, signal, time
 if bucket == "kill-the-worker":
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(600)
-if bucket == "interrupt":
+if bucket in ("interrupt", "terminate"):
     import psutil
-    os.kill(next(each.pid for each in psutil.Process().parents() if "fleet" in each.cmdline()), signal.SIGINT)
+    number = signal.SIGINT if bucket == "interrupt" else signal.SIGTERM
+    os.kill(next(each.pid for each in psutil.Process().parents() if "fleet" in each.cmdline()), number)
     time.sleep(600)
 if bucket == "sleep":
     time.sleep(600)

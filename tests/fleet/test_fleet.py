@@ -126,9 +126,10 @@ def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
     assert "it finds nothing of this run" in labkit("fleet", file, "--plan", cwd=tmp_path).stdout
 
 
-def test_ctrl_c_leaves_finished_runs_finished_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("bucket", ["interrupt", "terminate"])
+def test_ctrl_c_and_sigterm_leave_finished_runs_finished_and_say_how_to_go_on(tmp_path, bucket):
     rows = [row | {"image": "none"} for row in notebooks.rows(3)]
-    rows[1]["bucket"] = "interrupt"
+    rows[1]["bucket"] = bucket
     file = notebooks.fleet(tmp_path / "fleet.yaml", rows)
     notebook = notebooks.write(tmp_path / "in.ipynb")
     # No process of the fleet takes a file of the current folder for a library's module.
@@ -161,11 +162,12 @@ PRESS = """
 import os, psutil, signal
 os.kill(next(each.pid for each in psutil.Process().parents() if "fleet" in each.cmdline()), signal.SIGINT)
 """
+TERMINATE = PRESS.replace("SIGINT", "SIGTERM")
 # Dask loads the lines twice.
 ONCE = "import sys\nif not hasattr(sys, 'pressed'):\n    sys.pressed = True" + PRESS.replace("\n", "\n    ")
 
 
-@pytest.mark.parametrize("press", [ONCE, PRESS], ids=["once", "twice"])
+@pytest.mark.parametrize("press", [ONCE, PRESS, TERMINATE], ids=["once", "twice", "sigterm"])
 def test_ctrl_c_while_the_workers_start_ends_them_and_says_how_to_go_on(preloaded, tmp_path, press):
     done = preloaded(press)
     assert (done.returncode, done.stderr) == (130, "")
