@@ -56,13 +56,12 @@ class UnknownName(LabError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", next: str = ""):
         known = list(known)
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        self.nearest = _nearest(name, known)
+        hint = f" Did you mean {self.nearest!r}?" if self.nearest else ""
         article = "an" if kind[0] in "aeiou" else "a"
         what = f"{name!r} is not {article} {kind}.{hint} There are: {', '.join(known)}."
         super().__init__(what, where=where, next=next)
         self.name = name
-        self.nearest = near[0] if near else None
 
 
 class NotAllowed(LabError):
@@ -269,6 +268,12 @@ def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
             f"expected {code}, and AWS allowed it",
             next="lab.trail(last=3) shows what was decided, and why",
         )
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The known name that begins with this one, or else the one that is most like it."""
+    longer = [each for each in known if name and each.startswith(name)]
+    return next(iter(longer or get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
 def _asked(error: Exception) -> str:

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labkit.errors import LabError
+from labkit.errors import LabError, UnknownName
 from labkit.fleet import table
 from labkit.fleet.table import Entry, NothingRan
 from labkit.run_parameters import Parameters
@@ -117,42 +117,57 @@ def read(file: Path, *, makes: bool = True) -> list[Row]:
 
 def _places(places: list[str]) -> str:
     """The first place, and how many more have the same problem: it may be a default."""
-    return places[0] + (f" and {len(places) - 1} more rows" if len(places) > 1 else "")
+    more = len(places) - 1
+    return places[0] + (f" and {more} more row{'s' if more > 1 else ''}" if more else "")
 
 
 def _row(number: int, entry: Entry) -> Row:
-    unknown = [name for name in entry.values if name not in KNOWN]
-    if unknown:
-        raise NothingRan("\n".join(map(_unknown, unknown)))
-    braced = [name for name, value in entry.values.items() if isinstance(value, Mapping)]
-    if braced:
-        raise NothingRan("\n".join(map(_braced, braced)))
-    values = _filled(entry.values)
+    """The row of an entry. Raises `NothingRan`, with a line for each reason why it can't run."""
+    reasons = [_unknown(name) for name in entry.values if name not in KNOWN]
+    reasons += [_braced(name) for name, value in entry.values.items() if isinstance(value, Mapping)]
+    known = {name: value for name, value in entry.values.items() if name in KNOWN and not isinstance(value, Mapping)}
+    values = _filled(known, reasons)
+    reasons += _of_account({**entry.values, **values})
     access = {name: str(values.pop(name)) for name in ACCESS if name in values}
-    row = Row(number, entry.place, Parameters.checked(**values), **access)
-    if row.is_in_an_account and not row.parameters.account_id:
-        raise NothingRan("target eks needs account_id, the AWS account that you expect")
-    if access and not row.is_in_an_account:
-        raise NothingRan(f"{' and '.join(access)}: only the target eks uses your credentials")
-    if len(access) > 1:
-        raise NothingRan("profile or assume_role, not both: a profile can name a role_arn")
-    if row.assume_role and not ROLE_ARN.fullmatch(row.assume_role):
-        raise NothingRan(f"assume_role = {row.assume_role!r} is not an ARN of a role, arn:aws:iam::…:role/NAME")
+    try:
+        row = Row(number, entry.place, Parameters.checked(**values), **access)
+    except LabError as error:
+        raise NothingRan("\n".join([*reasons, error.what])) from None
+    if reasons:
+        raise NothingRan("\n".join(reasons))
     return row
+
+
+def _of_account(values: Mapping[str, object]) -> Iterator[str]:
+    """Why the row's AWS account can't be used as its values say."""
+    is_in_an_account = values.get("target") == "eks"
+    access = [name for name in ACCESS if name in values]
+    if is_in_an_account and values.get("account_id", "") == "":
+        yield "target eks needs account_id, the AWS account that you expect"
+    if access and not is_in_an_account:
+        yield f"{' and '.join(access)}: only the target eks uses your credentials"
+    if len(access) > 1:
+        yield "profile or assume_role, not both: a profile can name a role_arn"
+    role = values.get("assume_role", "")
+    if isinstance(role, str) and role and not ROLE_ARN.fullmatch(role):
+        yield f"assume_role = {role!r} is not an ARN of a role, arn:aws:iam::…:role/NAME"
 
 
 def _unknown(name: str) -> str:
     if name == "confirm":
         return "'confirm' stands in no fleet file: once you have read the plan, use --yes"
-    return f"{name!r} is not a parameter of a row.{table.nearest(name, KNOWN)} There are: {', '.join(KNOWN)}"
+    return UnknownName("parameter of a row", name, KNOWN).what
 
 
 def _braced(name: str) -> str:
     return f'{name} isn\'t text. Braces need quotes, such as  {name}: "{{cluster}}-reader"'
 
 
-def _filled(values: Mapping[str, object]) -> dict[str, object]:
-    """The values, with another value of the row in the place of its name in braces: `{cluster}-reader`."""
+def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, object]:
+    """The values, with another value of the row in the place of its name in braces: `{cluster}-reader`.
+
+    Without those that can't be filled; why goes to the reasons.
+    """
     usual = {name: getattr(USUAL, name) for name in Parameters.names()}
 
     def value_of(name: str, asking: tuple[str, ...]) -> object:
@@ -163,12 +178,18 @@ def _filled(values: Mapping[str, object]) -> dict[str, object]:
 
     def filled(name: str, asking: tuple[str, ...]) -> str:
         if name not in KNOWN:
-            raise NothingRan(f"'{{{name}}}' in {asking[0]} is not a parameter of a row.{table.nearest(name, KNOWN)}")
+            raise NothingRan(f"'{{{name}}}' in {asking[0]}: {_unknown(name)}")
         if name in asking:
             raise NothingRan(f"{asking[0]} needs its own value: {' → '.join((*asking, name))}")
         return str(value_of(name, asking))
 
-    return {name: value_of(name, ()) for name in values}
+    found = {}
+    for name in values:
+        try:
+            found[name] = value_of(name, ())
+        except NothingRan as error:
+            reasons.append(error.what)
+    return found
 
 
 def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:

@@ -1,15 +1,15 @@
 """The fleet file as a table of names and values: YAML with `defaults`, `runs` and `matrix`, or CSV."""
 
 import csv
+import io
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
 
-from labkit.errors import LabError
+from labkit.errors import LabError, UnknownName
 
 KEYS = ("defaults", "runs", "matrix")
 EXAMPLE = (
@@ -52,14 +52,8 @@ def read(file: Path) -> list[Entry]:
     return entries
 
 
-def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """A sentence that proposes the nearest of the known names; empty without one."""
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 def _of_csv(file: Path, text: str) -> Iterator[Entry]:
-    lines = csv.reader(text.splitlines())
+    lines = csv.reader(io.StringIO(text))
     names = [name.strip() for name in next(lines)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise _refused(file, f"line 1 has the column {twice!r} twice")
@@ -84,9 +78,7 @@ def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
     parts = _mapping(file, document, "the file")
     for name in parts:
         if name not in KEYS:
-            raise _refused(
-                file, f"{name!r} is not a key of a fleet file.{nearest(name, KEYS)} There are: {_listed(KEYS)}"
-            )
+            raise _refused(file, UnknownName("key of a fleet file", name, KEYS).what.removesuffix("."))
     defaults = _values(file, parts["defaults"], "defaults") if "defaults" in parts else {}
     number = 0
     for node in _items(file, parts["runs"], "runs") if "runs" in parts else []:
@@ -134,10 +126,6 @@ def _values(file: Path, node: yaml.Node, what: str) -> dict[str, object]:
 
 def _value(node: yaml.Node) -> object:
     return node.value if isinstance(node, yaml.ScalarNode) else [] if isinstance(node, yaml.SequenceNode) else {}
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names)
 
 
 def _refused(file: Path, reason: str) -> NothingRan:

@@ -38,6 +38,16 @@ REFUSED = {
         "row 1, line 2: 'rolename' is not a parameter of a row",
     ),
     "a column twice": ("fleet.csv", "cluster,cluster\na,b\n", "line 1 has the column 'cluster' twice"),
+    "a line break in a name": (
+        "fleet.csv",
+        'cluster,role_name\na,"r\ns"\n',
+        r"row 1, line 3: parameter role_name = 'r\ns' breaks its rule",
+    ),
+    "a short name of a column": (
+        "fleet.csv",
+        "role\nr\n",
+        "'role' is not a parameter of a row. Did you mean 'role_name'?",
+    ),
     "too many values": ("fleet.csv", "cluster\na,b\n", "row 1, line 2 has 2 values, and line 1 names 1"),
     "a bad name": (
         "fleet.yaml",
@@ -120,6 +130,27 @@ def test_every_wrong_row_is_named_at_once(tmp_path):
     file.write_text("runs:\n- {clutser: a}\n- {namespace: A_b}\n- {cluster: x}\n- {cluster: x}\n")
     told = labkit("fleet", file, cwd=tmp_path).stderr
     assert [part for part in ("row 1,", "row 2,", "row 3,", "row 4,") if part in told] == ["row 1,", "row 2,", "row 4,"]
+
+
+def test_every_fault_of_a_row_is_named_at_once(tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text(
+        'runs: [{clutser: a, confirm: yes, namespace: A_b, region: moon, role_name: {cluster}, bucket: "{clustr}",\n'
+        "  target: eks, profile: me, assume_role: admin}]\n"
+    )
+    told = labkit("fleet", file, cwd=tmp_path).stderr
+    for reason in (
+        "'clutser' is not a parameter of a row. Did you mean 'cluster'?",
+        "'confirm' stands in no fleet file",
+        "role_name isn't text",
+        "'{clustr}' in bucket: 'clustr' is not a parameter of a row. Did you mean 'cluster'?",
+        "parameter namespace = 'A_b' breaks its rule",
+        "parameter region = 'moon' breaks its rule",
+        "target eks needs account_id",
+        "profile or assume_role, not both",
+        "assume_role = 'admin' is not an ARN of a role",
+    ):
+        assert f"  row 1, line 1: {reason}" in told
 
 
 def test_values_fill_placeholders_and_accounts_keep_their_zeros(tmp_path):
