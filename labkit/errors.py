@@ -203,8 +203,8 @@ def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
 
 
 def without_session(message: str) -> str:
-    """A denial of AWS's without the name of the caller's session, which may be a person's."""
-    return re.sub(r"(:assumed-role/[^/\s]+)/\S+", r"\1", message)
+    """A denial of AWS's with `<session name>` for the name of the caller's session, which may be a person's."""
+    return re.sub(r"(:assumed-role/[^/\s]+/)\S+", r"\1<session name>", message)
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def call(place: "Workspace", service: str, operation: str, given: Credentials | 
 
 
 def refusal(error: Exception) -> str:
-    """The code and the words of AWS's or the cluster's refusal, without the name of a session."""
+    """The code and the words of AWS's or the cluster's refusal, with `<session name>` for the name of a session."""
     if isinstance(error, ClientError):
         told = error.response["Error"]
         return f"{told['Code']}: {without_session(told['Message'])}"

@@ -32,7 +32,7 @@ def now() -> str:
 READ = ["s3:ListBucket", "s3:GetObject"]
 
 
-@wrong("05-a", "list its bucket found AccessDenied")
+@wrong("05-a", f"list its bucket found {REFUSED}exercise-05-a/<session name> is not authorized to perform: ")
 def the_objects_without_the_bucket(lab, name):
     put(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}/*"))
 
@@ -59,7 +59,7 @@ def two_statements_in_a_policy_of_their_own(lab, name):
     put(lab, name, "own", *own)
 
 
-@wrong("05-b", f"a fresh session reads found {REFUSED}")
+@wrong("05-b", f"a fresh session reads found {REFUSED}exercise-05-b/<session name> is not authorized to perform: ")
 def the_permissions_taken_away(lab, name):
     lab.aws.client("iam").delete_role_policy(RoleName=name, PolicyName="reading")
 
