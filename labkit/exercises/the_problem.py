@@ -166,7 +166,8 @@ RECALL = (
             Answer("SDKs can't read it.", "They can: they read keys from environment variables."),
             Answer(
                 "It works anywhere, for anybody, until somebody rotates it.",
-                "The token that IRSA gives a pod is bound to that pod and expires within a day.",
+                "The token that IRSA gives a pod also works for whoever copies it, but only until it expires, within a "
+                "day. Nobody has to rotate it.",
                 right=True,
             ),
             Answer("AWS forbids it.", "It's allowed, and AWS advises against it."),
