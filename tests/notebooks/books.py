@@ -8,6 +8,13 @@ from nbformat import NotebookNode
 
 import labkit
 
+REFUSED = re.compile(r"  # refused: (\w+)$")
+CHANGES = re.compile(
+    r"\bkubectl (annotate|apply|create (?!token)|delete|label|patch|run)\b"
+    r"|\baws [\w-]+ (add|attach|create|delete|detach|put|remove|update)-"
+    r"|\baws s3 (cp -|mb|rb)|\blabkit (break|mend)\b"
+)
+
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = [path.name for path in PATHS]
@@ -38,6 +45,12 @@ def fences(notebook: NotebookNode) -> list[str]:
 def boxes(cell: NotebookNode) -> list[str]:
     """What is in the boxes of a cell marked `bash`; none for a code cell."""
     return text_boxes(cell.source) if cell.cell_type == "markdown" else []
+
+
+def changes(cell: NotebookNode) -> bool:
+    """Whether a box of this cell changes something in AWS or in the cluster."""
+    lines = [line for box in boxes(cell) for line in commands(box)]
+    return any(CHANGES.search(line) and not REFUSED.search(line) for line in lines)
 
 
 def text_boxes(text: str) -> list[str]:

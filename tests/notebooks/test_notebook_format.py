@@ -9,7 +9,7 @@ import pytest
 
 from labkit.exercises.copies import EXAMINED, TAG
 from labkit.run_parameters import Parameters
-from tests.notebooks.books import FOLDER, NAMES, code, commands, fences, printed, prose, read
+from tests.notebooks.books import FOLDER, NAMES, changes, code, commands, fences, printed, prose, read
 
 # The one notebook that teaches no step: a diagnosis to hand on.
 REPORT = "doctor.ipynb"
@@ -17,8 +17,12 @@ REPORT = "doctor.ipynb"
 # How many cells it may have, where it is more than 60: eleven guided cases and the exercises.
 MOST = {"09-break-and-repair.ipynb": 86}
 
-# What a notebook says where a reader of its boxes runs only the cells that have none.
-CHOICE = "or the boxes and the cells without a box above them"
+# What a notebook says to a reader who runs its boxes.
+RULE = """If you use them, use them from beginning to end:
+
+- Run all boxes and cells in order. Later ones use the variables and files of earlier ones.
+- Skip the cell right below a box that changes something in AWS or in the cluster. """
+RULED = [name for name in NAMES if name not in ("doctor.ipynb", "irsa.ipynb") and fences(read(name))]
 
 # What may not be printed: it is secret, or never the same twice.
 UNSTABLE = {
@@ -174,11 +178,16 @@ def test_shows_the_working_form_of_what_readers_copy_wrong(name):
             assert not re.search(r"kubectl apply (?!-)", command), command
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if CHOICE in prose(read(name))])
-def test_cells_without_a_box_above_them_read_nothing_that_the_others_made(name):
+@pytest.mark.parametrize("name", RULED)
+def test_says_the_same_rule_for_its_boxes(name):
+    assert RULE in prose(read(name))
+
+
+@pytest.mark.parametrize("name", RULED)
+def test_cells_read_nothing_that_a_cell_below_a_box_that_changes_something_made(name):
     known = set(dir(builtins))
     for before, cell in pairwise(read(name).cells):
-        if cell.cell_type == "code" and "```bash" not in before.source:
+        if cell.cell_type == "code" and not changes(before):
             made, used = names(cell.source)
             assert used - made <= known, cell.id
             known |= made
