@@ -347,7 +347,7 @@ class Backend:
                     del store._parameters[name]
 
     def _secrets_answer(self, asked: Asked) -> Response:
-        """moto's answer of Secrets Manager. For ListSecretVersionIds, moto dates each version at the time of the call."""
+        """moto's answer of Secrets Manager. ListSecretVersionIds tells when each version was made, not the time now."""
         response = self._answer(asked)
         if asked.operation == "ListSecretVersionIds" and response.status == 200:
             answer = json.loads(response.body)

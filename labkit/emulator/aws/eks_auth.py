@@ -175,7 +175,7 @@ def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
 
 
 def _of_another(claims: Claims, facts: ClusterFacts) -> str:
-    """Why the token isn't from this cluster or isn't for EKS; empty if it isboth. EKS needs no OIDC provider."""
+    """Why the token isn't from this cluster, or isn't for EKS; empty if it is both. EKS needs no OIDC provider."""
     if claims.issuer != facts.issuer:
         return f"the token is from {claims.issuer or 'nobody'}; the issuer of {facts.name} is {facts.issuer}"
     if SERVICE not in claims.compared:
