@@ -271,7 +271,11 @@ def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
 
 def _cause(lab: "Workspace", fault: Fault) -> str:
     """The doctor's sentence about a fault that is in the run; empty if it's repaired already."""
-    found = examine(Evidence(lab.parameters, lab.connection, probe=fault.needs_probe)).findings
+    bucket = f"arn:{lab.connection.partition}:s3:::{lab.parameters.bucket}"
+    evidence = Evidence(
+        lab.parameters, lab.connection, action="s3:ListBucket", resource=bucket, probe=fault.needs_probe
+    )
+    found = examine(evidence).findings
     return next((each.summary for each in found if each.id in (fault.finding, *fault.seen_as)), "")
 
 

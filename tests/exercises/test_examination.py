@@ -76,6 +76,13 @@ def test_from_the_first_fault_to_the_certificate(lab, home, tmp_path, monkeypatc
     assert not [each.metadata.name for each in namespaces(lab) if each.metadata.name.startswith("elsewhere")]
 
 
+def test_it_names_the_cause_of_a_permission_that_is_denied(lab, monkeypatch, capsys):
+    denied = CATALOGUE["permission-denied-by-an-inline-policy"]
+    monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [denied])
+    lab.examination(seed=1, count=1).give_up()
+    assert f"It was {denied.id}. The role isn't allowed to do s3:ListBucket" in capsys.readouterr().out
+
+
 def test_what_the_lab_repairs_is_given_up_and_what_is_made_again_costs_points(lab, monkeypatch, capsys):
     monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN[1:]] * 2)
     iam, said = lab.aws.client("iam"), lambda: capsys.readouterr().out
