@@ -42,10 +42,9 @@ SERVICES = (
     "secretsmanager", "sns", "sqs", "ssm", "sts",
 )  # fmt: skip
 READ = re.compile(r"(Describe|Get|Head|List|Query|Scan)")
-# moto tells the time of the answer, or something random: nothing of a state. GetUser is the caller's own there.
+# moto tells the time of the answer, or something random: nothing of a state.
 NOT_COMPARED = {
     "GetDelegatedAccessToken", "GetParametersForImport", "GetRandomPassword", "GetShardIterator", "GetTrailStatus",
-    "GetUser {}",
 }  # fmt: skip
 TAGS = [{"Key": "team", "Value": "blue"}]
 

@@ -213,7 +213,7 @@ class Gate:
         except ClientDisconnect:
             raise
         except NotWritten as error:
-            unkept = Refusal(500, "InternalFailure", f"The lab could not keep this call. {error}")
+            unkept = Refusal(500, "InternalFailure", f"The lab could not keep this call: {error}")
             outcome = Outcome(asked, render(asked, unkept), caller, grant, refusal=unkept)
         except Exception as error:
             failure = traceback.format_exc()
@@ -335,7 +335,7 @@ class Gate:
             case "account":
                 return await self._regions.answer(asked)
             case "iam":
-                return await self._iam.answer(asked)
+                return await self._iam.answer(asked, caller)
             case "ec2" if asked.operation == "DescribeRegions":
                 return self._regions.describe(asked)
             case "eks":

@@ -25,7 +25,8 @@ from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.organizations import Organization
 from labkit.emulator.aws.refusals import Refusal
-from labkit.emulator.aws.users import BOUNDARIES, check_boundary, set_boundary
+from labkit.emulator.aws.sessions import Caller
+from labkit.emulator.aws.users import BOUNDARIES, as_user, check_boundary, set_boundary
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy.arn import Arn
 
@@ -72,12 +73,14 @@ class Iam:
         # The trail shows what moto is told.
         return requests.read(requests.with_form(asked, {**asked.call.form, **changed}))
 
-    async def answer(self, asked: Asked) -> Response:
+    async def answer(self, asked: Asked, caller: Caller) -> Response:
         """moto's answer to a call of the account's IAM that was :meth:`completed`, or the lab's own."""
         run, operation = self.backend.run, asked.operation
         if operation in simulation.OPERATIONS:
             return await run(simulation.answer, asked, self.backend, self.organization)
         iam, parameters = self.backend.entered(asked.account_id), asked.requested().parameters
+        if operation == "GetUser" and (user := as_user(asked, caller, self.organization)):
+            return user
         await self._bring_in(asked, iam)
         if operation in PROVIDER_WRITES and (provider := Arn.find(parameters["OpenIDConnectProviderArn"])):
             self.issuers.forget(f"https://{provider.issuer}")
@@ -91,13 +94,18 @@ class Iam:
         deleted = find(iam, store, parameters[parameter]) if store else None
         response = await self.backend.answer(asked)
         if response.status == 200:
-            if deleted:
-                await run(self.backend.orphan, deleted.arn, deleted.id)
-            if operation in MADE:
-                response.body = await run(self._renamed, asked, iam, response.body)
-            if operation == "CreateUser" and "PermissionsBoundary" in parameters:
-                await run(set_boundary, asked, iam)
+            await self._complete(asked, iam, deleted, response)
         return iam_documents.reworded(response)
+
+    async def _complete(self, asked: Asked, iam: IAMBackend, deleted: Any, response: Response) -> None:
+        """Do what moto leaves out of a call that it carried out."""
+        run, operation = self.backend.run, asked.operation
+        if deleted:
+            await run(self.backend.orphan, deleted.arn, deleted.id)
+        if operation in MADE:
+            response.body = await run(self._renamed, asked, iam, response.body)
+        if operation == "CreateUser" and "PermissionsBoundary" in asked.requested().parameters:
+            await run(set_boundary, asked, iam)
 
     async def _bring_in(self, asked: Asked, iam: IAMBackend) -> None:
         """Have moto know AWS's managed policies that a call names or lists."""

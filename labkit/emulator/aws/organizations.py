@@ -20,6 +20,7 @@ https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -94,6 +95,11 @@ class Organization:
         if known is None:
             known = self._members[account_id] = _member(self._store(), account_id)
         return known
+
+    def joined(self, account_id: str) -> float:
+        """When the account became a member, in seconds since the epoch."""
+        made: datetime = next(account.create_time for account in self._store().accounts if account.id == account_id)
+        return made.replace(tzinfo=UTC).timestamp()
 
     def control(self, caller: Caller, owner: str, action: str) -> Control:
         """The organization's policies that limit the caller's ``action`` on resources of the account ``owner``."""

@@ -10,11 +10,13 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
 from dataclasses import replace
 from urllib.parse import urlencode
 
-from labkit.emulator.aws.answers import done
+from labkit.emulator.aws.answers import done, xml
 from labkit.emulator.aws.backend import Backend, IAMBackend, bound
 from labkit.emulator.aws.call import Asked, Call, Response
+from labkit.emulator.aws.organizations import Organization
 from labkit.emulator.aws.refusals import Refusal
-from labkit.emulator.aws.sessions import Caller, User
+from labkit.emulator.aws.sessions import Administrator, Caller, Session, User
+from labkit.emulator.clock import rfc3339
 
 BOUNDARIES = ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary")
 # https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetUser.html
@@ -28,6 +30,18 @@ def of_oneself(asked: Asked, caller: Caller) -> Call:
         return call
     named = {**call.form, "UserName": caller.name}
     return replace(call, query_string="", body=urlencode(named).encode())
+
+
+def as_user(asked: Asked, caller: Caller, organization: Organization) -> Response | None:
+    """The administrator as a user: moto does not know it. None: moto knows the user that is asked for."""
+    name = asked.requested().parameters.get("UserName")
+    if isinstance(caller, Session) and name is None:
+        raise Refusal(400, "ValidationError", "Must specify userName when calling with non-User credentials")
+    if not isinstance(caller, Administrator) or name not in (None, caller.name):
+        return None
+    made = rfc3339(organization.joined(caller.account_id))
+    user = {"Path": "/", "UserName": caller.name, "UserId": caller.principal_id, "Arn": caller.arn, "CreateDate": made}
+    return done(asked, xml({"User": user}))
 
 
 def check_boundary(asked: Asked, backend: Backend) -> None:

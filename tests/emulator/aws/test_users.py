@@ -151,6 +151,18 @@ def test_a_user_asks_iam_about_itself_without_its_name(ann):
     )  # fmt: skip
 
 
+def test_the_administrator_asks_iam_about_itself(aws, irsa):
+    iam, caller = aws.client("iam"), aws.client("sts").get_caller_identity()
+    user = iam.get_user()["User"]
+    assert (user["Arn"], user["UserId"], user["UserName"]) == (caller["Arn"], caller["UserId"], "administrator")
+    assert iam.get_user(UserName="administrator")["User"] == user == iam.get_user()["User"]
+    irsa.permit({"Effect": "Allow", "Action": "iam:GetUser", "Resource": "*"})
+    refused(
+        aws.client("iam", irsa.assume()["Credentials"]).get_user, 400, "ValidationError",
+        "Must specify userName when calling with non-User credentials",
+    )  # fmt: skip
+
+
 def test_a_user_takes_a_role_of_its_own_account_or_of_another_for_all_the_role_allows(aws, ann):
     other = Account(aws, OTHER)
     ann.iam.create_role(RoleName="long", AssumeRolePolicyDocument=trusting(ARN), MaxSessionDuration=7200)
