@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("*.md", "Makefile", "notebooks/*.md")
-CODE = ("labkit/**/*.py", "notebooks/book/*.py", "tests/**/*.py")
+CODE = ("labkit/**/*.py", "labkit/**/*.js", "notebooks/book/*.py", "tests/**/*.py")
 NOTEBOOKS = "notebooks/*.ipynb"
 # This module quotes what it bans.
 FILES = sorted({file for glob in (*PAGES, *CODE, NOTEBOOKS) for file in ROOT.glob(glob)} - {Path(__file__)})

@@ -38,7 +38,7 @@ def find(node_addresses: Iterable[str]) -> str:
 def unknown(why: str) -> NoAddress:
     """The error that asks for the address."""
     return NoAddress(
-        f"It cannot be found out by which address the cluster's containers reach this machine: {why}.",
+        f"Could not find the address at which the cluster's containers reach this machine: {why}.",
         where="nothing was changed",
         next="labkit up --target kind … --aws-host ADDRESS\n"
         "       With Docker Desktop it is what this prints:  docker run --rm busybox nslookup host.docker.internal\n"
