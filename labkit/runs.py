@@ -119,11 +119,7 @@ def run(
                 next="jupyter kernelspec list",
             ) from None
         except OSError as error:
-            raise LabError(
-                f"The executed notebook could not be written: {error.strerror or error}.",
-                where=str(output),
-                next="make room, and run it again",
-            ) from error
+            raise _unwritten(output, error) from error
         except (KeyboardInterrupt, DeadKernelError, ZMQError):
             # At Ctrl-C nbclient ends the kernel, and then comes upon that in one of these ways.
             raise _interrupted(output, validated) from None
@@ -240,14 +236,27 @@ def _require_notebook(file: Path) -> None:
 
 
 def _tidied(output: Path) -> NotebookNode:
-    """The notebook that papermill has written so far, without paths of this machine and times in its metadata."""
-    executed = NotebookNode(cells=[])
+    """The notebook that papermill has written so far, without paths of this machine and times in its metadata.
+
+    Raises `LabError` if it can't be written.
+    """
     try:
         executed = normalize(nbformat.read(output, as_version=4))
-        nbformat.write(executed, output)
     except (OSError, nbformat.reader.NotJSONError):
-        pass  # the run ended before its first cell, or the disk is full
+        return NotebookNode(cells=[])  # the run ended before its first cell, or the disk is full
+    try:
+        nbformat.write(executed, output)
+    except OSError as error:
+        raise _unwritten(output, error) from error
     return executed
+
+
+def _unwritten(output: Path, error: OSError) -> LabError:
+    return LabError(
+        f"The executed notebook could not be written: {error.strerror or error}.",
+        where=str(output),
+        next="make room, and run it again",
+    )
 
 
 def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:

@@ -119,7 +119,7 @@ class Report:
             write_at_once(out / f"{name}.html", self.as_html().encode())
         except OSError as error:
             raise LabError(
-                f"The report could not be written: {error.strerror}. {self.headline}; their results are kept.",
+                f"The report could not be written: {error.strerror}. {self.headline}.",
                 where=str(out),
                 next="make room, and write it again:  labkit fleet … --resume",
             ) from None

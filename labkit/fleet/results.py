@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -72,11 +72,18 @@ class Results:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, row: Row, result: Result) -> None:
-        """Write a row's result, in one step. Raises `OSError`; the earlier result is still there then."""
+    def keep(self, row: Row, result: Result) -> Result:
+        """Write a row's result and let the notebook of its run take its place; return the result.
+
+        Raises `OSError`; the earlier result and its notebook are still there then.
+        """
+        result = replace(result, has_notebook=self._has_draft(row))
         document = {"run": row.run, "parameters": row.as_json(), "result": asdict(result)}
-        write_at_once(self._file(row), json.dumps(document, indent=1).encode())
+        with _written_at_once(self._file(row), json.dumps(document, indent=1).encode()):
+            if result.has_notebook:
+                self.draft(row).replace(self.notebook(row))
         self._marker(row).unlink(missing_ok=True)
+        return result
 
     def begin(self, row: Row, fleet: str) -> IO[str] | None:
         """Mark that a row runs from now on, and return the mark, to be kept open until the row has ended.
@@ -90,14 +97,8 @@ class Results:
         fcntl.flock(mark, fcntl.LOCK_EX)
         mark.write(fleet)
         mark.flush()
+        self.draft(row).unlink(missing_ok=True)  # of a run that ended with its worker
         return mark
-
-    def keep_notebook(self, row: Row) -> bool:
-        """Let the notebook of a run that has ended take the place of an earlier one; false without one."""
-        if self.draft(row).is_file():
-            self.draft(row).replace(self.notebook(row))
-            return True
-        return False
 
     def began(self, row: Row) -> float:
         """When a worker began the row, in seconds since 1970; 0 if none has."""
@@ -162,6 +163,18 @@ class Results:
             self.forget_markers()
             yield
 
+    def _has_draft(self, row: Row) -> bool:
+        """Whether the run left a whole notebook; half of one, as a full disk or a lost worker leaves it, is deleted."""
+        try:
+            json.loads(self.draft(row).read_bytes())
+        except ValueError:
+            self.draft(row).unlink()
+        except OSError:
+            pass
+        else:
+            return True
+        return False
+
     def _file(self, row: Row) -> Path:
         return self.rows / f"{row.name}.json"
 
@@ -198,12 +211,20 @@ def _is_open_elsewhere(marker: Path) -> bool:
 
 def write_at_once(file: Path, content: bytes) -> None:
     """Write a file so that nobody ever sees half of it. Raises `OSError`."""
+    with _written_at_once(file, content):
+        pass
+
+
+@contextmanager
+def _written_at_once(file: Path, content: bytes) -> Iterator[None]:
+    """As `write_at_once`, at the end of this block: it begins once the disk has the content."""
     draft = file.with_name(f".{file.name}.part")
     try:
         with draft.open("wb") as opened:
             opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
+        yield
         draft.replace(file)
     except OSError:
         with suppress(OSError):

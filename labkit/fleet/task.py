@@ -90,11 +90,9 @@ def lost(results: Results, job: Job) -> Result:
 def kept(results: Results, job: Job, result: Result) -> Result:
     """The result, written; or the one that says that it couldn't be written."""
     try:
-        result = replace(result, has_notebook=results.keep_notebook(job.row))
-        results.keep(job.row, result)
+        return results.keep(job.row, result)
     except OSError as error:
         return replace(result, state="failed", error="\n".join(filter(None, [result.error, _unwritten(error)])))
-    return result
 
 
 def _unwritten(error: OSError) -> str:

@@ -5,8 +5,10 @@ import json
 import os
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import papermill
 import pytest
 import tenacity
@@ -181,6 +183,52 @@ def test_a_full_disk_loses_no_earlier_result(job, monkeypatch):
     assert "could not be written: No space left on device" in done.error
     assert results.of(made.row) == earlier
     assert not [*made.out.glob("rows/*.part")]
+
+
+@pytest.fixture
+def earlier(job):
+    """A row's job, what its earlier run left, and the folder of both."""
+    made = job()
+    results = Results(made.out)
+    kept = run_row(made)
+    return replace(made, fleet="fleet-2", fingerprint="hash-2"), kept, results, results.notebook(made.row).read_bytes()
+
+
+def test_half_a_notebook_takes_no_whole_one_s_place(earlier, monkeypatch):
+    made, _, results, notebook = earlier
+
+    def full(source: str, output: str, **_: object) -> None:
+        Path(output).write_bytes(notebook[:-20])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    done = run_row(made)
+    assert (done.state, done.has_notebook) == ("failed", False)
+    assert done.reason == "The executed notebook could not be written: No space left on device."
+    assert results.notebook(made.row).read_bytes() == notebook
+    assert not results.draft(made.row).exists()
+
+
+def test_a_notebook_whose_result_cannot_be_written_takes_no_earlier_one_s_place(earlier, monkeypatch):
+    made, kept, results, notebook = earlier
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    done = run_row(replace(made, row=replace(made.row, place="row 2")))
+    assert (done.state, done.has_notebook) == ("failed", False)
+    assert results.of(made.row) == kept
+    assert results.notebook(made.row).read_bytes() == notebook
+
+
+def test_a_run_whose_notebook_cannot_be_rewritten_has_not_succeeded(job, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    made = job()
+    monkeypatch.setattr(nbformat, "write", full)
+    done = run_row(made)
+    assert (done.state, done.reason) == (
+        "failed",
+        "The executed notebook could not be written: No space left on device.",
+    )
 
 
 def test_a_failing_cell_is_kept_with_its_error_and_without_secrets(job):
