@@ -1,4 +1,4 @@
-// A column's button sorts the rows by it; pressed again, the other way round.
+// A column's button sorts the rows by it; pressed again, the other way round. Rows without a value are the last ones.
 const body = document.querySelector("tbody");
 const heads = [...document.querySelectorAll("th")];
 const order = new Intl.Collator("en", { numeric: true });
@@ -6,8 +6,8 @@ heads.forEach((head, column) => head.querySelector("button").addEventListener("c
   const ascending = head.getAttribute("aria-sort") !== "ascending";
   heads.forEach((other) => other.setAttribute("aria-sort", "none"));
   head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-  const value = (cell) => cell.dataset.by ?? cell.textContent;
+  const value = (cell) => cell.textContent && (cell.dataset.by ?? cell.textContent);
   const rows = [...body.rows].map((row) => [value(row.cells[column]), row]);
-  rows.sort(([a], [b]) => order.compare(a, b) * (ascending ? 1 : -1));
+  rows.sort(([a], [b]) => (!a - !b) || order.compare(a, b) * (ascending ? 1 : -1));
   body.append(...rows.map(([, row]) => row));
 }));

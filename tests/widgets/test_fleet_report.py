@@ -31,9 +31,17 @@ def opened(page: Page, tmp_path) -> Page:
 def test_a_column_s_button_sorts_the_rows_and_again_the_other_way_round(opened: Page):
     seconds = opened.locator("tbody td:nth-child(7)")
     opened.get_by_role("button", name="seconds").click()
-    expect(seconds).to_have_text(["", "9.5", "12.2"])
+    expect(seconds).to_have_text(["9.5", "12.2", ""])
     opened.get_by_role("button", name="seconds").click()
     expect(seconds).to_have_text(["12.2", "9.5", ""])
+
+
+def test_rows_without_a_value_are_the_last_ones_however_a_column_is_sorted(opened: Page):
+    rows = opened.locator("tbody td:nth-child(1)")
+    opened.get_by_role("button", name="what was wrong").click()
+    expect(rows).to_have_text(["2", "3", "1"])
+    opened.get_by_role("button", name="what was wrong").click()
+    expect(rows).to_have_text(["3", "2", "1"])
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
