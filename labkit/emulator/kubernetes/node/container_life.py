@@ -260,7 +260,7 @@ class ContainerLife:
                 (volume / part).mkdir(parents=True)
         except (OSError, ValueError) as error:  # ValueError: a NUL in it
             told = f'failed to prepare subPath for volumeMount "{name}" of container "{self.status.name}"'
-            raise ConfigError(f"{told}: {said(error)}") from error
+            raise ConfigError(told) from error
         return volume / part
 
     # Its end
