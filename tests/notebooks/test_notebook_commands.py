@@ -61,7 +61,9 @@ def check_lines(name: str, terminal: dict[str, str], work: Path) -> None:
 @contextmanager
 def shell(terminal: dict[str, str], work: Path) -> Iterator[Callable[[str], None]]:
     """Return what runs a box and judges its lines, in one shell for a notebook: variables go from box to box."""
-    with subprocess.Popen(["bash"], stdin=PIPE, stdout=PIPE, text=True, cwd=work, env=terminal) as bash:
+    # The AWS CLI keeps a role's credentials in its home: those of another lab are worth nothing here.
+    variables = terminal | {"HOME": str(work)}
+    with subprocess.Popen(["bash"], stdin=PIPE, stdout=PIPE, text=True, cwd=work, env=variables) as bash:
         said, written = work / "out", work / "err"
         assert bash.stdin and bash.stdout
         stdin, stdout = bash.stdin, bash.stdout
