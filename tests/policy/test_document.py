@@ -359,7 +359,29 @@ def test_a_stored_policy_that_is_broken_never_allows_and_says_why(broken):
     who = Principal.aws("arn:aws:iam::123456789012:user/ann")
     decision = evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy])
     assert not decision.allowed
-    assert "cannot be evaluated" in decision.reason
+    assert 'statement 1 of "broken" cannot be evaluated' in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("statement", "outcome"),
+    [
+        ({"Effect": "Deny", "Action": 7}, "explicitDeny"),
+        ({"Efect": "Deny"}, "explicitDeny"),
+        ({"Effect": "Allow", "Action": 7}, "allowed"),
+    ],
+)
+def test_a_stored_statement_that_is_broken_denies_unless_it_is_an_allow(statement, outcome):
+    policy = Policy.read(wrapped(ALLOW, statement), kind="identity", name="broken")
+    who = Principal.aws("arn:aws:iam::123456789012:user/ann")
+    decision = evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy])
+    assert decision.outcome == outcome
+    assert decision.statement.position == (1 if decision.allowed else 2)
+
+
+def test_an_operator_without_keys_asks_for_nothing():
+    policy = Policy.read(wrapped(ALLOW | {"Condition": {"StringEquals": {}}}), kind="identity", name="empty")
+    who = Principal.aws("arn:aws:iam::123456789012:user/ann")
+    assert evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy]).allowed
 
 
 @given(
