@@ -45,6 +45,7 @@ def get(principal=ME, action="s3:GetObject", resource=OBJECT, **context):
         (allow(["s3:Put*", "s3:*Object"]), True),
         (allow("s3:PutObject"), False),
         (allow("s3:GetObjec?"), True),
+        (allow("s3:Get?"), False),
         (allow(resource="arn:aws:s3:::irsa-lab/*"), True),
         (allow(resource="arn:aws:s3:::irsa-lab"), False),
         (allow(resource="arn:aws:s3:::IRSA-lab/*"), False),  # ARNs are not

@@ -22,6 +22,7 @@ from labkit.policy.wildcards import Wild, matcher, split, tokens, wildcard
         ("s3:Get*", "s3:PutObject", False),
         ("*Object", "s3:GetObject", True),
         ("*Object", "s3:GetObjects", False),
+        ("*s3*", "s3:GetObjects", True),
         ("a*b*c", "abbbc", True),
         ("a*b*c", "ac", False),
         ("ab*ba", "aba", False),  # the head and the tail do not overlap
