@@ -54,6 +54,7 @@ def _reads_and_no_more(place: Workspace) -> list[Row]:
     return [
         allows(place, "list its bucket", "s3", "list_objects_v2", **own),
         allows(place, "read an object in it", "s3", "get_object", **own, Key=NOTE),
+        denies(place, "write an object in it", "s3", "put_object", **own, Key="written.txt", Body=b"hello"),
         denies(place, "delete an object in it", "s3", "delete_object", **own, Key=NOTE),
         denies(place, "list another bucket", "s3", "list_objects_v2", Bucket=place.parameters.bucket),
     ]

@@ -42,6 +42,11 @@ def everything_in_its_bucket(lab, name):
     put(lab, name, "reading", allow("s3:*", f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
 
 
+@wrong("05-a", "write an object in it found allowed")
+def writing_as_well(lab, name):
+    put(lab, name, "reading", allow([*READ, "s3:PutObject"], f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
+
+
 @wrong("05-a", "list another bucket found allowed")
 def every_bucket(lab, name):
     put(lab, name, "reading", allow(READ, "*"))
