@@ -157,8 +157,8 @@ RECALL = (
             Answer("Nothing: the token is invalid now.", "For the cluster it is. AWS never asks the cluster."),
             Answer(
                 "Take the role, until the token expires or the role is deleted.",
-                "STS checks the signature, the times and the trust policy. (On AWS it allows five minutes after the "
-                "expiry.)",
+                "STS checks the signature, the times and the trust policy. On AWS it allows five minutes after the "
+                "expiry.",
                 right=True,
             ),
             Answer("Get a new token.", "For that they'd need the service account."),
