@@ -59,7 +59,7 @@ def test_no_call_of_s3_on_a_part_is_done_as_the_plain_call(aws):
     s3.create_bucket(Bucket="empty")
     s3.create_bucket(Bucket="full")
     s3.put_object(Bucket="full", Key="key", Body=b"content of the object")
-    # Read anew: a client takes the bucket out of the URI of each operation that it calls, for all clients.
+    # From its own loader: a client takes the bucket out of the URI of each operation that it calls, for every client.
     for operation, described in create_loader().load_service_model("s3", "service-2")["operations"].items():
         http = described["http"]
         if "{Bucket}?" not in http["requestUri"] and "{Key+}?" not in http["requestUri"]:
