@@ -13,6 +13,8 @@ from typing import Literal
 from labkit.policy.arn import Arn
 from labkit.policy.validation import listed
 
+_USER = re.compile(r"arn:[a-z0-9-]+:iam::([0-9]{12}):(root|user/.+)")
+_SESSION = re.compile(r"arn:([a-z0-9-]+):sts::([0-9]{12}):assumed-role/([^/]+)/.+")
 _ACCOUNT = re.compile(r"[0-9]{12}|arn:[a-z0-9-]+:iam::([0-9]{12}):root")
 
 
@@ -28,7 +30,7 @@ class Principal:
     @classmethod
     def aws(cls, arn: str) -> "Principal":
         """The principal of a user's or an account root's ARN. Raises ValueError for any other."""
-        found = re.fullmatch(r"arn:[a-z0-9-]+:iam::([0-9]{12}):(root|user/.+)", arn)
+        found = _USER.fullmatch(arn)
         if not found:
             raise ValueError(f"{arn!r} is not an ARN of a user or of an account's root")
         return cls("root" if found[2] == "root" else "user", arn, found[1])
@@ -39,11 +41,11 @@ class Principal:
 
         `role_arn` is needed where the role has a path, which a session's ARN does not show. Raises ValueError.
         """
-        named = Arn.find(arn)
-        if named is None or not named.session_role:
+        found = _SESSION.fullmatch(arn)
+        if not found:
             raise ValueError(f"{arn!r} is not an ARN of a role session")
-        role_arn = role_arn or f"arn:{named.partition}:iam::{named.account}:role/{named.session_role}"
-        return cls("role-session", arn, named.account, role_arn)
+        partition, account, role = found.groups()
+        return cls("role-session", arn, account, role_arn or f"arn:{partition}:iam::{account}:role/{role}")
 
     @classmethod
     def federated(cls, provider_arn: str) -> "Principal":

@@ -402,9 +402,24 @@ def test_an_arn_that_is_not_a_user(arn):
         Principal.aws(arn)
 
 
-def test_an_arn_that_is_not_a_session():
+NO_SESSIONS = {
+    "a role": ROLE,
+    "without the session's name": "arn:aws:sts::123456789012:assumed-role/my-role",
+    "of no account": "arn:aws:sts::1:assumed-role/my-role/my-session",
+    "of another service": "arn:aws:iam::123456789012:assumed-role/my-role/my-session",
+}
+
+
+@pytest.mark.parametrize("arn", NO_SESSIONS.values(), ids=NO_SESSIONS)
+def test_an_arn_that_is_not_a_session(arn):
     with pytest.raises(ValueError, match="is not an ARN of a role session"):
-        Principal.role_session(ROLE)
+        Principal.role_session(arn)
+
+
+def test_a_session_names_its_role():
+    assert Principal.role_session("arn:aws-cn:sts::123456789012:assumed-role/r/s").role_arn == (
+        "arn:aws-cn:iam::123456789012:role/r"
+    )
 
 
 statements = st.builds(

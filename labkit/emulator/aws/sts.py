@@ -98,7 +98,7 @@ class Sts:
         context = {
             **self.authorization.context(asked),
             "sts:RoleSessionName": given["RoleSessionName"],
-            **identity.context(),
+            **identity.context,
             **tags.of_request(),
             **_role_tags(role),
             **self.authorization.organization.member(role.account_id).of_resource,
@@ -160,7 +160,7 @@ class Sts:
                 "Provider": caller.provider_arn,
             }
             return self._open(
-                grant, about, caller.context(), {"provider": caller.provider_arn, "subject": caller.subject}
+                grant, about, caller.context, {"provider": caller.provider_arn, "subject": caller.subject}
             )
         match asked.operation:
             case "AssumeRole":

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import jwt
@@ -61,6 +62,7 @@ class WebIdentity:
     provider_arn: str
     claims: dict[str, Any]
 
+    @cached_property
     def context(self) -> dict[str, str | list[str]]:
         """The condition keys of the token and its provider."""
         return {"aws:FederatedProvider": self.provider_arn, **Claims.of(self.claims).context()}
