@@ -131,6 +131,10 @@ class Connection:
         name = self.issuer.removeprefix("https://")
         return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{name}"
 
+    def now(self) -> float:
+        """The time by which AWS and the cluster judge, in seconds since the epoch: the machine's, without a clock."""
+        return float(self.clock.now()) if self.clock else time.time()
+
     def role_arn(self, role_name: str) -> str:
         """The ARN of a role of this name, made or not."""
         return f"arn:{self.partition}:iam::{self.account_id}:role/{role_name}"

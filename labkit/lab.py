@@ -3,6 +3,7 @@
 from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import StringIO
 from itertools import chain, takewhile
 from shlex import quote
@@ -392,6 +393,10 @@ class Lab(Workspace):
         """The lab's clock: `lab.clock.advance(hours=2)`, `lab.clock.reset()`. Raises `LabError` without one."""
         self.needs("clock")
         return self.connection.clock
+
+    def now(self) -> datetime:
+        """The time by which AWS and the cluster judge, in UTC: the lab's clock, or the machine's where it has none."""
+        return datetime.fromtimestamp(self.connection.now(), UTC)
 
     def has(self, capability: str) -> bool:
         """Whether the target has this; where not, it is explained, and a cell does without: `if lab.has("clock"):`."""

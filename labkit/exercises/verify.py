@@ -101,7 +101,7 @@ EXERCISES = (
             "AWS judges each call by all the policies that the role has then. A Deny in one outweighs an Allow in "
             "another.",
             "Deny everything if aws:TokenIssueTime is earlier than now. That is what the console's button "
-            "“Revoke active sessions” writes.",
+            "“Revoke active sessions” writes. The lab's clock may be ahead: lab.now() follows it.",
             'Call iam.put_role_policy with another PolicyName: Effect Deny, Action "*", Resource "*", Condition '
             '{"DateLessThan": {"aws:TokenIssueTime": now}}.',
         ),

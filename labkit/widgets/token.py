@@ -3,7 +3,6 @@
 The token itself is not kept, and neither it nor its signature is ever shown: who holds it is the service account.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -129,7 +128,7 @@ def parse(token: str) -> Claims:
 
 def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -> TokenView:
     """The claims beside the provider and the trust policy, as the live lab has them now."""
-    name, provider, clock = evidence.parameters.role_name, evidence.provider, evidence.connection.clock
+    name, provider = evidence.parameters.role_name, evidence.provider
     trust = Policy.read(evidence.trust_policy, kind="trust", name=name) if evidence.role else None
     rows = compare(
         claims,
@@ -137,7 +136,7 @@ def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -
         provider["ClientIDList"] if provider else [],
         trust,
         evidence.provider_arn,
-        now=clock.now() if clock else time.time(),
+        now=evidence.connection.now(),
     )
     if trust is None:
         return TokenView(claims, name, rows, f"there is no role {name}", again)

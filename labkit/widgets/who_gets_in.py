@@ -259,7 +259,7 @@ def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[
     Args:
         apply: what writes a text as the role's trust policy; None if it must not be written.
     """
-    issuer, parameters, clock = evidence.connection.issuer, evidence.parameters, evidence.connection.clock
+    connection, parameters = evidence.connection, evidence.parameters
     document = evidence.trust_policy if evidence.role else iam_role.build(parameters, evidence.provider_arn)
     own = evidence.provider_arn
 
@@ -274,10 +274,10 @@ def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[
     return WhoGetsIn(
         evidence.role_name,
         json.dumps(document, indent=2, ensure_ascii=False),
-        _callers(issuer, parameters.namespace, parameters.service_account, evidence.audience),
+        _callers(connection.issuer, parameters.namespace, parameters.service_account, evidence.audience),
         provider_arn,
         client_ids,
-        clock.now if clock else lambda: datetime.now(UTC).timestamp(),
+        connection.now,
         again,
         apply,
         evidence.role is not None,

@@ -1,12 +1,14 @@
 """Each exercise opens unsolved, refuses near-misses with what the lab said, and accepts more than one right answer."""
 
 import importlib
+import json
 import os
 
 import pytest
 
 from labkit import Lab, exercises
 from labkit.errors import LabError, UnknownName
+from tests.notebooks import books
 
 MODULES = {number: importlib.import_module(f"labkit.exercises.{name}") for number, name in exercises.NOTEBOOKS.items()}
 EXERCISES = [each for module in MODULES.values() for each in module.EXERCISES]
@@ -38,6 +40,18 @@ def test_an_attempt_is_judged_by_the_live_lab(lab, attempt):
     assert attempt.said in found
     assert bool(check) == (not attempt.said), check
     assert len({row.what for row in check.rows}) == len(check.rows), "two rows read the same"
+
+
+def test_05_b_is_solved_with_the_labs_clock_ahead(lab):
+    cells = {cell.id: cell.source for cell in books.code(books.read("05-verify.ipynb"))}
+    names = {"json": json, "lab": lab, "iam": lab.aws.client("iam")}
+    lab.clock.advance(hours=2)
+    try:
+        exec(cells["your-turn-b"] + "\n" + cells["attempt-b"], names)
+        assert lab.check("05-b")
+    finally:
+        lab.clock.reset()
+        lab.ready(before="pod")  # what runs has credentials of that future
 
 
 def test_each_exercise_has_three_near_misses_and_two_right_answers():

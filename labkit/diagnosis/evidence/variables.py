@@ -166,7 +166,7 @@ def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
         return Wrong(_identity(container), RENEWED, found, may_work=True)
     until = f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%MZ}"
     found += f": a token of {claims.get('sub')}, good until {until}"
-    return Wrong(_identity(container), RENEWED, found, may_work=expires > _now(evidence))
+    return Wrong(_identity(container), RENEWED, found, may_work=expires > evidence.connection.now())
 
 
 def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
@@ -370,11 +370,6 @@ def _claims(text: str | None) -> Document:
         return parts(text.strip())[1] if text else {}
     except NotAToken:
         return {}
-
-
-def _now(evidence: Evidence) -> float:
-    clock = evidence.connection.clock
-    return float(clock.now()) if clock else datetime.now(UTC).timestamp()
 
 
 def _identity(container: Container) -> tuple[Variable, ...]:

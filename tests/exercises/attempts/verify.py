@@ -1,6 +1,5 @@
 """Tries at the exercises of notebook 05."""
 
-import datetime
 import json
 from typing import Any
 
@@ -25,8 +24,8 @@ def deny(**condition: Any) -> dict[str, Any]:
     return {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}
 
 
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+def now(lab: Lab) -> str:
+    return lab.now().isoformat().replace("+00:00", "Z")
 
 
 READ = ["s3:ListBucket", "s3:GetObject"]
@@ -86,10 +85,10 @@ def the_trust_policy_closed_and_opened(lab, name):
 
 @right("05-b")
 def revoked_as_the_console_does(lab, name):
-    put(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now()}))
+    put(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now(lab)}))
 
 
 @right("05-b")
 def only_the_reading_denied(lab, name):
-    older = deny(DateLessThanEquals={"aws:TokenIssueTime": now()})
+    older = deny(DateLessThanEquals={"aws:TokenIssueTime": now(lab)})
     put(lab, name, "revoke", {**older, "Action": "s3:GetObject"})
