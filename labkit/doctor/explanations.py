@@ -1,6 +1,7 @@
 """From an error's text to the families of causes that it can have, and the next command; needs no connection.
 
-Since about June 2026 STS says one sentence for most faults of a token. Threads on the web show the older, telling ones.
+Since about June 2026, as it seems, STS says one sentence for most faults of a token. Threads on the web show the
+older ones, which name the cause.
 """
 
 import re
@@ -194,7 +195,7 @@ FAMILIES = (
         "token-not-validated",
         r"InvalidIdentityToken|web identity token (that was passed |provided )?could not be validated",
         "STS rejects the token, because of the OIDC provider, its audiences, the issuer's keys, or the token itself. "
-        "The trust policy isn't the cause. Since about June 2026 STS says no more than that.",
+        "The trust policy isn't the cause. It seems that since about June 2026 STS says no more than that.",
         (*PROVIDER_IDS, *AUDIENCE_IDS, *KEY_IDS, "token-malformed"),
         (PROBE, PROVIDERS),
         is_general=True,

@@ -139,7 +139,7 @@ def told(claims: dict[str, object]) -> dict[str, object]:
 
 
 def refusal(telling: str, detail: str = "") -> Refusal:
-    """STS's one sentence for the caller, and for the trail the detailed one that STS gave until about June 2026."""
+    """STS's one sentence for the caller; for the trail its older one, given until about June 2026, as it seems."""
     reason = f"{telling}: {detail}" if detail else telling
     return Refusal(400, "InvalidIdentityToken", GENERIC, reason)
 
