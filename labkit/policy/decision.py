@@ -69,7 +69,6 @@ class Decision:
     policy: Policy | None = None
     statement: Statement | None = None
     silent: Sequence[Policy] = ()  # those that had to allow it, of which none did
-    bounded: bool = False
     told: str = ""
     complete: bool = True  # whether `told` tells already of what came near
 
@@ -82,7 +81,7 @@ class Decision:
 
     @cached_property
     def near(self) -> tuple[Near, ...]:
-        return nearest(self.silent, self.request, bounded=self.bounded)
+        return nearest(self.silent, self.request)
 
     @property
     def failed(self) -> tuple[ConditionResult, ...]:
@@ -147,18 +146,18 @@ class Decision:
         )
 
 
-def nearest(policies: Iterable[Policy], request: Request, *, bounded: bool) -> tuple[Near, ...]:
+def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
     """Return the Allow statements that are about the request's action, or else all that it needs; nearest first."""
     found = []
     for policy in policies:
         for statement in policy.statements:
-            misses = _misses(statement, request, bounded) if statement.allow else ()
+            misses = _misses(statement, request) if statement.allow else ()
             if misses:
                 found.append(Near(policy, statement, misses))
-    return tuple(sorted(found, key=lambda near: (_DISTANCE[near.misses[0].part], len(near.misses))))
+    return tuple(sorted(found, key=lambda near: (_NEAREST_FIRST.index(near.misses[0].part), len(near.misses))))
 
 
-def _misses(statement: Statement, request: Request, bounded: bool) -> tuple[Miss, ...]:
+def _misses(statement: Statement, request: Request) -> tuple[Miss, ...]:
     """What keeps an Allow from applying, the worst first; nothing if too much does."""
     if statement.fault:
         return (_unevaluable(statement, request),)
@@ -170,7 +169,7 @@ def _misses(statement: Statement, request: Request, bounded: bool) -> tuple[Miss
         but = "anything but " if statement.not_action else ""
         said = f"it allows {but}{_listed(actions)} and not {request.action}"
         misses.append(Miss("action", actions, (request.action,), said))
-    if names(statement, request, bounded=bounded) is Match.NONE:
+    if names(statement, request) is Match.NONE:
         who = (str(statement.principals),)
         said = f"it names {_listed(who)} and the caller is {request.principal.arn}"
         misses.append(Miss("principal", who, (request.principal.arn,), said))
@@ -220,4 +219,4 @@ def _listed(values: Sequence[str]) -> str:
 
 
 _MARKS = {"allowed": "✓ allowed", "explicitDeny": "✗ denied explicitly", "implicitDeny": "✗ not allowed"}
-_DISTANCE = {"condition": 0, "statement": 1, "resource": 2, "principal": 3, "action": 4}
+_NEAREST_FIRST = ("condition", "statement", "resource", "principal", "action")

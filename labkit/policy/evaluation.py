@@ -63,7 +63,7 @@ def evaluate(
             return _explicit_deny(survey.kind, *survey.denied, request, bounded)
     for survey in controls:
         if not survey.allowed:
-            return _implicit_deny(survey.kind, [*survey.policies], request, bounded)
+            return _implicit_deny(survey.kind, [*survey.policies], request)
     granted = by_resource.level if same_account else Match.NONE
     granting = by_resource if granted >= Match.ROLE else by_identity
     needed = [granting]
@@ -77,7 +77,7 @@ def evaluate(
         if not survey.allowed:
             # Where either is enough, the resource's policies could have allowed it as well.
             silent = [*survey.policies, *(resource if survey is by_identity and not both else ())]
-            return _implicit_deny(survey.kind, silent, request, bounded)
+            return _implicit_deny(survey.kind, silent, request)
     policy, statement = cast("tuple[Policy, Statement]", granting.allowed)
     told = f'{statement} of "{policy.name}" allows {request.action} on {request.resource}'
     return Decision(request, "allowed", None, policy, statement, told=told)
@@ -91,7 +91,7 @@ def within(control: Control, request: Request) -> Decision:
             return _explicit_deny(survey.kind, *survey.denied, request, False)
     outside = next((survey for survey in controls if not survey.allowed), None)
     if outside:
-        return _implicit_deny(outside.kind, [*outside.policies], request, False)
+        return _implicit_deny(outside.kind, [*outside.policies], request)
     return Decision(request, "allowed", told=f"the organization's policies let {request.action} through")
 
 
@@ -168,14 +168,13 @@ def _explicit_deny(kind: str, policy: Policy, statement: Statement, request: Req
     return Decision(request, "explicitDeny", _EXPLICIT[kind], policy, statement, told=told)
 
 
-def _implicit_deny(kind: str, silent: Sequence[Policy], request: Request, bounded: bool) -> Decision:
+def _implicit_deny(kind: str, silent: Sequence[Policy], request: Request) -> Decision:
     kind = _IMPLICIT[kind]
     return Decision(
         request,
         "implicitDeny",
         f"because no {kind} allows the {request.action} action",
         silent=silent,
-        bounded=bounded,
         told=f"no {kind} allows {request.action} on {request.resource}",
         complete=False,
     )

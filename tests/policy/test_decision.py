@@ -120,10 +120,29 @@ def test_a_bucket_policy_that_names_somebody_else_is_near():
     assert (miss.part, miss.wanted, miss.found) == ("principal", (other,), (SESSION,))
 
 
-def test_many_names_are_cut_short():
-    actions = [f"s3:Put{letter}" for letter in "ABCDEF"]
+def test_the_statements_that_came_near_are_told_the_nearest_first():
+    somebody, elsewhere = {"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/other"}}, {"Resource": "arn:aws:s3:::b/*"}
+    narrow = {"Condition": {"StringEquals": {"aws:SourceIp": "10.0.0.1", "aws:PrincipalAccount": "9"}}}
+    changes = [{"Action": "s3:PutObject"}, somebody, elsewhere | narrow, elsewhere, {"Action": 7}, narrow]
+    near = get(resource=[read(*(ALLOW | {"Principal": "*"} | change for change in changes), kind="resource")]).near
+    assert [(each.statement.position, each.misses[0].part) for each in near] == [
+        (6, "condition"),
+        (5, "statement"),
+        (4, "resource"),
+        (3, "resource"),
+        (2, "principal"),
+        (1, "action"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("letters", "told"),
+    [("ABCD", "s3:PutA, s3:PutB, s3:PutC, s3:PutD"), ("ABCDEF", "s3:PutA, s3:PutB, s3:PutC, s3:PutD and 2 more")],
+)
+def test_more_than_four_names_are_cut_short(letters, told):
+    actions = [f"s3:Put{letter}" for letter in letters]
     said = get(read(ALLOW | {"Action": actions})).near[0].misses[0].said
-    assert said == "it allows s3:PutA, s3:PutB, s3:PutC, s3:PutD and 2 more and not s3:GetObject"
+    assert said == f"it allows {told} and not s3:GetObject"
 
 
 def test_an_explicit_deny_is_told_and_nothing_is_near_it():

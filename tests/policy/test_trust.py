@@ -183,6 +183,7 @@ def test_a_service_is_named_by_an_allow_for_the_action():
     assert not named(Effect="Deny")
     assert not named(Principal={"Service": "ec2.amazonaws.com"})
     assert not named(Action="sts:TagSession")
+    assert not named(Sid=7)  # nothing in it can be evaluated
 
 
 SERVICE = "pods.eks.amazonaws.com"
