@@ -4,9 +4,9 @@ import signal
 
 
 def main() -> None:
-    """Run the command. Ctrl-C while its modules load ends it without a traceback.
+    """Run the command. Ctrl-C ends it without a traceback, even while its modules load.
 
-    SIGTERM, as of a CI system that cancels a job, is Ctrl-C: the command cleans up, and says how to go on.
+    SIGTERM, which a CI system sends to cancel a job, counts as Ctrl-C: the command cleans up and says how to go on.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:

@@ -22,7 +22,7 @@ COMMENTS = '[ -z "${ZSH_VERSION-}" ] || setopt interactive_comments'
 
 
 def env() -> None:
-    """Print lines for eval in bash or zsh: then aws and kubectl in this terminal only talk to the lab."""
+    """Print lines for eval in bash or zsh. After them, aws and kubectl in this terminal talk only to the lab."""
     from labkit.cli.status import on_cluster
 
     leading = variables()

@@ -48,14 +48,14 @@ class Kept:
 
     @classmethod
     def all(cls, folder: Folder) -> "list[Kept]":
-        """What is kept of every cluster that joined and wasn't forgotten."""
+        """Return the kept facts of every cluster that joined and wasn't forgotten."""
         return [
             cls(folder, *facts.parent.name.rsplit("@", 1)) for facts in sorted(folder.path.glob("joined/*/facts.json"))
         ]
 
     @classmethod
     def joined(cls, folder: Folder) -> "dict[str, Kept]":
-        """What is kept of every cluster in the running lab, by its context."""
+        """Return the kept facts of every cluster in the running lab, by its context."""
         state = State.read(folder) if folder.is_running() else None
         if state is None:
             return {}

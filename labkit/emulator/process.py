@@ -132,7 +132,7 @@ def _forget_state(folder: Folder) -> None:
 
 
 def _untold(folder: Folder) -> str | None:
-    """What nobody has been told yet about the running server. It is told once."""
+    """Return the note about the running server that nobody has seen yet. The next call returns None."""
     try:
         note = (folder.path / UNTOLD).read_text()
         (folder.path / UNTOLD).unlink()
@@ -282,7 +282,7 @@ def _has_ended(folder: Folder) -> bool:
 
 
 def silent(folder: Folder, reply: Reply) -> LabError:
-    """What to say of a server that does not answer, and how to end it."""
+    """Return the error for a server that doesn't answer: why, and how to end it."""
     whose = f"process {reply.pid}" if reply.pid else "a process of another container"
     why = f"{whose} was stopped" if reply.is_stopped else f"{whose} hangs, or was stopped"
     return LabError(

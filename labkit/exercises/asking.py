@@ -49,7 +49,10 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
 
 
 def newcomer(place: "Workspace", account: str, namespace: str) -> str:
-    """Exchange the token of a service account that exists for this question alone, and maybe its namespace, too."""
+    """Exchange the token of a service account that is created for this question alone; return STS's answer.
+
+    A missing namespace is created, too. Both are deleted afterwards.
+    """
     core = core_api(place.kubernetes)
     is_new = existing(partial(core.read_namespace, namespace)) is None
     if is_new:

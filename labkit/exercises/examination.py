@@ -53,7 +53,7 @@ class Paper:
     ended: float = 0
     attempts: int = 0
     doctor: bool = False
-    """Whether the doctor was asked, or a step's check, which tells the same."""
+    """Whether the doctor or a step's check was asked: a check shows the same findings."""
     repaired: bool = False
     there: dict[str, str] = field(default_factory=dict)
     """The run's resources after the fault, each with its id, which changes if somebody creates it again."""
@@ -284,7 +284,7 @@ def _named(paper: Paper) -> str:
 
 
 def note_the_doctor(lab: "Workspace | None" = None) -> None:
-    """Note that the doctor was asked about this run, or about any, for the examination that may be going on."""
+    """Note for a running examination that the doctor was asked: about this run, or without `lab` about any run."""
     if (mark := _mark(lab)).parent.is_dir():
         mark.touch()
 

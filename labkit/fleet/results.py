@@ -73,9 +73,9 @@ class Results:
             return None
 
     def keep(self, row: Row, result: Result) -> Result:
-        """Write a row's result and let the notebook of its run take its place; return the result.
+        """Write a row's result, and replace its notebook with the run's draft; return the result.
 
-        Raises `OSError`; the earlier result and its notebook are still there then.
+        Raises `OSError`. The earlier result and its notebook are kept then.
         """
         result = replace(result, has_notebook=self._has_draft(row))
         document = {"run": row.run, "parameters": row.as_json(), "result": asdict(result)}
@@ -164,7 +164,7 @@ class Results:
             yield
 
     def _has_draft(self, row: Row) -> bool:
-        """Whether the run left a whole notebook; half of one, as a full disk or a lost worker leaves it, is deleted."""
+        """Return whether the run left a complete notebook. One that a full disk or a lost worker cut off is deleted."""
         try:
             json.loads(self.draft(row).read_bytes())
         except ValueError:
@@ -217,7 +217,7 @@ def write_at_once(file: Path, content: bytes) -> None:
 
 @contextmanager
 def _written_at_once(file: Path, content: bytes) -> Iterator[None]:
-    """As `write_at_once`, at the end of this block: it begins once the disk has the content."""
+    """Run this block once the content is on the disk. Then let it replace the file, as in `write_at_once`."""
     draft = file.with_name(f".{file.name}.part")
     try:
         with draft.open("wb") as opened:

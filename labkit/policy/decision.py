@@ -1,4 +1,4 @@
-"""A decision that explains itself: which statement decided it, or came near, and what of it did not match."""
+"""A decision that explains itself: the statement that decided it, or the nearest ones and what didn't match."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """An Allow that would have allowed the request, were it not for these parts of it."""
+    """An Allow that would have allowed the request without these parts of it."""
 
     policy: Policy
     statement: Statement
@@ -56,11 +56,11 @@ class Near:
 
 @dataclass(frozen=True, repr=False)
 class Decision:
-    """Whether a request is allowed. It is true where it is, prints as a few lines, and is a table in a notebook.
+    """Whether a request is allowed: true or false in an `if`, a few lines in a terminal, a table in a notebook.
 
-    `denial` is the end of AWS's own message, None if it is allowed. `policy` and `statement` decided it, both None
-    where no statement did. `reason` is one sentence that tells why; `near` are the statements that came near, the
-    nearest first.
+    `denial` is the end of AWS's own message; None if the request is allowed. `policy` and `statement` decided it;
+    both are None if no statement did. `reason` says why in one sentence. `near` are the Allow statements that nearly
+    match, the nearest first.
     """
 
     request: Request
@@ -68,9 +68,9 @@ class Decision:
     denial: str | None = None
     policy: Policy | None = None
     statement: Statement | None = None
-    silent: Sequence[Policy] = ()  # those that had to allow it, of which none did
+    silent: Sequence[Policy] = ()  # one of these had to allow it, and none did
     told: str = ""
-    complete: bool = True  # whether `told` tells already of what came near
+    complete: bool = True  # whether `told` already names the nearest statement
 
     @property
     def allowed(self) -> bool:
@@ -85,7 +85,7 @@ class Decision:
 
     @property
     def failed(self) -> tuple[ConditionResult, ...]:
-        """The conditions of the nearest statement that did not hold."""
+        """The conditions of the nearest statement that don't hold."""
         return self.near[0].failed if self.near else ()
 
     @cached_property
@@ -113,7 +113,7 @@ class Decision:
     __repr__ = __str__ = explain
 
     def to_dict(self) -> dict[str, object]:
-        """The decision as JSON knows it."""
+        """Return the decision for JSON."""
         return {
             "outcome": self.outcome,
             "action": self.request.action,
@@ -147,7 +147,10 @@ class Decision:
 
 
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
-    """Return the Allow statements that are about the request's action, or else all that it needs; nearest first."""
+    """Return the Allow statements that nearly allow the request, the nearest first.
+
+    Such a statement is about the request's action, or only its action differs and is of the same service.
+    """
     found = []
     for policy in policies:
         for statement in policy.statements:
@@ -158,7 +161,7 @@ def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
 
 
 def _misses(statement: Statement, request: Request) -> tuple[Miss, ...]:
-    """What keeps an Allow from applying, the worst first; nothing if too much does."""
+    """Return the parts of an Allow that don't match the request, the worst first; empty if too many don't match."""
     if statement.fault:
         return (_unevaluable(statement, request),)
     misses = []

@@ -22,9 +22,9 @@ Levels = Sequence[Sequence[Policy]]
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The policies of an organization that bound a request: of its root, of each OU on the path, of the account.
+    """An organization's policies for a request. Each level is the root, an OU on the path, or the account.
 
-    Each level has to allow, and no policy of any level may deny. Without levels, nothing is bounded.
+    Every level must allow the request, and no policy may deny it. Without levels, there is no limit.
     """
 
     resource: Levels = field(default=(), repr=False)
@@ -46,11 +46,13 @@ def evaluate(
     same_account: bool = True,
     control: Control = NO_CONTROL,
 ) -> Decision:
-    """Return the decision on a request of a user, a role session or a service.
+    """Return the decision on a request by a user, a role session or a service.
 
-    `session` are the session policies, none if the session was made without; `resource` are the policies of the
-    resource (a role's trust policy, for `sts:AssumeRole`). `same_account`: whether the resource is in the
-    principal's account; if not, both accounts have to allow. `control`: what the organization adds.
+    Args:
+        session: the session policies; empty if the session was created without any.
+        resource: the resource's policies; for `sts:AssumeRole`, the role's trust policy.
+        same_account: whether the resource is in the caller's account. If not, both accounts must allow the request.
+        control: the organization's policies.
     """
     bounded = boundary is not None
     controls = _controls(control, request) if control is not NO_CONTROL else []
@@ -75,7 +77,7 @@ def evaluate(
         needed += [by_session] if session else []
     for survey in needed:
         if not survey.allowed:
-            # Where either is enough, the resource's policies could have allowed it as well.
+            # Within an account, an Allow of the resource's policies is enough too.
             silent = [*survey.policies, *(resource if survey is by_identity and not both else ())]
             return _implicit_deny(survey.kind, silent, request)
     policy, statement = cast("tuple[Policy, Statement]", granting.allowed)
@@ -84,7 +86,7 @@ def evaluate(
 
 
 def within(control: Control, request: Request) -> Decision:
-    """Return whether the organization's policies let a request through, whatever others say to it."""
+    """Return whether the organization's policies let a request through, without looking at any other policy."""
     controls = _controls(control, request)
     for survey in controls:
         if survey.denied:
@@ -96,7 +98,7 @@ def within(control: Control, request: Request) -> Decision:
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
-    """Return what policies of one type say to a request by themselves."""
+    """Return the outcome of a request from policies of one type alone."""
     survey = _survey("identity", policies, request, bounded)
     return "explicitDeny" if survey.denied else "allowed" if survey.allowed else "implicitDeny"
 
@@ -104,7 +106,7 @@ def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = Fal
 def matching(
     policies: Iterable[Policy], request: Request, *, allow: bool, bounded: bool = False
 ) -> list[tuple[Policy, Statement]]:
-    """Return the Allow, or the Deny, statements that are about the request; also a Deny that cannot be evaluated."""
+    """Return the Allow or the Deny statements that apply to the request. A Deny that can't be evaluated counts."""
     return [
         (policy, statement)
         for policy in policies
@@ -116,7 +118,7 @@ def matching(
 
 @dataclass(slots=True)
 class _Survey:
-    """What the policies of one type say to a request."""
+    """The policies of one type, and those of their statements that decide a request."""
 
     kind: str
     policies: Iterable[Policy]
@@ -126,7 +128,7 @@ class _Survey:
 
 
 def _controls(control: Control, request: Request) -> list[_Survey]:
-    """Each level's decision, in AWS's order: the levels of the resource's account come first."""
+    """Return each level's decision, in AWS's order: first the levels of the resource's account."""
     return [
         *(_survey("resource control", policies, request, False) for policies in control.resource),
         *(_survey("service control", policies, request, False) for policies in control.service),
@@ -139,7 +141,7 @@ def _survey(kind: str, policies: Iterable[Policy], request: Request, bounded: bo
         if policy.kind == "trust":
             survey.kind = "trust"
         for statement in policy.statements:
-            # What `applies` does, keeping what it learns on the way.
+            # The same as `applies`, but this keeps the level of the match.
             holds, level = None, Match.NONE
             if not statement.fault:
                 scope = covers(statement, request)
@@ -159,7 +161,7 @@ def _survey(kind: str, policies: Iterable[Policy], request: Request, bounded: bo
 
 
 def _explicit_deny(kind: str, policy: Policy, statement: Statement, request: Request, bounded: bool) -> Decision:
-    # The policies of an organization are the only ones that the account's own people cannot look at.
+    # The account's own people can't read the organization's policies, so the message says the kind.
     which = f'the {kind} policy "{policy.name}"' if policy.kind in ORGANIZATION else f'"{policy.name}"'
     told = f"an explicit Deny, {statement} of {which}, refuses {request.action} on {request.resource}"
     if applies(statement, request, bounded=bounded) is None:

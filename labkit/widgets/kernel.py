@@ -1,4 +1,4 @@
-"""What `labkit lab` loads into each kernel before its first cell: an IPython extension.
+"""The IPython extension that `labkit lab` loads into each kernel before its first cell.
 
 https://ipython.readthedocs.io/en/stable/config/extensions/
 """
@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 
 def load_ipython_extension(shell: "InteractiveShell") -> None:
-    """Show errors short also before the lab is opened, and note when a cell begins, for `showing.doing`."""
+    """Shorten errors even before the lab is opened, and note when each cell starts, for `showing.doing`."""
     short_errors.install()
     shell.events.register("pre_run_cell", lambda _: showing.cell_begins())

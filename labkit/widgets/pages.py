@@ -17,7 +17,7 @@ from labkit.errors import LabError
 from labkit.widgets import short_errors
 
 Judge = Callable[[str, list[Any]], dict[str, Any]]
-Start = tuple[str, list[dict[str, object]], str]  # the policy, the callers, and what to say if there is no such role
+Start = tuple[str, list[dict[str, object]], str]  # the policy, the callers, and a message if the role doesn't exist
 Read = Callable[[], list[dict[str, Any]]]
 LOOKS_EVERY = 0.25  # seconds
 AT_ONCE = 100  # calls in a message
@@ -88,7 +88,7 @@ class PolicyPage(anywidget.AnyWidget):
         lines = short_errors.shown(error)
         if not (problem := self.verdicts.get("problem")):
             return lines
-        # The text is wrong, which no other cell puts right.
+        # The policy's text is wrong, so no command or other cell helps.
         return [*(line for line in lines if not line.startswith("next:")), f"next:  {problem['next']}"]
 
 

@@ -38,7 +38,7 @@ def shown(error: BaseException) -> list[str]:
 
 
 def _short(error: BaseException) -> list[str]:
-    """The lines for an error of which it's known what to do next; none for any other."""
+    """Return the lines for an error if its next step is known; empty otherwise."""
     for kind, told in _kinds().items():
         if isinstance(error, kind):
             what, next_step = told(error)
@@ -85,7 +85,7 @@ def _aws(error: Any) -> tuple[str, str]:
 
 
 def _kubernetes(error: Any) -> tuple[str, str]:
-    if not error.status:  # the stream of a command in a pod tells so that nothing answers
+    if not error.status:  # so ends the stream of a command in a pod if nothing answers
         return _ended(error)
     try:
         reason = json.loads(error.body)["reason"]

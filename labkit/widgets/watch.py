@@ -138,7 +138,7 @@ class Watch:
             if records:
                 seen = records[-1].get("eventID")
             shown = [record for record in records if self.is_shown(record)]
-            # A number is left out for those that there is no room for: the page sees that it has not all of them.
+            # The page sees from a skipped number that older calls were dropped.
             number += len(shown) + (len(records) == MOST)
             return [asdict(Call.of(record, n)) for n, record in enumerate(shown, number - len(shown) + 1)]
 

@@ -219,7 +219,10 @@ class Trust:
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """The statement if its conditions on the request favour the caller. A Deny then doesn't apply, and is None."""
+        """Return the statement as if its conditions on the request let the caller in; None if it is a Deny then.
+
+        A Deny that has such conditions doesn't apply then. An Allow loses them.
+        """
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement
         if statement.get("Effect") == "Deny":

@@ -340,7 +340,7 @@ def _works_by_hand(evidence: Evidence, container: Container) -> bool:
 
 
 def _seen_token(evidence: Evidence, container: Container) -> Token | None:
-    """The token that was read in this container; None if it wasn't allowed to be read, or couldn't be."""
+    """The token that was read in this container; None if it could not be read."""
     if not evidence.probe_allowed or evidence.probe.container is not container:
         return None
     try:

@@ -60,7 +60,7 @@ def symptom(
 
 @cause("pod-static-keys", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
 def static_keys(evidence: Evidence) -> Symptom | None:
-    """Keys in a Secret can't be seen. Only AWS's answer in the pod shows that there are some.
+    """Keys in a Secret are invisible to the doctor. Only AWS's answer in the pod shows that they exist.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """

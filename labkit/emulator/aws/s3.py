@@ -39,7 +39,7 @@ EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-
 CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
 # moto fails on these if the object doesn't exist.
 OF_ITS_OBJECT = ("DeleteObjectTagging", "SelectObjectContent")
-# moto looks at no more than the path of these. It would delete the bucket, list it, or read the object.
+# For these, moto looks at the path alone. It would delete the bucket, list it, or read the object.
 NOT_KNOWN_TO_MOTO = {
     f"{verb}Bucket{what}"
     for what in ("AnalyticsConfiguration", "IntelligentTieringConfiguration", "MetricsConfiguration", "RequestPayment")
@@ -111,7 +111,7 @@ class S3:
         check_complete(asked)
         self._check_found(asked)
         if asked.operation in NOT_KNOWN_TO_MOTO:
-            raise not_emulated(asked, "moto has no answer of its own to it.")
+            raise not_emulated(asked, "moto doesn't tell it from another operation.")
         if asked.operation == "DeleteBucket":
             return await self.backend.delete_bucket(asked)
         response = await self.backend.answer(asked)

@@ -33,7 +33,10 @@ def of_oneself(asked: Asked, caller: Caller) -> Call:
 
 
 def as_user(asked: Asked, caller: Caller, organization: Organization) -> Response | None:
-    """The administrator as a user: moto does not know it. None: moto knows the user that is asked for."""
+    """Return the administrator as a user, which moto doesn't have; None for any other user: moto answers.
+
+    Raises the refusal.
+    """
     name = asked.requested().parameters.get("UserName")
     if isinstance(caller, Session) and name is None:
         raise Refusal(400, "ValidationError", "Must specify userName when calling with non-User credentials")
