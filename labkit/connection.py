@@ -1,4 +1,4 @@
-"""How a lab is reached: what every target gives, whatever it runs on."""
+"""How to reach a lab: what every target provides, wherever it runs."""
 
 import hashlib
 import ssl
@@ -19,10 +19,10 @@ T = TypeVar("T")
 # The role by which an organization's administrator enters the accounts that were made in it.
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 ENTRANCE = "OrganizationAccountAccessRole"
-ANSWERS_WITHIN = (5, 30)  # seconds for a cluster, to connect and to be answered
+ANSWERS_WITHIN = (5, 30)  # seconds for a cluster: to accept a connection, and to answer
 # With a tag, so that a node pulls it once: https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
 IMAGE = "amazon/aws-cli:2.31.13"
-# Where AWS is emulated, any number is an account: this one is the notebooks' second.
+# Where AWS is emulated, any 12 digits are an account. This is the notebooks' second one.
 OTHER_ACCOUNT = "222222222222"
 # Where a pod asks the Pod Identity agent for credentials.
 # https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
@@ -68,19 +68,19 @@ class Record(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Connection:
-    """What a lab is reached by. What a target does not have is None."""
+    """The clients, addresses and commands of a lab; None for what its target doesn't have."""
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"
-    """None if the cluster is gone, and the rest of a run is to be removed from AWS."""
+    """None if the cluster is gone and only the run's resources in AWS remain to be removed."""
     issuer: str
     account_id: str
     partition: str = "aws"
     image: str = IMAGE
     kubectl: str = "kubectl"
-    """How kubectl is called in a terminal so that it talks to this cluster."""
+    """The kubectl command that talks to this cluster from a terminal."""
     commands_after: str = ""
-    """What a shell must be told before its `aws` and `kubectl` talk to this account and cluster; empty: nothing."""
+    """The command that makes a shell's `aws` and `kubectl` talk to this account and cluster; empty if not needed."""
     webhook_restored_by: str = "# see the documentation of your cluster"
     webhook_registration: Callable[[], dict[str, Any]] = dict
     """The manifest that registers the pod identity webhook; empty where this target doesn't register it."""
@@ -91,28 +91,28 @@ class Connection:
     shows_removal: bool = False
     """Whether a removal is shown before it is done, because others may need the objects."""
     note: str | None = None
-    """What there is to say to the one who opens the lab."""
+    """A note to print when the lab is opened."""
     issuer_restored_by: str = ""
-    """The lines that publish the issuer's own documents again, where this target knows them, and what they change."""
+    """The lines that publish the issuer's own documents again, and what they change; empty if the target has none."""
     propagates_within: int = 0
-    """Seconds within which a change in IAM is known everywhere; 0 if it is at once."""
+    """The seconds until a change in IAM takes effect everywhere, at most; 0 if it takes effect at once."""
     node_within: int = 0
-    """Seconds within which a node is made for a pod that none takes; 0 if none is made."""
+    """The seconds until a new node is ready for a pod that fits on no node; 0 if no nodes are added."""
     fetch: Callable[[str], Any] | None = None
     served_chain: Callable[[str], list[bytes]] | None = None
-    """The certificates (DER) that an issuer's host serves, its own first; None: it is reached by its name."""
+    """A function for the certificates (DER) that an issuer's host serves, its own first; None: ask the host itself."""
     clock: Any = None
     trail: Callable[[], Iterator["Record"]] | None = None
     """The records of the calls to AWS, newest first."""
     node_identity: str | None = None
     pod_identity: str | None = None
-    """Where the nodes' EKS Pod Identity Agent answers, as a pod's spec says it."""
+    """The address of the nodes' EKS Pod Identity Agent, as a pod's spec has it."""
     any_cluster: str | None = None
-    """How a cluster of any name is made: as soon as a run names it."""
+    """How to create a cluster of any name: name it in a run."""
     other_account: str | None = None
-    """Another account (12 digits) that the one who opens the lab administers."""
+    """Another account (12 digits) that you administer."""
     account: Callable[[str], "boto3.Session | None"] = lambda _: None
-    """A session in the account of this id (12 digits); None if it cannot be entered from here."""
+    """A function for a session in the account of this id (12 digits). It returns None if you can't enter it."""
 
     @property
     def api(self) -> "ApiClient":
@@ -136,7 +136,7 @@ class Connection:
         return float(self.clock.now()) if self.clock else time.time()
 
     def role_arn(self, role_name: str) -> str:
-        """The ARN of a role of this name, made or not."""
+        """The ARN of a role of this name, whether it exists or not."""
         return f"arn:{self.partition}:iam::{self.account_id}:role/{role_name}"
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Connection:
 def core_api(api: "ApiClient") -> Any:
     """The client's `CoreV1Api`, without its types.
 
-    They ask for a model where the client takes a manifest as well, and let an answer lack even its metadata.
+    The types want a model where the client also takes a manifest, and make even an answer's metadata optional.
     """
     from kubernetes.client import CoreV1Api
 
@@ -156,12 +156,12 @@ def core_api(api: "ApiClient") -> Any:
 
 
 def as_document(api: "ApiClient", thing: object) -> Any:
-    """The answer as the plain document that the client's model was made from."""
+    """Return the plain document from which the client made its model."""
     return api.sanitize_for_serialization(thing)
 
 
 def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Configuration":
-    """The client's configuration for a context of a kubeconfig, its current one without a name."""
+    """Return the client's configuration for a context of a kubeconfig: the named one, or the current one."""
     from kubernetes.client import Configuration
     from kubernetes.config import load_kube_config_from_dict
 
@@ -171,9 +171,9 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 
 
 def patient(api: "ApiClient") -> "ApiClient":
-    """The same client, which waits for an API server that keeps silent, but not forever.
+    """Give the client time limits for an API server that doesn't answer, and return the client.
 
-    A watch gets its own duration on top. The client's error is made without the headers of the answer.
+    A watch gets its own duration on top. The client's errors don't show the answer's headers.
     """
     rest: Any = api.rest_client
     ask = rest.request
@@ -195,27 +195,27 @@ def patient(api: "ApiClient") -> "ApiClient":
 
 
 def unverified() -> ssl.SSLContext:
-    """A client's side of TLS that takes any certificate, so that somebody can look at it."""
+    """Return the TLS settings of a client that accepts any certificate, to look at it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
 def certificates_of(tls: ssl.SSLSocket | ssl.SSLObject) -> list[bytes]:
-    """The certificates (DER) that the other end of a TLS connection serves, its own first."""
-    # Public from Python 3.13 on; the same call has been there, underscored, since 3.10.
+    """Return the certificates (DER) that the other end of a TLS connection serves, its own first."""
+    # Public from Python 3.13 on. Since 3.10 the same method has existed with an underscore.
     known: Any = tls
     chain = getattr(tls, "get_unverified_chain", None) or known._sslobj.get_unverified_chain
     return [c if isinstance(c, bytes) else ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in chain()]
 
 
 def thumbprint(certificate: bytes) -> str:
-    """A certificate's thumbprint as IAM writes it: its SHA-1 in 40 hex digits."""
+    """Return a certificate's thumbprint as IAM writes it: its SHA-1 in 40 hex digits."""
     return hashlib.sha1(certificate).hexdigest()  # noqa: S324 - the algorithm is IAM's
 
 
 def awaited(look: Callable[[], T], is_settled: Callable[[T], bool] = bool, *, within: float, every: float) -> T:
-    """Look again every so many seconds until the result is settled, or `within` is over; return the last result."""
+    """Call `look` every `every` seconds until its result is settled or `within` seconds are over; return the result."""
     until = time.monotonic() + within
     if is_settled(found := look()) or (left := until - time.monotonic()) <= 0:
         return found

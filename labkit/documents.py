@@ -1,6 +1,6 @@
-"""The four documents that you make in IRSA: built from the parameters, and nothing is touched.
+"""The four documents of IRSA, built from the parameters. Nothing is created here.
 
-`labkit.steps` makes them so, `labkit.diagnosis` compares with them, `labkit.faults` breaks them.
+`labkit.steps` creates resources from them, `labkit.diagnosis` compares with them, `labkit.faults` breaks them.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
@@ -31,7 +31,7 @@ class Statement(TypedDict, total=False):
     Action: str | list[str]
     Resource: str | list[str]
     Condition: dict[str, dict[str, str | list[str]]]
-    """By operator and condition key."""
+    """The values by operator and condition key."""
 
 
 class PolicyDocument(TypedDict):
@@ -68,7 +68,7 @@ class Pod(TypedDict):
 
 
 def provider(_: Parameters, issuer: str) -> OidcProvider:
-    """The arguments of the registration: the issuer, and the audience of its tokens for AWS.
+    """Return the arguments that register the provider: the issuer, and the audience of its tokens for AWS.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
     """
@@ -76,7 +76,7 @@ def provider(_: Parameters, issuer: str) -> OidcProvider:
 
 
 def trust_policy(parameters: Parameters, provider_arn: str) -> PolicyDocument:
-    """The trust policy: the provider's tokens, for this service account exactly, and for STS.
+    """Return the trust policy: it admits the provider's tokens if they are for STS and of this service account.
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
     """
@@ -100,7 +100,7 @@ def trust_policy(parameters: Parameters, provider_arn: str) -> PolicyDocument:
 
 
 def service_account(parameters: Parameters, role_arn: str) -> ServiceAccount:
-    """The manifest: the annotation is what ties the service account to the role.
+    """Return the service account's manifest. Its annotation names the role.
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
     """
@@ -117,7 +117,7 @@ def service_account(parameters: Parameters, role_arn: str) -> ServiceAccount:
 
 
 def pod(parameters: Parameters, image: str = "") -> Pod:
-    """The manifest: an `aws` that sleeps, so that commands can be run in it, under the service account.
+    """Return the manifest of a pod under the service account. It only sleeps, so that you can run `aws` in it.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
     """
@@ -136,7 +136,7 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
 
 
 def _pulled_once(image: str) -> dict[str, str]:
-    """What has a node pull the image only where it lacks it; an image with a tag is pulled so by itself.
+    """Return the field that lets a node pull the image only once. With a tag other than latest, that's the default.
 
     https://kubernetes.io/docs/concepts/containers/images/#imagepullpolicy-defaulting
     """

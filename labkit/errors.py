@@ -1,4 +1,4 @@
-"""The lab's own errors: each says what is wrong, where, and what to do next."""
+"""The lab's own errors: each says what was wrong, where, and what to do next."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from typing import Any
 
 from labkit.showing import stable
 
-# How AWS's services deny; the last is S3's answer to a HEAD, which has no words.
+# The codes with which AWS's services deny. The last one is S3's answer to a HEAD, which has no message.
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 SOME_NAMESPACE = "NAMESPACE"
 
@@ -20,13 +20,13 @@ BY_THE_ORGANIZATION = re.compile(r"(service|resource) control policy")
 
 
 class LabError(Exception):
-    """Something the reader can put right; its text says what was wrong, where, and the next command.
+    """An error that the reader can correct. Its text says what was wrong, where, and the next command.
 
-    A notebook shows the text alone, without a traceback: the lines of labkit would tell a learner nothing.
+    A notebook shows the text without a traceback: labkit's own lines would tell a learner nothing.
     """
 
     exit_code = 1
-    """How a command ends with it."""
+    """The exit code of a command that ends with this error."""
 
     def __init__(self, what: str, *, where: str = "", next: str = ""):
         super().__init__(what)
@@ -43,11 +43,11 @@ class LabError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Made again from its attributes: the constructors of the errors below take other arguments.
+        # Rebuild it from its attributes: the constructors of the errors below take other arguments.
         return _restored, (type(self), self.args, self.__dict__)
 
     def _render_traceback_(self) -> list[str]:
-        # IPython asks an exception for this before it makes a traceback of its own.
+        # IPython calls this instead of printing a traceback of its own.
         return [f"{type(self).__name__}: {self}"]
 
 
@@ -69,7 +69,7 @@ class NotAllowed(LabError):
 
     @classmethod
     def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":
-        """The denial of an operation of AWS; by the organization, no permission of the caller's own lifts it.
+        """Return the error for a denial by AWS. If the organization denies, the account's permissions can't change it.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
         """
@@ -78,7 +78,7 @@ class NotAllowed(LabError):
             return cls(
                 f"The organization's {policy[0]} does not allow {doing}: {told}",
                 where="the organization that your AWS account belongs to",
-                next="ask whoever manages the organization: no permission in your account lifts it",
+                next="ask whoever manages the organization: no permission in your account changes that",
             )
         return cls(
             f"AWS does not allow {doing}: {told}",
@@ -88,9 +88,9 @@ class NotAllowed(LabError):
 
     @classmethod
     def by_the_cluster(cls, error: object, namespace: str = SOME_NAMESPACE) -> "NotAllowed":
-        """A 403 of the cluster's API, told by its reason: only one of them is a lack of permissions.
+        """Return the error for a 403 of the cluster's API. It has several reasons; only one is a missing permission.
 
-        `namespace` is the one that was asked, where the cluster's own words name none.
+        `namespace` is used if the cluster's message doesn't name one.
 
         https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
         """
@@ -106,12 +106,12 @@ class NotAllowed(LabError):
 
 
 class NoCredentials(LabError):
-    """AWS takes no credentials of this machine: there are none, they have expired, or AWS does not know them."""
+    """This machine's AWS credentials don't work: they are missing, have expired, or AWS doesn't know them."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why an API server answers 403: the words that tell it, and the error that a reader sees."""
+    """A reason why an API server answers 403: the words by which to recognise it, and the error for the reader."""
 
     words: str
     what: str
@@ -130,7 +130,7 @@ REASONS = (
     # https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
     Reason(
         "because it is being terminated",
-        "The namespace {namespace} is being deleted, and takes nothing new: {said}",
+        "The namespace {namespace} is being deleted and accepts no new objects: {said}",
         where="namespace {namespace}, which is Terminating",
         next="kubectl wait --for=delete namespace/{namespace} --timeout=120s, and run again",
     ),
@@ -147,7 +147,7 @@ REASONS = (
         "(exceeded|failed) quota: ",
         "A quota of the namespace {namespace} refuses it: {said}",
         where="namespace {namespace}, its ResourceQuota",
-        next="delete what you need no more there, or choose another namespace, and run again   (what is used: "
+        next="delete what you no longer need there, or choose another namespace, and run again   (what is used: "
         "kubectl describe resourcequota -n {namespace})",
     ),
     # https://kubernetes.io/docs/concepts/policy/limit-range/
@@ -162,15 +162,15 @@ REASONS = (
         "^admission webhook |ValidatingAdmissionPolicy ",
         "An admission rule of the cluster refuses it: {said}",
         where="the rule that the sentence names",
-        next="ask who administers the cluster what the rule wants   (kubectl get "
+        next="ask the cluster's administrator what the rule wants   (kubectl get "
         "validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies)",
     ),
 )
 
 
 def by_the_cluster(error: Exception, namespace: str = SOME_NAMESPACE) -> LabError | None:
-    """An error of the cluster's API (an `ApiException`) as a reader sees it: without headers. None for any other."""
-    # Who has not loaded this slow library, has not been refused by it.
+    """Return the reader's error for one of the cluster's API (an `ApiException`); None for any other error."""
+    # If this slow library isn't loaded yet, the error can't come from it.
     kubernetes = sys.modules.get("kubernetes.client.exceptions")
     if kubernetes is None or not isinstance(error, kubernetes.ApiException):
         return None
@@ -178,32 +178,32 @@ def by_the_cluster(error: Exception, namespace: str = SOME_NAMESPACE) -> LabErro
         return NotAllowed.by_the_cluster(error, namespace)
     if error.status == 401:
         return LabError(
-            "The cluster does not take your credentials (401 Unauthorized).",
+            "The cluster does not accept your credentials (401 Unauthorized).",
             where="the kubeconfig's user",
             next="kubectl auth whoami, until it says who you are",
         )
     return LabError(
         f"The cluster answers {error.status or 'as follows'}: {said_by_the_cluster(error)}",
         where="the cluster's API",
-        next="run it again: somebody may have changed the object meanwhile; else labkit status says what runs",
+        next="run it again: somebody may have changed the object meanwhile. If it fails again: labkit status",
     )
 
 
 def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
-    """The message of a Kubernetes error (an `ApiException`).
+    """Return the message of a Kubernetes error (an `ApiException`).
 
-    Without one, `otherwise`, or the status and its reason.
+    If it has none, return `otherwise`, or else the status and its reason.
     """
     try:
         message: str = json.loads(error.body)["message"]
         return message
     except (TypeError, ValueError, KeyError):
-        # A refused exec has the headers of the answer in its reason, after these signs.
+        # The reason of a refused exec ends with these characters and the answer's headers.
         return otherwise or f"{error.status or ''} {str(error.reason).partition(' -+-+- ')[0]}".strip()
 
 
 def without_session(message: str) -> str:
-    """A denial of AWS's with `<session name>` for the name of the caller's session, which may be a person's."""
+    """Return AWS's denial with `<session name>` in place of the session's name, which may be a person's name."""
     return re.sub(r"(:assumed-role/[^/\s]+/)\S+", r"\1<session name>", message)
 
 
@@ -211,7 +211,7 @@ def without_session(message: str) -> str:
 def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
     """Raise `LabError` if AWS or the cluster doesn't answer a call in this block, or refuses it.
 
-    `namespace` is the one that the cluster is asked for things of.
+    `namespace` is the one that the block's calls are about.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
     from urllib3.exceptions import HTTPError
@@ -238,7 +238,7 @@ def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
 
 
 class NotDenied(LabError, AssertionError):
-    """What should have been refused was not, or was refused for another reason."""
+    """A call that AWS should refuse was allowed, or refused with another code."""
 
 
 @contextmanager
@@ -246,7 +246,7 @@ def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
     """Pass if AWS refuses with exactly this error code, and print what it said.
 
     Raises:
-        NotDenied: nothing was refused, or with another code.
+        NotDenied: AWS allowed the call, or refused it with another code.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
     """
@@ -259,25 +259,25 @@ def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
         said = stable(f"{refusal.get('Code')}: {refusal.get('Message')}")
         if refusal.get("Code") != code:
             raise NotDenied(
-                f"expected {code}, and AWS said {said}",
-                next="lab.diagnose() says what is not as it should be",
+                f"expected {code}, but AWS said {said}",
+                next="lab.diagnose() shows what is wrong",
             ) from None
         print(said)
     else:
         raise NotDenied(
-            f"expected {code}, and AWS allowed it",
-            next="lab.trail(last=3) shows what was decided, and why",
+            f"expected {code}, but AWS allowed it",
+            next="lab.trail(last=3) shows the last decisions and their reasons",
         )
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """The known name that begins with this one, or else the one that is most like it."""
+    """Return the known name that begins with this one, or else the most similar one; None if none is similar."""
     longer = [each for each in known if name and each.startswith(name)]
     return next(iter(longer or get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
 def _asked(error: Exception) -> str:
-    """What was asked, or the endpoint alone, where the error knows it."""
+    """Return the request, or its endpoint alone, if the error names it."""
     if isinstance(error, LabError):
         return error.what
     if url := getattr(error, "kwargs", {}).get("endpoint_url"):

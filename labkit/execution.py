@@ -1,4 +1,4 @@
-"""A command in a pod: what it printed, and how it ended."""
+"""Run a command in a pod."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ NOT_STARTED = 127  # a shell's exit code for a missing program
 
 @dataclass(frozen=True)
 class Executed:
-    """What a command in a pod printed, and its exit code."""
+    """The output of a command in a pod, and its exit code."""
 
     output: str
     error: str
@@ -24,8 +24,8 @@ class Executed:
 def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, container: str = "") -> Executed:
     """Run `command` in a container of the pod, and return when it has ended.
 
-    A pod of one container needs no `container`. Raises `NotAllowed` if the cluster does not let the caller; what
-    else stands in the way is an error like the command's own.
+    `container` is only needed if the pod has several. Raises `NotAllowed` if the cluster refuses. Any other failure
+    is returned as if the command itself had failed.
 
     https://kubernetes.io/docs/tasks/debug/debug-application/get-shell-running-container/
     """
@@ -47,7 +47,7 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
             **({"container": container} if container else {}),
         )
     except ApiException as error:
-        # The client has the server's answer to the handshake in its own words alone.
+        # The client keeps the server's answer to the handshake only in its own message.
         _, _, error.body = str(error.reason).rpartition(" -+-+- ")
         if "Handshake status 403" in str(error.reason):
             raise NotAllowed.by_the_cluster(error, namespace) from None
@@ -58,7 +58,7 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
     try:
         code = connection.returncode
     except ValueError:
-        # The runtime's complaint instead of an exit code: mostly, the program is missing.
+        # The container runtime reports an error instead of an exit code: usually, the program is missing.
         code, said = NOT_STARTED, f"there is no {command[0]} in the container, or it cannot be started"
     connection.close()
     return Executed(output or "", said or "", 1 if code is None else code)

@@ -37,7 +37,7 @@ CAPABILITIES = {
     "node_identity": "a node role whose credentials a pod can reach",
     "pod_identity": "an EKS Pod Identity Agent of the lab's own",
     "other_account": "a second account that you administer",
-    "any_cluster": "clusters that are there as soon as you name them",
+    "any_cluster": "clusters that exist as soon as you name them",
 }
 
 # https://docs.aws.amazon.com/awscloudtrail/latest/userguide/view-cloudtrail-events-cli.html
@@ -74,9 +74,9 @@ class Lab(Workspace):
 
     @classmethod
     def look(cls, **values: Any) -> "Lab":
-        """The lab to look at as it is: in an account or a cluster that is yours nothing is made.
+        """Open the lab only to look at it: nothing is created in your own account or cluster.
 
-        The embedded lab is started where it does not run, and gets a run to look at where it holds nothing of it.
+        The embedded lab is started if it doesn't run. If it has nothing of this run, all steps are made in it.
         Raises `LabError`.
         """
         parameters = Parameters.checked(**values)
@@ -102,14 +102,14 @@ class Lab(Workspace):
         """Prepare for a step, and print a line that says so.
 
         Args:
-            before: the earlier steps are made, and this one and the later ones are taken away: the step is yours. On a
-                cluster of the lab's own that includes another run's service account and pod of these names.
-            through: the steps up to this one are made, and the later ones stay as they are.
-            account: another account (12 digits); what this run made there is deleted, too.
+            before: make the earlier steps, and delete this one and the later ones, so that you can make this step. On
+                a cluster of the lab's own, also delete another run's service account and pod of these names.
+            through: make the steps up to this one, and leave the later ones unchanged.
+            account: another account (12 digits), in which to delete this run's resources, too.
 
         Raises:
             UnknownName: not a step.
-            LabError: a step could not be made, or another run has the name and keeps it.
+            LabError: a step could not be made, or another run uses its name.
         """
         if bool(before) == bool(through):
             raise LabError(
@@ -119,7 +119,7 @@ class Lab(Workspace):
             )
         self._note()
         with answering(self.parameters.namespace), doing("Preparing the lab"):
-            # What an exercise of another notebook made would show in this one.
+            # Otherwise, an exercise of another notebook would leave its objects in this one.
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
                 pass
             if account:
@@ -128,7 +128,7 @@ class Lab(Workspace):
                 print(line)
 
     def remove(self) -> None:
-        """Delete what carries this run's tag, the last step first; print what was deleted and what was left."""
+        """Delete what carries this run's tag, the last step first; print what was deleted and what was kept."""
         self._note()
         with answering(self.parameters.namespace), doing("Deleting what this run made"):
             closed = exercises.close_all(self) if self.connection.is_embedded else ()
@@ -138,11 +138,11 @@ class Lab(Workspace):
     # Look.
 
     def evidence(self, *, probe: bool = True) -> Evidence:
-        """What can be read of this run, as it is from now on; with `probe`, also by commands in its pod."""
+        """Return new evidence about this run. It's read when it's needed; with `probe`, also by commands in the pod."""
         return Evidence(self.parameters, self.connection, probe=probe)
 
     def check(self, step: str, *, repair: bool = False) -> Check:
-        """The report of a step or of an exercise: what was checked, expected beside found. Raises `UnknownName`.
+        """Check a step or an exercise; return the report, expected beside found. Raises `UnknownName`.
 
         With `repair`, each finding shows the command that puts it right.
         """
@@ -152,7 +152,7 @@ class Lab(Workspace):
         module, evidence = steps.step(step), self.evidence()
         with answering(self.parameters.namespace), doing(f"Checking {module.TITLE}"):
             rows = module.rows(evidence)
-            # The rows need what the step is about; what only explains a fault may be forbidden to the caller.
+            # The report needs the step's own resource. The caller may lack permissions that only explain a fault.
             found = module.check(evidence, [])
             check = Check(step, module.TITLE, rows, found, lambda: self.check(step, repair=repair), repair)
         (self._right.add if check else self._right.discard)(step)
@@ -169,7 +169,7 @@ class Lab(Workspace):
             return journey.read(self.evidence(), self._right, self.journey)
 
     def token(self, token: str) -> "TokenView":
-        """A token's claims beside what the provider and the role's trust policy want; nothing secret is shown.
+        """Show a token's claims beside what the provider and the role's trust policy want; shows no secret.
 
         Raises `LabError` if the text isn't a token.
         """
@@ -184,10 +184,10 @@ class Lab(Workspace):
         return compared()
 
     def who_gets_in(self) -> "WhoGetsIn":
-        """Which of six callers the role's trust policy admits, and what decides: a simulation, which changes nothing.
+        """Show which of six callers the role's trust policy admits, and why. It's a simulation and changes nothing.
 
-        In a running notebook you edit the policy and the callers' claims, and a button makes the policy real where the
-        account is the lab's own. Raises `LabError` if the role can't be read.
+        In a running notebook you can edit the policy and the callers' claims. If the account is the lab's own, a button
+        writes the policy to the role. Raises `LabError` if the role can't be read.
         """
         from labkit.widgets import who_gets_in
 
@@ -203,8 +203,8 @@ class Lab(Workspace):
     def diagnose(self, *, probe: bool = False, repair: bool = False) -> "Diagnosis":
         """Find out what is wrong between the pod and its role; only reads. With `repair`, show the repairs, too.
 
-        With `probe`, the pod is also asked who it is, and its token is tried. In a lab that is only looked at the role
-        is the one that the annotation names, unless it was named, and the pods are all that run as the service account.
+        With `probe`, also ask AWS in the pod who it is, and try its token. After `Lab.look`, examine all pods of the
+        service account, and the role that its annotation names, unless the parameters name another one.
         """
         from labkit import doctor
         from labkit.exercises import examination
@@ -226,10 +226,9 @@ class Lab(Workspace):
     # Exercises and questions.
 
     def exercise(self, id: str) -> str:
-        """Open an exercise: put its own namespace and role into the state that it starts from, which isn't solved.
+        """Open an exercise: put its own namespace and role into their unsolved state; return their name.
 
-        Returns that name. Raises `UnknownName`; and `LabError`, changing nothing, where the cluster isn't the
-        lab's own.
+        Raises `UnknownName`. Raises `LabError`, and changes nothing, if the cluster isn't the lab's own.
         """
         opened = exercises.by_id(id)
         self._needs_the_embedded_lab()
@@ -240,7 +239,7 @@ class Lab(Workspace):
         return opened.name
 
     def hint(self, id: str) -> None:
-        """Print an exercise's next hint; after the third one it starts again. Raises `UnknownName`."""
+        """Print an exercise's next hint; after the third one, the first one again. Raises `UnknownName`."""
         hints = exercises.by_id(id).hints
         number = self._hints[id] % len(hints)
         self._hints[id] += 1
@@ -248,23 +247,22 @@ class Lab(Workspace):
         print(f"Hint {number + 1} of {len(hints)}: {hints[number]}")
 
     def predict(self, id: str) -> Questions:
-        """A question to answer before you run the next cell. Raises `UnknownName`."""
+        """Ask a question to answer before you run the next cell. Raises `UnknownName`."""
         return Questions("Predict first", [exercises.prediction(id)], _answered)
 
     def recall(self, notebook: str) -> Questions:
-        """The questions at the end of a notebook, by its number, such as 02. Raises `UnknownName`."""
+        """Ask the questions at the end of a notebook, by its number, such as 02. Raises `UnknownName`."""
         return Questions("What do you remember?", exercises.recall(notebook), _answered)
 
     def progress(self) -> "progress.Progress":
-        """What you have done so far in your copies of the notebooks: steps, exercises, hints, questions."""
+        """Show what you've done so far in your copies of the notebooks: steps, exercises, hints, questions."""
         return progress.read()
 
     def examination(self, *, seed: int | None = None, count: int = 10) -> "Examination":
-        """Go on with the examination that you have begun in this run, or begin one: this many random faults in a row.
+        """Continue this run's examination, or start one: `count` random faults, one after the other.
 
-        A seed begins another one, and the same seed draws the same faults.
-
-        Raises `LabError`, changing nothing, where the cluster isn't the lab's own.
+        A seed starts another one; the same seed draws the same faults. Raises `LabError`, and changes nothing, if the
+        cluster isn't the lab's own.
         """
         from labkit.exercises.examination import Examination
 
@@ -283,16 +281,15 @@ class Lab(Workspace):
     # Break and mend.
 
     def to_break(self) -> "Lab":
-        """This lab, if the cluster is the lab's own. Raises `LabError` otherwise."""
+        """Return this lab if the cluster is the lab's own. Raises `LabError` otherwise."""
         self._needs_own_cluster()
         return self
 
     def break_(self, fault: str = "", *, seed: int | None = None) -> None:
         """Break one thing, and print what happened and what AWS says in the pod now.
 
-        Without the name of a fault one is drawn, the same for the same seed, and only what happened is told. What is
-        left of an earlier one is taken out first. Raises `LabError`: there is no such fault, or the cluster is not the
-        lab's own.
+        Without a name, draw a fault (the same for the same seed) and print only its symptom. An earlier fault is
+        mended first. Raises `LabError` if the fault doesn't exist, or if the cluster isn't the lab's own.
         """
         from labkit import faults
         from labkit.faults import breaking
@@ -315,8 +312,8 @@ class Lab(Workspace):
     def mended(self) -> "Report":
         """Report what is mended, what is unchanged, and what was left behind; changes nothing.
 
-        It names what is still broken, but not how: `diagnose` does. Raises `LabError` where
-        nothing was broken.
+        The report names what is still broken, but not how; `diagnose` says how. Raises `LabError` if nothing was
+        broken.
         """
         from labkit.faults import breaking, report
 
@@ -330,7 +327,7 @@ class Lab(Workspace):
         return found
 
     def mend(self) -> None:
-        """Take out all faults: the run is then exactly as before the first one. Prints what it did."""
+        """Mend all faults, so that the run is exactly as before the first one. Print what was done."""
         from labkit.faults import breaking
 
         self._needs_own_cluster()
@@ -339,28 +336,28 @@ class Lab(Workspace):
             print(breaking.mend(self) if breaking.faults_in(self) else "Nothing is broken in this run.")
 
     def fetch(self, url: str) -> Any:
-        """The JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""
+        """Return the JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""
         if self.connection.fetch is None:
             raise LabError("This target fetches nothing.", where="lab.fetch", next=f"curl {quote(url)}")
         return self.connection.fetch(url)
 
     def show(self, thing: Any, command: str = "") -> None:
-        """Show a text, a document, an answer of boto3 or an object of Kubernetes without what differs between runs.
+        """Show a text, a document, an answer of boto3 or an object of Kubernetes, the same in every run.
 
-        With `command`, it is shown as that command's answer.
+        With `command`, show it as that command's answer.
         """
         show(thing, command)
 
     def trail(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
-        """The calls to AWS since this lab was opened, oldest first, without those of other clusters' pods.
+        """Show the calls to AWS since this lab was opened, oldest first, without those of other clusters' pods.
 
         Args:
             event: only calls of this name, such as `AssumeRoleWithWebIdentity`.
             who: only calls of this role, service account or user.
-            decision: only calls that ended so: `allowed`, or the error's code.
-            last: the last so many of them.
+            decision: only calls with this decision: `allowed`, or the error's code.
+            last: only this many of them, the newest; 0: all.
 
-        A target that keeps no trail shows why, and where AWS itself keeps one.
+        If the target keeps no trail, say so, and name AWS's own.
         """
         from labkit.widgets.trail import Calls, NoCalls
 
@@ -370,9 +367,9 @@ class Lab(Workspace):
         return Calls(since).of_issuer(self.provider_arn).only(event=event, who=who, decision=decision, last=last)
 
     def watch(self) -> "Watch":
-        """The calls to AWS as arrows between you, the pod and AWS; in a running notebook, as they happen.
+        """Show the calls to AWS as arrows between you, the pod and AWS; in a running notebook, as they happen.
 
-        Without those of other clusters' pods. A target that keeps no trail says so, and where AWS itself keeps one.
+        Leaves out those of other clusters' pods. If the target keeps no trail, say so, and name AWS's own.
         """
         from labkit.widgets.trail import Calls
         from labkit.widgets.watch import Watch
@@ -399,7 +396,7 @@ class Lab(Workspace):
         return datetime.fromtimestamp(self.connection.now(), UTC)
 
     def has(self, capability: str) -> bool:
-        """Whether the target has this; where not, it is explained, and a cell does without: `if lab.has("clock"):`."""
+        """Return whether the target has this capability, and print why not: `if lab.has("clock"):`."""
         if getattr(self.connection, _known(capability)) is not None:
             return True
         print(f"{self._lacks(capability)} This cell shows it on moto.")
@@ -416,24 +413,24 @@ class Lab(Workspace):
         return self
 
     def _note(self) -> None:
-        """Note for an examination of this run that the lab itself changes it."""
+        """Note for this run's examination that the lab itself changed the run."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:
             examination.note_the_lab(self)
 
     def _note_the_doctor(self) -> None:
-        """Note for an examination of this run that a check shows what the doctor finds."""
+        """Note for this run's examination that a check showed the doctor's findings."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:
             examination.note_the_doctor(self)
 
     def _needs_own_cluster(self) -> None:
-        """Raise `LabError` if the cluster or the account is not the lab's own, and so is not to be broken."""
+        """Raise `LabError` if the cluster or the account isn't the lab's own and so must not be broken."""
         if not self.takes_untagged:
             raise LabError(
-                f"The target {self.parameters.target} lacks a cluster of the lab's own, which can be broken.",
+                f"Faults need a cluster of the lab's own, and the target {self.parameters.target} has none.",
                 where="this cell, and those that build on it",
                 next='set target = "moto", and run the notebook again',
             )
@@ -442,7 +439,7 @@ class Lab(Workspace):
         """Raise `LabError` if exercises can't be done here."""
         if not self.connection.is_embedded:
             raise LabError(
-                f"The target {self.parameters.target} lacks exercises, which break things. Nothing was changed.",
+                f"The target {self.parameters.target} has no exercises: they break things. Nothing was changed.",
                 where="this cell and the next one",
                 next='skip them, or set target = "moto", and run the notebook again',
             )

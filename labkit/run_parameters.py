@@ -1,4 +1,4 @@
-"""What a run of the lab is parameterized by, and the rule each parameter keeps."""
+"""The parameters of a run, and the rule for each of them."""
 
 import ast
 import hashlib
@@ -15,11 +15,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from labkit.errors import LabError, UnknownName
 
-# What papermill writes at the top of the cell that it injects.
+# The first line of the cell that papermill injects.
 INJECTED = "# Parameters"
 
 
-# What tells the lab's things from all others: tags in AWS, labels (which may hold no colon) in Kubernetes.
+# Marks on everything that a run makes: tags in AWS, labels (in which a colon isn't allowed) in Kubernetes.
 LAB, LAB_TAG, RUN_TAG = "irsa", "labkit:lab", "labkit:run"
 LAB_LABEL, RUN_LABEL = "labkit/lab", "labkit/run"
 
@@ -28,38 +28,38 @@ FIND_CONTEXT = 'kubectl config get-contexts, which shows those of ~/.kube/config
 
 
 class InvalidParameter(LabError):
-    """A parameter breaks its rule; the text names the parameter, its value and the rule."""
+    """A parameter's value breaks its rule. The text names the parameter, its value and the rule."""
 
 
 def parameters() -> dict[str, object]:
-    """The parameters that the notebook or script has set, by name; those it does not set are left out.
+    """Return the parameters that the notebook or script has set, by name, without those that it hasn't set.
 
-    In a notebook they are what its cells so far have assigned, papermill's injected cell among them, the last
-    assignment counting; in a script, and where a notebook is run without a history, they are its global variables.
+    In a notebook, the cells that have run so far set them, also the one that papermill injects. The last assignment
+    counts. A script sets them as global variables, and so does a notebook that is run without a history.
 
     Raises:
-        UnknownName: a cell of parameters assigns a name that the lab does not know (papermill itself lets it pass).
+        UnknownName: a cell of parameters assigns an unknown name. papermill itself would ignore that.
 
     https://papermill.readthedocs.io/en/latest/usage-parameterize.html
     """
-    # A kernel keeps a notebook's variables, its cells among them, where Python keeps a script's.
+    # A kernel keeps a notebook's variables, also the list of its cells, where Python keeps a script's.
     namespace = vars(sys.modules["__main__"])
     cells = namespace.get("In")
-    # nbval keeps no history: not even the cell that calls is in it.
+    # nbval keeps no history: even the calling cell is missing from it.
     if not isinstance(cells, list) or "get_ipython" not in namespace or not any(cells):
         return {name: namespace[name] for name in Parameters.names() if isinstance(namespace.get(name), str)}
     return read_cells(cells, namespace)
 
 
 def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[str, object]:
-    """The parameters that these cells, which have been run in this order, assign; see `parameters`."""
+    """Return the parameters that these cells assign, run in this order; see `parameters`."""
     known = Parameters.names()
     found: dict[str, Any] = {}
     for cell in cells:
         statements = _parse(cell)
         assigned = _assignments(statements)
         injected = cell.lstrip().startswith(INJECTED)
-        # A tag is not visible from the kernel: the tagged cell is the one that does little but assign parameters.
+        # A kernel doesn't see tags. So a cell of parameters is one that assigns nothing else, or little else.
         is_parameters_cell = injected or (
             len(assigned) == len(statements) and 2 * sum(name in known for name, _ in assigned) > len(assigned)
         )
@@ -79,7 +79,7 @@ def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[st
 
 
 def _text(value: Any) -> Any:
-    # papermill makes a number of whatever looks like one: `-p namespace 42`.
+    # papermill turns a value that looks like a number into one: `-p namespace 42`.
     return str(value) if type(value) is int else value
 
 
@@ -158,7 +158,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 
 class Parameters(BaseModel):
-    """What a run is parameterized by. The defaults are those of the notebooks; a run never changes them."""
+    """The parameters of a run. The defaults are those of the notebooks; a run never changes them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
@@ -209,10 +209,10 @@ class Parameters(BaseModel):
 
     @classmethod
     def checked(cls, **values: Any) -> "Parameters":
-        """The parameters with these values and the defaults of the others.
+        """Return the parameters with these values, and defaults for the others.
 
         Raises:
-            UnknownName: not a parameter; the message names the nearest one.
+            UnknownName: a name isn't a parameter. The message proposes the nearest one.
             InvalidParameter: a value breaks its rule. The text names every broken value and every unknown name.
         """
         unknown = [_unknown(name) for name in values if name not in cls.names()]
@@ -244,7 +244,7 @@ class Parameters(BaseModel):
 
     @property
     def run(self) -> str:
-        """What tells one run of the lab from another: cluster/namespace/service account/role, as a tag's value."""
+        """The run's name, as a tag's value: cluster/namespace/service account/role."""
         return tag_value(f"{self.cluster}/{self.namespace}/{self.service_account}/{self.role_name}")
 
     @property
@@ -263,19 +263,19 @@ class Parameters(BaseModel):
 
     @property
     def tags(self) -> list[dict[str, str]]:
-        """The tags of everything that this run makes in AWS."""
+        """The tags of all resources that this run makes in AWS."""
         return [{"Key": LAB_TAG, "Value": LAB}, {"Key": RUN_TAG, "Value": self.run}]
 
     @property
     def up_command(self) -> str:
-        """The command that starts the cluster of these parameters in a terminal, on a target that starts one."""
+        """The command that starts the cluster of these parameters, if the target starts one."""
         named = {"target": self.target, "cluster": self.cluster, "region": self.region}
         usual = type(self).model_fields
         return " ".join(["labkit up", *(f"--{name} {it}" for name, it in named.items() if it != usual[name].default)])
 
     @property
     def labels(self) -> dict[str, str]:
-        """The same as labels of Kubernetes objects; their values have no slashes.
+        """The tags as labels of Kubernetes objects; a label's value has no slashes.
 
         https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
         """
@@ -287,7 +287,7 @@ def _unknown(name: str, where: str = "") -> UnknownName:
 
 
 def tag_value(run: str) -> str:
-    """A run as the value of a tag; with a hash of the whole, where IAM takes no such tag.
+    """Return a run's name as a tag's value. If IAM doesn't allow that value, a hash of the whole is part of it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#id_tags_rules_creating
     """
@@ -298,7 +298,7 @@ def tag_value(run: str) -> str:
 
 
 def label_value(run: str) -> str:
-    """A run as a label's value: dots for slashes; shortened, with a hash of the whole, where it does not fit."""
+    """Return a run's name as a label's value, with dots for slashes. If it's too long, shorten it and add a hash."""
     value = run.replace("/", ".")
     if len(value) <= 63 and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value):
         return value

@@ -1,4 +1,4 @@
-"""One run of a notebook through papermill: the steps' results, what the pod answered, and the executed notebook."""
+"""Run a notebook with papermill: return the steps' results, the pod's answers, and the executed notebook."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ OPEN_FILES, FEWEST_OPEN_FILES = 1024, 128
 
 @dataclass(frozen=True)
 class Run:
-    """What an executed notebook says of itself."""
+    """The results in an executed notebook."""
 
     output: Path
     """The executed notebook."""
@@ -46,16 +46,16 @@ class Run:
     checks: list[dict[str, Any]] = field(default_factory=list)
     """The reports of the steps' checks, in order; see `labkit.widgets.check.Check.as_json`."""
     answers: list[dict[str, str]] = field(default_factory=list)
-    """What was answered to commands: `{"command": …, "answer": …}`."""
+    """The commands and their answers: `{"command": …, "answer": …}`."""
 
     @property
     def ok(self) -> bool:
-        """Whether every check found everything as it should be."""
+        """Whether every check is right."""
         return all(check["ok"] for check in self.checks)
 
 
 class RunFailed(LabError):
-    """A cell failed. The executed notebook is written up to it, with a banner at that cell."""
+    """A cell failed. The executed notebook is written up to this cell, which has a banner."""
 
     def __init__(self, what: str, run: Run, source: str, *, where: str = "", next: str = ""):
         super().__init__(what, where=where, next=next)
@@ -65,7 +65,7 @@ class RunFailed(LabError):
 
 
 class Interrupted(LabError):
-    """The run ended before the notebook did; what it had made until then is still there."""
+    """The run ended before the last cell. What it made until then still exists."""
 
     exit_code = 130
 
@@ -73,14 +73,15 @@ class Interrupted(LabError):
 def run(
     notebook: Path | str, output: Path | str, parameters: Mapping[str, object] | None = None, *, progress: bool = False
 ) -> Run:
-    """Execute a notebook with these parameters and write it to `output`, also where the run fails or is interrupted.
+    """Execute a notebook with these parameters and write it to `output`, even if the run fails or is interrupted.
 
-    The kernel sees the environment of the parameters' target: on moto, no AWS or proxy variable of this machine.
+    The kernel gets the environment of the parameters' target: on moto, no AWS or proxy variable of this machine.
     With `progress`, stderr shows a bar that moves with each cell.
 
     Raises:
-        UnknownName, InvalidParameter: before anything is made; so is the `LabError` of a folder that takes no file, of
-            a file that is not a notebook, and of a kernel that is not installed or does not start.
+        UnknownName, InvalidParameter: a parameter is wrong; nothing was made.
+        LabError: the folder isn't writable, the file isn't a notebook, or its kernel isn't installed or doesn't start;
+            nothing was made.
         RunFailed: a cell failed; `output` is written.
         Interrupted: Ctrl-C, or the end of the kernel; `output` is written.
 
@@ -97,7 +98,7 @@ def run(
     from papermill.exceptions import PapermillExecutionError
     from zmq import ZMQError
 
-    # papermill warns of parameters that the notebook does not list; those were validated above.
+    # papermill warns of parameters that the notebook doesn't list. They are valid, as checked above.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     failure = None
     with _environment(targets.target(validated.target).environment(os.environ)), _sockets() as sockets:
@@ -121,10 +122,10 @@ def run(
         except OSError as error:
             raise _unwritten(output, error) from error
         except (KeyboardInterrupt, DeadKernelError, ZMQError):
-            # At Ctrl-C nbclient ends the kernel, and then comes upon that in one of these ways.
+            # At Ctrl-C nbclient ends the kernel, and then raises one of these errors because the kernel is gone.
             raise _interrupted(output, validated) from None
         except RuntimeError as error:
-            # jupyter_client has no class of its own for a kernel that ends before it answers, or never does.
+            # jupyter_client has no class of its own for a kernel that ends before it answers, or never answers.
             if not str(error).startswith("Kernel "):
                 raise
             raise LabError(
@@ -153,9 +154,9 @@ def run(
 def examined(
     parameters: Parameters, connection: "Connection | None" = None, reads: "Reads | None" = None
 ) -> "Diagnosis":
-    """What the doctor finds at a run's service account; only reads. Raises `LabError` if it could not look.
+    """Return the doctor's findings on a run's service account; only reads. Raises `LabError` if it could not look.
 
-    Who looks at many runs gives the connection to their cluster, and what was read of it.
+    For many runs of a cluster, pass the connection and the shared reads: then nothing is read twice.
     """
     from labkit.doctor.examination import examine_run
 
@@ -163,7 +164,7 @@ def examined(
 
 
 def refresh(notebook: Path | str) -> Run:
-    """Execute a notebook with its own parameters and keep the outputs in it; if a cell fails, the file isn't changed.
+    """Execute a notebook with its own parameters and store the outputs in it. If a cell fails, don't change the file.
 
     Raises `RunFailed`.
     """
@@ -175,7 +176,7 @@ def refresh(notebook: Path | str) -> Run:
 
 
 def main(notebooks: Sequence[str]) -> int:
-    """`python -m labkit.runs NOTEBOOK…`: refreshes the outputs of each; returns the exit code."""
+    """Refresh the outputs of each notebook, for `python -m labkit.runs NOTEBOOK…`; return the exit code."""
     for notebook in notebooks:
         print(f"{notebook} …", end=" ", flush=True)
         try:
@@ -188,7 +189,7 @@ def main(notebooks: Sequence[str]) -> int:
 
 
 def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
-    """What the outputs of an executed notebook hold: the steps' checks and the commands' answers."""
+    """Return the steps' checks and the commands' answers from an executed notebook's outputs."""
     data = [part["data"] for cell in executed.cells for part in cell.get("outputs", []) if "data" in part]
     return Run(
         output=output,
@@ -199,13 +200,13 @@ def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
 
 
 def normalize(notebook: NotebookNode) -> NotebookNode:
-    """The notebook without what differs between two executions: papermill's and the widgets' metadata, times, ids.
+    """Remove what differs between two executions: papermill's and the widgets' metadata, times, ids.
 
-    It is changed in place and returned.
+    Changes the notebook in place, and returns it.
     """
     for name in ("papermill", "widgets"):
         notebook.metadata.pop(name, None)
-    # The kernel writes its version here, and how a notebook of its language is edited.
+    # The kernel writes its version here, and settings for editors.
     if "language_info" in notebook.metadata:
         notebook.metadata["language_info"] = {"name": notebook.metadata["language_info"]["name"]}
     taken: set[str] = set()
@@ -236,7 +237,7 @@ def _require_notebook(file: Path) -> None:
 
 
 def _tidied(output: Path) -> NotebookNode:
-    """The notebook that papermill has written so far, without paths of this machine and times in its metadata.
+    """Return what papermill has written so far, without this machine's paths and the times in the metadata.
 
     Raises `LabError` if it can't be written.
     """
@@ -260,7 +261,7 @@ def _unwritten(output: Path, error: OSError) -> LabError:
 
 
 def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """One output for each stretch of a stream, however many messages it came in; no views of widgets that are gone."""
+    """Join a stream's neighbouring messages into one output, and drop the views of widgets that no longer exist."""
     joined: list[NotebookNode] = []
     for output in outputs:
         last = joined[-1] if joined else None
@@ -282,7 +283,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     kept = dict(os.environ)
     try:
         os.environ.clear()
-        # An executed notebook is kept and compared: it has placeholders where a learner sees live values.
+        # Executed notebooks are stored and compared, so they have placeholders where a learner sees live values.
         os.environ.update({name: value for name, value in variables.items() if name != showing.LIVE})
         yield
     finally:
@@ -292,9 +293,9 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _sockets() -> Iterator[Config]:
-    """How to talk to a kernel by sockets in a folder that only this user may enter.
+    """Yield the settings for a kernel that talks over sockets in a folder which only this user may enter.
 
-    Ports are chosen before the kernel takes them, so two kernels that start at once may get the same.
+    With ports instead, two kernels that start at the same time may get the same one.
     """
     with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
         yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
@@ -320,14 +321,14 @@ def _interrupted(output: Path, parameters: Parameters) -> Interrupted:
     given = parameters.given
     named = "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in given.items() if name != "confirm")
     return Interrupted(
-        "The run was interrupted, or its kernel ended; what it made until then is still there.",
+        "The run was interrupted, or its kernel ended. What it made until then still exists.",
         where=f"{output}; all of it carries the tag labkit:run={parameters.run}",
-        next=f"run it again, or take it away:  labkit remove{named}   (deletes with --yes)",
+        next=f"run it again, or delete what it made:  labkit remove{named}   (deletes with --yes)",
     )
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    """What a `LabError`'s text is made of; another text is the first part alone."""
+    """Return the three parts of a `LabError`'s text: what, where, next. Any other text is the first part alone."""
     rest, _, next_ = text.partition("\nnext:  ")
     what, _, where = rest.partition("\nwhere: ")
     return what, where, next_

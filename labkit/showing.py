@@ -1,6 +1,6 @@
-"""Show what AWS and Kubernetes answer, with a name instead of what differs from run to run.
+"""Show answers of AWS and Kubernetes, with a placeholder for each value that differs from run to run.
 
-With LABKIT_LIVE=1, which `labkit lab` sets, the real session names and dates are shown, and how a token begins.
+With LABKIT_LIVE=1, which `labkit lab` sets, show real session names and dates, and the start of a token.
 """
 
 import builtins
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 MIME = "application/vnd.labkit.answer+json"
-# How a check, a diagnosis and a finding are marked.
+# The marks of a check, a diagnosis and a finding.
 RIGHT, WRONG, WARNING = "✓ right", "✗ wrong", "! warning"
 
 # Fields with secret values, or values that change each time.
@@ -54,15 +54,15 @@ FIELDS = {
     "jti": "<token id>",
     "warnafter": "<date>",
 }
-# What LABKIT_LIVE shows as it is; of a token, its first characters.
+# The values that LABKIT_LIVE shows unchanged; of a token, the first characters.
 SHOWN_LIVE = {"<date>", "<expiration>", "<session name>", r"\1<session name>", "current date/time <now>"} | {
     "expiration date/time <expiration>"
 }
-PATIENCE = 1.0  # seconds; a cell that has taken longer says what it does
-# When the cell that runs began, by `time.monotonic`; empty outside a learner's kernel.
+PATIENCE = 1.0  # seconds, after which a cell says what it does
+# The start of the running cell, by `time.monotonic`; empty outside a learner's kernel.
 _BEGAN: list[float] = []
 JWT = "<token>"
-BEGINNING = 12  # characters: of a JWT's header, which says only how it is signed
+BEGINNING = 12  # characters of a token: a part of a JWT's header, which only names the signature's algorithm and key
 LIVE = "LABKIT_LIVE"
 # Fields of the transport, or of the API's own bookkeeping.
 LEFT_OUT = {"ResponseMetadata", "managedFields"}
@@ -86,7 +86,7 @@ _PATTERNS = [
 
 @dataclass(frozen=True, repr=False)
 class Shown:
-    """Something as it is shown; `command` is the command that it answers."""
+    """A text to show; `command` is the command that it answers."""
 
     text: str
     command: str = ""
@@ -104,8 +104,8 @@ class Shown:
 def show(thing: object, command: str = "") -> None:
     """Show a text, a document, an answer of boto3 or an object of Kubernetes, the same in every run.
 
-    Ports, dates, keys, tokens, session names, paths and request ids are replaced by their names, such as
-    `<access key>`. With `command`, it is shown as that command's answer, and `labkit run` prints it too.
+    Placeholders such as `<access key>` replace ports, dates, keys, tokens, session names, paths and request ids. With
+    `command`, the text appears as that command's answer, and `labkit run` prints it too.
     """
     shown = Shown(as_text(thing), command)
     if command and _in_ipython():
@@ -117,7 +117,7 @@ def show(thing: object, command: str = "") -> None:
 
 
 def as_text(thing: object) -> str:
-    """The text that `show` shows."""
+    """Return the text that `show` shows."""
     if isinstance(thing, bytes):
         thing = thing.decode(errors="replace")
     if isinstance(thing, str):
@@ -126,7 +126,7 @@ def as_text(thing: object) -> str:
 
 
 def stable(text: str) -> str:
-    """The text with a name instead of what differs from run to run."""
+    """Return the text with a placeholder for each value that differs from run to run."""
     for pattern, name in _PATTERNS:
         if name == JWT:
             text = pattern.sub(lambda found: _token(found[0]), text)
@@ -139,15 +139,15 @@ def stable(text: str) -> str:
 
 
 def is_live() -> bool:
-    """Whether the reader sees real session names and dates, and how a token begins."""
+    """Whether the reader sees real session names and dates, and the start of a token."""
     return os.environ.get(LIVE) == "1"
 
 
 @contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Print what this block does if the learner's cell takes long: nobody takes it for stuck then.
+    """Print what this block does if the learner's cell takes long, so that it doesn't seem stuck.
 
-    Prints nothing outside a kernel of `labkit lab`: there, outputs are compared.
+    Print nothing outside the kernels of `labkit lab`: outputs of other kernels are compared.
     """
     if not (is_live() and _BEGAN):
         yield
@@ -163,7 +163,7 @@ def doing(what: str) -> Iterator[None]:
 
 
 def cell_begins() -> None:
-    """Note that a cell of the learner's begins now."""
+    """Note that a learner's cell starts now."""
     _BEGAN[:] = [time.monotonic()]
 
 
@@ -186,7 +186,7 @@ def _document(thing: Any, field: str = "") -> Any:
     if hasattr(thing, "to_dict") and hasattr(thing, "attribute_map"):
         from kubernetes.client import ApiClient, Configuration
 
-        # Only its serialization is used, which has no types: no configuration, and no connection.
+        # Only the client's serialization is used, which needs no configuration and no connection. It has no types.
         api: Any = ApiClient(Configuration(host="http://unused.invalid"))
         thing = api.sanitize_for_serialization(thing)
     if isinstance(thing, Mapping):
@@ -207,12 +207,12 @@ def _in_ipython() -> bool:
 
 
 def left_aligned(html: str) -> str:
-    """The same tables with their cells to the left; JupyterLab sets those of a plain table to the right."""
+    """Return the tables with left-aligned cells: JupyterLab aligns the cells of a plain table to the right."""
     return re.sub("<(td|th)>", r'<\1 style="text-align:left">', html)
 
 
 def block(text: str) -> str:
-    """The text as HTML with letters of one width. JupyterLab and nbconvert give these to `code`, not to `pre` alone."""
+    """Return the text as HTML in a monospaced font: JupyterLab and nbconvert use it for `code`, not for `pre`."""
     return f"<pre><code>{escape(text)}</code></pre>"
 
 
@@ -223,7 +223,7 @@ class Code(str):
 
 
 class Name(str):
-    """The text of a cell that heads its row or column."""
+    """The text of a header cell, for its row or its column."""
 
     __slots__ = ()
 
@@ -235,14 +235,14 @@ class Marked(str):
 
     @classmethod
     def of(cls, before: str, part: str, after: str) -> "Marked":
-        """The text of these three parts, the middle one underlined."""
+        """Join these three parts, with the middle one underlined."""
         made = cls(before + part + after)
         made.parts = (before, part, after)
         return made
 
 
 def table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
-    """A table as plain HTML, every text escaped. Code hosts drop classes and styles, so it has none."""
+    """Return a table as plain HTML, every text escaped. It has no classes and styles: code hosts drop them."""
     lines = [*([map(Name, head)] if head else []), *rows]
     return "<table>" + "".join(f"<tr>{''.join(map(_cell, line))}</tr>" for line in lines) + "</table>"
 

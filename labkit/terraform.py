@@ -1,6 +1,6 @@
-"""The role of a run as a Terraform configuration, and what the module in it makes of that.
+"""A run's role as a Terraform configuration, and the role that its module would create.
 
-The module is `iam-role-for-service-accounts` of terraform-aws-modules/iam, which has this name since version 6.
+The module is `iam-role-for-service-accounts` of terraform-aws-modules/iam. It has had this name since version 6.
 
 https://registry.terraform.io/modules/terraform-aws-modules/iam/aws/latest/submodules/iam-role-for-service-accounts
 """
@@ -23,19 +23,19 @@ Variables = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rendered:
-    """What the module makes, of all that this lab compares."""
+    """The parts of the module's role that the lab compares."""
 
     name: str
-    """The role's name; a name that ends in `-` is a prefix, to which the AWS provider adds a timestamp."""
+    """The role's name. If it ends in `-`, it's a prefix: the AWS provider appends a timestamp."""
     trust_policy: PolicyDocument
     attachments: tuple[str, ...]
     """The ARNs of the attached policies, sorted."""
 
 
 def variables(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
-    """The module's variables for the role of these parameters; a dict, so that a reader can change one.
+    """Return the module's variables for the role of these parameters, as a dict that a reader can change.
 
-    `use_name_prefix` is true in the module itself: the role would be named `my-role-` and a timestamp.
+    `use_name_prefix` is true by default in the module: the role's name would be `my-role-` and a timestamp.
     """
     subject = f"{parameters.namespace}:{parameters.service_account}"
     return {
@@ -50,7 +50,7 @@ def variables(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
 
 
 def hcl(module_variables: Variables) -> str:
-    """The text of a `main.tf` that calls the module with these variables, formatted as `terraform fmt` does.
+    """Return the text of a `main.tf` that calls the module with these variables, formatted as by `terraform fmt`.
 
     https://developer.hashicorp.com/terraform/language/modules/syntax
     """
@@ -66,10 +66,10 @@ def hcl(module_variables: Variables) -> str:
 
 
 def rendered(module_variables: Variables) -> Rendered:
-    """What the module's templates make of these variables.
+    """Return the role that the module's templates make from these variables.
 
-    The trust policy is that of the module's `data "aws_iam_policy_document" "assume"`, a statement a provider in the
-    order of their keys, in the shape in which the AWS provider writes it (no empty `Sid`, a list of one as a string).
+    The trust policy is that of the module's `data "aws_iam_policy_document" "assume"`: one statement for each provider,
+    in the order of their keys. As the AWS provider does, it omits an empty `Sid` and writes a list of one as a string.
 
     https://registry.terraform.io/providers/hashicorp/aws/latest/docs/data-sources/iam_policy_document
     """
@@ -86,7 +86,7 @@ def rendered(module_variables: Variables) -> Rendered:
 
 def _statement(provider: Mapping[str, Any], operator: str) -> Statement:
     arn = provider["provider_arn"]
-    # The module cuts all up to the last "provider/"; the rest begins the condition keys.
+    # The module removes everything up to the last "provider/". The condition keys start with the rest.
     issuer = re.sub(r"^.*provider/", "", arn)
     subjects = [f"system:serviceaccount:{account}" for account in provider["namespace_service_accounts"]]
     return {
@@ -103,14 +103,14 @@ def _statement(provider: Mapping[str, Any], operator: str) -> Statement:
 
 
 def _groups(values: Variables) -> list[str]:
-    """Attributes in groups with an empty line between them: the simple ones together, each map for itself."""
+    """Return the attributes in groups, to separate by empty lines: first the simple ones, then each map."""
     simple = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
     maps = [{name: value} for name, value in values.items() if isinstance(value, Mapping)]
     return [_attributes(group, 1) for group in [simple, *maps] if group]
 
 
 def _attributes(values: Variables, depth: int) -> str:
-    """`name = value` lines; the equals signs of neighbours that fit on one line each are aligned."""
+    """Return `name = value` lines. The equals signs of neighbouring one-line attributes are aligned."""
     keys = {name: _key(name) for name in values}
     width = max((len(key) for name, key in keys.items() if not isinstance(values[name], Mapping)), default=0)
     lines = []
@@ -135,13 +135,13 @@ def _value(value: Any, depth: int) -> str:
 
 
 def _key(name: str) -> str:
-    # A `for` at the start of a map would begin an expression.
+    # An unquoted `for` at the start of a map would start an expression.
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name != "for"
     return name if plain else _quoted(name)
 
 
 def _quoted(text: str) -> str:
-    """A string of HCL: JSON's escapes, and templates (`${`, `%{`) taken as they are.
+    """Return a string of HCL: JSON's escapes, and escaped template marks (`${`, `%{`).
 
     https://developer.hashicorp.com/terraform/language/expressions/strings#escape-sequences
     """

@@ -24,7 +24,7 @@ class NotAToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a token, as they stand in it; None or empty where it lacks one. Times are epoch seconds."""
+    """The claims of a token, unchanged; None or empty for a missing one. Times are epoch seconds."""
 
     issuer: str | None
     subject: str | None
@@ -59,18 +59,18 @@ class Claims:
 
     @property
     def provider(self) -> str:
-        """The issuer without its scheme: what a provider's ARN ends with, and condition keys begin with."""
+        """The issuer without its scheme: the end of the provider's ARN, and the start of condition keys."""
         return (self.issuer or "").removeprefix("https://")
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """What STS compares with the provider's client ids: `azp` alone, if the token has it; else the audiences."""
+        """The values that STS compares with the provider's client ids: `azp` if the token has it, or the audiences."""
         return (self.authorized_party,) if self.authorized_party else self.audiences
 
     def context(self) -> dict[str, list[str]]:
         """Return the condition keys that the token puts into a request (`oidc.eks…/id/X:sub`, `:aud`).
 
-        With `azp`, `:aud` means that, and `:oaud` the audiences.
+        With `azp`, the key `:aud` holds `azp`, and `:oaud` holds the audiences.
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
         """
         amr, email = self.raw.get("amr"), _text(self.raw.get("email"))
@@ -107,9 +107,9 @@ class Refused:
 
     check: Literal["provider", "audience", "expiry"]
     code: str
-    """Of the API's error."""
+    """The code of the API's error."""
     told: str
-    """The sentence that names the cause, which STS no longer tells a caller in most cases."""
+    """A sentence that names the cause. In most cases, STS no longer tells it to a caller."""
     detail: str = ""
 
 
@@ -126,7 +126,7 @@ def refused(
 
     Args:
         audiences: see `Claims.compared`.
-        client_ids: the ones of the issuer's OIDC provider; None if the role's account has no such provider.
+        client_ids: those of the issuer's OIDC provider; None if the role's account has no such provider.
         expires, not_before, now: epoch seconds.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors
@@ -154,7 +154,7 @@ _INVALID = "InvalidIdentityToken"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A claim beside what it must be. `where` names the place that wants it."""
+    """A claim, what it must be, and the place (`where`) that says so."""
 
     field: str
     wanted: str
@@ -174,8 +174,8 @@ def compare(
 ) -> list[Comparison]:
     """Return the rows of the token view, in the order in which STS looks.
 
-    `provider_url` is None where the role's account has no provider for the token's issuer; `now` is the lab's time in
-    epoch seconds, without which expiry is not compared.
+    `provider_url` is None if the role's account has no provider for the token's issuer. `now` is the lab's time in
+    epoch seconds; without it, the expiry is not compared.
     """
     url = f"https://{provider_url.removeprefix('https://')}" if provider_url else ""
     rows = [Comparison("iss", url or "an OIDC provider", claims.issuer or "", bool(url) and url == claims.issuer, _URL)]

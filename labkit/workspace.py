@@ -1,4 +1,4 @@
-"""What a step works in: AWS, the cluster, and the names and tags of one run."""
+"""AWS, the cluster, and the names and tags of one run: all that a step needs."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Workspace:
-    """AWS and a Kubernetes cluster, for one run. A `Lab` is one; steps and faults ask for no more than this."""
+    """AWS and a Kubernetes cluster, for one run. A `Lab` is one; steps and faults need no more than this."""
 
     def __init__(self, parameters: Parameters, connection: Connection):
         self.parameters = parameters
         self.connection = connection
 
     def in_account(self, account_id: str) -> "Workspace":
-        """The same run in another account, as its administrator. Raises `LabError` if you can't enter that account."""
+        """Return this run in another account, as its administrator. Raises `LabError` if you can't enter it."""
         session = self.connection.account(account_id)
         if session is None:
             raise LabError(
@@ -55,17 +55,16 @@ class Workspace:
 
     @property
     def provider_arn(self) -> str:
-        """The ARN of the issuer's OIDC provider, registered or not."""
+        """The ARN of the issuer's OIDC provider, whether it's registered or not."""
         return self.connection.provider_arn
 
     @property
     def role_arn(self) -> str:
-        """The ARN of this run's role, made or not."""
+        """The ARN of this run's role, whether it exists or not."""
         return self.connection.role_arn(self.parameters.role_name)
 
     @property
     def image(self) -> str:
-        """The image of the pod."""
         return self.parameters.image or self.connection.image
 
     @property
@@ -85,7 +84,7 @@ class Workspace:
 
     @property
     def kubectl(self) -> str:
-        """How kubectl is called in a terminal, after `eval "$(labkit env)"`."""
+        """The kubectl command for a terminal, after `eval "$(labkit env)"`."""
         return self.connection.kubectl
 
     @property

@@ -1,4 +1,4 @@
-"""The AWS credentials of a row, in this process's environment: a profile's, or those of a role that it takes first."""
+"""A row's AWS credentials in this process's environment: those of a profile, or of a role that the row takes first."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from labkit.errors import LabError
 from labkit.fleet.rows import Row
 
 SESSION = "labkit-fleet"
-# What boto3 takes before the profile that AWS_PROFILE names: keys, and a web identity.
+# boto3 prefers these to the profile in AWS_PROFILE: keys, and a web identity.
 # https://docs.aws.amazon.com/boto3/latest/guide/credentials.html#configuring-credentials
 BEFORE_PROFILE = (
     "AWS_ACCESS_KEY_ID",

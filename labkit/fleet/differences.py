@@ -1,4 +1,4 @@
-"""What differs between two executed notebooks, by nbdime, without what differs between any two executions."""
+"""Compare two executed notebooks with nbdime, without the parts that differ between any two executions."""
 
 import io
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ TEXT = "text/plain"
 
 
 def parameters(before: Path, after: Path) -> dict[str, tuple[object, object]]:
-    """The parameters that the two runs were given differently: the old value and the new one, or the default.
+    """Return the parameters that differ between the two runs: the old value and the new one, or the default.
 
     Raises `NothingRan` if a file isn't a notebook.
     """
@@ -25,7 +25,7 @@ def parameters(before: Path, after: Path) -> dict[str, tuple[object, object]]:
 
 
 def cells(before: Path, after: Path, *, colour: bool) -> str:
-    """The cells and outputs that differ, as nbdime prints them; empty if none does.
+    """Return the cells and outputs that differ, as nbdime prints them; empty if all are the same.
 
     Raises `NothingRan` if a file isn't a notebook, or if nbdime isn't installed.
 
@@ -64,9 +64,9 @@ def _given(notebook: NotebookNode) -> dict[str, object]:
 
 
 def _as_read(notebook: NotebookNode) -> NotebookNode:
-    """Without the injected cell, which is told by its parameters, and the count of the cells, which moves with it.
+    """Remove the injected cell and the cells' counts, and return the notebook. `parameters` compares that cell.
 
-    An output that has a text and the same as a page or as data is its text alone.
+    Of an output in several forms, keep only the text.
     """
     notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith(INJECTED)]
     for cell in notebook.cells:

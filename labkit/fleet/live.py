@@ -25,9 +25,9 @@ EVERY = 0.5  # seconds between two looks
 
 
 def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, resume: bool = False) -> Report:
-    """Run a fleet of the target moto on so many workers; in a running notebook, show each row as it runs.
+    """Run a fleet of the target moto on `count` workers; in a running notebook, show each row as it runs.
 
-    Without a notebook, it runs irsa.ipynb. With `resume`, only rows that have not succeeded, or have changed.
+    Without a notebook, run irsa.ipynb. With `resume`, run only rows that have changed or haven't succeeded.
 
     Raises `NothingRan` if the file, the folder or the set-up is wrong.
     """
@@ -50,7 +50,7 @@ def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, 
 
 
 class Progress:
-    """The rows of a fleet and where each is; a stored notebook says only how many there are."""
+    """The rows of a fleet and the state of each. A stored notebook shows only the number of rows."""
 
     def __init__(self, fleet: Fleet):
         self._fleet = fleet
@@ -74,7 +74,7 @@ class Progress:
             self._draw_once()
 
     def tell(self, outcome: Outcome) -> None:
-        """Take note of a row that has ended."""
+        """Note that a row has ended."""
         self._ended[outcome.row.number] = outcome
 
     def __repr__(self) -> str:

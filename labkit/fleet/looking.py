@@ -1,4 +1,4 @@
-"""What is said of the rows without running them: the plan, the doctor's findings; and the removal of what they made."""
+"""Plan or examine the rows without running them, or remove what they made."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plans(rows: Iterable[Row]) -> Iterator[tuple[Row, str | LabError]]:
-    """What each row finds and would make, or why nobody can say. Changes nothing."""
+    """Yield what each row finds and would make, or the error that hides it. Changes nothing."""
     for row in rows:
         try:
             with credentials(row):
@@ -28,9 +28,9 @@ def plans(rows: Iterable[Row]) -> Iterator[tuple[Row, str | LabError]]:
 
 
 def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:
-    """Delete what carries the rows' tags, the last row first; yield a line for each thing. With `shows_only`, don't.
+    """Delete what carries the rows' tags, the last row first; yield each row's lines. With `shows_only`, only show it.
 
-    A row's run may have registered the OIDC provider that later rows trust: it goes once none does.
+    A row may have registered the OIDC provider that later rows trust: it's deleted once no row trusts it.
     """
     for row, kept in _removed(reversed(rows), shows_only):
         yield row, kept
@@ -43,7 +43,7 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
 
 
 def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
-    """What the doctor finds at each row's service account; only reads, and nothing of a cluster twice."""
+    """Yield the doctor's findings on each row's service account. Only reads, and reads nothing of a cluster twice."""
     from labkit.diagnosis.evidence import Reads
 
     known: dict[object, tuple[Connection, Reads]] = {}
@@ -62,7 +62,7 @@ def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
 def _plan(row: Row) -> str:
     text = targets.target(row.parameters.target).plan(row.parameters)
     if row.is_in_an_account:
-        return text  # it lists what it found, and what a run makes
+        return text  # the target's plan already lists what exists and what a run makes
     given = row.parameters
     text += (
         f"; the run makes an OIDC provider, the role {given.role_name}, "

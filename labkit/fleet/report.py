@@ -1,4 +1,4 @@
-"""The report of a fleet: `report.json` for programs, and `report.html` for people, one file that fetches nothing."""
+"""The report of a fleet: `report.json` for programs, and `report.html` for people. The page loads nothing else."""
 
 import json
 from collections import Counter
@@ -26,37 +26,37 @@ WIDTH, HEIGHT, EDGE = 960, 160, 40
 
 @dataclass(frozen=True)
 class Report:
-    """What became of each row."""
+    """The outcome of each row."""
 
     file: str
     """The fleet file's name."""
     notebook: str
     """The notebook's name."""
     outcomes: Sequence[Outcome]
-    """In the order of the rows."""
+    """The outcomes, in the order of the rows."""
     seconds: float = 0.0
-    """How long this fleet took."""
+    """The duration of this fleet."""
     stopped_by: str = ""
-    """Why it ended early; empty: it didn't."""
+    """The reason why the fleet ended early; empty if it didn't."""
     words: Mapping[State, str] = field(default_factory=lambda: RUNS)
-    """What the states are called."""
+    """The word for each state."""
 
     @property
     def counts(self) -> dict[State, int]:
-        """How many rows there are of each state."""
+        """The number of rows in each state."""
         counted = Counter(outcome.result.state for outcome in self.outcomes)
         return {state: counted[state] for state in STATES}
 
     @property
     def exit_code(self) -> int:
-        """0: every row succeeded. 1: one didn't. 2: nothing ran."""
+        """0: every row succeeded. 1: at least one didn't. 2: nothing ran."""
         if self.counts["not run"] == len(self.outcomes):
             return 2
         return 0 if self.counts["succeeded"] == len(self.outcomes) else 1
 
     @property
     def headline(self) -> str:
-        """How many rows succeeded, failed and didn't run."""
+        """The numbers of rows that succeeded, failed and didn't run, as text."""
         earlier = sum(outcome.is_earlier for outcome in self.outcomes)
         told = [f"{self.words[state]}: {count}" for state, count in self.counts.items() if count]
         if earlier:
@@ -135,7 +135,7 @@ class Report:
 
 
 def chart(outcomes: Sequence[Outcome]) -> str:
-    """An SVG bar chart of the durations, one bar for each row. Empty if nothing ran."""
+    """Return an SVG bar chart of the durations, one bar for each row; empty if nothing ran."""
     taken = [outcome.result.seconds for outcome in outcomes]
     ran = [seconds for seconds in taken if seconds]
     if not ran:
@@ -216,7 +216,7 @@ def _finding(finding: Mapping[str, Any]) -> str:
 
 
 def _link(outcome: Outcome) -> str:
-    """The path of the executed notebook from the report's folder; empty if no notebook was kept."""
+    """Return the executed notebook's path, relative to the report; empty if no notebook was kept."""
     return f"rows/{outcome.row.name}.ipynb" if outcome.result.has_notebook else ""
 
 

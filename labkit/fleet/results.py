@@ -1,9 +1,9 @@
-"""What the rows leave in the output folder: executed notebooks, and beside each a file that says how its run ended.
+"""The output folder: executed notebooks, and beside each a file with the result of its run.
 
 OUT/rows/NAME.ipynb     the executed notebook
-OUT/rows/NAME.json      its result, written once the run has ended: without it, the row hasn't run
-OUT/rows/NAME.running   a worker keeps it open while it runs the row; NAME.draft.ipynb is how far it got
-OUT/workers.log         what the workers and their kernels print
+OUT/rows/NAME.json      its result, written when the run has ended; if it's missing, the row hasn't run
+OUT/rows/NAME.running   open in a worker while it runs the row; NAME.draft.ipynb is the notebook so far
+OUT/workers.log         the output of the workers and their kernels
 """
 
 import fcntl
@@ -23,25 +23,25 @@ State = Literal["succeeded", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Result:
-    """How the run of one row ended."""
+    """The result of one row's run."""
 
     state: State
     fleet: str = ""
-    """The start of the fleet in which it ran; two starts never have the same."""
+    """The id of the fleet's start in which the row ran; every start has a new one."""
     fingerprint: str = ""
     """See `Row.fingerprint`."""
     started: float = 0.0
-    """In seconds since 1970, UTC."""
+    """The start of the run, in seconds since 1970, UTC."""
     seconds: float = 0.0
     error: str = ""
-    """What was wrong, where, and what to do next; empty if the row succeeded."""
+    """The error: what was wrong, where, and what to do next; empty if the row succeeded."""
     cell: str = ""
     """The source of the cell that failed."""
     findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    """What the checks and the doctor found; see `labkit.diagnosis.finding.Finding.as_json`."""
+    """The findings of the checks and of the doctor; see `labkit.diagnosis.finding.Finding.as_json`."""
     tries: int = 1
     has_notebook: bool = False
-    """Whether an executed notebook is beside it."""
+    """Whether the executed notebook was kept."""
 
     @property
     def reason(self) -> str:
@@ -57,15 +57,15 @@ class Results:
         self.rows = out / "rows"
 
     def notebook(self, row: Row) -> Path:
-        """The executed notebook of a row."""
+        """Return the path of a row's executed notebook."""
         return self.rows / f"{row.name}.ipynb"
 
     def draft(self, row: Row) -> Path:
-        """The notebook of a row while it runs."""
+        """Return the path of a row's notebook while it runs."""
         return self.rows / f"{row.name}.draft.ipynb"
 
     def of(self, row: Row) -> Result | None:
-        """Return the result that a row's last run left; None without a readable one."""
+        """Return the result of a row's last run; None if there is no readable one."""
         try:
             kept = json.loads(self._file(row).read_text())
             return Result(**kept["result"])
@@ -86,9 +86,9 @@ class Results:
         return result
 
     def begin(self, row: Row, fleet: str) -> IO[str] | None:
-        """Mark that a row runs from now on, and return the mark, to be kept open until the row has ended.
+        """Mark a row as running, and return the open mark. Keep it open until the row has ended.
 
-        None if a worker of this fleet has begun the row before, and was lost. Raises `OSError`.
+        Return None if a lost worker of this fleet has already started the row. Raises `OSError`.
         """
         try:
             mark = self._marker(row).open("x")
@@ -101,30 +101,30 @@ class Results:
         return mark
 
     def began(self, row: Row) -> float:
-        """When a worker began the row, in seconds since 1970; 0 if none has."""
+        """Return when a worker started the row, in seconds since 1970; 0 if none has."""
         try:
             return self._marker(row).stat().st_mtime
         except OSError:
             return 0.0
 
     def runs(self, row: Row, fleet: str) -> bool:
-        """Whether a worker of this fleet has begun the row and hasn't written its result."""
+        """Whether a worker of this fleet has started the row and hasn't written its result."""
         try:
             return self._marker(row).read_text() == fleet
         except OSError:
             return False
 
     def stop(self) -> None:
-        """Let no row begin from now on; those that run go on. Raises `OSError`."""
+        """Let no more rows start. Running ones continue. Raises `OSError`."""
         self._stop.touch()
 
     @property
     def is_stopped(self) -> bool:
-        """Whether no row is to begin any more."""
+        """Whether no more rows may start."""
         return self._stop.exists()
 
     def forget_markers(self) -> None:
-        """Delete the marks of an earlier fleet that ended early. Raises `NothingRan` if its workers still run rows."""
+        """Delete the marks of an earlier fleet that ended early. Raises `NothingRan` if its workers still run a row."""
         markers = [*self.rows.glob("*.running")]
         if running := [marker.stem for marker in markers if _is_open_elsewhere(marker)]:
             raise NothingRan(
@@ -137,10 +137,10 @@ class Results:
 
     @contextmanager
     def opened(self, *, resume: bool) -> Iterator[None]:
-        """The folder, made and for this fleet alone.
+        """Make the folder, and lock it for this fleet during this block.
 
-        Raises `NothingRan` if it can't be written, if another fleet or its workers write there, or if it holds another
-        fleet's results and isn't to be resumed.
+        Raises `NothingRan` if it isn't writable, if another fleet or its workers write there, or if it holds an earlier
+        fleet's results and `resume` is false.
         """
         with writing(self.out):
             self.rows.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ class Results:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Raise `NothingRan` if this block can't write in the output folder."""
+    """Raise `NothingRan` if this block could not write to the output folder."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The rows of a fleet: each the parameters of one run, and none in another's way."""
+"""The rows of a fleet: each has the parameters of one run, and none collides with another."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ from labkit.run_parameters import Parameters
 ACCESS = ("profile", "assume_role")
 KNOWN = [*(name for name in Parameters.names() if name != "confirm"), *ACCESS]
 USUAL = Parameters()
-LONGEST_NAME = 150  # of a row's files, in characters: file systems take 255 bytes with what is added
-TOLD = 20  # problems that one message names
+LONGEST_NAME = 150  # characters in the name of a row's files; with their endings, file systems allow 255 bytes
+TOLD = 20  # the most problems that one message names
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/\S+")
 
@@ -28,12 +28,12 @@ class Row:
     number: int
     """Counted from 1."""
     place: str
-    """Where it stands in the fleet file."""
+    """Its place in the fleet file."""
     parameters: Parameters
     profile: str = ""
-    """The AWS profile that its run uses; empty: the machine's own credentials."""
+    """The AWS profile for its run; empty: the machine's own credentials."""
     assume_role: str = ""
-    """The ARN of the role that its run takes first; empty: none."""
+    """The ARN of a role that its run takes first; empty: none."""
 
     @property
     def run(self) -> str:
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The name of its files, the same in every fleet that has this row."""
+        """The name of its files. It's the same in every fleet that has this row."""
         given = self.parameters
         name = ".".join((given.cluster, given.namespace, given.service_account, given.role_name))
         is_told = "." not in given.service_account + given.role_name and self._place == USUAL_PLACE
@@ -52,12 +52,12 @@ class Row:
 
     @property
     def account(self) -> tuple[str, ...]:
-        """What tells its AWS account from another row's: where AWS is emulated, there is one lab."""
+        """A key for its AWS account, to compare with other rows. Where AWS is emulated, the lab is the account."""
         return ("eks", self.parameters.account_id) if self.is_in_an_account else ("the lab",)
 
     @property
     def cluster(self) -> tuple[str, ...]:
-        """What tells its cluster, and so the OIDC provider, from another row's."""
+        """A key for its cluster, and so for its OIDC provider, to compare with other rows."""
         given = self.parameters
         return (*self.account, given.target, given.region, given.cluster)
 
@@ -73,19 +73,19 @@ class Row:
         return (given.target, given.region, account, given.kubeconfig, given.context)
 
     def confirmed(self) -> "Row":
-        """The same row, its plan confirmed where its target asks for that."""
+        """The same row, with its plan confirmed if its target asks for that."""
         if not self.is_in_an_account:
             return self
         return replace(self, parameters=Parameters.checked(**self.parameters.given, confirm="yes"))
 
     def as_json(self) -> dict[str, object]:
-        """What the run is given, for a report: nothing of it is secret."""
+        """Return the run's parameters for a report. They hold no secret."""
         given = {name: value for name, value in self.parameters.given.items() if name != "confirm"}
         access = {name: getattr(self, name) for name in ACCESS if getattr(self, name)}
         return {**given, **access}
 
     def fingerprint(self, notebook: bytes, version: str) -> str:
-        """A hash of all that its result depends on: the notebook, its parameters and labkit's version."""
+        """Return a hash of everything that the result depends on: notebook, parameters and labkit's version."""
         return _hash([hashlib.sha256(notebook).hexdigest(), json.dumps(self.as_json(), sort_keys=True), version])
 
 
@@ -93,12 +93,12 @@ USUAL_PLACE = (USUAL.target, USUAL.region, "", "", "")
 
 
 def read(file: Path, *, makes: bool = True) -> list[Row]:
-    """The rows of a fleet file.
+    """Return the rows of a fleet file.
 
     Args:
-        makes: whether the runs make things, and not only look: then each needs a role and a namespace of its own.
+        makes: whether the runs make resources. If so, each row needs a role and a namespace of its own.
 
-    Raises `NothingRan`, which names every row that can't run and why.
+    Raises `NothingRan`, which names every row that can't run, and why.
     """
     entries = table.read(file)
     problems: dict[str, list[str]] = {}
@@ -116,13 +116,13 @@ def read(file: Path, *, makes: bool = True) -> list[Row]:
 
 
 def _places(places: list[str]) -> str:
-    """The first place, and how many more have the same problem: it may be a default."""
+    """Return the first place, and how many more rows have the same problem, for example from a default."""
     more = len(places) - 1
     return places[0] + (f" and {more} more row{'s' if more > 1 else ''}" if more else "")
 
 
 def _row(number: int, entry: Entry) -> Row:
-    """The row of an entry. Raises `NothingRan`, with a line for each reason why it can't run."""
+    """Return an entry's row. Raises `NothingRan`, with a line for each reason why it can't run."""
     reasons = [_unknown(name) for name in entry.values if name not in KNOWN]
     reasons += [_braced(name) for name, value in entry.values.items() if isinstance(value, Mapping)]
     known = {name: value for name, value in entry.values.items() if name in KNOWN and not isinstance(value, Mapping)}
@@ -139,7 +139,7 @@ def _row(number: int, entry: Entry) -> Row:
 
 
 def _of_account(values: Mapping[str, object]) -> Iterator[str]:
-    """Why the row's AWS account can't be used as its values say."""
+    """Yield each problem with the values that choose the row's AWS account and credentials."""
     is_in_an_account = values.get("target") == "eks"
     access = [name for name in ACCESS if name in values]
     if is_in_an_account and values.get("account_id", "") == "":
@@ -155,7 +155,7 @@ def _of_account(values: Mapping[str, object]) -> Iterator[str]:
 
 def _unknown(name: str) -> str:
     if name == "confirm":
-        return "'confirm' stands in no fleet file: once you have read the plan, use --yes"
+        return "'confirm' is not allowed in a fleet file: read the plan, then use --yes"
     return UnknownName("parameter of a row", name, KNOWN).what
 
 
@@ -164,9 +164,9 @@ def _braced(name: str) -> str:
 
 
 def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, object]:
-    """The values, with another value of the row in the place of its name in braces: `{cluster}-reader`.
+    """Return the values, with each name in braces replaced by that value of the row: `{cluster}-reader`.
 
-    Without those that can't be filled; why goes to the reasons.
+    Leave out the values where that fails, and append the problem to `reasons`.
     """
     usual = {name: getattr(USUAL, name) for name in Parameters.names()}
 
@@ -193,7 +193,7 @@ def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, objec
 
 
 def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
-    """A sentence for each row that is there twice, or would write what an earlier one writes."""
+    """Return a sentence for each row that repeats an earlier one or would overwrite its resources."""
     problems = []
     seen: dict[object, Row] = {}
     roles: dict[object, Row] = {}

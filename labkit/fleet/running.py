@@ -1,4 +1,4 @@
-"""A fleet on its workers: each row once, the first one of each cluster alone, and no more in flight than needed."""
+"""Run a fleet on its workers: each row once, and the first row of each cluster before that cluster's others."""
 
 import json
 import time
@@ -19,8 +19,8 @@ from labkit.fleet.table import NothingRan
 if TYPE_CHECKING:
     from distributed import Client, Future, as_completed
 
-IN_FLIGHT = 2  # rows a worker: one that runs, and one that waits for it
-ASSIGNED = 5  # how often a row may be on a worker that is lost before it has begun
+IN_FLIGHT = 2  # rows for each worker: one runs, and one waits
+ASSIGNED = 5  # the most workers that may be lost before a row has started on them
 INTERRUPTED = "the fleet was interrupted"
 GONE = "the scheduler went away"
 NO_WORKER = "no worker was left"
@@ -29,7 +29,7 @@ NO_WORKER_WITHIN = 60  # seconds: a lost worker of this machine is started again
 
 @dataclass(frozen=True)
 class Outcome:
-    """A row and how its run ended."""
+    """A row and the result of its run."""
 
     row: Row
     result: Result
@@ -45,16 +45,16 @@ class Fleet:
     notebook: Path
     out: Path
     time_limit: float = 0.0
-    """Of each run, in seconds; 0: none."""
+    """The time limit of each run, in seconds; 0: none."""
     fail_fast: bool = False
     resume: bool = False
     home: str = ""
     """The folder of the lab that all workers share; empty: each worker opens its own."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     running: list[Row] = field(default_factory=list)
-    """The rows that are with the workers now."""
+    """The rows that the workers have now."""
     stopped_by: str = ""
-    """Why it ended early; empty: it didn't."""
+    """The reason why the fleet ended early; empty if it didn't."""
 
     def __post_init__(self) -> None:
         self.results = Results(self.out)
@@ -62,7 +62,7 @@ class Fleet:
         self._version = workers.labkit_version()
 
     def earlier(self) -> list[Outcome]:
-        """The rows that succeeded in an earlier fleet, and have not changed since."""
+        """The rows that succeeded in an earlier fleet and haven't changed since."""
         if not self.resume:
             return []
         kept = [(row, self.results.of(row)) for row in self.rows]
@@ -76,7 +76,7 @@ class Fleet:
         ]
 
     def run(self, client: "Client") -> Iterator[Outcome]:
-        """Run the rows that have not succeeded; yield each as it ends. What can't run any more is yielded last."""
+        """Run the rows that haven't succeeded; yield each as it ends, and last those that can no longer run."""
         done = {outcome.row.number for outcome in self.earlier()}
         waiting = deque(row for row in self.rows if row.number not in done)
         try:
@@ -86,7 +86,7 @@ class Fleet:
         except KeyboardInterrupt:
             self.stopped_by = INTERRUPTED
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-            # Dask raises any of these for a scheduler that it can't reach any more.
+            # Dask raises any of these if it can no longer reach the scheduler.
             self.stopped_by = GONE if client.status != "running" else str(error)
         yield from self._left(done)
 
@@ -132,7 +132,7 @@ class Fleet:
                 raise OSError(NO_WORKER)
 
     def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:
-        """How the row's run ended; None if its worker was lost before it began, and another one may run it."""
+        """Return the result of the row's run; None if its worker was lost before the start and another may run it."""
         if future.status == "finished":
             return future.result()
         if (kept := self.results.of(row)) and kept.fleet == self.id:
@@ -148,13 +148,13 @@ class Fleet:
         return None
 
     def interrupted(self) -> list[Outcome]:
-        """What is known of each row after Ctrl-C while the workers started or ended, in the order of the rows."""
+        """Return the known outcomes in the order of the rows, after Ctrl-C while the workers started or ended."""
         self.stopped_by = INTERRUPTED
         earlier = self.earlier()
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:
-        """The rows without an outcome. Some may have ended without anybody being told."""
+        """Yield the rows without an outcome. Some may have ended, but their workers couldn't report it."""
         self.running = []
         for row in self.rows:
             if row.number not in done:
@@ -162,14 +162,14 @@ class Fleet:
                 yield Outcome(row, kept if kept and kept.fleet == self.id else self._unknown(row))
 
     def _unknown(self, row: Row) -> Result:
-        """The result of a row of which nobody told. Its worker may still write another one."""
+        """Return the result for a row whose worker didn't report. The worker may still write another one."""
         if began := self.results.runs(row, self.id) and self.results.began(row):
             error = f"{self.stopped_by} while this row ran\nnext:  labkit fleet … --resume, which runs it again"
             return Result("failed", self.id, started=began, seconds=time.time() - began, error=error)
         return Result("not run", self.id, error=self.stopped_by)
 
     def job(self, row: Row) -> task.Job:
-        """What a worker has to know of the row."""
+        """Return what a worker needs to run the row."""
         return task.Job(row, self.notebook, self.out, self.id, self._fingerprint(row), self.time_limit, self.home)
 
     def _fingerprint(self, row: Row) -> str:
@@ -180,14 +180,14 @@ class Fleet:
 
 
 class Gate:
-    """Who may run: of each cluster one row alone, until one has succeeded and so has made the OIDC provider."""
+    """Let only one row of each cluster run until one has succeeded, because that one makes the OIDC provider."""
 
     def __init__(self) -> None:
         self._open: set[tuple[str, ...]] = set()
         self._alone: set[tuple[str, ...]] = set()
 
     def next(self, waiting: deque[Row]) -> Row | None:
-        """Take the first row that may run now; None without one."""
+        """Take the first row that may run now; return None if all must wait."""
         for row in waiting:
             if row.cluster in self._open or row.cluster not in self._alone:
                 waiting.remove(row)
@@ -196,14 +196,14 @@ class Gate:
         return None
 
     def ended(self, row: Row, succeeded: bool | None) -> None:
-        """Let the others of the cluster run, too, or one of them."""
+        """Note how a row ended: after a success, let all rows of its cluster run; otherwise, the next one."""
         if succeeded:
             self._open.add(row.cluster)
         self._alone.discard(row.cluster)
 
 
 def run(fleet: Fleet, client: "Client", tell: Callable[[Outcome], None]) -> list[Outcome]:
-    """Run a fleet, tell of each row as it ends, and return all outcomes in the order of the rows."""
+    """Run a fleet, pass each row to `tell` as it ends, and return all outcomes in the order of the rows."""
     outcomes = fleet.earlier()
     for outcome in fleet.run(client):
         outcomes.append(outcome)
@@ -220,7 +220,7 @@ def _in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 
 def makes(notebook: Path) -> bool:
-    """Whether a notebook makes things, and not only looks. Raises `NothingRan` if the file isn't a notebook."""
+    """Whether a notebook makes resources. Raises `NothingRan` if the file isn't a notebook."""
     try:
         cells = json.loads(notebook.read_bytes())["cells"]
         return any("Lab.open(" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

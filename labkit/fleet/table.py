@@ -26,18 +26,18 @@ class NothingRan(LabError):
 
 @dataclass(frozen=True)
 class Entry:
-    """A row as the file has it."""
+    """A row of the file, before it is checked."""
 
     place: str
-    """Where it stands: `row 3, line 12`."""
+    """Its place: `row 3, line 12`."""
     values: Mapping[str, object]
-    """Its own values over the defaults; text, unless the file has a list or a mapping there."""
+    """Its own values, and defaults for the others. Each is a text, unless the file has a list or a mapping there."""
 
 
 def read(file: Path) -> list[Entry]:
-    """The rows of a fleet file, in order. Raises `NothingRan` if the file can't be read or has no rows."""
+    """Return the rows of a fleet file, in order. Raises `NothingRan` if the file can't be read or has no rows."""
     try:
-        # A spreadsheet's CSV begins with a byte order mark.
+        # A spreadsheet's CSV starts with a byte order mark.
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise _refused(file, getattr(error, "strerror", None) or "it is not text") from None
@@ -71,7 +71,7 @@ def _of_csv(file: Path, text: str) -> Iterator[Entry]:
 
 def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
     try:
-        # Every scalar is text: YAML would make an octal number of an account such as 012345670123.
+        # Read every scalar as text: YAML would turn an account such as 012345670123 into an octal number.
         document = yaml.compose(text, yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise _refused(file, f"it is not YAML: {error}") from None
@@ -110,7 +110,7 @@ def _mapping(file: Path, node: yaml.Node | None, what: str) -> dict[str, yaml.No
 
 
 def what_it_looks_like(what: str) -> str:
-    """An example of a part of the file."""
+    """Return an example of a part of the file."""
     return "runs: [{cluster: green}]" if what == "the file" else "cluster: green"
 
 

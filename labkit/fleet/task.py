@@ -1,7 +1,7 @@
-"""One row in a worker's process: it runs the notebook, once, and writes the result in one step.
+"""Run one row in a worker's process: run the notebook once, and write the result in one step.
 
-Dask may run a task again after a lost worker. A row that has its result isn't run again, and a row that a lost worker
-had begun fails: nobody knows how far it got.
+Dask may run a task again after a worker was lost. A row that has a result isn't run again. A row that a lost worker
+had started fails, because it's unknown how far it got.
 """
 
 import os
@@ -23,13 +23,13 @@ from labkit.fleet.rows import Row
 from labkit.showing import stable
 
 TRIES = 3
-# What may pass on a second try, by AWS's codes and botocore's errors.
+# Failures that may pass on a second try, by AWS's codes and botocore's errors.
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 PASSING = re.compile(
     r"\b(Throttl\w+|TooManyRequests\w*|RequestLimitExceeded|SlowDown|RequestTimeout\w*|ServiceUnavailable\w*"
     r"|PriorRequestNotComplete|ConnectTimeoutError|ReadTimeoutError)\b|Kernel (didn't respond|died before replying)"
 )
-# A pod's own token expires, too: that is not the row's credentials.
+# A pod's own token can also expire. That isn't about the row's credentials.
 EXPIRED = re.compile(
     r"\b(ExpiredToken|ExpiredTokenException|RequestExpired)\b(?!.*AssumeRoleWithWebIdentity)"
     r"|\b(TokenRetrievalError|UnauthorizedSSOTokenError|SSO credentials have expired)\b"
@@ -40,7 +40,7 @@ LOST = "worker lost: the process that ran this row ended"
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker has to know of a row's run."""
+    """What a worker needs to run a row."""
 
     row: Row
     notebook: Path
@@ -48,7 +48,7 @@ class Job:
     fleet: str
     fingerprint: str
     time_limit: float
-    """In seconds; 0: none."""
+    """The time limit in seconds; 0: none."""
     home: str
     """The folder of the lab that all workers share; empty: each worker opens its own."""
 
@@ -63,7 +63,7 @@ class Ended:
 
 
 def run_row(job: Job) -> Result:
-    """Run a row, unless this fleet has its result already. Never raises for what the run itself meets."""
+    """Run a row, unless this fleet already has its result. A failure of the run is in the result, and isn't raised."""
     results = Results(job.out)
     if (done := results.of(job.row)) and done.fleet == job.fleet:
         return done
@@ -80,7 +80,7 @@ def run_row(job: Job) -> Result:
 
 
 def lost(results: Results, job: Job) -> Result:
-    """The result, written, of a row whose worker ended while it ran."""
+    """Write and return the result of a row whose worker ended during the run."""
     began = results.began(job.row)
     said = f"{LOST}\nnext:  labkit fleet … --resume, which runs it again"
     result = Result("failed", job.fleet, job.fingerprint, error=said)
@@ -88,7 +88,7 @@ def lost(results: Results, job: Job) -> Result:
 
 
 def kept(results: Results, job: Job, result: Result) -> Result:
-    """The result, written; or the one that says that it couldn't be written."""
+    """Write and return the result. If that fails, return a result that says so."""
     try:
         return results.keep(job.row, result)
     except OSError as error:
@@ -100,9 +100,9 @@ def _unwritten(error: OSError) -> str:
 
 
 def end_labs(out: Path) -> None:
-    """End the labs that this machine's workers opened for the rows of this output folder, and delete them.
+    """End and delete the labs that this machine's workers opened for the rows of this output folder.
 
-    Those of lost workers, too, and of an earlier fleet whose scheduler went away.
+    This includes the labs of lost workers, and of an earlier fleet whose scheduler went away.
     """
     from labkit.emulator import process
     from labkit.emulator.folder import Folder
@@ -118,7 +118,7 @@ def _labs(out: Path) -> str:
 
 
 def _own_lab(out: Path) -> Path:
-    """The folder of this worker's own lab."""
+    """Return the folder of this worker's own lab, and make it. Raises `LabError` if another user owns it."""
     from distributed import get_worker
 
     worker = sha256(get_worker().address.encode()).hexdigest()[:12]
@@ -130,7 +130,7 @@ def _own_lab(out: Path) -> Path:
 
 
 def _ran(job: Job, results: Results) -> Result:
-    """The result, written, of the row's run."""
+    """Run the row, and write and return the result."""
     started, tries = time.time(), 1
     try:
         with _environment(job):
@@ -144,7 +144,7 @@ def _ran(job: Job, results: Results) -> Result:
 
 
 def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
-    """How often the notebook was run, and how the last run ended; None: it succeeded."""
+    """Run the notebook, and again if that may help; return the number of runs and the error, None after a success."""
     from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 
     within = job.time_limit or float("inf")
@@ -178,7 +178,7 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
 
 
 def _told(row: Row, failed: LabError) -> str:
-    """The error; where the row's own AWS credentials have expired, with what to do about that."""
+    """Return the error's text; if the row's own AWS credentials have expired, with the command that renews them."""
     if not row.is_in_an_account or not EXPIRED.search(failed.what):
         return str(failed)
     if row.assume_role:
@@ -195,7 +195,7 @@ def _findings(done: "object") -> tuple[Mapping[str, object], ...]:
 
 
 def _doctor(row: Row) -> list[Mapping[str, object]]:
-    """What the doctor finds at the row's service account; nothing where it can't look."""
+    """Return the doctor's findings on the row's service account; nothing if it can't look."""
     from labkit import runs
 
     try:
@@ -205,20 +205,20 @@ def _doctor(row: Row) -> list[Mapping[str, object]]:
 
 
 def _without_draft(ended: Ended, draft: Path, notebook: Path) -> Ended:
-    """The same, as it may be handed on: no keys, tokens and session names, and the notebook as the report names it."""
+    """Return the same error without keys, tokens and session names, and with the notebook's final name."""
     return replace(ended, error=stable(ended.error.replace(str(draft), f"{notebook.parent.name}/{notebook.name}")))
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[threading.Event]:
-    """End this worker's kernel after so many seconds; the event says that it was ended."""
+    """End this worker's kernel after `seconds`; the event is set when that happens."""
     was_reached, is_over = threading.Event(), threading.Event()
 
     def end_kernels() -> None:
         if is_over.wait(max(seconds, 0)):
             return
         was_reached.set()
-        # Again and again: the kernel may only be about to start.
+        # Try repeatedly: the kernel may not have started yet.
         while True:
             _end_kernels()
             if is_over.wait(0.5):
@@ -247,7 +247,7 @@ def _end_kernels() -> None:
 
 @contextmanager
 def _environment(job: Job) -> Iterator[None]:
-    """The environment of a row's run: its lab, or its AWS credentials, which are written nowhere."""
+    """Set the environment of a row's run: its lab, or its AWS credentials, which are never written to a file."""
     from labkit.fleet.access import credentials
 
     before = dict(os.environ)

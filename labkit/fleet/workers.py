@@ -1,7 +1,7 @@
-"""The processes that run the rows: Dask's workers, on this machine or behind a scheduler that exists.
+"""The processes that run the rows: Dask's workers, on this machine or behind your own scheduler.
 
-A scheduler runs what anybody sends it. So the one on this machine listens on loopback, and both take only callers with
-their certificate: https://distributed.dask.org/en/stable/tls.html
+A scheduler runs any code that it gets. So the one on this machine listens on loopback, and both accept only callers
+with their certificate: https://distributed.dask.org/en/stable/tls.html
 """
 
 import atexit
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from distributed import Client, WorkerPlugin
 
 ANSWERS_WITHIN = 30  # seconds, for a scheduler and for its first worker
-# Of this process, which has Dask's scheduler, and more of each worker.
+# Open files: of this process, which has Dask's scheduler; for each worker; and the fewest that this process needs.
 OPEN_FILES, A_WORKER, FEWEST_OPEN_FILES = 4096, 16, 128
-ENDS_WITHIN = 60  # seconds, for a worker that has lost its scheduler: Dask gives its row 30 of them
+ENDS_WITHIN = 60  # seconds, for a worker that has lost its scheduler: Dask waits up to 30 for its row
 NO_EXTRA = 'This needs more packages: pip install "./labkit-….whl[fleet]"   (your own copy: make wheel)'
 # On Linux, workers are forked from one process that has loaded all this once. Elsewhere a fork may hang.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 LOADED = ["__main__", "distributed.nanny", "labkit.fleet.task", "labkit.runs", "papermill", "tenacity"]
 SAFE_PATH = "PYTHONSAFEPATH"
-# What Dask raises for a setting that it can't use; of a file that isn't YAML it tells the name in its text alone.
+# Dask's errors for a setting that it can't use. If a file isn't YAML, only the error's text names the file.
 OF_SETTINGS = (ValueError, TypeError, LookupError, AttributeError)
 MALFORMED = re.compile(r"dask config file at (['\"])(?P<file>.+?)\1 is malformed")
-# Nothing asks this scheduler's web pages, and others of this machine should not.
+# Nothing uses this scheduler's web pages, and other users of this machine shouldn't see them.
 QUIET = {
     "distributed.scheduler.allowed-failures": 0,  # a row whose worker was lost is this fleet's to judge
     "distributed.scheduler.http.routes": [],
@@ -57,7 +57,7 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Scheduler:
-    """A scheduler that exists, and the files that prove who calls."""
+    """The address of your own scheduler, and the TLS files with which workers and callers identify themselves."""
 
     address: str
     ca: Path | None
@@ -74,7 +74,7 @@ def require_extra() -> None:
 
 
 def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_worker: bool) -> None:
-    """Raise `NothingRan` if the workers can't reach the rows' labs, or the scheduler takes anybody's code."""
+    """Raise `NothingRan` if the workers can't reach the rows' labs, or if the scheduler has no TLS."""
     if scheduler is None:
         return
     lacking = [f"--tls-{name}" for name in ("ca", "cert", "key") if getattr(scheduler, name) is None]
@@ -99,9 +99,9 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
 
 @contextmanager
 def local(count: int, log: Path) -> Iterator["Client"]:
-    """So many worker processes on this machine, which end with this block.
+    """Start `count` worker processes on this machine, and end them after this block.
 
-    What they and their kernels print goes to the file `log`. Raises `NothingRan` if they can't start.
+    Their output and that of their kernels goes to the file `log`. Raises `NothingRan` if they can't start.
     """
     _require_open_files(count)
     with ExitStack() as stack:
@@ -151,7 +151,7 @@ def _started(count: int, log: Path) -> Iterator["Client"]:
 
 
 def _require_open_files(count: int) -> None:
-    """Raise `NothingRan` if this process may not have the open files of so many workers, each with a kernel."""
+    """Raise `NothingRan` if this process's limit of open files is too low for `count` workers, each with a kernel."""
     fewest = FEWEST_OPEN_FILES + A_WORKER * count
     try:
         open_files.allow(max(OPEN_FILES, fewest), fewest=fewest, to=f"a fleet of {count} workers")
@@ -160,7 +160,7 @@ def _require_open_files(count: int) -> None:
 
 
 def _forget_clusters() -> None:
-    """Let Dask end no half started cluster at exit: it would fail. The workers end with this process."""
+    """Keep Dask from ending a half-started cluster at exit, which would fail. The workers end with this process."""
     from distributed.deploy import spec
 
     atexit.unregister(spec.close_clusters)
@@ -188,7 +188,7 @@ def _settings_told() -> Iterator[None]:
 
 
 def _settings() -> Iterator[str]:
-    """The files and the variables from which Dask takes the user's settings."""
+    """Yield the files and the variables from which Dask reads the user's settings."""
     from dask import config
 
     yield from (str(file) for file, _ in config.collect_yaml(config.paths, return_paths=True))
@@ -196,14 +196,14 @@ def _settings() -> Iterator[str]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error that Dask made its own words of."""
+    """Return the original error behind Dask's own one."""
     while isinstance(error, RuntimeError | AssertionError) and (earlier := error.__cause__ or error.__context__):
         error = earlier
     return error
 
 
 def _reason(error: BaseException) -> str:
-    """An error in one line. Of a broken file, where it is broken."""
+    """Return an error in one line; for a broken file, with the position of the mistake."""
     broken = error.__context__
     if isinstance(broken, yaml.MarkedYAMLError) and broken.problem_mark:
         return f"{broken.problem}, line {broken.problem_mark.line + 1}"
@@ -212,7 +212,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _load_early(log: Path) -> None:
-    """Let the process that workers are forked from load its modules while this one loads Dask."""
+    """Let the process from which workers are forked load its modules while this one loads Dask."""
     if METHOD != "forkserver":
         return
     multiprocessing.set_forkserver_preload(LOADED)
@@ -222,7 +222,7 @@ def _load_early(log: Path) -> None:
 
 @contextmanager
 def _complaints_to(log: Path) -> Iterator[None]:
-    """What starts in this block complains into the log: this process will meet the same, and say it in a sentence."""
+    """Send stderr to the log, also that of processes that start in this block. This process reports errors itself."""
     terminal = os.dup(2)
     try:
         _append(log, 2)
@@ -233,7 +233,7 @@ def _complaints_to(log: Path) -> Iterator[None]:
 
 
 def _append(log: Path, *descriptors: int) -> None:
-    """Let what is printed there go to the end of the log."""
+    """Let these file descriptors write to the end of the log."""
     opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor in descriptors:
         os.dup2(opened, descriptor)
@@ -242,7 +242,7 @@ def _append(log: Path, *descriptors: int) -> None:
 
 @contextmanager
 def _ctrl_c_ignored() -> Iterator[None]:
-    """What starts in this block leaves Ctrl-C to the command, which then ends it."""
+    """Let processes that start in this block ignore Ctrl-C: the command ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say so
         return
@@ -255,9 +255,9 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Ctrl-C and SIGTERM count at the end of this block: Dask, stopped while it starts, may never end.
+    """Delay Ctrl-C and SIGTERM until the end of this block: if Dask is stopped during its start, it may never end.
 
-    So does a second one. A third one counts at once.
+    A second one is delayed, too. A third one counts at once.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: handler for number, handler in handlers.items() if callable(handler)}
@@ -287,7 +287,7 @@ def _ctrl_c_later() -> Iterator[None]:
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """What starts in this block loads no module from the current folder, such as somebody's own `yaml.py`."""
+    """Keep processes that start in this block from loading modules of the current folder, such as a `yaml.py`."""
     before = dict(os.environ)
     os.environ[SAFE_PATH] = "1"
     try:
@@ -299,7 +299,7 @@ def _safe_path() -> Iterator[None]:
 
 @contextmanager
 def joined(scheduler: Scheduler) -> Iterator["Client"]:
-    """The workers of a scheduler that exists; it stays. Raises `NothingRan` if it can't be used."""
+    """Yield a client of your own scheduler, which is left running. Raises `NothingRan` if it can't be used."""
     with _settings_told():
         from distributed import Client
         from distributed.security import Security
@@ -325,18 +325,18 @@ def joined(scheduler: Scheduler) -> Iterator["Client"]:
 
 
 def count(client: "Client") -> int:
-    """How many workers there are now."""
+    """Return the present number of workers."""
     return len(client.nthreads())
 
 
 def labkit_version() -> str:
-    """The version of labkit in this process."""
+    """Return the version of labkit in this process."""
     return version("labkit")
 
 
 def _hush() -> None:
     """Keep Dask's own words out of the terminal: the report says what happened."""
-    # Each has a level of its own.
+    # Each of these loggers has a level of its own.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -366,9 +366,9 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
 
 
 def prepared(log: Path | None) -> "WorkerPlugin":
-    """What each worker does first: leave Ctrl-C to the command, which then ends it, and print into the log.
+    """Return the set-up of each worker: it ignores Ctrl-C, because the command ends it, and prints into the log.
 
-    A worker that closes, as one whose scheduler went away, ends with its row: nobody would hear of it any more.
+    A worker that closes, for example after its scheduler went away, also ends its row: nobody would get the result.
     """
     from distributed import Status, Worker, WorkerPlugin
 
@@ -389,5 +389,5 @@ def prepared(log: Path | None) -> "WorkerPlugin":
 
 
 def default_count() -> int:
-    """One worker a core that this process may use."""
+    """Return one worker for each core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -141,7 +141,7 @@ def test_every_fault_of_a_row_is_named_at_once(tmp_path):
     told = labkit("fleet", file, cwd=tmp_path).stderr
     for reason in (
         "'clutser' is not a parameter of a row. Did you mean 'cluster'?",
-        "'confirm' stands in no fleet file",
+        "'confirm' is not allowed in a fleet file",
         "role_name isn't text",
         "'{clustr}' in bucket: 'clustr' is not a parameter of a row. Did you mean 'cluster'?",
         "parameter namespace = 'A_b' breaks its rule",

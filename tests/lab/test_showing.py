@@ -114,12 +114,12 @@ def test_an_expected_denial_passes_and_prints_what_aws_said(capsys):
 
 
 def test_an_expected_denial_fails_where_nothing_was_denied():
-    with pytest.raises(NotDenied, match="expected AccessDenied, and AWS allowed it"), expect_denied("AccessDenied"):
+    with pytest.raises(NotDenied, match="expected AccessDenied, but AWS allowed it"), expect_denied("AccessDenied"):
         pass
 
 
 def test_an_expected_denial_fails_on_another_code():
-    with pytest.raises(NotDenied, match="expected AccessDenied, and AWS said ExpiredToken"), expect_denied():
+    with pytest.raises(NotDenied, match="expected AccessDenied, but AWS said ExpiredToken"), expect_denied():
         raise refusal("ExpiredToken")
 
 
