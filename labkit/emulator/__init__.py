@@ -1,13 +1,14 @@
-"""The simulator: what the moto target runs on, one background process a lab. The only part that knows moto.
+"""The emulator behind the moto target: one background process for each lab. Only this part imports moto.
 
 From the top down:
 
-- process.py: the server as others see it. It starts one, finds it again and ends it.
-- server.py: the process itself (``python -m labkit.emulator``), which brings up all that listens.
+- process.py: start a lab's server, find it again and end it.
+- server.py: the process itself (``python -m labkit.emulator``). It starts everything that listens.
 - cluster.py: the lab's own clusters. joined_cluster.py: a cluster that joined the lab (the kind target).
-- control.py: how a command asks the server.
-- running_lab.py: what these share. cluster_folder.py, joined_folder.py: what the lab's folder keeps of them.
-- aws/ and kubernetes/: the two halves, which do not know each other.
+- control.py: the commands' requests to the server.
+- running_lab.py: the parts that all clusters share. cluster_folder.py, joined_folder.py: their files in the lab's
+  folder.
+- aws/ and kubernetes/: the two halves. Neither imports the other.
 - folder.py, ports.py, listener.py, clock.py, certificates.py, identifiers.py, open_files.py, database.py: the
-  ground.
+  basis for all others.
 """

@@ -5,9 +5,9 @@ import json
 import os
 import sys
 
-# Nothing that is loaded is garbage: without looking for any, the server is up sooner.
+# Loading modules makes no garbage. Without garbage collection, the server starts sooner.
 gc.disable()
-# httpx loads its own command line wherever rich is installed, and rich with it. It does without.
+# If rich is installed, httpx loads it with its own command line. httpx works without both.
 sys.modules["httpx._main"] = None  # type: ignore[assignment]  # Python's word for a module that cannot be imported
 
 try:

@@ -35,7 +35,7 @@ PrincipalId = Callable[[str], str | None]
 
 @dataclass
 class Association:
-    """An access policy that an entry has: in the whole cluster, or in the namespaces that match (``*`` allowed)."""
+    """An access policy of an entry, for the whole cluster or for some namespaces (``*`` is a wildcard)."""
 
     name: str
     scope: dict[str, Any]
@@ -44,7 +44,7 @@ class Association:
 
     @property
     def namespaces(self) -> list[str] | None:
-        """None: in the whole cluster."""
+        """The namespaces; None for the whole cluster."""
         return self.scope.get("namespaces") or [] if self.scope["type"] == "namespace" else None
 
     def document(self) -> dict[str, object]:
@@ -70,8 +70,8 @@ class AccessEntry:
     policies: dict[str, Association] = field(default_factory=dict)
 
     def username_of(self, session_name: str) -> str:
-        """Who the caller is to Kubernetes."""
-        # A session's name may hold characters that the authenticator does not allow in a user name.
+        """Return the caller's name in Kubernetes."""
+        # A session's name may have characters that the authenticator doesn't allow in a user name.
         return self.username.replace("{{SessionName}}", session_name.replace("@", "-"))
 
     def document(self, cluster_arn: str) -> dict[str, object]:
@@ -95,15 +95,15 @@ class AccessEntries:
         self._entries: dict[str, AccessEntry] = {}
 
     def find(self, principal_id: str) -> AccessEntry | None:
-        """The entry of the principal with this unique id. A new principal with the same ARN has another id."""
+        """Return the entry of the principal with this unique id. A new principal with the same ARN has another id."""
         return next((entry for entry in self._entries.values() if entry.principal_id == principal_id), None)
 
     def get(self, principal_arn: str) -> AccessEntry | None:
-        """The entry that was made for the principal with this ARN."""
+        """Return the entry that was created for the principal with this ARN."""
         return self._entries.get(principal_arn)
 
     def of_arn(self, arn: str, cluster_arn: str) -> AccessEntry | None:
-        """The entry that has this ARN in the cluster."""
+        """Return the cluster's entry with this ARN."""
         return next(
             (each for each in self._entries.values() if entry_arn(cluster_arn, each.principal_arn) == arn), None
         )
@@ -115,7 +115,7 @@ class AccessEntries:
         self._entries[principal_arn] = entry
 
     def answer(self, asked: Asked, cluster_arn: str, principal_id: PrincipalId, now: float) -> Response:
-        """The answer to one of EKS's access entry operations. Raises ``Refusal``."""
+        """Answer one of EKS's access entry operations. Raises ``Refusal``."""
         request = asked.requested().parameters
         principal_arn = request.get("principalArn", "")
         match asked.operation:
@@ -153,7 +153,7 @@ class AccessEntries:
             raise invalid_parameter("The specified principalArn is invalid: invalid principal.")
         if request.get("type", "STANDARD") != "STANDARD":
             raise invalid_parameter(
-                "The lab has access entries of the type STANDARD alone: its nodes have certificates."
+                "The lab only has access entries of the type STANDARD: its nodes use certificates."
             )
         if principal_arn in self._entries:
             told = "The specified access entry resource is already in use on this cluster."
@@ -162,7 +162,7 @@ class AccessEntries:
 
 
 def entry_arn(cluster_arn: str, principal_arn: str) -> str | None:
-    """The ARN that the entry of a principal has in a cluster; None if the text isn't a principal's ARN."""
+    """Return the ARN of a principal's entry in a cluster; None if the text isn't a principal's ARN."""
     if not (principal := PRINCIPAL.fullmatch(principal_arn)):
         return None
     account, kind, name = principal.groups()
@@ -172,7 +172,7 @@ def entry_arn(cluster_arn: str, principal_arn: str) -> str | None:
 
 
 def access_policies() -> Response:
-    """EKS's access policies, those that the lab knows.
+    """Answer ListAccessPolicies with the policies that the lab knows.
 
     https://docs.aws.amazon.com/eks/latest/userguide/access-policy-permissions.html
     """

@@ -1,11 +1,12 @@
-"""Other accounts: every account number is an account of the lab's organization, and administrators enter it by a role.
+"""Other accounts: any 12 digits are an account of the lab's organization, and administrators enter it by a role.
 
 What differs from AWS:
 
 - An account exists once somebody enters it, by its number alone. From then on the organization lists it.
 - On AWS only the account that manages the organization enters others by this role. Here the learner's own account,
   which is a member, does so too; nobody enters the managing account.
-- The role is made as it is entered, also in the learner's own account. Its trust policy names both accounts.
+- The role is created when somebody first enters, also in the learner's own account. Its trust policy names both
+  accounts.
 
 organizations.py says how the organization itself differs from AWS.
 
@@ -29,14 +30,14 @@ ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 @dataclass(frozen=True)
 class Accounts:
-    """The member accounts of the organization, and how they are entered."""
+    """The organization's member accounts, and the roles by which administrators enter them."""
 
     backend: Backend
     iam: Iam
     organization: Organization
 
     async def open(self, caller: Caller, role_arn: str) -> None:
-        """Create the role that AWS Organizations creates in a member account, once a permitted caller asks for it."""
+        """Create the role that AWS Organizations has in a member account, when a permitted caller first asks for it."""
         account_id = Arn.parse(role_arn).account
         admitted = [each for each in (self.backend.account_id, MANAGEMENT_ID) if each != account_id]
         if account_id == MANAGEMENT_ID or caller.account_id not in admitted:
@@ -55,7 +56,7 @@ class Accounts:
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:
     """Whether the caller is the administrator, who may make calls whose permissions the lab can't derive.
 
-    Only while the role is as Organizations made it, so that no policy but the organization's could refuse.
+    This is true only while the role is unchanged, so that only the organization's policies could refuse.
     """
     if not isinstance(caller, Session):
         return isinstance(caller, Administrator)

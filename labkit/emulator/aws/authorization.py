@@ -1,4 +1,4 @@
-"""May this session do this? Its role's policies, its own, the resource's and the organization's, evaluated together.
+"""Decide whether a caller may make a call, by its own policies, the resource's and the organization's together.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -22,15 +22,15 @@ from labkit.policy.matching import covers
 
 @dataclass(frozen=True)
 class Grant:
-    """The result of authorization: the caller may do what it asks, and why."""
+    """An authorized call, and the reason why it is allowed."""
 
     asked: Asked
-    """The call that goes to moto: exactly the one from which permissions were derived, if they were."""
+    """The call for moto: exactly the one from which the permissions, if any, were derived."""
     reason: str = "the administrator may do everything"
     refused: tuple[tuple[str, str], ...] = ()
-    """The keys that DeleteObjects may not delete, each with the caller's error for it."""
+    """The keys that this DeleteObjects may not delete, each with the error for the caller."""
     role: Role | None = None
-    """The role that STS opens a session of."""
+    """The role for which STS opens a session."""
     tags: SessionTags = field(default_factory=SessionTags)
     """The tags of that session."""
     source_identity: str = ""
@@ -39,7 +39,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Authorization:
-    """Decide for role sessions and users, and who a trust policy admits. What can't be evaluated isn't allowed."""
+    """Decide the calls of role sessions and users, and trust policies. If one can't be evaluated, it's refused."""
 
     backend: Backend
     clock: Clock
@@ -54,9 +54,9 @@ class Authorization:
         resource_policy: Policy | None = None,
         owner: str = "",
     ) -> Decision:
-        """The decision on one permission; ``resource_policy`` is the resource's.
+        """Return the decision on one permission; ``resource_policy`` is the resource's.
 
-        ``owner`` is the resource's account, where that may be another than the caller's: then both have to allow.
+        ``owner`` is the resource's account if it may differ from the caller's. Then both accounts must allow.
         """
         owner = owner or caller.account_id
         same_account = owner == caller.account_id
@@ -83,7 +83,7 @@ class Authorization:
         boundary = self._managed(bound, "boundary") if bound else None
         if isinstance(caller, Session):
             principal = Principal.role_session(caller.arn, caller.role_arn)
-            # No session of the lab was opened with a second factor.
+            # The lab has no sessions with multi-factor authentication.
             opened = {"aws:TokenIssueTime": rfc3339(caller.issued_at), "aws:MultiFactorAuthPresent": "false"}
             about = caller.context | opened | about
             session = [stored_policy(document, "session", "session policy") for document in caller.policies]
@@ -102,7 +102,7 @@ class Authorization:
         )
 
     def _accounts(self, caller: Caller, owner: str) -> Context:
-        """The condition keys of the caller's account and of the resource's, and of the organization they are in."""
+        """Return the condition keys of the caller's account, the resource's account and their organization."""
         member = self.organization.member
         return {
             "aws:ResourceAccount": owner,
@@ -111,13 +111,13 @@ class Authorization:
         }
 
     def _holders(self, caller: User | Session) -> list[Any]:
-        """The caller's role, or the user and its groups; None if it was deleted. They hold the policies."""
+        """Return the holders of the caller's policies: its role, or the user and its groups. None: it was deleted."""
         if isinstance(caller, Session):
             return [self.backend.role_by_id(caller.account_id, caller.role_id)]
         return self.backend.user_and_groups(caller.account_id, caller.principal_id)
 
     def _managed(self, arn: str, kind: str) -> Policy:
-        # A deleted policy must not count as a policy without a Deny.
+        # If a policy was deleted, its Deny must not be skipped.
         return stored_policy(self.backend.managed_policy(arn) or "", kind, arn)
 
     def require(self, caller: Caller, asked: Asked, permission: Permission) -> str:
@@ -144,7 +144,7 @@ class Authorization:
             raise denial(caller, asked, permission, decision)
 
     def context(self, asked: Asked) -> Context:
-        """The condition keys that every request has.
+        """Return the condition keys that every request has.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
         """
@@ -161,7 +161,7 @@ class Authorization:
 
 
 def denial(caller: Caller, asked: Asked, permission: Permission, decision: Decision) -> Refusal:
-    """AWS's text of a denial. It names the kind of policy that decided, but quotes nothing from it.
+    """Return AWS's denial. It names the kind of policy that decided, but quotes nothing from it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
@@ -174,14 +174,14 @@ def denial(caller: Caller, asked: Asked, permission: Permission, decision: Decis
 
 
 def underivable(caller: Caller, asked: Asked, what: str) -> Refusal:
-    """A call whose actions and resources the lab does not know: refused, and it says so."""
+    """Return the refusal of a call whose actions and resources the lab doesn't know; the text says so."""
     message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot authorize {what} yet"
     return fault(asked, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
 
 
 @lru_cache(maxsize=2048)
 def stored_policy(document: str, kind: Any, name: str) -> Policy:
-    """A policy that IAM or a bucket keeps, parsed once for each text; one that cannot be read allows nothing."""
+    """Return a policy of IAM or a bucket, parsed once for each text. One that can't be read allows nothing."""
     return Policy.read(document, kind=kind, name=name)
 
 
@@ -196,7 +196,7 @@ def _certain_control(control: Control, request: Request, permission: Permission)
 
 
 def _on_anything(control: Control) -> Control:
-    """The same policies, with each Deny on every resource: the call may be on the denied one."""
+    """Return the policies with each Deny on every resource: the call's unknown resource may be a denied one."""
 
     def widened(policy: Policy) -> Policy:
         statements = (each if each.allow else replace(each, resources=None) for each in policy.statements)
@@ -209,7 +209,7 @@ def _on_anything(control: Control) -> Control:
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
-    """The policies. A statement on this request is marked faulty if it asks for a key that the lab can't tell."""
+    """Return the policies. A statement on this request is marked faulty if the lab can't know one of its keys."""
     known, service = permission.known, permission.action.partition(":")[0] + ":"
     if known is None:
         return policies
@@ -235,7 +235,7 @@ def _keys(policy: Policy) -> frozenset[str]:
 
 
 def _key(name: str) -> str:
-    """A condition key in lower case, without the name of the tag that may follow it."""
+    """Return a condition key in lower case, without the tag's name that may follow it."""
     before, slash, _ = name.lower().partition("/")
     return before + slash
 
@@ -248,5 +248,5 @@ _EVERYTHING = Policy.parse(
 
 
 def principal_tags(tags: list[dict[str, str]] | None) -> Context:
-    """The condition keys of the tags of a user or a role."""
+    """Return the condition keys of a user's or a role's tags."""
     return {f"aws:PrincipalTag/{tag['Key']}": tag["Value"] for tag in tags or []}

@@ -12,7 +12,7 @@ OPERATIONS = {"DescribeTrails", "ListTrails", "LookupEvents"}
 
 
 def permissions(request: ApiRequest, _: Backend) -> list[Permission]:
-    """What an operation of CloudTrail needs."""
+    """Return the permission that an operation of CloudTrail needs."""
     if request.operation not in OPERATIONS:
         raise CannotDerive(f"cloudtrail:{request.operation}")
     return [Permission(f"cloudtrail:{request.operation}", "*", known=frozenset(), shown="")]

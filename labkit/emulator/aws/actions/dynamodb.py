@@ -2,7 +2,7 @@
 
 What AWS does and this module does not:
 
-- PartiQL, global tables and restores: not derived, so that only an administrator may do them.
+- PartiQL, global tables and restores: not derived, so only an administrator may use them.
 - Tables of another account: not derived.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
@@ -39,7 +39,7 @@ ON_ARN = {
     "TagResource": "ResourceArn",
     "UntagResource": "ResourceArn",
 }
-# A transaction's members: each says what it does with an item.
+# The members of a transaction, and the action that each needs on its item.
 TRANSACTED = ("ConditionCheck", "Delete", "Get", "Put", "Update")
 ATTRIBUTE_MAPS = ("AttributeUpdates", "Expected", "Item", "Key", "KeyConditions", "QueryFilter", "ScanFilter")
 WORDS = {"SET", "REMOVE", "ADD", "DELETE", "AND", "OR", "NOT", "BETWEEN", "IN", "BEGINS_WITH", "CONTAINS", "SIZE"}
@@ -48,14 +48,14 @@ KNOWN = frozenset(
     f"dynamodb:{key}"
     for key in ("leadingkeys", "attributes", "select", "returnvalues", "returnconsumedcapacity", "fulltablescan")
 ) | {
-    # moto's tables have one partition key, and nobody injects faults.
+    # moto's tables have one partition key, and the lab has no fault injection.
     "dynamodb:enclosingoperation", "dynamodb:firstpartitionkeyvalues", "dynamodb:fisactionid", "dynamodb:fistargetarns",
     "dynamodb:fourthpartitionkeyvalues", "dynamodb:secondpartitionkeyvalues", "dynamodb:thirdpartitionkeyvalues",
 }  # fmt: skip
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """What an operation of DynamoDB needs, for each table that it works on."""
+    """Return the permissions that an operation of DynamoDB needs, for each table that it works on."""
     operation, parameters = request.operation, request.parameters
     tables = _Tables(request, backend)
     match operation:
@@ -98,7 +98,7 @@ class _Tables:
         self._store = backend.store("dynamodb", request.region, request.account_id)
 
     def items(self, action: str, table: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> Permission:
-        """What ``action`` on these items (or their keys) of a table, or of the index that is ``asked`` for, needs."""
+        """Return the permission for ``action`` on these items (or keys) of a table, or of the index in ``asked``."""
         name = table.removeprefix(self.prefix)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):
             raise CannotDerive(f"dynamodb:{action} on something that is not a table of this account and region")
@@ -164,7 +164,7 @@ def _context(action: str, asked: dict[str, Any]) -> Context:
 
 
 def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[dict[str, Any]]) -> list[str] | None:
-    """The partition keys' values; none if the request names none, None if they cannot be told."""
+    """Return the values of the partition keys: empty if the request names none, None if they can't be derived."""
     if action != "Query" and not items:
         return []
     if table is None:
@@ -205,7 +205,7 @@ def _text(value: Any) -> str | None:
 
 
 def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> set[str] | None:
-    """The top-level attributes that the request names; None if it reads all of them."""
+    """Return the top-level attributes that the request names; None if it reads all of them."""
     projected = "ProjectionExpression" in asked or "AttributesToGet" in asked
     if action in ("GetItem", "BatchGetItem", "Query", "Scan") and not projected and asked.get("Select") != "COUNT":
         return None
@@ -218,6 +218,6 @@ def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]])
 
 
 def _named(expression: str, placeholders: dict[str, str]) -> set[str]:
-    """The top-level attributes in an expression, with placeholders resolved."""
+    """Return the top-level attributes in an expression, with placeholders resolved."""
     found = re.findall(r"(?<![\w:#.])(?:#\w+|[A-Za-z_]\w*)", expression)
     return {placeholders.get(name, name) for name in found if name.upper() not in WORDS}

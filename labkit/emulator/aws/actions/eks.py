@@ -1,4 +1,4 @@
-"""EKS: which action on which cluster, or what belongs to one, an operation needs.
+"""EKS: which action on which cluster, or on which part of a cluster, an operation needs.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelastickubernetesservice.html
 """
@@ -31,7 +31,7 @@ ON_CLUSTER = {
     "UpdateClusterConfig", "UpdateClusterVersion",
 }  # fmt: skip
 ON_IDENTITY_PROVIDER_CONFIG = {"DescribeIdentityProviderConfig", "DisassociateIdentityProviderConfig"}
-# The role that the call passes to a service, and the service.
+# The operations that pass a role to a service: the role's parameter, and the service.
 PASSED = {
     "CreateAddon": ("serviceAccountRoleArn", "eks.amazonaws.com"),
     "CreateCluster": ("roleArn", "eks.amazonaws.com"),
@@ -69,7 +69,7 @@ KNOWN = frozenset(f"eks:{name.lower()}" for name in (*FROM_PARAMETERS, *SETTINGS
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """What an operation of EKS needs; also ``iam:PassRole`` if it passes a role to a service."""
+    """Return the permissions that an operation of EKS needs; also ``iam:PassRole`` if it passes a role to a service."""
     operation, parameters = request.operation, request.parameters
     account = f"arn:aws:eks:{request.region}:{request.account_id}:"
     if operation == "ListClusters":
@@ -102,7 +102,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _on_arn(request: ApiRequest, context: Context, backend: Backend) -> Permission:
-    """The permission for an operation on tags, of a cluster or of what belongs to one."""
+    """Return the permission for an operation on the tags of a cluster or of a part of one."""
     operation, arn = request.operation, request.parameters["resourceArn"]
     if not (name := cluster_of(arn, request.region, request.account_id)):
         raise CannotDerive(f"eks:{operation} on what is not a cluster's in this account and region")
@@ -121,7 +121,7 @@ def _needed(operation: str, parameters: dict[str, Any], resource: str, context: 
 
 
 def _of_entry(principal_arn: str, facts: ClusterFacts | None) -> Context:
-    """The condition keys of the access entry itself, for fields that the request leaves out."""
+    """Return the condition keys of the access entry itself, for fields that the request leaves out."""
     entry = facts.access.get(principal_arn) if facts else None
     if entry is None:
         return {}
@@ -145,7 +145,7 @@ def _settings(parameters: dict[str, Any]) -> Context:
 def _associated(
     cluster_arn: str, parameters: dict[str, Any], facts: ClusterFacts | None
 ) -> tuple[str, dict[str, str] | None]:
-    """The ARN of a cluster's Pod Identity association or identity provider config, and its tags."""
+    """Return the ARN of a cluster's Pod Identity association or identity provider config, and its tags."""
     if "associationId" in parameters:
         identifier = parameters["associationId"]
         return association_arn(cluster_arn, identifier), facts.pod_identity.tags(identifier) if facts else None
@@ -154,7 +154,7 @@ def _associated(
 
 
 def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
-    """The ARN of a cluster's nodegroup or Fargate profile, and the thing itself; none has the suffix ``*``."""
+    """Return the ARN and the object of a cluster's nodegroup or Fargate profile; ``*`` ends the ARN if it's missing."""
     kind, key, store, arn = "nodegroup", "nodegroupName", "nodegroups", "arn"
     if "fargateProfileName" in parameters:
         kind, key, store = "fargateprofile", "fargateProfileName", "fargate_profiles"

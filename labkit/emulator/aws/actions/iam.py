@@ -35,7 +35,7 @@ KINDS = {
 }
 # Only an administrator may call these.
 NOT_DERIVED = {"DeleteServiceLinkedRole", "UpdateOpenIDConnectProvider"}
-# Lists take a path; what IAM checks them against ends with it.
+# Lists take a path. The resource that IAM checks them against ends with it.
 LISTS = {
     "ListGroups": "group",
     "ListInstanceProfiles": "instance-profile",
@@ -51,7 +51,7 @@ ON_NOTHING = {
     "GetContextKeysForCustomPolicy", "GetCredentialReport", "ListAccountAliases", "ListPolicies",
     "ListVirtualMFADevices", "SimulateCustomPolicy", "UpdateAccountPasswordPolicy",
 }  # fmt: skip
-# What is not there yet is named by the ARN that it would have.
+# These operations create a resource, so the ARN is the one that it would have.
 MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
 # The operations that have the permissions boundary of their role or user as a condition key.
 BOUNDED = {
@@ -63,7 +63,8 @@ BOUNDED = {
     )
 }  # fmt: skip
 BOUNDARY = "iam:permissionsboundary"
-# Those that no derived operation has are absent. What is not among them is a security key's or a credential's.
+# The condition keys that the lab knows; those that no derived operation has are absent. IAM's other keys are about
+# security keys or credentials.
 KNOWN = frozenset({
     "iam:accountpropertynamespaces", "iam:associatedresourcearn", "iam:awsservicename", "iam:delegationduration",
     "iam:delegationrequestowner", "iam:notificationchannel", "iam:organizationspolicyid", "iam:passedtoservice",
@@ -72,7 +73,7 @@ KNOWN = frozenset({
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """What an operation of IAM needs: also the permission to tag if it has tags, and ``iam:PassRole`` for a role."""
+    """Return the permissions for an operation of IAM, also to tag if it has tags, and ``iam:PassRole`` for a role."""
     operation, parameters = request.operation, request.parameters
     account, resource = f"arn:aws:iam::{request.account_id}:", partial(backend.resource, request.account_id)
     if operation == "ListPolicies":
@@ -113,7 +114,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 @cache
 def _named_by(operation: str) -> str:
-    """The parameter that names an operation's resource."""
+    """Return the parameter that names an operation's resource."""
     shape = get_service_model("iam").operation_model(operation).input_shape
     parameter = next((name for name in KINDS if name in shape.members), None) if shape else None
     if parameter is None or operation in NOT_DERIVED:
@@ -124,7 +125,7 @@ def _named_by(operation: str) -> str:
 def _arn(
     operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Resource | None
 ) -> tuple[str, str | None]:
-    """The ARN of an operation's resource, and how IAM names it in a denial (as its ARN: None)."""
+    """Return the ARN of an operation's resource, and its name in IAM's denial; None if that is the ARN."""
     kind, name = KINDS[parameter], parameters[parameter]
     if parameter == "Url":
         return f"{account}oidc-provider/{name.partition('://')[2]}", None

@@ -1,4 +1,4 @@
-"""What a call needs to be allowed."""
+"""The permissions that a call needs, and their condition keys."""
 
 from labkit.emulator.aws.call import Context, Permission
 
@@ -10,7 +10,7 @@ class CannotDerive(Exception):
 
 
 def pass_role(role_arn: str, service: str, resource: str) -> Permission:
-    """The permission to pass a role to a service, which uses it for a resource.
+    """Return the permission to pass a role to a service, which uses it for a resource.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
     """
@@ -21,7 +21,7 @@ def pass_role(role_arn: str, service: str, resource: str) -> Permission:
 
 
 def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> Context:
-    """The condition keys of the tags that a request gives, or removes.
+    """Return the condition keys of the tags that a request sets or removes.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html
     """
@@ -32,16 +32,16 @@ def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> C
 
 
 def resource_tags(tags: dict[str, str], service: str = "") -> Context:
-    """The condition keys of a resource's tags, also under the service's own name if there is one."""
+    """Return the condition keys of a resource's tags, also under the service's own name if it has one."""
     context: Context = {f"aws:ResourceTag/{name}": value for name, value in tags.items()}
     return context | ({f"{service}:ResourceTag/{name}": value for name, value in tags.items()} if service else {})
 
 
 def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
-    """A list of ``Key`` and ``Value`` as one mapping; None if there is no list."""
+    """Return a list of ``Key`` and ``Value`` as one mapping; None if there is no list."""
     return None if tags is None else {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
 
 
 def as_text(value: object) -> str:
-    """A parameter as a condition compares it."""
+    """Return a parameter's text, as a condition compares it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

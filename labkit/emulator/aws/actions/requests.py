@@ -1,6 +1,6 @@
-"""Which operation a call asks for and with which parameters, read by botocore's service model.
+"""Read a call's operation and parameters by botocore's model of the service.
 
-moto gets the parameters that were read here, and nothing else. They are encoded again, so that it reads the same.
+moto gets only the parameters that were read here. They are encoded again, so that moto reads the same ones.
 
 https://smithy.io/2.0/aws/protocols/index.html
 """
@@ -38,7 +38,7 @@ OF_EKS_AUTH = re.compile(r"POST /clusters/[^/]+/assume-role-for-pod-identity")
 FORM = "application/x-www-form-urlencoded"
 MOST_VALUES = 20_000  # in a JSON body
 KEPT = ("host", "content-type", "x-amz-target")
-# What a JSON value has to be for a shape of the model.
+# The Python type of a JSON value, for each type of a shape in the model.
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "blob": (str,),
     "boolean": (bool,),
@@ -55,19 +55,19 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def read(asked: Asked) -> Asked:
-    """The request with the operation's parameters, or with the reason why they can't be read.
+    """Return the request with the operation's parameters, or with the error why they can't be read.
 
-    That is ``CannotDerive`` for what could be read in two ways, ``Refusal`` for what is not a call of the service.
+    The error is ``CannotDerive`` if they are ambiguous, and ``Refusal`` if the service has no such call.
     """
     try:
         return replace(asked, request=_request(asked))
     except Exception as unread:
-        # Raised by whoever needs the parameters. An administrator's call goes to moto, which refuses it.
+        # Code that needs the parameters raises it. An administrator's call goes to moto, which refuses it.
         return replace(asked, unread=unread)
 
 
 def named(call: Call, service: str) -> str:
-    """The operation's name as the request itself says it; for S3 and unknown REST calls, the request line."""
+    """Return the operation's name in the request itself; for S3 and unknown REST calls, the request line."""
     match protocol(call, service):
         case "json":
             return call.headers.get("x-amz-target", "").rpartition(".")[2]
@@ -86,7 +86,7 @@ def named(call: Call, service: str) -> str:
 
 
 def readable(asked: Asked) -> ApiRequest:
-    """An operation that the lab itself answers, with its parameters. Raises ``Refusal`` if they could not be read."""
+    """Return the parameters of an operation that the lab itself answers. Raises ``Refusal`` if they are unreadable."""
     try:
         return asked.requested()
     except (CannotDerive, LookupError) as unknown:
@@ -94,7 +94,7 @@ def readable(asked: Asked) -> ApiRequest:
 
 
 def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
-    """The same query call with other parameters."""
+    """Return the same query call with other parameters."""
     headers = [header for header in asked.call.header_list if header[0] != "content-type"]
     headers.append(("content-type", f"{FORM}; charset=utf-8"))
     call = replace(asked.call, method="POST", query_string="", header_list=headers, body=urlencode(form).encode())
@@ -102,14 +102,14 @@ def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
 
 
 def required(service: str, operation: str) -> list[str]:
-    """The names of the parameters that an operation requires."""
+    """Return the names of the parameters that an operation requires."""
     shape = get_service_model(service).operation_model(operation).input_shape
     return shape.required_members if shape else []
 
 
 @cache
 def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
-    """Method, path and name of each EKS operation on `OWN_PATH`."""
+    """Return method, path and name of each EKS operation on `OWN_PATH`."""
     service, found = get_service_model("eks"), []
     for name in service.operation_names:
         http = service.operation_model(name).http
@@ -252,7 +252,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _count(content: object) -> None:
-    """Raise ``ValueError`` if there are more values than anybody needs: each takes as long as a kilobyte of text."""
+    """Raise ``ValueError`` if there are too many values: one takes as long to read as a kilobyte of text."""
     left, level = MOST_VALUES, [content]
     while level:
         left -= len(level)
@@ -273,13 +273,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def json_text(content: dict[str, object]) -> bytes:
-    """A body for moto."""
-    # moto looks for the parameters of a form in any body: no string may hold what divides them.
+    """Return the JSON as a body for moto."""
+    # moto looks for a form's parameters in any body, so no string may contain the characters that separate them.
     return json.dumps(content).replace("&", "\\u0026").encode()
 
 
 def _modelled(shape: Any, value: Any) -> Any:
-    """The value without fields that the model does not have. Raises ``TypeError`` if it is of another type."""
+    """Return the value without fields that the model doesn't have. Raises ``TypeError`` for a wrong type."""
     if shape is None:
         return {}
     kind: str = shape.type_name

@@ -69,14 +69,14 @@ LOCK_HEADERS = {
     "s3:object-lock-mode": "x-amz-object-lock-mode",
     RETAIN_UNTIL: "x-amz-object-lock-retain-until-date",
 }
-# What a condition asks of a request's body: the operation, the elements and their keys.
+# Condition keys from a request's body: the operation, the elements and their keys.
 FROM_BODY = {
     "CreateBucket": {"LocationConstraint": "s3:locationconstraint"},
     "PutBucketInventoryConfiguration": {"Field": "s3:InventoryAccessibleOptionalFields"},
     "PutObjectLegalHold": {"Status": "s3:object-lock-legal-hold"},
     "PutObjectRetention": {"Mode": "s3:object-lock-mode", "RetainUntilDate": RETAIN_UNTIL},
 }
-# Whether the operations that need s3:PutObject make an object, or only a part of one.
+# Whether an operation that needs s3:PutObject creates an object, or only a part of one.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
 CREATES = {
     "CompleteMultipartUpload": "true",
@@ -87,8 +87,8 @@ CREATES = {
     "UploadPartCopy": "false",
 }
 BYPASS = "x-amz-bypass-governance-retention"
-# What the lab has no value for is known to be absent: it has no access points, grants or jobs, no fault injection, and
-# no bucket whose tags count in conditions.
+# Keys without a value are known to be absent: the lab has no access points, grants or jobs, no fault injection, and no
+# buckets whose tags count in conditions.
 KNOWN = frozenset(f"s3:{name}" for name in CONDITION_HEADERS) | LOCK_HEADERS.keys() | {
     "s3:accessgrantsinstancearn", "s3:accesspointnetworkorigin", "s3:accesspointtag/", "s3:authtype", "s3:buckettag/",
     "s3:dataaccesspointaccount", "s3:dataaccesspointarn", "s3:delimiter", "s3:destinationregion",
@@ -141,10 +141,10 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
-    """What is asked, with the operation and what it needs. Raises :class:`CannotDerive` for an unknown one.
+    """Return the call with its operation and permissions. Raises :class:`CannotDerive` for an unknown one.
 
-    ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call, whose permissions are the keys',
-    which are decided one by one.
+    ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call. Each key has its own permission,
+    which is decided separately.
     """
     call, bucket, key = asked.call, asked.bucket, asked.key
     if not BUCKET.fullmatch(bucket) and (bucket or key):
@@ -170,7 +170,7 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
 
 
 def timed(call: Call, permission: Permission, clock: Clock) -> Context:
-    """The condition keys that depend on the time: the age of a presigned URL (ms), and a lock's remaining days.
+    """Return the condition keys that depend on the time: a presigned URL's age (ms), and a lock's remaining days.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/bucket-policy-s3-sigv4-conditions.html
     """
@@ -228,7 +228,7 @@ def _deletions(call: Call, arn: str, deleted: list[tuple[str, str | None]]) -> t
 
 
 def _configuration(method: str, subresource: str) -> tuple[str, str]:
-    """The operation on a part of a bucket's configuration, and its action."""
+    """Return the operation on a part of a bucket's configuration, and its action."""
     if subresource in BUCKET_READS:
         name, action = BUCKET_READS[subresource]
         action = action or name
@@ -320,7 +320,7 @@ def _permission(call: Call, action: str, resource: str, shown: str | None = None
 
 
 def _subresource(call: Call, known: set[str]) -> str:
-    """The one sub-resource in the query. Two of them, or an unknown one, could mean another action."""
+    """Return the one sub-resource in the query. Two of them, or an unknown one, could mean another action."""
     if len(call.query) < len(call.query_pairs):
         raise CannotDerive(f"S3 call {call.method} with a parameter given twice")
     names = [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]
@@ -366,7 +366,7 @@ def _tags_in(document: bytes) -> list[tuple[str, str]]:
 
 
 def _elements(document: bytes, name: str) -> list[str]:
-    """The texts of the elements of this name; none in an empty body."""
+    """Return the texts of the elements with this name; none for an empty body."""
     return [(each.text or "").strip() for each in _read_xml(document).iter(name)] if document.strip() else []
 
 

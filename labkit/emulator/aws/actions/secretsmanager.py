@@ -4,7 +4,7 @@ What AWS does and this module does not:
 
 - KMS: no permission on a secret's key is needed.
 - Secrets of another account: a policy that names it is not enough.
-- BatchGetSecretValue by filters: not derived, so that only an administrator may do it.
+- BatchGetSecretValue by filters: not derived, so only an administrator may use it.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html
 https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_RotateSecret.html
@@ -51,7 +51,7 @@ KNOWN = frozenset(key.lower() for key in FROM_PARAMETERS.values()) | {
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """What an operation of Secrets Manager needs."""
+    """Return the permissions that an operation of Secrets Manager needs."""
     operation, parameters = request.operation, request.parameters
     if operation in ON_NOTHING:
         return [_permission(operation, "*", {}, shown="")]
@@ -67,7 +67,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permission]:
-    """The permissions to rotate a secret by a function, which the call or the secret names, or by a role."""
+    """Return the permissions to rotate a secret, by a role or by the function that the call or the secret names."""
     function = parameters.get("RotationLambdaARN") or rotation.context.get(ROTATED_BY)
     role = parameters.get("ExternalSecretRotationRoleArn")
     needed = [Permission("lambda:InvokeFunction", str(function), known=frozenset())] if function else []
@@ -100,7 +100,7 @@ def _on_secret(operation: str, secret_id: str, request: ApiRequest, backend: Bac
 
 
 def _of_secret(secret: Any) -> Context:
-    """The condition keys of a secret; for a replica, those of the original secret."""
+    """Return the condition keys of a secret; for a replica, those of the original secret."""
     source = getattr(secret, "source", secret)
     context = resource_tags(as_dict(source.tags) or {}, "secretsmanager")
     if source.rotation_lambda_arn:
