@@ -211,7 +211,8 @@ WEB_IDENTITY = [
     *(Row(7, f"no {claim}", made(bad.without(claim)), *TOKEN, f"Missing a required claim: {claim}")
       for claim in ("iss", "sub", "aud", "exp", "iat")),
     Row(8, "alg none", made(bad.unsigned), *GENERICALLY, "The token is signed with none"),
-    Row(8, "HS256 with the public key", made(bad.hmac_with_public_key), *GENERICALLY, "The token is signed with HS256"),
+    Row(8, "HS256 with the public key", made(bad.hmac_with_public_key), *GENERICALLY,
+        "The token is signed with HS256, and must be signed with RS256, RS384, RS512, ES256, ES384 or ES512"),
     Row(9, "no provider of the issuer", token(iss=ISSUER + "X"), *GENERICALLY, NO_PROVIDER + ISSUER + "X"),
     Row(9, "none in the role's account", asks(RoleArn="arn:aws:iam::210987654321:role/my-role"), *GENERICALLY,
         NO_PROVIDER + ISSUER),
