@@ -1,6 +1,6 @@
 """What a service's model says of an operation's parameters: which are required, how long they may be, of which form.
 
-The models are botocore's. S3 has rules of its own, in :mod:`~labkit.emulator.aws.s3_names`.
+The models are botocore's. S3 has rules of its own, in :mod:`~labkit.emulator.aws.s3_requests`.
 
 https://smithy.io/2.0/spec/constraint-traits.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length

@@ -37,6 +37,7 @@ from labkit.emulator.aws.refusals import Claimed, Refusal, fault, render
 from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.s3 import S3
 from labkit.emulator.aws.s3_path import split
+from labkit.emulator.aws.s3_requests import check_digest
 from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions, User
 from labkit.emulator.aws.signature import Malformed, Mismatch, Signature, Unsupported
 from labkit.emulator.aws.sqs import Sqs
@@ -290,7 +291,9 @@ class Gate:
                 async with self._kept.keeping(asked):
                     return await self._sts.authorize(asked, caller)
             case "s3":
-                return self._s3.authorize(asked, caller)
+                grant = self._s3.authorize(asked, caller)
+                await beside(len(asked.call.body), check_digest, asked.call)
+                return grant
         if self._is_bound(caller):
             grant = await self._permitted(asked, caller)
         else:

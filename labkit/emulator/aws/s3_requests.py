@@ -1,11 +1,13 @@
-"""Requests that S3 refuses before it looks for anything: with invalid names, or incomplete.
+"""Requests that S3 refuses before it looks for anything: with invalid names or headers, incomplete, or damaged.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList
 """
 
+import hashlib
 import re
+from base64 import b64decode, b64encode
 from functools import cache
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -13,7 +15,7 @@ from xml.etree import ElementTree
 from botocore.model import OperationNotFoundError
 
 from labkit.emulator.aws.backend import Shape, get_service_model
-from labkit.emulator.aws.call import Asked
+from labkit.emulator.aws.call import Asked, Call
 from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.s3_path import BUCKET, CONTROL
 
@@ -21,6 +23,19 @@ LONGEST_KEY = 1024  # bytes
 NEW_BUCKET = re.compile(r"(?!(\d+\.){3}\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 RESERVED = ("xn--", "sthree-", "amzn-s3-demo-")
 RESERVED_ENDS = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/acl-overview.html#canned-acl
+CANNED_ACLS = (
+    "private", "public-read", "public-read-write", "authenticated-read", "aws-exec-read", "bucket-owner-read",
+    "bucket-owner-full-control", "log-delivery-write",
+)  # fmt: skip
+LARGEST = 2**31 - 1
+# The parameters that say how long a page is: their name in the error, and their range.
+PAGES = {
+    "max-buckets": ("max-buckets", 1, 10_000),
+    "max-keys": ("maxKeys", 0, LARGEST),
+    "max-parts": ("max-parts", 0, LARGEST),
+    "max-uploads": ("max-uploads", 0, LARGEST),
+}
 MALFORMED = "The XML you provided was not well-formed or did not validate against our published schema"
 
 
@@ -39,13 +54,31 @@ def check_names(asked: Asked) -> None:
 
 
 def check_complete(asked: Asked) -> None:
-    """Refuse a request without a parameter or a body that its operation needs."""
+    """Refuse a request with a wrong parameter, or without a parameter or a body that its operation needs."""
+    if (acl := asked.call.headers.get("x-amz-acl")) and acl not in CANNED_ACLS:
+        raise _invalid_argument("", "x-amz-acl", acl, "there is no canned ACL of this name")
     found = {"querystring": asked.call.query, "header": asked.call.headers}
     for member in _checked(asked.operation):
         if member.location in found:
             _check_parameter(member, found[member.location].get(member.key))
         else:
             _check_document(asked.call.body, member.shape)
+
+
+def check_digest(call: Call) -> None:
+    """Refuse a body that isn't the one whose MD5 digest the request carries."""
+    if (given := call.headers.get("content-md5")) is None:
+        return
+    try:
+        expected = b64decode(given, validate=True)
+    except ValueError:
+        expected = b""
+    calculated = hashlib.md5(call.body, usedforsecurity=False).digest()
+    if len(expected) != len(calculated):
+        raise Refusal(400, "InvalidDigest", "The Content-MD5 you specified was invalid.", fields={"Content-MD5": given})
+    if expected != calculated:
+        about = {"ExpectedDigest": given, "CalculatedDigest": b64encode(calculated).decode()}
+        raise Refusal(400, "BadDigest", "The Content-MD5 you specified did not match what we received.", fields=about)
 
 
 class _Member(NamedTuple):
@@ -79,9 +112,18 @@ def _checked(operation: str) -> list[_Member]:
 def _check_parameter(member: _Member, given: str | None) -> None:
     if member.required and given is None:
         raise Refusal(400, "InvalidRequest", f"Missing required parameter for this request: '{member.name}'")
-    if given and member.shape.type_name == "integer" and not re.fullmatch(r"-?\d{1,9}", given, re.ASCII):
-        said = f"Provided {member.name} not an integer or within integer range"
-        raise Refusal(400, "InvalidArgument", said, fields={"ArgumentName": member.name, "ArgumentValue": given})
+    if not given or member.shape.type_name != "integer":
+        return
+    if not re.fullmatch(r"-?\d{1,10}", given, re.ASCII) or not -LARGEST <= int(given) <= LARGEST:
+        raise _invalid_argument(f"Provided {member.name} not an integer or within integer range", member.name, given)
+    name, least, most = PAGES.get(member.name, ("", -LARGEST, LARGEST))
+    if not least <= int(given) <= most:
+        raise _invalid_argument(f"Argument {name} must be an integer between {least} and {most}", name, given)
+
+
+def _invalid_argument(message: str, name: str, given: str, reason: str = "") -> Refusal:
+    about = {"ArgumentName": name, "ArgumentValue": given}
+    return Refusal(400, "InvalidArgument", message, reason, fields=about)
 
 
 def _check_document(body: bytes, shape: Shape) -> None:

@@ -156,7 +156,6 @@ ROWS = [
     (BLUE_ALONE, "s3", "put_object_tagging", tagged("red"), False),
     (NOT_RED, "s3", "put_object_tagging", tagged("red"), False),
     (NOT_RED, "s3", "put_object", {"Bucket": "irsa-lab", "Key": "k", "Tagging": "team=red"}, False),
-    (NOT_RED, "s3", "put_object", {"Bucket": "irsa-lab", "Key": "k", "Tagging": "team=red&team=blue"}, False),
     ({"StringNotEquals": {"s3:object-lock-mode": "COMPLIANCE"}}, "s3", "put_object_retention",
      {"Bucket": "irsa-lab", "Key": "hello.txt", "Retention": {"Mode": "COMPLIANCE", "RetainUntilDate": "2030-01-01"}},
      False),

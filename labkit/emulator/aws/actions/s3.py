@@ -133,6 +133,12 @@ BYPASSING = {"DeleteObject", "PutObjectRetention"}
 ON_ACCOUNT = {"GET": ("Get", "Get"), "PUT": ("Put", "Put"), "DELETE": ("Delete", "Put")}
 
 
+TAGGED_TWICE = (
+    "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name "
+    "duplicates."
+)
+
+
 class UnknownCall(CannotDerive):
     """An S3 call of an unknown form. moto would confuse it with the plain call on the same path."""
 
@@ -349,20 +355,25 @@ def _context(call: Call) -> Context:
         if name in call.headers:
             context[f"s3:{name}"] = call.headers[name]
     if tagging := call.headers.get("x-amz-tagging"):
-        context |= _tags(parse_qsl(tagging, keep_blank_values=True))
+        tags = parse_qsl(tagging, keep_blank_values=True)
+        if len(dict(tags)) < len(tags):
+            about = {"ArgumentName": "x-amz-tagging", "ArgumentValue": tagging}
+            raise Refusal(400, "InvalidArgument", TAGGED_TWICE, fields=about)
+        context |= _tags(tags)
     return context
 
 
 def _tags(tags: list[tuple[str, str]]) -> Context:
-    if len(dict(tags)) < len(tags):
-        raise CannotDerive("S3 call with a tag given twice")
     context: Context = {f"s3:RequestObjectTag/{name}": value for name, value in tags}
     return context | {"s3:RequestObjectTagKeys": [name for name, _ in tags]}
 
 
 def _tags_in(document: bytes) -> list[tuple[str, str]]:
-    tags = _read_xml(document).iter("Tag")
-    return [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in tags]
+    found = _read_xml(document).iter("Tag")
+    tags = [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in found]
+    if len(dict(tags)) < len(tags):
+        raise Refusal(400, "InvalidTag", "Cannot provide multiple Tags with the same key")
+    return tags
 
 
 def _elements(document: bytes, name: str) -> list[str]:
