@@ -4,6 +4,7 @@ import gc
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,7 +40,11 @@ def _labkit(
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
     ] = False,
 ) -> None:
-    """Options of the command itself."""
+    """Options of the command itself. Raises `LabError` in a folder that was deleted: no command can work there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise LabError("The folder that this terminal is in was deleted.", next="cd, then the command again") from error
 
 
 command: Callable[..., None]

@@ -52,22 +52,20 @@ class Folder:
         """The folder of the lab that a command run in ``start`` means; it need not exist yet.
 
         ``LABKIT_HOME``; else the nearest ``.lab/`` here or above; else ``.lab/`` beside the project's pyproject.toml;
-        else ``.lab/`` here. Raises :class:`LabError` if ``LABKIT_HOME`` names something that is not a folder.
+        else ``.lab/`` here. Raises :class:`LabError` if ``LABKIT_HOME`` names something that is not a folder, or if
+        the path has a line break or bytes that are not UTF-8.
         """
-        if home := os.environ.get("LABKIT_HOME"):
-            path = Path(home).expanduser().absolute()
-            if path.exists() and not path.is_dir():
-                raise LabError(f"LABKIT_HOME is {path}, which is not a folder.", next="unset LABKIT_HOME")
-            return cls(path)
-        here = (start or Path.cwd()).absolute()
-        above = [here, *here.parents]
-        for folder in above:
-            if (folder / ".lab").is_dir():
-                return cls(folder / ".lab")
-        for folder in above:
-            if (folder / "pyproject.toml").is_file() and (folder / "labkit").is_dir():
-                return cls(folder / ".lab")
-        return cls(here / ".lab")
+        found = cls(_path(start))
+        with found.usable():
+            if found.path.exists() and not found.path.is_dir():
+                raise LabError(f"LABKIT_HOME is {found.path}, which is not a folder.", next="unset LABKIT_HOME")
+        # The node finds its processes by their lines, which a line break would end.
+        if not str(found.path).isprintable():
+            raise LabError(
+                f"The lab's folder cannot be {str(found.path)!r}: its path has a line break, or is not UTF-8.",
+                next=ELSEWHERE,
+            )
+        return found
 
     @property
     def bare(self) -> "Folder":
@@ -204,13 +202,13 @@ class Folder:
         try:
             with self.usable():
                 file = os.open(self.path / "server.lock", os.O_RDONLY)
+                try:
+                    # Shared: two that ask at once must not take each other for the server.
+                    return not _flock(file, fcntl.LOCK_SH)
+                finally:
+                    os.close(file)
         except FileNotFoundError:
             return False
-        try:
-            # Shared: two that ask at once must not take each other for the server.
-            return not _flock(file, fcntl.LOCK_SH)
-        finally:
-            os.close(file)
 
     def _locked(self, name: str) -> int | None:
         """A descriptor that holds the lock until it is closed; None if another holds it."""
@@ -244,9 +242,24 @@ class Folder:
                 told = f"no space is left on the disk: {error.filename} could not be written."
                 raise LabError(told, next=f"df -h {self.path}, make room, and run the command again") from error
             raise LabError(
-                f"the lab's folder cannot be used: {error.strerror}: {error.filename}.",
+                f"the lab's folder cannot be used: {error.strerror}: {error.filename or self.path}.",
                 next=ELSEWHERE,
             ) from error
+
+
+def _path(start: Path | None) -> Path:
+    """Where the lab that a command run in ``start`` means is: see `Folder.find`."""
+    if home := os.environ.get("LABKIT_HOME"):
+        return Path(home).expanduser().absolute()
+    here = (start or Path.cwd()).absolute()
+    above = [here, *here.parents]
+    for folder in above:
+        if (folder / ".lab").is_dir():
+            return folder / ".lab"
+    for folder in above:
+        if (folder / "pyproject.toml").is_file() and (folder / "labkit").is_dir():
+            return folder / ".lab"
+    return here / ".lab"
 
 
 def _flock(file: int, kind: int) -> bool:

@@ -1,5 +1,8 @@
 """The labkit command: what it prints, and how it refuses."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import re
@@ -174,6 +177,47 @@ def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path):
     below = labkit("up", home=file / "lab")
     assert "the lab's folder cannot be used: Not a directory" in below.stderr
     assert "next:" in below.stderr
+
+
+@pytest.mark.parametrize(
+    ("home", "says"),
+    [
+        ("/" + "a-long-name/" * 400, "the lab's folder cannot be used: File name too long: /a-long-name"),
+        ("/tmp/lab\nb", r"The lab's folder cannot be '/tmp/lab\nb': its path has a line break"),
+        (os.fsdecode(b"/tmp/lab\xff"), "its path has a line break, or is not UTF-8."),
+    ],
+    ids=["too long", "line break", "not UTF-8"],
+)
+def test_a_path_that_cannot_be_a_lab_s_folder_is_a_sentence(home, says):
+    for command in ("up", "status", "down"):
+        done = labkit(command, home=home)
+        assert (done.returncode, says in done.stderr) == (1, True), command + done.stderr
+        assert "next:  export LABKIT_HOME=" in done.stderr
+
+
+def test_a_file_system_without_locks_is_a_sentence(tmp_path, monkeypatch):
+    """As a network file system's, mounted without them."""
+
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    (tmp_path / "server.lock").touch()
+    monkeypatch.setattr(fcntl, "flock", refused)
+    for command in ("up", "status", "down", "reset"):
+        done = labkit(command, home=tmp_path)
+        assert (done.returncode, f"No locks available: {tmp_path}" in done.stderr) == (1, True), done.stderr
+        assert "next:  export LABKIT_HOME=" in done.stderr
+
+
+def test_a_terminal_whose_folder_was_deleted_is_told_so(tmp_path, monkeypatch):
+    for command in ("up", "status", "run", "lab", "progress", "doctor"):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        with contextlib.chdir(gone):
+            gone.rmdir()
+            done = labkit(command, home=tmp_path / "lab")
+        assert (done.returncode, "The folder that this terminal is in was deleted." in done.stderr) == (1, True)
+        assert "next:  cd" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_sentence(tmp_path):
