@@ -146,7 +146,7 @@ def run(
             done,
             failure.source,
             where=f"{where}\n       {cell}" if where else cell,
-            next=next_ or f"jupyter lab {output}",
+            next=next_ or f"jupyter lab {quote(str(output))}",
         )
     return done
 

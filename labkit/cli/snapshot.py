@@ -1,5 +1,6 @@
 """`labkit snapshot` and `labkit restore`: a lab's state in a file, and a lab from it."""
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -22,7 +23,7 @@ def snapshot(name: Annotated[str, typer.Argument(help=GIVEN)]) -> None:
     typer.echo(
         f"The lab's state is kept in {file} ({max(1, file.stat().st_size // 1024)} kB).\n"
         "Whoever gets this file gets what the lab's users made, with their access keys.\n"
-        f"Next:  {command()} restore {name}"
+        f"Next:  {command()} restore {quote(name)}"
     )
 
 

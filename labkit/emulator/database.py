@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from labkit.errors import LabError
@@ -79,7 +80,7 @@ class Database:
             raise LabError(
                 f"the lab's state cannot be used: {_words(error)}.",
                 where=str(self.file),
-                next=f"df -h {self.file.parent}, make room, and run the command again"
+                next=f"df -h {quote(str(self.file.parent))}, make room, and run the command again"
                 if full
                 else "put that right, then:  labkit up",
             ) from error

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from labkit.connection import awaited
@@ -240,7 +241,9 @@ class Folder:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 told = f"no space is left on the disk: {error.filename} could not be written."
-                raise LabError(told, next=f"df -h {self.path}, make room, and run the command again") from error
+                raise LabError(
+                    told, next=f"df -h {quote(str(self.path))}, make room, and run the command again"
+                ) from error
             raise LabError(
                 f"the lab's folder cannot be used: {error.strerror}: {error.filename or self.path}.",
                 next=ELSEWHERE,

@@ -96,7 +96,7 @@ def restore(folder: Folder, name: str, *, force: bool = False) -> State:
         if _holds_state(folder) and not force:
             raise LabError(
                 f"The lab in {folder.path} holds a state, which the snapshot would replace. Nothing was changed.",
-                next=f"labkit snapshot NAME, which keeps that state; then:  labkit restore {name} --force",
+                next=f"labkit snapshot NAME, which keeps that state; then:  labkit restore {quote(name)} --force",
             )
         _refuse_joined(folder, "labkit restore")
         with process.turn(folder, "restoring"), _place(folder) as place:
@@ -111,7 +111,11 @@ def _file(folder: Folder, name: str) -> Path:
     if os.sep in name or name.endswith(SUFFIX):
         file = Path(name).expanduser().absolute()
         if file.is_dir() or file.name == "..":
-            raise LabError(f"{name} is a folder.", next=f"name a file in it: {name.rstrip(os.sep)}/NAME{SUFFIX}")
+            raise LabError(
+                f"{name} is a folder.", next=f"name a file in it: {quote(f'{name.rstrip(os.sep)}/NAME{SUFFIX}')}"
+            )
+        if file.parent.exists() and not file.parent.is_dir():
+            raise LabError(f"{file.parent} is a file.", where=name, next="choose another path")
         if not file.parent.is_dir():
             raise LabError(f"{file.parent} is not a folder.", where=name, next=f"mkdir -p {quote(str(file.parent))}")
         return file
@@ -220,7 +224,7 @@ def _write(folder: Folder, place: Path, file: Path) -> None:
             Path(draft).unlink(missing_ok=True)
         raise LabError(
             f"{file} could not be written: {error.strerror}.",
-            next=f"make room (df -h {file.parent}), or choose another folder:  labkit snapshot PATH",
+            next=f"make room (df -h {quote(str(file.parent))}), or choose another folder:  labkit snapshot PATH",
         ) from error
 
 
@@ -233,7 +237,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(file)
     except OSError as error:
-        raise LabError(f"{file} cannot be read: {error.strerror}.", next=f"ls -l {file}") from error
+        raise LabError(f"{file} cannot be read: {error.strerror}.", next=f"ls -l {quote(str(file))}") from error
     except BROKEN as error:
         raise _broken(file) from error
     with archive:
@@ -293,5 +297,6 @@ def _told_of_a_full_disk(folder: Folder) -> Iterator[None]:
     except sqlite3.Error as error:
         told = "no space is left on the disk" if "full" in str(error) else f"{error}"
         raise LabError(
-            f"The snapshot could not be made: {told}.", next=f"df -h {folder.path}, make room, and try again"
+            f"The snapshot could not be made: {told}.",
+            next=f"df -h {quote(str(folder.path))}, make room, and try again",
         ) from error

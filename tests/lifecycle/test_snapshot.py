@@ -71,6 +71,7 @@ def altered(one: Path, file: Path, **members: bytes) -> Path:
         ("folder/..", "folder/.. is a folder"),
         ("folder/", "folder/ is a folder"),
         ("nowhere/file", "is not a folder"),
+        ("/dev/null/file", "/dev/null is a file."),
         ("one", "exists. A snapshot is never overwritten."),
     ],
 )
@@ -79,6 +80,17 @@ def test_a_name_that_is_refused(lab, tmp_path, monkeypatch, name, says):
     (tmp_path / "folder").mkdir()
     refused("snapshot", name, says=says)
     assert [*tmp_path.rglob("*.labsnapshot"), *tmp_path.rglob(".*")] == []
+
+
+def test_the_next_command_can_be_copied(lab, tmp_path, monkeypatch):
+    """Also where the file's path has a space in it."""
+    (tmp_path / "sub dir").mkdir()
+    monkeypatch.chdir(tmp_path)
+    taken = commands.labkit("snapshot", "sub dir/é.labsnapshot").stdout
+    assert taken.endswith("restore 'sub dir/é.labsnapshot'\n")
+    assert "labkit restore 'sub dir/é.labsnapshot' --force" in refused(
+        "restore", "sub dir/é.labsnapshot", says="holds a state"
+    )
 
 
 def test_nobody_else_can_read_it_and_no_secret_of_the_lab_is_in_it(lab, one):
