@@ -152,9 +152,7 @@ class AccessEntries:
         if identifier is None:
             raise invalid_parameter("The specified principalArn is invalid: invalid principal.")
         if request.get("type", "STANDARD") != "STANDARD":
-            raise invalid_parameter(
-                "The lab only has access entries of the type STANDARD: its nodes use certificates."
-            )
+            raise invalid_parameter("The lab only has access entries of the type STANDARD: its nodes use certificates.")
         if principal_arn in self._entries:
             told = "The specified access entry resource is already in use on this cluster."
             raise Refusal(409, "ResourceInUseException", told)
