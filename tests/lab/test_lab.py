@@ -5,6 +5,8 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -303,6 +305,18 @@ def test_it_says_what_the_target_lacks(lab):
     lab.needs("clock")
     with pytest.raises(UnknownName, match="Did you mean 'clock'"):
         lab.needs("clocks")
+
+
+def test_now_is_the_labs_time_and_without_a_clock_the_machines(lab):
+    with Lab(lab.parameters, replace(lab.connection, clock=None, kubernetes=None)) as without:
+        lab.clock.advance(hours=2)
+        try:
+            before, now, after = without.now(), lab.now(), without.now()
+        finally:
+            lab.clock.reset()
+    ahead = timedelta(hours=2)
+    assert before <= now - ahead <= after
+    assert before <= datetime.now(UTC)
 
 
 def test_another_account_than_the_lab_s_is_refused(home):
