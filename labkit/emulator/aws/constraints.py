@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from labkit.emulator.aws.backend import Shape, get_service_model
-from labkit.emulator.aws.call import Asked
+from labkit.emulator.aws.call import ApiRequest, Asked
 from labkit.emulator.aws.refusals import Refusal, beyond, null, told, unmet
 
 # The services whose parameters are all checked, and the error code of each for a faulty one.
@@ -30,6 +30,10 @@ CODES = {
     "ssm": "ValidationException",
     "sts": "ValidationError",
 }
+# The services whose tags are checked, and the error code of each for a tag of AWS's own.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
+# https://docs.aws.amazon.com/eks/latest/userguide/eks-using-tags.html
+TAGGED = {"eks": "InvalidParameterException", "iam": "InvalidInput"}
 IAM_NAME = r"[\w+=,.@-]+"
 # The lab answers these without moto, and checks them itself.
 OWN = {"LookupEvents", "SimulateCustomPolicy", "SimulatePrincipalPolicy"}
@@ -47,6 +51,16 @@ def check(asked: Asked) -> None:
     shape = get_service_model(asked.service).operation_model(asked.request.operation).input_shape
     if shape is not None and (faults := [*_faults(shape, asked.request.parameters, "")]):
         raise _refusal(asked, faults)
+    if asked.service in TAGGED:
+        _check_tags(asked.service, asked.request)
+
+
+def _check_tags(service: str, request: ApiRequest) -> None:
+    # EKS has a map of them, IAM a list.
+    keys = [*(request.parameters.get("tags") or ()), *(tag["Key"] for tag in request.parameters.get("Tags") or ())]
+    if any(key.lower().startswith("aws:") for key in keys):
+        code = "BadRequestException" if request.operation == "TagResource" else TAGGED[service]
+        raise Refusal(400, code, "aws: prefixed tag key names are not allowed for external use.")
 
 
 def _refusal(asked: Asked, faults: list[str]) -> Refusal:

@@ -351,6 +351,24 @@ def test_whatever_belongs_to_a_cluster_is_tagged_by_its_arn(eks, tagged, irsa):
     assert eks.describe_nodegroup(clusterName="blue", nodegroupName="nodes")["nodegroup"]["tags"] == {"team": "red"}
 
 
+@pytest.mark.parametrize("key", ["aws:team", "Aws:team"])
+def test_a_tag_of_aws_s_own_is_refused_wherever_it_is_given(eks, tagged, irsa, key):
+    message = "aws: prefixed tag key names are not allowed for external use."
+    tags = {"stage": "test", key: "blue"}
+    for arn in tagged.values():
+        refused(lambda arn=arn: eks.tag_resource(resourceArn=arn, tags=tags), 400, "BadRequestException", message)
+        assert eks.list_tags_for_resource(resourceArn=arn)["tags"] == {"team": "blue"}, arn
+    nodes = {"nodegroupName": "more", "nodeRole": irsa.role_arn, "subnets": ["subnet-1"]}
+    other = ASSOCIATED | {"serviceAccount": "other", "roleArn": irsa.role_arn}
+    for call in (
+        lambda: eks.create_cluster(name="red", roleArn=irsa.role_arn, resourcesVpcConfig={}, tags=tags),
+        lambda: eks.create_nodegroup(clusterName="blue", **nodes, tags=tags),
+        lambda: eks.create_pod_identity_association(**other, tags=tags),
+    ):
+        refused(call, 400, "InvalidParameterException", message)
+    assert eks.list_clusters()["clusters"] == ["blue"]
+
+
 def test_a_session_may_tag_what_it_is_allowed_to_and_the_tags_count(aws, irsa, tagged):
     session = aws.client("eks", irsa.assume()["Credentials"])
     for arn in tagged.values():

@@ -52,6 +52,21 @@ def test_a_tag_that_iam_does_not_take_is_refused_wherever_it_is_given(iam, value
     iam.delete_role(RoleName="tagged")
 
 
+@pytest.mark.parametrize("key", ["aws:run", "AWS:run", "aws:"])
+def test_a_tag_of_aws_s_own_is_refused_wherever_it_is_given(iam, irsa, key):
+    tags = [{"Key": "run", "Value": "aws:"}, {"Key": key, "Value": "x"}]
+    for call in (
+        lambda: iam.create_role(RoleName="tags", AssumeRolePolicyDocument=json.dumps(trust()), Tags=tags),
+        lambda: iam.tag_role(RoleName=irsa.role_name, Tags=tags),
+        lambda: iam.create_policy(PolicyName="tags", PolicyDocument=json.dumps(DOCUMENT), Tags=tags),
+        lambda: iam.tag_open_id_connect_provider(OpenIDConnectProviderArn=irsa.provider_arn, Tags=tags),
+        lambda: iam.create_user(UserName="tags", Tags=tags),
+    ):
+        refused(call, 400, "InvalidInput", "aws: prefixed tag key names are not allowed for external use.")
+    iam.tag_role(RoleName=irsa.role_name, Tags=tags[:1])
+    assert role(iam)["Tags"] == tags[:1]
+
+
 def test_updating_a_role_leaves_alone_what_the_call_leaves_out(iam):
     iam.create_role(
         RoleName="told", Description="reads", MaxSessionDuration=7200, AssumeRolePolicyDocument=json.dumps(trust())
