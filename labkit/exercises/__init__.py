@@ -74,7 +74,7 @@ def of_notebook(id: str) -> ModuleType:
 
     Raises `UnknownName`.
     """
-    number = id.partition("-")[0]
+    number = str(id).partition("-")[0]  # a learner may write a number, such as 3
     if number not in NOTEBOOKS:
         raise UnknownName("notebook with exercises", number, NOTEBOOKS)
     return importlib.import_module(f"labkit.exercises.{NOTEBOOKS[number]}")

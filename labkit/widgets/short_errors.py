@@ -1,11 +1,14 @@
-"""How a notebook's cell shows an error that isn't the lab's own: in a few lines, and with what to do next.
+"""How a notebook's cell shows an error: in a few lines, with its own line in the cell and what to do next.
 
 `%tb` still shows the whole traceback. The cell's output is an error as before, so that nbval and papermill fail on it.
 """
 
 import json
+import linecache
 import sys
+import traceback
 from collections.abc import Callable
+from textwrap import shorten
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +18,9 @@ START_OVER = "run the opening cell again: it starts this step over"
 FROM_THE_TOP = "run the cells above this one first: Run > Run All Above Selected Cell"
 LAB_ENDED = "if the lab has ended, run the opening cell again: it starts the lab, and nothing is lost"
 WHY = "lab.trail(last=1) shows what AWS decided, and why"
+CORRECT = "correct this line; if it looks right, %tb in a new cell shows the whole traceback"
+STOPPED = f"run this cell again; if it had begun to change something, {START_OVER}"
+LONGEST, LONGEST_LINE = 600, 100  # letters of a message's line, and of the cell's
 # How AWS and Kubernetes say that a thing of this name exists already.
 EXISTS = ("EntityAlreadyExists", "AlreadyExists", "BucketAlreadyOwnedByYou", "BucketAlreadyExists", "ResourceInUse")
 MISSING = ("NoSuchEntity", "NoSuchBucket", "NotFound", "ResourceNotFoundException")
@@ -29,7 +35,7 @@ def install() -> None:
     ipython = sys.modules.get("IPython")
     shell: Any = ipython.get_ipython() if ipython else None
     if getattr(shell, "kernel", None) is not None:
-        shell.set_custom_exc((Exception,), _show)
+        shell.set_custom_exc((Exception, KeyboardInterrupt), _show)
 
 
 def shown(error: BaseException) -> list[str]:
@@ -42,20 +48,36 @@ def _short(error: BaseException) -> list[str]:
     for kind, told in _kinds().items():
         if isinstance(error, kind):
             what, next_step = told(error)
-            return [*what.splitlines()[:6], f"next:  {next_step}"]
+            return [*_first_lines(what), f"next:  {next_step}"]
     return []
 
 
 def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: TracebackType, **_: Any) -> list[str]:
-    lines = _short(error)
-    if not lines:
+    if hasattr(error, "_render_traceback_"):  # the lab's own errors are short already
         # As without this hook; the first frame is IPython's own.
         shell.showtraceback((kind, error, trace), tb_offset=1)
-        return lines
+        return []
+    lines = _short(error) or _of_a_line(shell, error, trace)
     # What %tb shows: https://docs.python.org/3/library/sys.html#sys.last_traceback
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
     shell._showtraceback(kind, error, lines)
     return lines
+
+
+def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:
+    """The lines for any other error: its message, and the last line of a cell on the way to it."""
+    lines = _first_lines(f"{type(error).__name__}: {error}")
+    for frame, number in reversed([*traceback.walk_tb(trace)]):
+        file = frame.f_code.co_filename
+        if named := shell.compile.format_code_name(file):
+            code = shorten(linecache.getline(file, number), LONGEST_LINE, placeholder=" …")
+            lines.append(f"where: {named[1]}, line {number}:  {code}")
+            break
+    return [*lines, f"next:  {CORRECT}"]
+
+
+def _first_lines(what: str) -> list[str]:
+    return [line if len(line) <= LONGEST else f"{line[:LONGEST]} …" for line in what.splitlines()[:6]]
 
 
 Told = Callable[[Any], tuple[str, str]]
@@ -63,7 +85,7 @@ Told = Callable[[Any], tuple[str, str]]
 
 def _kinds() -> dict[type[BaseException], Told]:
     # Only what a cell has imported can have raised: nothing is imported for this.
-    kinds: dict[type[BaseException], Told] = {NameError: _name}
+    kinds: dict[type[BaseException], Told] = {NameError: _name, KeyboardInterrupt: _stopped}
     if botocore := sys.modules.get("botocore.exceptions"):
         kinds |= {
             botocore.ClientError: _aws,
@@ -110,6 +132,10 @@ def _call(error: Any) -> tuple[str, str]:
 
 def _name(error: Any) -> tuple[str, str]:
     return f"NameError: {error}", FROM_THE_TOP
+
+
+def _stopped(_: Any) -> tuple[str, str]:
+    return "KeyboardInterrupt: you stopped this cell", STOPPED
 
 
 def _ended(error: Any) -> tuple[str, str]:

@@ -35,6 +35,36 @@ CELLS = {
         "ParamValidationError: Parameter validation failed:",
         "correct the call in this cell",
     ),
+    "a call of the cluster with the wrong arguments": (
+        'core.read_namespaced_pod("my-pod", None)',
+        "ValidationError: 1 validation error for CoreV1Api.read_namespaced_pod",
+        "correct this line",
+    ),
+    "a service that AWS doesn't have": (
+        'lab.aws.client("imm")',
+        "UnknownServiceError: Unknown service: 'imm'.",
+        "correct this line",
+    ),
+    "a method with arguments in order": (
+        'role = "me"\nlab.aws.client("iam").get_role(role)',
+        "TypeError: get_role() only accepts keyword arguments.",
+        "correct this line",
+    ),
+    "a number in the place of an id": (
+        "lab.recall(3)",
+        "UnknownName: '3' is not a notebook with exercises. Did you mean '03'?",
+        "There are: 00, 01",
+    ),
+    "a text that isn't JSON": (
+        'import json\ndef read(text):\n    return json.loads(text)\n\n\nread("{")',
+        "JSONDecodeError: Expecting property name",
+        "correct this line",
+    ),
+    "a cell that the learner stops": (
+        'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nlab.aws.client("iam").list_roles()',
+        "KeyboardInterrupt: you stopped this cell",
+        "run this cell again",
+    ),
     "a command in a pod, and the lab ended": (
         f"{END}from kubernetes.stream import stream\n"
         'stream(core.connect_get_namespaced_pod_exec, "my-pod", "default", command=["id"], stdout=True)',
@@ -66,9 +96,22 @@ def test_it_is_short_and_says_what_to_do_next(shown, name):
     _, what, next_step = CELLS[name]
     (output,) = shown[name]
     assert output.output_type == "error"
-    assert len(output.traceback) <= 8
+    lines = "\n".join(output.traceback).split("\n")
+    assert len(lines) <= 8 and max(map(len, lines)) < 700
     assert output.traceback[0].startswith(what)
     assert next_step.lower() in output.traceback[-1].lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("a method with arguments in order", 'line 2:  lab.aws.client("iam").get_role(role)'),
+        ("a text that isn't JSON", "line 3:  return json.loads(text)"),
+    ],
+)
+def test_any_other_error_names_the_line_of_the_cell(shown, name, where):
+    (output,) = shown[name]
+    assert output.traceback[-2].startswith("where: In[") and output.traceback[-2].endswith(where)
 
 
 def test_tb_shows_the_whole(shown):
