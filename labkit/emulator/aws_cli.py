@@ -1,6 +1,6 @@
-"""A plugin of the AWS CLI 1, named in the lab's own AWS config: it asks the lab for every service.
+"""A plugin of the AWS CLI 1, named in the lab's own AWS config. It sends the calls of every service to the lab.
 
-The CLI asks SQS, RDS and a few others by old host names of theirs, whatever ``AWS_ENDPOINT_URL`` says: at the real AWS.
+For SQS, RDS and a few others, the CLI uses old host names of the real AWS, whatever ``AWS_ENDPOINT_URL`` says.
 https://docs.aws.amazon.com/cli/v1/userguide/cli-configure-endpoints.html
 """
 
@@ -17,19 +17,19 @@ OLD_NAMES = ("docdb", "emr", "health", "neptune", "rds", "sqs")
 
 
 def awscli_initialize(events: Any) -> None:
-    """Called by the CLI with its events as it starts."""
+    """Register for the CLI's events. The CLI calls this when it starts."""
     events.register_first("before-building-argument-table-parser", keep_endpoint)
     events.register_first(S3_CONTROL, keep_host)
 
 
 def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
-    """Take the endpoint of the environment for one that was given, where none was."""
+    """Use the environment's endpoint if the command line has none."""
     if parsed_globals.command in OLD_NAMES and parsed_globals.endpoint_url is None:
         parsed_globals.endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
 
 
 def keep_host(request: AWSRequest, **_: object) -> None:
-    """Take the account id off the host of a request to S3 Control, before it is signed: no name leads there.
+    """Remove the account id from the host of a request to S3 Control before it is signed: no such name resolves.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_GetPublicAccessBlock.html
     """

@@ -1,4 +1,4 @@
-"""The lab's certificate authorities and what they issue (RFC 5280)."""
+"""The lab's certificate authorities and their certificates (RFC 5280)."""
 
 import datetime
 import ipaddress
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-# The lab's clock is moved; its certificates stay valid wherever it goes.
+# The lab's clock can be moved. Its certificates stay valid over the whole range.
 VALIDITY = datetime.timedelta(days=3650)
 
 
@@ -25,8 +25,8 @@ class Certificate:
     key_pem: bytes
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Make it the certificate that ``context`` presents."""
-        # Python loads certificates from files only; this one is 0600 and gone when the block ends.
+        """Let ``context`` present this certificate."""
+        # Python loads certificates only from files. This one is 0600, and is deleted at the end of the block.
         with tempfile.NamedTemporaryFile(suffix=".pem") as file:
             Path(file.name).write_bytes(self.certificate_pem + self.key_pem)
             context.load_cert_chain(file.name)
@@ -43,7 +43,7 @@ class Authority:
 
     @classmethod
     def create(cls, common_name: str) -> "Authority":
-        """A new authority, self-signed."""
+        """Return a new, self-signed authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         certificate = (
@@ -56,7 +56,7 @@ class Authority:
 
     @classmethod
     def load(cls, certificate_pem: bytes, key_pem: bytes) -> "Authority":
-        """An authority that was kept in files."""
+        """Return an authority from its files."""
         key = serialization.load_pem_private_key(key_pem, password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise TypeError("the key of a lab's authority is an EC key")
@@ -71,7 +71,7 @@ class Authority:
         organizations: Iterable[str] = (),
         client: bool = False,
     ) -> Certificate:
-        """A server certificate for the names and addresses, or with ``client`` a client certificate.
+        """Return a server certificate for the names and addresses, or with ``client`` a client certificate.
 
         For Kubernetes the common name is the user and the organizations are the groups:
         https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates
@@ -96,7 +96,7 @@ class Authority:
 
 
 def client_context(authority_pem: bytes, certificate: Certificate | None = None) -> ssl.SSLContext:
-    """The TLS settings of a client that trusts only this authority, and presents ``certificate`` if it has one."""
+    """Return the TLS settings of a client that trusts only this authority. It presents ``certificate`` if given."""
     context = ssl.create_default_context(cadata=authority_pem.decode())
     if certificate:
         certificate.load_into(context)

@@ -1,4 +1,4 @@
-"""The lab's time: the machine's time and an offset that a learner moves."""
+"""The lab's time: the machine's time, and an offset that a learner can change."""
 
 import stat
 import time
@@ -11,10 +11,10 @@ FURTHEST = timedelta(days=3650).total_seconds()  # the lab's certificates are va
 
 
 class Clock:
-    """Lab time, read from a file that pods (through libfaketime), the server and the learner share.
+    """Lab time, from a file that pods (through libfaketime), the server and the learner share.
 
-    The file holds libfaketime's relative form, seconds with a sign: ``+7200.0``. It is read again whenever it changed,
-    so a clock moved in one process is moved in all. A file without such a number counts as the machine's time.
+    The file has libfaketime's relative form, seconds with a sign: ``+7200.0``. It is read again when it has changed, so
+    moving the clock in one process moves it in all. A file without such a number means the machine's time.
     """
 
     def __init__(self, file: Path):
@@ -23,12 +23,12 @@ class Clock:
         self._offset = 0.0
 
     def now(self) -> float:
-        """Lab time in seconds since the epoch."""
+        """Return lab time in seconds since the epoch."""
         return time.time() + self.offset
 
     @property
     def offset(self) -> float:
-        """How many seconds lab time is ahead of the machine's time."""
+        """Return the seconds by which lab time is ahead of the machine's time."""
         try:
             status = self.file.stat()
         except FileNotFoundError:
@@ -41,7 +41,7 @@ class Clock:
         return self._offset
 
     def mended(self) -> list[str]:
-        """Set the clock back where its file holds no time that the lab can have; return what to say of that."""
+        """Reset the clock if its file has no valid time; return the note about it, if any."""
         found = self.file.read_text(errors="replace").strip() if self.file.is_file() else ""
         if not found or _seconds(found) is not None:
             return []

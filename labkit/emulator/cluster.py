@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 KUBERNETES_VERSION = "1.36"
 # https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
-# A program that follows none of AWS's variables (the SDK for Go 1) asks the real AWS, and a real cloud's metadata
-# service answers every program in that cloud. So all but loopback goes to a proxy at an address where nothing listens.
+# A program that ignores AWS's variables (the SDK for Go 1) would call the real AWS. On a machine in a cloud, it would
+# also reach the metadata service. So all calls but those to loopback go to a proxy address where nothing listens.
 NOWHERE_ELSE = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
 NOWHERE_ELSE |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
 NODE_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
-# What stands before the account and the principal in the uid of a caller with an AWS identity.
+# The start of the uid of a caller with an AWS identity, before the account and the principal.
 AWS_UID = "aws-iam-authenticator"
-# The ClusterRole that allows what EKS's own of this name allows.
+# The ClusterRole that allows the same as EKS's own one of this name.
 # https://docs.aws.amazon.com/eks/latest/userguide/access-policy-permissions.html
 ACCESS_POLICIES = {
     "AmazonEKSAdminPolicy": "admin",
@@ -61,9 +61,10 @@ log = logging.getLogger(__name__)
 
 
 class Clusters:
-    """The clusters that ``eks:CreateCluster`` made, by their contexts in the kubeconfig, as the gate asks for them.
+    """The clusters that ``eks:CreateCluster`` created, by their contexts in the kubeconfig, for the gate.
 
-    The lab's folder has a record of each of the lab's own, from which the lab's next server starts it again.
+    The lab's folder has a record of each of the lab's own clusters. From it, the lab's next server starts the cluster
+    again.
     """
 
     def __init__(self, lab: RunningLab):
@@ -76,14 +77,14 @@ class Clusters:
         self._spare_key = asyncio.create_task(asyncio.to_thread(_new_signing_key))
 
     async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
-        """Bring a cluster up; return when its API server, webhook and node answer."""
+        """Start a new cluster; return when its API server, webhook and node answer."""
         called, identifiers = context(name, region, REGION), self.lab.kubernetes_identifiers
         cluster: Cluster | JoinedCluster
         if is_joined(request):
             cluster = await self._start(JoinedCluster(region, name, self.lab), request)
         else:
             kept = ClusterFolder(self.lab.folder, called)
-            kept.forget_contents()  # of one whose start was cut off
+            kept.forget_contents()  # of an earlier cluster whose start was interrupted
             issuer_id = identifiers.hex("issuer", f"{called}/{identifiers.serial('issuer', called)}")
             record = Record(region, name, issuer_id, self.lab.folder.clock.now(), request)
             cluster = await self._start(Cluster(record, self.lab, self._signing_key), request)
@@ -103,9 +104,9 @@ class Clusters:
         self._tell_clients()
 
     async def start_again(self) -> None:
-        """Start the clusters that the lab's last server had. Raises `LabError` if one's state is not usable.
+        """Start the clusters of the lab's last server. Raises `LabError` if the state of one is not usable.
 
-        Those that had joined the lab are not among them: `labkit up --target kind` joins them again.
+        Clusters that had joined the lab are left out: `labkit up --target kind` joins them again.
         """
         records = ClusterFolder.records(self.lab.folder)
         clusters = [Cluster(record, self.lab, self._signing_key, again=True) for record in records]
@@ -118,7 +119,7 @@ class Clusters:
         self._tell_clients()
 
     def get(self, region: str, name: str) -> ClusterFacts | None:
-        """The facts of a running cluster."""
+        """Return the facts of a running cluster."""
         cluster = self.running.get(context(name, region, REGION))
         return cluster.facts if cluster else None
 
@@ -127,7 +128,7 @@ class Clusters:
         await asyncio.gather(*(cluster.stop() for cluster in self.running.values()))
 
     def write_kubeconfig(self) -> None:
-        """One kubeconfig for the lab, a context a cluster, beside what others added."""
+        """Write the lab's kubeconfig, with one context for each cluster. Entries that others added stay."""
         folder = self.lab.folder
         before = folder.kubeconfig.read_text() if folder.kubeconfig.exists() else ""
         entries = [cluster.kubeconfig_entry() for cluster in self.running.values()]
@@ -165,7 +166,7 @@ class Clusters:
 class Cluster:
     """One cluster: CA, signing key, issuer, API server, webhook, node and the node's role.
 
-    ``again`` says that it was there before: it has what it had.
+    ``again``: it existed before, and keeps its state.
     """
 
     def __init__(
@@ -185,7 +186,7 @@ class Cluster:
         self.endings = AsyncExitStack()
 
     async def start(self, request: dict[str, Any]) -> None:
-        """Return when a pod can be created. Raises `LabError` if what it had is not usable."""
+        """Start the cluster; return when a pod can be created. Raises `LabError` if its old state is not usable."""
         gate, folder = self.lab.gate, self.lab.folder
         self.authority = folder.named_authority(f"{self._kept.keys}/ca", "kubernetes")
         self.administrator = self._client("kubernetes-admin", "system:masters")
@@ -195,7 +196,7 @@ class Cluster:
         if not self.lab.bare:
             self._webhook_socket = self.lab.ports.bind(f"{self.context}/webhook")
             self.endings.callback(self._webhook_socket.close)
-            # From the API server's first answer on, a new pod waits for the webhook, which starts after it.
+            # The API server answers before the webhook starts. Until then, a new pod waits for the webhook.
             self._webhook_socket.listen()
         self._api_socket = self.lab.ports.bind(f"{self.context}/api")
         self.endings.callback(self._api_socket.close)
@@ -219,11 +220,11 @@ class Cluster:
             await asyncio.gather(self._start_webhook(), self._start_node())
 
     async def stop(self) -> None:
-        """End what was started, the newest first."""
+        """End everything that was started, the newest first."""
         await self.endings.aclose()
 
     def kubeconfig_entry(self) -> kubeconfig.Entry:
-        """What the lab's kubeconfig says of the cluster."""
+        """The cluster's entry in the lab's kubeconfig."""
         return kubeconfig.entry(
             self.context, self.facts.arn, self.api_url, self.authority.certificate_pem, self.administrator
         )
@@ -241,7 +242,7 @@ class Cluster:
         )
         self.endings.push_async_callback(api_server.close)
         if not self.lab.bare:
-            # What EKS gives: a day, and no more.
+            # As on EKS, a token is valid for a day at most.
             api_server.tokens.longest = DAY
         api_server.authentication.others.append(self._aws_user)
         api_server.authorization.others.append(self._aws_grants)
@@ -261,7 +262,7 @@ class Cluster:
         self.endings.push_async_callback(self.lab.close, listener)
 
     async def _aws_user(self, token: str) -> User | None:
-        """Who a token of `aws eks get-token` represents, if an access entry lets that principal in."""
+        """Return the user of a token of `aws eks get-token`, if an access entry lets that principal in."""
         if not token.startswith(eks_tokens.PREFIX):
             return None
         lab = self.lab
@@ -292,7 +293,7 @@ class Cluster:
         )
 
     def _aws_grants(self, user: User) -> Iterator[Grant]:
-        """What the access policies of the caller's access entry allow."""
+        """Yield the permissions from the access policies of the caller's access entry."""
         authenticator, _, principal = user.uid.partition(":")
         entry = self.facts.access.find(principal.rpartition(":")[2])
         if authenticator != AWS_UID or entry is None:
@@ -322,7 +323,7 @@ class Cluster:
         )
         file = f"{self._kept.keys}/webhook.json"
         before = self.lab.folder.read_json(file)
-        # Who has lost the registration applies it once more.
+        # A user who has deleted the registration can apply this again.
         self.lab.folder.write_json(file, manifest)
         async with self._api_client(self.administrator) as api:
             if not self._again:
@@ -383,9 +384,9 @@ class Cluster:
             clock_file=lab.folder.clock.file,
             environment={
                 "AWS_ENDPOINT_URL": lab.state.endpoint_url,
-                # The SDK for Go 2 follows no other for the exchange.
+                # The SDK for Go 2 uses only this variable for the exchange.
                 "AWS_ENDPOINT_URL_STS": lab.state.endpoint_url,
-                # The AWS CLI 2 asks the metadata service for the region, and CLI 1 does not.
+                # The AWS CLI 2 asks the metadata service for the region; CLI 1 doesn't.
                 "AWS_DEFAULT_REGION": self.region,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{listener.port}/",
                 **NOWHERE_ELSE,
@@ -406,12 +407,12 @@ class Cluster:
         return httpx.AsyncClient(base_url=self.api_url, verify=context, trust_env=False)
 
     async def _signing_key(self) -> bytes:
-        """The service account signing key; made once."""
+        """Return the signing key for service account tokens. It's generated once."""
         file = self._kept.path / "sa.key"
         new = b"" if file.exists() and file.stat().st_size else await self._new_signing_key()
         return self.lab.folder.kept(f"{self._kept.keys}/sa.key", lambda: new)
 
 
 def _new_signing_key() -> bytes:
-    """RSA 2048, as EKS's."""
+    """Return an RSA key of 2048 bits, as on EKS."""
     return private_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))

@@ -1,4 +1,4 @@
-"""What the lab's folder keeps of one cluster: its keys, its objects, its node, and a record while it exists."""
+"""One cluster's part of the lab's folder: its keys, its objects, its node, and a record while it exists."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ RECORD = "cluster.json"
 
 @dataclass(frozen=True)
 class Record:
-    """What a cluster is started again from; ``request`` is what `eks:CreateCluster` was sent."""
+    """The data from which a cluster is started again; ``request`` is that of `eks:CreateCluster`."""
 
     region: str
     name: str
@@ -34,7 +34,7 @@ class ClusterFolder:
 
     @classmethod
     def records(cls, folder: Folder) -> list[Record]:
-        """The record of every cluster that exists, the oldest first. Raises `LabError` for one that is not readable."""
+        """Return the records of all existing clusters, the oldest first. Raises `LabError` if one is not readable."""
         records = []
         for file in folder.path.glob(f"clusters/*/{RECORD}"):
             try:
@@ -48,15 +48,15 @@ class ClusterFolder:
         return sorted(records, key=lambda record: (record.created_at, record.name))
 
     def record(self, record: Record) -> None:
-        """From now on the cluster exists, also for the lab's next server."""
+        """Note that the cluster exists, also for the lab's next server."""
         self._folder.write_private(self.path / RECORD, json.dumps(asdict(record)).encode())
 
     def forget_record(self) -> None:
-        """From now on the cluster does not exist."""
+        """Note that the cluster no longer exists."""
         (self.path / RECORD).unlink(missing_ok=True)
 
     def forget_contents(self) -> None:
-        """Delete the objects, and what pods wrote. No server may use them. The keys stay."""
+        """Delete the objects and the pods' files, but not the keys. No server may be using them."""
         for file in self.path.glob(f"{self.objects.name}*"):
             file.unlink()
         shutil.rmtree(self.node, ignore_errors=True)

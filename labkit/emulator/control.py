@@ -1,4 +1,4 @@
-"""How a command asks the lab's server: over a unix socket in the lab's folder, whose other end the kernel names."""
+"""Commands ask the lab's server over a unix socket in the lab's folder. The kernel tells the server's process id."""
 
 import contextlib
 import json
@@ -17,30 +17,30 @@ from labkit.errors import LabError
 
 NAME = "server.sock"
 LONGEST_PATH = 103  # bytes: macOS's sun_path; Linux takes 107
-WAITING = 4096  # commands that a stopped server leaves without an answer; the kernel takes no more than its own limit
+WAITING = 4096  # the most commands that may wait for a stopped server; the kernel may have a lower limit
 # sys/un.h of macOS: https://github.com/apple-oss-distributions/xnu/blob/main/bsd/sys/un.h
 SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The reply to a question: the answer, and the process at the socket's other end, as the kernel names it."""
+    """The server's reply: its answer, and its process id as the kernel tells it."""
 
     pid: int
-    """0: a process of another container, which this one cannot see."""
+    """The process id; 0 for a process of another container, which this one can't see."""
     answer: dict[str, Any] | None
-    """None where it did not answer in time."""
+    """The answer; None if there was none in time."""
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the process was stopped, by SIGSTOP or by Ctrl-Z."""
+        """Whether the process is stopped, by SIGSTOP or by Ctrl-Z."""
         return _is_stopped(self.pid)
 
 
 def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
-    """What the folder's server answers to ``state`` or ``end``; None if no server listens.
+    """Send ``state`` or ``end`` to the folder's server, and return its reply; None if no server listens.
 
-    Raises :class:`LabError` if the folder cannot be used.
+    Raises :class:`LabError` if the folder isn't usable.
     """
     with folder.usable(), socket.socket(socket.AF_UNIX) as asking, _address(folder) as address:
         asking.settimeout(max(within, 0.1))
@@ -57,9 +57,9 @@ def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
 
 
 class Control:
-    """The server's end: a listening socket, made by the process that holds ``server.lock``.
+    """The server's listening socket. Only the process that holds ``server.lock`` makes one.
 
-    Raises :class:`LabError` if the folder's file system has no sockets.
+    Raises :class:`LabError` if the folder's file system has no unix sockets.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -85,7 +85,7 @@ class Control:
             return self._files == self._identity()
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:  # of a network file system that is away for a moment
+        except OSError:  # a network file system may be unreachable for a moment
             return True
 
     def _identity(self) -> list[tuple[int, int]]:
@@ -94,7 +94,7 @@ class Control:
 
 
 def network() -> str:
-    """This process's network, where a machine has several: https://man7.org/linux/man-pages/man7/namespaces.7.html"""
+    """Return this process's network namespace: https://man7.org/linux/man-pages/man7/namespaces.7.html"""
     with contextlib.suppress(OSError):
         return str(Path("/proc/self/ns/net").readlink())
     return ""
@@ -102,7 +102,7 @@ def network() -> str:
 
 @contextlib.contextmanager
 def _address(folder: Folder) -> Iterator[str]:
-    """A path of the socket that is short enough for the kernel."""
+    """Yield a path of the socket that is short enough for the kernel."""
     path = folder.path / NAME
     if len(os.fsencode(path)) <= LONGEST_PATH:
         yield str(path)
@@ -114,7 +114,7 @@ def _address(folder: Folder) -> Iterator[str]:
 
 
 def _peer(connected: socket.socket) -> int:
-    """The process that listens at the other end, as the kernel knows it."""
+    """Return the id of the process that listens at the other end, as the kernel tells it."""
     if sys.platform == "darwin":
         return connected.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
     pid: int = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]

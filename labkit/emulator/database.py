@@ -1,7 +1,7 @@
-"""SQLite files that keep the lab's state: whatever was answered survives, however the server ends.
+"""SQLite files with the lab's state: every answered change survives, however the server ends.
 
-A killed server loses nothing. A power cut may lose the last second: no write waits for the disk. Neither leaves half a
-change (https://www.sqlite.org/wal.html). The file is one process's alone, which needs no shared memory, so that it may
+A killed server loses nothing. A power cut may lose the last second, because no write waits for the disk. Neither leaves
+half a change (https://www.sqlite.org/wal.html). Only one process uses the file. So it needs no shared memory, and may
 be on a network file system (https://www.sqlite.org/pragma.html#pragma_locking_mode).
 """
 
@@ -16,13 +16,13 @@ from labkit.errors import LabError
 
 
 class NotWritten(Exception):
-    """The state could not be written: the disk is full, say. Nothing was changed."""
+    """The state could not be written, for example because the disk is full. Nothing was changed."""
 
 
 class Database:
-    """One file. ``tables`` is the SQL that makes its tables, ``layout`` the number of this version of them.
+    """One file. ``tables`` is the SQL that makes its tables, and ``layout`` is the number of their version.
 
-    Raises `LabError` for a file that another version of labkit wrote, that is damaged, or that cannot be used here.
+    Raises `LabError` if another version of labkit wrote the file, if it's damaged, or if it can't be used here.
     """
 
     def __init__(self, file: Path, *, layout: int, tables: str):
@@ -45,24 +45,24 @@ class Database:
             )
 
     def read(self, sql: str, *values: object) -> list[Any]:
-        """The rows that this statement gives. Raises `LabError`."""
+        """Return the rows of this statement. Raises `LabError`."""
         with self._usable():
             return self._connection.execute(sql, values).fetchall()
 
     def write(self, sql: str, *values: object) -> None:
-        """Carry out one statement. Raises `NotWritten`."""
+        """Run one statement. Raises `NotWritten`."""
         with _told():
             self._connection.execute(sql, values)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """All statements in the block are carried out, or none. Raises `NotWritten`."""
+        """Run all statements in this block, or none. Raises `NotWritten`."""
         with _told(), self._connection:
             self._connection.execute("BEGIN")
             yield
 
     def close(self) -> None:
-        """End its use; another process may open the file now."""
+        """Close the file, so that another process may open it."""
         self._connection.close()
 
     def _require_alone(self) -> None:
@@ -101,5 +101,5 @@ def _told() -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """What SQLite says; of a full disk in the words of the lab's other files."""
+    """Return SQLite's message; for a full disk, that of the lab's other files."""
     return "no space is left on the disk" if "is full" in str(error) else str(error)

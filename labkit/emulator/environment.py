@@ -1,4 +1,4 @@
-"""The closed environment: what the lab starts sees the lab's AWS and Kubernetes and no other."""
+"""The closed environment: programs that the lab starts reach only the lab's AWS and Kubernetes."""
 
 import os
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from pathlib import Path
 from labkit.emulator import aws_cli
 from labkit.emulator.folder import Folder
 
-# boto3's own choice for a presigned URL in us-east-1 is a signature that S3 takes for no bucket made after June 2020.
+# By default, boto3 presigns URLs in us-east-1 with a signature that S3 rejects for buckets created since June 2020.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 S3 = "s3 =\n  signature_version = s3v4\n"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy")
 
 
 def closed(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` without any variable that leads to an AWS account, a cluster or a proxy of this machine."""
+    """Return ``environment`` without variables that lead to an AWS account, a cluster or a proxy of this machine."""
     return {name: value for name, value in environment.items() if not is_open(name)}
 
 
@@ -27,7 +27,7 @@ def is_open(name: str) -> bool:
 
 
 def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
-    """The variables that lead ``aws``, ``kubectl`` and every SDK in a terminal or a notebook to the lab."""
+    """Return the variables that lead ``aws``, ``kubectl`` and every SDK in a terminal or a notebook to the lab."""
     loopback = "127.0.0.1,localhost"
     return {
         "LABKIT_HOME": str(folder.path),
@@ -39,7 +39,7 @@ def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_PAGER": "",
         "KUBECONFIG": str(folder.kubeconfig),
-        # kubectl remembers by address what an API server knows; another lab may have had the port before.
+        # kubectl caches an API server's kinds by its address, and another lab may have had this port before.
         "KUBECACHEDIR": str(folder.path / "kubectl-cache"),
         "NO_PROXY": loopback,
         "no_proxy": loopback,
@@ -47,7 +47,7 @@ def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
 
 
 def write_aws_files(folder: Folder, region: str, keys: Mapping[str, tuple[str, str]]) -> None:
-    """Write the config and credentials files that stand for the learner's own ``~/.aws``.
+    """Write the config and credentials files that are used in place of the learner's ``~/.aws``.
 
     ``keys``: the access key's id and secret of each profile.
     """
@@ -62,6 +62,6 @@ def write_aws_files(folder: Folder, region: str, keys: Mapping[str, tuple[str, s
 
 
 def with_programs(path: str, programs: Path) -> str:
-    """``path`` with the folder of this environment's ``aws`` and ``labkit`` first, once."""
+    """Return ``path`` with the folder of this environment's ``aws`` and ``labkit`` first, and only once."""
     others = [folder for folder in path.split(os.pathsep) if folder and folder != str(programs)]
     return os.pathsep.join([str(programs), *others])

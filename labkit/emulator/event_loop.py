@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop, and so every client of the lab."""
+"""Work that would block the event loop, and so every client of the lab."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ AT_ONCE = 16 * 1024  # bytes; work on more than that is done in a thread
 
 
 async def beside(size: int, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-    """Run the function and return its result; beside the event loop if it works on many bytes."""
+    """Run the function and return its result. If ``size`` is large, run it in a thread beside the event loop."""
     if size > AT_ONCE:
         return await asyncio.to_thread(function, *arguments)
     return function(*arguments)

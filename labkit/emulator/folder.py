@@ -1,4 +1,4 @@
-"""The lab's folder: the one place where a lab keeps what outlives its server."""
+"""The lab's folder: everything that a lab keeps when its server ends."""
 
 import errno
 import fcntl
@@ -21,9 +21,9 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.published import Published
 from labkit.errors import LabError
 
-# One of these is in every lab's folder that is not empty: what else is in one may be somebody's.
+# Every lab's folder that isn't empty has one of these. Other folders may be somebody's own.
 MARKS = frozenset({"start.lock", "server.lock", "kind.lock", "ports.json", "server.json", "clock", "joined"})
-# What others than the server leave in a folder that is to become a lab's, or that was one.
+# Parts that other programs than the server leave in a lab's folder, before the server's start or after its end.
 PARTS = frozenset({"clusters", "faults", "kubectl-cache", "pods", "webhook"})
 SAID_AFTER = 1  # seconds of waiting for another process
 ELSEWHERE = 'export LABKIT_HOME="$HOME/irsa-lab", or another folder that is yours'
@@ -50,7 +50,7 @@ class Folder:
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Folder":
-        """The folder of the lab that a command run in ``start`` means; it need not exist yet.
+        """Return the lab's folder for a command in the folder ``start``. It may not exist yet.
 
         ``LABKIT_HOME``; else the nearest ``.lab/`` here or above; else ``.lab/`` beside the project's pyproject.toml;
         else ``.lab/`` here. Raises :class:`LabError` if ``LABKIT_HOME`` names something that is not a folder, or if
@@ -70,13 +70,13 @@ class Folder:
 
     @property
     def bare(self) -> "Folder":
-        """The folder beside this one for a lab of API servers alone: without webhook, node and what they do."""
+        """The folder beside this one for a lab of API servers alone, without webhooks and nodes."""
         return Folder(self.path.with_name(f"{self.path.name}-bare"))
 
     def create(self) -> None:
-        """Make the folder where it is missing.
+        """Make the folder if it is missing.
 
-        Raises :class:`LabError` if that is not possible, or where the folder holds files and none of them a lab's.
+        Raises :class:`LabError` if that fails, or if the folder has files, but none of a lab.
         """
         with self.usable():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,11 +88,11 @@ class Folder:
 
     @property
     def is_lab(self) -> bool:
-        """Whether a lab keeps something here."""
+        """Whether the folder has files of a lab."""
         return any((self.path / mark).exists() for mark in MARKS)
 
     def forget(self) -> None:
-        """Delete all that the lab keeps but its ports. Raises :class:`LabError` if the folder is not a lab's."""
+        """Delete the lab's files, except its ports. Raises :class:`LabError` if the folder isn't a lab's."""
         self.create()
         with self.usable():
             for entry in self.path.iterdir():
@@ -105,16 +105,16 @@ class Folder:
 
     @property
     def seed(self) -> str:
-        """What the lab's ids are made from; the same for every lab, so that notebooks print the same ids."""
+        """The seed of the lab's ids. It's the same for every lab, so that notebooks print the same ids."""
         return "irsa"
 
     @property
     def secret(self) -> bytes:
-        """What this lab's own secrets are made from; made once."""
+        """The seed of this lab's own secrets. It's generated once."""
         return self.kept("secret", lambda: secrets.token_bytes(32))
 
     def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """What the file ``name`` holds; made where it is missing or empty, as a full disk or a power cut leaves it."""
+        """Return the content of the file ``name``. Make it if it's missing, or empty after a power cut."""
         file = self.path / name
         if not file.exists() or not file.stat().st_size:
             self.write_private(file, make())
@@ -122,11 +122,11 @@ class Folder:
 
     @property
     def authority(self) -> Authority:
-        """The lab's CA, which stands for the public roots; made once."""
+        """Return the lab's CA, which takes the place of the public roots. It's created once."""
         return self.named_authority("ca", "labkit public root")
 
     def named_authority(self, name: str, common_name: str) -> Authority:
-        """The CA that is kept as ``NAME.pem`` and ``NAME.key``; made once."""
+        """Return the CA in ``NAME.pem`` and ``NAME.key``. It's created once."""
         certificate, key = self.path / f"{name}.pem", self.path / f"{name}.key"
         try:
             return Authority.load(certificate.read_bytes(), key.read_bytes())
@@ -137,7 +137,7 @@ class Folder:
             return authority
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """The object in the file ``name``; empty if there is no such file, or no JSON in it."""
+        """Return the JSON object in the file ``name``; empty if it's missing or isn't JSON."""
         try:
             with self.usable():
                 content: dict[str, Any] = json.loads((self.path / name).read_text())
@@ -146,11 +146,11 @@ class Folder:
             return {}
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Keep ``content`` in the file ``name``."""
+        """Write ``content`` to the file ``name``."""
         self.write_private(self.path / name, json.dumps(content, indent=2).encode() + b"\n")
 
     def write_private(self, file: Path, content: bytes) -> None:
-        """Write a file that only its owner can read: whole or not at all, even after a power cut."""
+        """Write a file that only its owner can read. It's complete or unchanged, even after a power cut."""
         with self.usable():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
@@ -166,9 +166,9 @@ class Folder:
 
     @contextmanager
     def lock(self, name: str, *, within: float = 0) -> Iterator[bool]:
-        """Hold the lock ``name``; yield whether it got it within that many seconds.
+        """Try to hold the lock ``name`` in this block; yield whether that worked within ``within`` seconds.
 
-        Raises :class:`LabError` if nothing can be written here.
+        Raises :class:`LabError` if the folder isn't writable.
         """
         take = partial(self._locked, name)
         held = awaited(take, lambda held: held is not None, within=within, every=0.02)
@@ -180,9 +180,9 @@ class Folder:
 
     @contextmanager
     def turn(self, name: str, *, doing: str, within: float) -> Iterator[None]:
-        """Hold the lock ``name`` while this process is ``doing`` what one process at a time may do.
+        """Hold the lock ``name`` in this block; ``doing`` tells waiting processes what this one does.
 
-        Says on standard error what it waits for. Raises :class:`LabError` if that takes more than that many seconds.
+        While this waits, it says so on standard error. Raises :class:`LabError` after ``within`` seconds.
         """
         with ExitStack() as stack:
             if not stack.enter_context(self.lock(name, within=SAID_AFTER)):
@@ -199,7 +199,7 @@ class Folder:
             yield
 
     def is_running(self) -> bool:
-        """Whether a server holds this folder."""
+        """Whether a server uses this folder."""
         try:
             with self.usable():
                 file = os.open(self.path / "server.lock", os.O_RDONLY)
@@ -212,7 +212,7 @@ class Folder:
             return False
 
     def _locked(self, name: str) -> int | None:
-        """A descriptor that holds the lock until it is closed; None if another holds it."""
+        """Return a file descriptor that holds the lock until it's closed; None if another process holds the lock."""
         self.create()
         with self.usable():
             file = os.open(self.path / name, os.O_RDWR | os.O_CREAT, 0o600)
@@ -225,7 +225,7 @@ class Folder:
         return None
 
     def _holder(self, name: str) -> str:
-        """What the process that holds the lock is doing, as it wrote."""
+        """Return what the process with the lock does, as it wrote into the file."""
         with suppress(OSError, ValueError):
             if text := (self.path / name).read_text():
                 return text
@@ -266,7 +266,7 @@ def _path(start: Path | None) -> Path:
 
 
 def _flock(file: int, kind: int) -> bool:
-    """Whether the descriptor got the lock, which ends with it."""
+    """Lock the file, until its descriptor is closed; return whether that worked."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Ids made from seed, kind and name, never from a random sequence: a new lab is the same lab."""
+"""Ids that are made from seed, kind and name, and never at random, so that every lab has the same ones."""
 
 import base64
 import hashlib
@@ -14,13 +14,13 @@ TABLES = """
     CREATE TABLE serials (used INTEGER PRIMARY KEY, kind TEXT, name TEXT, next INTEGER, UNIQUE (kind, name));
     CREATE TABLE forgotten (one INTEGER PRIMARY KEY CHECK (one = 1), next INTEGER)
 """
-REMEMBERED = 20_000  # names whose serials are known one by one
+REMEMBERED = 20_000  # the most names whose serials are kept separately
 
 
 class Identifiers:
-    """Ids that are the same in every lab with the same seed. With a ``file``, serials go on when it is opened again.
+    """Ids that are the same in every lab with the same seed. With a ``file``, serials continue after a restart.
 
-    Raises `LabError` if the file is not usable.
+    Raises `LabError` if the file isn't usable.
     """
 
     def __init__(self, seed: str, file: Path | None = None):
@@ -37,29 +37,29 @@ class Identifiers:
                 self._next_forgotten = serial
 
     def close(self) -> None:
-        """End the use of the file."""
+        """Close the file."""
         if self._kept:
             self._kept.close()
 
     def hex(self, kind: str, name: str, length: int = 32) -> str:
-        """``length`` (64 at most) upper-case hexadecimal digits."""
+        """Return ``length`` (64 at most) upper-case hexadecimal digits."""
         return self._digest(kind, name).hex()[:length].upper()
 
     def base32(self, kind: str, name: str, length: int) -> str:
-        """``length`` (51 at most) of the characters A-Z and 2-7, the alphabet of AWS's own ids."""
+        """Return ``length`` (51 at most) of the characters A-Z and 2-7, the alphabet of AWS's own ids."""
         groups = -(-length // 8)  # of five bytes; b32encode takes its time
         return base64.b32encode(self._digest(kind, name)[: 5 * groups]).decode()[:length]
 
     def uuid(self, kind: str, name: str) -> str:
-        """A UUID (version 4 in form)."""
+        """Return a UUID, in the form of version 4."""
         return str(uuid.UUID(bytes=self._digest(kind, name)[:16], version=4))
 
     def serial(self, kind: str, name: str) -> int:
-        """0 when ``name`` is made for the first time, 1 when it is made again, and so on: never the same twice.
+        """Return 0 when ``name`` is first created, 1 when it's created again, and so on. No number comes twice.
 
-        When the lab starts again, a name goes on at the next power of two: so only those have to be kept.
-        Of a very long lab's names the longest unused are forgotten; from then on, new ones start above their serials.
-        Raises `NotWritten` if the serial cannot be kept.
+        After a restart of the lab, a name continues at the next power of two, so only these have to be kept. If there
+        are too many names, the longest unused ones are forgotten; new ones then start above their serials.
+        Raises `NotWritten` if the serial can't be kept.
         """
         with self._lock:
             known = self._next.get((kind, name))

@@ -1,7 +1,7 @@
-"""A cluster that is not the lab's own, joined to the lab: the lab is its AWS, and gives its pods their roles.
+"""A cluster that isn't the lab's own and joined it: the lab is its AWS and gives roles to its pods.
 
-`eks:CreateCluster` with the tag `labkit:target=kind` joins it; `eks:DeleteCluster` or the lab's end removes what was
-registered in it.
+`eks:CreateCluster` with the tag `labkit:target=kind` joins it. `eks:DeleteCluster` or the lab's end removes everything
+that the lab registered in it.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from labkit.emulator.folder import Folder
 
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
-TAKEN_BACK_WITHIN = 5  # seconds for a cluster to forget the lab's webhooks; it may be gone itself
+TAKEN_BACK_WITHIN = 5  # seconds to remove the lab's webhooks from a cluster, which may be gone itself
 log = logging.getLogger(__name__)
 
 
 class JoinedCluster:
-    """A cluster that exists, as the lab's other parts see one; it has no node of the lab's."""
+    """An existing cluster, with the interface of the lab's own ones. It has no node of the lab's."""
 
     node = None
 
@@ -56,7 +56,7 @@ class JoinedCluster:
         self.endings: list[Callable[[], Awaitable[Any]]] = []
 
     async def start(self, request: dict[str, object]) -> None:
-        """Return when the cluster's pods can take roles. Raises `Refusal`; nothing is left of the attempt then."""
+        """Join the cluster; return when its pods can get roles. Raises `Refusal`, and leaves nothing behind then."""
         joined = self.kept.facts
         if joined is None:
             told = f"The lab was told of no cluster {self.name}: labkit up --target kind --cluster {self.name}"
@@ -69,7 +69,7 @@ class JoinedCluster:
             raise Refusal(400, "InvalidRequestException", told) from error
 
     async def stop(self) -> None:
-        """Remove what was registered in the cluster, and stop what was started, the newest first."""
+        """Remove the lab's registrations from the cluster, and stop what was started, the newest first."""
         for end in reversed(self.endings):
             try:
                 await end()
@@ -78,7 +78,7 @@ class JoinedCluster:
         self.endings = []
 
     def kubeconfig_entry(self) -> Entry:
-        """What the lab's kubeconfig says of the cluster."""
+        """The cluster's entry in the lab's kubeconfig."""
         config = yaml.safe_load(self.kept.kubeconfig.read_text())
         return Entry(self.context, self.facts.arn, config["clusters"][0]["cluster"], config["users"][0]["user"])
 
@@ -109,7 +109,7 @@ class JoinedCluster:
         )
 
     async def _lead_sts(self, joined: Facts, discovery: dict[str, Any]) -> None:
-        """Lead STS to the cluster's keys: the lab's own issuer, the issuer's own host, or the API server."""
+        """Tell STS where to fetch the cluster's keys: the lab's own issuer, the issuer's host, or the API server."""
         issuer, gate = discovery["issuer"], self.lab.gate
         if joined.made:
             path = urlsplit(issuer).path
@@ -131,7 +131,7 @@ class JoinedCluster:
         self.endings.append(leave)
 
     async def _listen_as_aws(self, host: str) -> str:
-        """The URL at which the cluster's containers reach the gate."""
+        """Let the gate listen for the cluster's containers; return its URL for them."""
         lab = self.lab
         if host == LOOPBACK:
             return lab.state.endpoint_url
@@ -142,7 +142,7 @@ class JoinedCluster:
         return f"http://{host}:{listener.port}"
 
     async def _serve_webhooks(self, host: str, endpoint_url: str) -> list[dict[str, Any]]:
-        """The manifests of both webhooks, which answer now."""
+        """Start both webhooks, and return their manifests."""
         accounts = Accounts(self.api)
         self.endings.append(accounts.stop)
         await accounts.start()
@@ -172,7 +172,7 @@ class JoinedCluster:
         name = manifest["metadata"]["name"]
         answer = await self.api.post(WEBHOOKS, json=manifest)
         if answer.status_code == 409:
-            # Of a server of this lab that was killed; another's is never taken over.
+            # A killed server of this lab may have left one. Another lab's is never replaced.
             there = await self._get(f"{WEBHOOKS}/{name}")
             if not is_of_this_lab(there, self.folder):
                 told = f"The cluster has a MutatingWebhookConfiguration {name} that is not of this lab."
@@ -194,7 +194,7 @@ class JoinedCluster:
         return answer
 
     def _bind(self, what: str, host: str) -> socket.socket:
-        """A socket at the address that containers call; or on loopback, if something forwards their calls to it."""
+        """Return a socket at the address that containers call, or on loopback if another program forwards the calls."""
         name = f"{self.context}/{what}"
         try:
             return self.lab.ports.bind(name, host)

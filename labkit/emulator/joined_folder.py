@@ -1,4 +1,4 @@
-"""What the lab's folder keeps of the clusters that joined the lab and are not its own."""
+"""The lab's folder: the files of the clusters that joined the lab and aren't its own."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ FOLDER_LABEL = "labkit/folder"
 
 
 def is_joined(request: dict[str, Any]) -> bool:
-    """Whether this request of `eks:CreateCluster` joins a cluster that exists, and makes none."""
+    """Whether this request of `eks:CreateCluster` joins an existing cluster instead of creating one."""
     return (request.get("tags") or {}).get(TARGET_TAG) == JOINED
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the lab has to know of the cluster, beside its kubeconfig."""
+    """The facts that the lab needs about the cluster, beside its kubeconfig."""
 
     aws_host: str  # the IPv4 address by which its containers reach this machine
     image: str = ""  # the image of pods; empty: the usual one
@@ -36,7 +36,7 @@ class Facts:
 
 
 class Kept:
-    """What the lab's folder keeps of one joined cluster, in a folder of its own."""
+    """The kept facts and files of one joined cluster, in a folder of its own."""
 
     def __init__(self, folder: Folder, cluster: str, region: str):
         self._folder = folder
@@ -64,7 +64,7 @@ class Kept:
 
     @property
     def facts(self) -> Facts | None:
-        """The kept facts; None if nothing is kept, or if another version of labkit kept them."""
+        """The kept facts; None if none are kept, or if another version of labkit wrote them."""
         try:
             return Facts(**self._folder.read_json(f"joined/{self.path.name}/facts.json"))
         except TypeError:
@@ -89,17 +89,17 @@ class Kept:
         return next((each for each in manifests if each["metadata"]["name"] == "pod-identity-webhook"), {})
 
     def forget(self) -> None:
-        """Keep nothing any longer."""
+        """Delete the kept files."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def is_of_this_lab(configuration: dict[str, Any], folder: Folder) -> bool:
-    """Whether a MutatingWebhookConfiguration that is in a cluster was registered by the lab of this folder."""
+    """Whether the lab of this folder registered the MutatingWebhookConfiguration."""
     return (configuration["metadata"].get("labels") or {}).items() >= labels(folder).items()
 
 
 def is_of_a_lab(configuration: dict[str, Any]) -> bool:
-    """Whether a lab, this one or another, registered the MutatingWebhookConfiguration."""
+    """Whether any lab registered the MutatingWebhookConfiguration."""
     return FOLDER_LABEL in (configuration["metadata"].get("labels") or {})
 
 
@@ -112,12 +112,12 @@ def labels(folder: Folder) -> dict[str, str]:
 
 
 def selector(folder: Folder) -> str:
-    """The same for `kubectl -l`."""
+    """Return the labels as a selector for `kubectl -l`."""
     return ",".join(f"{name}={value}" for name, value in labels(folder).items())
 
 
 def is_public(discovery: dict[str, Any]) -> bool:
-    """Whether the issuer publishes its own documents, at a host that has a name outside the cluster, too.
+    """Whether the issuer publishes its own documents at a host whose name also resolves outside the cluster.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """

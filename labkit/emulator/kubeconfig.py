@@ -1,4 +1,4 @@
-"""The lab's kubeconfig: the lab's clusters in it, and what others added.
+"""The lab's kubeconfig, with the lab's clusters and the entries that others added.
 
 https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
 """
@@ -12,9 +12,9 @@ import yaml
 
 from labkit.emulator.certificates import Certificate
 
-# The context of a kubeconfig without a cluster: without any, kubectl would ask whatever listens on port 8080.
+# The context of a kubeconfig without a cluster. With no context at all, kubectl would call port 8080.
 NO_CLUSTER = "no-cluster-in-this-lab"
-# Tells an entry of the lab's own from one that was added, e.g. by `aws eks update-kubeconfig`.
+# Marks the lab's own entries. Others were added, for example by `aws eks update-kubeconfig`.
 OURS = [{"name": "labkit", "extension": {"provider": "labkit"}}]
 
 
@@ -29,7 +29,7 @@ class Entry:
 
 
 def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator: Certificate) -> Entry:
-    """The entry of a cluster whose administrator has a certificate."""
+    """Return the entry of a cluster whose administrator has a certificate."""
     return Entry(
         name,
         arn,
@@ -42,11 +42,11 @@ def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator:
 
 
 def merged(before: str, entries: Iterable[Entry]) -> str:
-    """The kubeconfig with a context for each of the lab's clusters, and with whatever others had added ``before``.
+    """Return the kubeconfig with a context for each of the lab's clusters, and with others' entries from ``before``.
 
-    The current context stays while it leads to one of the lab's clusters: a run on another cluster doesn't switch
-    anybody's terminal. Else the newest cluster's is current. The clusters that `aws eks update-kubeconfig` added lead
-    to where they are now.
+    The current context stays if it leads to one of the lab's clusters: a run on another cluster must not switch
+    anybody's terminal. Otherwise, the newest cluster's context becomes current. Clusters that
+    `aws eks update-kubeconfig` added get their present addresses.
     """
     entries = list(entries)
     there = _read(before)
@@ -86,7 +86,7 @@ def current(text: str) -> str:
 
 
 def leading_to(text: str, context: str, arn: str) -> str:
-    """The kubeconfig with this context as the current one; one that leads to the same cluster, by its ARN, stays."""
+    """Return the kubeconfig with this current context. A current one that leads to the same ARN's cluster stays."""
     there = _read(text)["context"]
     if there.get(current(text), {}).get("cluster") in (context, arn):
         return text
@@ -94,7 +94,7 @@ def leading_to(text: str, context: str, arn: str) -> str:
 
 
 def _read(text: str) -> dict[str, Any]:
-    """The entries by kind and name; empty if the file isn't a kubeconfig."""
+    """Return the entries by kind and name; empty if the file isn't a kubeconfig."""
     try:
         config = yaml.safe_load(text)
         found: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""The webhook `lab-network`: it leads the containers of a cluster that is not the lab's own to the lab's AWS.
+"""The webhook `lab-network`: it leads the containers of a cluster that isn't the lab's own to the lab's AWS.
 
-No manifest names the lab then. A variable that a container has already is left as it is.
+So no manifest has to name the lab. Variables that a container already has are not changed.
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 """
 
@@ -18,15 +18,15 @@ from labkit.webhook.server import body_of
 
 NAME = "lab-network"
 OPT_OUT_LABEL = "labkit/skip-lab-network"
-# What the cluster needs for itself stays as it is.
+# The cluster's own namespaces are left alone.
 SYSTEM = ("kube-node-lease", "kube-public", "kube-system")
 
 
 def variables(endpoint_url: str) -> dict[str, str]:
-    """What containers get, so that they find the lab's AWS and no other."""
+    """Return the variables that lead containers to the lab's AWS and no other."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
-        # The SDK for Go 2 follows no other for the exchange.
+        # The SDK for Go 2 uses only this variable for the exchange.
         "AWS_ENDPOINT_URL_STS": endpoint_url,
         # On a virtual machine of a cloud, its own metadata service would answer with that machine's role.
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -44,7 +44,7 @@ async def answer(request: Request, added: Mapping[str, str]) -> Response:
 
 
 def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[str, object]:
-    """The AdmissionReview that answers this one of a pod: each container gets the variables that it lacks.
+    """Return the answer to a pod's AdmissionReview: each container gets the variables that it lacks.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
@@ -55,7 +55,7 @@ def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[s
 
 
 def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[Operation]:
-    """The JSON patch for a pod of this spec."""
+    """Return the JSON patch for a pod with this spec."""
     return [
         {"op": "add", "path": f"/spec/{kind}", "value": [_led(container, added) for container in spec[kind]]}
         for kind in ("containers", "initContainers")
@@ -64,7 +64,7 @@ def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[Operati
 
 
 def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict[str, object]:
-    """The manifest that registers the webhook at ``url``."""
+    """Return the manifest that registers the webhook at ``url``."""
     return server.mutating_webhook_configuration(
         url,
         ca_bundle_pem,

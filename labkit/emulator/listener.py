@@ -1,4 +1,4 @@
-"""One of the lab's listeners: an ASGI application on a loopback port, guarded against browsers and rebound names."""
+"""A listener of the lab: an ASGI application on a loopback port, protected from web pages and DNS rebinding."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ http11.MAX_LINE_LENGTH = http11.MAX_NUM_HEADERS = LONGEST_HEAD
 
 @dataclass(frozen=True)
 class Peer:
-    """Who a verified TLS client certificate names."""
+    """The subject of a verified TLS client certificate."""
 
     common_name: str
     organizations: tuple[str, ...]
@@ -37,13 +37,14 @@ class Peer:
 
 
 class Listener:
-    """Serve ``app`` on a socket that is already bound, over TLS when it has a certificate.
+    """Serve ``app`` on a bound socket, over TLS if there is a certificate.
 
-    A request whose ``Host`` is not in ``hosts`` is refused with 421, one with a browser's ``Origin`` with 403. So no
-    page on the web can talk to the lab, not even by a name that was rebound to 127.0.0.1. A head that is too long is
-    refused with 431, a query of too many parameters with 414. With
-    ``client_authority_pem`` a client certificate is asked for (not required) and verified. It is then the
-    :class:`Peer` in ``scope["state"]["peer"]``, else None. ``on_call`` is told of every request that was let through.
+    A request whose ``Host`` is not in ``hosts`` is refused with 421, and one with a browser's ``Origin`` with 403. So
+    no web page can call the lab, not even by a name that was rebound to 127.0.0.1. A head that is too long is refused
+    with 431, and a query with too many parameters with 414.
+
+    With ``client_authority_pem``, clients may present a certificate, which is verified. ``scope["state"]["peer"]`` is
+    then its :class:`Peer`, otherwise None. ``on_call`` is called for every request that isn't refused.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Listener:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Return when connections are answered."""
+        """Start serving; return when connections are accepted."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         started = asyncio.create_task(self._ready.wait())
         await asyncio.wait({self._serving, started}, return_when=asyncio.FIRST_COMPLETED)
@@ -76,7 +77,7 @@ class Listener:
             self._serving.result()
 
     async def stop(self) -> None:
-        """Return when the socket is closed; requests in flight get a second to end."""
+        """Close the socket. Running requests get a second to end."""
         self._server.should_exit = True
         if self._serving:
             with contextlib.suppress(asyncio.CancelledError):
@@ -124,12 +125,12 @@ class Listener:
 
 
 def bind(port: int, address: str = "127.0.0.1") -> socket.socket:
-    """A socket bound to ``port`` (0: a free one) of this IPv4 address. Raises OSError if it is taken."""
+    """Return a socket bound to ``port`` (0: a free one) of this IPv4 address. Raises OSError if it is in use."""
     return bound(socket.AF_INET, (address, port))
 
 
 def _protocols(peers: dict[tuple[str, int], Peer]) -> tuple[type, type]:
-    """uvicorn's protocols, which remember in ``peers`` whose client certificate a connection came with."""
+    """Return uvicorn's protocols. They store each connection's client certificate in ``peers``."""
 
     class Remembering(asyncio.Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
@@ -149,7 +150,7 @@ def _protocols(peers: dict[tuple[str, int], Peer]) -> tuple[type, type]:
 
 
 class _Bounded(HttpToolsProtocol):
-    """uvicorn's protocol for HTTP, which would keep a head of any length."""
+    """uvicorn's protocol for HTTP, with a limit for the head's length."""
 
     _in_head = True
     _head = 0  # bytes of the head that is being read
@@ -210,7 +211,7 @@ def _is_own_origin(scope: Scope, headers: dict[bytes, bytes]) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """The name in a Host header: without its port, without the brackets of an IPv6 address."""
+    """Return the name in a Host header, without the port and without the brackets of an IPv6 address."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()

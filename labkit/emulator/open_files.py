@@ -1,4 +1,4 @@
-"""How many files a process may have open at once. Sockets and pipes count, too."""
+"""A process's limit of open files. Sockets and pipes count, too."""
 
 import resource
 
@@ -6,11 +6,11 @@ from labkit.errors import LabError
 
 
 def allow(wanted: int, *, fewest: int, to: str) -> None:
-    """Let this process, and each that it starts, have `wanted` open files, or as many as the machine allows.
+    """Let this process and its children have `wanted` open files, or as many as the machine allows.
 
     Args:
-        fewest: how many it needs; with fewer it may wait for a socket forever.
-        to: what needs them, such as `the lab's server`.
+        fewest: the number that it needs; with fewer, it may wait for a socket forever.
+        to: the part that needs them, such as `the lab's server`, for the message.
 
     Raises `LabError` if the machine allows fewer than `fewest`.
 

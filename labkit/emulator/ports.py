@@ -7,7 +7,7 @@ from labkit.emulator.listener import bind
 
 
 class Ports:
-    """The lab's ports: chosen once and kept; one that is taken is replaced, and that is noted."""
+    """The lab's ports. If one is in use, it's replaced, and a note says so."""
 
     def __init__(self, folder: Folder):
         self.folder = folder

@@ -1,4 +1,4 @@
-"""The lab's server as seen from outside it: started once a folder, found again, ended."""
+"""Start the lab's server, find it again, and end it. Each folder has one server."""
 
 import contextlib
 import json
@@ -22,17 +22,17 @@ from labkit.errors import LabError
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"  # the lab's own; clusters may be in any
-READY_WITHIN = 60  # seconds; a laptop that is busy still makes it
+READY_WITHIN = 60  # seconds; enough for a busy laptop
 ANSWERS_WITHIN = 20  # seconds
 ENDED_WITHIN = 30  # seconds, for the pods to end and the state to be kept
 UNTOLD = "untold"  # a file of the folder
-# The tag of a cluster that is not the lab's own and joined it: the target that it belongs to.
+# The tag of a cluster that joined the lab. Its value is the cluster's target.
 TARGET_TAG = "labkit:target"
 
 
 @dataclass(frozen=True)
 class State:
-    """What a client has to know of a running lab. The server keeps it in ``server.json``."""
+    """What clients need to know about a running lab. The server keeps it in ``server.json``."""
 
     pid: int
     account_id: str
@@ -52,12 +52,12 @@ class State:
 
     @classmethod
     def read(cls, folder: Folder) -> "State | None":
-        """The state of the lab's last server, running or not; None if there was none or its file is not ours."""
+        """Return the state of the lab's last server, running or not; None without a readable one."""
         return cls.of(folder.read_json("server.json"))
 
     @classmethod
     def of(cls, content: Any) -> "State | None":
-        """The state that a JSON document holds; None if another version of the lab wrote it."""
+        """Return the state from a JSON document; None if another version of labkit wrote it."""
         try:
             state = cls(**content)
         except TypeError:
@@ -65,19 +65,19 @@ class State:
         return replace(state, ca_file=Path(state.ca_file), kubeconfig=Path(state.kubeconfig))
 
     def context(self, cluster: str, region: str) -> str:
-        """What the cluster is called in the kubeconfig: its name, with its region where that is not the lab's own."""
+        """Return the cluster's context in the kubeconfig: its name, and its region if that isn't the lab's own."""
         return context(cluster, region, self.region)
 
     def write(self, folder: Folder) -> None:
-        """Keep the state for the clients."""
+        """Write the state for the clients."""
         folder.write_json("server.json", self.document())
 
     def document(self) -> dict[str, object]:
-        """The state as a JSON document."""
+        """Return the state as a JSON document."""
         return asdict(self) | {"ca_file": str(self.ca_file), "kubeconfig": str(self.kubeconfig)}
 
     def noting(self, note: str | None) -> "State":
-        """The same state with a note for the person who opens the lab."""
+        """Return the state with a note for the person who opens the lab."""
         return replace(self, note=note)
 
 
@@ -87,12 +87,12 @@ def context(cluster: str, region: str, own_region: str) -> str:
 
 
 def start(folder: Folder, *, bare: bool = False) -> State:
-    """The state of the folder's running server, which is started if none runs.
+    """Return the state of the folder's running server. Start a server if none runs.
 
-    Two that call this at once get the same server. ``note`` says what there is to say: that an earlier server ended,
-    why, and what it restored. The clusters of a ``bare`` lab are API servers alone, without webhook and node.
-    A state that waits in the folder (see `replacement`) is the lab's from then on. Raises :class:`LabError` if the
-    server does not come up, or one that runs does not answer.
+    Two simultaneous callers get the same server. The state's ``note`` tells if an earlier server ended, why, and what
+    was restored. The clusters of a ``bare`` lab are API servers alone, without webhooks and nodes. A state that waits
+    in the folder (see `replacement`) becomes the lab's. Raises :class:`LabError` if the server doesn't come up, or if
+    a running one doesn't answer.
     """
     if not folder.is_running():
         moto_line.check()  # first: a start that can't succeed leaves nothing in the folder
@@ -121,7 +121,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 
 
 def start_again(folder: Folder, *, bare: bool = False) -> None:
-    """Start the folder's server again by itself. Whoever opens the lab next is told. Raises `LabError`."""
+    """Start the folder's server again, and leave a note for the next person who opens the lab. Raises `LabError`."""
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())
 
@@ -142,10 +142,10 @@ def _untold(folder: Folder) -> str | None:
 
 
 def stop(folder: Folder) -> bool:
-    """End the folder's server and all that it started; return whether there was one. Returns when it has ended.
+    """End the folder's server and everything that it started; return whether one ran. Wait until it has ended.
 
-    A server that was stopped or does not answer is killed, if it is a process of this machine or container.
-    Raises :class:`LabError` if that is not possible.
+    A server that is stopped or doesn't answer is killed, if it is a process of this machine or container. Raises
+    :class:`LabError` if that is not possible.
     """
     if not folder.is_lab:
         return False
@@ -155,16 +155,16 @@ def stop(folder: Folder) -> bool:
 
 
 def end(folder: Folder) -> bool:
-    """What `stop` does, for those who have the turn."""
+    """Do the same as `stop`, for callers that already hold the `turn`."""
     ran = _end(folder)
     _forget_state(folder)
     return ran
 
 
 def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | None:
-    """Have the folder's server copy its state into the folder ``place`` in it; None if no server runs.
+    """Let the folder's server copy its state into the subfolder ``place``; return None if no server runs.
 
-    Returns the services of AWS that are not kept and were used: nothing was copied if there are any. Raises `LabError`.
+    Return the used services of AWS whose state isn't kept: if there are any, nothing was copied. Raises `LabError`.
     """
     if _running(folder) is None:
         return None
@@ -183,7 +183,7 @@ def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | Non
 
 
 def forget(folder: Folder) -> None:
-    """Remove all that the lab keeps but its ports. Raises :class:`LabError` if its server runs."""
+    """Remove the lab's files, except its ports. Raises :class:`LabError` if its server runs."""
     if not folder.path.is_dir():
         return
     with turn(folder, "emptying"):
@@ -193,12 +193,12 @@ def forget(folder: Folder) -> None:
 
 
 def turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
-    """Have others wait who would start or end the lab's server meanwhile. Raises `LabError` if one doesn't finish."""
+    """Let others that start or end the lab's server wait for this block. Raises `LabError` if one doesn't finish."""
     return folder.turn("start.lock", doing=f"{doing} the lab in {folder.path}", within=READY_WITHIN + 2 * ENDED_WITHIN)
 
 
 def _running(folder: Folder) -> State | None:
-    """The state of the server that runs, from itself; None if none does. Raises `LabError` if it is out of reach."""
+    """Ask the running server for its state; return None if none runs. Raises `LabError` if it can't be reached."""
     reply = _asked(folder, "state")
     if reply is None:
         return None
@@ -212,13 +212,13 @@ def _running(folder: Folder) -> State | None:
     state = State.of(reply.answer.get("state"))
     if state and not state.ended:
         return state
-    # It is on its way out; or another version of labkit started it, and says of it what this one cannot read.
+    # It is ending; or another version of labkit started it, and this one can't read its state.
     _end(folder)
     return None
 
 
 def _end(folder: Folder) -> bool:
-    """End the folder's server; return whether there was one. Raises `LabError` if it cannot be ended."""
+    """End the folder's server; return whether one ran. Raises `LabError` if it can't be ended."""
     reply = _asked(folder, "end")
     if reply is None:
         return False
@@ -243,10 +243,10 @@ def _end(folder: Folder) -> bool:
 
 
 def _asked(folder: Folder, word: str) -> Reply | None:
-    """What came of asking the folder's server; None if none runs.
+    """Return the reply of the folder's server; None if none runs.
 
-    A server that starts, ends or is busy just now is waited for; one that was stopped is not. Raises `LabError` where
-    it cannot be asked.
+    Wait for a server that is starting, ending or busy, but not for a stopped one. Raises `LabError` if it can't be
+    asked.
     """
     if not folder.is_running():
         return None
@@ -260,7 +260,7 @@ def _asked(folder: Folder, word: str) -> Reply | None:
 
 
 def _reply(folder: Folder, word: str, within: float) -> Reply | None:
-    """The last reply of a server that is asked until it answers, was stopped or has ended, or the time is over."""
+    """Ask a server until it answers, is stopped or has ended, or the time is over; return the last reply."""
     until = time.monotonic() + within
     return awaited(
         lambda: control.ask(folder, word, within=until - time.monotonic()),
@@ -292,7 +292,7 @@ def silent(folder: Folder, reply: Reply) -> LabError:
 
 
 def unreachable(folder: Folder) -> str:
-    """What to say of a server that cannot be asked."""
+    """Return a sentence about a server that can't be asked."""
     return (
         f"A server that cannot be asked holds the lab in {folder.path}: it starts or ends just now, another version of "
         "labkit started it, or it runs on another machine."
@@ -325,7 +325,7 @@ def _spawn(folder: Folder, bare: bool) -> None:
 
 
 def _restarted(before: State | None, now: State) -> list[str]:
-    """What to say of the server that ran before, if it left anything. `labkit down` leaves no state of it."""
+    """Return notes about an earlier server that left its state. `labkit down` leaves none."""
     if before is None and not now.clusters:
         return []
     why = (before.ended or "was killed") if before else "was ended"

@@ -1,7 +1,7 @@
-"""What an issuer publishes instead of its own documents: files in the lab's folder, read at each request.
+"""Files in the lab's folder that replace an issuer's documents. They are read at each request.
 
-A self-managed cluster's documents lie in a bucket that anybody may break. These files stand for that bucket: with one
-of them there, the public issuer answers it, and STS, which asks the issuer, refuses as it refuses in the field.
+A self-managed cluster publishes its documents in a bucket, which can be broken. These files represent that bucket: the
+public issuer serves such a file, and STS, which asks the issuer, refuses as in the field.
 """
 
 import json
@@ -31,14 +31,14 @@ class Answer:
 
 
 class Published:
-    """What is answered instead of the issuers' documents; ``write`` writes a file whole or not at all."""
+    """The answers that replace issuers' documents; ``write`` writes a file completely or not at all."""
 
     def __init__(self, path: Path, write: Callable[[Path, bytes], None]):
         self._path = Path(path)
         self._write = write
 
     def override(self, issuer: str, document: str) -> "Override":
-        """What stands instead of ``openid-configuration`` or ``keys`` of an issuer (its URL, ``/id/X`` or ``X``).
+        """Return the override of ``openid-configuration`` or ``keys`` of an issuer: URL, ``/id/X`` or ``X``.
 
         Raises :class:`LabError` if an issuer has no such document, or if no cluster of the lab has this issuer.
         """
@@ -52,7 +52,7 @@ class Published:
         return Override(self._path / found[1] / f"{document}.json", self._write)
 
     def clear(self) -> None:
-        """All issuers answer their own documents from now on."""
+        """Let all issuers answer their own documents again."""
         shutil.rmtree(self._path, ignore_errors=True)
 
     def edition(self, issuer: str) -> tuple[Answer | None, ...]:
@@ -67,13 +67,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Override:
-    """The text that replaces one document."""
+    """The file that replaces one document."""
 
     file: Path
     write: Callable[[Path, bytes], None]
 
     def get(self) -> Answer | None:
-        """What is answered; None if it is the issuer's own document."""
+        """Return the replacing answer; None if the issuer's own document is served."""
         try:
             content = json.loads(self.file.read_text())
             return Answer(HTTPStatus(content["status"]).value, str(content["body"]))
@@ -84,10 +84,10 @@ class Override:
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR.value, "")
 
     def set(self, status: int, body: str | dict[str, object]) -> None:
-        """Answer this from now on; a ``body`` that is a document is answered as JSON."""
+        """Serve this answer from now on. A ``body`` that isn't a text is served as JSON."""
         text = body if isinstance(body, str) else json.dumps(body)
         self.write(self.file, json.dumps({"status": HTTPStatus(status).value, "body": text}).encode())
 
     def clear(self) -> None:
-        """Answer the issuer's own document from now on."""
+        """Let the issuer answer its own document again."""
         self.file.unlink(missing_ok=True)

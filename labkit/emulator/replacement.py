@@ -1,8 +1,8 @@
-"""A state that takes the place of the one in the lab's folder, whole or not at all, and the way back.
+"""Replace the state in the lab's folder, completely or not at all, or go back.
 
-A restored state waits, complete, until the lab's next server starts. The state before it stays beside it until that
-server has come up, and goes back if it doesn't. Each step is a rename: one that was cut off is finished by the next
-start, and none needs room on the disk.
+A restored state waits in the folder until the lab's next server starts. The previous state is kept until that server
+has come up. If it doesn't come up, the previous state goes back. Each step is a rename: the next start finishes an
+interrupted one, and none needs space on the disk.
 """
 
 import shutil
@@ -14,21 +14,21 @@ STATE = (
     *("aws.db", "aws-own.db", "aws-serials.db", "ca.key", "ca.pem", "clock", "clusters", "faults", "pods"),
     *("published", "secret", "trail.jsonl", "trail.older.jsonl"),
 )
-"""What a lab holds, with the secrets that are made from nothing. The rest of its folder leads to it: ports, files of
+"""The parts of a lab's state, with its random secrets. The other files of its folder only lead to it: ports, files of
 clients, clusters that had joined."""
 BESIDE_DATABASES = ("-wal", "-shm", "-journal")
 WAITING, ENTERING, REPLACED = "restored", "entering", "replaced"
 
 
 def offer(folder: Folder, state: Path) -> None:
-    """Make the lab's next server start with the state in the folder ``state``. No server may run."""
+    """Let the lab's next server start with the state in the folder ``state``. No server may run."""
     with folder.usable():
         _delete(folder.path / REPLACED)
         state.rename(folder.path / WAITING)
 
 
 def enter(folder: Folder) -> None:
-    """Replace the lab's state by the one that waits, if one does. No server may run."""
+    """Replace the lab's state by the waiting one, if there is one. No server may run."""
     waiting, entering, replaced = (folder.path / name for name in (WAITING, ENTERING, REPLACED))
     with folder.usable():
         if waiting.is_dir():
@@ -42,7 +42,7 @@ def enter(folder: Folder) -> None:
 
 
 def go_back(folder: Folder) -> bool:
-    """Put the state that was replaced in its place again; False if none was. No server may run."""
+    """Put the replaced state back; return False if none was replaced. No server may run."""
     if not (folder.path / REPLACED).is_dir():
         return False
     with folder.usable():
@@ -53,13 +53,13 @@ def go_back(folder: Folder) -> bool:
 
 
 def settle(folder: Folder) -> None:
-    """Delete the replaced state: the lab's server has come up with the new one."""
+    """Delete the replaced state, once the lab's server has come up with the new one."""
     _delete(folder.path / REPLACED)
 
 
 def _move(source: Path, target: Path) -> None:
     for name in STATE:
-        # A database's other files first: what is in them isn't in the database yet.
+        # A database's other files first: their content isn't in the database yet.
         for each in (*(f"{name}{more}" for more in BESIDE_DATABASES), name):
             if (source / each).exists():
                 (source / each).rename(target / each)

@@ -1,4 +1,4 @@
-"""The lab while it runs, as its clusters see it: its folder, ports and listeners, its AWS and its public issuer."""
+"""The running lab, for its clusters: its folder, ports and listeners, its AWS and its public issuer."""
 
 import asyncio
 import time
@@ -19,9 +19,9 @@ OWN_ISSUER_WITHIN = 30.0
 
 
 class RunningLab:
-    """What all clusters share. Those of a ``bare`` lab have no webhook and no node, and are gone when it ends.
+    """The parts that all clusters share. Clusters of a ``bare`` lab have no webhook and no node, and aren't kept.
 
-    The server sets ``gate`` and ``state`` as it comes up, before the first cluster is made.
+    The server sets ``gate`` and ``state`` at its start, before the first cluster is created.
     """
 
     gate: Gate
@@ -39,7 +39,7 @@ class RunningLab:
         self._listeners: list[Listener] = []
 
     async def listen_as_issuer(self, region: str) -> None:
-        """Answer by the name that EKS's issuers have in this region; the gate finds it by that name."""
+        """Serve the name of EKS's issuers in this region, and tell the gate where to find it."""
         host = f"oidc.eks.{region}.amazonaws.com"
         if host in self.state.issuers:
             return
@@ -58,24 +58,24 @@ class RunningLab:
         self.state = replace(self.state, issuers={**self.state.issuers, host: listener.port})
 
     async def listen(self, listener: Listener) -> Listener:
-        """Start a listener, which ends with the lab."""
+        """Start a listener, and return it. It ends with the lab."""
         await listener.start()
         self._listeners.append(listener)
         return listener
 
     async def close(self, listener: Listener) -> None:
-        """End one listener; its port stays its own."""
+        """End one listener. Its port stays reserved."""
         self._listeners.remove(listener)
         await listener.stop()
 
     def called(self, scope: Scope) -> None:
-        """Note that a client called; what the lab's own parts ask of each other does not count."""
+        """Note a client's call. Calls between the lab's own parts don't count."""
         peer = scope["state"]["peer"]
         if peer is None or not peer.common_name.startswith("system:"):
             self.last_call = time.monotonic()
 
     async def stop(self) -> None:
-        """End every listener, and the use of the folder."""
+        """End every listener, and close the folder's files."""
         await asyncio.gather(*(listener.stop() for listener in self._listeners))
         await self.gate.close()
         self.identifiers.close()

@@ -38,15 +38,15 @@ start_again(Folder(Path(sys.argv[1])), bare="--bare" in sys.argv)
 """
 OPEN_FILES, FEWEST_OPEN_FILES = 4096, 256
 LOOKS_EVERY = 0.5  # seconds between two looks whether its folder still exists
-FROZEN = 30.0  # seconds of the processor's time without such a look
+FROZEN = 30.0  # seconds of processor time without such a look, after which the server is ended
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """``python -m labkit.emulator FOLDER READY_FD [--bare]``: serves until it is ended.
+    """Serve until the server is ended, for ``python -m labkit.emulator FOLDER READY_FD [--bare]``.
 
-    On READY_FD it writes one line: ``ready``, or as JSON why it does not serve.
+    Write one line to READY_FD: ``ready``, or as JSON the error for which it doesn't serve.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # uvicorn takes a WebSocket that is refused by an answer, as ASGI allows, for a fault of the application.
@@ -57,7 +57,7 @@ def main() -> None:
     try:
         # A class with its pods.
         open_files.allow(OPEN_FILES, fewest=FEWEST_OPEN_FILES, to="the lab's server")
-        # Whoever starts a server has made sure that none runs. A client that asks may hold the lock for a moment.
+        # The starter has made sure that no server runs. But a client that asks may hold the lock for a moment.
         with folder.lock("server.lock", within=READY_WITHIN) as alone:
             if not alone:
                 sys.exit(f"another server holds {folder.path}")
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 class Server:
-    """Everything of a lab that listens, in one event loop."""
+    """All listening parts of a lab, in one event loop."""
 
     def __init__(self, folder: Folder, *, bare: bool):
         self.folder = folder
@@ -85,7 +85,7 @@ class Server:
         self.why = "was ended"
 
     async def serve(self, ready: int) -> None:
-        """Come up, write one line on the descriptor ``ready``, and serve until it is ended or nobody calls."""
+        """Start, write one line to the descriptor ``ready``, and serve until it's ended or there are no more calls."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
@@ -106,7 +106,7 @@ class Server:
         await self.lab.stop()
 
     async def _prepare(self) -> None:
-        """Load what the first calls need. Then collect garbage seldom, and only among objects made from now on."""
+        """Load what the first calls need. Then collect garbage rarely, and only among new objects."""
         await self.lab.gate.backend.prepare("eks", "iam")
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
@@ -132,7 +132,7 @@ class Server:
         lab.gate.backend.thread.on_stuck = self._get_stuck
         await lab.gate.found_organization()
         gate_socket = lab.ports.bind("gate")
-        # Who calls now waits: nothing is refused because a cluster is not there again yet.
+        # Callers wait now, so that no call is refused because a cluster hasn't started again yet.
         gate_socket.listen()
         profiles = {"default": keys, "management": management}
         environment.write_aws_files(
@@ -160,13 +160,13 @@ class Server:
         self.ended.set()
 
     def _tell(self, note: str) -> None:
-        """Have `labkit status` say this."""
+        """Let `labkit status` show this note."""
         self.lab.state.notes.append(note)
         self.lab.state.write(self.folder)
 
     async def _until_ended(self) -> None:
         while True:
-            # One regular expression can hold up every thread for ever. The system ends such a server; nothing is lost.
+            # A single regular expression can block all threads. The system ends such a server; nothing is lost.
             signal.setitimer(signal.ITIMER_VIRTUAL, FROZEN)
             idle = time.monotonic() - self.lab.last_call
             if idle >= IDLE_SECONDS:
@@ -181,12 +181,12 @@ class Server:
                 return
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer what a command asks: see `control.ask`."""
+        """Answer a command's request: see `control.ask`."""
         with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):
             word, _, place = (await reader.readline()).decode().strip().partition(" ")
             if word == "end":
                 self.ended.set()
-            # What a command has to know is in server.json, too, which may have been deleted.
+            # server.json has the same state, but may have been deleted.
             with contextlib.suppress(LabError):  # a full disk
                 self.lab.state.write(self.folder)
             answer = {"state": self.lab.state.document(), "network": control.network()}
@@ -196,7 +196,7 @@ class Server:
             await writer.drain()
 
     async def _copy(self, into: Path) -> dict[str, Any]:
-        """Copy the lab's state as it is at one moment, unless a part of it isn't kept: see `process.have_copied`."""
+        """Copy the lab's state at one moment, unless a part of it isn't kept: see `process.have_copied`."""
         gate, loop = self.lab.gate, asyncio.get_running_loop()
 
         async def beside_aws() -> None:

@@ -1,11 +1,11 @@
 """A lab's state in one file, to hand out and to start labs from.
 
-The file holds what the lab's AWS and Kubernetes answer from: resources, objects, ids, serials, the trail, the clock,
-published documents and faults. It doesn't hold what proves who somebody is in the lab that it was taken of: the CAs,
-the clusters' signing keys, the administrators' keys, role sessions, and tokens in Secrets. A restored lab makes all of
-them again, so nothing that was signed or issued before gets in. What users of the lab made is state, and in the file:
-access keys of IAM users, KMS keys, Secrets, messages. Pods' files stay behind: their tokens are among them. Restored
-pods start as on a new node.
+The file has the state of the lab's AWS and Kubernetes: resources, objects, ids, serials, the trail, the clock,
+published documents and faults. It has no credentials of the lab itself: CAs, the clusters' signing keys, the
+administrators' keys, role sessions, and tokens in Secrets. A restored lab creates all of these again, so older
+signatures and tokens aren't valid there. The users' own secrets are state, and in the file: access keys of IAM users,
+KMS keys, Secrets, messages. Pods' files aren't in it, because they include tokens. Restored pods start as on a new
+node.
 
 The file is a zip archive, with a manifest that says which versions wrote it.
 """
@@ -44,7 +44,7 @@ BESIDE_AWS = (
     "published/*/*.json",
 )
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# What Python says to an archive that is damaged, or not a snapshot's.
+# Python's errors for an archive that is damaged or isn't a snapshot.
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError)
 COPIED_WITHIN = 120.0  # seconds
 BLOCK = 1024 * 1024
@@ -63,9 +63,9 @@ def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
 
 
 def take(folder: Folder, name: str) -> Path:
-    """The file that holds the lab's state from now on, 0600; the lab may run. ``name`` is a name, or a path.
+    """Write the lab's state to a new file (0600), and return it. The lab may run. ``name`` is a name or a path.
 
-    Raises `LabError` if the file exists or can't be written, or if the lab holds something that isn't kept.
+    Raises `LabError` if the file exists or can't be written, or if the lab has state that isn't kept.
     """
     file = _file(folder, name)
     if file.exists():
@@ -85,10 +85,10 @@ def take(folder: Folder, name: str) -> Path:
 
 
 def restore(folder: Folder, name: str, *, force: bool = False) -> State:
-    """Start the lab with the state of a snapshot, which replaces the lab's own state only by ``force``.
+    """Start the lab with the state of a snapshot. It replaces the lab's own state only with ``force``.
 
-    Raises `LabError` if there is no such snapshot, if it is broken or of a version that can't be opened, or if the lab
-    doesn't start with it. The lab has its state from before then.
+    Raises `LabError` if the snapshot is missing, broken or of another version, or if the lab doesn't start with it. The
+    lab keeps its old state then.
     """
     file = _existing(folder, name)
     with _opened(file) as archive:
@@ -107,7 +107,7 @@ def restore(folder: Folder, name: str, *, force: bool = False) -> State:
 
 
 def _file(folder: Folder, name: str) -> Path:
-    """The file that a name or a path means."""
+    """Return the snapshot's file for a name or a path."""
     if os.sep in name or name.endswith(SUFFIX):
         file = Path(name).expanduser().absolute()
         if file.is_dir() or file.name == "..":
@@ -128,7 +128,7 @@ def _file(folder: Folder, name: str) -> Path:
 
 
 def _named(folder: Folder) -> Path:
-    """Where snapshots with a name lie: beside the lab's folder, which a reset empties."""
+    """Return the folder for named snapshots. It's beside the lab's folder, because a reset empties that one."""
     return folder.path.with_name(f"{folder.path.name}-snapshots")
 
 
@@ -178,10 +178,10 @@ def _keep(content: IO[bytes], file: Path) -> None:
 
 
 def _copy(folder: Folder, place: Path) -> None:
-    """Copy the lab's state as it is at one moment: by its server, if it runs."""
+    """Copy the lab's state at one moment; if its server runs, let the server copy it."""
     unkept = process.have_copied(folder, place.name, within=COPIED_WITHIN)
     if unkept is None:
-        # A state that waits for the next server is the lab's by now.
+        # A state that waits for the next server is the lab's present one.
         replacement.enter(folder)
         copy(folder, place, AWS + BESIDE_AWS)
     elif unkept:
@@ -192,7 +192,7 @@ def _copy(folder: Folder, place: Path) -> None:
 
 
 def _clean(database: Path) -> None:
-    """Remove everything that proves an identity in this lab, and everything deleted."""
+    """Remove the lab's own credentials, and the remains of deleted rows."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
         if database.name == "aws-own.db":
             own.forget_sessions(connection)
@@ -204,7 +204,7 @@ def _clean(database: Path) -> None:
 
 
 def _write(folder: Folder, place: Path, file: Path) -> None:
-    """Write the archive, whole or not at all."""
+    """Write the archive, completely or not at all."""
     draft = None
     try:
         if file.parent == _named(folder):
@@ -245,7 +245,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check(file: Path, archive: zipfile.ZipFile) -> None:
-    """Raise `LabError` if the file isn't a snapshot, is damaged, or is of a version with another form of state."""
+    """Raise `LabError` if the file isn't a snapshot, is damaged, or is of a version whose state can't be read here."""
     try:
         manifest = json.loads(archive.read(MANIFEST))
         wrote = manifest["format"], manifest["labkit"], manifest["moto"]
@@ -264,7 +264,7 @@ def _check(file: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _is_expected(name: str) -> bool:
-    """Whether a snapshot may hold a file of this name: nothing outside the lab's folder, and nothing else of it."""
+    """Whether a snapshot may have a file of this name: only the known parts of a lab's folder."""
     parts = PurePosixPath(name).parts
     return name == MANIFEST or (
         ".." not in parts

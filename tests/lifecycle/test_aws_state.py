@@ -431,7 +431,7 @@ def test_what_is_not_kept_is_reported(filled):
         filled.client("ec2").delete_vpc(VpcId="vpc-12345678")
     assert not [note for note in State.read(filled.folder).notes if "is not kept" in note]
     filled.client("ec2").create_key_pair(KeyName="key")
-    assert "What ec2 holds is not kept: it is gone when the lab's server ends." in State.read(filled.folder).notes
+    assert "The state of ec2 is not kept: it is lost when the lab's server ends." in State.read(filled.folder).notes
     refused = commands.labkit("snapshot", "lacking")
     assert refused.returncode == 1
     assert "The lab does not keep the state of ec2, which you have used: a snapshot would lack it." in refused.stderr

@@ -1,4 +1,4 @@
-"""moto, behind the gate: what keeps IAM, S3 and the rest of AWS, in this process and without a port of its own.
+"""moto, behind the gate: the state of IAM, S3 and the rest of AWS, in this process and without a port of its own.
 
 This is the only module of the lab that imports moto. moto promises its decorators and its server; nearly all that the
 gate needs stands in modules that it may change at any time. So the lab runs on the line of moto that it was checked
@@ -113,9 +113,9 @@ class Resource:
 
     arn: str
     path: str
-    """With its slashes; ``/`` where it has none."""
+    """The path with its slashes; ``/`` for an object without a path."""
     boundary_arn: str
-    """Empty without a permissions boundary."""
+    """The ARN of its permissions boundary; empty if it has none."""
     tags: dict[str, str]
 
 
@@ -136,12 +136,12 @@ class Backend:
         """How the thread does its work: see `Kept`."""
 
     async def answer(self, asked: Asked) -> Response:
-        """moto's answer to a call that was authenticated and authorized."""
+        """Return moto's answer to an authenticated and authorized call."""
         corrected = {"secretsmanager": self._secrets_answer, "ssm": self._parameters_answer}
         return await self.run(corrected.get(asked.service, self._answer), asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
-        """moto's answer to DeleteBucket. The tags go, too, which moto would keep for the next bucket of the name."""
+        """Return moto's answer to DeleteBucket. Delete the tags, too: moto would keep them for a new bucket."""
         return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:
@@ -163,12 +163,12 @@ class Backend:
             raise Refusal(503, "ServiceUnavailable", STUCK, "moto does not return from a call") from stuck
 
     def iam(self, account_id: str) -> IAMBackend | None:
-        """The IAM of the lab's own account, or of another that somebody has entered."""
+        """Return the IAM of the lab's own account or of an entered one; None for any other account."""
         known = account_id == self.account_id or account_id in iam_backends
         return self.entered(account_id) if known else None
 
     def entered(self, account_id: str) -> IAMBackend:
-        """The IAM of an account. The account exists from then on."""
+        """Return the IAM of an account, which exists from then on."""
         return iam_backends[account_id]["aws"]
 
     def role(self, arn: str) -> Role | None:
@@ -182,7 +182,7 @@ class Backend:
         return next((one for kind in ("roles", "users") for one in every(iam, kind) if one.arn == arn), None)
 
     def resource(self, account_id: str, kind: str, name: str) -> Resource | None:
-        """An object of IAM as the lab knows it: policies and providers by ARN, the kinds of `BY_NAME` by name."""
+        """Return an object of IAM: policies and providers by ARN, the kinds of `BY_NAME` by name."""
         iam = self.iam(account_id)
         if iam is None:
             return None
@@ -191,7 +191,7 @@ class Backend:
         if found is None:
             return None
         boundary_arn, path = getattr(found, "permissions_boundary_arn", None), getattr(found, "path", None)
-        # moto keeps a user's tags beside it, and the others' as a list or by key.
+        # moto keeps a user's tags outside the user, and those of other objects as a list or by key.
         tags: Any = getattr(found, "tags", [])
         listed = tags.values() if isinstance(tags, dict) else tags
         of_user = iam.tagger.get_tag_dict_for_resource(found.arn) if kind == "user" else None
@@ -204,13 +204,13 @@ class Backend:
         return iam.roles.get(role_id) if iam else None
 
     def user_and_groups(self, account_id: str, user_id: str) -> list[object]:
-        """The user (None if it was deleted) and its groups, which hold its policies."""
+        """Return the user (None if it was deleted) and its groups. They hold its policies."""
         iam = self.entered(account_id)
         user = next((one for one in every(iam, "users") if one.id == user_id), None)
         return [user, *(group for group in every(iam, "groups") if user in group.users)]
 
     def user_of_key(self, access_key_id: str) -> tuple[User, AccessKey] | None:
-        """The user whose access key this is, and the key, in whichever account."""
+        """Return the user of an access key, and the key. The user may be in any account."""
         for account in list(iam_backends.values()):
             if key := account["aws"].access_keys.get(access_key_id):
                 users = list(account["aws"].users.values())
@@ -236,7 +236,7 @@ class Backend:
                     bucket.policy = renamed(text, arn, unique_id).encode()
 
     def managed_policy(self, arn: str) -> str | None:
-        """The document of a managed policy's default version; AWS's own are loaded when they are asked for."""
+        """Return the document of a managed policy's default version. AWS's own policies are loaded on demand."""
         account_id = named.account if (named := Arn.find(arn)) else ""
         iam = self.iam(self.account_id if account_id == "aws" else account_id)
         if iam is None:
@@ -264,7 +264,7 @@ class Backend:
         return get_backend(service)[account_id][region]
 
     def stores(self, service: Any, account_id: str) -> dict[str, Any]:
-        """moto's state of a service, by the regions that were used."""
+        """Return moto's state of a service, by region, for the regions that were used."""
         return dict(get_backend(service)[account_id])
 
     def organization(self, management_id: str) -> OrganizationsBackend:
@@ -272,18 +272,18 @@ class Backend:
         return organizations_backends[management_id]["aws"]
 
     def bucket(self, name: str) -> FakeBucket | None:
-        """The bucket with this name, of whichever account: its ``account_id``."""
+        """Return the bucket with this name. It may be in any account: see its ``account_id``."""
         _, account_id = s3_backends.bucket_accounts.get(name, ("", ""))
         return s3_backends[account_id]["aws"].buckets.get(name) if account_id else None
 
     def object_tags(self, bucket: str, key: str) -> dict[str, str]:
-        """The tags of an object; none if there is no such object, or it was deleted and its versions are kept."""
+        """Return the tags of an object; empty if it doesn't exist or has a delete marker."""
         found = self.bucket(bucket)
         arn = getattr(found.keys.get(key), "arn", None) if found else None
         return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if found and arn else {}
 
     def delete_marker(self, bucket: str, key: str, version: str | None) -> FakeDeleteMarker | None:
-        """The delete marker that is this version of the key, or its current one."""
+        """Return the delete marker if this version of the key, or its current version, is one."""
         found = self.bucket(bucket)
         versions = found.keys.getlist(key, []) if found else []
         chosen = [each for each in versions if version in (None, str(each.version_id))][-1:]
@@ -329,10 +329,10 @@ class Backend:
         return Response(status, headers, body)
 
     def _parameters_answer(self, asked: Asked) -> Response:
-        """moto's answer of SSM, without the empty parameter that moto adds for each missing name.
+        """Return moto's answer of SSM, without the empty parameter that moto adds for each missing name.
 
-        One such parameter makes DescribeParameters and others fail. GetParameters' are sorted: moto's are in another
-        order after each start of the lab.
+        Such a parameter would make DescribeParameters and other calls fail. GetParameters' answer is sorted, because
+        moto's order differs after each start of the lab.
         """
         try:
             response = self._answer(asked)
@@ -347,7 +347,7 @@ class Backend:
                     del store._parameters[name]
 
     def _secrets_answer(self, asked: Asked) -> Response:
-        """moto's answer of Secrets Manager. ListSecretVersionIds tells when each version was made, not the time now."""
+        """Return moto's answer of Secrets Manager. ListSecretVersionIds gets each version's real creation time."""
         response = self._answer(asked)
         if asked.operation == "ListSecretVersionIds" and response.status == 200:
             answer = json.loads(response.body)
@@ -392,7 +392,7 @@ class Backend:
         call = asked.call
         pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
-        # Encoded again, so that moto reads in it what the gate read: `;` and `#` mean something to its parser.
+        # Encoded again, so that moto reads the same as the gate: its parser treats `;` and `#` specially.
         path = quote(call.path, safe="/-_.~") if asked.service == "s3" else call.raw_path
         environ: dict[str, Any] = {
             "REQUEST_METHOD": call.method,
@@ -432,18 +432,18 @@ class Backend:
 
 
 def adopt() -> None:
-    """Change moto where it has no setting for what the gate needs. Raises :class:`LabError` for another line of it."""
+    """Patch moto where it lacks a setting that the gate needs. Raises :class:`LabError` for another release line."""
     moto_line.check()
     outgoing.close()
-    # The bucket policy was evaluated by the gate; moto's own look at it ignores principals and conditions.
+    # The gate has evaluated the bucket policy. moto's own evaluation ignores principals and conditions.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
     FakeAccount.__init__ = _enroll  # type: ignore[method-assign, assignment]  # see there
 
 
 def tell_uses(used: Callable[[str, str], None]) -> None:
-    """Have moto call ``used`` with the service and the account of each store that it uses.
+    """Let moto call ``used`` with the service and the account of each store that it uses.
 
-    It finds every one by this one method.
+    moto finds each of its stores by this one method.
     """
 
     def found(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
@@ -467,30 +467,30 @@ def without_body(thing: FakeKey) -> dict[str, object]:
 
 
 def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
-    """Give an object of S3 its content: what ``opened`` makes, by the number of bytes that moto keeps in memory."""
+    """Give an object of S3 its content. moto passes ``opened`` the number of bytes that it keeps in memory."""
     thing.lock = threading.Lock()
     thing._value_buffer = opened(thing._max_buffer_size)
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """SSM's parameters without AWS's own, which moto reads again when somebody asks for them: attributes and items."""
+    """Return SSM's parameters, as attributes and items, without AWS's own. moto loads those again on demand."""
     own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
     unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
     return {**parameters.__dict__, **unread}, own
 
 
 def name_policy(policy: FakePolicy, arn: str) -> None:
-    """Give an organization's policy this ARN; moto would make one of the management account's id."""
+    """Give an organization's policy this ARN. moto's own would contain the management account's id."""
     policy._arn_format = arn
 
 
 def bound(user: User, boundary_arn: str | None) -> None:
-    """Set a user's permissions boundary, or remove it; moto only keeps one for roles."""
+    """Set or remove a user's permissions boundary. moto only supports one for roles."""
     user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
 
 
 def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> Refusal:
-    """The lab's answer to a call that it can't answer; ``error`` is moto's."""
+    """Return the refusal of a call that the lab can't answer; ``error`` is moto's."""
     # 501 is the one server error that no SDK tries again.
     operation = asked.request.operation if asked.request else asked.operation
     what = f"{asked.service}:{operation}" if operation.isidentifier() else f"{operation} of {asked.service}"
@@ -501,7 +501,7 @@ def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> R
 
 
 def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
-    """Make an account of an organization with the id that it has; moto's has a random one, and IAM with a role."""
+    """Create an account of an organization with its own id. moto would use a random id, and add an IAM role."""
     account.type, account.status, account.state, account.joined_method = "ACCOUNT", "ACTIVE", "ACTIVE", "CREATED"
     account.region, account.organization_id = organization.region, organization.id
     account.master_account_id, account.parent_id = organization.master_account_id, organization.root_id
@@ -517,7 +517,7 @@ def every(iam: IAMBackend | None, kind: str) -> list[Any]:
 
 
 def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
-    """The one of :func:`every` that has this name; None if no object has it."""
+    """Return the object of :func:`every` with this name; None if it doesn't exist."""
     return next((one for one in every(iam, kind) if one.name == name), None)
 
 
@@ -527,7 +527,7 @@ def boundaries(iam: IAMBackend) -> set[str | None]:
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """All managed policies, and AWS's own among them, without those of AWS that are neither attached nor a boundary."""
+    """Return all managed policies without AWS's unused ones, and those of AWS that are attached or a boundary."""
     bounding = boundaries(iam)
     used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]
     unused = {one.arn for one in iam.aws_managed_policies} - {one.arn for one in used}
@@ -535,15 +535,15 @@ def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
 
 
 def parse_parameters(protocol: str, model: OperationModel, **parts: object) -> dict[str, object]:
-    """The parameters that an operation is given in these ``parts`` of a request."""
+    """Return an operation's parameters from these ``parts`` of a request."""
     parser: Any = PROTOCOL_PARSERS[protocol](model)
     parameters: dict[str, Any] = parser.parse(parts)
     return parameters
 
 
 def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> list[object]:
-    """The values that a DynamoDB key condition gives the keys; none for one that cannot be read."""
-    # Loaded with moto's part of DynamoDB, and no sooner.
+    """Return the values of the keys in a DynamoDB key condition; empty if the condition can't be read."""
+    # Import this only now: it loads moto's part of DynamoDB.
     from moto.dynamodb.exceptions import MockValidationException
     from moto.dynamodb.parsing.key_condition_expression import parse_expression
 

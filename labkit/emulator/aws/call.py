@@ -1,4 +1,4 @@
-"""A call of the AWS API as it came in, what it asks for, and the answer to it."""
+"""A call of the AWS API, the operation that it asks for, and the answer."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ QUEUE_PATH = re.compile(r"/(\d{12}/[A-Za-z0-9._-]+)")
 
 @dataclass
 class Response:
-    """What is answered."""
+    """The answer to a call."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -23,7 +23,7 @@ class Response:
 
     @property
     def error_code(self) -> str | None:
-        """The AWS error code in an answer of 400 and above; None for any other."""
+        """The AWS error code of an answer with status 400 or above; None for any other answer."""
         if self.status < 400:
             return None
         for name, value in self.headers:
@@ -35,7 +35,7 @@ class Response:
 
     @property
     def error_message(self) -> str | None:
-        """The message beside :attr:`error_code`."""
+        """The message that belongs to :attr:`error_code`."""
         text = self.body[:4096].decode("utf-8", "replace") if self.status >= 400 else ""
         found = re.search(r"<Message>([^<]*)</Message>", text) or re.search(r'"[mM]essage"\s*:\s*"([^"]*)"', text)
         return found[1] if found else None
@@ -50,9 +50,9 @@ class Call:
     """The path as sent, percent-encoded."""
     query_string: str
     header_list: list[tuple[str, str]]
-    """Names in lower case, in the order they came."""
+    """Names (in lower case) and values, in the order in which they were sent."""
     body: bytes
-    """Without the framing of a body that came in chunks, once its signature is verified."""
+    """The body. If it came in chunks, it has no framing once the signature is verified."""
     source_ip: str = "127.0.0.1"
     trailers: dict[str, str] = field(default_factory=dict)
     """The trailing headers of a body that came in chunks."""
@@ -83,7 +83,7 @@ class Call:
 
     @cached_property
     def form_pairs(self) -> list[tuple[str, str]]:
-        """The parameters of a query-protocol call, from the query and the body; one to SQS may go to a queue's URL."""
+        """The parameters of a query-protocol call, from the query and the body. For SQS, the path may be a queue's."""
         if self.raw_path != "/" and not QUEUE_PATH.fullmatch(self.raw_path):
             return []
         pairs = parse_qsl(self.query_string, keep_blank_values=True)
@@ -123,34 +123,36 @@ class Permission:
     resource: str
     context: Context = field(default_factory=dict)
     known: frozenset[str] | None = None
-    """The service's own condition keys (lower case; a tag's key up to its ``/``) that ``context`` has, or that this
-    call has no value for; None: nothing is said of them. No Allow may rest on any other of the service's keys."""
+    """The service's own condition keys that the lab knows for this call: ``context`` has a value, or the call has none.
+
+    In lower case; a tag's key up to its ``/``. No Allow may depend on another key of the service. None: no restriction.
+    """
     shown: str | None = None
-    """The resource as the service's denial names it, where that is not its ARN; empty if none is named."""
+    """The resource's name in the service's denial; None: its ARN; empty: the denial names no resource."""
     resource_policy: str = ""
     """The document of the resource's own policy."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a call asks for, and of which service. Authorization, answer and trail all go by this value."""
+    """The service and the operation that a call asks for. Authorization, answer and trail all use this value."""
 
     call: Call
     service: str = ""
     region: str = ""
-    """As the signature's scope says, or the call's content."""
+    """The region in the signature's scope, or in the call's content."""
     operation: str = ""
-    """The API operation's name; the request line, where the lab does not know one."""
+    """The API operation's name; the request line if the lab doesn't know the operation."""
     account_id: str = ""
-    """The account whose resources it is about: the caller's, unless they belong to another."""
+    """The account of the call's resources: usually the caller's."""
     request: ApiRequest | None = None
-    """The operation's parameters. Calls of S3 are read in another way."""
+    """The operation's parameters; None for S3, whose calls have fields of their own below."""
     unread: Exception | None = None
-    """Why the lab cannot tell the parameters (of a call of S3: the operation)."""
+    """The error why the lab can't read the parameters (for S3: the operation)."""
     bucket: str = ""
     key: str = ""
     version: str | None = None
-    """For S3: as the path and the query name them."""
+    """For S3: from the path and the query."""
     needed: tuple[Permission, ...] = ()
     """For S3: the permissions that the caller needs; for DeleteObjects, one for each key."""
 

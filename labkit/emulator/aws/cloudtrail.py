@@ -2,8 +2,8 @@
 
 What AWS does and this module does not:
 
-- Trails: CreateTrail and its kin keep settings. No file is written to a bucket or a log group.
-- Delay: an event is there at once; on AWS it takes minutes.
+- Trails: CreateTrail and similar calls keep settings. No file is written to a bucket or a log group.
+- Delay: an event appears at once; on AWS it takes minutes.
 - Insights: LookupEvents finds none.
 - Resources: events of DynamoDB, EKS, IAM, S3, Secrets Manager, SNS, SQS and STS name them, other events do not.
 
@@ -40,7 +40,7 @@ LONGEST_VALUE = 2000
 ATTRIBUTES = (
     "AccessKeyId", "EventId", "EventName", "EventSource", "ReadOnly", "ResourceName", "ResourceType", "Username",
 )  # fmt: skip
-# What a parameter of a request names, by the service and the parameter.
+# The type of the resource that a parameter names, by the service and the parameter.
 NAMED = {
     "dynamodb": {"tableName": "AWS::DynamoDB::Table"},
     "eks": {"clusterName": "AWS::EKS::Cluster", "name": "AWS::EKS::Cluster", "roleArn": "AWS::IAM::Role"},
@@ -70,14 +70,14 @@ class CloudTrail:
     clock: Clock
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """The management events of the caller's account and region for LookupEvents; else moto's answer."""
+        """Answer LookupEvents with the management events of the caller's account and region; moto answers the rest."""
         if asked.operation != "LookupEvents":
             return await self.backend.answer(asked)
         try:
             parameters = asked.requested().parameters
         except CannotDerive as unknown:
             raise Refusal(400, "SerializationException", f"The lab cannot read {unknown}") from unknown
-        # A trail of a day has 100,000 lines: other calls are answered meanwhile.
+        # A day's trail can have 100,000 lines. Read them in a thread, so that other calls are answered meanwhile.
         content = await asyncio.to_thread(self._look_up, parameters, caller, asked.region)
         return respond(content, "application/x-amz-json-1.1")
 
@@ -89,7 +89,7 @@ class CloudTrail:
         key, value = _attribute(asked)
         if (category := asked.get("EventCategory")) not in (None, "insight"):
             raise _refusal("InvalidEventCategory", f"There is no event category {category}; there is insight.")
-        # Nothing in the lab is unusual: there are no insights.
+        # The lab has no insights: they report unusual activity.
         found = self._events(key, value, caller.account_id, region) if category is None else iter(())
         found = (event for event in found if begins <= event["EventTime"] <= ends)
         told = {**asked, "NextToken": None, "account": caller.account_id, "region": region}
@@ -124,7 +124,7 @@ class CloudTrail:
 
 
 def _is_in_history(record: Record) -> bool:
-    """CloudTrail keeps management events of callers that were authenticated, which a verified token does, too."""
+    """Whether CloudTrail's history has the record: a management event of a caller with a valid signature or token."""
     identity = record.get("userIdentity") or {}
     return (
         bool(record.get("managementEvent"))

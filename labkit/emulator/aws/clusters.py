@@ -13,7 +13,7 @@ CLUSTER_NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """What ``eks:DescribeCluster`` says about a cluster of the lab; ``created_at`` in seconds since the epoch."""
+    """A lab's cluster, for ``eks:DescribeCluster``; ``created_at`` in seconds since the epoch."""
 
     name: str
     arn: str
@@ -26,13 +26,13 @@ class ClusterFacts:
     tags: dict[str, str] = field(default_factory=dict)
     authentication_mode: str = "API"
     access: AccessEntries = field(default_factory=AccessEntries)
-    """Who the cluster lets in."""
+    """The access entries: the principals that the cluster lets in."""
     identity_providers: IdentityProviderConfigs = field(default_factory=IdentityProviderConfigs)
     pod_identity: PodIdentityAssociations = field(default_factory=PodIdentityAssociations)
 
     @property
     def associated(self) -> dict[str, object]:
-        """What EKS keeps of the cluster beside its settings, by the names of the fields."""
+        """What EKS stores about the cluster beside its settings, by the names of the fields."""
         return {name: getattr(self, name) for name in ("access", "identity_providers", "pod_identity")}
 
 

@@ -1,4 +1,4 @@
-"""What a service's model says of an operation's parameters: which are required, how long they may be, of which form.
+"""The constraints of a service's model on an operation's parameters: required, length, pattern.
 
 The models are botocore's. S3 has rules of its own, in :mod:`~labkit.emulator.aws.s3_requests`.
 

@@ -3,7 +3,7 @@
 What AWS does and this module does not:
 
 - Time: a cluster answers when CreateCluster returns; on AWS it takes ten minutes.
-- Settings: logging, networks and encryption are kept as moto keeps them, and nothing follows from them. The role and
+- Settings: moto keeps logging, networks and encryption, but they have no effect. The role and
   the subnets need not exist.
 - Nodes: node groups and Fargate profiles are kept, and start no node. A cluster has the one node that the lab gives
   it.
@@ -52,7 +52,7 @@ class Eks:
     """Write what moto has changed, before a cluster is started or ended."""
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """moto's answer, with the cluster's endpoint, CA, issuer and version as they are."""
+        """Return moto's answer, with the cluster's real endpoint, CA, issuer and version."""
         if asked.request is None:
             raise not_emulated(asked, str(asked.unread))
         operation, name = asked.request.operation, _cluster(asked)
@@ -76,7 +76,7 @@ class Eks:
         return await self.backend.answer(asked)
 
     def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
-        """The ARN of the cluster that a call was about, and what EKS keeps of it; None if it was deleted."""
+        """Yield the ARN of the call's cluster, and what EKS stores about it; None if the cluster was deleted."""
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)
         if facts:
@@ -85,7 +85,7 @@ class Eks:
             yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
 
     def put_back(self, asked: Asked, kept: Callable[[str], dict[str, object] | None]) -> None:
-        """Replace what EKS keeps of the cluster that a call was about by what is ``kept`` under its ARN."""
+        """Undo a call: set what EKS stores about its cluster to what is ``kept`` under the cluster's ARN."""
         if facts := self.clusters.get(asked.region, _cluster(asked)):
             known = kept(facts.arn) or {}
             for name, part in facts.associated.items():
@@ -98,7 +98,7 @@ class Eks:
                 del store.clusters[name]
 
     async def know(self, region: str, name: str, request: dict[str, object]) -> None:
-        """Tell moto about a running cluster that it doesn't know: the lab's folder kept it."""
+        """Tell moto about a running cluster that it doesn't know, from the lab's folder."""
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
         if (await self.backend.answer(_on(asked, "GET", name))).status == 200:
@@ -136,7 +136,7 @@ class Eks:
         except BaseException:
             await self.backend.answer(_on(asked, "DELETE", name))
             raise
-        # An account with a cluster in a region has enabled that region before.
+        # An account that has a cluster in a region must have enabled that region.
         self.regions.enable(asked.account_id, asked.region)
         self._admit_creator(facts, request, caller)
         return self._filled(asked, response)
@@ -199,7 +199,7 @@ class Eks:
 
 
 def _cluster(asked: Asked) -> str:
-    """The name of the cluster that a call is about; empty if it is about none."""
+    """Return the name of the call's cluster; empty if it isn't about one."""
     parameters = asked.requested().parameters
     if "resourceArn" in parameters:
         return eks_tags.cluster_of(parameters["resourceArn"], asked.region, asked.account_id)

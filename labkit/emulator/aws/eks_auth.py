@@ -1,12 +1,12 @@
-"""EKS Auth: a pod's token in, credentials of the role that its Pod Identity association names out.
+"""EKS Auth: exchange a pod's token for credentials of the role in its Pod Identity association.
 
 What AWS does and this module does not:
 
 - Callers: the agent calls this for a pod. The lab doesn't check whether the token's pod still runs.
 - CloudTrail: AWS records the service's own `sts:AssumeRole` as well. The lab records the agent's call alone.
 - Organizations: resource control policies are not evaluated.
-- Words: AWS doesn't publish what it says of a token that it rejects. The lab says what the API's reference says of
-  that error; the trail has the reason.
+- Messages: AWS doesn't publish its message for a rejected token. The lab uses the sentence of the API's reference; the
+  trail has the reason.
 
 https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
 https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
@@ -53,7 +53,7 @@ class Pod:
 
 @dataclass
 class _Expected:
-    """What a token must be made for, as the verification of web identities wants it."""
+    """The issuer and the audience that a token must have, in the form of an OIDC provider."""
 
     url: str
     client_id_list: list[str]
@@ -125,7 +125,7 @@ class EksAuth:
         return facts
 
     async def _verified(self, given: str, facts: ClusterFacts) -> Pod:
-        """The pod whose token this is, signed by the cluster for EKS and not expired."""
+        """Return the pod of a token that the cluster signed for EKS and that hasn't expired. Raises `Refusal`."""
         expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
             token = read(given)
@@ -140,7 +140,7 @@ class EksAuth:
         return _pod(identity.claims)
 
     def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
-        """Why the role's trust policy lets EKS assume it, with these tags. Raises the denial."""
+        """Return why the role's trust policy lets EKS assume it, with these tags. Raises the denial."""
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context: Context = {
             **self.authorization.context(asked),
@@ -175,7 +175,7 @@ def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
 
 
 def _of_another(claims: Claims, facts: ClusterFacts) -> str:
-    """Why the token isn't from this cluster, or isn't for EKS; empty if it is both. EKS needs no OIDC provider."""
+    """Return why the token isn't from this cluster or isn't for EKS; empty if it's both. It needs no OIDC provider."""
     if claims.issuer != facts.issuer:
         return f"the token is from {claims.issuer or 'nobody'}; the issuer of {facts.name} is {facts.issuer}"
     if SERVICE not in claims.compared:
@@ -184,7 +184,7 @@ def _of_another(claims: Claims, facts: ClusterFacts) -> str:
 
 
 def _pod(claims: dict[str, Any]) -> Pod:
-    """Raise `Refusal` for a token whose claims name no pod."""
+    """Return the pod that the claims name. Raises `Refusal` if they name none."""
     about = claims.get("kubernetes.io")
     about = about if isinstance(about, dict) else {}
     account, pod = about.get("serviceaccount"), about.get("pod")

@@ -1,4 +1,4 @@
-"""EKS's tags of a cluster, and of what belongs to one, by the resource's ARN.
+"""EKS's tags of a cluster and of its parts, by the resource's ARN.
 
 https://docs.aws.amazon.com/eks/latest/userguide/eks-using-tags.html
 """
@@ -30,7 +30,7 @@ def answer(asked: Asked, backend: Backend) -> Response:
 
 
 def cluster_of(arn: str, region: str, account_id: str) -> str:
-    """The name of the cluster that an ARN is about; empty if it isn't EKS's, or is of another region or account."""
+    """Return the cluster's name in an ARN; empty if it isn't EKS's, or is of another region or account."""
     named = Arn.find(arn)
     if named is None or (named.service, named.region, named.account) != ("eks", region, account_id):
         return ""
@@ -38,7 +38,7 @@ def cluster_of(arn: str, region: str, account_id: str) -> str:
 
 
 def tags_of(arn: str, backend: Backend) -> dict[str, str] | None:
-    """The tags of a cluster, or of what belongs to one, by its ARN; not a copy. None if it doesn't exist."""
+    """Return the tags of a cluster or of a part of one, by its ARN; not a copy. None if it doesn't exist."""
     named = Arn.parse(arn)
     name = cluster_of(arn, named.region, named.account)
     if facts := backend.clusters.get(named.region, name):

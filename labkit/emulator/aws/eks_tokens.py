@@ -36,7 +36,7 @@ class Identity:
     """Who a token represents."""
 
     arn: str
-    """As ``sts:GetCallerIdentity`` tells it."""
+    """The ARN in the answer of ``sts:GetCallerIdentity``."""
     principal_arn: str
     """The IAM role or user itself, with its path."""
     account_id: str
@@ -52,9 +52,9 @@ class Identity:
 
 
 async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> Identity:
-    """Who the token represents, to the cluster of this name. Raises :class:`InvalidToken`.
+    """Return who the token represents, for the cluster of this name. Raises :class:`InvalidToken`.
 
-    Nothing is fetched: the URL must be of the lab's own STS (``endpoint_url``), and the gate answers it here.
+    Nothing is fetched: the URL must be that of the lab's own STS (``endpoint_url``), and the gate answers it here.
     """
     call = _call(token, cluster, endpoint_url)
     outcome = await gate.respond(call)
@@ -73,7 +73,7 @@ async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> 
 
 
 def _call(token: str, cluster: str, endpoint_url: str) -> Call:
-    """The call that the token is, as the authenticator would make it."""
+    """Return the call in the token, as the authenticator would send it."""
     if len(token) > LONGEST:
         raise InvalidToken("the token is too large")
     encoded = token.removeprefix(PREFIX)

@@ -1,4 +1,4 @@
-"""The gate in front of moto: who calls, may they, and only then moto's answer, or a refusal as AWS refuses.
+"""The gate in front of moto: authenticate the caller, authorize the call, and then let moto answer or refuse it.
 
 `Gate.respond` lists the stages that every call goes through.
 
@@ -150,17 +150,17 @@ class Gate:
                 await self.backend.run(self._eks.forget_lost)
 
     async def found_organization(self) -> None:
-        """Make the lab's organization where it is missing."""
+        """Create the lab's organization if it is missing."""
         async with self._kept.keeping_all():
             await self.backend.run(self._organization.found)
 
     def associated(self, cluster_arn: str) -> dict[str, Any]:
-        """What EKS kept of a cluster that is started again: the fields of its `ClusterFacts` that no request tells."""
+        """Return what EKS stored about a cluster: the fields of its `ClusterFacts` that aren't in its request."""
         return self._own.part(cluster_arn) or {}
 
     @property
     def unkept(self) -> list[str]:
-        """The services that hold something which isn't kept."""
+        """The services with state that isn't kept."""
         return sorted(self._told)
 
     async def close(self) -> None:
@@ -178,8 +178,8 @@ class Gate:
         try:
             response = (await self.respond(call, partial(whole, receive))).response
         except ClientDisconnect:
-            return  # the client is gone, and half a call isn't a call
-        # A HEAD's length is that of the object; any other answer's is its body's, which may have been written again.
+            return  # the client is gone: don't run an incomplete call
+        # For HEAD, keep the object's length. In any other answer, the lab may have changed the body.
         counted = call.method != "HEAD" or not any(name.lower() == "content-length" for name, _ in response.headers)
         headers = [
             (name.lower().encode("latin-1"), UNPRINTABLE.sub(" ", value).encode("latin-1", "replace"))
@@ -192,9 +192,9 @@ class Gate:
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
 
     async def respond(self, call: Call, body: Body | None = None) -> Outcome:
-        """Answer a call and record it. Returns the answer, who was proven to call, and why it was decided so.
+        """Answer a call and record it. Return the answer, the authenticated caller, and the reason of the decision.
 
-        ``body`` reads the call's body, which is not in ``call`` then. Raises ClientDisconnect if it ends early.
+        If given, ``body`` reads the body, and ``call`` has none. Raises ClientDisconnect if the body ends early.
         """
         asked, caller, grant, failure = Asked(call), None, None, ""
         try:
@@ -225,7 +225,7 @@ class Gate:
         return outcome
 
     def _address(self, call: Call) -> tuple[Asked, Signature | Malformed | None]:
-        """Tell the call's service and region, and what the call says of its signature. Nothing is proven yet."""
+        """Return the call's service and region, and the signature that it carries. Nothing is verified yet."""
         if _is_by_token(call):
             return _addressed(call, "sts", self.region), None
         try:
@@ -240,7 +240,7 @@ class Gate:
     async def _authenticate(
         self, asked: Asked, signed: Signature | Malformed | None, body: Body | None
     ) -> tuple[Asked, Caller | WebIdentity]:
-        """Prove who calls. Return the caller, and the request with the signed body.
+        """Authenticate the caller. Return it, and the request with the signed body.
 
         The body is read last, so that nobody can send a gigabyte without valid credentials.
         """
@@ -263,7 +263,7 @@ class Gate:
             call = await _with_body(asked, body) if body else call
             call = await self._verify(asked, call, signed, secret)
         except Refusal as refusal:
-            # Not proven to be the caller.
+            # This isn't the verified caller.
             refusal.claimed = Claimed(key_of=caller.arn)
             raise
         return replace(asked, call=call, account_id=caller.account_id), caller
@@ -306,7 +306,7 @@ class Gate:
         return grant
 
     def _is_bound(self, caller: Caller) -> bool:
-        """Whether any policy could refuse the caller something: an administrator only its organization's."""
+        """Whether any policy could refuse the caller: for an administrator, only those of its organization."""
         return not isinstance(caller, Administrator) or self._organization.member(caller.account_id).is_bound
 
     async def _permitted(self, asked: Asked, caller: Caller) -> Grant:
@@ -382,7 +382,7 @@ class Gate:
             _log.error("the gate failed on a call of %s\n%s", outcome.asked.service, hidden(failure, secrets))
 
     def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
-        """The secret that the call must be signed with. In AWS's order: the expiry, the role, the date."""
+        """Return the secret for the call's signature. First check, in AWS's order, expiry, role and date."""
         now = self._clock.now()
         if isinstance(caller, Session):
             if caller.credentials.expiration <= now:
@@ -401,7 +401,7 @@ class Gate:
         return secret
 
     async def _verify(self, asked: Asked, call: Call, signed: Signature, secret: str) -> Call:
-        """The call, if it was signed with this secret."""
+        """Return the call if it was signed with this secret. Raises the refusal."""
         try:
             if len(call.body) > HASHED_AT_ONCE:
                 return await asyncio.to_thread(signature.verify, call, signed, secret)
@@ -459,7 +459,10 @@ class Gate:
         return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
 
     def _check_date(self, asked: Asked, signed: Signature, lab: float) -> None:
-        """By lab time or by the machine's, so that clients outside pods keep working when the lab's clock is moved."""
+        """Refuse a signature that is too old or too new by both clocks, the lab's and the machine's.
+
+        So clients outside pods still work when the lab's clock is moved.
+        """
         machine, at = time.time(), signed.signed_at
         if signed.expires_in is not None:
             # STS takes any presigned URL for 15 minutes, whatever it says.
@@ -491,7 +494,7 @@ def _administrator(keys: Keys, account_id: str, name: str, identifiers: Identifi
 
 
 def _head(scope: "Scope") -> Call:
-    """The call without its body."""
+    """Return the call without its body."""
     raw_path = scope.get("raw_path") or scope["path"].encode()
     return Call(
         method=scope["method"],
@@ -504,7 +507,7 @@ def _head(scope: "Scope") -> Call:
 
 
 async def _with_form(asked: Asked, body: Body) -> Call:
-    """The call with its form. Raises Refusal for one that no service takes."""
+    """Return the call with its form. Raises Refusal if the form is too large for any service."""
     try:
         form = await body(LONGEST_FORM)
     except TooLong:
@@ -515,7 +518,7 @@ async def _with_form(asked: Asked, body: Body) -> Call:
 
 
 async def _with_body(asked: Asked, body: Body) -> Call:
-    """The call with its body. Raises Refusal for one that is longer than its service takes.
+    """Return the call with its body. Raises Refusal if the body is too long for its service.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     """
@@ -552,12 +555,12 @@ def _addressed(call: Call, service: str, region: str) -> Asked:
 
 
 def _is_by_token(call: Call) -> bool:
-    """Whether it is the one call that nobody signs: the token says who calls. STS takes it in a URL, too."""
+    """Whether it's the one unsigned call, with a token for the caller. STS also accepts it in a URL."""
     return call.method in ("GET", "POST") and call.form.get("Action") == WEB_IDENTITY
 
 
 def _guess_service(call: Call) -> str:
-    """The service that an unsigned call means. Everything else goes to S3."""
+    """Return the service of an unsigned call: S3, unless the call shows another one."""
     if "Action" in call.form:
         return VERSIONS.get(call.form.get("Version", ""), "sts")
     if target := call.headers.get("x-amz-target"):

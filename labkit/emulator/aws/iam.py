@@ -1,4 +1,4 @@
-"""IAM: moto's, with the documents validated, AWS's managed policies at hand, and ids that are the same in every lab.
+"""IAM: moto's, with validated documents, AWS's managed policies, and ids that are the same in every lab.
 
 What AWS does and this module does not:
 
@@ -6,8 +6,8 @@ What AWS does and this module does not:
 - Quotas: client ids, thumbprints, policy sizes, policy versions and access keys are limited; roles, attached
   policies, tags and the rest are not.
 - Usage data: no service last accessed details, no `RoleLastUsed`.
-- Sign-in: login profiles and MFA devices are kept, and nobody can sign in with them.
-- Root: nobody can be the root user; the administrator stands for it.
+- Sign-in: login profiles and MFA devices are kept, but nobody can sign in with them.
+- Root: there is no root user; the administrator takes its place.
 - Advice: no Access Analyzer, no policy recommendations.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
@@ -42,7 +42,7 @@ MADE = {
 # The operations that may set a permissions boundary.
 BOUNDED = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", *BOUNDARIES)
 PRINCIPALS_END = {"DeleteRole": ("roles", "RoleName"), "DeleteUser": ("users", "UserName")}
-# Who the learner's own keys stand for.
+# The user of the learner's own keys.
 ADMINISTRATOR = "administrator"
 AWS_MANAGED = "arn:aws:iam::aws:policy/"
 PROVIDER_WRITES = ("UpdateOpenIDConnectProviderThumbprint", "DeleteOpenIDConnectProvider")
@@ -60,7 +60,7 @@ class Iam:
     organization: Organization
 
     async def completed(self, asked: Asked) -> Asked:
-        """The call for moto, after a check of its documents. Raises ``Refusal`` if IAM would reject one."""
+        """Check the call's documents, and return the call for moto. Raises ``Refusal`` if IAM would reject one."""
         if asked.operation in simulation.OPERATIONS:
             return asked
         if asked.request is None:
@@ -74,7 +74,7 @@ class Iam:
         return requests.read(requests.with_form(asked, {**asked.call.form, **changed}))
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """moto's answer to a call of the account's IAM that was :meth:`completed`, or the lab's own."""
+        """Return the answer of moto or of the lab itself to a :meth:`completed` call of the account's IAM."""
         run, operation = self.backend.run, asked.operation
         if operation in simulation.OPERATIONS:
             return await run(simulation.answer, asked, self.backend, self.organization)
@@ -98,7 +98,7 @@ class Iam:
         return iam_documents.reworded(response)
 
     async def _complete(self, asked: Asked, iam: IAMBackend, deleted: Any, response: Response) -> None:
-        """Do what moto leaves out of a call that it carried out."""
+        """Do the parts of a successful call that moto leaves out."""
         run, operation = self.backend.run, asked.operation
         if deleted:
             await run(self.backend.orphan, deleted.arn, deleted.id)
@@ -108,7 +108,7 @@ class Iam:
             await run(set_boundary, asked, iam)
 
     async def _bring_in(self, asked: Asked, iam: IAMBackend) -> None:
-        """Have moto know AWS's managed policies that a call names or lists."""
+        """Load the AWS managed policies that a call names or lists into moto."""
         parameters = asked.requested().parameters
         if asked.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
             await self.backend.run(self.backend.load_managed_policies, iam)
@@ -133,7 +133,7 @@ class Iam:
         return arn
 
     def _left_out(self, asked: Asked) -> dict[str, str]:
-        """The parameters that UpdateRole leaves alone, and moto would remove.
+        """Return the parameters that UpdateRole doesn't change, but moto would remove.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
         """
@@ -145,7 +145,7 @@ class Iam:
         return {name: str(value) for name, value in kept.items() if value and name not in parameters}
 
     def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
-        """Put an id made from the name in place of the random one that moto just gave."""
+        """Replace moto's random id by one that is made from the name."""
         store, parameter, _ = MADE[asked.operation]
         name = asked.requested().parameters[parameter]
         # One of AWS's own policies may have the name that was just given to another.
@@ -182,7 +182,7 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
 
 
 def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
-    """Add or remove an audience of a provider, which moto cannot; both are done when it is done already.
+    """Add or remove an audience of a provider, which moto can't do. Repeating either one is not an error.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """

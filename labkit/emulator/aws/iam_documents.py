@@ -28,7 +28,7 @@ DOCUMENTS: dict[str, tuple[str, Kind]] = {
     "CreatePolicy": ("PolicyDocument", "identity"),
     "CreatePolicyVersion": ("PolicyDocument", "identity"),
 }
-# Characters without white space; of inline policies, all of a user, a group or a role together.
+# Characters without white space. For inline policies: all policies of a user, a group or a role together.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
 LONGEST_MANAGED = 6144
 LONGEST_INLINE = {
@@ -60,7 +60,7 @@ async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str,
 
 
 def reworded(response: Response) -> Response:
-    """moto's answer, with the sentences in which IAM says the same."""
+    """Return moto's answer with its messages replaced by IAM's."""
     if response.status >= 400:
         text = response.body.decode("utf-8", "replace")
         for pattern, words in WORDS:
@@ -70,7 +70,7 @@ def reworded(response: Response) -> Response:
 
 
 def missing_principals(document: dict[str, object], backend: Backend) -> list[str]:
-    """The users and roles that a trust policy or a bucket policy names, and that don't exist."""
+    """Return the users and roles that a trust policy or a bucket policy names but that don't exist."""
     principals = (
         statement.get(element)
         for statement in listed(document.get("Statement", []))
@@ -81,7 +81,7 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """The policy as moto reads it, if that differs from what the caller sent."""
+    """Return the policy in the form that moto reads, if it differs from the caller's."""
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:
@@ -134,7 +134,7 @@ def _check_unused(asked: Asked, backend: Backend) -> None:
 
 
 def _quote_numbers(document: dict[str, Any]) -> bool:
-    """Write the conditions' numbers as strings, which is all that moto takes; return whether there were any."""
+    """Write the conditions' numbers as strings, because moto accepts nothing else; return whether there were any."""
     found = False
     for statement in listed(document["Statement"]):
         for block in statement.get("Condition", {}).values():
@@ -150,14 +150,14 @@ def _exists(name: str, backend: Backend) -> bool:
     if re.fullmatch(r"A(IDA|ROA)[A-Z0-9]{12,}", name):
         return False
     named = Arn.find(name)
-    # The lab can't know the principals of an account that nobody has entered.
+    # The lab doesn't know the principals of an account that nobody has entered.
     if not named or not named.resource.startswith(("role/", "user/")) or backend.iam(named.account) is None:
         return True
     return backend.principal(name) is not None
 
 
 async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """The thumbprint of a provider that may be made, fetched where the call gives none."""
+    """Return the thumbprint of a new provider, fetched if the call gives none. Raises ``Refusal``."""
     parameters = asked.requested().parameters
     url = parameters["Url"]
     if not _is_issuer(url):

@@ -1,9 +1,9 @@
-"""EKS identity provider configs: an OIDC provider whose users may log in to a cluster, which is not what IRSA is.
+"""EKS identity provider configs: an OIDC provider whose users may log in to a cluster. IRSA doesn't use them.
 
 What AWS does and this module does not:
 
-- Log-in: a config is kept and described. The lab's API servers let nobody in by it, and nothing is fetched from its
-  issuer.
+- Log-in: a config is kept and described. The lab's API servers don't use it to let anybody in, and nothing is fetched
+  from its issuer.
 - Time: a config is ACTIVE at once; on AWS that takes a quarter of an hour.
 
 https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
@@ -29,7 +29,7 @@ SAME_AS_ISSUER = (
 
 
 class IdentityProviderConfigs:
-    """The identity provider config of one cluster, which has one at most."""
+    """The identity provider config of one cluster. A cluster has one at most."""
 
     def __init__(self) -> None:
         self._config: dict[str, Any] | None = None
@@ -48,7 +48,7 @@ class IdentityProviderConfigs:
         return config["tags"] if config.get("identityProviderConfigArn") == arn else None
 
     def answer(self, asked: Asked, cluster_arn: str, issuer: str, now: float) -> Response:
-        """The answer to one of EKS's operations on a cluster's identity provider configs. Raises ``Refusal``."""
+        """Answer one of EKS's operations on a cluster's identity provider configs. Raises ``Refusal``."""
         request = asked.requested().parameters
         match asked.operation:
             case "AssociateIdentityProviderConfig":
@@ -98,7 +98,7 @@ class IdentityProviderConfigs:
 
 
 def config_arn(cluster_arn: str, name: str) -> str:
-    """The ARN that a config of this name has in a cluster."""
+    """Return the ARN of a cluster's config with this name."""
     made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/oidc/{name}")
     cluster = Arn.parse(cluster_arn)
     return str(cluster.beside(f"identityproviderconfig/{cluster.name}/oidc/{name}/{made}"))

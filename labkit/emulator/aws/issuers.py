@@ -44,7 +44,7 @@ KEPT = 256
 # https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
 API_KEYS = "/openid/v1/jwks"
 DISCOVERY = "/.well-known/openid-configuration"
-# An issuer is asked at most so often within so many seconds, even if many tokens name unknown keys.
+# The most fetches from an issuer within this many seconds, even if many tokens name unknown keys.
 FETCHES, WITHIN = 10, 10.0
 
 
@@ -66,7 +66,7 @@ class _Mapping:
 
 @dataclass
 class _Source:
-    """The keys of an issuer, as far as one provider's thumbprints let it be trusted."""
+    """The keys of an issuer, fetched with the trust in one provider's thumbprints."""
 
     edition: object = None
     keys: dict[str | None, jwt.PyJWK] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class _Source:
     fetching: asyncio.Task[None] | None = None
 
     def key(self, key_id: str | None) -> jwt.PyJWK | None:
-        # A token without a key id can only mean the one key there is.
+        # A token without a key id is only clear if the issuer has a single key.
         if key_id is None and len(self.keys) == 1:
             return next(iter(self.keys.values()))
         return self.keys.get(key_id)
@@ -98,15 +98,15 @@ class Issuers:
         edition: Callable[[str], object] | None = None,
         within: float | None = None,
     ) -> None:
-        """Lead ``https://host/…`` to ``address``, whose certificate must be that host's and chain to ``ca_pem``.
+        """Send requests for ``https://host/…`` to ``address``.
 
-        ``edition`` returns the edition of the documents that an issuer publishes; keys of other editions are dropped.
-        An issuer there has ``within`` seconds to answer, or else as long as any other.
+        Its certificate must be for that host and chain to ``ca_pem``. ``edition`` returns the edition of an issuer's
+        documents; keys of other editions are dropped. ``within``: the seconds for an answer, if not the usual ones.
         """
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)
 
     def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
-        """Ask this issuer, too: through the API server that ``api`` reaches, or where its name leads without one."""
+        """Accept this issuer, too. Ask it through the API server that ``api`` reaches, or without one, by its name."""
         self._joined[issuer] = api
         self.forget(issuer)
 
@@ -176,7 +176,7 @@ class Issuers:
             raise source.failure
 
     async def _published(self, issuer: str, pinned: frozenset[str], within: float) -> dict[str | None, jwt.PyJWK]:
-        # A verified certificate of the API server isn't compared with thumbprints: its CA stands for a public root.
+        # The API server's verified certificate isn't compared with thumbprints: its CA counts as a public root.
         if api := self._joined.get(issuer):
             location = _location(issuer, await _document(api, f"{issuer}{DISCOVERY}", DISCOVERY))
             return _keys(location, await _document(api, location, API_KEYS))
@@ -201,7 +201,7 @@ class Issuers:
         return ssl.create_default_context()
 
     async def _trust(self, host: str, port: int, pinned: frozenset[str]) -> ssl.SSLContext:
-        """What to verify an unmapped host against: the public roots, else the served chain's top, when it is pinned."""
+        """Return the roots for an unmapped host: the public ones, or the top of its chain if a thumbprint pins it."""
         try:
             await self._served_chain(host, port, self._public_roots)
         except IssuerUnreachable as error:
@@ -251,7 +251,7 @@ class Issuers:
 
 
 async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str, **request: Any) -> dict[str, Any]:
-    """The JSON object at ``target``; errors name ``url``."""
+    """Fetch the JSON object at ``target``; errors name ``url``."""
     # A few compressed bytes could expand to very many.
     accepted = {"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"}
     headers = {**request.pop("headers", {}), **accepted}
@@ -286,7 +286,7 @@ def _location(issuer: str, discovery: dict[str, Any]) -> str:
 
 
 def _keys(location: str, document: dict[str, Any]) -> dict[str | None, jwt.PyJWK]:
-    """The keys that can be used, by their ids."""
+    """Return the usable keys by their ids."""
     entries = document.get("keys")
     if not isinstance(entries, list):
         raise IssuerUnreachable(f"{location} holds no list of keys")

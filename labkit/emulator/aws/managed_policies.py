@@ -1,6 +1,6 @@
-"""AWS's managed policies, as moto keeps them: one long text, of which one is read when it is attached or read.
+"""AWS's managed policies: moto keeps them as one long text. Each is parsed when somebody attaches or reads it.
 
-moto loads all of them or none; all of them parsed at once cost about 50 MiB.
+moto itself loads all or none. All of them, parsed, take about 50 MiB.
 """
 
 import json
@@ -13,7 +13,7 @@ _decoder = json.JSONDecoder()
 
 
 def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
-    """Name and content of the policy with this ARN, but for its path; None if AWS has no such policy."""
+    """Return name and content of the policy with this ARN, apart from the path; None if AWS has no such policy."""
     if not (found := _ARN.fullmatch(arn)):
         return None
     key = f'\n "{found[1]}":'
@@ -22,6 +22,6 @@ def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
 
 
 def every(text: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """Name and content of each."""
+    """Yield the name and the content of each policy."""
     for found in _NAME.finditer(text):
         yield found[1], _decoder.raw_decode(text, found.end() - 1)[0]

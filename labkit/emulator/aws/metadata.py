@@ -1,11 +1,11 @@
-"""The instance metadata service of the lab's nodes: what a pod without a role of its own finds.
+"""The instance metadata service of the lab's nodes. A pod without a role of its own gets its credentials here.
 
 What AWS does and this module does not:
 
 - IMDSv1: a request without a token is refused.
 - The hop limit: every process that reaches the port gets an answer.
-- Most of the data: the ids, the type, the placement, the role's credentials and the identity document are there; user
-  data, network, tags, events and signatures are not.
+- Most of the data: it has the ids, the type, the placement, the role's credentials and the identity document. It has no
+  user data, network, tags, events and signatures.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html
@@ -31,7 +31,7 @@ LONGEST_TTL = 21600
 KEPT_TOKENS = 10_000
 LONGEST_BODY = 64 * 1024  # no request needs one
 DURATION = 21600
-# SDKs renew credentials 15 minutes before they expire; EC2 has new ones ready earlier.
+# SDKs renew credentials 15 minutes before they expire; EC2 provides new ones before that.
 RENEWED_BEFORE = 1800
 CATEGORIES = {
     "": "ami-id\niam/\ninstance-id\ninstance-type\nplacement/",
@@ -98,7 +98,7 @@ class Metadata:
     def _token(self, method: str, headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
         if method != "PUT":
             return 405, "", {}
-        # Whoever sent this through a proxy tricked the proxy into it.
+        # A request with this header came through a proxy that was tricked into sending it.
         if "x-forwarded-for" in headers:
             return 403, "", {}
         ttl = headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
@@ -137,7 +137,7 @@ class Metadata:
         return (CATEGORIES | self._facts).get(name)
 
     def role_session(self) -> dict[str, str]:
-        """The credentials of the node's role, in the service's form; renewed before they expire."""
+        """Return the credentials of the node's role, in the service's form. They are renewed before they expire."""
         now = self._clock.now()
         held = self._credentials
         # If the clock was set back, the credentials are from the future. They're renewed, too.

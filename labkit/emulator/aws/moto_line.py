@@ -9,7 +9,7 @@ REQUIREMENT = "moto>=5.2,<5.3"
 
 
 def check(installed: str = "") -> None:
-    """Raise :class:`LabError` if the moto that is ``installed`` (here, if not given) is of another line, or missing."""
+    """Raise :class:`LabError` if moto is missing or of another line; ``installed`` is its version if already known."""
     from importlib.metadata import PackageNotFoundError, version  # 0.02 s, and only a start needs it
 
     try:

@@ -14,20 +14,20 @@ Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 
 LONGEST = 10.0
-"""Seconds that a call may take: of the processor's time, or of waiting for nothing."""
+"""The most seconds that a call may take: of the processor's time, or idle."""
 LOOKS = 10
 IDLE = 0.002
-"""A thread that uses a smaller part of the time than this counts as waiting."""
+"""A thread that uses a smaller share of the time than this counts as idle."""
 
 
 class Stuck(Exception):
-    """A call did not return; the process has to start again to answer others."""
+    """A call didn't return. The process must restart before it can answer others."""
 
 
 class OneThread:
     """Run calls one after the other beside the event loop. ``on_stuck`` is called when one of them doesn't return.
 
-    The thread's own time counts, so a busy machine makes no call late.
+    The limit counts the thread's own processor time, so a call isn't cut off only because the machine is busy.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):
@@ -42,7 +42,7 @@ class OneThread:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=self._start)
 
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-        """Return what the function returns. Raises `Stuck` if it, or one before it, doesn't return."""
+        """Run the function, and return its result. Raises `Stuck` if it, or a call before it, doesn't return."""
         if self.is_stuck:
             raise Stuck
         loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ class OneThread:
             return
         now, seen = self._spent(), self._seen
         if self._call is not seen.call:
-            # It may have begun right after the look before.
+            # The call may have started right after the previous look.
             seen.call, seen.began, seen.idle = self._call, now, 0
         else:
             seen.idle = seen.idle + 1 if now - seen.at < IDLE * self.longest / LOOKS else 0

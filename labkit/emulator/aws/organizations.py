@@ -1,4 +1,4 @@
-"""Organizations: moto's, with the lab's accounts in one organization, and with what its policies say to a call.
+"""Organizations: moto's, with the lab's accounts in one organization, and with its policies applied to calls.
 
 The account `MANAGEMENT_ID` manages the organization; the learner's own account and every other one that somebody
 entered are members of it.
@@ -7,10 +7,10 @@ What AWS does and this module does not:
 
 - Policies: service control policies and resource control policies are evaluated; policies of other types are kept.
 - Time: a policy counts at once, everywhere.
-- Delegated administrators may read; the organization's own resource policy is not there.
+- Delegated administrators may read; the organization has no resource policy of its own.
 - Accounts: CreateAccount is done when it returns, and its RoleName is ignored. No invitations and handshakes: an
   account that was removed is a member again when somebody enters it.
-- An organization that is deleted is made again at once.
+- An organization that is deleted is created again at once.
 - Quotas: the size of a policy and the number of those attached are limited; nothing else is.
 
 https://docs.aws.amazon.com/organizations/latest/APIReference/Welcome.html
@@ -83,7 +83,7 @@ class Organization:
         self._backend = backend
         self._identifiers = identifiers
         self._members: dict[str, Member] = {}
-        """By the account's id; emptied when the organization changes."""
+        """The members by the account's id; emptied when the organization changes."""
 
     def found(self) -> None:
         """Create the organization if it is missing."""
@@ -122,7 +122,7 @@ class Organization:
             self._members.clear()
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """moto's answer. Raises ``Refusal`` if AWS would refuse the call."""
+        """Return moto's answer. Raises ``Refusal`` if AWS would refuse the call."""
         store, operation, given = self._store(), asked.operation, readable(asked).parameters
         asked = _for(asked, caller, store)
         if operation == "CreateAccount" and given.get("AccountName") and given.get("Email"):
@@ -146,7 +146,7 @@ class Organization:
         return respond(store.create_account(**{**given, "AccountId": f"2{digits:011}"}), "application/x-amz-json-1.1")
 
     def _remove_account(self, store: OrganizationsBackend, account_id: str) -> Response:
-        """moto only finds the calling account. Policies are detached from an account that leaves.
+        """Remove an account, and detach its policies: moto only removes the calling account.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_RemoveAccountFromOrganization.html
         """
@@ -175,14 +175,14 @@ class Organization:
                         policy.attachments = []
 
     def _rename(self, made: Any, prefix: str, response: Response) -> None:
-        """Put an id made from the name in place of the random one that moto gave."""
+        """Replace moto's random id by one that is made from the name."""
         serial = self._identifiers.serial(f"organizations-{prefix}", made.name)
         given = made.id
         made.id = f"{prefix}-{self._identifiers.base32(f'organizations-{prefix}', f'{made.name}#{serial}', 8).lower()}"
         response.body = response.body.replace(given.encode(), made.id.encode())
 
     def _store(self) -> OrganizationsBackend:
-        """moto's state of the organization, which is made where it is missing."""
+        """Return moto's state of the organization. Create the organization if it is missing."""
         store = self._backend.organization(MANAGEMENT_ID)
         if store.org is None:
             self._found(store)
@@ -191,7 +191,7 @@ class Organization:
         return store
 
     def _found(self, store: OrganizationsBackend) -> None:
-        """Make the organization, with service control policies enabled and nobody but its management account in it."""
+        """Create the organization with its management account alone, and enable service control policies."""
         store.create_organization(region="us-east-1", FeatureSet="ALL")
         organization, root, management = store.org, _root(store), store.accounts[0]
         assert organization is not None
@@ -225,7 +225,7 @@ def _member(store: OrganizationsBackend, account_id: str) -> Member:
 
 
 def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> Levels:
-    """The policies of each level on the path, without levels that only have the policy that allows everything."""
+    """Return the policies of each level on the path. Leave out a level whose only policy allows everything."""
     if not _is_enabled(store, policy_type):
         return ()
     levels = ([policy for policy in each.attached_policies if policy.type == policy_type] for each in path)
@@ -237,7 +237,7 @@ def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> L
 
 
 def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
-    """The request for moto; a delegated administrator's is made in the management account. Raises the refusal.
+    """Return the request for moto, for a delegated administrator in the management account. Raises the refusal.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
     """

@@ -1,4 +1,4 @@
-"""Policies that name a deleted user or role: from then on they hold its unique id, which is never used again.
+"""Policies that name a deleted user or role: they then hold its unique id, which is never used again.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-roles
 """
@@ -10,9 +10,9 @@ from labkit.policy.validation import listed
 
 
 def renamed(document: str, arn: str, unique_id: str) -> str:
-    """A policy with the id instead of the principal's ARN.
+    """Return a policy with the id instead of the principal's ARN.
 
-    IAM keeps the id from the start, and shows an ARN for it as long as there is one.
+    IAM itself stores the id from the start, and shows the ARN as long as the principal exists.
     """
     if arn not in document:
         return document

@@ -1,7 +1,7 @@
 """Keep moto from sending anything out of this process or this machine.
 
 moto opens connections in many of its services: SNS and Firehose post to any URL, Lambda and Batch speak to Docker.
-Python itself reports each of them before it is made, whichever library asks for it.
+Python reports each connection before it is opened, whichever library opens it.
 
 https://peps.python.org/pep-0578/
 https://docs.python.org/3/library/audit_events.html
@@ -13,7 +13,7 @@ from functools import cache
 from types import FrameType
 from typing import Any
 
-# Names are looked up over the network, too, and another process would have a network of its own.
+# Name look-ups use the network, too. And another process could open connections unseen.
 WAYS_OUT = frozenset((
     "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "pty.spawn",
     "socket.connect", "socket.getaddrinfo", "socket.gethostbyaddr", "socket.gethostbyname", "socket.getnameinfo",

@@ -30,7 +30,7 @@ IN_LISTS = ("clusterName", "namespace", "serviceAccount", "associationArn", "ass
 NOT_HERE = ("policy", "targetRoleArn")
 
 SERVICE = "pods.eks.amazonaws.com"
-"""Who assumes the role, and the audience of the pods' tokens."""
+"""The service that assumes the role. It's also the audience of the pods' tokens."""
 RequireRole = Callable[[str], None]
 # The id (`a-` and 17 characters) of a new association of this namespace and service account.
 NewId = Callable[[str, str], str]
@@ -56,9 +56,9 @@ class PodIdentityAssociations:
         return next((one for one in self._associations.values() if whose.items() <= one.items()), None)
 
     def answer(self, asked: Asked, cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float) -> Response:
-        """The answer to one of EKS's operations on a cluster's associations. Raises ``Refusal``.
+        """Answer one of EKS's operations on a cluster's associations. Raises ``Refusal``.
 
-        `require_role` raises it for the ARN of a role that EKS could not assume.
+        `require_role` raises it for the ARN of a role that EKS can't assume.
         """
         request = asked.requested().parameters
         if unknown := [name for name in NOT_HERE if request.get(name)]:
@@ -114,7 +114,7 @@ class PodIdentityAssociations:
         raise Refusal(404, "ResourceNotFoundException", f"Association not found: {association_id}")
 
     def _list(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """One page of the associations that are asked for; the token is the last id of the page before."""
+        """Return one page of the requested associations. The token is the last id of the previous page."""
         most: int = asked.get("maxResults", MOST_LISTED)
         token = asked.get("nextToken", "")
         wanted = {name: asked[name] for name in NAMES if name in asked}

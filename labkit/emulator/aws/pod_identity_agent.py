@@ -2,8 +2,8 @@
 
 What AWS does and this module does not:
 
-- The address: on EKS the agent listens on 169.254.170.23 of the node. Here it is a port of loopback, which SDKs take
-  as well; the node writes it into a container's variables instead of that address.
+- The address: on EKS the agent listens on 169.254.170.23 of the node. Here it listens on a port of loopback, which SDKs
+  also accept. The node writes that address into a container's variables.
 - The cache: EKS's agent keeps a token's credentials for three hours. This one asks EKS Auth each time.
 - IPv6, the rate limit, the probes and the metrics.
 
@@ -76,7 +76,7 @@ class PodIdentityAgent:
         )
 
     def _malformed(self, token: str) -> str:
-        """What the agent itself finds wrong with a token before it asks; empty if nothing. It verifies no signature."""
+        """Return what is wrong with a token by the agent's own check; empty if nothing is. It verifies no signature."""
         if not token:
             return "Service account token cannot be empty"
         if len(token) > LONGEST_TOKEN:

@@ -1,4 +1,4 @@
-"""What the trail keeps of a call: CloudTrail's record, and under "lab" the decision and its reason.
+"""A call's record in the trail: CloudTrail's, and under "lab" the decision and its reason.
 
 https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
 https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html
@@ -41,7 +41,7 @@ S3_NAMES = {"ListObjectsV2": "ListObjects"} | {
         ("PublicAccessBlock", "BucketPublicAccessBlock"),
     )
 }
-# What is done to data and not to resources, which CloudTrail's event history does not have; of S3 also all on objects.
+# Operations on data, not on resources: CloudTrail's event history leaves them out. For S3, also all those on objects.
 # https://docs.aws.amazon.com/awscloudtrail/latest/userguide/logging-data-events-with-cloudtrail.html
 DATA = {
     "dynamodb": re.compile(r"Batch|DeleteItem|Execute|GetItem|PutItem|Query|Scan|Transact|UpdateItem"),
@@ -55,7 +55,7 @@ IAM_EXCEPTIONS = {
     "DeleteConflict", "EntityAlreadyExists", "InvalidInput", "LimitExceeded", "MalformedPolicyDocument",
     "NoSuchEntity",
 }  # fmt: skip
-# STS says no more than this in the record of a web identity that a trust policy does not admit.
+# STS's only message in the record if a trust policy doesn't admit a web identity.
 UNTOLD = "An unknown error occurred"
 SECRET_HEADERS = ("authorization", "cookie", "x-amz-security-token")
 CUSTOMER_KEY = "server-side-encryption-customer-key"
@@ -64,12 +64,12 @@ SECRET_QUERY = ("signature", "x-amz-security-token", "x-amz-signature")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a call."""
+    """The outcome of a call."""
 
     asked: Asked
     response: Response
     caller: Caller | WebIdentity | None = None
-    """Whoever was proven to call; nobody by a key alone, or by a token that was not verified."""
+    """The authenticated caller. A key alone, or an unverified token, authenticates nobody."""
     grant: Grant | None = None
     session: Session | None = None
     """The session that the call opened."""
@@ -77,31 +77,31 @@ class Outcome:
 
     @property
     def signer(self) -> Caller | None:
-        """Who signed the call."""
+        """The caller that signed the call."""
         return None if isinstance(self.caller, WebIdentity) else self.caller
 
     @property
     def identity(self) -> WebIdentity | None:
-        """The web identity behind it."""
+        """The web identity that made the call."""
         return self.caller if isinstance(self.caller, WebIdentity) else None
 
     @property
     def error_code(self) -> str | None:
-        """The error code that the caller was told."""
+        """The error code in the caller's answer."""
         return self.refusal.code if self.refusal else self.response.error_code
 
 
 def records(
     outcome: Outcome, *, now: float, account_id: str, identifiers: Identifiers
 ) -> tuple[list[dict[str, object]], list[str]]:
-    """The records of an answered call, and the secrets that the call had; ``now`` is lab time in seconds.
+    """Return the records of an answered call, and its secrets; ``now`` is lab time in seconds.
 
-    There is a second record where a role of another account was taken, or a bucket of another was used: in that
-    account, with the same ``sharedEventID``. ``account_id`` is where calls of unknown accounts are recorded.
+    If the call used a role or a bucket of another account, that account gets a second record with the same
+    ``sharedEventID``. ``account_id`` is the account in which calls of unknown accounts are recorded.
     """
     asked, response = outcome.asked, outcome.response
     account = _account(outcome) or account_id
-    # An administrator's call is shown as the lab completed it, anybody else's as it came.
+    # An administrator's call is shown as completed by the lab; any other call as it was sent.
     completed = outcome.grant and isinstance(outcome.caller, Administrator)
     shown = Shown(outcome.grant.asked if outcome.grant and completed else asked)
     secrets = [*_secrets(outcome), *shown.secrets]
@@ -217,7 +217,7 @@ def _error(outcome: Outcome, secrets: list[str]) -> dict[str, str]:
 
 
 def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
-    """What CloudTrail doesn't have: the decision, its reason, and the caller's error code."""
+    """Return what CloudTrail doesn't have: the decision, its reason, and the caller's error code."""
     refusal, grant, caller = outcome.refusal, outcome.grant, outcome.caller
     reason = refusal.reason if refusal else grant.reason if grant else ""
     about: dict[str, Any] = {
@@ -242,7 +242,7 @@ def _token(session_name: str, claims: dict[str, object]) -> dict[str, object]:
 
 
 def _elements(outcome: Outcome) -> dict[str, Any] | None:
-    """Who the new credentials stand for, if the call of STS returned some."""
+    """Return the identity of the new credentials, if the call of STS returned some."""
     if (session := outcome.session) is None:
         return None
     ends = datetime.fromtimestamp(session.credentials.expiration, UTC)
@@ -277,7 +277,7 @@ def _additional(outcome: Outcome) -> dict[str, Any]:
         if host_id := _header(response, "x-amz-id-2"):
             about["x-amz-id-2"] = host_id
         return {"additionalEventData": about}
-    # The lab's CA stands for the public roots, which EKS's issuers have their certificates from.
+    # The lab's CA takes the place of the public roots, which certify EKS's issuers.
     if identity and identity.issuer.startswith("https://oidc.eks."):
         return {"additionalEventData": {"identityProviderConnectionVerificationMethod": "IAMTrustStore"}}
     return {}
@@ -309,14 +309,14 @@ def _is_signed(call: Call) -> bool:
 
 
 def _account(outcome: Outcome) -> str:
-    """The account that a call is recorded in: the caller's, or the one whose provider vouches for the caller."""
+    """Return the account in which a call is recorded: the caller's, or that of the web identity's provider."""
     if identity := outcome.identity:
         return Arn.parse(identity.provider_arn).account
     return outcome.signer.account_id if outcome.signer else ""
 
 
 def _secrets(outcome: Outcome) -> list[str]:
-    """The secrets of a call, which must not be in its record."""
+    """Return the secrets of a call, to keep them out of its record."""
     call, caller, session = outcome.asked.call, outcome.caller, outcome.session
     found = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
     found += [value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")]
@@ -344,7 +344,7 @@ def _header(response: Response, name: str) -> str:
 
 
 def _event_id(identifiers: Identifiers, now: float) -> str:
-    # By the time too: a new server starts at serial 1 again, and the trail continues.
+    # The time is part of it: a new server starts at serial 1 again, but the trail continues.
     return identifiers.uuid("event", f"{now!r}#{identifiers.serial('event', 'trail')}")
 
 

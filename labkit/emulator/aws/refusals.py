@@ -1,4 +1,4 @@
-"""How the emulated AWS refuses a call: the same fault in the words and the format of the service that was called."""
+"""Refusals of the emulated AWS: each fault in the words and the format of the called service."""
 
 import json
 import secrets
@@ -58,27 +58,27 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Claimed:
-    """Who the refused caller claimed to be, for the trail. Nothing of it is proven."""
+    """The identity that a refused caller claimed, for the trail. It isn't verified."""
 
     key_of: str = ""
     """The ARN of the owner of the access key that a wrong signature names."""
     role_session_name: str = ""
     claims: dict[str, object] = field(default_factory=dict)
-    """Those of a rejected web identity token."""
+    """The claims of a rejected web identity token."""
 
 
 @dataclass
 class Refusal(Exception):
-    """A request that is refused: what the caller is told, and the ``reason`` that only the trail holds."""
+    """A refusal: the code and message for the caller, and the ``reason``, which is only in the trail."""
 
     status: int
     code: str
     message: str
     reason: str = ""
     fields: dict[str, str] = field(default_factory=dict)
-    """What S3 adds to its error document."""
+    """The fields that S3 adds to its error document."""
     claimed: Claimed | None = None
-    """Set where the refused call named somebody."""
+    """Set if the refused call named an identity."""
 
     def __post_init__(self) -> None:
         super().__init__(self.message)
@@ -86,7 +86,7 @@ class Refusal(Exception):
 
 
 def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
-    """The fault with this name, in the words of the called service.
+    """Return the fault with this name, in the words of the called service.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
@@ -102,7 +102,7 @@ def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: 
 
 
 def invalid_parameter(message: str) -> Refusal:
-    """EKS's error for an invalid parameter."""
+    """Return EKS's error for an invalid parameter."""
     return Refusal(400, "InvalidParameterException", message)
 
 
@@ -127,7 +127,7 @@ def null(names: Iterable[str]) -> list[str]:
 
 
 def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
-    """What a parameter must do, for `unmet`, if its size is out of bounds; nothing if it fits."""
+    """Return the broken limits of a parameter's size, for `unmet`; empty if it fits."""
     if size < least:
         return [f"have {what} greater than or equal to {least}"]
     return [f"have {what} less than or equal to {most}"] if size > most else []

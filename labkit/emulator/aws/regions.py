@@ -4,7 +4,7 @@ What AWS does and this module does not:
 
 - Regions that are off: only STS refuses there; other services answer.
 - Time: a region is on or off at once; on AWS it takes minutes to hours.
-- The rest of the Account Management API: alternate contacts alone, moto's.
+- The rest of the Account Management API: only alternate contacts, which moto answers.
 
 https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
@@ -40,7 +40,7 @@ MOST_LISTED = 50
 
 
 class Regions:
-    """Which regions are on in which account."""
+    """The regions that are on, by account."""
 
     def __init__(self, backend: Backend):
         self._backend = backend
@@ -52,11 +52,11 @@ class Regions:
         return dict(self._enabled)
 
     def put_back(self, enabled: dict[str, set[str]]) -> None:
-        """Turn these regions on, as they were when the lab ended."""
+        """Turn on the regions that were on when the lab ended."""
         self._enabled = defaultdict(set, enabled)
 
     def enable(self, account_id: str, region: str) -> None:
-        """Turn a region on in an account, as an administrator does before anything is made there."""
+        """Turn a region on in an account, as an administrator must do before its first use."""
         self._enabled[account_id].add(region)
 
     def check(self, asked: Asked, caller: Caller) -> None:
@@ -71,7 +71,7 @@ class Regions:
             raise Refusal(403, "RegionDisabledException", told)
 
     async def answer(self, asked: Asked) -> Response:
-        """The answer to a call of the Account Management API; moto's, but for those on regions.
+        """Answer a call of the Account Management API: those on regions here, the others by moto.
 
         https://docs.aws.amazon.com/accounts/latest/reference/API_Operations.html
         """
@@ -94,7 +94,7 @@ class Regions:
         return respond(None)
 
     def describe(self, asked: Asked) -> Response:
-        """The answer to ``ec2:DescribeRegions``: the regions that are on, with ``AllRegions`` or by name also others.
+        """Answer ``ec2:DescribeRegions``: with the regions that are on; with ``AllRegions`` or by name, also others.
 
         https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeRegions.html
         """
@@ -155,12 +155,12 @@ class Regions:
 
 @cache
 def regions() -> tuple[str, ...]:
-    """AWS's regions but for those of China and of governments, which no account can enable."""
+    """Return AWS's regions without those of China and of governments, which no account can enable."""
     return tuple(sorted(boto3.Session().get_available_regions("ec2")))
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """The filters: a field of the answer, and the values that a region may have in it."""
+    """Return the filters: a field of the answer, and the allowed values."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

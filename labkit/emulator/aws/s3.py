@@ -1,15 +1,16 @@
-"""S3: the permissions that a request needs, and then moto.
+"""S3: check the permissions that a request needs, then let moto answer it.
 
 What AWS does and this module does not:
 
 - Public access: an unsigned request is always denied, whatever a bucket policy or an ACL says. ACLs and Block Public
-  Access are kept and not evaluated.
+  Access are kept, but not evaluated.
 - Virtual-hosted addresses: the bucket is always in the path.
 - Uploads by a form (presigned POST): refused.
-- S3 Control (access points, grants, batch jobs): only an administrator's calls reach moto, but for those on the
-  account's Block Public Access. Its host has no account id in front: no name leads there. Directory buckets: not there.
+- S3 Control (access points, grants, batch jobs): only an administrator's calls reach moto, except those on the
+  account's Block Public Access. Its host has no account id in front, because such a name doesn't resolve here.
+- Directory buckets: not supported.
 - KMS: `aws:kms` is kept as a header; nothing is encrypted, and no permission on a key is needed.
-- Lifecycle and replication rules, website hosting and inventory are kept, and nothing follows from them.
+- Lifecycle and replication rules, website hosting and inventory are kept, but have no effect.
 - Redirects: one endpoint has the buckets of all regions.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-policy-language-overview.html
@@ -101,7 +102,7 @@ class S3:
         return Grant(asked, reason)
 
     async def answer(self, grant: Grant, caller: Caller) -> Response:
-        """moto's answer, with an error for each key that DeleteObjects may not delete."""
+        """Return moto's answer, with an error for each key that DeleteObjects may not delete."""
         asked = grant.asked
         denied = ({"Key": key, "Code": "AccessDenied", "Message": told} for key, told in grant.refused)
         errors = "".join(xml({"Error": error}) for error in denied)
@@ -141,9 +142,9 @@ class S3:
             raise Refusal(404, "NoSuchUpload", f"{said}aborted or completed.", fields={"UploadId": upload or ""})
 
     def _may_deny(self, asked: Asked) -> bool:
-        """Whether a bucket's policy could deny this to the administrator. Nothing keeps them from changing the policy.
+        """Whether a bucket's policy could deny this to the administrator. It can't deny changes of the policy itself.
 
-        On AWS only the account's root user may do that. Here the administrator stands for the root user, too.
+        On AWS only the account's root user could still change it. Here the administrator acts as the root user, too.
         """
         if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
             return False
@@ -158,7 +159,7 @@ class S3:
         except MalformedPolicy as malformed:
             raise Refusal(400, "MalformedPolicy", malformed.message) from malformed
         if missing := missing_principals(policy.document, self.backend):
-            told = f"the policy names {missing[0]}, which is not there"
+            told = f"the policy names {missing[0]}, which does not exist"
             raise Refusal(400, "MalformedPolicy", "Invalid principal in policy", told)
         for statement in listed(policy.document["Statement"]):
             for resource in listed(statement.get("Resource", [])):
@@ -168,7 +169,7 @@ class S3:
                     raise Refusal(400, "MalformedPolicy", "Policy has invalid resource", told)
 
     def _copied_tags(self, asked: Asked) -> list[Permission]:
-        """The permissions to copy an object's tags with it.
+        """Return the permissions to copy an object's tags with it.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
         """
@@ -192,7 +193,7 @@ class S3:
         return self.authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
 
     def _may_delete(self, asked: Asked, caller: Caller) -> Grant:
-        """Decide each key by itself. Moto is asked to delete only those that may be deleted."""
+        """Decide each key separately. moto gets only the keys that may be deleted."""
         refused, kept, reason = [], ElementTree.Element("Delete"), ""
         for permission, (key, _, element) in zip(asked.needed, _keys_to_delete(asked.call), strict=True):
             decision = self._decide(asked, caller, permission)
@@ -232,13 +233,13 @@ class S3:
 
 
 def _named(permission: Permission) -> tuple[str, str]:
-    """The bucket and the key that a permission is on: in a copy, the source's too."""
+    """Return the bucket and the key of a permission, also of one on a copy's source."""
     bucket, _, key = permission.resource.removeprefix(BUCKET).partition("/")
     return bucket, key
 
 
 def _deleted(asked: Asked, response: Response, version: str) -> Response:
-    """S3's answer for a delete marker. A delete marker that is requested by its id can't be read.
+    """Return S3's answer for a delete marker. A request for the marker's own version is not allowed.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
     """

@@ -1,9 +1,9 @@
-"""What S3's paths and copy sources name: a bucket, a key and a version."""
+"""Read the bucket, the key and the version from S3's paths and copy sources."""
 
 import re
 from urllib.parse import parse_qsl, unquote
 
-# S3 Control's calls are signed for S3 too; they go under its API version.
+# The paths of S3 Control, whose calls are also signed for S3, start with its API version.
 CONTROL = "/v20180820/"
 BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
 

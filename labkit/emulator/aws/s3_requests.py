@@ -1,4 +1,4 @@
-"""Requests that S3 refuses before it looks for anything: with invalid names or headers, incomplete, or damaged.
+"""Requests that S3 refuses before it looks for a bucket: with invalid names or headers, incomplete, or damaged.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
@@ -40,7 +40,7 @@ MALFORMED = "The XML you provided was not well-formed or did not validate agains
 
 
 def check_names(asked: Asked) -> None:
-    """Refuse a bucket or a key with an invalid name. More rules hold for the name of a new bucket."""
+    """Refuse a bucket or a key with an invalid name. A new bucket's name must follow more rules."""
     name = asked.bucket
     if not name or asked.call.path.startswith(CONTROL):
         return

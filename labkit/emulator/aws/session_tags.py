@@ -1,4 +1,4 @@
-"""Session tags: read from a call's parameters or a token's claims, and what they put into conditions.
+"""Session tags, from a call's parameters or a token's claims, and their condition keys.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html
 """
@@ -20,7 +20,7 @@ ALLOTTED, OVERHEAD = 463, 4
 
 @dataclass(frozen=True)
 class SessionTags:
-    """The tags that are passed, the keys of those that are passed on by chaining, and those that came by it."""
+    """The tags that a call passes, the keys of the transitive ones, and the tags inherited in a chain."""
 
     passed: Mapping[str, str] = field(default_factory=dict)
     transitive_keys: tuple[str, ...] = ()
@@ -31,18 +31,18 @@ class SessionTags:
 
     @property
     def transitive(self) -> dict[str, str]:
-        """What the next session in the chain inherits."""
+        """The tags that the next session in the chain inherits."""
         keys = {key.lower() for key in self.transitive_keys}
         return {**self.inherited, **{key: value for key, value in self.passed.items() if key.lower() in keys}}
 
     @property
     def size(self) -> float:
-        """The share of the space for tags that these take; 1 is all of it."""
+        """The share of the space for tags that these use; 1 is all of it."""
         tags = {**self.inherited, **self.passed}
         return sum(len(f"{key}{value}".encode()) + OVERHEAD for key, value in tags.items()) / ALLOTTED
 
     def of_request(self) -> dict[str, str | list[str]]:
-        """The condition keys of the call that passes them."""
+        """The condition keys of the call that passes the tags."""
         context: dict[str, str | list[str]] = {f"aws:RequestTag/{key}": value for key, value in self.passed.items()}
         if self.passed:
             context["aws:TagKeys"] = list(self.passed)
@@ -75,7 +75,7 @@ def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> Sess
 
 
 def faults(parameters: Mapping[str, Any]) -> list[str]:
-    """The constraints that the parameters ``Tags`` and ``TransitiveTagKeys`` of a call do not meet."""
+    """Return the constraints that the parameters ``Tags`` and ``TransitiveTagKeys`` of a call break."""
     tags, transitive = parameters.get("Tags", []), parameters.get("TransitiveTagKeys", [])
     found = [
         unmet(f"'{name}'", must)
@@ -95,7 +95,7 @@ def faults(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def of_token(claims: Mapping[str, object]) -> SessionTags:
-    """The tags in a token: nested in one claim, or one claim a tag. Raises ``Refusal`` if they are no tags.
+    """Return the tags in a token: all in one claim, or one claim for each. Raises ``Refusal`` if they are invalid.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_adding-assume-role-idp
     """

@@ -1,4 +1,4 @@
-"""Role sessions: temporary credentials, who they stand for and when they expire."""
+"""Role sessions: temporary credentials, their role, and their expiry."""
 
 import base64
 import secrets
@@ -11,7 +11,7 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy.arn import Arn
 
-# Beyond this many, the oldest are forgotten. So are those that expired so many seconds ago.
+# The most sessions; beyond that, the oldest are forgotten. Expired ones are forgotten after this many seconds.
 KEPT = 50_000
 KEPT_AFTER_ITS_END = 86_400
 
@@ -28,7 +28,7 @@ class Role(Protocol):
 
 
 class KeptSessions(Protocol):
-    """The place that keeps sessions when the lab's server ends."""
+    """The store of sessions that outlives the lab's server."""
 
     def sessions(self) -> list[dict[str, Any]]:
         """The kept sessions, the oldest first."""
@@ -37,7 +37,7 @@ class KeptSessions(Protocol):
         """Keep a session under its access key."""
 
     def forget_session(self, key: str) -> None:
-        """Keep it no longer."""
+        """Delete a kept session."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Session:
     context: dict[str, str | list[str]] = field(default_factory=dict)
     """Condition keys that the session carries, such as the web identity's."""
     federation: dict[str, str] = field(default_factory=dict)
-    """For the trail: the provider and the subject behind a web identity session."""
+    """The provider and the subject of a web identity session, for the trail."""
     transitive_tags: dict[str, str] = field(default_factory=dict)
-    """The session tags that sessions inherit which are made with this one's credentials."""
+    """The session tags that new sessions inherit from this one in a chain."""
 
     @property
     def arn(self) -> str:
@@ -115,7 +115,7 @@ Caller = Administrator | User | Session
 
 
 class Sessions:
-    """The sessions of the lab, by access key id; those that ``kept`` has are there from the start."""
+    """The sessions of the lab, by access key id. At the start, they are those in ``kept``."""
 
     def __init__(
         self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None], kept: KeptSessions
@@ -131,7 +131,7 @@ class Sessions:
             self._add(Session(credentials, **session | {"policies": tuple(session["policies"])}))
 
     def issue(self, role_arn: str, session_name: str, duration: int) -> Credentials:
-        """Credentials of a new session, for the lab's own parts. Raises LookupError if there is no such role."""
+        """Return credentials of a new session, for the lab's own parts. Raises LookupError for a missing role."""
         role = self._find_role(role_arn)
         if role is None:
             raise LookupError(f"there is no role {role_arn}")
@@ -148,13 +148,13 @@ class Sessions:
         federation: dict[str, str] | None = None,
         transitive_tags: dict[str, str] | None = None,
     ) -> Session:
-        """A new session of ``role`` that ends after ``duration`` seconds of lab time."""
+        """Return a new session of ``role`` that ends after ``duration`` seconds of lab time."""
         now = self._clock.now()
         arn = f"arn:aws:sts::{role.account_id}:assumed-role/{role.name}/{name}"
         serial = self._identifiers.serial("session", arn)
         credentials = Credentials(
             access_key_id="ASIA" + self._identifiers.base32("session", f"{arn}#{serial}", 16),
-            # Everybody knows the seed, so secrets come from the system's generator.
+            # The seed is public, so secrets come from the system's random generator.
             secret_access_key=base64.b64encode(secrets.token_bytes(30)).decode(),
             session_token="IQoJb3JpZ2luX2Vj" + base64.b64encode(secrets.token_bytes(192)).decode(),
             expiration=float(int(now) + duration),
@@ -173,7 +173,7 @@ class Sessions:
             federation=federation or {},
             transitive_tags=transitive_tags or {},
         )
-        # dataclasses.asdict copies each value, which takes as long as keeping them.
+        # dataclasses.asdict would copy each value, which takes as long as keeping the session.
         self._kept.keep_session(credentials.access_key_id, vars(session) | {"credentials": vars(credentials)})
         self._add(session)
         self._forget(now - KEPT_AFTER_ITS_END)

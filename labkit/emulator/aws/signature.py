@@ -1,4 +1,4 @@
-"""Signature Version 4: who signed a request, when, and whether the signature is right.
+"""Signature Version 4: read who signed a request and when, and verify the signature.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
@@ -31,12 +31,12 @@ class Unsupported(Malformed):
 
 
 class Mismatch(Exception):
-    """The signature is wrong, or doesn't fit what it covers."""
+    """The signature is wrong, or doesn't match the request."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a request says about its signature."""
+    """The signature in a request, and what it says about itself."""
 
     access_key_id: str
     date: str
@@ -48,7 +48,7 @@ class Signature:
     timestamp: str
     session_token: str | None
     expires_in: int | None
-    """Seconds for which a presigned URL is good; None for a signature in the header."""
+    """The seconds for which a presigned URL is valid; None for a signature in the header."""
 
     @property
     def scope(self) -> str:
@@ -56,17 +56,17 @@ class Signature:
 
     @property
     def is_scoped(self) -> bool:
-        """Whether the scope has AWS's form and is of the day of the signature."""
+        """Whether the scope has AWS's form and the date of the signature."""
         return self.terminator == "aws4_request" and self.timestamp.startswith(self.date)
 
     @cached_property
     def signed_at(self) -> float:
-        """Seconds since the epoch."""
+        """The time of the signature, in seconds since the epoch."""
         return datetime.fromisoformat(self.timestamp).timestamp()
 
 
 def read(call: Call) -> Signature | None:
-    """The signature in the header or the query of ``call``; None without one. Raises :class:`Malformed`."""
+    """Return the signature in the header or the query of ``call``; None if it's unsigned. Raises :class:`Malformed`."""
     if authorization := call.headers.get("authorization"):
         return _from_header(call, authorization)
     if "X-Amz-Signature" in call.query or "X-Amz-Algorithm" in call.query:
@@ -77,7 +77,7 @@ def read(call: Call) -> Signature | None:
 
 
 def verify(call: Call, signature: Signature, secret: str) -> Call:
-    """The call that was signed, its body freed of ``aws-chunked`` framing. Raises :class:`Mismatch`."""
+    """Return the signed call, its body without ``aws-chunked`` framing. Raises :class:`Mismatch`."""
     if "host" not in signature.signed_headers:
         raise Mismatch("the Host header is not signed")
     key = signing_key(secret, signature.date, signature.region, signature.service)
@@ -92,7 +92,7 @@ def verify(call: Call, signature: Signature, secret: str) -> Call:
 
 
 def canonical_request(call: Call, signature: Signature, payload: str) -> str:
-    """The canonical request: S3's path is encoded once, every other service's normalized and encoded twice."""
+    """Return the canonical request. S3's path is encoded once; other paths are normalized and encoded twice."""
     if signature.service == "s3":
         path = quote(call.path, safe="/-_.~") or "/"
     else:
@@ -112,7 +112,7 @@ def canonical_request(call: Call, signature: Signature, payload: str) -> str:
 
 @lru_cache(maxsize=1024)
 def signing_key(secret: str, date: str, region: str, service: str) -> bytes:
-    """The key that ``secret`` signs with on ``date`` (YYYYMMDD)."""
+    """Return the key with which ``secret`` signs on ``date`` (YYYYMMDD)."""
     key = f"AWS4{secret}".encode()
     for part in (date, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
@@ -199,7 +199,7 @@ def _payload_hash(call: Call, signature: Signature) -> str:
         return UNSIGNED
     if declared and (declared == UNSIGNED or declared.startswith("STREAMING-")):
         return declared
-    # The hash is always that of the body that came, even if a header claims another one.
+    # Always hash the received body, even if a header claims another hash.
     return hashlib.sha256(call.body).hexdigest()
 
 
@@ -208,7 +208,7 @@ def _sign(key: bytes, text: str) -> str:
 
 
 def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call:
-    """The call without ``aws-chunked`` framing; each chunk's own signature is verified where chunks are signed.
+    """Return the call without ``aws-chunked`` framing. If chunks are signed, verify each chunk's signature.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
@@ -245,7 +245,7 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call
 
 
 def _chunk(body: bytes, at: int) -> tuple[bytes, bytes, int]:
-    """The data of the chunk that begins there (empty: it is the last), its extension, and where the next begins."""
+    """Return the data of the chunk at a position (empty: the last chunk), its extension, and the next position."""
     end = body.find(b"\r\n", at)
     size, _, extension = body[at:end].partition(b";")
     if end < 0 or not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size):

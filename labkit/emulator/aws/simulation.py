@@ -1,10 +1,10 @@
-"""IAM's policy simulator: the gate's own evaluation of a call that nobody makes.
+"""IAM's policy simulator: it evaluates a call as the gate does, without making it.
 
 What AWS does and this module does not:
 
-- Organizations' policies: those of the simulated principal's account count; the parameters that give others or leave
-  policies out are refused. Resource control policies are not part of any decision.
-- `ResourceHandlingOption`: ignored. An action is decided on the resource as it is given.
+- Organizations' policies: those of the simulated principal's account count; the parameters that add or leave out
+  policies are refused. Resource control policies are not evaluated.
+- `ResourceHandlingOption`: ignored. An action is decided on the given resource.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulateCustomPolicy.html
@@ -68,7 +68,7 @@ NOBODY = Principal.federated("nobody")
 
 
 def answer(asked: Asked, backend: Backend, organization: Organization) -> Response:
-    """The answer to a call of the simulator. Raises ``Refusal``: NoSuchEntity, InvalidInput, PolicyEvaluation."""
+    """Answer a call of the simulator. Raises ``Refusal``: NoSuchEntity, InvalidInput, PolicyEvaluation."""
     try:
         parameters = asked.requested().parameters
     except CannotDerive as unknown:
@@ -96,7 +96,7 @@ def answer(asked: Asked, backend: Backend, organization: Organization) -> Respon
 
 @dataclass(frozen=True)
 class Simulated:
-    """The policies and the circumstances of a simulation. ``sources``: how IAM names each policy."""
+    """The policies and the context of a simulation. ``sources``: IAM's name for each policy."""
 
     sources: dict[Policy, str]
     identity: list[Policy]
@@ -156,7 +156,7 @@ def _simulated(parameters: dict[str, Any], backend: Backend, organization: Organ
 
 
 def _parts(arn: str) -> tuple[str, str, str]:
-    """Account, kind and name of a user, a group or a role."""
+    """Return account, kind and name of a user, a group or a role."""
     if found := ENTITY.fullmatch(arn):
         return found[1], found[2], found[3]
     raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
@@ -171,7 +171,7 @@ def _entity(arn: str, backend: Backend) -> tuple[str, Any]:
 
 
 def _attached(kind: str, entity: Any, backend: Backend) -> Iterable[tuple[str, str | None]]:
-    """Name and document of each policy of a user, a group or a role; a user's are those of its groups too."""
+    """Return name and document of each policy of a user, a group or a role; for a user, also those of its groups."""
     for name, text in list(entity.policies.items()):
         yield f"{kind}_{entity.name}_{name}", text
     for arn in list(entity.managed_policies):
@@ -247,7 +247,7 @@ def _check(actions: list[str], resources: list[str]) -> None:
 
 
 def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str, Any]:
-    """The result for one action: the strictest of those on its resources, and each of these beside it."""
+    """Return the result for one action: the strictest result of its resources, and that of each resource."""
     each = [_specific(simulated, action, resource) for resource in resources]
     decision = next(outcome for outcome in STRICTEST if any(one["EvalResourceDecision"] == outcome for one in each))
     told = [one for one in each if one["EvalResourceDecision"] == decision]
@@ -309,7 +309,7 @@ def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any
 
 
 def _outside(resource: str, outcome: Outcome) -> dict[str, Any]:
-    """The result if the organization refuses: the simulation ends there."""
+    """Return the result if the organization refuses. The simulation ends then."""
     return {
         "EvalResourceName": resource,
         "EvalResourceDecision": outcome,
@@ -328,7 +328,7 @@ def _details(simulated: Simulated, request: Request) -> dict[str, Outcome]:
 
 
 def _missing(simulated: Simulated, request: Request) -> list[str]:
-    """The keys that the statements on the request's action ask for, and that it does not have."""
+    """Return the keys that the statements on the request's action need, but the request doesn't have."""
     keys = (
         key
         for policy in simulated.sources
@@ -340,7 +340,7 @@ def _missing(simulated: Simulated, request: Request) -> list[str]:
 
 
 def _keys_of(policy: Policy, statement: Statement) -> list[str]:
-    """The keys of a statement's conditions and of the variables in it."""
+    """Return the keys of a statement's conditions and variables."""
     keys = [condition.key for condition in statement.conditions]
     if policy.version != "2012-10-17" or statement.fault:
         return keys
@@ -349,7 +349,7 @@ def _keys_of(policy: Policy, statement: Statement) -> list[str]:
 
 
 def _names(keys: Iterable[str]) -> list[str]:
-    """Each key once, whatever its case."""
+    """Return each key once; keys are case insensitive."""
     return list({key.lower(): key for key in keys}.values())
 
 

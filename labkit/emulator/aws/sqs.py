@@ -1,9 +1,9 @@
-"""SQS: moto's, with a long poll that keeps nobody else waiting.
+"""SQS: moto's, with a long poll that doesn't block other calls.
 
 What AWS does and this module does not:
 
 - Queues of another account: refused, though queue policies count within the account.
-- Encryption: its settings are kept, nothing is encrypted.
+- Encryption: its settings are kept, but nothing is encrypted.
 - Message move tasks: moto has none.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
@@ -33,9 +33,9 @@ class Sqs:
     backend: Backend
 
     async def answer(self, asked: Asked) -> Response:
-        """moto's answer. For ReceiveMessage, it waits for a message, or until the waiting time has passed."""
+        """Return moto's answer. For ReceiveMessage, first wait for a message or for the end of the waiting time."""
         if asked.operation == "ListQueues" and asked.request and "QueueNamePrefix" in asked.request.parameters:
-            # moto takes it for a regular expression, which may need years.
+            # moto would use it as a regular expression, and matching could take years.
             prefix = re.escape(asked.request.parameters["QueueNamePrefix"])
             return await self.backend.answer(_with(replace(asked, call=asked.request.told), QueueNamePrefix=prefix))
         if asked.operation != "ReceiveMessage":
@@ -48,7 +48,7 @@ class Sqs:
         told = replace(asked, call=request.told)
         if not 0 < wait <= LONGEST_WAIT:
             return await self.backend.answer(told)
-        # moto would wait in the thread of all its calls, and nobody could send a message meanwhile.
+        # moto would wait in its only thread, so nobody could send a message meanwhile.
         look, end = _with(told, WaitTimeSeconds=0), asyncio.get_running_loop().time() + wait
         while True:
             response = await self.backend.answer(look)
@@ -57,7 +57,7 @@ class Sqs:
             await asyncio.sleep(BETWEEN_LOOKS)
 
     def _wait(self, request: ApiRequest) -> int:
-        """The waiting time in seconds: the request's, or else the queue's."""
+        """Return the waiting time in seconds: the request's, or else the queue's."""
         if "WaitTimeSeconds" in request.parameters:
             return int(request.parameters["WaitTimeSeconds"])
         name = queue_name(request.parameters["QueueUrl"], request.account_id)
@@ -66,7 +66,7 @@ class Sqs:
 
 
 def _with(asked: Asked, **changes: Any) -> Asked:
-    """The same call with these parameters."""
+    """Return the same call with these parameters."""
     body = asked.call.body
     if asked.family == "json":
         body = requests.json_text(json.loads(body) | changes)

@@ -1,4 +1,4 @@
-"""STS, answered by the gate itself: it decides who gets a role session.
+"""STS, answered by the gate itself. It decides who gets a role session.
 
 What AWS does and this module does not:
 
@@ -113,7 +113,7 @@ class Sts:
         return Grant(asked, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
 
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
-        """The decision on this action of the web identity, from the role's trust policy and its organization.
+        """Return the decision on a web identity's action, by the role's trust policy and its organization.
 
         Raises the denial. A web identity is in no account, so service control policies don't limit it.
         """
@@ -177,7 +177,7 @@ class Sts:
                 owner = self.sessions.find(key) or (self.backend.user_of_key(key) or (None,))[0]
                 content = {"Account": owner.account_id if owner else self.backend.account_id}
             case _:
-                # The lab encodes no message that could be decoded.
+                # No denial in the lab has an encoded message.
                 raise Refusal(400, "InvalidAuthorizationMessageException", "Message is not valid")
         return done(asked, xml(content)), None
 
@@ -238,7 +238,7 @@ class Sts:
         return Grant(asked, reason, role=role, tags=tags, source_identity=source_identity)
 
     def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, context: Context) -> str:
-        """Why the caller may do this to the role, by its own policies and the role's trust policy; or the denial."""
+        """Return why the caller may do this to the role, by its policies and the trust policy. Raises the denial."""
         given = _parameters(asked)
         keys: Context = {f"sts:{name}": given[name] for name in ("RoleSessionName", "ExternalId") if name in given}
         decision = self.authorization.decide(
@@ -271,14 +271,14 @@ class Sts:
 
 
 def _parameters(asked: Asked) -> Mapping[str, Any]:
-    """The call's parameters. Raises ``Refusal`` if they could be read in two ways."""
+    """Return the call's parameters. Raises ``Refusal`` if they are ambiguous."""
     if asked.request is None:
         raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
     return asked.request.parameters
 
 
 def _validate(asked: Asked, required: tuple[str, ...]) -> None:
-    """Raise STS's ValidationError, which names every constraint that is not met."""
+    """Raise STS's ValidationError, which names every broken constraint."""
     form, parameters = asked.call.form, asked.request.parameters if asked.request else {}
     missing = null(name for name in required if name not in form)
     if faults := [*missing, *_constraints(form), *session_tags.faults(parameters)]:
@@ -288,7 +288,7 @@ def _validate(asked: Asked, required: tuple[str, ...]) -> None:
 
 
 def _constraints(form: Mapping[str, str]) -> list[str]:
-    """The constraints that the given parameters break."""
+    """Return the constraints that the given parameters break."""
     faults = []
     for name, (shortest, longest) in LENGTHS.items():
         if name not in form:
@@ -330,7 +330,7 @@ def _denied(
 
 
 def _claimed_source_identity(identity: WebIdentity) -> str:
-    """The source identity in a token; empty if it has none. Raises ``Refusal`` if the claim isn't valid.
+    """Return the source identity in a token; empty if it has none. Raises ``Refusal`` if the claim isn't valid.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
     """
@@ -342,7 +342,7 @@ def _claimed_source_identity(identity: WebIdentity) -> str:
 
 
 def _role_tags(role: Role) -> Context:
-    """The condition keys of the tags of the role that is asked for.
+    """Return the condition keys of the requested role's tags.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
     """
@@ -363,9 +363,9 @@ def _assumed(session: Session) -> dict[str, Any]:
 
 
 def _packed(policies: list[str], tags: SessionTags) -> dict[str, int]:
-    """``PackedPolicySize`` in percent, where there is something to pack. Raises ``Refusal`` beyond 100.
+    """Return ``PackedPolicySize`` in percent, if there is something to pack. Raises ``Refusal`` above 100.
 
-    AWS does not say how it packs; this follows what public threads show.
+    AWS doesn't publish how it packs. This follows examples in public threads.
     """
     if not policies and not tags:
         return {}

@@ -1,4 +1,4 @@
-"""The trail: who called what, and how the lab decided. CloudTrail's records, with the reason beside them."""
+"""The trail: CloudTrail's record of each call, with the lab's decision and its reason."""
 
 import contextlib
 import json
@@ -13,15 +13,15 @@ from urllib.parse import quote
 from labkit.connection import Record
 
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
-# A file of this many bytes is moved aside, and replaces the one that was moved before. So at least the newest 10,000
-# calls are kept, and never more than twice as many bytes.
+# At this many bytes, the file is moved aside and replaces the previous one there. So at least the newest 10,000 calls
+# are kept, in at most twice as many bytes.
 LARGEST = 8 * 1024 * 1024
 BLOCK = 64 * 1024
 # Shorter texts aren't secrets, and would match anywhere.
 SHORTEST_SECRET = 8
 # Texts that look like a token: a JWT, a session token, a token for a cluster's API server.
 TOKENS = re.compile(r"eyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?|IQoJb3JpZ2luX2Vj[\w+/=%-]*|k8s-aws-v1\.[\w=%-]+")
-MARKS = ("eyJ", "IQoJb3JpZ2luX2Vj", "k8s-aws-v1.")  # one of them is in each token, and soon looked for
+MARKS = ("eyJ", "IQoJb3JpZ2luX2Vj", "k8s-aws-v1.")  # each token has one of them, and they are quick to find
 PLAIN = re.compile("[A-Za-z0-9]+")
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 class Trail:
     """A file of JSON lines that only its owner can read. No token, signature or secret is ever in it.
 
-    It is trimmed, the oldest records first: with the file beside it, it has 16 MiB at most, which are the newest 10,000
-    to 20,000 calls. CloudTrail's event history, which is read from it, goes back so far.
+    The oldest records are dropped: with the file beside it, it has 16 MiB at most, for the newest 10,000 to 20,000
+    calls. CloudTrail's event history is read from it.
     """
 
     def __init__(self, file: Path, *, largest: int = LARGEST):
@@ -51,10 +51,10 @@ class Trail:
 
     @staticmethod
     def newest(file: Path, containing: str = "") -> Iterator[Record]:
-        """The complete records of the trail in ``file``, newest first, read lazily.
+        """Yield the complete records of the trail in ``file``, newest first, read lazily.
 
-        With ``containing``, only those with this text as a value. A server that was killed may have left a part of a
-        record; the one that is being written is left out.
+        With ``containing``, only those with this text as a value. Incomplete records are left out: a killed server may
+        have left one, and one may just be being written.
         """
         wanted = json.dumps(containing)[1:-1].encode()
         for line in _lines_backwards(file):
@@ -64,7 +64,7 @@ class Trail:
 
     @staticmethod
     def read(file: Path, last: int | None = None) -> list[Record]:
-        """The records of the trail in ``file``, or the ``last`` so many, oldest first; none if there is no file."""
+        """Return the records of the trail in ``file``, oldest first, or only the ``last`` ones; none without a file."""
         return [*islice(Trail.newest(file), last)][::-1]
 
     def _write(self, line: bytes) -> None:
@@ -94,12 +94,12 @@ class Trail:
 
 
 def put_aside(file: Path) -> Path:
-    """The file that a too large trail is moved to."""
+    """Return the file to which a full trail is moved."""
     return file.with_suffix(".older" + file.suffix)
 
 
 def hidden(text: str, secrets: Iterable[str] = ()) -> str:
-    """``text`` (as it is, or as JSON) without these secrets and without anything that is a token by its look."""
+    """Return ``text`` (plain or JSON) without these secrets, and without anything that looks like a token."""
     for secret in set(secrets):
         # Every encoding leaves its letters and digits unchanged.
         if len(secret) >= SHORTEST_SECRET and max(PLAIN.findall(secret), key=len, default="") in text:
@@ -119,7 +119,7 @@ def _lines_backwards(file: Path) -> Iterator[bytes]:
         for path in (Path(file), put_aside(Path(file))):
             with contextlib.suppress(FileNotFoundError):
                 handles.append(opened.enter_context(path.open("rb")))
-        # The file was put aside between one opening and the other.
+        # The file was moved aside after the first one was opened.
         if len(handles) == 2 and os.path.sameopenfile(handles[0].fileno(), handles[1].fileno()):
             handles.pop()
         for handle in handles:

@@ -21,7 +21,7 @@ S3_NOT_KEPT = {
     "awsaccesskeyid", "signature", "x-amz-content-sha256", "x-amz-credential", "x-amz-security-token",
     "x-amz-signature", "x-id",
 }  # fmt: skip
-# Beside the members that a service's model marks as sensitive, and all binary ones.
+# Secret members, in addition to binary ones and those that a service's model marks as sensitive.
 SECRET_NAMES = re.compile(
     r"password|passphrase|private_?key|credential|secret(access_?key|string|binary|key|value|token)?$"
     r"|(session|security|identity|auth|access|refresh|rotation)_?token|(authentication|token)_?code"
@@ -34,13 +34,13 @@ SECRET_SHAPES = {"AttributeValue", "PartiQLStatement", "PreparedStatementParamet
 
 
 def is_shown(asked: Asked) -> bool:
-    """Whether the trail shows this call's parameters, where they can be read."""
+    """Whether the trail shows this call's parameters, if they can be read."""
     # Only EC2 has this protocol, and its model alone takes as long to load as all others.
     return asked.service != "ec2" and len(asked.call.body) <= LARGEST_READ
 
 
 class Shown:
-    """The parameters of a call (None: there are none, or they are not known), and the values that are not shown."""
+    """The parameters of a call (None: none, or unknown), and the hidden values."""
 
     def __init__(self, asked: Asked):
         self.secrets: list[str] = []

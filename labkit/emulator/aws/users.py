@@ -1,8 +1,8 @@
-"""IAM's users, as moto lacks them: with a permissions boundary, and calls without a name that mean the caller.
+"""The features of IAM's users that moto lacks: permissions boundaries, and calls without a name for the caller.
 
 What AWS does and this module does not:
 
-- The caller's own name is filled in for GetUser and for the calls on access keys alone.
+- The caller's own name is filled in only for GetUser and for the calls on access keys.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
 """
@@ -24,7 +24,7 @@ OF_ONESELF = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys",
 
 
 def of_oneself(asked: Asked, caller: Caller) -> Call:
-    """The call, with the caller's name filled in if a user leaves it out."""
+    """Return the call, with the caller's name filled in if a user leaves it out."""
     call = asked.call
     if not isinstance(caller, User) or asked.operation not in OF_ONESELF or "UserName" in call.form:
         return call
@@ -55,7 +55,7 @@ def check_boundary(asked: Asked, backend: Backend) -> None:
 
 
 def set_boundary(asked: Asked, iam: IAMBackend) -> Response:
-    """Give the user that the call names a permissions boundary, or none."""
+    """Set or remove the permissions boundary of the call's user."""
     parameters = asked.requested().parameters
     name = parameters["UserName"]
     if (user := iam.users.get(name)) is None:

@@ -30,7 +30,7 @@ GENERIC = (
     "See the AssumeRoleWithWebIdentity documentation for requirements."
 )
 NO_JWT = "The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)"
-# Two blanks, as STS writes it.
+# STS itself writes two blanks.
 NO_KEY = (
     "Couldn't retrieve verification key from your identity provider,  "
     "please reference AssumeRoleWithWebIdentity documentation for requirements"
@@ -58,7 +58,7 @@ class WebIdentity:
     issuer: str
     subject: str
     audience: str
-    """The one that the provider's client ids admit."""
+    """The audience that is in the provider's client ids."""
     provider_arn: str
     claims: dict[str, Any]
 
@@ -70,7 +70,7 @@ class WebIdentity:
 
 @dataclass(frozen=True)
 class Token:
-    """A JWT that was read, and not verified."""
+    """A JWT that was read, but not verified."""
 
     header: dict[str, Any]
     claims: dict[str, Any]
@@ -96,9 +96,9 @@ def read(token: str) -> Token:
 async def verify(
     token: Token, *, find_provider: Callable[[str], Provider | None], issuers: Issuers, now: float
 ) -> WebIdentity:
-    """The token's content, if its issuer, audience, lifetime and signature are right; else raises :class:`Refusal`.
+    """Return the token's content. Raises :class:`Refusal` if its issuer, audience, lifetime or signature is wrong.
 
-    ``find_provider`` is given the issuer and looks in the role's account; ``now`` is lab time in seconds.
+    ``find_provider`` looks for the issuer in the role's account. ``now`` is lab time in seconds.
     """
     header, claims = token.header, token.claims
     if missing := [name for name in REQUIRED if claims.get(name) in (None, "", [])]:
@@ -133,13 +133,16 @@ async def verify(
 
 
 def told(claims: dict[str, object]) -> dict[str, object]:
-    """A token's entry in the trail: who it names and how fresh it is."""
+    """Return a token's entry in the trail: its identity and its times."""
     names = {"issuer": "iss", "subject": "sub", "audience": "aud", "issuedAt": "iat", "expires": "exp"}
     return {name: claims[claim] for name, claim in names.items() if claim in claims}
 
 
 def refusal(telling: str, detail: str = "") -> Refusal:
-    """STS's one sentence for the caller; for the trail its older one, given until about June 2026, as it seems."""
+    """Return a refusal: STS's general sentence for the caller, and for the trail its detailed one.
+
+    STS seems to have told callers the detailed one until about June 2026.
+    """
     reason = f"{telling}: {detail}" if detail else telling
     return Refusal(400, "InvalidIdentityToken", GENERIC, reason)
 
@@ -155,7 +158,7 @@ async def _key(issuers: Issuers, issuer: str, key_id: str | None, thumbprints: l
 
 
 def _unsigned(token: Token, algorithm: str, key: Any) -> str:
-    """Why the signature is not of this key and algorithm; empty if it is."""
+    """Return why the signature is not of this key and algorithm; empty if it is."""
     verifier = _algorithms[algorithm]
     try:
         signed = verifier.verify(token.signed, verifier.prepare_key(key), token.signature)
@@ -177,7 +180,7 @@ def _object(part: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("not an object")
     if "\\u" in text:
-        # Half a surrogate pair cannot be written again as text.
+        # An unpaired surrogate can't be encoded as text again.
         json.dumps(content, ensure_ascii=False).encode()
     return content
 

@@ -11,23 +11,23 @@ from starlette.types import Receive, Scope, Send
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.published import Answer, Published
 
-# Below an issuer's own path, and as what each is published.
+# The paths below an issuer's own path, and the document at each.
 PATHS = {"/.well-known/openid-configuration": "openid-configuration", "/keys": "keys"}
 
 
 class Issuer:
-    """An ASGI application that serves the discovery documents and keys of clusters, or those published for them."""
+    """An ASGI application that serves clusters' discovery documents and keys, or those published instead."""
 
     def __init__(self, published: Published) -> None:
         self._published = published
         self._documents: dict[str, Object] = {}
 
     def publish(self, path: str, discovery: Object, jwks: Object) -> None:
-        """Serve both documents below ``path``, e.g. ``/id/0123456789ABCDEF0123456789ABCDEF``."""
+        """Serve both documents below ``path``, such as ``/id/0123456789ABCDEF0123456789ABCDEF``."""
         self._documents[path] = {"openid-configuration": discovery, "keys": jwks}
 
     def withdraw(self, path: str) -> None:
-        """Stop serving them: that cluster's tokens can no longer be verified."""
+        """Stop serving a cluster's documents. Its tokens can no longer be verified."""
         self._documents.pop(path, None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,12 +1,12 @@
 """AWS's state in the lab's folder: written before a call is answered, and put back when the lab starts again.
 
 After each call that changes something, the whole state of the services that the call used is written: some 10 kB and
-0.2 ms in a lab of 20 roles, and about 10 ms for each 1,000 things in a service. Calls that wait for their turn share
-one writing. Bodies of S3's objects are written once. That needs no journal of calls, which would have to be carried out
-again with the ids and times of the first time.
+0.2 ms in a lab of 20 roles, and about 10 ms for each 1,000 objects of a service. Waiting calls share one write. Bodies
+of S3's objects are written once. So no journal of calls is needed: it would have to be replayed with the original ids
+and times.
 
-The file also has the state from before a call. A call that moto refuses halfway is undone from it, and so is every
-call that can't be written: the lab never answers from what the file doesn't have.
+Before a write, the file still has the state from before the call. A call that moto refuses halfway is undone from it,
+and so is a call that can't be written: the lab never answers from state that the file doesn't have.
 """
 
 import itertools
@@ -34,12 +34,12 @@ KEPT = (
     "account", "cloudtrail", "dynamodb", "dynamodbstreams", "eks", "iam", "kms", "organizations", "s3", "s3control",
     "secretsmanager", "sns", "sqs", "ssm",
 )  # fmt: skip
-"""moto's services whose state is kept. STS, CloudTrail's events and what EKS's clusters hold are the lab's own."""
+"""moto's services whose state is kept. STS, CloudTrail's events and the content of EKS's clusters are the lab's own."""
 SIGNED_AS = {*KEPT, "eks-auth", "sts", "tagging"}
-"""How calls of these services are signed. What any other service holds is gone when the lab ends."""
+"""The service names in the signatures of their calls. The state of any other service is lost when the lab ends."""
 # Their names look like reads, but they change later answers.
 CHANGING_READS = ("BatchGetSecretValue", "GetRecords", "GetSecretValue", "GetShardIterator", "ReceiveMessage")
-# Operations that moto carries out in a thread of their own, which reads or writes S3.
+# moto runs these operations in threads of their own, which read or write S3.
 IN_BACKGROUND = ("ExportTableToPointInTime", "ImportTable")
 FAILURES = (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)
 LAYOUT = 1  # of the tables
@@ -50,13 +50,13 @@ TABLES = """
 """
 
 _log = logging.getLogger(__name__)
-# Whether the call is one of many: it isn't worth writing others' changes first, in order to tell them from its own.
+# Whether the call is one of many, for which it isn't worth first writing the changes of other calls.
 _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 
 
 @dataclass(eq=False)
 class _Change:
-    """A call that may change something: the stores that it used, and why they were put back, if they were."""
+    """A call that may change something: the stores that it used, and the error for which they were put back, if any."""
 
     touched: set[Store] = field(default_factory=set)
     undone: NotWritten | None = None
@@ -66,16 +66,16 @@ _change: ContextVar[_Change | None] = ContextVar("change", default=None)
 
 
 class Kept:
-    """moto's state in a file, of which moto's thread has the use; nothing is kept without a ``file``.
+    """moto's state in a file that only moto's thread uses. Without a ``file``, nothing is kept.
 
-    Raises `LabError` for the file of another version of labkit or of moto.
+    Raises `LabError` if another version of labkit or of moto wrote the file.
     """
 
     def __init__(self, backend: Backend, file: Path | None):
         self._backend = backend
         self._database = Database(file, layout=LAYOUT, tables=TABLES) if file else None
         self._ended: deque[_Change] = deque()
-        # What moto's thread has changed since the last writing, and the calls that did.
+        # The stores that moto's thread has changed since the last write, and the calls that changed them.
         self._unwritten: dict[Store, set[_Change]] = {}
         self._unwritable: set[Store] = set()
         self._bodies: dict[Store, set[int]] = {}
@@ -87,7 +87,7 @@ class Kept:
 
     @asynccontextmanager
     async def keeping(self, asked: Asked) -> AsyncIterator[None]:
-        """Write what a call changes, before it is answered. Undo it and raise `NotWritten` if that fails."""
+        """Write the call's changes before it is answered. If that fails, undo them and raise `NotWritten`."""
         if not changes(asked):
             yield
             return
@@ -99,7 +99,7 @@ class Kept:
 
     @asynccontextmanager
     async def keeping_all(self) -> AsyncIterator[set[Store]]:
-        """Write the state of every service that is used within this. Undo it and raise `NotWritten` if that fails."""
+        """Write the state of every service that this block uses. If that fails, undo it and raise `NotWritten`."""
         if not self._database:
             yield set()
             return
@@ -114,17 +114,17 @@ class Kept:
             await self._backend.run(self._end, change)
 
     async def write(self) -> None:
-        """Write what has changed so far, before what nothing undoes. Undo it and raise `NotWritten` if that fails."""
+        """Write all changes so far, before a step that can't be undone. If that fails, undo and raise `NotWritten`."""
         if self._database:
             await self._backend.run(self._write)
 
     @property
     def services(self) -> set[str]:
-        """The services that keep something."""
+        """The services with kept state."""
         return {store.service for store in self._bodies}
 
     async def close(self) -> None:
-        """Write what an interrupted call may have changed, and close the file."""
+        """Write the changes of an interrupted call, and close the file."""
         if self._database:
             try:
                 await self._backend.run(self._write)
@@ -132,10 +132,10 @@ class Kept:
                 self._database.close()
 
     def _carry_out(self, work: Callable[[], Any]) -> Any:
-        """Do a part of a call in moto's own thread. If it refuses the call, undo what the call has changed.
+        """Do a part of a call in moto's own thread. If moto refuses the call, undo its changes.
 
-        Another call's changes that are not written yet can't be told from its own. So they are written first; but not
-        for a call about data, which leaves something behind then.
+        That would undo other calls' unwritten changes in the same store, too, so those are written first. A call on
+        data skips that: if moto refuses it halfway, its changes in such a store stay.
         """
         if (change := _change.get()) is None:
             return work()
@@ -158,7 +158,7 @@ class Kept:
                     self._unwritten.setdefault(store, set()).add(change)
 
     def _undone(self, touched: set[Store]) -> set[Store]:
-        """Put the stores back to what the file holds. Return those that could be."""
+        """Put the stores back to their state in the file. Return those for which that worked."""
         assert self._database is not None
         stores = _kept(touched) - self._unwritable
         for store in stores:
@@ -175,9 +175,9 @@ class Kept:
         _require_standing(change)
 
     def _write(self) -> None:
-        """Write all that has changed, in moto's own thread: nothing changes meanwhile.
+        """Write all changes in moto's own thread, so that nothing changes meanwhile.
 
-        That may be more than one call's, and then the others find nothing left to write, or that they were undone.
+        They may be those of several calls. The other calls then find nothing left to write, or that they were undone.
         """
         assert self._database is not None
         ended = [*self._ended]
@@ -245,7 +245,7 @@ class Kept:
 
 
 def _require_standing(change: _Change) -> None:
-    """Raise `NotWritten` if a writing that failed has undone what the call had changed."""
+    """Raise `NotWritten` if a failed write has undone the call's changes."""
     if change.undone:
         raise NotWritten(str(change.undone))
 
@@ -255,7 +255,7 @@ def _kept(stores: set[Store]) -> set[Store]:
 
 
 def changes(asked: Asked) -> bool:
-    """Whether a call may change something, as far as its operation's name says."""
+    """Whether a call may change something, by its operation's name."""
     operation = asked.operation
     if operation == "AssumeRole":
         # Entering an account creates it.
@@ -269,12 +269,12 @@ def changes(asked: Asked) -> bool:
 
 
 def unkept(service: str) -> str:
-    """The sentence that says that this service's state is not kept."""
-    return f"What {service} holds is not kept: it is gone when the lab's server ends."
+    """Return the sentence that this service's state is not kept."""
+    return f"The state of {service} is not kept: it is lost when the lab's server ends."
 
 
 def _check_version(database: Database) -> None:
-    """Raise for the state of another moto: the classes in it may mean something else there."""
+    """Raise `LabError` if another version of moto wrote the state: its classes may differ."""
     found = dict(database.read("SELECT name, value FROM about")).get("moto")
     installed = version("moto")
     if found is None:

@@ -16,9 +16,9 @@ TABLES = """
 
 
 class Own:
-    """The gate's own state in a file, of which the event loop has the use; nothing is kept without a ``file``.
+    """The gate's own state in a file that only the event loop uses. Without a ``file``, nothing is kept.
 
-    Raises `LabError` for the file of another version of labkit.
+    Raises `LabError` if another version of labkit wrote the file.
     """
 
     def __init__(self, file: Path | None):
@@ -27,12 +27,12 @@ class Own:
         self._parts: dict[str, bytes] = dict(rows)
 
     def part(self, name: str) -> Any:
-        """What was kept under this name; None if nothing was."""
+        """Return the object that is kept under this name; None if none is kept."""
         # From the lab's own folder, which only its owner can write.
         return pickle.loads(self._parts[name]) if name in self._parts else None  # noqa: S301
 
     def keep_part(self, name: str, state: object) -> None:
-        """Keep something under this name; None ends that. Raises `NotWritten`."""
+        """Keep an object under this name; None deletes it. Raises `NotWritten`."""
         content = None if state is None else pickle.dumps(state)
         if not self._database or self._parts.get(name) == content:
             return
@@ -65,5 +65,5 @@ class Own:
 
 
 def forget_sessions(file: sqlite3.Connection) -> None:
-    """Take the role sessions out of a copy of the file: their credentials are good in one lab alone."""
+    """Delete the role sessions from a copy of the file: their credentials are valid in one lab only."""
     file.execute("DELETE FROM sessions")

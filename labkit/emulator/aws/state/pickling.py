@@ -1,7 +1,7 @@
-"""moto's state of a service as bytes, and back: what pickle cannot take by itself is registered here.
+"""Convert moto's state of a service to bytes and back. Types that pickle can't handle are registered here.
 
-Locks are made again, functions without a name and other backends are found again. The bodies of S3's objects are kept
-apart: each is written once, and read again when somebody asks for it.
+Locks are created again; anonymous functions and other backends are looked up again. The bodies of S3's objects are kept
+separately: each is written once, and read again when it's needed.
 """
 
 import copyreg
@@ -54,7 +54,7 @@ LOCALS = ".<locals>."
 BODY = "_labkit_body"
 
 ReadBody = Callable[[int], bytes]
-"""The content of the body with this name."""
+"""Returns the content of the body with this name."""
 
 _bodies: ContextVar["_Bodies"] = ContextVar("bodies")
 
@@ -74,9 +74,9 @@ class Dumped:
 
 
 def dumps(state: object, names: Iterator[int]) -> Dumped:
-    """The bytes of a service's state; each body that was never kept gets the next of these names.
+    """Return the bytes of a service's state. Each new body gets the next of these names.
 
-    Raises :class:`pickle.PicklingError`, TypeError or AttributeError for what cannot be written.
+    Raises :class:`pickle.PicklingError`, TypeError or AttributeError for an object that can't be written.
     """
     file = io.BytesIO()
     pickler = _Pickler(file, names)
@@ -86,9 +86,9 @@ def dumps(state: object, names: Iterator[int]) -> Dumped:
 
 
 def loads(content: bytes, read_body: ReadBody) -> tuple[Any, set[int]]:
-    """The state that :func:`dumps` wrote, and the names of the bodies in it.
+    """Return the state that :func:`dumps` wrote, and the names of the bodies in it.
 
-    Raises what pickle raises where moto's classes are others by now.
+    If moto's classes have changed since then, pickle's error is raised.
     """
     bodies = _Bodies(read_body)
     token = _bodies.set(bodies)
@@ -108,7 +108,7 @@ class _Bodies:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Pickle makes many objects and no cycles. The garbage collector would search for cycles all the time."""
+    """Turn off garbage collection in this block: pickle creates many objects, but no cycles, so it only costs time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -127,7 +127,7 @@ class _Pickler(pickle.Pickler):
         self._names = names
 
     def _object(self, thing: FakeKey) -> Any:
-        """An object of S3, or a part of one. Its content never changes."""
+        """Write an object of S3, or a part of one. Its content never changes."""
         state: dict[str, Any] = without_body(thing)
         if thing.disposed:
             state.pop(BODY, None)
@@ -140,7 +140,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Reducers(dict[type, Any]):
-    """How objects are written, by their types. pickle looks here for every object, so it must be quick."""
+    """The function that writes an object, by its type. pickle looks here for every object, so it must be quick."""
 
     def __missing__(self, kind: type) -> Any:
         if issubclass(kind, type):
@@ -249,7 +249,7 @@ def _private_key(der: bytes) -> Any:
 
 
 def _place_of(function: FunctionType) -> tuple[str, str, int]:
-    """The place of an anonymous function: its module, the function around it, and its number there."""
+    """Return the place of an anonymous function: its module, the function around it, and its number there."""
     if function.__closure__:
         raise pickle.PicklingError(f"{function.__module__}.{function.__qualname__} has variables of its own")
     outer = function.__qualname__.partition(LOCALS)[0]

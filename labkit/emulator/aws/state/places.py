@@ -1,4 +1,4 @@
-"""moto's stores: a backend for each service, account and region; and which of them a call used."""
+"""moto's stores, with a backend for each service, account and region, and the stores that a call used."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from labkit.emulator.aws.backend import (
 
 
 class Store(NamedTuple):
-    """One unit of state: a service's in an account, in all regions, because these may share objects."""
+    """One unit of state: that of a service in an account, in all regions, because regions may share objects."""
 
     service: str
     account_id: str
@@ -23,7 +23,7 @@ class Store(NamedTuple):
 
 THREADS = ("table_exports", "table_imports")
 LONGEST_WAIT = 10.0  # seconds
-# Where bucket names and members of organizations are found across accounts.
+# The indexes for bucket names and members of organizations, across accounts.
 INDEXES = ("bucket_accounts", "master_accounts")
 State = tuple[dict[str, dict[str, Any]], dict[str, dict[str, tuple[str, str]]]]
 
@@ -31,13 +31,13 @@ _touched: ContextVar[set[Store] | None] = ContextVar("touched", default=None)
 
 
 def watch() -> None:
-    """Have moto tell which stores are used."""
+    """Let moto report the stores that it uses."""
     tell_uses(_note)
 
 
 @contextmanager
 def noting(touched: set[Store]) -> Iterator[None]:
-    """Add to ``touched`` each store that is used within this, also by moto's calls."""
+    """Add to ``touched`` each store that this block uses, also in moto's thread."""
     token = _touched.set(touched)
     try:
         yield
@@ -52,7 +52,7 @@ def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
 
 
 def wait_for_threads(store: Store) -> None:
-    """Wait for moto's background work there: the exports and imports of tables."""
+    """Wait for moto's background work in a store: the exports and imports of tables."""
     service: Any = store.service
     for backend in get_backend(service)[store.account_id].values():
         for name in THREADS:
@@ -62,7 +62,7 @@ def wait_for_threads(store: Store) -> None:
 
 
 def state_of(store: Store) -> State:
-    """What moto holds of a store: its backends by region, and its entries in the indexes of the whole service."""
+    """Return a store's state in moto: its backends by region, and its entries in the service's indexes."""
     service: Any = store.service
     stores = get_backend(service)
     regions = {region: _held(backend) for region, backend in stores[store.account_id].items()}
@@ -75,7 +75,7 @@ def state_of(store: Store) -> State:
 
 
 def put_back(store: Store, state: State) -> None:
-    """Replace moto's content of a store by this."""
+    """Replace a store's state in moto."""
     service: Any = store.service
     regions, indexes = state
     stores = get_backend(service)
@@ -92,7 +92,7 @@ def put_back(store: Store, state: State) -> None:
 
 
 def _held(backend: BaseBackend) -> dict[str, Any]:
-    """A backend's state, without AWS's own managed policies and parameters. Those are loaded when used."""
+    """Return a backend's state, without AWS's own managed policies and parameters. Those are loaded on demand."""
     held = backend.__dict__
     if isinstance(backend, IAMBackend):
         policies, of_aws = policies_in_use(backend)

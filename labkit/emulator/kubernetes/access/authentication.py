@@ -49,7 +49,7 @@ class Authentication:
         self.others: list[TokenAuthenticator] = []
 
     async def user(self, scope: Scope, headers: dict[bytes, bytes]) -> User:
-        """The caller, who is anonymous without credentials. Raises Unauthorized for wrong ones."""
+        """Return the caller, who is anonymous without credentials. Raises Unauthorized for wrong ones."""
         peer = scope.get("state", {}).get("peer")
         if peer is not None:
             extra = {CREDENTIAL_ID: [f"X509SHA256={peer.sha256}"]}
@@ -66,11 +66,11 @@ class Authentication:
         return user
 
     async def bearer(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
-        """The user that a token represents, and which of the wanted audiences it has. Raises ``InvalidToken``."""
+        """Return a token's user, and those of the wanted audiences that it has. Raises ``InvalidToken``."""
         try:
             verified = self.tokens.verify(token, audiences)
         except InvalidToken:
-            # Tokens of the other authenticators are only meant for the API server itself.
+            # Tokens of the other authenticators are only for the API server itself.
             if self.tokens.issuer in (audiences or [self.tokens.issuer]):
                 for authenticate in self.others:
                     if user := await authenticate(token):
@@ -80,7 +80,7 @@ class Authentication:
 
 
 def service_account(verified: Verified) -> User:
-    """The service account that a verified token represents."""
+    """Return the service account of a verified token."""
     claims = verified.claims
     inner = claims["kubernetes.io"]
     extra = {CREDENTIAL_ID: [f"JTI={claims['jti']}"]} if "jti" in claims else {}

@@ -1,4 +1,4 @@
-"""What a caller may do: nodes by the Node authorizer, everybody by RBAC.
+"""Authorize callers: nodes by the Node authorizer, everybody by RBAC.
 
 https://kubernetes.io/docs/reference/access-authn-authz/authorization/
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/
@@ -25,7 +25,7 @@ EVERYTHING = CLUSTER_ROLES["cluster-admin"]
 
 @dataclass(frozen=True)
 class Authorized:
-    """``allowed``, and why or why not in the server's words ("" where it says nothing)."""
+    """The decision ``allowed``, and its reason in the server's words ("" if it gives none)."""
 
     allowed: bool
     reason: str = ""
@@ -33,7 +33,7 @@ class Authorized:
 
 @dataclass(frozen=True)
 class Grant:
-    """A ClusterRole that a user has by other means than a binding; in some ``namespaces`` (``*`` allowed) or in all."""
+    """A ClusterRole that a user has without a binding, in all or some ``namespaces`` (``*`` is a wildcard)."""
 
     role: str
     namespaces: list[str] | None
@@ -41,14 +41,14 @@ class Grant:
 
 
 class Authorization:
-    """``others`` give the grants that a user has beside RBAC, e.g. by EKS's access policies."""
+    """``others`` return a user's grants from other sources than RBAC, for example EKS's access policies."""
 
     def __init__(self, storage: Storage):
         self.storage = storage
         self.others: list[Callable[[User], Iterable[Grant]]] = []
 
     def authorize(self, user: User, wanted: Attributes) -> Authorized:
-        """Whether one of the authorizers allows it."""
+        """Return whether one of the authorizers allows the request, and why."""
         if MASTERS in user.groups:
             return Authorized(True)
         reasons = []
@@ -74,18 +74,18 @@ class Authorization:
             raise denied(user, wanted, found.reason)
 
     def rules(self, user: User, namespace: str) -> list[Object]:
-        """Every rule of RBAC that applies to the user in the namespace ("" for what applies everywhere)."""
+        """Return all RBAC rules that apply to the user in the namespace ("": in the whole cluster)."""
         if MASTERS in user.groups:
             return EVERYTHING
         return [rule for rules, _ in self._bound(user, namespace, []) for rule in rules]
 
     def rules_of(self, reference: Object, namespace: str) -> list[Object]:
-        """The rules of the role that a binding in the namespace refers to. Raises NotFound."""
+        """Return the rules of the role to which a binding in the namespace refers. Raises NotFound."""
         kind, namespace = _role_kind(reference, namespace)
         return self.storage.get(kind, namespace, reference["name"]).object.get("rules") or []
 
     def unlisted(self, user: User) -> str:
-        """Why :meth:`rules` are not all that the user may do; "" where they are."""
+        """Return why the user may do more than :meth:`rules` say; "" if they are complete."""
         if node_authorization.node_of(user):
             return "node authorizer does not support user rule resolution"
         if any(True for tell in self.others for _ in tell(user)):
@@ -93,7 +93,7 @@ class Authorization:
         return ""
 
     def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[Object], str]]:
-        """The rules of each binding and why they apply. Adds missing roles to ``broken``."""
+        """Yield the rules of each binding, and why they apply. Add missing roles to ``broken``."""
         for binding in self.storage.list(CLUSTER_ROLE_BINDING):
             yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "", broken)
         if namespace:
@@ -127,7 +127,7 @@ class Authorization:
 
 
 def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
-    """Forbidden, e.g. ``pods is forbidden: User "x" cannot list resource "pods" in API group "" …``."""
+    """Return Forbidden: ``pods is forbidden: User "x" cannot list resource "pods" in API group "" …``."""
     why = f": {reason}" if reason else ""
     if not wanted.resource:
         message = f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"{why}'
@@ -143,7 +143,7 @@ def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
 
 
 def _role_kind(reference: Object, namespace: str) -> tuple[Kind, str]:
-    """Whether a binding in the namespace refers to a ClusterRole or a Role, and the namespace of that."""
+    """Return the kind of the role to which a binding refers, ClusterRole or Role, and the role's namespace."""
     return (CLUSTER_ROLE, "") if reference["kind"] == "ClusterRole" else (ROLE, namespace)
 
 

@@ -16,7 +16,7 @@ EXTRA = "impersonate-extra-"
 
 
 def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: Authorization) -> User:
-    """The caller, or the user that the headers name. Raises Forbidden unless the caller may act as that user."""
+    """Return the caller, or the user in the headers. Raises Forbidden if the caller may not act as that user."""
     given = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in headers]
     given = [(key, value) for key, value in given if key.startswith("impersonate-")]
     if not given:
@@ -55,7 +55,7 @@ def _check(authorization: Authorization, user: User, wanted: User) -> None:
 
 
 def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
-    """The groups that the headers name, and those that the user name implies."""
+    """Return the groups in the headers, and those that the user name implies."""
     if not groups and (account := _service_account(name)):
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{account[0]}")
     if name == ANONYMOUS.name:
@@ -64,6 +64,6 @@ def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _service_account(name: str) -> tuple[str, str] | None:
-    """Namespace and name of the service account that the user name stands for."""
+    """Return namespace and name if the user name is a service account's."""
     parts = name.split(":")
     return (parts[2], parts[3]) if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 else None

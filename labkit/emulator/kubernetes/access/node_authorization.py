@@ -1,4 +1,4 @@
-"""What a node may do: its own objects, its pods, and what its pods refer to. Other nodes' objects are refused.
+"""Authorize a node for its own objects, its pods, and the objects to which its pods refer. Refuse other nodes' objects.
 
 https://kubernetes.io/docs/reference/access-authn-authz/node/
 """
@@ -19,17 +19,17 @@ CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 
 def node_of(user: User) -> str:
-    """The name of the node that the user is; "" for anybody else."""
+    """Return the node's name if the user is a node; "" for anybody else."""
     return user.name.removeprefix(USER_PREFIX) if NODES in user.groups and user.name.startswith(USER_PREFIX) else ""
 
 
 def node_name(pod: Object) -> str:
-    """The node that the pod is bound to; "" before it is bound."""
+    """Return the name of the node to which the pod is bound; "" before it is bound."""
     return str(pod["spec"].get("nodeName", ""))
 
 
 def refusal(storage: Storage, node: str, wanted: Attributes) -> str | None:
-    """Why the node may not do it ("" where the server gives no reason); None if it may."""
+    """Return why the node may not do this ("" if the server gives no reason); None if it may."""
     match wanted.group, wanted.resource:
         case "", "secrets" | "configmaps":
             return _refuse_reading(storage, node, wanted)
@@ -129,7 +129,7 @@ REFERENCES: dict[str, Callable[[Object], Iterator[str]]] = {
 
 
 def _named(pod: Object, what: str) -> Iterator[str]:
-    """The secrets or config maps that the pod's volumes and its containers' environments name."""
+    """Yield the secrets or config maps in the pod's volumes and its containers' environments."""
     if MIRROR in (pod["metadata"].get("annotations") or {}):
         return
     for volume in pod["spec"].get("volumes") or ():

@@ -24,7 +24,7 @@ VERSION = ["/version", "/version/"]
 INTO_PODS = ["pods/attach", "pods/exec", "pods/portforward", "pods/proxy"]
 WORKLOADS = ["deployments", "deployments/scale", "replicasets", "replicasets/scale"]
 
-# admin has what edit has, and edit what view has.
+# admin includes edit, and edit includes view.
 VIEW = [
     _rule(READ, ["configmaps", "pods", "serviceaccounts", "services", "events", "namespaces"]),
     _rule(READ, ["namespaces/status", "pods/log", "pods/status"]),
@@ -88,7 +88,7 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
     ],
 }
 
-# role: which of admin, edit and view also gets its rules, as from every role with such a label.
+# role: the one of admin, edit and view that also gets its rules, because it aggregates roles with this label.
 GATHERED = {
     "edit": "admin",
     "view": "edit",
@@ -97,7 +97,7 @@ GATHERED = {
     "system:aggregate-to-view": "view",
 }
 
-# role: the groups and users that have it in the whole cluster. The Node authorizer decides for nodes.
+# role: the groups and users that have it in the whole cluster. For nodes, the Node authorizer decides.
 CLUSTER_BINDINGS: dict[str, list[tuple[str, str]]] = {
     "cluster-admin": [("Group", "system:masters")],
     "system:basic-user": [("Group", "system:authenticated")],

@@ -1,4 +1,4 @@
-"""What RBAC's rules cover, and how they are written in messages.
+"""Compare RBAC's rules with requests, and write them for messages.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/role-v1/
 """
@@ -83,7 +83,7 @@ def _parts(rules: Iterable[Object]) -> Iterator[Object]:
 
 
 def _covers(rule: Object, part: Object) -> bool:
-    """Whether the rule allows all that a part of another rule allows."""
+    """Whether the rule allows everything that a part of another rule allows."""
     if "nonResourceURLs" in part:
         return allows(rule, Attributes(part["verbs"][0], path=part["nonResourceURLs"][0]))
     resource, _, subresource = part["resources"][0].partition("/")

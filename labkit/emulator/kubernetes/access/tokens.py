@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from jwt.types import Options
 
 HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
-# What the kubelet asks for in every pod: such tokens live a year, for old clients that read the file only once.
+# The lifetime that the kubelet requests in every pod. Such tokens live a year, for old clients that read the file once.
 EXTENDED = HOUR + 7
-LEEWAY = 60  # what clocks may differ by
+LEEWAY = 60  # seconds by which clocks may differ
 LEGACY_ISSUER = "kubernetes/serviceaccount"
 LEGACY = "kubernetes.io/serviceaccount/"
 BINDABLE: dict[str, Kind] = {"Pod": POD, "Secret": SECRET, "Node": NODE}
 
 
 class InvalidToken(Exception):
-    """Another issuer signed the token, or it is no longer valid. The text goes into a TokenReview."""
+    """The token is from another issuer or no longer valid. The text goes into a TokenReview."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A valid token: its claims, and which of the wanted audiences it has."""
+    """A valid token: its claims, and those of the wanted audiences that it has."""
 
     claims: Object
     audiences: list[str]
@@ -57,7 +57,7 @@ class Tokens:
         self.key_id = _base64(hashlib.sha256(der).digest())
 
     def discovery_document(self, keys: str) -> Object:
-        """The OpenID Connect discovery document of the issuer; `keys` is where its key set is served."""
+        """Return the issuer's OpenID Connect discovery document; `keys` is the URL of its key set."""
         return {
             "issuer": self.issuer,
             "jwks_uri": keys,
@@ -74,7 +74,7 @@ class Tokens:
         return {"keys": [{"use": "sig", "kty": "RSA", "kid": self.key_id, "alg": "RS256", "n": modulus, "e": exponent}]}
 
     def request(self, account: Stored, spec: Object, warnings: list[str]) -> Object:
-        """Answer a TokenRequest's spec: the whole TokenRequest. Raises ``ApiError`` as the API server refuses."""
+        """Return the TokenRequest with a new token for a spec. Raises ``ApiError`` as an API server does."""
         audiences = spec.get("audiences") or [self.issuer]
         seconds = spec.get("expirationSeconds", HOUR)
         if causes := token_duration("spec.expirationSeconds", seconds):
@@ -118,7 +118,7 @@ class Tokens:
         }
 
     def legacy(self, account: Stored, secret: Stored) -> str:
-        """The token of a Secret of the type ``kubernetes.io/service-account-token``; it never expires.
+        """Return the token for a Secret of the type ``kubernetes.io/service-account-token``. It never expires.
 
         https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
         """
@@ -145,7 +145,7 @@ class Tokens:
         except InvalidToken as invalid:
             raise InvalidToken(f"[invalid bearer token, {invalid}]") from None
         except (AttributeError, KeyError, TypeError) as error:
-            # Another program that has the key can make tokens of another shape.
+            # Another program with the key can sign tokens with other claims.
             raise InvalidToken("invalid bearer token") from error
 
     def _verified(self, claims: Object, token: str, wanted: list[str]) -> Verified:
@@ -170,7 +170,7 @@ class Tokens:
             raise InvalidToken("service account token has expired")
 
     def _legacy_claims(self, claims: Object, token: str) -> Object:
-        """The claims of a Secret's token as a newer token has them."""
+        """Return the claims of a Secret's token in the form of a newer token."""
         namespace, secret = claims[f"{LEGACY}namespace"], claims[f"{LEGACY}secret.name"]
         found = self.storage.find(SECRET, namespace, secret)
         if found is None:
@@ -188,7 +188,7 @@ class Tokens:
             raise InvalidToken(f'serviceaccounts "{account["name"]}" not found')
         if found.uid != account["uid"]:
             raise InvalidToken(f"service account UID ({found.uid}) does not match claim ({account['uid']})")
-        # The node in a pod's token only says where the pod ran: the token stays valid without it.
+        # The node in a pod's token is only information: the token stays valid if the node is deleted.
         kinds = {"pod": POD, "secret": SECRET} | ({} if "pod" in claim else {"node": NODE})
         for key, kind in kinds.items():
             if bound := claim.get(key):
@@ -200,7 +200,7 @@ class Tokens:
                     raise InvalidToken(f"{key} UID ({found.uid}) {why}")
 
     def _is_going(self, stored: Stored) -> bool:
-        """Whether the object should be gone by now and only waits for its finalizers or its node."""
+        """Whether the object is past its deletion time, and only waits for its finalizers or its node."""
         deadline = str(stored.metadata.get("deletionTimestamp", ""))
         return "" < deadline < rfc3339(self.clock.now() - LEEWAY)
 
@@ -235,7 +235,7 @@ class Tokens:
 
 
 def token_duration(field: str, seconds: int) -> list[Cause]:
-    """The error in a token's lifetime."""
+    """Return the error in a token's lifetime."""
     if seconds < 600:
         return [invalid_value(field, seconds, "may not specify a duration less than 10 minutes")]
     if seconds > 1 << 32:

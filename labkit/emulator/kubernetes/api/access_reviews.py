@@ -1,4 +1,4 @@
-"""Requests that are answered at once and never stored: for a token, about a token, about the caller's own rights.
+"""Requests that are never stored: for a token, about a token, and about a caller's permissions.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
@@ -41,7 +41,7 @@ class Reviews:
         return respond(answer | {"status": status}, 201)
 
     async def request_token(self, sub: Subresource, request: Request) -> Response:
-        """A new token of the service account that the request's path names."""
+        """Return a new token for the service account in the request's path."""
         account = self.authorization.storage.get(SERVICE_ACCOUNT, request.namespace, request.name)
         document = await request.document(sub.type, sub.kind, f"{AUTHENTICATION}/v1")
         spec = document.get("spec") or {}

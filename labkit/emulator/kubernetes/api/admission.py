@@ -1,4 +1,4 @@
-"""What happens to an object between the request and the store: service accounts for pods, and admission webhooks.
+"""Admit an object between the request and the store: service accounts for pods, and admission webhooks.
 
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
@@ -41,7 +41,7 @@ class Admission:
         self._clients: dict[str, httpx.AsyncClient] = {}
 
     async def admit(self, review: Review) -> Object:
-        """The object as the admission plugins and webhooks leave it. Raises ``ApiError`` if one refuses."""
+        """Return the object after the admission plugins and webhooks. Raises ``ApiError`` if one refuses."""
         pod = review.kind is POD and review.operation == "CREATE" and not review.subresource
         if pod:
             review.obj = self._pod(review.obj)
@@ -49,7 +49,7 @@ class Admission:
         if changed and review.obj:
             review.obj = with_defaults(review.kind, review.obj)
             if pod:
-                # A container that a webhook added gets the API's token, too.
+                # Also give the API's token to containers that a webhook added.
                 review.obj = self._pod(review.obj)
         node_restriction.check_write(self.storage, review)
         escalation.check(self.authorization, review)
@@ -62,7 +62,7 @@ class Admission:
 
     def _pod(self, pod: Object) -> Object:
         metadata, spec = pod["metadata"], dict(pod["spec"])
-        # A pod without a name is called by its generateName.
+        # The messages call a pod without a name by its generateName.
         called = metadata.get("name") or metadata.get("generateName", "")
         namespace, name = metadata["namespace"], spec.get("serviceAccountName") or "default"
         spec["serviceAccountName"] = spec["serviceAccount"] = name
@@ -85,7 +85,7 @@ class Admission:
 
     async def _webhooks(self, review: Review) -> bool:
         if review.kind is WEBHOOKS:
-            return False  # or nobody could repair a broken webhook
+            return False  # otherwise, nobody could repair a broken webhook
         called: list[tuple[Object, bytes]] = []
         changed = False
         for configuration in self.storage.list(WEBHOOKS):
@@ -188,12 +188,12 @@ class Admission:
 
 
 class _CallFailed(Exception):
-    """The webhook gave no usable answer: its failurePolicy decides."""
+    """The webhook's answer isn't usable. Its failurePolicy decides."""
 
     def __init__(self, why: str, code: int = 503):
         super().__init__(why)
         self.code = code
-        """The HTTP status code that the call is counted with; 503 without an answer."""
+        """The HTTP status code under which the call is counted; 503 without an answer."""
 
 
 def _meets_conditions(webhook: Object, review: Review) -> bool:
@@ -274,7 +274,7 @@ def _sent(kind: Kind, obj: Object) -> Object | None:
 
 
 def _patched(document: Object, patch: str) -> Object:
-    """Raise InternalError, in the words of the server's own JSON patch library."""
+    """Return the patched document. Raises InternalError, in the words of the server's own JSON patch library."""
     try:
         operations = json.loads(base64.b64decode(patch))
     except ValueError as error:
@@ -314,7 +314,7 @@ def _server_error(answer: httpx.Response) -> str:
 
 
 def _go_error(error: Exception, url: str) -> str:
-    """A failed call in the words of Go's HTTP client, which people search for."""
+    """Return the error in the words of Go's HTTP client, because people search for those."""
     address = httpx.URL(url)
     text = str(error).lower()
     if isinstance(error, httpx.TimeoutException):

@@ -1,6 +1,6 @@
-"""What the API server counts of its calls to admission webhooks, as `/metrics` tells it in Prometheus' text format.
+"""Count the API server's calls to admission webhooks, for `/metrics` in Prometheus' text format.
 
-A counter is there once it has counted something, as on a real API server.
+A counter appears once it has counted something, as on a real API server.
 https://kubernetes.io/docs/reference/instrumentation/metrics/
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -12,7 +12,7 @@ FAIL_OPEN = "apiserver_admission_webhook_fail_open_count"
 REJECTION = "apiserver_admission_webhook_rejection_count"
 REQUESTS = "apiserver_admission_webhook_request_total"
 STARTED = "process_start_time_seconds"
-ADMIT = "admit"  # how a mutating webhook's calls are labelled
+ADMIT = "admit"  # the label of a mutating webhook's calls
 CALLING, WITHIN, NONE = "calling_webhook_error", "apiserver_internal_error", "no_error"
 LARGEST_CODE = 600
 
@@ -40,21 +40,21 @@ class Counters:
         self._counted: Counter[tuple[str, Labels]] = Counter()
 
     def called(self, webhook: str, operation: str, code: int, *, rejected: bool) -> None:
-        """Count a call that was answered, or failed, with this HTTP status code."""
+        """Count a call that was answered or failed with this HTTP status code."""
         told = {"code": _code(code), "name": webhook, "operation": operation, "rejected": str(rejected).lower()}
         self._count(REQUESTS, **told)
 
     def failed_open(self, webhook: str) -> None:
-        """Count a write that went on without the webhook."""
+        """Count a write that continued without the webhook."""
         self._count(FAIL_OPEN, name=webhook)
 
     def rejected(self, webhook: str, operation: str, error_type: str, code: int) -> None:
-        """Count a write that the webhook, or the failed call to it, has ended."""
+        """Count a write that the webhook, or the failed call of it, has refused."""
         told = {"error_type": error_type, "name": webhook, "operation": operation, "rejection_code": _code(code)}
         self._count(REJECTION, **told)
 
     def text(self) -> bytes:
-        """The page that `/metrics` answers."""
+        """Return the page for `/metrics`."""
         lines = []
         for metric in (FAIL_OPEN, REJECTION, REQUESTS):
             counted = sorted((labels, times) for (name, labels), times in self._counted.items() if name == metric)

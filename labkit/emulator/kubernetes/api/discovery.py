@@ -1,4 +1,4 @@
-"""What the API tells of itself: groups, resources, versions, OpenAPI.
+"""The API's description of itself: groups, resources, versions, OpenAPI.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 """
@@ -73,7 +73,7 @@ def resources(name: str) -> Object | None:
 
 
 def aggregated(core: bool) -> Object:
-    """The same in one document, which kubectl asks for first."""
+    """All of these in one document. kubectl asks for it first."""
     items = [
         {
             "metadata": {"name": name} if name else {},
@@ -87,7 +87,7 @@ def aggregated(core: bool) -> Object:
 
 @cache
 def openapi(name: str) -> bytes:
-    """The OpenAPI document of a group: its operations on objects, and their types."""
+    """Return the OpenAPI document of a group: its operations on objects, and their types."""
     document = {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
@@ -140,7 +140,7 @@ def _subresource(sub: Subresource) -> Object:
 
 
 def _aggregated_resources(name: str) -> list[Object]:
-    """The rows of a group, each with its subresources in it."""
+    """Return a group's resources, each with its subresources."""
     made: dict[str, Object] = {}
     for row in _rows(name):
         parent, _, below = row["name"].partition("/")
@@ -166,7 +166,7 @@ def _rows(name: str) -> list[Object]:
 
 
 def _schemas(name: str) -> Object:
-    """The types of a group's kinds and all that they are made of."""
+    """Return the types of a group's kinds, with all types that they contain."""
     groups = {kind.type: name for kind in KINDS if kind.group == name}
     groups |= {sub.type: sub.kind_group or name for sub in SUBRESOURCES if sub.group == name and sub.type}
     schemas: Object = dict(_UNIONS)
@@ -233,10 +233,10 @@ _UNIONS = {
 
 
 def _paths(kind: Kind) -> Object:
-    """The operations of a kind, by path: kubectl looks there for the parameters of each."""
+    """Return the operations of a kind by path. kubectl reads their parameters."""
     gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
     answer = {"description": "OK", "content": {"application/json": {"schema": _schema(kind.type)}}}
-    # A list has a type of its own, and a deletion is answered with the object or with a Status.
+    # A list has a type of its own. The answer to a deletion is the object or a Status.
     told = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
     responses = {**told, "200": answer}
     made = {**responses, "201": {**answer, "description": "Created"}}

@@ -1,4 +1,4 @@
-"""What every cluster has from the start: its namespaces, RBAC's default roles, and the API server's own service.
+"""The first objects of every cluster: its namespaces, RBAC's default roles, and the API server's own service.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces
 https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster/#directly-accessing-the-rest-api
@@ -13,9 +13,9 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 def ensure(storage: Storage, address: str) -> None:
-    """Create them in a new cluster; ``address`` is `HOST:PORT` of the API server.
+    """Create the first objects in a new cluster; ``address`` is `HOST:PORT` of the API server.
 
-    A restored cluster keeps what was changed or deleted in it. Only its service gets the new address.
+    A restored cluster keeps all changes and deletions. Only its service gets the new address.
     """
     if storage.is_new:
         _create(storage, address)
@@ -35,7 +35,7 @@ def _create(storage: Storage, address: str) -> None:
 
 
 def _service(address: str) -> Object:
-    """Pods find the API by the address of this service, which is where the server really listens."""
+    """Return the service by which pods find the API. Its address is the one at which the server really listens."""
     host, _, port = address.rpartition(":")
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}

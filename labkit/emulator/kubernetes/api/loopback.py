@@ -6,7 +6,7 @@ from labkit.emulator.kubernetes.objects.status import quote
 
 
 def refusal(host: str) -> str:
-    """Why the API server does not call this host; empty for one on loopback."""
+    """Return why the API server doesn't call this host; empty for a host on loopback."""
     try:
         inside = ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who manages which field of an object (metadata.managedFields), and server-side apply.
+"""The managers of an object's fields (metadata.managedFields), and server-side apply.
 
 https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
@@ -24,7 +24,7 @@ SERVERS_OWN = {
 
 @dataclass(frozen=True)
 class Writer:
-    """Who writes: the manager's name, as what (Apply or Update), and through which subresource."""
+    """A writer: the manager's name, the operation (Apply or Update), and the subresource."""
 
     manager: str
     operation: str
@@ -33,7 +33,7 @@ class Writer:
 
 
 def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: Writer, *, now: str) -> bytes:
-    """The managers after a plain write: the writer manages the changed fields, and no one the removed ones."""
+    """Return the managers after a plain write: the writer manages the changed fields; nobody manages removed ones."""
     before, after = _leaves(type_name, old), _leaves(type_name, new)
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
     removed = before.keys() - after.keys()
@@ -50,7 +50,7 @@ def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: W
 def applied(
     managers: bytes, type_name: str, old: Object, wanted: Object, writer: Writer, *, now: str, force: bool
 ) -> tuple[Object, bytes]:
-    """The object with the applied fields, and its managers. Raises Conflict if others manage a field that differs."""
+    """Return the object with the applied fields, and its managers. Raises Conflict if others manage a changed field."""
     there, mine = _leaves(type_name, old), _leaves(type_name, wanted)
     owned, times = _read(managers)
     contested = {
@@ -75,8 +75,10 @@ def applied(
 
 
 def named(entries: list[Object] | None, managers: bytes) -> bytes:
-    """The managers after a write that itself names them: so kubectl takes over from its own `apply` without
-    `--server-side`. One empty entry removes all managers. No entry, or one that can't be read, changes nothing.
+    """Return the managers after a write that sets them.
+
+    kubectl does that to take over from its own `apply` without `--server-side`. One empty entry removes all managers.
+    No entry, or an unreadable one, changes nothing.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
     """
@@ -102,7 +104,7 @@ def _is_path(path: Path) -> bool:
 
 
 def _is_step(step: str) -> bool:
-    """Raise ValueError if a key or value is not JSON."""
+    """Whether the text is a step of a path. Raises ValueError if a key or value isn't JSON."""
     kind, _, text = step.partition(":")
     if kind == "f":
         return True
@@ -110,7 +112,7 @@ def _is_step(step: str) -> bool:
 
 
 def _leaves(type_name: str, obj: Object) -> dict[Path, object]:
-    """Every value of an object by its path, as managedFields writes paths."""
+    """Return the values of an object by their paths, in the form of managedFields."""
     found: dict[Path, object] = {}
     fields = struct(type_name).fields
     for key, value in obj.items():
@@ -156,7 +158,7 @@ def _item_key(field: Field, item: Object) -> str:
 
 
 def _read(managers: bytes) -> tuple[dict[Writer, set[Path]], dict[Writer, str]]:
-    """The fields that each writer manages, and when it last wrote."""
+    """Return the fields that each writer manages, and the time of its last write."""
     owned, times = {}, {}
     for entry in json.loads(managers) if managers else ():
         who = Writer(entry["manager"], entry["operation"], entry["apiVersion"], entry.get("subresource", ""))
@@ -194,7 +196,7 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 
 
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
-    """The object without those paths. A list's item is removed as a whole unless a manager has a field of it."""
+    """Return the object without these paths. Remove a list's item as a whole if no manager has a field of it."""
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
         _remove(result, path, kept)
@@ -249,7 +251,7 @@ def _conflict(contested: dict[Path, Writer]) -> ApiError:
 
 
 def _shown(path: Path) -> str:
-    """A path as people write it: ``.spec.containers[name="main"].image``."""
+    """Return a path as people write it: ``.spec.containers[name="main"].image``."""
     text = ""
     for step in path:
         if step.startswith("f:"):

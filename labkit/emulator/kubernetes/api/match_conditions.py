@@ -1,4 +1,4 @@
-"""A webhook's `matchConditions`: expressions in CEL that a request has to meet, or the webhook isn't called about it.
+"""A webhook's `matchConditions`: expressions in CEL. The webhook is called only if a request meets all of them.
 
 What an API server does and this module does not: `authorizer`, optional fields (`.?`), Kubernetes' own functions, more
 than two loops. A registration with one of these is refused.
@@ -24,7 +24,7 @@ MOST, MOST_LOOPS = 64, 2
 
 
 def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
-    """The causes for which these conditions may not be stored."""
+    """Return the causes why these conditions can't be stored."""
     causes, names = [], set()
     if len(conditions) > MOST:
         causes.append(Cause(path, f"Too many: {len(conditions)}: must have at most {MOST} items"))
@@ -45,10 +45,10 @@ def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
 
 
 def hold(conditions: list[dict[str, str]], policy: str, review: Review, request: dict[str, object]) -> bool:
-    """Whether a webhook with these conditions and `failurePolicy` is to be called; `request` is what it would be sent.
+    """Whether to call a webhook with these conditions and `failurePolicy`. It would get `request`.
 
-    A condition that is false counts more than one that fails. If one fails, the webhook isn't called; raises Forbidden
-    if its policy is Fail.
+    If any condition is false, don't call it. Otherwise, if one can't be evaluated, don't call it either, or with the
+    policy Fail raise Forbidden.
     """
     if not conditions:
         return True
@@ -79,7 +79,7 @@ def hold(conditions: list[dict[str, str]], policy: str, review: Review, request:
 
 
 def _fault(expression: str) -> str:
-    """Why an expression can't be evaluated; empty if it can."""
+    """Return why an expression can't be evaluated; empty if it can."""
     import cel
 
     try:

@@ -1,4 +1,4 @@
-"""Whether a text may be a name, a label's key or a key of data: the causes in an API server's words.
+"""Validate names, labels' keys and keys of data: return the causes in an API server's words.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 """

@@ -1,4 +1,4 @@
-"""What admission refuses a node: writes to another node's objects, and tokens for another node's pods.
+"""Refuse a node's writes to another node's objects, and tokens for another node's pods.
 
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction
 """
@@ -22,7 +22,7 @@ OWN_LABELS = re.compile(
 
 
 def check_token(authorization: Authorization, user: User, account: Stored, spec: Object) -> None:
-    """Raise Forbidden for a token that is not for a pod of the node, or has an audience that the pod does not name."""
+    """Raise Forbidden for a token that isn't for a pod of the node, or has an audience that isn't in the pod."""
     if not (node := node_of(user)):
         return
     reference = spec.get("boundObjectRef") or {}
@@ -65,7 +65,7 @@ def check_write(storage: Storage, review: Review) -> None:
 
 
 def _refuse(storage: Storage, node: str, review: Review) -> str:
-    """Why the node may not write this; "" where it may."""
+    """Return why the node may not write this; "" if it may."""
     match review.kind.plural, review.subresource, review.operation:
         case "pods", "", "CREATE":
             return _refuse_mirror_pod(storage, node, review.obj)

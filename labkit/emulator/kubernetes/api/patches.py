@@ -28,7 +28,7 @@ LONGEST_COPIES = 64 * 1024  # an API server accepts 3 MiB, but Python would need
 
 
 def read(request: Request) -> object:
-    """The patch in the body. Raises BadRequest if it cannot be read."""
+    """Return the patch in the body. Raises BadRequest if it's unreadable."""
     try:
         return parse(request.body, yaml_too=request.content_type == APPLY)[0]
     except ValueError as error:
@@ -36,7 +36,7 @@ def read(request: Request) -> object:
 
 
 def patched(content_type: str, type_name: str, document: Object, patch: object) -> Any:
-    """The patched document; the content type says how to patch. Raises ``ApiError``."""
+    """Return the patched document. The content type is the kind of patch. Raises ``ApiError``."""
     if content_type == JSON_PATCH:
         return json_patch(document, patch)
     if not isinstance(patch, dict):
@@ -48,7 +48,7 @@ def patched(content_type: str, type_name: str, document: Object, patch: object) 
 
 
 def json_patch(document: Object, operations: object) -> object:
-    """RFC 6902. Raises BadRequest (400) for an invalid patch, Invalid (422) for one that cannot be applied."""
+    """Apply a patch of RFC 6902. Raises BadRequest (400) if it's invalid, Invalid (422) if it doesn't apply."""
     if not isinstance(operations, list):
         raise bad_request(
             f"error decoding patch: json: cannot unmarshal {json_type(operations)} into Go value of type"
@@ -72,7 +72,7 @@ class NotApplicable(Exception):
 
 
 class JsonPatching:
-    """Apply operations to a ``document`` of its own. What they copy may be LONGEST_COPIES bytes in all."""
+    """Apply operations to its own ``document``. In all, they may copy LONGEST_COPIES bytes."""
 
     def __init__(self, document: Object) -> None:
         self.document: Any = json.loads(dump(document))
@@ -91,7 +91,7 @@ class JsonPatching:
             raise NotApplicable(str(error)) from error
 
     def _copying(self, operation: Object) -> Object:
-        """The same as an addition: the library would copy without a limit."""
+        """Return a copying operation as an addition, because the library would copy without a limit."""
         text = dump(jsonpointer.resolve_pointer(self.document, operation["from"]))
         self._copied += len(text)
         if self._copied > LONGEST_COPIES:
@@ -101,7 +101,7 @@ class JsonPatching:
 
 
 def merge_patch(document: object, patch: object) -> object:
-    """RFC 7386."""
+    """Apply a patch of RFC 7386."""
     if not isinstance(patch, dict):
         return patch
     result = dict(document) if isinstance(document, dict) else {}
@@ -147,7 +147,7 @@ def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Ob
 
 
 def _check_directives(patch: Object) -> None:
-    """Raise BadRequest for a directive that must be a list and is not."""
+    """Raise BadRequest for a directive that must be a list but isn't."""
     for key, value in patch.items():
         called = next((name for start, name in LISTS.items() if key.startswith(start)), None)
         if called and not isinstance(value, list):
@@ -188,7 +188,7 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 
 
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
-    """The items in the patch's order. The server's own items keep their places, and new items come first."""
+    """Return the items in the patch's order. The server's own items keep their places; new items come first."""
 
     def name(item: object) -> bytes:
         return dump(item.get(key) if isinstance(item, dict) and key else item)
@@ -205,12 +205,12 @@ def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> l
 
 
 def _places(names: list[bytes]) -> dict[bytes, int]:
-    """The first position of each name."""
+    """Return the first position of each name."""
     return {name: len(names) - 1 - i for i, name in enumerate(reversed(names))}
 
 
 def merged(type_name: str, old: Object, new: Object) -> Object:
-    """The object after server-side apply: it joins maps, and lists by their keys, and replaces the rest."""
+    """Return the object after server-side apply: merge maps, merge lists by their keys, and replace the rest."""
     fields = struct(type_name).fields
     result = dict(old)
     for key, value in new.items():

@@ -1,4 +1,4 @@
-"""The paths that name no resource: health, version, discovery of the API, its schemas, the issuer's keys, counters.
+"""The paths without a resource: health, version, discovery, schemas, the issuer's keys, counters.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 """
@@ -17,13 +17,13 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Paths:
-    """``address`` is `HOST:PORT` as clients reach the server."""
+    """Answer these paths; ``address`` is the server's `HOST:PORT` for clients."""
 
     def __init__(self, tokens: Tokens, counters: Counters, address: str):
         self.tokens, self.counters, self.address = tokens, counters, address
 
     async def answer(self, request: Request) -> Response:
-        """Raise ``ApiError`` if the path isn't served."""
+        """Answer the request. Raises ``ApiError`` if the path isn't served."""
         path = request.path.rstrip("/") or "/"
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()

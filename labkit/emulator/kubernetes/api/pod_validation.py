@@ -1,4 +1,4 @@
-"""Whether a pod, or a change of one, is valid: the causes that an API server gives, in its order.
+"""Validate a pod, or a change of one: return an API server's causes, in its order.
 
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/validation/validation.go
 """
@@ -38,7 +38,7 @@ ENVIRONMENT_FIELDS = (
     *("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName"),
     *("status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"),
 )
-# What a field reference may name anywhere, a volume's included.
+# The fields that any field reference may name, also a volume's.
 OTHER_FIELDS = ("metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase")
 RESOURCES = tuple(
     f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
@@ -53,7 +53,7 @@ POD_UPDATE_TEXT = (
 
 
 def pod_spec(spec: Object, path: str) -> list[Cause]:
-    """The errors in a pod's spec; ``path`` is its place in the object."""
+    """Return the errors in a pod's spec; ``path`` is its place in the object."""
     causes: list[Cause] = []
     volumes: set[str] = set()
     for i, volume in enumerate(spec.get("volumes") or ()):
@@ -131,7 +131,7 @@ def _downward(source: Object, path: str) -> list[Cause]:
 
 
 def _volume_path(field: str, path: str) -> list[Cause]:
-    """Whether a file may have this path in its volume. Names that begin with .. belong to the kubelet."""
+    """Return the errors in a file's path in a volume. Names that start with .. belong to the kubelet."""
     if not path:
         return [required(field)]
     reserved = path.startswith("..") and not path.startswith("../")
@@ -404,7 +404,7 @@ def _security_context(context: Object, path: str) -> list[Cause]:
 
 
 def _life(container: Object, path: str, grace: int) -> list[Cause]:
-    """The errors in a container's hooks and probes."""
+    """Return the errors in a container's hooks and probes."""
     causes = []
     for hook in ("postStart", "preStop"):
         handler = (container.get("lifecycle") or {}).get(hook)
@@ -474,7 +474,7 @@ def _deadline(new: int | None, old: int | None) -> list[Cause]:
 
 
 def _frozen(new: Object, old: Object) -> Object:
-    """The new spec, with the old values of the fields that an update may change."""
+    """Return the new spec with the old values of the fields that an update may change."""
     kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
     frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
     for lists in ("containers", "initContainers"):

@@ -1,7 +1,7 @@
-"""Kubernetes' protobuf bodies, decoded to what the same object looks like in JSON.
+"""Decode Kubernetes' protobuf bodies to the same object in JSON.
 
-kubectl sends them for `create namespace`, `create token` and others, and doesn't fall back to JSON. Nothing is ever
-answered in this form. https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
+kubectl sends them for `create namespace`, `create token` and others, and doesn't fall back to JSON. No answer has this
+form. https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
 """
 
 import base64
@@ -23,7 +23,7 @@ class Malformed(Exception):
 
 
 def envelope(body: bytes) -> tuple[str, str, bytes]:
-    """The apiVersion, the kind and the encoded object. Raises ``Malformed``."""
+    """Return the apiVersion, the kind and the encoded object. Raises ``Malformed``."""
     if not body.startswith(MAGIC):
         raise Malformed("the provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
@@ -36,7 +36,7 @@ def envelope(body: bytes) -> tuple[str, str, bytes]:
 
 
 def decode(type_name: str, raw: bytes) -> Object:
-    """The object as JSON has it. Raises ``Malformed``."""
+    """Return the object as in JSON. Raises ``Malformed``."""
     try:
         return _message(struct(type_name), raw)
     except (AttributeError, IndexError, OSError, OverflowError, TypeError, ValueError, packing.error) as error:
@@ -104,7 +104,7 @@ def _time(value: bytes, micro: bool) -> str | None:
 
 
 def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:
-    """The fields of a message: each one's number, and a number or bytes."""
+    """Yield the fields of a message: the field's number, and its value as a number or bytes."""
     at = 0
     value: int | bytes
     while at < len(raw):

@@ -1,11 +1,11 @@
-"""Whether a role or a binding may be stored (https://kubernetes.io/docs/reference/access-authn-authz/rbac/)."""
+"""Validate roles and bindings (https://kubernetes.io/docs/reference/access-authn-authz/rbac/)."""
 
 from labkit.emulator.kubernetes.objects.kinds import RBAC, Object
 from labkit.emulator.kubernetes.objects.status import Cause, invalid_value, required, unsupported
 
 
 def role(obj: Object, *, namespaced: bool) -> list[Cause]:
-    """The errors in a role's rules. A namespaced role may only have rules about resources."""
+    """Return the errors in a role's rules. A namespaced role may only have rules about resources."""
     causes = []
     for i, rule in enumerate(obj.get("rules") or ()):
         path = f"rules[{i}]"
@@ -29,7 +29,7 @@ def role(obj: Object, *, namespaced: bool) -> list[Cause]:
 
 
 def binding(obj: Object, *, kinds: tuple[str, ...]) -> list[Cause]:
-    """The errors in a binding's subjects and in its role, which must be one of the kinds."""
+    """Return the errors in a binding's subjects and in its role, which must be of one of the kinds."""
     reference, causes = obj.get("roleRef") or {}, []
     if (group := reference.get("apiGroup", "")) != RBAC:
         causes.append(unsupported("roleRef.apiGroup", group, [RBAC]))

@@ -35,7 +35,7 @@ from labkit.emulator.kubernetes.objects.storage import dump
 from labkit.webhook.body import whole_characters
 
 LIMIT = 3 * 1024 * 1024
-MOST_VALUES = 50_000  # of a body: Python needs more than 100 ms for more of them, and nothing interrupts it
+MOST_VALUES = 50_000  # in a body: for more, Python needs over 100 ms, and nothing can interrupt it
 LONGEST_YAML = 64 * 1024  # for YAML: Python needs seconds for a megabyte, and kubectl sends JSON
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
@@ -62,7 +62,7 @@ def respond(body: object, status: int = 200) -> Response:
 
 
 async def in_media_type(response: Response, request: "Request") -> Response:
-    """The answer as YAML where the client asked for that."""
+    """Return the answer, as YAML if the client asked for it."""
     if b"yaml" in request.headers.get(b"accept", b"") and request.media_type()[0] == YAML:
         response.body = await beside(len(response.body), _as_yaml, response.body)
         response.content_type = YAML
@@ -75,7 +75,7 @@ def _as_yaml(body: bytes) -> bytes:
 
 @dataclass
 class Request:
-    """A request after its path was read: a resource (``resource`` set) or something else (only ``path``)."""
+    """A request after its path was read: for a resource (``resource`` set) or another path (only ``path``)."""
 
     method: str
     path: str
@@ -124,7 +124,7 @@ class Request:
         return self.query.get(name, "").lower() in ("true", "1")
 
     def integer(self, name: str) -> int:
-        """A parameter of the query; 0 if it is missing. Raises BadRequest."""
+        """Return a parameter of the query; 0 if it is missing. Raises BadRequest."""
         text = self.query.get(name) or "0"
         try:
             return int(text)
@@ -132,7 +132,7 @@ class Request:
             raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
     def resource_version(self, refusal: Callable[[str], ApiError]) -> int | None:
-        """The requested version, or None. Raises ``refusal`` of the text of Go's parser."""
+        """Return the requested version, or None. Raises ``refusal`` with the text of Go's parser."""
         text = self.query.get("resourceVersion", "")
         if not text:
             return None
@@ -158,7 +158,7 @@ class Request:
 
     @property
     def verb(self) -> str:
-        """The verb that RBAC knows."""
+        """The verb for RBAC."""
         if not self.resource:
             return self.method.lower()
         if verb := VERBS.get(self.method):
@@ -186,7 +186,7 @@ class Request:
 
     @property
     def manager(self) -> str:
-        """The name of the manager of the fields that this request sets."""
+        """The manager's name for the fields that this request sets."""
         if manager := self.query.get("fieldManager"):
             return manager
         return self.headers.get(b"user-agent", b"unknown").decode("latin-1").partition("/")[0][:128] or "unknown"
@@ -208,7 +208,7 @@ class Request:
         return self.media_type()[1]
 
     def media_type(self) -> tuple[str, bool]:
-        """What to answer in (JSON or YAML), and whether as a Table. Raises NotAcceptable."""
+        """The format of the answer (JSON or YAML), and whether it's a Table. Raises NotAcceptable."""
         accept = self.headers.get(b"accept", b"").decode("latin-1")
         if not accept.strip():
             return JSON, False
@@ -225,9 +225,9 @@ class Request:
         raise not_acceptable(AVAILABLE)
 
     async def document(self, type_name: str, kind: str, api_version: str) -> Object:
-        """The body as an object of that kind, without kind and apiVersion. Raises BadRequest as the server does.
+        """Return the body as an object of this kind, without kind and apiVersion. Raises BadRequest as the server does.
 
-        Unknown and repeated fields are refused, answered with a warning or ignored, as `fieldValidation` says.
+        `fieldValidation` decides whether unknown and repeated fields are refused, ignored, or answered with a warning.
         """
         return await beside(len(self.body), self._document, type_name, kind, api_version)
 
@@ -296,7 +296,7 @@ class Request:
 
 
 def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> str:
-    """Why the server does not accept an object of the given kind and version; "" where it does."""
+    """Return why the server doesn't accept an object of the given kind and version; "" if it does."""
     if given and given != kind:
         if given not in KNOWN_KINDS:
             return f'no kind "{given}" is registered for version "{given_version}" in scheme {SCHEME}'
@@ -308,7 +308,7 @@ def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> s
 
 
 def dry_run_causes(given: list[str]) -> list[Cause]:
-    """The errors in the directives of a dry run."""
+    """Return the errors in the directives of a dry run."""
     return [] if all(value == "All" for value in given) else [unsupported("dryRun", given, ["All"])]
 
 
@@ -326,7 +326,7 @@ def _field_manager(name: str) -> list[Cause]:
 
 
 def _only_name(selector: str) -> str:
-    """The one name that a field selector leaves: a list of a single object is asked for like that object."""
+    """Return the single name that a field selector allows: such a list needs the permission on that one object."""
     fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
     return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")
 
@@ -338,9 +338,9 @@ class _Repeated(Object):
 
 
 def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
-    """A JSON (or YAML) document and the paths of its repeated keys. Raises ValueError in Go's words.
+    """Return a JSON (or YAML) document, and the paths of its repeated keys. Raises ValueError in Go's words.
 
-    Raises RequestEntityTooLarge for more than MOST_VALUES.
+    Raises RequestEntityTooLarge for more than MOST_VALUES values.
     """
     _require_few(_separators(body) if len(body) > MOST_VALUES else 0)
     seen = False
@@ -378,7 +378,7 @@ def _require_few(values: int) -> None:
 
 
 def _separators(body: bytes) -> int:
-    """How many commas and closing brackets are outside a JSON document's strings: about as many as it has values."""
+    """Return the number of commas and closing brackets outside strings: about the number of a document's values."""
     strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 4 * MOST_VALUES)
     if len(strings) > 4 * MOST_VALUES:
         return len(strings) // 4 + 1

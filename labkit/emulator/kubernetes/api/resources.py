@@ -271,7 +271,7 @@ class Resources:
 
     @staticmethod
     def _parts(kind: Kind, subresource: str, obj: Object, before: Stored) -> Object:
-        """Only the status subresource changes the status; all others change the rest."""
+        """Keep the parts that the request may not change: only the status subresource changes the status."""
         if not kind.has_status:
             return obj
         if subresource == "status":

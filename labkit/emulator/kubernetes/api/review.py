@@ -1,4 +1,4 @@
-"""One write, as admission sees it."""
+"""A write that admission judges."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 class Review:
     """One write to admit. ``obj`` is empty for a delete, ``old`` for a create.
 
-    The answer carries the ``warnings``.
+    The API server's answer carries the ``warnings``.
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""Which part of the server answers a request for a resource, by its kind, its subresource and its verb.
+"""Send a request for a resource to the part of the server that answers it, by kind, subresource and verb.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#standard-api-terminology
 """
@@ -19,7 +19,7 @@ class Routes:
         self.resources, self.kubelets, self.reviews = resources, kubelets, reviews
 
     async def answer(self, request: Request) -> Response:
-        """Raise ``ApiError`` for an unknown path or method, or a refusal."""
+        """Answer the request. Raises ``ApiError`` for an unknown path or method, or a refusal."""
         kind = BY_RESOURCE.get((request.group, request.version, request.resource))
         below = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
         sub = SUBRESOURCE.get((request.group, below)) if request.version == "v1" else None

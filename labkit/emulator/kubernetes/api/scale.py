@@ -42,7 +42,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """No version for a patch that names none: it may be applied again, to a newer object."""
+    """Return the document's version; empty for a patch without one, which may be applied again to a newer object."""
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 

@@ -1,7 +1,7 @@
 """The difference that a refused change of a pod's spec would make, as an API server prints it.
 
-It compares the specs in its internal types, as Go writes them to JSON, line by line. ``internal_pod.json`` has the
-fields of those types, which are other than those that clients see, in their order.
+It compares the specs in its internal types, as Go writes them to JSON, line by line. ``internal_pod.json`` has those
+types' fields in their order. They differ from the fields that clients see.
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/types.go
 """
 
@@ -13,13 +13,13 @@ from typing import Any, cast
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 
-# Clients see these fields beside the security context. In the server's types they are inside it.
+# For clients, these fields are beside the security context. In the server's types they are inside it.
 IN_SECURITY_CONTEXT = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers")
 ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "IntOrString": 0}
 
 
 def difference(old: Object, new: Object) -> str:
-    """The lines that differ, each group with three lines around it; "" if none differ."""
+    """Return the lines that differ, each group with three lines around it; "" if none differ."""
     lines = difflib.unified_diff(_lines(old), _lines(new), lineterm="")
     return "".join(f"{line}\n" for line in [*lines][2:])  # without the two file names that a diff begins with
 
@@ -34,7 +34,7 @@ def _lines(spec: Object) -> list[str]:
 
 
 def internal(type_: str, value: Any) -> object:
-    """A value of the public types as one of the internal types."""
+    """Convert a value of the public types to the internal types."""
     if type_.startswith("*"):
         return None if value is None else internal(type_[1:], value)
     if type_.startswith("[]"):

@@ -1,4 +1,4 @@
-"""What the API server passes on to a node's kubelet: logs, and exec and attach over WebSocket.
+"""Pass requests on to a node's kubelet: logs, and exec and attach over WebSocket.
 
 https://kubernetes.io/docs/concepts/architecture/control-plane-node-communication/#api-server-to-kubelet
 https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets (the channel.k8s.io subprotocols)
@@ -59,7 +59,7 @@ class Kubelets:
             self._client = None
 
     async def log(self, request: Request) -> Response:
-        """`GET …/pods/NAME/log`: the container's output, to its end where `follow` is asked for."""
+        """Answer `GET …/pods/NAME/log`: the container's output; with `follow`, until it ends."""
         pod = self.storage.get(POD, request.namespace, request.name)
         _check_log_options(pod.name, request.query)
         container = _container(pod, request.query.get("container", ""))
@@ -84,7 +84,7 @@ class Kubelets:
         return Response(200, content_type="text/plain", stream=_closing(answer))
 
     def target(self, request: Request) -> str:
-        """The kubelet's address for an exec or attach. Raises ``ApiError`` for a pod or container that has none."""
+        """Return the kubelet's URL for an exec or attach. Raises ``ApiError`` if the pod or the container has none."""
         pod = self.storage.get(POD, request.namespace, request.name)
         container = _container(pod, request.query.get("container", ""))
         node = _node_of(pod)
@@ -96,7 +96,7 @@ class Kubelets:
     def refuse_without_websocket(self, request: Request) -> ApiError:
         """Return the error for an exec or attach that isn't a WebSocket.
 
-        kubectl asks this way when its WebSocket was refused, and shows the error of this second answer.
+        After a refused WebSocket, kubectl tries again this way, and shows the error of this second answer.
         """
         self.target(request)
         if b"upgrade" not in request.headers:
@@ -104,17 +104,17 @@ class Kubelets:
         return bad_request("unable to upgrade: this server has WebSocket and no SPDY: kubectl 1.31 and newer use it")
 
     def refuse_port_forward(self, request: Request) -> ApiError:
-        """The refusal, which says where a pod's ports are. Raises BadRequest for a pod without a node."""
+        """Return the refusal, which says where a pod's ports are. Raises BadRequest for a pod without a node."""
         _node_of(self.storage.get(POD, request.namespace, request.name))
         return bad_request(
             "no ports are forwarded: the containers are processes of this machine, and listen on its 127.0.0.1 already"
         )
 
     async def join(self, request: Request, scope: Scope, receive: Receive, send: Send, refuse: Refuse) -> None:
-        """Join the client's WebSocket with one to the kubelet, to the end of either. ``refuse`` answers an error.
+        """Connect the client's WebSocket with one to the kubelet, until one of them ends. ``refuse`` answers an error.
 
-        With v5 the client is accepted first, and told on the error channel what the kubelet refuses; with v4 the
-        kubelet's answer is passed on as it is. https://kep.k8s.io/4006
+        With v5 the client is accepted first, and gets the kubelet's refusal on the error channel. With v4 the kubelet's
+        answer is passed on unchanged. https://kep.k8s.io/4006
         """
         offered = scope.get("subprotocols") or []
         chosen = next((protocol for protocol in SUBPROTOCOLS if protocol in offered), None)
@@ -266,7 +266,7 @@ async def _up(receive: Receive, kubelet: ClientConnection) -> None:
 
 
 def _translated(frame: bytes) -> bytes:
-    """An error of the kubelet's, as an error of the API server that translates the kubelet's protocol to v5."""
+    """Return the kubelet's error as that of an API server which translates the kubelet's protocol to v5."""
     status = json.loads(frame[1:])
     if status.get("reason") != "InternalError":
         return frame

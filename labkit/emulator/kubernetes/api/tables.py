@@ -1,4 +1,4 @@
-"""Lists as `kubectl get` prints them: the server chooses the columns.
+"""The tables that `kubectl get` prints. The server chooses the columns.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables
 """
@@ -22,7 +22,7 @@ Column = tuple[str, str] | tuple[str, str, int] | tuple[str, str, int, str]  # n
 def table(
     kind: Kind, items: Iterable[Stored], metadata: Object, now: float, include: str, *, heads: bool = True
 ) -> Object:
-    """The Table of some objects. ``include`` is `includeObject`: Metadata (default), Object or None."""
+    """Return the Table of some objects. ``include`` is `includeObject`: Metadata (default), Object or None."""
     columns, row = _COLUMNS.get(kind.kind) or _between(lambda _obj: [])
     body: Object = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
     body["columnDefinitions"] = [_definition(*column) for column in columns] if heads else None
@@ -48,14 +48,14 @@ def _age(obj: Object, now: float) -> str:
 
 
 def since(moment: str | None, now: float) -> str:
-    """How long ago, as kubectl prints it, e.g. ``5m3s``."""
+    """Return the age as kubectl prints it, for example ``5m3s``."""
     if not moment:
         return "<unknown>"
     return human_duration(now - datetime.fromisoformat(moment).astimezone(UTC).timestamp())
 
 
 def human_duration(seconds: float) -> str:
-    """A duration with at most two units: ``9s``, ``2m5s``, ``3h``, ``2d4h``."""
+    """Return a duration with at most two units: ``9s``, ``2m5s``, ``3h``, ``2d4h``."""
     if seconds < -1:
         return "<invalid>"
     whole = max(int(seconds), 0)
@@ -65,7 +65,7 @@ def human_duration(seconds: float) -> str:
 
 
 SECOND, MINUTE, HOUR, DAY, YEAR = (1, "s"), (60, "m"), (3600, "h"), (86400, "d"), (365 * 86400, "y")
-# Up to so many seconds a duration is written in this unit, and its rest in that one.
+# Up to this many seconds, a duration is written in the first unit, and its rest in the second one.
 DURATIONS: tuple[tuple[float, tuple[int, str], tuple[int, str] | None], ...] = (
     (120, SECOND, None),
     (600, MINUTE, SECOND),
@@ -104,7 +104,7 @@ def _pod(pod: Object, now: float) -> Cells:
 
 
 def _reason(pod: Object) -> str:
-    """What kubectl's STATUS column says of a pod."""
+    """Return a pod's text in kubectl's STATUS column."""
     status, spec = pod.get("status") or {}, pod.get("spec") or {}
     deleted = pod["metadata"].get("deletionTimestamp")
     if deleted and status.get("reason") == "NodeLost":
@@ -120,7 +120,7 @@ def _reason(pod: Object) -> str:
 
 
 def _reason_of_containers(pod: Object, reason: str) -> str:
-    """The first container's reason that says more than the given one; else the given one."""
+    """Return the first container's reason that is more specific than the given one, or else the given one."""
     running = False
     for container in reversed((pod.get("status") or {}).get("containerStatuses") or []):
         state = container.get("state") or {}
@@ -254,7 +254,7 @@ def _template(spec: Object) -> list[str]:
 
 
 def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
-    """The columns and cells of a simple kind: these between its name and its age."""
+    """Return the columns and cells of a simple kind: its name, these, and its age."""
     return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 
 

@@ -1,4 +1,4 @@
-"""Whether an object may be stored: the causes that an API server gives, in its words and its order."""
+"""Validate objects before they are stored: return an API server's causes, in its words and its order."""
 
 import base64
 import re
@@ -212,7 +212,7 @@ def _deployment(deployment: Object) -> list[Cause]:
 
 
 def _workload(obj: Object, called: str) -> list[Cause]:
-    """What a Deployment and a ReplicaSet have in common: replicas, selector and the template of their pods."""
+    """Validate the parts that Deployments and ReplicaSets share: replicas, selector and pod template."""
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
     causes = _not_negative("spec.replicas", spec["replicas"])
     causes += _not_negative("spec.minReadySeconds", spec.get("minReadySeconds", 0))

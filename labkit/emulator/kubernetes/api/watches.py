@@ -19,7 +19,7 @@ BOOKMARK_SECONDS = 60
 
 @dataclass
 class Selection:
-    """Which objects: of a namespace ("": all), by labels and by fields (None: all)."""
+    """The objects of a watch: of a namespace ("": all), by labels and by fields (None: all)."""
 
     namespace: str
     labels: Matcher | None
@@ -35,7 +35,7 @@ class Selection:
 
 @dataclass
 class Watch:
-    """``render`` makes the object of an event; ``start`` None sends the existing objects first."""
+    """A watch. ``render`` makes the object of an event; with ``start`` None, the existing objects are sent first."""
 
     storage: Storage
     kind: Kind
@@ -48,7 +48,7 @@ class Watch:
     _marked: int = field(default=0, init=False)
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """Lines of JSON until the time is over."""
+        """Yield lines of JSON until the time is over."""
         queue: asyncio.Queue[Change] = asyncio.Queue()
         overrun = False
 
@@ -92,7 +92,7 @@ class Watch:
                 lines.append(self._bookmark(final=True))
             return lines, False
         if self.start < self.storage.oldest or self.start > self.storage.version:
-            # Later than everything: the server was restarted, and the client has to list again.
+            # A version from the future: the server was restarted, so the client must list again.
             error = expired(f"too old resource version: {self.start} ({self.storage.oldest + 1})")
             return [error_line(error)], True
         lines = [
@@ -103,7 +103,7 @@ class Watch:
         return [line for line in lines if line], False
 
     def _batch(self, change: Change, queue: asyncio.Queue[Change]) -> bytes:
-        """The events of this change and of all changes in the queue, sent in one piece."""
+        """Return the events of this change and of all changes in the queue, to send them together."""
         lines = [self._event(change)]
         while not queue.empty():
             lines.append(self._event(queue.get_nowait()))
@@ -129,7 +129,7 @@ class Watch:
         return b'{"type":"BOOKMARK","object":' + dump(body) + b"}\n"
 
     def _next_bookmark(self, deadline: float) -> float:
-        """Once a minute, and shortly before the end, so that the next watch can start there."""
+        """Return the time of the next bookmark: in a minute, or before the end, for the start of the next watch."""
         if not self.bookmarks:
             return deadline
         now = time.monotonic()
@@ -138,7 +138,7 @@ class Watch:
 
 
 def _left(before: Stored, version: int) -> Stored:
-    """An object that a change took out of the selection: the old object, at the version of the change."""
+    """Return the object of an event for a change that took it out of the selection: the old one, at the new version."""
     metadata = {**before.metadata, "resourceVersion": str(version)}
     return Stored({**before.object, "metadata": metadata}, before.managers)
 

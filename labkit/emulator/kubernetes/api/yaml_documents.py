@@ -1,4 +1,4 @@
-"""YAML as an API server reads it: aliases may only expand to a limited size.
+"""Read YAML as an API server does: aliases may only expand to a limited size.
 
 https://github.com/kubernetes/kubernetes/issues/83253 (CVE-2019-11253)
 """
@@ -12,14 +12,14 @@ import yaml
 # https://github.com/yaml/go-yaml/blob/v2.4.2/decode.go (allowedAliasRatio)
 SMALL, LARGE = 40_000, 400_000
 MOST, LEAST = 0.99, 0.10
-# So few are always fine.
+# Up to this many nodes are always accepted.
 FEW_ALIASES, FEW_NODES = 100, 1000
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def yaml_value(text: bytes) -> object:
-    """The one document in the text, as Python's values. Raises yaml.YAMLError, in go-yaml's words for its aliases."""
+    """Return the text's one document as Python's values. Raises yaml.YAMLError; about aliases, in go-yaml's words."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -33,7 +33,7 @@ def yaml_value(text: bytes) -> object:
 
 
 class _Budget:
-    """Count the nodes of a document, one behind an alias as often as it is named."""
+    """Count the nodes of a document. A node with an alias counts each time the alias is used."""
 
     def __init__(self) -> None:
         self._nodes = self._of_aliases = 0
@@ -41,7 +41,7 @@ class _Budget:
         self._open: set[int] = set()
 
     def spend(self, node: yaml.Node, *, aliased: bool = False) -> None:
-        """Raise yaml.YAMLError if the document is not worth what it would cost."""
+        """Count a node. Raises yaml.YAMLError if too many nodes come from aliases."""
         if id(node) in self._open:
             raise yaml.YAMLError("anchor value contains itself")
         if id(node) in self._known:

@@ -1,6 +1,6 @@
-"""What a controller manager and a scheduler do.
+"""The work of a controller manager and a scheduler.
 
-`controllers` has namespaces, cascading deletion and scheduling (`fit`), and runs `deployments` (with `rollout`) and
-`replicasets`, each with a `workqueue`; beside it, `aggregation` and `token_secrets`. They write through `client`,
-tell of it in `events` (which go by `event_expiry`), and find what belongs to an object by `owners`.
+`controllers` has namespaces, cascading deletion and scheduling (`fit`). It runs `deployments` (with `rollout`) and
+`replicasets`, each with a `workqueue`. `aggregation` and `token_secrets` are beside it. All write through `client` and
+record `events`, which `event_expiry` removes. `owners` finds an object's dependents.
 """

@@ -1,4 +1,4 @@
-"""How a controller changes the cluster, as its service account."""
+"""The client with which a controller changes the cluster, as its service account."""
 
 import json
 
@@ -16,7 +16,7 @@ GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", AUTHEN
 
 
 class ControllerClient:
-    """``name`` is the controller's, e.g. ``replicaset-controller``: of its service account and in its events."""
+    """A controller's client; ``name`` is that of its service account and in its events: ``replicaset-controller``."""
 
     def __init__(self, resources: Resources, name: str):
         self.resources, self.storage = resources, resources.storage
@@ -24,7 +24,7 @@ class ControllerClient:
         self.events = Events(self.storage, name)
 
     async def create(self, kind: Kind, namespace: str, obj: Object) -> Stored:
-        """Create an object as every client does: through admission plugins, webhooks and validation.
+        """Create an object like any other client: through admission plugins, webhooks and validation.
 
         Raises ``ApiError`` if it is refused.
         """
@@ -45,7 +45,7 @@ class ControllerClient:
         return self.storage.get(kind, namespace, made["metadata"]["name"])
 
     def update(self, kind: Kind, before: Stored, obj: Object, subresource: str = "") -> Stored:
-        """Raise Conflict if another client changed the object first."""
+        """Store the changed object. Raises Conflict if another client changed it first."""
         if obj == before.object:
             return before
         writer = Writer(MANAGER, "Update", kind.api_version, subresource)

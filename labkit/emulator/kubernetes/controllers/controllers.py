@@ -1,5 +1,6 @@
-"""What a cluster's controllers do here: namespaces' contents, deletions that cascade, a minimal scheduler, and
-(in modules of their own) Deployments and ReplicaSets.
+"""The cluster's controllers: the contents of namespaces, cascading deletions, and a minimal scheduler.
+
+Deployments and ReplicaSets have modules of their own.
 
 https://kubernetes.io/docs/concepts/architecture/controller/
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
@@ -97,7 +98,7 @@ class Controllers:
             self.later(lambda: self._empty(change.stored.name))
 
     def _furnish(self, name: str) -> None:
-        """Every namespace has a `default` service account and the certificate that pods verify the API with."""
+        """Give the namespace its `default` service account, and the CA certificate with which pods verify the API."""
         namespace = self.storage.find(NAMESPACE, "", name)
         if namespace is None or "deletionTimestamp" in namespace.metadata:
             return
@@ -116,7 +117,7 @@ class Controllers:
             self.storage.replace(CONFIG_MAP, root, {**root.object, "data": self._root}, root.managers)
 
     def _empty(self, name: str) -> None:
-        """Delete everything in a terminating namespace: its pods first, and the rest when their processes have ended.
+        """Delete everything in a terminating namespace: first its pods, and the rest when their processes have ended.
 
         https://www.kubernetes.dev/resources/keps/5080/
         """
@@ -138,7 +139,7 @@ class Controllers:
     # Deletions that cascade
 
     def _gone(self, owner: Stored) -> None:
-        """Delete the dependents; an owner that waited for this object may be next."""
+        """Delete the dependents of a removed object, and an owner that waited for it."""
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
         for reference in owner.metadata.get("ownerReferences") or ():
@@ -162,21 +163,21 @@ class Controllers:
         self.storage.remove(kind, stored)
 
     def _has_owner(self, stored: Stored) -> bool:
-        """Whether an owner exists, or might: of a kind that is not served here."""
+        """Whether an owner exists, or may exist because its kind isn't served here."""
         return any(
             _kind(reference) is None or self._owner(reference, stored.namespace)
             for reference in stored.metadata["ownerReferences"]
         )
 
     def _owner(self, reference: Object, namespace: str) -> tuple[Kind, Stored] | None:
-        """The owner that this reference names, if it exists."""
+        """Return the owner that this reference names; None if it doesn't exist."""
         if (kind := _kind(reference)) is None:
             return None
         found = self.storage.find(kind, namespace if kind.namespaced else "", reference["name"])
         return (kind, found) if found is not None and found.uid == reference["uid"] else None
 
     def _cascade(self, kind: Kind, stored: Stored) -> None:
-        """Release or delete the dependents before the object may go."""
+        """Release or delete the dependents before the object is removed."""
         current = self.storage.find(kind, stored.namespace, stored.name)
         if current is None or current.uid != stored.uid:
             return
@@ -200,7 +201,7 @@ class Controllers:
     # Scheduling
 
     def _schedule_soon(self) -> None:
-        """Schedule once for all changes until then."""
+        """Schedule soon, once for all changes until then."""
         if not self._scheduling:
             self._scheduling = True
             self.later(self._schedule)
@@ -264,7 +265,7 @@ def _counted(reasons: list[str]) -> str:
 
 
 def _kind(reference: Object) -> Kind | None:
-    """The kind of an owner, if it is served here."""
+    """Return the kind of an owner; None if it isn't served here."""
     kind = BY_NAME.get(reference["kind"])
     return kind if kind and kind.api_version == reference["apiVersion"] else None
 

@@ -18,7 +18,7 @@ from labkit.emulator.kubernetes.objects.storage import Change, Stored
 
 
 class Deployments:
-    """``observe`` must be told of every change."""
+    """The controller. Call ``observe`` with every change."""
 
     def __init__(self, client: ControllerClient, owners: Owners):
         self.client, self.storage, self.owners = client, client.storage, owners
@@ -97,13 +97,13 @@ class _Look:
         return None if self._outdated() else self._report()
 
     def _outdated(self) -> bool:
-        """Whether the Deployment changed while this look waited: then the next look follows."""
+        """Whether the Deployment changed while this look waited. If so, another look follows."""
         return bool(self.deployment.metadata["generation"] != self.generation)
 
     # The new ReplicaSet and the revision
 
     async def _require_new(self) -> Stored:
-        """The new ReplicaSet, made where it is missing."""
+        """Return the new ReplicaSet; create it if it is missing."""
         if self.new:
             return self.new
         template = self.spec["template"]
@@ -142,7 +142,7 @@ class _Look:
         return new
 
     def _note_new(self, new: Stored) -> None:
-        """The new ReplicaSet exists: give it the latest revision, and the Deployment the same."""
+        """Give the existing new ReplicaSet the latest revision, and the Deployment the same one."""
         revision = self._next_revision()
         notes = rollout.annotations(new) | self._inherited()
         if (before := rollout.revision(new)) < int(revision):
@@ -160,12 +160,12 @@ class _Look:
         self._set(rollout.annotations(self.new).get(rollout.REVISION, revision), progress)
 
     def _inherited(self) -> Object:
-        """The Deployment's annotations that its ReplicaSets have, too."""
+        """Return the Deployment's annotations that its ReplicaSets also get."""
         own = rollout.OWN_ANNOTATIONS
         return {key: value for key, value in rollout.annotations(self.deployment).items() if key not in own}
 
     def _sizes(self) -> Object:
-        """The annotations with the Deployment's size, written when a ReplicaSet is scaled."""
+        """Return the annotations with the Deployment's size. They are written when a ReplicaSet is scaled."""
         wanted, (surge, _) = replicas(self.deployment), rollout.limits(self.deployment)
         return {rollout.DESIRED: str(wanted), rollout.MAXIMUM: str(wanted + surge)}
 
@@ -199,13 +199,13 @@ class _Look:
             self._clean_up_when_complete()
 
     def _grow(self, new: Stored) -> bool:
-        """Scale the new ReplicaSet up as far as the rollout allows now."""
+        """Scale the new ReplicaSet up as far as the rollout allows now. Return whether it changed."""
         present, wanted = replicas(new), replicas(self.deployment)
         size = wanted if present > wanted else rollout.new_replicas(self.deployment, self.sets, present)
         return self._scale(new, size)
 
     def _shrink(self, new: Stored) -> bool:
-        """Scale the old ReplicaSets down: first their unavailable pods, then as many as the rollout may lack."""
+        """Scale the old ReplicaSets down: first their unavailable pods, then as many as the rollout may do without."""
         least = replicas(self.deployment) - rollout.limits(self.deployment)[1]
         new_missing = replicas(new) - counted(new, "availableReplicas")
         room = sum(map(replicas, self.sets)) - least - new_missing
@@ -259,13 +259,13 @@ class _Look:
         return bool(going)
 
     def _scale_old(self, index: int, size: int) -> bool:
-        """An old ReplicaSet is read again after the first of two changes."""
+        """Scale an old ReplicaSet. Read it again afterwards, because a second change may follow."""
         changed = self._scale(self.old[index], size)
         self.old[index] = self.storage.get(REPLICA_SET, self.deployment.namespace, self.old[index].name)
         return changed
 
     def _scale(self, one: Stored, size: int) -> bool:
-        """Return whether the number of its pods changes."""
+        """Scale a ReplicaSet; return whether the number of its pods changes."""
         before = replicas(one)
         metadata = {**one.metadata, "annotations": rollout.annotations(one) | self._sizes()}
         spec = {**one.object["spec"], "replicas": size}
@@ -291,7 +291,7 @@ class _Look:
     # Status
 
     def _report(self) -> float | None:
-        """Write the rollout's progress; return the lab time at which it has taken too long."""
+        """Write the rollout's progress; return the lab time of its deadline."""
         self._read_sets_again()
         before, after = self.deployment.object.get("status") or {}, self._status()
         endless = self.spec["progressDeadlineSeconds"] == rollout.ENDLESS
@@ -309,7 +309,7 @@ class _Look:
         return None if rollout.complete(self.deployment, after) else moment
 
     def _news(self, before: Object, after: Object, progress: Object | None) -> Object | None:
-        """The condition Progressing, if it has changed."""
+        """Return the condition Progressing if it has changed."""
         what = f'ReplicaSet "{self.new.name}"' if self.new else f'Deployment "{self.deployment.name}"'
         now = self.storage.now()
         if rollout.complete(self.deployment, after):

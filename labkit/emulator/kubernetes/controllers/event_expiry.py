@@ -9,7 +9,7 @@ from labkit.emulator.kubernetes.objects.kinds import EVENT
 from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored, seconds
 
 LIFE_SECONDS = 3600
-LOOK_SECONDS = 1  # how often the lab's clock is looked at, as long as there are events
+LOOK_SECONDS = 1  # seconds between two looks at the lab's clock while there are events
 
 
 class EventExpiry:
@@ -19,14 +19,14 @@ class EventExpiry:
         self._looking: asyncio.TimerHandle | None = None
 
     def observe(self, change: Change) -> None:
-        """Note a change of the storage. Every change has to come here."""
+        """Note a change of the storage. Call this with every change."""
         if change.kind is not EVENT:
             return
         key = change.stored.namespace, change.stored.name
         self._written.pop(key, None)
         if change.type != "DELETED":
             now = self.storage.clock.now()
-            # An event that was read from the lab's file is as old as it says.
+            # An event from the lab's file keeps its age.
             self._written[key] = now if change.before else min(now, _last_time(change.stored))
             self._look_later()
 
@@ -49,6 +49,6 @@ class EventExpiry:
 
 
 def _last_time(event: Stored) -> float:
-    """When the event was created or last counted, in seconds."""
+    """Return when the event was created or last counted, in seconds."""
     made, counted = event.metadata["creationTimestamp"], event.object.get("lastTimestamp")
     return max(seconds(made), seconds(counted or made))

@@ -6,8 +6,8 @@ https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 from labkit.emulator.kubernetes.objects.kinds import EVENT, NAMESPACE, Kind
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
-REMEMBERED = 4096  # so many events are remembered, and counted when they come again
-SIMILAR = 10  # after so many events with one reason about one object, they are counted as one
+REMEMBERED = 4096  # the most events that are remembered, to count them when they are repeated
+SIMILAR = 10  # the number of events with one reason about one object after which they are combined
 SIMILAR_SECONDS = 600
 
 
@@ -18,7 +18,7 @@ class Events:
         self._similar: dict[tuple[str, str], tuple[float, set[str]]] = {}
 
     def record(self, kind: Kind, about: Stored, type_: str, reason: str, message: str) -> None:
-        """Write an event, or add one to the count of an equal event. ``type_`` is Normal or Warning.
+        """Write an event, or increase the count of an equal one. ``type_`` is Normal or Warning.
 
         A terminating namespace gets no more events.
         """
@@ -61,7 +61,7 @@ class Events:
         self.storage.create(EVENT, event)
 
     def _counted(self, uid: str, reason: str, message: str) -> tuple[tuple[str, str, str], str]:
-        """The event's key and its text. Many events with one reason are counted as one, with the last text."""
+        """Return the event's key and text. Many events with one reason are combined into one, with the last text."""
         now = self.storage.clock.now()
         last, messages = self._similar.pop((uid, reason), (now, set()))
         if now - last > SIMILAR_SECONDS:

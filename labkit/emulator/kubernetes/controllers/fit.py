@@ -1,4 +1,4 @@
-"""Whether a pod fits a node, as the scheduler's filters see it, in its words.
+"""Whether a pod fits a node, by the scheduler's filters and in its words.
 
 https://kubernetes.io/docs/concepts/scheduling-eviction/
 """
@@ -13,12 +13,12 @@ Amounts = dict[str, Decimal]
 
 ZERO = Decimal(0)
 CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
-# Every real node has these resources. A node that reports no amount has enough.
+# Every real node has these resources. A node that reports no amount counts as having enough.
 COMMON = ("cpu", "memory", "ephemeral-storage")
 
 
 def against(pod: Object, node: Object, used: Amounts) -> list[str]:
-    """Why the pod does not fit the node, where pods request the ``used`` amounts already; [] where it fits."""
+    """Return why the pod doesn't fit the node, whose pods request the ``used`` amounts; [] if it fits."""
     spec = node.get("spec") or {}
     if spec.get("unschedulable") and not _tolerates(pod, CORDONED):
         return ["node(s) were unschedulable"]
@@ -33,14 +33,14 @@ def against(pod: Object, node: Object, used: Amounts) -> list[str]:
 
 
 def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
-    """Whether the pod would fit if others left: only its requests are too high now, and an empty node has enough."""
+    """Whether the pod would fit if others left: only its requests are too high, and an empty node has enough."""
     there = allocatable(node)
     enough = all(amount <= _of(there, name) for name, amount in requests(pod).items())
     return enough and all(reason.startswith("Insufficient ") for reason in reasons)
 
 
 def requests(pod: Object) -> Amounts:
-    """What a pod takes of its node: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
+    """Return a pod's requests: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
     sidecars: Amounts = {}
     most: Amounts = {}
     for container in pod["spec"].get("initContainers") or ():

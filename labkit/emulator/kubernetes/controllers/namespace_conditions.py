@@ -1,4 +1,4 @@
-"""Why a namespace that is being deleted is still there, as the conditions of its status.
+"""Why a namespace that is being deleted still exists, as the conditions of its status.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/namespace-v1/#NamespaceStatus
 https://github.com/kubernetes/kubernetes/blob/master/pkg/controller/namespace/deletion/status_condition_utils.go
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.storage import Stored
 
-# What each condition says where nothing is wrong: its reason and its message.
+# The reason and the message of each condition if nothing is wrong.
 FINE = {
     "NamespaceDeletionDiscoveryFailure": ("ResourcesDiscovered", "All resources successfully discovered"),
     "NamespaceDeletionGroupVersionParsingFailure": (
@@ -27,7 +27,7 @@ FINE = {
 
 
 def with_conditions(namespace: Object, remaining: Mapping[Kind, Sequence[Stored]], now: str) -> Object:
-    """The namespace with conditions that say what remains in it; unchanged if they say so already."""
+    """Return the namespace with conditions about its remaining objects; unchanged if it already has them."""
     status = namespace.get("status") or {}
     before = {each["type"]: each for each in status.get("conditions") or ()}
     wrong = _wrong(remaining)

@@ -72,7 +72,7 @@ class Owners:
         return list(self._controlled.get((kind, owner.namespace, owner.uid), {}).values())
 
     def claim(self, kind: Kind, owner_kind: Kind, owner: Stored) -> list[Stored]:
-        """The objects of a controller, after it released those that its selector doesn't match, and adopted the others.
+        """Release the objects that a controller's selector doesn't match, adopt matching ones, and return its objects.
 
         https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#how-a-replicaset-works
         """
@@ -94,7 +94,7 @@ class Owners:
         return claimed
 
     def release(self, kind: Kind, stored: Stored, uid: str) -> None:
-        """Take an owner away from the object."""
+        """Remove an owner from the object."""
         references = stored.metadata["ownerReferences"]
         self._owned_by(kind, stored, [reference for reference in references if reference["uid"] != uid])
 
@@ -105,7 +105,7 @@ class Owners:
 
 
 def _drop(index: dict[Any, Any], group: object, key: object) -> None:
-    """Remove a key from its group, and an empty group."""
+    """Remove a key from its group, and then an empty group."""
     if (keys := index.get(group)) is not None:
         keys.pop(key, None)
         if not keys:

@@ -1,4 +1,4 @@
-"""The ReplicaSet controller: keeps the wanted number of pods of one template.
+"""The ReplicaSet controller: it keeps the wanted number of pods of one template.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
 """
@@ -16,13 +16,13 @@ from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.status import ApiError
 from labkit.emulator.kubernetes.objects.storage import Change, Stored, seconds
 
-BURST = 500  # at most so many pods are created or deleted at one look
+BURST = 500  # the most pods that one look creates or deletes
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 PHASES = ("Pending", "Unknown", "Running")
 
 
 class ReplicaSets:
-    """``observe`` must be told of every change."""
+    """The controller. Call ``observe`` with every change."""
 
     def __init__(self, client: ControllerClient, owners: Owners):
         self.client, self.storage, self.owners = client, client.storage, owners
@@ -76,7 +76,7 @@ class ReplicaSets:
     # Pods come and go
 
     async def _create(self, replica_set: Stored, count: int) -> ApiError | None:
-        """Make pods: one, then two at once, then four; stop at the first that is refused, and return why."""
+        """Create pods: one, then two at once, then four. Stop at the first refusal, and return it."""
         size = 1
         while count > 0:
             size = min(size, count)
@@ -139,7 +139,7 @@ class ReplicaSets:
 
 
 def ready_since(pod: Stored) -> float | None:
-    """Lab time at which the pod became ready; None for one that is not."""
+    """Return the lab time at which the pod became ready; None if it isn't ready."""
     ready = condition(pod.object, "Ready")
     if ready.get("status") != "True":
         return None
@@ -147,7 +147,7 @@ def ready_since(pod: Stored) -> float | None:
 
 
 def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> float | None:
-    """When the next pod will have been ready for long enough; None without such a pod."""
+    """Return when the next pod will have been ready for long enough; None if no pod will."""
     if not (wait := replica_set.object["spec"].get("minReadySeconds", 0)):
         return None
     moments = [since + wait for pod in pods if (since := ready_since(pod)) is not None]
@@ -155,7 +155,7 @@ def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> floa
 
 
 def _worth(pod: Stored, now: float) -> tuple[bool | int | str, ...]:
-    """Order pods for deletion: first those without a node, not running, not ready, cheap, then the youngest.
+    """Return a pod's rank for deletion: first those without a node, not running, not ready, cheap, then the youngest.
 
     Ages count by their order of magnitude, so that the newest pod isn't always the first to go.
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset
@@ -181,7 +181,7 @@ def _magnitude(age: float) -> int:
 
 
 def _concerns(change: Change) -> bool:
-    """Whether more than the status changed, which this controller itself writes."""
+    """Whether the change concerns this controller: not if only the status changed, which it writes itself."""
     if change.before is None:
         return True
     new, old = change.stored, change.before

@@ -1,4 +1,4 @@
-"""How a Deployment gets from one revision to the next: the arithmetic, without changing anything.
+"""Calculate a Deployment's way from one revision to the next. Nothing is changed here.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 """
@@ -37,7 +37,7 @@ def replicas(stored: Stored) -> int:
 
 
 def counted(stored: Stored | None, name: str) -> int:
-    """A number of the status, 0 by default."""
+    """Return a number of the status, 0 by default."""
     return (stored.object.get("status") or {}).get(name, 0) if stored else 0
 
 
@@ -50,12 +50,12 @@ def active(sets: Iterable[Stored]) -> list[Stored]:
 
 
 def by_age(sets: Iterable[Stored]) -> list[Stored]:
-    """The oldest first."""
+    """Sort ReplicaSets, the oldest first."""
     return sorted(sets, key=lambda one: (one.metadata["creationTimestamp"], one.name))
 
 
 def noted(stored: Stored, annotation: str) -> int | None:
-    """The number that an annotation holds; None if it holds none."""
+    """Return the number in an annotation; None if it isn't a number."""
     text = annotations(stored).get(annotation, "")
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
@@ -68,20 +68,20 @@ def revision(replica_set: Stored) -> int:
 
 
 def template_hash(template: Object) -> str:
-    """The pod-template-hash: the same for the same template; it looks as the real one does."""
+    """Return the pod-template-hash: the same for the same template, in the form of a real one."""
     text = json.dumps(_plain(template), sort_keys=True).encode()
     number = int.from_bytes(hashlib.sha256(text).digest()[:4])
     return "".join(ALPHABET[ord(digit) % len(ALPHABET)] for digit in str(number))
 
 
 def new_replica_set(deployment: Stored, sets: list[Stored]) -> Stored | None:
-    """The ReplicaSet that has the Deployment's present template."""
+    """Return the ReplicaSet with the Deployment's present template; None if it doesn't exist."""
     wanted = _plain(deployment.object["spec"]["template"])
     return next((one for one in by_age(sets) if _plain(one.object["spec"]["template"]) == wanted), None)
 
 
 def _plain(template: Object) -> Object:
-    """A template without the hash and without anything empty."""
+    """Return a template without the hash and without empty fields."""
     plain, _ = schema.decode("core.PodTemplateSpec", template)
     metadata = plain.get("metadata") or {}
     labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != HASH_LABEL}
@@ -92,7 +92,7 @@ def _plain(template: Object) -> Object:
 
 
 def limits(deployment: Stored) -> tuple[int, int]:
-    """How many pods there may be beyond those wanted, and how many of them may be unavailable."""
+    """Return how many pods may exist beyond the wanted ones, and how many of those may be unavailable."""
     wanted, strategy = replicas(deployment), deployment.object["spec"]["strategy"]
     if strategy["type"] != "RollingUpdate":
         return 0, 0
@@ -109,7 +109,7 @@ def _share(value: int | str, whole: int, rounded: Callable[[float], int]) -> int
 
 
 def new_replicas(deployment: Stored, sets: list[Stored], present: int) -> int:
-    """How many pods the new ReplicaSet may have now; ``present`` is how many it has."""
+    """Return the number of pods that the new ReplicaSet may have now; it has ``present`` ones."""
     wanted = replicas(deployment)
     if deployment.object["spec"]["strategy"]["type"] == "Recreate":
         return wanted
@@ -119,7 +119,7 @@ def new_replicas(deployment: Stored, sets: list[Stored], present: int) -> int:
 
 
 def proportional(deployment: Stored, sets: list[Stored]) -> list[tuple[Stored, int]]:
-    """The size of each active ReplicaSet when a Deployment is scaled in the middle of a rollout.
+    """Return the size of each active ReplicaSet when a Deployment is scaled during a rollout.
 
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#proportional-scaling
     """
@@ -153,7 +153,7 @@ def _fraction(deployment: Stored, one: Stored, allowed: int) -> int:
 
 
 def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str) -> Object:
-    """The Deployment's new status, with its present conditions and Available."""
+    """Return the Deployment's new status, with its present conditions and Available."""
     before = deployment.object.get("status") or {}
     available = sum(counted(one, "availableReplicas") for one in sets)
     counts = {
@@ -197,7 +197,7 @@ def progressing(before: Object, after: Object) -> bool:
 
 
 def deadline(deployment: Stored, progress: Object | None) -> float | None:
-    """Lab time at which a stalled rollout is marked as failed; None for never."""
+    """Return the lab time at which a stalled rollout is marked as failed; None for never."""
     limit = deployment.object["spec"]["progressDeadlineSeconds"]
     if limit == ENDLESS or progress is None or progress.get("reason") in ("NewReplicaSetAvailable", TIMED_OUT):
         return None
@@ -220,7 +220,7 @@ def find_condition(conditions: list[Object], type_: str) -> Object | None:
 
 
 def with_condition(conditions: list[Object], new: Object) -> list[Object]:
-    """The conditions with a new one. The old one is kept if neither status nor reason changed."""
+    """Return the conditions with a new one. The old one is kept if neither status nor reason changed."""
     old = find_condition(conditions, new["type"])
     if old and (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
         return conditions

@@ -12,13 +12,13 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 0.005, 16.0  # seconds before the first retry; doubles with each failure
 TICK = 0.5  # seconds; lab time may be moved at any moment
-BREATH = 0.1  # seconds; the longest pause between two looks at the same thing
+BREATH = 0.1  # seconds; the longest pause between two looks at the same object
 
 
 class WorkQueue:
-    """Look at each key that was added: never twice at once, and again where looking failed.
+    """Look at each added key: never twice at the same time, and again after a failure.
 
-    ``look`` returns the lab time at which it wants to look again, or None. ``now`` tells lab time.
+    ``look`` returns the lab time of the next look, or None. ``now`` returns lab time.
     """
 
     def __init__(self, look: Callable[[Key], Awaitable[float | None]], now: Callable[[], float]):

@@ -14,7 +14,7 @@ NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
 class Attachments:
-    """``streams`` are the container's; ``closes_input`` says that its input ends with the first client that sends any.
+    """The clients of a container's ``streams``. With ``closes_input``, its input ends with the first client's input.
 
     While the container runs, a client that doesn't read blocks it, as with a container runtime.
     """
@@ -26,7 +26,7 @@ class Attachments:
         self.ended = asyncio.Event()
 
     async def copy(self, written: ContainerLog) -> None:
-        """Pass on all that the container writes, to the log and to whoever is attached, until it ends."""
+        """Copy the container's output to the log and to the attached clients, until it ends."""
         try:
             await asyncio.gather(
                 *(written.copy(NAMES[channel], self._reader(channel)) for channel in self.streams.outputs)

@@ -1,4 +1,4 @@
-"""How a node calls the Kubernetes API: requests and events."""
+"""A node's calls of the Kubernetes API: requests and events."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from labkit.emulator.clock import rfc3339
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 LONGEST_AGE = 60.0  # seconds
-MOST_KEPT = 20  # connections that are kept, for many pods that start at once
+MOST_KEPT = 20  # the most connections that are kept open, for many pods that start at once
 LONGEST_PATH = 200  # characters of a path in an event
 PATIENCE = 0.1  # seconds that an event waits, so that its container starts first
 PATHS = {"configmap": "configmaps", "secret": "secrets"}
@@ -36,14 +36,14 @@ class NodeClient:
         await self.http.aclose()
 
     async def get(self, path: str) -> Object | None:
-        """The object, or None if it is missing."""
+        """Return the object; None if it is missing."""
         return _found(await self.http.get(path))
 
     async def post(self, path: str, body: Object) -> Object:
         return cast("Object", (await self.http.post(path, json=body)).raise_for_status().json())
 
     async def patch(self, path: str, body: Object) -> Object | None:
-        """The changed object, or None if it is missing."""
+        """Change the object and return it; None if it is missing."""
         headers = {"Content-Type": "application/merge-patch+json"}
         return _found(await self.http.patch(path, content=json.dumps(body), headers=headers))
 
@@ -62,7 +62,7 @@ class NodeClient:
             response.raise_for_status()
 
     async def fetch(self, namespace: str, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
-        """A ConfigMap or Secret, or None, read at most `max_age` seconds ago. Simultaneous calls share a request."""
+        """Return a ConfigMap, a Secret or None, at most `max_age` seconds old. Simultaneous calls share a request."""
         key, now = (namespace, kind, name), time.monotonic()
         asked, task = self._fetched.get(key, (0.0, None))
         if task is None or (task.done() and now - asked >= max_age):
@@ -72,7 +72,7 @@ class NodeClient:
         return await asyncio.shield(task)
 
     async def token(self, pod: Object, audience: str, seconds: int) -> tuple[str, float]:
-        """A token of the pod's service account, bound to the pod, and when it expires (epoch seconds).
+        """Return a token of the pod's service account, bound to the pod, and its expiry (epoch seconds).
 
         https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
         """
@@ -88,7 +88,7 @@ class NodeClient:
 
 
 class Events:
-    """Events about pods, sent in order beside everything else: no container waits for one.
+    """Events about pods. They are sent in order and in the background: no container waits for one.
 
     https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
     """
@@ -140,7 +140,7 @@ class Events:
         self._sent = {key: sent for key, sent in self._sent.items() if key[0] != pod["metadata"]["uid"]}
 
     async def send(self) -> None:
-        """Send what comes, for ever."""
+        """Send the events as they come, forever."""
         while True:
             await self._there_is_one.wait()
             await asyncio.sleep(PATIENCE)
@@ -160,7 +160,7 @@ def _found(response: httpx.Response) -> Object | None:
 
 
 def said(error: Exception) -> str:
-    """An error's text: the API server's own message if it sent one, the system's reason for a file."""
+    """Return an error's text: the API server's message if it sent one; for a file, the system's reason."""
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):
             return str(error.response.json()["message"])

@@ -1,4 +1,4 @@
-"""A container's variables and arguments, as its pod's spec gives them.
+"""A container's variables and arguments, from its pod's spec.
 
 https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
 """
@@ -17,19 +17,19 @@ from labkit.emulator.kubernetes.objects.quantities import quantity
 Room = dict[str, str]  # what a node offers: resource -> quantity
 Fetch = Callable[[str, str], Awaitable[Object | None]]  # (kind, name) -> a ConfigMap or Secret of the pod's namespace
 
-LONGEST = os.sysconf("SC_ARG_MAX")  # bytes that a program takes as its variables and arguments
+LONGEST = os.sysconf("SC_ARG_MAX")  # the most bytes of a program's variables and arguments
 _TOO_LONG = f"the container's variables and arguments are longer than a program takes ({LONGEST} bytes)"
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 
 
 class ConfigError(Exception):
-    """Something that the spec refers to is missing, or becomes too long."""
+    """The spec refers to something that is missing or too long."""
 
 
 def expanded(text: str, variables: Mapping[str, str]) -> str:
     """Replace each `$(NAME)` that is known; `$$(NAME)` becomes `$(NAME)`.
 
-    Raises ConfigError for more than any program takes: each variable may name the one before twice.
+    Raises ConfigError if the text gets too long for a program: each variable may contain the previous one twice.
     """
     length = 0
 
@@ -51,9 +51,9 @@ async def variables_of(
     fetch: Callable[[str, str], Awaitable[Object | None]],
     room: Room,
 ) -> dict[str, str]:
-    """The variables that `envFrom` and `env` make. `given` are those of the node, which references may name.
+    """Return the variables from `envFrom` and `env`. References may also name the node's variables, `given`.
 
-    `room` is what the node has for a container without limits. Raises ConfigError.
+    `room` is the node's capacity, for a container without limits. Raises ConfigError.
     """
     made: dict[str, str] = {}
     known = ChainMap(made, given)
@@ -83,7 +83,7 @@ async def variables_of(
 
 
 def field_value(pod: Object, path: str) -> str:
-    """What the downward API gives for a field path. Raises ConfigError for one that it does not know.
+    """Return the downward API's value of a field path. Raises ConfigError for an unknown one.
 
     https://kubernetes.io/docs/concepts/workloads/pods/downward-api/
     """
@@ -109,9 +109,9 @@ def field_value(pod: Object, path: str) -> str:
 
 
 def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
-    """A container's limit or request in units of the divisor, rounded up; without a limit, what the node has.
+    """Return a container's limit or request in units of the divisor, rounded up; without a limit, the node's capacity.
 
-    `container` is that of a variable, where the reference names none. Raises ConfigError.
+    `container` is used if the reference, from a variable, names none. Raises ConfigError.
     https://kubernetes.io/docs/tasks/inject-data-application/downward-api-volume-expose-pod-information/
     """
     spec = pod["spec"]
@@ -154,7 +154,7 @@ async def _texts(kind: str, reference: Object, fetch: Fetch) -> dict[str, str]:
 
 
 async def referenced(kind: str, reference: Object, fetch: Fetch) -> Object:
-    """The ConfigMap or Secret, empty if an optional one is missing. Raises ConfigError."""
+    """Return the ConfigMap or Secret; empty if an optional one is missing. Raises ConfigError."""
     found = await fetch(kind, reference.get("name", ""))
     if found is None and not reference.get("optional"):
         raise ConfigError(f'{kind} "{reference.get("name", "")}" not found')

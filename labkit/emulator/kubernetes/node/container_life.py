@@ -29,13 +29,13 @@ from labkit.emulator.kubernetes.node.termination_message import termination_mess
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 FIRST_BACKOFF, LONGEST_BACKOFF, FORGIVEN_AFTER = 10.0, 300.0, 600.0  # seconds of lab time
-LEAST_GRACE = 2.0  # at least so many seconds to end, whatever the pod says
+LEAST_GRACE = 2.0  # the fewest seconds that a container gets to end, whatever the pod says
 MISSING_RETRY = 1.0  # seconds
 
 
 @dataclass
 class Run:
-    """A container that runs: its program, and the place where another program in it starts."""
+    """A running container: its program, and the sandbox in which further programs start."""
 
     process: Process
     sandbox: Sandbox
@@ -45,7 +45,7 @@ class Run:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def end_within(self, seconds: float) -> None:
-        """Return when the program has ended; it is killed when the time is over."""
+        """Wait for the program's end; kill it after `seconds`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.ended.wait(), seconds)
         self.process.kill()
@@ -53,7 +53,7 @@ class Run:
 
 
 class ContainerLife:
-    """One container. `run` is its current run; `started` is set once its startup probe, if any, has succeeded."""
+    """One container. `run` is its current run. `started` is set once its startup probe, if any, has succeeded."""
 
     def __init__(self, pod: Pod, status: ContainerStatus) -> None:
         self.status = status
@@ -66,7 +66,7 @@ class ContainerLife:
 
     @property
     def is_done(self) -> bool:
-        """Whether it succeeded before the node's last start and needn't run again."""
+        """Whether it succeeded before the node's last start, and needn't run again."""
         return self._pod.policy == "OnFailure" and not self.status.init and self.status.exit_code == 0
 
     def start(self) -> asyncio.Task[bool]:
@@ -88,7 +88,7 @@ class ContainerLife:
         return await run.sandbox.run([program, *command[1:]], env, run.cwd, streams)
 
     async def end(self, grace: float, turn: asyncio.Future[object] | None = None) -> None:
-        """End it for good in that many seconds, in its `turn`. Without grace it is killed."""
+        """End it for good within `grace` seconds, in its `turn`. With no grace, kill it."""
         self._stop.set()
         await self._terminate(grace, f"Stopping container {self.status.name}", turn)
         if self._keeping and not self._keeping.done():
@@ -266,7 +266,7 @@ class ContainerLife:
     # Its end
 
     async def _terminate(self, grace: float, why: str, turn: asyncio.Future[Any] | None = None) -> None:
-        """preStop, SIGTERM, and SIGKILL when the time is over. Returns when the program has ended."""
+        """Run preStop, send SIGTERM, and SIGKILL when the time is over. Return when the program has ended."""
         run = self.run
         if run is None:
             return
@@ -287,7 +287,7 @@ class ContainerLife:
         await run.end_within(max(until - asyncio.get_running_loop().time(), LEAST_GRACE) if grace else 0)
 
     async def _hook(self, name: str, hook: Object, run: Run, seconds: float | None) -> bool:
-        """Run a hook, for as long as the container runs. Returns whether it succeeded; an event tells where not."""
+        """Run a hook while the container runs. Return whether it succeeded; if not, write an event."""
         doing = asyncio.create_task(outcome_of(hook, self.status.spec, self.exec, seconds))
         ended = asyncio.create_task(run.ended.wait())
         try:
@@ -329,7 +329,7 @@ class ContainerLife:
         await self._wait("CrashLoopBackOff", message, seconds)
 
     async def _wait(self, reason: str, message: str, seconds: float) -> None:
-        """Stay in the state Waiting for so much lab time, or until the container has to end."""
+        """Stay in the state Waiting for `seconds` of lab time, or until the container has to end."""
         self.status.waits(reason, message)
         self._pod.changed.set()
         now = self._ground.clock.now
@@ -344,7 +344,7 @@ class ContainerLife:
 
 
 def worth_saying(failures: int) -> bool:
-    """Whether to report another failure of the same kind: less and less often."""
+    """Whether to report another failure of the same kind. Repeated ones are reported less and less often."""
     return failures & (failures - 1) == 0
 
 

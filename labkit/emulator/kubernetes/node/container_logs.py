@@ -1,4 +1,4 @@
-"""A container's log file, as a kubelet keeps it, and its readers.
+"""A container's log file, in a kubelet's format, and its readers.
 
 Each line is `TIME STREAM TAG TEXT`; the tag is F for a whole line and P for a part of one.
 https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PART = 16 * 1024
-LONGEST = 10 * 1024 * 1024  # bytes after which a new log file begins: a kubelet's containerLogMaxSize
+LONGEST = 10 * 1024 * 1024  # bytes after which a new log file starts: a kubelet's containerLogMaxSize
 
 
 class ContainerLog:
@@ -28,13 +28,13 @@ class ContainerLog:
 
     @classmethod
     def ended(cls, file: Path, now: Callable[[], float]) -> "ContainerLog":
-        """The log of a run that ended with the node's last process."""
+        """Return the log of a run that ended with the node's last process."""
         log = cls(file, now)
         log.close()
         return log
 
     async def copy(self, stream: str, read: Callable[[int], Awaitable[bytes]]) -> None:
-        """Write what `read(size)` gives until it gives nothing."""
+        """Write what `read(size)` returns, until it returns nothing."""
         rest = b""
         while data := await read(2 * PART):
             *whole, rest = (rest + data).split(b"\n")
@@ -50,7 +50,7 @@ class ContainerLog:
         self._grew.set()
 
     def _write(self, stream: str, lines: list[tuple[bytes, bytes]]) -> None:
-        """Lines that were read together get the same time: a clock call for each would slow down a busy program."""
+        """Write lines that were read together, with the same time: a clock call for each would slow a busy program."""
         before = f"{timestamp(self._now())} {stream} ".encode()
         if self._out.tell() > LONGEST:
             self._begin_again()
@@ -60,7 +60,7 @@ class ContainerLog:
     def _begin_again(self) -> None:
         """Start a new file. Readers that have the old one open still read it to its end.
 
-        A kubelet keeps some of it, but shows none.
+        A kubelet keeps some of the old file, but doesn't show it.
         https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation
         """
         self._out.close()
@@ -96,7 +96,7 @@ class ContainerLog:
 
 
 def shown(line: bytes, *, timestamps: bool) -> bytes:
-    """A raw line as `kubectl logs` shows it."""
+    """Return a raw line as `kubectl logs` shows it."""
     time, _stream, tag, text = line.split(b" ", 3)
     if tag == b"P":
         text = text.removesuffix(b"\n")
@@ -104,5 +104,5 @@ def shown(line: bytes, *, timestamps: bool) -> bytes:
 
 
 def timestamp(seconds: float) -> str:
-    """Lab time in RFC 3339 with nanoseconds."""
+    """Return lab time in RFC 3339 with nanoseconds."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")

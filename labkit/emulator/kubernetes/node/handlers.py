@@ -1,4 +1,4 @@
-"""What a probe or a lifecycle hook does: run a command, ask for a page, open a connection.
+"""The actions of probes and lifecycle hooks: run a command, fetch a page, open a connection.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#probe-check-methods
 https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/
@@ -33,9 +33,9 @@ class Outcome:
 
 
 async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> Outcome:
-    """Do what a probe's or a hook's document says, in that many seconds (None: in any time). Raises NotTried.
+    """Run a probe or a hook within `seconds` (None: no limit), and return its outcome. Raises NotTried.
 
-    `execute(command, streams)` starts a program in the container. A page or a port is the pod's, on loopback.
+    `execute(command, streams)` starts a program in the container. Pages and ports are the pod's, on loopback.
     """
     if "exec" in handler:
         return await _command(handler["exec"]["command"], execute, seconds)
@@ -122,7 +122,7 @@ async def _connection(asked: Object, container: Object, seconds: float | None) -
 
 
 def _port(asked: int | str, container: Object) -> int:
-    """A port's number, or the number of the container's port of that name. Raises NotTried."""
+    """Return a port's number, also of one that is given by its name in the container. Raises NotTried."""
     named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
     try:
         port = int(named.get(asked, asked))

@@ -1,4 +1,4 @@
-"""Images: each name stands for a program of this machine, because containers are its processes."""
+"""Images: containers are processes of this machine, so each image's name means a program of this machine."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ class ImageError(Exception):
 
 
 def repository(image: str) -> str:
-    """The image's repository without registry, tag and digest: `aws-cli/aws-cli`, `python`."""
+    """Return the image's repository without registry, tag and digest: `aws-cli/aws-cli`, `python`."""
     name = image.partition("@")[0]
     folders, _, last = name.rpartition("/")
     parts = [part for part in (*folders.split("/"), last.partition(":")[0]) if part]
@@ -39,7 +39,7 @@ def repository(image: str) -> str:
 
 
 def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
-    """The entrypoint of a container's image, from `images` (repository to argument list). Raises ImageError.
+    """Return the entrypoint of a container's image, from `images` (repository to argument list). Raises ImageError.
 
     https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
     """
@@ -63,7 +63,7 @@ def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
 
 
 def of_this_environment() -> dict[str, list[str]]:
-    """The images that this Python environment can stand for."""
+    """Return the images whose programs this Python environment has."""
     aws, python = [str(Path(sys.executable).with_name("aws"))], [sys.executable]
     return {
         "amazon/aws-cli": aws,

@@ -1,4 +1,4 @@
-"""The node's own endpoint, which the API server passes `kubectl logs`, `exec` and `attach` on to.
+"""The node's own endpoint. The API server passes `kubectl logs`, `exec` and `attach` on to it.
 
 https://kubernetes.io/docs/reference/node/kubelet-files/ and, for the frames of exec and attach,
 https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets
@@ -42,7 +42,7 @@ SUCCESS = {"metadata": {}, "status": "Success"}
 class Kubelet:
     """An ASGI app. `find(namespace, name)` returns the pod; `now()` is lab time in epoch seconds.
 
-    Only the API server may call, by its client certificate: whoever can reach exec can do all that the node can.
+    Only the API server may call, by its client certificate: a caller of exec can do everything that the node can.
     """
 
     def __init__(self, find: Callable[[str, str], PodLife | None], now: Callable[[], float]) -> None:
@@ -109,7 +109,7 @@ class Kubelet:
                 await session.end(_failed(f"error attaching to container: {EXITED}"))
 
     async def _life_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
-        """The pod, with the client accepted, if its container runs; otherwise None, after telling the client why."""
+        """Accept the client and return the pod if its container runs. Otherwise, tell the client why; return None."""
         path = socket.path_params
         life = self._find(path["namespace"], path["pod"])
         protocol = next((name for name in PROTOCOLS if name in socket.scope.get("subprotocols", ())), None)
@@ -130,7 +130,7 @@ class Kubelet:
 
 
 class _Session:
-    """One exec or attach: a program's streams at one end, a client's channels at the other."""
+    """One exec or attach: it connects a program's streams with a client's channels."""
 
     def __init__(self, socket: WebSocket) -> None:
         self.wanted = _wanted(socket)
@@ -138,9 +138,9 @@ class _Session:
         self._socket = socket
 
     async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> Object:
-        """Run a program to its end, or as long as the client stays. Returns the Status for the error channel.
+        """Run a program to its end, or while the client stays. Return the Status for the error channel.
 
-        A client that leaves ends the program's input, or hangs up its terminal; the program itself goes on.
+        A client that leaves ends the program's input, or hangs up its terminal. The program itself continues.
         """
         try:
             process = await start()
@@ -156,7 +156,7 @@ class _Session:
             streams.close()
 
     async def join(self, attachments: Attachments) -> Object:
-        """Share the streams of a container, to its end or as long as the client stays. Returns the Status."""
+        """Share a container's streams until it ends or the client leaves. Return the Status."""
         ended = asyncio.create_task(attachments.ended.wait())
         attachments.clients.add(self._send)
         try:
@@ -174,7 +174,7 @@ class _Session:
             await self._socket.close()
 
     async def _to_the_end(self, process: Process, streams: Pipes | Terminal) -> int:
-        """Send all that a program writes. Returns its exit code."""
+        """Send all output of a program. Return its exit code."""
         sending = asyncio.gather(*(self._copy(streams, channel) for channel in streams.outputs))
         code = await process.wait()
         streams.program_has_ended()
@@ -193,9 +193,9 @@ class _Session:
     async def _until_client_leaves(
         self, streams: Pipes | Terminal, ended: asyncio.Task[Any], *, keeps_input: bool = False
     ) -> None:
-        """Return when the client has gone, or earlier when the task is done.
+        """Return when the client has left or the task is done.
 
-        With ``keeps_input`` the end of the client's input is not the end of the program's: then it has left, too.
+        With ``keeps_input``, a client that ends its input has left, but the program's input stays open.
         """
         receiving = asyncio.create_task(self._receive(streams, keeps_input))
         await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -227,7 +227,7 @@ def _is_set(socket: WebSocket, name: str) -> bool:
 
 
 def _log_of(pod: Pod, container: str, previous: bool) -> ContainerLog | str:
-    """The log of the container's last run, or of the one before, or why it is missing."""
+    """Return the log of the container's last run, or of the previous one; or a text why it is missing."""
     of = f'container "{container}" in pod "{pod.document["metadata"]["name"]}"'
     status = pod.status.container(container)
     if status is None:

@@ -1,4 +1,4 @@
-"""Where a container's volumes are: in a root of its own, or by rewriting paths where that is not permitted."""
+"""Put a container's volumes into a root of its own. Where that isn't permitted, rewrite their paths."""
 
 import os
 import re
@@ -13,7 +13,7 @@ STREAMS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/s
 
 
 class MountRefused(Exception):
-    """A volume cannot be where the container wants it; the message names the path."""
+    """A volume can't be mounted where the container wants it. The message names the path."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Mounts:
         self._sources = {mount.path.rstrip("/"): str(mount.source) for mount in self._mounts}
 
     def on_host(self, path: str) -> Path:
-        """Where a path of the container is on this machine."""
+        """Return the path on this machine of a container's path."""
         wanted = PurePosixPath(path)
         for mount in self._mounts:
             if wanted.is_relative_to(mount.path):
@@ -48,14 +48,14 @@ class Mounts:
         return Path(path)
 
     def rewritten(self, text: str) -> str:
-        """The text with each mount path in it replaced by where the volume really is."""
+        """Return the text with each mount path replaced by the volume's real path."""
         return self._pattern.sub(lambda found: self._sources[found[0]], text) if self._pattern else text
 
     def table(self, root: Path, *, visible: Iterable[Path] = (), new_proc: bool) -> str:
-        """Lay out `root` as a container's root and return the mounts that complete it, in fstab(5) form.
+        """Prepare `root` as a container's root, and return the mounts that complete it, in fstab(5) form.
 
-        The root is this machine's, with an empty /run and the volumes at their paths; `visible` paths stay visible
-        if they are under /run. Nothing is made outside `root` and the volumes. Raises MountRefused.
+        The root is this machine's, with an empty /run and the volumes at their paths. `visible` paths stay visible
+        even under /run. Nothing is made outside `root` and the volumes. Raises MountRefused.
         """
         layout = _Root(root)
         layout.mirror_machine(new_proc)
@@ -92,7 +92,7 @@ class _Root:
             self._bind(Path("/proc"), self.root / "proc")
 
     def _make_devices(self) -> None:
-        """A /dev as a container runtime makes it, in which something can be mounted, too."""
+        """Make a /dev like a container runtime's, in which volumes can be mounted, too."""
         folder = self._own["/dev"] = self.root / "dev"
         folder.mkdir()
         for name in DEVICES:
@@ -119,7 +119,7 @@ class _Root:
         self._volumes[path] = mount.source
 
     def _make_point(self, path: str, mount: Mount) -> None:
-        """Make sure that the mount point exists."""
+        """Make the mount point if it's missing."""
         parents = [str(parent) for parent in PurePosixPath(path).parents]
         for parent in parents:
             if parent in self._volumes:
@@ -142,7 +142,7 @@ class _Root:
         self._mirror(os.scandir(existing), ours, target)
 
     def _mirror(self, entries: Iterable[os.DirEntry[str]], ours: Path, target: Path | None = None) -> None:
-        """Let a folder of ours, mounted at `target`, show what a folder of the machine shows."""
+        """Let our folder, mounted at `target`, show the entries of the machine's folder."""
         for entry in entries:
             if entry.is_symlink():
                 (ours / entry.name).symlink_to(Path(entry.path).readlink())

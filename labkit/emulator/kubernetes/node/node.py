@@ -47,8 +47,8 @@ LEASE, HEARTBEAT = 40, 300  # seconds
 class Node:
     """One node. `client` is its certificate, for system:node:NAME in system:nodes.
 
-    `mounts` is "private" where each container has a root of its own, "mapped" where mount paths are rewritten in its
-    variables and arguments; None chooses what this machine permits, when the node starts.
+    `mounts`: with "private", each container has a root of its own; with "mapped", mount paths are rewritten in its
+    variables and arguments. None chooses by what this machine permits when the node starts.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Node:
     environment: dict[str, str]  # variables that lead programs to the lab
     images: dict[str, list[str]]  # entrypoints (argument lists) by repository
     home: dict[str, str] = field(default_factory=dict)  # every pod's home folder: texts by their paths
-    # What a container's variables hold for an address of the node's, and where that is on this machine.
+    # The node's addresses in containers' variables, and the real addresses on this machine.
     led: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     mounts: Literal["private", "mapped"] | None = None
@@ -96,7 +96,7 @@ class Node:
     async def start(self) -> None:
         """Return when the node is registered and runs pods. Raises httpx.HTTPError if the API server refuses it.
 
-        Pods that ran on it before start again, as after the reboot of a machine: their volumes and logs are there.
+        Its earlier pods start again, as after a reboot: their volumes and logs still exist.
         """
         await self._reaper.start()
         folder = self.folder / "pods"
@@ -235,11 +235,11 @@ class Node:
         }
 
     def _link_programs(self) -> Path:
-        """A folder with the programs of this Python environment that a container may call by name."""
+        """Make and return a folder with the programs of this Python environment that a container may call by name."""
         folder = self.folder / "bin"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        # A link to Python would lose its environment: Python looks for that beside the link.
+        # A link to Python would lose its environment, because Python looks for it beside the link.
         for name in ("python", "python3"):
             (folder / name).write_text(f'#!/bin/sh\nexec {_quoted(sys.executable)} "$@"\n')
             (folder / name).chmod(0o755)
@@ -313,13 +313,13 @@ class Node:
 
 
 def _say_why(task: asyncio.Task[None]) -> None:
-    """Log why a part of the node ended. None should end: pods would silently stop changing."""
+    """Log why a part of the node ended. No part should end, because pods would silently stop changing."""
     if not task.cancelled() and task.exception():
         log.error("a part of the node has ended", exc_info=task.exception())
 
 
 def _faketime(clock_file: Path) -> dict[str, str]:
-    """The variables that let a program see lab time; none if libfaketime's library doesn't load.
+    """Return the variables that let a program see lab time; empty if libfaketime's library doesn't load.
 
     https://github.com/wolfcw/libfaketime
     """

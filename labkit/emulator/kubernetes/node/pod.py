@@ -1,4 +1,4 @@
-"""One pod as its containers share it: document, folder, volumes and logs; and the node's own settings."""
+"""The parts of a pod that its containers share (document, folder, volumes, logs), and the node's own settings."""
 
 import asyncio
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Ground:
     images: dict[str, list[str]]
     before: Callable[[Object, Path], dict[str, str]]  # variables that a pod's own replace: (pod, home) -> variables
     after: dict[str, str]  # variables that replace a pod's own
-    led: dict[str, str]  # what a pod's variables hold for an address of the node's: where that is on this machine
+    led: dict[str, str]  # the node's addresses in a pod's variables, and the real addresses on this machine
     home: dict[str, str]  # the files in a pod's home folder: texts by their paths
     visible: tuple[Path, ...]
     room: Room
@@ -70,11 +70,11 @@ class Pod:
 
     @property
     def grace(self) -> float:
-        """How many seconds its containers have to end."""
+        """The seconds that its containers have to end."""
         return float(self.document["spec"].get("terminationGracePeriodSeconds", 30))
 
     def new_log(self, status: ContainerStatus, file: Path) -> ContainerLog:
-        """The log of a container's next run. Keeps the log of the run before, deletes older ones."""
+        """Return the log for a container's next run. Keep the previous run's log, and delete older ones."""
         name, run = status.name, status.restarts
         for older in [key for key in self.logs if key[0] == name and key[1] != run - 1]:
             self.logs.pop(older).file.unlink(missing_ok=True)
@@ -82,5 +82,5 @@ class Pod:
         return self.logs[name, run]
 
     async def fetch(self, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
-        """A ConfigMap or Secret of the pod's namespace, read at most ``max_age`` seconds ago."""
+        """Return a ConfigMap or Secret of the pod's namespace, read at most ``max_age`` seconds ago."""
         return await self.ground.client.fetch(self.document["metadata"]["namespace"], kind, name, max_age=max_age)

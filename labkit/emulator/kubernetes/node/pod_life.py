@@ -26,7 +26,7 @@ DEADLINE = {"reason": "DeadlineExceeded", "message": "Pod was active on the node
 
 
 class PodLife:
-    """One pod, from the moment that it is bound to the node until it is gone."""
+    """One pod, from its binding to the node until its deletion."""
 
     def __init__(self, pod: Object, folder: Path, ground: Ground) -> None:
         self.pod = Pod(pod, folder, ground)
@@ -64,7 +64,7 @@ class PodLife:
             self.pod.changed.set()
 
     def end(self) -> None:
-        """The pod was marked for deletion: end it in the time that it is given, then delete it for good."""
+        """End a pod that was marked for deletion within its grace period, then delete it for good."""
         grace = self.pod.document["metadata"].get("deletionGracePeriodSeconds", 30)
         if not self._ending:
             self._ending = asyncio.create_task(self._end(grace))
@@ -73,13 +73,13 @@ class PodLife:
         self._given = grace
 
     async def remove(self, grace: float) -> None:
-        """End everything in that many seconds, and remove the pod's folder."""
+        """End everything within `grace` seconds, and remove the pod's folder."""
         await self.stop(grace)
         self.pod.ground.events.forget(self.pod.document)
         await asyncio.to_thread(shutil.rmtree, self.pod.folder, ignore_errors=True)
 
     async def stop(self, grace: float = 0.0) -> None:
-        """End everything in that many seconds; the API server is not told, as if the machine had lost its power."""
+        """End everything within `grace` seconds, but don't tell the API server, as if the machine had lost power."""
         for task in (self._ending, self._over, self._reporting):
             if task and task is not asyncio.current_task():
                 task.cancel()
@@ -132,7 +132,7 @@ class PodLife:
             self.pod.changed.set()
 
     async def _make_folders(self) -> bool:
-        """Make the pod's folder and its volumes; try until that works. Returns False when the pod has to end first."""
+        """Make the pod's folder and volumes; try until that works. Return False if the pod has to end first."""
         for attempt in itertools.count(1):
             reason, messages = "FailedToMakePodDataDirectories", self._make_home()
             if not messages:
@@ -148,7 +148,7 @@ class PodLife:
         return False
 
     def _make_home(self) -> list[str]:
-        """Make the folder that is the containers' home. Returns why that failed, in a kubelet's words."""
+        """Make the containers' home folder. Return why that failed, in a kubelet's words."""
         try:
             self.pod.home.mkdir(parents=True, exist_ok=True)
             for path, text in self.pod.ground.home.items():
@@ -159,7 +159,7 @@ class PodLife:
         return []
 
     async def _first_of(self, waiting: Awaitable[Any], *tasks: asyncio.Task[Any]) -> None:
-        """Wait for one of them, or until the pod has to end."""
+        """Wait for the first of these, or until the pod has to end."""
         own = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._stop.wait())]
         await asyncio.wait({*own, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in own:

@@ -1,4 +1,4 @@
-"""What a node reports of a pod (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/)."""
+"""A node's report about a pod (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/)."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ ADDRESS = "127.0.0.1"
 
 @dataclass
 class ContainerStatus:
-    """One container: what it is now, and how its last run ended."""
+    """One container: its present state, and the end of its last run."""
 
     spec: Object
     init: bool = False
@@ -24,9 +24,9 @@ class ContainerStatus:
     passes: bool = False  # its readiness probe, if it has one, succeeds
 
     def resume(self, reported: Object, now: float) -> None:
-        """Take up what was reported before the node's last start. A container that ran then has ended by it.
+        """Take over the status from before the node's last start. A container that ran then has ended.
 
-        containerd, too, gives a container that it has lost the exit code 255 and the reason Unknown.
+        As with containerd, a lost container gets the exit code 255 and the reason Unknown.
         """
         self.restarts, self.run_id = reported.get("restartCount", 0), reported.get("containerID", "")
         self.state, self.last = reported["state"], reported.get("lastState") or {}
@@ -107,7 +107,7 @@ class ContainerStatus:
 
 
 class PodStatus:
-    """The status of one pod; `document()` is what goes to the API server."""
+    """The status of one pod; `document()` is for the API server."""
 
     def __init__(self, pod: Object, now: float) -> None:
         before = pod.get("status") or {}
@@ -143,7 +143,7 @@ class PodStatus:
         )
 
     def phase(self, *, ended: bool = False) -> str:
-        """The phase; `ended` says that nothing of the pod will run again."""
+        """Return the phase; `ended`: nothing of the pod will run again."""
         if self.why:
             return "Failed"
         codes = [status.exit_code for status in self.apps]

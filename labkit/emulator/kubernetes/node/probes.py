@@ -1,4 +1,4 @@
-"""A container's probes, by real time.
+"""A container's probes. They run in real time, not lab time.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-probes
 """
@@ -15,7 +15,7 @@ from labkit.emulator.kubernetes.objects.kinds import Object
 
 @dataclass
 class Probes:
-    """The probes of one run of a container. `say(message)` tells of each one that failed."""
+    """The probes of one run of a container. `say(message)` is called for each failure."""
 
     status: ContainerStatus
     execute: Execute
@@ -26,7 +26,7 @@ class Probes:
     async def until_unhealthy(self) -> str:
         """Set the status's `started` and `passes` by the probes' results, while the container runs.
 
-        Returns "startup" or "liveness" when that probe wants the container to be restarted, and never where none does.
+        Return "startup" or "liveness" when that probe wants a restart of the container. Otherwise, never return.
         """
         spec = self.status.spec
         if "startupProbe" in spec:
@@ -55,7 +55,7 @@ class Probes:
                 self.changed()
 
     async def _results(self, kind: str, probe: Object) -> AsyncIterator[bool]:
-        """Yield a result once as many probes in a row agree on it as the threshold says."""
+        """Yield a result once enough probes in a row, by the threshold, agree on it."""
         thresholds = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
         due = self.began + probe.get("initialDelaySeconds", 0)
         last, agreed = None, 0

@@ -1,4 +1,4 @@
-"""The processes that a node starts, and how they end with it, even when it is killed."""
+"""The processes that a node starts. They end with the node, even if it is killed."""
 
 import asyncio
 import contextlib
@@ -31,14 +31,14 @@ class SandboxError(Exception):
 
 
 class Reaper:
-    """A small process that ends the node's processes once the node's own process has ended, even if it was killed."""
+    """A small process that ends the node's processes after the node's own process, even if that was killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Return when the reaper runs, and the reaper of a killed server has finished."""
+        """Start the reaper. Return when it runs, and the reaper of a killed server has finished."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "reaper.lock").open("w") as lock:
             # The old reaper holds it as long as it runs: it would also end the new pods' processes.
@@ -64,11 +64,11 @@ class Reaper:
         self._say(f"add {group}\n")
 
     def drop(self, group: int) -> None:
-        """Forget a group that has ended: its number may come again."""
+        """Forget a process group that has ended: its number may be used again."""
         self._say(f"drop {group}\n")
 
     async def stop(self) -> None:
-        """End all that is left, as if the node had died."""
+        """End all remaining processes, as if the node had died."""
         if self._process and self._process.stdin:
             self._process.stdin.close()
             await self._process.wait()
@@ -89,7 +89,7 @@ class Process:
         self._ending = asyncio.create_task(self._end())
 
     async def wait(self) -> int:
-        """Return the exit code as a container runtime counts it: 128 and the number of the signal that ended it."""
+        """Return the exit code; as with a container runtime, 128 plus the signal's number if a signal ended it."""
         return await asyncio.shield(self._ending)
 
     def signal(self, number: signal.Signals) -> None:
@@ -98,7 +98,7 @@ class Process:
             os.kill(_child(self._started.pid) if self._wrapped else self._started.pid, number)
 
     def kill(self) -> None:
-        """End the program and what it started."""
+        """End the program and everything that it started."""
         self.signal(signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._started.pid, signal.SIGKILL)
@@ -114,10 +114,10 @@ class Process:
 
 @dataclass
 class Sandbox:
-    """Where one container's processes run.
+    """The surroundings of one container's processes.
 
-    In a root of its own (`private`; with `own_processes` its processes see and can outlive no others), or beside all
-    other processes with mount paths rewritten (`mapped`). https://man7.org/linux/man-pages/man7/user_namespaces.7.html
+    With `private`, a root of its own; with `own_processes`, also its own process namespace. With `mapped`, this
+    machine's root, with rewritten mount paths. https://man7.org/linux/man-pages/man7/user_namespaces.7.html
     """
 
     mounts: Mounts
@@ -162,9 +162,9 @@ class Sandbox:
         self._enter = [_tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
 
     async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
-        """Start a program with these streams, which are open, in a session of its own. Raises KeyError when closed.
+        """Start a program with these open streams, in a session of its own.
 
-        Raises OSError, in runc's words, for what no program can be given.
+        Raises KeyError if the sandbox is closed, and OSError, in runc's words, for invalid arguments.
         """
         if self.private and not self._holder:
             raise KeyError("closed")
@@ -204,7 +204,7 @@ class Sandbox:
         return Process(started, self.reaper, wrapped=wrapped)
 
     def program(self, name: str, path: str) -> str:
-        """The full path of a program as the container sees it. Raises OSError, in runc's words."""
+        """Return the full path of a program in the container. Raises OSError, in runc's words."""
         if "\0" in name + path:
             raise OSError(f'exec: "{name}": invalid argument')
         if "/" in name:
@@ -223,7 +223,7 @@ class Sandbox:
         raise FileNotFoundError(f'exec: "{name}": executable file not found in $PATH')
 
     async def close(self) -> None:
-        """End all that still runs in here."""
+        """End everything that still runs here."""
         if self._holder:
             if self._holder.stdin:
                 self._holder.stdin.close()
@@ -237,12 +237,12 @@ class Sandbox:
 
 
 def end_all_of(home: Path) -> None:
-    """Kill the rest of a pod's processes: those with this home folder. It may take a while."""
+    """Kill the remaining processes of a pod: those with this home folder. It may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME") == str(home))
 
 
 def end_all_below(folder: Path) -> None:
-    """Kill the leftover processes of pods: those with a home below this folder. It may take a while."""
+    """Kill the remaining processes of pods: those with a home below this folder. It may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME", "").startswith(f"{folder}/"))
 
 
@@ -254,7 +254,7 @@ def _end(belongs: Callable[[int], bool]) -> None:
 
 
 def _let_programs_be_interrupted() -> None:
-    """Stop ignoring signals (after nohup, or a shell's `&`): children would inherit that."""
+    """Stop ignoring signals (after nohup, or a shell's `&`), because children would inherit that."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             with contextlib.suppress(ValueError):  # not the main thread: then it stays as it is
@@ -262,7 +262,7 @@ def _let_programs_be_interrupted() -> None:
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:
-    """Whether containers can have their own root and processes on this machine. It tries."""
+    """Try whether containers can have their own root, and their own process namespace, on this machine."""
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
             trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
@@ -284,11 +284,11 @@ async def permitted(folder: Path) -> tuple[bool, bool]:
 
 
 def _tool(name: str) -> str:
-    """The path of a program of util-linux, or ""; a container's own PATH does not count."""
+    """Return the path of a program of util-linux, or "". A container's own PATH isn't used."""
     return shutil.which(name, path=TOOLS_PATH) or ""
 
 
 def _child(process: int) -> int:
-    """The only child of a process, or the process itself while it has none."""
+    """Return the only child of a process, or the process itself if it has none."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return int(children[0]) if children else process

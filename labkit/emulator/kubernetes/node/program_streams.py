@@ -1,7 +1,7 @@
-"""A program's standard streams, at the end that the node holds: pipes, or a pseudo-terminal.
+"""The node's end of a program's standard streams: pipes, or a pseudo-terminal.
 
-Both give what the program writes (``read``), take what it reads (``write``, ``end_input``), and have the other ends in
-``far`` (standard input, output, error) until the program has been started with them (``hand_over``).
+Both ``read`` the program's output, and ``write`` and ``end_input`` its input. ``far`` has the program's ends (standard
+input, output, error) until the program was started with them (``hand_over``).
 """
 
 import asyncio
@@ -50,17 +50,17 @@ class Pipes:
             self._input.close()
 
     def resize(self, _width: int, _height: int) -> None:
-        """Pipes have no size."""
+        """Do nothing: pipes have no size."""
 
     def hand_over(self) -> None:
-        """The program has the far ends, or never will."""
+        """Close the far ends here: the program has them, or will never start."""
         for number in self.far:
             if number >= 0:
                 os.close(number)
         self.far = []
 
     def program_has_ended(self) -> None:
-        """The pipes end with the last program that holds them."""
+        """Do nothing: the pipes end with the last program that holds them."""
         self.over = True
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class Terminal:
                 return
 
     def end_input(self) -> None:
-        """A terminal stays open, as a container runtime leaves it."""
+        """Do nothing: as with a container runtime, the terminal stays open."""
 
     def resize(self, width: int, height: int) -> None:
         if self._near >= 0:
@@ -139,7 +139,7 @@ class Terminal:
                 fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def hand_over(self) -> None:
-        """The program has the far end; so do we."""
+        """Do nothing: the far end stays open here, too."""
 
     def program_has_ended(self) -> None:
         """Close our own far end, so that the reader reaches the end of the output."""

@@ -1,4 +1,4 @@
-"""A container's last words, for its status.
+"""A container's termination message, for its status.
 
 https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
 """
@@ -13,7 +13,7 @@ LONGEST, LONGEST_OF_LOG, LINES_OF_LOG = 4096, 2048, 80  # bytes, bytes, lines
 
 
 def termination_message(container: Object, log: Path, code: int) -> str:
-    """The end of the container's terminationMessagePath; if the pod asks for it, the end of a failed container's log.
+    """Return the end of the terminationMessagePath's file; for a failed container, if the pod asks, that of its log.
 
     The message's file is beside the log.
     """

@@ -1,4 +1,4 @@
-"""A pod's volumes: folders in the pod's folder, filled with what the spec says, and kept up to date.
+"""A pod's volumes: folders in the pod's folder with the content from its spec, kept up to date.
 
 https://kubernetes.io/docs/concepts/storage/volumes/
 """
@@ -46,13 +46,13 @@ class ProjectedToken:
     expires: float = 0.0
 
     def due(self, now: float) -> bool:
-        """Whether the token needs renewal by lab time, also after the clock was set back: it isn't valid yet."""
+        """Whether the token needs renewal by lab time. After the clock was set back, it does: it isn't valid yet."""
         return now >= self.issued + min(0.8 * (self.expires - self.issued), DAY) or now < self.issued - 1
 
     async def valid(self, request: RequestToken, now: float) -> str:
-        """The token, a new one where it is due. `request(audience, seconds)` returns it and when it expires.
+        """Return the token, or a new one if it's due. `request(audience, seconds)` returns a token and its expiry.
 
-        Until a new one can be made, the old one is used while it lasts. Raises ConfigError or httpx.HTTPError.
+        If no new one can be made, return the old one until it expires. Raises ConfigError or httpx.HTTPError.
         """
         if self.due(now):
             try:
@@ -79,7 +79,7 @@ class Volumes:
     _written: dict[str, Files] = field(default_factory=dict, init=False)
 
     async def fill(self) -> list[str]:
-        """Make all volumes, or bring them up to date. Returns what could not be set up, in a kubelet's words."""
+        """Make all volumes, or update them. Return the failures, in a kubelet's words."""
         volumes = self.pod["spec"].get("volumes") or ()
         results = await asyncio.gather(*(self._set_up(volume) for volume in volumes))
         return [message for message in results if message]
@@ -179,7 +179,7 @@ class Volumes:
 def project(files: Files, folder: Path) -> None:
     """Replace all files at once: a reader sees either the old files or the new ones.
 
-    As a kubelet does: the files are in a folder of their own, `..data` leads to it, and names lead through `..data`.
+    As with a kubelet, the link `..data` leads to a folder with the files, and each name links through `..data`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     now = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
@@ -235,7 +235,7 @@ def _of_this_machine(asked: Object) -> Path:
 
 
 def _has_one_user(spec: Object) -> bool:
-    """Whether all containers run as the same named user, who alone then reads the token."""
+    """Whether all containers run as the same user, given by the spec. Then only this user can read the token."""
     of_pod = (spec.get("securityContext") or {}).get("runAsUser")
     containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
     users = {(container.get("securityContext") or {}).get("runAsUser", of_pod) for container in containers}
