@@ -11,20 +11,20 @@ from labkit.diagnosis.evidence.trust import Condition
 from labkit.diagnosis.repairs.words import listed, name_of_account, said, shown
 from labkit.policy.arn import Arn
 
-# Characters without white space that IAM takes by default as a trust policy, and at most.
+# The longest trust policy in IAM, in characters without white space: by default, and with a higher quota.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
 QUOTA, LONGEST = 2048, 4096
 QUOTA_REQUEST = (
     "aws service-quotas request-service-quota-increase --service-code iam --quota-code L-C07B4B0D "
     f"--desired-value {LONGEST}"
 )
-# IAM is one for all regions, and CloudTrail records it in this one.
+# IAM is global, and CloudTrail records its calls in this region.
 IAM_REGION = "us-east-1"
 NO_OTHER_USER = "No pod or workload of another service account uses the ConfigMap."
 
 
 def provider_stays(arn: str) -> str:
-    """Roles may trust the provider, for a cluster of any account.
+    """Advise to keep the provider: roles may trust it, for a cluster of any account.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
     """
@@ -48,7 +48,7 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 
 
 def roles_by_a_pattern(evidence: Evidence) -> str:
-    """The other roles that admit the service account as one of many; empty if the annotation may be right.
+    """Name the other roles that admit the service account as one of many; empty if the annotation may be right.
 
     A pattern shows who may assume a role, but not who the role was made for.
     """
@@ -69,7 +69,7 @@ def login_stays(evidence: Evidence, name: str) -> str:
     """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
     return said(
         f"The identity provider config {name} stays: people may log in to the cluster by it.",
-        "If nobody does, whoever owns the cluster takes it off:",
+        "If nobody does, the cluster's owner can remove it:",
         f"  aws eks disassociate-identity-provider-config --cluster-name {evidence.parameters.cluster} "
         f"--identity-provider-config type=oidc,name={name}",
     )
@@ -131,7 +131,7 @@ def too_long(evidence: Evidence, size: int, quota: int) -> str:
 
 
 def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -> str:
-    """Name the statement that keeps the service account out. Only its author may lift it.
+    """Name the statement that keeps the service account out. Only its author may change it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
     """
@@ -147,7 +147,7 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
 
 
 def request_decides(evidence: Evidence, *, is_known: bool) -> str:
-    """Conditions on the request decide, and only their author may lift them.
+    """Name the conditions on the request that decide. Only their author may change them.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
@@ -197,7 +197,7 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     return said(
         f"The permissions boundary {arn} of {evidence.role_name} does not allow {wanted}.",
-        "Somebody set it on purpose, so no command takes it off. Ask whoever did for one that allows this as well:",
+        "Somebody set it on purpose, so no command removes it. Ask its author for one that allows this, too:",
         f"  {_who_called('PutRolePermissionsBoundary', IAM_REGION)}",
     )
 
@@ -221,7 +221,7 @@ def config_map_stays(evidence: Evidence, name: str, keys: list[str], users: list
 
 
 def who_wrote_trust() -> str:
-    """The call that names whoever wrote a trust policy last."""
+    """Return the call that finds the last author of a trust policy."""
     return _who_called("UpdateAssumeRolePolicy", IAM_REGION)
 
 

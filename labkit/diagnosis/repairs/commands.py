@@ -21,12 +21,12 @@ from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.policy.arn import Arn
 
 THUMBPRINTS = 5  # the most that one OIDC provider can have
-# What stands for a role that nothing names.
+# The placeholder for a role that nothing names.
 ROLE_NAME = "<ROLE_NAME>"
 
 
 class Commands:
-    """The commands for the service account, role and pod of some evidence, and the documents as they should be."""
+    """The commands for the service account, role and pod of some evidence, and the correct documents."""
 
     def __init__(self, evidence: Evidence):
         parameters, connection = evidence.parameters, evidence.connection
@@ -34,7 +34,7 @@ class Commands:
             parameters = parameters.model_copy(update={"role_name": evidence.role_name})
         self.parameters = parameters
         self.is_of_run = evidence.belongs_to_run
-        """Whether it is a run of the lab: what is made carries its tags, and needs the parameters' policy."""
+        """Whether it is a run of the lab: then new resources carry its tags, and need the parameters' policy."""
         self._evidence = evidence
         self._kubectl = connection.kubectl
         self._provider = documents.provider(parameters, evidence.issuer)
@@ -47,7 +47,7 @@ class Commands:
         self._pod["metadata"]["name"] = _name_of_new_pod(evidence)
         is_removed = self.is_of_run or connection.takes_untagged
         if not is_removed and _known(lambda: evidence.role_run, None) != parameters.run:
-            # What belongs to no run is not removed with one either.
+            # Resources that belong to no run aren't removed with a run.
             del self._service_account["metadata"]["labels"], self._pod["metadata"]["labels"]
         self._role_is_there = _known(lambda: evidence.role is not None, True)
 
@@ -77,15 +77,15 @@ class Commands:
         return self._aws(*lines)
 
     def update_thumbprint(self, thumbprint: str) -> str:
-        """Add a thumbprint to those that the provider has; AWS takes five.
+        """Add a thumbprint to those of the provider, which can have five.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-open-id-connect-provider-thumbprint.html
         """
         present = (self._evidence.provider or {}).get("ThumbprintList") or []
         if len(present) >= THUMBPRINTS:
             return words.said(
-                f"The OIDC provider has {len(present)} thumbprints, as many as AWS takes.",
-                f"Find out which of them no host serves any more, and put {thumbprint} in the place of that one.",
+                f"The OIDC provider has {len(present)} thumbprints, the most that AWS allows.",
+                f"Find out which one no host serves any more, and replace it with {thumbprint}.",
             )
         return self._aws(
             words.said("OIDC provider of the cluster: one thumbprint more is taken. The others stay."),
@@ -106,7 +106,7 @@ class Commands:
         return Lines(lines, creates=f"role {self.parameters.role_name}")
 
     def update_trust_policy(self, trust_policy: Document, *sentences: str) -> str:
-        """The trust policy, and who it affects; words if it helps nobody, or if IAM would reject it.
+        """Replace the trust policy, and say who that affects; advice if it helps nobody, or if IAM would reject it.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html
         """
@@ -124,9 +124,9 @@ class Commands:
         )
 
     def admit(self) -> str:
-        """Add the service account to those that the trust policy admits; words if a statement denies it.
+        """Add the service account to those that the trust policy admits.
 
-        Words, too, where the role may be somebody else's.
+        Only advice if a statement denies the service account, or if the role may be somebody else's.
         """
         if self._evidence.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)
@@ -136,7 +136,7 @@ class Commands:
         return self.update_trust_policy(trust_documents.corrected(self._evidence))
 
     def admit_or_create(self) -> Repair:
-        """Add the service account to the trust policy of the role, which is made where it is missing."""
+        """Add the service account to the role's trust policy. If the role is missing, create it."""
         if self._role_is_there:
             return Repair.of(self.admit())
         return Repair.of(self.create_role(trust_documents.alone(self._evidence)), self.attach_policy())
@@ -150,7 +150,7 @@ class Commands:
         return self._allow(f"{self.parameters.role_name} gets {name}.", line)
 
     def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
-        """An inline policy without the statements that deny; None if no other statement is left.
+        """Remove the denying statements from an inline policy; ``after`` is None if no other statement is left.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html
@@ -165,7 +165,7 @@ class Commands:
         )
 
     def permit_role(self, action: str, resource: str) -> str:
-        """The command that adds an inline policy for `action` on `resource`. The role's other policies are unchanged.
+        """Add an inline policy for `action` on `resource`. The role's other policies are unchanged.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         """
@@ -182,7 +182,7 @@ class Commands:
         )
 
     def exempt_in_bucket_policy(self, bucket: str, policy: Document, denying: set[int]) -> str:
-        """The bucket policy, in which the statements at these positions leave the role out.
+        """Change the bucket policy so that the statements at these positions leave the role out.
 
         https://docs.aws.amazon.com/cli/latest/reference/s3api/put-bucket-policy.html
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalarn
@@ -207,7 +207,7 @@ class Commands:
         return self._aws(f"aws iam list-role-tags --role-name {self._role}")
 
     def publish_issuer(self) -> str:
-        """Commands that copy the issuer's documents from the cluster to the place where it publishes them."""
+        """Copy the issuer's documents from the cluster to the place where it publishes them."""
         if self._evidence.connection.issuer_restored_by:
             return self._evidence.connection.issuer_restored_by
         told = words.said(
@@ -223,7 +223,7 @@ class Commands:
         )
 
     def create_service_account(self) -> str:
-        """The manifest, applied; the annotation apart where nothing says which role it is."""
+        """Apply the manifest. If nothing names the role, annotate the service account separately."""
         if self._role_arn:
             told = words.said(f"The service account {self._account} is made, with the annotation of its role.")
             return f"{told}\n{applied(self._service_account, self._kubectl)}"
@@ -233,18 +233,18 @@ class Commands:
         return f"{told}\n{manifest}\n{annotate(self._evidence, '')}"
 
     def create_pod(self) -> Lines:
-        """The manifest, applied."""
+        """Apply the pod's manifest."""
         told = words.said(f"The pod {self._pod['metadata']['name']} is made. It runs as {self._account}.")
         return Lines(f"{told}\n{applied(self._pod, self._kubectl)}", makes_pods=True)
 
     def restore_webhook(self) -> str:
-        """How the target gets its webhook back."""
+        """Register the target's webhook again."""
         told = words.said("The webhook is registered as before: pods that are made from now on get their role.")
         return f"{told}\n{self._evidence.connection.webhook_restored_by}"
 
     @property
     def _path(self) -> str:
-        """The option that gives the role the path in the ARN by which it is wanted."""
+        """Return the option for the path in the annotated ARN of the role; empty without a path."""
         path = Arn.parse(self._role_arn).path if self._role_arn else "/"
         return f" --path {shlex.quote(path)}" if path != "/" else ""
 
@@ -257,7 +257,7 @@ class Commands:
         return words.name_of_account(self.parameters.subject)
 
     def _admitted(self, before: Trust) -> list[str]:
-        """Sentences that name the change to the trust policy and the service accounts that it affects."""
+        """Return sentences about the change to the trust policy, and the service accounts that it affects."""
         keep = "keeps its" if len(before.others) == 1 else "keep their"
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "It admits nobody else."
         sentences = [f"Trust policy of {self.parameters.role_name}: {self._account} is added.", kept]
@@ -267,7 +267,7 @@ class Commands:
         return sentences
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
-        """Lines that allow the role more; words if others use the role, since they would be allowed more, too."""
+        """Return lines that give the role permissions; advice if others use the role, because they'd get them, too."""
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:
             told = words.said(
@@ -280,7 +280,7 @@ class Commands:
         return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
 
     def _aws(self, *lines: str) -> str:
-        """The lines, in a shell of the role's account where that is not the one whose credentials there are."""
+        """Return the lines, run in the role's account if that isn't the account of the present credentials."""
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
@@ -302,10 +302,10 @@ class Commands:
 
 
 def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
-    """Name the role on the service account, and take off the key `without`.
+    """Annotate the service account with the role, and remove the annotation `without`.
 
-    Without a role's ARN, the lines before it list the roles that may be meant, and no shell runs the command as it is:
-    `<` and `>` are the shell's own.
+    Without a role's ARN, the lines first list the roles that may be meant. No shell runs the command unchanged, because
+    of its `<` and `>`.
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_annotate/
     """
@@ -326,7 +326,7 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
 
 
 def applied(manifest: Mapping[str, object], kubectl: str) -> str:
-    """The line that applies the manifest, in any shell: `echo` of zsh and of many `sh` turns `\\n` into a new line.
+    """Return the line that applies the manifest in any shell. `echo` of zsh and of many `sh` would change a `\\n`.
 
     https://pubs.opengroup.org/onlinepubs/9799919799/utilities/echo.html
     """
@@ -336,7 +336,7 @@ def applied(manifest: Mapping[str, object], kubectl: str) -> str:
 
 
 def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:
-    """Set these keys of a ConfigMap; None deletes a key. Words where others may use the ConfigMap.
+    """Set these keys of a ConfigMap; None deletes a key. Only advice if others may use the ConfigMap.
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
     """
@@ -356,7 +356,7 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
 def _roles_to_choose_from(evidence: Evidence) -> list[str]:
     account = f"{evidence.parameters.namespace}/{evidence.parameters.service_account}"
     put = f"put its name in the place of {ROLE_NAME}"
-    # One that admits whoever matches a pattern is not chosen, and may be meant all the same.
+    # A role that admits by a pattern isn't proposed, though it may be the right one.
     candidates = _known(lambda: evidence.role_candidates or evidence.roles_that_admit_it, [])
     if not candidates:
         return [f"# nothing says which role {account} should have: {put}"]
@@ -364,10 +364,9 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
 
 
 def others_with(evidence: Evidence, config_map: str) -> list[str]:
-    """The namespace's pods and workloads that use a ConfigMap, and run as another service account.
+    """Return the namespace's pods and workloads that use a ConfigMap and run as another service account.
 
-    A workload counts although it has no pod now. Where pods or workloads cannot be listed, the words for those that may
-    use it.
+    Workloads without pods count, too. If pods or workloads can't be listed, return a phrase for them.
 
     https://kubernetes.io/docs/concepts/configuration/configmap/#using-configmaps
     """
@@ -406,7 +405,7 @@ def _refers(part: Any, config_map: str) -> bool:
 
 
 def _is_run_of_lab(evidence: Evidence) -> bool:
-    """Whether the parameters' role is meant where nothing else is said: the lab's own run, which names nothing."""
+    """Whether the parameters' role is meant, because it's the lab's own run and nothing names another role."""
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:
         return False
@@ -415,7 +414,7 @@ def _is_run_of_lab(evidence: Evidence) -> bool:
 
 
 def _name_of_new_pod(evidence: Evidence) -> str:
-    """The name that was asked for; else the lab's, where no other pod has it."""
+    """Return the name from the parameters, or else the lab's, if no other pod has it."""
     pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
     taken = {each["metadata"]["name"] for each in pods}
     own = f"{evidence.parameters.service_account}-pod"
@@ -424,13 +423,13 @@ def _name_of_new_pod(evidence: Evidence) -> str:
 
 
 def _free(names: list[str], base: str, taken: Container[str]) -> str:
-    """The first free one of these names, or the base name with a number."""
+    """Return the first free name of these, or the base name with a number."""
     numbered = (f"{base}-{number}" for number in count(2))
     return next(name for name in chain(names, numbered) if name not in taken)
 
 
 def _known(read: Callable[[], Any], otherwise: Any) -> Any:
-    """How a command names something that could not be read."""
+    """Return what `read` returns; `otherwise` if it could not be read."""
     try:
         return read()
     except NotRead:

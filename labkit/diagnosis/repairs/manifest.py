@@ -1,4 +1,4 @@
-"""The manifest that a live pod was made from, for its replacement."""
+"""The original manifest of a live pod, for its replacement."""
 
 import copy
 
@@ -19,7 +19,7 @@ from labkit.diagnosis.evidence.pod_spec import (
 from labkit.diagnosis.evidence.reading import Document
 
 KINDS = ("containers", "initContainers")
-# What admission and the scheduler write, and what only a pod that is there has.
+# The fields that admission and the scheduler write, and those that only a live pod has.
 WRITTEN = ("nodeName", "priority", "preemptionPolicy", "serviceAccount", "ephemeralContainers")
 DEFAULTS = {
     "dnsPolicy": "ClusterFirst",
@@ -41,10 +41,10 @@ NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "kubectl.kubernetes
 
 
 def restored_manifest(pod: Pod, region: str) -> Document:
-    """The manifest from which a live pod was made.
+    """Return the original manifest of a live pod.
 
-    Taken off: status, defaults, and what admission and the webhook added, which both add again. `region` is the one
-    that the webhook gives.
+    It has no status, no defaults, and none of the additions of admission and the webhook, which both add them again.
+    `region` is the one that the webhook sets.
     """
     pod = copy.deepcopy(pod)
     kept = ("name", "namespace", "labels")
@@ -56,7 +56,7 @@ def restored_manifest(pod: Pod, region: str) -> Document:
 
 
 def without_additions(spec: Document, region: str) -> Document:
-    """A spec without the webhook's variables, mounts and volume; what somebody else wrote stays."""
+    """Return a spec without the webhook's variables, mounts and volume. Parts by other authors stay."""
     spec = copy.deepcopy(spec)
     added = is_token_volume(next((v for v in spec.get("volumes") or [] if v["name"] == TOKEN_VOLUME), None))
     for container in containers_of(spec):
@@ -68,12 +68,12 @@ def without_additions(spec: Document, region: str) -> Document:
 
 
 def containers_of(spec: Document) -> list[Document]:
-    """The containers and init containers of a pod's spec."""
+    """Return the containers and init containers of a pod's spec."""
     return [container for kind in KINDS for container in spec.get(kind) or []]
 
 
 def set_list(document: Document, key: str, value: list[object]) -> None:
-    """Set a list in place; an empty one goes, unless the document has it empty."""
+    """Set a list in place. If it's empty, remove it, unless the document already has an empty one."""
     if value:
         document[key] = value
     elif document.get(key):
@@ -112,12 +112,12 @@ def _take_off_mounts(container: Document) -> None:
 
 
 def _take_off_variables(container: Document, region: str) -> None:
-    """What the webhook gave; a variable that somebody wrote would keep it from giving its own."""
+    """Remove the webhook's variables: if one stayed, the webhook would not set it again."""
     variables = container.get("env") or []
     values = {variable["name"]: variable.get("value") for variable in variables if "valueFrom" not in variable}
     gone = set(POD_IDENTITY)
     there = [m["name"] for m in container.get("volumeMounts") or [] if normal(m["mountPath"]) == MOUNT_PATH]
-    # Who mounts but a token of their own there does without the webhook.
+    # A container that mounts only its own token there doesn't use the webhook.
     if not there or TOKEN_VOLUME in there:
         file = (values.get(TOKEN_FILE) or "").replace("\\", "/").removeprefix("C:")
         if file == f"{MOUNT_PATH}/token" and values.get(ROLE):

@@ -1,4 +1,4 @@
-"""The commands that replace a pod by its applied manifest, with the mistakes corrected."""
+"""Commands that replace a pod with its corrected manifest."""
 
 import copy
 import json
@@ -33,22 +33,22 @@ Change = Callable[[Evidence, Document], None]
 SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 NOT_SHOWN = "NOT-SHOWN"
-# What the webhook gives a container that has none of it under `env`.
+# The variables that the webhook adds to a container that doesn't set them.
 BY_WEBHOOK = {ROLE, TOKEN_FILE, STS_ENDPOINTS, *REGIONS}
-NOT_YET = "# Not yet: the annotation does not name the role as IAM has it. A pod that is made again gets what it names."
+NOT_YET = "# Not yet: the annotation does not name the role as IAM has it, and a new pod gets the role that it names."
 # https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pausing-and-resuming-a-deployment
 PAUSED = (
     "# Nothing is changed: somebody has paused the Deployment, and it makes no new pods before they resume it. Then:"
 )
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes, too
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in a shell
 
 
 def replaced(evidence: Evidence, *changes: Change) -> Repair:
-    """Lines that replace the pod, none without a pod. They correct the mistakes in its manifest, and apply `changes`.
+    """Return lines that replace the pod, with the mistakes in its manifest corrected and `changes` applied.
 
-    A pod that nobody owns is deleted and applied again; these lines are comments where its manifest holds a value that
-    is not shown, since the value would be lost. A pod of a Deployment, StatefulSet or DaemonSet is corrected
-    in its template, or where nothing is wrong there, started again.
+    A pod without an owner is deleted and created again. If its manifest has a value that isn't shown and so would be
+    lost, these lines are comments. For a pod of a Deployment, StatefulSet or DaemonSet, the template is corrected; if
+    the template is right, the pods are restarted. Without a pod, there are no lines.
     """
     spec = evidence.pod_spec
     if spec is None:
@@ -89,9 +89,9 @@ def _is_free(evidence: Evidence, service_account: str) -> bool:
 
 
 def with_the_annotation(evidence: Evidence) -> Repair:
-    """Lines that make the pod again, so that it gets the role of the annotation; comments where that role is not right.
+    """Return lines that replace the pod so that it gets the annotation's role; comments if that role isn't right.
 
-    A pod that works would lose what it has.
+    Otherwise, a working pod would lose its role.
     """
     again = replaced(evidence, without_identity)
     if evidence.is_annotated_rightly:
@@ -100,18 +100,18 @@ def with_the_annotation(evidence: Evidence) -> Repair:
 
 
 def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair:
-    """Lines that correct the template of a workload whose pods could not be made."""
+    """Return lines that correct the template of a workload whose pods could not be created."""
     return Repair.of(_making_pods(_template_lines(evidence, owner, {**owner["spec"]["template"]}, changes)))
 
 
 def from_then_on(evidence: Evidence, was: str) -> str:
-    """A phrase for a repair: the workload's present service account (`was`), and the one that its new pods will use."""
+    """Return a phrase: the workload's present service account (`was`), and the one that its new pods will use."""
     account = evidence.parameters.service_account
     return f"runs as {was}; from then on its pods run as {account}, with its role"
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
-    """The repair, and a new pod if the repair creates the role: the old pod may hold a session of the deleted role.
+    """Return the repair, and replace the pod if the repair creates the role: it may have the deleted role's session.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
     """
@@ -123,22 +123,22 @@ def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
 
 
 def without_identity(_: Evidence, manifest: Document) -> None:
-    """A change that leaves the containers' role and token variables to the webhook."""
+    """Remove the containers' role and token variables, so that the webhook sets them."""
     for container in containers_of(manifest["spec"]):
         _without_variables(container, {ROLE, TOKEN_FILE})
 
 
 def without_skipping(_: Evidence, manifest: Document) -> None:
-    """A change that takes off the annotation by which the webhook passes over containers."""
+    """Remove the annotation that makes the webhook skip containers."""
     _without(manifest["metadata"], "annotations", {opt_out.SKIP})
 
 
 def image(evidence: Evidence) -> str:
-    """The image that the pod should have, where it is one of the lab's; empty elsewhere."""
+    """Return the right image for a pod of the lab; empty for any other pod."""
     return (evidence.parameters.image or evidence.connection.image) if evidence.belongs_to_run else ""
 
 
-# What is corrected in every manifest.
+# The corrections for every manifest.
 
 
 def _corrected(evidence: Evidence, manifest: Document, changes: tuple[Change, ...]) -> None:
@@ -181,7 +181,7 @@ def _image_that_is_there(evidence: Evidence, manifest: Document) -> None:
 
 
 def _other_volume_name(_: Evidence, manifest: Document) -> None:
-    """A volume of another kind keeps the webhook from adding its own of that name."""
+    """Rename a volume of another kind that has the name of the webhook's own volume."""
     volumes = {volume["name"]: volume for volume in manifest["spec"].get("volumes") or []}
     if TOKEN_VOLUME not in volumes or is_token_volume(volumes[TOKEN_VOLUME]):
         return
@@ -193,7 +193,7 @@ def _other_volume_name(_: Evidence, manifest: Document) -> None:
 
 
 def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
-    """The webhook mounts the token there; two mounts at one path are refused."""
+    """Remove mounts at the webhook's mount path: two mounts at one path are refused."""
     if evidence.webhook is None:
         return
     for container in containers_of(manifest["spec"]):
@@ -208,10 +208,10 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Take a ConfigMap that others use key by key, without those that keep the role from the container.
+    """Refer to single keys of a ConfigMap that others use, without the keys that keep the role from the container.
 
-    Without those that the webhook sets, too: its values win over `envFrom`, and it passes over a container that has a
-    variable of its name by itself.
+    Leave out the webhook's variables, too: its values override `envFrom`, but it doesn't replace a variable that a
+    container sets itself.
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
     spec = evidence.pod_spec
@@ -259,7 +259,7 @@ def _delete(evidence: Evidence, name: str) -> str:
 
 
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
-    """The lines as comments: run, they would put NOT_SHOWN instead of the pod's own values."""
+    """Return the lines as comments: if they ran, they would replace the pod's own values by NOT_SHOWN."""
     why = said(
         f"Do not run these lines: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
         "The author of the pod changes its own manifest like this, keeps these values, and applies it:",
@@ -312,7 +312,7 @@ def _is_bare_set(owner: Workload) -> bool:
 
 
 def _pods_owned_by(evidence: Evidence, owner: Workload) -> list[str]:
-    """The names of the pods whose controller it is, and that are not on their way out."""
+    """Return the names of the owner's pods that aren't being deleted."""
     mine = (owner["kind"], owner["metadata"]["name"])
     return [
         metadata["name"]
@@ -326,7 +326,7 @@ def _pods_owned_by(evidence: Evidence, owner: Workload) -> list[str]:
 
 
 def _changes_shown(template: Document, wanted: Document) -> list[str]:
-    """What differs between two templates, without the values of secrets; nothing if they are the same."""
+    """Return the differences of two templates, without the values of secrets; empty if they are the same."""
     before, after = copy.deepcopy(template), copy.deepcopy(wanted)
     before["metadata"] = before.get("metadata") or {}
     for each in (before, after):
@@ -335,7 +335,7 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
 
 
 def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
-    """The manifest with a role that a person named in it, and not the webhook, which gives the annotation's."""
+    """Return the manifest with its own role, if its author and not the webhook set one."""
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):
@@ -347,7 +347,7 @@ def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Doc
 
 
 def _what_changes(evidence: Evidence, before: Document, after: Document) -> list[str]:
-    """What the pod's new manifest changes, as sentences, and the lines by which it differs."""
+    """Return sentences about the changes in the pod's new manifest, and the lines that differ."""
     pod, account = before["metadata"]["name"], evidence.parameters.service_account
     sentences = [f"The pod {pod} is deleted, and created again from its manifest."]
     if (was := service_account_of(before["spec"])) != account:

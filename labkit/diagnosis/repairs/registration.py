@@ -1,6 +1,6 @@
 """The command that removes exactly the addition to the webhook's registration, with a diff.
 
-`kubectl apply` leaves what is not in its manifest, and `kubectl replace` would take EKS's caBundle away.
+`kubectl apply` keeps fields that aren't in its manifest, and `kubectl replace` would remove EKS's caBundle.
 https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
 https://datatracker.ietf.org/doc/html/rfc6902
 """
@@ -28,16 +28,16 @@ REACHED = (
     "# Nothing but clientConfig changes. Pods that the selectors leave out still get no role."
 )
 RUN_PODS = ("pods", "deployments", "statefulsets", "daemonsets", "cronjobs", "jobs")
-MANY = 4  # service accounts that one line names
-# Labels of Kubernetes' own, which it reads itself: pod-security.kubernetes.io/enforce.
+MANY = 4  # the most service accounts that one line names
+# Kubernetes' own labels, which have effects of their own: pod-security.kubernetes.io/enforce.
 OF_KUBERNETES = re.compile(r"(^|\.)k(8s|ubernetes)\.io/")
 Path = tuple[str | int, ...]
 
 
 def with_its_client(evidence: Evidence) -> str:
-    """Lines that give the webhook the `clientConfig` that the target registers; empty if it has that, or none is known.
+    """Return lines that restore the target's `clientConfig` of the webhook; empty if it's right, or if none is known.
 
-    The selectors stay: they may keep others out on purpose.
+    The selectors stay: they may exclude others on purpose.
     """
     registered, known = (evidence.webhook or {}).get("webhooks") or [], evidence.connection.webhook_registration()
     clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}
@@ -53,13 +53,13 @@ def with_its_client(evidence: Evidence) -> str:
 
 
 def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
-    """Lines that remove these requirements: one value of a list, or else the whole requirement."""
+    """Return lines that remove these requirements: one value of a list, or else the whole requirement."""
     operations = _removals(evidence, requirements)
     return _patched(evidence, operations, _who_is_affected(_affected(evidence, operations)))
 
 
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
-    """The other service accounts, as NAMESPACE/NAME, whose new pods get a role once these requirements are removed.
+    """Return the other service accounts, as NAMESPACE/NAME, whose new pods get a role without these requirements.
 
     None if they cannot be listed.
     """
@@ -69,7 +69,7 @@ def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> l
 def _removals(evidence: Evidence, requirements: Sequence[Requirement]) -> list[Document]:
     registration, operations = evidence.webhook or WebhookConfiguration(), list[Document]()
     paths = {_of_value(evidence, each) or _as_a_whole(registration, each, requirements) for each in requirements}
-    # From the end of each list: what is left keeps its place.
+    # From the end of each list, so that the other entries keep their positions.
     for path in sorted(paths, key=lambda path: [str(step).zfill(4) for step in path], reverse=True):
         operations += [
             {"op": "test", "path": _pointer(path), "value": _at(registration, path)},
@@ -79,7 +79,7 @@ def _removals(evidence: Evidence, requirements: Sequence[Requirement]) -> list[D
 
 
 def with_rule_for_pods(evidence: Evidence) -> str:
-    """Lines that let the API server ask the webhook about new pods."""
+    """Return lines that let the API server ask the webhook about new pods."""
     number, webhook = next(opt_out.own_webhooks(evidence.webhook or {}), (0, {}))
     path, rules = f"/webhooks/{number}/rules", ON_EKS["rules"]
     added = {"path": f"{path}/-", "value": rules[0]} if "rules" in webhook else {"path": path, "value": rules}
@@ -90,10 +90,10 @@ def with_rule_for_pods(evidence: Evidence) -> str:
 def labels_that_harm_nobody(
     evidence: Evidence, requirements: Sequence[Requirement]
 ) -> dict[Subject, dict[str, str]] | None:
-    """The labels that meet these requirements, grouped by object; None if they could affect others.
+    """Return the labels that meet these requirements, grouped by object; None if they could affect others.
 
-    Others notice a label of the namespace where any of them is in it, and each label that something else of the
-    cluster selects by. A label that is there has its own use.
+    A label of the namespace affects others in the namespace. Any label affects objects of the cluster that select by
+    it. An existing label has a use of its own.
     """
     wanted: dict[Subject, dict[str, str]] = {}
     try:
@@ -107,7 +107,7 @@ def labels_that_harm_nobody(
         owner = evidence.pod_spec.owner if evidence.pod_spec else None
     except NotRead:
         return None
-    # The pods of another kind of owner are not labelled by what makes this one again.
+    # The lines that replace this pod don't label the pods of another kind of owner.
     is_made_by_another = owner is not None and not (owner.get("spec") or {}).get("template")
     return None if "pod" in wanted and is_made_by_another else wanted
 
@@ -121,7 +121,7 @@ def _is_alone(evidence: Evidence) -> bool:
 
 
 def without_label(evidence: Evidence, label: str) -> str:
-    """The line that removes a label from the namespace; a comment if others in the namespace may depend on it."""
+    """Return the line that removes a label from the namespace; a comment if others there may depend on it."""
     namespace = evidence.parameters.namespace
     command = f"{evidence.connection.kubectl} label namespace {namespace} {label}-"
     naming = accounts.others_with_a_role(evidence)
@@ -146,7 +146,7 @@ def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
 
 
 def _who_is_affected(names: list[str] | None) -> str:
-    """Sentences about who else's new pods change. Each pod gets the role that its own service account names."""
+    """Return sentences about others whose new pods change: each gets the role that its own service account names."""
     if names is None:
         return "# where they were left out, new pods of other service accounts get the role that these name, too"
     if not names:
@@ -157,10 +157,10 @@ def _who_is_affected(names: list[str] | None) -> str:
 
 
 def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] | None:
-    """The others whose new pods the webhook is asked about only after these operations on its registration.
+    """Return the others whose new pods the webhook only gets after these operations on its registration.
 
-    A service account without pods counts by its namespace, and as if its pods had no labels. All count where
-    their labels cannot be read. None if the service accounts cannot be listed.
+    A service account without pods is judged by its namespace, as if its pods had no labels. If labels can't be read,
+    return all. None if the service accounts can't be listed.
     """
     names, before = accounts.others_with_a_role(evidence), evidence.webhook or WebhookConfiguration()
     if not names:
@@ -178,9 +178,9 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
 
 
 def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[dict[Subject, dict[str, str]]]]:
-    """The labels of each pod of these service accounts and of its namespace, by account. Raises `NotRead`.
+    """Return, by account, the labels of each pod of these service accounts and of its namespace. Raises `NotRead`.
 
-    The pods that a workload makes later count, too.
+    The pods that a workload will create count, too.
     """
     listed = {each["metadata"]["name"]: each["metadata"] for each in evidence.cluster.all_of("namespaces")}
     of_pods: dict[str, list[dict[str, str]]] = {}
@@ -196,7 +196,7 @@ def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[
 
 
 def _template(obj: Document) -> Document:
-    """The template of the pods that an object of `RUN_PODS` creates; for a pod, the pod itself."""
+    """Return the pod template of an object of `RUN_PODS`; for a pod, the pod itself."""
     spec = obj["spec"]
     if "jobTemplate" in spec:
         spec = spec["jobTemplate"]["spec"]
@@ -226,20 +226,20 @@ def _apply(document: WebhookConfiguration, operation: Document) -> None:
 
 
 def _difference(before: WebhookConfiguration, after: WebhookConfiguration) -> list[str]:
-    """The lines that differ, with those around them, as `diff -u` shows them; in YAML, as kubectl does."""
+    """Return the lines that differ, with context, as by `diff -u`; in YAML, as kubectl shows it."""
     was, will_be = (_as_yaml(each.get("webhooks")).splitlines() for each in (before, after))
     lines = difflib.unified_diff(was, will_be, f"{NAME}, as it is", "as it will be", lineterm="", n=2)
     return [line for line in lines if not line.startswith("@@")]
 
 
 def _as_yaml(value: Any) -> str:
-    # libyaml writes ten times as fast. PyYAML may be built without it.
+    # libyaml is ten times as fast, but PyYAML may be built without it.
     text: str = yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
     return text
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """The JSON pointer to the value that leaves the pod out, if the requirement has several values; else empty."""
+    """Return the path of the value that leaves the pod out, if the requirement has several values; else empty."""
     if requirement.operator != "NotIn" or len(requirement.values) == 1:
         return ()
     value = labels_of(evidence, requirement.subject)[requirement.key]
@@ -249,7 +249,7 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
 def _as_a_whole(
     registration: WebhookConfiguration, requirement: Requirement, requirements: Sequence[Requirement]
 ) -> Path:
-    """The JSON pointer to the requirement; if its list or map would be left empty, the pointer to that."""
+    """Return the path of the requirement; if that would leave its list or map empty, the path of the list or map."""
     *way, _ = requirement.path
     beside = [each for each in requirements if each.path[:-1] == tuple(way)]
     return tuple(way) if len(beside) == len(_at(registration, tuple(way))) else requirement.path

@@ -1,11 +1,11 @@
-"""A repair, and what it does to others that are run before or after it."""
+"""A repair, and its effects on repairs that run before or after it."""
 
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-BELOW = "# its pods are made again further down, once for all that is repaired"
-# What stands for the characters by which a shell takes the next line for a part of this one.
+BELOW = "# its pods are replaced further down, once for all repairs"
+# Replacements for the characters that let a shell continue a line on the next one.
 HARMLESS = {"'": "\N{RIGHT SINGLE QUOTATION MARK}", '"': "\N{RIGHT DOUBLE QUOTATION MARK}", "`": "", "\\": ""}
 
 
@@ -15,22 +15,22 @@ class Lines:
 
     text: str
     creates: str = ""
-    """What they create, such as `role cart`; empty if they create nothing that another repair creates, too."""
+    """What they create, such as `role cart`; empty if no other repair creates the same."""
     makes_pods: bool = False
-    """Whether they replace pods or wait for them. Whatever decides how pods are created must be repaired before."""
+    """Whether they replace pods or wait for them. They must run after all repairs that affect the creation of pods."""
 
 
 @dataclass(frozen=True)
 class Repair:
-    """The repair of a finding; as text, lines for a shell."""
+    """The repair of a finding; its text is lines for a shell."""
 
     parts: tuple[Lines, ...]
     waits: bool = False
-    """Whether it is for later: another finding's repair comes before it."""
+    """Whether another finding's repair must come first."""
 
     @classmethod
     def of(cls, *parts: "str | Lines | Repair") -> "Repair":
-        """These parts, one after the other, without those that are empty."""
+        """Join these parts, without empty ones."""
         repairs = [_as_repair(part) for part in parts]
         return cls(tuple(lines for each in repairs for lines in each.parts), any(each.waits for each in repairs))
 
@@ -39,16 +39,16 @@ class Repair:
 
     @property
     def makes_pods(self) -> bool:
-        """Whether it makes pods again."""
+        """Whether it replaces pods."""
         return any(lines.makes_pods for lines in self.parts)
 
     @property
     def does(self) -> list[str]:
-        """What later repairs can leave out: what this one creates, and its lines that change anything except pods."""
+        """What later repairs can leave out: the objects that this one creates, and its lines that change other things."""
         return [name for lines in self.parts for name in _done_by(lines)]
 
     def without(self, done: Mapping[str, str]) -> "Repair":
-        """The repair without what earlier repairs do. `done` has the id of the earlier finding for each thing done."""
+        """Return the repair without the parts in `done`, which has the id of the earlier finding for each part."""
         parts = (
             Lines(f"# done already by the repair of {by[0]}")
             if (by := [done[name] for name in _done_by(lines) if name in done])
@@ -58,19 +58,19 @@ class Repair:
         return replace(self, parts=tuple(parts))
 
     def also(self, other: "Repair") -> "Repair":
-        """The repair, and what another pod needs beside it. Pods are made again last."""
+        """Return the repair joined with that of another pod. Pods are replaced last."""
         parts = (*self._split()[0], *other._split()[0], *self._split()[1], *other._split()[1])
         return Repair(tuple(dict.fromkeys(parts)), self.waits or other.waits)
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
-        """The repair before later ones. It leaves the restart of pods to a later one that restarts the same pods."""
+        """Return the repair for its place before `later` ones. If one of them restarts the same pods, this one doesn't."""
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):
             return self
         return replace(self, parts=(*head, Lines(BELOW)))
 
     def _split(self) -> tuple[tuple[Lines, ...], tuple[Lines, ...]]:
-        """The lines, and behind them those that make pods again."""
+        """Return the lines, and separately those that replace pods."""
         at = len(self.parts)
         while at and self.parts[at - 1].makes_pods:
             at -= 1
@@ -85,9 +85,9 @@ def _done_by(lines: Lines) -> list[str]:
 
 
 def _whole(line: str) -> str:
-    """The line. In a comment with an unpaired quote, harmless characters replace the quotes.
+    """Return the line. In a comment with an unpaired quote, harmless characters replace the quotes.
 
-    What a comment tells of may hold an apostrophe. A shell that takes `#` for a command waits for the second one:
+    A comment's text may have an apostrophe. A shell that doesn't know `#` as a comment would wait for a second one:
     https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
     """
     return line if not line.startswith("#") or _is_closed(line) else "".join(HARMLESS.get(each, each) for each in line)

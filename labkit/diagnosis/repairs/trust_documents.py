@@ -22,17 +22,17 @@ from labkit.documents import PolicyDocument
 
 
 def alone(evidence: Evidence) -> PolicyDocument:
-    """The policy that admits this service account, and says nothing else."""
+    """Return a policy that admits only this service account."""
     document = documents.trust_policy(evidence.parameters, evidence.provider_arn)
     document["Statement"][0]["Condition"]["StringEquals"][f"{evidence.provider_name}:aud"] = evidence.audience
     return document
 
 
 def corrected(evidence: Evidence) -> Document:
-    """The policy that admits this service account beside everybody that it admits already.
+    """Return the present policy, changed so that it also admits this service account.
 
-    A Deny leaves this one out. Then the statement that comes nearest names it as well, or is put right where it can be
-    of use to nobody else; where neither will do, a statement of its own comes behind the others.
+    A Deny leaves the account out. Then the nearest statement also names it, or is corrected if that admits nobody else.
+    If neither works, a new statement is appended.
     """
     trust, own = evidence.trust, f"{evidence.provider_name}:sub"
     statements = [
@@ -51,9 +51,9 @@ def corrected(evidence: Evidence) -> Document:
 
 
 def with_audience(evidence: Evidence) -> Document | None:
-    """The policy with a condition on `aud` in each statement that admits a token for anybody.
+    """Return the policy with a condition on `aud` in each statement that admits tokens for any audience.
 
-    None where somebody could lose by it: the OIDC provider takes tokens for others, or the statement trusts others.
+    None if others could lose access: the OIDC provider accepts other audiences, or the statement trusts others.
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
     audiences = evidence.provider["ClientIDList"] if evidence.provider else []
@@ -68,9 +68,9 @@ def with_audience(evidence: Evidence) -> Document | None:
 
 
 def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
-    """What somebody restricts on purpose: conditions that decide, and are not about the token.
+    """Yield the restrictions that somebody wrote on purpose: conditions that decide and aren't about the token.
 
-    Each with its statement's position, 1 for the first. Whoever wrote them has to lift them.
+    Each has its statement's position, from 1. Only their author may remove them.
     """
     trust = evidence.trust
     for position, statement in enumerate(trust.statements, 1):
@@ -84,7 +84,7 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
 
 
 def without(statement: Statement, operator: str, key: str, value: str) -> Statement:
-    """A Deny statement that no longer applies to one value of a key. A negated condition compares every value.
+    """Return a Deny statement that doesn't apply to one value of a key. A negated condition compares every value.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
     """
@@ -96,7 +96,7 @@ def without(statement: Statement, operator: str, key: str, value: str) -> Statem
 
 
 def _better(evidence: Evidence, nearest: Statement) -> Statement | None:
-    """The nearest statement, changed so that it admits this service account, and nobody else that it refused before."""
+    """Return the nearest statement, changed so that it also admits this service account, but nobody else."""
     if evidence.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
     if evidence.provider_arn not in federated_of(nearest):
@@ -114,7 +114,7 @@ def _right(evidence: Evidence) -> Statement:
 
 
 def _like(present: Statement, right: Statement) -> Statement:
-    """The right statement, with the Sid and the further actions of the statement that it replaces."""
+    """Return the right statement, with the Sid and the further actions of the statement that it replaces."""
     made: Statement = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):
         made["Action"] = present["Action"]

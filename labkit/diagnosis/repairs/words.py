@@ -11,7 +11,7 @@ from labkit.diagnosis.evidence.objects import Metadata
 
 SUBJECT = "system:serviceaccount:"
 MANAGED_BY = "app.kubernetes.io/managed-by"
-# By the labels and annotations that they put on what they apply.
+# The tools by the labels and annotations that they put on their objects.
 # https://argo-cd.readthedocs.io/en/stable/user-guide/resource_tracking/
 # https://fluxcd.io/flux/components/kustomize/kustomizations/
 MANAGERS = {
@@ -20,22 +20,22 @@ MANAGERS = {
     "helm.toolkit.fluxcd.io/name": "Flux",
     "meta.helm.sh/release-name": "Helm",
 }
-MANY = 4  # names that a sentence holds
+MANY = 4  # the most names in a sentence
 CONTEXT = 2  # lines of the policy around a change
 
 
 def said(*sentences: str) -> str:
-    """The sentences as comment lines."""
+    """Return the sentences as comment lines."""
     return "\n".join(f"# {line}" for sentence in sentences for line in sentence.splitlines())
 
 
 def shown(*lines: str) -> str:
-    """Lines of a repair as comments, for somebody else to run."""
+    """Return lines of a repair as comments, for somebody else to run."""
     return "\n".join(line if line.startswith("#") else f"#   {line}" for each in lines for line in each.splitlines())
 
 
 def difference(before: object, after: object) -> str:
-    """A policy's unified diff as comment lines; the whole policy if it's new or deleted.
+    """Return a policy's unified diff as comment lines; the whole policy if it's new or deleted.
 
     https://www.gnu.org/software/diffutils/manual/html_node/Unified-Format.html
     """
@@ -45,9 +45,9 @@ def difference(before: object, after: object) -> str:
 
 
 def changes_in(before: object, after: object) -> str:
-    """The lines by which a manifest differs from another one, in YAML, as comment lines; empty if none does.
+    """Return the lines that differ between two manifests, in YAML, as comment lines; empty if none does.
 
-    The lines around them are left out: they may hold secrets.
+    There are no lines of context, because they may contain secrets.
     """
     was, will_be = (yaml.safe_dump(each, sort_keys=False).splitlines() for each in (before, after))
     told = list(difflib.unified_diff(was, will_be, n=0, lineterm=""))[2:]
@@ -55,7 +55,7 @@ def changes_in(before: object, after: object) -> str:
 
 
 def managed(metadata: Metadata) -> list[str]:
-    """Who else writes an object, as sentences: what is changed beside them may not last.
+    """Return sentences about the tools that manage an object: they may undo other changes.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
     """
@@ -66,18 +66,18 @@ def managed(metadata: Metadata) -> list[str]:
 
 
 def name_of_account(subject: str) -> str:
-    """`system:serviceaccount:shop:cart` as people call it: shop:cart."""
+    """Return the short form of `system:serviceaccount:shop:cart`: shop:cart."""
     return subject.removeprefix(SUBJECT)
 
 
 def accounts(names: Sequence[str]) -> str:
-    """Who a trust policy admits, in people's words; if there are many, the first few and how many more."""
+    """Return the service accounts as text; of many, the first few and the number of the others."""
     shown = [name_of_account(name) for name in names]
     return listed(shown if len(shown) <= MANY else [*shown[: MANY - 1], f"{len(shown) - MANY + 1} more"])
 
 
 def listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, or `a, b and c`."""
+    """Return `a`, `a and b`, or `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
