@@ -44,7 +44,7 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """What later repairs can leave out: the objects that this one creates, and its lines that change other things."""
+        """What later repairs can leave out: objects that this one creates, and its lines that change other things."""
         return [name for lines in self.parts for name in _done_by(lines)]
 
     def without(self, done: Mapping[str, str]) -> "Repair":
@@ -63,7 +63,7 @@ class Repair:
         return Repair(tuple(dict.fromkeys(parts)), self.waits or other.waits)
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
-        """Return the repair for its place before `later` ones. If one of them restarts the same pods, this one doesn't."""
+        """Return the repair for its place before `later` ones. If one of those restarts the same pods, it doesn't."""
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):
             return self
