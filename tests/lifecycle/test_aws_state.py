@@ -43,9 +43,7 @@ SERVICES = (
 )  # fmt: skip
 READ = re.compile(r"(Describe|Get|Head|List|Query|Scan)")
 # moto tells the time of the answer, or something random: nothing of a state.
-NOT_COMPARED = {
-    "GetDelegatedAccessToken", "GetParametersForImport", "GetRandomPassword", "GetShardIterator", "GetTrailStatus",
-}  # fmt: skip
+NOT_COMPARED = {"GetDelegatedAccessToken", "GetParametersForImport", "GetRandomPassword", "GetShardIterator"}
 TAGS = [{"Key": "team", "Value": "blue"}]
 
 

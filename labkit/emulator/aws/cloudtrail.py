@@ -2,7 +2,8 @@
 
 What AWS does and this module does not:
 
-- Trails: CreateTrail and similar calls keep settings. No file is written to a bucket or a log group.
+- Trails: CreateTrail and similar calls keep settings. No file is written to a bucket or a log group, and GetTrailStatus
+  shows no delivery.
 - Delay: an event appears at once; on AWS it takes minutes.
 - Insights: LookupEvents finds none.
 - Resources: events of DynamoDB, EKS, IAM, S3, Secrets Manager, SNS, SQS and STS name them, other events do not.
@@ -72,7 +73,8 @@ class CloudTrail:
     async def answer(self, asked: Asked, caller: Caller) -> Response:
         """Answer LookupEvents with the management events of the caller's account and region; moto answers the rest."""
         if asked.operation != "LookupEvents":
-            return await self.backend.answer(asked)
+            response = await self.backend.answer(asked)
+            return _undelivered(response) if asked.operation == "GetTrailStatus" else response
         try:
             parameters = asked.requested().parameters
         except CannotDerive as unknown:
@@ -121,6 +123,16 @@ class CloudTrail:
                 things = event["Resources"] if key in ("ResourceName", "ResourceType") else [event]
                 if not key or any(thing.get(key) == value for thing in things):
                     yield event
+
+
+def _undelivered(response: Response) -> Response:
+    """Return the trail's status without a delivery. moto answers with the present time, as if it had just delivered."""
+    if response.status == 200:
+        content = json.loads(response.body)
+        content.pop("LatestDeliveryTime", None)
+        content["LatestDeliveryAttemptTime"] = ""
+        response.body = json.dumps(content).encode()
+    return response
 
 
 def _is_in_history(record: Record) -> bool:

@@ -45,6 +45,21 @@ def test_the_newest_comes_first_and_is_the_record_without_the_lab_s_own_part(aws
     assert session["ResponseMetadata"]["RequestId"] == record["requestID"]
 
 
+def test_a_trail_that_logs_has_delivered_nothing(aws, irsa, cloudtrail):
+    cloudtrail.create_trail(Name="trail", S3BucketName=irsa.bucket)
+    cloudtrail.start_logging(Name="trail")
+    status = cloudtrail.get_trail_status(Name="trail")
+    assert (status["IsLogging"], status["LatestDeliveryAttemptTime"]) == (True, "")
+    assert "LatestDeliveryTime" not in status
+    assert abs(status["StartLoggingTime"] - datetime.now(UTC)) < timedelta(seconds=60)
+    refused(
+        lambda: cloudtrail.get_trail_status(Name="other"),
+        400,
+        "TrailNotFoundException",
+        f"Unknown trail: arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/other for the user: {ACCOUNT}",
+    )
+
+
 def test_one_attribute_narrows_the_lookup(aws, irsa, cloudtrail):
     session = irsa.assume(RoleSessionName="my-pod")["Credentials"]
     aws.client("sts", session).get_caller_identity()
