@@ -92,6 +92,63 @@ def test_initial_events_end_with_a_bookmark(admin: httpx.Client, config_maps: st
     assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
 
+ALONE = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+UNMATCHED = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+CONTINUED = "resourceVersionMatch is forbidden when continue is provided"
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("watch=1&resourceVersionMatch=NotOlderThan", [ALONE]),
+        ("watch=1&resourceVersionMatch=foo", [ALONE, ("foo", '"NotOlderThan"')]),
+        ("watch=1&sendInitialEvents=true", [UNMATCHED]),
+        ("watch=1&sendInitialEvents=false", [UNMATCHED]),
+        ("watch=1&sendInitialEvents=true&resourceVersionMatch=Exact", [UNMATCHED, ("Exact", '"NotOlderThan"')]),
+        ("watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=a", [CONTINUED]),
+        ("resourceVersionMatch=Exact", ["resourceVersionMatch is forbidden unless resourceVersion is provided"]),
+        ("resourceVersionMatch=foo&resourceVersion=1", [("foo", '"Exact", "NotOlderThan", ""')]),
+        ("resourceVersionMatch=NotOlderThan&resourceVersion=1&continue=a", [CONTINUED]),
+        (
+            "resourceVersionMatch=Exact&resourceVersion=0",
+            ['resourceVersionMatch "exact" is forbidden for resourceVersion "0"'],
+        ),
+    ],
+)
+def test_list_options_that_do_not_go_together(
+    admin: httpx.Client, config_maps: str, query: str, told: list[str | tuple[str, str]]
+):
+    causes = [
+        {"reason": "FieldValueForbidden", "message": f"Forbidden: {each}", "field": "resourceVersionMatch"}
+        if isinstance(each, str)
+        else {
+            "reason": "FieldValueNotSupported",
+            "message": f'Unsupported value: "{each[0]}": supported values: {each[1]}',
+            "field": "resourceVersionMatch",
+        }
+        for each in told
+    ]
+    answer = admin.get(f"{config_maps}?{query}&timeoutSeconds=1")
+    assert answer.status_code == 422
+    assert answer.json()["details"] == {"group": "meta.k8s.io", "kind": "ListOptions", "causes": causes}
+    texts = ", ".join(f"{cause['field']}: {cause['message']}" for cause in causes)
+    texts = f"[{texts}]" if len(causes) > 1 else texts
+    assert answer.json()["message"] == f'ListOptions.meta.k8s.io "" is invalid: {texts}'
+    assert admin.delete(f"{config_maps}?{query}").json() == answer.json()
+    query = "resourceVersionMatch=NotOlderThan&resourceVersion=0"
+    assert [each["metadata"]["name"] for each in admin.get(f"{config_maps}?{query}").json()["items"]] == [
+        "kube-root-ca.crt"
+    ]
+
+
+def test_a_list_sends_no_initial_events(admin: httpx.Client, config_maps: str):
+    answer = admin.get(config_maps, params={"sendInitialEvents": "true"})
+    assert (answer.status_code, answer.json()["reason"]) == (422, "Invalid")
+    assert answer.json()["message"] == (
+        'ListOptions.meta.k8s.io "" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list'
+    )
+
+
 def test_the_kubernetes_client_watches(typed: client.CoreV1Api, namespace: str):
     names = []
     stream = watch.Watch()

@@ -25,6 +25,7 @@ from labkit.emulator.kubernetes.objects.status import (
     ApiError,
     Cause,
     bad_request,
+    forbidden_field,
     invalid,
     invalid_value,
     not_acceptable,
@@ -40,6 +41,7 @@ LONGEST_YAML = 64 * 1024  # for YAML: Python needs seconds for a megabyte, and k
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+NOT_OLDER = "NotOlderThan"
 VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 SCHEME = '"pkg/api/legacyscheme/scheme.go:30"'
 KNOWN_KINDS = set(BY_NAME) | {sub.kind for sub in SUBRESOURCES}
@@ -143,6 +145,14 @@ class Request:
         else:
             why = "value out of range"
         raise refusal(f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {why}')
+
+    def check_list_options(self) -> None:
+        """Raise Invalid for options of a list, or of a watch, that don't go together.
+
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+        """
+        if causes := _watch_causes(self.query) if self.flag("watch") else _list_causes(self.query):
+            raise invalid("ListOptions", "meta.k8s.io", "", causes)
 
     async def options_version(self) -> str:
         """The apiVersion of the body's DeleteOptions, which may be of any group."""
@@ -293,6 +303,42 @@ class Request:
                     f" ({_summary(self.body)})"
                 )
         return value.get("apiVersion") or "", value.get("kind") or "", value, repeated
+
+
+def _watch_causes(query: dict[str, str]) -> list[Cause]:
+    match, initial = query.get("resourceVersionMatch", ""), "sendInitialEvents" in query
+    causes = []
+    if initial and match != NOT_OLDER:
+        causes.append(_forbidden_match(f"sendInitialEvents requires setting resourceVersionMatch to {NOT_OLDER}"))
+    if match and not initial:
+        causes.append(
+            _forbidden_match("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+        )
+    if match not in ("", NOT_OLDER):
+        causes.append(unsupported("resourceVersionMatch", match, [NOT_OLDER]))
+    if match and query.get("continue"):
+        causes.append(_forbidden_match("resourceVersionMatch is forbidden when continue is provided"))
+    return causes
+
+
+def _list_causes(query: dict[str, str]) -> list[Cause]:
+    match, version = query.get("resourceVersionMatch", ""), query.get("resourceVersion", "")
+    causes = []
+    if match and not version:
+        causes.append(_forbidden_match("resourceVersionMatch is forbidden unless resourceVersion is provided"))
+    if match and query.get("continue"):
+        causes.append(_forbidden_match("resourceVersionMatch is forbidden when continue is provided"))
+    if match not in (matches := ("Exact", NOT_OLDER, "")):
+        causes.append(unsupported("resourceVersionMatch", match, matches))
+    if match == "Exact" and version == "0":
+        causes.append(_forbidden_match('resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
+    if "sendInitialEvents" in query:
+        causes.append(forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    return causes
+
+
+def _forbidden_match(more: str) -> Cause:
+    return forbidden_field("resourceVersionMatch", more)
 
 
 def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> str:

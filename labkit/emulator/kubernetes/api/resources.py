@@ -55,6 +55,7 @@ class Resources:
         return self._answer(kind, stored, request)
 
     def list(self, kind: Kind, request: Request) -> Response:
+        request.check_list_options()
         selection = self._selection(kind, request)
         self._require_known_version(request.resource_version(_no_version))
         limit = request.integer("limit")
@@ -76,6 +77,7 @@ class Resources:
         return _list_of(kind, found, metadata)
 
     def watch(self, kind: Kind, request: Request) -> Response:
+        request.check_list_options()
         selection = self._selection(kind, request)
         version = request.resource_version(lambda text: ApiError(500, "", text))
         as_table, heads = request.table, True
@@ -293,6 +295,7 @@ class Resources:
         return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 
     async def delete_collection(self, kind: Kind, request: Request) -> Response:
+        request.check_list_options()
         options = await self._options(request)
         selection = self._selection(kind, request)
         found = [s for s in self.storage.list(kind, selection.namespace) if selection.matches(s)]
