@@ -6,6 +6,7 @@ link leads out of learn/: a wheel is installed without a checkout around it.
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,20 @@ any other one, first run the line that `labkit lab` printed, which ends in `eval
 `kubectl` isn't a Python package: use `apt-get install kubectl` or `brew install kubernetes-cli`. Only the `bash` boxes
 need it. `labkit --help` lists what `labkit` can do."""
 
+# What a notebook says of its kernel. JupyterLab adds what is missing as soon as it opens the notebook, and marks it as
+# unsaved. Each start of `labkit lab` would wait for the import of ipykernel, which has the same words.
+METADATA: dict[str, Any] = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {
+        "codemirror_mode": {"name": "ipython", "version": 3},
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+        "version": sys.version.split()[0],
+    },
+}
 MARKDOWN: dict[str, Any] = {"cell_type": "markdown"}
 
 ROW = re.compile(r"^\| \[(?P<label>.+?)\]\(notebooks/(?P<name>.+?\.ipynb)\) \| (?P<about>.+?) \|$", re.M)
@@ -113,10 +128,9 @@ def page(file: Path) -> str:
     code = {"cell_type": "code", "execution_count": None, "outputs": [output]}
     cells = [("contents", TITLE, MARKDOWN), ("progress", CELL, code)]
     cells += [(f"words-{number}", text, MARKDOWN) for number, text in enumerate(_texts(), start=1)]
-    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook = {
         "cells": [{"id": id, "source": source, "metadata": {}, **kind} for id, source, kind in cells],
-        "metadata": {"kernelspec": kernel},
+        "metadata": METADATA,
         "nbformat": 4,
         "nbformat_minor": 5,
     }

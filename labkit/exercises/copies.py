@@ -8,6 +8,7 @@ https://nbgrader.readthedocs.io/en/stable/user_guide/creating_and_grading_assign
 
 import re
 
+import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
@@ -25,7 +26,9 @@ def copy(notebook: NotebookNode) -> NotebookNode:
 
     Raises `ValueError` if a cell is tagged as an exercise and marks no solution.
     """
-    made: NotebookNode = NotebookNode({**notebook, "cells": []})
+    made: NotebookNode = nbformat.from_dict(
+        {**notebook, "metadata": {**notebook.metadata, **contents.METADATA}, "cells": []}
+    )
     for original in notebook.cells:
         cell = NotebookNode(original)
         made.cells.append(cell)

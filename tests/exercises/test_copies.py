@@ -4,6 +4,7 @@ import re
 
 import nbformat
 import pytest
+from ipykernel.ipkernel import IPythonKernel
 from nbformat import NotebookNode
 
 import labkit
@@ -15,6 +16,7 @@ from tests.notebooks.books import FOLDER, NAMES, code, read
 WITH_EXERCISES = [
     name for name in NAMES if name.partition("-")[0] in exercises.NOTEBOOKS and exercises.of_notebook(name).EXERCISES
 ]
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,12 @@ def test_a_copy_is_a_notebook_without_outputs_and_without_answers(copied, name):
     for cell in code(copied[name]):
         assert (cell.outputs, cell.execution_count) == ([], None)
         assert "SOLUTION" not in cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_names_the_kernels_language_so_that_jupyterlab_has_nothing_to_add(copied, name):
+    assert copied[name].metadata.language_info == IPythonKernel.language_info
+    assert copied[name].metadata.kernelspec == KERNELSPEC
 
 
 @pytest.mark.parametrize("name", WITH_EXERCISES)

@@ -4,6 +4,7 @@
 """
 
 import os
+import platform
 import re
 import shutil
 
@@ -31,6 +32,13 @@ const at = model.cells.findIndex(cell => cell.source.includes(stub));
 model.cells[at].setSource(model.cells[at].source.replace(stub, solution));
 model.insertCell(at, {cell_type: 'code', source: 'lab.hint("02-a")', metadata: {}, outputs: []});
 }"""
+LANGUAGE = """async () => {
+const panel = window.jupyterapp.shell.currentWidget;
+const told = await panel.sessionContext.session.kernel.info;
+await new Promise(requestAnimationFrame);
+return told.language_info;
+}"""
+CHANGED = "window.jupyterapp.shell.currentWidget.context.model.dirty"
 SAVE = "window.jupyterapp.commands.execute('docmanager:save')"
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 THEME_IS = "light => document.body.dataset.jpThemeLight === light"
@@ -88,6 +96,15 @@ def test_the_layout_that_is_written_opens_the_contents_page_beside_the_files(jup
     page.goto(f"{jupyterlab.url}lab?token={TOKEN}")
     page.wait_for_function(f"({READY})() && window.jupyterapp.shell.currentWidget.context.path === 'learn/{CONTENTS}'")
     expect(page.locator(".jp-DirListing").get_by_text(WALKED)).to_be_visible()
+
+
+@pytest.mark.parametrize("name", [CONTENTS, "01-oidc-provider.ipynb"])
+def test_a_page_that_was_only_opened_has_nothing_to_save(jupyterlab, page, name):
+    page.goto(jupyterlab.url_of(f"learn/{name}"))
+    page.wait_for_function(READY)
+    # JupyterLab writes into the notebook what the kernel says of its language.
+    assert page.evaluate(LANGUAGE)["version"] == platform.python_version()
+    assert page.evaluate(CHANGED) is False
 
 
 def test_from_the_contents_page_to_a_solved_exercise_and_back(jupyterlab, page):
