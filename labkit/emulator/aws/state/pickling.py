@@ -54,7 +54,7 @@ LOCALS = ".<locals>."
 BODY = "_labkit_body"
 
 ReadBody = Callable[[int], bytes]
-"""Returns the content of the body with this name."""
+"""Return the content of the body with this name."""
 
 _bodies: ContextVar["_Bodies"] = ContextVar("bodies")
 
