@@ -102,8 +102,13 @@ def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
     expect(verdicts.filter(has_text="<img src=x")).to_have_count(1)
     assert page.evaluate("window.ran") is None
 
-    # A broken text names its line; another one is judged, and made real.
+    # The mouse puts the cursor into a line of the policy.
     good = policy.input_value()
+    policy.blur()
+    policy.click()
+    expect(policy).to_be_focused()
+
+    # A broken text names its line; another one is judged, and made real.
     policy.fill(good.replace('"Allow",', '"Allow"'))
     expect(page.get_by_text("Line 6, column 7 isn't JSON")).to_be_visible()
     policy.fill(good.replace("StringEquals", "StringLike").replace(":my-service-account", ":*"))
