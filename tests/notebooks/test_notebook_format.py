@@ -216,6 +216,13 @@ def test_asks_the_lab_for_the_time(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_says_what_task_is(name):
+    notebook = read(name)
+    if any("task = lab.exercise(" in cell.source for cell in code(notebook)):
+        assert re.search(r"`task` (holds|is) ", prose(notebook))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_pods_run_an_image_with_a_tag_which_a_node_pulls_once(name):
     sources = "\n".join(cell.source for cell in code(read(name)))
     named = re.findall(r'"image": "([^"]+)"', sources)
