@@ -89,11 +89,11 @@ class Family:
     name: str
     pattern: str
     means: str
-    """What is known from the text alone."""
+    """The meaning of the text alone."""
     ids: tuple[str, ...] = ()
-    """The findings of the doctor's that it can be; none if the doctor does not see the cause."""
+    """The doctor's findings that can cause it; none if the doctor can't see the cause."""
     next: tuple[str, ...] = (DOCTOR,)
-    """Shell lines, with the names that the text tells, else placeholders."""
+    """Shell lines, with names from the text, or else placeholders."""
     is_general: bool = False
     """Whether it counts only if nothing more specific matches the text."""
 
@@ -479,7 +479,7 @@ FAMILIES = (
     Family(
         "throttled",
         r"\bThrottling\b|Rate exceeded|TooManyRequests",
-        "Too many calls at once, mostly of AssumeRoleWithWebIdentity: one session a process, and retries with jitter.",
+        "Too many calls at once, mostly AssumeRoleWithWebIdentity. Use one session per process, and retry with jitter.",
         next=(
             "aws cloudtrail lookup-events --max-results 50 "
             "--lookup-attributes AttributeKey=EventName,AttributeValue=AssumeRoleWithWebIdentity",
@@ -503,7 +503,7 @@ FAMILIES = (
         "certificate",
         r"^(?!.*failed calling webhook).*(CERTIFICATE_VERIFY_FAILED|certificate signed by unknown authority"
         r"|PKIX path building failed|self[- ]signed certificate|unable to get local issuer certificate)",
-        "Somebody between the pod and AWS, mostly a proxy, shows a certificate that the program does not trust.",
+        "Something between the pod and AWS, usually a proxy, presents a certificate that the program does not trust.",
         next=(VARIABLES, "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY   # then: AWS_CA_BUNDLE, NO_PROXY"),
     ),
     Family(

@@ -206,7 +206,7 @@ def _running(folder: Folder) -> State | None:
         raise silent(folder, reply)
     if reply.answer.get("network") != control.network():
         raise LabError(
-            f"The lab in {folder.path} runs in another container, and its network is not this one's.",
+            f"The lab in {folder.path} runs in another container, with another network.",
             next="labkit down, which ends it there; then labkit up. Or a lab of this container's own: set LABKIT_HOME",
         )
     state = State.of(reply.answer.get("state"))
@@ -252,7 +252,7 @@ def _asked(folder: Folder, word: str) -> Reply | None:
         return None
     if not _is_final(folder, reply := _reply(folder, word, SAID_AFTER)):
         with contextlib.suppress(OSError):  # the terminal may have been closed
-            print(f"Waiting for an answer of the server of the lab in {folder.path} …", file=sys.stderr)
+            print(f"Waiting for an answer from the server of the lab in {folder.path} …", file=sys.stderr)
         reply = _reply(folder, word, ANSWERS_WITHIN - SAID_AFTER)
     if reply is None and folder.is_running():
         raise LabError(unreachable(folder), next="labkit down, there or with that version; then labkit up here")

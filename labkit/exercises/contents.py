@@ -183,7 +183,7 @@ def _next(chapters: Sequence[Chapter], last: str) -> str:
         if each.left:
             return f"{each.left[0]} {each.link}." if each.begun else f"{each.link}, {each.time}."
     end = next(each for each in chapters if each.name == CLEAN_UP)
-    return f"{end.link}. You have done all that this page counts."
+    return f"{end.link}. You have finished everything on this page."
 
 
 @cache

@@ -175,7 +175,7 @@ def is_made(situation: Situation) -> bool:
 
 
 def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
-    """Commands in the run's pod, and the last line of each one's answer in a new session.
+    """Run commands in the run's pod, each in a new session; return them with the last line of their answers.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
     """

@@ -199,7 +199,7 @@ class Situation(BaseModel):
                 self.set_variable(name, value)
 
     def mount(self, name: str, source: Document, path: str) -> None:
-        """The container has this volume at this path."""
+        """Mount this volume into the container at this path."""
         spec, container = self.pod["spec"], self.container
         volumes = [volume for volume in spec.get("volumes") or [] if volume["name"] != name]
         spec["volumes"] = admission.volumes_with_defaults([*volumes, {"name": name, **source}])

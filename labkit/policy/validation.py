@@ -71,7 +71,7 @@ def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, objec
 
 
 def _readable(document: dict[str, Any]) -> bool:
-    """Whether it is nested no deeper than any policy must be, and every text in it is text (no lone surrogates)."""
+    """Whether the document isn't nested too deeply, and its texts can be encoded (no unpaired surrogates)."""
     level: list[object] = [document]
     for _ in range(DEEPEST):
         below: list[object] = []

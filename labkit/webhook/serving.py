@@ -106,7 +106,7 @@ def manifest(address: Address, identity: Identity) -> str:
 
 
 def bind(address: Address) -> socket.socket:
-    """A socket that is bound. Raises LabError if the port is taken, or the address is not this machine's."""
+    """Return a bound socket. Raises LabError if the port is in use, or if the address isn't this machine's."""
     try:
         family, *_, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
     except OSError as error:

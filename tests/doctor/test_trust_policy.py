@@ -187,7 +187,7 @@ def test_a_fault_is_found_alone_and_its_repair_mends_it(id, change):
     is_restricted = any(text in str(document(answers)) for text in ("sts:ExternalId",))
     if id in WORDS or is_restricted:
         assert not commands(finding.repair)
-        assert re.search("Nothing is changed|Somebody wrote it on purpose, so no command lifts it", finding.repair)
+        assert re.search("Nothing is changed|Somebody wrote it on purpose, so no command removes it", finding.repair)
     else:
         # What is written there for others is there afterwards, too.
         left = [] if id != "trust-policy-refuses" or "StringNotEquals" not in str(document(answers)) else [STRANGERS]

@@ -150,7 +150,7 @@ def test_a_server_that_hangs_is_waited_for_and_ended(lab, like_a_server, monkeyp
     monkeypatch.setattr("labkit.cli.status.ANSWERS_WITHIN", 0.5)
     assert f"process {hangs.pid} hangs, or was stopped. Next:  labkit down" in lab("status")
     said = lab("up", fails=True)
-    assert "Waiting for an answer of the server of the lab" in said
+    assert "Waiting for an answer from the server of the lab" in said
     assert "next:  labkit down" in said
     assert "The lab has ended" in lab("down")
     assert hangs.wait(10) == -signal.SIGKILL
@@ -201,7 +201,7 @@ def test_two_containers_share_a_folder(lab):
         assert "runs (in another container)" in in_another('"$LABKIT" status')
         assert "The lab is up" in in_another('"$LABKIT" up')
         said = in_another('ip link set lo up; "$LABKIT" up', "--net")
-        assert "runs in another container, and its network is not this one's" in said
+        assert "runs in another container, with another network" in said
         assert "next:  labkit down" in said
         assert "The lab has ended" in in_another('"$LABKIT" down', "--net")
         assert "No lab runs" in in_another('"$LABKIT" status')

@@ -11,7 +11,7 @@ class Tag(TypedDict):
 
 
 class Statement(TypedDict, total=False):
-    """A statement of a trust policy, as IAM keeps it: what may be a list is a list, or its only item.
+    """A statement of a trust policy, as IAM keeps it: an element is a list or a single item.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_statement.html
     """

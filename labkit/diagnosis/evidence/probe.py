@@ -116,9 +116,9 @@ class Probe:
 
     @property
     def token(self) -> Token | None:
-        """The token in the file that the container's variables name; None without them, or where the pod does not run.
+        """The token in the file that the container's variables name; None without the variables, or if no pod runs.
 
-        Raises `NotRead` if there is no `cat` in it, too.
+        Raises `NotRead`, also if the container has no `cat`.
         """
         container = self.container
         if self._running is None or container is None or not _has_role(container):

@@ -103,7 +103,7 @@ token_variable_missing = in_variables(
     "pod-token-variable-missing",
     stages.WEBHOOK,
     variables.token_variable_missing,
-    "The container has AWS_ROLE_ARN from elsewhere, so the webhook did not give it the token's file.",
+    "The container already had AWS_ROLE_ARN, so the webhook did not give it a token file.",
 )
 role_variable_missing = in_variables(
     "pod-role-variable-missing",

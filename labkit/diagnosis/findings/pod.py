@@ -140,7 +140,7 @@ def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
     return Symptom(
         "The pod is replaced again and again: its controller may reject the webhook's changes.",
         expected="a pod that stays",
-        found=f"ended {times} times in the hour that events are kept",
+        found=f"ended {times} times in the last hour",
         source="kubectl get events",
         repair="# add the webhook's changes (variables, volume aws-iam-token) to what the controller applies, or let "
         "the controller ignore them;\n# then delete the old events:\n" + _forgotten(evidence, endings),

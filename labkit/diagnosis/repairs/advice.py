@@ -141,7 +141,7 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
             f"Statement {position} is about {condition.operator} {condition.key} = {', '.join(condition.values)}."
             for position, condition in restricting
         ),
-        "Somebody wrote it on purpose, so no command lifts it. Ask whoever did:",
+        "Somebody wrote it on purpose, so no command removes it. Ask whoever did:",
         f"  {who_wrote_trust()}",
     )
 
@@ -151,9 +151,8 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
-    first = (
-        "Somebody wrote it on purpose, so no command lifts it." if is_known else "Nothing is changed: --probe decides."
-    )
+    meant = "Somebody wrote it on purpose, so no command removes it."
+    first = meant if is_known else "Nothing is changed: --probe decides."
     return said(
         f"Trust policy of {evidence.role_name}: {first}",
         "Whoever wrote it knows which requests are meant:",
@@ -179,7 +178,7 @@ def deny_stays(policy_arn: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
     return said(
         f"The policy {policy_arn} denies it. Somebody wrote that on purpose, and other roles may have the policy, too.",
-        "So no command lifts it. Ask whoever owns the policy. These have it:",
+        "So no command removes it. Ask whoever owns the policy. These have it:",
         f"  aws iam list-entities-for-policy --policy-arn {policy_arn}",
     )
 

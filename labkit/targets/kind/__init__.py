@@ -283,7 +283,7 @@ def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issu
         return moto.publish_again(parameters.cluster, issuer)
     if facts.public_issuer:
         return ""
-    told = "# What your runs made is removed, and the lab ends. Then it joins the cluster with the issuer of now."
+    told = "# This removes what your runs made, and ends the lab. Then it joins the cluster with its present issuer."
     return "\n".join([told, *kind_issuer.way_out(kept)])
 
 

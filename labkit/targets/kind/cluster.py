@@ -141,7 +141,7 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
 
 
 def is_led(api: "ApiClient") -> bool:
-    """Whether a pod that would be made now is led to the lab; none is made (`dryRun`). Raises `ApiException`.
+    """Ask by a dry run whether a new pod would be led to the lab. Raises `ApiException`.
 
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
     """

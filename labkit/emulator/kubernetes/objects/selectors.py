@@ -11,7 +11,7 @@ TOKEN = re.compile(r"\s*(==|!=|=|!|\(|\)|,|<|>|[^\s=!(),<>]+)")
 
 
 def label_selector(text: str) -> Matcher | None:
-    """What matches an object's labels, or None where everything does. Raises BadRequest with the server's words."""
+    """Return a function that matches labels; None: all. Raises BadRequest in the server's words."""
     tokens = TOKEN.findall(text)
     if not tokens:
         return None
@@ -73,7 +73,7 @@ def _unparsable(found: str, expected: str) -> Exception:
 
 
 def object_selector(selector: Object | None) -> Matcher:
-    """A function that matches labels as a LabelSelector (matchLabels, matchExpressions) does; with None, all."""
+    """Return a function that matches labels as a LabelSelector (matchLabels, matchExpressions) does; None: all."""
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}
     expressions = selector.get("matchExpressions") or ()
@@ -106,7 +106,7 @@ def _holds(expression: Object, value: str | None) -> bool:
 
 
 def selector_text(selector: Object) -> str:
-    """A LabelSelector of an object as queries and people write it, e.g. ``app=web,tier in (a,b)``."""
+    """Return an object's LabelSelector as text: ``app=web,tier in (a,b)``."""
     parts = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
     for expression in selector.get("matchExpressions") or ():
         key, values = expression["key"], ",".join(sorted(expression.get("values") or ()))
@@ -121,7 +121,7 @@ def selector_text(selector: Object) -> str:
 
 
 def field_selector(kind: Kind, text: str) -> Matcher | None:
-    """What matches an object by its fields, or None. Raises BadRequest for a field that cannot be selected by."""
+    """Return a function that matches objects by their fields; None: all. Raises BadRequest for an unsupported field."""
     tests = []
     for part in filter(None, re.split(r"(?<!\\),", text)):
         found = re.match(r"\s*([^=!\s]+)\s*(==|!=|=)(.*)$", part)

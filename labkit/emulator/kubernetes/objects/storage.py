@@ -142,7 +142,7 @@ class Storage:
         return stored
 
     def list(self, kind: Kind, namespace: str = "") -> Iterator[Stored]:
-        """In order of namespace and name; of all namespaces where none is given."""
+        """Yield the objects of a kind by namespace and name, of one namespace or ("") of all."""
         objects = self._objects.get(kind, {})
         for key in sorted(objects):
             if not namespace or key[0] == namespace:
