@@ -28,6 +28,9 @@ PICTURES = "pictures"  # the folder of the pictures, beside the notebooks
 # language servers, nbdime's buttons, and the check whether JupyterLab's own build is up to date. The kernel is the
 # environment's own, which loads `labkit.widgets.kernel`.
 SETTINGS = Path(__file__).parent / "jupyter"
+# A manager of extensions that installs none: the other one loads an HTTP client. And the seconds that a kernel has to
+# end before it is killed.
+OPTIONS = ["--LabApp.extension_manager=readonly", "--KernelManager.shutdown_wait_time=3"]
 
 
 def lab(
@@ -73,10 +76,10 @@ def lab(
     page = f"--LabApp.default_url=/lab/tree/{LEARN}/{contents.NAME}"
     file = str(here / LEARN / contents.NAME)
     layouts = f"--LabApp.workspaces_dir={here / LEARN / LAYOUTS}"
-    options = [f"--ServerApp.root_dir={here}", shell, page, layouts, *root, *(arguments or []), file]
+    options = [f"--ServerApp.root_dir={here}", shell, page, layouts, *OPTIONS, *root, *(arguments or []), file]
     sys.stdout.flush()
     # Replaces this process, so that Ctrl-C reaches JupyterLab alone. -P: no file of this folder hides a library.
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], closed_environment)  # noqa: S606
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "labkit.cli.jupyterlab", *options], closed_environment)  # noqa: S606
 
 
 def progress() -> None:

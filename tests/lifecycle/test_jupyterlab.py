@@ -1,0 +1,137 @@
+"""JupyterLab as `labkit lab` runs it: it ends when it is told to, with all that it started; a second start finds it."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+from jupyter_client import BlockingKernelClient
+from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+
+from labkit.cli.jupyterlab import Server
+from tests.commands import LABKIT
+
+PATIENCE = 60
+PATHS = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+# Neither Ctrl-C nor a polite signal ends it.
+STUBBORN = """
+import pathlib, signal, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+pathlib.Path({flag!r}).touch()
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.fixture
+def environment(home, tmp_path):
+    return os.environ | {name: str(tmp_path / name) for name in PATHS}
+
+
+@pytest.fixture
+def started(environment, tmp_path):
+    """A function that starts `labkit lab` in an empty folder, and returns its process and its URL."""
+    running = []
+
+    def start(*options):
+        process = subprocess.Popen(
+            [LABKIT, "lab", "--no-browser", "--port=0", "--IdentityProvider.token=known", *options],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
+                threading.Thread(target=process.stderr.read, daemon=True).start()
+                return process, found[0]
+        return pytest.fail(f"JupyterLab did not start:\n{''.join(said)}")
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def manager(tmp_path):
+    return AsyncMappingKernelManager(connection_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_kernel_that_is_still_starting_is_ended(manager, others):
+    ServerApp.clear_instance()
+    server = Server()
+    server.kernel_manager = manager
+
+    async def ended_while_it_starts():
+        for _ in range(others):
+            await manager.start_kernel()
+        starting = asyncio.create_task(manager.start_kernel())
+        await asyncio.sleep(0)
+        assert len(manager) == others
+        await server.cleanup_kernels()
+        await asyncio.wait([starting])
+
+    asyncio.run(asyncio.wait_for(ended_while_it_starts(), PATIENCE))
+    assert not manager.list_kernel_ids()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_with_a_stubborn_kernel_one_that_starts_and_a_terminal(started, tmp_path, number):
+    process, url = started()
+    # It prints its address before it listens.
+    answers = httpx.HTTPTransport(retries=10)
+    with httpx.Client(base_url=url, params={"token": "known"}, transport=answers, timeout=PATIENCE) as asked:
+        kernel = asked.post("api/kernels", json={"name": "python3"}).json()
+        client = BlockingKernelClient()
+        client.load_connection_file(str(tmp_path / "JUPYTER_RUNTIME_DIR" / f"kernel-{kernel['id']}.json"))
+        client.start_channels()
+        flag = tmp_path / "runs"
+        client.execute(STUBBORN.format(flag=str(flag)))
+        while not flag.exists():
+            time.sleep(0.05)
+        client.stop_channels()
+        asked.post("api/terminals")
+        asked.post("api/kernels", json={"name": "python3"})
+        # The lab goes on without JupyterLab.
+        own = [each for each in psutil.Process(process.pid).children() if "labkit.emulator" not in each.cmdline()]
+        own += [below for each in own for below in each.children(recursive=True)]
+        process.send_signal(number)
+        process.wait(PATIENCE)
+    _, alive = psutil.wait_procs(own, timeout=PATIENCE)
+    assert (len(own) > 2, alive) == (True, [])
+
+
+def test_what_hangs_at_its_end_is_left_behind(tmp_path):
+    program = f"""
+        import asyncio, os, signal
+        from labkit.cli import jupyterlab
+        jupyterlab.GIVE_UP = 1
+        class Hanging(jupyterlab.Server):
+            async def cleanup_extensions(self):
+                await asyncio.Event().wait()
+            def start_app(self):
+                self.io_loop.add_callback(os.kill, os.getpid(), signal.SIGTERM)
+        Hanging.launch_instance(["--allow-root", "--no-browser", "--port=0", "--ServerApp.root_dir={tmp_path}"])
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", "import textwrap; exec(textwrap.dedent('''" + program + "'''))"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == -signal.SIGALRM, done.stderr
