@@ -61,6 +61,18 @@ class Database:
             self._connection.execute("BEGIN")
             yield
 
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Raise `LabError` if the content isn't what this version of labkit, and of moto, writes."""
+        try:
+            yield
+        except Exception as error:  # unpickling classes of another version can raise anything
+            raise LabError(
+                f"{what} cannot be read: {type(error).__name__}: {error}.",
+                where=str(self.file),
+                next="labkit reset, which empties the lab; or start it with the version that made it",
+            ) from error
+
     def close(self) -> None:
         """Close the file, so that another process may open it."""
         self._connection.close()
@@ -76,6 +88,8 @@ class Database:
         try:
             yield
         except (sqlite3.OperationalError, OSError) as error:
+            if str(error).startswith("no such"):
+                raise _damaged(self.file, error) from error
             full = "is full" in str(error)
             raise LabError(
                 f"the lab's state cannot be used: {_words(error)}.",
@@ -85,11 +99,13 @@ class Database:
                 else "put that right, then:  labkit up",
             ) from error
         except sqlite3.DatabaseError as error:
-            raise LabError(
-                f"the lab's state is damaged: {error}.",
-                where=str(self.file),
-                next="labkit reset, which empties the lab",
-            ) from error
+            raise _damaged(self.file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> LabError:
+    return LabError(
+        f"the lab's state is damaged: {error}.", where=str(file), next="labkit reset, which empties the lab"
+    )
 
 
 @contextmanager

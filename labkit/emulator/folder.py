@@ -137,13 +137,13 @@ class Folder:
             return authority
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Return the JSON object in the file ``name``; empty if it's missing or isn't JSON."""
+        """Return the JSON object in the file ``name``; empty if it's missing or holds no object."""
         try:
             with self.usable():
-                content: dict[str, Any] = json.loads((self.path / name).read_text())
-                return content
+                content = json.loads((self.path / name).read_text())
         except (FileNotFoundError, ValueError):
             return {}
+        return content if isinstance(content, dict) else {}
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write ``content`` to the file ``name``."""

@@ -11,7 +11,9 @@ class Ports:
 
     def __init__(self, folder: Folder):
         self.folder = folder
-        self.ports: dict[str, int] = folder.read_json("ports.json")
+        # What a disk or a hand has damaged is replaced.
+        kept = folder.read_json("ports.json").items()
+        self.ports: dict[str, int] = {name: port for name, port in kept if type(port) is int and 0 < port < 65536}
         self.notes: list[str] = []
 
     def bind(self, name: str, address: str = "127.0.0.1") -> socket.socket:

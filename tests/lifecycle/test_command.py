@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_sentence(tmp_path):
 
 
 def test_a_record_that_a_killed_server_left_half_is_left_out(tmp_path):
-    (tmp_path / "trail.jsonl").write_text('{"eventName": "GetRole"}\n{"eventName": "Del')
+    (tmp_path / "trail.jsonl").write_text('{"eventName": "GetRole"}\n[1]\n"text"\n{"eventName": "Del')
     assert json.loads(labkit("trail", "--json", home=tmp_path).stdout) == {"eventName": "GetRole"}
     assert "GetRole" in labkit("trail", home=tmp_path).stdout
 

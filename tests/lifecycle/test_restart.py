@@ -507,3 +507,34 @@ def test_a_state_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, file, da
     assert "Traceback" not in refused.stderr
     assert commands.labkit("reset", **home).returncode == 0
     assert not kept.exists()
+
+
+def test_a_state_that_another_version_wrote_is_refused_in_a_sentence(lab):
+    """Contents that this version doesn't know, in files of the layout that it knows."""
+    lab("up")
+    lab("down")
+    unknown = "INSERT INTO objects VALUES ('gizmos', 'ours', 'one', '{}')"
+    for file, change, says in (
+        ("clusters/blue/objects.db", unknown, "the object one (gizmos) of ours cannot be read: KeyError: 'gizmos'"),
+        ("clusters/blue/objects.db", "DROP TABLE objects", "the lab's state is damaged: no such table: objects"),
+        ("aws-own.db", "UPDATE parts SET state = x'00'", "in this lab cannot be read: UnpicklingError"),
+        (
+            "aws.db",
+            "UPDATE stores SET state = x'00' WHERE service = 'iam'",
+            "the state of iam in this lab cannot be read",
+        ),
+    ):
+        kept = lab.folder.path / file
+        before = {each: each.read_bytes() for each in kept.parent.glob(f"{kept.name}*")}
+        with sqlite3.connect(kept) as database:
+            database.execute(change)
+        database.close()
+        refused = lab("up", fails=True)
+        assert says in refused
+        assert f"where: {kept}" in refused
+        assert "next:  labkit reset, which empties the lab" in refused
+        for each in kept.parent.glob(f"{kept.name}*"):
+            each.unlink()
+        for each, content in before.items():
+            each.write_bytes(content)
+    assert "The lab is up" in lab("up")

@@ -103,6 +103,13 @@ def test_what_was_published_in_the_place_of_an_issuer_s_documents_stays_until_th
     assert json.loads(lab("fetch", f"{issuer}/keys"))["keys"]
 
 
+@pytest.mark.parametrize("content", ["[1]", '{"gate": "x", "issuer/us-east-1": null}', '{"gate": 99999}'])
+def test_a_damaged_file_of_ports_gets_other_ports(lab, content):
+    lab.folder.create()
+    (lab.folder.path / "ports.json").write_text(content)
+    assert "The lab is up" in lab("up")
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', '{"pid": 1, "unknown": 2}', "[]"])
 def test_a_stale_folder_does_not_stop_the_lab(lab, content):
     lab.folder.create()

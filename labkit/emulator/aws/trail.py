@@ -60,7 +60,9 @@ class Trail:
         for line in _lines_backwards(file):
             if line and wanted in line:
                 with contextlib.suppress(ValueError):
-                    yield json.loads(line)
+                    record: Record = json.loads(line)
+                    if isinstance(record, dict):
+                        yield record
 
     @staticmethod
     def read(file: Path, last: int | None = None) -> list[Record]:

@@ -228,15 +228,9 @@ class Kept:
         self._names = itertools.count((last or 0) + 1)
         for service, account_id, content in database.read("SELECT service, account, state FROM stores"):
             store = Store(service, account_id)
-            try:
+            with database.reading(f"the state of {service} in this lab"):
                 state, self._bodies[store] = pickling.loads(content, self._body)
                 places.put_back(store, state)
-            except Exception as error:  # unpickling classes of another version can raise anything
-                raise LabError(
-                    f"the AWS state of this lab cannot be read: {service}: {type(error).__name__}: {error}.",
-                    where=str(database.file),
-                    next="labkit reset, which empties the lab; or start it with the version that made it",
-                ) from error
 
     def _body(self, name: int) -> bytes:
         assert self._database is not None

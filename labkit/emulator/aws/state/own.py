@@ -28,8 +28,11 @@ class Own:
 
     def part(self, name: str) -> Any:
         """Return the object that is kept under this name; None if none is kept."""
-        # From the lab's own folder, which only its owner can write.
-        return pickle.loads(self._parts[name]) if name in self._parts else None  # noqa: S301
+        if not self._database or name not in self._parts:
+            return None
+        with self._database.reading(f"the state of {name} in this lab"):
+            # From the lab's own folder, which only its owner can write.
+            return pickle.loads(self._parts[name])  # noqa: S301
 
     def keep_part(self, name: str, state: object) -> None:
         """Keep an object under this name; None deletes it. Raises `NotWritten`."""

@@ -2,8 +2,9 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from labkit.emulator.database import Database
 from labkit.emulator.kubernetes.objects.kinds import KINDS, SECRET, Kind
@@ -16,6 +17,7 @@ TABLES = """
     ) WITHOUT ROWID
 """
 OF_TOKENS = "kubernetes.io/service-account-token"
+Made = TypeVar("Made")
 BY_NAME = {kind.resource: kind for kind in KINDS}
 
 
@@ -31,10 +33,14 @@ class ObjectFile:
         """The number of the last change; 0 if there was none."""
         return max((number for (number,) in self._database.read("SELECT number FROM version")), default=0)
 
-    def objects(self) -> Iterator[tuple[Kind, bytes]]:
-        """Every object."""
-        for resource, text in self._database.read("SELECT resource, text FROM objects"):
-            yield BY_NAME[resource], text
+    def objects(self, made: Callable[[bytes], Made]) -> Iterator[tuple[Kind, Made]]:
+        """Every object, made of its text. Raises `LabError` for one that this version of labkit can't read."""
+        for resource, namespace, name, text in self._database.read(
+            "SELECT resource, namespace, name, text FROM objects"
+        ):
+            with self._database.reading(f"the object {name} ({resource}) of {namespace or 'the cluster'}"):
+                kind, obj = BY_NAME[resource], made(text)
+            yield kind, obj
 
     def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
         """Keep one change: the object's text, or None where it was deleted. Raises `NotWritten`."""

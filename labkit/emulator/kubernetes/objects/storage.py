@@ -101,8 +101,7 @@ class Storage:
         self._read_at = 0
         if self._file and (version := self._file.version):
             self.version = self._read_at = version
-            for kind, text in self._file.objects():
-                stored = Stored.of_text(text)
+            for kind, stored in self._file.objects(Stored.of_text):
                 self._objects.setdefault(kind, {})[stored.namespace, stored.name] = stored
 
     @property
