@@ -58,9 +58,11 @@ FIELDS = {
 SHOWN_LIVE = {"<date>", "<expiration>", "<session name>", r"\1<session name>", "current date/time <now>"} | {
     "expiration date/time <expiration>"
 }
-PATIENCE = 1.0  # seconds, after which a cell says what it does
+PATIENCE = 1.0  # seconds; a cell that has taken longer says what it does
+LINES_PATIENCE = 2.0  # seconds; one that only calls others says which line runs
 # The start of the running cell, by `time.monotonic`; empty outside a learner's kernel.
 _BEGAN: list[float] = []
+_DOING: list[str] = []
 JWT = "<token>"
 BEGINNING = 12  # characters of a token: a part of a JWT's header, which only names the signature's algorithm and key
 LIVE = "LABKIT_LIVE"
@@ -153,13 +155,25 @@ def doing(what: str) -> Iterator[None]:
         yield
         return
     waited = time.monotonic() - _BEGAN[-1]
-    later = threading.Timer(max(0, PATIENCE - waited), print, [f"{what} …"], {"flush": True})
+    later = threading.Timer(max(0, PATIENCE - waited), say, [what])
     later.daemon = True
     later.start()
+    _DOING.append(what)
     try:
         yield
     finally:
+        _DOING.remove(what)
         later.cancel()
+
+
+def say(what: str) -> None:
+    """Print what a cell does, as a line in one piece: the cell's own thread prints, too."""
+    print(f"{what} …\n", end="", flush=True)
+
+
+def is_told() -> bool:
+    """Whether `doing` tells at present what the cell does."""
+    return bool(_DOING)
 
 
 def cell_begins() -> None:

@@ -3,7 +3,10 @@
 https://ipython.readthedocs.io/en/stable/config/extensions/
 """
 
-from typing import TYPE_CHECKING
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
 
 from labkit import showing
 from labkit.widgets import short_errors
@@ -11,8 +14,47 @@ from labkit.widgets import short_errors
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+LOOKS_EVERY = 0.1  # seconds, while the cell isn't compiled yet
+
 
 def load_ipython_extension(shell: "InteractiveShell") -> None:
-    """Shorten errors even before the lab is opened, and note when each cell starts, for `showing.doing`."""
+    """Shorten errors even before the lab is opened, and let a slow cell say what it does."""
     short_errors.install()
-    shell.events.register("pre_run_cell", lambda _: showing.cell_begins())
+    cell = _Cell(shell)
+    shell.events.register("pre_run_cell", lambda _: cell.begins())
+    shell.events.register("post_run_cell", lambda _: cell.ends())
+
+
+class _Cell:
+    """The cell that runs. Where `showing.doing` tells nothing, a slow one says which of its lines runs."""
+
+    def __init__(self, shell: "InteractiveShell"):
+        self._shell: Any = shell
+        self._ended = threading.Event()
+
+    def begins(self) -> None:
+        showing.cell_begins()
+        self._ended = threading.Event()
+        if showing.is_live():
+            given = threading.get_ident(), self._ended
+            threading.Thread(target=self._watch, args=given, daemon=True).start()
+
+    def ends(self) -> None:
+        self._ended.set()
+
+    def _watch(self, thread: int, ended: threading.Event) -> None:
+        patience = showing.LINES_PATIENCE
+        while not ended.wait(patience):
+            if showing.is_told():
+                return
+            if line := self._line(thread):
+                showing.say(f"Running {line}")
+                return
+            patience = LOOKS_EVERY
+
+    def _line(self, thread: int) -> str:
+        """The line of the cell that this thread runs: the outermost, since a function's own lines say less."""
+        for frame, number in reversed([*traceback.walk_stack(sys._current_frames()[thread])]):
+            if line := short_errors.line_of(self._shell, frame, number)[1]:
+                return line
+        return ""

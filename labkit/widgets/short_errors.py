@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from textwrap import shorten
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from labkit.errors import said_by_the_cluster
@@ -66,14 +66,22 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
 
 def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:
     """The lines for any other error: its message, and the last line of a cell on the way to it."""
-    lines = _first_lines(f"{type(error).__name__}: {error}")
-    for frame, number in reversed([*traceback.walk_tb(trace)]):
-        file = frame.f_code.co_filename
-        if named := shell.compile.format_code_name(file):
-            code = shorten(linecache.getline(file, number), LONGEST_LINE, placeholder=" …")
-            lines.append(f"where: {named[1]}, line {number}:  {code}")
-            break
-    return [*lines, f"next:  {CORRECT}"]
+    where = [
+        f"where: {cell}, {line}"
+        for frame, number in traceback.walk_tb(trace)
+        for cell, line in [line_of(shell, frame, number)]
+        if cell
+    ]
+    return [*_first_lines(f"{type(error).__name__}: {error}"), *where[-1:], f"next:  {CORRECT}"]
+
+
+def line_of(shell: Any, frame: FrameType, number: int) -> tuple[str, str]:
+    """The cell that a frame runs, such as In[5], and its line with the number; both empty for a frame of a library."""
+    file = frame.f_code.co_filename
+    if not (named := shell.compile.format_code_name(file)):
+        return "", ""
+    code = shorten(linecache.getline(file, number), LONGEST_LINE, placeholder=" …")
+    return named[1], f"line {number}:  {code}"
 
 
 def _first_lines(what: str) -> list[str]:
