@@ -19,6 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from labkit.emulator.aws import constraints
+from labkit.emulator.aws.authorization import Authorization
 from labkit.emulator.kubernetes.api import patches, resources
 from labkit.emulator.kubernetes.objects import schema
 from tests.emulator.aws.conftest import ADMINISTRATOR, REGION, Irsa, aws, running
@@ -164,6 +165,32 @@ def test_nobody_waits_for_a_large_body_that_is_read(aws, monkeypatch):
         assert aws.client("iam").list_roles()["Roles"]
         answered.set()
         assert large.result().status_code == 400
+
+
+def test_nobody_waits_while_a_thousand_deletions_are_authorized(aws, monkeypatch):
+    """A bucket's policy of 20 kB is evaluated for each key."""
+    bucket = Irsa(aws).bucket
+    reached, answered, decide = threading.Event(), threading.Event(), Authorization.decide
+
+    def slow(self, caller, asked, *arguments, **more):
+        if asked.operation == "DeleteObjects" and not reached.is_set():
+            reached.set()
+            assert answered.wait(20)
+        return decide(self, caller, asked, *arguments, **more)
+
+    monkeypatch.setattr(Authorization, "decide", slow)
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": f"arn:aws:s3:::{bucket}/no*"}],
+    }
+    aws.client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    objects = [{"Key": f"{'a' * 900}{number}"} for number in range(1000)]
+    with ThreadPoolExecutor(1) as pool:
+        deletion = pool.submit(aws.client("s3").delete_objects, Bucket=bucket, Delete={"Objects": objects})
+        assert reached.wait(20)
+        assert aws.client("iam").list_roles()["Roles"]
+        answered.set()
+        assert len(deletion.result()["Deleted"]) == 1000
 
 
 # --- every listener

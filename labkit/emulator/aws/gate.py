@@ -291,7 +291,7 @@ class Gate:
                 async with self._kept.keeping(asked):
                     return await self._sts.authorize(asked, caller)
             case "s3":
-                grant = self._s3.authorize(asked, caller)
+                grant = await beside(len(asked.call.body), self._s3.authorize, asked, caller)
                 await beside(len(asked.call.body), check_digest, asked.call)
                 return grant
         if self._is_bound(caller):
