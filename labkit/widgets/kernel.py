@@ -6,12 +6,13 @@ https://ipython.readthedocs.io/en/stable/config/extensions/
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labkit import showing
 from labkit.widgets import short_errors
 
 if TYPE_CHECKING:
+    from IPython.core.compilerop import CachingCompiler
     from IPython.core.interactiveshell import InteractiveShell
 
 LOOKS_EVERY = 0.1  # seconds, while the cell isn't compiled yet
@@ -29,7 +30,7 @@ class _Cell:
     """The cell that runs. Where `showing.doing` tells nothing, a slow one says which of its lines runs."""
 
     def __init__(self, shell: "InteractiveShell"):
-        self._shell: Any = shell
+        self._compiler: CachingCompiler = shell.compile
         self._ended = threading.Event()
 
     def begins(self) -> None:
@@ -55,6 +56,6 @@ class _Cell:
     def _line(self, thread: int) -> str:
         """The line of the cell that this thread runs: the outermost, since a function's own lines say less."""
         for frame, number in reversed([*traceback.walk_stack(sys._current_frames()[thread])]):
-            if line := short_errors.line_of(self._shell, frame, number)[1]:
+            if line := short_errors.line_of(self._compiler, frame, number)[1]:
                 return line
         return ""

@@ -10,9 +10,12 @@ import traceback
 from collections.abc import Callable
 from textwrap import shorten
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.errors import said_by_the_cluster
+
+if TYPE_CHECKING:
+    from IPython.core.compilerop import CachingCompiler
 
 START_OVER = "run the opening cell again: it starts this step over"
 FROM_THE_TOP = "run the cells above this one first: Run > Run All Above Selected Cell"
@@ -69,16 +72,16 @@ def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[s
     where = [
         f"where: {cell}, {line}"
         for frame, number in traceback.walk_tb(trace)
-        for cell, line in [line_of(shell, frame, number)]
+        for cell, line in [line_of(shell.compile, frame, number)]
         if cell
     ]
     return [*_first_lines(f"{type(error).__name__}: {error}"), *where[-1:], f"next:  {CORRECT}"]
 
 
-def line_of(shell: Any, frame: FrameType, number: int) -> tuple[str, str]:
+def line_of(compiler: "CachingCompiler", frame: FrameType, number: int) -> tuple[str, str]:
     """The cell that a frame runs, such as In[5], and its line with the number; both empty for a frame of a library."""
     file = frame.f_code.co_filename
-    if not (named := shell.compile.format_code_name(file)):
+    if not (named := compiler.format_code_name(file)):
         return "", ""
     code = shorten(linecache.getline(file, number), LONGEST_LINE, placeholder=" …")
     return named[1], f"line {number}:  {code}"
