@@ -1,4 +1,4 @@
-"""The `labkit` command: a thin layer over the lab, one module a group of commands."""
+"""The `labkit` command: a thin layer over the lab, with one module for each group of commands."""
 
 import gc
 import sys

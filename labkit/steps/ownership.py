@@ -137,9 +137,9 @@ def existing(read: Callable[[], Present]) -> Present | None:
 
 
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
-    """Delete another run's object of this name, on a cluster where one name is one thing; a line says so.
+    """Delete another run's object of this name on a cluster of the lab's own; return a line about it.
 
-    Raises `NotThisRuns` elsewhere.
+    Raises `NotThisRuns` on any other cluster.
     """
     if present is None:
         return []

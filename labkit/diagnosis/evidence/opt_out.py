@@ -60,7 +60,7 @@ class Requirement:
 
     @property
     def is_opt_out(self) -> bool:
-        """Whether it is a label against the webhook that keeps the pod from it."""
+        """Whether the requirement is unmet because of a label that opts out of the webhook."""
         return self.operator in AGAINST
 
     @property

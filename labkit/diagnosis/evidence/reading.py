@@ -80,7 +80,7 @@ class NotRead(LabError):
 
     @property
     def call(self) -> str:
-        """What was asked, as text: `iam:GetRole my-role (123456789012)`."""
+        """The call as text: `iam:GetRole my-role (123456789012)`."""
         return str(self.read)
 
     @property

@@ -342,7 +342,7 @@ def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _refused_exchange(evidence: Evidence) -> Exchange | None:
-    """STS's refusal of the pod's token; it is asked only where the pod is not known to be the role."""
+    """Return STS's refusal of the pod's token. STS is only asked if the pod isn't known to act as the role."""
     if evidence.is_its_role:
         return None
     exchange = evidence.probe.exchange

@@ -157,7 +157,7 @@ def dangling(evidence: Evidence) -> Symptom | None:
     if not gone:
         return None
     return Symptom(
-        f"IAM has OIDC providers that no cluster of this account and region has as its issuer: {few(gone)}.",
+        f"IAM has OIDC providers that don't belong to a cluster of this account and region: {few(gone)}.",
         expected="a cluster for each OIDC provider of EKS in this region",
         found=", ".join(gone),
         source="iam:ListOpenIDConnectProviders, and eks:DescribeCluster, identity.oidc.issuer",

@@ -271,9 +271,9 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 
 
 def _in_own_account(evidence: Evidence) -> str | None:
-    """The ARN of the role of the annotation's name in the cluster's account, where the annotation's cannot be read.
+    """Return the ARN of the cluster's account's role with the annotation's name, if the annotation's isn't readable.
 
-    Raises `NotRead` if nothing shows how the role's ARN is: neither IAM nor the pod, which is the role.
+    Raises `NotRead` if neither IAM nor the pod shows the right ARN.
     """
     try:
         evidence.role_account.role(evidence.role_name)

@@ -42,7 +42,7 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
     """https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"""
     role = Arn.parse(arn)
     if role.account != evidence.connection.account_id:
-        return said(f"If the account {role.account} is meant, its owner makes the role there, and the OIDC provider.")
+        return said(f"If the account {role.account} is right, its owner creates the role and the OIDC provider there.")
     account = name_of_account(evidence.subject)
     return said(f"The role {role.name} is left as it is. If it is meant, its owner has to admit {account}.")
 

@@ -46,11 +46,11 @@ log = logging.getLogger(__name__)
 class ApiServer:
     """An ASGI application (http and websocket) for one cluster.
 
-    ``authority`` signed the certificates of clients, of this server and of kubelets; ``signing_key_pem`` (RSA) signs
-    service account tokens; ``issuer`` is their `iss` and the API's own audience; ``kubelet_certificate`` is what this
-    server shows to kubelets; ``address`` is `HOST:PORT` as clients reach it. A verified client certificate is read from
-    ``scope["state"]["peer"]`` (``common_name`` is the user, ``organizations`` are the groups). The objects are kept in
-    ``file``, if there is one; `LabError` is raised where it is not usable. To be made in the event loop.
+    ``authority`` signed the certificates of clients, of this server and of kubelets. ``signing_key_pem`` (RSA) signs
+    service account tokens. ``issuer`` is their `iss` and the API's own audience. ``kubelet_certificate`` is this
+    server's certificate for kubelets. ``address`` is its `HOST:PORT` for clients. A verified client certificate is read
+    from ``scope["state"]["peer"]`` (``common_name`` is the user, ``organizations`` are the groups). The objects are
+    kept in ``file``, if there is one; an unusable file raises `LabError`. Create this in the event loop.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ApiServer:
         first_objects.ensure(self.storage, address)
 
     async def close(self) -> None:
-        """End the controllers, the connections to webhooks and kubelets, and the use of the file."""
+        """End the controllers and the connections to webhooks and kubelets, and close the file."""
         self.controllers.close()
         await self.admission.close()
         await self.kubelets.close()
@@ -143,7 +143,7 @@ class ApiServer:
     def _authorize_stream(self, request: Request, scope: Scope) -> None:
         """Raise Forbidden if the caller may not `get` and `create` the pod's exec or attach.
 
-        kubectl, which offers v5 alone, needs `create` alone: where `get` is refused, it asks a real server by POST.
+        kubectl only offers v5, and only needs `create`: if `get` is refused, it asks a real server by POST.
         https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource
         """
         if scope.get("subprotocols") != ["v5.channel.k8s.io"]:
@@ -152,13 +152,13 @@ class ApiServer:
             raise forbidden(POD, request.name, "")
 
     async def _user(self, scope: Scope, request: Request) -> User:
-        """Who calls, or who the caller acts as. Raises Unauthorized or Forbidden."""
+        """Return the caller, or the user that it impersonates. Raises Unauthorized or Forbidden."""
         user = await self.authentication.user(scope, request.headers)
         return impersonated(scope["headers"], user, self.authorization)
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
-    """The warnings that a real server sends: none with a control character, and no more than a client reads."""
+    """Yield the warnings that a real server sends: none with a control character, and no more than a client reads."""
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
     for text in told:

@@ -69,7 +69,7 @@ def connect(parameters: "Parameters") -> Connection:
 
 
 def look(parameters: "Parameters") -> Connection:
-    """As `connect`, for a caller that only reads: few permissions in the cluster are enough. Raises `LabError`."""
+    """Connect like `connect`, but only to read: that needs few permissions in the cluster. Raises `LabError`."""
     session, caller = _identified(parameters)
     return _connect(parameters, session, caller, to_look=True)[0]
 
@@ -111,7 +111,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def fetch(url: str) -> object:
-    """GET a URL of the cluster's public issuer, as STS does; the JSON it answers. Raises `LabError`.
+    """Return the JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`.
 
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
     """

@@ -54,7 +54,7 @@ LOCALS = ".<locals>."
 BODY = "_labkit_body"
 
 ReadBody = Callable[[int], bytes]
-"""Return the content of the body with this name."""
+"""A function that returns the content of the body with this name."""
 
 _bodies: ContextVar["_Bodies"] = ContextVar("bodies")
 

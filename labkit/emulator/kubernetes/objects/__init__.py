@@ -1,6 +1,6 @@
-"""The ground: the API server's storage, and its knowledge of every kind of object.
+"""The API server's storage, and its knowledge of every kind of object.
 
-`writes` (how objects change and go) and `paging` stand on `storage` (every object of one server), `storage` on
-`status` (how a refusal is said) and `kinds` (the kinds that are served). `defaults`, `services`, `selectors`, `pods`,
-`names` and `quantities` say more of objects; `schema` holds the types' fields.
+`writes` (changes and deletions) and `paging` use `storage` (all objects of one server). `storage` uses `status` (the
+API's refusals) and `kinds` (the kinds that are served). `defaults`, `services`, `selectors`, `pods`, `names` and
+`quantities` are about objects. `schema` has the fields of their types.
 """

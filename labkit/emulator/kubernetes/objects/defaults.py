@@ -1,4 +1,4 @@
-"""What the API server fills in when an object is written."""
+"""The defaults that the API server fills in when an object is written."""
 
 import base64
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 
 
 def with_defaults(kind: Kind, obj: Object) -> Object:
-    """The object with its kind's defaults; `obj` itself stays as it is."""
+    """Return the object with its kind's defaults; `obj` itself isn't changed."""
     fill = _DEFAULTS.get(kind.kind)
     return fill(dict(obj)) if fill else obj
 
@@ -37,7 +37,7 @@ def pod_spec(spec: Object) -> Object:
 
 
 def first_status(kind: Kind, obj: Object) -> Object:
-    """The object with its first status, whatever the client sent."""
+    """Return the object with its first status, whatever the client sent."""
     match kind.kind:
         case "Pod":
             return {**obj, "status": {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}}
@@ -134,7 +134,7 @@ def _projection(source: Object) -> Object:
 
 
 def _with_version(source: Object) -> Object:
-    """A variable's or a file's source, with the version of the field that it names."""
+    """Return a variable's or a file's source, with the apiVersion of its field reference."""
     return {**source, "fieldRef": {"apiVersion": "v1", **source["fieldRef"]}} if source.get("fieldRef") else source
 
 

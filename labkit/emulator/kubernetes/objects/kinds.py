@@ -14,8 +14,8 @@ NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")
 class Kind:
     """One kind of object.
 
-    ``fields`` can be selected by, beside metadata.name and metadata.namespace. With ``generation``
-    metadata.generation counts the changes of the spec. With ``echo`` a delete answers with the object, not a Status.
+    ``fields``: the fields for field selectors, beside metadata.name and metadata.namespace. ``generation``:
+    metadata.generation counts the changes of the spec. ``echo``: a delete answers with the object, not with a Status.
     """
 
     group: str
@@ -61,7 +61,7 @@ class Kind:
 
 @dataclass(frozen=True, eq=False)
 class Subresource:
-    """Something below an object, or a review, which is only ever posted. Its kind may be of another group."""
+    """A subresource of an object, or a review, which can only be posted. Its kind may be of another group."""
 
     group: str
     name: str

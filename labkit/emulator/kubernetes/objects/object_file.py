@@ -1,4 +1,4 @@
-"""The objects of one API server in a file, with the number of the last change: what etcd is to a real one."""
+"""The objects of one API server in a file, with the number of the last change. A real server uses etcd for that."""
 
 import json
 import sqlite3
@@ -43,7 +43,7 @@ class ObjectFile:
             yield kind, obj
 
     def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
-        """Keep one change: the object's text, or None where it was deleted. Raises `NotWritten`."""
+        """Keep one change: the object's text, or None if it was deleted. Raises `NotWritten`."""
         database = self._database
         with database.together():
             database.write("INSERT OR REPLACE INTO version VALUES (1, ?)", version)
@@ -56,7 +56,7 @@ class ObjectFile:
 
 
 def forget_tokens(file: sqlite3.Connection) -> None:
-    """Take service accounts' tokens out of the Secrets in a copy of the file; the token controller writes new ones.
+    """Remove service accounts' tokens from the Secrets in a copy of the file. The token controller writes new ones.
 
     https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
     """

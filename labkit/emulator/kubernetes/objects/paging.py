@@ -1,4 +1,4 @@
-"""Where the next page of a list begins.
+"""The tokens for the next page of a list.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks
 """
@@ -11,15 +11,15 @@ from labkit.emulator.kubernetes.objects.storage import Storage, Stored, dump
 
 
 def token(last: Stored, version: int) -> str:
-    """What a client sends as `continue` to get what comes after ``last``."""
+    """Return the `continue` token for the page after ``last``."""
     text = dump({"v": "meta.k8s.io/v1", "rv": version, "start": [last.namespace, last.name]})
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
 def start(given: str, storage: Storage) -> tuple[tuple[str, str] | None, int]:
-    """The namespace and name that the page comes after, and the version of the list; None and 0 for a first page.
+    """Return the last namespace and name before the page, and the list's version; None and 0 for the first page.
 
-    Raises BadRequest if it isn't a token, Expired if another server made it or if it's too old.
+    Raises BadRequest if the text isn't a token, and Expired if another server made it or if it's too old.
     """
     if not given:
         return None, 0

@@ -1,4 +1,4 @@
-"""What an object's status tells: its conditions, and whether a pod has ended.
+"""Read an object's status: its conditions, and whether a pod has ended.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
 """
@@ -9,7 +9,7 @@ ENDED = ("Succeeded", "Failed")
 
 
 def condition(obj: Object, type_: str) -> Object:
-    """The condition of this type; empty if the object has none."""
+    """Return the condition of this type; empty if the object has none."""
     conditions: list[Object] = (obj.get("status") or {}).get("conditions") or []
     for found in conditions:
         if found.get("type") == type_:

@@ -1,4 +1,4 @@
-"""The types of the Kubernetes API: their fields, how lists are merged, and how they travel.
+"""The types of the Kubernetes API: their fields, the merging of lists, and their encodings.
 
 `schema.json` is written by `tests/emulator/kubernetes/write_schema.py`. Sources of the rules: what a server does with
 unknown fields (https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation) and what the protobuf
@@ -35,7 +35,7 @@ QUANTITY_SUFFIX = re.compile(r"[numkMGTPE]?|[KMGTPE]i|[eE][-+]?[0-9]+")
 
 
 class WrongType(Exception):
-    """A value is of another JSON type than its field; the text is that of Go's decoder."""
+    """A value's JSON type doesn't fit its field. The text is that of Go's decoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _document() -> Object:
 
 @cache
 def struct(name: str) -> Struct:
-    """The type of that name, e.g. ``struct("core.Pod")``; raises ``KeyError`` for one that is not there."""
+    """Return the type of a name, such as ``struct("core.Pod")``. Raises ``KeyError`` for an unknown one."""
     fields: dict[str, Field] = {}
     numbers: dict[int, Field] = {}
     for label, go, number, *extra in _document()[name]:
@@ -118,9 +118,9 @@ def _field(label: str, go: str, number: int, extra: Object) -> Field:
 
 
 def decode(type_name: str, value: Object) -> tuple[Object, list[str]]:
-    """The object as the server keeps it, and the paths of the fields that its type does not have.
+    """Return the object as the server stores it, and the paths of unknown fields.
 
-    Nulls, empty lists and empty maps are dropped, as Go's encoder drops them. Raises ``WrongType``.
+    Nulls, empty lists and empty maps are dropped, as by Go's encoder. Raises ``WrongType``.
     """
     unknown: list[str] = []
     root = type_name.rpartition(".")[2]
@@ -215,7 +215,7 @@ def _refuse(value: object, owner: str, path: str, go_type: str) -> NoReturn:
 
 
 def json_type(value: object) -> str:
-    """What Go's decoder calls the value."""
+    """Return the name of the value's type in Go's decoder."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):

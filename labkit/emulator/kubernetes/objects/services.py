@@ -1,4 +1,4 @@
-"""Services: stored with an address of their own, as manifests want them; nothing is routed there.
+"""Services: they are stored, with an address that nothing answers.
 
 https://kubernetes.io/docs/concepts/services-networking/service/
 """
@@ -16,7 +16,7 @@ NO_ROUTE = (
 
 
 def with_defaults(service: Object) -> Object:
-    """The service with what the API server fills in, but for its address."""
+    """Return the service with the API server's defaults, except its address."""
     spec = {"type": "ClusterIP", "sessionAffinity": "None", **(service.get("spec") or {})}
     spec["ports"] = [
         {"protocol": "TCP", "targetPort": port.get("port"), **port} if port.get("port") else port
@@ -30,7 +30,7 @@ def with_defaults(service: Object) -> Object:
 
 
 def with_address(storage: Storage, service: Object) -> Object:
-    """The service with a free address of 10.100.0.0/16, unless it asks for one itself.
+    """Return the service with a free address of 10.100.0.0/16, unless it asks for one itself.
 
     https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/
     """
@@ -47,7 +47,7 @@ def with_address(storage: Storage, service: Object) -> Object:
 
 
 def with_kept_address(service: Object, before: Object) -> Object:
-    """A changed service with its old address, unless the change names one."""
+    """Return a changed service with its old address, unless the change names one."""
     kept = {key: before["spec"][key] for key in ("clusterIP", "clusterIPs") if key in before["spec"]}
     if service["spec"]["type"] == "ExternalName" or service["spec"].get("clusterIP"):
         return service
@@ -55,7 +55,7 @@ def with_kept_address(service: Object, before: Object) -> Object:
 
 
 def validate(service: Object) -> list[Cause]:
-    """The errors in it."""
+    """Return the errors in a service."""
     spec, causes = service["spec"], []
     if spec["type"] not in TYPES:
         causes.append(unsupported("spec.type", spec["type"], TYPES))
@@ -80,7 +80,7 @@ def validate(service: Object) -> list[Cause]:
 
 
 def validate_update(new: Object, old: Object) -> list[Cause]:
-    """What may not change."""
+    """Return the errors in a change of a service."""
     before, after = old["spec"].get("clusterIP"), new["spec"].get("clusterIP")
     if before and after != before and new["spec"]["type"] == old["spec"]["type"]:
         return [invalid_value("spec.clusterIPs[0]", [after or ""], "may not change once set")]

@@ -37,7 +37,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class Cause:
-    """One thing that is wrong with an object: which field, and the text of the API server."""
+    """One error in an object: the field, and the API server's text."""
 
     field: str
     message: str
@@ -66,7 +66,7 @@ def forbidden_field(field: str, more: str) -> Cause:
 
 
 def quote(value: object) -> str:
-    """A value as Go's %q prints a string, and as JSON prints the rest."""
+    """Return a string as Go's %q prints it, and any other value as JSON."""
     if isinstance(value, str):
         return f'"{UNPRINTABLE.sub(_escaped, value)}"'
     if isinstance(value, list):
@@ -84,7 +84,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def details_of(name: str, group: str, kind: str) -> Object:
-    """A Status's details, without empty fields."""
+    """Return a Status's details, without empty fields."""
     return {key: value for key, value in (("name", name), ("group", group), ("kind", kind)) if value}
 
 
@@ -101,7 +101,7 @@ def already_exists(kind: Kind, name: str) -> ApiError:
 
 
 def conflict(kind: Kind, name: str, why: str, *, called: str = "") -> ApiError:
-    """``called`` replaces the resource's name where the server uses another, e.g. the kind."""
+    """Return Conflict. ``called`` replaces the resource's name if the server uses another one, such as the kind."""
     details = _details(kind, name) | ({"kind": called} if called else {})
     message = f'Operation cannot be fulfilled on {called or kind.resource} "{name}": {why}'
     return ApiError(409, "Conflict", message, details)
@@ -118,7 +118,7 @@ def forbidden(kind: Kind, name: str, why: str) -> ApiError:
 
 
 def invalid(kind_name: str, group: str, name: str, causes: list[Cause]) -> ApiError:
-    """422 with every cause, e.g. ``Pod "p" is invalid: spec.containers: Required value``."""
+    """Return a 422 with every cause: ``Pod "p" is invalid: spec.containers: Required value``."""
     texts = [*dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes)]
     text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     reported = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
@@ -157,7 +157,7 @@ def too_large(limit: int) -> ApiError:
 
 
 def too_large_to_store(size: int) -> ApiError:
-    """The error of etcd, or of its client, which an API server passes on.
+    """Return the error of etcd, or of its client, which an API server passes on.
 
     https://github.com/kubernetes/kubernetes/issues/74600
     """

@@ -1,7 +1,7 @@
-"""Every object of one API server, and every change to them: all changes go through `Storage._commit`.
+"""All objects of one API server, and all their changes, which go through `Storage._commit`.
 
-Objects are plain dicts without `kind` and `apiVersion`, and are never changed in place: a change stores a new one. So a
-reader may keep what it got, and the JSON of an object is made once.
+Objects are plain dicts without `kind` and `apiVersion`. They are never changed in place: a change stores a new object.
+So a reader may keep an object, and its JSON is made only once.
 https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
 """
 
@@ -85,9 +85,8 @@ class Change:
 class Storage:
     """The objects, in memory and in a ``file`` if one is given. They are read from the file first.
 
-    Observers are called with each change, after watches have been told. Every change is in the file before anybody
-    learns of it; if it can't be written, it raises `NotWritten`, and nothing has changed. A file that is not usable
-    raises `LabError`.
+    Observers are called with each change, after the watches. A change is written to the file before anybody gets it. If
+    that fails, `NotWritten` is raised, and nothing has changed. An unusable file raises `LabError`.
     """
 
     def __init__(self, clock: Clock, identifiers: Identifiers, file: Path | None = None):
@@ -106,16 +105,16 @@ class Storage:
 
     @property
     def is_new(self) -> bool:
-        """Whether there never was an object."""
+        """Whether there has never been an object."""
         return self.version == 1
 
     @property
     def oldest(self) -> int:
-        """The resource version from which on every change is in the history, which no file keeps."""
+        """The resource version since which all changes are in the history. The history isn't kept in the file."""
         return self.history[0].version - 1 if len(self.history) == HISTORY else self._read_at
 
     def announce(self) -> None:
-        """Tell the observers of every object that was read from the file, as if it came now."""
+        """Call the observers for every object from the file, as if it were new."""
         for kind, objects in list(self._objects.items()):
             for stored in list(objects.values()):
                 change = Change(int(stored.metadata["resourceVersion"]), "ADDED", kind, stored, None)
@@ -123,12 +122,12 @@ class Storage:
                     observe(change)
 
     def close(self) -> None:
-        """End the use of the file."""
+        """Close the file."""
         if self._file:
             self._file.close()
 
     def now(self) -> str:
-        """Lab time as the API writes it."""
+        """Return lab time in the API's form."""
         return rfc3339(self.clock.now())
 
     def find(self, kind: Kind, namespace: str, name: str) -> Stored | None:
@@ -209,7 +208,7 @@ class Storage:
 
 
 def with_metadata(obj: Object, metadata: Object) -> Object:
-    """The object with this metadata, which stands first, as `Stored.text` needs it."""
+    """Return the object with this metadata as its first key, as `Stored.text` needs it."""
     return {"metadata": metadata, **{key: value for key, value in obj.items() if key != "metadata"}}
 
 
@@ -218,10 +217,10 @@ def dump(value: object) -> bytes:
 
 
 def seconds(moment: str) -> float:
-    """The opposite of ``rfc3339``."""
+    """Return the seconds since the epoch: the inverse of ``rfc3339``."""
     return datetime.fromisoformat(moment).timestamp()
 
 
 def quoted_list(values: list[str]) -> str:
-    """A list of strings as Go's %q prints it."""
+    """Return a list of strings as Go's %q prints it."""
     return "[" + " ".join(f'"{value}"' for value in values) + "]"

@@ -1,4 +1,4 @@
-"""How objects change and are deleted: finalizers, grace periods, scheduling. For requests and controllers.
+"""Changes and deletions of objects, for requests and controllers: finalizers, grace periods, scheduling.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
 https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
@@ -16,7 +16,7 @@ CASCADES = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}  # a policy'
 def store(
     storage: Storage, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
 ) -> Stored:
-    """Store a new version. Remove an object that is being deleted and has lost its last finalizer."""
+    """Store a new version. If the object is being deleted and has lost its last finalizer, remove it."""
     metadata = obj["metadata"]
     if kind.generation and any(obj.get(part) != before.object.get(part) for part in ("spec", "webhooks")):
         obj = {**obj, "metadata": metadata | {"generation": metadata.get("generation", 0) + 1}}
@@ -27,7 +27,7 @@ def store(
 
 
 def is_over(kind: Kind, metadata: Object) -> bool:
-    """Whether nothing keeps a deleted object any longer. A namespace also waits for its contents."""
+    """Whether a deleted object can be removed. A namespace also waits for its contents."""
     return (
         "deletionTimestamp" in metadata
         and not metadata.get("finalizers")
@@ -39,7 +39,7 @@ def is_over(kind: Kind, metadata: Object) -> bool:
 def delete(
     storage: Storage, kind: Kind, stored: Stored, options: Object, *, dry_run: bool = False
 ) -> tuple[Stored, bool]:
-    """Delete the object, or begin to. Return it, and whether it is gone already.
+    """Delete the object, or start its deletion. Return it, and whether it is already gone.
 
     Raises Conflict if a precondition of the options does not hold.
     """
@@ -56,7 +56,7 @@ def delete(
     if not finalizers and grace == 0:
         if kind is not POD:
             return storage.remove(kind, stored), True
-        # The last version of a pod says that it was deleted and with which grace: watchers read that.
+        # Watchers read from a pod's last version that it was deleted, and with which grace period.
         last = _deleted(storage, stored, [], 0)
         return storage.remove(kind, storage.replace(kind, stored, last, stored.managers)), True
     already = "deletionTimestamp" in stored.metadata and finalizers == list(stored.metadata.get("finalizers") or ())
@@ -72,7 +72,7 @@ def bind(storage: Storage, pod: Stored, node: str) -> Stored:
 
 
 def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
-    """Write into the pod's condition why no node takes it; return whether that changed the condition."""
+    """Write into the pod's condition why it fits no node; return whether that changed the condition."""
     if condition(pod.object, "PodScheduled").get("message") == message:
         return False
     why = {"status": "False", "reason": "Unschedulable", "message": message}
@@ -102,7 +102,7 @@ def _require(kind: Kind, stored: Stored, preconditions: Object) -> None:
 
 
 def _grace(kind: Kind, stored: Stored, options: Object) -> int:
-    """How many seconds the object stays: 0 for all but a pod on a node."""
+    """Return the seconds for which the object stays: 0, except for a pod on a node."""
     if kind is not POD:
         return 0
     spec = stored.object["spec"]
