@@ -63,6 +63,8 @@ def check_complete(asked: Asked) -> None:
             _check_parameter(member, found[member.location].get(member.key))
         else:
             _check_document(asked.call.body, member.shape)
+    if asked.operation == "CreateBucket" and asked.call.body.strip():
+        _check_new_tags(asked.call.body)
 
 
 def check_digest(call: Call) -> None:
@@ -126,14 +128,27 @@ def _invalid_argument(message: str, name: str, given: str, reason: str = "") -> 
     return Refusal(400, "InvalidArgument", message, reason, fields=about)
 
 
+def _check_new_tags(body: bytes) -> None:
+    """Refuse the tags that PutBucketTagging refuses: moto looks at them there alone."""
+    keys = [each.text or "" for each in _root(body).iter() if each.tag.rpartition("}")[2] == "Key"]
+    if len({*keys}) < len(keys):
+        raise Refusal(400, "InvalidTag", "Cannot provide multiple Tags with the same key")
+    if any(key.startswith("aws:") for key in keys):
+        raise Refusal(400, "InvalidTag", "System tags cannot be added/updated by requester")
+
+
 def _check_document(body: bytes, shape: Shape) -> None:
     if not body.strip():
         raise Refusal(400, "MissingRequestBodyError", "Request Body is empty")
-    try:
-        root = ElementTree.fromstring(body)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
-    except (ElementTree.ParseError, RecursionError) as error:
-        raise Refusal(400, "MalformedXML", MALFORMED, str(error)) from error
+    root = _root(body)
     found = {each.tag.rpartition("}")[2] for each in root}
     needed = {shape.members[name].serialization.get("name", name) for name in shape.required_members}
     if root.tag.rpartition("}")[2] != shape.serialization["name"] or needed - found:
         raise Refusal(400, "MalformedXML", MALFORMED)
+
+
+def _root(body: bytes) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(body)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
+    except (ElementTree.ParseError, RecursionError) as error:
+        raise Refusal(400, "MalformedXML", MALFORMED, str(error)) from error

@@ -113,6 +113,25 @@ def test_two_tags_with_the_same_key(aws, irsa, s3):
 
 
 @pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["a", "a"], TWICE),
+        (["a", "aws:b"], "System tags cannot be added/updated by requester"),
+    ],
+)
+def test_the_tags_of_a_new_bucket(s3, keys, message):
+    tags = [{"Key": key, "Value": "1"} for key in keys]
+    new = {"Bucket": "new-bucket", "CreateBucketConfiguration": {"Tags": tags}}
+    refused(lambda: s3.create_bucket(**new), 400, "InvalidTag", message)
+    tagging = {"Bucket": "irsa-lab", "Tagging": {"TagSet": tags}}
+    refused(lambda: s3.put_bucket_tagging(**tagging), 400, "InvalidTag", message)
+    assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == ["irsa-lab"]
+    del tags[1]
+    s3.create_bucket(**new)
+    s3.put_bucket_tagging(**tagging)
+
+
+@pytest.mark.parametrize(
     ("operation", "on"),
     [
         ("put_object", {"Key": "new"}),
