@@ -7,14 +7,12 @@ import asyncio
 import importlib
 import signal
 import threading
-from pathlib import Path
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.serverapp import ServerApp
 from tornado.web import HTTPError
 
 GIVE_UP = 10  # seconds
-LABKIT = "labkit"  # the key that tells this server from others in Jupyter's list of servers
 
 
 def main() -> None:
@@ -33,8 +31,8 @@ class Server(ServerApp):
     """Jupyter's server for one learner."""
 
     def server_info(self) -> dict[str, object]:
-        """What Jupyter's list of servers says of this one."""
-        return super().server_info() | {LABKIT: str(Path(self.root_dir).resolve())}
+        """What Jupyter's list of servers says of this one: also that `labkit lab` started it in this folder."""
+        return super().server_info() | {"labkit": str(self.root_dir)}
 
     def start_app(self) -> None:
         """Print the address, and open the browser."""

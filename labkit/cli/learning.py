@@ -3,10 +3,14 @@
 import itertools
 import json
 import os
+import socket
 import sys
+import webbrowser
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlencode, urlsplit
 
 import typer
 
@@ -41,16 +45,29 @@ def lab(
 ) -> None:
     """Start the lab and open JupyterLab on your copies of the notebooks, in ./learn/."""
     here = _folder()
+    running = _running(here)
+    opened = contents.NAME
     if fresh:
-        typer.echo(put_aside(here / LEARN, fresh))
+        opened, told = put_aside(here / LEARN, fresh)
+        typer.echo(told)
     # The lab's server starts while the notebooks are copied.
     with ThreadPoolExecutor(1) as beside:
-        copying = beside.submit(copy_notebooks, here / LEARN)
+        copying = beside.submit(copy_notebooks, here / LEARN, with_contents=not running)
         _, _, note = start("blue", "us-east-1")
     made = copying.result()
     typer.echo(f"Copied to {LEARN}/: {', '.join(made)}." if made else f"{LEARN}/ has your notebooks already.")
     if note:
         typer.echo(note)
+    if running:
+        address = f"{running['url']}lab/tree/{LEARN}/{opened}?{urlencode({'token': running['token']})}"
+        reload = "Does a tab show the old notebook? File, Reload Notebook from Disk; then Kernel, Restart Kernel.\n"
+        typer.echo(
+            f"JupyterLab runs in this folder already:\n  {address}\n{reload if fresh else ''}"
+            "To start it with other options, first end it: Ctrl-C in its terminal, or File, Shut Down."
+        )
+        if "--no-browser" not in (arguments or []):
+            webbrowser.open(address)
+        return
     typer.echo(
         "The lab is up. JupyterLab starts now; Ctrl-C ends it, and `labkit down` ends the lab.\n"
         f"Next:  follow the first link of {contents.NAME}, the page that opens.\n"
@@ -96,8 +113,26 @@ def _folder() -> Path:
     return here.parent if here.name == LEARN and (here / FIRST).is_file() else here
 
 
-def put_aside(learn: Path, number: str) -> str:
-    """Rename the copy of this notebook, so that it is copied again; return a sentence that says its new name.
+def _running(here: Path) -> dict[str, str] | None:
+    """The JupyterLab that `labkit lab` started in this folder, as Jupyter's list of servers has it: `url`, `token`, ….
+
+    Without Jupyter's own function for that list, which imports the whole server.
+    """
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    for file in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
+        with suppress(OSError, ValueError):
+            told: dict[str, str] = json.loads(file.read_text())
+            address = urlsplit(told.get("url", ""))
+            # A server that was killed leaves its entry behind.
+            if told.get("labkit") == str(here) and address.hostname and address.port:
+                socket.create_connection((address.hostname, address.port), timeout=3).close()
+                return told
+    return None
+
+
+def put_aside(learn: Path, number: str) -> tuple[str, str]:
+    """Rename the copy of this notebook, so that it is copied again; return its name, and a sentence with the new one.
 
     Raises `LabError` if there is no such copy.
     """
@@ -114,13 +149,14 @@ def put_aside(learn: Path, number: str) -> str:
         name for n in itertools.count(1) if not (name := copy.with_name(f"{copy.stem}.before-{n}.ipynb")).exists()
     )
     copy.rename(aside)
-    return f"Your {copy.name} is now {LEARN}/{aside.name}."
+    return copy.name, f"Your {copy.name} is now {LEARN}/{aside.name}."
 
 
-def copy_notebooks(learn: Path) -> list[str]:
+def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
     """Copy each notebook that `learn` does not have yet, for a learner to solve; return the names of the new copies.
 
-    The pictures and pages that they lead to are copied beside them, and the contents page is written again.
+    The pictures and pages that they lead to are copied beside them. The contents page is written again, but not
+    where a browser may have it open.
 
     Raises `LabError` if the notebooks are not installed, or if `learn` cannot be written.
     """
@@ -141,7 +177,8 @@ def copy_notebooks(learn: Path) -> list[str]:
                 _write(copied, beside.read_bytes())
         for original in missing:
             _write(learn / original.name, _copied(original).encode())
-        _write(learn / contents.NAME, contents.page(learn / progress_of.NAME).encode())
+        if with_contents or not (learn / contents.NAME).exists():
+            _write(learn / contents.NAME, contents.page(learn / progress_of.NAME).encode())
         layout = learn / LAYOUTS / LAYOUT
         if not layout.exists():
             layout.parent.mkdir(exist_ok=True)

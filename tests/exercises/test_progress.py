@@ -81,9 +81,8 @@ def test_a_notebook_started_over_keeps_the_earlier_copy(tmp_path):
     mine = learn / "02-iam-role.ipynb"
     mine.write_text("mine")
     for number in (1, 2):
-        assert (
-            learning.put_aside(learn, "02") == f"Your 02-iam-role.ipynb is now learn/02-iam-role.before-{number}.ipynb."
-        )
+        told = f"Your 02-iam-role.ipynb is now learn/02-iam-role.before-{number}.ipynb."
+        assert learning.put_aside(learn, "02") == (mine.name, told)
         assert learning.copy_notebooks(learn) == ["02-iam-role"]
     assert (learn / "02-iam-role.before-1.ipynb").read_text() == "mine"
     with pytest.raises(LabError, match=r"^learn/ has no single notebook that begins with '0'\."):

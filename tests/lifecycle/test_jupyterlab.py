@@ -116,6 +116,38 @@ def test_it_ends_with_a_stubborn_kernel_one_that_starts_and_a_terminal(started, 
     assert (len(own) > 2, alive) == (True, [])
 
 
+def test_a_second_start_leads_to_the_one_that_runs(started, environment, tmp_path):
+    process, url = started()
+    page = tmp_path / "learn" / "contents.ipynb"
+    page.write_text("open in a tab")
+    again = labkit_lab(environment, tmp_path)
+    assert f"\n  {local(url)}lab/tree/learn/contents.ipynb?token=known\n" in again.stdout, again.stderr
+    assert "Reload" not in again.stdout
+    assert page.read_text() == "open in a tab"
+    mine = tmp_path / "learn" / "02-iam-role.ipynb"
+    mine.write_text("mine")
+    over = labkit_lab(environment, tmp_path / "learn", "--fresh", "02")
+    assert f"\n  {local(url)}lab/tree/learn/02-iam-role.ipynb?token=known\n" in over.stdout, over.stderr
+    assert "File, Reload Notebook from Disk" in over.stdout
+    assert "your-turn-a" in mine.read_text()
+    assert (tmp_path / "learn" / "02-iam-role.before-1.ipynb").read_text() == "mine"
+    # Killed, it leaves its entry in Jupyter's list behind.
+    process.kill()
+    process.wait()
+    assert started()[1] != url
+
+
+def labkit_lab(environment, folder, *options):
+    command = [LABKIT, "lab", "--no-browser", "--port=0", *options]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+
+
+def local(url):
+    return url.replace("127.0.0.1", "localhost")
+
+
 def test_what_hangs_at_its_end_is_left_behind(tmp_path):
     program = f"""
         import asyncio, os, signal

@@ -39,6 +39,9 @@ await new Promise(requestAnimationFrame);
 return told.language_info;
 }"""
 CHANGED = "window.jupyterapp.shell.currentWidget.context.model.dirty"
+SOURCES = "window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map(cell => cell.source)"
+APPEND = """source => window.jupyterapp.shell.currentWidget.content.model.sharedModel
+.addCell({cell_type: 'code', source, metadata: {}, outputs: []})"""
 SAVE = "window.jupyterapp.commands.execute('docmanager:save')"
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 THEME_IS = "light => document.body.dataset.jpThemeLight === light"
@@ -105,6 +108,21 @@ def test_a_page_that_was_only_opened_has_nothing_to_save(jupyterlab, page, name)
     # JupyterLab writes into the notebook what the kernel says of its language.
     assert page.evaluate(LANGUAGE)["version"] == platform.python_version()
     assert page.evaluate(CHANGED) is False
+
+
+def test_a_tab_says_that_its_notebook_was_started_over_and_reloads_it(jupyterlab, page):
+    learn, name = jupyterlab.folder / "learn", "03-service-account.ipynb"
+    page.goto(jupyterlab.url_of(f"learn/{name}"))
+    page.wait_for_function(READY)
+    page.evaluate(APPEND, "mine")
+    page.evaluate(SAVE)
+    learning.put_aside(learn, "03")
+    learning.copy_notebooks(learn, with_contents=False)
+    page.evaluate(APPEND, "mine again")
+    page.evaluate(f"void {SAVE}")
+    page.get_by_role("dialog").get_by_role("button", name="Revert").click()
+    page.wait_for_function(f"!{SOURCES}.includes('mine')")
+    assert "mine again" not in (learn / name).read_text()
 
 
 def test_from_the_contents_page_to_a_solved_exercise_and_back(jupyterlab, page):
