@@ -30,6 +30,7 @@ COLOURS = {
     "○ to do": "missing",
 }
 _WORDS = "|".join(re.escape(word) for word in COLOURS)
+_TABLE = re.compile(r"<table><tr>(?P<head>(?:<th>[^<]*</th>)+)</tr>.*?</table>")
 _STATE = re.compile(rf"(?<=<td>)(?P<cell>{_WORDS})(?=</td>)|(?<=<strong>)(?P<headline>{_WORDS}):")
 
 
@@ -93,7 +94,19 @@ def _said(what: str, came_to: str) -> str:
 def styled(html: str) -> str:
     """The HTML with the lab's style, which follows the front end's theme."""
     style = files("labkit.widgets").joinpath("live.css").read_text(encoding="utf-8")
-    return f'<style>{style}</style><div class="labkit-report">{coloured(html)}</div>'
+    return f'<style>{style}</style><div class="labkit-report">{labelled(coloured(html))}</div>'
+
+
+def labelled(html: str) -> str:
+    """The same tables with the column's name at each cell: a narrow panel shows a row's cells below each other."""
+    return _TABLE.sub(_labelled, html)
+
+
+def _labelled(table: re.Match[str]) -> str:
+    columns = [f'<td data-column="{name}">' for name in re.findall("<th>([^<]*)</th>", table["head"])]
+    opening, head, *rows = table[0].split("<tr>")
+    told = ["".join(map("".join, zip(["", *columns], row.split("<td>"), strict=True))) for row in rows]
+    return "<tr>".join([opening.replace(">", ' class="labkit-columns">'), head, *told])
 
 
 def coloured(html: str) -> str:

@@ -64,7 +64,13 @@ class Calls:
         )
 
     def _repr_html_(self) -> str:
-        return left_aligned(table(self._shown, COLUMNS)) if self.records else "<p>no call</p>"
+        from labkit.widgets import live
+
+        if not self.records:
+            return "<p>no call</p>"
+        # Read beside others, and stored without a style: a code host would drop it.
+        told = table(self._shown, COLUMNS)
+        return live.styled(told) if is_live() else left_aligned(told)
 
 
 @dataclass(frozen=True, repr=False)

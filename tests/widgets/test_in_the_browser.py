@@ -20,6 +20,13 @@ await window.jupyterapp.commands.execute('notebook:run-cell');
 # What the style adds below a widget.
 NOTE = "getComputedStyle(document.querySelector('.labkit'), '::after').content"
 
+# The cells of tables that reach out of their output, by their text.
+OUTSIDE = """() => {
+const right = element => element.getBoundingClientRect().right;
+return Array.from(document.querySelectorAll('.jp-OutputArea-output td'))
+  .filter(cell => right(cell) > right(cell.closest('.jp-OutputArea-output'))).map(cell => cell.textContent);
+}"""
+
 # The boxes of all texts of a picture, and the picture's own: left, top, right, bottom.
 BOXES = """() => {
 const box = ({left, top, right, bottom}) => [left, top, right, bottom];
@@ -63,6 +70,31 @@ def test_the_check_is_a_button_that_reads_the_live_lab_again(lab, opened, page):
     button.press("Space")
     expect(report).to_contain_text("✓ right: the OIDC provider")
     expect(button).to_be_focused()
+
+
+REFUSED = f"""import kubernetes, labkit
+lab = labkit.Lab.open(cluster="{CLUSTER}")
+core = kubernetes.client.CoreV1Api(lab.kubernetes)
+wanted = {{"spec": {{"audiences": ["sts.amazonaws.com"]}}}}
+token = core.create_namespaced_service_account_token("default", "default", wanted).status.token
+with labkit.expect_denied("AccessDenied"):
+    lab.aws.client("sts").assume_role_with_web_identity(
+        RoleArn=lab.role_arn, RoleSessionName="narrow", WebIdentityToken=token)
+display(lab.check("service_account"), lab.journey(), lab.trail(event="AssumeRoleWithWebIdentity", last=1))"""
+
+
+def test_tables_fit_into_a_narrow_panel(lab, opened, page):
+    lab.ready(through="service_account")
+    opened("narrow.ipynb", REFUSED)
+    reason = page.locator("td").filter(has_text="the trust policy wants oidc.eks.us-east-1")
+    expect(reason).to_have_count(1)
+    for width in (1280, 1024, 800):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.wait_for_function(f"window.innerWidth === {width}")
+        assert page.evaluate(OUTSIDE) == [], width
+        expect(reason).to_be_visible()
+    # Stacked, each value has its column's name beside it.
+    assert reason.evaluate("cell => getComputedStyle(cell, '::before').content") == '"reason"'
 
 
 def test_no_text_of_the_picture_touches_another_or_the_edge(tmp_path, page):

@@ -11,6 +11,7 @@ import pytest
 
 from labkit import steps
 from labkit.errors import LabError
+from labkit.showing import table
 from labkit.steps.oidc_provider import AUDIENCE
 from labkit.widgets import live
 
@@ -215,6 +216,13 @@ def test_a_press_is_answered_before_the_lab_was_read():
     button.click()
     assert seen == ['<span role="status">Reading …</span>']
     assert "nothing has changed" in said.value
+
+
+def test_a_cell_carries_its_columns_name_and_no_other_table_changes():
+    named = live.labelled(table([("1", "<td>")], ("step", 'a "b"')))
+    assert '<td data-column="step">1</td><td data-column="a &quot;b&quot;">&lt;td&gt;</td>' in named
+    bare = table([("1", "2")])
+    assert live.labelled(bare) == bare
 
 
 def test_only_the_words_of_a_state_are_coloured():
