@@ -42,10 +42,18 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
     A wildcard does that, and so does a policy that only refuses the service accounts that exist today.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
-    names = accounts or (place.parameters.service_account,)
-    near = [*((f"{name}-{added}", namespace) for name in names), *((name, f"{namespace}-{added}") for name in names)]
-    asked = [(_subject(place, *each), newcomer(place, *each)) for each in near]
-    return [Row(f"{who}, created just now", "refused", found) for who, found in asked if found == ADMITTED]
+    accounts = accounts or (place.parameters.service_account,)
+    return [*_admitted(place, [(f"{name}-{added}", namespace) for name in accounts]), *elsewhere(place, *accounts)]
+
+
+def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
+    """A wrong row for each of these names that STS also admits in another namespace, whose name begins alike."""
+    return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
+
+
+def _admitted(place: "Workspace", asked: list[tuple[str, str]]) -> list[Row]:
+    answers = [(_subject(place, *each), newcomer(place, *each)) for each in asked]
+    return [Row(f"{who}, created just now", "refused", found) for who, found in answers if found == ADMITTED]
 
 
 def newcomer(place: "Workspace", account: str, namespace: str) -> str:

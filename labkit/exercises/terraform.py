@@ -5,7 +5,7 @@ from typing import Any
 from labkit import terraform
 from labkit.connection import core_api
 from labkit.exercises import making
-from labkit.exercises.asking import ADMITTED, admits, exchange, injected, refuses
+from labkit.exercises.asking import ADMITTED, admits, elsewhere, exchange, injected, refuses
 from labkit.exercises.exercise import Exercise
 from labkit.steps import oidc_provider, service_account
 from labkit.steps.ownership import existing
@@ -46,7 +46,7 @@ def _each_release_and_nobody_else(place: Workspace) -> list[Row]:
     if existing(lambda: core.read_namespaced_service_account(NEXT_RELEASE, namespace)) is None:
         making.account(place, NEXT_RELEASE)
     admitted = [admits(place, name) for name in (*RELEASES, NEXT_RELEASE)]
-    return [*admitted, refuses(place), refuses(place, "default")]
+    return [*admitted, refuses(place), refuses(place, "default"), *elsewhere(place, NEXT_RELEASE)]
 
 
 def _the_role_that_exists(place: Workspace) -> list[Row]:

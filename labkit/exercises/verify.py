@@ -51,12 +51,16 @@ def _reading(bucket: str) -> dict[str, Any]:
 
 def _reads_and_no_more(place: Workspace) -> list[Row]:
     own: dict[str, Any] = {"Bucket": place.parameters.namespace}
+    other: dict[str, Any] = {"Bucket": place.parameters.bucket}
+    # Whoever may not list another bucket may still be allowed to read in it: then that's a row, too.
+    read_elsewhere = denies(place, "read an object in another bucket", "s3", "get_object", **other, Key=bucket.KEY)
     return [
         allows(place, "list its bucket", "s3", "list_objects_v2", **own),
         allows(place, "read an object in it", "s3", "get_object", **own, Key=NOTE),
         denies(place, "write an object in it", "s3", "put_object", **own, Key="written.txt", Body=b"hello"),
         denies(place, "delete an object in it", "s3", "delete_object", **own, Key=NOTE),
-        denies(place, "list another bucket", "s3", "list_objects_v2", Bucket=place.parameters.bucket),
+        denies(place, "list another bucket", "s3", "list_objects_v2", **other),
+        *([] if read_elsewhere.right else [read_elsewhere]),
     ]
 
 

@@ -47,6 +47,13 @@ def only_the_releases_of_today(lab, name):
     apply(lab, name, f"{RELEASE}-6f461b0ba11f", f"{RELEASE}-0d81c27f44ae")
 
 
+@wrong("06-a", "created just now found admitted")
+def the_releases_of_every_namespace(lab, name):
+    admitted = policy(lab, name, f"{RELEASE}-*", trust_condition_test="StringLike")
+    everywhere = admitted.replace(f"serviceaccount:{name}:", "serviceaccount:*:")
+    lab.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=everywhere)
+
+
 @right("06-a")
 def their_common_beginning(lab, name):
     apply(lab, name, f"{RELEASE}-*", trust_condition_test="StringLike")

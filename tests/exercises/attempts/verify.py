@@ -51,6 +51,11 @@ def every_bucket(lab, name):
     put(lab, name, "reading", allow(READ, "*"))
 
 
+@wrong("05-a", "read an object in another bucket found allowed")
+def the_objects_of_every_bucket(lab, name):
+    put(lab, name, "reading", allow("s3:ListBucket", f"arn:aws:s3:::{name}"), allow("s3:GetObject", "arn:aws:s3:::*/*"))
+
+
 @right("05-a")
 def its_bucket(lab, name):
     put(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
