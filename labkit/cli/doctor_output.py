@@ -1,4 +1,4 @@
-"""A diagnosis in a terminal: in colour where it is one, in whole lines where commands are copied."""
+"""Print a diagnosis: in colour only in a terminal, and commands in unbroken lines, to copy them."""
 
 from collections.abc import Sequence
 

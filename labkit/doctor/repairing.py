@@ -1,4 +1,4 @@
-"""A repair, run line by line as it was shown, and only where it is whole."""
+"""Run a repair line by line, exactly as shown, and only if it is complete."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ PLACEHOLDER = re.compile(r"<[A-Z][A-Z0-9_]*>|\bNOT-SHOWN\b")
 
 
 def why_not_run(repair: str) -> str:
-    """Why a repair is not to be run, as a sentence: it has no command, or lacks a value. Empty where it is whole."""
+    """Return why a repair can't be run, as a sentence: it has no command, or lacks a value. Empty if it's complete."""
     commands = "\n".join(line for line in repair.splitlines() if not line.lstrip().startswith("#"))
     if not commands.strip():
         return "there is no command in it. Somebody has to decide first."

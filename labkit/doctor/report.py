@@ -47,7 +47,7 @@ class Check:
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What is wrong with one service account's way to its role; true where nothing is."""
+    """The findings on one service account's way to its role; true if nothing is wrong."""
 
     subject: str
     """`system:serviceaccount:NAMESPACE:NAME`"""
@@ -184,7 +184,7 @@ class Diagnosis:
 
     @property
     def headline(self) -> str:
-        """One line: what has to be repaired first, or that nothing is wrong, and where nobody has looked."""
+        """One line: the first repair, or that nothing is wrong, and what wasn't examined."""
         if self.begins_with_a_finding:
             return self.findings[0].headline(self.name)
         if self.unanswered:
@@ -194,7 +194,7 @@ class Diagnosis:
 
     @property
     def unanswered(self) -> str:
-        """What keeps the doctor from an answer, where it found no error; empty if it has one."""
+        """The reason why the doctor has no answer, although it found no error; empty if it has one."""
         if self.exit_code != COULD_NOT_LOOK or not self.ok:
             return ""
         unread = [each for each in self.unread if not each.is_of_the_organization]

@@ -245,7 +245,7 @@ def caller(place: "Workspace") -> str:
 
 
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME) -> str:
-    """What a command in a pod prints, without the blank lines around it; its error, where it has no other output."""
+    """Return a command's output in a pod, without blank lines around it; if it has none, its error."""
     done = execution.execute(place.kubernetes, pod, place.parameters.namespace, [*command])
     return (done.output if done.exit_code == 0 else done.error or done.output).strip()
 

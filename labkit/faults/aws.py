@@ -175,7 +175,7 @@ def _name(arn: str) -> str:
 
 
 def _try(lab: "Workspace", call: Document) -> None:
-    """Make a call that IAM refuses, so that CloudTrail has it. Raises `LabError` where it does not."""
+    """Make a call that IAM refuses, so that CloudTrail records it. Raises `LabError` if IAM doesn't refuse it."""
     try:
         getattr(lab.aws.client("iam"), call["operation"])(**call["arguments"])
         code = "no error"

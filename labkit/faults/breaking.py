@@ -147,7 +147,7 @@ def mend(lab: "Workspace") -> Mended:
 
 
 def progress(lab: "Workspace") -> Progress | None:
-    """How far a broken run is mended, as far as it can be seen from its documents; None where no fault is in it."""
+    """Return how far a broken run is mended, by its documents; None if it has no fault."""
     kept = _read(lab)
     if kept is None:
         return None

@@ -1,4 +1,4 @@
-"""Faults of what the SDK in the pod finds: variables, profiles, files, and where it looks for STS."""
+"""Faults in the SDK's surroundings in the pod: variables, profiles, files, and the address of STS."""
 
 import base64
 import json

@@ -33,7 +33,7 @@ class Template:
 
     parts: tuple[Token | Variable, ...]
     pattern: tuple[Token, ...] | None
-    """The parts, where none of them is a variable: the same for every request."""
+    """The parts of a text without variables, which is the same for every request; None for any other text."""
 
     def fill(self, values: Values) -> list[Token] | None:
         """Return the tokens with each variable replaced by its value, literally; None if one has no value."""

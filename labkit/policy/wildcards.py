@@ -35,7 +35,7 @@ def literal_text(pattern: Iterable[Token]) -> str:
 
 
 def prefix(pattern: Iterable[Token]) -> str | None:
-    """Return what the texts begin with, where that is all the pattern asks: `s3:Get*`, `*`. Else None."""
+    """Return the prefix if the pattern only asks for a prefix: `s3:Get*`, `*`. Otherwise, return None."""
     pattern = _joined(pattern)
     if pattern == [Wild.ANY]:
         return ""

@@ -38,7 +38,7 @@ class Target(Protocol):
         """End what the lab started; return whether any of it ran."""
 
     def own_region(self) -> str:
-        """The region that the machine's own setup names, where that counts on this target; else empty."""
+        """Return the region of the machine's own setup, if this target uses it; otherwise, empty."""
 
     def environment(self, variables: "Mapping[str, str]") -> dict[str, str]:
         """What a kernel of this target may see of these variables."""

@@ -34,7 +34,7 @@ def plan(parameters: "Parameters") -> str:
 
 
 def up(parameters: "Parameters") -> Connection:
-    """Start the lab and the cluster where they do not run yet. Raises `LabError`."""
+    """Start the lab and the cluster if they don't run yet. Raises `LabError`."""
     folder = Folder.find()
     state = process.start(folder)
     _refuse_another_account(parameters, state)
@@ -120,7 +120,7 @@ def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession"
 
 
 def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> Cluster:
-    """The cluster as eks:DescribeCluster gives it, made where it is missing. Raises `LabError` if the lab ended.
+    """Return the cluster as in eks:DescribeCluster; create it if it is missing. Raises `LabError` if the lab ended.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
     """

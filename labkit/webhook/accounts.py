@@ -18,7 +18,7 @@ ASKING = 5.0  # seconds for the API to answer while a pod waits; the webhook its
 
 @dataclass(frozen=True)
 class Account:
-    """What one service account's annotations ask for; `role_arn` is empty where it has no role."""
+    """The settings in one service account's annotations; `role_arn` is empty if it has no role."""
 
     role_arn: str = ""
     audience: str = "sts.amazonaws.com"

@@ -119,7 +119,7 @@ def _client(configuration: "Configuration") -> httpx.AsyncClient:
 
 
 class _Token(httpx.Auth):
-    """The bearer token of the configuration, as it is at each request."""
+    """The bearer token of the configuration, read again for each request."""
 
     def __init__(self, configuration: "Configuration") -> None:
         self._configuration = configuration

@@ -100,7 +100,7 @@ def review(
 
 
 def account_of(admission_review: Object) -> tuple[str, str]:
-    """Namespace and name of the service account of a reviewed pod; the name is empty where it has none."""
+    """Return namespace and name of a reviewed pod's service account; the name is empty if the pod has none."""
     request = admission_review["request"]
     spec = request["object"].get("spec") or {}
     return request.get("namespace") or "", spec.get("serviceAccountName") or ""

@@ -17,7 +17,7 @@ WORD = re.compile(r"[^:/\s-]+|[:/\s-]")
 
 @dataclass(frozen=True, repr=False)
 class Check:
-    """What the check of a step found. It is true where nothing is wrong; notebooks show it as a table and a button."""
+    """The result of a step's check. It's true if nothing is wrong. Notebooks show it as a table and a button."""
 
     step: str
     title: str

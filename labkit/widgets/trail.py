@@ -42,7 +42,7 @@ class Calls:
         return Calls([record for record in self.records if _issuer(_provider(record)) in ("", issuer)])
 
     def only(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
-        """Those of this name, of this caller, that ended so; of them the last so many."""
+        """Return the calls with this name, caller and decision; with `last`, only the newest of them."""
         wanted = (event, who, decision)
         kept = [
             record

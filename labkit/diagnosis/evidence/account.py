@@ -33,7 +33,7 @@ EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([
 
 
 class Account:
-    """One account, by a session that may read it. Every method raises `NotRead` where it may not."""
+    """One account, read with a session. Every method raises `NotRead` if the session may not read it."""
 
     def __init__(self, session: "boto3.Session", account_id: str, reads: Reads):
         self.account_id = account_id

@@ -1,4 +1,4 @@
-"""The roles that a service account may be meant to have, where nothing names one: by trust policies and by tags.
+"""The roles that may be meant for a service account if nothing names one: by trust policies and by tags.
 
 A role's name proves nothing: you can give a role any name.
 """

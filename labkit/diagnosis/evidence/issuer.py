@@ -146,7 +146,7 @@ def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes
 
 
 def _connect(host: str, address: str, port: int) -> socket.socket:
-    """A connection to the address, or to the host, by this machine's proxy where it has one. Raises `OSError`."""
+    """Return a connection to the address or the host, through this machine's proxy if it has one. Raises `OSError`."""
     proxy = urlsplit(getproxies().get("https", ""))
     if address or not proxy.hostname or proxy_bypass(host):
         return socket.create_connection((address or host, port), timeout=TIMEOUT)

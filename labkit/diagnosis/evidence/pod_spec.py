@@ -46,7 +46,7 @@ NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNev
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a container; `value` is None where it stands in a Secret, or is known only as the pod runs."""
+    """A variable of a container; `value` is None if it's in a Secret, or only known in the running pod."""
 
     name: str
     value: str | None
@@ -413,7 +413,7 @@ def _path_in(mount: VolumeMount, file: str) -> str:
 
 
 def _config_maps(volume: Volume) -> Iterator[tuple[str, dict[str, str]]]:
-    """The ConfigMaps of a volume, and under which path each key lies where that is said."""
+    """Return the ConfigMaps of a volume, and the path of each key if the volume sets one."""
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     for source in sources:
         if reference := source.get("configMap"):

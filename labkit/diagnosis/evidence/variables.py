@@ -394,5 +394,5 @@ def _is_set(container: Container, name: str) -> bool:
 
 
 def _named(variables: tuple[Variable, ...]) -> str:
-    """Names and where they come from, never the values."""
+    """Return names and their sources, never the values."""
     return ", ".join(f"{variable.name} ({variable.source})" for variable in variables)

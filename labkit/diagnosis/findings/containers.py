@@ -270,7 +270,7 @@ def _static_keys_read(evidence: Evidence, container: Container) -> variables.Wro
 
 
 def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
-    """What may hold the container's access keys and was not read: Secrets, and ConfigMaps where that is forbidden."""
+    """Return the unread objects that may contain the container's access keys: Secrets, and forbidden ConfigMaps."""
     hidden = []
     try:
         variables.static_keys(evidence, container)
@@ -292,7 +292,7 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
 
 
 def _told_of_keys(evidence: Evidence) -> str:
-    """What AWS said in the pod, where it speaks of access keys and not of the token; empty else.
+    """Return AWS's error in the pod if it is about access keys and not about the token; otherwise, empty.
 
     A pod whose token is good for the role, and that is somebody else, has sent something else than the token.
     """

@@ -411,7 +411,7 @@ def _is_list_of_keys(document: object) -> bool:
 
 
 def _signing_key_ids(evidence: Evidence) -> list[str]:
-    """The id of the key that signed the pod's token, where it was looked at; else those that the cluster names."""
+    """Return the id of the key that signed the pod's token, if that was read; otherwise, the cluster's key ids."""
     try:
         # Who has signed a token that was copied is another question.
         is_copied = any(variables.copied_token(evidence, container) for container in evidence.containers)

@@ -263,7 +263,7 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
-    """The repair that sets the annotation to the role of its name; words where that may be somebody else's."""
+    """Return the repair that annotates the role with this name; only advice if the role may be somebody else's."""
     if not evidence.has_only_the_name:
         return _annotated(evidence)
     then = words.shown("# Once it does, and then make the pod again:", annotate(evidence, right))

@@ -141,7 +141,7 @@ def _undecided(evidence: Evidence, outcome: str) -> Symptom:
 
 
 def _exchange(evidence: Evidence) -> str:
-    """What STS says to the pod's token: `taken`, `refused`, or nothing where it was not asked, or speaks of others."""
+    """Return STS's answer to the pod's token: `taken`, `refused`, or empty if it's unknown or about another cause."""
     try:
         if evidence.is_its_role:
             return "taken"

@@ -365,7 +365,7 @@ def _restored(evidence: Evidence) -> Repair:
 
 
 def _reached(evidence: Evidence) -> Repair:
-    """The repair of a webhook that is registered: only how it's called changes. Words where nobody knows how."""
+    """Return the repair of a registered webhook's clientConfig; only advice if the right one isn't known."""
     if patch := registration.with_its_client(evidence):
         return Repair.of(patch, _again(evidence))
     by_target = evidence.connection.webhook_restored_by

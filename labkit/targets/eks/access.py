@@ -33,7 +33,7 @@ class AllowedTooLittle(NotLetIn):
 
 
 def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
-    """Raise `NotLetIn` if the cluster does not take the caller, and `LabError` where it does not answer."""
+    """Raise `NotLetIn` if the cluster doesn't accept the caller, and `LabError` if it doesn't answer."""
     name = cluster["name"]
     try:
         CoreV1Api(api).list_namespace(limit=1)

@@ -36,7 +36,7 @@ class NoPolicy(LabError):
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing that a run needs; `owner` is None where it is not there yet."""
+    """A resource that a run needs; `owner` is None if it doesn't exist yet."""
 
     what: str
     owner: Owner | None

@@ -150,7 +150,7 @@ def _look() -> list[dict[str, Any]]:
 
 
 def _count() -> dict[str, Any]:
-    """How many nodes take pods: the plan says it where it may."""
+    """Return the permission to count the nodes that accept pods. The plan does so if it may."""
     return _rule(["list"], ["nodes"])
 
 

@@ -50,7 +50,7 @@ def plan(parameters: "Parameters") -> str:
 
 
 def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
-    """Join the cluster to the lab, and start the lab, where that is still to be done.
+    """Start the lab and join the cluster to it, if that isn't done yet.
 
     Args:
         aws_host: the IPv4 address by which the cluster's containers reach this machine; found out without one.

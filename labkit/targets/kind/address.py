@@ -62,10 +62,10 @@ def checked(address: str) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a pod said that was to call the lab."""
+    """The result of a pod's call of the lab."""
 
     is_reached: bool | None
-    """None where it could not try."""
+    """Whether the pod reached the lab; None if that could not be tried."""
     words: str = ""
 
 
