@@ -195,7 +195,7 @@ def patient(api: "ApiClient") -> "ApiClient":
 
 
 def unverified() -> ssl.SSLContext:
-    """Return the TLS settings of a client that accepts any certificate, to look at it."""
+    """Return the TLS settings of a client that accepts any certificate, in order to read the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

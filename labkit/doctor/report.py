@@ -106,7 +106,7 @@ class Diagnosis:
         return FOUND if any(finding.severity != "note" for finding in self.findings) else NOTHING
 
     def stages(self) -> list[tuple[Stage, Result, list[Finding]]]:
-        """Each stage with what became of it and its findings."""
+        """Each stage with its result and its findings."""
         return [
             (stage, self.results[stage], [finding for finding in self.findings if finding.stage is stage])
             for stage in STAGES

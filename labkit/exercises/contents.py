@@ -174,7 +174,7 @@ def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
 
 
 def _next(chapters: Sequence[Chapter], last: str) -> str:
-    """What to do next: what is left where the learner was last, then in the notebooks after it, then before it."""
+    """Return the next thing to do: first in the learner's last notebook, then in those after it, then before it."""
     numbers = [each.name.partition("-")[0] for each in chapters]
     steps = {step: number for number, step in STEPS.items()}
     number = steps.get(last, last.partition("-")[0])

@@ -1,6 +1,6 @@
-"""What can be wrong: one pure function a cause, from the evidence to a symptom or nothing, under its declaration.
+"""The causes. Each has one pure function, below its declaration, that returns a symptom or nothing for the evidence.
 
-A module a family; `catalogue` has them all, in the order in which their causes are looked for and told.
+Each family of causes has a module. `catalogue` has all causes, in the order in which they are examined and reported.
 """
 
 from labkit.diagnosis.finding import Finding, causes_of
