@@ -14,6 +14,7 @@ from labkit.policy.conditions import known_operator
 
 Kind = Literal["identity", "trust", "resource", "session", "boundary", "service control", "resource control"]
 ORGANIZATION = ("service control", "resource control")
+"""The kinds that AWS Organizations keeps."""
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html#rcp-supported-services
 RESOURCE_CONTROLLED = frozenset((
     "aoss", "appconfig", "appstream", "autoscaling", "autoscaling-plans", "budgets", "clouddirectory", "cloudfront",
@@ -25,7 +26,6 @@ RESOURCE_CONTROLLED = frozenset((
     "servicediscovery", "signin", "sqs", "sts", "support", "swf", "textract", "timestream-influxdb", "transcribe",
     "transfer", "translate", "wafv2", "workspaces", "xray",
 ))  # fmt: skip
-"""The kinds that AWS Organizations keeps."""
 UNMET = "The provided policy document does not meet the requirements of the specified policy type."
 
 # Statement, Condition, operator, key, values: no policy needs more than eight.
