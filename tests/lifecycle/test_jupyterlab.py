@@ -116,6 +116,16 @@ def test_it_ends_with_a_stubborn_kernel_one_that_starts_and_a_terminal(started, 
     assert (len(own) > 2, alive) == (True, [])
 
 
+def test_it_opens_without_nodejs(started, environment, tmp_path):
+    node = tmp_path / "bin" / "node"
+    node.parent.mkdir()
+    node.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
+    node.chmod(0o700)
+    environment["PATH"] = f"{node.parent}{os.pathsep}{environment['PATH']}"
+    started()
+    assert not (tmp_path / "asked").exists()
+
+
 def test_a_second_start_leads_to_the_one_that_runs(started, environment, tmp_path):
     process, url = started()
     page = tmp_path / "learn" / "contents.ipynb"
