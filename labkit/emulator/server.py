@@ -92,7 +92,11 @@ class Server:
         await self._come_up()
         await asyncio.start_unix_server(self._answer, sock=self.control.socket, backlog=control.WAITING)
         replacement.settle(self.folder)
-        os.write(ready, b"ready\n")
+        try:
+            os.write(ready, b"ready\n")
+        except BrokenPipeError:  # the command that started it was interrupted, and nobody knows that it runs
+            self.why = "was interrupted while it started"
+            self.ended.set()
         os.close(ready)
         self.clusters.prepare()
         preparing = asyncio.create_task(self._prepare())

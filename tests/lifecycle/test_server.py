@@ -141,6 +141,20 @@ def test_down_while_the_lab_starts_ends_it_and_no_stranger(lab):
         stranger.wait()
 
 
+def test_a_server_whose_command_was_interrupted_ends_and_says_so(lab):
+    lab("up")
+    lab("down")
+    reading, writing = os.pipe()
+    arguments = [sys.executable, "-m", "labkit.emulator", str(lab.folder.path), str(writing)]
+    with lab.folder.log_file.open("w") as log, subprocess.Popen(arguments, pass_fds=[writing], stderr=log) as started:
+        os.close(writing)
+        os.close(reading)
+        assert started.wait(60) == 0
+    assert lab.folder.log_file.read_text() == ""
+    assert "The last server was interrupted while it started." in lab("status")
+    assert "The lab's server was interrupted while it started and was started again, with all" in lab("up")
+
+
 def test_reset_forgets_all_but_the_ports(lab):
     before = json.loads(lab("up", "--json"))
     lab("clock", "+2h")
