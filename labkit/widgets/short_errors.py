@@ -8,6 +8,7 @@ import linecache
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from textwrap import shorten
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,22 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
     # What %tb shows: https://docs.python.org/3/library/sys.html#sys.last_traceback
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
     shell._showtraceback(kind, error, lines)
+    _store_short(error, lines)
     return lines
+
+
+def _store_short(error: BaseException, lines: list[str]) -> None:
+    """Let IPython's history keep these lines: for the whole it would parse Kubernetes' client, which takes seconds.
+
+    It asks once, before the cell ends. https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py
+    """
+
+    def asked() -> list[str]:
+        del error._render_traceback_  # type: ignore[attr-defined]
+        return lines
+
+    with suppress(AttributeError):  # an error with slots takes no attribute
+        error._render_traceback_ = asked  # type: ignore[attr-defined]
 
 
 def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:

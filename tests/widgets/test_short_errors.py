@@ -119,6 +119,16 @@ def test_tb_shows_the_whole(shown):
     assert "Traceback (most recent call last)" in text and "EndpointConnectionError" in text
 
 
+def test_nothing_is_formatted_for_the_history_that_nobody_sees(home):
+    # The whole traceback would take seconds after the cell's output is there: one module of Kubernetes' client has 63,000 lines.
+    name = "an object that exists"
+    kept = 'print("\\n".join(get_ipython().history_manager.exceptions[2]["traceback"]))'
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in (OPENING, CELLS[name][0], kept)])
+    NotebookClient(book, allow_errors=True, kernel_name="python3").execute()
+    (failed,), (printed,) = book.cells[1].outputs, book.cells[2].outputs
+    assert printed.text.splitlines() == failed.traceback
+
+
 def test_nbval_and_papermill_fail_on_it(home, tmp_path):
     source, what, _ = CELLS["a cell run twice"]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in (OPENING, source)])
