@@ -69,18 +69,18 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
     return lines
 
 
-def _store_short(error: BaseException, lines: list[str]) -> None:
+def _store_short(error: Any, lines: list[str]) -> None:
     """Let IPython's history keep these lines: for the whole it would parse Kubernetes' client, which takes seconds.
 
     It asks once, before the cell ends. https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py
     """
 
     def asked() -> list[str]:
-        del error._render_traceback_  # type: ignore[attr-defined]
+        del error._render_traceback_
         return lines
 
     with suppress(AttributeError):  # an error with slots takes no attribute
-        error._render_traceback_ = asked  # type: ignore[attr-defined]
+        error._render_traceback_ = asked
 
 
 def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:

@@ -120,7 +120,7 @@ def test_tb_shows_the_whole(shown):
 
 
 def test_nothing_is_formatted_for_the_history_that_nobody_sees(home):
-    # Formatting the whole traceback takes seconds: one module of Kubernetes' client has 63,000 lines.
+    # The whole traceback takes seconds, after the output is there: a module of Kubernetes' client has 63,000 lines.
     name = "an object that exists"
     kept = 'print("\\n".join(get_ipython().history_manager.exceptions[2]["traceback"]))'
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in (OPENING, CELLS[name][0], kept)])
