@@ -15,6 +15,7 @@ from typing import Any
 from labkit.errors import LabError
 from labkit.fleet.results import State, write_at_once
 from labkit.fleet.running import Outcome
+from labkit.showing import left_aligned
 
 STATES: tuple[State, ...] = ("succeeded", "failed", "not run")
 MARKS: dict[State, str] = {"succeeded": "✓", "failed": "✗", "not run": "·"}
@@ -127,7 +128,7 @@ class Report:
     def _repr_html_(self) -> str:
         rows = [(self.mark(each), each.row.run, each.result.reason) for each in self.outcomes]
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        return f"<p><strong>{escape(self.headline)}</strong></p><table>{body}</table>"
+        return left_aligned(f"<p><strong>{escape(self.headline)}</strong></p><table>{body}</table>")
 
     def __repr__(self) -> str:
         rows = [f"{self.mark(each)}  {each.row.run}  {each.result.reason}".rstrip() for each in self.outcomes]

@@ -78,3 +78,10 @@ def test_the_page_says_what_the_json_says_and_shows_markup_as_text(page: Page, t
     expect(page.locator("tbody td:nth-child(7)")).to_have_text(seconds)
     expect(page.locator("rect")).to_have_count(12)
     expect(page.locator("b, i, u")).to_have_count(0)
+
+
+def test_a_notebook_shows_its_rows_to_the_left():
+    # JupyterLab sets the cells of a plain table to the right.
+    row = Row(1, "row 1", Parameters.checked(cluster="c", role_name="r"))
+    shown = Report("fleet.yaml", "irsa.ipynb", [Outcome(row, RESULTS[1])])._repr_html_()
+    assert shown.count("<td") == shown.count('<td style="text-align:left">') == 3
