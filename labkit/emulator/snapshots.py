@@ -268,6 +268,7 @@ def _is_expected(name: str) -> bool:
     parts = PurePosixPath(name).parts
     return name == MANIFEST or (
         ".." not in parts
+        and name == "/".join(parts)
         and any(
             len(parts) == len(PurePosixPath(pattern).parts) and PurePosixPath(name).match(pattern)
             for pattern in AWS + BESIDE_AWS

@@ -124,8 +124,9 @@ def test_a_foreign_or_damaged_file_changes_nothing(lab, one, tmp_path):
     for content in (b"", b"text", whole[: len(whole) // 2], whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]):
         file.write_bytes(content)
         refused("restore", str(file), "--force", says="bad.labsnapshot is not a snapshot of a lab, or is damaged.")
-    for members in ({"manifest.json": b"[]"}, {"../evil": b""}, {"/evil": b""}, {"secret": b""}, {"x/aws.db": b""}):
-        altered(one, file, **members)
+    twice = ("./aws.db", "clusters//blue/objects.db", "clusters/blue/./objects.db", "clusters/red/objects.db/")
+    for name in ("manifest.json", "../evil", "/evil", "..\\evil", "secret", "x/aws.db", *twice):
+        altered(one, file, **{name: b"[]"})
         refused("restore", str(file), "--force", says="bad.labsnapshot is not a snapshot of a lab, or is damaged.")
     assert names(lab.path) == before
 
