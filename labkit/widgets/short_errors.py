@@ -18,7 +18,7 @@ from labkit.errors import said_by_the_cluster
 if TYPE_CHECKING:
     from IPython.core.compilerop import CachingCompiler
 
-START_OVER = "run the opening cell again: it starts this step over"
+START_OVER = "run the opening cell again, or in an exercise the cell that opened it: it starts this over"
 FROM_THE_TOP = "run the cells above this one first: Run > Run All Above Selected Cell"
 LAB_ENDED = "if the lab has ended, run the opening cell again: it starts the lab, and nothing is lost"
 WHY = "lab.trail(last=1) shows what AWS decided, and why"

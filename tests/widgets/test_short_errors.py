@@ -13,7 +13,7 @@ CELLS = {
     "a cell run twice": (
         'for _ in range(2):\n    lab.aws.client("iam").create_user(UserName="me")',
         "EntityAlreadyExists: User",
-        "If you made it with this cell or its box, run the opening cell again",
+        "run the opening cell again, or in an exercise the cell that opened it: it starts this over",
     ),
     "an object that exists": (
         'core.create_namespace({"metadata": {"name": "default"}})',
