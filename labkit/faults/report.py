@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.diagnosis.evidence import Evidence
 from labkit.doctor.examination import examine
 from labkit.faults import CATALOGUE, breaking
-from labkit.showing import RIGHT, WRONG, Code, left_aligned, stable, table
+from labkit.showing import RIGHT, WRONG, Code, stable, table
 
 if TYPE_CHECKING:
     from labkit.faults.breaking import Progress
@@ -41,9 +41,11 @@ class Report:
         return "\n".join([self._headline, *told, *said])
 
     def _repr_html_(self) -> str:
+        from labkit.widgets import live
+
         rows = [(what, Code(found)) for what, found in self._rows()]
         rows += [(f"$ {command}", Code(answer)) for command, answer in self._said]
-        return left_aligned(f"<p><strong>{escape(self._headline)}</strong></p>{table(rows)}")
+        return live.shown(f"<p><strong>{escape(self._headline)}</strong></p>{table(rows)}")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from labkit.errors import LabError
-from labkit.showing import RIGHT, WARNING, WRONG, stable
+from labkit.showing import RIGHT, WARNING, WRONG, is_live, left_aligned, stable
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -95,6 +95,11 @@ def styled(html: str) -> str:
     """The HTML with the lab's style, which follows the front end's theme."""
     style = files("labkit.widgets").joinpath("live.css").read_text(encoding="utf-8")
     return f'<style>{style}</style><div class="labkit-report">{labelled(coloured(html))}</div>'
+
+
+def shown(html: str) -> str:
+    """The HTML of an output without a button: with the lab's style for a learner, and without one where it's stored."""
+    return styled(html) if is_live() else left_aligned(html)
 
 
 def labelled(html: str) -> str:

@@ -6,7 +6,7 @@ from html import escape
 
 from labkit.connection import Record
 from labkit.policy.arn import Arn
-from labkit.showing import is_live, left_aligned, stable, table
+from labkit.showing import is_live, stable, table
 
 COLUMNS = ("event", "who", "decision", "reason")
 
@@ -66,11 +66,7 @@ class Calls:
     def _repr_html_(self) -> str:
         from labkit.widgets import live
 
-        if not self.records:
-            return "<p>no call</p>"
-        # Read beside others, and stored without a style: a code host would drop it.
-        told = table(self._shown, COLUMNS)
-        return live.styled(told) if is_live() else left_aligned(told)
+        return live.shown(table(self._shown, COLUMNS)) if self.records else "<p>no call</p>"
 
 
 @dataclass(frozen=True, repr=False)

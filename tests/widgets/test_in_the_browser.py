@@ -27,6 +27,8 @@ return Array.from(document.querySelectorAll('.jp-OutputArea-output td'))
   .filter(cell => right(cell) > right(cell.closest('.jp-OutputArea-output'))).map(cell => cell.textContent);
 }"""
 
+PANEL = "document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden)').getBoundingClientRect()"
+
 # The boxes of all texts of a picture, and the picture's own: left, top, right, bottom.
 BOXES = """() => {
 const box = ({left, top, right, bottom}) => [left, top, right, bottom];
@@ -80,17 +82,20 @@ token = core.create_namespaced_service_account_token("default", "default", wante
 with labkit.expect_denied("AccessDenied"):
     lab.aws.client("sts").assume_role_with_web_identity(
         RoleArn=lab.role_arn, RoleSessionName="narrow", WebIdentityToken=token)
-display(lab.check("service_account"), lab.journey(), lab.trail(event="AssumeRoleWithWebIdentity", last=1))"""
+display(lab.check("service_account"), lab.journey(), lab.trail(event="AssumeRoleWithWebIdentity", last=1))
+lab.break_("oidc-provider-deleted")
+lab.mended()"""
 
 
 def test_tables_fit_into_a_narrow_panel(lab, opened, page):
-    lab.ready(through="service_account")
+    lab.ready(through="pod")
     opened("narrow.ipynb", REFUSED)
     reason = page.locator("td").filter(has_text="the trust policy wants oidc.eks.us-east-1")
     expect(reason).to_have_count(1)
+    expect(page.get_by_text("not mended yet")).to_be_visible()
     for width in (1280, 1024, 800):
         page.set_viewport_size({"width": width, "height": 1000})
-        page.wait_for_function(f"window.innerWidth === {width}")
+        page.wait_for_function(f"{PANEL}.right <= {width}")
         assert page.evaluate(OUTSIDE) == [], width
         expect(reason).to_be_visible()
     # Stacked, each value has its column's name beside it.
