@@ -15,7 +15,7 @@ from labkit.diagnosis.evidence import Evidence
 from labkit.errors import LabError, UnknownName, answering
 from labkit.exercises import progress
 from labkit.run_parameters import Parameters
-from labkit.showing import doing, show, stable
+from labkit.showing import doing, say, show, stable
 from labkit.widgets import short_errors
 from labkit.widgets.check import Check
 from labkit.widgets.question import Answer, Question, Questions
@@ -320,7 +320,7 @@ class Lab(Workspace):
         self._needs_own_cluster()
         with answering(self.parameters.namespace):
             if breaking.faults_in(self):
-                print("Asking AWS in the pod …")
+                say("Asking AWS in the pod")
             found = report.of(self)
         if found is None:
             raise LabError(f"Nothing is broken in {self.run}.", where="lab.mended", next="lab.break_()")

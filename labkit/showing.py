@@ -63,6 +63,7 @@ LINES_PATIENCE = 2.0  # seconds; one that only calls others says which line runs
 # The start of the running cell, by `time.monotonic`; empty outside a learner's kernel.
 _BEGAN: list[float] = []
 _DOING: list[str] = []
+_SAID: list[str] = []
 JWT = "<token>"
 BEGINNING = 12  # characters of a token: a part of a JWT's header, which only names the signature's algorithm and key
 LIVE = "LABKIT_LIVE"
@@ -168,17 +169,19 @@ def doing(what: str) -> Iterator[None]:
 
 def say(what: str) -> None:
     """Print what a cell does, as a line in one piece: the cell's own thread prints, too."""
+    _SAID.append(what)
     print(f"{what} …\n", end="", flush=True)
 
 
 def is_told() -> bool:
-    """Whether `doing` tells at present what the cell does."""
-    return bool(_DOING)
+    """Whether the cell has said what it does, or `doing` will."""
+    return bool(_DOING or _SAID)
 
 
 def cell_begins() -> None:
     """Note that a learner's cell starts now."""
     _BEGAN[:] = [time.monotonic()]
+    _SAID.clear()
 
 
 def _token(text: str) -> str:

@@ -98,6 +98,7 @@ def test_tables_fit_into_a_narrow_panel(lab, opened, page):
         page.wait_for_function(f"{PANEL}.right <= {width}")
         assert page.evaluate(OUTSIDE) == [], width
         expect(reason).to_be_visible()
+    assert reason.evaluate("cell => getComputedStyle(cell).textAlign") == "left"
     # Stacked, each value has its column's name beside it.
     assert reason.evaluate("cell => getComputedStyle(cell, '::before').content") == '"reason"'
 

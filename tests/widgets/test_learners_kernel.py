@@ -73,6 +73,13 @@ def test_a_slow_cell_that_tells_nothing_says_which_line_runs(run, monkeypatch):
     assert "made" in quick[-1].text
 
 
+def test_a_cell_that_has_said_what_it_does_says_no_line(run, monkeypatch):
+    monkeypatch.setenv(showing.LIVE, "1")
+    told = 'assert not showing.is_told()\nshowing.say("Asking")\nassert showing.is_told()'
+    ((output,),) = run("from labkit import showing", told, "assert not showing.is_told()")[1:2]
+    assert output.text == "Asking …\n"
+
+
 def test_what_a_slow_cell_does_is_a_line_in_one_piece(monkeypatch):
     written = []
     monkeypatch.setattr("sys.stdout", SimpleNamespace(write=written.append, flush=lambda: None))
