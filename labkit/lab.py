@@ -430,7 +430,7 @@ class Lab(Workspace):
         """Raise `LabError` if the cluster or the account isn't the lab's own and so must not be broken."""
         if not self.takes_untagged:
             raise LabError(
-                f"Faults need a cluster of the lab's own, and the target {self.parameters.target} has none.",
+                f"The target {self.parameters.target} lacks a cluster of the lab's own, which can be broken.",
                 where="this cell, and those that build on it",
                 next='set target = "moto", and run the notebook again',
             )
@@ -439,7 +439,7 @@ class Lab(Workspace):
         """Raise `LabError` if exercises can't be done here."""
         if not self.connection.is_embedded:
             raise LabError(
-                f"The target {self.parameters.target} has no exercises: they break things. Nothing was changed.",
+                f"The target {self.parameters.target} lacks exercises, which break things. Nothing was changed.",
                 where="this cell and the next one",
                 next='skip them, or set target = "moto", and run the notebook again',
             )

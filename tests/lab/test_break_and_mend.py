@@ -164,5 +164,5 @@ def test_what_is_not_the_labs_own_is_not_broken(lab, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(lab, "connection", dataclasses.replace(lab.connection, takes_untagged=False))
         for call in (lab.break_, lab.mended, lab.mend):
-            with pytest.raises(LabError, match="Faults need a cluster of the lab's own, and the target moto has none"):
+            with pytest.raises(LabError, match="The target moto lacks a cluster of the lab's own"):
                 call()
