@@ -191,6 +191,6 @@ def test_cells_that_break_and_repair_change_nothing_here_whichever_of_them_are_r
     before = existing.webhooks.list_mutating_webhook_configuration().items
     NotebookClient(notebook, allow_errors=True).execute()
     errors = [output for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
-    assert "lacks a cluster of the lab's own" in errors[0].evalue
+    assert "lacks a cluster of the lab's own, which can be broken" in errors[0].evalue
     assert {error.ename for error in errors[1:]} == {"NameError"}
     assert existing.webhooks.list_mutating_webhook_configuration().items == before
