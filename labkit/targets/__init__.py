@@ -1,4 +1,4 @@
-"""Where a lab runs: `Target` is what each of the modules `moto`, `kind` and `eks` is."""
+"""Where a lab runs: each of the modules `moto`, `kind` and `eks` is a `Target`."""
 
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,25 +14,25 @@ NAMES = ("moto", "kind", "eks")
 
 
 class Target(Protocol):
-    """A module of this package. Whatever takes parameters raises `LabError`."""
+    """A module of this package. Each function that takes parameters may raise `LabError`."""
 
     def plan(self, parameters: "Parameters") -> str:
-        """What `up` makes; changes nothing."""
+        """Return, in words, what `up` would make. Change nothing."""
 
     def up(self, parameters: "Parameters") -> "Connection":
-        """The connection. A lab of its own is started if necessary; your own account needs a confirmation."""
+        """Return the connection. moto and kind start the lab if necessary; eks wants a confirmed plan."""
 
     def connect(self, parameters: "Parameters") -> "Connection":
-        """The connection for reading: nothing is created, and eks needs neither plan nor confirmation."""
+        """Return the connection, and create nothing. eks needs neither a plan nor a confirmation for it."""
 
     def look(self, parameters: "Parameters") -> "Connection":
-        """As `connect`, asking for no more than it takes to look."""
+        """Do the same as `connect`, but on eks also for a caller who may only read."""
 
     def start_and_look(self, parameters: "Parameters") -> "Connection":
-        """As `look`, where a lab that is this machine's own is started if need be."""
+        """Do the same as `look`, but on moto start the lab and the cluster first if they don't run."""
 
     def to_remove(self, parameters: "Parameters") -> "Connection":
-        """As `connect`, for who removes what a run made: also where the cluster is gone."""
+        """Do the same as `connect`, but to remove a run: on kind and eks, also without the cluster."""
 
     def down(self) -> bool:
         """End what the lab started; return whether any of it ran."""
@@ -41,11 +41,11 @@ class Target(Protocol):
         """Return the region of the machine's own setup, if this target uses it; otherwise, empty."""
 
     def environment(self, variables: "Mapping[str, str]") -> dict[str, str]:
-        """What a kernel of this target may see of these variables."""
+        """Return those of the variables that a kernel of this target may see."""
 
 
 def target(name: str) -> Target:
-    """The module of a target. Raises `UnknownName`."""
+    """Return the module of a target. Raises `UnknownName`."""
     match name:
         case "moto":
             from labkit.targets import moto
@@ -64,15 +64,15 @@ def target(name: str) -> Target:
 
 
 def connect(parameters: "Parameters") -> "Connection":
-    """See `Target.connect`."""
+    """Do what `Target.connect` does, for the target in the parameters."""
     return target(parameters.target).connect(parameters)
 
 
 def look(parameters: "Parameters") -> "Connection":
-    """See `Target.look`."""
+    """Do what `Target.look` does, for the target in the parameters."""
     return target(parameters.target).look(parameters)
 
 
 def to_remove(parameters: "Parameters") -> "Connection":
-    """See `Target.to_remove`."""
+    """Do what `Target.to_remove` does, for the target in the parameters."""
     return target(parameters.target).to_remove(parameters)

@@ -1,4 +1,4 @@
-"""The embedded target: AWS and Kubernetes emulated by one background process a lab folder, on loopback only."""
+"""The embedded target: for each lab folder, one background process emulates AWS and Kubernetes on loopback only."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ CLUSTER_ROLE = "eks-cluster-role"
 
 
 def plan(parameters: "Parameters") -> str:
-    """What `up` makes, in a sentence."""
+    """Return a sentence about what `up` would make. Change nothing."""
     folder = Folder.find()
     begins = "goes on with" if folder.is_running() else "starts"
     cluster = f"makes the cluster {parameters.cluster} where it's missing"
@@ -43,9 +43,9 @@ def up(parameters: "Parameters") -> Connection:
 
 
 def connect(parameters: "Parameters") -> Connection:
-    """The connection to the lab that runs, to look with: nothing is started, and no cluster is made.
+    """Return the connection to the running lab. Start nothing, and create no cluster.
 
-    Raises `LabError` if no lab runs, or it has no such cluster.
+    Raises `LabError` if no lab runs, or if it doesn't have the cluster.
     """
     folder = Folder.find()
     state = State.read(folder)
@@ -67,8 +67,8 @@ def connect(parameters: "Parameters") -> Connection:
     return _connection(parameters, folder, state, aws, cluster)
 
 
-look = to_remove = connect  # the lab's own cluster is not gone while the lab runs
-start_and_look = up  # what is started is this machine's own
+look = to_remove = connect  # the lab's own cluster exists while the lab runs
+start_and_look = up  # starts nothing outside this machine
 
 
 def down() -> bool:
@@ -77,17 +77,17 @@ def down() -> bool:
 
 
 def own_region() -> str:
-    """Empty: the machine's own setup does not count."""
+    """Return an empty string: this target doesn't use the machine's own setup."""
     return ""
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a kernel of this target may see: none that leads to another AWS, cluster or proxy."""
+    """Return the variables that a kernel may see: without those that lead to another AWS, cluster or proxy."""
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 
 def session(state: State, region: str) -> "BoundSession":
-    """The administrator's AWS session in this lab, in a region."""
+    """Return an administrator's AWS session in this lab and this region."""
     from labkit.targets.sessions import BoundSession
 
     return BoundSession(
@@ -99,7 +99,9 @@ def session(state: State, region: str) -> "BoundSession":
 
 
 def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession":
-    """The administrator's session in another account of the lab's organization, for an hour, or ``aws`` in its own.
+    """Return an administrator's session, for an hour, in an account of the lab's organization. Raises `LabError`.
+
+    If the account is `own`, that session is ``aws`` itself.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
     """
@@ -120,7 +122,9 @@ def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession"
 
 
 def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> Cluster:
-    """Return the cluster as in eks:DescribeCluster; create it if it is missing. Raises `LabError` if the lab ended.
+    """Return the cluster as eks:DescribeCluster shows it; create it if it's missing.
+
+    Raises `LabError` if the lab doesn't answer, or if the cluster is one of the target kind.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
     """
@@ -131,27 +135,27 @@ def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> Cluster:
 
 
 def active(eks: Any, name: str) -> Cluster:
-    """The cluster as eks:DescribeCluster gives it, once it is active."""
+    """Wait until the cluster is active, 30 s at most. Return it as eks:DescribeCluster shows it."""
     eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
     cluster: Cluster = eks.describe_cluster(name=name)["cluster"]
     return cluster
 
 
 def kubernetes(state: State, context: str) -> "ApiClient":
-    """A client of the cluster's API, by no proxy."""
+    """Return a client of the cluster's API that uses no proxy."""
     import yaml
     from kubernetes.client import ApiClient
 
     configuration = configured(yaml.safe_load(state.kubeconfig.read_text()), context)
-    # Without a proxy of its own the client for exec takes the machine's. This one is never used: no host goes by it.
+    # Without this, exec would use the machine's proxy. No request goes through this one: no_proxy is *.
     configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
     return patient(ApiClient(configuration))
 
 
 def fetch(state: State, url: str) -> object:
-    """GET a URL of a cluster's public issuer by its real name, as STS does; the JSON it answers.
+    """GET a URL of a cluster's public issuer by its real name, as STS does; return the JSON.
 
-    Raises `LabError` if the host isn't one of the lab's, or the answer isn't JSON.
+    Raises `LabError` if the host isn't one of the lab's issuers, or if the answer isn't JSON with status 200.
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
     """
     import httpx
@@ -168,7 +172,7 @@ def fetch(state: State, url: str) -> object:
             next=f"fetch a URL that begins with {' or '.join(f'https://{host}/id/' for host in sorted(issuers))}",
         )
     there = parts._replace(netloc=f"127.0.0.1:{issuers[parts.hostname]}").geturl()
-    # The name stays the issuer's, in the handshake and in the request: only the address is the lab's.
+    # TLS and the Host header carry the issuer's name; only the address is the lab's.
     with httpx.Client(verify=client_context(state.ca_file.read_bytes()), trust_env=False) as client:
         try:
             answer = client.get(there, headers={"Host": parts.hostname}, extensions={"sni_hostname": parts.hostname})
@@ -221,14 +225,14 @@ def _connection(
 
 
 def _issuers(state: State) -> dict[str, int]:
-    """The issuers' present hosts and ports. A cluster in another region may have been added."""
+    """Return the present ports by the issuers' hosts. A cluster in another region may be new since `state` was read."""
     return (State.read(Folder.find()) or state).issuers
 
 
 def publish_again(cluster: str, issuer: str) -> str:
-    """The command that publishes the lab's own documents of an issuer again, after a comment on what it changes.
+    """Return a comment and the command that publishes the lab's own documents of an issuer again.
 
-    What was put in their place stands in this folder: see `labkit.emulator.published`.
+    The command deletes the folder with the documents that replace them: see `labkit.emulator.published`.
     """
     return (
         f"# The issuer of the cluster {cluster} publishes what the cluster has. STS reads it for all its tokens.\n"
@@ -242,7 +246,7 @@ def _cluster(eks: Any, name: str, account_id: str) -> Cluster:
         cluster = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
         role_arn = f"arn:aws:iam::{account_id}:role/{CLUSTER_ROLE}"
-        # Another notebook or terminal may have been a moment earlier.
+        # Another notebook or terminal may have created it a moment ago.
         with contextlib.suppress(eks.exceptions.ResourceInUseException):
             cluster = eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})["cluster"]
             return cluster
@@ -260,7 +264,7 @@ def _refuse_another_account(parameters: "Parameters", state: State) -> None:
 
 
 def _refuse_joined(cluster: Cluster) -> None:
-    """Raise `LabError` for a cluster that is not the lab's own: it lacks what this target promises."""
+    """Raise `LabError` if the cluster is one of the target kind: it lacks what this target promises."""
     if (cluster.get("tags") or {}).get(TARGET_TAG):
         raise LabError(
             f"The lab's cluster {cluster['name']} is one of the target kind.",

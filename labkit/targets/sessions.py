@@ -1,4 +1,4 @@
-"""An AWS session that talks to one endpoint and to nothing else, whatever the machine's own AWS setup says."""
+"""An AWS session that talks to one endpoint only, whatever the machine's own AWS setup says."""
 
 import os
 from typing import Any
@@ -13,25 +13,26 @@ from botocore.loaders import create_loader
 from labkit.emulator.aws_cli import S3_CONTROL, keep_host
 from labkit.errors import LabError
 
-# A refusal that botocore takes for a hiccup must not keep a learner waiting; nothing on loopback needs many tries.
+# Some refusals make botocore try again, and the learner waits. On loopback two attempts are enough.
 QUICK = Config(
     proxies={},
     retries={"mode": "standard", "total_max_attempts": 2},
     connect_timeout=5,
     read_timeout=120,
-    # A bucket's name is not a host name on loopback.
+    # On loopback, a bucket's name can't be a host name.
     s3={"addressing_style": "path"},
 )
 
 
-# The services' descriptions: a loader keeps what it has parsed, 0.1 s of it for a session with four clients.
+# The services' descriptions. All sessions share one loader, which parses each description once: this saves 0.1 s
+# for a session with four clients.
 _MODELS = create_loader()
 
 
 class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
     """A `boto3.Session` whose every client and resource talks to the lab's endpoint.
 
-    No variable, profile, config file or proxy of the machine has a say: botocore is given none of them.
+    The machine's variables, profiles, config files and proxies have no effect: botocore sees none of them.
     https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
     """
 
@@ -55,10 +56,10 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
         )
 
     def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
-        """As `boto3.Session.client`; raises `LabError` where another endpoint is asked for.
+        """Do the same as `boto3.Session.client`. Raise `LabError` if the call names another endpoint.
 
-        Asked again with nothing but a service and a region, it returns the same client: making one takes longer than
-        most calls with it, and clients may be shared between threads.
+        For the same service and region alone, it returns the same client: making one takes longer than most calls
+        with it, and threads may share a client.
         https://docs.aws.amazon.com/boto3/latest/guide/clients.html#multithreading-or-multiprocessing-with-clients
         """
         if args or kwargs.keys() - {"region_name"}:
@@ -78,7 +79,7 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
             )
         config = kwargs.get("config")
         kwargs["endpoint_url"] = self.endpoint_url
-        # Else boto3 presigns for S3 in us-east-1 with a signature that is no longer taken.
+        # Without s3v4, boto3 presigns for S3 in us-east-1 with a signature that AWS no longer accepts.
         own = QUICK.merge(Config(signature_version="s3v4")) if service_name == "s3" else QUICK
         kwargs["config"] = (own.merge(config) if config else own).merge(Config(proxies={}))
         client = super().client(service_name, *args, **kwargs)
@@ -90,7 +91,7 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
 def _without_environment() -> botocore.session.Session:
     session = botocore.session.Session()
     session.register_component("data_loader", _MODELS)
-    # Each setting keeps its default, and loses its variable and its line in a config file.
+    # Each setting keeps its default, and is read from no variable and no config file.
     for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
         no_file = name in ("config_file", "credentials_file")
         session.session_var_map[name] = (None, None, os.devnull if no_file else default, convert)

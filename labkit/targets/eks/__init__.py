@@ -1,4 +1,4 @@
-"""A real account and a real EKS cluster: nothing is made before the account is named and the plan is confirmed."""
+"""A real account and a real EKS cluster: a run makes nothing before you name the account and confirm the plan."""
 
 import json
 import os
@@ -34,20 +34,20 @@ WEBHOOK_RESTORED_BY = (
 
 
 class NotConfirmed(LabError):
-    """The plan has to be read and confirmed."""
+    """The user hasn't confirmed the plan yet."""
 
 
 def plan(parameters: "Parameters") -> str:
-    """What exists in the account and the cluster, and what a run will make there; raises `LabError`. Makes nothing."""
+    """Return what exists in the account and the cluster, and what a run will make there. Raises `LabError`."""
     return str(_look(parameters)[1])
 
 
 def up(parameters: "Parameters") -> Connection:
-    """The connection to the account and the cluster, once the plan is confirmed; makes nothing itself.
+    """Return the connection to the account and the cluster if the plan is confirmed. Create nothing.
 
     Raises:
         NotConfirmed: the parameter `confirm` is not `yes`; the text is the plan.
-        LabError: the credentials, the account, the cluster or a name in it is not as it must be.
+        LabError: a run can't use the credentials, the account, the cluster or a name in it.
     """
     connection, found = _look(parameters)
     if parameters.confirm != "yes":
@@ -60,7 +60,7 @@ def up(parameters: "Parameters") -> Connection:
 
 
 def connect(parameters: "Parameters") -> Connection:
-    """The connection, for reading: it needs no confirmation.
+    """Return the connection. Ask for no confirmation, and create nothing.
 
     Raises `LabError`.
     """
@@ -69,16 +69,16 @@ def connect(parameters: "Parameters") -> Connection:
 
 
 def look(parameters: "Parameters") -> Connection:
-    """Connect like `connect`, but only to read: that needs few permissions in the cluster. Raises `LabError`."""
+    """Do the same as `connect`, but also for a caller who may not do everything that a run does in the cluster."""
     session, caller = _identified(parameters)
     return _connect(parameters, session, caller, to_look=True)[0]
 
 
-start_and_look = look  # nothing here is the lab's own, to be started
+start_and_look = look  # this target has nothing to start
 
 
 def to_remove(parameters: "Parameters") -> Connection:
-    """As `connect`; where the cluster is gone, the connection to AWS alone. Raises `LabError`."""
+    """Return the connection; if the cluster is gone, one to AWS only. Raises `LabError`."""
     session, caller = _identified(parameters)
     try:
         return _connect(parameters, session, caller)[0]
@@ -101,12 +101,12 @@ def down() -> bool:
 
 
 def own_region() -> str:
-    """The region of the machine's own setup: `AWS_REGION`."""
+    """Return the value of `AWS_REGION`; empty if it isn't set."""
     return os.environ.get("AWS_REGION", "")
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """What a kernel of this target may see of these variables: all of them, since they lead to the user's account."""
+    """Return all the variables: they lead to the user's account."""
     return dict(variables)
 
 
@@ -122,7 +122,7 @@ def fetch(url: str) -> object:
 
 
 def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
-    """The connection and the plan. Raises `LabError` for anything that would stop a run half-way."""
+    """Return the connection and the plan. Raises `LabError` if something would stop a run half-way."""
     session = account.open_session(parameters.region)
     caller = account.identify(session)
     account.require_account(parameters.account_id, caller)
@@ -143,7 +143,7 @@ def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
 
 
 def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -> None:
-    """Raise `NoCluster` if the run's role trusts a cluster of another region, which may well exist."""
+    """Raise `NoCluster` if the run's role trusts a cluster in another region: that cluster may exist."""
     iam, name = session.client("iam"), parameters.role_name
     try:
         with explained("to look at the run's role (iam:GetRole)"):

@@ -1,4 +1,4 @@
-"""What an EKS cluster lets its account's user do: whether it knows them, and whether it allows what a run does."""
+"""Whether an EKS cluster knows the caller, and whether it allows everything that a run does."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class NotLetIn(LabError):
-    """The cluster does not know the caller, or allows it too little."""
+    """The cluster doesn't know the caller, or allows too little."""
 
 
 class AllowedTooLittle(NotLetIn):
@@ -52,7 +52,7 @@ def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", param
 
 
 def require_rights(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
-    """Raise `AllowedTooLittle` if the run would be refused half-way, with what the caller lacks.
+    """Raise `AllowedTooLittle`, with the missing permissions, if the cluster would refuse a part of the run.
 
     https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
     """
@@ -67,7 +67,7 @@ def require_rights(api: "ApiClient", cluster: Cluster, caller: "Identity", param
 
 
 def _has_namespace(api: "ApiClient", name: str) -> bool:
-    """Whether it exists. What the caller may not read counts as existing, and as a missing permission."""
+    """Return whether the namespace exists. One that the caller may not read counts as existing."""
     try:
         CoreV1Api(api).read_namespace(name)
     except ApiException as error:
@@ -78,7 +78,7 @@ def _has_namespace(api: "ApiClient", name: str) -> bool:
 
 
 def _may(api: "ApiClient", attributes: dict[str, str]) -> bool:
-    # Not the one review of all rules: it does not know what EKS's access policies allow.
+    # One review for each permission: the review of all rules doesn't know EKS's access policies.
     spec = V1SelfSubjectAccessReviewSpec(resource_attributes=V1ResourceAttributes.model_validate(attributes))
     answer = AuthorizationV1Api(api).create_self_subject_access_review(V1SelfSubjectAccessReview(spec=spec))
     return bool(answer.status and answer.status.allowed)
@@ -108,7 +108,7 @@ def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str
 
 
 def _let_in(cluster: Cluster, caller: "Identity") -> str:
-    """The command that makes the caller one of the group.
+    """Return the command that adds the caller to the group.
 
     https://docs.aws.amazon.com/eks/latest/userguide/grant-k8s-access.html
     """
@@ -118,7 +118,7 @@ def _let_in(cluster: Cluster, caller: "Identity") -> str:
 
 
 def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
-    """How to allow a known caller everything that a run does, in addition to its present permissions.
+    """Return the commands that allow a known caller everything that a run does, besides its present permissions.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
     """
@@ -140,7 +140,7 @@ def _allow(namespace: str) -> str:
 
 
 def _keeps_config_map(cluster: Cluster) -> bool:
-    """Whether the cluster takes no access entries: it was made before there were any.
+    """Return whether the cluster accepts no access entries, only the ConfigMap aws-auth, as older clusters do.
 
     https://docs.aws.amazon.com/eks/latest/userguide/setting-up-access-entries.html
     """

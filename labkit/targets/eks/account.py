@@ -1,4 +1,4 @@
-"""Your own AWS account: the session of your profile, its identity, and a sentence if there is no session."""
+"""Your own AWS account: a session with your profile, the session's identity, and errors in plain words."""
 
 import os
 from collections.abc import Iterator
@@ -25,43 +25,43 @@ UNKNOWN = (
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 )
-# AWS answers within moments, also from the other side of the world; what keeps silent is tried again, but not for long.
+# AWS answers within moments, even from the other side of the world. An endpoint that doesn't is tried again, briefly.
 PATIENT = Config(connect_timeout=5, read_timeout=15)
 TRIES = Config(retries={"mode": "standard", "total_max_attempts": 5})
-# Who sets one of these has chosen how often it's tried, as a fleet does for its rows.
+# A user or a fleet that sets one of these has chosen the number of attempts.
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 CHOSEN_TRIES = ("AWS_RETRY_MODE", "AWS_MAX_ATTEMPTS")
-# Who asks first finds out whether anything answers at all.
+# For the first call, which shows whether AWS answers at all.
 FIRST = Config(read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
-# By which the environment gives credentials, before every profile.
+# The variables with credentials, which come before every profile.
 # https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-# What the token, and not the signature, is refused for.
+# Operations in which these codes mean the token in the request, not your credentials.
 UNSIGNED = ("AssumeRoleWithWebIdentity",)
 
 
 class WrongAccount(LabError):
-    """The account is not named, or the credentials belong to another."""
+    """The parameters name no account, or the credentials belong to another one."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who the credentials say you are."""
+    """The caller that the credentials belong to."""
 
     account_id: str
     """12 digits."""
     principal: str
     """`user/NAME`, `assumed-role/NAME` (without the session's name, which may be a person's) or `root`."""
     arn: str
-    """The user's ARN; a role's as the shell finds it out, since a session does not tell the role's path."""
+    """The user's ARN. For a role, a shell command that finds its ARN: a session's ARN doesn't have the role's path."""
     arn_without_path: str = ""
-    """As the ConfigMap `aws-auth` wants a role's."""
+    """The ARN without a role's path, as the ConfigMap `aws-auth` wants it."""
 
 
 def open_session(region: str) -> boto3.Session:
-    """The session that this machine's own AWS settings give, in a region. Raises `NoCredentials`.
+    """Return a session with this machine's own AWS settings, in a region. Raises `NoCredentials`.
 
-    In every client of it, credentials that AWS does not take any more are a `NoCredentials`, too.
+    Its clients also raise `NoCredentials` if AWS doesn't accept the credentials any more.
     https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
     """
     with explained():
@@ -74,7 +74,7 @@ def open_session(region: str) -> boto3.Session:
 
 
 def identify(session: boto3.Session) -> Identity:
-    """Who the session is for AWS (sts:GetCallerIdentity, which needs no permission). Raises `LabError`.
+    """Return the session's caller (sts:GetCallerIdentity, which needs no permission). Raises `LabError`.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
     """
@@ -82,7 +82,7 @@ def identify(session: boto3.Session) -> Identity:
         with explained():
             caller = session.client("sts", config=FIRST).get_caller_identity()
     except (OSError, ValueError) as error:
-        # A process or a file that is not there, or holds something else.
+        # The process or file with the credentials is missing, or its output isn't credentials.
         raise NoCredentials(
             f"The credentials could not be loaded: {error}",
             where=_source(),
@@ -97,7 +97,7 @@ def identify(session: boto3.Session) -> Identity:
 
 
 def require_account(wanted: str, found: Identity) -> None:
-    """Raise `WrongAccount` if the account is not the one that was named."""
+    """Raise `WrongAccount` if the credentials belong to another account than `wanted`, or if that is empty."""
     if not wanted:
         raise WrongAccount(
             f"The account is not named; the credentials belong to {found.account_id} ({found.principal}).",
@@ -169,7 +169,7 @@ def _sentence(error: Exception) -> LabError:
 
 
 def _explain_error(exception: Exception, **_: Any) -> None:
-    """Raise a sentence for a request that botocore could not even send."""
+    """Raise `NoCredentials` if botocore had no usable credentials, and so could not send the request."""
     said = _sentence(exception) if isinstance(exception, faults.BotoCoreError) else None
     if isinstance(said, NoCredentials):
         raise said from None
@@ -193,12 +193,12 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
 
 
 def _source() -> str:
-    """Where credentials from a process or a file are configured.
+    """Return where credentials from a process or a file are configured: a variable, or a profile.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
     session, name = botocore.session.Session(), _signing_in()
-    # What the environment names comes before what is in a profile, but for one that has its credentials from another.
+    # The variable comes before the profile's own settings, unless the profile gets its credentials from another one.
     if name == (session.profile or "default") and os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
         return "AWS_WEB_IDENTITY_TOKEN_FILE"
     profile = session.full_config.get("profiles", {}).get(name, {})
@@ -207,7 +207,7 @@ def _source() -> str:
 
 
 def _trusted() -> str:
-    """The setting that names the CAs for AWS's certificate, if the machine has one.
+    """Return the setting that names the CAs for AWS's certificate; without a variable for it, the likely places.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html
     """
@@ -216,13 +216,13 @@ def _trusted() -> str:
 
 
 def _signing_in() -> str:
-    """The profile that signs in: the chosen one, or the one that it has its credentials from.
+    """Return the profile that signs in: the chosen one, or the one that it gets its credentials from.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
     """
     session = botocore.session.Session()
     name, profiles = session.profile or "default", session.full_config.get("profiles", {})
-    for _ in profiles:  # one that has its credentials from itself ends, too
+    for _ in profiles:  # bounded: a profile may name itself
         name = profiles.get(name, {}).get("source_profile", name)
     return name
 

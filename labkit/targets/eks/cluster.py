@@ -1,4 +1,4 @@
-"""An EKS cluster as a user of its account reaches it: EKS's description, and the API with a token from AWS."""
+"""An EKS cluster as a user of its account reaches it: its description from EKS, and its API with a token of AWS."""
 
 import base64
 import time
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 CLUSTER_HEADER = "x-k8s-aws-id"
 PREFIX = "k8s-aws-v1."
-FRESH_FOR = 600  # seconds; the cluster takes a token for 900
-NODE_WITHIN = 210  # seconds, until a machine that was just made takes pods
+FRESH_FOR = 600  # seconds; the cluster accepts a token for 900
+NODE_WITHIN = 210  # seconds until a new machine accepts pods
 
 
 class NoCluster(LabError):
@@ -33,11 +33,11 @@ class NoCluster(LabError):
 
 
 class ClusterGone(NoCluster):
-    """The account has no cluster of this name in the region: not yet, or not any longer."""
+    """The account has no cluster of this name in the region: not yet, or no longer."""
 
 
 def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
-    """The cluster as EKS describes it, which is active. Raises `NoCluster` or `NotAllowed`.
+    """Return the active cluster as EKS describes it. Raises `NoCluster` or `NotAllowed`.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
     """
@@ -70,7 +70,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
 
 
 def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
-    """A client of the cluster's API, whose token is made again before it expires.
+    """Return a client of the cluster's API, which renews its token before the token expires.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
     """
@@ -85,12 +85,12 @@ def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     }
-    configuration: Any = configured(kubeconfig)  # the client's type says that it has no hook
+    configuration: Any = configured(kubeconfig)  # its declared type lacks refresh_api_key_hook
     made_at: float | None = None
 
     def renew(configuration: Any) -> None:
         nonlocal made_at
-        # The wall clock, as AWS's: a laptop that slept wakes with a token that is old.
+        # The wall clock goes on while a laptop sleeps, as the token's age does.
         if made_at is None or not 0 <= time.time() - made_at < FRESH_FOR:
             configuration.api_key["authorization"] = f"Bearer {token(session, name)}"
             made_at = time.time()
@@ -102,9 +102,9 @@ def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
 
 
 def kubectl(parameters: "Parameters", cluster: Cluster) -> str:
-    """How kubectl reaches the cluster in a terminal: by the named context, or the one that the AWS CLI makes for it.
+    """Return the kubectl command that reaches the cluster: with the named context, or the AWS CLI's for the cluster.
 
-    Raises `LabError` if the named kubeconfig has no such context.
+    Raises `UnknownName` if the named kubeconfig doesn't have the context.
     https://docs.aws.amazon.com/eks/latest/userguide/create-kubeconfig.html
     """
     file, context = parameters.kubeconfig, parameters.context or cluster["arn"]
@@ -128,13 +128,13 @@ def kubectl(parameters: "Parameters", cluster: Cluster) -> str:
 
 
 def token(session: "boto3.Session", cluster: str) -> str:
-    """What `aws eks get-token` prints: a GetCallerIdentity, signed for this cluster alone and sent by it to STS.
+    """Return the token that `aws eks get-token` prints. Raises `LabError`.
 
-    Raises `LabError`.
+    It is a signed GetCallerIdentity request that names this cluster. The cluster sends the request to STS.
     https://github.com/kubernetes-sigs/aws-iam-authenticator#api-authorization-from-outside-a-cluster
     """
     with explained():
-        sts = session.client("sts", config=Config())  # a client of its own: what it sends gets one header more
+        sts = session.client("sts", config=Config())  # a client of its own, because it adds a header
         sts.meta.events.register(
             "before-sign.sts.GetCallerIdentity",
             lambda request, **_: request.headers.add_header(CLUSTER_HEADER, cluster),
@@ -144,7 +144,7 @@ def token(session: "boto3.Session", cluster: str) -> str:
 
 
 def node_count(api: ApiClient) -> int | None:
-    """How many nodes take pods; None if the caller may not look.
+    """Return the number of nodes that accept pods; None if the caller may not list nodes.
 
     https://kubernetes.io/docs/concepts/architecture/nodes/#condition
     """
@@ -158,7 +158,7 @@ def node_count(api: ApiClient) -> int | None:
 
 
 def require_nodes(count: int | None, cluster: Cluster) -> None:
-    """Raise `NoCluster` if no pod would ever run."""
+    """Raise `NoCluster` if no node accepts pods, and the cluster makes no nodes itself."""
     name = cluster["name"]
     if count == 0 and not makes_nodes(cluster):
         raise NoCluster(
@@ -169,7 +169,7 @@ def require_nodes(count: int | None, cluster: Cluster) -> None:
 
 
 def makes_nodes(cluster: Cluster) -> bool:
-    """Whether the cluster is in Auto Mode: it makes a node when a pod asks for one.
+    """Return whether the cluster is in Auto Mode: it creates a node when a pod needs one.
 
     https://docs.aws.amazon.com/eks/latest/userguide/automode.html
     """
@@ -181,6 +181,6 @@ def _is_ready(node: Any) -> bool:
 
 
 def region(cluster: Cluster) -> str:
-    """The region that the cluster is in."""
+    """Return the region that the cluster is in."""
     arn: str = cluster["arn"]
     return Arn.parse(arn).region

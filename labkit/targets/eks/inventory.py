@@ -18,7 +18,7 @@ from labkit.targets.eks.operator_policy import require_partition
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
-# Who may own a thing that exists, in the words of the plan.
+# The owner of an existing resource, in the words of the plan.
 WHOSE = {
     Owner.THIS_RUN: "of this run",
     Owner.ANOTHER_RUN: "of another run, which keeps it",
@@ -27,7 +27,7 @@ WHOSE = {
 
 
 class BucketOfAnother(LabError):
-    """Somebody else has the bucket's name. The lab doesn't write into a bucket that it didn't create."""
+    """Somebody else owns the bucket. The lab doesn't write into a bucket that it didn't create."""
 
 
 class NoPolicy(LabError):
@@ -51,7 +51,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Plan:
-    """What exists and what will be made: `print(plan)`."""
+    """The cluster and the resources that exist, and those that a run will make. Show it with `print(plan)`."""
 
     account_id: str
     principal: str
@@ -74,16 +74,16 @@ class Plan:
 
 
 def things(lab: "Workspace") -> tuple[Thing, ...]:
-    """What the run needs, in the order of building, and who owns each thing that exists.
+    """Return the resources that the run needs, in the order of building, with the owner of each that exists.
 
     Raises:
         LabError: another owner has a name (`RoleOfAnotherRun`, `NotThisRuns`, `BucketOfAnother`), the role's policy
-            doesn't exist (`AnotherPartition`, `NoPolicy`), or the caller may not read.
+            can't be used (`AnotherPartition`, `NoPolicy`), or the caller may not read.
     """
     with explained("to look at what exists"):
         _require_policy(lab)
         found = (_bucket(lab), _provider(lab), _role(lab), *_in_kubernetes(lab))
-        # These raise where a name is another's; on this target they take nothing away.
+        # These raise if another owner has a name. On this target they delete nothing.
         for name in steps.NAMED:
             steps.step(name).make_way(lab)
     return found

@@ -1,4 +1,4 @@
-"""The permissions to run `irsa.ipynb` in an account and a cluster, and to clean up, and nothing more."""
+"""The least permissions to run `irsa.ipynb` in an account and a cluster, and to clean up."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,27 +9,27 @@ from labkit.run_parameters import RUN_TAG, Parameters, partitions
 from labkit.webhook.server import NAME as WEBHOOK
 
 GROUP = "irsa-lab"
-"""The Kubernetes group of those who run the lab."""
+"""The Kubernetes group of the people who run the lab."""
 LISTS = ("iam:ListRoles", "iam:ListPolicies", "iam:ListOpenIDConnectProviders", "s3:ListAllMyBuckets")
 TAGS_OF_IAM = ("iam:ListRoleTags", "iam:ListPolicyTags", "iam:ListOpenIDConnectProviderTags")
 
 
 class AnotherPartition(LabError):
-    """The role's policy belongs to another partition than the region, so it can't be attached there."""
+    """The role's policy is in another partition than the region, so a role there can't have it."""
 
 
 def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, object]:
-    """The identity-based policy, for the run of these parameters in the account (12 digits).
+    """Return the identity-based policy for the run of these parameters in the account (12 digits).
 
-    A statement a purpose: where one is taken away, a step fails. It lets nobody give a role another policy than the
-    run's, and changes and deletes what carries the run's tag alone. What the cluster has to allow: `in_the_cluster`.
-    Raises `AnotherPartition`.
+    Each statement has one purpose: without it, a step fails. The policy lets nobody give a role another policy than
+    the run's. It allows changing and deleting only the roles and providers that carry the run's tag. For the
+    permissions in the cluster, see `in_the_cluster`. Raises `AnotherPartition`.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html
     """
     require_partition(parameters, partition)
     iam = f"arn:{partition}:iam::{account_id}:"
     role = f"{iam}role/{parameters.role_name}"
-    # EKS's issuers in the region. IAM names a provider that is being tagged by its host alone.
+    # EKS's issuers in the region. When a provider is tagged, IAM names it by its host alone.
     issuers = f"{iam}oidc-provider/{issuer_host(parameters.region, partition)}"
     providers = [issuers, f"{issuers}/*"]
     bucket = f"arn:{partition}:s3:::{parameters.bucket}"
@@ -73,9 +73,9 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
 
 
 def issuer_host(region: str, partition: str) -> str:
-    """The host of EKS's issuers in a region, in what the cluster is described by and in its tokens.
+    """Return the host of EKS's issuers in a region, as cluster descriptions and tokens name it.
 
-    The dual-stack host, oidc-eks.REGION.api.aws, leads to the same documents, and no issuer is named by it.
+    The dual-stack host, oidc-eks.REGION.api.aws, serves the same documents, but is part of no issuer's name.
     https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html
     https://github.com/terraform-aws-modules/terraform-aws-eks/issues/3237
     """
@@ -84,7 +84,7 @@ def issuer_host(region: str, partition: str) -> str:
 
 
 def require_partition(parameters: Parameters, partition: str) -> None:
-    """Raise `AnotherPartition`, with the ARN that the policy has in the region's.
+    """Raise `AnotherPartition` if the policy is in another partition. The error has the ARN with the right one.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
     """
@@ -100,10 +100,10 @@ def require_partition(parameters: Parameters, partition: str) -> None:
 
 
 def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
-    """The Kubernetes manifests that let the group `GROUP` do what the run does in the cluster.
+    """Return the Kubernetes manifests that let the group `GROUP` do what the run does in the cluster.
 
-    It looks at the whole cluster, since the clean-up finds what carries the run's label wherever that is, and makes and
-    deletes in the run's namespace alone, which is there with them.
+    The group may read the whole cluster, because the clean-up looks for the run's label everywhere. It may create and
+    delete in the run's namespace only. The manifests create that namespace.
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """
     namespace = parameters.namespace
@@ -122,7 +122,7 @@ def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
 
 
 def needed_in_the_cluster(parameters: Parameters, *, makes_namespace: bool) -> Iterator[dict[str, str]]:
-    """The permissions that a run needs in the cluster, each as the resource attributes of an access review.
+    """Yield the permissions that a run needs in the cluster, each as the resource attributes of an access review.
 
     https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-access-review-v1/
     """
@@ -150,7 +150,7 @@ def _look() -> list[dict[str, Any]]:
 
 
 def _count() -> dict[str, Any]:
-    """Return the permission to count the nodes that accept pods. The plan does so if it may."""
+    """Return the permission to list nodes. The plan counts the nodes that accept pods, if it may."""
     return _rule(["list"], ["nodes"])
 
 
@@ -159,7 +159,7 @@ def _change() -> list[dict[str, Any]]:
         _rule(["get"], ["namespaces"]),
         _rule(["get", "create", "delete"], ["serviceaccounts"]),
         _rule(["get", "watch", "create", "delete"], ["pods"]),
-        # Who opens a WebSocket GETs; from Kubernetes 1.35 on that has to be somebody who may create, too.
+        # A WebSocket starts with a GET. From Kubernetes 1.35 on, its caller needs the permission to create, too.
         _rule(["get", "create"], ["pods/exec"]),
     ]
 

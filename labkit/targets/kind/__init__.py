@@ -1,4 +1,4 @@
-"""A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
+"""A kind cluster or an existing cluster. The moto target's server emulates AWS for it on this machine."""
 
 import sys
 from contextlib import closing, suppress
@@ -26,15 +26,15 @@ from labkit.targets.kind.leaving import LeftBehind, leave
 if TYPE_CHECKING:
     from labkit.run_parameters import Parameters
 
-LED_WITHIN = 20  # seconds for an API server to hear of the webhooks, and to call them
+LED_WITHIN = 20  # seconds until an API server calls webhooks that were just registered
 
 
 class NotReached(LabError):
-    """The cluster's API server does not reach this machine."""
+    """The cluster's API server, or a pod of it, doesn't reach this machine."""
 
 
 def plan(parameters: "Parameters") -> str:
-    """What `up` makes, in a sentence. Raises `LabError` if the kubeconfig leads nowhere."""
+    """Return a sentence about what `up` would make. Raises `LabError` if the kubeconfig can't be used."""
     folder = Folder.find()
     lab = f"starts the lab in {folder.path}, registers two webhooks in it, and emulates AWS on this machine"
     kept = Kept(folder, parameters.cluster, parameters.region)
@@ -53,10 +53,10 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
     """Start the lab and join the cluster to it, if that isn't done yet.
 
     Args:
-        aws_host: the IPv4 address by which the cluster's containers reach this machine; found out without one.
+        aws_host: the IPv4 address by which the cluster's containers reach this machine; if empty, the lab finds it.
 
     Raises:
-        LabError: the cluster lacks something, or a name in it is somebody else's; nothing is made then.
+        LabError: the cluster can't be used, or somebody else has a name in it. Nothing stays registered then.
     """
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)
@@ -93,20 +93,20 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
 
 
 def connect(parameters: "Parameters") -> Connection:
-    """The connection to a joined cluster of the running lab, for reading: nothing is started or registered.
+    """Return the connection to a joined cluster of the running lab. Start nothing, and register nothing.
 
-    Raises `LabError` if no lab runs, no such cluster has joined it, or its issuer is another by now.
+    Raises `LabError` if no lab runs, if the cluster hasn't joined it, or if the cluster's issuer has changed.
     """
     connection = _connected(parameters)
     kind_issuer.refuse_another(Kept(Folder.find(), parameters.cluster, parameters.region), connection.issuer)
     return connection
 
 
-look = start_and_look = connect  # a cluster joins by `up` alone
+look = start_and_look = connect  # only `up` lets a cluster join
 
 
 def to_remove(parameters: "Parameters") -> Connection:
-    """As `connect`; where the cluster does not answer, the connection to the lab's AWS alone. Raises `LabError`."""
+    """Return the connection; if the cluster doesn't answer, one to the lab's AWS only. Raises `LabError`."""
     connection = _connected(parameters)
     kept = Kept(Folder.find(), parameters.cluster, parameters.region)
     try:
@@ -123,10 +123,10 @@ def to_remove(parameters: "Parameters") -> Connection:
 
 
 def down() -> bool:
-    """End the lab, take its webhooks out of the clusters, and delete the clusters that it made with kind.
+    """End the lab, delete its webhooks from the clusters, and delete the clusters that it made with kind.
 
-    Prints which clusters have left; returns whether the lab ran. Raises `LeftBehind` if one could not leave; all
-    else has ended then.
+    Print a line for each cluster that has left; return whether the lab ran. Raises `LeftBehind` at the end if a
+    cluster could not leave.
     """
     folder = Folder.find()
     ran, left = process.stop(folder), []
@@ -145,12 +145,12 @@ def down() -> bool:
     return ran
 
 
-# A kernel sees what it sees on moto, and the machine's own setup does not count either.
+# As on moto: the machine's own setup has no effect.
 own_region, environment = moto.own_region, moto.environment
 
 
 def _connected(parameters: "Parameters") -> Connection:
-    """The connection to a cluster that has joined the lab that runs, as it joined. Raises `LabError`."""
+    """Return the connection to a joined cluster of the running lab, with whatever issuer. Raises `LabError`."""
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)
     _refuse_another_account(parameters)
@@ -169,9 +169,9 @@ def _connected(parameters: "Parameters") -> Connection:
 
 
 def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> Cluster:
-    """The cluster as eks:DescribeCluster gives it, whose pods are led to the lab. Raises `LabError`.
+    """Register the cluster in the lab's EKS, and return it as eks:CreateCluster shows it. Raises `LabError`.
 
-    With `tries` a pod tries whether it reaches the lab, too.
+    First make sure that the API server calls the webhooks, and with `tries` that a pod reaches the lab, too.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -186,7 +186,7 @@ def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) ->
         try:
             cluster: Cluster = eks.create_cluster(**request)["cluster"]
         except eks.exceptions.ResourceInUseException:
-            # Another notebook or terminal was a moment earlier.
+            # Another notebook or terminal registered it a moment ago.
             return moto.active(eks, parameters.cluster)
         except ClientError as error:
             raise NotUsable(
@@ -205,7 +205,7 @@ def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) ->
 
 
 def _require_led(kept: Kept) -> None:
-    """Raise `NotReached` if the API server makes pods without asking the lab's webhooks."""
+    """Raise `NotReached` if the API server creates pods without calling the lab's webhooks."""
     from kubernetes.client.exceptions import ApiException
 
     way, facts = Way.kept(kept), facts_of(kept)
@@ -230,7 +230,7 @@ def _require_led(kept: Kept) -> None:
 
 
 def _require_reached(kept: Kept) -> None:
-    """Raise `NotReached` if a pod of the cluster does not reach the lab at the address that was given."""
+    """Raise `NotReached` if a pod of the cluster doesn't reach the lab at the given address."""
     way, facts = Way.kept(kept), facts_of(kept)
     print(f"Trying from a pod whether it reaches this machine at {facts.aws_host} …", file=sys.stderr)
     with closing(way.client()) as api:
@@ -278,7 +278,7 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
 
 
 def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issuer: str) -> str:
-    """The commands that publish the issuer's documents again; the lab or the API server has copies."""
+    """Return the commands after which STS reads the cluster's own documents again; empty for a public issuer."""
     if facts.made:
         return moto.publish_again(parameters.cluster, issuer)
     if facts.public_issuer:
@@ -288,7 +288,7 @@ def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issu
 
 
 def _described(state: State, parameters: "Parameters") -> Cluster | None:
-    """The cluster of this name in the lab that runs; None if it has none."""
+    """Return the cluster of this name in the running lab; None if the lab doesn't have it."""
     eks = moto.session(state, parameters.region).client("eks")
     with answering():
         try:
@@ -299,7 +299,7 @@ def _described(state: State, parameters: "Parameters") -> Cluster | None:
 
 
 def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str) -> None:
-    """Raise `AnotherCluster` if the lab's cluster of this name is not the one that is asked for."""
+    """Raise `AnotherCluster` if the lab's cluster of this name isn't the one that the parameters mean."""
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(
             f"The lab has a cluster {parameters.cluster} of the moto target.",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 LOOPBACK = "127.0.0.1"
-TRIED_WITHIN = 120  # seconds; an image that has to be pulled takes most of it
-# How the AWS CLI says that nobody answered.
+TRIED_WITHIN = 120  # seconds; pulling the image can take most of it
+# The AWS CLI's messages for an endpoint that doesn't answer.
 NOT_CONNECTED = re.compile("Could not connect to the endpoint URL|[Tt]imeout on endpoint URL|Connection was closed")
 
 
@@ -28,7 +28,7 @@ class NoAddress(LabError):
 
 
 def find(node_addresses: Iterable[str]) -> str:
-    """The IPv4 address of this machine in the network of the nodes, found in its interfaces. Raises `NoAddress`."""
+    """Return this machine's IPv4 address in the network of the nodes, from its interfaces. Raises `NoAddress`."""
     found = {_beside(IPv4Address(address)) for address in node_addresses if is_ipv4(address)}
     if len(found) == 1 and (address := next(iter(found))):
         return address
@@ -36,7 +36,7 @@ def find(node_addresses: Iterable[str]) -> str:
 
 
 def unknown(why: str) -> NoAddress:
-    """The error that asks for the address."""
+    """Return the error that asks the user for the address."""
     return NoAddress(
         f"Could not find the address at which the cluster's containers reach this machine: {why}.",
         where="nothing was changed",
@@ -49,7 +49,7 @@ def unknown(why: str) -> NoAddress:
 def checked(address: str) -> str:
     """Return the given address. Raises `NoAddress` if containers can't call it.
 
-    A name would not do: S3's clients put a bucket's name before it.
+    A host name is refused, too: S3's clients would put a bucket's name in front of it.
     """
     if not is_ipv4(address) or IPv4Address(address).is_unspecified or IPv4Address(address).is_multicast:
         raise NoAddress(
@@ -62,10 +62,10 @@ def checked(address: str) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of a pod's call of the lab."""
+    """The result of a pod's call to the lab."""
 
     is_reached: bool | None
-    """Whether the pod reached the lab; None if that could not be tried."""
+    """Whether the pod reached the lab; None if the trial itself failed."""
     words: str = ""
 
 
@@ -93,14 +93,14 @@ def tried(api: "ApiClient", image: str) -> Trial:
         if name:
             with suppress(ApiException):
                 core.delete_namespaced_pod(name, "default", grace_period_seconds=0)
-    # The lab refuses a call that nobody signed: that is an answer.
+    # The lab refuses an unsigned call. The refusal shows that the pod reached it.
     if "An error occurred (" in said:
         return Trial(True)
     return Trial(False if NOT_CONNECTED.search(said) else None, said or "the pod said nothing.")
 
 
 def _asking(image: str) -> dict[str, Any]:
-    """The manifest of a pod that calls AWS once, as nobody."""
+    """Return the manifest of a pod that calls AWS once, unsigned."""
     call = (
         "aws sts get-caller-identity --no-sign-request --region us-east-1 --cli-connect-timeout 5 --cli-read-timeout 5"
     )
@@ -118,7 +118,7 @@ def _asking(image: str) -> dict[str, Any]:
 
 
 def _beside(node: IPv4Address) -> str | None:
-    """The address of this machine in the node's network; loopback's own for a node on loopback."""
+    """Return this machine's address in the node's network, or None; 127.0.0.1 for a node on loopback."""
     if node.is_loopback:
         return LOOPBACK
     own = [interface for interface in _interfaces() if not interface.ip.is_loopback]

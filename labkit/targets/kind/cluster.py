@@ -1,4 +1,4 @@
-"""What must be true of a cluster that exists before the lab joins it."""
+"""What the lab requires of an existing cluster before the cluster joins."""
 
 import json
 import re
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from labkit.emulator.folder import Folder
 
-ANSWERS_WITHIN = (5, 15)  # seconds, to connect and to be answered
+ANSWERS_WITHIN = (5, 15)  # seconds: to accept a connection, and to answer
 DISCOVERY_ROLE = "system:service-account-issuer-discovery"
 NOBODY = "system:anonymous"
 
@@ -27,7 +27,7 @@ class NotUsable(LabError):
 
 
 class NoAnswer(NoWay):
-    """The API server cannot be reached, or keeps silent: it may be gone."""
+    """The API server cannot be reached, or doesn't answer: it may be gone."""
 
 
 class NotThisLabs(LabError):
@@ -42,7 +42,7 @@ def require_answer(way: Way, api: "ApiClient") -> None:
 
 
 def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
-    """What the API server says of its issuer. Raises `NoWay` or `NotUsable`; changes nothing.
+    """Return the API server's discovery document, once the keys can be read, too. Raises `NoWay` or `NotUsable`.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
@@ -67,23 +67,23 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
 
 
 def published(api: "ApiClient", *, keys: bool = False, _request_timeout: object = ANSWERS_WITHIN) -> Any:
-    """The API server's discovery document or keys. Raises `ApiException`, and ValueError if it isn't JSON.
+    """Return the API server's discovery document or keys. Raises `ApiException`, and ValueError if it isn't JSON.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
     from kubernetes.client import OpenidApi, WellKnownApi
 
-    get: Any = (  # its type is that of what it gives otherwise
+    get: Any = (  # its declared type ignores _preload_content
         OpenidApi(api).get_service_account_issuer_open_id_keyset
         if keys
         else WellKnownApi(api).get_service_account_issuer_open_id_configuration
     )
-    # As it comes: the client would make Python's own text of it.
+    # The raw bytes: the client would return the text of a Python dict.
     return json.loads(get(_preload_content=False, _request_timeout=_request_timeout).data)
 
 
 def require_nodes(way: Way, api: "ApiClient") -> list[str]:
-    """The addresses (InternalIP) of the nodes that are ready. Raises `NotUsable` if none takes pods.
+    """Return the addresses (InternalIP) of the nodes that are ready. Raises `NotUsable` if no node accepts pods.
 
     https://kubernetes.io/docs/reference/node/node-status/
     """
@@ -115,7 +115,7 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
 
 
 def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
-    """Raise `NotUsable` if the lab may register no webhooks, and `NotThisLabs` where their names are taken."""
+    """Raise `NotUsable` if the lab may not register webhooks, and `NotThisLabs` if others have their names."""
     from kubernetes.client import AdmissionregistrationV1Api, AuthorizationV1Api
 
     attributes = {"group": "admissionregistration.k8s.io", "resource": "mutatingwebhookconfigurations"}
@@ -141,7 +141,7 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
 
 
 def is_led(api: "ApiClient") -> bool:
-    """Ask by a dry run whether a new pod would be led to the lab. Raises `ApiException`.
+    """Return whether the webhooks would lead a new pod to the lab, by a dry run. Raises `ApiException`.
 
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
     """
@@ -152,7 +152,7 @@ def is_led(api: "ApiClient") -> bool:
 
 
 def message(error: Any) -> str:
-    """What the API server said, with its status."""
+    """Return the API server's words, with the status."""
     return f"{said_by_the_cluster(error, otherwise=error.reason)} ({error.status})"
 
 
@@ -160,7 +160,7 @@ Sentence = Callable[[Way, str], LabError]
 
 
 def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
-    """The answer. If the API server refuses, `refused` makes the error from its words."""
+    """Return the answer to a call. If the API server refuses, raise the error that `refused` makes of its words."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, SSLError
 

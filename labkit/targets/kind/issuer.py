@@ -1,4 +1,4 @@
-"""The way to a joined cluster's issuer: the same as STS's, which is the lab's own issuer, a name, or the API server."""
+"""How to reach a cluster's issuer, as STS does: the lab's own issuer, a public host, or the API server."""
 
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 def fetch(folder: "Folder", state: "State", url: str) -> object:
-    """GET a URL of the issuer of any of the lab's clusters, joined or its own; the JSON it answers.
+    """GET a URL of the issuer of any of the lab's clusters, joined or its own; return the JSON.
 
     Raises `LabError`.
     """
@@ -36,12 +36,12 @@ def fetch(folder: "Folder", state: "State", url: str) -> object:
         if url.startswith(f"{issuer}/"):
             return _fetch(issuer, kept, state, url)
     unanswered: list[LabError] = []
-    # The keys may be anywhere: only the discovery document says so.
+    # The keys may have any address: only the discovery document names it.
     for issuer, kept in joined.items():
         try:
             keys = _fetch(issuer, kept, state, issuer + DISCOVERY).get("jwks_uri")
         except LabError as error:
-            unanswered.append(error)  # it may be another's
+            unanswered.append(error)  # the URL may belong to another cluster's issuer
             continue
         if keys == url:
             return _fetch(issuer, kept, state, url)
@@ -57,7 +57,7 @@ def fetch(folder: "Folder", state: "State", url: str) -> object:
 
 
 class AnotherIssuer(LabError):
-    """The cluster's tokens name another issuer than the one with which it joined the lab."""
+    """The cluster's issuer isn't the one with which it joined the lab."""
 
     def __init__(self, kept: "Kept", joined: str, now: str):
         facts = facts_of(kept)
@@ -70,13 +70,13 @@ class AnotherIssuer(LabError):
 
 
 def refuse_another(kept: "Kept", joined: str) -> None:
-    """Raise `AnotherIssuer` if the cluster has another issuer by now; whether it answers is not looked at."""
+    """Raise `AnotherIssuer` if the cluster's issuer has changed since it joined. Ignore a silent cluster."""
     if now := changed(kept, joined):
         raise AnotherIssuer(kept, joined, now)
 
 
 def changed(kept: "Kept", joined: str) -> str:
-    """The cluster's present issuer; empty if it's the one that it joined with, or if the cluster doesn't answer."""
+    """Return the cluster's issuer if it has changed since it joined; empty if not, or if the cluster doesn't answer."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -88,7 +88,7 @@ def changed(kept: "Kept", joined: str) -> str:
 
 
 def way_out(kept: "Kept") -> list[str]:
-    """The commands that join a cluster again after its issuer changed."""
+    """Return the commands that join a cluster again after its issuer changed."""
     named = "" if kept.cluster == "blue" else f" --cluster {kept.cluster}"
     given = f" -p cluster={kept.cluster}" if named else ""
     return [
@@ -100,7 +100,7 @@ def way_out(kept: "Kept") -> list[str]:
 
 @dataclass(frozen=True)
 class IssuerWay:
-    """What `lab.fetch` and the doctor reach the issuer by."""
+    """The way in which `lab.fetch` and the doctor reach the issuer."""
 
     issuer: str
     facts: "Facts"
@@ -109,7 +109,7 @@ class IssuerWay:
     api: "ApiClient"
 
     def fetch(self, url: str) -> object:
-        """GET a URL of the issuer; the JSON it answers. Raises `LabError`.
+        """GET a URL of the issuer; return the JSON. Raises `LabError`.
 
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """
@@ -133,7 +133,9 @@ class IssuerWay:
         return self._published(url, keys=True)
 
     def _published(self, url: str, *, keys: bool) -> Any:
-        """The discovery document or the keys, by the API server, which has both at paths of its own.
+        """Return the discovery document or the keys from the API server, which serves both at fixed paths.
+
+        Raises `LabError` that names `url`, the public address.
 
         https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
         """
@@ -147,7 +149,7 @@ class IssuerWay:
             raise LabError(f"{url} answers no JSON: {error}", where="fetch", next="labkit status") from None
 
     def served_chain(self, host: str) -> list[bytes]:
-        """The certificates (DER) that the issuer's host serves, its own first; those of the API server behind it.
+        """Return the certificates (DER) of the issuer's host, its own first, or the API server's if that is the way.
 
         Raises `OSError`.
         """
@@ -168,7 +170,7 @@ def _fetch(issuer: str, kept: "Kept", state: "State", url: str) -> Any:
 
 
 def _issuers(state: "State") -> dict[str, int]:
-    """The lab's own issuers and their present ports. This cluster's may be new."""
+    """Return the present ports by the hosts of the lab's issuers. This cluster's may be new since `state` was read."""
     from labkit.emulator.folder import Folder
     from labkit.emulator.process import State
 

@@ -21,12 +21,12 @@ MADE_WITHIN = 900  # seconds; kind may have to download the node's image first
 
 
 class AnotherCluster(LabError):
-    """The lab has another cluster of this name, or one that AWS would confuse with it."""
+    """The lab has another cluster of this name, or one with the same issuer."""
 
 
 def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
-    """Check and store the facts of the cluster that joins. Raises `LabError`."""
-    # Another notebook may be making the cluster: it is there then.
+    """Choose the cluster, check it, and store its facts. Create it if it's a new one. Raises `LabError`."""
+    # Another notebook may be making the cluster: this waits until it exists.
     with folder.turn("kind.lock", doing=f"preparing the cluster {parameters.cluster}", within=MADE_WITHIN):
         before = kept.facts
         if way is not None and not (before and before.made and _is_of(way, kept)):
@@ -47,7 +47,7 @@ def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | No
 
 
 def undo(kept: Kept, folder: Folder) -> None:
-    """Let a cluster leave that just joined. Only print a failure, so that the original error is raised."""
+    """Let a cluster leave that has just joined. Only print a failure, so that the original error is raised."""
     if (facts := kept.facts) and facts.made:
         _say(f"Deleting what there is of the kind cluster {facts.made} …")
     if left := leave(kept, folder):
@@ -60,7 +60,7 @@ def _say(text: str) -> None:
 
 
 def _refuse_for_made(way: Way, kept: Kept) -> None:
-    """Raise `AnotherCluster` if kind made the lab's cluster of this name: it would be forgotten, and stay."""
+    """Raise `AnotherCluster` if kind made the lab's cluster of this name: the lab would forget it and not delete it."""
     if (facts := kept.facts) and facts.made:
         raise AnotherCluster(
             f"The lab's cluster {kept.cluster} is the kind cluster {facts.made}, and not that of {way.where}.",
@@ -70,31 +70,31 @@ def _refuse_for_made(way: Way, kept: Kept) -> None:
 
 
 def _leave_for_another(kept: Kept, folder: Folder) -> None:
-    """Let the cluster leave that the lab had under this name; one that is gone keeps nobody from going on."""
+    """Let the lab's earlier cluster of this name leave. Only print a failure: that cluster may be gone."""
     if left := leave(kept, folder):
         print(f"{left.what}\nWhere that cluster is not gone for good:  {left.command}", file=sys.stderr)
 
 
 def _is_of(way: Way, kept: Kept) -> bool:
-    """Whether the way leads to this cluster."""
+    """Return whether the way leads to the API server of the stored cluster."""
     return kept.kubeconfig.exists() and Way.read(kept.kubeconfig).server == way.server
 
 
 def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -> Facts:
-    """Create a kind cluster and return its facts. If that fails, raise `LabError`; no cluster is left."""
+    """Create a kind cluster and return its facts. If that fails, delete it and raise `LabError`."""
     from labkit.targets.kind import program as kind_program
 
     program, name = kind_program.Kind(), kind_program.name_of(parameters.cluster, parameters.region)
     if not aws_host and program.is_apart:
         raise kind_address.unknown("they are in a virtual machine, or in a network of your user's own")
     if kept.facts and kept.facts.made == name:
-        program.delete(name)  # an earlier `up` was cut off, and left this cluster half made
+        program.delete(name)  # an interrupted `up` left half of it
         kept.kubeconfig.unlink(missing_ok=True)
     else:
         program.require_free(name)
     print(f"Making the kind cluster {name} (a few minutes) …", file=sys.stderr)
     facts = Facts(aws_host=aws_host, image=parameters.image, source=f"kind, {name}", made=name)
-    # From now on it is the lab's own, whatever happens to it.
+    # Stored first: if this process is killed, `labkit down` still deletes the cluster.
     kept.keep_facts(facts)
     try:
         keys, made_kubeconfig = kept.path / "signing", kept.path / "kind-kubeconfig"
@@ -123,7 +123,7 @@ def _checked(folder: Folder, parameters: "Parameters", way: Way, facts: Facts) -
 
 
 def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) -> None:
-    """Raise `AnotherCluster` if another cluster of the lab has this issuer: their tokens would be the same."""
+    """Raise `AnotherCluster` if another cluster of the lab has this issuer: STS couldn't tell their tokens apart."""
     state = State.read(folder) if folder.is_running() else None
     own = state.context(parameters.cluster, parameters.region) if state else ""
     for name, cluster in (state.clusters if state else {}).items():
@@ -136,7 +136,7 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
 
 
 def _issuer(folder: Folder, parameters: "Parameters") -> str:
-    """The issuer of a cluster that the lab makes; the same every time, and none that the moto target gives."""
+    """Return the issuer for a cluster that the lab makes: always the same, and different from every moto cluster's."""
     from labkit.emulator.identifiers import Identifiers
 
     cluster = f"kind/{parameters.cluster}@{parameters.region}"

@@ -1,4 +1,4 @@
-"""The way to a cluster as a kubeconfig shows it: one of its contexts, with what that names.
+"""The way to a cluster: one context of a kubeconfig, with its cluster and its user.
 
 https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
 """
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from labkit.emulator.joined_folder import Facts, Kept
 
 NOTHING = "nothing was changed"
-# What names a file beside the kubeconfig, in the entries of clusters and of users.
+# The fields of a cluster or a user that name a file, relative to the kubeconfig's folder.
 FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 
 class NoWay(LabError):
-    """The kubeconfig leads to no API server that answers."""
+    """The kubeconfig can't be used, or its API server refuses or doesn't answer."""
 
 
 def facts_of(kept: "Kept") -> "Facts":
-    """The stored facts of a cluster that joined the lab. Raises `LabError` if there are none."""
+    """Return the stored facts of a cluster that joined the lab. Raises `LabError` if there are none."""
     if facts := kept.facts:
         return facts
     raise LabError(
@@ -48,13 +48,13 @@ class Way:
     where: str
     """The way in words, for a message."""
     kubectl: str
-    """How kubectl is called so that it goes this way."""
+    """The kubectl command that goes this way."""
 
     @classmethod
     def read(cls, file: str | Path, context: str = "") -> "Way":
-        """The connection that a context of the file describes; without a name, the current context.
+        """Return the way that a context of the file describes; without a name, the current context.
 
-        Raises `NoWay`, and `UnknownName` for a context that is gone.
+        Raises `NoWay`, and `UnknownName` if the file doesn't have the context.
         https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
         """
         file = Path(file).expanduser().absolute()
@@ -91,7 +91,7 @@ class Way:
 
     @classmethod
     def kept(cls, kept: "Kept") -> "Way":
-        """The stored connection to a joined cluster, with the file and context that you named. Raises `NoWay`."""
+        """Return the stored way to a joined cluster, with the file and the context that you named. Raises `NoWay`."""
         way, facts = cls.read(kept.kubeconfig), kept.facts
         return replace(way, where=facts.source or way.where, kubectl=facts.kubectl or way.kubectl) if facts else way
 
@@ -108,9 +108,9 @@ class Way:
         return url
 
     def client(self) -> "ApiClient":
-        """A client of the API, by no proxy of this machine.
+        """Return a client of the API that doesn't use this machine's proxy.
 
-        Raises `NoWay` if a file or a key cannot be read, or the credentials plugin gives none.
+        Raises `NoWay` if a file or a key can't be read, or if the credentials plugin fails.
         """
         from kubernetes.client import ApiClient
         from kubernetes.config import ConfigException
@@ -119,7 +119,7 @@ class Way:
             with untold() as said:
                 configuration = configured(self.kubeconfig)
             if "proxy-url" not in self.kubeconfig["clusters"][0]["cluster"]:
-                # Without one of its own the client for exec takes the machine's. No host goes by this one.
+                # Without this, exec would use the machine's proxy. No request goes through this one.
                 configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
             configuration.retries = 0
             api = ApiClient(configuration)
@@ -145,10 +145,10 @@ def _tls(verify: bool) -> Any:
     from urllib3.util.ssl_ import create_urllib3_context
 
     context = create_urllib3_context()
-    # From Python 3.13 on it is strict, and the authorities of minikube and k3s would not do.
+    # Python 3.13 and later check strictly, and would reject the certificate authorities of minikube and k3s.
     context.verify_flags &= ~VERIFY_X509_STRICT
     if not verify:
-        # The kubeconfig says so itself; a warning at each call would say it again.
+        # The kubeconfig itself turns the check off: no need for a warning at each call.
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         context.check_hostname, context.verify_mode = False, CERT_NONE
     return context
@@ -180,7 +180,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a kind by their names."""
+    """Return the entries of a kind, such as `cluster`, by name. Raises `NoWay` if one can't be read."""
     try:
         return {entry["name"]: dict(entry[kind] or {}) for entry in config.get(f"{kind}s") or []}
     except (KeyError, TypeError, ValueError):
@@ -192,7 +192,7 @@ def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str,
 
 
 def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The entry without extensions, with its files as absolute paths: they are relative to the kubeconfig's folder."""
+    """Return the entry without extensions. Paths relative to the kubeconfig's folder become absolute."""
     entry = {key: value for key, value in entry.items() if key != "extensions"}
     for key in FILES:
         if entry.get(key):

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from labkit.emulator.folder import Folder
     from labkit.emulator.joined_folder import Facts, Kept
 
-LABELLED = f"{LAB_LABEL}={LAB}"  # what runs made
+LABELLED = f"{LAB_LABEL}={LAB}"  # selects the objects that runs made
 
 
 @dataclass(frozen=True)
 class Left:
-    """The leftovers of a cluster that `labkit down` could not detach from the lab."""
+    """The lab's leftovers in a cluster that could not leave it."""
 
     what: str
     command: str
     """The command that removes it."""
     forget: str
-    """What makes the lab that does not run forget this cluster, and nothing else."""
+    """The command after which a lab that doesn't run has forgotten this cluster, and nothing else."""
 
 
 class LeftBehind(LabError):
@@ -48,7 +48,7 @@ class LeftBehind(LabError):
         )
 
     def forgotten(self, folder: "Folder") -> LabError:
-        """The same, for a cluster that the lab has forgotten."""
+        """Return the error for a lab that was reset, and so has forgotten these clusters."""
         return LabError(
             "\n".join(one.what for one in self.left),
             where=f"the lab in {folder.path} is empty, and has forgotten it",
@@ -61,9 +61,9 @@ class LeftBehind(LabError):
 
 
 def leave(kept: "Kept", folder: "Folder") -> Left | None:
-    """Let a cluster leave, and forget it. If that fails, remember it, and return what is left in it.
+    """Let a cluster leave, and forget it. If that fails, remember it, and return the leftovers.
 
-    What runs made in a cluster that was there before is left, and named: it may be dear to somebody.
+    In a cluster that the lab didn't make, the runs' objects are kept and printed: somebody may need them.
     """
     left = _left(kept, kept.facts, folder) if kept.facts else None
     if not left:
@@ -72,12 +72,12 @@ def leave(kept: "Kept", folder: "Folder") -> Left | None:
 
 
 def _left(kept: "Kept", facts: "Facts", folder: "Folder") -> Left | None:
-    """What is still there of a cluster that was to leave; None if all of it has left."""
+    """Delete the cluster, or the lab's webhooks in it. Return the leftovers if that fails, and None otherwise."""
     try:
         if facts.made:
             _delete(facts)
         else:
-            # A server that was killed left its webhooks there.
+            # A server that was killed has left its webhooks in the cluster.
             _take_back_webhooks(kept, facts, folder)
     except LabError as error:
         if facts.made:
@@ -97,7 +97,7 @@ def _delete(facts: "Facts") -> None:
 
 
 def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
-    """Take the lab's webhooks out of a cluster, and name what runs have left there. Raises `LabError`."""
+    """Delete the lab's webhooks in a cluster, and print which objects runs have left in it. Raises `LabError`."""
     from kubernetes.client import AdmissionregistrationV1Api
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
@@ -119,7 +119,7 @@ def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
 
 
 def _of_runs(api: "ApiClient") -> list[str]:
-    """`pod NAMESPACE/NAME`, and so on."""
+    """Return the runs' namespaces, service accounts and pods, such as `pod NAMESPACE/NAME`."""
     core = core_api(api)
     of_runs = {
         "namespace": core.list_namespace,

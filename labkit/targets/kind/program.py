@@ -1,4 +1,4 @@
-"""A cluster made with the program `kind`: the lab's issuer, keys and audience are in its API server from the start.
+"""A cluster made with the program `kind`: its API server starts with the lab's issuer, keys and audience.
 
 https://kind.sigs.k8s.io/docs/user/configuration/
 """
@@ -22,14 +22,14 @@ from labkit.errors import LabError
 from labkit.targets.kind.cluster import NotThisLabs
 from labkit.targets.kind.kubeconfig import NOTHING
 
-# What the API's own tokens are for, as on EKS; tokens for AWS are asked for with an audience of their own.
+# The audience of tokens for the API itself, as on EKS. Tokens for AWS name another audience.
 API_AUDIENCE = "https://kubernetes.default.svc"
 KEYS = "/etc/kubernetes/labkit"  # in the node
 READY_WITHIN = "180s"
-# kind adds `-control-plane`, and a host name has 63 characters.
+# kind adds `-control-plane`, and a host name has at most 63 characters.
 LONGEST_NAME = 48
 EXISTING = "labkit up --target kind --kubeconfig FILE --context NAME"
-# What `docker info` and `podman info` say where no interface of this machine is in the containers' network.
+# A line of `docker info` or `podman info` if no interface of this machine is in the containers' network.
 # https://docs.docker.com/engine/security/rootless
 APART = re.compile(r"^\s*(rootless(: true)?|Operating System: Docker Desktop)\s*$", re.MULTILINE)
 INSTALL_KIND = "apt-get install kind, or: brew install kind   (or as https://kind.sigs.k8s.io says)"
@@ -37,15 +37,15 @@ INSTALL_DOCKER = "https://docs.docker.com/engine/install, or: apt-get install po
 
 
 class ProgramMissing(LabError):
-    """A program that makes clusters is not on the PATH, or does not run."""
+    """A program that is needed to make clusters isn't on the PATH, or doesn't run."""
 
 
 class NotMade(LabError):
-    """The program kind made no cluster, or deleted none; its own words are in the text."""
+    """The program kind could not create or delete a cluster. The text has its own words."""
 
 
 def name_of(cluster: str, region: str) -> str:
-    """The cluster's name for kind: lower-case letters, digits and hyphens, short enough for a node's host name."""
+    """Return the cluster's name for kind: lower-case letters, digits and hyphens, at most 48 characters."""
     name = re.sub(r"[^a-z0-9-]", "-", f"labkit-{cluster}-{region}".lower())
     if len(name) <= LONGEST_NAME:
         return name
@@ -53,9 +53,9 @@ def name_of(cluster: str, region: str) -> str:
 
 
 def configuration(name: str, issuer: str, keys: Path) -> dict[str, object]:
-    """The configuration for kind; `keys` is the folder of this machine with `sa.key` and `sa.pub`.
+    """Return the configuration for kind; `keys` is the folder on this machine with `sa.key` and `sa.pub`.
 
-    kind patches kubeadm's configuration of Kubernetes 1.36 and later in version v1beta4, of those before in v1beta3.
+    It holds kubeadm's patch twice: kind uses v1beta4 from Kubernetes 1.36 on, and v1beta3 before.
     https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/
     """
     keys_in_node = {"hostPath": str(keys), "containerPath": KEYS, "readOnly": True, "selinuxRelabel": True}
@@ -72,7 +72,7 @@ def configuration(name: str, issuer: str, keys: Path) -> dict[str, object]:
 
 
 def cluster_configuration(issuer: str, version: str) -> dict[str, object]:
-    """kubeadm's ClusterConfiguration, as far as it differs from kind's own.
+    """Return the parts of kubeadm's ClusterConfiguration that differ from kind's own.
 
     https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
     """
@@ -94,7 +94,7 @@ def cluster_configuration(issuer: str, version: str) -> dict[str, object]:
 
 
 def write_keys(folder: Path) -> None:
-    """A signing key (RSA 2048, as EKS's) and its public half, made once."""
+    """Write a signing key (RSA 2048, as on EKS) and its public half, if they don't exist yet."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -112,10 +112,10 @@ def write_keys(folder: Path) -> None:
 
 
 class Kind:
-    """The program, with the container runtime that it uses here."""
+    """The program kind, with the container runtime that it uses on this machine."""
 
     def __init__(self) -> None:
-        """Raise `ProgramMissing` if there is no `kind`, or neither Docker nor Podman runs."""
+        """Raise `ProgramMissing` if `kind` isn't installed, or if neither Docker nor Podman runs."""
         if not shutil.which("kind"):
             raise ProgramMissing(
                 "The program kind is not on the PATH.",
@@ -125,15 +125,15 @@ class Kind:
         program, info = _runtime()
         self._environment = {**os.environ, **({"KIND_EXPERIMENTAL_PROVIDER": "podman"} if program == "podman" else {})}
         self.is_apart = sys.platform == "darwin" or bool(APART.search(info))
-        """Whether its nodes are in a virtual machine, or in a user's own network, which no interface here is in."""
+        """Whether the nodes are in a virtual machine's network, or in a user's own: no interface here is in it."""
 
     def has(self, name: str) -> bool:
-        """Whether there is a cluster of this name, the lab's or not."""
+        """Return whether kind has a cluster of this name, the lab's or not."""
         listed = self._run("get", "clusters")
         return listed.returncode == 0 and name in listed.stdout.split()
 
     def require_free(self, name: str) -> None:
-        """Raise `NotThisLabs` if somebody else made a cluster of this name."""
+        """Raise `NotThisLabs` if kind has a cluster of this name already."""
         if self.has(name):
             raise NotThisLabs(
                 f"The kind cluster {name} doesn't belong to this lab. It was left unchanged.",
@@ -156,7 +156,7 @@ class Kind:
             )
 
     def delete(self, name: str) -> None:
-        """Delete the cluster; one that is gone already is fine. Raises `NotMade`."""
+        """Delete the cluster if it exists. Raises `NotMade`."""
         done = self._run("delete", "cluster", "--name", name)
         if done.returncode:
             raise NotMade(
@@ -166,7 +166,7 @@ class Kind:
             )
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        # In a session of its own, since a terminal sends Ctrl-C to all that runs in it: it is the lab that ends kind.
+        # In a session of its own: a terminal's Ctrl-C reaches the lab alone, and the lab ends kind.
         with _ended_as_by_ctrl_c():
             process = subprocess.Popen(
                 ["kind", *arguments],
@@ -180,7 +180,7 @@ class Kind:
             try:
                 output, error = process.communicate()
             except BaseException:
-                # With what it has started: a `docker run` that goes on would make the node after all.
+                # Kill its children, too: a `docker run` that goes on would still create the node.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -190,12 +190,12 @@ class Kind:
 
 @contextlib.contextmanager
 def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """Within this, SIGTERM and a closed terminal's SIGHUP raise `SystemExit`, so that clean-ups run."""
+    """Turn SIGTERM, and the SIGHUP of a closed terminal, into `SystemExit`, so that clean-ups run."""
 
     def end(number: int, _: Any) -> None:
         raise SystemExit(128 + number)
 
-    # Python lets the main thread alone set them; what `nohup` ignores stays ignored.
+    # Only the main thread may set handlers. A signal that `nohup` ignores stays ignored.
     is_main = threading.current_thread() is threading.main_thread()
     numbers = [signal.SIGTERM, signal.SIGHUP] if is_main else []
     before = {number: there for number in numbers if (there := signal.getsignal(number)) is not signal.SIG_IGN}
@@ -209,7 +209,7 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _runtime() -> tuple[str, str]:
-    """The container runtime that runs, and what it says of itself. Raises `ProgramMissing`."""
+    """Return the container runtime, `docker` or `podman`, and the output of its `info`. Raises `ProgramMissing`."""
     there = [program for program in ("docker", "podman") if shutil.which(program)]
     if not there:
         raise ProgramMissing(
