@@ -1,7 +1,7 @@
-"""What people get wrong with IRSA, each of which can be put into a running lab and taken out of it again.
+"""Common mistakes with IRSA, as faults that you put into a running lab and take out again.
 
-A fault edits the documents of a run (`situation`), and nothing else; `live` makes the lab as they say; `breaking` keeps
-what was there before, so that all of it comes back.
+A fault only edits the documents of a run (`situation`). `live` changes the lab to match them. `breaking` keeps the
+documents from before, so that everything can be restored.
 """
 
 import random
@@ -24,7 +24,7 @@ CATALOGUE: dict[str, Fault] = {
 
 
 def named(name: str) -> Fault:
-    """The fault of this id. Raises `LabError`, which names the nearest one."""
+    """Return the fault of this id. Raises `LabError`, which suggests a similar id."""
     if name not in CATALOGUE:
         near = get_close_matches(name, CATALOGUE, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -33,12 +33,12 @@ def named(name: str) -> Fault:
 
 
 def drawn(seed: int | None = None) -> Fault:
-    """One of the faults by which the pod loses its role or its bucket; the same for the same seed."""
+    """Return a random fault that costs the pod its role or its bucket: the same one for the same seed."""
     return random.Random(seed).choice(_breaking())  # noqa: S311 - nothing is kept secret by it
 
 
 def drawn_in_a_row(seed: int, count: int) -> list[Fault]:
-    """So many different faults by which the pod loses its role or its bucket; the same for the same seed."""
+    """Return `count` different faults that cost the pod its role or its bucket: the same ones for the same seed."""
     return random.Random(seed).sample(_breaking(), count)  # noqa: S311 - nothing is kept secret by it
 
 

@@ -1,4 +1,4 @@
-"""A pod before and after admission: either can be made from the other."""
+"""A pod before and after admission: each is computed from the other."""
 
 import copy
 from typing import Any
@@ -12,7 +12,7 @@ from labkit.webhook import Account
 from labkit.webhook.review import VOLUME, pod_patch
 
 PREFIX = "eks.amazonaws.com/"
-# What the scheduler and admission write into a spec.
+# The fields that the scheduler and admission write into a spec.
 FILLED_IN = ("nodeName", "priority", "preemptionPolicy", "serviceAccount")
 USUAL = {f"{PREFIX}audience": Account().audience, f"{PREFIX}token-expiration": str(Account().token_expiration)}
 
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def admitted(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """The pod's spec after admission, if its service account has these annotations."""
+    """Return the pod's spec after admission, if its service account has these annotations."""
     account = Account.of({"metadata": {"annotations": annotations}})
     made = copy.deepcopy(pod)
     if account.role_arn:
@@ -33,11 +33,12 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
 
 
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
-    """The pod as it was applied, and its service account's annotations at that time, from the pod after admission.
+    """Return the pod as it was applied, and its service account's annotations then; `pod` is the pod after admission.
 
-    `annotations` are the present ones. Without a trace of the webhook: the pod unchanged, and no annotations.
+    `annotations` are the present ones. If the webhook left no trace, return the pod unchanged, and no annotations.
     """
-    # Those that the pod itself shows come first: with the present ones, an old role is one that was given by hand.
+    # The pod shows the annotations that it was created with. With the present ones, an old role would look as if
+    # somebody had set it by hand.
     for account_annotations in (_annotations_of(pod), annotations):
         candidate = _without_role(pod, account_annotations, region)
         if candidate != pod and admitted(candidate, account_annotations, region) == pod["spec"]:
@@ -46,7 +47,7 @@ def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Do
 
 
 def with_defaults(obj: Document) -> Document:
-    """An object with the API server's defaults; what it writes into a pod beside them is left out."""
+    """Return an object with the API server's defaults; in a pod, without the fields in `FILLED_IN`."""
     completed = defaults.with_defaults(BY_NAME[obj["kind"]], obj)
     if obj["kind"] != "Pod":
         return completed
@@ -54,13 +55,13 @@ def with_defaults(obj: Document) -> Document:
 
 
 def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
-    """The volumes as the API server gives them back."""
+    """Return the volumes with the API server's defaults."""
     completed: list[Document] = defaults.pod_spec({"volumes": volumes})["volumes"]
     return completed
 
 
 def plain(pod: Document) -> Document:
-    """The live pod without the fields that the API server added: its own token, tolerations and node."""
+    """Return the live pod without the fields that the API server added: its own token, tolerations and node."""
     spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
     volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(API_VOLUME)]
     tolerations = [each for each in spec.pop("tolerations", []) if each.get("key") not in NODE_TROUBLE]
@@ -79,7 +80,7 @@ def _without_own_token(container: Document) -> Document:
 
 
 def _annotations_of(pod: Document) -> dict[str, str]:
-    """The annotations of a service account that would have led to this pod."""
+    """Return the service account's annotations that explain this pod, without those that have the default value."""
     found = {}
     for container in pod["spec"]["containers"]:
         for variable in container.get("env") or []:
@@ -94,7 +95,7 @@ def _annotations_of(pod: Document) -> dict[str, str]:
 
 
 def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """The pod without what the webhook would add to it for this service account."""
+    """Return the pod without what the webhook would add to it for this service account."""
     bare = copy.deepcopy(pod)
     volumes = bare["spec"].pop("volumes", [])
     if volumes and volumes[0]["name"] == VOLUME and "projected" in volumes[0]:
@@ -110,7 +111,7 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """The shortest container that the webhook turns into this one; otherwise the container itself."""
+    """Return the shortest container that the webhook turns into this one; if it can't be found, the container itself."""
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}
     kept_mounts = mounts[:-1] if mounts and mounts[-1]["name"] == VOLUME else mounts

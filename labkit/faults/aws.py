@@ -1,4 +1,4 @@
-"""A run's documents in AWS, read and made by AWS's calls; and what stands in the place of the issuer's documents."""
+"""A run's documents in AWS, read and made with calls of AWS, and the replacements for the issuer's documents."""
 
 import json
 from contextlib import suppress
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
-    """Read what the run has in these accounts into the situation."""
+    """Read the run's resources in these accounts into the situation."""
     for account_id in sorted(accounts):
         iam = _iam(lab, account_id)
         situation.providers |= _providers(iam)
@@ -29,7 +29,10 @@ def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change AWS from `now` to `wanted`."""
+    """Change AWS from `now` to `wanted`. Raises `LabError` if an account can't be entered, or a call isn't refused.
+
+    `associate` makes the associations later.
+    """
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)
         _make_providers(iam, _of(account_id, now.providers), _of(account_id, wanted.providers))
@@ -91,7 +94,7 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 
 
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
-    """The run's role, and the role that eksctl made beside it."""
+    """Return the account's roles that belong to the run, by ARN: its own, and one that eksctl made for it."""
     found = {}
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:
@@ -136,7 +139,7 @@ def _make_roles(iam: Any, now: dict[str, Document], wanted: dict[str, Document])
                 RoleName=name,
                 Path=Arn.parse(arn).path,
                 AssumeRolePolicyDocument=trust_policy,
-                # An empty one is another thing than none.
+                # IAM keeps an empty description, which isn't the same as a missing one.
                 **({"Description": role["Description"]} if role["Description"] else {}),
                 MaxSessionDuration=role["MaxSessionDuration"],
                 Tags=role["Tags"],
@@ -229,9 +232,10 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
 
 
 def associate(lab: "Workspace", wanted: Situation) -> None:
-    """Make the Pod Identity associations that are wanted; `make` has deleted those that existed.
+    """Create the wanted Pod Identity associations; `make` has deleted the earlier ones.
 
-    They come after the pods, which have IRSA's variables. EKS refuses one whose role doesn't let it in.
+    Call it after the pods are created, so that these have IRSA's variables. If EKS refuses an association because the
+    role doesn't trust it, skip the association.
     """
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}

@@ -1,6 +1,6 @@
 """Put faults into a run of a lab, and take all of them out again.
 
-What was there before the first is kept in the lab's folder, so that any process can bring it back.
+The lab's folder keeps the run's documents from before the first fault, so that any process can restore them.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Kept(BaseModel):
 
     run: str
     cluster_made: str
-    """When the cluster was made: a record of an earlier one of this name is out of date."""
+    """When the cluster was created. The record isn't valid for a later cluster of the same name."""
     faults: list[str]
     before: Situation
     """The run before its first fault."""
@@ -42,15 +42,15 @@ class Kept(BaseModel):
 
 @dataclass(frozen=True)
 class Mended:
-    """What `mend` did."""
+    """The result of `mend`: the faults that it took out, and the objects that it looked at, by name."""
 
     faults: list[str]
     put_back: list[str]
-    """What was still broken."""
+    """The objects that a fault had broken and `mend` put back."""
     mended_before: list[str]
-    """What a fault had broken, and the user had mended already."""
+    """The objects that a fault had broken and the user had mended already."""
     left_behind: list[str]
-    """What no fault had touched, but had changed: it was put back, too."""
+    """The objects that somebody had changed, but no fault. `mend` put them back, too."""
 
     @property
     def was_broken(self) -> bool:
@@ -72,23 +72,23 @@ class Progress:
     faults: list[str]
     still_broken: list[str]
     otherwise: list[str]
-    """Neither as before the fault nor as the fault made it."""
+    """The broken objects that have changed since, but aren't mended."""
     as_before: list[str]
     left_behind: list[str]
-    """What no fault had touched, but has changed."""
+    """The objects that somebody has changed, but no fault."""
 
 
 def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
-    """Put a fault into the run; return the names of all faults in it.
+    """Put a fault into the run; return the ids of all faults in it, the latest last.
 
-    Makes the run first if it's missing. A fault replaces an earlier one that changed the same thing. Raises
-    `LabError` if the target isn't the lab's own.
+    Create the run first if it's missing. A fault replaces an earlier one that changed the same thing. Raises
+    `LabError` if the cluster isn't the lab's own.
     """
     _refuse_others_clusters(lab)
     kept = _read(lab)
     now = live.read(lab, kept.before, kept.broken) if kept else live.read(lab)
     if kept and not differences(kept.before, now):
-        kept = None  # all was mended by hand
+        kept = None  # somebody mended everything by hand
     if kept is None and not is_made(now):
         print(*steps.ready_through(lab, "pod"), sep="\n")
         now = live.read(lab)
@@ -97,9 +97,9 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
     base, there = _without_displaced(now, before, earlier, fault)
     wanted = fault.put_into(base)
     faults = [*(each.id for each in there if each is not fault), fault.id]
-    # Recorded before any change, so that an interrupted break can be mended, too.
+    # Record it before any change, so that an interrupted break can be mended, too.
     _write(lab, Kept(run=lab.run, cluster_made=_cluster_made(lab), faults=faults, before=before, broken=wanted))
-    # In another account nothing was read yet.
+    # If the fault adds an account, `now` lacks that account's documents: read again.
     live.make(lab, now if wanted.accounts == now.accounts else live.read(lab, before, wanted), wanted)
     return faults
 
@@ -107,9 +107,9 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
 def _without_displaced(
     now: Situation, before: Situation, earlier: list[Fault], fault: Fault
 ) -> tuple[Situation, list[Fault]]:
-    """The run and its faults, without those that this one replaces.
+    """Return the run and its faults, without those that this one replaces.
 
-    Parts of the others that were mended by hand stay mended.
+    A fault that somebody has mended by hand isn't put in again.
     """
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:
@@ -122,10 +122,10 @@ def _without_displaced(
 
 
 def mend(lab: "Workspace") -> Mended:
-    """Take all faults out of the run, which is then as before the first one. Raises `LabError` without a fault."""
+    """Take all faults out of the run: restore its state from before the first. Raises `LabError` without a fault."""
     kept = _read(lab)
     if kept is None:
-        # The record of a deleted cluster of this name is useless.
+        # A record of an earlier cluster of this name is useless.
         _file(lab).unlink(missing_ok=True)
         others = [other.run for other in _kept(Folder.find())]
         raise LabError(
@@ -147,7 +147,7 @@ def mend(lab: "Workspace") -> Mended:
 
 
 def progress(lab: "Workspace") -> Progress | None:
-    """Return how far a broken run is mended, by its documents; None if it has no fault."""
+    """Compare a broken run's documents with those from before; return how far it's mended. None if it has no fault."""
     kept = _read(lab)
     if kept is None:
         return None
@@ -164,18 +164,20 @@ def progress(lab: "Workspace") -> Progress | None:
 
 
 def faults_in(lab: "Workspace") -> list[str]:
-    """The names of the faults that are in the run, the first first."""
+    """Return the ids of the faults in the run, the earliest first."""
     kept = _read(lab)
     return kept.faults if kept else []
 
 
 def is_made(situation: Situation) -> bool:
-    """Whether the run has its provider, role, service account and pod."""
+    """Return whether the run has its provider, role, service account and pod."""
     return bool(situation.provider and situation.role and situation.annotations.get(ROLE_ARN) and situation.pod_keys)
 
 
 def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
-    """Run commands in the run's pod, each in a new session; return them with the last line of their answers.
+    """Run two AWS commands in the run's pod, with a new session; return each with the last line of its answer.
+
+    Return an empty list if no pod runs.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
     """
@@ -187,22 +189,22 @@ def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
     if not situation.pod_keys or situation.fails_to_start:
         return []
     name = situation.pod["metadata"]["name"]
-    # The session that the CLI keeps in the pod is good for an hour, whatever was broken meanwhile.
+    # The CLI caches its session in the pod for an hour. A cached session would hide the fault.
     execute(lab.kubernetes, name, lab.parameters.namespace, ["sh", "-c", "rm -rf ~/.aws/cli/cache"])
 
     def ask(command: list[str]) -> tuple[str, str]:
-        # A client of its own: the stream of a command replaces a method of the client while it opens.
+        # Each thread needs its own client: to open a command's stream replaces a method of the client for a moment.
         done = execute(copy(lab.kubernetes), name, lab.parameters.namespace, command)
         said = (done.output if done.exit_code == 0 else done.error).strip().splitlines()
         return " ".join(command), said[-1] if said else f"exit code {done.exit_code}"
 
-    # Each starts a CLI, which takes most of a second.
+    # Both at once: each starts a CLI, which takes most of a second.
     with ThreadPoolExecutor() as at_once:
         return [*at_once.map(ask, commands)]
 
 
 def differences(one: Situation, other: Situation) -> list[str]:
-    """The differences, in words."""
+    """Return the names of the objects that differ, such as `trust policy of the role my-role`."""
     return [thing for thing, is_same in _compared(one, other) if not is_same]
 
 
@@ -255,7 +257,7 @@ def _file(lab: "Workspace") -> "Path":
 
 
 def _read(lab: "Workspace") -> Kept | None:
-    """The record of this run; None without a fault."""
+    """Return the record of this run; None if it has no fault."""
     kept = _parsed(_file(lab))
     return kept if kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab)) else None
 

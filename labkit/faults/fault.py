@@ -1,4 +1,4 @@
-"""A fault: one thing that people get wrong, as an edit of a run's documents."""
+"""A fault: a common mistake, as an edit of a run's documents."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,44 +11,44 @@ Apply = Callable[[Situation], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that people get wrong."""
+    """A common mistake, the edit that makes it, and the finding that reports it."""
 
     id: str
     description: str
-    """What happened, in a line that doesn't give away the fault."""
+    """A line about an event that led to the fault. It doesn't give the fault away."""
     finding: str
-    """The id of what the doctor finds of it."""
+    """The id of the doctor's finding about it."""
     apply: Apply
-    """Edit the documents, and touch nothing else."""
+    """The function that edits the documents, and changes nothing else."""
     hides: tuple[str, ...] = ()
-    """The findings (`*` stands for anything), or faults, that cannot be seen while it is there."""
+    """The ids of findings and faults that the doctor can't see beside this fault; `*` stands for any characters."""
     seen_as: tuple[str, ...] = ()
-    """The findings that stand for it if its own can't be seen."""
+    """The findings that the doctor reports instead if another fault hides this one's own finding."""
     changes: tuple[str, ...] = ()
-    """What of the lab it decides alone: of two faults that change the same, the later one is there."""
+    """The things that only one fault can decide, in words. Of two faults with the same thing, the later one stays."""
     needs_probe: bool = False
-    """Whether it is only seen from within the pod."""
+    """Whether the doctor sees it only if it runs a command in the pod."""
     works: bool = False
-    """Whether the pod becomes its role all the same."""
+    """Whether the pod gets its role in spite of the fault."""
 
     def is_hidden_by(self, other: "Fault") -> bool:
-        """Whether the other fault hides this one from the doctor."""
+        """Return whether the other fault hides this one from the doctor."""
         names = (self.id, self.finding)
         return other is not self and any(fnmatchcase(name, pattern) for name in names for pattern in other.hides)
 
     def takes_the_place_of(self, earlier: "Fault") -> bool:
-        """Whether the other is taken out when this one comes after it."""
+        """Return whether this fault replaces the earlier one."""
         return bool(set(self.changes) & set(earlier.changes))
 
     def put_into(self, situation: Situation) -> Situation:
-        """The situation with the fault; the given one isn't changed."""
+        """Return a copy of the situation with the fault."""
         changed = situation.model_copy(deep=True)
         self.apply(changed)
         return changed.settled()
 
 
 def expected(faults: Sequence[Fault]) -> set[str]:
-    """The findings that the doctor should have after these faults were put in, one after the other."""
+    """Return the ids of the findings that the doctor should report after these faults, put in one after the other."""
     there = [
         fault
         for at, fault in enumerate(faults)
@@ -70,7 +70,10 @@ def fault(
     changes: tuple[str, ...] = (),
     **settings: bool,
 ) -> Callable[[Apply], Fault]:
-    """Make a fault of a function that edits a situation: its name is the id, its docstring the description."""
+    """Return a decorator that makes a fault of a function that edits a situation.
+
+    The function's name becomes the id, with hyphens. Its docstring becomes the description.
+    """
 
     def made(apply: Apply) -> Fault:
         name = apply.__name__.replace("_", "-")

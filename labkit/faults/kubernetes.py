@@ -1,4 +1,4 @@
-"""A run's objects in Kubernetes, read and made by its API; a pod is made again where what decides about it changes."""
+"""A run's objects in Kubernetes, read and made with its API. A pod is created again if its spec has to change."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -30,13 +30,16 @@ PATHS = {
 CONTROLLERS = {"ReplicaSet", "StatefulSet", "DaemonSet", "Job"}
 OWN = ("ConfigMap", "Secret", "Deployment", "Event")
 METADATA = ("name", "namespace", "labels", "ownerReferences")
-# What clients and controllers note for themselves.
+# The annotations that clients and controllers write for themselves.
 NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision")
 WITHIN = 30  # seconds
 
 
 def read(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
-    """Read what the run has into the situation; `registration` is the webhook's, where a good one is known."""
+    """Read the run's objects into the situation.
+
+    `registration` is a good registration of the webhook; if None, the present one counts as good.
+    """
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}
     situation.fails_to_start = any(
@@ -47,7 +50,7 @@ def read(lab: "Workspace", situation: Situation, registration: Document | None) 
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change the objects from `now` to `wanted`; return when the pods run, or have failed as expected.
+    """Change the objects from `now` to `wanted`. Wait until the pods run, or fail as they should.
 
     Raises `LabError`.
     """
@@ -77,14 +80,17 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
 
 
 def _objects(lab: "Workspace") -> dict[str, Document]:
-    """The run's namespace, service account, standalone pods and what a fault put beside them; and the webhook."""
+    """Return the run's objects by kind and name, with the objects that faults added and the webhook's registration.
+
+    A pod that a controller made is left out.
+    """
     namespace, account = lab.parameters.namespace, lab.parameters.service_account
     keys = [f"Namespace {namespace}", f"ServiceAccount {namespace}/{account}", WEBHOOK]
     found = [present for key in keys if (present := _get(lab, key))]
     for pod in _items(lab, "Pod", namespace):
         is_of_run = (pod["metadata"].get("labels") or {}).get(RUN_LABEL) == lab.labels[RUN_LABEL]
         is_of_account = pod["spec"].get("serviceAccountName") == account
-        # A controller's pod is made again by it.
+        # Its controller would create it again.
         owners = {owner["kind"] for owner in pod["metadata"].get("ownerReferences") or []}
         if (is_of_run or is_of_account) and not owners & CONTROLLERS:
             found.append(pod)
@@ -94,7 +100,7 @@ def _objects(lab: "Workspace") -> dict[str, Document]:
 
 
 def _plain(obj: Document) -> Document:
-    """An object as it could be applied: without what the API server and others noted in it."""
+    """Return an object without its status, and without metadata that the API server, clients or controllers wrote."""
     metadata = {key: obj["metadata"][key] for key in METADATA if obj["metadata"].get(key)}
     annotations = obj["metadata"].get("annotations") or {}
     if kept := {key: value for key, value in annotations.items() if key not in NOTED}:
@@ -103,7 +109,10 @@ def _plain(obj: Document) -> Document:
 
 
 def _read_pods_as_applied(situation: Situation) -> None:
-    """Read each pod as it was applied, and the spec that the API server made of it."""
+    """Split each pod into the pod as it was applied and its spec after admission.
+
+    Set `made_with` if the pod was created with other annotations than the present ones.
+    """
     region = situation.parameters.region
     for key in situation.pod_keys:
         live = admission.plain(situation.objects[key])
@@ -115,14 +124,18 @@ def _read_pods_as_applied(situation: Situation) -> None:
 
 
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
-    """The objects that must change for a moment, so that a pod becomes what it was when it was first created."""
+    """Return the objects that must change for a moment, so that a new pod gets the spec that it was first created with.
+
+    Empty if the present objects lead to that pod.
+    """
     if wanted.made_with is None:
         return {}
     account = wanted.objects.get(wanted.service_account_key) or now.objects.get(now.service_account_key)
     metadata = {"name": wanted.parameters.service_account, "namespace": wanted.parameters.namespace}
     account = account or {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
     if not wanted.made_with:
-        # Without the webhook it is so at once; the annotation comes after the pod all the same, as its time tells.
+        # The pod gets no role without the webhook. The role's annotation is set later, because its time shows that the
+# pod is older.
         kept = {key: value for key, value in (account["metadata"].get("annotations") or {}).items() if key != ROLE_ARN}
         bare = {**account, "metadata": {**account["metadata"], "annotations": kept}}
         return {wanted.service_account_key: bare, WEBHOOK: None}
@@ -131,7 +144,7 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
 
 
 def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: dict[str, Document | None]) -> None:
-    """Create, replace or delete the objects, and note their new state in `present`."""
+    """Create, replace or delete the objects (None: delete), and write their new state into `present`."""
     for key, obj in objects.items():
         if obj == present.get(key):
             continue
@@ -145,11 +158,11 @@ def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: 
 
 
 def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
-    """Make a pod; return when it runs, or has failed as it must."""
+    """Create a pod, and wait until it runs, or fails as it should. Raises `LabError`."""
     pod, expected = wanted.objects[key], wanted.admitted[key]
 
     def is_admitted_so() -> bool:
-        # The webhook hears of a service account by a watch, a moment after it has changed.
+        # The webhook learns of a changed service account a moment later, from a watch.
         dry = _call(lab, "POST", _collection(key), pod, dryRun="All")
         return bool(admission.plain(dry)["spec"] == expected)
 
@@ -159,7 +172,7 @@ def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
 
 
 def _runs_or_fails(lab: "Workspace", key: str, wanted: Situation) -> bool:
-    """Whether a pod runs, or has failed as it must. Raises `LabError` if it fails but should run."""
+    """Return whether a pod runs, or fails as it should. Raises `LabError` if it fails but should run."""
     status = (_get(lab, key) or {}).get("status") or {}
     containers = status.get("containerStatuses") or []
     if status.get("phase") == "Running" and all(container["ready"] for container in containers):
@@ -179,14 +192,14 @@ def _delete(lab: "Workspace", key: str) -> None:
 
 
 def _wait_for_deployment(lab: "Workspace", key: str) -> None:
-    """Return when its pods run, or could not be made."""
+    """Wait until the Deployment's pods run, or can't be created. Raises `LabError` after `WITHIN` seconds."""
     _wait(lambda: is_rolled_out(_get(lab, key) or {}), f"The {key} neither runs nor fails.")
 
 
 def is_rolled_out(deployment: Document) -> bool:
-    """Whether a Deployment's pods are those of its present template and all run, or can't be made.
+    """Return whether all pods of a Deployment come from its present template and run, or whether they can't be created.
 
-    As `kubectl rollout status` decides it.
+    It compares the same fields as `kubectl rollout status`.
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status
     """
     status = deployment.get("status") or {}

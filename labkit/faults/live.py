@@ -1,4 +1,4 @@
-"""A lab read as a situation, and a lab made as a situation says."""
+"""Read a lab as a situation, and change a lab to match a situation."""
 
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def read(lab: "Workspace", *others: Situation) -> Situation:
-    """The run's documents as they are, also those in the accounts in which these others have something.
+    """Return the run's present documents, in its account and in the accounts of the other situations.
 
-    How the webhook is reached is taken from the first of the others; alone, from its registration as it is.
+    The webhook's good registration comes from the first of the others; without others, it's the present one.
     """
     situation = Situation(
         parameters=lab.parameters,
@@ -29,7 +29,7 @@ def read(lab: "Workspace", *others: Situation) -> Situation:
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """Change the lab from the state `now` to the state `wanted`.
 
-    Returns when its pods run, or have failed as they must. Raises `LabError`.
+    Wait until its pods run, or fail as they should. Raises `LabError`.
     """
     aws.make(lab, now, wanted)
     kubernetes.make(lab, now, wanted)

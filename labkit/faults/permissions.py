@@ -1,4 +1,4 @@
-"""Faults of what the role may do."""
+"""Faults of the role's permissions."""
 
 from labkit.faults.fault import fault
 from labkit.faults.situation import Situation

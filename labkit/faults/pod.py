@@ -1,4 +1,4 @@
-"""Faults of the pod, and of when and how it was made."""
+"""Faults of the pod, and of the time and the way in which it was created."""
 
 from labkit.faults.fault import fault
 from labkit.faults.service_account import ANNOTATION, WITHOUT_ROLE_HIDES
@@ -6,7 +6,7 @@ from labkit.faults.situation import ROLE_ARN, Situation
 
 PRESENT = ("whether there is a pod",)
 AGE = ("when the pod was made",)
-# Seen only in a pod.
+# The findings that need a pod.
 ABSENT_HIDES = (
     "pod-not-running",
     "pod-uses-another-service-account",

@@ -1,4 +1,4 @@
-"""Faults of the OIDC provider and of the issuer that it stands for."""
+"""Faults of the OIDC provider and of its issuer."""
 
 import json
 
@@ -10,7 +10,7 @@ from labkit.faults.situation import ANOTHER_ACCOUNT, Situation
 PRESENT = ("whether there is a provider",)
 AUDIENCE = ("the provider's audiences",)
 ISSUER = ("what the issuer publishes",)
-# Of a provider that is not there, nothing else can be said.
+# The findings that need a provider.
 ABSENT_HIDES = (
     "oidc-provider-audience-*",
     "oidc-provider-thumbprint-stale",
@@ -120,7 +120,7 @@ def discovery_of_another_issuer(situation: Situation) -> None:
 @fault(finding="signing-key-not-published", changes=ISSUER)
 def signing_key_changed(situation: Situation) -> None:
     """The cluster's signing key was changed in a hurry."""
-    # An RSA key of 2,048 bits that signs nothing.
+    # The form of a public RSA key of 2,048 bits. No private key belongs to it.
     key = {"use": "sig", "kty": "RSA", "kid": "an-older-key", "alg": "RS256", "n": "u" * 342, "e": "AQAB"}
     situation.published["keys"] = {"status": 200, "body": json.dumps({"keys": [key]})}
 

@@ -1,4 +1,4 @@
-"""Whether a broken run is mended, which objects are unchanged, and what was left behind."""
+"""The report on a broken run: whether it's mended, and which objects are still broken or were left behind."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ MENDED, NOT_MENDED = RIGHT.replace("right", "mended"), WRONG.replace("wrong", "n
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """How far a run is mended; true if all of it is. It names the objects, but not what is wrong with them."""
+    """How far a run is mended; true if it's mended. It names the objects, but not their faults."""
 
     ok: bool
-    """Whether the doctor finds nothing of the faults, and no error."""
+    """Whether the doctor reports no error, and no finding about the faults."""
     progress: "Progress"
     answers: Sequence[tuple[str, str]]
-    """What AWS says in the pod now: the command, and the last line of its answer."""
+    """The commands in the pod, each with the last line of its answer."""
 
     def __bool__(self) -> bool:
         return self.ok
@@ -36,7 +36,7 @@ class Report:
         rows = list(self._rows())
         width = max(len(what) for what, _ in rows)
         told = (f"  {what:{width}}  {found}".rstrip() for what, found in rows)
-        # A command is longer than the column, and has a line of its own.
+        # A command is too long for the column, so it gets a line of its own.
         said = (f"  $ {command}\n  {answer}" for command, answer in self._said)
         return "\n".join([self._headline, *told, *said])
 
@@ -58,7 +58,7 @@ class Report:
         progress, left = self.progress, list(self.progress.left_behind)
         if self.ok:
             yield from (("changed in another way", thing) for thing in progress.otherwise)
-            # What a fault added, and the pod works with.
+            # Parts of a fault that are still there, although the doctor finds nothing.
             left += progress.still_broken
         else:
             yield from (("still broken", thing) for thing in (*progress.still_broken, *progress.otherwise))
@@ -73,7 +73,7 @@ class Report:
 
 
 def of(lab: "Workspace") -> Report | None:
-    """How far the run is mended; None without a fault. Only reads, and asks AWS in the pod."""
+    """Return how far the run is mended; None without a fault. It only reads, and runs AWS commands in the pod."""
     progress = breaking.progress(lab)
     if progress is None:
         return None

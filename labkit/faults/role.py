@@ -13,7 +13,7 @@ ACTION = ("the trust policy's action",)
 LENGTH = ("the trust policy's length",)
 WHOLE = (*ISSUER, *SUBJECT, *AUDIENCE, *ACTION, *LENGTH)
 REFUSED = ("what IAM refused last",)
-# Findings about admitting too many need an admitted caller; and a refusal with a name needs no second one.
+# A policy that refuses the caller hides these: findings about admitting too much, and the general refusal.
 ADMITTED_TOO_MUCH = ("trust-policy-sub-missing", "trust-policy-aud-missing", "trust-policy-admits-others")
 REFUSED_HIDES = (*ADMITTED_TOO_MUCH, "trust-policy-refuses")
 ABSENT_HIDES = (
@@ -180,7 +180,7 @@ def trust_policy_has_grown(situation: Situation) -> None:
     document = situation.role["AssumeRolePolicyDocument"]
     while (room := LIMIT - _size(document) - _size(statement) - 2) > 0:
         number = len(document["Statement"])
-        # The last one has a name as long as there is room.
+        # The last statement's Sid fills the rest of the limit.
         sid = f"Application{number}" if room > 2 * _size(statement) else f"Application{number}".ljust(room, "x")
         document["Statement"].append({**statement, "Sid": sid})
 
@@ -206,14 +206,14 @@ def _trust_policy(situation: Situation, key: str, value: Any) -> dict[str, Any]:
 
 
 def _replace_statement(situation: Situation, principal: Any, action: Any) -> None:
-    """Another statement stands where the one for the OIDC provider was."""
+    """Give the statement for the OIDC provider this principal and action, and no condition."""
     if statement := situation.statement:
         statement.pop("Condition", None)
         statement |= {"Principal": principal, "Action": action}
 
 
 def _size(document: Any) -> int:
-    """Without white space, as IAM counts.
+    """Return a document's length in characters, without white space, as IAM counts it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
     """

@@ -1,4 +1,4 @@
-"""Faults in the SDK's surroundings in the pod: variables, profiles, files, and the address of STS."""
+"""Faults of the SDK's settings in the pod: variables, profiles, files, and the address of STS."""
 
 import base64
 import json
@@ -9,11 +9,11 @@ from labkit.faults.fault import fault
 from labkit.faults.situation import Situation
 from labkit.faults.webhook import BY_HAND_HIDES, VARIABLES, VOLUME
 
-# Who has a token of their own does without the webhook.
+# A pod with its own token doesn't need the webhook.
 OWN_TOKEN_HIDES = (*BY_HAND_HIDES, "pod-container-skipped")
 CONFIG = ("the pod's AWS config",)
 REGION = ("the pod's region",)
-# The claims of a token that was good on the first day of 2025, in seconds.
+# The claims of a token that was valid on 1 January 2025, in seconds since 1970.
 LAST_YEAR = {"iat": 1735689600, "exp": 1735776000}
 # The access key of AWS's own examples.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html

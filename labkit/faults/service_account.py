@@ -1,11 +1,11 @@
-"""Faults of the service account: its annotation, most of all."""
+"""Faults of the service account, most of them in its annotation."""
 
 from labkit.diagnosis.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
 from labkit.faults.fault import fault
 from labkit.faults.situation import ANOTHER_ACCOUNT, ROLE_ARN, Situation, new_role
 
 ANNOTATION = ("the service account's annotation",)
-# Without a role the webhook leaves the pod alone, and so does what goes wrong with what it adds.
+# Without a role, the webhook adds nothing to the pod. So the pod can't have findings about the webhook's additions.
 WITHOUT_ROLE_HIDES = (
     "pod-older-than-annotation",
     "pod-role-set-by-hand",
@@ -115,6 +115,6 @@ def audience_annotated(situation: Situation) -> None:
 
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
-    """The service account says of a role this, and nothing else."""
+    """Replace the service account's annotations about a role with these."""
     kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
     situation.annotate(kept | annotations)

@@ -1,6 +1,6 @@
-"""The documents that one run of a lab is made of, as they are, were or are to be.
+"""The documents of one run of a lab: at present, before a fault, or as wanted.
 
-A fault edits them and touches nothing else; `live` reads them from a lab and makes a lab of them.
+A fault only edits them. `live` reads them from a lab, and changes a lab to match them.
 """
 
 import base64
@@ -26,7 +26,7 @@ Document = dict[str, Any]
 
 
 class Situation(BaseModel):
-    """One run's documents: plain JSON, so that two can be compared and one be kept."""
+    """One run's documents, as plain JSON: two situations can be compared, and one can be stored."""
 
     parameters: Parameters
     issuer: str
@@ -43,27 +43,27 @@ class Situation(BaseModel):
     """The EKS Pod Identity associations of the service account."""
     identity_provider_configs: list[Document] = Field(default_factory=list)
     published: dict[str, Document] = Field(default_factory=dict)
-    """What the public issuer answers in the place of its own documents: `status` and `body`."""
+    """The answers that replace the public issuer's documents, by the document's name: `status` and `body`."""
     refused: list[Document] = Field(default_factory=list)
-    """Calls of IAM that were tried and refused: `operation`, `arguments` and the error's `code`.
+    """Calls that IAM refused: `operation`, `arguments` and the error's `code`.
 
-    Only CloudTrail knows of them.
+    They leave a trace only in CloudTrail.
     """
 
     objects: dict[str, Document] = Field(default_factory=dict)
-    """The Kubernetes objects by kind and name; a pod as applied, without what the webhook added to it."""
+    """The Kubernetes objects by kind and name. A pod is as it was applied, without the webhook's additions."""
     admitted: dict[str, Document] = Field(default_factory=dict)
-    """Each pod's spec after admission."""
+    """Each pod's spec after admission, by the pod's kind and name."""
     made_with: dict[str, str] | None = None
     """The service account's annotations when the pods were made, if they have changed since."""
     fails_to_start: bool = False
     """Whether a pod fails to start."""
     registration: Document = Field(default_factory=dict)
-    """The registration by which the API server reaches the webhook, there or not."""
+    """The registration with which the API server reaches the webhook, whether it's present or not."""
 
     @classmethod
     def wanted(cls, parameters: Parameters, connection: "Connection", webhook: Document) -> "Situation":
-        """A healthy lab's documents; `webhook` is the registration of its pod identity webhook."""
+        """Return the documents of a healthy lab; `webhook` is the registration of its pod identity webhook."""
         role_arn = connection.role_arn(parameters.role_name)
         provider = documents.provider(parameters, connection.issuer)
         made = cls(
@@ -83,7 +83,7 @@ class Situation(BaseModel):
         made.add(dict(documents.pod(parameters, connection.image)))
         return made.settled()
 
-    # The documents that faults edit. A missing one is an empty document; edits of it are lost.
+    # The documents that faults edit. A missing one appears as an empty document, and edits of that are lost.
 
     @property
     def provider_arn(self) -> str:
@@ -91,7 +91,7 @@ class Situation(BaseModel):
 
     @property
     def provider_name(self) -> str:
-        """The issuer without its scheme: what condition keys begin with."""
+        """The issuer without its scheme. Condition keys begin with it."""
         return self.issuer.removeprefix("https://")
 
     @property
@@ -119,12 +119,12 @@ class Situation(BaseModel):
 
     @property
     def annotations(self) -> dict[str, str]:
-        """The service account's annotations; they are changed by `annotate`."""
+        """A copy of the service account's annotations. Change them with `annotate`."""
         return {**(self.service_account["metadata"].get("annotations") or {})}
 
     @property
     def service_account(self) -> Document:
-        """The manifest of the service account."""
+        """The service account's manifest."""
         return self.objects.get(self.service_account_key, {"metadata": {}})
 
     @property
@@ -137,7 +137,7 @@ class Situation(BaseModel):
 
     @property
     def pod(self) -> Document:
-        """The first pod, or a Deployment's template. Without either, edits are lost."""
+        """The first pod, or else the first Deployment's template. Without either, edits are lost."""
         empty = {"metadata": {}, "spec": {"containers": [{"name": ""}]}}
         templates = [obj["spec"]["template"] for key, obj in self.objects.items() if key.startswith("Deployment ")]
         return next((self.objects[key] for key in self.pod_keys), next(iter(templates), empty))
@@ -154,10 +154,10 @@ class Situation(BaseModel):
         webhooks: list[Document] = self.objects.get(WEBHOOK, {"webhooks": [{"clientConfig": {}}]})["webhooks"]
         return webhooks[0]
 
-    # How faults edit them.
+    # The edits that faults make.
 
     def require(self, claim: str, value: object, *, operator: str = "StringEquals") -> None:
-        """Make this the trust policy's only condition on a claim; None removes the condition."""
+        """Replace the trust policy's conditions on a claim (such as `sub`) with this one; None only removes them."""
         blocks = self.statement.get("Condition") or {}
         issuers = [key.rpartition(":")[0] for block in blocks.values() for key in block]
         condition = {
@@ -169,7 +169,7 @@ class Situation(BaseModel):
         self.statement["Condition"] = {name: block for name, block in condition.items() if block}
 
     def trust(self, principal: str, issuer: str) -> None:
-        """Make the trust policy name this principal, and its conditions this issuer."""
+        """Put this principal into the trust policy, and this issuer into its condition keys."""
         blocks = self.statement.get("Condition") or {}
         self.statement["Principal"] = {"Federated": principal}
         self.statement["Condition"] = {
@@ -178,20 +178,20 @@ class Situation(BaseModel):
         }
 
     def annotate(self, annotations: dict[str, str]) -> None:
-        """The service account has these annotations, and no others."""
+        """Replace the service account's annotations with these."""
         metadata = self.service_account["metadata"]
         metadata.pop("annotations", None)
         if annotations:
             metadata["annotations"] = annotations
 
     def set_variable(self, name: str, value: str) -> None:
-        """Set a variable of the container."""
+        """Set an environment variable of the first container."""
         container = self.container
         others = [variable for variable in container.get("env") or [] if variable["name"] != name]
         container["env"] = [*others, {"name": name, "value": value}]
 
     def set_identity(self, *, role_arn: str | None = None, file: str | None = None) -> None:
-        """Give the container these web identity variables of its own, and no others."""
+        """Set the first container's role ARN and token file variables; None removes one."""
         given = {"AWS_ROLE_ARN": role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": file}
         self.container["env"] = [each for each in self.container.get("env") or [] if each["name"] not in given]
         for name, value in given.items():
@@ -199,7 +199,7 @@ class Situation(BaseModel):
                 self.set_variable(name, value)
 
     def mount(self, name: str, source: Document, path: str) -> None:
-        """Mount this volume into the container at this path."""
+        """Add a volume to the pod, and mount it into the first container at this path."""
         spec, container = self.pod["spec"], self.container
         volumes = [volume for volume in spec.get("volumes") or [] if volume["name"] != name]
         spec["volumes"] = admission.volumes_with_defaults([*volumes, {"name": name, **source}])
@@ -207,39 +207,39 @@ class Situation(BaseModel):
         container["volumeMounts"] = [*mounts, {"name": name, "mountPath": path}]
 
     def add(self, manifest: Document) -> None:
-        """There is this Kubernetes object, as the API server completes it."""
+        """Add or replace a Kubernetes object, with the API server's defaults."""
         self.objects[key_of(manifest)] = admission.with_defaults(manifest)
 
     def add_config_map(self, name: str, data: dict[str, str]) -> None:
-        """There is this ConfigMap of the run."""
+        """Add or replace a ConfigMap that carries the run's labels."""
         metadata = {"name": name, "namespace": self.parameters.namespace, "labels": self.parameters.labels}
         self.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
     def add_secret(self, name: str, texts: dict[str, str]) -> None:
-        """There is this Secret of the run."""
+        """Add or replace a Secret that carries the run's labels."""
         metadata = {"name": name, "namespace": self.parameters.namespace, "labels": self.parameters.labels}
         data = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
         self.add({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data})
 
-    # What follows from them.
+    # Facts that follow from the documents.
 
     def is_as(self, other: "Situation") -> bool:
-        """Whether the other has the same documents. Refused calls don't count."""
+        """Return whether the other has the same documents. Refused calls don't count."""
         return self.model_copy(update={"refused": []}) == other.model_copy(update={"refused": []})
 
     @property
     def accounts(self) -> set[str]:
-        """The accounts in which there is something of the run."""
+        """The ids of the accounts that have a provider or a role of the run, and the run's own account."""
         return {Arn.parse(arn).account for arn in (*self.providers, *self.roles)} | {self.account_id}
 
     def settled(self) -> "Situation":
-        """The same documents with what becomes of their pods."""
+        """Return the same documents with each pod's spec after admission computed again."""
         made = self.model_copy()
         made.admitted = {key: made.admission_of(made.objects[key]) for key in made.pod_keys}
         return made
 
     def admission_of(self, pod: Document) -> Document:
-        """The spec that the API server makes of a pod, with what the webhook adds."""
+        """Return a pod's spec after admission, with the webhook's additions."""
         annotations: dict[str, str] = {}
         if pod["spec"].get("serviceAccountName") == self.parameters.service_account and self._is_selected(pod):
             if self.made_with is not None:
@@ -255,7 +255,7 @@ class Situation(BaseModel):
         return WEBHOOK in self.objects and self.webhook["clientConfig"] == serving
 
     def _is_selected(self, pod: Document) -> bool:
-        """Whether the webhook's selectors match the pod's labels and its namespace's labels."""
+        """Return whether the webhook's selectors match the pod's labels and its namespace's labels."""
         namespace = self.objects.get(f"Namespace {self.parameters.namespace}", {"metadata": {}})
         subjects = {"namespaceSelector": namespace, "objectSelector": pod}
         return all(
@@ -265,7 +265,7 @@ class Situation(BaseModel):
 
 
 def new_role(parameters: Parameters, provider_arn: str) -> Document:
-    """The run's role as a healthy lab has it."""
+    """Return the run's role as it is in a healthy lab."""
     return {
         "Description": "",
         "AssumeRolePolicyDocument": documents.trust_policy(parameters, provider_arn),
@@ -278,7 +278,7 @@ def new_role(parameters: Parameters, provider_arn: str) -> Document:
 
 
 def key_of(manifest: Document) -> str:
-    """The kind and name of a Kubernetes object."""
+    """Return the key of a Kubernetes object: `Pod NAMESPACE/NAME`, or `Namespace NAME`."""
     metadata = manifest["metadata"]
     namespace = f"{metadata['namespace']}/" if metadata.get("namespace") else ""
     return f"{manifest['kind']} {namespace}{metadata['name']}"

@@ -1,4 +1,4 @@
-"""Faults of the pod identity webhook, and of what it meets in a pod."""
+"""Faults of the pod identity webhook, and of pods that get in its way."""
 
 import copy
 
@@ -10,9 +10,9 @@ from labkit.faults.situation import WEBHOOK, Situation
 REGISTRATION = ("the webhook's registration",)
 VARIABLES = ("the pod's web identity variables",)
 VOLUME = ("the pod's token volume",)
-# A pod without a role can't have the findings about its role.
+# A pod without a role can't have findings about its role.
 UNTOUCHED_HIDES = ("pod-older-than-annotation", "pod-mount-path-twice")
-# A pod that names its role itself is not older than the one that it was to be given.
+# A pod that names its role itself doesn't need the annotation, so it can't be too old for it.
 BY_HAND_HIDES = ("pod-older-than-annotation",)
 
 
@@ -89,7 +89,7 @@ def volume_of_the_same_name(situation: Situation) -> None:
     situation.mount("aws-iam-token", {"emptyDir": {}}, "/cache")
 
 
-# Its Deployment shows the keys that it would give its pods, but for those in a Secret.
+# Without a pod, the Deployment's template still shows static keys, but not those in a Secret.
 NO_POD_HIDES = (*(each for each in ABSENT_HIDES if each != "pod-static-keys"), "keys-in-a-secret")
 
 
