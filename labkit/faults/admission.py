@@ -111,7 +111,7 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the shortest container that the webhook turns into this one; if it can't be found, the container itself."""
+    """Return the shortest container that the webhook turns into this one. If none is found, return the container."""
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}
     kept_mounts = mounts[:-1] if mounts and mounts[-1]["name"] == VOLUME else mounts

@@ -1,7 +1,7 @@
-"""What IRSA is, one module a step; `order` walks them, `ownership` says who owns a resource.
+"""The steps of IRSA, one module for each. `order` runs them in turn, and `ownership` tells who owns a resource.
 
-Each step has `TITLE`, `build(parameters, …)`, `ensure(lab)`, `check(evidence)`, `rows(evidence)` and `remove(lab)`;
-what only happens (the credentials) has no `build`, `ensure` and `remove`. `bucket` is what the pod reads.
+Each step has `TITLE`, `build(parameters, …)`, `ensure(lab)`, `check(evidence)`, `rows(evidence)` and `remove(lab)`.
+Nobody builds the last one, the credentials, so it only has `TITLE`, `check` and `rows`. The pod reads from `bucket`.
 """
 
 from labkit.steps.order import (

@@ -1,4 +1,4 @@
-"""EKS Pod Identity associations: the other way to a role. New pods of an associated service account don't use IRSA."""
+"""EKS Pod Identity associations, the other way to a role: new pods of an associated account don't use IRSA."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The cluster's associations and who owns each; empty without an agent of the lab's own.
+    """Yield the cluster's Pod Identity associations, each with its owner. Yield nothing if the target has no agent.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
     """

@@ -1,4 +1,4 @@
-"""What the pod looks at: a bucket with one object in it."""
+"""The bucket that the pod reads, with one object in it."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -28,7 +28,7 @@ def ensure(lab: "Workspace") -> None:
         try:
             s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": lab.tags})
         except BaseException:
-            # Without the tag it would have no owner, and be kept.
+            # Without the tag, the bucket would have no owner, and a removal would keep it.
             s3.delete_bucket(Bucket=name)
             raise
     try:
@@ -50,7 +50,7 @@ def create(session: "boto3.Session", name: str) -> None:
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The account's buckets, each with its owner. Deleting a bucket deletes its objects."""
+    """Yield the account's buckets, each with its owner. Deleting a bucket deletes its objects."""
     s3 = lab.aws.client("s3")
     for bucket in s3.list_buckets()["Buckets"]:
         name = bucket["Name"]
@@ -58,7 +58,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
             tags = s3.get_bucket_tagging(Bucket=name)["TagSet"]
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            # A bucket may be closed even to its account's administrators; then it isn't the run's.
+            # A bucket may refuse even its account's administrators. Such a bucket isn't the run's.
             if code == "AccessDenied" and name != lab.parameters.bucket:
                 continue
             if code != "NoSuchTagSet":
@@ -70,7 +70,10 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _used(lab: "Workspace") -> str:
-    """The runs that may own the bucket: those with the same bucket share it, and the first one owns it."""
+    """Return the end of the bucket's line, with the other runs' roles; empty if there are no other runs.
+
+    Runs with the same bucket name share the bucket, and the run that created it owns it.
+    """
     others = [name for name, tags in roles_trusting(lab, ":oidc-provider/") if run_of(tags) not in (None, lab.run)]
     return f", which other runs may still use: {in_words(sorted(others), 'is', 'are')} there" if others else ""
 

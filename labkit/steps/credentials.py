@@ -1,4 +1,4 @@
-"""Steps 5 to 11 happen by themselves: the pod's token becomes the role's temporary credentials. They can be checked."""
+"""Steps 5 to 11, which nobody builds: the pod's token becomes the role's temporary credentials."""
 
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,12 @@ CAUSES = findings.causes_of(credentials)
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Is the token made for STS, and does AWS know the pod as the role?"""
+    """Check that the token is for STS, and that AWS knows the pod as the role. Return what is wrong."""
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """What the check compared."""
+    """Return a row for each thing that the check compares."""
     caller = evidence.caller
     found = "the pod does not run" if caller is None else caller.identity
     return [

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 TITLE = "the IAM role"
-# Where services and the IAM Identity Center have their own roles: accounts have many, and none is the lab's.
+# The paths of roles of AWS services and the IAM Identity Center. Accounts have many, and the lab has none of them.
 OF_AWS = ("/aws-service-role/", "/aws-reserved/")
 CAUSES = findings.causes_of(*catalogue.OF_THE_ROLE)
 build = documents.trust_policy
 
 
 class RoleOfAnotherRun(LabError):
-    """A role of this name belongs to somebody else. The lab never takes one over."""
+    """A role of this name belongs to somebody else. The lab never takes over a role."""
 
 
 def ensure(lab: "Workspace") -> None:
-    """Create the role, or restore this run's role. Raises `RoleOfAnotherRun`."""
+    """Create the role, or restore its trust policy and permissions. Raises `RoleOfAnotherRun`."""
     iam = lab.aws.client("iam")
     name, wanted = lab.parameters.role_name, build(lab.parameters, lab.provider_arn)
     try:
@@ -42,7 +42,7 @@ def ensure(lab: "Workspace") -> None:
     owner = of_tags(lab, present.get("Tags", []), same_name=True)
     if owner in (Owner.ANOTHER_RUN, Owner.UNTAGGED):
         raise _not_ours(lab, present, owner)
-    # Also where only the order differs: notebooks print the policy in the order in which it is written.
+    # As text, so that a different order counts: notebooks print the policy in its stored order.
     if json.dumps(present["AssumeRolePolicyDocument"]) != json.dumps(wanted):
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(wanted))
     if owner is Owner.NOBODY:
@@ -53,18 +53,18 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Does the role exist, does it admit only this service account, and does it have its permissions?"""
+    """Check that the role exists, admits only this service account and has its permissions. Return what is wrong."""
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """What the check compared."""
+    """Return a row for each thing that the check compares."""
     if evidence.role is None:
         return [Row("role", evidence.role_arn, "no such role")]
     admits, admitted = "admits the service account", evidence.trust.admits
     issuer, subject = evidence.provider_name, trust_policy.condition_found(evidence, "sub")
     wanted_subject = f"StringEquals {issuer}:sub = {evidence.subject}"
-    # A policy that is written otherwise, and admits this service account and no stranger, is right too.
+    # A policy with different words is right, too, if it admits this service account and no stranger.
     good = admitted and not trust_policy.sub_missing(evidence)
     for_sts = admitted and not trust_policy.aud_missing(evidence)
     return [
@@ -89,12 +89,12 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Delete the roles and policies that carry this run's tag; return a line for each, also for those left alone."""
+    """Delete this run's roles and policies. Return a line for each, also for those left alone."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The account's roles and policies, each with its owner."""
+    """Yield the account's roles and policies, each with its owner."""
     iam = lab.aws.client("iam")
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:
@@ -104,7 +104,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
             try:
                 tags = iam.list_role_tags(RoleName=name)["Tags"]
             except iam.exceptions.NoSuchEntityException:
-                continue  # it was deleted just now
+                continue  # somebody deleted it a moment ago
             owner = of_tags(lab, tags, same_name=name == lab.parameters.role_name)
             yield Found(f"role {name}", owner, partial(delete, iam, name))
     for page in iam.get_paginator("list_policies").paginate(Scope="Local"):
@@ -115,7 +115,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Raise `RoleOfAnotherRun` if the role belongs to somebody else: the lab never takes one over. Return no line."""
+    """Raise `RoleOfAnotherRun` if the role belongs to somebody else. Otherwise, return an empty list."""
     iam = lab.aws.client("iam")
     try:
         present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]

@@ -12,7 +12,7 @@ from labkit.steps.ownership import existing
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
-# Seconds for a namespace to go: its pods have 30 to end in, and Kubernetes looks again after 16 and more.
+# Seconds until a namespace is gone: its pods have 30 to end, and Kubernetes looks again after 16 or more.
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
 GONE_WITHIN = 120
 SOON = 1  # second; a shorter wait isn't mentioned
@@ -20,11 +20,11 @@ AGAIN_AFTER = 0.2  # seconds between two looks
 
 
 class NamespaceStays(LabError):
-    """A namespace was deleted, and still exists at the end of the wait."""
+    """A deleted namespace still exists after `GONE_WITHIN` seconds."""
 
 
 def ensure_namespace(lab: "Workspace") -> None:
-    """Create the run's namespace if it is missing; first wait for one that is being deleted.
+    """Create the run's namespace if it's missing. If the namespace is being deleted, wait for its end first.
 
     Raises `NamespaceStays`.
     """
@@ -37,7 +37,7 @@ def ensure_namespace(lab: "Workspace") -> None:
 
 
 def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
-    """Wait until the namespace is gone, and print that it waits. Raises `NamespaceStays`.
+    """Wait until the namespace is gone. After a second, yield a line that says so. Raises `NamespaceStays`.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
     """
@@ -58,7 +58,7 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
 
 
 def _is_gone(lab: "Workspace", name: str, *, within: float) -> bool:
-    """Wait for the end of a deleted namespace, that many seconds at most; return whether it is gone."""
+    """Wait up to `within` seconds for the end of a deleted namespace. Return whether it's gone."""
     return awaited(lambda: not _is_terminating(lab, name), within=within, every=AGAIN_AFTER)
 
 

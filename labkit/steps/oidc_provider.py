@@ -24,13 +24,13 @@ build = documents.provider
 
 
 def ensure(lab: "Workspace") -> None:
-    """Register the issuer, and add the audience if it is missing. Other runs of the cluster share the provider."""
+    """Register the issuer, or add the audience if it's missing. The runs of a cluster share the provider."""
     iam = lab.aws.client("iam")
     wanted = build(lab.parameters, lab.issuer)
     try:
         audiences = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)["ClientIDList"]
     except iam.exceptions.NoSuchEntityException:
-        # Another run of the cluster may be a moment earlier.
+        # Another run of the cluster may have registered it a moment ago.
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_open_id_connect_provider(**wanted, Tags=lab.tags)
         return
@@ -39,12 +39,12 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Is the issuer registered, for the audience of its tokens?"""
+    """Check that the issuer is registered, with the audience of its tokens. Return what is wrong."""
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """What the check compared."""
+    """Return a row for each thing that the check compares."""
     registered = evidence.provider
     wanted = evidence.audience
     if not registered:
@@ -60,31 +60,34 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Delete the providers that carry this run's tag; return a line for each, also for those left alone."""
+    """Delete this run's providers. Return a line for each, also for those left alone."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The account's OIDC providers, each with its owner. One that other roles trust is kept."""
+    """Yield the account's OIDC providers, each with its owner. One that other roles trust is kept."""
     iam = lab.aws.client("iam")
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
         arn = listed["Arn"]
         try:
             tags = iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn)["Tags"]
         except iam.exceptions.NoSuchEntityException:
-            continue  # another run has just removed it
+            continue  # another run removed it a moment ago
         owner, others = _kept(lab, arn, tags, of_tags(lab, tags, same_name=arn == lab.provider_arn))
         delete = partial(iam.delete_open_id_connect_provider, OpenIDConnectProviderArn=arn)
         yield Found(f"OIDC provider {Arn.parse(arn).issuer}", owner, delete, others)
 
 
 def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
-    """The provider's owner, and who still needs it, with the command that deletes it when no one does."""
+    """Return the provider's owner, and the end of its line if others keep it.
+
+    That end names the roles or the run that need the provider, and the command that deletes it later.
+    """
     run = run_of(tags)
     if owner in GOES and (roles := _others_roles(lab, arn)):
         trust = in_words(roles, "trusts it", "trust it")
         return Owner.TRUSTED, f"{trust}; once none does any more: {_removal(lab, lab.run)}"
-    # Where the cluster is gone, nothing but the run's own role tells which provider was the cluster's.
+    # If the cluster is gone, only the run's own role still shows which provider belonged to the cluster.
     if owner is Owner.STRANGER and run and lab.connection.kubernetes is None and _is_trusted(lab, arn):
         owner = Owner.ANOTHER_RUN
     if owner is Owner.ANOTHER_RUN and run:
@@ -93,7 +96,7 @@ def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) 
 
 
 def _others_roles(lab: "Workspace", arn: str) -> list[str]:
-    """The roles that trust the provider and belong to others."""
+    """Return the names of the roles that trust the provider and don't belong to this run."""
     return sorted(
         name
         for name, tags in roles_trusting(lab, f'"{arn}"')
@@ -102,12 +105,12 @@ def _others_roles(lab: "Workspace", arn: str) -> list[str]:
 
 
 def _is_trusted(lab: "Workspace", arn: str) -> bool:
-    """Whether a role of this run trusts the provider."""
+    """Return whether a role of this run trusts the provider."""
     return any(run_of(tags) == lab.run for _, tags in roles_trusting(lab, f'"{arn}"'))
 
 
 def _removal(lab: "Workspace", run: str) -> str:
-    """The command that shows what carries a run's tag in this account, and deletes it with --yes."""
+    """Return the `labkit remove` command for a run in this account."""
     names, parts = ("cluster", "namespace", "service_account", "role_name"), run.split("/")
     if len(parts) != len(names):
         return "labkit remove -p …, with that run's parameters"

@@ -1,4 +1,4 @@
-"""The steps in the order of building: what a step makes, and what a removal deletes."""
+"""The steps in the order of building: build them up to one of them, and remove them."""
 
 import importlib
 from collections.abc import Iterable, Iterator
@@ -14,32 +14,32 @@ from labkit.workspace import Workspace
 ORDER = ("oidc_provider", "iam_role", "service_account", "pod", "credentials")
 MADE = ORDER[:-1]
 IN_AWS = ORDER[:2]
-# Another run may already use a name of the parameters: these steps have `make_way(lab)`, too.
+# Another run may have a name of these steps already, so they also have `make_way(lab)`.
 NAMED = MADE[1:]
 
 
 def step(name: str) -> ModuleType:
-    """The module of a step. Raises `UnknownName`."""
+    """Return the module of a step. Raises `UnknownName`."""
     if name not in ORDER:
         raise UnknownName("step", name, ORDER)
     return importlib.import_module(f"labkit.steps.{name}")
 
 
 def before(name: str) -> tuple[str, ...]:
-    """The steps before this one."""
+    """Return the names of the steps before this one. Raises `UnknownName`."""
     step(name)
     return ORDER[: ORDER.index(name)]
 
 
 def through(name: str) -> tuple[str, ...]:
-    """This step and the steps before it."""
+    """Return the names of the steps up to this one. Raises `UnknownName`."""
     return (*before(name), name)
 
 
 def ready_before(lab: Workspace, name: str) -> Iterator[str]:
-    """Build the steps before this one, and remove this one and the later ones. Yields the lines to print.
+    """Build the steps before this one, and remove this one and the later ones. Yield the lines to print.
 
-    Raises `UnknownName`, and `LabError` if a step could not be made or another run keeps a name.
+    Raises `UnknownName`, and `LabError` if a step can't be built or another owner has a name.
     """
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)
@@ -56,9 +56,9 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
 
 
 def ready_through(lab: Workspace, name: str) -> Iterator[str]:
-    """Build the steps up to this one, and leave later ones alone. Yields the lines to print.
+    """Build the steps up to this one, and leave later ones alone. Yield the lines to print.
 
-    Raises `UnknownName`, and `LabError` if a step could not be made or another run keeps a name.
+    Raises `UnknownName`, and `LabError` if a step can't be built or another owner has a name.
     """
     made = through(name)
     took = [] if lab.takes_untagged else _make_way(lab, made)
@@ -68,9 +68,9 @@ def ready_through(lab: Workspace, name: str) -> Iterator[str]:
 
 
 def remove(lab: Workspace) -> Iterator[str]:
-    """Remove everything with this run's tag, the last step first. Yields what was removed and what was left.
+    """Remove this run's resources, the last step's first. Yield a line for each that was removed or left alone.
 
-    Raises `LabError` if a namespace does not go; all else has gone then.
+    Raises `LabError` at the end if a namespace stays.
     """
     things: Iterable[Found] = found(lab)
     if lab.connection.shows_removal:
@@ -82,14 +82,14 @@ def remove(lab: Workspace) -> Iterator[str]:
 
 
 def empty(lab: Workspace) -> None:
-    """Delete what this run made in an account without a cluster: roles, OIDC providers and buckets."""
+    """Delete this run's roles, OIDC providers and buckets in an account without a cluster."""
     for _ in removed(_to_be_made_again(lab, _in_aws(lab))):
         pass
 
 
 def found(lab: Workspace) -> Iterator[Found]:
-    """Yield each resource that a removal finds, with its owner: the last step first, then the second account's."""
-    # What was in a cluster that is gone is gone with it.
+    """Yield each resource that a removal finds, with its owner: the last step's first, the second account's last."""
+    # If the cluster is gone, so are its objects.
     yield from _made(lab, ORDER if lab.connection.kubernetes else IN_AWS)
     yield from bucket.found(lab)
     if other := lab.connection.other_account:
@@ -98,7 +98,10 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """The things that a step's removal finds. In the lab's own account the reader makes a trusted one again."""
+    """Yield the resources that a step's removal finds. On moto, a provider that other roles trust isn't kept.
+
+    The reader builds it again in the next cells.
+    """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded
         yield replace(each, owner=Owner.THIS_RUN) if goes else each
@@ -109,7 +112,10 @@ def _in_aws(lab: Workspace) -> list[Found]:
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
-    """Refuse a name that another owner keeps, before anything is made."""
+    """Clear the names of the steps before anything is built, and return the lines about it.
+
+    Raises `LabError` if the lab may not delete another owner's resource.
+    """
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 
 

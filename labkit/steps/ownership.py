@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 Present = TypeVar("Present")
-NAMED = 5  # roles that are named of those that keep a thing
+NAMED = 5  # a line names at most so many roles
 
 
 class Owner(Enum):
-    """What becomes of a thing when a run is removed."""
+    """The owner of a resource; the value is the line about it when a run is removed."""
 
     THIS_RUN = "removed {}"
     NOBODY = "removed {}: it carries no tag, and has exactly this run's name"
@@ -29,7 +29,10 @@ class Owner(Enum):
     STRANGER = ""
 
     def line(self, thing: str, others: str = "") -> str:
-        """The line about the resource, with the others that it names; empty for resources of others."""
+        """Return the line about the resource, with `others`: the end that names other runs or roles.
+
+        Empty for a stranger's resource.
+        """
         return self.value.format(thing, others)
 
 
@@ -44,9 +47,9 @@ class Found:
     owner: Owner
     delete: Callable[[], object]
     others: str = ""
-    """Who keeps it, and what takes it, where the owner's line names them."""
+    """The end of the line: who still needs the resource, and the command that deletes it."""
     until_gone: Callable[[], Iterator[str]] | None = None
-    """Wait until it is gone; yield lines to show meanwhile. Raise `LabError` if it stays."""
+    """The function that waits until it's gone. It yields lines to show meanwhile, and raises `LabError` if it stays."""
 
     @property
     def goes(self) -> bool:
@@ -55,20 +58,20 @@ class Found:
 
     @property
     def line(self) -> str:
-        """The line about its removal; empty for resources of others."""
+        """The line about its removal; empty for a stranger's resource."""
         return self.owner.line(self.thing, self.others)
 
     def remove(self) -> str:
-        """Delete it if it may go. Return the line that says so, or why it was kept."""
+        """Delete the resource if its owner allows that. Return the line that says so, or why it was kept."""
         if self.goes:
             self.delete()
         return self.line
 
 
 def removed(found: Iterable[Found]) -> Iterator[str]:
-    """Delete what may go, and wait until it is gone. Return a line for each deleted thing, and for each that was kept.
+    """Delete the resources that may be deleted, and wait until they're gone. Yield a line for each, also if it's kept.
 
-    Raises `LabError` if something stays; all else has gone then.
+    Raises `LabError` at the end if a resource stays.
     """
     ending = []
     for each in found:
@@ -84,17 +87,17 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
 
 
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
-    """The owner of an AWS object with these tags; `same_name`: it has exactly the name in the parameters."""
+    """Return the owner of an AWS resource with these tags. `same_name`: its name is the one in the parameters."""
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 
 
 def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
-    """The run whose tag is among these, cluster/namespace/service account/role; None without such a tag."""
+    """Return the run in these tags, as CLUSTER/NAMESPACE/SERVICE ACCOUNT/ROLE; None without the lab's tag."""
     return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
 
 
 def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """The names and tags of the account's roles whose trust policy holds this (part of an) OIDC provider's ARN.
+    """Yield the names and tags of the account's roles whose trust policy contains `provider`, a part of its ARN.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
     """
@@ -102,13 +105,13 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
     for page in iam.get_paginator("list_roles").paginate():
         for role in page["Roles"]:
             if provider in json.dumps(role["AssumeRolePolicyDocument"]):
-                # It may have been deleted just now.
+                # Somebody may have deleted the role a moment ago.
                 with suppress(iam.exceptions.NoSuchEntityException):
                     yield role["RoleName"], iam.list_role_tags(RoleName=role["RoleName"])["Tags"]
 
 
 def in_words(names: list[str], singular: str, plural: str) -> str:
-    """A sentence about the roles: `the role a trusts it`. Only the first few are named."""
+    """Return a clause about the roles: `the role a trusts it`. It names at most `NAMED` roles."""
     if len(names) == 1:
         return f"the role {names[0]} {singular}"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -116,16 +119,16 @@ def in_words(names: list[str], singular: str, plural: str) -> str:
 
 
 def of_labels(lab: "Workspace", labels: Mapping[str, str] | None, *, same_name: bool) -> Owner:
-    """The owner of a Kubernetes object with these labels."""
+    """Return the owner of a Kubernetes object with these labels. `same_name`: its name is the one in the parameters."""
     return _owner(lab, (labels or {}).get(RUN_LABEL), lab.labels[RUN_LABEL], same_name)
 
 
 class NotThisRuns(LabError):
-    """A Kubernetes object of this name exists, and this run didn't make it."""
+    """The name is taken: a Kubernetes object has it, and this run didn't make the object."""
 
 
 def existing(read: Callable[[], Present]) -> Present | None:
-    """The Kubernetes object that this call reads; None if it was not found."""
+    """Return the result of a call of the Kubernetes API; None if the API answers 404."""
     from kubernetes.client.exceptions import ApiException
 
     try:
@@ -137,7 +140,7 @@ def existing(read: Callable[[], Present]) -> Present | None:
 
 
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
-    """Delete another run's object of this name on a cluster of the lab's own; return a line about it.
+    """On a cluster of the lab's own, delete another run's object of this name. Return a line about it, or no line.
 
     Raises `NotThisRuns` on any other cluster.
     """
@@ -152,9 +155,9 @@ def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Call
 
 
 def refuse_another_runs(lab: "Workspace", metadata: Any, thing: str) -> None:
-    """Raise `NotThisRuns` if taking over another owner's object could cost them their work."""
+    """Raise `NotThisRuns` if another owner of the object could lose work with it."""
     owner = of_labels(lab, metadata.labels, same_name=True)
-    # On a cluster of the lab's own, one name is one thing: the last run has it.
+    # On a cluster of the lab's own, the latest run gets the name.
     if owner is Owner.UNTAGGED or (owner is Owner.ANOTHER_RUN and not lab.takes_untagged):
         raise NotThisRuns(
             f"This run of the lab didn't make the {thing}. It was left unchanged.",
@@ -170,5 +173,5 @@ def _owner(lab: "Workspace", run: str | None, this_run: str, same_name: bool) ->
         return Owner.STRANGER
     if run is not None:
         return Owner.ANOTHER_RUN
-    # The article's own commands set no tags; where nothing is lost with them, they count as this run's.
+    # The article's commands set no tags. On a cluster of the lab's own, their resources count as this run's.
     return Owner.NOBODY if lab.takes_untagged else Owner.UNTAGGED

@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 TITLE = "the pod"
-RUNNING_WITHIN = 90  # seconds; an image that has to be pulled takes most of it
-# How STS refuses a role, or a provider, that it does not know yet.
+RUNNING_WITHIN = 90  # seconds; pulling the image can take most of it
+# STS's refusals for a role or a provider that it doesn't know yet.
 NOT_YET = tuple(
     f"({code}) when calling the AssumeRoleWithWebIdentity" for code in ("AccessDenied", "InvalidIdentityToken")
 )
 AGAIN_AFTER = 2  # seconds between the pod's attempts to assume its role
 CAUSES = findings.causes_of(*catalogue.OF_THE_POD)
 build = documents.pod
-# A container that waits for one of these will not run by waiting.
+# A container that waits for one of these reasons will never run.
 HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")
 
 
 class PodDoesNotRun(LabError):
-    """The pod didn't start; the text has the container's own words."""
+    """The pod didn't start, or a deleted pod didn't end. The text has the container's or the scheduler's words."""
 
 
 class ImageNotPulled(PodDoesNotRun):
-    """A node can't pull the container's image. The pod was deleted, since it will never run."""
+    """A node can't pull the container's image. If the pod was this run's, it was deleted."""
 
 
 def ensure(lab: "Workspace") -> None:
-    """Create the pod, or replace one that is wrong. Return when it runs.
+    """Create the pod, or replace it if it's wrong. Wait until it runs.
 
-    Raises `PodDoesNotRun`.
+    Raises `PodDoesNotRun` and `NotThisRuns`.
     """
     core = core_api(lab.kubernetes)
     ensure_namespace(lab)
@@ -63,12 +63,12 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Does the pod run as the service account, and does it have the role?"""
+    """Check that the pod runs as the service account, and that it has the role. Return what is wrong."""
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """What the check compared."""
+    """Return a row for each thing that the check compares."""
     if evidence.pod is None:
         return [Row("pod", f"{evidence.parameters.namespace}/{NAME}", "no such pod")]
     return [
@@ -85,12 +85,12 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Delete the pods that carry this run's label, and wait until they are gone; return a line for each."""
+    """Delete this run's pods, and wait until they're gone. Return a line for each, also for those left alone."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The cluster's pods, each with its owner."""
+    """Yield the cluster's pods, each with its owner."""
     for present in core_api(lab.kubernetes).list_pod_for_all_namespaces().items:
         name, namespace = present.metadata.name, present.metadata.namespace
         owner = of_labels(lab, present.metadata.labels, same_name=(name, namespace) == (NAME, lab.parameters.namespace))
@@ -98,9 +98,9 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Delete another run's pod of this name, since two pods can't share a name. Return a line that says so.
+    """On a cluster of the lab's own, delete another run's pod of this name. Return a line about it, or no line.
 
-    Raises `NotThisRuns` elsewhere.
+    Raises `NotThisRuns` on any other cluster.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))
@@ -108,10 +108,10 @@ def make_way(lab: "Workspace") -> list[str]:
 
 
 def delete(lab: "Workspace", name: str, namespace: str) -> None:
-    """Delete a pod and return when it is gone."""
+    """Delete a pod, and wait until it's gone. Raises `PodDoesNotRun` if it stays."""
     core = core_api(lab.kubernetes)
     try:
-        # `sleep` as process 1 does not hear SIGTERM: the usual 30 s would pass for nothing.
+        # `sleep` as process 1 ignores SIGTERM, so the usual grace of 30 s would be lost time.
         core.delete_namespaced_pod(name, namespace, grace_period_seconds=1)
     except ApiException as error:
         if error.status != 404:
@@ -129,7 +129,7 @@ def delete(lab: "Workspace", name: str, namespace: str) -> None:
 
 @doing("Waiting until the pod runs")
 def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") -> None:
-    """Return when the pod's containers run. Raises `PodDoesNotRun`, with the container's or the scheduler's own words.
+    """Wait until the pod's containers run, and STS accepts its role. Raises `PodDoesNotRun` with the reason.
 
     https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
     """
@@ -160,7 +160,7 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
 
 def _await_role(lab: "Workspace", pod: Any) -> None:
-    """Wait until STS stops refusing the pod, since IAM takes a while to know a new role; give up after that time."""
+    """Wait until STS stops refusing the pod, or until IAM has had its time to make a new role known everywhere."""
     variables = {variable.name for variable in pod.spec.containers[0].env or []}
     if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
         return
@@ -174,7 +174,7 @@ def _await_role(lab: "Workspace", pod: Any) -> None:
 
 
 def _scheduler_says(pod: Any) -> str:
-    """Why no node takes the pod; empty if one does."""
+    """Return why no node accepts the pod; empty if a node does."""
     conditions = [one for one in pod.status.conditions or [] if (one.type, one.status) == ("PodScheduled", "False")]
     return f"{conditions[0].reason}: {conditions[0].message or ''}".rstrip(": ") if conditions else ""
 
@@ -195,7 +195,7 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
-    """The states of a pod for that many seconds, the present one first; None if it doesn't exist."""
+    """Yield a pod's changes for so many seconds: type and pod, the present state first. A missing pod is None."""
     selector = f"metadata.name={name}"
     listed = core.list_namespaced_pod(namespace, field_selector=selector)
     if not listed.items:

@@ -1,11 +1,11 @@
-"""A row of a step's check: what was compared, expected beside found."""
+"""A row of a step's check: the expected value beside the value that was found."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was compared. Pass `ok` if right doesn't mean equal."""
+    """One comparison. Pass `ok` if the found value can be right without being equal."""
 
     what: str
     expected: str

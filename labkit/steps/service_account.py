@@ -34,7 +34,7 @@ build = documents.service_account
 
 
 def ensure(lab: "Workspace") -> None:
-    """Create the namespace and the service account, or restore its annotations."""
+    """Create the namespace and the service account if they're missing, or restore the account's annotations."""
     core = core_api(lab.kubernetes)
     ensure_namespace(lab)
     wanted = build(lab.parameters, lab.role_arn)
@@ -61,12 +61,12 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Does the service account exist, and does it name the role?"""
+    """Check that the service account exists and names the role. Return what is wrong."""
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """What the check compared."""
+    """Return a row for each thing that the check compares."""
     if evidence.service_account is None:
         return [Row("service account", evidence.subject, "no such service account")]
     return [
@@ -76,12 +76,15 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Delete the service accounts and the namespace that carry this run's label; return a line for each."""
+    """Delete this run's service accounts and namespace. Return a line for each, also for those left alone."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The cluster's service accounts, and the run's own namespaces, which are deleted if nothing else is in them."""
+    """Yield the cluster's service accounts and the run's namespaces, each with its owner.
+
+    A namespace is kept if others have pods or service accounts in it.
+    """
     core = core_api(lab.kubernetes)
     for account in core.list_service_account_for_all_namespaces().items:
         name, namespace = account.metadata.name, account.metadata.namespace
@@ -89,7 +92,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
         if name == "default":
             continue
         owner = of_labels(lab, account.metadata.labels, same_name=same_name)
-        # It may have gone with its namespace.
+        # The account may already be gone with its namespace.
         delete = partial(existing, partial(core.delete_namespaced_service_account, name, namespace))
         yield Found(f"service account {namespace}/{name}", owner, delete)
     selector = f"{RUN_LABEL}={lab.labels[RUN_LABEL]}"
@@ -107,14 +110,14 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _goes_with(lab: "Workspace", metadata: Any) -> bool:
-    """Whether deleting the run's own namespace may delete this pod or service account: the cluster's or the run's."""
+    """Return whether the run's namespace may be deleted with this pod or account: it's the run's, or named default."""
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Delete another run's service account of this name, since two can't share a name. Return a line that says so.
+    """On a cluster of the lab's own, delete another run's account of this name. Return a line about it, or no line.
 
-    Raises `NotThisRuns` elsewhere.
+    Raises `NotThisRuns` on any other cluster.
     """
     core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
