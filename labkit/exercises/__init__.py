@@ -1,7 +1,7 @@
-"""The notebooks' exercises and questions: one module a notebook; the live lab judges, never a comparison of texts.
+"""The notebooks' exercises and questions. The live lab judges a solution; its text is never compared.
 
-`exercise` is what an exercise is, `asking` what it asks the live lab, `copies` makes the learner's notebooks,
-`progress` keeps what the learner has done. The other modules hold a notebook's exercises and questions each.
+`exercise` opens and judges an exercise, and `asking` has its calls to the live lab. `copies` makes the learner's
+notebooks, and `progress` keeps the learner's progress. Each other module holds a notebook's exercises and questions.
 """
 
 import importlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 T = TypeVar("T", "Exercise", "Question")
-# By the number that begins a notebook's name.
+# The modules by the number at the beginning of the notebook's name.
 NOTEBOOKS = {
     "00": "the_problem",
     "01": "oidc_provider",
@@ -38,25 +38,25 @@ NOTEBOOKS = {
 
 
 def by_id(id: str) -> "Exercise":
-    """The exercise of this id, such as 02-a. Raises `UnknownName`."""
+    """Return the exercise of this id, such as 02-a. Raises `UnknownName`."""
     known: Sequence[Exercise] = of_notebook(id).EXERCISES
     return _named("exercise", id, known)
 
 
 def prediction(id: str) -> "Question":
-    """The question of this id that comes before a telling cell, such as 02-1. Raises `UnknownName`."""
+    """Return the question of this id, such as 02-1, which asks to predict a cell's output. Raises `UnknownName`."""
     known: Sequence[Question] = of_notebook(id).PREDICTIONS
     return _named("question", id, known)
 
 
 def recall(notebook: str) -> "Sequence[Question]":
-    """The questions at the end of a notebook, by its number, such as 02. Raises `UnknownName`."""
+    """Return the questions at the end of the notebook with this number, such as 02. Raises `UnknownName`."""
     questions: Sequence[Question] = of_notebook(notebook).RECALL
     return questions
 
 
 def close_all(lab: "Workspace") -> Iterator[str]:
-    """Delete what every open exercise has of its own. Yields a line for each."""
+    """Delete the resources of every open exercise. Yield a line for each exercise."""
     from labkit.run_parameters import RUN_LABEL
 
     namespaces = core_api(lab.kubernetes).list_namespace(label_selector=RUN_LABEL).items
@@ -70,9 +70,9 @@ def close_all(lab: "Workspace") -> Iterator[str]:
 
 
 def of_notebook(id: str) -> ModuleType:
-    """The module of the notebook that this id begins with: `EXERCISES`, `PREDICTIONS` and `RECALL`.
+    """Return the module with the notebook's `EXERCISES`, `PREDICTIONS` and `RECALL`.
 
-    Raises `UnknownName`.
+    `id` begins with the notebook's number. Raises `UnknownName`.
     """
     number = str(id).partition("-")[0]  # a learner may write a number, such as 3
     if number not in NOTEBOOKS:

@@ -1,4 +1,4 @@
-"""What an exercise asks the live lab: does STS admit this token, what does the pod answer, may the role do this?"""
+"""An exercise's calls to the live lab: does STS admit a token, what does a pod answer, may the role do something?"""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,26 +20,26 @@ from labkit.steps.row import Row
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
-# As a boto3 client takes them.
+# Keyword arguments for a boto3 client.
 Credentials = dict[str, str]
 ADMITTED, ALLOWED = "admitted", "allowed"
-HOUR = 3600  # seconds: what STS takes where a call doesn't say
+HOUR = 3600  # seconds: STS's default
 
 
 def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
-    """A row that is right if STS gives this service account the role."""
+    """Return a row that is right if STS gives this service account the role."""
     return Row(_subject(place, account, ""), ADMITTED, exchange(place, account, role_arn=role_arn))
 
 
 def only_cart(place: "Workspace") -> list[Row]:
-    """The rows that are right if STS gives the role to cart, and to no neighbour and no other namespace."""
+    """Return rows that are right if STS gives the role to cart, to no neighbour and to no other namespace."""
     return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
 
 
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
-    """A wrong row for each service account that STS admits only because its name is nearly that of one of these.
+    """Return a wrong row for each new service account with a similar name or namespace that STS admits.
 
-    A wildcard does that, and so does a policy that only refuses the service accounts that exist today.
+    Both a wildcard and a policy that only refuses today's service accounts admit them.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
     accounts = accounts or (place.parameters.service_account,)
@@ -47,7 +47,7 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
 
 
 def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
-    """A wrong row for each of these names that STS also admits in another namespace, whose name begins alike."""
+    """Return a wrong row for each of these names that STS admits in a new namespace with a similar name."""
     return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
 
 
@@ -57,9 +57,9 @@ def _admitted(place: "Workspace", asked: list[tuple[str, str]]) -> list[Row]:
 
 
 def newcomer(place: "Workspace", account: str, namespace: str) -> str:
-    """Exchange the token of a service account that is created for this question alone; return STS's answer.
+    """Create a service account, exchange its token for the role, and return STS's answer.
 
-    A missing namespace is created, too. Both are deleted afterwards.
+    Create the namespace, too, if it's missing. Delete both afterwards.
     """
     core = core_api(place.kubernetes)
     is_new = existing(partial(core.read_namespace, namespace)) is None
@@ -83,7 +83,7 @@ def refuses(
     role_arn: str = "",
     code: str = "AccessDenied",
 ) -> Row:
-    """A row that is right if STS refuses this service account's token with this code."""
+    """Return a row that is right if STS refuses this service account's token with this code."""
     found = exchange(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
     what = _subject(place, account, namespace) + (f", audience {audience}" if audience != AUDIENCE else "")
     return Row(what, f"refused: {code}", found, found.startswith(code))
@@ -98,7 +98,7 @@ def exchange(
     role_arn: str = "",
     seconds: int = HOUR,
 ) -> str:
-    """Exchange a service account's own token for the role: "admitted", or the refusal, code first."""
+    """Exchange a service account's own token for the role. Return "admitted", or the refusal, code first."""
     try:
         credentials(place, account, namespace=namespace, audience=audience, role_arn=role_arn, seconds=seconds)
     except (ClientError, ApiException) as error:
@@ -115,7 +115,7 @@ def credentials(
     role_arn: str = "",
     seconds: int = HOUR,
 ) -> Credentials:
-    """Exchange a service account's own token for the role; return its credentials, which live for these seconds.
+    """Exchange a service account's own token for the role. Return credentials that are valid for `seconds`.
 
     Raises `ClientError` if STS refuses, and `ApiException` if the service account doesn't exist.
 
@@ -134,20 +134,20 @@ def credentials(
 
 
 def allows(place: "Workspace", what: str, service: str, operation: str, **more: Any) -> Row:
-    """A row that is right if AWS allows this call, made with fresh credentials of the role."""
+    """Return a row that is right if AWS allows this call with fresh credentials of the role."""
     return Row(what, ALLOWED, call(place, service, operation, **more))
 
 
 def denies(
     place: "Workspace", what: str, service: str, operation: str, *, given: Credentials | None = None, **more: object
 ) -> Row:
-    """A row that is right if AWS refuses this call with AccessDenied; without `given`, as `allows` makes it."""
+    """Return a row that is right if AWS refuses this call with AccessDenied. Without `given`, use fresh credentials."""
     found = call(place, service, operation, given=given, **more)
     return Row(what, "refused: AccessDenied", found, found.startswith("AccessDenied"))
 
 
 def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:
-    """Make a call of AWS with these credentials, or with fresh ones: "allowed", or the refusal, code first."""
+    """Call AWS with these credentials, or with fresh ones. Return "allowed", or the refusal, code first."""
     try:
         client = place.aws.client(service, **(given if given is not None else credentials(place)))
         getattr(client, operation)(**more)
@@ -157,7 +157,7 @@ def call(place: "Workspace", service: str, operation: str, given: Credentials | 
 
 
 def refusal(error: Exception) -> str:
-    """The code and the words of AWS's or the cluster's refusal, with `<session name>` for the name of a session."""
+    """Return the refusal of AWS or the cluster, code first, with `<session name>` instead of a session's name."""
     if isinstance(error, ClientError):
         told = error.response["Error"]
         return f"{told['Code']}: {without_session(told['Message'])}"
@@ -165,19 +165,19 @@ def refusal(error: Exception) -> str:
 
 
 def injected(place: "Workspace", account: str = "") -> str:
-    """The role that the webhook gives a new pod of this service account: its ARN, or "no role"."""
+    """Return the role that the webhook gives a new pod of this service account: its ARN, or "no role"."""
     return _variable(place, account, "AWS_ROLE_ARN") or "no role"
 
 
 def agent(place: "Workspace", account: str = "") -> str:
-    """Where a new pod of this service account asks for credentials: the agent's URL, or "no agent"."""
+    """Return the URL of the agent that a new pod of this service account asks for credentials, or "no agent"."""
     return _variable(place, account, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
 
 
 def pod_identity(place: "Workspace", account: str = "") -> str:
-    """Exchange the token of a pod of this service account at EKS Auth: its role, or the refusal, code first.
+    """Exchange a pod's token at EKS Auth. Return the role, as assumed-role/NAME, or the refusal, code first.
 
-    The pod is one that no node takes, and it's deleted again.
+    Create a pod for it that no node accepts, and delete it afterwards.
     https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
     """
     core, parameters = core_api(place.kubernetes), place.parameters
@@ -198,7 +198,7 @@ def pod_identity(place: "Workspace", account: str = "") -> str:
 
 
 def token_life(place: "Workspace", account: str = "") -> int:
-    """The seconds that a new pod's token for AWS lives; 0 if the pod gets none."""
+    """Return the life of a new pod's token for AWS, in seconds; 0 if the pod gets no token."""
     made = _tried_out(place, account)
     if isinstance(made, str):
         return 0
@@ -209,7 +209,7 @@ def token_life(place: "Workspace", account: str = "") -> int:
 
 
 def _variable(place: "Workspace", account: str, name: str) -> str:
-    """The value of a variable that the webhook gives a new pod; if the pod is forbidden, the cluster's words."""
+    """Return a variable's value in a new pod, empty if it isn't set; if the pod is forbidden, the cluster's words."""
     made = _tried_out(place, account)
     if isinstance(made, str):
         return made
@@ -218,9 +218,9 @@ def _variable(place: "Workspace", account: str, name: str) -> str:
 
 
 def _tried_out(place: "Workspace", account: str) -> Any:
-    """A new pod of this service account, as the webhook changes it; if it's forbidden, the cluster's words.
+    """Return a new pod of this service account after admission; if it's forbidden, the cluster's words.
 
-    The API server calls the webhook and stores nothing.
+    It's a dry run: the API server calls the webhook and stores nothing.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
     """
     tried = documents.pod(place.parameters, place.image)
@@ -235,7 +235,7 @@ def _tried_out(place: "Workspace", account: str) -> Any:
 
 
 def caller(place: "Workspace") -> str:
-    """The role that AWS sees in the pod, as assumed-role/NAME without its session; or what the pod says instead.
+    """Return the pod's role according to AWS, as assumed-role/NAME; if the call fails, the command's error.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
     """
@@ -245,7 +245,7 @@ def caller(place: "Workspace") -> str:
 
 
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME) -> str:
-    """Return a command's output in a pod, without blank lines around it; if it has none, its error."""
+    """Run a command in a pod. Return its output, or its error if it fails, without white space around it."""
     done = execution.execute(place.kubernetes, pod, place.parameters.namespace, [*command])
     return (done.output if done.exit_code == 0 else done.error or done.output).strip()
 

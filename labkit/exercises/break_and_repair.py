@@ -1,4 +1,4 @@
-"""Notebook 09: a fault is drawn each time, and the reader sees only its symptom."""
+"""Notebook 09: the exercises draw a random fault, and the reader sees only its symptom."""
 
 import random
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ REFUSED = (
     "trust-policy-wants-an-endpoint-for-audience",
     "trust-policy-denies",
 )
-# A pod acts as its node with each of these.
+# With each of these, a pod acts as its node.
 WITHOUT_ROLE = (
     "annotation-key-misspelt",
     "annotation-of-kube2iam",
@@ -50,7 +50,7 @@ def _made(place: Workspace) -> None:
 
 
 def _break(place: Workspace, names: Sequence[str], *pods: documents.Pod) -> None:
-    """Put one of these faults in, and make these pods with it, without saying which fault."""
+    """Put a random one of these faults in without naming it, and create these pods with it."""
     fault = faults.named(random.choice(names))  # noqa: S311 - nothing is kept secret by it
     now = live.read(place)
     wanted = now.model_copy(deep=True)

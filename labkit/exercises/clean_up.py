@@ -1,4 +1,4 @@
-"""Notebook 99: deleting what is in use last, and what belongs to others never."""
+"""Notebook 99: delete a resource after everything that uses it, and never delete a resource of others."""
 
 import json
 

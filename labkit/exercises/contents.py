@@ -1,7 +1,7 @@
-"""The contents page of learn/: the course, what the learner has done, what comes next, and the course's words.
+"""The contents page of learn/: the course, the learner's progress, the next thing to do, and the course's words.
 
-`labkit lab` writes it again at each start. In the learner's copies it stands in the place of the README, so that no
-link leads out of learn/: a wheel is installed without a checkout around it.
+`labkit lab` writes it again at each start. The learner's copies link to it instead of to the README. So no link leaves
+learn/, which has no checkout around it if labkit was installed from a wheel.
 """
 
 import json
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from labkit.exercises.progress import Progress
 
 PACKAGE = Path(__file__).parents[1]
-# A wheel carries the notebooks inside the package; in a checkout they lie beside it. The README lies above them.
+# In a wheel the notebooks are inside the package, in a checkout beside it. The README is one folder above them.
 NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
 NAME = "contents.ipynb"
 CLEAN_UP = "99-clean-up.ipynb"
-# The step that a notebook teaches, by its number.
+# The step that a notebook teaches, by the notebook's number.
 STEPS = {"01": "oidc_provider", "02": "iam_role", "03": "service_account", "04": "pod", "05": "credentials"}
 
 TITLE = """# IAM Roles for Service Accounts (IRSA): contents
@@ -44,8 +44,8 @@ any other one, first run the line that `labkit lab` printed, which ends in `eval
 `kubectl` isn't a Python package: use `apt-get install kubectl` or `brew install kubernetes-cli`. Only the `bash` boxes
 need it. `labkit --help` lists what `labkit` can do."""
 
-# What a notebook says of its kernel. JupyterLab adds what is missing as soon as it opens the notebook, and marks it as
-# unsaved. Each start of `labkit lab` would wait for the import of ipykernel, which has the same words.
+# A notebook's metadata about its kernel. If a part is missing, JupyterLab adds it and marks the notebook as unsaved.
+# ipykernel has the same values, but each start of `labkit lab` would wait for its import.
 METADATA: dict[str, Any] = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {
@@ -63,24 +63,24 @@ MARKDOWN: dict[str, Any] = {"cell_type": "markdown"}
 ROW = re.compile(r"^\| \[(?P<label>.+?)\]\(notebooks/(?P<name>.+?\.ipynb)\) \| (?P<about>.+?) \|$", re.M)
 TIME = re.compile(r"^Time: (.+?)\.", re.M)
 EXERCISE = re.compile(r'lab\.exercise\("(\d\d-[a-z])"\)')
-# A question begins so where it is shown as text.
+# The beginning of a question in text output.
 QUESTION = re.compile(r"^(\d\d-\d+)  ", re.M)
 TO_README = re.compile(r"\]\(\.\./README\.md(?:#([\w-]+))?\)")
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A notebook of the course, and what is done and left in it."""
+    """A notebook of the course, with the learner's progress in it."""
 
     name: str
     label: str
     about: str
-    """What happens in it."""
+    """What happens in the notebook, in a sentence."""
     time: str
-    """How long it takes, in its own words."""
+    """The time that it takes, as the notebook says it."""
     done: str
     left: Sequence[str]
-    """What the learner has not done yet, as what to do next."""
+    """The things left to do, each as the beginning of a sentence that the link ends."""
     begun: bool
 
     @property
@@ -91,13 +91,13 @@ class Chapter:
 
 @dataclass(frozen=True, repr=False)
 class Contents:
-    """The course's notebooks, and what comes next; a notebook shows them as a table."""
+    """The course's notebooks, and the next thing to do. A notebook shows them as a table."""
 
     chapters: Sequence[Chapter]
     next: str
-    """What to do next, in Markdown."""
+    """The next thing to do, in Markdown."""
     unread: int
-    """Lines of the learner's progress that can't be read."""
+    """The number of lines in the learner's progress that can't be read."""
 
     def __repr__(self) -> str:
         lines = [f"{each.label}: {each.time}. {each.done}".rstrip(" .") for each in self.chapters]
@@ -111,14 +111,14 @@ class Contents:
 
 
 def read(file: Path | None = None) -> Contents:
-    """The course, and what the learner has done by this file of progress; without it, by the running JupyterLab's."""
+    """Return the course with the progress in this file; without a file, in that of the running JupyterLab."""
     done = progress.read(file)
     chapters = [_chapter(row, done) for row in ROW.finditer(_readme()) if (NOTEBOOKS / row["name"]).is_file()]
     return Contents(chapters, _next(chapters, done.last), done.unread)
 
 
 def page(file: Path) -> str:
-    """The page as a notebook's text, in which the learner's progress, from this file, is the output of the code cell.
+    """Return the page as the text of a notebook. The output of its code cell is the progress in this file.
 
     https://nbformat.readthedocs.io/en/latest/format_description.html
     """
@@ -134,12 +134,12 @@ def page(file: Path) -> str:
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    # Not by nbformat: its import takes half a second of each start.
+    # Written without nbformat, which takes half a second to import at each start.
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def led(markdown: str) -> str:
-    """The text of a notebook, with its links to the README led to the contents page."""
+    """Return Markdown whose links to the README lead to the contents page instead."""
     anchors = _anchors()
     return TO_README.sub(lambda link: f"]({NAME}{anchors.get(link[1], '')})", markdown)
 
@@ -188,7 +188,10 @@ def _next(chapters: Sequence[Chapter], last: str) -> str:
 
 @cache
 def _asked(name: str) -> tuple[str, list[str], list[str]]:
-    """How long a notebook takes, its exercises and its questions. Read from its text: to import them takes a second."""
+    """Return a notebook's time, and the ids of its exercises and of its questions.
+
+    Read them from the notebook's text: to import the modules takes a second.
+    """
     cells = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]
     time = TIME.search("".join(cells[0]["source"]))
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -207,7 +210,7 @@ def _readme() -> str:
 
 
 def _texts() -> list[str]:
-    """What the notebooks link to, one text a heading."""
+    """Return the sections that the notebooks link to, each a text with its heading."""
     steps, words = (_section(heading) for heading in ("The eleven steps", "Words"))
     return [TERMINAL, steps.replace("](notebooks/", "]("), *re.split(r"\n+(?=### )", words)]
 
@@ -219,6 +222,6 @@ def _section(heading: str) -> str:
 
 @cache
 def _anchors() -> dict[str, str]:
-    """How a link leads to a heading of the page: by its name on a code host, the anchor that JupyterLab gives it."""
+    """Return JupyterLab's anchors for the page's headings, by the anchor that a code host gives the same heading."""
     headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""The learner's copy of a notebook: without outputs, with a stub where the answer was, and the solution folded below.
+"""The learner's copy of a notebook: without outputs, with stubs instead of answers, and each solution folded below.
 
 Its links to the README lead to the contents page.
 
@@ -15,16 +15,16 @@ from nbformat.v4 import new_markdown_cell
 from labkit.exercises import contents
 
 TAG = "exercise"
-# Of an examination the copy has the stub alone.
+# For a cell with this tag, the copy has only the stub.
 EXAMINED = "examination"
 SOLUTION = re.compile(r"^(?P<indent>[ ]*)### BEGIN SOLUTION\n(?P<solution>.*?)^[ ]*### END SOLUTION$", re.M | re.S)
 STUB = r"\g<indent># Your code here.\n\g<indent>..."
 
 
 def copy(notebook: NotebookNode) -> NotebookNode:
-    """Return the learner's copy; the notebook itself is left alone.
+    """Return the learner's copy of a notebook.
 
-    Raises `ValueError` if a cell is tagged as an exercise and marks no solution.
+    Raises `ValueError` if a cell is tagged as an exercise but marks no solution.
     """
     made: NotebookNode = nbformat.from_dict(
         {**notebook, "metadata": {**notebook.metadata, **contents.METADATA}, "cells": []}

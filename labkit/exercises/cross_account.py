@@ -1,4 +1,4 @@
-"""Notebook 10: a pod of one account reads a bucket of another one."""
+"""Notebook 10: a pod of one account reads a bucket of another account."""
 
 import json
 
@@ -41,7 +41,7 @@ def _other(place: Workspace) -> Workspace:
 
 
 def _till(place: Workspace) -> Workspace:
-    """The same exercise for the neighbour, who has a role of its own."""
+    """Return the place with the neighbour `till` as the service account, and with that account's own role."""
     of_till = {"service_account": "till", "role_name": f"{place.parameters.role_name}-till"}
     return Workspace(place.parameters.model_copy(update=of_till), place.connection)
 

@@ -1,10 +1,10 @@
-"""The examination of notebook 98: faults drawn in a row, told by their symptoms, and judged by the live lab.
+"""The examination of notebook 98: random faults in a row, each shown by its symptoms. The live lab judges the repairs.
 
-A repair that opens the role too far is refused, too: the judge also asks for a neighbour, for another namespace, and
-for a write that the role isn't meant to make. If the lab itself repairs a fault, it counts as given up. Deleting and
-creating a resource again costs points. Both repair a fault that nobody has found.
+It also refuses a repair that opens the role too far: it tries a neighbour, another namespace, and a write that the
+role shouldn't allow. If the lab itself repairs a fault, the fault counts as given up. If the learner deletes a resource
+and creates it again, that costs points. Both ways repair a fault that nobody has found.
 
-Where progress is kept, each event keeps how the examination stands, and another kernel goes on with it.
+If progress is kept, each event has the examination's state, so that another kernel can go on with it.
 """
 
 import os
@@ -35,9 +35,9 @@ from labkit.widgets.check import Check
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
-SEED = 5709  # where outputs are compared, every run draws the same faults
+SEED = 5709  # for runs whose outputs are compared: they all draw the same faults
 POINTS, PER_ATTEMPT, FOR_THE_DOCTOR, PER_REBUILT = 10, 2, 5, 3
-SECRET = ("fault", "cause")  # of a paper; the file of progress doesn't hold them
+SECRET = ("fault", "cause")  # fields of a paper that the file of progress doesn't hold
 REFUSED = "refused"
 CERTIFICATE = "certificate.txt"
 NO_NAME = "It shows what the lab saw. It doesn't say who took the examination."
@@ -45,26 +45,26 @@ NO_NAME = "It shows what the lab saw. It doesn't say who took the examination."
 
 @dataclass
 class Paper:
-    """What the lab saw of one fault."""
+    """The record of one fault in an examination."""
 
     fault: Fault
     began: float = 0
-    """Seconds since 1970; 0 before it was put in."""
+    """Seconds since 1970; 0 if the fault hasn't been put in yet."""
     ended: float = 0
     attempts: int = 0
     doctor: bool = False
-    """Whether the doctor or a step's check was asked: a check shows the same findings."""
+    """Whether the learner used the doctor or a step's check, which shows the same findings."""
     repaired: bool = False
     there: dict[str, str] = field(default_factory=dict)
-    """The run's resources after the fault, each with its id, which changes if somebody creates it again."""
+    """The ids of the run's resources with the fault, by name. A resource that is created again has a new id."""
     rebuilt: list[str] = field(default_factory=list)
-    """The resources that the learner deleted and created again."""
+    """The names of the resources that the learner deleted and created again."""
     cause: str = ""
-    """The doctor's sentence about the fault; never kept in a file, where a learner could read it."""
+    """The doctor's sentence about the fault. No file has it, because a learner could read that."""
 
     @property
     def points(self) -> int:
-        """10 for a repair at the first attempt without the doctor, at least 1 for any repair."""
+        """10 for a repair at the first attempt without the doctor, at least 1 for any repair, 0 without one."""
         if not self.repaired:
             return 0
         lost = PER_ATTEMPT * (self.attempts - 1) + FOR_THE_DOCTOR * self.doctor + PER_REBUILT * len(self.rebuilt)
@@ -72,7 +72,7 @@ class Paper:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Fault, outcome, attempts, doctor, what was created again, time, points."""
+        """The paper's row in the certificate, in the columns of `HEAD`."""
         if not self.ended:
             return "not told yet" if self.began else "not drawn yet", "open", str(self.attempts or ""), "", "", "", "0"
         minutes, seconds = divmod(round(self.ended - self.began), 60)
@@ -87,7 +87,7 @@ HEAD = ("fault", "outcome", "attempts", "doctor", "created again", "time", "poin
 
 @dataclass(frozen=True, repr=False)
 class Certificate:
-    """What the lab saw of an examination; also kept as a file."""
+    """The result of an examination, so far or at its end."""
 
     seed: int
     papers: list[Paper]
@@ -101,7 +101,7 @@ class Certificate:
 
     @property
     def about(self) -> str:
-        """When it began and ended, and what it doesn't say."""
+        """When it began and ended, and a note that it doesn't prove who took the examination."""
         began, ended = (
             time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
             for at in (self.papers[0].began, max(paper.ended for paper in self.papers) or time.time())
@@ -109,7 +109,7 @@ class Certificate:
         return f"From {began} to {ended}. {NO_NAME}"
 
     def as_text(self, rows: list[tuple[str, ...]]) -> str:
-        """The certificate as lines, with these rows."""
+        """Return the certificate as text, with these rows in its table."""
         lines = [HEAD, *rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
         told = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
@@ -129,7 +129,7 @@ class Certificate:
 
 
 class Examination:
-    """Drawn faults, one after the other: repair each, and hand it in."""
+    """An examination: random faults, one after the other. Repair each one, and hand it in."""
 
     def __init__(self, lab: "Workspace", *, seed: int | None = None, count: int = 10):
         self._lab = lab
@@ -144,7 +144,7 @@ class Examination:
         self._put_in()
 
     def hand_in(self) -> None:
-        """Judge the repair by the live lab, and print the result; if it's right, name the cause and go on.
+        """Let the live lab judge the repair, and print the result. If it's right, name the cause and go on.
 
         Raises `LabError` after the last fault.
         """
@@ -175,7 +175,7 @@ class Examination:
         self._close(paper, repaired=False)
 
     def certificate(self) -> Certificate:
-        """What the lab saw so far: faults, seed, times, attempts, and whether the doctor was asked. Also a file."""
+        """Return the result so far, and save it as a text file: faults, seed, times, attempts, use of the doctor."""
         name = os.environ.get(progress.VARIABLE)
         file = Path(name).with_name(CERTIFICATE) if name else Folder.find().path / CERTIFICATE
         made = Certificate(self.seed, self._papers, file)
@@ -192,7 +192,7 @@ class Examination:
         return paper
 
     def _is_spoilt(self, paper: Paper) -> bool:
-        """Whether the fault isn't there to be repaired any more; if so, go on to the next one."""
+        """Return whether the lab itself has changed the run, so that it can't be judged. If so, go on to the next."""
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False
         print(f"The lab itself changed this run, so the fault counts as given up. {_named(paper)}")
@@ -256,12 +256,12 @@ class Examination:
 
 
 def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
-    """The seed and the papers of this run's examination, if the learner's last one is open."""
+    """Return the seed and the papers of the learner's last examination, if it's of this run and not over."""
     stands = progress.read().examination if os.environ.get(progress.VARIABLE) else None
     if not stands or not stands["left"] or stands["run"] != lab.run:
         return None
     try:
-        # The file names no fault: whoever looks into it learns none.
+        # The file names no fault, so that a learner finds none in it. The seed gives the same faults again.
         drawn = faults.drawn_in_a_row(stands["seed"], len(stands["papers"]))
         return stands["seed"], [Paper(fault, **seen) for fault, seen in zip(drawn, stands["papers"], strict=True)]
     except (TypeError, KeyError, ValueError):
@@ -270,7 +270,7 @@ def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
 
 
 def _cause(lab: "Workspace", fault: Fault) -> str:
-    """The doctor's sentence about a fault that is in the run; empty if it's repaired already."""
+    """Return the doctor's sentence about a fault in the run; empty if it's repaired already."""
     bucket = f"arn:{lab.connection.partition}:s3:::{lab.parameters.bucket}"
     evidence = Evidence(
         lab.parameters, lab.connection, action="s3:ListBucket", resource=bucket, probe=fault.needs_probe
@@ -284,13 +284,13 @@ def _named(paper: Paper) -> str:
 
 
 def note_the_doctor(lab: "Workspace | None" = None) -> None:
-    """Note for a running examination that the doctor was asked: about this run, or without `lab` about any run."""
+    """Note for a running examination that the learner used the doctor for this run; without `lab`, for any run."""
     if (mark := _mark(lab)).parent.is_dir():
         mark.touch()
 
 
 def note_the_lab(lab: "Workspace") -> None:
-    """Note that the lab itself changes this run, so that the fault of an examination counts as given up."""
+    """Note that the lab itself changes this run, so that an examination's fault counts as given up."""
     if (mark := _by_the_lab(lab)).parent.is_dir():
         mark.touch()
 
@@ -313,7 +313,7 @@ def _take_out(lab: "Workspace") -> None:
 
 
 def _ids(lab: "Workspace") -> dict[str, str]:
-    """What of the run exists, with the id or date that it gets when it's made."""
+    """Return the run's provider, role and service account by name, each with its id or date of creation."""
     iam, names = lab.aws.client("iam"), lab.parameters
     found: dict[str, Any] = {}
     with suppress(iam.exceptions.NoSuchEntityException):

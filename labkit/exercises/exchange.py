@@ -1,4 +1,4 @@
-"""Notebook 07: how long a token and a session live."""
+"""Notebook 07: the life of a token and of a session."""
 
 from labkit.connection import core_api
 from labkit.exercises import making

@@ -1,4 +1,4 @@
-"""An exercise: opened in a place of its own in a state that isn't solved, and judged by asking the live lab."""
+"""An exercise: it opens unsolved, in a namespace or a cluster of its own, and the live lab judges it."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,30 +19,30 @@ from labkit.workspace import Workspace
 
 @dataclass(frozen=True)
 class Exercise:
-    """What the reader does in a notebook, stated there by its symptom."""
+    """A task in a notebook. The notebook states only its symptom."""
 
     id: str
     """The notebook's number and a letter, such as 02-a."""
     title: str
-    """What has to be reached, in a few words."""
+    """The goal, in a few words."""
     prepare: Callable[[Workspace], None]
-    """Make what the exercise starts from, in its empty namespace; it isn't solved then."""
+    """The function that makes the unsolved start of the exercise in its empty namespace."""
     ask: Callable[[Workspace], Sequence[Row]]
-    """Ask the live lab: each row has what a solved exercise answers, and what the lab answers now."""
+    """The function that asks the live lab. Each row has a solved exercise's answer beside the lab's answer now."""
     hints: tuple[str, str, str]
-    """From a nudge to nearly the answer."""
+    """Three hints, the last one nearly the answer."""
     own_cluster: bool = False
-    """Whether it needs a cluster of its own, of the same name: one with an issuer that isn't registered yet."""
+    """Whether it needs its own cluster, with an issuer that isn't registered yet."""
     in_two_accounts: bool = False
-    """Whether a part of it is in the second account, where the issuer isn't registered either."""
+    """Whether a part of it is in the second account, where the issuer isn't registered yet."""
 
     @property
     def name(self) -> str:
-        """The name of its namespace, its role, and its own cluster: `lab.ready` and `lab.mend` leave them alone."""
+        """The name of its namespace, its role and its own cluster. `lab.ready` and `lab.mend` leave these alone."""
         return f"exercise-{self.id}"
 
     def open(self, lab: Workspace) -> None:
-        """Delete what an earlier try left, and make the state that the exercise starts from."""
+        """Delete the resources of an earlier try, and make the exercise's start."""
         self.close(lab)
         connection = targets.target(lab.parameters.target).up(self._parameters(lab)) if self.own_cluster else None
         place = Workspace(self._parameters(lab), connection or lab.connection)
@@ -50,19 +50,19 @@ class Exercise:
         self.prepare(place)
 
     def rows(self, lab: Workspace) -> Sequence[Row]:
-        """What the live lab answers now, beside what a solved exercise answers. Raises `LabError` if it isn't open."""
+        """Return the live lab's answers beside those of a solved exercise. Raises `LabError` if it isn't open."""
         if not self.is_open(lab):
             raise LabError(f"Exercise {self.id} isn't open.", where="lab.check", next=f'lab.exercise("{self.id}")')
         return self.ask(self._place(lab))
 
     def is_open(self, lab: Workspace) -> bool:
-        """Whether the exercise's own cluster or namespace exists."""
+        """Return whether the exercise's own cluster or namespace exists."""
         if self.own_cluster:
             return self.name in lab.aws.client("eks").list_clusters()["clusters"]
         return existing(partial(core_api(lab.kubernetes).read_namespace, self.name)) is not None
 
     def close(self, lab: Workspace) -> None:
-        """Delete the exercise's cluster or namespace, roles, user and bucket, with everything in them."""
+        """Delete the exercise's cluster or namespace, and its providers, associations, roles, user and bucket."""
         if self.is_open(lab):
             place = self._place(lab)
             if self.own_cluster:
@@ -114,7 +114,7 @@ def _delete_provider(account: Workspace) -> None:
 
 
 def _roles(iam: Any, name: str) -> list[str]:
-    """The roles with this name or prefix: the cluster's node role, and a role that Terraform named."""
+    """Return the names of the exercise's roles: its own, a cluster's node role, and a role that Terraform named."""
     roles = [role["RoleName"] for page in iam.get_paginator("list_roles").paginate() for role in page["Roles"]]
     return [role for role in roles if role == name or role.startswith(f"{name}-")]
 

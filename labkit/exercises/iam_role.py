@@ -1,4 +1,4 @@
-"""Notebook 02: who may become the role."""
+"""Notebook 02: the trust policy decides who may become the role."""
 
 from labkit import documents
 from labkit.exercises import making

@@ -1,4 +1,4 @@
-"""Notebook 12: one notebook for many clusters and roles. The report and the doctor judge its exercises."""
+"""Notebook 12: run one notebook for many clusters and roles. The report and the doctor judge its exercises."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Notebook 01: which issuers an account believes."""
+"""Notebook 01: an account trusts the issuers that are registered in it."""
 
 from labkit.exercises import making
 from labkit.exercises.asking import admits, exchange

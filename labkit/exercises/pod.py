@@ -1,4 +1,4 @@
-"""Notebook 04: what the webhook puts into a new pod, and when a pod gets its role."""
+"""Notebook 04: the webhook's changes to a new pod, and the moment when a pod gets its role."""
 
 from functools import partial
 from typing import Any
@@ -16,8 +16,8 @@ from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
 
-STARTED_WITHIN = 30  # seconds, for the pods of a Deployment that was restarted just now
-NONE = "no role of its own"  # it may still reach its node's
+STARTED_WITHIN = 30  # seconds until the pods of a restarted Deployment run
+NONE = "no role of its own"  # the pod may still use its node's role
 
 
 def _deployment_before_its_annotation(place: Workspace) -> None:
@@ -27,7 +27,7 @@ def _deployment_before_its_annotation(place: Workspace) -> None:
     making.account(place, "cart", {})
     labels = {"app": "cart"}
     template = {"metadata": {"labels": labels}, "spec": {**documents.pod(place.parameters, place.image)["spec"]}}
-    apps: Any = AppsV1Api(place.kubernetes)  # its types ask for a model where the client takes a manifest as well
+    apps: Any = AppsV1Api(place.kubernetes)  # its types want a model, but the client also takes a manifest
     spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
     apps.create_namespaced_deployment(namespace, {"metadata": {"name": "cart", "labels": place.labels}, "spec": spec})
     _pods(place)
@@ -60,14 +60,14 @@ def _only_one_container_has_the_role(place: Workspace) -> list[Row]:
 
 
 def _role_of(pod: dict[str, Any], container: str) -> str:
-    """The role that this container of a pod was given: its ARN, or that it has none of its own."""
+    """Return the ARN of the role in a container's variables, `NONE`, or that the pod has no such container."""
     containers = [each for each in pod["spec"]["containers"] if each["name"] == container]
     variables = {each["name"]: each.get("value", "") for each in containers[0].get("env", [])} if containers else {}
     return variables.get("AWS_ROLE_ARN", NONE) if containers else "no such container"
 
 
 def _pods(place: Workspace) -> list[dict[str, Any]]:
-    """The running pods, once every Deployment is rolled out; after half a minute as they are."""
+    """Wait up to half a minute until every Deployment is rolled out. Return the pods that aren't being deleted."""
     awaited(partial(_rolled_out, place), within=STARTED_WITHIN, every=0.2)
     return _live(place)
 
@@ -76,7 +76,7 @@ def _rolled_out(place: Workspace) -> bool:
     apps = AppsV1Api(place.kubernetes)
     found = as_document(place.kubernetes, apps.list_namespaced_deployment(place.parameters.namespace))
     pods = _live(place)
-    # A Deployment's status doesn't know yet of a pod that was deleted just now.
+    # A Deployment's status still counts a pod that was deleted a moment ago.
     return (
         all(map(is_rolled_out, found["items"]))
         and len(pods) >= sum(deployment["spec"]["replicas"] for deployment in found["items"])

@@ -1,4 +1,4 @@
-"""Notebook 11: a role by EKS Pod Identity."""
+"""Notebook 11: EKS Pod Identity gives a pod its role."""
 
 import json
 from typing import Any

@@ -1,6 +1,6 @@
-"""What the learner has done, kept beside the copies of the notebooks: one event a line, appended.
+"""The learner's progress, in a file beside the copies of the notebooks: one event a line.
 
-`labkit lab` names the file in LABKIT_PROGRESS. Without it, as where the notebooks are tested, nothing is kept.
+`labkit lab` names the file in LABKIT_PROGRESS. Without that variable, as in tests of the notebooks, nothing is kept.
 """
 
 import json
@@ -21,16 +21,16 @@ EXAMINATION = "98-examination"
 
 
 class Examined(TypedDict):
-    """How an examination stands, so that another kernel can go on with it. It names no fault."""
+    """The state of an examination, so that another kernel can go on with it. It names no fault."""
 
     run: str
     seed: int
     points: int
     most: int
     left: int
-    """How many faults are still to be repaired."""
+    """The number of faults that aren't closed yet."""
     papers: list[dict[str, Any]]
-    """What the lab saw of each fault."""
+    """The record of each fault: a `Paper` without its `SECRET` fields."""
 
 
 class Event(TypedDict):
@@ -38,17 +38,17 @@ class Event(TypedDict):
 
     version: int
     at: float
-    """Seconds since 1970, by the machine's clock: the lab's own clock jumps."""
+    """Seconds since 1970, by the machine's clock: somebody may move the lab's own clock."""
     what: str
-    """opened, hint, tried, step, answered, examined."""
+    """One of opened, hint, tried, step, answered, examined."""
     id: str
-    """The exercise's, step's or question's id."""
+    """The id of the exercise or question, or the step's name."""
     right: bool
     examination: NotRequired[Examined]
 
 
 def kept(what: str, id: str, *, right: bool = True, examination: Examined | None = None) -> None:
-    """Append an event. A folder that can't be written keeps nothing: learning goes on."""
+    """Append an event to the file. Do nothing without LABKIT_PROGRESS, or if the file can't be written."""
     if not (name := os.environ.get(VARIABLE)):
         return
     event = Event(version=VERSION, at=time.time(), what=what, id=id, right=right)
@@ -56,7 +56,7 @@ def kept(what: str, id: str, *, right: bool = True, examination: Examined | None
         event["examination"] = examination
     line = json.dumps(event).encode() + b"\n"
     try:
-        # One write in append mode: two tabs of one notebook don't mix their lines.
+        # One write in append mode, so that two kernels don't mix their lines.
         # https://pubs.opengroup.org/onlinepubs/9699919799/functions/write.html
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -69,25 +69,25 @@ def kept(what: str, id: str, *, right: bool = True, examination: Examined | None
 
 @dataclass(frozen=True, repr=False)
 class Progress:
-    """What the learner has done so far."""
+    """The learner's progress so far."""
 
     solved: dict[str, int] = field(default_factory=dict)
-    """Exercises that are solved, with the number of tries."""
+    """The solved exercises, each with the number of tries."""
     opened: dict[str, float] = field(default_factory=dict)
-    """Exercises that were opened, and when for the first time: seconds since 1970."""
+    """The opened exercises, each with the time of its first opening, in seconds since 1970."""
     took: dict[str, float] = field(default_factory=dict)
-    """Seconds from there to the exercise's solution."""
+    """The solved exercises, each with the seconds from its first opening to its solution."""
     hints: Counter[str] = field(default_factory=Counter)
     steps: set[str] = field(default_factory=set)
-    """Steps that were checked and right."""
+    """The steps whose check was right."""
     answered: dict[str, bool] = field(default_factory=dict)
-    """Questions, and whether the first answer was right."""
+    """The answered questions, each with whether the first answer was right."""
     examination: Examined | None = None
-    """How the last examination stands."""
+    """The state of the last examination."""
     last: str = ""
-    """The exercise, step or question that the learner was at last."""
+    """The id of the latest event: an exercise, step, question or the examination."""
     unread: int = 0
-    """Lines that this version of labkit can't read."""
+    """The number of lines that this version of labkit can't read."""
 
     def __repr__(self) -> str:
         lines = [f"steps checked and right: {', '.join(sorted(self.steps)) or 'none yet'}"]
@@ -112,7 +112,7 @@ class Progress:
 
     @property
     def score(self) -> str:
-        """How the last examination stands, in a few words; empty without one."""
+        """The last examination's points, and the number of faults left; empty without an examination."""
         if self.examination is None:
             return ""
         left = self.examination["left"]
@@ -124,9 +124,9 @@ class Progress:
 
 
 def read(file: Path | None = None) -> Progress:
-    """Read a learner's progress. Broken lines, and lines of another version, are skipped and counted.
+    """Read a learner's progress. Skip and count broken lines and lines of another version.
 
-    `file` defaults to that of the running JupyterLab.
+    `file` defaults to the file of the running JupyterLab. A missing file is an empty progress.
     """
     if file is None:
         file = Path(os.environ.get(VARIABLE) or NAME)
@@ -162,7 +162,7 @@ def _count(event: Event, progress: Progress, tries: Counter[str]) -> None:
 
 
 def not_counted(unread: int) -> str:
-    """What to tell about lines that can't be read."""
+    """Return a sentence about the lines that can't be read."""
     lines = "1 line" if unread == 1 else f"{unread} lines"
     return f"not counted: {lines} of {NAME}, broken or of another version of labkit"
 

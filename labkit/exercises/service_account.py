@@ -1,4 +1,4 @@
-"""Notebook 03: the annotation that names a role."""
+"""Notebook 03: a service account's annotation names its role."""
 
 from labkit import documents
 from labkit.exercises import making

@@ -1,4 +1,4 @@
-"""Notebook 06: the role that the Terraform module makes."""
+"""Notebook 06: the role that a Terraform module makes."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from labkit.workspace import Workspace
 
 RELEASES = ("provider-aws-s3-6f461b0ba11f", "provider-aws-s3-0d81c27f44ae")
 NEXT_RELEASE = "provider-aws-s3-b93e5a1c7d20"
-# A prefix, and what the AWS provider of Terraform adds to it: a time and a counter.
+# The AWS provider of Terraform adds this to a name's prefix: a time and a counter.
 ADDED = "20260114093122345600000001"
 
 

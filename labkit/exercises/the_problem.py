@@ -24,7 +24,7 @@ def _node_role(place: Workspace) -> str:
 
 
 def _node_that_only_pulls_images(place: Workspace) -> list[Row]:
-    # Answered by the evaluator that decides the calls themselves:
+    # The simulation uses the same evaluator as real calls:
     # https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
     answered = place.aws.client("iam").simulate_principal_policy(
         PolicySourceArn=place.connection.role_arn(_node_role(place)), ActionNames=[TABLES, IMAGES]
@@ -58,7 +58,7 @@ def _only_the_leaked_key_is_dead(place: Workspace) -> list[Row]:
 
 
 def _who(place: Workspace, secret: str) -> str:
-    """Who AWS takes the caller for with the key in this Secret: an ARN, or the refusal, code first."""
+    """Call AWS with the key in this Secret. Return the caller's ARN, or the refusal, code first."""
     held = core_api(place.kubernetes).read_namespaced_secret(secret, place.parameters.namespace).data
     key = {name.lower(): b64decode(value).decode() for name, value in held.items()}
     try:

@@ -1,4 +1,4 @@
-"""Notebook 05: what a role may do, and how its sessions are ended."""
+"""Notebook 05: a role's permissions, and how to end its sessions."""
 
 import json
 from base64 import b64decode
@@ -52,7 +52,7 @@ def _reading(bucket: str) -> dict[str, Any]:
 def _reads_and_no_more(place: Workspace) -> list[Row]:
     own: dict[str, Any] = {"Bucket": place.parameters.namespace}
     other: dict[str, Any] = {"Bucket": place.parameters.bucket}
-    # Whoever may not list another bucket may still be allowed to read in it: then that's a row, too.
+    # A role that may not list another bucket may still read in it. Only then this is a row, too.
     read_elsewhere = denies(place, "read an object in another bucket", "s3", "get_object", **other, Key=bucket.KEY)
     return [
         allows(place, "list its bucket", "s3", "list_objects_v2", **own),
@@ -69,7 +69,7 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Row]:
     copied = {name: _decoded(value) for name, value in held.data.items()}
     read: dict[str, Any] = {"Bucket": place.parameters.namespace, "Key": NOTE}
     old = denies(place, "the copied credentials read", "s3", "get_object", given=copied, **read)
-    # Sessions begin at whole seconds, so the policy also refuses sessions from the second in which it was written.
+    # Sessions begin at whole seconds. So the policy also refuses sessions from the second in which it was written.
     fresh = awaited(
         partial(call, place, "s3", "get_object", **read),
         lambda found: not found.startswith("AccessDenied"),
