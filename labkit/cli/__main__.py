@@ -1,4 +1,4 @@
-"""The entry of the `labkit` command; also `python -m labkit.cli`."""
+"""The entry point of the `labkit` command, and of `python -m labkit.cli`."""
 
 import signal
 
@@ -6,7 +6,7 @@ import signal
 def main() -> None:
     """Run the command. Ctrl-C ends it without a traceback, even while its modules load.
 
-    SIGTERM, which a CI system sends to cancel a job, counts as Ctrl-C: the command cleans up and says how to go on.
+    SIGTERM, with which a CI system cancels a job, does the same: the command cleans up and says how to go on.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:

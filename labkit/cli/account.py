@@ -1,4 +1,4 @@
-"""`labkit plan`, `labkit remove` and `labkit policy`: what a run needs, makes and leaves in an account."""
+"""`labkit plan`, `labkit remove` and `labkit policy`: a run's resources in an account, and the permissions for it."""
 
 import json
 import shlex
@@ -105,7 +105,7 @@ def policy(
 
 
 def _again(parameters: "Parameters") -> str:
-    """The same parameters, for another command."""
+    """Return the given parameters as options for another command."""
     return "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in parameters.given.items())
 
 

@@ -1,4 +1,4 @@
-"""`labkit diff`: what changed between two runs of one notebook."""
+"""`labkit diff`: the changes between two runs of one notebook."""
 
 import json
 import sys

@@ -66,7 +66,7 @@ def doctor(
     It only reads. With --repair it runs the commands that you confirm, and none that you have not seen.
     Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or a name does not exist.
     """
-    # A client that tries again says so by itself; the doctor says once what did not answer.
+    # urllib3 logs each new attempt. The doctor itself tells once which system didn't answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())
     try:
         if explain is not None:
@@ -130,7 +130,7 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
 
 
 def _refuse_path(role: str) -> None:
-    """Raise `LabError` if a role is given by its ARN or with its path, and say its name alone."""
+    """Raise `LabError` if `role` is an ARN or has a path. The error suggests the name alone."""
     path, _, name = role.rpartition("/")
     if path and name:
         raise LabError(
@@ -150,7 +150,10 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
 
 
 def _meant(parameters: "Parameters", connection: "Connection", pod: str) -> "Parameters":
-    """The parameters with the service account that is meant, where only its namespace was named."""
+    """Return the parameters with the service account that the user means by its namespace and perhaps a pod.
+
+    Raises `LabError`.
+    """
     from labkit.doctor import meant
     from labkit.doctor.survey import Survey
 

@@ -1,4 +1,4 @@
-"""Print a diagnosis: in colour only in a terminal, and commands in unbroken lines, to copy them."""
+"""Print a diagnosis: in colour only in a terminal, and with unbroken command lines, so that you can copy them."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ RESULTS = {**MARKS, "right": "✓", "not looked at": "·"}
 
 
 def show(found: Diagnosis, commands_after: str) -> None:
-    """Print the findings with their repairs, then each check's result, and what wasn't read."""
+    """Print the findings with their repairs, each check's result, and the facts that could not be read."""
     console = _console()
     _show_findings(console, found)
     _show_preparation(console, found.findings, commands_after)
@@ -31,7 +31,7 @@ def show(found: Diagnosis, commands_after: str) -> None:
 
 
 def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> None:
-    """Print a line for each service account, the findings of those that have some, and what was not looked at."""
+    """Print a line for each service account, then all findings, and the facts that could not be read."""
     console = _console()
     if not found:
         _print(console, f"Found no service account of {where} that should have a role.")
@@ -55,7 +55,7 @@ def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> Non
 
 
 def _console() -> Console:
-    # Lines of commands are copied: nothing may break them but the terminal itself.
+    # People copy the command lines, so only the terminal itself may break them.
     return Console(soft_wrap=True, highlight=False, emoji=False)
 
 
@@ -64,7 +64,7 @@ def _print(console: Console, line: str, style: str = "") -> None:
 
 
 def _show_findings(console: Console, found: Diagnosis) -> None:
-    """Print the first line or the first finding, how many more there are, and these."""
+    """Print the headline or the first finding, the number of the other findings, and these."""
     others = [*found.findings]
     if found.begins_with_a_finding:
         _show_finding(console, others.pop(0), found.name)

@@ -1,4 +1,4 @@
-"""`labkit doctor --repair`: the repairs one by one, each shown and confirmed."""
+"""`labkit doctor --repair`: show the repairs one by one, and run those that the user confirms."""
 
 import os
 import sys
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from labkit.diagnosis.finding import Finding
     from labkit.doctor.report import Diagnosis
 
-STARTS_WITHIN = 60  # seconds for a pod that a repair has made
+STARTS_WITHIN = 60  # seconds until a pod that a repair created runs
 STARTING = "pod-not-running"
 
 
 def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
-    """Run the repairs that the user confirms, and look again after each. Return the exit code for what is left.
+    """Run the repairs that the user confirms, and look again after each. Return the exit code of the last look.
 
-    Raises `LabError` without a terminal to ask in, or where `look` does.
+    Raises `LabError` if there's no terminal to ask in, or if `look` raises it.
     """
     from labkit.doctor import repairing
 
@@ -54,7 +54,7 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
 
 
 def _key(finding: "Finding") -> tuple[str, str]:
-    """Repairs that aren't shown twice, because their finding is still there."""
+    """Return the key by which a finding is shown once only, even if its repair doesn't end it."""
     return finding.id, finding.repair
 
 
@@ -65,7 +65,7 @@ def _show(finding: "Finding") -> None:
 
 
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
-    """The findings once the repair's new pods run, or have had their time."""
+    """Wait until the repair's new pods run, `STARTS_WITHIN` seconds at most. Return the diagnosis."""
     return awaited(
         look,
         lambda found: STARTING not in _ids(found) or STARTING in _ids(before),
@@ -79,7 +79,7 @@ def _ids(found: "Diagnosis") -> list[str]:
 
 
 def _environment(connection: "Connection") -> dict[str, str]:
-    """What the commands see: the lab's own variables, and elsewhere the user's, in the cluster's region."""
+    """Return the variables for the commands: the lab's on its own cluster; otherwise the user's, with its region."""
     if connection.commands_after:
         return environment.closed(os.environ) | lab.variables()
     region = connection.aws.region_name

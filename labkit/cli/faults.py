@@ -83,7 +83,7 @@ def _list() -> None:
 
 
 def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "Lab":
-    """The lab of this run. Raises `LabError` if no lab or no such cluster runs: starts nothing."""
+    """Return the lab of this run. Raises `LabError` if no lab runs, or if it lacks the cluster: start neither."""
     from labkit.run_parameters import Parameters
 
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
@@ -102,7 +102,7 @@ def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "L
 
 
 def _different(namespace: str, service_account: str, role: str, cluster: str) -> str:
-    """The options that name this run."""
+    """Return the options that name this run, without those that have their default."""
     given = {"-n": namespace, "-s": service_account, "--role": role, "--cluster": cluster}
     usual = {"-n": "default", "-s": "my-service-account", "--role": "my-role", "--cluster": "blue"}
     return "".join(f" {option} {value}" for option, value in given.items() if value != usual[option])

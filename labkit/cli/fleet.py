@@ -1,4 +1,4 @@
-"""`labkit fleet`: run a notebook for many clusters and roles, or look at them, or remove what the runs made."""
+"""`labkit fleet`: run a notebook for many clusters and roles, examine them, or remove the runs' resources."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""A fleet in a terminal: a table that moves there, and a line a row elsewhere."""
+"""The output of a fleet: a live table in a terminal, and otherwise a line for each row."""
 
 import sys
 import time
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from labkit.fleet.results import State
     from labkit.fleet.running import Fleet, Outcome
 
-LAST = 8  # ended rows in the table
+LAST = 8  # the table shows at most so many ended rows
 COLOURS = {"succeeded": "green", "failed": "red", "not run": "dim"}
 
 
 @contextmanager
 def shown(fleet: "Fleet") -> "Iterator[Callable[[Outcome], None]]":
-    """Show the fleet while it runs; the function tells of a row that has ended."""
+    """Show the fleet while it runs. Call the yielded function with each row's outcome."""
     if not sys.stdout.isatty():
         yield lambda outcome: print(line(outcome, RUNS), flush=True)
         return
@@ -46,7 +46,7 @@ def shown(fleet: "Fleet") -> "Iterator[Callable[[Outcome], None]]":
 
 
 def line(outcome: "Outcome", words: "Mapping[State, str]") -> str:
-    """A row that has ended, in one line."""
+    """Return an ended row as one line; `words` has the words for its states."""
     result = outcome.result
     took = f"  {result.seconds:.1f} s" if result.seconds else ""
     ids = ", ".join(str(finding.get("id", "")) for finding in result.findings)

@@ -18,7 +18,10 @@ FromFile = Annotated[
 
 
 def named(pairs: list[str] | None, file: Path | None = None) -> dict[str, Any]:
-    """The parameters by name, those of the file first. Raises `LabError` if one has no equals sign."""
+    """Return the parameters by name; a pair replaces the file's value.
+
+    Raises `LabError` if a pair has no equals sign, or if the file can't be used.
+    """
     for pair in pairs or []:
         if "=" not in pair:
             raise LabError(f"-p takes NAME=VALUE, not {pair!r}.", next="-p role_name=reader")
@@ -29,7 +32,7 @@ def named(pairs: list[str] | None, file: Path | None = None) -> dict[str, Any]:
 def _of_file(file: Path) -> dict[str, Any]:
     next_ = "write one NAME: VALUE a line, such as  role_name: reader"
     try:
-        # Every scalar is text, as after -p: YAML would make an octal number of an account such as 012345670123.
+        # Every scalar stays text, as after -p. YAML would read an account such as 012345670123 as an octal number.
         found = yaml.load(file.read_text(), yaml.BaseLoader)  # noqa: S506 (it makes text, lists and mappings only)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"

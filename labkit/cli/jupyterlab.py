@@ -1,4 +1,4 @@
-"""JupyterLab as `labkit lab` starts it: the first page is there sooner, and it ends within seconds whatever runs in it.
+"""JupyterLab as `labkit lab` starts it: it shows its first page sooner, and ends within seconds whatever runs in it.
 
 `python -m labkit.cli.jupyterlab` takes JupyterLab's own options.
 """
@@ -16,10 +16,10 @@ GIVE_UP = 10  # seconds
 
 
 def main() -> None:
-    """Run JupyterLab until a signal, or the menu, ends it."""
+    """Run JupyterLab until a signal or its menu ends it."""
     from jupyterlab import commands
 
-    # JupyterLab asks Node.js for yarn's settings while it loads, and waits for it. Only its own build needs them.
+    # While JupyterLab loads, it waits for Node.js to tell yarn's settings. Only JupyterLab's own build needs them.
     commands.which = _without_node
     from jupyterlab.labapp import LabApp
 
@@ -28,31 +28,31 @@ def main() -> None:
 
 
 class Server(ServerApp):
-    """Jupyter's server for one learner."""
+    """Jupyter's server for one learner: it can be found by its folder, and ends quickly."""
 
     def server_info(self) -> dict[str, object]:
-        """What Jupyter's list of servers says of this one: also that `labkit lab` started it in this folder."""
+        """Return this server's entry in Jupyter's list of servers; `labkit` is the folder of `labkit lab`."""
         return super().server_info() | {"labkit": str(self.root_dir)}
 
     def start_app(self) -> None:
-        """Print the address, and open the browser."""
+        """Print the address, open the browser, and import the exporters meanwhile."""
         super().start_app()
-        # Of the list for the menu that exports a notebook. The first page asks for it, and would wait for this import;
-        # now it is done while the browser starts.
+        # The first page asks for the list of exporters, and would wait for this import. So import them while the
+        # browser starts.
         threading.Thread(target=importlib.import_module, args=("nbconvert.exporters",), daemon=True).start()
 
     def stop(self, from_signal: bool = False) -> None:
-        """End the kernels and terminals, then this process. If they take too long, the process ends without them.
+        """End the kernels and terminals, then this process. After `GIVE_UP` seconds, end the process anyway.
 
-        Its kernels watch it, and end soon after it.
+        Its kernels watch the process, and end soon after it.
         """
         signal.alarm(GIVE_UP)
         super().stop(from_signal)
 
     async def cleanup_kernels(self) -> None:
-        """End the kernels, also one that is still starting.
+        """End the kernels, also those that are still starting.
 
-        Jupyter's server doesn't know such a kernel yet: beside another kernel it fails with 404, and then never ends.
+        Jupyter's server doesn't know such a kernel yet: it fails with 404, and without this would never end.
         """
         while True:
             try:

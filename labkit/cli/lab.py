@@ -16,7 +16,7 @@ from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
-# Typed into zsh, a comment is an error without this option. Other shells skip the line.
+# Without this option, zsh rejects a comment that is typed in. Other shells skip the line.
 # https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
 COMMENTS = '[ -z "${ZSH_VERSION-}" ] || setopt interactive_comments'
 
@@ -26,7 +26,7 @@ def env() -> None:
     from labkit.cli.status import on_cluster
 
     leading = variables()
-    # On stderr: a shell evaluates stdout.
+    # On stderr, because the shell evaluates stdout.
     typer.echo(on_cluster(running()[1]), err=True)
     for name in sorted(os.environ):
         if environment.is_open(name) and name not in leading:
@@ -37,14 +37,14 @@ def env() -> None:
 
 
 def variables() -> dict[str, str]:
-    """The variables that lead `aws`, `kubectl` and `labkit` to the running lab. Raises `LabError` if none runs."""
+    """Return the variables that lead `aws`, `kubectl` and `labkit` to the running lab. Raises `LabError`."""
     folder, state = running()
     path = environment.with_programs(os.environ.get("PATH", ""), Path(sys.executable).parent)
     return environment.variables(folder, state.endpoint_url, state.region) | {"PATH": path}
 
 
 def command() -> str:
-    """How `labkit` is called in this terminal: by its name, or by its path where PATH doesn't lead to it."""
+    """Return the command that runs this `labkit`: its name, or its path if PATH doesn't lead to it."""
     path = Path(sys.executable).parent / "labkit"
     if shutil.which("labkit") == str(path):
         return "labkit"
@@ -115,7 +115,7 @@ def down(bare: Annotated[bool, typer.Option("--bare", help="End the lab of `labk
 
 
 def running() -> tuple[Folder, process.State]:
-    """The lab that runs, and its state. Raises `LabError` if none does."""
+    """Return the running lab's folder and its state. Raises `LabError` if no lab runs."""
     folder = Folder.find()
     if not folder.is_running():
         raise LabError(f"no lab runs in {folder.path}", next="labkit up")

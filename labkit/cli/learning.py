@@ -1,4 +1,4 @@
-"""`labkit lab`: copies of the notebooks in ./learn/, and JupyterLab on them."""
+"""`labkit lab`: copy the notebooks to ./learn/, and open JupyterLab there."""
 
 import itertools
 import json
@@ -25,15 +25,15 @@ from labkit.showing import LIVE
 
 FIRST = "00-the-problem.ipynb"
 LEARN = "learn"
-LAYOUTS = ".layouts"  # JupyterLab's layouts: in the folder of the copies, so that other work keeps its own
+LAYOUTS = ".layouts"  # JupyterLab's layouts for the copies; other folders keep theirs
 LAYOUT = "default-37a8.jupyterlab-workspace"  # the name that JupyterLab gives to the layout `default`
 PICTURES = "pictures"  # the folder of the pictures, beside the notebooks
-# Turns off what asks the internet: the news and the extension manager. And what the first page need not wait for:
-# language servers, nbdime's buttons, and the check whether JupyterLab's own build is up to date. The kernel is the
-# environment's own, which loads `labkit.widgets.kernel`.
+# Settings without the parts that call the internet (the news, the extension manager), and without those that delay
+# the first page (language servers, nbdime's buttons, the check of JupyterLab's own build). The kernel is the
+# environment's own, and loads `labkit.widgets.kernel`.
 SETTINGS = Path(__file__).parent / "jupyter"
-# A manager of extensions that installs none: the other one loads an HTTP client. And the seconds that a kernel has to
-# end before it is killed.
+# A read-only extension manager, because the other one loads an HTTP client. And the seconds after which Jupyter kills a
+# kernel that doesn't end.
 OPTIONS = ["--LabApp.extension_manager=readonly", "--KernelManager.shutdown_wait_time=3"]
 
 
@@ -85,17 +85,17 @@ def lab(
         LIVE: "1",
     }
     closed_environment = closed(os.environ) | variables() | own
-    # Jupyter refuses to run as root, the only user in most containers, unless it is told to.
+    # Without this, Jupyter refuses to run as root, the only user in most containers.
     root = ["--allow-root"] if os.geteuid() == 0 else []
-    # Without it a JupyterLab that no terminal started opens login shells, in which /etc/profile takes PATH away.
+    # Without this, a JupyterLab that no terminal started opens login shells, in which /etc/profile replaces PATH.
     shell = f"--ServerApp.terminado_settings=shell_command={os.environ.get('SHELL') or 'sh'}"
-    # Also the address that JupyterLab prints, for a browser elsewhere, leads to the contents page.
+    # The printed address, for a browser elsewhere, then leads to the contents page, too.
     page = f"--LabApp.default_url=/lab/tree/{LEARN}/{contents.NAME}"
     file = str(here / LEARN / contents.NAME)
     layouts = f"--LabApp.workspaces_dir={here / LEARN / LAYOUTS}"
     options = [f"--ServerApp.root_dir={here}", shell, page, layouts, *OPTIONS, *root, *(arguments or []), file]
     sys.stdout.flush()
-    # Replaces this process, so that Ctrl-C reaches JupyterLab alone. -P: no file of this folder hides a library.
+    # JupyterLab replaces this process, and gets Ctrl-C alone. -P: no file in this folder can hide a library.
     os.execve(sys.executable, [sys.executable, "-P", "-m", "labkit.cli.jupyterlab", *options], closed_environment)  # noqa: S606
 
 
@@ -108,15 +108,15 @@ def progress() -> None:
 
 
 def _folder() -> Path:
-    """The folder that learn/ is in: this one, or the one above if this is learn/."""
+    """Return the folder that has learn/ in it: the current one, or the one above if the current one is learn/."""
     here = Path.cwd()
     return here.parent if here.name == LEARN and (here / FIRST).is_file() else here
 
 
 def _running(here: Path) -> dict[str, str] | None:
-    """The JupyterLab that `labkit lab` started in this folder, as Jupyter's list of servers has it: `url`, `token`, ….
+    """Return the entry (`url`, `token`, …) of the running JupyterLab that `labkit lab` started in this folder, or None.
 
-    Without Jupyter's own function for that list, which imports the whole server.
+    Read Jupyter's list of servers as files: Jupyter's own function for it imports the whole server.
     """
     from jupyter_core.paths import jupyter_runtime_dir
 
@@ -124,7 +124,7 @@ def _running(here: Path) -> dict[str, str] | None:
         with suppress(OSError, ValueError):
             told: dict[str, str] = json.loads(file.read_text())
             address = urlsplit(told.get("url", ""))
-            # A server that was killed leaves its entry behind.
+            # Try the address, because a killed server leaves its entry behind.
             if told.get("labkit") == str(here) and address.hostname and address.port:
                 socket.create_connection((address.hostname, address.port), timeout=3).close()
                 return told
@@ -132,9 +132,9 @@ def _running(here: Path) -> dict[str, str] | None:
 
 
 def put_aside(learn: Path, number: str) -> tuple[str, str]:
-    """Rename the copy of this notebook, so that it is copied again; return its name, and a sentence with the new one.
+    """Rename the learner's copy of a notebook, so that it's copied again. Return its name, and a sentence about it.
 
-    Raises `LabError` if there is no such copy.
+    `number` begins the name. Raises `LabError` if not exactly one copy fits.
     """
     copies = [path for path in learn.glob(f"{number}*.ipynb") if (NOTEBOOKS / path.name).exists()]
     if len(copies) != 1:
@@ -153,12 +153,12 @@ def put_aside(learn: Path, number: str) -> tuple[str, str]:
 
 
 def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
-    """Copy each notebook that `learn` does not have yet, for a learner to solve; return the names of the new copies.
+    """Copy each notebook that `learn` doesn't have yet, for a learner to solve. Return the names of the new copies.
 
-    The pictures and pages that they lead to are copied beside them. The contents page is written again, but not
-    where a browser may have it open.
+    Copy their pictures and linked pages, too. Write the contents page again, unless it exists and `with_contents` is
+    false, because a browser may have it open.
 
-    Raises `LabError` if the notebooks are not installed, or if `learn` cannot be written.
+    Raises `LabError` if the notebooks aren't installed, or if `learn` can't be written.
     """
     originals = sorted(NOTEBOOKS.glob("*.ipynb"))
     if FIRST not in [original.name for original in originals]:
@@ -192,7 +192,7 @@ def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
 
 
 def _copied(original: Path) -> str:
-    # Here, because a learner whose copies are complete need not wait for this import.
+    # Imported here: with complete copies, a learner need not wait for it.
     import nbformat
 
     from labkit.exercises import copies
@@ -202,7 +202,7 @@ def _copied(original: Path) -> str:
 
 
 def _opened(page: str) -> dict[str, object]:
-    """JupyterLab's layout with this notebook open beside the files, which is there sooner than an address's page.
+    """Return JupyterLab's layout with this notebook open beside the files. It appears sooner than by its address.
 
     https://jupyterlab.readthedocs.io/en/stable/user/workspaces.html
     """
@@ -224,6 +224,6 @@ def _opened(page: str) -> dict[str, object]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.part")  # a full disk leaves no half file behind
+    draft = path.with_name(f".{path.name}.part")  # so that a full disk leaves no half file
     draft.write_bytes(content)
     draft.replace(path)

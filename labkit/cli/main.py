@@ -63,8 +63,8 @@ app.add_typer(webhook.app, name="webhook")
 
 
 def main() -> None:
-    """The entry point: an error that a user can cause is one sentence, the next command and an exit code."""
-    # While a command loads its libraries there is hardly any garbage: looking for it takes a fifth of `labkit doctor`.
+    """Run the command. Print an error that a user can cause, with the next command, and exit with its code."""
+    # Loading libraries makes hardly any garbage, but collecting it takes a fifth of the time of `labkit doctor`.
     gc.set_threshold(100_000, 50, 50)
     try:
         app()
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _leave_closed_streams() -> None:
-    """Drop what a closed terminal or pipe did not take: Python would fail on it at its end, and exit with 120.
+    """Drop the output that a closed terminal or pipe did not accept. Python's exit would fail on it, with code 120.
 
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labkit.run_parameters import Parameters
 
 WHOLE = NOTEBOOKS / "irsa.ipynb"
-LONGEST_NAME = 200  # of a file, in characters: file systems take 255 bytes
+LONGEST_NAME = 200  # characters of a file's name; file systems allow 255 bytes
 
 
 def run(
@@ -60,7 +60,7 @@ def run(
 
 
 def _what_happened(parameters: "Parameters") -> str:
-    """The run in five sentences, the last one about what to do next."""
+    """Return five sentences about the run, the last one with the next command."""
     # https://www.gnu.org/software/make/manual/html_node/Recursion.html
     next_ = "make lab" if "MAKELEVEL" in os.environ else f"{command()} lab"
     return (
@@ -87,7 +87,7 @@ def _show_run(done: "runs.Run") -> None:
 
 
 def _show_failure(failed: "runs.RunFailed") -> None:
-    """Show the failing cell's source and what the doctor finds; the error itself is the command's last words."""
+    """Show the failed cell's source and the doctor's findings. The command prints the error itself at its end."""
     from labkit import runs
 
     typer.echo("\nThis cell failed:")

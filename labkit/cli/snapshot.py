@@ -1,4 +1,4 @@
-"""`labkit snapshot` and `labkit restore`: a lab's state in a file, and a lab from it."""
+"""`labkit snapshot` and `labkit restore`: save a lab's state in a file, and start a lab with it."""
 
 from shlex import quote
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`labkit status`: what runs, and the same as a report for a question."""
+"""`labkit status`: the running lab, in a few lines or as a report for a question."""
 
 import platform
 import sys
@@ -11,16 +11,16 @@ from labkit.emulator.joined_folder import Facts, Kept
 from labkit.emulator.process import State, silent, unreachable
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
-# How the files that a pod is given, such as its token, come to their paths in it.
+# The ways in which a pod's mounted files, such as its token, get to their paths in the pod.
 _MOUNTS = {
     "private": "private: a pod's files, such as its token, are at their paths for that pod alone",
     "mapped": "mapped: a pod's files, such as its token, are in a folder of the lab, and paths are rewritten",
 }
-ANSWERS_WITHIN = 5  # seconds; who asks for the status is told soon
+ANSWERS_WITHIN = 5  # seconds; the status should appear soon
 
 
 def summary(folder: Folder) -> str:
-    """A few lines for a person in a terminal."""
+    """Return the lab's state in a few lines, for a terminal."""
     if not folder.is_running():
         last = State.read(folder)
         ended = f" The last server {last.ended or 'was killed'}." if last else ""
@@ -57,7 +57,7 @@ def summary(folder: Folder) -> str:
 
 
 def report(folder: Folder) -> str:
-    """Versions, platform and state as Markdown, without key, token, or path of this machine."""
+    """Return versions, platform and state as Markdown, without keys, tokens and paths of this machine."""
     running = folder.is_running()
     reply = control.ask(folder, "state", within=ANSWERS_WITHIN) if running else None
     answers = reply is not None and reply.answer is not None
@@ -89,7 +89,7 @@ def report(folder: Folder) -> str:
 
 
 def on_cluster(state: State) -> str:
-    """Which cluster `kubectl` in a terminal is on, and how to change that."""
+    """Return a sentence with the cluster that `kubectl` in a terminal talks to, and how to change that."""
     context = kubeconfig.current(state.kubeconfig.read_text())
     if context == kubeconfig.NO_CLUSTER:
         return "kubectl is on no cluster: the lab has none yet. Next:  labkit up"
@@ -100,7 +100,7 @@ def on_cluster(state: State) -> str:
 
 
 def _changed_issuer(kept: Kept, joined: str) -> list[str]:
-    from labkit.targets.kind import issuer  # it takes long to load, and few labs need it
+    from labkit.targets.kind import issuer  # slow to load, and few labs need it
 
     if not (now := issuer.changed(kept, joined)):
         return []
@@ -113,7 +113,7 @@ def _mounts(state: State) -> str:
 
 
 def _remembered(folder: Folder) -> list[str]:
-    """The clusters of the target kind that have not joined the lab that runs, and in which something may be left."""
+    """Return a line for each remembered cluster of the target kind that isn't joined now, but may have leftovers."""
     joined = {kept.path for kept in Kept.joined(folder).values()}
     return [
         f"  It remembers {_what_becomes(kept, kept.facts)}"

@@ -1,4 +1,4 @@
-"""`labkit trail`: the calls to AWS, the decisions and their reasons."""
+"""`labkit trail`: the calls to AWS, each with its decision and the reason."""
 
 import json
 import sys

@@ -79,14 +79,14 @@ def up(
 
 
 def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.State, str, str | None]:
-    """Start the lab and the cluster, and put kubectl on it. Return the lab's state, the issuer, and messages.
+    """Start the lab and the cluster, and make it kubectl's cluster. Return the state, the issuer, and messages if any.
 
     Raises `LabError`.
     """
     from labkit.targets import moto
 
     folder = Folder.find().bare if bare else Folder.find()
-    # boto3 takes as long to load as the server needs to start: they do it side by side.
+    # boto3 takes as long to load as the server takes to start, so do both at once.
     loading = threading.Thread(target=importlib.import_module, args=("labkit.targets.sessions",))
     loading.start()
     try:
@@ -118,17 +118,17 @@ def join(
     image: str = "",
     as_json: bool = False,
 ) -> None:
-    """Join the cluster that the kubeconfig's context names; without one, the cluster of the last time, or a new one.
+    """Join the cluster that the kubeconfig's context names; without a kubeconfig, the last one, or else a new one.
 
-    Raises `LabError`.
+    Print the result. Raises `LabError`.
     """
     from labkit.run_parameters import Parameters
     from labkit.targets import kind
     from labkit.targets.kind.kubeconfig import Way, facts_of
 
     if kubeconfig:
-        with suppress(RuntimeError):  # no user has that home
-            kubeconfig = kubeconfig.expanduser()  # a shell leaves the ~ of --kubeconfig=~/…
+        with suppress(RuntimeError):  # ~NAME of an unknown user
+            kubeconfig = kubeconfig.expanduser()  # a shell doesn't expand --kubeconfig=~/…
         kubeconfig = kubeconfig.absolute()
         Way.read(kubeconfig, context)
     parameters = Parameters.checked(
@@ -145,7 +145,7 @@ def join(
     kept = Kept(folder, cluster, region)
     facts = facts_of(kept)
     if image and image != facts.image:
-        # The cluster had joined before: it is the notebooks' image from now on.
+        # The cluster had joined before, with another image. From now on, notebooks use this one.
         kept.keep_facts(facts := replace(facts, image=image))
     if as_json:
         typer.echo(json.dumps(_described("kind", state, cluster, region, connection.issuer), indent=2))
@@ -165,7 +165,7 @@ def join(
 
 
 def refuse_options(**given: object) -> None:
-    """Raise `LabError` if an option belongs to another target."""
+    """Raise `LabError` if one of the options has a value: they are for the target kind only."""
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
     if named:
         raise LabError(
@@ -176,7 +176,7 @@ def refuse_options(**given: object) -> None:
 
 
 def _described(target: str, state: process.State, cluster: str, region: str, issuer: str) -> dict[str, Any]:
-    """What another program needs to use the lab. Later versions only add keys."""
+    """Return the lab's addresses and keys as JSON for another program. Later versions only add keys to it."""
     return {
         "target": target,
         "cluster": cluster,

@@ -1,4 +1,4 @@
-"""`labkit webhook`: the pod identity webhook for another API server than the lab's."""
+"""`labkit webhook`: the pod identity webhook for any other API server than the lab's."""
 
 import logging
 import sys

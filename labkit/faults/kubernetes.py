@@ -135,7 +135,7 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     account = account or {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
     if not wanted.made_with:
         # The pod gets no role without the webhook. The role's annotation is set later, because its time shows that the
-# pod is older.
+        # pod is older.
         kept = {key: value for key, value in (account["metadata"].get("annotations") or {}).items() if key != ROLE_ARN}
         bare = {**account, "metadata": {**account["metadata"], "annotations": kept}}
         return {wanted.service_account_key: bare, WEBHOOK: None}
