@@ -1,7 +1,7 @@
 """The pod identity webhook: step 5 of IRSA, as EKS runs it in the control plane.
 
-In a lab it is one of the cluster's listeners, and injects EKS Pod Identity's variables, too, for service accounts that
-EKS has an association for. `labkit webhook serve` runs it for any other API server, without associations.
+In a lab it is one of the cluster's listeners. There it also injects EKS Pod Identity's variables if the service account
+has an association. `labkit webhook serve` runs it for any other API server, without associations.
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """
 

@@ -1,4 +1,4 @@
-"""The service accounts that the webhook knows, kept by a watch on the Kubernetes API."""
+"""The service accounts that the webhook knows. A watch on the Kubernetes API keeps them up to date."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,8 @@ from labkit.webhook.annotations import Object
 from labkit.webhook.watch import Watch
 
 PATH = "/api/v1/serviceaccounts"
-GRACE = 0.1  # seconds in which an account may still appear; the default of the webhook on EKS
-ASKING = 5.0  # seconds for the API to answer while a pod waits; the webhook itself has 10
+GRACE = 0.1  # seconds to wait for an unknown account; the default of the webhook on EKS
+ASKING = 5.0  # seconds for the API to answer while a pod waits; the webhook itself must answer within 10
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Account:
     def of(
         cls, service_account: Object, *, defaults: "Account | None" = None, prefix: str = annotations.PREFIX
     ) -> "Account":
-        """Read the annotations of a ServiceAccount object; what they leave open is as in `defaults`.
+        """Return the settings in a ServiceAccount object's annotations; `defaults` has the missing ones.
 
         https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
         """
@@ -48,9 +48,9 @@ class Account:
 
 @dataclass
 class Accounts:
-    """The accounts by namespace and name. `client` reaches the API server and may get, list and watch them.
+    """The accounts by namespace and name. `client` must be allowed to get, list and watch service accounts.
 
-    `defaults` holds for accounts without such annotations; the annotations' names begin with `prefix`.
+    `defaults` has the settings that an account's annotations lack. The annotations' names begin with `prefix`.
     """
 
     client: httpx.AsyncClient
@@ -67,12 +67,12 @@ class Accounts:
         return self._known.get((namespace, name))
 
     async def appear(self, namespace: str, name: str, grace: float = GRACE) -> None:
-        """Return when the account is known with its role, or when it is certain that it has none.
+        """Wait until the account's role is known, or until it's certain that the account has no role.
 
-        A pod is often made right after its account, or right after the annotation, before the watch has brought it:
-        so the API is asked. The webhook on EKS asks for an unknown account only, and waits for the answer no longer
-        than `grace`; here a pod gets its role however slow the machine is. Where the API knows no such account,
-        or does not answer, the watch has another `grace` seconds to bring it.
+        People often create a pod right after its account or its annotation, before the watch reports that. So ask the
+        API. The webhook on EKS asks only for unknown accounts, and waits for the answer no longer than `grace`. Here a
+        pod gets its role even on a slow machine. If the API doesn't know the account, or doesn't answer, wait another
+        `grace` seconds for the watch.
         """
         key = (namespace, name)
         known = self._known.get(key)
@@ -82,7 +82,7 @@ class Accounts:
         self._awaited.setdefault(key, []).append(brought)
         try:
             asked = await self._ask(namespace, name)
-            if asked and not brought.is_set():  # what the watch has brought meanwhile is newer
+            if asked and not brought.is_set():  # an account from the watch is newer
                 self._put(asked)
             if key not in self._known:
                 with contextlib.suppress(TimeoutError):
@@ -93,7 +93,7 @@ class Accounts:
                 del self._awaited[key]
 
     async def start(self) -> None:
-        """Read all accounts, then follow them in the background. Raises httpx.HTTPError if the API cannot be read."""
+        """Read all accounts, then follow their changes in the background. Raises httpx.HTTPError if the read fails."""
         await self._watch.read()
         self._watching = asyncio.create_task(self._watch.follow())
 

@@ -1,6 +1,6 @@
-"""What the webhook reads from the annotations of service accounts and pods.
+"""The annotations of service accounts and pods that the webhook reads.
 
-A value that cannot be read is passed over, never an error: the pod is then made with the default.
+The webhook ignores a value that it can't read, and the pod then gets the default.
 https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Object = dict[str, Any]
-"""An object of the Kubernetes API, or a part of one, as JSON has it."""
+"""An object of the Kubernetes API, or a part of one, as JSON."""
 
 PREFIX = "eks.amazonaws.com"
 
@@ -30,7 +30,7 @@ _FIELD = re.compile(r'"((?:[^"]|"")*)"|([^",\r\n]*)')
 
 
 def under(prefix: str, obj: Object) -> dict[str, str]:
-    """The annotations `prefix/NAME` of an object, by NAME."""
+    """Return the values of an object's annotations `prefix/NAME`, by NAME."""
     found = (obj.get("metadata") or {}).get("annotations") or {}
     start = f"{prefix}/"
     return {name.removeprefix(start): value or "" for name, value in found.items() if name.startswith(start)}
@@ -41,9 +41,9 @@ def boolean(annotations: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def expiration(annotations: Mapping[str, str], default: int) -> int:
-    """The token's life in seconds; fewer than 600 become 600, since the API server gives no shorter token.
+    """Return the token's life in seconds: at least 600, because the API server issues no shorter token.
 
-    Not limited here: on EKS the API server limits tokens to a day.
+    There's no upper limit here: on EKS, the API server limits tokens to a day.
     """
     found = re.fullmatch(r"([+-]?)0*([0-9]{1,19})", annotations.get(TOKEN_EXPIRATION, ""))
     if not found:
@@ -53,9 +53,9 @@ def expiration(annotations: Mapping[str, str], default: int) -> int:
 
 
 def skipped_containers(annotations: Mapping[str, str]) -> set[str]:
-    """The names on the first line of the comma-separated list; none of them if it isn't valid CSV.
+    """Return the names on the first line of the comma-separated list; an empty set if it isn't valid CSV.
 
-    Spaces belong to the names, as in RFC 4180: `"a, b"` skips `a` and a container name that isn't possible.
+    Spaces belong to the names, as in RFC 4180. So `a, b` names `a` and ` b`, which no container can be called.
     """
     text = annotations.get(SKIP_CONTAINERS, "").lstrip("\r\n")
     names: set[str] = set()

@@ -1,4 +1,4 @@
-"""A request's body: whole, or the request is not carried out; and its texts, of whole characters."""
+"""Read a request's body in full or not at all, and replace incomplete characters in its texts."""
 
 import io
 import re
@@ -18,10 +18,10 @@ class TooLong(Exception):
 async def whole(receive: Receive, limit: int) -> bytes:
     """Return the body of an ASGI request.
 
-    Raises TooLong beyond `limit` bytes, without reading on, and ClientDisconnect if the client leaves before the end.
+    Raises TooLong after `limit` bytes, without reading on, and ClientDisconnect if the client leaves before the end.
     https://asgi.readthedocs.io/en/stable/specs/www.html#disconnect-receive-event
     """
-    # One block, which goes back to the system at once: many small pieces would stay with the process.
+    # One block of memory, which the system gets back at once. The process would keep many small pieces.
     with io.BytesIO() as body:
         more = True
         while more:
@@ -36,7 +36,7 @@ async def whole(receive: Receive, limit: int) -> bytes:
 
 
 def whole_characters(value: object) -> object:
-    """The JSON value with U+FFFD for half a surrogate pair, which isn't a character: Go's decoder does the same."""
+    """Return the JSON value with U+FFFD instead of each half of a surrogate pair, as Go's decoder does."""
     if isinstance(value, str):
         return HALF.sub("\ufffd", value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The certificate that the webhook serves with unless you bring one."""
+"""The webhook's certificate, unless you bring your own."""
 
 import contextlib
 import datetime
@@ -12,14 +12,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 VALIDITY = datetime.timedelta(days=365)
-REMADE = datetime.timedelta(days=30)  # before the end
+REMADE = datetime.timedelta(days=30)  # before it expires
 
 
 def kept(folder: Path, host: str) -> tuple[Path, Path]:
-    """The certificate and key files in `folder` for this host name or address; made where they are missing or end soon.
+    """Return the certificate and key files in `folder` for this host name or address.
 
-    The certificate is signed by its own key, so that it is its own CA bundle. The key is for its owner alone (0600).
-    Raises OSError if the folder cannot be used.
+    Make them if they are missing, or if the certificate expires within 30 days. The certificate is self-signed, so it
+    is its own CA bundle. Only the owner can read the key (0600). Raises OSError if the folder can't be used.
     """
     certificate, key = folder / f"{host.replace(':', '_')}.pem", folder / f"{host.replace(':', '_')}.key"
     if not (key.exists() and _lasts(certificate)):
@@ -66,7 +66,7 @@ def _made(host: str) -> tuple[bytes, bytes]:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Whole or not at all, and never readable by others."""
+    """Write a file in full or not at all, readable only by its owner."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
         stream.write(content)

@@ -1,4 +1,4 @@
-"""How the webhook reaches a real API server: as a kubeconfig says, or as a pod of the cluster."""
+"""How the webhook reaches a real API server: with a kubeconfig, or as a pod of the cluster."""
 
 import logging
 import os
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx.AsyncClient:
-    """A client of the API server that the kubeconfig's context names. In a pod without both: of the pod's own cluster.
+    """Return a client of the API server that the kubeconfig's context names; in a pod without either, of its cluster.
 
-    Tokens and exec credentials (`aws eks get-token`) are renewed as they expire. Raises LabError.
+    The client renews tokens and exec credentials (`aws eks get-token`) when they expire. Raises LabError.
     https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
     """
     from kubernetes.client import Configuration
     from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
-    configuration = Configuration(proxy="")  # httpx itself reads the environment's, and NO_PROXY with it
+    configuration = Configuration(proxy="")  # httpx itself reads the environment's proxy and NO_PROXY
     in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ and kubeconfig is None and context is None
     where = "in-cluster configuration"
     try:
@@ -53,9 +53,9 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
 
 @contextmanager
 def untold() -> Iterator[list[str]]:
-    """What the Kubernetes client logs while it loads a kubeconfig in here, and raises not.
+    """Collect the errors that the Kubernetes client only logs while it loads a kubeconfig.
 
-    Without the plugin's credentials it would call anonymously.
+    If a credentials plugin fails, the client doesn't raise, and would call anonymously.
     https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
     """
     said: list[str] = []
@@ -66,7 +66,7 @@ def untold() -> Iterator[list[str]]:
         said.append(record.getMessage())
         return False
 
-    # With a handler there already, `logging.error` sets none up for the whole process.
+    # With a handler in place, `logging.error` sets up no other one for the whole process.
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)
     root.addFilter(is_anothers)
@@ -78,7 +78,7 @@ def untold() -> Iterator[list[str]]:
 
 
 def _check(files: str, context: str | None) -> None:
-    """Raise LabError if no file is there, or the context is in none of them."""
+    """Raise LabError if none of the files exists, or if the context is in none of them."""
     there = [file for name in files.split(os.pathsep) if name and (file := Path(name).expanduser()).is_file()]
     if not there:
         raise LabError("there is no kubeconfig.", where=files, next="labkit webhook serve --kubeconfig FILE")
@@ -95,7 +95,7 @@ def _check(files: str, context: str | None) -> None:
 
 def _client(configuration: "Configuration") -> httpx.AsyncClient:
     tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-    # From Python 3.13 on it is strict, and the authorities of minikube and k3s would not do.
+    # Python 3.13 and later check strictly, and would reject the certificate authorities of minikube and k3s.
     tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not configuration.verify_ssl:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
@@ -119,7 +119,7 @@ def _client(configuration: "Configuration") -> httpx.AsyncClient:
 
 
 class _Token(httpx.Auth):
-    """The bearer token of the configuration, read again for each request."""
+    """The configuration's bearer token. Each request reads it again, so that it can be renewed."""
 
     def __init__(self, configuration: "Configuration") -> None:
         self._configuration = configuration

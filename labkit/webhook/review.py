@@ -1,4 +1,4 @@
-"""One admission review: a new pod goes in, and the patch for it comes out."""
+"""Answer an admission review: a new pod comes in, and the patch for it goes out."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ STS_ENDPOINTS = "AWS_STS_REGIONAL_ENDPOINTS"
 
 @dataclass(frozen=True)
 class Method:
-    """One of the two ways to a role: the variables that SDKs read, and the token that they hand in."""
+    """One of the two ways to a role: the variables that SDKs read, and the token that they exchange."""
 
     variable: str
     value: str
@@ -43,14 +43,14 @@ POD_IDENTITY = Method(
     mount_path="/var/run/secrets/pods.eks.amazonaws.com/serviceaccount",
     token="eks-pod-identity-token",  # noqa: S106 - the file's name
 )
-"""EKS Pod Identity: the agent of the node, at its link-local address, gives the credentials for the token.
+"""EKS Pod Identity: the node's agent, at a link-local address, exchanges the token for credentials.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
 """
 
 
 class Operation(TypedDict):
-    """One of a JSON Patch.
+    """One operation of a JSON Patch.
 
     https://datatracker.ietf.org/doc/html/rfc6902#section-4
     """
@@ -61,7 +61,7 @@ class Operation(TypedDict):
 
 
 Associated = Callable[[str, str], bool]
-"""Whether the service account of this namespace and name has a Pod Identity association."""
+"""A function that tells whether the service account of this namespace and name has a Pod Identity association."""
 
 
 class KnownAccounts(Protocol):
@@ -77,11 +77,11 @@ def review(
     mount_path: str = MOUNT_PATH,
     associated: Associated = lambda _namespace, _name: False,
 ) -> Object:
-    """Return the AdmissionReview that answers this one; a pod without a role for its account is let through unchanged.
+    """Return the AdmissionReview that answers this one. If the pod's account has no role, the pod stays unchanged.
 
-    `region` is what containers get as AWS_REGION and AWS_DEFAULT_REGION where neither is set; `prefix` is that of the
-    pod's annotations, `mount_path` where containers find the token. Anything but a review of a pod isn't allowed.
-    A Pod Identity association goes before an annotation, as in the webhook of EKS: the pod gets one of the two.
+    Containers without a region get `region` as AWS_REGION and AWS_DEFAULT_REGION, and the token at `mount_path`. The
+    names of the pod's annotations begin with `prefix`. Refuse anything but a review of a pod. A Pod Identity
+    association replaces the annotation's role, as on EKS.
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
     if wrong := malformed(admission_review):
@@ -100,7 +100,7 @@ def review(
 
 
 def account_of(admission_review: Object) -> tuple[str, str]:
-    """Return namespace and name of a reviewed pod's service account; the name is empty if the pod has none."""
+    """Return the namespace and name of a reviewed pod's service account; the name is empty if the pod has none."""
     request = admission_review["request"]
     spec = request["object"].get("spec") or {}
     return request.get("namespace") or "", spec.get("serviceAccountName") or ""
@@ -115,11 +115,10 @@ def pod_patch(
     mount_path: str = MOUNT_PATH,
     method: Method | None = None,
 ) -> list[Operation]:
-    """The JSON patch that gives a pod its service account's role: variables, token volume and mounts.
+    """Return the JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 
-    Without a `method` it is IRSA's, with the role of the annotation.
-
-    A volume with the token volume's name is kept, whatever it holds, as EKS's webhook does.
+    Without a `method`, use IRSA with the annotation's role. As on EKS, keep a volume that already has the token
+    volume's name, whatever is in it.
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     spec = pod["spec"]
@@ -139,7 +138,7 @@ def pod_patch(
             patch.append({"op": "add", "path": "/spec/volumes", "value": [volume]})
         else:
             patch.append({"op": "add", "path": "/spec/volumes/0", "value": volume})
-    for field in ("containers", "initContainers"):  # native sidecars are init containers, too
+    for field in ("containers", "initContainers"):  # native sidecars are init containers
         containers = [
             container
             if container.get("name") in skipped
@@ -152,18 +151,18 @@ def pod_patch(
 
 
 def patched(admission_review: Object, patch: Sequence[Operation]) -> Object:
-    """The AdmissionReview that allows the request, with this JSON patch."""
+    """Return the AdmissionReview that allows the request, with this JSON patch."""
     encoded = base64.b64encode(json.dumps(patch).encode()).decode()
     return _answer(admission_review, {"allowed": True, "patchType": "JSONPatch", "patch": encoded})
 
 
 def refusal(admission_review: Object, why: str) -> Object:
-    """The AdmissionReview that refuses the request."""
+    """Return the AdmissionReview that refuses the request."""
     return _answer(admission_review, {"allowed": False, "status": {"message": why}})
 
 
 def malformed(admission_review: Object) -> str:
-    """Why this isn't a review of a pod that the webhook can read; empty if it is one."""
+    """Return why the webhook can't read this as a review of a pod; empty if it can."""
     request = admission_review.get("request")
     if not isinstance(request, dict):
         return "bad content"
@@ -172,7 +171,7 @@ def malformed(admission_review: Object) -> str:
     return _mismatch({"request": request}, _REVIEW)
 
 
-# What the webhook reads of a review, and its types; null and missing fields are fine, as everywhere in the API.
+# The fields of a review that the webhook reads, with their types. As everywhere in the API, each may be null or absent.
 _NAMED = {"name": str}
 _CONTAINER = {"name": str, "env": [_NAMED], "volumeMounts": [_NAMED]}
 _POD = {
@@ -189,7 +188,7 @@ _REVIEW = {"request": {"uid": str, "namespace": str, "object": _POD}}
 
 
 def _mismatch(value: Any, shape: Any, where: str = "") -> str:
-    """The first place where `value` is not of this shape, in words."""
+    """Return a sentence about the first place where `value` doesn't have this shape; empty if it does."""
     if value is None:
         return ""
     wanted: Any = shape if isinstance(shape, type) else type(shape)
@@ -223,7 +222,7 @@ def _web_identity(account: Account, mount_path: str) -> Method:
 
 
 def _with_role(container: Object, account: Account, method: Method, token_file: str, region: str) -> Object:
-    """The container with what it lacks. One of a pair of variables that is already there keeps out the other."""
+    """Return the container with the missing variables and mount. If it has one variable of a pair, add neither."""
     present = {variable.get("name") for variable in container.get("env") or ()}
     has_identity = present & {method.variable, method.file_variable}
     has_region, has_endpoints = present & REGION, STS_ENDPOINTS in present

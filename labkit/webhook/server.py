@@ -1,4 +1,4 @@
-"""The webhook's server, and how a cluster is told about it."""
+"""The webhook's server, and the manifests that register it in a cluster."""
 
 import base64
 import json
@@ -23,15 +23,15 @@ from labkit.webhook.review import MOUNT_PATH, Associated, account_of, malformed,
 log = logging.getLogger(__name__)
 
 NAME = "pod-identity-webhook"
-LARGEST = 8 * 2**20  # bytes of a review; the API server takes no object of more than 3 MiB
+LARGEST = 8 * 2**20  # bytes of a review; the API server accepts objects of at most 3 MiB
 
 
 @dataclass
 class WebhookServer:
-    """An ASGI app: `POST /mutate` answers AdmissionReviews, `GET /healthz` says ok.
+    """An ASGI app: `POST /mutate` answers AdmissionReviews, and `GET /healthz` answers ok.
 
-    `grace` is how many seconds a pod may wait for a service account that the API does not know yet; the rest is
-    as in `review`. Every review is logged in one line (level INFO).
+    A pod waits up to `grace` seconds for a service account that the API doesn't know yet. The other fields are as in
+    `review`. Each review becomes one line in the log (level INFO).
     """
 
     accounts: Accounts
@@ -60,7 +60,7 @@ class WebhookServer:
         return Response(json.dumps(answer), media_type="application/json")
 
     async def _answered(self, body: bytes) -> tuple[Object, str]:
-        """The AdmissionReview that answers, and what the log says of it."""
+        """Return the answer to an AdmissionReview, and the line about it for the log."""
         try:
             asked = whole_characters(json.loads(body, parse_float=_finite, parse_constant=_finite))
         except (ValueError, RecursionError) as error:
@@ -82,7 +82,7 @@ class WebhookServer:
 
 
 async def body_of(request: Request) -> bytes:
-    """A review's text. Raises HTTPException if it is too long or ends early."""
+    """Return a review as bytes. Raises HTTPException if it's too long (413) or ends early (400)."""
     try:
         return await whole(request.receive, LARGEST)
     except TooLong as error:
@@ -100,9 +100,9 @@ def mutating_webhook_configuration(
     namespaces: Sequence[Object] = (),
     opt_out_label: str = "eks.amazonaws.com/skip-pod-identity-webhook",
 ) -> Object:
-    """The manifest that registers a webhook for pods at `url`, with the certificate authority it is known by.
+    """Return the manifest that registers a webhook for pods at `url`, with the CA bundle for its certificate.
 
-    `namespaces` are expressions that a namespace's labels have to meet. A pod with the `opt_out_label` is left alone.
+    `namespaces` are expressions that a namespace's labels must match. A pod with the `opt_out_label` is left alone.
     https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/
     """
     return {
@@ -136,7 +136,7 @@ def mutating_webhook_configuration(
 
 
 def cluster_role() -> Object:
-    """The manifest of what the webhook needs of the API: to read service accounts.
+    """Return the ClusterRole with the webhook's permissions in the API: it reads service accounts.
 
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """
@@ -149,7 +149,7 @@ def cluster_role() -> Object:
 
 
 def _line(asked: Object, response: Object) -> str:
-    """The pod's account, and what the webhook did. It holds none of the pod's variables."""
+    """Return a line for the log: the pod, its account and the webhook's answer, but none of the pod's variables."""
     namespace, account = account_of(asked)
     metadata = asked["request"]["object"].get("metadata") or {}
     pod = metadata.get("name") or f"{metadata.get('generateName') or ''}*"

@@ -1,4 +1,4 @@
-"""The webhook as a process of its own, for an API server that is not the lab's."""
+"""The webhook as its own process, for any other API server than the lab's."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from labkit.webhook.server import NAME, WebhookServer, cluster_role, mutating_we
 
 @dataclass(frozen=True)
 class Address:
-    """Where the webhook listens, and the name or address by which the API server reaches it."""
+    """The address that the webhook listens on, and the host name or address by which the API server reaches it."""
 
     listen: str
     port: int
@@ -31,7 +31,10 @@ class Address:
 
     @classmethod
     def of(cls, listen: str, host: str = "") -> "Address":
-        """Read `HOST:PORT` (`[::1]:8443` for IPv6); without a `host` the API server reaches the one listened on."""
+        """Return the address in `HOST:PORT` (`[::1]:8443` for IPv6). Without a `host`, the API server uses HOST.
+
+        Raises LabError.
+        """
         found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([^:\s]+):(\d{1,5})", listen)
         if not found or int(found[2] or found[4]) > 65535:
             raise LabError(f"{listen!r} is not an address to listen on: HOST:PORT", next="--listen 127.0.0.1:8443")
@@ -64,14 +67,14 @@ class Address:
 
 @dataclass(frozen=True)
 class Identity:
-    """The files that the webhook serves with; the certificate's is also the CA bundle that it is known by."""
+    """The files of the webhook's certificate and its key. The certificate is also the CA bundle."""
 
     certificate: Path
     key: Path
 
     @classmethod
     def of(cls, address: Address, folder: Path, given: Path | None, key: Path | None) -> "Identity":
-        """The files that were given, or those that are kept in `folder`. Raises LabError if they are not usable."""
+        """Return the given files, or those in `folder`, made if necessary. Raises LabError if they can't be used."""
         if given and key:
             made = cls(given, key)
             made.context()
@@ -88,7 +91,7 @@ class Identity:
     def context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            # An encrypted key would make OpenSSL ask on the terminal.
+            # Without a password function, OpenSSL would ask in the terminal for an encrypted key's password.
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         except (OSError, ValueError) as error:
             raise LabError(
@@ -100,13 +103,13 @@ class Identity:
 
 
 def manifest(address: Address, identity: Identity) -> str:
-    """YAML for kubectl apply: the permission that the webhook needs, and its registration."""
+    """Return YAML for `kubectl apply`: the webhook's permissions, and its registration."""
     pem = identity.certificate.read_bytes()
     return yaml.safe_dump_all([cluster_role(), mutating_webhook_configuration(address.url, pem)], sort_keys=False)
 
 
 def bind(address: Address) -> socket.socket:
-    """Return a bound socket. Raises LabError if the port is in use, or if the address isn't this machine's."""
+    """Return a TCP socket bound to the address. Raises LabError if the port is in use, or the address isn't here."""
     try:
         family, *_, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -121,8 +124,8 @@ def bind(address: Address) -> socket.socket:
 
 
 def bound(family: socket.AddressFamily, where: tuple[object, ...]) -> socket.socket:
-    """A TCP socket bound to an address. Raises OSError."""
-    # asyncio sends small answers at once (TCP_NODELAY) only on a socket that names its protocol.
+    """Return a TCP socket bound to an address. Raises OSError."""
+    # asyncio sends small answers at once (TCP_NODELAY) only if the socket names its protocol.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -136,9 +139,9 @@ def bound(family: socket.AddressFamily, where: tuple[object, ...]) -> socket.soc
 async def serve(
     app: WebhookServer, client: httpx.AsyncClient, at: socket.socket, identity: Identity, ready: Callable[[], None]
 ) -> None:
-    """Serve until SIGTERM or SIGINT; call `ready` when reviews are answered. Raises LabError.
+    """Serve until SIGTERM or SIGINT. Call `ready` as soon as the server answers. Raises LabError.
 
-    `client` is the one of the app's accounts, and is closed at the end.
+    `client` is the client of the app's accounts. Close it at the end.
     """
     config = uvicorn.Config(
         app,
@@ -195,7 +198,7 @@ def _refused(response: httpx.Response, api: str) -> LabError:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the process and says when it is up."""
+    """A uvicorn server that doesn't handle signals, and that calls `ready` when it's up."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -215,7 +218,7 @@ class _WebhookServing(Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # A TLS connection that is closed waits for the other side's farewell, and an idle one's never comes.
+        # A closed TLS connection waits for the other side's answer, which never comes on an idle one. So abort that.
         for connection in list(self.server_state.connections):
             cycle = getattr(connection, "cycle", None)
             if cycle is None or cycle.response_complete:

@@ -1,4 +1,4 @@
-"""A watch on objects of the Kubernetes API that goes on for ever.
+"""A watch on objects of the Kubernetes API that never ends.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
@@ -15,17 +15,17 @@ from labkit.webhook.annotations import Object
 
 log = logging.getLogger(__name__)
 
-RETRY = 0.2  # seconds until the watch is tried again; doubled while it fails
+RETRY = 0.2  # seconds until the next attempt; doubled after each failure
 LONGEST_RETRY = 10.0
-WATCH = 300  # seconds of one watch; a connection that died unnoticed lasts no longer
+WATCH = 300  # seconds of one watch, and so the longest life of a connection that broke unnoticed
 
 
 @dataclass
 class Watch:
     """Call `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
 
-    Types are those of a watch. After a gap, all objects are listed again. `client` reaches the API server, `what` names
-    the objects in the log, and `query` narrows them, e.g. by a `fieldSelector`.
+    The types are those of a watch, such as `DELETED`. After a gap, list all objects again. `client` reaches the API
+    server, `what` names the objects in the log, and `query` selects some of them, for example by a `fieldSelector`.
     """
 
     client: httpx.AsyncClient
@@ -34,7 +34,7 @@ class Watch:
     listed: Callable[[list[Object]], None]
     changed: Callable[[str, Object], None]
     query: dict[str, str] = field(default_factory=dict)
-    _version: str = field(default="", init=False)  # the version to continue from; "" if everything has to be read again
+    _version: str = field(default="", init=False)  # the version to continue from; "" before a new list
 
     async def read(self) -> None:
         """List all objects. Raises httpx.HTTPError if the API cannot be read."""
@@ -43,7 +43,7 @@ class Watch:
         self._version = response["metadata"]["resourceVersion"]
 
     async def follow(self) -> None:
-        """Follow the changes, for ever; the objects are listed first unless :meth:`read` has done so."""
+        """Follow the changes for ever. List the objects first, unless `read` has done so."""
         pause = RETRY
         while True:
             try:
@@ -57,7 +57,7 @@ class Watch:
                 pause = min(pause * 2, LONGEST_RETRY)
 
     async def _follow_once(self) -> None:
-        """Follow one watch until the server ends it."""
+        """Follow one watch until the server ends it. Raises httpx.HTTPError."""
         query = {
             **self.query,
             "watch": "true",
@@ -85,7 +85,7 @@ class Watch:
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The lines of a watch. httpx's own end at a U+2028 or U+0085, too, which a text in an object may have."""
+    """Yield the lines of a watch. httpx's own function also splits at U+2028 and U+0085, which texts may contain."""
     begun = b""
     async for part in response.aiter_bytes():
         *lines, begun = (begun + part).split(b"\n")
