@@ -16,11 +16,11 @@ class Arn(NamedTuple):
     account: str
     """Empty if the ARN names no account, such as a bucket's; ``aws`` for resources that AWS owns."""
     resource: str
-    """Its kind and name, and whatever else follows the fifth colon: ``role/team/reader``."""
+    """Everything after the fifth colon, such as the kind, path and name in ``role/team/reader``."""
 
     @classmethod
     def parse(cls, text: str) -> "Arn":
-        """The ARN in ``text``. Raises ValueError if it isn't an ARN."""
+        """Return the ARN in ``text``. Raises ValueError if it isn't an ARN."""
         begins, *parts = text.split(":", 5)
         if begins != "arn" or len(parts) != 5:
             raise ValueError(f"{text!r} is not an ARN: arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE")
@@ -28,7 +28,7 @@ class Arn(NamedTuple):
 
     @classmethod
     def find(cls, text: str) -> "Arn | None":
-        """The ARN in ``text``; None if it isn't an ARN."""
+        """Return the ARN in ``text``; None if it isn't an ARN."""
         return cls.parse(text) if text.startswith("arn:") and text.count(":") >= 5 else None
 
     @property
@@ -52,7 +52,7 @@ class Arn(NamedTuple):
 
     @property
     def session_role(self) -> str:
-        """The name of the role that a role session is of; empty for anything else.
+        """The name of a role session's role; empty for anything else.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -60,7 +60,7 @@ class Arn(NamedTuple):
         return rest.partition("/")[0] if (self.service, kind) == ("sts", "assumed-role") else ""
 
     def beside(self, resource: str) -> "Arn":
-        """Another resource of the same service, region and account."""
+        """Return the ARN of another resource of the same service, region and account."""
         return self._replace(resource=resource)
 
     def __str__(self) -> str:

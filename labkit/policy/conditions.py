@@ -3,7 +3,8 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
 
-A condition holds (True), does not (False), or cannot be evaluated (None): a None never allows, and always denies.
+A condition holds (True), doesn't hold (False), or can't be evaluated (None). With None, an Allow doesn't allow, and a
+Deny denies.
 """
 
 import base64
@@ -23,19 +24,19 @@ from labkit.policy.wildcards import Matcher, Token, Wild, literal_text, matcher,
 
 Compare = Callable[[str, Values], bool | None]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Parse = Callable[[str], object]  # None for what it cannot read
+Parse = Callable[[str], object]  # returns None for a text that it can't read
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionResult:
-    """One condition beside what the request had. `found` is empty where the request does not have the key."""
+    """A condition's wanted values beside the request's. `found` is empty if the request doesn't have the key."""
 
     operator: str
     key: str
     wanted: tuple[str, ...]
     found: tuple[str, ...]
     matched: bool
-    problem: str | None = None  # why it could not be evaluated
+    problem: str | None = None  # why it can't be evaluated
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Condition:
 
 
 def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables: bool) -> Condition:
-    """Return the condition prepared for evaluation; an unknown operator gives one that cannot be evaluated."""
+    """Return a condition, prepared for evaluation. With an unknown operator or a wrong variable, its result is None."""
     if not known_operator(name):
         problem = f"the condition operator {name} is unknown"
         return Condition(name, key, wanted, lambda _: None, problem)
@@ -80,7 +81,7 @@ def known_operator(name: str) -> bool:
 
 
 def quoted(values: tuple[str, ...]) -> str:
-    """Return values for a sentence: "a" or "b"."""
+    """Return values as words in a sentence: "a" or "b"."""
     return " or ".join(f'"{value}"' for value in values) if values else "nothing"
 
 
@@ -91,7 +92,7 @@ def _parse_operator(name: str) -> tuple[str, str, bool]:
     return quantifier, base.removesuffix("IfExists"), base.endswith("IfExists")
 
 
-# How the values of a key are taken together.
+# Combine the results for a key's values.
 
 
 def _one(key: str, compares: tuple[Compare, ...], negated: bool, if_exists: bool, values: Values) -> bool | None:
@@ -123,7 +124,7 @@ _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 
 
 def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
-    """The wanted values are alternatives; a negated operator wants none of them."""
+    """Return whether a value equals one of the wanted ones; with a negated operator, whether it equals none of them."""
     unknown = not compares
     for compare in compares:
         result = compare(found, values)
@@ -140,7 +141,7 @@ def _null(key: str, wanted: tuple[str, ...], values: Values) -> bool | None:
     return ("false" if values.get(key) else "true") in wanted
 
 
-# How one value is compared with one wanted value.
+# Compare one value with one wanted value.
 
 
 def _string_equals(wanted: tuple[str, ...], variables: bool, *, fold: bool = False) -> tuple[Compare, ...]:
@@ -208,7 +209,7 @@ def _arn(text: str, variables: bool) -> Compare:
 
 
 def _segments(pattern: Iterable[Token]) -> Matcher:
-    """Each of the six segments of an ARN is compared by itself; those that are left out match anything."""
+    """Return a matcher that compares each of an ARN's six segments separately. Missing ones match anything."""
     parts = split(pattern, ":", 5)
     return segments_matcher(parts + [[Wild.ANY]] * (6 - len(parts)))
 
@@ -216,7 +217,10 @@ def _segments(pattern: Iterable[Token]) -> Matcher:
 def _parsed(
     parse: Parse, test: Callable[[Any, Any], bool], wanted: tuple[str, ...], _variables: bool
 ) -> tuple[Compare, ...]:
-    """Comparison of numbers, dates, addresses…: no variables; what cannot be parsed cannot be compared."""
+    """Return comparisons of parsed values, such as numbers, dates and addresses. Policy variables aren't expanded.
+
+    A comparison returns None if one of the texts can't be parsed.
+    """
     return tuple(_compare_parsed(parse, test, parse(text)) for text in wanted)
 
 
@@ -234,7 +238,7 @@ def _number(text: str) -> Decimal | None:
 
 @lru_cache(maxsize=1024)
 def _date(text: str) -> float | None:
-    """Epoch seconds of an ISO 8601 date or of a number of epoch seconds; a date without a zone is in UTC."""
+    """Return the seconds since 1970 for an ISO 8601 date or such a number. A date without a zone is in UTC."""
     if len(text) < 20 and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return float(text)
     try:
@@ -264,7 +268,7 @@ def _network(text: str) -> Network | None:
 
 
 def _inside(address: Network, network: Network) -> bool:
-    # `subnet_of` says the same in four times the time, and raises for an IPv4 and an IPv6 network.
+    # `subnet_of` is four times as slow, and raises if one network is IPv4 and the other IPv6.
     return address.prefixlen >= network.prefixlen and address.network_address in network
 
 
@@ -275,7 +279,7 @@ READERS: dict[str, Parse] = {
     "ip": _network,
     "numeric": _number,
 }
-"""Read a value of a type; return None if the text isn't of that type."""
+"""The functions that read a text as a value of a type. They return None if the text isn't of that type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +314,7 @@ _OPERATORS: dict[str, _Operator] = {
     "BinaryEquals": _Operator(partial(_parsed, _binary, operator.eq)),
     "IpAddress": _Operator(partial(_parsed, _network, _inside)),
     "NotIpAddress": _Operator(partial(_parsed, _network, _inside), negated=True),
-    # ArnEquals and ArnLike are the same: both expand wildcards.
+    # As in AWS, ArnEquals also expands wildcards, like ArnLike.
     "ArnEquals": _Operator(_arn_like),
     "ArnLike": _Operator(_arn_like),
     "ArnNotEquals": _Operator(_arn_like, negated=True),

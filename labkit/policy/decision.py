@@ -1,4 +1,4 @@
-"""A decision that explains itself: the statement that decided it, or the nearest ones and what didn't match."""
+"""A decision that explains itself: the statement that decided it, or the nearest ones and their mismatches."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A part of a statement that does not match the request. `wanted` is the statement's text."""
+    """A part of a statement that doesn't match the request: `wanted` by the statement, `found` in the request."""
 
     part: Literal["action", "resource", "principal", "condition", "statement"]
     wanted: tuple[str, ...]
@@ -40,7 +40,7 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """An Allow that would have allowed the request without these parts of it."""
+    """An Allow statement that would allow the request if these parts of it matched."""
 
     policy: Policy
     statement: Statement
@@ -58,9 +58,9 @@ class Near:
 class Decision:
     """Whether a request is allowed: true or false in an `if`, a few lines in a terminal, a table in a notebook.
 
-    `denial` is the end of AWS's own message; None if the request is allowed. `policy` and `statement` decided it;
-    both are None if no statement did. `reason` says why in one sentence. `near` are the Allow statements that nearly
-    match, the nearest first.
+    `denial` is the end of AWS's own message; None if the request is allowed. `policy` and `statement` are those that
+    decided; None if no statement did. `reason` is the reason in one sentence. `near` has the Allow statements that
+    nearly match, the nearest first.
     """
 
     request: Request
@@ -68,7 +68,7 @@ class Decision:
     denial: str | None = None
     policy: Policy | None = None
     statement: Statement | None = None
-    silent: Sequence[Policy] = ()  # one of these had to allow it, and none did
+    silent: Sequence[Policy] = ()  # policies of which one had to allow the request, but none did
     told: str = ""
     complete: bool = True  # whether `told` already names the nearest statement
 
@@ -85,7 +85,7 @@ class Decision:
 
     @property
     def failed(self) -> tuple[ConditionResult, ...]:
-        """The conditions of the nearest statement that don't hold."""
+        """The nearest statement's conditions that don't hold."""
         return self.near[0].failed if self.near else ()
 
     @cached_property
@@ -93,7 +93,7 @@ class Decision:
         return self.told if self.complete or not self.near else f"{self.told}; {_tell(self.near[0])}"
 
     def explain(self) -> str:
-        """The decision for a terminal: who asked for what, what decided it, and what did not match."""
+        """Return the decision for a terminal: the caller, the action, the deciding statement, and the mismatches."""
         lines = [
             f"{_MARKS[self.outcome]}: {self.request.action} on {self.request.resource}",
             f"  caller   {self.request.principal.arn}",
@@ -113,7 +113,7 @@ class Decision:
     __repr__ = __str__ = explain
 
     def to_dict(self) -> dict[str, object]:
-        """Return the decision for JSON."""
+        """Return the decision as a JSON object."""
         return {
             "outcome": self.outcome,
             "action": self.request.action,
@@ -149,7 +149,7 @@ class Decision:
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
     """Return the Allow statements that nearly allow the request, the nearest first.
 
-    Such a statement is about the request's action, or only its action differs and is of the same service.
+    Such a statement names the request's action, or only differs in its action and names the same service.
     """
     found = []
     for policy in policies:

@@ -1,4 +1,4 @@
-"""A policy document, read once and prepared for evaluation.
+"""A policy document that is parsed once and then evaluated many times.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 """
@@ -19,13 +19,13 @@ __all__ = ["Kind", "MalformedPolicy", "Policy", "Statement", "decode_document"]
 
 
 def decode_document(text: str) -> str:
-    """Return a document that IAM gave URL-encoded (RFC 3986), as `GetRole` does on the wire; boto3 decodes it."""
+    """Return a document without IAM's URL encoding (RFC 3986). Raw answers of `GetRole` have it; boto3 decodes it."""
     return unquote(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Actions in lower case, or ARNs: most are written out or end with the only wildcard, which is fast to tell."""
+    """Patterns of actions (in lower case) or ARNs. Those without a wildcard, or with one `*` at the end, match fast."""
 
     exact: frozenset[str]
     prefixes: tuple[str, ...]
@@ -57,13 +57,13 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Resource or NotResource. ARNs are case-sensitive."""
+    """A Resource or NotResource element, prepared. ARNs are case-sensitive."""
 
     names: Names
     templates: tuple[Template, ...]
 
     def match(self, resource: str, values: Values) -> bool | None:
-        """Whether the resource is among them; None if it is not, and a variable has no value."""
+        """Return whether the element names the resource; None if that depends on a variable without a value."""
         if self.names.match(resource):
             return True
         unresolved = False
@@ -83,17 +83,17 @@ class Statement:
     allow: bool
     actions: Names = field(repr=False)
     not_action: bool
-    resources: Resources | None = field(repr=False)  # None: any, as in a trust policy
+    resources: Resources | None = field(repr=False)  # None: any resource, as in a trust policy
     not_resource: bool
-    principals: Principals | None = field(repr=False)  # None: whoever the policy is attached to
+    principals: Principals | None = field(repr=False)  # None: the identity that the policy is attached to
     not_principal: bool
     conditions: tuple[Condition, ...] = field(repr=False)
     by_principal_arn: bool  # whether it has a condition on aws:PrincipalArn
-    raw: dict[str, Any] = field(repr=False)  # as it is written
-    fault: str | None = None  # why nothing in it can be evaluated
+    raw: dict[str, Any] = field(repr=False)  # the statement in the document
+    fault: str | None = None  # why the statement can't be evaluated
 
     def written(self, element: str) -> tuple[str, ...]:
-        """The strings of an element, such as `Action`, as they are written; none if it is left out."""
+        """Return the strings of an element, such as `Action`, as in the document; empty if it lacks the element."""
         return tuple(validation.listed(self.raw[element])) if element in self.raw else ()
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """A policy document. It does not change, so it may be kept and shared between requests and threads."""
+    """A policy document. It never changes, so requests and threads may share it."""
 
     name: str
     kind: Kind
@@ -114,17 +114,17 @@ class Policy:
 
     @classmethod
     def parse(cls, document: str | dict[str, object], *, kind: Kind, name: str) -> "Policy":
-        """Return the policy if IAM would accept it.
+        """Return the policy.
 
-        Raises `MalformedPolicy` with IAM's code and words where it would not.
+        Raises `MalformedPolicy`, with IAM's code and words, if IAM would refuse it.
         """
         return _compile(*validation.validate(document, kind), kind, name)
 
     @classmethod
     def read(cls, document: str | dict[str, object], *, kind: Kind, name: str) -> "Policy":
-        """Return a policy that is stored somewhere, whatever is wrong with it.
+        """Return a policy that is already stored, whatever is wrong with it.
 
-        A statement that cannot be understood never allows, and denies everything if it is not an Allow.
+        A malformed statement allows nothing. Unless its effect is Allow, it denies everything.
         """
         try:
             loaded = validation.load(document, kind)
@@ -183,14 +183,14 @@ def _resources(names: list[str], variables: bool) -> Resources:
 
 
 def _complete(arn: str) -> str:
-    """An ARN with fewer than six parts is completed with wildcards."""
+    """Return an ARN with wildcards instead of missing parts. An ARN with a variable stays unchanged."""
     return arn + ":*" * (5 - arn.count(":")) if arn.startswith("arn:") and "${" not in arn else arn
 
 
 def _conditions(element: dict[str, Any], variables: bool) -> tuple[Condition, ...]:
     conditions = []
     for name, block in element.items():
-        # An unknown operator counts even if it has no keys.
+        # An unknown operator counts even without keys: it makes the statement impossible to evaluate.
         keys = block if block or known_operator(name) else {"": []}
         conditions += [
             compile_condition(name, key, tuple(validation.texts(wanted)), variables=variables)

@@ -1,4 +1,4 @@
-"""Whether policies allow a request.
+"""Evaluate policies: do they allow a request?
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
@@ -24,7 +24,7 @@ Levels = Sequence[Sequence[Policy]]
 class Control:
     """An organization's policies for a request. Each level is the root, an OU on the path, or the account.
 
-    Every level must allow the request, and no policy may deny it. Without levels, there is no limit.
+    Every level must allow the request, and no policy may deny it. Without levels, the organization sets no limit.
     """
 
     resource: Levels = field(default=(), repr=False)
@@ -49,7 +49,7 @@ def evaluate(
     """Return the decision on a request by a user, a role session or a service.
 
     Args:
-        session: the session policies; empty if the session was created without any.
+        session: the session policies; empty if the session has none.
         resource: the resource's policies; for `sts:AssumeRole`, the role's trust policy.
         same_account: whether the resource is in the caller's account. If not, both accounts must allow the request.
         control: the organization's policies.
@@ -77,7 +77,7 @@ def evaluate(
         needed += [by_session] if session else []
     for survey in needed:
         if not survey.allowed:
-            # Within an account, an Allow of the resource's policies is enough too.
+            # In the same account, an Allow of the resource's policies would have been enough, too.
             silent = [*survey.policies, *(resource if survey is by_identity and not both else ())]
             return _implicit_deny(survey.kind, silent, request)
     policy, statement = cast("tuple[Policy, Statement]", granting.allowed)
@@ -86,7 +86,7 @@ def evaluate(
 
 
 def within(control: Control, request: Request) -> Decision:
-    """Return whether the organization's policies let a request through, without looking at any other policy."""
+    """Return the decision of the organization's policies alone on a request."""
     controls = _controls(control, request)
     for survey in controls:
         if survey.denied:
@@ -98,7 +98,7 @@ def within(control: Control, request: Request) -> Decision:
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
-    """Return the outcome of a request from policies of one type alone."""
+    """Return the outcome of a request by policies of one type alone."""
     survey = _survey("identity", policies, request, bounded)
     return "explicitDeny" if survey.denied else "allowed" if survey.allowed else "implicitDeny"
 
@@ -118,7 +118,7 @@ def matching(
 
 @dataclass(slots=True)
 class _Survey:
-    """The policies of one type, and those of their statements that decide a request."""
+    """The policies of one type, and their statements that decide a request."""
 
     kind: str
     policies: Iterable[Policy]
@@ -128,7 +128,7 @@ class _Survey:
 
 
 def _controls(control: Control, request: Request) -> list[_Survey]:
-    """Return each level's decision, in AWS's order: first the levels of the resource's account."""
+    """Return each level's decision, in AWS's order: the levels of the resource's account come first."""
     return [
         *(_survey("resource control", policies, request, False) for policies in control.resource),
         *(_survey("service control", policies, request, False) for policies in control.service),
@@ -141,7 +141,7 @@ def _survey(kind: str, policies: Iterable[Policy], request: Request, bounded: bo
         if policy.kind == "trust":
             survey.kind = "trust"
         for statement in policy.statements:
-            # The same as `applies`, but this keeps the level of the match.
+            # The same as `applies`, but with the level of the match.
             holds, level = None, Match.NONE
             if not statement.fault:
                 scope = covers(statement, request)
@@ -161,7 +161,7 @@ def _survey(kind: str, policies: Iterable[Policy], request: Request, bounded: bo
 
 
 def _explicit_deny(kind: str, policy: Policy, statement: Statement, request: Request, bounded: bool) -> Decision:
-    # The account's own people can't read the organization's policies, so the message says the kind.
+    # People in the account can't read the organization's policies, so name the kind, too.
     which = f'the {kind} policy "{policy.name}"' if policy.kind in ORGANIZATION else f'"{policy.name}"'
     told = f"an explicit Deny, {statement} of {which}, refuses {request.action} on {request.resource}"
     if applies(statement, request, bounded=bounded) is None:

@@ -1,4 +1,4 @@
-"""Whether one statement is about a request, and which part of it is not.
+"""Match one statement with a request: does it apply, and which part of it doesn't match?
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html
 """
@@ -16,7 +16,7 @@ from labkit.policy.variables import Values
 class Request:
     """A request to AWS. The keys of `context` are case-insensitive.
 
-    The keys that follow from the principal (`aws:PrincipalArn`, `aws:username`…) are put in where they are missing.
+    Keys that follow from the principal, such as `aws:PrincipalArn` and `aws:username`, are added if they're missing.
     """
 
     principal: Principal
@@ -33,7 +33,7 @@ class Request:
 
 
 def applies(statement: Statement, request: Request, *, bounded: bool = False) -> bool | None:
-    """Whether the statement is about this request; None if that cannot be evaluated.
+    """Return whether the statement applies to this request; None if that can't be evaluated.
 
     `bounded`: whether the principal has a permissions boundary.
     """
@@ -46,14 +46,14 @@ def applies(statement: Statement, request: Request, *, bounded: bool = False) ->
 
 
 def covers(statement: Statement, request: Request) -> bool | None:
-    """Whether the action and the resource are among the statement's; None if a variable has no value."""
+    """Return whether the statement covers action and resource; None if a variable in NotResource has no value."""
     if statement.actions.match(request.action_name) is statement.not_action:
         return False
     return covers_resource(statement, request)
 
 
 def covers_resource(statement: Statement, request: Request) -> bool | None:
-    """Whether the resource is among the statement's; None if a variable has no value."""
+    """Return whether the statement covers the resource; None if a variable in NotResource has no value."""
     if statement.resources is None:
         return True
     matched = statement.resources.match(request.resource, request.values)
@@ -63,21 +63,21 @@ def covers_resource(statement: Statement, request: Request) -> bool | None:
 
 
 def names(statement: Statement, request: Request, *, bounded: bool = False) -> Match:
-    """How closely the statement names the principal."""
+    """Return how closely the statement names the principal. `bounded`: whether that has a permissions boundary."""
     principals = statement.principals
     if principals is None:
         return Match.DIRECT
     if statement.not_principal:
-        # AWS: it always denies a principal that has a permissions boundary.
+        # AWS: a Deny with NotPrincipal always denies a principal that has a permissions boundary.
         return Match.NONE if not bounded and principals.exempts(request.principal) else Match.DIRECT
     match = principals.match(request.principal, allow=statement.allow)
-    # AWS: boundary and session policies don't limit grants to everybody under a condition on this key.
+    # AWS: boundary and session policies don't limit a grant to everybody that has a condition on aws:PrincipalArn.
     direct = match is Match.ROLE and statement.by_principal_arn and principals.anybody
     return Match.DIRECT if direct else match
 
 
 def conditions_hold(statement: Statement, request: Request, verdict: bool | None) -> bool | None:
-    """The verdict, where the conditions hold."""
+    """Return `verdict` if all conditions hold, False if one doesn't, and None if one can't be evaluated."""
     values = request.values
     for condition in statement.conditions:
         holds = condition.test(values)
@@ -89,19 +89,19 @@ def conditions_hold(statement: Statement, request: Request, verdict: bool | None
 
 
 def failures(statement: Statement, request: Request) -> tuple[ConditionResult, ...]:
-    """Return the statement's conditions that do not hold."""
+    """Return the statement's conditions that don't hold or can't be evaluated."""
     results = (condition.result(request.values) for condition in statement.conditions)
     return tuple(result for result in results if not result.matched)
 
 
 def unevaluable(statement: Statement, request: Request) -> str:
-    """Return why the statement cannot be evaluated."""
+    """Return why the statement can't be evaluated."""
     problems = [statement.fault, *(result.problem for result in failures(statement, request))]
     return "; ".join(problem for problem in problems if problem) or "a policy variable in NotResource has no value"
 
 
 def tell(result: ConditionResult) -> str:
-    """Return a sentence on a condition that does not hold."""
+    """Return a clause about a condition that doesn't hold."""
     if result.problem:
         return result.problem
     found = quoted(result.found).replace(" or ", ", ")

@@ -1,4 +1,4 @@
-"""Where the statements of a policy stand in its text, as IAM's policy simulator counts lines and columns.
+"""The positions of a policy's statements in its text, in the lines and columns of IAM's policy simulator.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_Position.html
 """
@@ -7,16 +7,16 @@ import json
 from functools import lru_cache
 
 Position = tuple[int, int]
-"""Line and column, both from 1; the column is that of the character after the place."""
+"""Line and column, both from 1, of the character after the position."""
 
 _decoder = json.JSONDecoder()
 
 
 @lru_cache(maxsize=256)
 def statement_positions(text: str) -> tuple[tuple[Position, Position], ...]:
-    """Return start and end of each statement of a policy that can be read; none if there are none.
+    """Return the start and end of each statement in the text of a valid policy; empty if it has no statement.
 
-    A statement of a list starts where what stands before it ends.
+    In a list, a statement starts right after the bracket or the statement before it.
     """
     at = _after(text, "{", 0)
     while at < len(text) and text[at] == '"':
@@ -39,7 +39,7 @@ def _spans(text: str, at: int) -> list[tuple[int, int]]:
 
 
 def _after(text: str, mark: str, at: int) -> int:
-    """Where the next token stands, after this mark if it is there."""
+    """Return the index of the next token after white space and this mark."""
     while at < len(text) and (text[at].isspace() or text[at] == mark):
         at += 1
     return at

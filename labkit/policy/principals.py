@@ -1,4 +1,4 @@
-"""Who makes a request, and the Principal and NotPrincipal elements that name them.
+"""The callers of requests, and the Principal and NotPrincipal elements that name them.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_notprincipal.html
@@ -20,16 +20,16 @@ _ACCOUNT = re.compile(r"[0-9]{12}|arn:[a-z0-9-]+:iam::([0-9]{12}):root")
 
 @dataclass(frozen=True)
 class Principal:
-    """Who makes the request. Build one with `Principal.aws`, `.role_session`, `.federated` or `.service`."""
+    """The caller of a request. Make one with `Principal.aws`, `.role_session`, `.federated` or `.service`."""
 
-    kind: Literal["root", "user", "role-session", "federated", "service", "group"]  # a group is only simulated
-    arn: str  # of the user, the session or the provider; a service's name
+    kind: Literal["root", "user", "role-session", "federated", "service", "group"]  # a group only in simulations
+    arn: str  # the ARN of the user, the session or the provider; or a service's name
     account: str | None = None
-    role_arn: str | None = None  # a session's role, with its path
+    role_arn: str | None = None  # the ARN of a session's role, with its path
 
     @classmethod
     def aws(cls, arn: str) -> "Principal":
-        """The principal of a user's or an account root's ARN. Raises ValueError for any other."""
+        """Return the principal with the ARN of a user or an account's root. Raises ValueError for any other ARN."""
         found = _USER.fullmatch(arn)
         if not found:
             raise ValueError(f"{arn!r} is not an ARN of a user or of an account's root")
@@ -37,9 +37,9 @@ class Principal:
 
     @classmethod
     def role_session(cls, arn: str, role_arn: str | None = None) -> "Principal":
-        """The principal of a session's ARN, `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION`.
+        """Return the principal with a session's ARN, `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION`.
 
-        `role_arn` is needed where the role has a path, which a session's ARN does not show. Raises ValueError.
+        Pass `role_arn` if the role has a path: a session's ARN doesn't show it. Raises ValueError for any other ARN.
         """
         found = _SESSION.fullmatch(arn)
         if not found:
@@ -57,7 +57,7 @@ class Principal:
 
     @cached_property
     def context(self) -> dict[str, tuple[str, ...]]:
-        """What the principal itself puts into a request's context.
+        """The context keys that follow from the principal, in lower case, with their values.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
         """
@@ -79,11 +79,11 @@ class Principal:
 
 
 class Match(IntEnum):
-    """How closely a Principal element names a principal: the closer, the less else is needed (see evaluation)."""
+    """How closely a Principal element names a principal. A closer match needs fewer other Allows (see `evaluation`)."""
 
     NONE = 0
-    ACCOUNT = 1  # the caller's account, which leaves the decision to its own policies
-    ROLE = 2  # the caller's role, or everybody: boundaries and session policies still count
+    ACCOUNT = 1  # the caller's account: identity-based policies still have to allow the request
+    ROLE = 2  # the caller's role, or everybody: boundaries and session policies still have to allow it
     DIRECT = 3  # the caller itself
 
 
@@ -99,13 +99,13 @@ class Principals:
 
     @property
     def anybody(self) -> bool:
-        """Whether any principal of AWS is named."""
+        """Whether the element names all principals of AWS."""
         return self.everybody or "*" in self.aws
 
     def match(self, principal: Principal, *, allow: bool = True) -> Match:
         if principal.kind in ("federated", "service"):
             listed = self.federated if principal.kind == "federated" else self.services
-            # {"AWS": "*"} names no provider and no service; a Deny takes it at its widest.
+            # In an Allow, {"AWS": "*"} names no provider and no service. In a Deny, it names them, too.
             named = principal.arn in listed or self.everybody or (not allow and "*" in self.aws)
             return Match.DIRECT if named else Match.NONE
         if principal.arn in self.aws or (principal.kind == "root" and principal.account in self.accounts):
@@ -115,7 +115,10 @@ class Principals:
         return Match.ACCOUNT if principal.account in self.accounts else Match.NONE
 
     def exempts(self, principal: Principal) -> bool:
-        """Whether a Deny with this NotPrincipal leaves the principal alone: its account must be named too."""
+        """Return whether a Deny with this NotPrincipal spares the principal.
+
+        For a user or a role, the element must name the account, too.
+        """
         if principal.kind in ("federated", "service"):
             return self.match(principal) > Match.NONE
         if self.anybody:
@@ -133,7 +136,7 @@ class Principals:
 
 
 def compile_principals(element: str | dict[str, object]) -> Principals:
-    """Return an element of IAM's form, prepared."""
+    """Return a valid Principal or NotPrincipal element, prepared for evaluation."""
     named = element if isinstance(element, dict) else {}
     aws, federated, services = (listed(named.get(kind, [])) for kind in ("AWS", "Federated", "Service"))
     accounts = [found for name in aws if (found := _ACCOUNT.fullmatch(name))]

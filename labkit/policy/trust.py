@@ -1,4 +1,4 @@
-"""Whether a role's trust policy admits a web identity, or a service of AWS.
+"""Evaluate a role's trust policy: does it admit a web identity, or a service of AWS?
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-idp_oidc.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
@@ -21,8 +21,8 @@ def evaluate_trust(
 ) -> Decision:
     """Return whether the trust policy lets a token of this provider call `action`.
 
-    The keys of `context` carry the provider's URL without its scheme (`oidc.eks…/id/X:sub`, `:aud`). `reason` says
-    which condition, action or principal keeps the token out; AWS keeps that from the caller.
+    The keys of `context` begin with the provider's URL without its scheme (`oidc.eks…/id/X:sub`, `:aud`). The
+    decision's `reason` names the condition, action or principal that refuses the token. AWS doesn't tell it.
     """
     return _evaluate(trust, Request(Principal.federated(provider_arn), action, "*", context))
 
@@ -36,7 +36,7 @@ def evaluate_service_trust(trust: Policy, *, service: str, action: str, context:
 
 
 def names_service(trust: Policy, *, service: str, action: str) -> bool:
-    """Return whether a statement allows this service the action, under whatever conditions."""
+    """Return whether a statement allows this service the action, whatever its conditions are."""
     request = Request(Principal.service(service), action, "*", {})
     return any(
         statement.allow and names(statement, request) > Match.NONE and covers(statement, request) is not False
@@ -59,7 +59,7 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
 
 
 def _nearest(trust: Policy, request: Request) -> Decision:
-    """Tell of the Allow that came nearest: one condition away, an action away, a principal away."""
+    """Return a denial. Its reason names the nearest Allow: one with other conditions, another action, or principal."""
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:
         return _denied("the trust policy has no Allow statement", request, trust)
@@ -109,7 +109,7 @@ def _tell(result: ConditionResult, provider: str) -> str:
 
 
 def _provider(arn: str) -> str:
-    """The provider's URL without its scheme, which is how condition keys begin."""
+    """Return the provider's URL without its scheme, as condition keys begin with it."""
     return (named.issuer if (named := Arn.find(arn)) else "") or arn
 
 
@@ -121,7 +121,7 @@ def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -
 
 
 def _denied(reason: str, request: Request, trust: Policy, explicit: Statement | None = None) -> Decision:
-    """The denial by a Deny, or because the trust policy does not allow; the reason tells of what came near."""
+    """Return a denial with this reason: by the Deny `explicit`; without one, because no statement allows the action."""
     if explicit:
         denial = "with an explicit deny in the role trust policy"
         return Decision(request, "explicitDeny", denial, trust, explicit, told=reason)

@@ -1,4 +1,4 @@
-"""What IAM refuses when a policy document is written, and in which words.
+"""Refuse the policy documents that IAM refuses to store, in IAM's words.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
@@ -14,7 +14,7 @@ from labkit.policy.conditions import known_operator
 
 Kind = Literal["identity", "trust", "resource", "session", "boundary", "service control", "resource control"]
 ORGANIZATION = ("service control", "resource control")
-"""The kinds that AWS Organizations keeps."""
+"""The kinds of policies that belong to AWS Organizations."""
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html#rcp-supported-services
 RESOURCE_CONTROLLED = frozenset((
     "aoss", "appconfig", "appstream", "autoscaling", "autoscaling-plans", "budgets", "clouddirectory", "cloudfront",
@@ -28,13 +28,13 @@ RESOURCE_CONTROLLED = frozenset((
 ))  # fmt: skip
 UNMET = "The provided policy document does not meet the requirements of the specified policy type."
 
-# Statement, Condition, operator, key, values: no policy needs more than eight.
+# Levels of nesting. No policy needs more than eight: Statement, Condition, operator, key, values.
 DEEPEST = 16
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class MalformedPolicy(Exception):
-    """A document that IAM would refuse: `code` is the API error's code, `message` its words."""
+    """IAM would refuse the document: `code` is the API error's code, `message` its words."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -58,7 +58,10 @@ def validate(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, o
 
 
 def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
-    """Return the JSON object, its text and its size. Raises `MalformedPolicy` if it isn't one."""
+    """Return the JSON object, its text and its size in characters without white space.
+
+    Raises `MalformedPolicy` if the document isn't a JSON object.
+    """
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))
         parsed = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
@@ -71,7 +74,7 @@ def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, objec
 
 
 def _readable(document: dict[str, Any]) -> bool:
-    """Whether the document isn't nested too deeply, and its texts can be encoded (no unpaired surrogates)."""
+    """Return whether the document has at most `DEEPEST` levels, and no unpaired surrogates in its texts."""
     level: list[object] = [document]
     for _ in range(DEEPEST):
         below: list[object] = []
@@ -98,7 +101,7 @@ def check_version(version: object, kind: Kind) -> None:
 def check_shape(statement: object, kind: Kind) -> dict[str, Any]:
     """Return the statement.
 
-    Raises `MalformedPolicy` if it lacks a field, has one that it must not, or one of a wrong type.
+    Raises `MalformedPolicy` if it lacks a field, or has a forbidden one or one of a wrong type.
     """
     if not isinstance(statement, dict):
         raise _syntax(kind, "Statement must be a JSON object.")
@@ -126,7 +129,7 @@ def listed(value: object) -> list[Any]:
 
 
 def texts(value: object) -> list[str]:
-    """Return a condition's values as IAM reads them: quotation marks are optional for numbers and Booleans."""
+    """Return a condition's values as texts: in IAM, quotation marks are optional for numbers and Booleans."""
     return [str(item).lower() if isinstance(item, bool) else str(item) for item in listed(value)]
 
 
@@ -159,14 +162,14 @@ def _malformed(kind: Kind, message: str) -> MalformedPolicy:
 
 
 def _syntax(kind: Kind, message: str) -> MalformedPolicy:
-    """Of an identity-based policy IAM says no more than that there are errors."""
+    """Return the error. Only for trust and resource policies does IAM say more than that the syntax is wrong."""
     return _malformed(kind, message if kind in ("trust", "resource") else "Syntax errors in policy.")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        # Which of the two would count is not defined, so neither does.
+        # JSON doesn't define which of the two counts.
         raise ValueError("a key appears twice")
     return result
 
@@ -199,7 +202,10 @@ def _check_sids(statements: list[dict[str, Any]], kind: Kind) -> None:
 
 
 def _check_size(size: int, kind: Kind) -> None:
-    """The limits on documents; a role's inline policies are counted together, which one document cannot tell."""
+    """Raise `MalformedPolicy` if one document is too large for its kind.
+
+    IAM adds up the inline policies of a role. That limit can't be checked here.
+    """
     refusals = {
         "trust": (2048, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 2048"),
         "boundary": (6144, "LimitExceeded", "Cannot exceed quota for PolicySize: 6144"),
@@ -298,7 +304,10 @@ def _check_words(statement: dict[str, Any], kind: Kind) -> None:
 
 
 def _check_resource_control(statement: dict[str, Any]) -> None:
-    """Only AWS's own resource control policy allows; any other denies everybody what services it names."""
+    """Raise `MalformedPolicy` unless the statement denies everybody some actions of supported services.
+
+    Only AWS's own resource control policy may allow.
+    """
     actions = listed(statement.get("Action", []))
     services = {str(action).partition(":")[0].lower() for action in actions}
     if statement["Effect"] != "Deny" or statement.get("Principal") != "*" or not services:
@@ -332,7 +341,7 @@ def _check_condition_key(key: str, kind: Kind) -> None:
     colons = key.count(":")
     if not colons:
         raise _malformed(kind, "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.")
-    # A tag's own key may hold colons (aws:RequestTag/labkit:run), KMS's keys do, and an issuer's URL may have a port.
+    # A tag's own key (aws:RequestTag/labkit:run), KMS's keys and an issuer with a port may have more colons.
     if colons > 1 and not re.match(r"[^:/]+:[^:/]+/|[^:/]+:[0-9]+:|kms:EncryptionContext:", key):
         raise _malformed(kind, "Condition can contain only one colon.")
 

@@ -1,4 +1,4 @@
-"""Policy variables: `${aws:username}`, with a default `${aws:PrincipalTag/team, 'none'}`, and `${*}`, `${?}`, `${$}`.
+"""Policy variables: `${aws:username}`; with a default, `${aws:PrincipalTag/team, 'none'}`; and `${*}`, `${?}`, `${$}`.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
 """
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from labkit.policy.wildcards import Token, tokens
 
 Values = Mapping[str, tuple[str, ...]]
-"""A request's context: lower-case key to its values."""
+"""A request's context: its values by lower-case key."""
 
 
 class Unreadable(Exception):
-    """A variable that breaks the syntax: what holds it cannot be evaluated."""
+    """A variable has a wrong syntax, so its condition or resource can't be evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +22,21 @@ class Variable:
     default: str | None
 
     def value(self, values: Values) -> str | None:
-        """Return the key's value; a key with several values has none, as a missing one."""
+        """Return the key's value, or the default if the key is missing or has several values."""
         found = values.get(self.key)
         return found[0] if found is not None and len(found) == 1 else self.default
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text of a policy with variables in it."""
+    """A text of a policy, split at its variables."""
 
     parts: tuple[Token | Variable, ...]
     pattern: tuple[Token, ...] | None
-    """The parts of a text without variables, which is the same for every request; None for any other text."""
+    """The parts of a text without variables, because that is the same for every request; None with variables."""
 
     def fill(self, values: Values) -> list[Token] | None:
-        """Return the tokens with each variable replaced by its value, literally; None if one has no value."""
+        """Return the tokens, with each variable's value as literal text; None if a variable has no value."""
         filled: list[Token] = []
         for part in self.parts:
             token = part.value(values) if isinstance(part, Variable) else part
@@ -47,9 +47,9 @@ class Template:
 
 
 def read(text: str, *, variables: bool, wildcards: bool) -> Template:
-    """Split `text` into literals, wildcards and variables. Policies older than version 2012-10-17 have no variables.
+    """Split `text` into literals, wildcards and variables. `variables`: False for version 2008-10-17, which has none.
 
-    Raises `Unreadable` for a variable that breaks the syntax.
+    Raises `Unreadable` if a variable has a wrong syntax.
     """
     literal: Callable[[str], Sequence[Token]] = tokens if wildcards else lambda piece: [piece]
     parts: list[Token | Variable] = []
@@ -69,7 +69,7 @@ def _end(text: str, start: int) -> int:
     end = text.find("}", start)
     quote = text.find("'", start)
     if 0 <= quote < end:
-        # A default may hold a closing brace.
+        # A default may contain a closing brace.
         end = text.find("}", text.find("'", quote + 1) + 1)
     if end < 0:
         raise Unreadable(f"the variable {text[start : start + 40]!r} has no closing brace")

@@ -1,6 +1,6 @@
-"""Wildcard patterns, matched in time linear in the text whatever the pattern is.
+"""Wildcard patterns. With any pattern, the time to match grows linearly with the text.
 
-`*` stands for any characters or none, `?` for exactly one.
+`*` stands for any number of characters, also none, and `?` for exactly one.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_resource.html
 """
 
@@ -20,7 +20,7 @@ Token = str | Wild
 
 
 def wildcard(pattern: str) -> Matcher:
-    """Return a function that tells whether a whole text matches `pattern`."""
+    """Return a function that tells whether a text matches the whole of `pattern`."""
     return matcher(tokens(pattern))
 
 
@@ -30,12 +30,12 @@ def tokens(pattern: str) -> list[Token]:
 
 
 def literal_text(pattern: Iterable[Token]) -> str:
-    """Return the text of a pattern without wildcards."""
+    """Return a pattern's literal texts as one text."""
     return "".join(token for token in pattern if isinstance(token, str))
 
 
 def prefix(pattern: Iterable[Token]) -> str | None:
-    """Return the prefix if the pattern only asks for a prefix: `s3:Get*`, `*`. Otherwise, return None."""
+    """Return the prefix of a pattern such as `s3:Get*` or `*`; None unless its only wildcard is a `*` at its end."""
     pattern = _joined(pattern)
     if pattern == [Wild.ANY]:
         return ""
@@ -43,7 +43,7 @@ def prefix(pattern: Iterable[Token]) -> str | None:
 
 
 def matcher(pattern: Iterable[Token]) -> Matcher:
-    """Return a function that tells whether a whole text matches the tokens; literal texts are never expanded."""
+    """Return a function that tells whether a text matches all the tokens. Literal texts match themselves only."""
     pattern = _joined(pattern)
     if Wild.ONE in pattern:
         return _automaton(pattern)
@@ -59,9 +59,9 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
 
 
 def arn_matcher(pattern: Iterable[Token]) -> Matcher:
-    """Return a matcher of ARNs: a wildcard inside one of the first five segments stays in it.
+    """Return a matcher of ARNs. A wildcard inside one of the first five segments matches only in that segment.
 
-    One that ends a segment goes on beyond the colon, as AWS says of the Resource element.
+    A `*` at a segment's end also matches later segments, as AWS defines it for the Resource element.
     """
     pattern = _joined(pattern)
     segments = [_joined(segment) for segment in split(pattern, ":", 5)]
@@ -73,7 +73,7 @@ def arn_matcher(pattern: Iterable[Token]) -> Matcher:
 
 
 def segments_matcher(segments: Iterable[list[Token]]) -> Matcher:
-    """Return a matcher of ARNs that compares each of the six segments by itself; False if the text isn't an ARN."""
+    """Return a matcher of ARNs that compares each of the six segments separately. Any other text doesn't match."""
     matchers = [matcher(segment) for segment in segments]
 
     def matches(text: str) -> bool:
@@ -109,7 +109,10 @@ def _joined(pattern: Iterable[Token]) -> list[Token]:
 
 
 def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
-    """Between stars, the leftmost place of each piece is as good as any other, so nothing is tried twice."""
+    """Return a matcher for literal pieces with stars between them.
+
+    It takes the leftmost place of each piece. If that doesn't lead to a match, no other place does.
+    """
     least = len(head) + len(tail)
 
     def matches(text: str) -> bool:
@@ -128,9 +131,9 @@ def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
 
 
 def _automaton(pattern: list[Token]) -> Matcher:
-    """Return a matcher for `pattern` (the shift-and algorithm).
+    """Return a matcher for `pattern`, by the shift-and algorithm.
 
-    It keeps all positions that a match may have reached as bits of one integer.
+    The bits of one integer are the positions in the pattern that a match may have reached.
     """
     symbols: list[str | None] = []
     loops = 0
