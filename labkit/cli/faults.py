@@ -83,7 +83,7 @@ def _list() -> None:
 
 
 def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "Lab":
-    """Return the lab of this run. Raises `LabError` if no lab runs, or if it lacks the cluster: start neither."""
+    """Return the lab of this run, and start nothing. Raises `LabError` if no lab runs, or if it lacks the cluster."""
     from labkit.run_parameters import Parameters
 
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}

@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _leave_closed_streams() -> None:
-    """Drop the output that a closed terminal or pipe did not accept. Python's exit would fail on it, with code 120.
+    """Drop the output that a closed terminal or pipe didn't accept. With it, Python would exit with 120.
 
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """

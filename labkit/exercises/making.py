@@ -8,7 +8,10 @@ from labkit.workspace import Workspace
 
 
 def role(place: Workspace, policy: documents.PolicyDocument | None = None, *, name: str = "") -> None:
-    """Create a role, by default the run's own, whose trust policy is `policy` or admits the run's service account."""
+    """Create a role, by default with the name of the run's role.
+
+    Its trust policy is `policy`. Without one, it admits the run's service account.
+    """
     policy = policy or documents.trust_policy(place.parameters, place.provider_arn)
     document, name = json.dumps(policy), name or place.parameters.role_name
     place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=place.tags)

@@ -95,7 +95,7 @@ def _annotations_of(pod: Document) -> dict[str, str]:
 
 
 def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the pod without what the webhook would add to it for this service account."""
+    """Return the pod without the webhook's additions for this service account."""
     bare = copy.deepcopy(pod)
     volumes = bare["spec"].pop("volumes", [])
     if volumes and volumes[0]["name"] == VOLUME and "projected" in volumes[0]:

@@ -29,9 +29,9 @@ def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change AWS from `now` to `wanted`. Raises `LabError` if an account can't be entered, or a call isn't refused.
+    """Change AWS from `now` to `wanted`, except for the associations, which `associate` creates later.
 
-    `associate` makes the associations later.
+    Raises `LabError` if it can't enter an account, or if IAM accepts a call that it should refuse.
     """
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)

@@ -193,7 +193,7 @@ def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
     execute(lab.kubernetes, name, lab.parameters.namespace, ["sh", "-c", "rm -rf ~/.aws/cli/cache"])
 
     def ask(command: list[str]) -> tuple[str, str]:
-        # Each thread needs its own client: to open a command's stream replaces a method of the client for a moment.
+        # Each thread needs its own client: opening a command's stream replaces a method of the client for a moment.
         done = execute(copy(lab.kubernetes), name, lab.parameters.namespace, command)
         said = (done.output if done.exit_code == 0 else done.error).strip().splitlines()
         return " ".join(command), said[-1] if said else f"exit code {done.exit_code}"

@@ -25,7 +25,7 @@ class Fault:
     seen_as: tuple[str, ...] = ()
     """The findings that the doctor reports instead if another fault hides this one's own finding."""
     changes: tuple[str, ...] = ()
-    """The things that only one fault can decide, in words. Of two faults with the same thing, the later one stays."""
+    """The things that the fault decides, in words. Of two faults with the same thing, only the later one stays."""
     needs_probe: bool = False
     """Whether the doctor sees it only if it runs a command in the pod."""
     works: bool = False

@@ -124,7 +124,10 @@ _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 
 
 def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
-    """Return whether a value equals one of the wanted ones; with a negated operator, whether it equals none of them."""
+    """Return whether a value matches one of the wanted ones; with a negated operator, whether it matches none.
+
+    None if it matches none, and one of them can't be compared.
+    """
     unknown = not compares
     for compare in compares:
         result = compare(found, values)

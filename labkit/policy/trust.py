@@ -22,7 +22,7 @@ def evaluate_trust(
     """Return whether the trust policy lets a token of this provider call `action`.
 
     The keys of `context` begin with the provider's URL without its scheme (`oidc.eks…/id/X:sub`, `:aud`). The
-    decision's `reason` names the condition, action or principal that refuses the token. AWS doesn't tell it.
+    decision's `reason` names the condition, action or principal that refuses the token. AWS doesn't tell the caller.
     """
     return _evaluate(trust, Request(Principal.federated(provider_arn), action, "*", context))
 
@@ -109,7 +109,7 @@ def _tell(result: ConditionResult, provider: str) -> str:
 
 
 def _provider(arn: str) -> str:
-    """Return the provider's URL without its scheme, as condition keys begin with it."""
+    """Return the provider's URL without its scheme: the beginning of its condition keys."""
     return (named.issuer if (named := Arn.find(arn)) else "") or arn
 
 

@@ -37,7 +37,9 @@ def ensure_namespace(lab: "Workspace") -> None:
 
 
 def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
-    """Wait until the namespace is gone. After a second, yield a line that says so. Raises `NamespaceStays`.
+    """Wait until the namespace is gone. Yield a line to print if that takes longer than a second.
+
+    Raises `NamespaceStays`.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
     """

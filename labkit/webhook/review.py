@@ -222,7 +222,7 @@ def _web_identity(account: Account, mount_path: str) -> Method:
 
 
 def _with_role(container: Object, account: Account, method: Method, token_file: str, region: str) -> Object:
-    """Return the container with the missing variables and mount. If it has one variable of a pair, add neither."""
+    """Return the container with the missing variables and mount. One variable of a pair keeps the other out."""
     present = {variable.get("name") for variable in container.get("env") or ()}
     has_identity = present & {method.variable, method.file_variable}
     has_region, has_endpoints = present & REGION, STS_ENDPOINTS in present

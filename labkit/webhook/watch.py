@@ -57,7 +57,7 @@ class Watch:
                 pause = min(pause * 2, LONGEST_RETRY)
 
     async def _follow_once(self) -> None:
-        """Follow one watch until the server ends it. Raises httpx.HTTPError."""
+        """Follow one watch until the server ends it. Raises httpx.HTTPError, and ValueError if a line isn't JSON."""
         query = {
             **self.query,
             "watch": "true",

@@ -150,7 +150,7 @@ own_region, environment = moto.own_region, moto.environment
 
 
 def _connected(parameters: "Parameters") -> Connection:
-    """Return the connection to a joined cluster of the running lab, with whatever issuer. Raises `LabError`."""
+    """Return the connection to a joined cluster, whatever its present issuer is. Raises `LabError`."""
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)
     _refuse_another_account(parameters)

@@ -42,7 +42,7 @@ def require_answer(way: Way, api: "ApiClient") -> None:
 
 
 def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
-    """Return the API server's discovery document, once the keys can be read, too. Raises `NoWay` or `NotUsable`.
+    """Return the API server's discovery document. Raises `NoWay` or `NotUsable`, also if the keys can't be read.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """

@@ -149,7 +149,7 @@ class IssuerWay:
             raise LabError(f"{url} answers no JSON: {error}", where="fetch", next="labkit status") from None
 
     def served_chain(self, host: str) -> list[bytes]:
-        """Return the certificates (DER) of the issuer's host, its own first, or the API server's if that is the way.
+        """Return the certificates (DER) of the issuer's host, or of the API server in its place, its own first.
 
         Raises `OSError`.
         """

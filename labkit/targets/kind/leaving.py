@@ -29,7 +29,7 @@ class Left:
 
     what: str
     command: str
-    """The command that removes it."""
+    """The command that removes the leftovers."""
     forget: str
     """The command after which a lab that doesn't run has forgotten this cluster, and nothing else."""
 
