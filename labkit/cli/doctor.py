@@ -150,9 +150,9 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
 
 
 def _meant(parameters: "Parameters", connection: "Connection", pod: str) -> "Parameters":
-    """Return the parameters with the service account that the user means by its namespace and perhaps a pod.
+    """Return the parameters with the pod's service account, or with the only one in the namespace that needs a role.
 
-    Raises `LabError`.
+    Raises `LabError` if several accounts may be meant, or none.
     """
     from labkit.doctor import meant
     from labkit.doctor.survey import Survey

@@ -14,7 +14,7 @@ CAUSES = findings.causes_of(credentials)
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the token is for STS, and that AWS knows the pod as the role. Return what is wrong."""
+    """Check that the token is for STS, and that AWS knows the pod as the role. Return the findings."""
     return findings.found(CAUSES, evidence, unread)
 
 

@@ -53,7 +53,7 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the role exists, admits only this service account and has its permissions. Return what is wrong."""
+    """Check that the role exists, admits only this service account and has its permissions. Return the findings."""
     return findings.found(CAUSES, evidence, unread)
 
 

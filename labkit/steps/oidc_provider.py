@@ -39,7 +39,7 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the issuer is registered, with the audience of its tokens. Return what is wrong."""
+    """Check that the issuer is registered, with the audience of its tokens. Return the findings."""
     return findings.found(CAUSES, evidence, unread)
 
 

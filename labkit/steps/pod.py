@@ -63,7 +63,7 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the pod runs as the service account, and that it has the role. Return what is wrong."""
+    """Check that the pod runs as the service account, and that it has the role. Return the findings."""
     return findings.found(CAUSES, evidence, unread)
 
 

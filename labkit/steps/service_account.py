@@ -61,7 +61,7 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the service account exists and names the role. Return what is wrong."""
+    """Check that the service account exists and names the role. Return the findings."""
     return findings.found(CAUSES, evidence, unread)
 
 
@@ -110,7 +110,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _goes_with(lab: "Workspace", metadata: Any) -> bool:
-    """Return whether the run's namespace may be deleted with this pod or account: it's the run's, or named default."""
+    """Return whether this pod or account may go with the run's namespace: it's the run's, or named default."""
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 
 

@@ -35,7 +35,7 @@ class Target(Protocol):
         """Do the same as `connect`, but to remove a run: on kind and eks, also without the cluster."""
 
     def down(self) -> bool:
-        """End what the lab started; return whether any of it ran."""
+        """End the lab and its processes; return whether the lab ran."""
 
     def own_region(self) -> str:
         """Return the region of the machine's own setup, if this target uses it; otherwise, empty."""

@@ -72,7 +72,7 @@ start_and_look = up  # starts nothing outside this machine
 
 
 def down() -> bool:
-    """End the lab and what it started; return whether the lab ran."""
+    """End the lab and its processes; return whether the lab ran."""
     return process.stop(Folder.find())
 
 

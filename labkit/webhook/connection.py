@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx.AsyncClient:
-    """Return a client of the API server that the kubeconfig's context names; in a pod without either, of its cluster.
+    """Return a client of the API server that the kubeconfig's context names.
 
-    The client renews tokens and exec credentials (`aws eks get-token`) when they expire. Raises LabError.
+    In a pod, without a kubeconfig and a context, it's the API server of the pod's cluster. The client renews tokens
+    and exec credentials (`aws eks get-token`) when they expire. Raises LabError.
     https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
     """
     from kubernetes.client import Configuration

@@ -38,7 +38,7 @@ class NotConfirmed(LabError):
 
 
 def plan(parameters: "Parameters") -> str:
-    """Return what exists in the account and the cluster, and what a run will make there. Raises `LabError`."""
+    """Return the plan: the resources that exist, and those that a run will make. Raises `LabError`."""
     return str(_look(parameters)[1])
 
 
@@ -96,7 +96,7 @@ def to_remove(parameters: "Parameters") -> Connection:
 
 
 def down() -> bool:
-    """Do nothing: the lab started nothing here. `lab.remove()` deletes what a run made."""
+    """Do nothing: the lab starts nothing here. `lab.remove()` deletes a run's resources."""
     return False
 
 

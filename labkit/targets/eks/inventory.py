@@ -1,4 +1,4 @@
-"""What a run finds in an account and a cluster, and what it will make there. Looking changes nothing."""
+"""The plan of a run: the resources that exist in an account and a cluster, and those that the run will make."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any

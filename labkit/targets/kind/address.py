@@ -1,4 +1,4 @@
-"""The one address of this machine that the containers of a cluster reach, beside loopback."""
+"""The address of this machine that a cluster's containers can reach. The lab listens there, too, besides loopback."""
 
 import re
 import socket

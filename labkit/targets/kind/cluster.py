@@ -1,4 +1,4 @@
-"""What the lab requires of an existing cluster before the cluster joins."""
+"""The requirements that an existing cluster must meet before it joins the lab."""
 
 import json
 import re
