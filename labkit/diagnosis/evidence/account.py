@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     import boto3
 
 
-# An issuer of EKS: its region, and the id of its cluster.
+# An EKS issuer: its region and its cluster's id.
 EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
 
 
 class Account:
-    """One account, read with a session. Every method raises `NotRead` if the session may not read it."""
+    """One account, read with a session. Every method raises `NotRead` if the session isn't allowed to read it."""
 
     def __init__(self, session: "boto3.Session", account_id: str, reads: Reads):
         self.account_id = account_id
@@ -129,7 +129,7 @@ class Account:
         return document(self._once("iam:GetPolicyVersion", arn, read))
 
     def simulated(self, role_arn: str, action: str, resource: str) -> Simulated:
-        """IAM's decision on a role's action: `EvalDecision`, and what the permissions boundary says of it.
+        """IAM's decision on a role's action: `EvalDecision`, and the permissions boundary's decision.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
         """
@@ -141,16 +141,16 @@ class Account:
 
     @property
     def organization(self) -> Organization:
-        """The organization that the account is in; empty if it is in none, or is not told.
+        """The organization that the account is in; empty without an organization.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribeOrganization.html
         """
         return self._answered("organizations:DescribeOrganization", "", "Organization") or Organization()
 
     def control_policies(self, policy_type: str) -> list[ControlPolicy]:
-        """The organization's policies of a type that bound the account, those of the root first: `Id`, `Name`.
+        """The organization's policies of a type that limit the account: `Id` and `Name`, those of the root first.
 
-        Only the account that manages the organization may ask, and its delegated administrators.
+        Only the organization's management account and its delegated administrators may ask.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListPoliciesForTarget.html
         """
@@ -197,13 +197,13 @@ class Account:
     # CloudTrail.
 
     def calls(self, name: str) -> list[PastCall]:
-        """The last 150 calls of this name to IAM, at most 90 days old, the newest first.
+        """The last 150 calls to IAM with this name, at most 90 days old, the newest first.
 
         https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html
         """
 
         def look_up() -> list[PastCall]:
-            # IAM is one for all regions, and is recorded in this one.
+            # IAM is global. CloudTrail records its calls in this region.
             trail = self._session.client("cloudtrail", region_name="us-east-1")
             wanted = [{"AttributeKey": "EventName", "AttributeValue": name}]
             pages = trail.get_paginator("lookup_events").paginate(
@@ -232,9 +232,9 @@ class Account:
         return found
 
     def gone(self, issuers: Iterable[str], region: str) -> list[str]:
-        """Those of these issuers of EKS in a region that no cluster has.
+        """The EKS issuers of these, in this region, that belong to no cluster.
 
-        Clusters are read until no issuer is left in doubt.
+        It reads clusters until it has found the cluster of every issuer, or until no cluster is left.
         """
         left = [name for name in issuers if (match := EKS_ISSUER.fullmatch(name)) and match[1] == region]
         for name in self.cluster_names if left else ():
@@ -278,7 +278,7 @@ class Account:
         listed = self._answered("ec2:DescribeRegions", "", "Regions", AllRegions=True)
         return {region["RegionName"]: region.get("OptInStatus", "") for region in listed}
 
-    # How they are read.
+    # How the account is read.
 
     def client(self, service: str) -> Any:
         """A client of this account."""
@@ -287,7 +287,7 @@ class Account:
         return self._clients[service]
 
     def read(self, kind: str, name: str = "") -> Read:
-        """What is read of this account: `iam:GetRole`, a role's name."""
+        """The description of one call to this account, such as `iam:GetRole` and a role's name."""
         return Read(kind, name, f"({self.account_id})", "AWS")
 
     def _call(self, kind: str, /, **request: Any) -> Any:
@@ -297,7 +297,7 @@ class Account:
         return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
 
     def _answered(self, kind: str, name: str, /, *keys: str | int, **request: Any) -> Any:
-        """The answer to a call, or the part of it at these keys; None if what is asked for does not exist."""
+        """The answer to a call, or the part of it at these keys; None if AWS has no such resource."""
         return self._once(kind, name, lambda: reduce(getitem, keys, self._call(kind, **request)))
 
     def _listed(self, kind: str, name: str, key: str, /, **request: Any) -> list[Any]:
@@ -315,7 +315,7 @@ class Account:
 
 
 def _operation(kind: str) -> tuple[str, str]:
-    """`iam:GetRole` as boto3 calls it: `iam`, `get_role`."""
+    """Split `iam:GetRole` into boto3's names: `iam`, `get_role`."""
     from botocore import xform_name
 
     service, _, operation = kind.partition(":")
@@ -323,7 +323,7 @@ def _operation(kind: str) -> tuple[str, str]:
 
 
 def document(value: Any) -> Any:
-    """A policy document as a dict, also if it came as text or URL-encoded; anything else is returned unchanged.
+    """Return a policy document as a dict, even if it's text or URL-encoded; return anything else unchanged.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html
     """
@@ -343,7 +343,7 @@ def tags_of(role: Role | None) -> dict[str, str]:
 
 
 def run_of(role: Role | None) -> str | None:
-    """The lab's run whose tag a role carries."""
+    """The run of the lab in the role's tag; None without a tag."""
     return tags_of(role).get(RUN_TAG)
 
 
@@ -352,7 +352,7 @@ def _with_document(role: Role) -> Role:
 
 
 def _recorded(event: Record) -> PastCall:
-    """The needed part of a CloudTrail record. The caller is the user or role, without the session."""
+    """Return the fields of a CloudTrail record that the doctor needs. The caller has no session in its ARN."""
     identity = event.get("userIdentity") or {}
     issuer = (identity.get("sessionContext") or {}).get("sessionIssuer") or {}
     return {

@@ -1,4 +1,4 @@
-"""What AWS answers to the calls of the evidence, as far as anything reads it."""
+"""The fields of AWS's answers that the evidence reads."""
 
 from typing import Any, TypedDict
 
@@ -11,7 +11,7 @@ class Tag(TypedDict):
 
 
 class Statement(TypedDict, total=False):
-    """A statement of a trust policy, as IAM keeps it: an element is a list or a single item.
+    """A statement of a trust policy, as IAM keeps it. The value of an element is a list or a single item.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_statement.html
     """
@@ -44,7 +44,7 @@ class Role(TypedDict, total=False):
     CreateDate: str
     MaxSessionDuration: int
     AssumeRolePolicyDocument: dict[str, Any]
-    """As IAM keeps it: it may hold anything that IAM accepted."""
+    """As IAM keeps it: anything that IAM accepted."""
     PermissionsBoundary: PermissionsBoundary
     Tags: list[Tag]
 
@@ -62,7 +62,7 @@ class Provider(TypedDict, total=False):
 
 
 class PastCall(TypedDict, total=False):
-    """The kept part of a CloudTrail record: no credentials.
+    """The fields of a CloudTrail record that the doctor keeps. Credentials aren't among them.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """

@@ -1,4 +1,4 @@
-"""The roles that may be meant for a service account if nothing names one: by trust policies and by tags.
+"""The roles that may be meant for a service account that names none. Trust policies and tags show them.
 
 A role's name proves nothing: you can give a role any name.
 """
@@ -13,7 +13,7 @@ from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
 from labkit.run_parameters import RUN_TAG, Parameters
 
-# eksctl tags a stack with both, and CloudFormation the stack's role.
+# eksctl tags a stack with both keys, and CloudFormation passes them on to the stack's role.
 # https://github.com/eksctl-io/eksctl/blob/main/pkg/apis/eksctl.io/v1alpha5/types.go
 EKSCTL_NAME = "alpha.eksctl.io/iamserviceaccount-name"
 EKSCTL_CLUSTER = "alpha.eksctl.io/cluster-name"
@@ -21,9 +21,9 @@ ABOUT_ACCOUNTS = re.compile(r"service[-_ ]?account", re.IGNORECASE)
 
 
 def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """The ARNs of the roles that may be meant: the one that tags or trust policies tell, or each that they leave open.
+    """The ARNs of the roles that may be meant, by trust policy and by tags. One ARN if these single it out.
 
-    Raises `NotRead` if the roles may not be listed.
+    Raises `NotRead` if the roles can't be listed.
     """
     trusted = trusting(account, parameters, provider_arn)
     if len(trusted) == 1:
@@ -36,9 +36,9 @@ def candidates(account: Account, parameters: Parameters, provider_arn: str) -> l
 
 
 def trusting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """The ARNs of the roles whose trust policy names the service account, but for those of another cluster.
+    """The ARNs of the roles whose trust policy names the service account, except roles of other clusters.
 
-    Raises `NotRead` if the roles may not be listed.
+    Raises `NotRead` if the roles can't be listed.
     """
     naming = [role for role in account.roles if names(role, parameters.subject)]
     return [role["Arn"] for role in naming if not _is_of_another_cluster(account, parameters, provider_arn, role)]
@@ -54,20 +54,20 @@ def names(role: Role, subject: str) -> bool:
 
 
 def admitting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """The ARNs of the roles whose trust policy admits the service account, maybe as one of many.
+    """The ARNs of the roles whose trust policy admits the service account, perhaps as one of many.
 
-    Raises `NotRead` if the roles may not be listed.
+    Raises `NotRead` if the roles can't be listed.
     """
     return [role["Arn"] for role in account.roles if admits(role, parameters, provider_arn)]
 
 
 def admits(role: Role, parameters: Parameters, provider_arn: str) -> bool:
-    """Whether a role's trust policy admits the service account, by a pattern or by its name."""
+    """Whether a role's trust policy admits the service account, by pattern or by name."""
     return _trust(role, parameters, provider_arn).admits
 
 
 def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
-    """Whether a role is one for the service account: its trust policy may admit it or names it, or its tags do."""
+    """Whether a role is meant for the service account: its trust policy names or may admit it, or its tags name it."""
     if names(role, parameters.subject) or _are_for(tags_of(role), parameters, role["RoleName"]):
         return True
     trust = _trust(role, parameters, provider_arn)
@@ -112,7 +112,7 @@ def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list
 def _are_for(tags: dict[str, str], parameters: Parameters, role_name: str) -> bool:
     """Whether a role's tags name the service account, as the lab, eksctl and Terraform's modules tag roles.
 
-    A value such as `shop/cart` says so only under a key that is about service accounts: it may be a repository's name.
+    A value such as `shop/cart` could be a repository's name. It counts only if its key is about service accounts.
 
     https://github.com/cloudposse/terraform-aws-eks-iam-role
     """
@@ -127,9 +127,9 @@ def _are_for(tags: dict[str, str], parameters: Parameters, role_name: str) -> bo
 
 
 def _is_of_another_cluster(account: Account, parameters: Parameters, provider_arn: str, role: Role) -> bool:
-    """Whether the role is another cluster's, which may have a service account of that name: by tag or by provider.
+    """Whether the role belongs to another cluster, by its tag or its provider.
 
-    Where the providers cannot be read, it may be.
+    That cluster may have a service account of the same name. Also true if the providers can't be read.
     """
     run = _tags(account, role["RoleName"]).get(RUN_TAG)
     if run is not None and run.partition("/")[0] != parameters.cluster:
@@ -145,7 +145,7 @@ def _is_of_another_cluster(account: Account, parameters: Parameters, provider_ar
 
 
 def _tags(account: Account, role_name: str) -> dict[str, str]:
-    """A role's tags; none if they may not be read."""
+    """A role's tags; empty if they can't be read."""
     try:
         return tags_of(account.role(role_name))
     except NotRead:

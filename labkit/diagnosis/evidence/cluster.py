@@ -1,4 +1,4 @@
-"""The facts of a Kubernetes cluster: service accounts, pods and who owns them, the webhook's registration."""
+"""The facts of a Kubernetes cluster: service accounts, pods and their owners, and the webhook's registration."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-# Where the API serves the kinds outside the core group.
+# The API paths of the kinds outside the core group.
 APPS = dict.fromkeys(("deployments", "replicasets", "statefulsets", "daemonsets"), "/apis/apps/v1")
 WORKLOADS = {"deployments": "Deployment", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet"}
 JOBS = {"cronjobs": "CronJob", "jobs": "Job"}
@@ -26,16 +26,16 @@ GROUPS = {
 
 
 class Cluster:
-    """One cluster's objects, as the API answers them, or None if they do not exist.
+    """One cluster's objects, as the API answers them, or None if they don't exist.
 
-    Every method raises `NotRead` if the caller may not read them.
+    Every method raises `NotRead` if the caller isn't allowed to read them.
     """
 
     def __init__(self, api: "ApiClient | None", reads: Reads):
         self._api: Any = api
         self._reads = reads
         self.everywhere = False
-        """Whether lists are asked for all namespaces at once, since many will be looked at; "" is each of them then."""
+        """Whether each list asks for all namespaces at once. Set it if many namespaces will be examined."""
 
     def service_accounts(self, namespace: str) -> list[ServiceAccount]:
         return self._listed("serviceaccounts", namespace)
@@ -49,7 +49,7 @@ class Cluster:
         return self._listed_everywhere("serviceaccounts")
 
     def all_of(self, resource: str) -> list[Document]:
-        """The objects of a kind, by its plural in lower case; none if this cluster has no such kind."""
+        """The objects of a kind, by its plural in lower case; empty if this cluster has no such kind."""
         return self._listed_everywhere(resource) or []
 
     def pods(self, namespace: str) -> list[Pod]:
@@ -85,7 +85,7 @@ class Cluster:
         return self._with_kinds(JOBS, namespace)
 
     def replica_sets(self, namespace: str) -> list[Workload]:
-        """The namespace's ReplicaSets that no Deployment has, each with its kind."""
+        """The namespace's ReplicaSets without an owner, each with its kind."""
         listed = self._with_kinds({"replicasets": "ReplicaSet"}, namespace)
         return [each for each in listed if not each["metadata"].get("ownerReferences")]
 
@@ -98,7 +98,7 @@ class Cluster:
         ]
 
     def created_as_dry_run(self, namespace: str, pod: Document) -> Pod:
-        """The pod that the API server would make of this one; it stores nothing. Raises `ApiException`.
+        """Create the pod as a dry run, which stores nothing, and return the API server's result. Raises `ApiException`.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
@@ -106,10 +106,10 @@ class Cluster:
         return made
 
     def raw(self, path: str) -> str:
-        """The text of a page that shows no object, such as `/metrics`. Raises `ApiException`."""
+        """The text of a page that holds no object, such as `/metrics`. Raises `ApiException`."""
         return self._call("GET", path)
 
-    # How they are read.
+    # How the objects are read.
 
     def _listed(self, resource: str, namespace: str) -> list[Any]:
         if self.everywhere:
@@ -128,7 +128,7 @@ class Cluster:
         try:
             listed = self._listed(resource, namespace)
         except NotRead:
-            # Who may not list may still get one of a name.
+            # A caller who can't list may still be allowed to get one object by name.
             return self._one(resource.removesuffix("s"), name, namespace)
         named = (item for item in listed if item["metadata"]["name"] == name)
         return next(named, None)
@@ -165,7 +165,7 @@ class Cluster:
 
 
 def _path(kind: str, namespace: str = "") -> str:
-    """Where the objects of a kind are, by its singular or plural name in lower case."""
+    """The API path of a kind's objects. `kind` is the singular or plural name in lower case."""
     plural = kind if kind.endswith("s") else f"{kind}s"
     group = GROUPS.get(plural, "/api/v1")
     return f"{group}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{group}/{plural}"

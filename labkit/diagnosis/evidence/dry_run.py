@@ -1,7 +1,7 @@
-"""A pod like the one that has no role, created as a dry run between two readings of the API server's counters.
+"""A dry run of a pod like the one that has no role, between two readings of the API server's counters.
 
-A dry run goes through admission, webhooks and all, and stores nothing. A read it is not: it takes the permission to
-create pods, and the audit log and the counters tell of it. So it is made only where the pod may be probed.
+A dry run passes admission, webhooks included, and stores nothing. But it's more than a read: it needs permission to
+create pods, and the audit log and the counters show it. So it's only made if the doctor may probe the pod.
 https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#monitoring-admission-webhooks
 """
@@ -19,11 +19,11 @@ from labkit.errors import said_by_the_cluster
 METRICS = "/metrics"
 FAIL_OPEN = "apiserver_admission_webhook_fail_open_count"
 REJECTION = "apiserver_admission_webhook_rejection_count"
-# Each API server of a cluster counts for itself; by the time of its start two can be told apart.
+# Each API server of a cluster keeps its own counters. Its start time tells it from the others.
 STARTED = "process_start_time_seconds"
 COUNTED = re.compile(rf"^((?:{FAIL_OPEN}|{REJECTION}|{STARTED})(?:{{.*}})?) (\S+)$", re.MULTILINE)
 NOT_CALLED = "failed calling webhook"
-# What of a pod is the scheduler's to say, or cannot be created with it.
+# Fields that the scheduler sets, or that a new pod can't have.
 LEFT_OUT = ("nodeName", "ephemeralContainers")
 
 
@@ -41,13 +41,13 @@ class DryRun:
 
     @property
     def gives_role(self) -> bool:
-        """Whether a pod like it gets a role now."""
+        """Whether a pod like this one gets a role now."""
         return bool(self._made["has_role"])
 
     def failed_call(self, webhooks: Iterable[str]) -> str:
-        """How the API server tells that it could not call one of the webhooks of these names; empty if it could.
+        """The API server's message that it couldn't call one of these webhooks, or the counter that shows it.
 
-        Raises `NotRead` also where the counters may not be read.
+        Empty if no call failed. Raises `NotRead` also if the counters can't be read.
         """
         if refused := self._made["refused"]:
             return str(refused)
@@ -63,7 +63,7 @@ class DryRun:
 
     @cached_property
     def _made(self) -> Document:
-        """What became of the dry run: `has_role`, and `refused`, the API server's words where a call has failed."""
+        """The dry run's result: `has_role`, and `refused`, the API server's message if a call to a webhook failed."""
         pod = self._pod
         read = Read("create pod --dry-run=server, like", pod.name if pod else "", f"-n {pod.namespace if pod else ''}")
         if not self._allowed or pod is None:
@@ -104,6 +104,6 @@ class DryRun:
 
 
 def _is_about_a_failed_call(counter: str, webhooks: Iterable[str]) -> bool:
-    """Whether it counts calls of one of these webhooks that have failed, and not those that it has refused."""
+    """Whether a counter counts failed calls to one of these webhooks. A call that the webhook rejects hasn't failed."""
     is_refusal = counter.startswith(REJECTION) and 'error_type="no_error"' in counter
     return not is_refusal and any(f'name="{name}"' in counter for name in webhooks)

@@ -1,4 +1,4 @@
-"""The facts about one service account, its role and its pod, and what they should be."""
+"""The facts about one service account, its role and its pod, and the values that they should have."""
 
 import re
 from difflib import SequenceMatcher
@@ -25,7 +25,7 @@ from labkit.run_parameters import RUN_LABEL, Parameters
 AUDIENCE_KEY = "eks.amazonaws.com/audience"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
 FAILED = "FailedCreate"  # an event's reason
-# Keys of the tools that did this before IRSA (kiam, kube2iam), which people bring along.
+# The annotation keys of IRSA's forerunners (kiam, kube2iam), which people carry over.
 OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 
 
@@ -72,13 +72,13 @@ class Evidence:
         self.published = Issuer(connection, self.reads)
         self.probe_allowed = probe
         self.found: dict[Any, Any] = {}
-        """What each cause found in it that has looked."""
+        """The result of each cause that has looked, by cause."""
         self.ended: set[Any] = set()
-        """The stages in which nothing else is looked for, since a cause that was found has ended them."""
+        """The stages that a found cause has ended. No other cause of these stages is looked for."""
         self._pod_name = pod_name
         self._accounts = {connection.account_id: self.account}
 
-    # What should be.
+    # The values that should be.
 
     @cached_property
     def audience(self) -> str:
@@ -144,7 +144,7 @@ class Evidence:
 
     @cached_property
     def roles_that_admit_it(self) -> list[str]:
-        """The ARNs of the roles whose trust policy admits the service account, perhaps beside others.
+        """The ARNs of the roles whose trust policy admits the service account, perhaps among others.
 
         Raises `NotRead`.
         """
@@ -459,7 +459,7 @@ class Evidence:
 
     @cached_property
     def probe(self) -> Probe:
-        """The commands and calls that the doctor tries in the pod."""
+        """The commands that the doctor runs in the pod, and its calls with the pod's token."""
         return Probe(
             self.pod_spec, self.connection, self.reads, region=self.parameters.region, allowed=self.probe_allowed
         )
@@ -474,7 +474,7 @@ class Evidence:
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """The pod's identity according to AWS; None also if the pod's image has no `aws` to ask with."""
+        """The pod's identity according to AWS; None also if the pod's image has no `aws` command."""
         try:
             return self.caller
         except NotRead as unread:
@@ -523,7 +523,7 @@ class Evidence:
             return self.connection.role_arn(self.parameters.role_name)
         if name := self.role_of_run:
             return self.connection.role_arn(name)
-        # One under a misspelt key says what is wanted, too.
+        # A misspelt key also says which role is wanted.
         for annotation in (self.annotation, self.annotations.get(self.misspelt_key, "")):
             if ROLE_ARN.fullmatch(annotation):
                 return annotation
@@ -538,8 +538,8 @@ class Evidence:
     def _role_so_called(self, arn: str) -> Role | None:
         """The role that an ARN names; None if it doesn't exist or can't be read.
 
-        If it isn't in the ARN's account, or STS has refused the exchange, the role of that name in the cluster's
-        account is tried.
+        If another account lacks the role, the role of the same name in the cluster's account is tried. The same goes
+        for a role that can't be read, if STS has refused the exchange.
         """
         named = Arn.parse(arn)
         try:
@@ -608,7 +608,7 @@ class Evidence:
 
 
 def _looks_like_it(key: str, value: str) -> bool:
-    """Whether an annotation probably was meant for this role."""
+    """Whether an annotation was probably meant to name the role."""
     if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85:
         return True
     return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))

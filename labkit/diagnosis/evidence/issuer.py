@@ -1,4 +1,4 @@
-"""What is read of a cluster's issuer: the documents that it publishes, its certificate, and the cluster's own keys."""
+"""A cluster's issuer: the documents that it publishes, its certificate, and the cluster's own keys."""
 
 import json
 import socket
@@ -14,14 +14,14 @@ from labkit.diagnosis.evidence.reading import NotRead, Read, Reads
 from labkit.errors import LabError
 
 DISCOVERY = "/.well-known/openid-configuration"
-# Where an API server publishes the keys that it takes tokens of.
+# Where an API server publishes the keys with which it verifies tokens.
 # https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
 CLUSTER_KEYS = "/openid/v1/jwks"
 TIMEOUT = 10.0  # seconds
 
 
 class Published(TypedDict, total=False):
-    """What an issuer's host answers: the document, as JSON, or the error where the host serves none."""
+    """The answer of an issuer's host: the document, as JSON, or an error if it serves none."""
 
     document: object
     error: str
@@ -36,19 +36,19 @@ class Issuer:
 
     @property
     def url(self) -> str:
-        """The issuer, as the cluster's tokens name it."""
+        """The issuer's URL, as the cluster's tokens name it."""
         return self._connection.issuer
 
     @property
     def is_of_eks(self) -> bool:
-        """Whether EKS hosts it: then it is public, and AWS compares no thumbprint of it."""
+        """Whether EKS hosts the issuer. If so, it's public, and AWS doesn't compare its thumbprint."""
         return (urlsplit(self.url).hostname or "").startswith("oidc.eks.")
 
     @property
     def discovery(self) -> Published:
         """The discovery document.
 
-        Raises `NotRead` if the host can't be reached from here, but certainly can be from AWS.
+        Raises `NotRead` if an EKS host can't be reached from here: AWS certainly reaches it.
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """
         return self._got("its discovery document", self.url + DISCOVERY)
@@ -64,7 +64,7 @@ class Issuer:
 
     @property
     def keys_path(self) -> str:
-        """Where the issuer publishes its keys, below its URL, as its discovery document says or as Kubernetes does it.
+        """The path of the published keys below the issuer's URL: from the discovery document, else Kubernetes' default.
 
         https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
         """
@@ -75,7 +75,7 @@ class Issuer:
 
     @property
     def key_ids(self) -> list[str]:
-        """The ids of the published keys. Raises `NotRead` if the keys could not be read."""
+        """The ids of the published keys. Raises `NotRead` if the keys can't be read."""
         found = self.keys
         if "error" in found:
             raise NotRead(_read("its keys", f"{self.url}: its keys"), found["error"])
@@ -83,7 +83,7 @@ class Issuer:
 
     @property
     def cluster_key_ids(self) -> list[str]:
-        """The ids of the keys that the cluster's own API server names. Raises `NotRead`."""
+        """The ids of the keys that the cluster's own API server publishes. Raises `NotRead`."""
         return _ids(self._reads.once(Read("get --raw", CLUSTER_KEYS), self._cluster_keys))
 
     @property
@@ -116,7 +116,7 @@ class Issuer:
         try:
             return {"document": fetch(read.name)}
         except LabError as error:
-            # The cause, which the error's own text names, tells an answer from none at all.
+            # A transport error means that nobody answered. Any other cause is an answer.
             lost = isinstance(error.__context__, httpx.TransportError)
             if lost and self.is_of_eks:
                 raise NotRead(read, error.what, read.name, no_answer=True) from None
@@ -125,7 +125,7 @@ class Issuer:
     def _cluster_keys(self) -> Any:
         from kubernetes.client import OpenidApi
 
-        # Read as it is: the client would make Python's text of it.
+        # Read the raw answer: the client would turn the JSON into Python's notation.
         answer: Any = OpenidApi(self._connection.kubernetes).get_service_account_issuer_open_id_keyset(
             _preload_content=False
         )
@@ -137,7 +137,7 @@ def _read(kind: str, url: str) -> Read:
 
 
 def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes]:
-    """The certificates (DER) that a host serves, its own first. Nothing is verified; raises `OSError`."""
+    """Return the certificates (DER) that a host serves, its own first, without verifying them. Raises `OSError`."""
     with (
         _connect(host, address, port) as connected,
         unverified().wrap_socket(connected, server_hostname=host) as tls,

@@ -1,8 +1,8 @@
-"""The values for a cause's `reads`. Each names calls, and at least one of them must have been answered."""
+"""The values for a cause's `reads`: groups of calls. At least one call of each group must have been answered."""
 
 Kinds = tuple[str, ...]
 
-# Who may not list may still get one of a name.
+# A caller who can't list may still be allowed to get one object by name.
 PODS: Kinds = ("list pods", "get pod")
 SERVICE_ACCOUNTS: Kinds = ("list serviceaccounts", "get serviceaccount")
 REGISTRATION: Kinds = ("get mutatingwebhookconfiguration",)
@@ -17,7 +17,7 @@ INLINE_POLICIES: Kinds = ("iam:ListRolePolicies",)
 DISCOVERY: Kinds = ("its discovery document",)
 KEYS: Kinds = ("its keys",)
 
-# What is only read where commands may be run in the pod.
+# These are only read if the doctor may run commands in the pod.
 CLAIMS: Kinds = ("the token's claims in pod",)
 CALLER: Kinds = ("sts:GetCallerIdentity in pod",)
 EXCHANGE: Kinds = ("sts:AssumeRoleWithWebIdentity with the token in pod", *CALLER)

@@ -1,4 +1,4 @@
-"""The containers that lack the annotation's role, and whether the annotation was there when their pod was made."""
+"""The containers that lack the annotation's role, and whether the annotation is older than their pod."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 
 
 def containers(evidence: Evidence) -> list[Container]:
-    """The containers of the service account's pod that lack the role for a reason without a finding of its own.
+    """The pod's containers that lack the annotated role, unless a cause of its own explains why.
 
-    Raises `NotRead`.
+    Empty if the pod runs as another service account. Raises `NotRead`.
     """
     spec = evidence.pod_spec
     if spec is None or not evidence.annotation:
@@ -27,9 +27,9 @@ def containers(evidence: Evidence) -> list[Container]:
 
 
 def annotated_at(evidence: Evidence) -> str:
-    """The latest time at which the annotation can have been written; empty if the service account doesn't say.
+    """The latest time at which the annotation can have been written; empty if the service account doesn't record it.
 
-    The time is that of the manager's last change of any of its fields.
+    The time is that of the manager's last change to any of its fields.
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
     metadata = (evidence.service_account or {}).get("metadata") or {}
@@ -38,14 +38,14 @@ def annotated_at(evidence: Evidence) -> str:
 
 
 def made_at(evidence: Evidence) -> str:
-    """When the pod was made; empty without one."""
+    """The time at which the pod was created; empty without a pod."""
     return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
 
 
 def was_annotated(evidence: Evidence) -> bool | None:
-    """Whether the annotation was there when the pod was made.
+    """Whether the service account had the annotation when the pod was created.
 
-    None where it is not known: nobody noted when it was written, or both were in the same second.
+    None if that isn't known: no time is recorded, or both times are in the same second.
     """
     annotated, made = annotated_at(evidence), made_at(evidence)
     return None if not annotated or not made or annotated == made else annotated < made
@@ -54,7 +54,7 @@ def was_annotated(evidence: Evidence) -> bool | None:
 def _lacks_role(evidence: Evidence, container: Container) -> bool:
     file = container.value(TOKEN_FILE)
     if file and not container.token_at(file):
-        return False  # what it has there somebody else gave it, and its role with it
+        return False  # somebody else supplied this token, and the role with it
     variable = container.variable(ROLE)
     if variable is not None and variable.value is None:
         if evidence.probe_allowed and evidence.is_its_role:
@@ -68,7 +68,7 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether the container's role trusts the service account, although IAM lacks the annotated one."""
+    """Whether the container's role trusts the service account, although IAM doesn't have the annotated role."""
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False
     role = evidence.namesake(Arn.parse(role_arn).name)

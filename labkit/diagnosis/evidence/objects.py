@@ -1,4 +1,4 @@
-"""The objects of Kubernetes' that the evidence holds, as far as anything reads them; any part may be missing."""
+"""The fields of Kubernetes' objects that the evidence reads. Any field may be missing."""
 
 from typing import Any, TypedDict
 
@@ -102,7 +102,7 @@ class KeyToPath(TypedDict):
 
 
 class Files(TypedDict, total=False):
-    """A volume's files from a ConfigMap (`name`) or a Secret (`secretName`; in a projected volume `name`)."""
+    """A volume's files from a ConfigMap (`name`) or a Secret (`secretName`; `name` in a projected volume)."""
 
     name: str
     secretName: str
@@ -181,11 +181,11 @@ class WorkloadSpec(TypedDict, total=False):
     selector: "LabelSelector"
     template: PodTemplate
     jobTemplate: JobTemplate
-    """Of a CronJob, which has no template."""
+    """Only in a CronJob, which has no `template`."""
 
 
 class Workload(TypedDict, total=False):
-    """What makes pods: a Deployment, ReplicaSet, StatefulSet, DaemonSet, CronJob or Job."""
+    """An object that makes pods: a Deployment, ReplicaSet, StatefulSet, DaemonSet, CronJob or Job."""
 
     kind: str
     metadata: Metadata

@@ -1,4 +1,6 @@
-"""What the webhook passes over: pods by labels, their own or their namespace's, and containers by an annotation.
+"""The pods and containers that the webhook skips.
+
+It skips pods by their labels or their namespace's labels, and containers by an annotation.
 
 https://github.com/aws/amazon-eks-pod-identity-webhook
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#webhook-configuration
@@ -13,9 +15,9 @@ from labkit.diagnosis.evidence.objects import LabelSelector, Rule, Webhook, Webh
 from labkit.webhook.annotations import skipped_containers
 
 SKIP = "eks.amazonaws.com/skip-containers"
-# The label that is there to opt out, and for nothing else.
+# The label whose only purpose is to opt out.
 SWITCH = "eks.amazonaws.com/skip-pod-identity-webhook"
-# As the webhook is registered on EKS.
+# The webhook's registration on EKS.
 ON_EKS: Webhook = {
     "objectSelector": {"matchExpressions": [{"key": SWITCH, "operator": "DoesNotExist"}]},
     "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
@@ -25,7 +27,7 @@ SELECTORS: dict[Literal["namespaceSelector", "objectSelector"], "Subject"] = {
     "namespaceSelector": "namespace",
     "objectSelector": "pod",
 }
-# A requirement of these operators fails by a label that is there; one of the others by a label that is not.
+# With these operators a label that exists fails the requirement; with the others, a missing label does.
 AGAINST = ("NotIn", "DoesNotExist")
 
 Subject = Literal["namespace", "pod"]
@@ -33,19 +35,19 @@ Subject = Literal["namespace", "pod"]
 
 @dataclass(frozen=True)
 class Requirement:
-    """One thing that a selector of the webhook's registration wants of labels."""
+    """One requirement on labels, from a selector in the webhook's registration."""
 
     subject: Subject
-    """Whose labels."""
+    """The object that has the labels."""
     key: str
     operator: str
     """`In`, `NotIn`, `Exists` or `DoesNotExist`; an entry of `matchLabels` is `In` with one value."""
     values: tuple[str, ...]
     path: tuple[str | int, ...]
-    """Its path in the registration."""
+    """The requirement's path in the registration."""
 
     def is_met(self, labels: dict[str, str]) -> bool:
-        """Whether these labels meet it.
+        """Whether these labels meet the requirement.
 
         https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#resources-that-support-set-based-requirements
         """
@@ -60,12 +62,12 @@ class Requirement:
 
     @property
     def is_opt_out(self) -> bool:
-        """Whether the requirement is unmet because of a label that opts out of the webhook."""
+        """Whether only a label that exists can fail the requirement, as an opt-out label does."""
         return self.operator in AGAINST
 
     @property
     def is_switch(self) -> bool:
-        """Whether it's about the opt-out label."""
+        """Whether the requirement is about the opt-out label."""
         return self.key == SWITCH and self.is_opt_out
 
     def __str__(self) -> str:
@@ -80,13 +82,13 @@ class Requirement:
 
 
 def unmet(evidence: Evidence) -> list[Requirement]:
-    """The labels that the registration requires of the pod and its namespace, and that they lack.
+    """The registration's requirements that the labels of the pod or its namespace don't meet.
 
-    Empty where one of its webhooks is asked about the pod, and without a pod. Raises `NotRead`.
+    Empty if the API server asks one of the webhooks about the pod, and without a pod. Raises `NotRead`.
     """
     if evidence.pod_spec is None:
         return []
-    # EKS's if none are registered.
+    # Without a registration, assume the one on EKS.
     registered = evidence.webhook or {"webhooks": [ON_EKS]}
     missed = [_unmet(evidence, number, webhook) for number, webhook in _asked_about_pods(registered)]
     return missed[0] if missed and all(missed) else []
@@ -98,9 +100,9 @@ def rules_leave_out_pods(evidence: Evidence) -> bool:
 
 
 def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
-    """The pod identity webhook's own entries, each with its place. Another one may be somebody else's.
+    """The pod identity webhook's own entries, each with its index. A registration may hold other people's entries, too.
 
-    AWS's names, on EKS and upstream, end alike; all count where none has such a name.
+    AWS's entries, on EKS and upstream, have the same end of name. If no entry has it, all count.
     """
     entries = list(enumerate(registration.get("webhooks") or []))
     own = [(number, each) for number, each in entries if (each.get("name") or "").endswith(OF_AWS)]
@@ -108,7 +110,7 @@ def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webh
 
 
 def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[str, str]]) -> bool:
-    """Whether a registration's rules and selectors let the API server ask about a new pod with these labels."""
+    """Whether the API server would ask the webhook about a new pod with these labels, by its rules and selectors."""
     return any(
         all(
             each.is_met(labels[subject])
@@ -120,7 +122,7 @@ def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[s
 
 
 def labels_of(evidence: Evidence, subject: Subject) -> dict[str, str]:
-    """The labels of the pod, or of its namespace. Raises `NotRead`."""
+    """The labels of the pod or of its namespace. Raises `NotRead`."""
     if subject == "pod":
         return evidence.pod_spec.labels if evidence.pod_spec else {}
     namespace = evidence.cluster.get("namespace", evidence.parameters.namespace) or {}
@@ -128,7 +130,7 @@ def labels_of(evidence: Evidence, subject: Subject) -> dict[str, str]:
 
 
 def match_conditions(evidence: Evidence) -> list[str]:
-    """The CEL expressions that can exclude a call of the webhook. The doctor doesn't evaluate them.
+    """The CEL expressions that can keep the API server from calling the webhook. The doctor doesn't evaluate them.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions
     """
@@ -137,21 +139,21 @@ def match_conditions(evidence: Evidence) -> list[str]:
 
 
 def skipped(annotations: dict[str, str]) -> set[str]:
-    """The containers that the pod's annotation names for the webhook to pass over."""
+    """The containers that the pod's annotation tells the webhook to skip."""
     if not annotations.get(SKIP):
         return set()
-    # Loading the webhook takes a web server with it, and hardly a pod needs it.
+    # Importing the webhook imports a web server, and hardly any pod needs it.
     return skipped_containers({SKIP.rpartition("/")[2]: annotations[SKIP]})
 
 
 def skips_all(manifest: dict[str, Any]) -> bool:
-    """Whether a manifest's annotation leaves no container to the webhook."""
+    """Whether a manifest's annotation makes the webhook skip every container."""
     names = skipped((manifest.get("metadata") or {}).get("annotations") or {})
     return bool(names) and all(container["name"] in names for container in manifest["spec"]["containers"])
 
 
 def _asked_about_pods(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
-    """The webhooks of a registration that a rule calls for new pods."""
+    """The webhooks of a registration with a rule for new pods, each with its index."""
     for number, webhook in own_webhooks(registration):
         if any(_is_for_new_pods(rule) for rule in webhook.get("rules") or []):
             yield number, webhook
@@ -172,7 +174,7 @@ def _unmet(evidence: Evidence, number: int, webhook: Webhook) -> list[Requiremen
     found = []
     for name, subject in SELECTORS.items():
         wanted = list(_requirements(webhook.get(name) or LabelSelector(), subject, ("webhooks", number, name)))
-        # Without a requirement, no labels are read.
+        # Don't read labels if nothing is required of them.
         labels = labels_of(evidence, subject) if wanted else {}
         found += [each for each in wanted if not each.is_met(labels)]
     return found

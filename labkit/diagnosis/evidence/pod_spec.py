@@ -1,4 +1,4 @@
-"""A pod as its spec says it: its containers' variables, mounts and AWS configs, and its owner.
+"""A pod's spec: its containers' variables, mounts and AWS configs, and its owner.
 
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
 """
@@ -29,7 +29,7 @@ TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 - a variable's name
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 STS_ENDPOINTS = "AWS_STS_REGIONAL_ENDPOINTS"
 CONFIG_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
-# What EKS's webhook adds where there is a Pod Identity association.
+# The variables that EKS's webhook adds if there is a Pod Identity association.
 POD_IDENTITY = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 POD_IDENTITY_VOLUME = "eks-pod-identity-token"
 TOKEN_VOLUME = "aws-iam-token"  # noqa: S105 - a volume's name
@@ -40,20 +40,20 @@ APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
 REFERENCE = re.compile(r"\$\$|\$\(([^()]+)\)")
 WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")
-# How a container waits whose image the node cannot have.
+# The reasons why a container waits if the node can't pull its image.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a container; `value` is None if it's in a Secret, or only known in the running pod."""
+    """A variable of a container. `value` is None if it's in a Secret, or only known in the running pod."""
 
     name: str
     value: str | None
     source: str
-    """Where it comes from: `env`, `ConfigMap NAME`, `Secret NAME`, `field PATH`."""
+    """The variable's origin: `env`, `ConfigMap NAME`, `Secret NAME`, `field PATH`."""
     config_map: str = ""
-    """The ConfigMap that `envFrom` takes it from, and its key there; empty elsewhere."""
+    """The ConfigMap that `envFrom` takes the variable from; `key` is its key there. Both empty for other origins."""
     key: str = ""
 
 
@@ -68,11 +68,11 @@ class AwsConfig:
     config_map: str
     key: str
     profiles: dict[str, dict[str, str]] = field(default_factory=dict)
-    """The settings by profile; the `default` one is called so."""
+    """The settings by profile. `default` is the name of the default profile."""
 
 
 class Container:
-    """One container of a pod. What lies in a ConfigMap is read when it is asked for."""
+    """One container of a pod. ConfigMaps are read only when a property or method needs them."""
 
     def __init__(self, pod: "PodSpec", document: objects.Container, *, is_init: bool):
         self.name = document["name"]
@@ -81,27 +81,27 @@ class Container:
         self._pod = pod
 
     def variable(self, name: str) -> Variable | None:
-        """A variable as the container gets it: `env` goes before `envFrom`. Raises `NotRead`."""
+        """A variable as the container gets it: `env` wins over `envFrom`. Raises `NotRead`."""
         return self._variable(name, self.document.get("env") or [])
 
     def value(self, name: str) -> str:
-        """The variable's value; empty if it is not set, or not known. Raises `NotRead`."""
+        """The variable's value; empty if it isn't set or isn't known. Raises `NotRead`."""
         variable = self.variable(name)
         return (variable.value or "") if variable else ""
 
     @property
     def own_names(self) -> set[str]:
-        """The names in `env`: what the webhook heeds, which does not look into `envFrom`."""
+        """The names in `env`. The webhook looks only at these, not at `envFrom`."""
         return {entry["name"] for entry in self.document.get("env") or []}
 
     @property
     def is_by_hand(self) -> bool:
         """Whether the order of its variables shows that a person, not the webhook, named the container's role.
 
-        The webhook puts the region's variables, and then the role's, behind those that were there. Raises `NotRead`.
+        The webhook appends the region's variables, and after them the role's. Raises `NotRead`.
         """
         if ROLE not in self.own_names:
-            return self.has_role  # by `envFrom`, where the webhook does not look
+            return self.has_role  # by `envFrom`, which the webhook doesn't read
         names = [entry["name"] for entry in self.document.get("env") or []]
         if {*REGIONS, STS_ENDPOINTS}.intersection(names[: names.index(ROLE)]):
             return False
@@ -110,12 +110,12 @@ class Container:
 
     @property
     def declares_role(self) -> bool:
-        """Whether what the pod was made from, where that is known, names the container's role. Raises `NotRead`."""
+        """Whether the pod's template or applied manifest, if known, names the container's role. Raises `NotRead`."""
         return ROLE in (self._pod.declared(self.name) or ())
 
     @property
     def secrets(self) -> list[str]:
-        """The Secrets all of whose keys are variables; which ones is not read."""
+        """The Secrets that `envFrom` turns into variables. The names of these variables aren't read."""
         sources = self.document.get("envFrom") or []
         return [source["secretRef"].get("name", "") for source in sources if source.get("secretRef")]
 
@@ -125,17 +125,17 @@ class Container:
 
     @property
     def has_role(self) -> bool:
-        """Whether the container has both variables that make its SDK exchange a token."""
+        """Whether the container has both variables that make its SDK exchange a token. Raises `NotRead`."""
         return bool(self.value(ROLE) and self.value(TOKEN_FILE))
 
     def mount_of(self, path: str) -> VolumeMount | None:
-        """The mount below which a path lies."""
+        """The mount that contains a path, the innermost of several; None without one."""
         path = normal(path)
         above = [mount for mount in self.mounts if _is_below(path, normal(mount["mountPath"]))]
         return max(above, key=lambda mount: len(normal(mount["mountPath"])), default=None)
 
     def token_at(self, path: str) -> TokenProjection | None:
-        """The projected token that the container finds at a path."""
+        """The projected token at a path in the container; None without one."""
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None
         if mount is None or volume is None:
@@ -149,9 +149,9 @@ class Container:
         return None
 
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
-        """The ConfigMap or Secret (`ConfigMap NAME`) whose copy of a file lies at a path, and the file's text.
+        """The ConfigMap or Secret that supplies the file at a path, as `ConfigMap NAME`, and the file's text.
 
-        The text is None for a Secret, which is not read. None for a projected token. Raises `NotRead`.
+        The text is None for a Secret, which isn't read. The result is None for a projected token. Raises `NotRead`.
         """
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None
@@ -166,17 +166,17 @@ class Container:
 
     @cached_property
     def aws_configs(self) -> list[AwsConfig]:
-        """The AWS configs that it mounts from ConfigMaps. Raises `NotRead`."""
+        """The AWS configs that the container mounts from ConfigMaps. Raises `NotRead`."""
         return list(self._found_configs())
 
     @property
     def profiles(self) -> dict[str, dict[str, str]]:
-        """The profiles of all its AWS configs."""
+        """The profiles of all its AWS configs. Raises `NotRead`."""
         return {name: settings for config in self.aws_configs for name, settings in config.profiles.items()}
 
     @property
     def hidden_config(self) -> str:
-        """The Secret from which it mounts an AWS config (the config is not read); empty without one."""
+        """The Secret from which the container mounts an AWS config, which isn't read; empty without one."""
         for mount in self.mounts:
             names = _secrets(self._pod.volumes.get(mount["name"]) or {})
             if names and self._may_hold_config(mount):
@@ -184,7 +184,7 @@ class Container:
         return ""
 
     def _variable(self, name: str, entries: list[EnvVar]) -> Variable | None:
-        """The variable that these entries of `env` and the whole `envFrom` make."""
+        """The variable that these entries of `env`, or else the whole `envFrom`, define."""
         for at in reversed(range(len(entries))):
             if entries[at]["name"] == name:
                 return self._of_env(entries[at], entries[:at])
@@ -203,7 +203,7 @@ class Container:
         return Variable(name, None, "resources") if source else self._filled_in(entry, earlier)
 
     def _filled_in(self, entry: EnvVar, earlier: list[EnvVar]) -> Variable:
-        """The variable with what the node puts for each `$(NAME)`: the value of an earlier one, if there is one."""
+        """The variable with each `$(NAME)` replaced, as the node does, by the value of an earlier variable."""
         name, text, known = entry["name"], entry.get("value") or "", {"": "$"}
         for other in filter(None, REFERENCE.findall(text)):
             variable = self._variable(other, earlier)
@@ -215,7 +215,7 @@ class Container:
         return Variable(name, REFERENCE.sub(lambda found: known[found[1] or ""], text), "env")
 
     def _of_sources(self) -> Iterator[Variable]:
-        """The variables of `envFrom`; of two of one name, the last wins, and is given first."""
+        """Yield the variables of `envFrom`, the last source first: of two with the same name, the last wins."""
         for source in reversed(self.document.get("envFrom") or []):
             if reference := source.get("configMapRef"):
                 name, prefix = reference.get("name", ""), source.get("prefix") or ""
@@ -233,7 +233,7 @@ class Container:
                         yield AwsConfig(path, name, key, _profiles(text))
 
     def _may_hold_config(self, mount: VolumeMount) -> bool:
-        """Whether an SDK could look there: before anything is read."""
+        """Whether an SDK could look for its config in this mount. Decided without reading anything."""
         path = normal(mount["mountPath"])
         told = [value for name in CONFIG_FILES if (value := self._plain(name))]
         return "/.aws" in path or any(_is_below(normal(value), path) for value in told)
@@ -243,13 +243,13 @@ class Container:
         return path in told or path.endswith(("/.aws/config", "/.aws/credentials"))
 
     def _plain(self, name: str) -> str:
-        """A variable of `env` alone, without reading a ConfigMap."""
+        """A variable's value in `env` alone, without reading a ConfigMap."""
         entries = [entry for entry in self.document.get("env") or [] if entry["name"] == name]
         return (entries[-1].get("value") or "") if entries else ""
 
 
 class PodSpec:
-    """A pod, read through the cluster where it refers to something else."""
+    """A pod's spec. The ConfigMaps and owners that it refers to are read from the cluster."""
 
     def __init__(self, pod: Pod, cluster: Cluster):
         self.document = pod
@@ -302,15 +302,15 @@ class PodSpec:
 
     @property
     def is_mutated(self) -> bool:
-        """Whether the webhook has changed it: the token volume, and in some container the variables."""
+        """Whether the webhook has changed the pod: the token volume, and both variables in a container."""
         return is_token_volume(self.volumes.get(TOKEN_VOLUME)) and any(
             {ROLE, TOKEN_FILE} <= container.own_names for container in self.containers
         )
 
     def declared(self, container: str) -> set[str] | None:
-        """The names in `env` of a container as its owner's template has it, or as kubectl applied it.
+        """The names in a container's `env`, in its owner's template, else in the manifest that kubectl applied.
 
-        None where neither is known. Raises `NotRead`.
+        None if neither is known. Raises `NotRead`.
         """
         spec = _spec_applied(self.annotations.get(APPLIED) or "")
         if self.owner:
@@ -326,7 +326,7 @@ class PodSpec:
         return found.get("data") or {}
 
     def field(self, path: str) -> str | None:
-        """The downward API's value for a path; None for a path whose value is only known in the running pod."""
+        """The downward API's value for a path; None if it's only known in the running pod."""
         metadata = self.document["metadata"]
         known: dict[str, str | None] = {
             "metadata.name": metadata.get("name"),
@@ -339,18 +339,18 @@ class PodSpec:
 
     @cached_property
     def owner(self) -> Workload | None:
-        """The object that makes such pods: a Deployment, StatefulSet, DaemonSet or ReplicaSet, else its reference.
+        """The object that makes such pods, as `workload` finds it.
 
-        None for a pod that nobody owns. Raises `NotRead`.
+        None for a pod without an owner. Raises `NotRead`.
         """
         reference = _controller(self.document["metadata"])
         return workload(self._cluster, self.namespace, reference) if reference else None
 
 
 def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) -> Workload:
-    """What makes the pods of the object that a reference names: the Deployment of a ReplicaSet, else it itself.
+    """The workload that a reference names; for a ReplicaSet with a Deployment, the Deployment.
 
-    Of another kind than the cluster knows, the reference's kind and name. Raises `NotRead`.
+    For a kind that the doctor doesn't read, only the reference's kind and name. Raises `NotRead`.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
     found = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()
@@ -368,13 +368,13 @@ def service_account_of(spec: objects.PodSpec) -> str:
 
 
 def is_token_volume(volume: Volume | None) -> bool:
-    """Whether a volume is what the webhook adds: a token of the service account in the file `token`."""
+    """Whether the webhook adds such a volume: a token of the service account in the file `token`."""
     sources = ((volume or {}).get("projected") or {}).get("sources") or []
     return any((source.get("serviceAccountToken") or {}).get("path") == "token" for source in sources)
 
 
 def normal(path: str) -> str:
-    """A path in a container as Linux writes it."""
+    """Return a container's path in Linux's notation."""
     return posixpath.normpath(path.replace("\\", "/").removeprefix("C:"))
 
 
@@ -401,7 +401,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _path_in(mount: VolumeMount, file: str) -> str:
-    """Where a volume's file is in the container; empty if it is not mounted."""
+    """The path of a volume's file in the container; empty if it isn't mounted."""
     if not file:
         return ""
     inside = mount.get("subPath") or ""
@@ -413,7 +413,7 @@ def _path_in(mount: VolumeMount, file: str) -> str:
 
 
 def _config_maps(volume: Volume) -> Iterator[tuple[str, dict[str, str]]]:
-    """Return the ConfigMaps of a volume, and the path of each key if the volume sets one."""
+    """Yield each ConfigMap of a volume, and the path of each key for which the volume sets one."""
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     for source in sources:
         if reference := source.get("configMap"):

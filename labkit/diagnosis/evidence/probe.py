@@ -1,4 +1,4 @@
-"""What `--probe` tries in the pod: the token's claims, STS's answer to the token, and who AWS says the pod is."""
+"""The results of `--probe`: the token's claims, STS's answer to the token, and the pod's identity according to AWS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from labkit.policy.arn import Arn
 from labkit.tokens import NotAToken, parts
 
 WHO_AM_I = ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"]
-# The CLI keeps a session in ~/.aws/cli/cache: with an empty HOME, and the same files, it exchanges the token again.
+# The CLI caches a session in ~/.aws/cli/cache. With an empty HOME and the same config files, it exchanges again.
 # https://github.com/aws/aws-cli/blob/v2/awscli/customizations/assumerole.py
 # https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
 ANEW = r"""
@@ -34,13 +34,13 @@ code=$?
 [ -z "$new" ] || rm -r "$new"
 exit $code
 """
-# What a shell or a container runtime ends with where there is no such program.
+# The exit codes of a shell or a container runtime for a missing program.
 NO_PROGRAM = (126, 127)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who AWS says a pod is, or what it said instead."""
+    """The pod's identity according to AWS, or the error that it answered."""
 
     arn: str
     error: str = ""
@@ -52,7 +52,7 @@ class Caller:
 
     @property
     def identity(self) -> str:
-        """The ARN without account and session, or the error: the parts that are the same every time."""
+        """The ARN without account and session, or else the error. It's the same every time."""
         if not self.arn:
             return self.error
         return f"assumed-role/{self.role_name}" if self.role_name else self.arn
@@ -60,18 +60,18 @@ class Caller:
 
 @dataclass(frozen=True)
 class Token:
-    """What the token in a pod says, unverified; the token itself is not kept."""
+    """The claims of a token in a pod, unverified. The token itself isn't kept."""
 
     header: Document
     claims: Document
     unreadable: str = ""
-    """Why the file could not be read, in the program's own words."""
+    """The reason why the file couldn't be read, in the program's own words."""
     malformed: str = ""
-    """Why the file's content isn't a token."""
+    """The reason why the file's content isn't a token."""
 
     @property
     def key_id(self) -> str:
-        """The key that signed it (`kid`)."""
+        """The id of the key that signed the token (`kid`)."""
         return str(self.header.get("kid", ""))
 
 
@@ -85,12 +85,12 @@ class Exchange:
 
 
 class Probe:
-    """Commands in the pod. Every property raises `NotRead` if the pod may not be probed."""
+    """The commands that the doctor runs in the pod. Every property raises `NotRead` if probing isn't allowed."""
 
     def __init__(self, pod: PodSpec | None, connection: Connection, reads: Reads, *, region: str, allowed: bool):
         """
         Args:
-            region: where STS is asked, if the container names no region.
+            region: the region whose STS is asked, if the container names no region.
             allowed: whether commands may be run in the pod.
         """
         self.allowed = allowed
@@ -102,10 +102,10 @@ class Probe:
 
     @property
     def caller(self) -> Caller | None:
-        """Who AWS says the pod is (sts:GetCallerIdentity, called in it); None if it does not run.
+        """The pod's identity according to AWS: sts:GetCallerIdentity, called in the pod. None if the pod isn't running.
 
-        It exchanges the token again, and leaves no session in the pod. Raises `NotRead` if there is no `aws` in it,
-        too.
+        The call exchanges the token again, and leaves no session in the pod. Raises `NotRead`, also if the container
+        has no `aws`.
         """
         if self._running is None:
             return None
@@ -116,7 +116,7 @@ class Probe:
 
     @property
     def token(self) -> Token | None:
-        """The token in the file that the container's variables name; None without the variables, or if no pod runs.
+        """The token in the file that the container's variables name; None without the variables or a running pod.
 
         Raises `NotRead`, also if the container has no `cat`.
         """
@@ -130,7 +130,7 @@ class Probe:
 
     @property
     def exchange(self) -> Exchange | None:
-        """STS's answer to the pod's token for the pod's role, asked from here; None if there is no token.
+        """STS's answer to the pod's token and role, sent from this machine; None without a token.
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
@@ -143,15 +143,15 @@ class Probe:
 
     @cached_property
     def container(self) -> Container | None:
-        """The container to look into: the first with both variables, else the first; None without containers."""
+        """The container to probe: the first with both variables, else the first; None without containers."""
         running = [container for container in self._pod.containers if not container.is_init] if self._pod else []
         return next(filter(_has_role, running), next(iter(running), None))
 
-    # How it is done.
+    # How the doctor probes.
 
     @property
     def _running(self) -> PodSpec | None:
-        """The pod if it runs; otherwise, None."""
+        """The pod if it runs; otherwise None."""
         return self._pod if self._pod and self._pod.phase == "Running" else None
 
     def _asked_anew(self) -> Executed:
@@ -172,7 +172,7 @@ class Probe:
         }
         if done.exit_code != 0:
             return answer | {"unreadable": _last_line(done)}
-        # A token has no newline behind it, and no white space in it.
+        # A token ends without a newline, and contains no white space.
         self._secret = done.output
         try:
             header, claims = parts(done.output)
@@ -185,7 +185,7 @@ class Probe:
         from botocore.config import Config
         from botocore.exceptions import ClientError
 
-        # An answer that is kept came without the token.
+        # If the claims were known already, the token has to be read now: answers don't keep it.
         token = self._secret or self._cat(container).output
         region = next(filter(None, map(container.value, REGIONS)), self._region)
         sts = self._connection.aws.client("sts", region_name=region, config=Config(signature_version=UNSIGNED))

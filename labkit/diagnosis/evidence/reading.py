@@ -1,4 +1,4 @@
-"""What is read of a live system: each thing once, by calls that change nothing; and what could not be read."""
+"""The answers of a live system: each is read once, by calls that change nothing. Failed reads are kept, too."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from labkit.errors import LabError, NoCredentials, said_by_the_cluster, without_session
 
-# AWS's error codes if the resource doesn't exist, and if this caller may not read it.
+# AWS's error codes for a missing resource.
 ABSENT = ("NoSuchEntity", "NoSuchEntityException", "ResourceNotFoundException", "NoSuchBucketPolicy", "NoSuchBucket")
 FORBIDDEN = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AccessDeniedByAccount")
-# AWS's error codes if the caller's credentials are unknown, or have expired.
+# AWS's error codes for unknown or expired credentials.
 NOBODY = (
     "AuthFailure",
     "ExpiredToken",
@@ -28,7 +28,7 @@ CREDENTIALS = "valid AWS credentials   (aws sts get-caller-identity)"
 
 
 Document = dict[str, Any]
-"""What AWS or Kubernetes defines, as JSON."""
+"""An object that AWS or Kubernetes defines, as JSON."""
 Answer = TypeVar("Answer")
 Answerer = Literal["AWS", "the cluster", "the pod", "a host"]
 
@@ -38,22 +38,22 @@ class Read:
     """One call. As text it's the name in reports, records and `--json`."""
 
     kind: str
-    """What is asked: `iam:GetRole`, `list pods`, `the token's claims in pod`."""
+    """The kind of call: `iam:GetRole`, `list pods`, `the token's claims in pod`."""
     name: str = ""
-    """Of what: the role's name, the pod's, a URL."""
+    """The name in the call: a role's, a pod's, or a URL."""
     where: str = ""
     """`(123456789012)` for an account, `-n default` for a namespace."""
     of: Answerer = "the cluster"
-    """Who answers."""
+    """The system that answers."""
 
     def __str__(self) -> str:
-        # A URL says by itself what is asked.
+        # A URL says by itself what is asked for.
         parts = (self.name,) if self.of == "a host" else (self.kind, self.name, self.where)
         return " ".join(filter(None, parts))
 
     @property
     def endpoint(self) -> str:
-        """An endpoint: a service of AWS in an account, the cluster's API server, or a host."""
+        """The endpoint: an AWS service in an account, the cluster's API server, or a host."""
         match self.of:
             case "the pod":
                 return str(self)
@@ -65,7 +65,7 @@ class Read:
 
 
 class NotRead(LabError):
-    """A cause needs something that couldn't be read, or wasn't allowed to be. The cause then finds nothing."""
+    """A cause needs a fact that couldn't be read, or wasn't allowed to be. The cause then finds nothing."""
 
     def __init__(self, read: Read, why: str, needs: str = "", *, no_answer: bool = False, no_credentials: bool = False):
         super().__init__(f"{read}: {why}", next=f"needed: {needs}" if needs else "")
@@ -85,41 +85,41 @@ class NotRead(LabError):
 
     @property
     def is_lost(self) -> bool:
-        """Whether asking the same endpoint for something else would end like this, too."""
+        """Whether every other call to the same endpoint would fail in the same way."""
         return self.no_answer or self.no_credentials
 
     @property
     def is_of_the_organization(self) -> bool:
-        """Whether it belongs to the organization. Members can rarely read that, but AWS's denials name it."""
+        """Whether the call is to AWS Organizations. Members can rarely make it, but AWS's denials name the policy."""
         return self.read.kind.startswith("organizations:")
 
     @property
     def is_choice(self) -> bool:
-        """Whether it wasn't read because you didn't give the doctor the option for it."""
+        """Whether the call wasn't made because you didn't give the doctor the option for it."""
         return self.needs.startswith("--")
 
 
 class Reads:
-    """Answers, by the call that read them. Each call is made once, also if it was refused.
+    """Answers, by the call that read them. Each call is made once, even if it was refused.
 
-    Answers are plain JSON, so that they can be kept as a record: with `recorded`, nothing but that is answered.
+    Answers are plain JSON, so a record can keep them. With `recorded`, the only answers are the record's.
     """
 
     def __init__(self, recorded: Mapping[str, object] | None = None):
         self.answers: dict[str, Any] = dict(recorded or {})
-        """By the text of what was read, as a record has them."""
+        """The answers by the text of their call, as in a record."""
         self.unread: dict[Read, NotRead] = {}
         self.asked: dict[Read, str] = {}
-        """What was answered and used, in the order of its first use; and its text."""
+        """The calls that were answered and used, in the order of their first use, and their text."""
         self.used: dict[Read, None] = {}
-        """What of it was used since somebody emptied this: what a part of an examination rests on."""
+        """The calls used since somebody emptied this. A part of an examination relies on these."""
         self.made: list[Read] = []
-        """What of it had to be asked for; the rest was answered already."""
+        """The calls that were really made. The other answers were already known."""
         self._live = recorded is None
         self._lost: dict[str, NotRead] = {}
 
     def shared(self) -> "Reads":
-        """The same answers for another subject, with its own list of calls."""
+        """Return the same answers for another subject, with its own list of calls."""
         other = Reads()
         other.answers, other.unread, other._live, other._lost = self.answers, self.unread, self._live, self._lost
         return other
@@ -129,9 +129,9 @@ class Reads:
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:
-        """The answer of `call`, None if AWS or the cluster has no such thing; two of the same `read` are one.
+        """Return the answer of `call`, made once for all reads with the same text. None if the resource doesn't exist.
 
-        Raises `NotRead` if it is forbidden, or nobody answers.
+        Raises `NotRead` if the call is forbidden, or if nobody answers.
         """
         if read not in self.asked:
             text = str(read)
@@ -149,7 +149,7 @@ class Reads:
         if not self._live:
             self.unread[read] = NotRead(read, "the record does not hold it")
         elif lost := self._lost.get(read.endpoint):
-            # Who waited for it once need not wait for it again.
+            # An endpoint that didn't answer once isn't waited for again.
             self.unread[read] = NotRead(
                 read, lost.why, lost.needs, no_answer=lost.no_answer, no_credentials=lost.no_credentials
             )
@@ -193,7 +193,7 @@ def _answered(read: Read, call: Callable[[], Any]) -> Any:
         why = f"the cluster's API server does not answer: {_reason(error)}"
         raise NotRead(read, why, "the API server's endpoint", no_answer=True) from None
     except NoCredentials as error:
-        # The eks target's session says itself what is wrong with its credentials.
+        # The session's own message already says what is wrong with its credentials.
         raise NotRead(read, error.what, error.next, no_credentials=True) from None
 
 
@@ -204,7 +204,7 @@ def _is_lost(error: Any) -> bool:
 
 
 def _reason(error: Any) -> str:
-    """Why, without the connection pool and its retries."""
+    """The reason of an error, without the text about the connection pool and its retries."""
     said = str(getattr(error, "reason", None) or error)
     return said.partition("): ")[2] or said
 

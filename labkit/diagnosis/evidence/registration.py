@@ -1,4 +1,4 @@
-"""How the API server reaches the pod identity webhook, and whether it can.
+"""Whether the API server can reach the pod identity webhook, and how.
 
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#contacting-the-webhook
 """
@@ -19,11 +19,11 @@ from labkit.diagnosis.evidence.reading import NotRead, Read, Reads
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-WITHIN = 5  # seconds to be answered
+WITHIN = 5  # seconds to wait for an answer
 
 
 class Registration:
-    """The client configuration of the webhook's registration, looked at and tried."""
+    """The client configuration in the webhook's registration: check it, then try it."""
 
     def __init__(self, api: "ApiClient | None", cluster: Cluster, reads: Reads):
         self._api = api
@@ -31,7 +31,7 @@ class Registration:
         self._reads = reads
 
     def fault(self, client: ClientConfig) -> str:
-        """What can be seen to be wrong without asking anybody; empty if nothing is."""
+        """The fault that shows without any connection; empty without one."""
         if not client.get("url") and not client.get("service"):
             return "neither a URL nor a service"
         bundle = client.get("caBundle") or ""
@@ -45,11 +45,11 @@ class Registration:
         return ""
 
     def silence(self, client: ClientConfig) -> str:
-        """Why nobody that the bundle vouches for answers there; empty if somebody does, or it cannot be told."""
+        """The reason why no server that the bundle vouches for answers; empty if one does, or if unknown."""
         if service := client.get("service"):
             return self._service_silence(service)
         url = client["url"]
-        # An address is the API server's own; ours where the cluster runs on this machine.
+        # The API server connects to this address, not the doctor. Only on the same machine is it the same for both.
         if not self._is_here or not _is_loopback(urlsplit(url).hostname or ""):
             return ""
         try:
@@ -86,7 +86,7 @@ def _certificates(bundle: str) -> list[Any]:
 
 
 def _handshake(url: str, bundle: str) -> str:
-    """Why the TLS connection fails; empty if it does not."""
+    """The reason why the TLS connection fails; empty if it succeeds."""
     parts = urlsplit(url)
     context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
     try:

@@ -1,4 +1,4 @@
-"""What else of the cluster selects pods or namespaces by a label.
+"""The cluster's other objects that select pods or namespaces by a label.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
 """

@@ -12,12 +12,12 @@ from labkit.policy.arn import Arn
 from labkit.policy.trust import WEB_IDENTITY
 from labkit.policy.wildcards import wildcard
 
-# A service account and an audience that no trust policy for this one should admit.
+# A service account and an audience that no trust policy for this service account should admit.
 STRANGER = "system:serviceaccount:somewhere-else:somebody-else"
 NOBODY = "somebody-else"
 EVERYBODY = "every service account of the cluster"
 CLAIMS = ("sub", "aud")
-# What a request has beside its token; who sends it, from where and how, is not known before.
+# A request's condition keys besides the token's. Who sends it, from where and how, isn't known in advance.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-sts
 OF_REQUEST = (
@@ -49,42 +49,42 @@ class Condition:
 
     @property
     def issuer(self) -> str:
-        """The start of the key: the issuer of the tokens it's about, or a service's prefix such as `aws`."""
+        """The start of the key: the issuer of the tokens, or a service's prefix such as `aws`."""
         return self.key.rpartition(":")[0]
 
     @property
     def claim(self) -> str:
-        """What the key is about: `sub`, `aud`."""
+        """The end of the key in lower case: `sub`, `aud`."""
         return self.key.rpartition(":")[2].lower()
 
     @property
     def is_negated(self) -> bool:
-        """Whether the operator is negated, as in StringNotEquals: the condition holds for all but its values."""
+        """Whether the operator is negated, as StringNotEquals is. The condition then excludes its values."""
         return "not" in self.operator.lower()
 
     @property
     def is_of_request(self) -> bool:
-        """Whether it is about what a request has beside the token."""
+        """Whether the condition is about the request, not about its token."""
         return self.key.lower().startswith(OF_REQUEST)
 
     @property
     def compares_text(self) -> bool:
-        """Whether the condition holds for a value that resembles one of its own."""
+        """Whether the condition holds for text that equals or matches one of its values."""
         return not self.is_negated and any(word in self.operator.lower() for word in ("string", "arn"))
 
     @property
     def is_literal(self) -> bool:
-        """Whether the operator takes `*` and `?` as they are."""
+        """Whether the operator compares `*` and `?` literally."""
         return "stringequals" in self.operator.lower()
 
 
 class Trust:
-    """A trust policy and one service account's token; a role that does not exist has an empty one."""
+    """A trust policy and one service account's token. A missing role counts as an empty policy."""
 
     def __init__(self, document: object, *, role_name: str, provider_arn: str, subject: str, audience: str):
         """
         Args:
-            document: the trust policy; what is not a dict admits nobody.
+            document: the trust policy. If it isn't a dict, it admits nobody.
             provider_arn: the OIDC provider of the cluster's issuer.
             subject: the token's `sub`.
             audience: the token's `aud`.
@@ -97,7 +97,7 @@ class Trust:
         self._policy = self._read(self.document)
 
     def changed(self, document: dict[str, object]) -> "Trust":
-        """The same role with another trust policy."""
+        """Return the same role and token with another trust policy."""
         return Trust(
             document,
             role_name=self._role_name,
@@ -118,12 +118,12 @@ class Trust:
 
     @property
     def size(self) -> int:
-        """Characters without white space, as IAM counts them."""
+        """The policy's length in characters without white space, as IAM counts it."""
         return self._policy.size
 
     @cached_property
     def decision(self) -> Decision:
-        """How STS decides on the service account's token.
+        """STS's decision on the service account's token.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
         """
@@ -136,9 +136,9 @@ class Trust:
 
     @cached_property
     def undecided(self) -> list[Condition]:
-        """The conditions that alone keep the token out, and are about the request: whether they do is not known.
+        """The conditions on the request that alone could refuse the token. Whether they do isn't known.
 
-        Empty where the token is admitted, or where something else keeps it out as well.
+        Empty if the token is admitted, or if something else refuses it as well.
         """
         if self.admits:
             return []
@@ -154,7 +154,7 @@ class Trust:
         ]
 
     def admits_other(self, *, subject: str = "", audience: str = "") -> bool:
-        """Whether a token with another subject or audience is admitted, too."""
+        """Whether the policy also admits a token with another subject or audience."""
         return self._decide(self._policy, subject, audience).allowed
 
     def statement_admits(self, statement: Statement, *, subject: str = "", audience: str = "") -> bool:
@@ -167,7 +167,7 @@ class Trust:
 
     @cached_property
     def nearest(self) -> Statement | None:
-        """The Allow statement that comes nearest to admitting the token, if no statement admits it; None without Allow.
+        """The Allow statement nearest to admitting the token; None without Allow, or if the token is admitted.
 
         Another statement may allow what this one refuses, so only this one is reported.
         """
@@ -177,17 +177,18 @@ class Trust:
 
     @cached_property
     def others(self) -> list[str]:
-        """Who else may take the role, as the Allow statements name them: subjects, services, accounts, providers.
+        """The other callers that may take the role, as the Allow statements name them.
 
-        Whatever the role is allowed, they are allowed as well. A subject may be a pattern.
+        They are subjects (perhaps patterns), services, accounts and providers. They get all the role's permissions.
         """
         found = [name for statement in self.allows for name in self._others_in(statement)]
         return list(dict.fromkeys(found))
 
     def is_own(self, statement: Statement) -> bool:
-        """Whether an Allow statement can be of use to nobody but this service account.
+        """Whether an Allow statement serves only this service account.
 
-        It names this one alone, letter by letter, and trusts the cluster's provider alone, or can never hold.
+        It must name this account alone, literally. Apart from the cluster's provider, it may trust only providers for
+        which it can never hold.
         """
         subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
         if not subjects or any(each.values != (self._subject,) or not each.is_literal for each in subjects):
@@ -212,16 +213,16 @@ class Trust:
         return self._decide(self._alone(statement)).allowed
 
     def names_subject(self, statement: Statement) -> bool:
-        """Whether a statement names the service account, with any operator and issuer."""
+        """Whether a statement names the service account, with any operator and any issuer."""
         return any(
             condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
             for condition in conditions_of(statement)
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """Return the statement as if its conditions on the request let the caller in; None if it is a Deny then.
+        """Return the statement as if its conditions on the request let the caller in.
 
-        A Deny that has such conditions doesn't apply then. An Allow loses them.
+        A Deny with such conditions then doesn't apply, so the result is None. An Allow loses them.
         """
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement
@@ -234,7 +235,7 @@ class Trust:
         return {**statement, "Condition": {operator: block for operator, block in kept.items() if block}}
 
     def _others_in(self, statement: Statement) -> list[str]:
-        """Who else is admitted by a statement."""
+        """The other callers that a statement admits."""
         principal = statement.get("Principal")
         names = [name for kind in ("AWS", "Service") for name in principals_of(statement, kind)]
         for arn in federated_of(statement):
@@ -250,7 +251,7 @@ class Trust:
         subjects = [each for each in conditions_of(statement) if each.claim == "sub" and each.compares_text]
         if not subjects:
             return [EVERYBODY]
-        # Letter by letter, nobody has a name with a wildcard in it.
+        # Compared literally, a value with a wildcard matches nobody.
         values = [
             value for each in subjects for value in each.values if not (each.is_literal and {*value} & {"*", "?"})
         ]
@@ -261,7 +262,7 @@ class Trust:
         return self.names_subject(statement), self._trusted(statement), allows_action(statement), -len(failed)
 
     def _trusted(self, statement: Statement) -> int:
-        """How closely the principal matches the cluster's provider."""
+        """A number that is higher, the closer the principal is to the cluster's provider."""
         federated = federated_of(statement)
         if self._provider_arn in federated:
             return 3
@@ -283,7 +284,7 @@ class Trust:
 
 
 def conditions_of(statement: Statement) -> Iterator[Condition]:
-    """The conditions of a statement; what cannot be read as one is left out."""
+    """Yield the conditions of a statement, except malformed ones."""
     element = statement.get("Condition")
     for operator, block in element.items() if isinstance(element, dict) else ():
         for key, values in block.items() if isinstance(block, dict) else ():
@@ -307,14 +308,14 @@ def actions_of(statement: Statement) -> list[str]:
 
 
 def allows_action(statement: Statement) -> bool:
-    """Whether the statement is about the action that exchanges a web identity token."""
+    """Whether the statement covers the action that exchanges a web identity token."""
     if "NotAction" in statement:
         return not _matches(listed(statement["NotAction"]))
     return _matches(listed(statement.get("Action")))
 
 
 def name_of(provider_arn: str) -> str:
-    """The issuer without `https://`: the last part of its provider's ARN."""
+    """The issuer without `https://`, from its provider's ARN; empty if that isn't an ARN."""
     return named.issuer if (named := Arn.find(provider_arn)) else ""
 
 
@@ -324,20 +325,20 @@ def account_of(subject: str) -> str:
 
 
 def statements_of(document: object) -> list[Statement]:
-    """The statements of a policy, also of a single one without a list; empty if it is not a policy."""
+    """The statements of a policy, even if it's one statement without a list; empty if it isn't a policy."""
     statements: list[Statement] = listed(document.get("Statement")) if isinstance(document, dict) else []
     return [each for each in statements if isinstance(each, dict)]
 
 
 def listed(value: object) -> list[Any]:
-    """A list, also where a policy has one thing that is not in a list."""
+    """Return a policy's value as a list: a single item becomes a list, None an empty one."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
 def _never_holds(statement: Statement, provider_arn: str) -> bool:
-    """Whether a condition is about a claim of another issuer, which no token of this provider has.
+    """Whether a condition is on a claim of another issuer, which no token of this provider has.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
     """

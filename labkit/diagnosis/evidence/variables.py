@@ -1,4 +1,6 @@
-"""A container's variables that keep its SDK from the role. Each function looks for one mistake in one container.
+"""The mistakes in a container's variables that keep its SDK from the role.
+
+Each function looks for one mistake in one container, and returns None if the container doesn't have it.
 
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
 """
@@ -38,32 +40,32 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
 # https://docs.aws.amazon.com/general/latest/gr/sts.html
 STS_HOST = re.compile(r"https?://sts(?:-fips)?(?:\.(?P<region>[a-z0-9-]+))?\.amazonaws\.com(?:\.cn)?(?:[:/].*)?")
 GLOBAL_REGION = "us-east-1"
-# How an SDK says that nobody answers, or that a proxy does.
+# An SDK's words for an endpoint that doesn't answer, or for a proxy's answer.
 LOST = re.compile(r"prox|connect|tim(ed? ?out|eout)|certificate|ssl|closed", re.IGNORECASE)
 ON = ("opt-in-not-required", "opted-in")
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """A container's fault: the variables to remove, and expected beside found."""
+    """A container's fault: the variables to remove, the expected value, and the value found."""
 
     variables: tuple[Variable, ...]
     expected: str
     found: str
     may_work: bool = False
-    """Whether the container may get its role all the same."""
+    """Whether the container may get its role in spite of the fault."""
 
 
 Check = Callable[[Evidence, Container], Wrong | None]
 
 
 def superfluous(evidence: Evidence, container_name: str) -> set[str]:
-    """The variables that a container of this name is better without."""
+    """The names of the variables that should be removed from the container of this name."""
     return {variable.name for name, variable in _superfluous(evidence) if name == container_name}
 
 
 def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
-    """The keys of ConfigMaps that become such variables by `envFrom`."""
+    """The keys, by ConfigMap, that `envFrom` turns into variables that should be removed."""
     keys: dict[str, set[str]] = {}
     for _, variable in _superfluous(evidence):
         if variable.config_map:
@@ -72,12 +74,12 @@ def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
 
 
 def has_wrong_identity(evidence: Evidence, container: Container) -> bool:
-    """Whether the container's role and token variables are wrong in a way that has a name of its own."""
+    """Whether the container's role and token variables have a mistake that one of these functions finds."""
     return any(check(evidence, container) for check in IDENTITY)
 
 
 def static_keys(_: Evidence, container: Container) -> Wrong | None:
-    """Access keys, which every SDK takes before it looks for a token."""
+    """Access keys. Every SDK uses them before it looks for a token."""
     found = _set_ones(container, KEYS)
     if not found:
         return None
@@ -95,14 +97,14 @@ def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
         there = ", ".join(profiles) or "no AWS config in the pod"
         return Wrong(found, f"no {found[0].name}, or one of: {there}", f"{found[0].name}={profile}")
     if profiles[profile].get("credential_source") == "Environment" and not _set_ones(container, KEYS):
-        # It means access keys in the environment, and no token.
+        # It means access keys in the environment, not a token.
         told = "credential_source = Environment"
         return Wrong(found, "web_identity_token_file in the profile, or no profile", f"{profile}: {told}")
     return None
 
 
 def api_server_token(_: Evidence, container: Container) -> Wrong | None:
-    """The token for the API server instead of the one for STS.
+    """The token for the API server is used instead of the one for STS.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
     """
@@ -115,7 +117,7 @@ def api_server_token(_: Evidence, container: Container) -> Wrong | None:
 
 
 def token_variable_missing(_: Evidence, container: Container) -> Wrong | None:
-    """The role's variable without the token's, in the manifest: the webhook then adds neither."""
+    """The manifest sets the role's variable without the token's, so the webhook adds neither."""
     return _alone(container, ROLE, without=TOKEN_FILE)
 
 
@@ -125,7 +127,7 @@ def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
 
 
 def variables_empty(_: Evidence, container: Container) -> Wrong | None:
-    """Role and token variables that are set and empty: the webhook adds none, and SDKs use the node's role."""
+    """The role's and token's variables are set but empty. The webhook adds neither, and SDKs use the node's role."""
     found = _identity(container)
     if not found or any(variable.value != "" for variable in found):
         return None
@@ -133,7 +135,7 @@ def variables_empty(_: Evidence, container: Container) -> Wrong | None:
 
 
 def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None:
-    """A token's variable that names a file where nothing is mounted."""
+    """The token's variable names a file, but nothing is mounted there."""
     file = container.value(TOKEN_FILE)
     if not file or not _is_set(container, ROLE) or api_server_token(evidence, container):
         return None
@@ -142,18 +144,18 @@ def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None
     volume = volumes.get(mount["name"]) if mount else None
     taken = volumes.get(TOKEN_VOLUME)
     if taken and not is_token_volume(taken) and file == f"{MOUNT_PATH}/token":
-        return None  # that the volume's name is taken says it already
+        return None  # another cause reports that the volume's name is taken
     # The spec doesn't show which files a volume of another kind holds.
     if volume and ("projected" not in volume or container.token_at(file)):
         return None
     seen = _seen_token(evidence, container)
     if seen and not seen.unreadable:
-        return None  # the image brings it along
+        return None  # the image contains the file
     return Wrong(_identity(container), "a file in a mounted volume", f"{TOKEN_FILE}={file}")
 
 
 def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
-    """A token that somebody copied into a ConfigMap, a Secret or the image: no node renews it.
+    """Somebody copied the token into a ConfigMap, a Secret or the image. No node renews it there.
 
     https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
     """
@@ -185,7 +187,7 @@ def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """A region's variable that is set and empty: the webhook then gives the container no region at all."""
+    """A region's variable is set but empty. The webhook then gives the container no region at all."""
     found = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
     if not found:
         return None
@@ -193,7 +195,7 @@ def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def proxied(evidence: Evidence, container: Container) -> Wrong | None:
-    """A proxy between the container and STS: NO_PROXY doesn't list STS's host.
+    """A proxy is between the container and STS: NO_PROXY doesn't list STS's host.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html
     """
@@ -217,14 +219,15 @@ def proxied(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def sts_host(evidence: Evidence, container: Container) -> str:
-    """The host at which the container's SDK asks STS."""
+    """The STS host that the container's SDK calls."""
     return _sts_url(evidence, container).hostname or ""
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """The containers that name a role themselves, with a projected token for STS. The role admits the service account.
+    """The containers that name a role themselves, if every one of them works that way.
 
-    Empty unless all do that name a role, and where that could not be read. They need neither annotation nor webhook.
+    Such a container has a projected token for STS, and its role admits the service account. It needs neither annotation
+    nor webhook. Empty if the facts can't be read.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]
@@ -234,7 +237,7 @@ def works_by_hand(evidence: Evidence) -> list[Container]:
 
 
 def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
-    """A session's name that STS does not take."""
+    """STS doesn't accept the session's name."""
     variable = container.variable(SESSION_NAME)
     if variable is None or not variable.value or VALID_SESSION_NAME.fullmatch(variable.value):
         return None
@@ -244,7 +247,7 @@ def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
 
 
 def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """The STS endpoint of another region than the one that credentials are signed for: SignatureDoesNotMatch.
+    """The STS endpoint is in another region than the one that the SDK signs for. STS answers SignatureDoesNotMatch.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """
@@ -258,7 +261,7 @@ def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wron
 
 
 def inactive_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """A region that the account has not enabled."""
+    """The account hasn't enabled the region."""
     region = _region_of(container)
     # The account has enabled the cluster's own region.
     if not region or region == evidence.region:
@@ -331,7 +334,7 @@ def _without_password(url: str) -> str:
 
 
 def _works_by_hand(evidence: Evidence, container: Container) -> bool:
-    # Where the service account is annotated, its owner need not be read for that.
+    # If the service account has an annotation, the pod's owner needn't be read.
     by_hand = container.is_by_hand or (not evidence.annotation and container.declares_role)
     if not by_hand or container.value(ROLE) != evidence.role_arn:
         return False
@@ -340,7 +343,7 @@ def _works_by_hand(evidence: Evidence, container: Container) -> bool:
 
 
 def _seen_token(evidence: Evidence, container: Container) -> Token | None:
-    """The token that was read in this container; None if it could not be read."""
+    """The token that the doctor read in this container; None if it couldn't read one."""
     if not evidence.probe_allowed or evidence.probe.container is not container:
         return None
     try:
@@ -365,7 +368,7 @@ def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | No
 
 
 def _claims(text: str | None) -> Document:
-    """What a token in a file says; empty if the file holds none."""
+    """The claims of a token in a file's text; empty if the text isn't a token."""
     try:
         return parts(text.strip())[1] if text else {}
     except NotAToken:
@@ -377,7 +380,7 @@ def _identity(container: Container) -> tuple[Variable, ...]:
 
 
 def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
-    """One of the two variables, set where the other is not."""
+    """The fault if one of the two variables is set without the other."""
     variable = container.variable(name)
     if variable is None or variable.value == "" or _is_set(container, without):
         return None
@@ -385,7 +388,7 @@ def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
 
 
 def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[Variable, ...]:
-    """Those of these variables that are set and not empty. A value in a Secret counts as not empty."""
+    """The variables of these names that are set and not empty. A value in a Secret counts as not empty."""
     return tuple(each for name in names if (each := container.variable(name)) and each.value != "")
 
 

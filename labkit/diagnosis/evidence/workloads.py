@@ -1,4 +1,4 @@
-"""The Deployments, StatefulSets and DaemonSets of the namespace: which of them make the service account's pods.
+"""The namespace's Deployments, StatefulSets and DaemonSets, and which of them make the service account's pods.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/
 """
@@ -11,19 +11,19 @@ from labkit.diagnosis.evidence.objects import Metadata, Pod, PodSpec, PodTemplat
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import NotRead
 
-# The end of a name that a controller made: https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
+# The end of a generated name: https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
 SUFFIX = "-[bcdfghjklmnpqrstvwxz2456789]{5}"
-# Not app.kubernetes.io/instance: each part of a release has it, a database as well.
+# Not app.kubernetes.io/instance: every part of a release has it, even a database.
 APP_LABELS = ("app", "app.kubernetes.io/name")
 
 
 def of_account(evidence: Evidence) -> list[Workload]:
-    """The workloads whose pods should run as the service account; none if they may not be listed."""
+    """The workloads whose pods should run as the service account; empty if workloads can't be listed."""
     return [each for each in _all(evidence) if _account(each) == evidence.parameters.service_account]
 
 
 def jobs_of_account(evidence: Evidence) -> list[str]:
-    """The CronJobs and Jobs whose pods run as the service account, as kubectl takes them; none if they can't be listed.
+    """The CronJobs and Jobs whose pods run as the service account, as `job/NAME`; empty if they can't be listed.
 
     https://kubernetes.io/docs/concepts/workloads/controllers/job/
     """
@@ -36,17 +36,17 @@ def jobs_of_account(evidence: Evidence) -> list[str]:
 
 
 def without_account(evidence: Evidence) -> list[Workload]:
-    """The workloads that name no service account, where `default` has no role. One may be meant to name this one."""
+    """The workloads that name no service account; empty if `default` has a role. One may be meant to name this one."""
     if accounts.default_has_a_role(evidence):
         return []
     return [each for each in _all(evidence) if _account(each) == "default"]
 
 
 def meant_for_account(evidence: Evidence) -> Workload | None:
-    """The one that names no service account, and is meant to name this one.
+    """The workload that names no service account, but is meant to name this one; None if that isn't sure.
 
-    It has the service account's name, or its label `app` has; or the namespace has no other workload and no other
-    service account. A guess could give the role to anybody.
+    Either it shares the service account's name, or its `app` label does. Or the namespace has no other workload and no
+    other service account. A wrong guess would give the role to another workload.
     """
     everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
@@ -58,7 +58,7 @@ def meant_for_account(evidence: Evidence) -> Workload | None:
 
 
 def to_come(evidence: Evidence) -> list[Workload]:
-    """The workloads that will make the service account's first pod; none if it has one, or if a pod is named."""
+    """The workloads that will make the service account's first pod; empty if it has one, or if the user named a pod."""
     if evidence.pod_name or evidence.service_account is None:
         return []
     meant = meant_for_account(evidence)
@@ -66,7 +66,7 @@ def to_come(evidence: Evidence) -> list[Workload]:
 
 
 def that_made(evidence: Evidence, pod_name: str) -> Workload | None:
-    """The one that makes pods of such a name."""
+    """The workload that makes pods with such names; None without one."""
     for each in _all(evidence):
         name, is_numbered = re.escape(each["metadata"]["name"]), each["kind"] == "StatefulSet"
         of_replica_set = "-[0-9a-z]{6,10}" if each["kind"] == "Deployment" else ""
@@ -76,7 +76,7 @@ def that_made(evidence: Evidence, pod_name: str) -> Workload | None:
 
 
 def are_known(evidence: Evidence) -> bool:
-    """Whether they may be listed."""
+    """Whether the workloads can be listed."""
     try:
         evidence.cluster.workloads(evidence.parameters.namespace)
     except NotRead:
@@ -92,7 +92,7 @@ def was_made_by_a_controller(pod_name: str) -> bool:
 def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
     """Whether a workload creates pods with such names, or another pod's name differs only in its generated end.
 
-    Where workloads cannot be listed, one of them may. Raises `NotRead` if pods cannot be listed.
+    Also true if workloads can't be listed. Raises `NotRead` if pods can't be listed.
     """
     if not are_known(evidence) or that_made(evidence, pod_name):
         return True
@@ -104,7 +104,7 @@ def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
 
 
 def pods_of(evidence: Evidence, workload: Workload) -> list[str]:
-    """The names of its pods that are not on their way out, the newest first."""
+    """The names of the workload's pods that aren't being deleted, the newest first."""
     selected = ((workload.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
     pods = [
         pod["metadata"]
@@ -117,9 +117,9 @@ def pods_of(evidence: Evidence, workload: Workload) -> list[str]:
 
 
 def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
-    """The spec of the pods that each workload makes, now or later; CronJobs, Jobs and ReplicaSets are workloads, too.
+    """The pod spec of each workload, by names such as `deployment/cart`. CronJobs, Jobs and ReplicaSets are included.
 
-    Raises `NotRead` if one of the kinds may not be listed.
+    Raises `NotRead` if one of the kinds can't be listed.
 
     https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/cron-job-v1/#CronJobSpec
     """
@@ -131,7 +131,7 @@ def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
 
 
 def successors(evidence: Evidence) -> list[Pod]:
-    """The newer pods of the looked-at pod's Deployment, made from a later template: a rollout is under way."""
+    """The examined pod's successors in a rollout: newer pods of its Deployment, from another template."""
     metadata = evidence.pod["metadata"] if evidence.pod else Metadata()
     mine = _deployment_of(metadata)
     if not mine:
@@ -147,7 +147,7 @@ def successors(evidence: Evidence) -> list[Pod]:
 
 
 def called(workload: Workload) -> str:
-    """As kubectl takes it: `deployment/cart`."""
+    """The workload's name in kubectl's notation: `deployment/cart`."""
     return f"{workload['kind'].lower()}/{workload['metadata']['name']}"
 
 
@@ -176,7 +176,7 @@ def _names(workload: Workload) -> set[str]:
 
 
 def _deployment_of(metadata: Metadata) -> str:
-    """The name of the Deployment whose ReplicaSet made a pod; empty if none did."""
+    """The Deployment whose ReplicaSet made a pod; empty if no Deployment did."""
     for owner in metadata.get("ownerReferences") or []:
         suffix = f"-{_template_hash(metadata)}"
         if owner.get("controller") and owner["kind"] == "ReplicaSet" and owner["name"].endswith(suffix):
