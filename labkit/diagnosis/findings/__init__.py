@@ -1,4 +1,4 @@
-"""The causes. Each has one pure function, below its declaration, that returns a symptom or nothing for the evidence.
+"""The causes. A pure function below each declaration returns a symptom, or None, for the evidence.
 
 Each family of causes has a module. `catalogue` has all causes, in the order in which they are examined and reported.
 """

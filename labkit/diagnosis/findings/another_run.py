@@ -10,7 +10,7 @@ LEARN = "02-iam-role.ipynb"
 
 @cause("role-belongs-to-another-run", stages.ROLE, LEARN, reads=(kinds.ROLE,), ends=(stages.ROLE, stages.PERMISSIONS))
 def of_another_run(evidence: Evidence) -> Symptom | None:
-    """A role of this name carries another run's tag; the lab never takes one over."""
+    """A role of this name carries another run's tag. The lab never takes such a role over."""
     owner = evidence.role_run
     if owner in (None, evidence.parameters.run) or not evidence.role_is_known:
         return None

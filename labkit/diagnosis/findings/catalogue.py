@@ -1,6 +1,6 @@
-"""Every cause that is declared, in the order of the stages, which is the one in which they are looked for and told.
+"""Every declared cause, in the order in which the doctor looks for it and reports it.
 
-In a stage, the order is that of the families below and, in a family, of the declarations.
+Causes are sorted by stage, then by the families below, then by their declarations.
 """
 
 from labkit.diagnosis.finding import Cause, causes_of
@@ -20,7 +20,7 @@ from labkit.diagnosis.findings import (
     webhook,
 )
 
-# Another run's role first: where it is found, nothing else is said of the role.
+# Another run's role comes first: if it's found, nothing else about the role is reported.
 OF_THE_POD = (pod, webhook, containers)
 OF_THE_ROLE = (another_run, trust_statement, trust_conditions, trust_policy, trust_writes, role, permissions)
 FAMILIES = (*OF_THE_POD, service_account, provider, *OF_THE_ROLE, credentials)

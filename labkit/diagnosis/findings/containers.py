@@ -23,11 +23,11 @@ SOURCE = "kubectl get pod -o yaml, spec.containers[].env"
 WHO = "kubectl exec … -- aws sts get-caller-identity"
 ASSUME = "AssumeRoleWithWebIdentity"
 KEYS_FIRST = "The container has its own access keys, and the SDK uses them instead of the role."
-CHAINED_FOR = 3600  # seconds; no chained session lasts longer
+CHAINED_FOR = 3600  # seconds; chained sessions never last longer
 
 
 def in_variables(id: str, stage: Stage, check: variables.Check, summary: str, *, learn: str = LEARN) -> Cause:
-    """The cause that a check of a container's variables looks for."""
+    """Return the cause that a check of a container's variables looks for."""
     return cause(id, stage, learn, reads=(kinds.PODS,))(lambda evidence: symptom(evidence, summary, check))
 
 
@@ -40,9 +40,9 @@ def symptom(
     hint: str = "",
     changes: tuple[pod_commands.Change, ...] = (),
 ) -> Symptom | None:
-    """One fault of the pod's containers; None if they are right, or without a pod.
+    """One fault of the pod's containers; None without a fault or a pod.
 
-    Where the containers may work all the same, it is a warning, whose repair is the `hint` alone.
+    If the containers may work in spite of it, it's a warning, and its repair is the `hint` alone.
     """
     wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:
@@ -193,7 +193,7 @@ def role_session_too_long(evidence: Evidence) -> Symptom | None:
     return None
 
 
-# The way to STS.
+# The connection to STS.
 
 sts_endpoint_of_another_region = in_variables(
     "pod-sts-endpoint-of-another-region",
@@ -231,7 +231,7 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
 
 
 def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
-    """Access keys in the workload that will make the service account's first pod."""
+    """Access keys in the workload that will make the service account's first pod; None without them."""
     template = workload["spec"]["template"]
     metadata: Metadata = template.get("metadata") or Metadata()
     pod: Pod = {"metadata": {**metadata, "namespace": evidence.parameters.namespace}, "spec": template["spec"]}
@@ -251,7 +251,7 @@ def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
 
 
 def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
-    """The change that hides the keys: it removes those of `env`, and overrides those of a ConfigMap with empty ones."""
+    """The change that hides the keys: it removes those in `env`, and overrides those in a ConfigMap with empty ones."""
 
     def change(_: Evidence, manifest: Document) -> None:
         for container in containers_of(manifest["spec"]):
@@ -292,9 +292,9 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
 
 
 def _told_of_keys(evidence: Evidence) -> str:
-    """Return AWS's error in the pod if it is about access keys and not about the token; otherwise, empty.
+    """Return AWS's error or the caller in the pod that shows access keys in use; empty if neither does.
 
-    A pod whose token is good for the role, and that is somebody else, has sent something else than the token.
+    If STS gives the role for the pod's token, but AWS knows the pod as somebody else, the pod hasn't used the token.
     """
     caller = evidence.caller_if_told
     if caller is None:
@@ -336,7 +336,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
 
 
 def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
-    """Except STS from the proxy in the containers' own variables, which go before a ConfigMap's."""
+    """Except STS from the proxy in the containers' own variables, which win over a ConfigMap's."""
     wrong = {each.name: each for each in evidence.containers if variables.proxied(evidence, each)}
     for container in containers_of(manifest["spec"]):
         if found := wrong.get(container["name"]):
@@ -352,7 +352,7 @@ def _secret(evidence: Evidence, name: str) -> Read:
 
 
 def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) -> str | Repair:
-    """Lines that shorten the sessions in an AWS config; it is not printed, since it may hold keys."""
+    """Commands that shorten the sessions in an AWS config. They don't print it, because it may hold keys."""
     if users := others_with(evidence, config_map):
         return advice.config_map_stays(evidence, config_map, ["duration_seconds"], users)
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
@@ -365,7 +365,7 @@ def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) 
 
 
 def _longest(evidence: Evidence, settings: dict[str, str]) -> int:
-    """How long sessions of a profile's role can last, in seconds."""
+    """The longest duration, in seconds, that a profile's role allows for its sessions."""
     if "source_profile" in settings or "credential_source" in settings:
         return CHAINED_FOR
     arn = settings.get("role_arn") or evidence.role_arn

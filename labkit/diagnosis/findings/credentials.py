@@ -24,9 +24,9 @@ LEARN = "05-verify.ipynb"
 CALL = "kubectl exec … -- aws sts get-caller-identity"
 CAT = "kubectl exec … -- cat TOKEN_FILE"
 EXCHANGE = "sts:AssumeRoleWithWebIdentity with the pod's token"
-# Seconds after which what was written in IAM is known everywhere.
+# Seconds after which every part of AWS knows of a change in IAM.
 SETTLED = 60
-# The end of the path of a token for STS beside one for somebody else.
+# The end of the path of a second token, for STS, in a volume with a token for somebody else.
 BESIDE = "-for-sts"
 EXPIRED = ("ExpiredTokenException", "ExpiredToken")
 ASSUME = "AssumeRoleWithWebIdentity"
@@ -38,7 +38,7 @@ def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
     audience = _audience(evidence)
     if not audience or audience == evidence.audience:
         return None
-    # A provider that is missing is to be made for the usual audience.
+    # A missing provider is to be created for the usual audience.
     audiences = evidence.provider["ClientIDList"] if evidence.provider else [AUDIENCE]
     if audience in audiences:
         return None
@@ -114,7 +114,7 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
 @cause("role-too-new", stages.ROLE, "02-iam-role.ipynb", reads=(kinds.ROLE,))
 def too_new(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency"""
-    # Without a refusal there is nothing to explain: who was not asked was not refused.
+    # Without a refusal there is nothing to explain, and a pod that wasn't probed has none.
     if evidence.role is None or not evidence.trust.admits or not evidence.probe_allowed:
         return None
     made = str(evidence.role.get("CreateDate") or "")
@@ -124,10 +124,10 @@ def too_new(evidence: Evidence) -> Symptom | None:
     caller = evidence.caller_if_told
     if caller is None or caller.arn or not {"(AccessDenied)", "AssumeRoleWithWebIdentity"} <= {*caller.error.split()}:
         return None
-    # Who names the policy that denies, knows of the role.
+    # An error that names the denying policy shows that AWS knows the role.
     if is_told(evidence, *DENIED_BY_OTHERS):
         return None
-    # Another role, or another service account's token, is refused at any age.
+    # STS refuses another role, or another service account's token, however old the role is.
     if evidence.pod_role_arn != evidence.role_arn or not any(pod == evidence.pod for pod in evidence.pods):
         return None
     return Symptom(
@@ -187,12 +187,12 @@ NOT_NAMED = (
     containers.role_session_too_long,
     containers.sts_endpoint_of_another_region,
     containers.region_not_activated,
-    # The pod may have its role with these.
+    # In spite of these, the pod may have its role.
     containers.names_its_role,
     containers.proxied,
     containers.token_copied,
 )
-# What the pod's variables and token show says more exactly why it has no credentials.
+# These say more exactly why the pod has no credentials: they look at its variables and token.
 NAMED = (
     token_audience_mismatch,
     token_malformed,
@@ -205,7 +205,7 @@ NAMED = (
 
 @cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
 def refused(evidence: Evidence) -> Symptom | None:
-    """A refusal that no more specific cause and no error of an earlier stage explains."""
+    """STS refuses, and neither a more specific cause nor an error of an earlier stage explains it."""
     exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
     if exchange:
         found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
@@ -226,7 +226,7 @@ def refused(evidence: Evidence) -> Symptom | None:
 
 @cause("credentials-of-another-identity", stages.IDENTITY, LEARN, reads=(kinds.CALLER,), follows_from=NAMED)
 def of_another_identity(evidence: Evidence) -> Symptom | None:
-    """AWS knows the pod as its node, most often: IRSA was not used at all."""
+    """AWS knows the pod as somebody else. Most often that's its node: IRSA wasn't used at all."""
     caller = evidence.caller
     if caller is None or not caller.arn or evidence.is_its_role:
         return None
@@ -249,7 +249,7 @@ def _audience(evidence: Evidence) -> str | None:
 
 
 def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
-    """Lines that give the pod a token for STS: in the annotation, and in a volume that the manifest declares."""
+    """Lines that give the pod a token for STS. They change the annotation, and a volume in the manifest."""
 
     shared = _shared_volumes(evidence, audience)
 
@@ -296,12 +296,12 @@ def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
 
 
 def _sent(container: Container) -> TokenProjection | None:
-    """The projected token that a container sends to STS."""
+    """The projected token that a container sends to STS; None without one."""
     return container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """Make the containers that sent the token at this path of a volume send the one beside it."""
+    """Make the containers that mount this volume and send its token at this path send the one for STS."""
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
@@ -311,7 +311,7 @@ def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> Non
 
 
 def _malformed(evidence: Evidence) -> tuple[str, str]:
-    """Why a token's file holds no token, and the evidence; both empty if it holds one, or wasn't read."""
+    """The reason why a token's file holds no token, and the evidence. Both empty if it holds one, or wasn't read."""
     for container in evidence.containers:
         copied = container.copied_at(container.value(TOKEN_FILE)) if container.has_role else None
         if copied and copied[1] is not None:
@@ -328,9 +328,9 @@ def _token(evidence: Evidence) -> Token | None:
 
 
 def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """What AWS said instead of giving credentials, to the pod's token sent from here and in the pod; what shows it.
+    """Yield AWS's errors for the pod's token, each with the call that shows it: sent from here, then from the pod.
 
-    Raises `NotRead` at the end where the pod could not be asked: what it is told depends on its way to AWS.
+    Raises `NotRead` at the end if the pod couldn't be asked: its answer depends on its connection to AWS.
     """
     if evidence.is_its_role:
         return
@@ -350,7 +350,7 @@ def _refused_exchange(evidence: Evidence) -> Exchange | None:
 
 
 def _made(evidence: Evidence) -> str:
-    """When the pod was made, as Kubernetes and CloudTrail write it; empty without a pod."""
+    """The time when the pod was created, as Kubernetes and CloudTrail write it; empty without a pod."""
     return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
 
 

@@ -1,4 +1,4 @@
-"""The permissions: what may the pod do, once AWS knows it as the role?"""
+"""The permissions: what may the pod do once AWS knows it as the role?"""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from labkit.policy.wildcards import wildcard
 LEARN = "08-least-privilege.ipynb"
 ADMINISTRATOR = ":policy/AdministratorAccess"
 OF_AWS = ":iam::aws:policy/"
-# What a bucket's policy can be asked for without a request: who asks is known, and that it is by TLS.
+# The condition keys of a bucket's policy that are known without a request: the caller, and that it uses TLS.
 KNOWN_KEYS = ("aws:principal", "aws:securetransport", "aws:userid")
 
 
@@ -26,7 +26,7 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
     if evidence.role is None:
         return None
     attached, wanted = evidence.attached_policies, evidence.parameters.policy_arn
-    # Without a run, nothing says which policy is wanted, but none at all is never enough.
+    # Without a run, nothing says which policy is wanted. But no policy at all is never enough.
     if wanted in attached or (not evidence.role_is_of_run and (attached or evidence.inline_policies)):
         return None
     return Symptom(
@@ -49,7 +49,7 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
     (request,) = _requests(evidence, "")
     policies = _policies(evidence)
     told = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.role)
-    # What the policies allow, the boundary or the organization has refused.
+    # If the policies allow it, the boundary or the organization has refused.
     if told == "allowed" and (denied_by_boundary(evidence) or denied_by_organization(evidence)):
         return None
     denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
@@ -83,7 +83,9 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
 
 @cause("role-denied-by-resource-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
-    """A denial that IAM's simulator leaves out. It's found if you may read the organization's policies.
+    """A resource control policy denies the action. IAM's simulator leaves these policies out.
+
+    It's found if you may read the organization's policies.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
     """
@@ -92,7 +94,7 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
     account = evidence.role_account
     said = account.simulated(evidence.role_arn, evidence.action, evidence.resource)
     if "OrganizationsDecisionDetail" not in said:
-        return None  # it is in no organization
+        return None  # without an organization
     attached = [each for each in account.control_policies("RESOURCE_CONTROL_POLICY") if not each["AwsManaged"]]
     if not attached or account.organization.get("MasterAccountId") in (None, account.account_id):
         return None
@@ -208,7 +210,7 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
 )
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
-    """A Deny that covers all of a service. It may be intended, so it's an error only if you named the pod's action.
+    """A Deny covers all of a service. It may be intended, so it's an error only if you named the pod's action.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """
@@ -249,7 +251,7 @@ def _policies(evidence: Evidence) -> dict[str, Policy]:
 
 
 def _wanted_actions(evidence: Evidence) -> list[str]:
-    """What the run's policy allows, attached or not; without a run, what the role's policies do."""
+    """The actions that the run's policy allows, attached or not. Without a run, those of the role's policies."""
     if evidence.role_is_of_run:
         documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
     else:
@@ -258,7 +260,7 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 
 
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
-    """Lines after which the request is allowed: without the statements that deny it, and with one that allows it."""
+    """Lines that allow the request: they remove the statements that deny it, and add one that allows it."""
     commands, lines = Commands(evidence), []
     if managed := [name for name in denying if name not in evidence.inline_policies]:
         return [advice.deny_stays(name) for name in managed]
@@ -277,12 +279,12 @@ def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request
 def _allows_all(evidence: Evidence, arn: str) -> bool:
     if arn.endswith(ADMINISTRATOR):
         return True
-    # Of AWS's own policies only that one allows everything: they need not be read.
+    # Among AWS's own policies only AdministratorAccess allows everything, so the others needn't be read.
     return OF_AWS not in arn and "*" in _allowed(evidence.role_account.policy(arn), anywhere=True)
 
 
 def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
-    """The actions that a document allows, as they are written; with `anywhere`, those on all resources."""
+    """The actions that a document allows on all resources, as written; with `anywhere`, on any resource."""
     statements = _statements(document, "Allow")
     if anywhere:
         statements = [statement for statement in statements if "*" in listed(statement.get("Resource"))]
@@ -292,14 +294,14 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
 
 
 def _lets_through(boundary: Any, action: str) -> bool:
-    """Whether a boundary allows any action that the pattern matches, without denying all of them."""
+    """Whether a boundary allows any action that matches the pattern, and doesn't deny all of them."""
     if any(wildcard(each)(action.lower()) for each in _denied(boundary)):
         return False
     return any(_overlap(action, each) for each in _allowed(boundary))
 
 
 def _denied(document: Any) -> list[str]:
-    """The actions, in lower case, that a document denies on all resources and under no condition."""
+    """The actions, in lower case, that a document denies on all resources without a condition."""
     return [
         str(each).lower()
         for statement in _statements(document, "Deny")
@@ -314,9 +316,9 @@ def _statements(document: Any, effect: str) -> list[dict[str, Any]]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether there is an action that both patterns match."""
+    """Whether any action matches both patterns."""
     one, other = one.lower(), other.lower()
-    # Places in both patterns that a common text can have come to.
+    # Pairs of places, one in each pattern, that the same text can reach.
     places = seen = {(0, 0)}
     while places:
         seen = seen | places
@@ -341,7 +343,7 @@ def _bucket(evidence: Evidence) -> str:
 
 
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:
-    """What the role would ask of the bucket."""
+    """The requests that the role would make to the bucket."""
     partition, name = Arn.parse(evidence.role_arn).partition, evidence.role_name
     session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"
     principal = Principal.role_session(session, evidence.role_arn)
@@ -352,28 +354,28 @@ def _requests(evidence: Evidence, bucket: str) -> list[Request]:
 
 
 def _within(organization_id: str, evidence: Evidence) -> Request:
-    """What the role would ask, of something in its own account."""
+    """The role's request for a resource in its own account."""
     (request,) = _requests(evidence, "")
     places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
     return replace(request, context={**request.context, **places, "aws:ResourceAccount": evidence.role_account_id})
 
 
 def _is_of_the_role_s_account(evidence: Evidence) -> bool:
-    """Whether the role's account has the resource. The ARN of a bucket does not say who owns it."""
+    """Whether the role's account has the resource. A bucket's ARN doesn't name its owner."""
     account = arn.account if (arn := Arn.find(evidence.resource)) else ""
     if account or not (bucket := _bucket(evidence)):
         return account in ("", evidence.role_account_id)
     try:
         return bucket in evidence.role_account.buckets
     except NotRead:
-        return True  # the same policy may well refuse to list them
+        return True  # the same policy may also forbid listing them
 
 
 def _is_known(statement: dict[str, Any]) -> bool:
-    """Whether all its conditions can be evaluated without a request."""
+    """Whether all conditions of a statement can be evaluated without a request."""
     return all(key.lower().startswith(KNOWN_KEYS) for key in _keys(statement))
 
 
 def _keys(statement: dict[str, Any]) -> list[str]:
-    """The keys of its conditions."""
+    """The keys of a statement's conditions."""
     return [key for block in (statement.get("Condition") or {}).values() for key in block]

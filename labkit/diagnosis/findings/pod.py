@@ -1,4 +1,4 @@
-"""The pod: does it run as the service account, and was it given the role when it was made?"""
+"""The pod: does it run as the service account, and did it get the role when it was created?"""
 
 import json
 import re
@@ -17,13 +17,13 @@ from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.diagnosis.repairs.words import listed, said, shown
 
 LEARN = "04-pod.ipynb"
-# Kubernetes' own controllers leave alone what a webhook has changed.
+# Kubernetes' own controllers keep a pod that a webhook has changed.
 BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "Node")
 DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
-# What controllers put behind a name: of a ReplicaSet, of a pod, of a StatefulSet's pod.
+# The endings that controllers add to a name: for a ReplicaSet, for a pod, for a StatefulSet's pod.
 HASH = workloads.SUFFIX.replace("{5}", "{6,10}")
 MADE_UP = rf"({HASH})?{workloads.SUFFIX}|{HASH}|-\d+"
-LOOP = 5  # times in an hour; fewer are a day's work
+LOOP = 5  # times in an hour; fewer are normal
 NO_IMAGE = "# in the command below, replace the image with one that the nodes can pull"
 NO_NODE = "# no command makes room on a node: change what the scheduler names, on the nodes or in the pod's manifest"
 SYSTEM = "kubernetes.io/os"
@@ -32,15 +32,15 @@ MAYBE_OLDER = (
     "The pod may have been made before the service account named this role: when that was is not known, and a pod gets "
     "its role only when it is made."
 )
-# How a container, or the node for it, says that it may not read the token.
+# The error of a container, or of the node for it, that can't read the token.
 DENIED = "Permission denied"
 
 
 @cause("namespace-terminating", stages.POD, LEARN, reads=(), ends=stages.STAGES)
 def namespace_terminating(evidence: Evidence) -> Symptom | None:
-    """The namespace is being deleted, and nothing new can be made in it.
+    """The namespace is being deleted, so nothing new can be created in it.
 
-    It is read only where a pod or the service account goes or is gone: all that a namespace holds goes with it.
+    It's read only if the pod or the service account is missing or being deleted: the namespace takes both with it.
     https://kubernetes.io/docs/tasks/administer-cluster/namespaces/#deleting-a-namespace
     """
     is_whole = evidence.pod is not None and not _is_ending(evidence.pod) and evidence.service_account is not None
@@ -120,8 +120,8 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
 def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
     """The pod's controller replaces the pod again and again, because the webhook changed it.
 
-    Kubernetes' own controllers do not. The events are read only where another one has the pod, or the pod goes or does
-    not run.
+    Kubernetes' own controllers don't do that. So the events are read only if another controller owns the pod, or if
+    the pod is being deleted or doesn't run.
     """
     owner = _controller_of_another_kind(evidence)
     if not owner and not _is_unsettled(evidence):
@@ -218,7 +218,7 @@ def _made_in_time(evidence: Evidence) -> str:
 
 
 def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity = "warning") -> Symptom:
-    """That no pod runs as the service account."""
+    """Return the symptom that no pod runs as the service account."""
     return Symptom(
         "No pod runs as the service account.",
         expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
@@ -230,7 +230,7 @@ def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity =
 
 
 def _missing_by_name(evidence: Evidence) -> Symptom:
-    """That the pod which was asked for is not there; one that a controller made comes under another name."""
+    """Return the symptom that the requested pod doesn't exist. A controller may have replaced it under another name."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     maker, found = workloads.that_made(evidence, evidence.pod_name), "no such pod"
     repair: str | Lines = _created(evidence)
@@ -251,7 +251,7 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
 
 
 def _created(evidence: Evidence) -> str | Lines:
-    """The line that makes a pod; where Deployments cannot be listed, one may make it, and no shell runs the line."""
+    """The line that creates a pod; a comment if Deployments can't be listed, because one of them may create it."""
     made = Commands(evidence).create_pod()
     if workloads.are_known(evidence):
         return made
@@ -261,7 +261,7 @@ def _created(evidence: Evidence) -> str | Lines:
 
 
 def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
-    """The workload of the service account has no pods: it wants none, or it couldn't create one."""
+    """Return the symptom that the service account's workload has no pods: it wants none, or it couldn't create one."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     stopped = [each for each in own if each["spec"].get("replicas") == 0]
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
@@ -282,7 +282,7 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
 
 
 def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: Workload | None) -> Symptom:
-    """That a workload names no service account, and is meant to name this one; or one of several may be."""
+    """Return the symptom that `meant`, or one of several workloads, should name the service account but names none."""
     account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     if meant:
         repair = pod_commands.of_workload(evidence, meant)
@@ -298,7 +298,7 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
 
 
 def _failed_creation(evidence: Evidence, workload: Workload) -> str:
-    """Why a workload could not make a pod, in the API server's words; empty if no event tells."""
+    """The reason why a workload couldn't create a pod, in the API server's words; empty if no event shows it."""
     name = workload["metadata"]["name"]
     try:
         failed = evidence.failed_creations

@@ -19,7 +19,7 @@ from labkit.policy.arn import Arn
 LEARN = "01-oidc-provider.ipynb"
 INSIDE = "07-inside-the-exchange.ipynb"
 ENDPOINT = re.compile(r"(https://)?sts(-fips)?\.[a-z0-9-]+\.(amazonaws|api)\.\S+")
-# An issuer's last part that says by itself which issuer it is, whatever the host.
+# The shortest last part of an issuer, in characters, that identifies it whatever the host.
 SHORTEST_ID = 16
 CREATION = ("CreateOpenIDConnectProvider", "TagOpenIDConnectProvider")
 DELETION = "DeleteOpenIDConnectProvider"
@@ -125,7 +125,7 @@ def url_differs(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-audience-invisible-character", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def invisible_character(evidence: Evidence) -> Symptom | None:
-    """A client id or the URL looks right, but contains an invisible character or a letter of another script."""
+    """A client id or the URL looks right, but contains an invisible character, or a letter of another script."""
     if evidence.provider is None:
         arns = _with_invisible(evidence)
         if not arns:
@@ -152,7 +152,7 @@ def dangling(evidence: Evidence) -> Symptom | None:
     others = {name_of(arn): arn for arn in evidence.account.provider_arns if not _is_alike_own(evidence, arn)}
     gone = {name: others[name] for name in evidence.account.gone(others, evidence.parameters.region)}
     with suppress(NotRead):
-        # The one that a rebuilt cluster has left goes with that finding's repair.
+        # The repair of a rebuilt cluster already removes this one.
         gone.pop(_gone_issuer_of_role(evidence), None)
     if not gone:
         return None
@@ -162,7 +162,7 @@ def dangling(evidence: Evidence) -> Symptom | None:
         found=", ".join(gone),
         source="iam:ListOpenIDConnectProviders, and eks:DescribeCluster, identity.oidc.issuer",
         repair="\n".join(advice.provider_stays(arn) for arn in gone.values()),
-        # A cluster of another account may have it.
+        # A cluster in another account may have this issuer.
         severity="note",
     )
 
@@ -276,7 +276,7 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
     for config in evidence.account.identity_provider_configs(evidence.parameters.cluster):
         issuer = str(config.get("issuerUrl"))
-        # The issuer of a cluster has no users; another one beside a missing provider shows what was meant.
+        # An EKS cluster's issuer has no users, so it's a mix-up. Beside a missing provider, so is any other issuer.
         confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
         if confused or evidence.provider is None:
             return Symptom(
@@ -300,7 +300,7 @@ def _refused_registration(evidence: Evidence) -> PastCall | None:
     only if no registration succeeded. Raises `NotRead`.
     """
     registrations, tags = (_calls_about_issuer(evidence, name) for name in CREATION)
-    # The newest comes first.
+    # The lists begin with the newest.
     last = next(iter(registrations or tags), None)
     if last is None or last.get("errorCode") not in FORBIDDEN:
         return None
@@ -329,7 +329,10 @@ def _provider_elsewhere(evidence: Evidence) -> str:
 
 
 def _gone_issuer_of_role(evidence: Evidence) -> str:
-    """The role's trusted EKS issuer in this region, if no cluster has it any longer and today's isn't registered."""
+    """The EKS issuer in this region that the role trusts, if no cluster has it any longer; otherwise empty.
+
+    Also empty if today's issuer is registered.
+    """
     if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
         return ""
     named = [
@@ -337,7 +340,7 @@ def _gone_issuer_of_role(evidence: Evidence) -> str:
         for statement in evidence.trust.allows
         for name in (*map(name_of, federated_of(statement)), *(c.issuer for c in conditions_of(statement)))
     ]
-    # A role that names today's cluster anywhere has been brought up to date, and not quite.
+    # The role names today's cluster somewhere, so it has been updated, although not completely.
     if any(_is_alike(name, evidence.provider_name) for name in named if name):
         return ""
     return next(iter(evidence.account.gone(sorted({*named}), evidence.parameters.region)), "")
@@ -348,7 +351,7 @@ def _is_alike_own(evidence: Evidence, arn: str) -> bool:
 
 
 def _is_alike(name: str, issuer: str) -> bool:
-    """Whether somebody who wrote `name` meant the issuer: the same id, or the same but for its ends and its case."""
+    """Whether `name` was meant to be the issuer: it has the same id, or only its scheme, case or path's end differs."""
     mine, theirs = _canonical(issuer), _canonical(name)
     host, _, path = mine.partition("/")
     other, _, rest = theirs.partition("/")
@@ -364,7 +367,7 @@ def _canonical(name: str) -> str:
 
 
 def _with_invisible(evidence: Evidence) -> list[str]:
-    """The providers whose URL is the issuer but for characters that are not seen."""
+    """The providers whose URL differs from the issuer only by invisible or lookalike characters."""
     wanted = evidence.provider_name
     return [arn for arn in evidence.provider_arns if name_of(arn) != wanted and _looks_like(name_of(arn), wanted)]
 
@@ -386,7 +389,7 @@ def _look_alike(evidence: Evidence) -> str:
 
 
 def _looks_like(text: str, wanted: str) -> bool:
-    """Whether the text looks like the wanted one, but for invisible characters or letters of another script."""
+    """Whether the text looks like the wanted one, but differs by invisible characters or letters of another script."""
     if text == wanted:
         return False
     if _clean(text) == wanted:
@@ -401,7 +404,7 @@ def _clean(text: str) -> str:
 
 
 def _names(found: str, expected: str) -> str:
-    """The characters that the text has, and ought not to, by their names."""
+    """The names of the characters in the text that the expected text lacks."""
     strange = [c for c in dict.fromkeys(found) if c not in expected]
     return ", ".join(unicodedata.name(c, f"U+{ord(c):04X}") for c in strange) or "a character too many"
 
@@ -413,7 +416,7 @@ def _is_list_of_keys(document: object) -> bool:
 def _signing_key_ids(evidence: Evidence) -> list[str]:
     """Return the id of the key that signed the pod's token, if that was read; otherwise, the cluster's key ids."""
     try:
-        # Who has signed a token that was copied is another question.
+        # A copied token has a cause of its own: its signer doesn't matter here.
         is_copied = any(variables.copied_token(evidence, container) for container in evidence.containers)
         token = None if is_copied else evidence.probe.token
     except NotRead:

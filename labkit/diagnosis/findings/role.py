@@ -13,7 +13,7 @@ from labkit.policy.arn import Arn
 from labkit.policy.wildcards import wildcard
 
 LEARN = "02-iam-role.ipynb"
-# The settings of a profile that assumes a role.
+# The settings that make a profile assume a role.
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
 ASSUMING = (
     "role_arn",
@@ -28,7 +28,7 @@ ASSUMING = (
 
 @cause("role-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def missing(evidence: Evidence) -> Symptom | None:
-    """No role of this name. STS does not say so: it answers as if the trust policy had refused."""
+    """IAM has no role of this name. STS doesn't say so: it answers as if the trust policy had refused."""
     if evidence.role is not None or trust_writes.was_refused(evidence):
         return None
     renamed = _renamed(evidence)
@@ -46,7 +46,7 @@ def missing(evidence: Evidence) -> Symptom | None:
 
 @cause("role-assumes-itself", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def assumes_itself(evidence: Evidence) -> Symptom | None:
-    """The application's AWS config has it assume the role that it has already, which the role does not let itself do.
+    """The application's AWS config makes it assume the role that it already has, and the role doesn't allow that.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
     """
@@ -56,7 +56,7 @@ def assumes_itself(evidence: Evidence) -> Symptom | None:
     for container in spec.containers:
         for config in container.aws_configs:
             for name, settings in config.profiles.items():
-                # With a token's file in it, the profile is the exchange itself.
+                # A profile with a token's file is the exchange itself.
                 if settings.get("role_arn") == evidence.role_arn and "web_identity_token_file" not in settings:
                     return Symptom(
                         summary=f"The profile {name} assumes {evidence.role_name}, the role that the pod has already.",
@@ -77,7 +77,7 @@ def _trusts_itself(evidence: Evidence) -> bool:
 
 
 def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, profile: str) -> Repair:
-    """Lines that take the role out of a profile, and replace the pod, which reads its config once."""
+    """Lines that remove the role from a profile and replace the pod, which reads its config only once."""
     kept, inside = [], False
     for line in spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
         if line.lstrip().startswith("["):
@@ -89,7 +89,7 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 
 
 def _another_role(evidence: Evidence) -> str | Repair:
-    """The repair where other roles trust the service account: the role was renamed, or the name is misspelt."""
+    """The repair if other roles trust the service account: the role was renamed, or the name is misspelt."""
     if service_account.is_role_of_its_own(evidence):
         return f"# did you mean the role that the service account has?  --role {Arn.parse(evidence.annotation).name}"
     if renamed := _renamed(evidence):
@@ -98,7 +98,7 @@ def _another_role(evidence: Evidence) -> str | Repair:
 
 
 def _renamed(evidence: Evidence) -> str:
-    """The ARN of the only role that trusts the service account, where only the annotation names the missing one."""
+    """The only role that trusts the service account, as an ARN, if only the annotation names the missing one."""
     trusting = _trusting(evidence)
     return trusting[0] if len(trusting) == 1 else ""
 

@@ -1,4 +1,4 @@
-"""The service account: is it there, and does its annotation lead to the role?"""
+"""The service account: does it exist, and does its annotation lead to the role?"""
 
 import re
 
@@ -17,7 +17,7 @@ from labkit.policy.arn import Arn
 
 LEARN = "03-service-account.ipynb"
 SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
-# How the clients that people use by hand call themselves; what else writes an object does so again.
+# The names that clients used by hand give themselves. Any other client may write the object again.
 BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetch|unknown|curl|Lens", re.IGNORECASE)
 
 
@@ -55,7 +55,7 @@ def missing(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_missing(evidence: Evidence) -> Symptom | None:
-    """Nothing says why the annotation is missing."""
+    """The annotation is missing, and no other cause explains why."""
     if not _is_bare(evidence):
         return None
     if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):
@@ -90,7 +90,7 @@ def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
     if not arn or ROLE_ARN.fullmatch(arn):
         return None
     return Symptom(
-        # repr shows what is invisible in print.
+        # repr shows invisible characters.
         f"The annotation says {arn!r}, which is not a role's ARN.",
         expected=_wanted(evidence),
         found=repr(arn),
@@ -101,7 +101,7 @@ def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-arn-differs", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
-    """The annotation has the role's name, and another path, partition or account: to STS it is another role.
+    """The annotation has the role's name, but another path, partition or account. To STS that is another role.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
     """
@@ -110,7 +110,7 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
         return None
     if arn != (right := evidence.role_arn):
         if _place(arn) == _place(right):
-            # The path is IAM's to tell.
+            # Only IAM knows the path.
             evidence.role_account.role(evidence.role_name)
         return _differing(evidence, right, _annotated_with_namesake(evidence, right))
     if (role := _in_own_account(evidence)) is None:
@@ -162,7 +162,7 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-taken-away", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_taken_away(evidence: Evidence) -> Symptom | None:
-    """A pod has its role, and a controller has written the service account since.
+    """A pod has its role, but a controller has written the service account since then, without the annotation.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
@@ -188,7 +188,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
 
 @cause("eksctl-role-without-annotation", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def eksctl_role(evidence: Evidence) -> Symptom | None:
-    """eksctl changes nothing in a service account whose stack it has made already.
+    """eksctl made the role, but the annotation is missing. If the stack exists, eksctl doesn't restore the annotation.
 
     https://docs.aws.amazon.com/eks/latest/eksctl/iamserviceaccounts.html
     """
@@ -237,7 +237,7 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
 
 
 def is_role_of_its_own(evidence: Evidence) -> bool:
-    """Whether the role that was asked for is missing, and the annotation names one that trusts the service account."""
+    """Whether the requested role is missing, and the annotation names another one that trusts the service account."""
     arn = evidence.annotation
     try:
         return evidence.role is None and arn != evidence.role_arn and arn in evidence.roles_that_trust_it
@@ -246,7 +246,7 @@ def is_role_of_its_own(evidence: Evidence) -> bool:
 
 
 def _place(arn: str) -> tuple[str, str]:
-    """The partition and the account."""
+    """An ARN's partition and account."""
     parsed = Arn.parse(arn)
     return parsed.partition, parsed.account
 
@@ -294,7 +294,7 @@ def _is_its_role(evidence: Evidence) -> bool:
 
 
 def _and_is_named(evidence: Evidence) -> str:
-    """What names the service account that does not exist: a pod, or a role's trust policy."""
+    """A phrase that names the user of the missing service account: a pod or a trust policy; empty without one."""
     try:
         if evidence.pods:
             return f", and the pod {evidence.pods[0]['metadata']['name']} runs as it"
@@ -305,7 +305,7 @@ def _and_is_named(evidence: Evidence) -> str:
 
 
 def _wanted(evidence: Evidence) -> str:
-    """The role's ARN; the candidates' where several may be meant."""
+    """The role's ARN, or the candidates' ARNs joined by `or`, or a placeholder."""
     if evidence.role_arn:
         return evidence.role_arn
     try:
@@ -315,7 +315,7 @@ def _wanted(evidence: Evidence) -> str:
 
 
 def _is_bare(evidence: Evidence) -> bool:
-    """Whether it exists without a role, and without anything that looks like one."""
+    """Whether the service account exists, but no annotation and no container names a role for it."""
     is_bare = evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
     return is_bare and not variables.works_by_hand(evidence)
 
@@ -343,7 +343,7 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
 
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
     """The repair that sets the annotation and replaces a running pod, which gets its role when it's created."""
-    # A run of the lab has a role of its own.
+    # A run of the lab has its own role.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
     known = evidence.role_arn if is_told else role_arn
     named = Repair.of(annotate(evidence, known, without=without))

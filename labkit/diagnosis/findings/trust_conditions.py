@@ -1,4 +1,4 @@
-"""The conditions on `sub` and `aud` in the nearest statement, if the policy refuses the token."""
+"""The conditions on `sub` and `aud` in the statement nearest to admitting the token, if the policy refuses it."""
 
 import re
 
@@ -52,7 +52,7 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
 
 
 def wrong_subject(id: str, mistake: str, why: str) -> Cause:
-    """The cause for a condition on `sub` that names another service account, by this mistake."""
+    """Return the cause for a condition on `sub` that names another service account by this mistake."""
 
     def look(evidence: Evidence) -> Symptom | None:
         condition = _wrong_subject(evidence)
@@ -71,7 +71,7 @@ sub_of_another_namespace = wrong_subject(
     "another namespace",
     " (another namespace)",
 )
-# A chart's release puts its name before or behind the service account's.
+# A chart puts its release's name before or after the service account's name.
 sub_renamed = wrong_subject(
     "trust-policy-sub-renamed",
     "renamed",
@@ -104,7 +104,7 @@ def _failed(evidence: Evidence, claim: str) -> list[Condition]:
 
 
 def _wrong_subject(evidence: Evidence) -> Condition | None:
-    """The condition that names another service account, even if its wildcards counted as wildcards."""
+    """The condition that names another service account, even with `*` and `?` as wildcards; None without one."""
     for condition in _failed(evidence, "sub"):
         if not (condition.is_literal and any(wildcard(value)(evidence.subject) for value in condition.values)):
             return condition
@@ -112,7 +112,7 @@ def _wrong_subject(evidence: Evidence) -> Condition | None:
 
 
 def _mistake(evidence: Evidence, condition: Condition) -> str:
-    """How the service accounts that the condition names differ from this one."""
+    """The kind of difference between the condition's service accounts and this one: the `mistake` of a cause."""
     mine = evidence.parameters
     matches = [match for value in condition.values if (match := SERVICE_ACCOUNT.fullmatch(value))]
     accounts = [(wildcard(match[1])(mine.namespace), match[2]) for match in matches]

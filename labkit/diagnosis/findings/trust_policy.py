@@ -1,7 +1,6 @@
 """The trust policy: does it admit this service account, and only this one?
 
-Whether it does is evaluated, as STS would; the causes of a refusal are asked only where the answer is no, and only of
-the statement that comes nearest.
+The doctor evaluates it as STS would. If it refuses, other causes look for the reason, in the nearest statement only.
 """
 
 from labkit.diagnosis import stages
@@ -18,9 +17,9 @@ NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_co
 
 @cause("trust-policy-refuses", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def refuses(evidence: Evidence) -> Symptom | None:
-    """The trust policy refuses for a reason that has no name of its own, such as an explicit deny.
+    """The trust policy refuses for a reason without a cause of its own, such as an explicit deny.
 
-    If only conditions on the request decide, STS alone knows the answer, and gives it to the pod.
+    If only conditions on the request decide, only STS knows the answer, which the pod gets.
     """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None
@@ -39,7 +38,7 @@ def refuses(evidence: Evidence) -> Symptom | None:
     )
 
 
-# What it admits, and should not.
+# Callers that it admits, but shouldn't.
 
 
 @cause("trust-policy-sub-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
@@ -100,17 +99,17 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
     )
 
 
-# For the report of a check.
+# The report of a check.
 
 
 def principal_found(evidence: Evidence) -> str:
-    """Who the policy trusts, for the report of a check."""
+    """The providers that the policy trusts, for the report of a check."""
     found = [arn for statement in evidence.trust.statements for arn in federated_of(statement)]
     return ", ".join(found) or "no federated principal"
 
 
 def actions_found(evidence: Evidence) -> str:
-    """What the policy allows, for the report of a check."""
+    """The actions that the policy allows, for the report of a check."""
     found = [action for statement in evidence.trust.statements for action in actions_of(statement)]
     return ", ".join(found) or "no Action"
 
@@ -127,7 +126,7 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
-    """What conditions on the request decide: an error where STS has refused the token, else a warning."""
+    """The symptom if conditions on the request decide: an error if STS has refused the token, otherwise a warning."""
     named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.trust.undecided])
     told = "and STS refuses it" if outcome == "refused" else "and the pod's request is not known from here"
     return symptom(
@@ -159,14 +158,14 @@ def _admits_strangers(evidence: Evidence) -> bool:
 
 
 def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
-    """Whether the policy names each of these in full: somebody has given them the same role on purpose."""
+    """Whether the policy names each of these in full. If so, somebody gave them the same role on purpose."""
     conditions = [each for statement in evidence.trust.allows for each in conditions_of(statement)]
     named = {value for each in conditions if each.claim == "sub" and each.compares_text for value in each.values}
     return named.issuperset(subjects)
 
 
 def _is_exact(evidence: Evidence) -> bool:
-    """Whether no statement can admit another of the cluster's service accounts, so that no search is needed."""
+    """Whether no statement can admit the cluster's other service accounts. If so, they needn't be listed."""
     return all(
         any(c.claim == "sub" and c.is_literal and c.values == (evidence.subject,) for c in conditions_of(statement))
         for statement in evidence.trust.allows

@@ -1,6 +1,6 @@
-"""The statement of the trust policy that comes nearest, if the policy refuses: who it trusts, and for what.
+"""The trust policy's nearest statement, if the policy refuses: its principal and its action.
 
-Each cause looks at one thing, so that two faults in a statement are two findings.
+Each cause looks at one part, so two faults in a statement are two findings.
 """
 
 import json
@@ -32,7 +32,7 @@ SOURCE = "iam:GetRole, AssumeRolePolicyDocument"
 POD_IDENTITY = "pods.eks.amazonaws.com"
 
 
-# Who it trusts.
+# The principal.
 
 
 @cause("trust-policy-of-pod-identity", stages.ROLE, LEARN, reads=(kinds.ROLE,))
@@ -85,7 +85,7 @@ def principal_not_a_provider(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-issuer-host-wrong", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def issuer_host_wrong(evidence: Evidence) -> Symptom | None:
-    """The cluster's id under another host: another region's, or `oidc.REGION.eks` for `oidc.eks.REGION`."""
+    """The cluster's id is under another host: another region's, or `oidc.REGION.eks` instead of `oidc.eks.REGION`."""
     statement = refusing(evidence)
     if statement is None:
         return None
@@ -124,19 +124,19 @@ def provider_mismatch(evidence: Evidence) -> Symptom | None:
     )
 
 
-# For what.
+# The action.
 
 
 @cause("trust-policy-action-wrong", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def action_wrong(evidence: Evidence) -> Symptom | None:
-    """Most often it is `sts:AssumeRole`, the action for AWS's own services.
+    """The action is wrong. Most often it's `sts:AssumeRole`, the action for AWS's own services.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
     """
     statement = refusing(evidence)
     if statement is None or allows_action(statement):
         return None
-    # A service's role has a service's action.
+    # A role for a service has a service's action. Another cause reports it.
     if principals_of(statement, "Service"):
         return None
     return symptom(
@@ -148,17 +148,17 @@ def action_wrong(evidence: Evidence) -> Symptom | None:
 
 
 def _principal(statement: Statement) -> str:
-    """What a statement trusts, in short."""
+    """The names of a statement's principals, in short."""
     principal = statement.get("Principal")
     named = [str(name) for names in principal.values() for name in listed(names)] if isinstance(principal, dict) else []
     return few(named) or "nobody"
 
 
-# What its conditions are looked at with, too.
+# Also used for its conditions.
 
 
 def refusing(evidence: Evidence) -> Statement | None:
-    """The statement that comes nearest, where the policy refuses and nothing else explains it."""
+    """The nearest statement, if the policy refuses and nothing else explains it; otherwise None."""
     if evidence.role is None or evidence.trust.nearest is None or was_refused(evidence):
         return None
     return evidence.trust.nearest
@@ -170,7 +170,7 @@ def about_tokens(statement: Statement) -> list[Condition]:
 
 
 def has_other_host(evidence: Evidence, name: str) -> bool:
-    """Whether it is the issuer's own path under another host."""
+    """Whether the name is the issuer's path under another host."""
     host, _, path = evidence.provider_name.partition("/")
     other, _, same = name.partition("/")
     return bool(path) and same.lower() == path.lower() and other.lower() != host.lower()
@@ -185,7 +185,7 @@ def symptom(
     severity: Severity = "error",
     repair: str | Repair = "",
 ) -> Symptom:
-    """A finding about the trust policy; without another `repair`, with the one that puts right what refuses."""
+    """A symptom of the trust policy. The default repair makes the policy admit the service account."""
     return Symptom(
         summary=summary,
         expected=expected,

@@ -1,4 +1,4 @@
-"""What IAM takes as the role's trust policy: what it refused to take, and how much more this one may hold."""
+"""IAM's limits for a role's trust policy: a policy that IAM refused, and the space left in this one."""
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
@@ -11,7 +11,7 @@ from labkit.diagnosis.repairs.advice import QUOTA
 from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "02-iam-role.ipynb"
-NEAR = 1843  # characters of a trust policy without white space: nine tenths of what IAM takes by default
+NEAR = 1843  # characters of a trust policy without white space: nine tenths of IAM's default limit
 
 
 @cause("trust-policy-condition-key-with-scheme", stages.ROLE, LEARN, reads=(kinds.ROLE,))
@@ -49,7 +49,7 @@ def too_long(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-near-size-limit", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def near_size_limit(evidence: Evidence) -> Symptom | None:
-    """With one more service account, IAM would refuse the policy."""
+    """The policy is nearly full: with one more service account, IAM would refuse it."""
     if evidence.role is None or evidence.trust.size <= NEAR:
         return None
     return Symptom(
@@ -66,14 +66,14 @@ REFUSED = (condition_key_with_scheme, too_long)
 
 
 def was_refused(evidence: Evidence) -> bool:
-    """Whether the role's problem is a trust policy that IAM refused, rather than the one that it has."""
+    """Whether IAM has refused a newer trust policy for the role. Then the present one isn't the problem."""
     return is_told(evidence, *REFUSED)
 
 
 def _refused_write(evidence: Evidence) -> PastCall | None:
-    """The newest try to write the role's trust policy, where IAM refused it and the role lacks what it was to have.
+    """The newest attempt to write the trust policy, if IAM refused it and the role still needs it; otherwise None.
 
-    Raises `NotRead` if CloudTrail may not be read.
+    Raises `NotRead` if CloudTrail can't be read.
     """
     if evidence.role is not None and evidence.trust.admits:
         return None
@@ -85,13 +85,13 @@ def _refused_write(evidence: Evidence) -> PastCall | None:
         for record in evidence.role_account.calls(name)
         if (record.get("requestParameters") or {}).get("roleName") == evidence.role_name
     ]
-    # Each list is the newest first; the sort keeps the order of what happened in one second.
+    # Both lists begin with the newest, and the sort is stable within a second.
     newest = next(iter(sorted(tries, key=lambda record: record["eventTime"], reverse=True)), None)
     return newest if newest and newest["errorCode"] else None
 
 
 def _statements_of(record: PastCall) -> list[Statement]:
-    """The statements of the trust policy that was refused."""
+    """The statements of the refused trust policy."""
     parameters = record.get("requestParameters") or {}
     return statements_of(document(parameters.get("policyDocument") or parameters.get("assumeRolePolicyDocument")))
 

@@ -1,4 +1,4 @@
-"""The pod identity webhook: does it run, and did the pod allow the change?
+"""The pod identity webhook: does it run, and could it change the pod?
 
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """
@@ -46,10 +46,10 @@ def missing(evidence: Evidence) -> Symptom | None:
 
 @cause("webhook-unreachable", stages.WEBHOOK, LEARN, reads=(kinds.REGISTRATION,))
 def unreachable(evidence: Evidence) -> Symptom | None:
-    """The webhook is registered, and the API server cannot call it; `failurePolicy: Ignore` keeps that silent.
+    """The webhook is registered, but the API server can't call it. `failurePolicy: Ignore` hides that.
 
-    Whether it answers is tried only where a pod was made without its role: from here where the API server is on this
-    machine, and else by a dry run, which the API server's own counters tell of.
+    The doctor tries the webhook only if a pod was created without its role. If the API server runs on this machine, it
+    connects itself. Otherwise it makes a dry run, and the API server's counters show the failed call.
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#contacting-the-webhook
     """
     if evidence.webhook is None:
@@ -123,7 +123,7 @@ def opted_out(evidence: Evidence) -> Symptom | None:
 
 @cause("webhook-passed-over-pod", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
 def passed_over(evidence: Evidence) -> Symptom | None:
-    """The annotation was there when the pod was made, and so is the webhook, which has not given it the role."""
+    """The pod is younger than the annotation, and the webhook runs, but it didn't give the pod the role."""
     spec = evidence.pod_spec
     if spec and not spec.is_mutated and not evidence.annotation and (left_out := may_be_left_out(evidence)):
         raise NotRead(Read("the matchConditions of", "pod-identity-webhook"), left_out.removeprefix("; its "))
@@ -161,7 +161,7 @@ def container_skipped(evidence: Evidence) -> Symptom | None:
         expected="the role in every container",
         found=f"{opt_out.SKIP}: {spec.annotations[opt_out.SKIP]}",
         source=f"{POD}, metadata.annotations",
-        # Whoever leaves out a sidecar does so on purpose.
+        # A sidecar is left out on purpose.
         repair=f"# nothing has to change; {opt_out.SKIP} in the manifest says which containers get no role"
         if others
         else pod_commands.replaced(evidence, pod_commands.without_skipping),
@@ -189,7 +189,7 @@ def volume_name_taken(evidence: Evidence) -> Symptom | None:
 def mount_path_twice(evidence: Evidence) -> Symptom | None:
     """Something else is mounted at the token's path, so the API server refuses the pod that the webhook changed.
 
-    It is seen in the events of the pod's owner, since there is no pod.
+    The fault shows in the events of the pod's owner, because the pod doesn't exist.
     """
     for container in evidence.containers:
         names = [mount["name"] for mount in container.mounts if mount["mountPath"].rstrip("/") == MOUNT_PATH]
@@ -215,7 +215,7 @@ def explains_absence(evidence: Evidence) -> bool:
 
 
 def may_be_left_out(evidence: Evidence) -> str:
-    """That conditions of the webhook, which nobody evaluated, may leave the pod out; empty without conditions."""
+    """A phrase that names the webhook's conditions, which may exclude the pod; empty without conditions."""
     conditions = opt_out.match_conditions(evidence)
     if not conditions:
         return ""
@@ -223,7 +223,7 @@ def may_be_left_out(evidence: Evidence) -> str:
 
 
 def gives_role_now(evidence: Evidence) -> bool:
-    """Whether a dry run shows that the webhook gives the role to a pod like it; False if that was not tried."""
+    """Whether a dry run shows that the webhook gives the role to a pod like it; False if no dry run was made."""
     try:
         return evidence.dry_run.gives_role
     except NotRead:
@@ -231,7 +231,7 @@ def gives_role_now(evidence: Evidence) -> bool:
 
 
 def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """What is wrong with the client configurations, as far as the doctor can see."""
+    """The first fault in the client configurations that the doctor can see; empty without one."""
     for webhook in webhooks:
         client = webhook.get("clientConfig") or {}
         wrong = evidence.registration.fault(client)
@@ -243,7 +243,7 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """How the API server tells that it cannot call the webhook. Raises `NotRead` if only that could explain it."""
+    """The API server's evidence that it can't call the webhook. Raises `NotRead` if nothing else explains the pod."""
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
     if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
         return ""
@@ -267,7 +267,7 @@ def _was_passed_over(evidence: Evidence) -> bool:
 
 
 def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
-    """What is known of why the webhook changed nothing, and the repair."""
+    """The known reason why the webhook changed nothing, and the repair."""
     may_be = may_be_left_out(evidence)
     again = pod_commands.with_the_annotation(evidence)
     if evidence.pod_spec and evidence.pod_spec.is_mutated:
@@ -291,13 +291,13 @@ def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 
 def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
-    """The label that keeps the webhook from the pod; with its value if another value would not."""
+    """The label that makes the webhook skip the pod, with its value if another value wouldn't."""
     key = requirement.key
     return f"{key}={opt_out.labels_of(evidence, requirement.subject)[key]}" if requirement.values else key
 
 
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
-    """Lines that remove the requirements and replace the pod, with the alternative if the requirements are intended."""
+    """Lines that remove the requirements and replace the pod; and the alternative, if the requirements are intended."""
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is there on purpose, skip what follows, and add the label that it wants: {wanted}"
     lines, again = [meant, registration.without(evidence, lacking)], pod_commands.replaced(evidence)
@@ -305,7 +305,7 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
         return Repair.of(*lines, again)
     if labels := registration.labels_that_harm_nobody(evidence, lacking):
         return _labelled(evidence, labels)
-    # The selector may keep the role from others on purpose.
+    # The selector may exclude others on purpose.
     nothing = "# Nothing is changed: others would get a role, too. Ask whoever runs the webhook. Then:"
     return shown(nothing, *lines, str(again))
 
@@ -334,7 +334,7 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
 def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
     """The repair that removes the opt-out label, or else the selector's requirement, and replaces the pod.
 
-    Another label may be what others look for.
+    A label that isn't the webhook's own may serve others, so it stays.
     """
     switches = {each.subject: each.key for each in against if each.is_switch}
     others = [each for each in against if not each.is_switch]
@@ -357,7 +357,7 @@ def _has_pods(owner: Workload) -> bool:
 
 
 def _restored(evidence: Evidence) -> Repair:
-    """The repair of a webhook that isn't registered. Words where somebody else has to register it."""
+    """The repair of a webhook that isn't registered; only advice if somebody else has to register it."""
     by_target = evidence.connection.webhook_restored_by
     if by_target.startswith("#"):
         return _left_to_others(evidence, "# Nothing is changed: a new pod would get no role either.", by_target)
@@ -381,13 +381,13 @@ def _reached(evidence: Evidence) -> Repair:
 
 
 def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
-    """The lines, and those that replace the pod, as comments: a pod that is made before gets no role."""
+    """The lines, then those that replace the pod, all as comments. A pod that is created too early gets no role."""
     again = str(_again(evidence))
     return Repair.of(shown(*lines, *(["# and then:", again] if again else [])))
 
 
 def _again(evidence: Evidence) -> Repair:
-    """The lines that replace a pod that was created without its role; empty if its role is there, or not to be told."""
+    """The lines that replace a pod that was created without its role; empty if the pod has it, or if unknown."""
     try:
         spec = evidence.pod_spec
         if spec is not None and evidence.annotation and not spec.is_mutated:
