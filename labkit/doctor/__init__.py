@@ -1,7 +1,7 @@
-"""Why a service account's pods don't get their role.
+"""The doctor finds out why a service account's pods don't get their role.
 
-`examination` looks at one service account, `survey` at many, `explanations` at an error's text; `report` is the
-answer.
+`examination` examines one service account, and `survey` all of a cluster. `explanations` explains an error's text.
+`report` holds the result.
 """
 
 from labkit.doctor.examination import diagnose, examine, examine_pods, examine_run

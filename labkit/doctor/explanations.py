@@ -1,7 +1,7 @@
-"""From an error's text to the families of causes that it can have, and the next command; needs no connection.
+"""Explain an error's text: the families of causes that it can have, and the next command. Needs no connection.
 
-Since about June 2026, as it seems, STS says one sentence for most faults of a token. Threads on the web show the
-older ones, which name the cause.
+Since about June 2026, it seems, STS answers most faults of a token with the same sentence. Threads on the web show the
+older messages, which name the cause.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-# A session of an instance's role carries the instance's id, of which people hide digits; without the session, the
+# An instance role's session name is the instance's id, and people often hide its digits. Without the session, the
 # role's name has to do. OpenSearch names the role alone.
 NODE = (
     r"assumed-role/[^/\s]+/i-[0-9a-fx*]{8,17}(?![\w-])"
@@ -76,9 +76,9 @@ NOT_USED_IDS = (
 )
 
 
-# Characters; a terminal that breaks lines has at least so many in one.
+# Characters: terminals are at least this wide.
 NARROWEST = 40
-# Lines of which a person copies an error.
+# An error that people copy has at most so many lines.
 FEW = 30
 
 
@@ -98,16 +98,16 @@ class Family:
     """Whether it counts only if nothing more specific matches the text."""
 
 
-# Where EKS Pod Identity's agent listens on each node, and how a client says that nobody answers.
+# The address of EKS Pod Identity's agent on each node, and a client's words if nobody answers.
 # https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html
 AGENT = r"169\.254\.170\.23|fd00:ec2::23"
 SILENT = r"connection refused|ECONNREFUSED|timed? ?out|ETIMEDOUT|deadline exceeded|no route to host|unreachable"
-# What only the organization's or the network's administrators decide: the trust policy was not what refused.
+# Policies of the organization's or the network's administrators. The trust policy hasn't refused.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
 OF_OTHERS = r"(service control|resource control|VPC endpoint) policy"
 
 FAMILIES = (
-    # Denials that name the policy: nothing else has to be looked at.
+    # Denials that name the policy. Nothing else needs examining.
     Family(
         "vpc-endpoint",
         r"explicit deny in an? VPC endpoint policy|no VPC endpoint policy allows",
@@ -184,7 +184,7 @@ FAMILIES = (
     ),
     Family(
         "token-expired",
-        # EKS Pod Identity has an exception of this name, too, with a text of its own.
+        # EKS Pod Identity also has an exception with this name, but with its own text.
         r"ExpiredTokenException(?!\)?: The token included in the request)|Token expired: current date",
         "The token has expired. The node writes a fresh one into the same file well before that. So the program read "
         "the token once and kept it, the file is a copy, or a clock is wrong.",
@@ -526,7 +526,7 @@ FAMILIES = (
         ("pod-sts-endpoint-of-another-region", "pod-proxy-without-no-proxy"),
         (VARIABLES, "kubectl exec {pod} -n {namespace} -- curl -sS https://sts.{region}.amazonaws.com/"),
     ),
-    # Documents that IAM refuses, and what the tools say that write them.
+    # Documents that IAM refuses, and messages of the tools that write them.
     Family(
         "principal",
         r"Federated principals must be valid domain names|Invalid principal in policy",
@@ -632,7 +632,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a text can mean, with its own names in the next commands."""
+    """A possible meaning of a text, with the text's own names in the next commands."""
 
     family: str
     means: str
@@ -640,7 +640,7 @@ class Explanation:
     next: tuple[str, ...] = field(default=())
 
     def as_json(self) -> dict[str, object]:
-        """For other programs; keys are only ever added."""
+        """The explanation for other programs. Keys are only ever added."""
         return {"family": self.family, "means": self.means, "findings": list(self.ids), "next": list(self.next)}
 
     def __str__(self) -> str:
@@ -651,7 +651,7 @@ class Explanation:
 
 def explain(text: str) -> list[Explanation]:
     """Return the families of causes that an error's text can have, the most specific first; empty if none matches."""
-    # In logs the lines of an error are one, with the line breaks written out.
+    # A log puts an error's lines on one line, with the line breaks as `\n`.
     readings = _readings(text.replace("\\n", " ").replace("\\t", " ").splitlines())
     matches = [(family, match) for family in FAMILIES if (match := _found(family, readings))]
     telling = [(family, match) for family, match in matches if not family.is_general]
@@ -674,11 +674,11 @@ def _compiled(family: Family) -> re.Pattern[str]:
 
 
 def _readings(lines: list[str]) -> list[str]:
-    """The text as one line: with a space for each line break, and without one where a terminal broke the line.
+    """The possible readings of the text, each as one line. A line break becomes a space, or nothing.
 
-    A terminal breaks every long line at the same place, also in a word. Where several lines are as long as the
-    longest, that is what happened. Where one is, it may be chance, and both ways to read the text are given. A few
-    lines may also be a part of what a terminal showed, none of them whole.
+    A terminal breaks every long line at the same place, even inside a word. If several lines are as long as the
+    longest, a terminal broke them. If only one is, that may be chance, so both readings are returned. A short text may
+    also be a part of a terminal's lines. So a reading without spaces for its line breaks is added.
     """
     width = max(map(len, lines), default=0)
     breaks = ["" if len(line) == width >= NARROWEST else " " for line in lines[:-1]]

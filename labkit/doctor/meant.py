@@ -6,13 +6,13 @@ from labkit.doctor.survey import Survey
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 
-NO_CHOICE = "default"  # the account of a pod that names none
+NO_CHOICE = "default"  # the service account of a pod that names none
 
 
 def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
     """The name of the pod's service account, or of the only one in the namespace that should have a role.
 
-    The lab's own counts where it exists, whether it is annotated or not.
+    The lab's own service account wins if it exists, even without an annotation.
 
     Raises `LabError` if several may be meant, or none.
     """
@@ -42,7 +42,7 @@ def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
 
 
 def _of_pod(survey: Survey, namespace: str, pod: str) -> str:
-    """The service account that the pod runs as; empty if it does not exist or may not be read."""
+    """The service account that the pod runs as; empty if the pod doesn't exist or can't be read."""
     try:
         found = survey.cluster.pod(namespace, pod) if pod else None
     except NotRead:

@@ -4,7 +4,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 
-# What the reader has to put in: a role's name, a bucket, a secret that is not shown.
+# A value that the reader has to fill in: a role's name, a bucket, a secret that isn't shown.
 PLACEHOLDER = re.compile(r"<[A-Z][A-Z0-9_]*>|\bNOT-SHOWN\b")
 
 

@@ -1,4 +1,4 @@
-"""What the doctor says of one service account: what is wrong, in the order of the checks, and what it rests on."""
+"""The doctor's report on one service account: the findings, in the order of the checks, and the calls behind them."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable, table
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
 MANY = 4  # calls that one line may name
-# What the command's options are called where there is no command line.
+# How a notebook names the command's options.
 IN_A_NOTEBOOK = {
     "--probe": "--probe, or diagnose(probe=True)",
     "--role NAME": "--role NAME, or diagnose(role=NAME)",
@@ -28,46 +28,46 @@ OF_THE_ORGANIZATION = (
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one stage."""
+    """The result of one stage."""
 
     result: Result
     read: Sequence[Read]
     """The calls that were answered and that the result relies on."""
     unread: Sequence[NotRead]
-    """What couldn't be read, or wasn't allowed to be."""
+    """The calls that failed or weren't allowed."""
     unasked: Sequence[str]
-    """The kinds of calls that it rests on as well, and that nobody made: without a pod, nothing is asked in it."""
+    """The kinds of calls that the result needs, but that nobody made: without a pod, for example, those in the pod."""
 
     @property
     def missing(self) -> list[str]:
-        """What it lacks to be right: the doctor's option, or the call that was not answered."""
+        """For each fact that the result lacks: the doctor's option, or the call that wasn't answered."""
         named = [error.needs if error.is_choice else error.call for error in self.unread]
         return list(dict.fromkeys([*named, *self.unasked]))
 
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """The findings on one service account's way to its role; true if nothing is wrong."""
+    """The findings about one service account. True if nothing is wrong."""
 
     subject: str
     """`system:serviceaccount:NAMESPACE:NAME`"""
     findings: Sequence[Finding]
     checks: Mapping[Stage, Check]
-    """What became of each stage, in their order."""
+    """The result of each stage, in the stages' order."""
     read: Sequence[Read] = ()
-    """What was answered, and it rests on, in the order of the stages that asked for it first."""
+    """The answered calls that it relies on, in the order of the stages that made them first."""
     made: Sequence[Read] = ()
     """The calls that were made for it. The other answers were known already."""
     cluster: str = ""
     role_arn: str = ""
-    """The role that the service account should have; empty if nothing says which."""
+    """The ARN of the role that the service account should have; empty if it's unknown."""
     pods: Sequence[str] = ()
-    """The pods that were looked at."""
+    """The examined pods."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """The facts, grouped by subject, with secrets removed; a sentence where a fact could not be read."""
+    """The facts, grouped by subject, with secrets removed. A fact that couldn't be read is a sentence that says why."""
 
     repair: bool = field(default=True, compare=False)
-    """Whether a finding shows what repairs it; a notebook shows it when asked."""
+    """Whether each finding shows its repair. A notebook shows repairs only on request."""
 
     @property
     def results(self) -> dict[Stage, Result]:
@@ -76,22 +76,22 @@ class Diagnosis:
 
     @property
     def unread(self) -> list[NotRead]:
-        """What couldn't be read, or wasn't allowed to be."""
+        """The calls that failed or weren't allowed, each once."""
         return each_once(error for check in self.checks.values() for error in check.unread)
 
     @property
     def looked(self) -> list[str]:
-        """What was read, as text: `iam:GetRole my-role (123456789012)`."""
+        """The answered calls, as text: `iam:GetRole my-role (123456789012)`."""
         return [str(read) for read in self.read]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; a warning does not count."""
+        """Whether nothing is wrong. A warning doesn't count."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     @property
     def exit_code(self) -> int:
-        """0: nothing was found, or notes alone. 1: something was. 2: it could not look.
+        """0: no finding, or only notes. 1: a warning or an error. 2: the doctor couldn't look.
 
         An error counts as found even if some calls were forbidden. The doctor couldn't look if it didn't reach AWS or
         the cluster, if it had no credentials, or if it found no error but wasn't allowed to read everything.
@@ -106,14 +106,14 @@ class Diagnosis:
         return FOUND if any(finding.severity != "note" for finding in self.findings) else NOTHING
 
     def stages(self) -> list[tuple[Stage, Result, list[Finding]]]:
-        """Each stage with its result and its findings."""
+        """Return each stage with its result and its findings."""
         return [
             (stage, self.results[stage], [finding for finding in self.findings if finding.stage is stage])
             for stage in STAGES
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """The diagnosis for other programs; keys are only ever added."""
+        """Return the diagnosis for other programs. Keys are only ever added."""
         return {
             "subject": self.subject,
             "cluster": self.cluster,
@@ -139,7 +139,7 @@ class Diagnosis:
         }
 
     def script(self) -> str:
-        """The repairs of all findings as one shell script, each under its finding's id."""
+        """The repairs of all findings as one shell script, each below its finding's id."""
         repairs = [f"# {finding.id}: {finding.summary}\n{finding.repair}" for finding in self.findings]
         return "\n\n".join(repairs) or "# nothing to repair"
 
@@ -184,7 +184,7 @@ class Diagnosis:
 
     @property
     def headline(self) -> str:
-        """One line: the first repair, or that nothing is wrong, and what wasn't examined."""
+        """One line: the first finding, or that nothing is wrong, and the parts that weren't examined."""
         if self.begins_with_a_finding:
             return self.findings[0].headline(self.name)
         if self.unanswered:
@@ -198,31 +198,31 @@ class Diagnosis:
         if self.exit_code != COULD_NOT_LOOK or not self.ok:
             return ""
         unread = [each for each in self.unread if not each.is_of_the_organization]
-        first = min(unread, key=lambda each: each.is_choice)  # what was not to be read is the reader's own to change
+        first = min(unread, key=lambda each: each.is_choice)  # a call that wasn't made can be allowed by the reader
         return f"{first.call}: {first.why}"
 
     @property
     def begins_with_a_finding(self) -> bool:
-        """Whether the first line is the first finding's."""
+        """Whether the first line is about the first finding."""
         return bool(self.findings) and not self.unanswered
 
     @property
     def more(self) -> str:
-        """How many findings there are beside the first line; empty without them."""
+        """A count of the findings that the first line doesn't name; empty without any."""
         others = self.findings[1:] if self.begins_with_a_finding else self.findings
         counted = Counter(finding.severity for finding in others)
         told = [f"{count} more {kind}{'s' if count > 1 else ''}" for kind, count in counted.items()]
         return f"{' and '.join(told)}:" if told else ""
 
     def lacking(self, stage: Stage) -> str:
-        """What a stage that was not looked at lacks; empty if it was."""
+        """The option or calls that a stage lacked, so that it wasn't examined; empty if it was."""
         check = self.checks[stage]
         if check.result != "not looked at" or not check.missing:
             return ""
         return f"missing: {few(check.missing)}"
 
     def account(self) -> Iterator[str]:
-        """Return lines that say what was read, and what wasn't and why."""
+        """Yield lines that name the calls that were answered, and those that weren't, with the reason."""
         answers = Counter(read.of for read in self.read)
         named: dict[Answerer, str] = {"AWS": "AWS", "the cluster": "the cluster", "a host": "the issuer"}
         counted = [(answers[of], name) for of, name in named.items() if answers[of]]
@@ -239,7 +239,7 @@ def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
 
 
 def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
-    """Yield a line for each reason why something was not read, however much it concerns."""
+    """Yield one line for each reason why calls failed, with all calls that it concerns."""
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for error in unread:
         is_refused = error.is_of_the_organization and error.needs == error.read.kind

@@ -1,4 +1,4 @@
-"""The doctor's diagnosis of every service account of a cluster that should have a role. Nothing is read twice."""
+"""Diagnose every service account of a cluster that should have a role. Nothing is read twice."""
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher, get_close_matches
@@ -19,22 +19,22 @@ from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
-# From so many on, one call that tells all roles is worth more than some for each.
+# With this many service accounts, reading all roles at once is faster than one by one.
 MANY = 5
 
 
 class Survey:
     """The service accounts of a cluster, or of one of its namespaces, that should have a role.
 
-    Raises `NotRead` if the cluster's service accounts may not be listed, `LabError` without such a namespace.
+    Raises `NotRead` if the service accounts can't be listed, and `LabError` if the namespace doesn't exist.
     """
 
     def __init__(self, connection: Connection, parameters: Parameters, namespace: str = "", *, probe: bool = False):
         """
         Args:
-            parameters: what of them does not name a service account: the target, the cluster, the region.
-            namespace: the only one to look at; without one, all.
-            probe: whether commands may be run in the pods, and their tokens be sent to STS.
+            parameters: the target, the cluster and the region. Their service account isn't used.
+            namespace: the only namespace to survey; without one, all namespaces.
+            probe: whether the doctor may run commands in the pods, and send their tokens to STS.
         """
         self._connection = connection
         self._parameters = parameters
@@ -50,7 +50,7 @@ class Survey:
         return len(self.subjects)
 
     def __iter__(self) -> Iterator[Diagnosis]:
-        """The diagnosis of each, in the order of namespace and name."""
+        """Yield the diagnosis of each service account, sorted by namespace and name."""
         if len(self) > MANY:
             self._read_roles()
         for namespace, name in self.subjects:
@@ -58,7 +58,7 @@ class Survey:
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster that it surveys."""
+        """The surveyed cluster."""
         cluster: Cluster = self._any.cluster
         return cluster
 
@@ -82,7 +82,7 @@ class Survey:
         try:
             pods = cluster.pods(self._namespace)
         except NotRead:
-            pods = []  # each diagnosis says so
+            pods = []  # each diagnosis reports it
         used = {
             (pod["metadata"]["namespace"], service_account_of(pod["spec"]))
             for pod in pods
@@ -96,7 +96,7 @@ class Survey:
                 return
             names = [each["metadata"]["name"] for each in self.cluster.all_of("namespaces")]
         except NotRead:
-            return  # who may list what is in it may not know of the namespace itself
+            return  # a caller who can list the service accounts may still not be allowed to read the namespace
         near = next(iter(get_close_matches(self._namespace, names)), "")
         raise LabError(
             f"There is no namespace {self._namespace} in the cluster{f'; did you mean {near}?' if near else '.'}",
@@ -115,7 +115,7 @@ class Survey:
         except NotRead:
             return
         for role in details["RoleDetailList"]:
-            # What the one leaves out, the other tells: MaxSessionDuration, or tags and boundary.
+            # Each answer has fields that the other lacks: MaxSessionDuration, or tags and boundary.
             self._know_role(account, listed.get(role["RoleName"], {}), role)
         known = {role["RoleName"] for role in details["RoleDetailList"]}
         for name in self._annotated(account.account_id) - known:
@@ -138,7 +138,7 @@ class Survey:
             self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:
-        """The names of the account's roles that annotations name, whether there are such roles or not."""
+        """The names of the account's roles in the annotations, even of roles that don't exist."""
         accounts = self.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         named = filter(None, map(Arn.find, arns))
@@ -146,7 +146,7 @@ class Survey:
 
 
 def _wants_a_role(metadata: Metadata) -> bool:
-    """Whether an annotation names a role, under the right key or one that was meant to be it."""
+    """Whether an annotation names a role, under the right key or one like it."""
     return any(
         key.endswith(("/role-arn", "iam.amazonaws.com/role"))
         or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85
