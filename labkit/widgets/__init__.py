@@ -1,5 +1,5 @@
-"""What the notebooks draw: the journey, the check of a step, the token view, questions, who gets in, and the calls.
+"""The notebooks' views: the journey, a step's check, the token, questions, "Who gets in?", and the calls to AWS.
 
-Each renders as text and as plain HTML, which is what a stored notebook holds and a code host shows. In a running
-notebook a widget takes their place: the same HTML, coloured, with a button that reads the live lab again.
+Each renders as text and as plain HTML, which a stored notebook holds and a code host shows. A running notebook shows a
+widget instead: the same HTML with colours, and a button that reads the live lab again.
 """

@@ -1,4 +1,4 @@
-"""The report of a check: what was checked, what was expected beside what was found, and what repairs it."""
+"""The report of a check: its rows with the expected and found values, its findings, and their repairs."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -24,13 +24,13 @@ class Check:
     rows: Sequence[Row]
     findings: Sequence[Finding]
     again: Callable[[], "Check"] | None = field(default=None, compare=False)
-    """Read the live lab once more; with it, a running notebook shows a button that does."""
+    """A function that reads the live lab again. With it, a running notebook shows a button that calls it."""
     repair: bool = field(default=False, compare=False)
-    """Whether a finding shows what repairs it."""
+    """Whether each finding shows its repair."""
 
     @property
     def ok(self) -> bool:
-        """Whether everything is as it should be; a warning does not count."""
+        """Whether everything is right. A warning doesn't count."""
         return all(row.right for row in self.rows) and not any(f.severity == "error" for f in self.findings)
 
     def __bool__(self) -> bool:
@@ -68,7 +68,7 @@ class Check:
         return headline + table(rows, ("", "checked", "expected", "found")) + findings
 
     def as_json(self) -> dict[str, object]:
-        """The report as JSON, for programs that read executed notebooks."""
+        """Return the report as JSON, for programs that read executed notebooks."""
         rows = [{"what": r.what, "expected": r.expected, "found": r.found, "right": r.right} for r in self.rows]
         return {
             "step": self.step,
@@ -89,7 +89,7 @@ class Check:
 
 
 def shortened(expected: str, found: str) -> tuple[str, str]:
-    """Both texts with each issuer id that they share cut to its ends, as in 5321…D1B9: it is 32 hex digits long."""
+    """Return both texts with each issuer id that they share shortened from 32 hex digits to the form 5321…D1B9."""
     shared = set(ISSUER_ID.findall(expected)) & set(ISSUER_ID.findall(found))
     for id in shared:
         short = f"{id[:4]}…{id[-4:]}"
@@ -98,9 +98,9 @@ def shortened(expected: str, found: str) -> tuple[str, str]:
 
 
 def differing(expected: str, found: str) -> tuple[int, int] | None:
-    """Where the words of `found` differ from those of `expected`, as start and end; None if no word at an end agrees.
+    """Return the start and end in `found` of the words that differ; None if the first and the last words all differ.
 
-    Whole words, since a mark on a part of one looks as if the rest was right.
+    It compares whole words: a mark on a part of a word looks as if the rest was right.
     """
     wanted, words = WORD.findall(expected), WORD.findall(found)
     first = _agreeing(wanted, words)
@@ -111,7 +111,7 @@ def differing(expected: str, found: str) -> tuple[int, int] | None:
 
 
 def marked(row: Row, expected: str, found: str) -> str:
-    """The text found as code, with the part that differs underlined: colour alone would not reach everybody."""
+    """The found text as code, with the different part underlined, because not everybody sees colours."""
     if row.right or not (part := differing(expected, found)):
         return Code(found)
     start, end = part
@@ -119,5 +119,5 @@ def marked(row: Row, expected: str, found: str) -> str:
 
 
 def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many words the two begin with alike."""
+    """The number of equal words at both beginnings."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

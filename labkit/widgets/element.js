@@ -1,4 +1,4 @@
-// An element of a page, for the modules beside this file: Python puts this text before theirs.
+// Make a page's elements. Python puts this text before each module beside this file.
 function make(tag, properties, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {

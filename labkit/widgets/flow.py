@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 PARTIES = ("you", "pod", "node", "API server", "webhook", "issuer", "STS", "IAM", "S3")
-# What two groups of these parties belong to: the first one, the last one, the name.
+# The groups of parties: the first party, the last one, and the group's name.
 GROUPS = (("pod", "issuer", "the cluster"), ("STS", "S3", "AWS"))
 
 
@@ -23,12 +23,12 @@ class Arrow:
     receiver: str
     carries: str
     answered: bool = False
-    """Whether the answer comes back on the same arrow."""
+    """Whether the receiver's answer comes back on the same arrow."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One of the eleven steps: a sentence, and its messages. Without a message it happens inside the pod."""
+    """One of the eleven steps: a sentence and its messages. A step without a message happens inside the pod."""
 
     text: str
     arrows: tuple[Arrow, ...] = ()
@@ -67,7 +67,7 @@ STEPS = (
     ),
 )
 
-# The steps that each stored picture marks. The first marks none, for the README and for notebooks without a step.
+# The marked steps in each stored picture. The first marks none: it's for the README and notebooks without a step.
 PICTURES: tuple[tuple[int, ...], ...] = (
     (),
     (1,),
@@ -82,7 +82,7 @@ PICTURES: tuple[tuple[int, ...], ...] = (
     tuple(range(1, 11)),
 )
 
-# Lengths in units of the view box; on a wide page a unit is a pixel.
+# Lengths in units of the view box. On a wide page a unit is a pixel.
 WIDTH = 720
 FIRST, APART = 48, 78
 HEAD = 58
@@ -117,12 +117,12 @@ STYLE = """
 
 
 def svg(own: Collection[int] = ()) -> str:
-    """Return the picture as an SVG document, 720 pixels wide or as narrow as its place.
+    """Return the picture as an SVG document, 720 pixels wide, or narrower if its place is.
 
     Args:
-        own: the numbers of the steps to mark as the notebook's own: with a bar, bold, and in words.
+        own: the numbers of the steps to mark as the notebook's own: with a bar, in bold, and in words.
 
-    Raises `ValueError` if one of them is not a number from 1 to 11.
+    Raises `ValueError` if one of them isn't a number from 1 to 11.
     """
     if unknown := sorted(set(own) - set(range(1, len(STEPS) + 1))):
         raise ValueError(f"{unknown[0]} is not a step: they are 1 to {len(STEPS)}")
@@ -157,7 +157,7 @@ def file_name(own: Collection[int]) -> str:
 
 
 def store(folder: Path) -> None:
-    """Write every stored picture into the folder, which is made if it is missing. Raises `OSError`."""
+    """Write every stored picture into the folder, and create a missing folder. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
     for own in PICTURES:
         (folder / file_name(own)).write_text(svg(own), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The journey: how far the way from a service account to its role is, by the eleven steps of IRSA."""
+"""The journey: how far a service account has come to its role, by the eleven steps of IRSA."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence
 
 
-# Which of the eleven steps each part covers.
+# The numbers of the eleven steps in each part.
 NUMBERS = {"oidc_provider": "1", "iam_role": "2", "service_account": "3", "pod": "4–5", "credentials": "6–10"}
 
 
 class State(StrEnum):
-    """How far a step is."""
+    """The state of a part of the journey."""
 
     MISSING = "○ to do"
     READY = "● ready"
@@ -30,7 +30,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Stop:
-    """A part of the journey: how far it is, and the one line that shows it."""
+    """A part of the journey: its state, and a line of text about it."""
 
     step: str
     title: str
@@ -39,7 +39,7 @@ class Stop:
 
     @property
     def numbers(self) -> str:
-        """Which of the eleven steps it covers."""
+        """The numbers of its steps among the eleven."""
         return NUMBERS[self.step]
 
 
@@ -51,11 +51,11 @@ class Journey:
     role_name: str
     stops: Sequence[Stop]
     again: Callable[[], "Journey"]
-    """Read the live lab once more."""
+    """A function that reads the live lab again."""
 
     @property
     def headline(self) -> str:
-        """Where the learner is, and what comes next."""
+        """The learner's position, and the next step."""
         for states, said in (
             ((State.BROKEN,), "Broken: {0.title}. What is wrong, and what repairs it: {check}"),
             ((State.MISSING,), "Next: {0.title}."),
@@ -92,7 +92,7 @@ def read(evidence: "Evidence", checked: Collection[str], again: Callable[[], Jou
     """Read the journey from the live lab.
 
     Args:
-        checked: the steps whose last check, by the learner, found everything right.
+        checked: the steps whose last check by the learner found everything right.
     """
     stops = [_stop(step, evidence, step in checked) for step in steps.ORDER]
     return Journey(evidence.subject, evidence.parameters.role_name, stops, again)
@@ -102,10 +102,10 @@ def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
     module = steps.step(step)
     if missing := _missing(step, evidence):
         return Stop(step, module.TITLE, State.MISSING, missing)
-    # Who the pod is takes a command in it, and a call that the trail then shows: only where the learner made one.
+    # Asking AWS runs a command in the pod, and the trail shows the call. Only do that after the learner's own check.
     if step == "credentials" and not checked:
         return Stop(step, module.TITLE, State.READY, f"a token for {evidence.token_audience}, not tried yet")
-    # As in a check of the step: what only explains a fault may be out of the caller's reach.
+    # As in the step's check: the caller may lack permission for evidence that only explains a fault.
     report = Check(step, module.TITLE, module.rows(evidence), module.check(evidence, []))
     if not report:
         return Stop(step, module.TITLE, State.BROKEN, _wrong(report))
@@ -113,7 +113,7 @@ def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
 
 
 def _missing(step: str, evidence: "Evidence") -> str:
-    """Say what is missing; empty if nothing is."""
+    """A phrase that names what is missing; empty if nothing is."""
     if step == "credentials":
         if evidence.pod_phase != "Running":
             return "no pod runs"

@@ -19,7 +19,7 @@ LOOKS_EVERY = 0.1  # seconds, while the cell isn't compiled yet
 
 
 def load_ipython_extension(shell: "InteractiveShell") -> None:
-    """Shorten errors even before the lab is opened, and let a slow cell say what it does."""
+    """Shorten errors even before the lab is opened, and let a slow cell say which line it runs."""
     short_errors.install()
     cell = _Cell(shell)
     shell.events.register("pre_run_cell", lambda _: cell.begins())
@@ -27,7 +27,7 @@ def load_ipython_extension(shell: "InteractiveShell") -> None:
 
 
 class _Cell:
-    """The cell that runs. Where `showing.doing` tells nothing, a slow one says which of its lines runs."""
+    """The running cell. If `showing.doing` reports no progress, a slow cell says which of its lines runs."""
 
     def __init__(self, shell: "InteractiveShell"):
         self._compiler: CachingCompiler = shell.compile
@@ -54,7 +54,7 @@ class _Cell:
             patience = LOOKS_EVERY
 
     def _line(self, thread: int) -> str:
-        """The line of the cell that this thread runs: the outermost, since a function's own lines say less."""
+        """The cell's line that this thread runs: the outermost one, because a function's inner lines say less."""
         for frame, number in reversed([*traceback.walk_stack(sys._current_frames()[thread])]):
             if line := short_errors.line_of(self._compiler, frame, number)[1]:
                 return line

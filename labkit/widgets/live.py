@@ -1,6 +1,6 @@
-"""The widget of a report: a button that reads the live lab again, and the report in place.
+"""A report's widget: the report, and a button that reads the live lab again and replaces the report.
 
-Nothing here is imported before something is displayed in a running notebook.
+This module is only imported when a running notebook displays something.
 """
 
 import re
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ipywidgets
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-# A code host drops classes and styles, so the reports are made without: here the words get their colours.
+# A code host drops classes and styles, so stored reports have neither. Here the words get their colours.
 COLOURS = {
     RIGHT: "right",
     WRONG: "wrong",
@@ -35,12 +35,12 @@ _STATE = re.compile(rf"(?<=<td>)(?P<cell>{_WORDS})(?=</td>)|(?<=<strong>)(?P<hea
 
 
 def view(html: str, again: Callable[[], str], label: str) -> dict[str, object]:
-    """Return what a notebook draws the widget from, for a MIME bundle; nothing outside a running notebook.
+    """Return the MIME bundle with which a notebook draws the widget; empty outside a running notebook.
 
     Args:
-        html: the report, as it is now.
+        html: the present report.
         again: reads the live lab and returns a new report.
-        label: what the button says.
+        label: the button's text.
 
     https://ipywidgets.readthedocs.io/en/stable/
     """
@@ -48,17 +48,17 @@ def view(html: str, again: Callable[[], str], label: str) -> dict[str, object]:
 
 
 def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, object]:
-    """Return what a notebook draws this widget from; nothing outside a running notebook, where it isn't made either."""
+    """Return the MIME bundle of a new widget. Outside a running notebook, return an empty one and make no widget."""
     if not _in_kernel():
         return {}
     bundle = panel()._repr_mimebundle_()
-    # anywidget adds the output's metadata, as IPython permits.
+    # anywidget adds the output's metadata, which IPython allows.
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     return {VIEW: data[VIEW]}
 
 
 def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
-    """Return the widget itself: the report, and below it the button and what pressing it came to."""
+    """Return the widget: the report, and below it the button and the result of pressing it."""
     import ipywidgets
 
     report = ipywidgets.HTML(styled(html))
@@ -67,12 +67,12 @@ def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
 
     def press(_: "ipywidgets.Button") -> None:
         before = report.value
-        # Seen at once: a check that starts a program in a pod takes seconds.
+        # The reader sees this at once. A check that starts a program in a pod takes seconds.
         said.value = '<span role="status">Reading …</span>'
         try:
             report.value = styled(again())
             came_to = "nothing has changed" if report.value == before else "it has changed"
-        except Exception as error:  # what a callback raises would be lost in the browser's log
+        except Exception as error:  # the browser's log would swallow a callback's error
             name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
             report.value = styled(f'<pre role="alert">{WRONG}: {escape(name + stable(str(error)))}</pre>')
             came_to = "it failed"
@@ -98,12 +98,12 @@ def styled(html: str) -> str:
 
 
 def shown(html: str) -> str:
-    """The HTML of an output without a button: with the lab's style for a learner, and without one where it's stored."""
+    """Return the HTML of an output without a button: styled in a running notebook, plain in a stored one."""
     return styled(html) if is_live() else left_aligned(html)
 
 
 def labelled(html: str) -> str:
-    """The same tables with the column's name at each cell: a narrow panel shows a row's cells below each other."""
+    """Return the tables with the column's name at each cell: a narrow panel puts a row's cells below each other."""
     return _TABLE.sub(_labelled, html)
 
 
@@ -115,7 +115,7 @@ def _labelled(table: re.Match[str]) -> str:
 
 
 def coloured(html: str) -> str:
-    """The report with a class at each word that tells a state."""
+    """Return the report with a CSS class at each word that names a state."""
 
     def marked(found: re.Match[str]) -> str:
         name = COLOURS[found["cell"] or found["headline"]]

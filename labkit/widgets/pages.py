@@ -1,6 +1,6 @@
-"""The widgets that have a page of their own in the browser: one small ES module each, which the wheel carries.
+"""The widgets with a page of their own in the browser. Each is a small ES module, which the wheel contains.
 
-Nothing is fetched from the network. They follow the anywidget front-end module: https://anywidget.dev/en/afm/
+They load nothing from the network. They are anywidget front-end modules: https://anywidget.dev/en/afm/
 """
 
 import threading
@@ -24,7 +24,7 @@ AT_ONCE = 100  # calls in a message
 
 
 def framed(page: anywidget.AnyWidget) -> ipywidgets.VBox:
-    """Return the page in the lab's frame, which also says so when the kernel has ended."""
+    """Return the page in the lab's frame. The frame also tells the reader when the kernel has ended."""
     frame = ipywidgets.VBox([page])
     frame.add_class("labkit")
     return frame
@@ -35,7 +35,7 @@ def _text(name: str) -> str:
 
 
 class PolicyPage(anywidget.AnyWidget):
-    """A trust policy and six callers' claims to edit, and the verdicts on them."""
+    """A trust policy and six callers' claims, both editable, and the verdicts on the callers."""
 
     _esm = _text("element.js") + _text("who_gets_in.js")
     _css = _text("live.css")
@@ -43,10 +43,10 @@ class PolicyPage(anywidget.AnyWidget):
     policy = traitlets.Unicode().tag(sync=True)
     callers: traitlets.List[Any] = traitlets.List().tag(sync=True)
     asked = traitlets.Int().tag(sync=True)
-    """How often the page has asked for verdicts; they carry the number that they answer."""
+    """The number of requests for verdicts from the page. Verdicts carry the number of the request that they answer."""
     verdicts = traitlets.Dict().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
-    """What the last button came to."""
+    """The result of the last button."""
     can_apply = traitlets.Bool().tag(sync=True)
 
     def __init__(
@@ -81,14 +81,14 @@ class PolicyPage(anywidget.AnyWidget):
                 self.said = missing or f"Read again: this is the trust policy that {self.role} has now."
         except LabError as error:
             self.said = f"Nothing was changed. {error}"
-        except Exception as error:  # what a callback raises would be lost in the browser's log
+        except Exception as error:  # the browser's log would swallow a callback's error
             self.said = "\n".join(["Nothing was changed.", *self._in_lines(error)])
 
     def _in_lines(self, error: Exception) -> list[str]:
         lines = short_errors.shown(error)
         if not (problem := self.verdicts.get("problem")):
             return lines
-        # The policy's text is wrong, so no command or other cell helps.
+        # The policy's text is wrong, so no command and no other cell can help.
         return [*(line for line in lines if not line.startswith("next:")), f"next:  {problem['next']}"]
 
 
@@ -112,7 +112,7 @@ class CallsPage(anywidget.AnyWidget):
         self.on_msg(self._heard)
 
     def look(self) -> None:
-        """Read the trail once, and send the page what is new. Raises what reading the trail raises."""
+        """Read the trail once, and send new calls to the page. Raises the errors of reading the trail."""
         if new := self._read():
             self._calls.extend(new)
             self._tell(new)
@@ -121,7 +121,7 @@ class CallsPage(anywidget.AnyWidget):
         if message == "leave":
             self._left.set()
         elif message == "watch":
-            # A page that was opened again has none of them; one that has them knows their numbers.
+            # A reopened page has lost its calls. Another page ignores calls whose numbers it has.
             self._tell([*self._calls])
             if self._thread is None or not self._thread.is_alive() or self._left.is_set():
                 self._left = threading.Event()
@@ -133,7 +133,7 @@ class CallsPage(anywidget.AnyWidget):
             self.look()
             while not left.wait(LOOKS_EVERY):
                 self.look()
-        except Exception as error:  # what a thread raises would be printed below some cell
+        except Exception as error:  # a thread's error would be printed below some cell
             self.send({"failed": f"{type(error).__name__}: {error}"})
 
     def _tell(self, calls: list[dict[str, Any]]) -> None:

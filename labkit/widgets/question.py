@@ -1,6 +1,6 @@
-"""A question with three answers: choose one, and it tells why that one is right or wrong.
+"""A question with three answers: choose one, and the widget says why it's right or wrong.
 
-A running notebook shows buttons. Elsewhere every answer stands there as text, folded where the page can fold.
+A running notebook shows buttons. Elsewhere the answers are text, folded if the page supports that.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ class Answer:
 
     text: str
     why: str
-    """Why it is right or wrong, in a sentence or two."""
+    """The reason why it's right or wrong, in a sentence or two."""
     right: bool = False
 
 
@@ -29,7 +29,7 @@ class Question:
     """A question and its three answers, exactly one of them right."""
 
     id: str
-    """The notebook's number and a number, such as 02-1."""
+    """The notebook's number and the question's number, such as 02-1."""
     text: str
     answers: tuple[Answer, Answer, Answer]
 
@@ -39,7 +39,7 @@ Chosen = Callable[[Question, Answer], None]
 
 @dataclass(frozen=True, repr=False)
 class Questions:
-    """Questions as a notebook shows them; `chosen` is called with each answer that the reader chooses."""
+    """Questions as a notebook shows them. `chosen` is called with each answer that the reader chooses."""
 
     title: str
     questions: Sequence[Question]
@@ -58,7 +58,7 @@ class Questions:
         return bundle | live.drawn(self.panel)
 
     def panel(self) -> "ipywidgets.VBox":
-        """The widget: each question above its three answers; below them why the chosen one is right or wrong."""
+        """Return the widget: each question above its three answers, and below them the reason for the chosen one."""
         import ipywidgets
 
         from labkit.widgets import live
@@ -99,7 +99,7 @@ def _as_text(question: Question) -> str:
 
 
 def _as_html(question: Question) -> str:
-    # Folded, so that a reader can think first; a code host keeps <details>.
+    # Folded, so that the reader can think first. Code hosts keep <details>.
     answers = "".join(
         f"<li>{escape(answer.text)}<br>{_verdict(answer)}: {escape(answer.why)}</li>" for answer in question.answers
     )

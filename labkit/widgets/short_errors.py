@@ -1,6 +1,6 @@
-"""How a notebook's cell shows an error: in a few lines, with its own line in the cell and what to do next.
+"""Show a cell's error in a few lines: its message, the line of the cell that raised it, and the next step.
 
-`%tb` still shows the whole traceback. The cell's output is an error as before, so that nbval and papermill fail on it.
+`%tb` still shows the whole traceback. The cell's output is still an error, so nbval and papermill fail on it.
 """
 
 import json
@@ -24,15 +24,15 @@ LAB_ENDED = "if the lab has ended, run the opening cell again: it starts the lab
 WHY = "lab.trail(last=1) shows what AWS decided, and why"
 CORRECT = "correct this line; if it looks right, %tb in a new cell shows the whole traceback"
 STOPPED = f"run this cell again; if it had begun to change something, {START_OVER}"
-LONGEST, LONGEST_LINE = 600, 100  # letters of a message's line, and of the cell's
-# How AWS and Kubernetes say that a thing of this name exists already.
+LONGEST, LONGEST_LINE = 600, 100  # characters of a line of the message, and of the cell's line
+# The error codes of AWS and Kubernetes for a name that exists already.
 EXISTS = ("EntityAlreadyExists", "AlreadyExists", "BucketAlreadyOwnedByYou", "BucketAlreadyExists", "ResourceInUse")
 MISSING = ("NoSuchEntity", "NoSuchBucket", "NotFound", "ResourceNotFoundException")
 DENIED = ("AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ExpiredToken", "ExpiredTokenException")
 
 
 def install() -> None:
-    """Show these errors short in the running notebook; does nothing elsewhere.
+    """Shorten errors in the running notebook. Does nothing elsewhere.
 
     https://ipython.readthedocs.io/en/stable/api/generated/IPython.core.interactiveshell.html
     """
@@ -43,12 +43,12 @@ def install() -> None:
 
 
 def shown(error: BaseException) -> list[str]:
-    """Return the lines for this error: its code and message, and what to do next."""
+    """Return the lines for this error: its code and message, and the next step if it's known."""
     return _short(error) or [f"{type(error).__name__}: {error}"]
 
 
 def _short(error: BaseException) -> list[str]:
-    """Return the lines for an error if its next step is known; empty otherwise."""
+    """Return the lines for an error whose next step is known; empty for any other."""
     for kind, told in _kinds().items():
         if isinstance(error, kind):
             what, next_step = told(error)
@@ -58,11 +58,11 @@ def _short(error: BaseException) -> list[str]:
 
 def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: TracebackType, **_: Any) -> list[str]:
     if hasattr(error, "_render_traceback_"):  # the lab's own errors are short already
-        # As without this hook; the first frame is IPython's own.
+        # IPython's own behaviour without this hook. The first frame is IPython's.
         shell.showtraceback((kind, error, trace), tb_offset=1)
         return []
     lines = _short(error) or _of_a_line(shell, error, trace)
-    # What %tb shows: https://docs.python.org/3/library/sys.html#sys.last_traceback
+    # `%tb` shows these: https://docs.python.org/3/library/sys.html#sys.last_traceback
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
     shell._showtraceback(kind, error, lines)
     _store_short(error, lines)
@@ -70,21 +70,22 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
 
 
 def _store_short(error: Any, lines: list[str]) -> None:
-    """Let IPython's history keep these lines: for the whole it would parse Kubernetes' client, which takes seconds.
+    """Make IPython's history keep these lines. For the whole traceback it would parse Kubernetes' client for seconds.
 
-    It asks once, before the cell ends. https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py
+    IPython asks the error once, before the cell ends.
+    https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py
     """
 
     def asked() -> list[str]:
         del error._render_traceback_
         return lines
 
-    with suppress(AttributeError):  # an error with slots takes no attribute
+    with suppress(AttributeError):  # an error with slots accepts no attribute
         error._render_traceback_ = asked
 
 
 def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:
-    """The lines for any other error: its message, and the last line of a cell on the way to it."""
+    """Return the lines for any other error: its message, and the last line of a cell that led to it."""
     where = [
         f"where: {cell}, {line}"
         for frame, number in traceback.walk_tb(trace)
@@ -95,7 +96,7 @@ def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[s
 
 
 def line_of(compiler: "CachingCompiler", frame: FrameType, number: int) -> tuple[str, str]:
-    """The cell that a frame runs, such as In[5], and its line with the number; both empty for a frame of a library."""
+    """The cell that a frame runs, such as In[5], and the line with its number. Both are empty in a library."""
     file = frame.f_code.co_filename
     if not (named := compiler.format_code_name(file)):
         return "", ""
@@ -111,7 +112,7 @@ Told = Callable[[Any], tuple[str, str]]
 
 
 def _kinds() -> dict[type[BaseException], Told]:
-    # Only what a cell has imported can have raised: nothing is imported for this.
+    # A cell can only raise the errors of modules that it has imported. So nothing is imported for this.
     kinds: dict[type[BaseException], Told] = {NameError: _name, KeyboardInterrupt: _stopped}
     if botocore := sys.modules.get("botocore.exceptions"):
         kinds |= {
@@ -134,7 +135,7 @@ def _aws(error: Any) -> tuple[str, str]:
 
 
 def _kubernetes(error: Any) -> tuple[str, str]:
-    if not error.status:  # so ends the stream of a command in a pod if nothing answers
+    if not error.status:  # a stream of a command in a pod ends so if nothing answers
         return _ended(error)
     try:
         reason = json.loads(error.body)["reason"]

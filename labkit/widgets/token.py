@@ -1,6 +1,6 @@
-"""The token view: a token's claims beside the fields of the provider and the trust policy that want them.
+"""The token view: a token's claims beside the fields of the provider and the trust policy that they must match.
 
-The token itself is not kept, and neither it nor its signature is ever shown: who holds it is the service account.
+The token itself isn't kept. Neither the token nor its signature is ever shown: whoever has it is the service account.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,23 +23,23 @@ NONE = "(none)"
 
 @dataclass(frozen=True, repr=False)
 class TokenView:
-    """A token's claims beside their expected values, in STS's order; true if STS would accept all of them.
+    """A token's claims beside their expected values, in STS's order. True if STS would accept all of them.
 
-    The stored renderings name dates (`<date>`), so that they are the same in every run; the widget shows them.
+    Stored outputs show `<date>` for each date, so that they are the same in every run. The widget shows the dates.
     """
 
     claims: Claims
     role_name: str
     rows: Sequence[Comparison]
     refusal: str
-    """Why the trust policy, as a whole, does not admit the token; empty if it does."""
+    """The reason why the trust policy as a whole refuses the token; empty if it admits it."""
     again: Callable[[], "TokenView"]
-    """Compare the same claims with the live provider and trust policy once more."""
+    """A function that compares the same claims with the live provider and trust policy again."""
 
     @property
     def ok(self) -> bool:
-        """Whether provider and trust policy would both accept the token, if its signature is genuine."""
-        # Of a trust policy with several statements, one is enough.
+        """Whether the provider and the trust policy would both accept the token, if its signature is genuine."""
+        # One statement of the trust policy is enough, so a row alone doesn't decide.
         return not self.refusal and all(row.matches for row in self.rows if not row.where.startswith(TRUST_POLICY))
 
     def __bool__(self) -> bool:
@@ -52,13 +52,13 @@ class TokenView:
 
     @property
     def _refused(self) -> str:
-        """Why the trust policy refuses, where no row tells it."""
+        """The trust policy's refusal, if no row shows it; empty otherwise."""
         told = any(row.where.startswith(TRUST_POLICY) and not row.matches for row in self.rows)
         return "" if told or not self.refusal else f"AccessDenied: {self.refusal}."
 
     @property
     def _about(self) -> str:
-        """Who the token represents, in the cluster's own words: namespace, service account, pod, node."""
+        """The owner of the token, as the cluster names it: namespace, service account, pod, node."""
         names = {"namespace": self.claims.kubernetes.get("namespace")}
         for kind in ("serviceaccount", "pod", "node"):
             thing = self.claims.kubernetes.get(kind)
@@ -115,7 +115,7 @@ class TokenView:
 
 
 def parse(token: str) -> Claims:
-    """The claims of a token. Raises `LabError`, in which nothing of the text is repeated."""
+    """Return a token's claims. Raises `LabError`, whose text repeats nothing of the token."""
     try:
         return Claims.parse(token.strip() if isinstance(token, str) else token)
     except NotAToken as error:
@@ -127,7 +127,7 @@ def parse(token: str) -> Claims:
 
 
 def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -> TokenView:
-    """The claims beside the provider and the trust policy, as the live lab has them now."""
+    """Return the claims beside the provider and the trust policy of the live lab."""
     name, provider = evidence.parameters.role_name, evidence.provider
     trust = Policy.read(evidence.trust_policy, kind="trust", name=name) if evidence.role else None
     rows = compare(

@@ -1,4 +1,4 @@
-"""The trail as a notebook shows it: who called what, what was decided, and the reason that AWS keeps to itself."""
+"""The trail in a notebook: each call's name, caller and decision, and the reason, which AWS doesn't tell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ COLUMNS = ("event", "who", "decision", "reason")
 
 @dataclass(frozen=True, repr=False)
 class Calls:
-    """Records of the trail, CloudTrail's form with the lab's reason; shown as a table without ids and dates.
+    """Records of the trail, in CloudTrail's form with the lab's reason. The table leaves out ids and dates.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """
@@ -22,7 +22,7 @@ class Calls:
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
-        """What the table shows: event, who, decision, reason."""
+        """The table's rows: event, caller, decision, reason."""
         return [
             (record.get("eventName", ""), stable(who(record)), decision(record), stable(reason(record)))
             for record in self.records
@@ -30,19 +30,19 @@ class Calls:
 
     @property
     def _shown(self) -> list[tuple[str, ...]]:
-        """The rows; live, with the names of the sessions."""
+        """The rows as displayed. A running notebook adds the names of the sessions."""
         if not is_live():
             return self.rows
         pairs = zip(self.records, self.rows, strict=True)
         return [(row[0], session_of(record), *row[2:]) for record, row in pairs]
 
     def of_issuer(self, provider_arn: str) -> "Calls":
-        """Without the calls of pods of other clusters, which have other issuers."""
+        """Return the calls without those of other clusters' pods, whose tokens have other issuers."""
         issuer = _issuer(provider_arn)
         return Calls([record for record in self.records if _issuer(_provider(record)) in ("", issuer)])
 
     def only(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
-        """Return the calls with this name, caller and decision; with `last`, only the newest of them."""
+        """Return the calls with this name, caller and decision; with `last`, only that many of the newest."""
         wanted = (event, who, decision)
         kept = [
             record
@@ -71,7 +71,7 @@ class Calls:
 
 @dataclass(frozen=True, repr=False)
 class NoCalls(Calls):
-    """What is shown where a target keeps no trail: why."""
+    """A table's replacement if a target keeps no trail: the reason."""
 
     why: str
 
@@ -89,14 +89,14 @@ def _provider(record: Record) -> str | None:
 
 
 def _issuer(provider_arn: str | None) -> str:
-    """The issuer of a provider, which may be registered in more than one account."""
+    """The issuer in a provider's ARN. Providers in several accounts can have the same issuer."""
     return (provider_arn or "").partition(":oidc-provider/")[2]
 
 
 def who(record: Record) -> str:
-    """Who called, without account and session: the role, the service account, or the administrator.
+    """The caller, without account and session: the role, the service account, or the administrator.
 
-    One who was not proven to be anybody is only a kind of identity, such as ``Unknown``.
+    A caller without a proven identity is only its type, such as ``Unknown``.
     """
     identity = record.get("userIdentity") or {}
     arn = Arn.find(identity.get("arn") or "")
@@ -110,19 +110,19 @@ def who(record: Record) -> str:
 
 
 def session_of(record: Record) -> str:
-    """Who called, a role session as ``ROLE/SESSION``."""
+    """The caller; for a role session, ``ROLE/SESSION``."""
     arn = Arn.find((record.get("userIdentity") or {}).get("arn") or "")
     return arn.resource.removeprefix("assumed-role/") if arn and arn.session_role else who(record)
 
 
 def decision(record: Record) -> str:
-    """``allowed``, or the code that the caller was answered, which CloudTrail may spell otherwise."""
+    """``allowed``, or the error code in the caller's answer. CloudTrail may spell the code differently."""
     lab = record.get("lab") or {}
     return str(lab.get("code") or record.get("errorCode") or lab.get("decision", ""))
 
 
 def reason(record: Record) -> str:
-    """Why it was decided so, which AWS keeps to itself."""
+    """The reason for the decision, which AWS doesn't tell."""
     return str((record.get("lab") or {}).get("reason", ""))
 
 

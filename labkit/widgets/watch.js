@@ -1,7 +1,7 @@
 // The calls to AWS as rows of a sequence diagram. Python sends them; every text is set as text, never as HTML.
 
-const A_FRAME = 25; // rows that are added between two frames of the screen
-const SAID_EVERY = 1000; // milliseconds: a screen reader is not told of each call of a hundred
+const A_FRAME = 25; // rows added between two frames of the screen
+const SAID_EVERY = 1000; // milliseconds between two announcements, so that a screen reader doesn't announce a hundred calls singly
 
 export default { render };
 
@@ -146,7 +146,7 @@ function render({ model, el }) {
     frame ||= requestAnimationFrame(addSome);
   }
 
-  // JupyterLab would take some keys for its own while a notebook is in command mode.
+  // In command mode, JupyterLab would handle some of these keys itself.
   for (const type of ["keydown", "keyup", "keypress"]) el.addEventListener(type, (event) => event.stopPropagation());
   buttons.first.addEventListener("click", () => step(-Infinity));
   buttons.previous.addEventListener("click", () => step(-1));

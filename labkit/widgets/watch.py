@@ -1,6 +1,7 @@
-"""The calls to AWS as they happen, each an arrow between the parties of the picture of the eleven steps.
+"""The calls to AWS as they happen. Each is an arrow between the parties in the picture of the eleven steps.
 
-It reads the lab's trail, which keeps no token and no secret; keys and ids are masked once more on the way to the page.
+They come from the lab's trail, which keeps no token and no secret. Keys and ids are masked again before the page gets
+them.
 """
 
 import re
@@ -19,30 +20,30 @@ if TYPE_CHECKING:
 TITLE = "The calls to AWS, as they happen"
 PARTIES = (*flow.PARTIES, "other")
 RECEIVERS = {"sts.amazonaws.com": "STS", "iam.amazonaws.com": "IAM", "s3.amazonaws.com": "S3"}
-# How EC2 names the sessions of a machine's role:
+# EC2's names for the sessions of a machine's role:
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-role-session
 INSTANCE = re.compile(r"i-[0-9a-f]+")
 YOU, POD, NODE, OTHER = "you", "pod", "node", "other"
 NEXT = "run a cell in which a pod calls AWS; each call appears here as it happens"
-MOST = 2000  # calls that are shown, the newest; the trail has the others
+MOST = 2000  # the most calls on the page, the newest; the trail has the others
 LONGEST = 4000  # characters of a request or an answer
-# As the trail names the operation that the picture calls ListObjectsV2.
+# The step of the picture that uses S3. The trail calls its ListObjectsV2 by another name.
 USE = next(number for number, step in enumerate(flow.STEPS, 1) if any(arrow.receiver == "S3" for arrow in step.arrows))
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call as the picture shows it: an arrow, and what it opens to."""
+    """A call in the picture: an arrow, and its details."""
 
     number: int
-    """Counted from 1 since the lab was opened, for one picture."""
+    """The call's number in this picture, from 1."""
     sender: str
     receiver: str
     event: str
     decision: str
     refused: bool
     step: int
-    """The step of IRSA that it is, from 1 to 11; 0 if it's none."""
+    """The call's step of IRSA, from 1 to 11; 0 if it belongs to none."""
     says: str
     """The step's sentence."""
     who: str
@@ -53,7 +54,7 @@ class Call:
 
     @classmethod
     def of(cls, record: Record, number: int) -> "Call":
-        """Return what the picture shows of a record of the trail, without anything secret."""
+        """Return a record of the trail in the picture's form, without secrets."""
         sender, event = _sender(record), record.get("eventName", "")
         step = _step(sender, event)
         return cls(
@@ -74,31 +75,31 @@ class Call:
 
     @property
     def is_own(self) -> bool:
-        """Whether you made it, or the lab for you."""
+        """Whether you made the call, or the lab made it for you."""
         return self.sender == YOU
 
 
 @dataclass(frozen=True, repr=False)
 class Watch:
-    """The calls since the lab was opened. Stored outputs show those of pods and nodes, a running notebook all."""
+    """The calls since the lab was opened. Stored outputs show those of pods and nodes. A running notebook shows all."""
 
     records: Callable[[], Iterator[Record]] | None
     """The records of the trail, newest first; None if the target keeps no trail."""
     seen: str | None
-    """The id of the last record that isn't shown."""
+    """The id of the newest record that was written before the lab was opened; None without one."""
     is_shown: Callable[[Record], bool]
     why_not: str = ""
-    """What to say, and what to do, if the target keeps no trail."""
+    """The text if the target keeps no trail: the reason, and the next step."""
 
     def since(self, seen: str | None) -> list[Record]:
-        """The records after the one with this id, oldest first; the newest 2,000 at most."""
+        """Return the records after the one with this id, oldest first; at most the newest 2,000."""
         new = takewhile(lambda record: record.get("eventID") != seen, self.records() if self.records else ())
         newest = [record for record, _ in zip(new, range(MOST), strict=False)]
         return newest[::-1]
 
     @property
     def calls(self) -> list[Call]:
-        """What stored outputs show: the calls of pods and nodes until now."""
+        """The calls of pods and nodes until now, which stored outputs show."""
         shown = [Call.of(record, 0) for record in self.since(self.seen) if self.is_shown(record)]
         return [call for call in shown if not call.is_own]
 
@@ -123,13 +124,13 @@ class Watch:
         return bundle if self.why_not else bundle | live.drawn(self.panel)
 
     def panel(self) -> "ipywidgets.Widget":
-        """The widget: a row a call, new ones as they happen, and buttons that step through them."""
+        """Return the widget: a row for each call, new calls as they happen, and buttons that step through them."""
         from labkit.widgets.pages import CallsPage, framed
 
         return framed(CallsPage(self.reader(), title=TITLE, parties=PARTIES, own=YOU, next=NEXT, most=MOST))
 
     def reader(self) -> Callable[[], list[dict[str, object]]]:
-        """Return a function that returns the calls since it was last called, as JSON knows them."""
+        """Return a function that returns the calls since it was last called, as JSON objects."""
         seen, number = self.seen, 0
 
         def read() -> list[dict[str, Any]]:
@@ -138,7 +139,7 @@ class Watch:
             if records:
                 seen = records[-1].get("eventID")
             shown = [record for record in records if self.is_shown(record)]
-            # The page sees from a skipped number that older calls were dropped.
+            # If older calls were dropped, skip a number: the page sees the gap.
             number += len(shown) + (len(records) == MOST)
             return [asdict(Call.of(record, n)) for n, record in enumerate(shown, number - len(shown) + 1)]
 
@@ -159,7 +160,7 @@ def _sender(record: Record) -> str:
     *_, role, session = identity.get("arn", "//").split("/")
     if (identity.get("sessionContext") or {}).get("webIdFederationData"):
         return POD
-    # A session that a pod got by EKS Pod Identity, or by assuming another role with its own, names no web identity.
+    # A session by EKS Pod Identity, or by assuming another role, names no web identity. It belongs to a pod, too.
     return NODE if INSTANCE.fullmatch(session) else YOU if role == ENTRANCE else POD
 
 
@@ -177,6 +178,6 @@ def _answer(record: Record) -> str:
 
 
 def _text(document: Any) -> str:
-    """A part of a record as text; CloudTrail keeps no answer of a call that only reads."""
+    """A part of a record as text. CloudTrail keeps no answer of a call that only reads."""
     text = as_text(document) if document else "(the trail keeps none)"
     return text if len(text) <= LONGEST else text[:LONGEST] + "\n…"

@@ -6,7 +6,7 @@ const CLAIMS = [
   ["sub", "sub, the service account"],
   ["aud", "aud, who the token is for"],
 ];
-const SLOW = 1000; // milliseconds without an answer, after which the page says that it waits
+const SLOW = 1000; // milliseconds after which the page says that it waits for an answer
 
 export default { render };
 
@@ -15,7 +15,7 @@ function render({ model, el }) {
   let chosen = 0;
   let waiting;
 
-  // The text once more, line by line, below the textarea: it gives the numbers, and the height where lines wrap.
+  // A copy of the text below the textarea, line by line: it shows the numbers, and sets the height of wrapped lines.
   const mirror = make("div", { className: "labkit-mirror", ariaHidden: "true" });
   const policy = make("textarea", { id: `${id}-policy`, spellcheck: false });
   const editor = make("div", { className: "labkit-editor" }, mirror, policy);
@@ -133,7 +133,7 @@ function render({ model, el }) {
     editor.scrollTop = mirror.children[line - 1].offsetTop - editor.clientHeight / 2;
   }
 
-  // JupyterLab would take some keys for its own while a notebook is in command mode.
+  // In command mode, JupyterLab would handle some of these keys itself.
   for (const type of ["keydown", "keyup", "keypress"]) el.addEventListener(type, (event) => event.stopPropagation());
   policy.addEventListener("input", () => { showLines(); ask({ policy: policy.value }); });
   caller.addEventListener("change", () => { chosen = Number(caller.value); showCallers(); });

@@ -1,7 +1,7 @@
-"""Who gets in? Six callers before a role's trust policy, and what admits or refuses each of them: a simulation.
+"""Who gets in? A simulation: six callers and a role's trust policy, with the line that admits or refuses each caller.
 
-It decides with the code of the emulated STS: `labkit.tokens.refused`, then `labkit.policy.evaluate_trust`. It doesn't
-know a request's address and program, nor the policies of an organization, and takes each signature for genuine.
+It decides with the code of the emulated STS: `labkit.tokens.refused`, then `labkit.policy.evaluate_trust`. It ignores
+a request's address and program, and an organization's policies. It takes every signature for genuine.
 """
 
 import json
@@ -28,9 +28,9 @@ ADMITTED, REFUSED = "✓ admitted", "✗ refused"
 TITLE = "Who gets in?"
 SIMULATED = "A simulation: STS isn't asked, and every signature counts as genuine."
 LONGEST_LINE = 160
-# As GetCallerIdentity and CloudTrail show it.
+# The session's name in GetCallerIdentity and CloudTrail.
 SESSION_NAME = "simulation"
-LIFETIME = 60  # minutes, of a token that is still good
+LIFETIME = 60  # minutes until a valid token expires
 EMPTY = "The policy is empty."
 MISSING = (
     "The role {} doesn't exist. This is the policy that step 2 gives it.\n"
@@ -41,18 +41,18 @@ START_OVER = "press Start over, which reads the role's policy again"
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody with a web identity token: a name for the reader, and the claims that STS compares."""
+    """A holder of a web identity token: a name for the reader, and the claims that STS compares."""
 
     name: str
     iss: str
     sub: str
     aud: str
     minutes: float = LIFETIME
-    """From now until the token expires; below 0, it has expired."""
+    """The minutes until the token expires. Below 0, it has expired."""
 
     @classmethod
     def of_json(cls, sent: Any) -> "Caller":
-        """Return the caller that the front end sent, whatever a reader typed into it."""
+        """Return the caller from the front end's JSON, even if a reader typed nonsense into it."""
         name, iss, sub, aud = (str(sent.get(field, "")) for field in ("name", "iss", "sub", "aud"))
         minutes = sent.get("minutes")
         is_number = isinstance(minutes, int | float) and math.isfinite(minutes)
@@ -60,42 +60,42 @@ class Caller:
 
     @property
     def missing(self) -> str:
-        """The first claim that the token lacks; empty if it has all."""
+        """The first missing claim of the token; empty if it has all."""
         return next(
             (name for name, value in (("iss", self.iss), ("sub", self.sub), ("aud", self.aud)) if not value), ""
         )
 
     def claims(self, now: float) -> Claims:
-        """Return the claims of the token, at this time in epoch seconds."""
+        """Return the claims of the token at this time, in epoch seconds."""
         return Claims.of({"iss": self.iss, "sub": self.sub, "aud": self.aud, "exp": now + self.minutes * 60})
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What STS would answer a caller, and what decides it."""
+    """STS's answer to a caller, and the deciding line."""
 
     caller: Caller
     admitted: bool
     decides: str
-    """The line of the policy, as it is written; or the check before the policy."""
+    """The deciding line of the policy, as it's written; or the check before the policy that refused."""
     reason: str
     line: int = 0
-    """The first line of the policy that decides, counted from 1; 0 if the policy isn't reached or no line decides."""
+    """The number of the deciding line, from 1; 0 if no line decides or STS doesn't get as far as the policy."""
 
     @property
     def mark(self) -> str:
-        """The verdict in a word."""
+        """The verdict in one word."""
         return ADMITTED if self.admitted else REFUSED
 
     @property
     def decided_by(self) -> str:
-        """What decides, with the number of the line."""
+        """The deciding line, with its number."""
         return f"line {self.line}: {self.decides}" if self.line else self.decides
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why IAM would not take the text as a trust policy, and what to do about it."""
+    """The reason why IAM would reject the text as a trust policy, and the next step."""
 
     what: str
     next: str
@@ -107,7 +107,7 @@ class Problem:
 
 @dataclass(frozen=True, repr=False)
 class WhoGetsIn:
-    """Six callers before the trust policy of a role. A running notebook lets you edit the policy and the claims."""
+    """Six callers and a role's trust policy. A running notebook lets you edit the policy and the claims."""
 
     role_name: str
     policy: str
@@ -118,14 +118,14 @@ class WhoGetsIn:
     """The client ids of an issuer's provider; None if the account has no such provider."""
     now: Callable[[], float]
     again: Callable[[], "WhoGetsIn"]
-    """Read the live lab once more."""
+    """A function that reads the live lab again."""
     apply: Callable[[str], None] | None = None
-    """Write a text as the role's trust policy; None if a widget must not change the account."""
+    """A function that writes a text as the role's trust policy; None if a widget must not change the account."""
     has_role: bool = True
-    """Whether the role exists; if not, the policy is the one that step 2 gives it."""
+    """Whether the role exists. If it doesn't, the policy is the one that step 2 would create."""
 
     def problem(self) -> Problem | None:
-        """Why IAM would reject the text as a trust policy; None if it would accept it.
+        """The reason why IAM would reject the text as a trust policy; None if IAM would accept it.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html#API_UpdateAssumeRolePolicy_Errors
         """
@@ -148,7 +148,7 @@ class WhoGetsIn:
         return None
 
     def verdicts(self) -> list[Verdict]:
-        """What STS would answer each caller. Raises `LabError` if the account's providers can't be read."""
+        """Return STS's answer to each caller. Raises `LabError` if the account's providers can't be read."""
         trust = Policy.read(self.policy, kind="trust", name=self.role_name)
         return [self._verdict(caller, trust) for caller in self.callers]
 
@@ -180,12 +180,12 @@ class WhoGetsIn:
 
     @property
     def missing(self) -> str:
-        """What to say if the role doesn't exist; empty if it does."""
+        """A message if the role doesn't exist; empty if it does."""
         return "" if self.has_role else MISSING.format(self.role_name)
 
     @property
     def headline(self) -> str:
-        """How many get in, and who."""
+        """A line with the number and the names of the admitted callers."""
         names = [verdict.caller.name for verdict in self.verdicts() if verdict.admitted]
         return f"{len(names)} of {len(self.callers)} get in" + (f": {', '.join(names)}." if names else ".")
 
@@ -214,7 +214,7 @@ class WhoGetsIn:
         return head + policy + said + table(rows, ("", "caller", "what decides", "why"))
 
     def as_json(self) -> dict[str, object]:
-        """What the front end shows: the problem, or the verdicts and a sentence that sums them up."""
+        """Return the front end's data: the problem, or the verdicts and a sentence that sums them up."""
         try:
             if problem := self.problem():
                 return {"problem": {"what": problem.what, "next": problem.next, "line": problem.line}}
@@ -240,7 +240,7 @@ class WhoGetsIn:
         return bundle | live.drawn(self.panel)
 
     def panel(self) -> "ipywidgets.Widget":
-        """The widget: the policy and the claims to edit, the six verdicts, and a button that makes the policy real."""
+        """Return the widget: the editable policy and claims, the six verdicts, and a button that applies the policy."""
         from labkit.widgets.pages import PolicyPage, Start, framed
 
         def judge(policy: str, callers: list[Any]) -> dict[str, Any]:
@@ -254,10 +254,10 @@ class WhoGetsIn:
 
 
 def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[str], None] | None = None) -> WhoGetsIn:
-    """The role's trust policy as the live lab has it, or step 2's if there is no role; and six callers.
+    """Return six callers and the role's live trust policy, or step 2's policy without a role.
 
     Args:
-        apply: what writes a text as the role's trust policy; None if it must not be written.
+        apply: writes a text as the role's trust policy; None if a widget must not change it.
     """
     connection, parameters = evidence.connection, evidence.parameters
     document = evidence.trust_policy if evidence.role else iam_role.build(parameters, evidence.provider_arn)
@@ -303,7 +303,7 @@ def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Call
 
 
 def _request(provider_arn: str, now: float) -> dict[str, str]:
-    """The condition keys that a request has beside its token, as far as they are known.
+    """The known condition keys of a request, besides those of its token.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
@@ -317,7 +317,7 @@ def _request(provider_arn: str, now: float) -> dict[str, str]:
 
 
 def _line(decision: Decision, trust: Policy) -> int:
-    """The line of the policy's text that decides; 0 if no line does."""
+    """The number of the deciding line in the policy's text; 0 if no line decides."""
     if decision.statement:
         return _place(trust, decision.statement, "Effect")
     if not decision.near:
@@ -331,7 +331,7 @@ def _line(decision: Decision, trust: Policy) -> int:
 
 
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
-    """The line where the last of these names, each after the one before, stands in a statement; or where it begins."""
+    """The line of the statement with the last of these names, each after the one before; else its first line."""
     places = statement_positions(trust.text)
     if statement.position > len(places):
         return 0
@@ -348,17 +348,17 @@ def _place(trust: Policy, statement: Statement, *names: str) -> int:
 
 
 def _stored(text: str) -> str:
-    """The text as a stored output shows it, the same in every run."""
+    """The text for a stored output, the same in every run."""
     return _short(stable(text))
 
 
 def _short(text: str) -> str:
-    """The text with each issuer's id cut to its ends: it is 32 hex digits long."""
+    """The text with each issuer id of 32 hex digits shortened to its ends."""
     return ISSUER_ID.sub(lambda found: f"{found[0][:4]}…{found[0][-4:]}", text)
 
 
 def _numbered(policy: str) -> str:
-    """The policy's lines with their numbers, as the verdicts name them."""
+    """The policy's lines with their numbers, which the verdicts use."""
     return "\n".join(f"{number:4}  {_stored(_cut(line))}" for number, line in enumerate(policy.split("\n"), 1))
 
 
