@@ -37,12 +37,12 @@ class User:
 
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
-# Gets a bearer token that belongs to no service account; returns the caller, or None for an unknown token.
+# Takes a bearer token that belongs to no service account. Returns the caller, or None for an unknown token.
 TokenAuthenticator = Callable[[str], Awaitable[User | None]]
 
 
 class Authentication:
-    """``others`` are further authenticators of bearer tokens, e.g. of an AWS identity."""
+    """Find the caller of a request. ``others`` are more authenticators of bearer tokens, e.g. for AWS identities."""
 
     def __init__(self, tokens: Tokens):
         self.tokens = tokens
@@ -66,7 +66,7 @@ class Authentication:
         return user
 
     async def bearer(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
-        """Return a token's user, and those of the wanted audiences that it has. Raises ``InvalidToken``."""
+        """Return a token's user, and the wanted audiences that the token has. Raises ``InvalidToken``."""
         try:
             verified = self.tokens.verify(token, audiences)
         except InvalidToken:

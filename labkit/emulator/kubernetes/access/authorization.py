@@ -68,7 +68,7 @@ class Authorization:
         return Authorized(False, "\n".join(filter(None, reasons)))
 
     def require(self, user: User, wanted: Attributes) -> None:
-        """Raise Forbidden, in the server's words."""
+        """Raise Forbidden, in the server's words, unless the request is allowed."""
         found = self.authorize(user, wanted)
         if not found.allowed:
             raise denied(user, wanted, found.reason)
@@ -85,7 +85,7 @@ class Authorization:
         return self.storage.get(kind, namespace, reference["name"]).object.get("rules") or []
 
     def unlisted(self, user: User) -> str:
-        """Return why the user may do more than :meth:`rules` say; "" if they are complete."""
+        """Return why the user may have more permissions than :meth:`rules` returns; "" if it returns all."""
         if node_authorization.node_of(user):
             return "node authorizer does not support user rule resolution"
         if any(True for tell in self.others for _ in tell(user)):

@@ -129,7 +129,7 @@ REFERENCES: dict[str, Callable[[Object], Iterator[str]]] = {
 
 
 def _named(pod: Object, what: str) -> Iterator[str]:
-    """Yield the secrets or config maps in the pod's volumes and its containers' environments."""
+    """Yield the names of the secrets or config maps in the pod's volumes and its containers' environments."""
     if MIRROR in (pod["metadata"].get("annotations") or {}):
         return
     for volume in pod["spec"].get("volumes") or ():

@@ -45,7 +45,7 @@ def allows(rule: Object, wanted: Attributes) -> bool:
 
 
 def missing(wanted: list[Object], held: list[Object]) -> list[Object]:
-    """The parts of the ``wanted`` rules that no ``held`` rule covers; all verbs on a resource in one rule."""
+    """Return the parts of the ``wanted`` rules that no ``held`` rule covers. One rule has all verbs on a resource."""
     merged: dict[tuple[object, ...], Object] = {}
     for part in _parts(wanted):
         if any(_covers(rule, part) for rule in held):
@@ -61,7 +61,7 @@ def missing(wanted: list[Object], held: list[Object]) -> list[Object]:
 
 
 def compact(rule: Object) -> str:
-    """The rule in one line, e.g. ``{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}``."""
+    """Return the rule in one line, e.g. ``{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}``."""
     names = {"apiGroups": "APIGroups", "nonResourceURLs": "NonResourceURLs"}
     parts = [
         f"{names.get(name, name[0].upper() + name[1:])}:{quoted_list(rule[name])}" for name in PARTS if rule.get(name)
@@ -70,7 +70,7 @@ def compact(rule: Object) -> str:
 
 
 def _parts(rules: Iterable[Object]) -> Iterator[Object]:
-    """The rules, split into rules of one verb on one resource or path."""
+    """Yield the rules, split into rules of one verb on one resource or path."""
     for rule in rules:
         for verb in rule.get("verbs") or ():
             for group in rule.get("apiGroups") or ():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jwt.types import Options
 
 HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
-# The lifetime that the kubelet requests in every pod. Such tokens live a year, for old clients that read the file once.
+# The seconds that the kubelet requests in every pod. Such tokens live a year, for old clients that read the file once.
 EXTENDED = HOUR + 7
 LEEWAY = 60  # seconds by which clocks may differ
 LEGACY_ISSUER = "kubernetes/serviceaccount"
@@ -36,7 +36,7 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True)
 class Verified:
-    """A valid token: its claims, and those of the wanted audiences that it has."""
+    """A valid token: its claims, and the wanted audiences that it has."""
 
     claims: Object
     audiences: list[str]
@@ -50,7 +50,7 @@ class Tokens:
         if not isinstance(key, rsa.RSAPrivateKey):
             raise TypeError("a service account signing key is an RSA key")
         self.issuer, self.clock, self.identifiers, self.storage = issuer, clock, identifiers, storage
-        # The longest lifetime in seconds; None: as long as the request asks for.
+        # The longest lifetime in seconds; None for no limit.
         self.longest: int | None = None
         self._key, self._public = key, key.public_key()
         der = self._public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -67,7 +67,7 @@ class Tokens:
         }
 
     def jwks(self) -> Object:
-        """The public key as a JSON Web Key Set (RFC 7517)."""
+        """Return the public key as a JSON Web Key Set (RFC 7517)."""
         numbers = self._public.public_numbers()
         modulus = _base64(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8, "big"))
         exponent = _base64(numbers.e.to_bytes(3, "big"))
@@ -200,7 +200,7 @@ class Tokens:
                     raise InvalidToken(f"{key} UID ({found.uid}) {why}")
 
     def _is_going(self, stored: Stored) -> bool:
-        """Whether the object is past its deletion time, and only waits for its finalizers or its node."""
+        """Whether the object is past its deletion time and only waits for its finalizers or its node."""
         deadline = str(stored.metadata.get("deletionTimestamp", ""))
         return "" < deadline < rfc3339(self.clock.now() - LEEWAY)
 
@@ -235,7 +235,7 @@ class Tokens:
 
 
 def token_duration(field: str, seconds: int) -> list[Cause]:
-    """Return the error in a token's lifetime."""
+    """Return the errors in a token's lifetime."""
     if seconds < 600:
         return [invalid_value(field, seconds, "may not specify a duration less than 10 minutes")]
     if seconds > 1 << 32:
