@@ -49,7 +49,7 @@ class Admission:
         if changed and review.obj:
             review.obj = with_defaults(review.kind, review.obj)
             if pod:
-                # Also give the API's token to containers that a webhook added.
+                # Also mount the API's token in containers that a webhook added.
                 review.obj = self._pod(review.obj)
         node_restriction.check_write(self.storage, review)
         escalation.check(self.authorization, review)
@@ -62,7 +62,7 @@ class Admission:
 
     def _pod(self, pod: Object) -> Object:
         metadata, spec = pod["metadata"], dict(pod["spec"])
-        # The messages call a pod without a name by its generateName.
+        # In messages, a pod without a name has its generateName.
         called = metadata.get("name") or metadata.get("generateName", "")
         namespace, name = metadata["namespace"], spec.get("serviceAccountName") or "default"
         spec["serviceAccountName"] = spec["serviceAccount"] = name
@@ -85,7 +85,7 @@ class Admission:
 
     async def _webhooks(self, review: Review) -> bool:
         if review.kind is WEBHOOKS:
-            return False  # otherwise, nobody could repair a broken webhook
+            return False  # otherwise, no caller could repair a broken webhook
         called: list[tuple[Object, bytes]] = []
         changed = False
         for configuration in self.storage.list(WEBHOOKS):
@@ -193,7 +193,7 @@ class _CallFailed(Exception):
     def __init__(self, why: str, code: int = 503):
         super().__init__(why)
         self.code = code
-        """The HTTP status code under which the call is counted; 503 without an answer."""
+        """The HTTP status code under which the call is counted; 503 for a call without an answer."""
 
 
 def _meets_conditions(webhook: Object, review: Review) -> bool:

@@ -49,7 +49,7 @@ class Counters:
         self._count(FAIL_OPEN, name=webhook)
 
     def rejected(self, webhook: str, operation: str, error_type: str, code: int) -> None:
-        """Count a write that the webhook, or the failed call of it, has refused."""
+        """Count a write that was refused, by the webhook itself or because the call to it failed."""
         told = {"error_type": error_type, "name": webhook, "operation": operation, "rejection_code": _code(code)}
         self._count(REJECTION, **told)
 

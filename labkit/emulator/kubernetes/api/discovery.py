@@ -20,7 +20,7 @@ AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryLi
 
 
 def version() -> Object:
-    """`GET /version`."""
+    """Return the answer to `GET /version`."""
     major, minor = VERSION.split(".")
     earlier = str(int(minor) - 1)
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -42,7 +42,7 @@ def version() -> Object:
 
 
 def versions(address: str) -> Object:
-    """`GET /api`."""
+    """Return the answer to `GET /api`."""
     return {
         "kind": "APIVersions",
         "versions": ["v1"],
@@ -51,17 +51,17 @@ def versions(address: str) -> Object:
 
 
 def groups() -> Object:
-    """`GET /apis`."""
+    """Return the answer to `GET /apis`."""
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in GROUPS if name]}
 
 
 def group(name: str) -> Object | None:
-    """`GET /apis/GROUP`."""
+    """Return the answer to `GET /apis/GROUP`; None for an unknown group."""
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(name)} if name in GROUPS and name else None
 
 
 def resources(name: str) -> Object | None:
-    """`GET /api/v1` and `GET /apis/GROUP/VERSION`."""
+    """Return the answer to `GET /api/v1` or `GET /apis/GROUP/VERSION`."""
     if name not in GROUPS:
         return None
     return {
@@ -73,7 +73,7 @@ def resources(name: str) -> Object | None:
 
 
 def aggregated(core: bool) -> Object:
-    """All of these in one document. kubectl asks for it first."""
+    """Return all groups and their resources in one document. kubectl asks for it first."""
     items = [
         {
             "metadata": {"name": name} if name else {},
@@ -101,7 +101,7 @@ def openapi(name: str) -> bytes:
 
 @cache
 def openapi_index() -> Object:
-    """`GET /openapi/v3`."""
+    """Return the answer to `GET /openapi/v3`."""
     paths = {}
     for name in GROUPS:
         path = f"apis/{name}/v1" if name else "api/v1"
@@ -202,7 +202,7 @@ def _property(found: schema.Field) -> Object:
         inner = {"allOf": [_schema(found.element)]}
     if found.wrapped and found.shape == "{}":
         inner = {"type": "array", "items": inner}
-    # kubectl merges lists by these.
+    # kubectl merges lists by these fields.
     merged = {"x-kubernetes-patch-strategy": found.patch, "x-kubernetes-patch-merge-key": found.merge_key}
     merged = {name: value for name, value in merged.items() if value}
     match found.shape:
@@ -236,7 +236,7 @@ def _paths(kind: Kind) -> Object:
     """Return the operations of a kind by path. kubectl reads their parameters."""
     gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
     answer = {"description": "OK", "content": {"application/json": {"schema": _schema(kind.type)}}}
-    # A list has a type of its own. The answer to a deletion is the object or a Status.
+    # A list has its own type. The answer to a deletion is the object or a Status.
     told = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
     responses = {**told, "200": answer}
     made = {**responses, "201": {**answer, "description": "Created"}}
@@ -253,7 +253,7 @@ def _paths(kind: Kind) -> Object:
         }
 
     def placed(*names: str) -> list[Object]:
-        """The path's own parameters."""
+        """Return the path's own parameters."""
         found = ["namespace"] * kind.namespaced + [*names]
         return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in found]
 

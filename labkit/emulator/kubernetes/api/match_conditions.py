@@ -1,7 +1,7 @@
 """A webhook's `matchConditions`: expressions in CEL. The webhook is called only if a request meets all of them.
 
-What an API server does and this module does not: `authorizer`, optional fields (`.?`), Kubernetes' own functions, more
-than two loops. A registration with one of these is refused.
+This module lacks parts that an API server has: `authorizer`, optional fields (`.?`), Kubernetes' own functions, and
+more than two loops. A registration that uses one of them is refused.
 
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions
 https://github.com/google/cel-spec
@@ -24,7 +24,7 @@ MOST, MOST_LOOPS = 64, 2
 
 
 def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
-    """Return the causes why these conditions can't be stored."""
+    """Return the reasons why these conditions can't be stored."""
     causes, names = [], set()
     if len(conditions) > MOST:
         causes.append(Cause(path, f"Too many: {len(conditions)}: must have at most {MOST} items"))
@@ -45,14 +45,14 @@ def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
 
 
 def hold(conditions: list[dict[str, str]], policy: str, review: Review, request: dict[str, object]) -> bool:
-    """Whether to call a webhook with these conditions and `failurePolicy`. It would get `request`.
+    """Whether to call a webhook that has these conditions and this `failurePolicy`, and would get `request`.
 
-    If any condition is false, don't call it. Otherwise, if one can't be evaluated, don't call it either, or with the
-    policy Fail raise Forbidden.
+    If any condition is false, don't call it. Otherwise, if one can't be evaluated, don't call it either. With the
+    policy Fail, raise Forbidden for that.
     """
     if not conditions:
         return True
-    import cel  # takes a while, and hardly a registration has conditions
+    import cel  # slow to import, and hardly any registration has conditions
 
     variables = {
         "object": request["object"],

@@ -22,7 +22,7 @@ OWN_LABELS = re.compile(
 
 
 def check_token(authorization: Authorization, user: User, account: Stored, spec: Object) -> None:
-    """Raise Forbidden for a token that isn't for a pod of the node, or has an audience that isn't in the pod."""
+    """Raise Forbidden for a token that isn't for a pod of the node, or for an audience that the pod doesn't use."""
     if not (node := node_of(user)):
         return
     reference = spec.get("boundObjectRef") or {}

@@ -79,7 +79,7 @@ class JsonPatching:
         self._copied = 0
 
     def apply(self, operation: Any) -> None:
-        """Raise NotApplicable."""
+        """Apply one operation. Raises NotApplicable."""
         try:
             if isinstance(operation, dict) and operation.get("op") == "copy":
                 operation = self._copying(operation)
@@ -114,7 +114,7 @@ def merge_patch(document: object, patch: object) -> object:
 
 
 def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Object:
-    """Merge lists by the key that their type names, e.g. containers by their name.
+    """Return the object after a strategic merge patch. Lists merge by their type's key, e.g. containers by name.
 
     https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md
     """

@@ -83,7 +83,7 @@ class Paths:
 
 
 def _schemas(below: list[str]) -> Object | bytes | None:
-    """The schemas of the API. ``below`` is the path after `/openapi`."""
+    """Return a document of the API's schemas; None for an unknown path. ``below`` is the path after `/openapi`."""
     match below:
         case ["v2"]:
             return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": discovery.VERSION}, "paths": {}}

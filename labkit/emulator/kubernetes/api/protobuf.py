@@ -1,7 +1,7 @@
 """Decode Kubernetes' protobuf bodies to the same object in JSON.
 
-kubectl sends them for `create namespace`, `create token` and others, and doesn't fall back to JSON. No answer has this
-form. https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
+kubectl sends them for `create namespace`, `create token` and others, and doesn't fall back to JSON. The server never
+answers in protobuf. https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
 """
 
 import base64

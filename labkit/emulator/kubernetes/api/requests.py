@@ -36,7 +36,7 @@ from labkit.emulator.kubernetes.objects.storage import dump
 from labkit.webhook.body import whole_characters
 
 LIMIT = 3 * 1024 * 1024
-MOST_VALUES = 50_000  # in a body: for more, Python needs over 100 ms, and nothing can interrupt it
+MOST_VALUES = 50_000  # in a body: for more values, Python needs over 100 ms, which nothing can interrupt
 LONGEST_YAML = 64 * 1024  # for YAML: Python needs seconds for a megabyte, and kubectl sends JSON
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
@@ -64,7 +64,7 @@ def respond(body: object, status: int = 200) -> Response:
 
 
 async def in_media_type(response: Response, request: "Request") -> Response:
-    """Return the answer, as YAML if the client asked for it."""
+    """Return the answer, converted to YAML if the client asked for that."""
     if b"yaml" in request.headers.get(b"accept", b"") and request.media_type()[0] == YAML:
         response.body = await beside(len(response.body), _as_yaml, response.body)
         response.content_type = YAML
@@ -77,7 +77,7 @@ def _as_yaml(body: bytes) -> bytes:
 
 @dataclass
 class Request:
-    """A request after its path was read: for a resource (``resource`` set) or another path (only ``path``)."""
+    """A request whose path was read. It's for a resource (``resource`` is set) or for another path (``path``)."""
 
     method: str
     path: str
@@ -122,11 +122,11 @@ class Request:
             self.namespace = self.name
 
     def flag(self, name: str) -> bool:
-        """Whether the query sets this parameter."""
+        """Whether the query sets this parameter to true."""
         return self.query.get(name, "").lower() in ("true", "1")
 
     def integer(self, name: str) -> int:
-        """Return a parameter of the query; 0 if it is missing. Raises BadRequest."""
+        """Return a parameter of the query as a number; 0 if it's missing. Raises BadRequest."""
         text = self.query.get(name) or "0"
         try:
             return int(text)
@@ -134,7 +134,7 @@ class Request:
             raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
     def resource_version(self, refusal: Callable[[str], ApiError]) -> int | None:
-        """Return the requested version, or None. Raises ``refusal`` with the text of Go's parser."""
+        """Return the requested version; None without one. Raises ``refusal`` with the text of Go's parser."""
         text = self.query.get("resourceVersion", "")
         if not text:
             return None
@@ -155,7 +155,7 @@ class Request:
             raise invalid("ListOptions", "meta.k8s.io", "", causes)
 
     async def options_version(self) -> str:
-        """The apiVersion of the body's DeleteOptions, which may be of any group."""
+        """Return the apiVersion of the body's DeleteOptions, which may be of any group."""
         return await beside(len(self.body), self._options_version)
 
     def _options_version(self) -> str:
@@ -168,7 +168,7 @@ class Request:
 
     @property
     def verb(self) -> str:
-        """The verb for RBAC."""
+        """The verb, as RBAC names it."""
         if not self.resource:
             return self.method.lower()
         if verb := VERBS.get(self.method):
@@ -372,7 +372,7 @@ def _field_manager(name: str) -> list[Cause]:
 
 
 def _only_name(selector: str) -> str:
-    """Return the single name that a field selector allows: such a list needs the permission on that one object."""
+    """Return the only name that a field selector allows. Such a list needs permission for just that object."""
     fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
     return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")
 
@@ -424,7 +424,7 @@ def _require_few(values: int) -> None:
 
 
 def _separators(body: bytes) -> int:
-    """Return the number of commas and closing brackets outside strings: about the number of a document's values."""
+    """Return the number of commas and closing brackets outside strings. It approximates the number of values."""
     strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 4 * MOST_VALUES)
     if len(strings) > 4 * MOST_VALUES:
         return len(strings) // 4 + 1

@@ -140,7 +140,7 @@ class Resources:
         writer, now = self._writer(kind, request), self.storage.now()
         owned = await beside(size, partial(updated, b"", kind.type, {}, sent, writer, now=now))
         if kind.namespaced:
-            # Somebody may have deleted it while the webhook was called.
+            # The namespace may have been deleted while the webhook was called.
             self._require_namespace(kind, metadata)
         obj = defaults.first_status(kind, obj)
         stored = self.storage.create(kind, obj, owned, dry_run=dry_run)
@@ -273,7 +273,7 @@ class Resources:
 
     @staticmethod
     def _parts(kind: Kind, subresource: str, obj: Object, before: Stored) -> Object:
-        """Keep the parts that the request may not change: only the status subresource changes the status."""
+        """Return the object as the request may change it: only the status subresource changes the status."""
         if not kind.has_status:
             return obj
         if subresource == "status":
@@ -334,7 +334,7 @@ class Resources:
             raise invalid("DeleteOptions", "meta.k8s.io", "", [unsupported("propagationPolicy", policy, PROPAGATION)])
         return options
 
-    # What all have in common
+    # Used by all verbs
 
     def _answer(self, kind: Kind, stored: Stored, request: Request, status: int = 200) -> Response:
         if request.table:
@@ -371,7 +371,7 @@ class Resources:
         raise ApiError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
 
     def _prepared(self, kind: Kind, request: Request, obj: Object) -> Object:
-        """The object with the namespace of the request; refuses what contradicts the path."""
+        """Return the object with the request's namespace and name. Raises BadRequest if it contradicts the path."""
         metadata = dict(obj.get("metadata") or {})
         if kind.namespaced:
             if metadata.get("namespace", request.namespace) != request.namespace:
@@ -394,7 +394,7 @@ class Resources:
         return with_metadata(obj, metadata)
 
     def _named(self, obj: Object) -> Object:
-        """The object with a generated name if it has none. A real server, too, does this after admission."""
+        """Return the object with a generated name if it has none. A real server also does this after admission."""
         metadata = obj["metadata"]
         if metadata.get("name") or not (prefix := metadata.get("generateName")):
             return obj
@@ -422,7 +422,7 @@ def _list_of(kind: Kind, items: Iterable[Stored], metadata: Object) -> Response:
 
 
 def _size(request: Request, before: Stored) -> int:
-    """How many bytes a write works on."""
+    """Return the number of bytes that a write works on."""
     return len(request.body) + len(before.text)
 
 
@@ -431,7 +431,7 @@ def _no_version(text: str) -> ApiError:
 
 
 def _ordered(new: Object, old: Object) -> Object:
-    """The new metadata in the old one's order, so that an unchanged object stays the same text."""
+    """Return the new metadata in the old order, so that an unchanged object keeps its text."""
     kept = {key: new[key] for key in old if key in new}
     return kept | new
 
@@ -443,7 +443,7 @@ def _status(kind: Kind, status: Object) -> Object:
 
 
 def _go_map(value: object) -> str:
-    """A value as Go prints it with %v, quotes escaped."""
+    """Return a value as Go's %v prints it, with escaped quotes."""
     if isinstance(value, dict):
         inner = " ".join(f"{key}:{_go_map(item)}" for key, item in sorted(value.items()))
         return f"map[{inner}]"

@@ -1,4 +1,4 @@
-"""The scale subresource: the actual and the wanted number of a Deployment's or a ReplicaSet's pods.
+"""The scale subresource: the actual and the wanted number of pods of a Deployment or a ReplicaSet.
 
 https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
 """
@@ -42,7 +42,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the document's version; empty for a patch without one, which may be applied again to a newer object."""
+    """Return the version that counts as not given: for a patch, the present one; for an update, the empty one."""
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 

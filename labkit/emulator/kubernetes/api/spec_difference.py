@@ -1,7 +1,7 @@
-"""The difference that a refused change of a pod's spec would make, as an API server prints it.
+"""The difference between two pod specs, as an API server prints it when it refuses a change.
 
-It compares the specs in its internal types, as Go writes them to JSON, line by line. ``internal_pod.json`` has those
-types' fields in their order. They differ from the fields that clients see.
+The server compares the specs in its internal types, as JSON, line by line. ``internal_pod.json`` has those types'
+fields in their order. They differ from the fields that clients see.
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/types.go
 """
 
@@ -21,7 +21,7 @@ ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "I
 def difference(old: Object, new: Object) -> str:
     """Return the lines that differ, each group with three lines around it; "" if none differ."""
     lines = difflib.unified_diff(_lines(old), _lines(new), lineterm="")
-    return "".join(f"{line}\n" for line in [*lines][2:])  # without the two file names that a diff begins with
+    return "".join(f"{line}\n" for line in [*lines][2:])  # without the diff's two lines with file names
 
 
 def _lines(spec: Object) -> list[str]:

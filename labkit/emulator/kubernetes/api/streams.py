@@ -84,7 +84,7 @@ class Kubelets:
         return Response(200, content_type="text/plain", stream=_closing(answer))
 
     def target(self, request: Request) -> str:
-        """Return the kubelet's URL for an exec or attach. Raises ``ApiError`` if the pod or the container has none."""
+        """Return the kubelet's URL for an exec or attach. Raises ``ApiError`` without a node or such a container."""
         pod = self.storage.get(POD, request.namespace, request.name)
         container = _container(pod, request.query.get("container", ""))
         node = _node_of(pod)
@@ -104,7 +104,7 @@ class Kubelets:
         return bad_request("unable to upgrade: this server has WebSocket and no SPDY: kubectl 1.31 and newer use it")
 
     def refuse_port_forward(self, request: Request) -> ApiError:
-        """Return the refusal, which says where a pod's ports are. Raises BadRequest for a pod without a node."""
+        """Return the refusal, which says where a pod's ports listen. Raises BadRequest for a pod without a node."""
         _node_of(self.storage.get(POD, request.namespace, request.name))
         return bad_request(
             "no ports are forwarded: the containers are processes of this machine, and listen on its 127.0.0.1 already"
@@ -138,7 +138,7 @@ class Kubelets:
                 max_size=LARGEST,
                 compression=None,
                 proxy=None,
-                ping_interval=None,  # pongs, too, would wait while the program doesn't read its input
+                ping_interval=None,  # pongs would also wait while the program doesn't read its input
             )
         except websockets.InvalidStatus as error:
             text = (error.response.body or b"").decode("utf-8", "replace").strip()
@@ -166,7 +166,7 @@ class Kubelets:
     def _address(self, name: str) -> str:
         node = self.storage.find(NODE, "", name)
         if node is None:
-            raise not_found(POD, name)  # the real server, too, calls a missing node a pod
+            raise not_found(POD, name)  # the real server also calls a missing node a pod
         status = node.object.get("status") or {}
         addresses = {address["type"]: address["address"] for address in status.get("addresses") or ()}
         port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port", 10250)
@@ -236,7 +236,7 @@ async def _closing(answer: httpx.Response) -> AsyncGenerator[bytes]:
         async for part in answer.aiter_raw():
             yield part
     except httpx.HTTPError:
-        return  # the node went away: the client gets what came so far
+        return  # the node went away: the client gets the log until now
     finally:
         await answer.aclose()
 
@@ -266,7 +266,7 @@ async def _up(receive: Receive, kubelet: ClientConnection) -> None:
 
 
 def _translated(frame: bytes) -> bytes:
-    """Return the kubelet's error as that of an API server which translates the kubelet's protocol to v5."""
+    """Return the kubelet's error as an API server sends it when it translates the kubelet's protocol to v5."""
     status = json.loads(frame[1:])
     if status.get("reason") != "InternalError":
         return frame

@@ -15,7 +15,7 @@ from labkit.emulator.kubernetes.objects.selectors import selector_text
 from labkit.emulator.kubernetes.objects.storage import Stored
 
 Cells = list[object]
-Row = Callable[[Object, float], Cells]  # an object's cells at a time
+Row = Callable[[Object, float], Cells]  # returns an object's cells at a time in epoch seconds
 Column = tuple[str, str] | tuple[str, str, int] | tuple[str, str, int, str]  # name, description, priority, type
 
 
@@ -65,7 +65,7 @@ def human_duration(seconds: float) -> str:
 
 
 SECOND, MINUTE, HOUR, DAY, YEAR = (1, "s"), (60, "m"), (3600, "h"), (86400, "d"), (365 * 86400, "y")
-# Up to this many seconds, a duration is written in the first unit, and its rest in the second one.
+# Up to this many seconds, a duration has the first unit, and its rest the second one.
 DURATIONS: tuple[tuple[float, tuple[int, str], tuple[int, str] | None], ...] = (
     (120, SECOND, None),
     (600, MINUTE, SECOND),
@@ -254,7 +254,7 @@ def _template(spec: Object) -> list[str]:
 
 
 def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
-    """Return the columns and cells of a simple kind: its name, these, and its age."""
+    """Return the columns and cells of a simple kind: its name, the given columns, and its age."""
     return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 
 

@@ -13,13 +13,13 @@ from labkit.emulator.kubernetes.objects.selectors import Matcher
 from labkit.emulator.kubernetes.objects.status import ApiError, expired
 from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored, dump
 
-BACKLOG = 10_000  # so many changes behind, a slow client's watch is ended
+BACKLOG = 10_000  # changes; a client that falls further behind loses its watch
 BOOKMARK_SECONDS = 60
 
 
 @dataclass
 class Selection:
-    """The objects of a watch: of a namespace ("": all), by labels and by fields (None: all)."""
+    """The objects of a watch. Namespace "" means all namespaces, and a selector None means all objects."""
 
     namespace: str
     labels: Matcher | None
@@ -138,7 +138,7 @@ class Watch:
 
 
 def _left(before: Stored, version: int) -> Stored:
-    """Return the object of an event for a change that took it out of the selection: the old one, at the new version."""
+    """Return the object of an event for a change that took it out of the selection: old, but with the new version."""
     metadata = {**before.metadata, "resourceVersion": str(version)}
     return Stored({**before.object, "metadata": metadata}, before.managers)
 

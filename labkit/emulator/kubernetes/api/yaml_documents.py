@@ -19,7 +19,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def yaml_value(text: bytes) -> object:
-    """Return the text's one document as Python's values. Raises yaml.YAMLError; about aliases, in go-yaml's words."""
+    """Return the text's only document as Python's values. Raises yaml.YAMLError, for aliases in go-yaml's words."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -37,7 +37,7 @@ class _Budget:
 
     def __init__(self) -> None:
         self._nodes = self._of_aliases = 0
-        self._known: set[int] = set()  # by id: a node that comes again stands behind an alias
+        self._known: set[int] = set()  # by id: a node that comes again is an alias's target
         self._open: set[int] = set()
 
     def spend(self, node: yaml.Node, *, aliased: bool = False) -> None:
