@@ -16,7 +16,7 @@ GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", AUTHEN
 
 
 class ControllerClient:
-    """A controller's client; ``name`` is that of its service account and in its events: ``replicaset-controller``."""
+    """A controller's client. Its service account and its events have the ``name``, e.g. ``replicaset-controller``."""
 
     def __init__(self, resources: Resources, name: str):
         self.resources, self.storage = resources, resources.storage

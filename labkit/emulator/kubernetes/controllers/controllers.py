@@ -1,6 +1,6 @@
 """The cluster's controllers: the contents of namespaces, cascading deletions, and a minimal scheduler.
 
-Deployments and ReplicaSets have modules of their own.
+Deployments and ReplicaSets have their own modules.
 
 https://kubernetes.io/docs/concepts/architecture/controller/
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
@@ -48,7 +48,7 @@ class Controllers:
         self._deployments = Deployments(ControllerClient(resources, "deployment-controller"), self._owners)
         self._event_expiry = EventExpiry(self.storage)
         self._scheduling = False
-        self._short = False  # whether a pod waits because it fits no node
+        self._short = False  # whether a pod waits because no node has room for it
         self._scheduler_events = Events(self.storage, "default-scheduler")
         self.storage.observers.append(self._observe)
 
@@ -85,7 +85,7 @@ class Controllers:
         ):
             self._schedule_soon()
         if kind is POD and self._short and (change.type == "DELETED" or has_ended(stored.object)):
-            self._schedule_soon()  # there is more room
+            self._schedule_soon()  # there may be more room now
 
     # Namespaces
 
@@ -113,11 +113,11 @@ class Controllers:
                 "annotations": {"kubernetes.io/description": note},
             }
             self.storage.create(CONFIG_MAP, {"metadata": metadata, "data": self._root})
-        elif root.object.get("data") != self._root:  # of the cluster that it was restored from
+        elif root.object.get("data") != self._root:  # the certificate of the cluster that this one was restored from
             self.storage.replace(CONFIG_MAP, root, {**root.object, "data": self._root}, root.managers)
 
     def _empty(self, name: str) -> None:
-        """Delete everything in a terminating namespace: first its pods, and the rest when their processes have ended.
+        """Delete everything in a terminating namespace: first its pods; the rest when their processes have ended.
 
         https://www.kubernetes.dev/resources/keps/5080/
         """
@@ -139,7 +139,7 @@ class Controllers:
     # Deletions that cascade
 
     def _gone(self, owner: Stored) -> None:
-        """Delete the dependents of a removed object, and an owner that waited for it."""
+        """Delete the dependents of a removed object, and go on with the deletion of an owner that waited for it."""
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
         for reference in owner.metadata.get("ownerReferences") or ():
@@ -201,7 +201,7 @@ class Controllers:
     # Scheduling
 
     def _schedule_soon(self) -> None:
-        """Schedule soon, once for all changes until then."""
+        """Schedule soon: one run covers all changes until then."""
         if not self._scheduling:
             self._scheduling = True
             self.later(self._schedule)

@@ -31,7 +31,7 @@ class Deployments:
         elif change.kind is REPLICA_SET:
             self._replica_set(change)
         elif change.kind is POD and change.type == "DELETED" and (reference := controller_of(stored)):
-            # Recreate waits for the last of the old pods.
+            # The strategy Recreate waits for the last old pod.
             self._owner_of(self.storage.find(REPLICA_SET, stored.namespace, reference["name"]))
 
     def _replica_set(self, change: Change) -> None:
@@ -55,7 +55,7 @@ class Deployments:
 
 
 class _Look:
-    """Look at one Deployment, and take at most one step. The change that it makes causes the next look."""
+    """Look at one Deployment, and take at most one step. The resulting change starts the next look."""
 
     def __init__(self, client: ControllerClient, owners: Owners, deployment: Stored):
         self.client, self.storage, self.owners = client, client.storage, owners
@@ -205,7 +205,7 @@ class _Look:
         return self._scale(new, size)
 
     def _shrink(self, new: Stored) -> bool:
-        """Scale the old ReplicaSets down: first their unavailable pods, then as many as the rollout may do without."""
+        """Scale the old ReplicaSets down: first their unavailable pods, then as many as the rollout allows."""
         least = replicas(self.deployment) - rollout.limits(self.deployment)[1]
         new_missing = replicas(new) - counted(new, "availableReplicas")
         room = sum(map(replicas, self.sets)) - least - new_missing
@@ -346,7 +346,7 @@ class _Look:
         self._update({**self.deployment.object, "status": status})
 
     def _set(self, revision: str = "", progress: tuple[str, str, str] | None = None) -> None:
-        """Write the revision and the condition Progressing, if they are given and differ."""
+        """Write the revision and the condition Progressing, if they are given and have changed."""
         obj = self.deployment.object
         if revision:
             notes = rollout.annotations(self.deployment) | {rollout.REVISION: revision}

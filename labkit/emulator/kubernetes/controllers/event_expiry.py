@@ -41,7 +41,7 @@ class EventExpiry:
     def _look(self) -> None:
         self._looking = None
         over = self.storage.clock.now() - LIFE_SECONDS
-        # They aren't in order of time, because the lab's clock can be set back.
+        # The times aren't in order, because the lab's clock can be set back.
         for key in [key for key, written in self._written.items() if written <= over]:
             self.storage.remove(EVENT, self.storage.get(EVENT, *key))
         if self._written:

@@ -33,7 +33,7 @@ class Events:
             changed = {**known.object, "message": message, "count": count, "lastTimestamp": now}
             self.storage.replace(EVENT, known, changed, known.managers)
             return
-        # Numbered as they come, so that events of the same second keep their order.
+        # Numbered in order, so that events of the same second keep theirs.
         name = self._names[counted] = f"{about.name}.{self.storage.version:016x}"
         if len(self._names) > REMEMBERED:
             del self._names[next(iter(self._names))]
@@ -61,7 +61,7 @@ class Events:
         self.storage.create(EVENT, event)
 
     def _counted(self, uid: str, reason: str, message: str) -> tuple[tuple[str, str, str], str]:
-        """Return the event's key and text. Many events with one reason are combined into one, with the last text."""
+        """Return the event's key and text. Many events with the same reason become one, with the last text."""
         now = self.storage.clock.now()
         last, messages = self._similar.pop((uid, reason), (now, set()))
         if now - last > SIMILAR_SECONDS:

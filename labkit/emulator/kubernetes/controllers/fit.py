@@ -18,7 +18,7 @@ COMMON = ("cpu", "memory", "ephemeral-storage")
 
 
 def against(pod: Object, node: Object, used: Amounts) -> list[str]:
-    """Return why the pod doesn't fit the node, whose pods request the ``used`` amounts; [] if it fits."""
+    """Return why the pod doesn't fit the node; [] if it fits. The node's pods request the ``used`` amounts."""
     spec = node.get("spec") or {}
     if spec.get("unschedulable") and not _tolerates(pod, CORDONED):
         return ["node(s) were unschedulable"]
@@ -33,7 +33,7 @@ def against(pod: Object, node: Object, used: Amounts) -> list[str]:
 
 
 def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
-    """Whether the pod would fit if others left: only its requests are too high, and an empty node has enough."""
+    """Whether the pod would fit if others left: only its requests are too high now, and an empty node has enough."""
     there = allocatable(node)
     enough = all(amount <= _of(there, name) for name, amount in requests(pod).items())
     return enough and all(reason.startswith("Insufficient ") for reason in reasons)

@@ -14,13 +14,13 @@ CONTROLLED = (POD, REPLICA_SET)  # the kinds that have controllers here
 
 
 def controller_of(stored: Stored | None) -> Object:
-    """The reference to the one owner that controls the object; empty without such an owner."""
+    """Return the reference to the owner that controls the object; empty without such an owner."""
     references = stored.metadata.get("ownerReferences") or () if stored else ()
     return next((reference for reference in references if reference.get("controller")), {})
 
 
 def is_active(stored: Stored) -> bool:
-    """Whether an object counts, e.g. a pod: it is neither deleted nor done."""
+    """Whether an object counts: it is not being deleted and, if it's a pod, has not ended."""
     return "deletionTimestamp" not in stored.metadata and not has_ended(stored.object)
 
 
@@ -36,13 +36,13 @@ def controller_reference(kind: Kind, owner: Stored) -> Object:
 
 
 class Owners:
-    """``observe`` must be told of every change, before others ask."""
+    """The index. Call ``observe`` with every change, before others read the index."""
 
     def __init__(self, storage: Storage):
         self.storage = storage
-        # Dicts keep the order: the same lab does the same things in the same order.
+        # Dicts keep the order, so the same lab does the same things in the same order.
         self._dependents: dict[str, dict[tuple[Kind, str, str], None]] = {}
-        # By kind, namespace and the controller's uid, "" for those that have none.
+        # By kind, namespace and the controller's uid ("" without a controller).
         self._controlled: dict[tuple[Kind, str, str], dict[str, Stored]] = {}
 
     def observe(self, change: Change) -> None:
@@ -64,15 +64,15 @@ class Owners:
                 self._controlled.setdefault((*group, controller_of(after).get("uid", "")), {})[stored.name] = after
 
     def dependents(self, uid: str) -> list[tuple[Kind, Stored]]:
-        """The objects that name this uid among their owners."""
+        """Return the objects that name this uid among their owners."""
         return [(kind, self.storage.get(kind, *name)) for kind, *name in self._dependents.get(uid, ())]
 
     def controlled(self, kind: Kind, owner: Stored) -> list[Stored]:
-        """The objects of a kind that the owner controls."""
+        """Return the objects of a kind that the owner controls."""
         return list(self._controlled.get((kind, owner.namespace, owner.uid), {}).values())
 
     def claim(self, kind: Kind, owner_kind: Kind, owner: Stored) -> list[Stored]:
-        """Release the objects that a controller's selector doesn't match, adopt matching ones, and return its objects.
+        """Release objects that a controller's selector doesn't match, adopt those it matches, and return its objects.
 
         https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#how-a-replicaset-works
         """
@@ -105,7 +105,7 @@ class Owners:
 
 
 def _drop(index: dict[Any, Any], group: object, key: object) -> None:
-    """Remove a key from its group, and then an empty group."""
+    """Remove a key from its group, and remove the group if it's empty."""
     if (keys := index.get(group)) is not None:
         keys.pop(key, None)
         if not keys:

@@ -73,7 +73,7 @@ class ReplicaSets:
     def _pods(self, replica_set: Stored) -> list[Stored]:
         return [pod for pod in self.owners.claim(POD, REPLICA_SET, replica_set) if is_active(pod)]
 
-    # Pods come and go
+    # Creating and deleting pods
 
     async def _create(self, replica_set: Stored, count: int) -> ApiError | None:
         """Create pods: one, then two at once, then four. Stop at the first refusal, and return it."""
@@ -147,7 +147,7 @@ def ready_since(pod: Stored) -> float | None:
 
 
 def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> float | None:
-    """Return when the next pod will have been ready for long enough; None if no pod will."""
+    """Return the lab time at which the next pod becomes available; None if no pod will."""
     if not (wait := replica_set.object["spec"].get("minReadySeconds", 0)):
         return None
     moments = [since + wait for pod in pods if (since := ready_since(pod)) is not None]
@@ -155,7 +155,7 @@ def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> floa
 
 
 def _worth(pod: Stored, now: float) -> tuple[bool | int | str, ...]:
-    """Return a pod's rank for deletion: first those without a node, not running, not ready, cheap, then the youngest.
+    """Return a pod's rank for deletion. The first to go have no node, don't run, aren't ready, are cheap, or are young.
 
     Ages count by their order of magnitude, so that the newest pod isn't always the first to go.
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset
@@ -181,7 +181,7 @@ def _magnitude(age: float) -> int:
 
 
 def _concerns(change: Change) -> bool:
-    """Whether the change concerns this controller: not if only the status changed, which it writes itself."""
+    """Whether the change concerns this controller. A change of the status alone doesn't: the controller wrote it."""
     if change.before is None:
         return True
     new, old = change.stored, change.before

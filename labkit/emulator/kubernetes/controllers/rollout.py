@@ -1,4 +1,4 @@
-"""Calculate a Deployment's way from one revision to the next. Nothing is changed here.
+"""Calculate a Deployment's steps from one revision to the next. This module changes nothing.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 """
@@ -29,7 +29,7 @@ OWN_ANNOTATIONS = {
     "deprecated.deployment.rollback.to",
 }
 TIMED_OUT = "ProgressDeadlineExceeded"
-ENDLESS = 2**31 - 1  # this progressDeadlineSeconds means: no deadline
+ENDLESS = 2**31 - 1  # this value of progressDeadlineSeconds means no deadline
 
 
 def replicas(stored: Stored) -> int:
@@ -88,7 +88,7 @@ def _plain(template: Object) -> Object:
     return {**plain, "metadata": {key: value for key, value in metadata.items() if key != "labels"}, "labels": labels}
 
 
-# How many
+# Numbers of pods
 
 
 def limits(deployment: Stored) -> tuple[int, int]:
@@ -109,7 +109,7 @@ def _share(value: int | str, whole: int, rounded: Callable[[float], int]) -> int
 
 
 def new_replicas(deployment: Stored, sets: list[Stored], present: int) -> int:
-    """Return the number of pods that the new ReplicaSet may have now; it has ``present`` ones."""
+    """Return the number of pods that the new ReplicaSet may have now. It has ``present`` pods."""
     wanted = replicas(deployment)
     if deployment.object["spec"]["strategy"]["type"] == "Recreate":
         return wanted
@@ -126,7 +126,7 @@ def proportional(deployment: Stored, sets: list[Stored]) -> list[tuple[Stored, i
     wanted, chosen = replicas(deployment), active(sets)
     allowed = wanted + limits(deployment)[0] if wanted else 0
     to_add, added = allowed - sum(map(replicas, chosen)), 0
-    # The largest first; of two alike the newer one grows and the older one shrinks first.
+    # The largest comes first. Of two equal ones, the newer grows first and the older shrinks first.
     chosen = by_age(chosen)
     if to_add > 0:
         chosen.reverse()
@@ -153,7 +153,7 @@ def _fraction(deployment: Stored, one: Stored, allowed: int) -> int:
 
 
 def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str) -> Object:
-    """Return the Deployment's new status, with its present conditions and Available."""
+    """Return the Deployment's new status. It keeps the present conditions and updates Available."""
     before = deployment.object.get("status") or {}
     available = sum(counted(one, "availableReplicas") for one in sets)
     counts = {
@@ -220,7 +220,7 @@ def find_condition(conditions: list[Object], type_: str) -> Object | None:
 
 
 def with_condition(conditions: list[Object], new: Object) -> list[Object]:
-    """Return the conditions with a new one. The old one is kept if neither status nor reason changed."""
+    """Return the conditions with a new one. If neither status nor reason changed, the old one stays."""
     old = find_condition(conditions, new["type"])
     if old and (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
         return conditions

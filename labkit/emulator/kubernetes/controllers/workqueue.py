@@ -1,4 +1,4 @@
-"""The objects that a controller still has to look at (https://kubernetes.io/docs/concepts/architecture/controller/)."""
+"""The objects that a controller has yet to look at (https://kubernetes.io/docs/concepts/architecture/controller/)."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ Key = tuple[str, str]  # namespace and name
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 0.005, 16.0  # seconds before the first retry; doubles with each failure
-TICK = 0.5  # seconds; lab time may be moved at any moment
+TICK = 0.5  # seconds; somebody may move lab time at any moment
 BREATH = 0.1  # seconds; the longest pause between two looks at the same object
 
 
