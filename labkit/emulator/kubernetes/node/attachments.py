@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from labkit.emulator.kubernetes.node.container_logs import ContainerLog
 from labkit.emulator.kubernetes.node.program_streams import STDERR, STDOUT, Pipes, Terminal
 
-Client = Callable[[int, bytes], Awaitable[None]]  # takes a channel (standard output or error) and what was written
+Client = Callable[[int, bytes], Awaitable[None]]  # takes a channel (standard output or error) and the output
 NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
 class Attachments:
-    """The clients of a container's ``streams``. With ``closes_input``, its input ends with the first client's input.
+    """The clients of a container's ``streams``. With ``closes_input``, the first client's end of input ends its input.
 
     While the container runs, a client that doesn't read blocks it, as with a container runtime.
     """
@@ -26,7 +26,7 @@ class Attachments:
         self.ended = asyncio.Event()
 
     async def copy(self, written: ContainerLog) -> None:
-        """Copy the container's output to the log and to the attached clients, until it ends."""
+        """Copy the container's output to the log and to the attached clients, until the output ends."""
         try:
             await asyncio.gather(
                 *(written.copy(NAMES[channel], self._reader(channel)) for channel in self.streams.outputs)
@@ -48,7 +48,7 @@ class Attachments:
         try:
             while not (await asyncio.wait({giving}, timeout=0.5))[0]:
                 if self.streams.over:
-                    self.clients.discard(client)  # the log has to have the rest
+                    self.clients.discard(client)  # the log still needs the rest
                     return
         finally:
             giving.cancel()

@@ -1,4 +1,4 @@
-"""A node's calls of the Kubernetes API: requests and events."""
+"""A node's calls to the Kubernetes API: requests and events."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ class NodeClient:
         return _found(await self.http.patch(path, content=json.dumps(body), headers=headers))
 
     async def delete_pod(self, pod: Object) -> None:
-        """Delete a pod for good, if it is still this one."""
+        """Delete a pod for good, unless another pod has taken its name."""
         metadata = pod["metadata"]
         body = {
             "kind": "DeleteOptions",
@@ -62,7 +62,10 @@ class NodeClient:
             response.raise_for_status()
 
     async def fetch(self, namespace: str, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
-        """Return a ConfigMap, a Secret or None, at most `max_age` seconds old. Simultaneous calls share a request."""
+        """Return a ConfigMap or a Secret, at most `max_age` seconds old; None if it's missing.
+
+        Simultaneous calls share a request.
+        """
         key, now = (namespace, kind, name), time.monotonic()
         asked, task = self._fetched.get(key, (0.0, None))
         if task is None or (task.done() and now - asked >= max_age):

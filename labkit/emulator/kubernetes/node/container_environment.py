@@ -14,7 +14,7 @@ from decimal import Decimal
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.quantities import quantity
 
-Room = dict[str, str]  # what a node offers: resource -> quantity
+Room = dict[str, str]  # a node's capacity: resource -> quantity
 Fetch = Callable[[str, str], Awaitable[Object | None]]  # (kind, name) -> a ConfigMap or Secret of the pod's namespace
 
 LONGEST = os.sysconf("SC_ARG_MAX")  # the most bytes of a program's variables and arguments
@@ -23,7 +23,7 @@ _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 
 
 class ConfigError(Exception):
-    """The spec refers to something that is missing or too long."""
+    """The spec refers to something that is missing, or a value is too long."""
 
 
 def expanded(text: str, variables: Mapping[str, str]) -> str:
@@ -111,7 +111,7 @@ def field_value(pod: Object, path: str) -> str:
 def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
     """Return a container's limit or request in units of the divisor, rounded up; without a limit, the node's capacity.
 
-    `container` is used if the reference, from a variable, names none. Raises ConfigError.
+    `container` counts if the reference, from a variable, names none. Raises ConfigError.
     https://kubernetes.io/docs/tasks/inject-data-application/downward-api-volume-expose-pod-information/
     """
     spec = pod["spec"]

@@ -1,4 +1,4 @@
-"""The life of one container: it starts, restarts as the policy says, and ends.
+"""The life of one container: it starts, restarts according to its policy, and ends.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restarts
 """
@@ -35,7 +35,7 @@ MISSING_RETRY = 1.0  # seconds
 
 @dataclass
 class Run:
-    """A running container: its program, and the sandbox in which further programs start."""
+    """A running container: its program, and the sandbox for further programs."""
 
     process: Process
     sandbox: Sandbox
@@ -66,11 +66,11 @@ class ContainerLife:
 
     @property
     def is_done(self) -> bool:
-        """Whether it succeeded before the node's last start, and needn't run again."""
+        """Whether it succeeded before the node's last start and needn't run again."""
         return self._pod.policy == "OnFailure" and not self.status.init and self.status.exit_code == 0
 
     def start(self) -> asyncio.Task[bool]:
-        """Keep it running. The task returns whether the last run was a success."""
+        """Keep it running. The task returns whether the last run succeeded."""
         if self.status.has_run:  # before the node's last start
             self.status.restarts += 1
         self._keeping = asyncio.create_task(self._keep())
@@ -88,7 +88,7 @@ class ContainerLife:
         return await run.sandbox.run([program, *command[1:]], env, run.cwd, streams)
 
     async def end(self, grace: float, turn: asyncio.Future[object] | None = None) -> None:
-        """End it for good within `grace` seconds, in its `turn`. With no grace, kill it."""
+        """End the container for good within `grace` seconds, after `turn` is done. With no grace, kill it."""
         self._stop.set()
         await self._terminate(grace, f"Stopping container {self.status.name}", turn)
         if self._keeping and not self._keeping.done():
@@ -129,7 +129,7 @@ class ContainerLife:
         return status.exit_code == 0
 
     async def _run_once(self) -> int:
-        """Run the container from its start to its end. Returns its exit code."""
+        """Run the container from its start to its end, and return its exit code."""
         spec, ground, pod, status = self.status.spec, self._ground, self._pod, self.status
         argv = entrypoint(spec, ground.images)
         given = ground.before(pod.document, pod.home)
@@ -143,7 +143,7 @@ class ContainerLife:
         )
         folder = pod.folder / "containers" / status.name / str(status.restarts)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / "sandbox", ignore_errors=True)  # of a node that was killed
+        shutil.rmtree(folder / "sandbox", ignore_errors=True)  # left by a node that was killed
         sandbox = Sandbox(
             self._mounts(folder / "termination-log", given | made),
             ground.reaper,
@@ -192,7 +192,7 @@ class ContainerLife:
             self.run.ended.set()
         finally:
             watching.cancel()
-            self._pod.attachments.pop(status.name, None)  # no new client may join; those attached get the rest
+            self._pod.attachments.pop(status.name, None)  # no new client may join; attached clients still get the rest
         await sandbox.close()
         streams.program_has_ended()
         with contextlib.suppress(TimeoutError):
@@ -204,7 +204,7 @@ class ContainerLife:
         return code
 
     async def _watch(self, run: Run) -> None:
-        """Run the hook after the program's start, then its probes, while the program runs."""
+        """Run the hook after the program's start, then the probes for as long as the program runs."""
         self._say("Started", "Container started")
         hook = (self.status.spec.get("lifecycle") or {}).get("postStart")
         if hook and not await self._hook("PostStartHook", hook, run, None):
@@ -247,7 +247,7 @@ class ContainerLife:
         return Mounts(mounts)
 
     def _part(self, volume: Path, part: str, name: str) -> Path:
-        """A part of a volume; a folder if it is missing. Raises ConfigError, in a kubelet's words.
+        """Return a part of a volume; create a folder if it's missing. Raises ConfigError, in a kubelet's words.
 
         https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kubelet_pods.go
         """
@@ -258,7 +258,7 @@ class ContainerLife:
         try:
             if not (volume / part).exists():
                 (volume / part).mkdir(parents=True)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in it
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             told = f'failed to prepare subPath for volumeMount "{name}" of container "{self.status.name}"'
             raise ConfigError(told) from error
         return volume / part
@@ -266,7 +266,7 @@ class ContainerLife:
     # Its end
 
     async def _terminate(self, grace: float, why: str, turn: asyncio.Future[Any] | None = None) -> None:
-        """Run preStop, send SIGTERM, and SIGKILL when the time is over. Return when the program has ended."""
+        """Run preStop, then send SIGTERM, then SIGKILL when the time is over. Return when the program has ended."""
         run = self.run
         if run is None:
             return
@@ -287,7 +287,7 @@ class ContainerLife:
         await run.end_within(max(until - asyncio.get_running_loop().time(), LEAST_GRACE) if grace else 0)
 
     async def _hook(self, name: str, hook: Object, run: Run, seconds: float | None) -> bool:
-        """Run a hook while the container runs. Return whether it succeeded; if not, write an event."""
+        """Run a hook while the container runs. Return whether it succeeded. If it failed, write an event."""
         doing = asyncio.create_task(outcome_of(hook, self.status.spec, self.exec, seconds))
         ended = asyncio.create_task(run.ended.wait())
         try:
@@ -344,7 +344,7 @@ class ContainerLife:
 
 
 def worth_saying(failures: int) -> bool:
-    """Whether to report another failure of the same kind. Repeated ones are reported less and less often."""
+    """Whether to report another failure of the same kind. Reports of repeated failures become rarer."""
     return failures & (failures - 1) == 0
 
 

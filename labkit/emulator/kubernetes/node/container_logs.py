@@ -15,13 +15,13 @@ LONGEST = 10 * 1024 * 1024  # bytes after which a new log file starts: a kubelet
 
 
 class ContainerLog:
-    """One run of one container: written while it runs, read by any number of readers."""
+    """The log of one run of a container. It's written while the container runs, and can have many readers."""
 
     def __init__(self, file: Path, now: Callable[[], float]) -> None:
         self.file = file
         self._now = now
         self._grew = asyncio.Event()
-        self._begun = 0  # how many times
+        self._begun = 0  # the number of new files
         self.closed = False
         file.parent.mkdir(parents=True, exist_ok=True)
         self._out = file.open("ab", buffering=0)

@@ -35,7 +35,7 @@ class Outcome:
 async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> Outcome:
     """Run a probe or a hook within `seconds` (None: no limit), and return its outcome. Raises NotTried.
 
-    `execute(command, streams)` starts a program in the container. Pages and ports are the pod's, on loopback.
+    `execute(command, streams)` starts a program in the container. Pages and ports of the pod are on loopback.
     """
     if "exec" in handler:
         return await _command(handler["exec"]["command"], execute, seconds)
@@ -122,7 +122,7 @@ async def _connection(asked: Object, container: Object, seconds: float | None) -
 
 
 def _port(asked: int | str, container: Object) -> int:
-    """Return a port's number, also of one that is given by its name in the container. Raises NotTried."""
+    """Return a port's number, even if the container gives the port a name. Raises NotTried."""
     named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
     try:
         port = int(named.get(asked, asked))

@@ -1,4 +1,4 @@
-"""Images: containers are processes of this machine, so each image's name means a program of this machine."""
+"""The programs of images. Containers are processes of this machine, so each image's name stands for a program."""
 
 import re
 import sys
@@ -31,7 +31,7 @@ def repository(image: str) -> str:
     parts = [part for part in (*folders.split("/"), last.partition(":")[0]) if part]
     if len(parts) > 1 and ("." in parts[0] or ":" in parts[0] or parts[0] == "localhost"):
         del parts[0]
-    if parts[:2] == ["docker", "library"] and len(parts) > 2:  # public.ecr.aws has Docker's own images there
+    if parts[:2] == ["docker", "library"] and len(parts) > 2:  # public.ecr.aws has Docker's own images below this
         del parts[0]
     if len(parts) > 1 and parts[0] == "library":
         del parts[0]
@@ -68,7 +68,7 @@ def of_this_environment() -> dict[str, list[str]]:
     return {
         "amazon/aws-cli": aws,
         "public.ecr.aws/aws-cli/aws-cli": aws,
-        # The one that holds the SDK: https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
+        # The image with the SDK: https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
         "public.ecr.aws/lambda/python": python,
         "python": python,
     }

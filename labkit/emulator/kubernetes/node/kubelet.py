@@ -40,9 +40,9 @@ SUCCESS = {"metadata": {}, "status": "Success"}
 
 
 class Kubelet:
-    """An ASGI app. `find(namespace, name)` returns the pod; `now()` is lab time in epoch seconds.
+    """An ASGI app. `find(namespace, name)` returns the pod, and `now()` returns lab time in epoch seconds.
 
-    Only the API server may call, by its client certificate: a caller of exec can do everything that the node can.
+    Only the API server may call it, with its client certificate: a caller of exec can do everything that the node can.
     """
 
     def __init__(self, find: Callable[[str, str], PodLife | None], now: Callable[[], float]) -> None:
@@ -130,7 +130,7 @@ class Kubelet:
 
 
 class _Session:
-    """One exec or attach: it connects a program's streams with a client's channels."""
+    """One exec or attach. It connects a program's streams with a client's channels."""
 
     def __init__(self, socket: WebSocket) -> None:
         self.wanted = _wanted(socket)
@@ -138,7 +138,7 @@ class _Session:
         self._socket = socket
 
     async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> Object:
-        """Run a program to its end, or while the client stays. Return the Status for the error channel.
+        """Run a program until it ends or the client leaves. Return the Status for the error channel.
 
         A client that leaves ends the program's input, or hangs up its terminal. The program itself continues.
         """
@@ -195,7 +195,7 @@ class _Session:
     ) -> None:
         """Return when the client has left or the task is done.
 
-        With ``keeps_input``, a client that ends its input has left, but the program's input stays open.
+        With ``keeps_input``, a client that ends its input counts as gone, but the program's input stays open.
         """
         receiving = asyncio.create_task(self._receive(streams, keeps_input))
         await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -227,7 +227,7 @@ def _is_set(socket: WebSocket, name: str) -> bool:
 
 
 def _log_of(pod: Pod, container: str, previous: bool) -> ContainerLog | str:
-    """Return the log of the container's last run, or of the previous one; or a text why it is missing."""
+    """Return the log of the container's last run, or of the previous one; or text that says why it's missing."""
     of = f'container "{container}" in pod "{pod.document["metadata"]["name"]}"'
     status = pod.status.container(container)
     if status is None:
@@ -281,7 +281,10 @@ def _ended(code: int) -> Object:
 
 
 def _not_started(error: Exception) -> Object:
-    """https://github.com/containerd/containerd/blob/main/docs/cri/architecture.md: in containerd's and runc's words."""
+    """Return the Status of a program that didn't start, in containerd's and runc's words.
+
+    https://github.com/containerd/containerd/blob/main/docs/cri/architecture.md
+    """
     why = "error executing command in container: failed to exec in container: "
     if isinstance(error, KeyError):
         why += EXITED

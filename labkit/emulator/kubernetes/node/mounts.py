@@ -1,4 +1,4 @@
-"""Put a container's volumes into a root of its own. Where that isn't permitted, rewrite their paths."""
+"""Give a container its own root with its volumes. If this machine doesn't allow that, rewrite the volumes' paths."""
 
 import os
 import re
@@ -40,7 +40,7 @@ class Mounts:
         self._sources = {mount.path.rstrip("/"): str(mount.source) for mount in self._mounts}
 
     def on_host(self, path: str) -> Path:
-        """Return the path on this machine of a container's path."""
+        """Return the path on this machine for a path in the container."""
         wanted = PurePosixPath(path)
         for mount in self._mounts:
             if wanted.is_relative_to(mount.path):
@@ -66,12 +66,12 @@ class Mounts:
 
 
 class _Root:
-    """A folder that becomes a root: mount points and links in the folder, and the mounts for them."""
+    """A folder that becomes a root: the mount points and links in it, and the list of its mounts."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.lines: list[str] = []
-        self._own: dict[str, Path] = {}  # folders of the container that are folders of ours, not the machine's
+        self._own: dict[str, Path] = {}  # folders of the container that this module makes, instead of the machine's
         self._volumes: dict[str, Path] = {}
 
     def mirror_machine(self, new_proc: bool) -> None:
@@ -119,7 +119,7 @@ class _Root:
         self._volumes[path] = mount.source
 
     def _make_point(self, path: str, mount: Mount) -> None:
-        """Make the mount point if it's missing."""
+        """Make a missing mount point."""
         parents = [str(parent) for parent in PurePosixPath(path).parents]
         for parent in parents:
             if parent in self._volumes:
@@ -142,7 +142,7 @@ class _Root:
         self._mirror(os.scandir(existing), ours, target)
 
     def _mirror(self, entries: Iterable[os.DirEntry[str]], ours: Path, target: Path | None = None) -> None:
-        """Let our folder, mounted at `target`, show the entries of the machine's folder."""
+        """Make our folder, mounted at `target`, show the entries of the machine's folder."""
         for entry in entries:
             if entry.is_symlink():
                 (ours / entry.name).symlink_to(Path(entry.path).readlink())
@@ -153,7 +153,7 @@ class _Root:
     def _bind(self, source: Path, target: Path, *, read_only: bool = False) -> None:
         options = ["rbind"]
         if read_only:
-            # A user namespace may only remove rights, so the mount repeats the flags that its source has.
+            # A user namespace may only remove rights, so the mount repeats its source's flags.
             flags = os.statvfs(source).f_flag
             locked = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
             options = ["bind", "ro", *(name for name, flag in locked.items() if flags & flag)]

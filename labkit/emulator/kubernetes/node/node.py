@@ -1,6 +1,6 @@
-"""The node: runs the pods that are bound to it, each container a process of this machine.
+"""The node: it runs the pods that are bound to it, each container as a process of this machine.
 
-It knows the API server only through the Kubernetes API, over HTTPS, as a kubelet does.
+It only uses the Kubernetes API, over HTTPS, as a kubelet does.
 https://kubernetes.io/docs/concepts/architecture/nodes/
 """
 
@@ -47,8 +47,8 @@ LEASE, HEARTBEAT = 40, 300  # seconds
 class Node:
     """One node. `client` is its certificate, for system:node:NAME in system:nodes.
 
-    `mounts`: with "private", each container has a root of its own; with "mapped", mount paths are rewritten in its
-    variables and arguments. None chooses by what this machine permits when the node starts.
+    With `mounts` "private", each container has a root of its own. With "mapped", mount paths are rewritten in its
+    variables and arguments. With None, the node chooses one that this machine allows.
     """
 
     name: str
@@ -59,10 +59,10 @@ class Node:
     kubelet_certificate: Certificate
     folder: Path
     clock_file: Path
-    environment: dict[str, str]  # variables that lead programs to the lab
+    environment: dict[str, str]  # variables that direct programs to the lab
     images: dict[str, list[str]]  # entrypoints (argument lists) by repository
-    home: dict[str, str] = field(default_factory=dict)  # every pod's home folder: texts by their paths
-    # The node's addresses in containers' variables, and the real addresses on this machine.
+    home: dict[str, str] = field(default_factory=dict)  # the files in each pod's home folder: texts by path
+    # Addresses of the node, as containers' variables name them, with the real addresses on this machine.
     led: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     mounts: Literal["private", "mapped"] | None = None
@@ -77,7 +77,7 @@ class Node:
         self._events = Events(self._client, self.name, self._clock.now)
         self._reaper = Reaper(self.folder)
         self._pods: dict[str, PodLife] = {}
-        self._listed = False  # whether it knows which pods are bound to it
+        self._listed = False  # whether the node knows its pods
         self._ends: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._ground: Ground
@@ -94,7 +94,7 @@ class Node:
         return bool(self._follow)
 
     async def start(self) -> None:
-        """Return when the node is registered and runs pods. Raises httpx.HTTPError if the API server refuses it.
+        """Register the node, and return when it runs pods. Raises httpx.HTTPError if the API server refuses it.
 
         Its earlier pods start again, as after a reboot: their volumes and logs still exist.
         """
@@ -103,7 +103,7 @@ class Node:
         if folder.exists():
             await asyncio.to_thread(end_all_below, folder)
         folder.mkdir(exist_ok=True)
-        folder.chmod(0o700)  # tokens in there are readable for all, as in a container
+        folder.chmod(0o700)  # everybody can read the tokens in it, as in a container, so only the owner may enter
         programs = self._link_programs()
         if not self._clock.file.exists():
             # Without the file, a program's threads race in libfaketime, and the program may crash.
@@ -147,7 +147,7 @@ class Node:
             task.add_done_callback(_say_why)
 
     async def stop(self) -> None:
-        """End every process of every pod, and the node."""
+        """End every process of every pod, then the node."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(pod.stop() for pod in self._pods.values()))
@@ -183,7 +183,7 @@ class Node:
         if kind == "DELETED":
             if life:
                 del self._pods[uid]
-                # Deleted by force. The containers still get a moment.
+                # Deleted by force. The containers still get some time to end.
                 end = asyncio.create_task(life.remove(LEAST_GRACE))
                 self._ends.add(end)
                 end.add_done_callback(self._ends.discard)
@@ -235,7 +235,7 @@ class Node:
         }
 
     def _link_programs(self) -> Path:
-        """Make and return a folder with the programs of this Python environment that a container may call by name."""
+        """Return a new folder with the programs of this Python environment that a container may call by name."""
         folder = self.folder / "bin"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

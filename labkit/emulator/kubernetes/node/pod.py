@@ -31,10 +31,10 @@ class Ground:
     clock: Clock
     reaper: Reaper
     images: dict[str, list[str]]
-    before: Callable[[Object, Path], dict[str, str]]  # variables that a pod's own replace: (pod, home) -> variables
-    after: dict[str, str]  # variables that replace a pod's own
-    led: dict[str, str]  # the node's addresses in a pod's variables, and the real addresses on this machine
-    home: dict[str, str]  # the files in a pod's home folder: texts by their paths
+    before: Callable[[Object, Path], dict[str, str]]  # (pod, home) -> variables that the pod's own variables override
+    after: dict[str, str]  # variables that override the pod's own
+    led: dict[str, str]  # the node's addresses in a pod's variables, with the real addresses on this machine
+    home: dict[str, str]  # the files in a pod's home folder: texts by path
     visible: tuple[Path, ...]
     room: Room
     private: bool
@@ -58,7 +58,7 @@ class Pod:
             for file in (folder / "containers" / status.name).glob("*/log")
         }
         self.attachments: dict[str, Attachments] = {}
-        self.has_volumes = False  # they were filled once
+        self.has_volumes = False  # whether they have been filled once
         self.volumes = Volumes(
             document,
             folder / "volumes",
@@ -70,7 +70,7 @@ class Pod:
 
     @property
     def grace(self) -> float:
-        """The seconds that its containers have to end."""
+        """The seconds within which its containers have to end."""
         return float(self.document["spec"].get("terminationGracePeriodSeconds", 30))
 
     def new_log(self, status: ContainerStatus, file: Path) -> ContainerLog:

@@ -1,4 +1,4 @@
-"""The life of one pod on a node: its volumes, its containers in their order, its end."""
+"""The life of one pod on a node: its volumes, its containers in their order, and its end."""
 
 import asyncio
 import contextlib
@@ -36,8 +36,8 @@ class PodLife:
         status = self.pod.status
         self._containers = [ContainerLife(self.pod, each) for each in [*status.init, *status.apps]]
         self._has_run = any(each.has_run for each in [*status.init, *status.apps])
-        self._given = 0.0  # seconds, to end in
-        self._failures = 0  # refreshes of its volumes, one after the other, that failed
+        self._given = 0.0  # the seconds that the pod got to end
+        self._failures = 0  # consecutive failed refreshes of its volumes
         self._stop = asyncio.Event()
         self._living: asyncio.Task[None] | None = None
         self._reporting: asyncio.Task[None] | None = None
@@ -53,7 +53,7 @@ class PodLife:
         self._living = asyncio.create_task(self._live())
 
     def change(self, pod: Object) -> None:
-        """Take a new version of the pod's document. Its labels and annotations may be in its volumes."""
+        """Take a new version of the pod's document. Its volumes may contain its labels and annotations."""
         before, now = self.pod.document["metadata"], pod["metadata"]
         if any(before.get(name) != now.get(name) for name in ("labels", "annotations")):
             self._refreshed = 0.0
@@ -64,7 +64,7 @@ class PodLife:
             self.pod.changed.set()
 
     def end(self) -> None:
-        """End a pod that was marked for deletion within its grace period, then delete it for good."""
+        """End a pod that is being deleted within its grace period, then delete it for good."""
         grace = self.pod.document["metadata"].get("deletionGracePeriodSeconds", 30)
         if not self._ending:
             self._ending = asyncio.create_task(self._end(grace))
@@ -159,7 +159,7 @@ class PodLife:
         return []
 
     async def _first_of(self, waiting: Awaitable[Any], *tasks: asyncio.Task[Any]) -> None:
-        """Wait for the first of these, or until the pod has to end."""
+        """Wait until the first of these is done, or until the pod has to end."""
         own = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._stop.wait())]
         await asyncio.wait({*own, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in own:
@@ -181,7 +181,10 @@ class PodLife:
                 await asyncio.sleep(TICK)
 
     async def _end_containers(self, grace: float) -> None:
-        """The sidecars after all others, the last one first. https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
+        """End the sidecars after all other containers, the last sidecar first.
+
+        https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+        """
         self._stop.set()
         others = [container for container in self._containers if not container.status.sidecar]
         ends: list[asyncio.Future[Any]] = [asyncio.gather(*(container.end(grace) for container in others))]
@@ -196,7 +199,7 @@ class PodLife:
         self.pod.changed.set()
 
     async def _report_changes(self) -> None:
-        # A container that starts at once is reported at once, without a Waiting state before.
+        # A container that starts immediately is reported without an earlier state Waiting.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.pod.changed.wait(), FIRST_REPORT)
         self.pod.changed.set()

@@ -12,7 +12,7 @@ ADDRESS = "127.0.0.1"
 
 @dataclass
 class ContainerStatus:
-    """One container: its present state, and the end of its last run."""
+    """One container: its present state, and how its last run ended."""
 
     spec: Object
     init: bool = False
@@ -20,8 +20,8 @@ class ContainerStatus:
     last: Object = field(default_factory=dict)
     restarts: int = 0
     run_id: str = ""
-    started: bool = False  # its startup probe, if it has one, has succeeded
-    passes: bool = False  # its readiness probe, if it has one, succeeds
+    started: bool = False  # its startup probe has succeeded, or it has none
+    passes: bool = False  # its readiness probe succeeds, or it has none
 
     def resume(self, reported: Object, now: float) -> None:
         """Take over the status from before the node's last start. A container that ran then has ended.
@@ -111,7 +111,7 @@ class PodStatus:
 
     def __init__(self, pod: Object, now: float) -> None:
         before = pod.get("status") or {}
-        # reason and message of a pod that its node has ended
+        # the reason and message of a pod that the node itself has ended
         self.why: dict[str, str] = {}
         if before.get("phase") == "Failed":
             self.why = {key: before[key] for key in ("reason", "message") if key in before}
@@ -143,7 +143,7 @@ class PodStatus:
         )
 
     def phase(self, *, ended: bool = False) -> str:
-        """Return the phase; `ended`: nothing of the pod will run again."""
+        """Return the phase. `ended` means that nothing of the pod will run again."""
         if self.why:
             return "Failed"
         codes = [status.exit_code for status in self.apps]

@@ -1,4 +1,4 @@
-"""The processes that a node starts. They end with the node, even if it is killed."""
+"""The processes that a node starts. They end with the node, even if the node is killed."""
 
 import asyncio
 import contextlib
@@ -27,21 +27,21 @@ _WITH_PROCESSES = ("--pid", "--fork", "--kill-child")
 
 
 class SandboxError(Exception):
-    """The container's root could not be made."""
+    """The container's root couldn't be made."""
 
 
 class Reaper:
-    """A small process that ends the node's processes after the node's own process, even if that was killed."""
+    """A small process that outlives the node and ends its processes, even if the node was killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start the reaper. Return when it runs, and the reaper of a killed server has finished."""
+        """Start the reaper. Return when it runs, and when the reaper of an earlier, killed node has finished."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "reaper.lock").open("w") as lock:
-            # The old reaper holds it as long as it runs: it would also end the new pods' processes.
+            # The old reaper holds the lock until it has ended, because it would also end the new pods' processes.
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             await self._spawn(lock.fileno())
 
@@ -64,7 +64,7 @@ class Reaper:
         self._say(f"add {group}\n")
 
     def drop(self, group: int) -> None:
-        """Forget a process group that has ended: its number may be used again."""
+        """Forget a process group that has ended, because its number may be used again."""
         self._say(f"drop {group}\n")
 
     async def stop(self) -> None:
@@ -89,7 +89,7 @@ class Process:
         self._ending = asyncio.create_task(self._end())
 
     async def wait(self) -> int:
-        """Return the exit code; as with a container runtime, 128 plus the signal's number if a signal ended it."""
+        """Return the exit code. For a signal it's 128 plus the signal's number, as in a container runtime."""
         return await asyncio.shield(self._ending)
 
     def signal(self, number: signal.Signals) -> None:
@@ -106,7 +106,7 @@ class Process:
     async def _end(self) -> int:
         code = await self._started.wait()
         self._reaper.drop(self._started.pid)
-        # Files that libfaketime leaves when its program is killed.
+        # libfaketime leaves files if its program is killed.
         for left in SHARED_MEMORY.glob(f"*faketime_s*_{self._started.pid}"):
             left.unlink(missing_ok=True)
         return 128 - code if code < 0 else code
@@ -114,7 +114,7 @@ class Process:
 
 @dataclass
 class Sandbox:
-    """The surroundings of one container's processes.
+    """The root and the process namespace of one container's programs.
 
     With `private`, a root of its own; with `own_processes`, also its own process namespace. With `mapped`, this
     machine's root, with rewritten mount paths. https://man7.org/linux/man-pages/man7/user_namespaces.7.html
@@ -223,7 +223,7 @@ class Sandbox:
         raise FileNotFoundError(f'exec: "{name}": executable file not found in $PATH')
 
     async def close(self) -> None:
-        """End everything that still runs here."""
+        """End everything that still runs in the sandbox."""
         if self._holder:
             if self._holder.stdin:
                 self._holder.stdin.close()
@@ -237,12 +237,12 @@ class Sandbox:
 
 
 def end_all_of(home: Path) -> None:
-    """Kill the remaining processes of a pod: those with this home folder. It may take a while."""
+    """Kill the remaining processes of a pod, found by their home folder. It may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME") == str(home))
 
 
 def end_all_below(folder: Path) -> None:
-    """Kill the remaining processes of pods: those with a home below this folder. It may take a while."""
+    """Kill the remaining processes of all pods whose home is below this folder. It may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME", "").startswith(f"{folder}/"))
 
 
@@ -257,12 +257,12 @@ def _let_programs_be_interrupted() -> None:
     """Stop ignoring signals (after nohup, or a shell's `&`), because children would inherit that."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
-            with contextlib.suppress(ValueError):  # not the main thread: then it stays as it is
+            with contextlib.suppress(ValueError):  # only the main thread can change this
                 signal.signal(number, lambda *_: None)
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:
-    """Try whether containers can have their own root, and their own process namespace, on this machine."""
+    """Return whether this machine lets containers have their own root, and their own process namespace."""
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
             trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)

@@ -1,7 +1,7 @@
 """The node's end of a program's standard streams: pipes, or a pseudo-terminal.
 
 Both ``read`` the program's output, and ``write`` and ``end_input`` its input. ``far`` has the program's ends (standard
-input, output, error) until the program was started with them (``hand_over``).
+input, output, error) until the program has started with them (``hand_over``).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ class Pipes:
 
     is_terminal = False
     outputs = (STDOUT, STDERR)
-    patience = None  # waits for every process that holds the pipes, as a container runtime does
+    patience = None  # it waits for every process that holds the pipes, as a container runtime does
 
     def __init__(self, *, stdin: bool) -> None:
         self.far: list[int] = []
@@ -92,7 +92,7 @@ class Terminal:
 
     is_terminal = True
     outputs = (STDOUT,)
-    patience = 1.0  # seconds after its program's end, for others that still hold it
+    patience = 1.0  # seconds after the program's end, for other processes that still hold it
 
     def __init__(self) -> None:
         self.over = False
@@ -101,7 +101,7 @@ class Terminal:
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # Ours stays open as long as the program runs: the near end fails with EIO while no process holds the far one.
+        # Our copy stays open while the program runs: the near end fails with EIO while no process holds the far one.
         self._near, self._own = os.openpty()
         self.device = os.ttyname(self._own)
         self.far = [self._own] * 3
@@ -115,7 +115,7 @@ class Terminal:
                 self._readable.clear()
                 self._loop.add_reader(self._near, self._on_readable)
                 await self._readable.wait()
-            except OSError:  # Linux says EIO where the last program has closed its end
+            except OSError:  # Linux raises EIO after the program has closed its end
                 break
         return b""
 
@@ -139,7 +139,7 @@ class Terminal:
                 fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def hand_over(self) -> None:
-        """Do nothing: the far end stays open here, too."""
+        """Do nothing: the far end also stays open here."""
 
     def program_has_ended(self) -> None:
         """Close our own far end, so that the reader reaches the end of the output."""
@@ -159,7 +159,7 @@ class Terminal:
         self._writable.set()
 
     def _on_readable(self) -> None:
-        # Only while a client reads: a terminal with unread output would stay readable for ever.
+        # Read only while a client reads. Otherwise a terminal with unread output would stay readable for ever.
         self._loop.remove_reader(self._near)
         self._readable.set()
 

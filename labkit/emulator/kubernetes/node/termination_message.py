@@ -13,9 +13,9 @@ LONGEST, LONGEST_OF_LOG, LINES_OF_LOG = 4096, 2048, 80  # bytes, bytes, lines
 
 
 def termination_message(container: Object, log: Path, code: int) -> str:
-    """Return the end of the terminationMessagePath's file; for a failed container, if the pod asks, that of its log.
+    """Return the end of the terminationMessagePath's file, which is beside the log.
 
-    The message's file is beside the log.
+    If the file is empty and the container failed, return the end of its log, if the pod asks for that.
     """
     file = log.with_name("termination-log")
     message = file.read_bytes()[-LONGEST:] if file.is_file() else b""

@@ -1,4 +1,4 @@
-"""A pod's volumes: folders in the pod's folder with the content from its spec, kept up to date.
+"""A pod's volumes: folders in the pod's folder, with the contents from its spec, kept up to date.
 
 https://kubernetes.io/docs/concepts/storage/volumes/
 """
@@ -34,7 +34,7 @@ Files = dict[str, tuple[bytes, int]]  # path in the volume: content, mode
 
 @dataclass
 class ProjectedToken:
-    """One service account token in a volume. It is renewed at 80 % of its life, after a day at the latest.
+    """One service account token in a volume. It's renewed after 80 % of its life, but at the latest after a day.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#serviceaccount-token-volume-projection
     """
@@ -46,13 +46,13 @@ class ProjectedToken:
     expires: float = 0.0
 
     def due(self, now: float) -> bool:
-        """Whether the token needs renewal by lab time. After the clock was set back, it does: it isn't valid yet."""
+        """Whether the token needs renewal by lab time. After the clock was set back it does: it isn't valid yet."""
         return now >= self.issued + min(0.8 * (self.expires - self.issued), DAY) or now < self.issued - 1
 
     async def valid(self, request: RequestToken, now: float) -> str:
-        """Return the token, or a new one if it's due. `request(audience, seconds)` returns a token and its expiry.
+        """Return the token, renewed if it's due. `request(audience, seconds)` returns a token and its expiry.
 
-        If no new one can be made, return the old one until it expires. Raises ConfigError or httpx.HTTPError.
+        If it can't be renewed, return the old one until it expires. Then raise ConfigError or httpx.HTTPError.
         """
         if self.due(now):
             try:
@@ -186,7 +186,7 @@ def project(files: Files, folder: Path) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=now, dir=folder))
     try:
         _write(files, fresh)
-    except OSError:  # a full disk: half of the files would take the room for good
+    except OSError:  # on a full disk, half of the files would keep the space for good
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     data, draft = folder / "..data", folder / "..data_tmp"
@@ -235,7 +235,7 @@ def _of_this_machine(asked: Object) -> Path:
 
 
 def _has_one_user(spec: Object) -> bool:
-    """Whether all containers run as the same user, given by the spec. Then only this user can read the token."""
+    """Whether the spec gives all containers the same user, or a group. Then only they can read the token."""
     of_pod = (spec.get("securityContext") or {}).get("runAsUser")
     containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
     users = {(container.get("securityContext") or {}).get("runAsUser", of_pod) for container in containers}
