@@ -36,7 +36,8 @@ from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, for
 from labkit.emulator.kubernetes.objects.storage import Storage, dump
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
-# The characters of all warnings; where they have more, of each (k8s.io/apiserver/pkg/endpoints/filters/warning.go).
+# The most characters of all warnings; if they have more, of each.
+# https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go
 LONGEST_WARNINGS, LONGEST_WARNING = 4 * 1024, 256
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 
@@ -44,13 +45,13 @@ log = logging.getLogger(__name__)
 
 
 class ApiServer:
-    """An ASGI application (http and websocket) for one cluster.
+    """An ASGI application (http and websocket) for one cluster. Create it in the event loop.
 
     ``authority`` signed the certificates of clients, of this server and of kubelets. ``signing_key_pem`` (RSA) signs
     service account tokens. ``issuer`` is their `iss` and the API's own audience. ``kubelet_certificate`` is this
     server's certificate for kubelets. ``address`` is its `HOST:PORT` for clients. A verified client certificate is read
     from ``scope["state"]["peer"]`` (``common_name`` is the user, ``organizations`` are the groups). The objects are
-    kept in ``file``, if there is one; an unusable file raises `LabError`. Create this in the event loop.
+    kept in ``file``, if there is one. Raises `LabError` if the file can't be used.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class ApiServer:
             if request.resource and response.content_type == JSON and response.stream is None:
                 response = await in_media_type(response, request)
         except ClientDisconnect:
-            return  # the client has gone: half a request is dropped
+            return  # the client has gone, so half a request is dropped
         except (ApiError, TooLong) as error:
             refused = error if isinstance(error, ApiError) else too_large(LIMIT)
             response = respond(refused.status(), refused.code)
@@ -141,9 +142,10 @@ class ApiServer:
         await self.kubelets.join(request, scope, receive, send, refuse)
 
     def _authorize_stream(self, request: Request, scope: Scope) -> None:
-        """Raise Forbidden if the caller may not `get` and `create` the pod's exec or attach.
+        """Raise Forbidden unless the caller may both `get` and `create` the pod's exec or attach.
 
-        kubectl only offers v5, and only needs `create`: if `get` is refused, it asks a real server by POST.
+        A client that offers only v5, as kubectl does, needs only `create`. If a real server refuses `get`, it tries
+        POST.
         https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource
         """
         if scope.get("subprotocols") != ["v5.channel.k8s.io"]:
@@ -152,13 +154,13 @@ class ApiServer:
             raise forbidden(POD, request.name, "")
 
     async def _user(self, scope: Scope, request: Request) -> User:
-        """Return the caller, or the user that it impersonates. Raises Unauthorized or Forbidden."""
+        """Return the caller, or the user that the caller impersonates. Raises Unauthorized or Forbidden."""
         user = await self.authentication.user(scope, request.headers)
         return impersonated(scope["headers"], user, self.authorization)
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the warnings that a real server sends: none with a control character, and no more than a client reads."""
+    """Yield the warnings that a real server sends: without control characters, and no more than a client reads."""
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
     for text in told:
@@ -175,7 +177,7 @@ def _soon(task: Callable[[], None]) -> None:
         except NotWritten as error:
             log.warning("%s", error)
         except ApiError as error:
-            # Another writer was faster: its change causes another look.
+            # Another writer was faster. Its change causes another look.
             log.debug("%s", error)
 
     try:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Object = dict[str, Any]
-"""An object of the API, or a part of one, as JSON has it."""
+"""An object of the API, or a part of one, as parsed JSON."""
 
 ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")
@@ -61,7 +61,7 @@ class Kind:
 
 @dataclass(frozen=True, eq=False)
 class Subresource:
-    """A subresource of an object, or a review, which can only be posted. Its kind may be of another group."""
+    """A subresource of an object, or a review, which clients can only create. Its kind may be of another group."""
 
     group: str
     name: str

@@ -2,12 +2,12 @@
 
 from labkit.emulator.identifiers import Identifiers
 
-# The server's own alphabet: without vowels, so that no words arise, and without letters that look alike.
+# The server's own alphabet. Without vowels, no words arise; and no two letters look alike.
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def suffix(identifiers: Identifiers, kind: str, name: str) -> str:
-    """Five characters, different each time for the same ``name``."""
+    """Return five characters, different each time for the same ``name``."""
     serial = identifiers.serial(f"suffix/{kind}", name)
     number = int(identifiers.hex(f"suffix/{kind}", f"{name}/{serial}", 16), 16)
     text = ""

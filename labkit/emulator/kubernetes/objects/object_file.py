@@ -1,4 +1,4 @@
-"""The objects of one API server in a file, with the number of the last change. A real server uses etcd for that."""
+"""The objects of one API server in a file, with the number of the last change. A real server uses etcd for this."""
 
 import json
 import sqlite3
@@ -9,7 +9,7 @@ from typing import TypeVar
 from labkit.emulator.database import Database
 from labkit.emulator.kubernetes.objects.kinds import KINDS, SECRET, Kind
 
-LAYOUT = 1  # the version of the tables and of their contents
+LAYOUT = 1  # the version of the tables and their contents
 TABLES = """
     CREATE TABLE version (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER);
     CREATE TABLE objects (
@@ -22,7 +22,7 @@ BY_NAME = {kind.resource: kind for kind in KINDS}
 
 
 class ObjectFile:
-    """Objects as JSON, without kind and apiVersion. Raises `LabError` if the file is not usable."""
+    """The objects, as JSON without kind and apiVersion. Raises `LabError` if the file can't be used."""
 
     def __init__(self, file: Path):
         self._database = Database(file, layout=LAYOUT, tables=TABLES)
@@ -34,7 +34,7 @@ class ObjectFile:
         return max((number for (number,) in self._database.read("SELECT number FROM version")), default=0)
 
     def objects(self, made: Callable[[bytes], Made]) -> Iterator[tuple[Kind, Made]]:
-        """Every object, made of its text. Raises `LabError` for one that this version of labkit can't read."""
+        """Yield each kind and object; `made` builds the object from its text. Raises `LabError` if that fails."""
         for resource, namespace, name, text in self._database.read(
             "SELECT resource, namespace, name, text FROM objects"
         ):
@@ -43,7 +43,7 @@ class ObjectFile:
             yield kind, obj
 
     def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
-        """Keep one change: the object's text, or None if it was deleted. Raises `NotWritten`."""
+        """Store one change: the object's text, or None if it was deleted. Raises `NotWritten`."""
         database = self._database
         with database.together():
             database.write("INSERT OR REPLACE INTO version VALUES (1, ?)", version)

@@ -12,7 +12,7 @@ _NUMBERS = Context(prec=60, traps=[])
 
 
 def quantity(text: str | float) -> Decimal:
-    """A quantity as a number: `100m` is 0.1, `1Ki` is 1024. Raises ValueError."""
+    """Return a quantity as a number: `100m` is 0.1, `1Ki` is 1024. Raises ValueError."""
     found = _QUANTITY.fullmatch(str(text))
     if not found:
         raise ValueError(f"quantities must match the regular expression: {text}")

@@ -1,8 +1,8 @@
-"""The types of the Kubernetes API: their fields, the merging of lists, and their encodings.
+"""The types of the Kubernetes API: their fields, their merging of lists, and their encodings.
 
-`schema.json` is written by `tests/emulator/kubernetes/write_schema.py`. Sources of the rules: what a server does with
-unknown fields (https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation) and what the protobuf
-encoding looks like (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
+`tests/emulator/kubernetes/write_schema.py` writes `schema.json`. The server's treatment of unknown fields is in
+https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation, and the protobuf encoding in
+https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any, NoReturn, cast
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 
-# The types of the JSON values that a field may have. An element that is not here may have any.
+# The types of the JSON values that a field may have. An element that isn't listed may have any type.
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "bool": (bool,),
@@ -35,12 +35,12 @@ QUANTITY_SUFFIX = re.compile(r"[numkMGTPE]?|[KMGTPE]i|[eE][-+]?[0-9]+")
 
 
 class WrongType(Exception):
-    """A value's JSON type doesn't fit its field. The text is that of Go's decoder."""
+    """A value's JSON type doesn't fit its field. The error's text is that of Go's decoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field. ``shape`` is "", "[]" or "{}", ``element`` the type in it, e.g. "string" or "core.Container"."""
+    """One field. ``shape`` is "", "[]" or "{}". ``element`` is the type inside, e.g. "string" or "core.Container"."""
 
     name: str
     shape: str
@@ -77,7 +77,7 @@ def _document() -> Object:
 
 @cache
 def struct(name: str) -> Struct:
-    """Return the type of a name, such as ``struct("core.Pod")``. Raises ``KeyError`` for an unknown one."""
+    """Return the type with this name, such as ``struct("core.Pod")``. Raises ``KeyError`` if it's unknown."""
     fields: dict[str, Field] = {}
     numbers: dict[int, Field] = {}
     for label, go, number, *extra in _document()[name]:
@@ -97,7 +97,7 @@ def _field(label: str, go: str, number: int, extra: Object) -> Field:
     if go.startswith(("[]", "{}")):
         shape, go = go[:2], go[2:]
     if wrapped := go.startswith("!"):
-        # A named list ("ExtraValue"): in JSON the list itself, in protobuf a message around it.
+        # A named list ("ExtraValue") is a plain list in JSON, but a message around a list in protobuf.
         go = go[1:]
         if not shape:
             shape, go = "[]", go[2:]
@@ -179,7 +179,7 @@ def _element(found: Field, value: Any, owner: str, path: str, unknown: list[str]
 
 
 def _base64(text: str) -> None:
-    """Raise WrongType if it isn't base64, with the position where Go's decoder stops."""
+    """Raise WrongType unless the text is base64. The error has the position where Go's decoder stops."""
     plain = text.replace("\r", "").replace("\n", "")
     good = BASE64.match(plain)
     if good and good.end() < len(plain):

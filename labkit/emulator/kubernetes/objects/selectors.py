@@ -11,7 +11,7 @@ TOKEN = re.compile(r"\s*(==|!=|=|!|\(|\)|,|<|>|[^\s=!(),<>]+)")
 
 
 def label_selector(text: str) -> Matcher | None:
-    """Return a function that matches labels; None: all. Raises BadRequest in the server's words."""
+    """Return a function that matches labels; None if all match. Raises BadRequest in the server's words."""
     tokens = TOKEN.findall(text)
     if not tokens:
         return None
@@ -73,7 +73,7 @@ def _unparsable(found: str, expected: str) -> Exception:
 
 
 def object_selector(selector: Object | None) -> Matcher:
-    """Return a function that matches labels as a LabelSelector (matchLabels, matchExpressions) does; None: all."""
+    """Return a function that matches labels by a LabelSelector's matchLabels and matchExpressions; None matches all."""
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}
     expressions = selector.get("matchExpressions") or ()
@@ -96,7 +96,7 @@ def _holds(expression: Object, value: str | None) -> bool:
             return value is not None
         case "DoesNotExist":
             return value is None
-        case "Gt" | "Lt" as operator:  # node selectors alone have these
+        case "Gt" | "Lt" as operator:  # only node selectors have these
             try:
                 number, bound = int(value or ""), int(among[0] if among else "")
             except ValueError:
@@ -121,7 +121,7 @@ def selector_text(selector: Object) -> str:
 
 
 def field_selector(kind: Kind, text: str) -> Matcher | None:
-    """Return a function that matches objects by their fields; None: all. Raises BadRequest for an unsupported field."""
+    """Return a function that matches objects by their fields; None if all match. Raises BadRequest."""
     tests = []
     for part in filter(None, re.split(r"(?<!\\),", text)):
         found = re.match(r"\s*([^=!\s]+)\s*(==|!=|=)(.*)$", part)

@@ -1,4 +1,4 @@
-"""Services: they are stored, with an address that nothing answers.
+"""Services: the server stores them with an address, but nothing answers at it.
 
 https://kubernetes.io/docs/concepts/services-networking/service/
 """
@@ -30,7 +30,7 @@ def with_defaults(service: Object) -> Object:
 
 
 def with_address(storage: Storage, service: Object) -> Object:
-    """Return the service with a free address of 10.100.0.0/16, unless it asks for one itself.
+    """Return the service with a free address from 10.100.0.0/16, unless it asks for one itself.
 
     https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/
     """

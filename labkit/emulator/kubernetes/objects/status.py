@@ -1,4 +1,4 @@
-"""The API's refusals: a `Status`, in the words of a real API server.
+"""The API's refusals: `Status` objects in the words of a real API server.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
@@ -157,7 +157,7 @@ def too_large(limit: int) -> ApiError:
 
 
 def too_large_to_store(size: int) -> ApiError:
-    """Return the error of etcd, or of its client, which an API server passes on.
+    """Return the error of etcd, or of its client, that an API server passes on.
 
     https://github.com/kubernetes/kubernetes/issues/74600
     """

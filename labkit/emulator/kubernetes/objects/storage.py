@@ -18,13 +18,13 @@ from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.object_file import ObjectFile
 from labkit.emulator.kubernetes.objects.status import already_exists, modified, not_found, too_large_to_store
 
-LARGEST = 3 * 512 * 1024  # bytes of one object, as etcd takes them: https://etcd.io/docs/v3.5/dev-guide/limit/
-HISTORY = 4096  # a watch can be resumed from the last so many changes
-Later = Callable[[Callable[[], None]], None]  # calls a function soon, and never at once
+LARGEST = 3 * 512 * 1024  # bytes of one object, etcd's limit: https://etcd.io/docs/v3.5/dev-guide/limit/
+HISTORY = 4096  # a watch can resume from this many changes back
+Later = Callable[[Callable[[], None]], None]  # calls a function soon, but never immediately
 
 
 class Stored:
-    """One version of one object. ``managers`` is metadata.managedFields, kept as JSON: it is long and rarely read."""
+    """One version of one object. ``managers`` is metadata.managedFields as JSON, because it's long and rarely read."""
 
     __slots__ = ("_text", "managers", "metadata", "object")
 
@@ -35,7 +35,7 @@ class Stored:
 
     @classmethod
     def of_text(cls, text: bytes) -> "Stored":
-        """The object that has this ``text``."""
+        """Return the object with this ``text``."""
         obj = json.loads(text)
         managers = obj["metadata"].pop("managedFields", None)
         stored = cls(obj, dump(managers) if managers else b"")
@@ -44,18 +44,18 @@ class Stored:
 
     @property
     def text(self) -> bytes:
-        """The object as JSON, without kind and apiVersion: what a list holds."""
+        """The object as JSON, without kind and apiVersion, as a list contains it."""
         if self._text is None:
             text = dump(self.object)
             if self.managers:
-                # `metadata` is first in every stored object; its last brace is where managedFields go.
+                # `metadata` is first in every stored object. managedFields go before its last brace.
                 end = len(b'{"metadata":' + dump(self.metadata)) - 1
                 text = text[:end] + b',"managedFields":' + self.managers + text[end:]
             self._text = text
         return self._text
 
     def full(self, kind: Kind) -> bytes:
-        """The object as JSON with its kind and apiVersion."""
+        """Return the object as JSON with its kind and apiVersion."""
         return f'{{"kind":"{kind.kind}","apiVersion":"{kind.api_version}",'.encode() + self.text[1:]
 
     @property
@@ -73,7 +73,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: ``type`` is ADDED, MODIFIED or DELETED; ``stored`` is the new or last version, ``before`` the old."""
+    """One change: ``type`` is ADDED, MODIFIED or DELETED; ``stored`` the new or last version; ``before`` the old."""
 
     version: int
     type: str
@@ -105,12 +105,12 @@ class Storage:
 
     @property
     def is_new(self) -> bool:
-        """Whether there has never been an object."""
+        """Whether no object has ever been stored."""
         return self.version == 1
 
     @property
     def oldest(self) -> int:
-        """The resource version since which all changes are in the history. The history isn't kept in the file."""
+        """The resource version after which the history has all changes. The file doesn't keep the history."""
         return self.history[0].version - 1 if len(self.history) == HISTORY else self._read_at
 
     def announce(self) -> None:
@@ -134,20 +134,20 @@ class Storage:
         return self._objects.get(kind, {}).get((namespace, name))
 
     def get(self, kind: Kind, namespace: str, name: str) -> Stored:
-        """Return the stored object. Raise `NotFound` if it doesn't exist."""
+        """Return the stored object. Raises `NotFound` if it doesn't exist."""
         if (stored := self.find(kind, namespace, name)) is None:
             raise not_found(kind, name)
         return stored
 
     def list(self, kind: Kind, namespace: str = "") -> Iterator[Stored]:
-        """Yield the objects of a kind by namespace and name, of one namespace or ("") of all."""
+        """Yield the objects of a kind, sorted by namespace and name. Without a namespace, yield those of all."""
         objects = self._objects.get(kind, {})
         for key in sorted(objects):
             if not namespace or key[0] == namespace:
                 yield objects[key]
 
     def create(self, kind: Kind, obj: Object, managers: bytes = b"", *, dry_run: bool = False) -> Stored:
-        """Store a new object and give it uid and creation time. Raises AlreadyExists."""
+        """Store a new object with a uid and a creation time, and return it. Raises AlreadyExists."""
         metadata = obj["metadata"]
         namespace, name = metadata.get("namespace", ""), metadata["name"]
         if (namespace, name) in self._objects.get(kind, {}):
@@ -165,7 +165,7 @@ class Storage:
     def replace(
         self, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
     ) -> Stored:
-        """Store a new version. Raises Conflict if ``before`` is no longer the current one."""
+        """Store a new version and return it. Raises Conflict if ``before`` is no longer the current one."""
         self._require_current(kind, before)
         if obj == before.object and managers == before.managers:
             return before
@@ -173,7 +173,7 @@ class Storage:
         return new if dry_run else self._commit("MODIFIED", kind, new, before)
 
     def remove(self, kind: Kind, before: Stored) -> Stored:
-        """Remove the object; return its last version. Raises Conflict if ``before`` is not the current one."""
+        """Remove the object and return its last version. Raises Conflict if ``before`` isn't the current one."""
         self._require_current(kind, before)
         last = Stored({**before.object, "metadata": dict(before.metadata)}, before.managers)
         return self._commit("DELETED", kind, last, before)

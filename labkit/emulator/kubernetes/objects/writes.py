@@ -16,7 +16,7 @@ CASCADES = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}  # a policy'
 def store(
     storage: Storage, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
 ) -> Stored:
-    """Store a new version. If the object is being deleted and has lost its last finalizer, remove it."""
+    """Store a new version. Remove the object instead if it's being deleted and has lost its last finalizer."""
     metadata = obj["metadata"]
     if kind.generation and any(obj.get(part) != before.object.get(part) for part in ("spec", "webhooks")):
         obj = {**obj, "metadata": metadata | {"generation": metadata.get("generation", 0) + 1}}
@@ -56,7 +56,7 @@ def delete(
     if not finalizers and grace == 0:
         if kind is not POD:
             return storage.remove(kind, stored), True
-        # Watchers read from a pod's last version that it was deleted, and with which grace period.
+        # A pod's last version tells watchers that it was deleted, and with which grace period.
         last = _deleted(storage, stored, [], 0)
         return storage.remove(kind, storage.replace(kind, stored, last, stored.managers)), True
     already = "deletionTimestamp" in stored.metadata and finalizers == list(stored.metadata.get("finalizers") or ())
@@ -72,7 +72,7 @@ def bind(storage: Storage, pod: Stored, node: str) -> Stored:
 
 
 def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
-    """Write into the pod's condition why it fits no node; return whether that changed the condition."""
+    """Write into the pod's condition why no node fits it. Return whether that changed the condition."""
     if condition(pod.object, "PodScheduled").get("message") == message:
         return False
     why = {"status": "False", "reason": "Unschedulable", "message": message}
