@@ -233,7 +233,7 @@ class Container:
                         yield AwsConfig(path, name, key, _profiles(text))
 
     def _may_hold_config(self, mount: VolumeMount) -> bool:
-        """Whether an SDK could look for its config in this mount. Decided without reading anything."""
+        """Whether an SDK could look for its config in this mount. Reads nothing from the cluster."""
         path = normal(mount["mountPath"])
         told = [value for name in CONFIG_FILES if (value := self._plain(name))]
         return "/.aws" in path or any(_is_below(normal(value), path) for value in told)

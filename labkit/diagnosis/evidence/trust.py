@@ -187,8 +187,8 @@ class Trust:
     def is_own(self, statement: Statement) -> bool:
         """Whether an Allow statement serves only this service account.
 
-        It must name this account alone, literally. Apart from the cluster's provider, it may trust only providers for
-        which it can never hold.
+        It must name only this account, literally. Each provider in it must be the cluster's, or one for which the
+        statement never holds.
         """
         subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
         if not subjects or any(each.values != (self._subject,) or not each.is_literal for each in subjects):

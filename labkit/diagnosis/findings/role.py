@@ -98,7 +98,7 @@ def _another_role(evidence: Evidence) -> str | Repair:
 
 
 def _renamed(evidence: Evidence) -> str:
-    """The only role that trusts the service account, as an ARN, if only the annotation names the missing one."""
+    """The ARN of the only role that trusts the service account, if only the annotation names the missing one."""
     trusting = _trusting(evidence)
     return trusting[0] if len(trusting) == 1 else ""
 

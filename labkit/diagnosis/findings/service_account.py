@@ -188,7 +188,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
 
 @cause("eksctl-role-without-annotation", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def eksctl_role(evidence: Evidence) -> Symptom | None:
-    """eksctl made the role, but the annotation is missing. If the stack exists, eksctl doesn't restore the annotation.
+    """eksctl made the role, but the annotation is missing. eksctl doesn't restore it while the role's stack exists.
 
     https://docs.aws.amazon.com/eks/latest/eksctl/iamserviceaccounts.html
     """

@@ -243,7 +243,10 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """The API server's evidence that it can't call the webhook. Raises `NotRead` if nothing else explains the pod."""
+    """The API server's evidence that it can't call the webhook; empty without any.
+
+    Raises `NotRead` if the dry run failed and only this cause could explain the pod's missing role.
+    """
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
     if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
         return ""
@@ -297,7 +300,10 @@ def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
-    """Lines that remove the requirements and replace the pod; and the alternative, if the requirements are intended."""
+    """Lines that remove the requirements and replace the pod.
+
+    If the requirements may be intended, the lines also name the alternative: labels that meet them.
+    """
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is there on purpose, skip what follows, and add the label that it wants: {wanted}"
     lines, again = [meant, registration.without(evidence, lacking)], pod_commands.replaced(evidence)

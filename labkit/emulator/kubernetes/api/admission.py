@@ -1,4 +1,4 @@
-"""Admit an object between the request and the store: service accounts for pods, and admission webhooks.
+"""Admit an object before it's stored: give pods their service account, and call admission webhooks.
 
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/

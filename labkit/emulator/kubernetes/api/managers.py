@@ -75,7 +75,7 @@ def applied(
 
 
 def named(entries: list[Object] | None, managers: bytes) -> bytes:
-    """Return the managers after a write that sets them.
+    """Return the managers after a write whose object has metadata.managedFields.
 
     kubectl does that to take over from its own `apply` without `--server-side`. One empty entry removes all managers.
     No entry, or an unreadable one, changes nothing.

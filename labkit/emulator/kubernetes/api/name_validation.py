@@ -1,4 +1,4 @@
-"""Validate names, labels' keys and keys of data: return the causes in an API server's words.
+"""Validate names, labels' keys and keys of data. Return the errors in an API server's words.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 """

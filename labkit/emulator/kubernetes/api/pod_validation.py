@@ -1,4 +1,4 @@
-"""Validate a pod, or a change of one: return an API server's causes, in its order.
+"""Validate a pod, or a change of one. Return the errors in an API server's words and order.
 
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/validation/validation.go
 """

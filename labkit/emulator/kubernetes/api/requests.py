@@ -77,7 +77,7 @@ def _as_yaml(body: bytes) -> bytes:
 
 @dataclass
 class Request:
-    """A request whose path was read. It's for a resource (``resource`` is set) or for another path (``path``)."""
+    """A request with a parsed path. It's for a resource (``resource`` is set) or for another path (``path``)."""
 
     method: str
     path: str

@@ -1,4 +1,4 @@
-"""Validate objects before they are stored: return an API server's causes, in its words and its order."""
+"""Validate objects before they are stored. Return the errors in an API server's words and order."""
 
 import base64
 import re

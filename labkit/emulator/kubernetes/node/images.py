@@ -1,4 +1,4 @@
-"""The programs of images. Containers are processes of this machine, so each image's name stands for a program."""
+"""The program for each image's name. Containers are processes of this machine, so images aren't pulled."""
 
 import re
 import sys

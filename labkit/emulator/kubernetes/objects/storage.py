@@ -85,8 +85,8 @@ class Change:
 class Storage:
     """The objects, in memory and in a ``file`` if one is given. They are read from the file first.
 
-    Observers are called with each change, after the watches. A change is written to the file before anybody gets it. If
-    that fails, `NotWritten` is raised, and nothing has changed. An unusable file raises `LabError`.
+    Observers are called with each change, after the watches. The file gets a change before anybody else does. Raises
+    `NotWritten` if the file doesn't take a change, which then isn't made, and `LabError` if it can't be used.
     """
 
     def __init__(self, clock: Clock, identifiers: Identifiers, file: Path | None = None):
