@@ -78,7 +78,7 @@ NOT_USED_IDS = (
 
 # Characters: terminals are at least this wide.
 NARROWEST = 40
-# An error that people copy has at most so many lines.
+# An error that people copy has at most this many lines.
 FEW = 30
 
 

@@ -94,7 +94,7 @@ class Diagnosis:
         """0: no finding, or only notes. 1: a warning or an error. 2: the doctor couldn't look.
 
         An error counts as found even if some calls were forbidden. The doctor couldn't look if it didn't reach AWS or
-        the cluster, if it had no credentials, or if it found no error but wasn't allowed to read everything.
+        the cluster, or had no credentials. The same is true if it found no error, but couldn't read everything.
         """
         unread = [error for error in self.unread if not error.is_of_the_organization]
         if any(error.is_lost and error.read.of in ("AWS", "the cluster") for error in unread):

@@ -114,7 +114,7 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
 @cause("role-too-new", stages.ROLE, "02-iam-role.ipynb", reads=(kinds.ROLE,))
 def too_new(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency"""
-    # Without a refusal there is nothing to explain, and a pod that wasn't probed has none.
+    # Only a refusal needs an explanation, and only a probe shows one.
     if evidence.role is None or not evidence.trust.admits or not evidence.probe_allowed:
         return None
     made = str(evidence.role.get("CreateDate") or "")

@@ -276,7 +276,7 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
     for config in evidence.account.identity_provider_configs(evidence.parameters.cluster):
         issuer = str(config.get("issuerUrl"))
-        # An EKS cluster's issuer has no users, so it's a mix-up. Beside a missing provider, so is any other issuer.
+        # An EKS cluster's issuer has no users, so it's a mix-up. Without an OIDC provider, any issuer here is one.
         confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
         if confused or evidence.provider is None:
             return Symptom(
