@@ -198,7 +198,7 @@ class Diagnosis:
         if self.exit_code != COULD_NOT_LOOK or not self.ok:
             return ""
         unread = [each for each in self.unread if not each.is_of_the_organization]
-        first = min(unread, key=lambda each: each.is_choice)  # a call that wasn't made can be allowed by the reader
+        first = min(unread, key=lambda each: each.is_choice)  # failed calls before calls that you ruled out
         return f"{first.call}: {first.why}"
 
     @property

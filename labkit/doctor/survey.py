@@ -19,7 +19,7 @@ from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
-# With this many service accounts, reading all roles at once is faster than one by one.
+# With more service accounts than this, two calls for all roles are better than some for each.
 MANY = 5
 
 

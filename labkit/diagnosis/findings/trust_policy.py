@@ -19,7 +19,7 @@ NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_co
 def refuses(evidence: Evidence) -> Symptom | None:
     """The trust policy refuses for a reason without a cause of its own, such as an explicit deny.
 
-    If only conditions on the request decide, only STS knows the answer, which the pod gets.
+    If only conditions on the request decide, only STS knows the answer, and tells it to the pod.
     """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None
