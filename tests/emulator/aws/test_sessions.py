@@ -39,3 +39,12 @@ def test_of_too_many_sessions_the_oldest_is_forgotten(opened, monkeypatch):
     assert kept.find(first.access_key_id) is None
     assert not kept.is_token(first.session_token)
     assert all(kept.find(other.access_key_id).credentials == other for other in others)
+
+
+def test_a_forgotten_session_is_not_kept_either(tmp_path):
+    own = Own(tmp_path / "own.db")
+    for key in ("first", "second", "third"):
+        own.keep_session(key, {"key": key})
+    own.forget_session("first")
+    own.close()
+    assert Own(tmp_path / "own.db").sessions() == [{"key": "second"}, {"key": "third"}]

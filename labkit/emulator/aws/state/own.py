@@ -11,7 +11,7 @@ from labkit.emulator.database import Database
 LAYOUT = 1  # the version of the tables and of their contents
 TABLES = """
     CREATE TABLE parts (name TEXT PRIMARY KEY, state BLOB);
-    CREATE TABLE sessions (serial INTEGER PRIMARY KEY, key TEXT UNIQUE, session TEXT)
+    CREATE TABLE sessions (serial INTEGER PRIMARY KEY, key TEXT, session TEXT)
 """
 
 
@@ -59,7 +59,10 @@ class Own:
     def forget_session(self, key: str) -> None:
         """Delete a kept role session. Raises `NotWritten`."""
         if self._database:
-            self._database.write("DELETE FROM sessions WHERE key = ?", key)
+            # The oldest is forgotten first, so the first row is the one: an index would slow down each new session.
+            self._database.write(
+                "DELETE FROM sessions WHERE serial = (SELECT serial FROM sessions WHERE key = ? LIMIT 1)", key
+            )
 
     def close(self) -> None:
         """End the use of the file."""
