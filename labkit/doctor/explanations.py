@@ -678,7 +678,7 @@ def _readings(lines: list[str]) -> list[str]:
 
     A terminal breaks every long line at the same place, even inside a word. If several lines are as long as the
     longest, a terminal broke them. If only one is, that may be chance, so both readings are returned. A short text may
-    also be a part of a terminal's lines. So a reading without spaces for its line breaks is added.
+    have lost the lines that show the terminal's width. So a reading with all its lines joined is added.
     """
     width = max(map(len, lines), default=0)
     breaks = ["" if len(line) == width >= NARROWEST else " " for line in lines[:-1]]

@@ -180,7 +180,7 @@ class Folder:
 
     @contextmanager
     def turn(self, name: str, *, doing: str, within: float) -> Iterator[None]:
-        """Hold the lock ``name`` in this block; ``doing`` tells waiting processes what this one does.
+        """Hold the lock ``name`` in this block; ``doing`` tells waiting processes what this process does.
 
         While this waits, it says so on standard error. Raises :class:`LabError` after ``within`` seconds.
         """

@@ -65,7 +65,7 @@ class Read:
 
 
 class NotRead(LabError):
-    """A cause needs a fact that couldn't be read, or wasn't allowed to be. The cause then finds nothing."""
+    """A fact couldn't be read, or the doctor wasn't allowed to read it. A cause that needs it stays undecided."""
 
     def __init__(self, read: Read, why: str, needs: str = "", *, no_answer: bool = False, no_credentials: bool = False):
         super().__init__(f"{read}: {why}", next=f"needed: {needs}" if needs else "")

@@ -176,7 +176,7 @@ def token_unreadable(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         "The container's user isn't allowed to read the token.",
-        expected="securityContext.fsGroup of a group that the user is in",
+        expected="a securityContext.fsGroup, so that the container's user can read the token",
         found=found,
         source="kubectl get pod -o yaml, status; kubectl exec … -- cat TOKEN_FILE",
         repair=pod_commands.replaced(evidence, _readable),

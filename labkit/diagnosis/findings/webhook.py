@@ -380,7 +380,7 @@ def _reached(evidence: Evidence) -> Repair:
     else:
         lines = [
             "# Nothing is changed: the doctor can't tell how the API server should call the webhook.",
-            "# Ask whoever runs it to correct clientConfig alone: the selectors may exclude others on purpose.",
+            "# Ask its owner to correct only clientConfig. The selectors may exclude other pods on purpose.",
             *([by_target] if by_target.startswith("#") else []),
         ]
     return _left_to_others(evidence, *lines)

@@ -38,7 +38,7 @@ BY_WEBHOOK = {ROLE, TOKEN_FILE, STS_ENDPOINTS, *REGIONS}
 NOT_YET = "# Not yet: the annotation does not name the role as IAM has it, and a new pod gets the role that it names."
 # https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pausing-and-resuming-a-deployment
 PAUSED = (
-    "# Nothing is changed: somebody has paused the Deployment, and it makes no new pods before they resume it. Then:"
+    "# Nothing is changed: the Deployment is paused, and makes no new pods before somebody resumes it. Then:"
 )
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in a shell
 
@@ -360,7 +360,7 @@ def _what_changes(evidence: Evidence, before: Document, after: Document) -> list
 
 
 def _is_being_replaced(evidence: Evidence) -> bool:
-    """Whether a rollout has already created a pod with its role, to replace the examined one."""
+    """Whether a rollout has already created a pod in place of the examined one, and the webhook has changed it."""
     return any(
         service_account_of(pod["spec"]) == evidence.parameters.service_account
         and PodSpec(pod, evidence.cluster).is_mutated

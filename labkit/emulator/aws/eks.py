@@ -85,7 +85,7 @@ class Eks:
             yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
 
     def put_back(self, asked: Asked, kept: Callable[[str], dict[str, object] | None]) -> None:
-        """Undo a call: set what EKS stores about its cluster to what is ``kept`` under the cluster's ARN."""
+        """Undo a call: restore EKS's data of its cluster. ``kept`` returns the stored data for the cluster's ARN."""
         if facts := self.clusters.get(asked.region, _cluster(asked)):
             known = kept(facts.arn) or {}
             for name, part in facts.associated.items():

@@ -223,7 +223,7 @@ def _require_led(kept: Kept) -> None:
     if not led:
         raise NotReached(
             f"The cluster's API server does not reach this machine at {facts.aws_host}: pods would get no role.",
-            where=f"{facts.source}; the lab's webhooks were removed again, and {NOTHING}",
+            where=f"{facts.source}; the lab's webhooks were removed again: the cluster is unchanged",
             next="let the firewall pass what comes from the cluster's containers, or name another address:\n"
             "       labkit up --target kind … --aws-host ADDRESS",
         )
@@ -243,7 +243,7 @@ def _require_reached(kept: Kept) -> None:
     own = "   (127.0.0.1 is each pod's own)" if facts.aws_host == LOOPBACK else ""
     raise NotReached(
         f"The cluster's pods do not reach this machine at {facts.aws_host}: {said.words}",
-        where=f"{facts.source}, tried from a pod; the lab's webhooks were removed again, and {NOTHING}",
+        where=f"{facts.source}, tried from a pod; the lab's webhooks were removed again: the cluster is unchanged",
         next=f"name the address by which containers reach this machine{own}:\n"
         "       labkit up --target kind … --aws-host ADDRESS",
     )

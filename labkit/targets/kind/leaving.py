@@ -31,7 +31,7 @@ class Left:
     command: str
     """The command that removes the leftovers."""
     forget: str
-    """The command after which a lab that doesn't run has forgotten this cluster, and nothing else."""
+    """The command that makes a stopped lab forget this cluster alone."""
 
 
 class LeftBehind(LabError):
