@@ -37,9 +37,7 @@ NOT_SHOWN = "NOT-SHOWN"
 BY_WEBHOOK = {ROLE, TOKEN_FILE, STS_ENDPOINTS, *REGIONS}
 NOT_YET = "# Not yet: the annotation does not name the role as IAM has it, and a new pod gets the role that it names."
 # https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pausing-and-resuming-a-deployment
-PAUSED = (
-    "# Nothing is changed: the Deployment is paused, and makes no new pods before somebody resumes it. Then:"
-)
+PAUSED = "# Nothing is changed: the Deployment is paused, and makes no new pods before somebody resumes it. Then:"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in a shell
 
 
