@@ -215,7 +215,10 @@ class Diagnosis:
         return f"{' and '.join(told)}:" if told else ""
 
     def lacking(self, stage: Stage) -> str:
-        """The option or calls that a stage lacked, so that it wasn't examined; empty if it was."""
+        """Say which option or calls an unexamined stage needed.
+
+        Empty if the stage was examined, or if nothing is known to be missing.
+        """
         check = self.checks[stage]
         if check.result != "not looked at" or not check.missing:
             return ""

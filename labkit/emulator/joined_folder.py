@@ -76,7 +76,7 @@ class Kept:
         self.keep_facts(facts)
 
     def keep_facts(self, facts: Facts) -> None:
-        """Keep only the facts: the cluster is still being created, or only its image changes."""
+        """Keep the facts alone, while the cluster is being created or when only the pods' image changes."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:

@@ -82,7 +82,7 @@ class State:
 
 
 def context(cluster: str, region: str, own_region: str) -> str:
-    """See `State.context`; no cluster's name has an @ in it."""
+    """See `State.context`. The @ is unambiguous, because no cluster's name has one."""
     return cluster if region == own_region else f"{cluster}@{region}"
 
 

@@ -2,7 +2,7 @@
 
 It also refuses a repair that opens the role too far: it tries a neighbour, another namespace, and a write that the
 role shouldn't allow. If the lab itself repairs a fault, the fault counts as given up. If the learner deletes a resource
-and creates it again, that costs points. Both ways repair a fault that nobody has found.
+and creates it again, that costs points. In both cases the fault disappears although the learner hasn't found its cause.
 
 If progress is kept, each event has the examination's state, so that another kernel can go on with it.
 """

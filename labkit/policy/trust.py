@@ -59,7 +59,10 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
 
 
 def _nearest(trust: Policy, request: Request) -> Decision:
-    """Return a denial. Its reason names the nearest Allow: one with other conditions, another action, or principal."""
+    """Return a denial. Its reason names what fails in the nearest Allow: conditions, else action, else principal.
+
+    If there's no Allow, or one can't be evaluated, the reason says so.
+    """
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:
         return _denied("the trust policy has no Allow statement", request, trust)

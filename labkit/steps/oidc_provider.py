@@ -86,7 +86,7 @@ def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) 
     run = run_of(tags)
     if owner in GOES and (roles := _others_roles(lab, arn)):
         trust = in_words(roles, "trusts it", "trust it")
-        return Owner.TRUSTED, f"{trust}; once none does any more: {_removal(lab, lab.run)}"
+        return Owner.TRUSTED, f"{trust}; when no other role trusts it any more, run: {_removal(lab, lab.run)}"
     # If the cluster is gone, only the run's own role still shows which provider belonged to the cluster.
     if owner is Owner.STRANGER and run and lab.connection.kubernetes is None and _is_trusted(lab, arn):
         owner = Owner.ANOTHER_RUN

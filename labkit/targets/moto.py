@@ -167,7 +167,7 @@ def fetch(state: State, url: str) -> object:
     issuers = _issuers(state)
     if parts.scheme != "https" or parts.hostname not in issuers:
         raise LabError(
-            f"The lab leads to its own issuers alone, and {url!r} isn't one of them.",
+            f"The lab fetches only from its own issuers, and {url!r} belongs to none of them.",
             where="fetch",
             next=f"fetch a URL that begins with {' or '.join(f'https://{host}/id/' for host in sorted(issuers))}",
         )

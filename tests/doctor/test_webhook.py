@@ -328,7 +328,7 @@ def test_the_patch_says_first_who_else_it_affects():
     others = [{"metadata": {"name": name, "namespace": "shop", "annotations": annotations}} for name in names]
     answers[ALL_SERVICE_ACCOUNTS] += others
     (finding,) = examine(answers).findings
-    assert "too: shop/web-0, shop/web-1, shop/web-2, shop/web-3 and 2 more\n" in finding.repair
+    assert "their role: shop/web-0, shop/web-1, shop/web-2, shop/web-3 and 2 more\n" in finding.repair
     # Somebody may have left these out on purpose: nothing of it runs when it is pasted.
     assert all(line.startswith("#") for line in finding.repair.splitlines())
 
@@ -407,7 +407,7 @@ def test_of_a_namespace_that_is_left_out_only_its_own_accounts_are_affected():
     }
     answers[NAMESPACE]["metadata"]["labels"]["no"] = namespaces[0]["labels"]["no"] = ""
     (finding,) = examine(of_cluster(answers, namespaces=namespaces)).findings
-    assert "that their own account names, too: five/web-0, five/web-1\n" in finding.repair
+    assert "skipped until now also get their role: five/web-0, five/web-1\n" in finding.repair
     assert "# Nothing is changed" in finding.repair and "kubectl patch" not in "".join(commands(finding.repair))
 
 
@@ -438,7 +438,7 @@ def test_of_pods_that_a_label_keeps_out_only_their_accounts_are_affected(there, 
     (finding,) = examine(of_cluster(answers, **there)).findings
     assert finding.id == "pod-opted-out-of-webhook"
     if told:
-        assert f"that their own account names, too: {told}\n" in finding.repair
+        assert f"skipped until now also get their role: {told}\n" in finding.repair
         assert "# Nothing is changed" in finding.repair and "kubectl patch" not in "".join(commands(finding.repair))
     else:
         assert "# it changes nothing for others" in finding.repair

@@ -246,9 +246,9 @@ def test_removing_deletes_everything_with_the_tag_and_says_what_it_left(lab, iam
     assert "removed pod default/my-pod" in lines
     assert "removed bucket irsa-lab" in lines
     provider = f"OIDC provider {lab.issuer.removeprefix('https://')}"
-    kept = f"left alone {provider}: the role of-somebody-else trusts it; once none does any more: labkit remove "
+    trust = "the role of-somebody-else trusts it; when no other role trusts it any more, run: labkit remove "
     (line,) = (line for line in lines if provider in line)
-    assert line.startswith(kept) and "-p cluster=lab-tests" in line
+    assert line.startswith(f"left alone {provider}: {trust}") and "-p cluster=lab-tests" in line
     assert iam.get_role(RoleName="of-somebody-else")
     iam.delete_role(RoleName="of-somebody-else")
     lab.remove()
@@ -295,7 +295,7 @@ def test_the_issuer_is_fetched_by_its_real_name(lab):
     document = lab.fetch(f"{lab.issuer}/.well-known/openid-configuration")
     assert document["issuer"] == lab.issuer
     assert lab.fetch(document["jwks_uri"])["keys"]
-    with pytest.raises(LabError, match="isn't one of them"):
+    with pytest.raises(LabError, match="belongs to none of them"):
         lab.fetch("https://example.com/.well-known/openid-configuration")
     with pytest.raises(LabError, match="answers 404"):
         lab.fetch(f"{lab.issuer}0/.well-known/openid-configuration")

@@ -130,9 +130,9 @@ def test_fetch_asks_the_issuer_by_its_real_name(home, up):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fetch", "https://example.com/"], "leads to its own issuers alone"),
-        (["fetch", "nonsense"], "leads to its own issuers alone"),
-        (["fetch", "https://["], "leads to its own issuers alone"),
+        (["fetch", "https://example.com/"], "fetches only from its own issuers"),
+        (["fetch", "nonsense"], "fetches only from its own issuers"),
+        (["fetch", "https://["], "fetches only from its own issuers"),
         (["clock", "2h"], "doesn't move the clock"),
         (["clock", "+4000d"], "within ten years"),
         (["clock", "+99999999999d"], "within ten years"),

@@ -63,13 +63,14 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     iam.create_role(RoleName="of-a-team", AssumeRolePolicyDocument=by_hand)
     given = [f"-p{name}={value}" for name, value in {**EKS, **first}.items()]
     left = f"left alone OIDC provider {moto.provider_arn.partition('oidc-provider/')[2]}: "
-    assert f"{left}the roles of-a-team, role-b trust it; once none does any more: " in command("remove", *given)
+    then = "when no other role trusts it any more, run: "
+    assert f"{left}the roles of-a-team, role-b trust it; {then}" in command("remove", *given)
     said = command("remove", *given, "--yes")
     assert "removed role role-a" in said
-    assert f"{left}the roles of-a-team, role-b trust it; once none does any more: " in said
+    assert f"{left}the roles of-a-team, role-b trust it; {then}" in said
     assert iam.get_open_id_connect_provider(OpenIDConnectProviderArn=moto.provider_arn)
     iam.delete_role(RoleName="of-a-team")
-    assert f"{left}the role role-b trusts it; once none does any more: " in command("remove", *given)
+    assert f"{left}the role role-b trusts it; {then}" in command("remove", *given)
     # What is left says what takes it, whoever was the last.
     last = [f"-p{name}={value}" for name, value in {**EKS, **second}.items()]
     said = command("remove", *last, "--yes")

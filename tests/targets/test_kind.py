@@ -137,7 +137,7 @@ def test_fetch_reaches_the_issuer_of_a_cluster_that_has_joined(lab, capsys):
     cli.fetch(document["jwks_uri"])
     assert json.loads(capsys.readouterr().out)["keys"][0]["kty"] == "RSA"
     for other in ("https://example.com/keys", "https://[", f"{ISSUER}.example.com/keys"):
-        with pytest.raises(LabError, match="of none of them") as refusal:
+        with pytest.raises(LabError, match="belongs to none of them") as refusal:
             cli.fetch(other)
         assert refusal.value.next == f"labkit fetch {ISSUER}/.well-known/openid-configuration"
 

@@ -163,7 +163,10 @@ class Evidence:
 
     @property
     def is_of_lab(self) -> bool:
-        """Whether the service account belongs to a run of the lab, so the parameters name its policy and bucket."""
+        """Whether the service account belongs to a run of the lab.
+
+        If so, the parameters name the run's policy and bucket.
+        """
         try:
             return bool(self.role_of_run)
         except NotRead:
@@ -173,8 +176,8 @@ class Evidence:
     def belongs_to_run(self) -> bool:
         """Whether the resources that a repair creates belong to a run of the lab.
 
-        They do if the service account belongs to a run, or if the caller is one. Naming a role to the doctor isn't
-        enough.
+        They do if the service account carries a run's label, or if this evidence is for a run (`is_of_run`) whose role
+        is known. The doctor's evidence isn't for a run, so naming a role to it isn't enough.
         """
         return self.is_of_lab or (self.role_is_known and self.is_of_run)
 
@@ -498,7 +501,7 @@ class Evidence:
         """A phrase for the organization's policies that limit the role's account, or why they couldn't be read."""
         try:
             names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
-            return f"attached on the way to the account: {', '.join(names)}"
+            return f"policies attached to the account or above it: {', '.join(names)}"
         except NotRead as unread:
             return f"the organization's policies could not be read: {unread.call}: {unread.why}"
 
@@ -591,7 +594,10 @@ class Evidence:
         return self.connection.provider_arn.replace(f":{self.connection.account_id}:", f":{account_id}:", 1)
 
     def _account(self, account_id: str) -> Account:
-        """An account, perhaps not the cluster's; entered once. Raises `NotRead` if the caller can't enter it."""
+        """Return the account with this id, which may not be the cluster's. Its session is reused.
+
+        Raises `NotRead` if the caller can't get credentials for it.
+        """
         if account_id in self._accounts:
             return self._accounts[account_id]
         from botocore.exceptions import ClientError

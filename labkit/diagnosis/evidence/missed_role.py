@@ -27,9 +27,10 @@ def containers(evidence: Evidence) -> list[Container]:
 
 
 def annotated_at(evidence: Evidence) -> str:
-    """The latest time at which the annotation can have been written; empty if the service account doesn't record it.
+    """Return a time by which the annotation had been written; empty if no field manager of the service account has it.
 
-    The time is that of the manager's last change to any of its fields.
+    A field manager records only when it last changed any of its fields. If several manage the annotation, the earliest
+    time counts.
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
     metadata = (evidence.service_account or {}).get("metadata") or {}

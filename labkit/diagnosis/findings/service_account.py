@@ -115,7 +115,8 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
         return _differing(evidence, right, _annotated_with_namesake(evidence, right))
     if (role := _in_own_account(evidence)) is None:
         return None
-    right = words.shown("# if that account is wrong, and then make the pod again:", annotate(evidence, role))
+    told = "# If the AWS account in the annotation is wrong, run this, and then create the pod again:"
+    right = words.shown(told, annotate(evidence, role))
     return _differing(evidence, role, right, "warning")
 
 
@@ -180,7 +181,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
         source="kubectl get serviceaccount -o yaml --show-managed-fields",
         repair=Repair.of(
-            f"# declare the annotation in what {last['manager']} applies, or it will be removed again",
+            f"# add the annotation to the manifests that {last['manager']} applies, or it will be removed again",
             _annotated(evidence, role_arn=spec.containers[0].value("AWS_ROLE_ARN")),
         ),
     )
@@ -263,17 +264,21 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
-    """Return the repair that annotates the role with this name; only advice if the role may be somebody else's."""
+    """Return the repair that puts the ARN of the role with the same name into the annotation.
+
+    If the role may be another team's, return advice and the commands as comments.
+    """
     if not evidence.has_only_the_name:
         return _annotated(evidence)
-    then = words.shown("# Once it does, and then make the pod again:", annotate(evidence, right))
-    return Repair.of(advice.named_role_stays(evidence, right), then)
+    told = "# Once the owner has done that, run this, and then create the pod again:"
+    return Repair.of(advice.named_role_stays(evidence, right), words.shown(told, annotate(evidence, right)))
 
 
 def _in_own_account(evidence: Evidence) -> str | None:
-    """Return the ARN of the cluster's account's role with the annotation's name, if the annotation's isn't readable.
+    """Return the ARN of the role with the same name in the cluster's account, if IAM can't read the annotated role.
 
-    Raises `NotRead` if neither IAM nor the pod shows the right ARN.
+    None if IAM can read the annotated role, or if the pod already acts as it. Raises `NotRead` if the cluster's account
+    has no such role for the service account either.
     """
     try:
         evidence.role_account.role(evidence.role_name)
@@ -294,7 +299,10 @@ def _is_its_role(evidence: Evidence) -> bool:
 
 
 def _and_is_named(evidence: Evidence) -> str:
-    """A phrase that names the user of the missing service account: a pod or a trust policy; empty without one."""
+    """Return a phrase that names a pod that runs as the missing service account, or else the role that trusts it.
+
+    Empty if neither is found, or if they can't be read.
+    """
     try:
         if evidence.pods:
             return f", and the pod {evidence.pods[0]['metadata']['name']} runs as it"

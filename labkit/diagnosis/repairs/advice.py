@@ -196,7 +196,8 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     return said(
         f"The permissions boundary {arn} of {evidence.role_name} does not allow {wanted}.",
-        "Somebody set it on purpose, so no command removes it. Ask its author for one that allows this, too:",
+        "Somebody set it on purpose, so no command removes it.",
+        "Ask its author for a boundary that also allows this. To find the author:",
         f"  {_who_called('PutRolePermissionsBoundary', IAM_REGION)}",
     )
 

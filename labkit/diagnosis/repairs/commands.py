@@ -405,7 +405,10 @@ def _refers(part: Any, config_map: str) -> bool:
 
 
 def _is_run_of_lab(evidence: Evidence) -> bool:
-    """Whether the parameters' role is meant, because it's the lab's own run and nothing names another role."""
+    """Whether a repair may assume the parameters' role. Use this only if no role is known.
+
+    It may in the lab, for the notebooks' own service account, unless the role carries another run's tag.
+    """
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:
         return False

@@ -148,12 +148,12 @@ def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
 def _who_is_affected(names: list[str] | None) -> str:
     """Return sentences about others whose new pods change: each gets the role that its own service account names."""
     if names is None:
-        return "# where they were left out, new pods of other service accounts get the role that these name, too"
+        return "# new pods of other service accounts also get their role, if the webhook skipped them until now"
     if not names:
         return "# it changes nothing for others: no other service account that names a role is left out"
     more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
     told = ", ".join(names[:MANY])
-    return f"# where they were left out, new pods of these get the role that their own account names, too: {told}{more}"
+    return f"# new pods of other service accounts that the webhook skipped until now also get their role: {told}{more}"
 
 
 def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] | None:

@@ -169,5 +169,5 @@ def _of_another(name: str, why: str) -> BucketOfAnother:
     return BucketOfAnother(
         f"The bucket {name} {why}; it was left as it is.",
         where="parameter bucket; nothing was changed",
-        next="choose another bucket (their names are the whole world's), and run again",
+        next="choose another bucket (all AWS accounts share the bucket names), and run again",
     )

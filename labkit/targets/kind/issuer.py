@@ -50,7 +50,7 @@ def fetch(folder: "Folder", state: "State", url: str) -> object:
     if not joined:
         return moto.fetch(state, url)
     raise LabError(
-        f"The lab leads to its clusters' issuers alone, and {url!r} is of none of them.",
+        f"The lab fetches only from its own clusters' issuers, and {url!r} belongs to none of them.",
         where="fetch",
         next="\n       ".join(f"labkit fetch {one['issuer']}{DISCOVERY}" for one in state.clusters.values()),
     )

@@ -72,7 +72,8 @@ def _refuse_for_made(way: Way, kept: Kept) -> None:
 def _leave_for_another(kept: Kept, folder: Folder) -> None:
     """Let the lab's earlier cluster of this name leave. Only print a failure: that cluster may be gone."""
     if left := leave(kept, folder):
-        print(f"{left.what}\nWhere that cluster is not gone for good:  {left.command}", file=sys.stderr)
+        told = f"If that cluster still exists, remove the lab's leftovers from it:  {left.command}"
+        print(f"{left.what}\n{told}", file=sys.stderr)
 
 
 def _is_of(way: Way, kept: Kept) -> bool:

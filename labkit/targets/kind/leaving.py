@@ -44,7 +44,7 @@ class LeftBehind(LabError):
             "\n".join(one.what for one in left),
             where="all else has ended; the lab remembers the cluster, and the next labkit down tries again",
             next=f"labkit down, once that is put right, or by hand:\n       {self._commands}\n"
-            f"       and where the cluster is gone for good, what makes the lab forget it alone:\n       {forget}",
+            f"       or, if the cluster no longer exists, make the lab forget it:\n       {forget}",
         )
 
     def forgotten(self, folder: "Folder") -> LabError:
@@ -52,7 +52,7 @@ class LeftBehind(LabError):
         return LabError(
             "\n".join(one.what for one in self.left),
             where=f"the lab in {folder.path} is empty, and has forgotten it",
-            next=f"where the cluster is not gone for good:\n       {self._commands}",
+            next=f"if the cluster still exists, remove the lab's leftovers:\n       {self._commands}",
         )
 
     @property

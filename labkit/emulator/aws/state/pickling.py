@@ -127,7 +127,10 @@ class _Pickler(pickle.Pickler):
         self._names = names
 
     def _object(self, thing: FakeKey) -> Any:
-        """Write an object of S3, or a part of one. Its content never changes."""
+        """Reduce an S3 object, or a part of one, for pickle: a number stands for its body.
+
+        The body never changes, so it's stored separately, once.
+        """
         state: dict[str, Any] = without_body(thing)
         if thing.disposed:
             state.pop(BODY, None)

@@ -12,7 +12,10 @@ from labkit.emulator.kubernetes.objects.storage import quoted_list
 
 
 def check(authorization: Authorization, review: Review) -> None:
-    """Raise Forbidden if a role or a binding grants more than the user has, and NotFound if its role is missing."""
+    """Raise Forbidden if a role or a binding grants more than the user has.
+
+    Raise NotFound if the role that a binding refers to doesn't exist.
+    """
     user, kind, name, obj, old = review.user, review.kind, review.name, review.obj, review.old
     if kind.group != RBAC or not obj or MASTERS in user.groups:
         return
