@@ -90,7 +90,8 @@ def policy(
     typer.echo(json.dumps(document, indent=2))
     typer.echo(
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
-        "It is longer than what may be written into a user. The account's administrator makes a policy of it, with\n"
+        "The policy is too long for a user's inline policy. "
+        "The account's administrator creates a managed policy from it, with\n"
         f"  labkit policy{_again(parameters)} > {operator_policy.GROUP}.json\n"
         f"  aws iam create-policy --policy-name {operator_policy.GROUP} "
         f"--policy-document file://{operator_policy.GROUP}.json\n"

@@ -110,7 +110,10 @@ def _note_for_an_examination() -> None:
 def _refuse_repair_with(repair: bool, others: dict[str, bool]) -> None:
     for name, is_given in others.items():
         if repair and is_given:
-            raise LabError(f"--repair asks about one service account; it does not go with {name}.", next="--repair")
+            raise LabError(
+                f"{name} can't be combined with --repair, which asks before each repair of one service account.",
+                next="--repair",
+            )
 
 
 def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resource: str) -> None:

@@ -84,7 +84,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Symptom:
-    """A cause's discovery and its repair: a finding without the parts that the cause declares."""
+    """The result of a cause's look: evidence and a repair. `Cause` adds the declared parts to make a finding."""
 
     summary: str
     expected: str

@@ -39,7 +39,8 @@ def through(name: str) -> tuple[str, ...]:
 def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     """Build the steps before this one, and remove this one and the later ones. Yield the lines to print.
 
-    Raises `UnknownName`, and `LabError` if a step can't be built or another owner has a name.
+    Raises `UnknownName`. Raises `LabError` if a step can't be built, or if another owner's resource already has a name
+    that a step needs.
     """
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)
@@ -58,7 +59,8 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
 def ready_through(lab: Workspace, name: str) -> Iterator[str]:
     """Build the steps up to this one, and leave later ones alone. Yield the lines to print.
 
-    Raises `UnknownName`, and `LabError` if a step can't be built or another owner has a name.
+    Raises `UnknownName`. Raises `LabError` if a step can't be built, or if another owner's resource already has a name
+    that a step needs.
     """
     made = through(name)
     took = [] if lab.takes_untagged else _make_way(lab, made)

@@ -151,7 +151,7 @@ def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Call
         return []
     delete()
     namespace = lab.parameters.namespace
-    return [f"removed {kind} {namespace}/{name}: it bore the tag of another run, and this run's name"]
+    return [f"removed {kind} {namespace}/{name}: it carried another run's tag, but this run needs its name"]
 
 
 def refuse_another_runs(lab: "Workspace", metadata: Any, thing: str) -> None:

@@ -188,8 +188,8 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
     images = ", ".join(container.image for container in pod.spec.containers)
     return ImageNotPulled(
         f"The image {images} of the pod {name} cannot be pulled, and {left}: {words.rstrip('.')}.",
-        where=f"namespace {namespace}; what the earlier steps made is there still",
-        next="set image to one that the nodes can pull, and run again   (what was said: "
+        where=f"namespace {namespace}; the earlier steps' resources are unchanged",
+        next="set image to one that the nodes can pull, and run again   (the events: "
         f"{lab.kubectl} get events -n {namespace} --field-selector involvedObject.name={name})",
     )
 

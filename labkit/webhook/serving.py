@@ -31,9 +31,9 @@ class Address:
 
     @classmethod
     def of(cls, listen: str, host: str = "") -> "Address":
-        """Return the address in `HOST:PORT` (`[::1]:8443` for IPv6). Without a `host`, the API server uses HOST.
+        """Parse `listen`: an address and port such as `127.0.0.1:8443` or `[::1]:8443`.
 
-        Raises LabError.
+        The API server calls `host`; if it's empty, the address in `listen`. Raises LabError.
         """
         found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([^:\s]+):(\d{1,5})", listen)
         if not found or int(found[2] or found[4]) > 65535:

@@ -151,7 +151,7 @@ def test_without_a_terminal_it_refuses_with_a_sentence(lab):
 def test_it_is_about_one_service_account_and_for_a_reader(lab, option):
     done = labkit_command("doctor", "--repair", option)
     assert done.returncode == 2
-    assert f"it does not go with {option}." in done.stderr + done.stdout
+    assert f"{option} can't be combined with --repair" in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_before_a_step_the_name_of_another_run_s_role_is_refused_and_its_service
         capsys.readouterr()
         other.ready(before="service_account")
         assert capsys.readouterr().out.splitlines()[1:] == [
-            f"removed {thing}: it bore the tag of another run, and this run's name"
+            f"removed {thing}: it carried another run's tag, but this run needs its name"
             for thing in ("service account default/my-service-account", "pod default/my-pod")
         ]
         other.ready(through="pod")

@@ -350,7 +350,7 @@ def test_the_cluster_that_kind_made_is_not_forgotten_for_another(programs, empty
     folder = programs()
     labkit.Lab.open(target="kind").close()
     kill(empty)
-    with pytest.raises(AnotherCluster, match=f"is the kind cluster {NAME}") as refusal:
+    with pytest.raises(AnotherCluster, match=f"is already the kind cluster {NAME}") as refusal:
         labkit.Lab.open(**existing.parameters)
     assert "labkit down" in refusal.value.next
     kind.down()

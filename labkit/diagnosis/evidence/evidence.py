@@ -52,8 +52,8 @@ class Evidence:
         """Args:
         pod_name: the pod; if empty, the newest pod that runs as the service account.
         role_is_known: whether the caller named the role, the policy and the bucket; if not, they are only defaults.
-        is_of_run: whether the parameters are those of a run, so that a repair creates a missing role for it. A role
-            that a user only named to the doctor says nothing about its policy.
+        is_of_run: whether the parameters are those of a run, so that a repair creates a missing role for it. If
+            a user only named a role to the doctor, the doctor can't tell which policy that role should have.
         action: the action that the pod needs, such as `s3:ListBucket`; if empty, permissions aren't tried.
         resource: the ARN of the resource that `action` is for.
         probe: whether the doctor may run commands in the pod, and send its token to STS.

@@ -110,7 +110,7 @@ class Reads:
         """The answers by the text of their call, as in a record."""
         self.unread: dict[Read, NotRead] = {}
         self.asked: dict[Read, str] = {}
-        """The calls that were answered and used, in the order of their first use, and their text."""
+        """The text of each call that was answered and used, by call, in the order of first use."""
         self.used: dict[Read, None] = {}
         """The calls used since somebody emptied this. A part of an examination relies on these."""
         self.made: list[Read] = []

@@ -169,7 +169,7 @@ def session_stays(evidence: Evidence, again: str) -> str:
         "Nothing is changed: the pod may still have a session from before, and a new pod is refused like this one.",
         "CloudTrail has each refusal, with what was sent:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
-        "Once STS takes the token, or if the pod has no session to lose, this makes it again:",
+        "Once STS accepts the token, or if the pod has no session to lose, create the pod again with:",
     )
     return f"{told}\n{shown(again)}"
 

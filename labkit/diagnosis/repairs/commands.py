@@ -211,8 +211,8 @@ class Commands:
         if self._evidence.connection.issuer_restored_by:
             return self._evidence.connection.issuer_restored_by
         told = words.said(
-            f"The issuer of the cluster {self.parameters.cluster} publishes what the cluster has. STS reads it for all "
-            "its tokens."
+            "STS reads the issuer's documents for every token of this issuer. "
+            f"Copy those of the cluster {self.parameters.cluster}"
         )
         return (
             f"{told}\n# to the place that {self._provider['Url']} is served from, such as a bucket:\n"

@@ -1,4 +1,4 @@
-"""A call's record in the trail: CloudTrail's, and under "lab" the decision and its reason.
+"""A call's record in the trail. It has CloudTrail's fields, and a field "lab" with the decision and its reason.
 
 https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
 https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html

@@ -77,13 +77,14 @@ def things(lab: "Workspace") -> tuple[Thing, ...]:
     """Return the resources that the run needs, in the order of building, with the owner of each that exists.
 
     Raises:
-        LabError: another owner has a name (`RoleOfAnotherRun`, `NotThisRuns`, `BucketOfAnother`), the role's policy
-            can't be used (`AnotherPartition`, `NoPolicy`), or the caller may not read.
+        LabError: another owner's resource has a name that the run needs (`RoleOfAnotherRun`, `NotThisRuns`,
+            `BucketOfAnother`), the role's policy can't be used (`AnotherPartition`, `NoPolicy`), or the caller may
+            not read.
     """
     with explained("to look at what exists"):
         _require_policy(lab)
         found = (_bucket(lab), _provider(lab), _role(lab), *_in_kubernetes(lab))
-        # These raise if another owner has a name. On this target they delete nothing.
+        # These raise if another owner's resource has a name that the run needs. On this target they delete nothing.
         for name in steps.NAMED:
             steps.step(name).make_way(lab)
     return found

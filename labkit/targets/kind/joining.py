@@ -63,7 +63,8 @@ def _refuse_for_made(way: Way, kept: Kept) -> None:
     """Raise `AnotherCluster` if kind made the lab's cluster of this name: the lab would forget it and not delete it."""
     if (facts := kept.facts) and facts.made:
         raise AnotherCluster(
-            f"The lab's cluster {kept.cluster} is the kind cluster {facts.made}, and not that of {way.where}.",
+            f"The lab's cluster {kept.cluster} is already the kind cluster {facts.made}. "
+            f"It can't also be the cluster of {way.where}.",
             where=f"parameters cluster, kubeconfig and context; {NOTHING}",
             next='choose another cluster, such as cluster = "other", or have that one deleted: labkit down',
         )
