@@ -121,7 +121,7 @@ def test_two_tags_with_the_same_key(aws, irsa, s3):
 )
 def test_the_tags_of_a_new_bucket(s3, keys, message):
     tags = [{"Key": key, "Value": "1"} for key in keys]
-    new = {"Bucket": "new-bucket", "CreateBucketConfiguration": {"Tags": tags}}
+    new = {"Bucket": "tagged-bucket", "CreateBucketConfiguration": {"Tags": tags}}
     refused(lambda: s3.create_bucket(**new), 400, "InvalidTag", message)
     tagging = {"Bucket": "irsa-lab", "Tagging": {"TagSet": tags}}
     refused(lambda: s3.put_bucket_tagging(**tagging), 400, "InvalidTag", message)
@@ -139,7 +139,7 @@ def test_the_tags_of_a_new_bucket(s3, keys, message):
         ("copy_object", {"Key": "new", "CopySource": "irsa-lab/hello.txt"}),
         ("put_object_acl", {"Key": "hello.txt"}),
         ("put_bucket_acl", {}),
-        ("create_bucket", {"Bucket": "new-bucket"}),
+        ("create_bucket", {"Bucket": "tagged-bucket"}),
     ],
 )
 def test_an_acl_that_does_not_exist(s3, irsa, operation, on):
