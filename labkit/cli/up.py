@@ -83,21 +83,26 @@ def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.Sta
 
     Raises `LabError`.
     """
-    from labkit.targets import moto
-
     folder = Folder.find().bare if bare else Folder.find()
-    # boto3 takes as long to load as the server takes to start, so do both at once.
-    loading = threading.Thread(target=importlib.import_module, args=("labkit.targets.sessions",))
+    # boto3 and its client take as long to load as the server takes to start, so do both at once.
+    loading = threading.Thread(target=_load_clients)
     loading.start()
     try:
         state = process.start(folder, bare=bare)
     finally:
         loading.join()
+    from labkit.targets import moto
+
     note = state.note
     made = moto.ensure_cluster(moto.session(state, region), cluster, state.account_id)
     state = process.State.read(folder) or state
     _put_kubectl_on(folder, state, cluster, region)
     return state, made["identity"]["oidc"]["issuer"], note
+
+
+def _load_clients() -> None:
+    importlib.import_module("labkit.targets.moto")
+    importlib.import_module("labkit.targets.sessions").load("eks")
 
 
 def _put_kubectl_on(folder: Folder, state: process.State, cluster: str, region: str) -> None:
