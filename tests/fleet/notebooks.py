@@ -19,17 +19,17 @@ image = ""
 """
 # In a row's bucket: what goes wrong in it.
 FAULTS = """
-import os, signal, time
+import os, signal
 if bucket == "kill-the-worker":
     os.kill(os.getppid(), signal.SIGKILL)
-    time.sleep(600)
+    signal.pause()
 if bucket in ("interrupt", "terminate"):
     import psutil
     number = signal.SIGINT if bucket == "interrupt" else signal.SIGTERM
     os.kill(next(each.pid for each in psutil.Process().parents() if "fleet" in each.cmdline()), number)
-    time.sleep(600)
+    signal.pause()
 if bucket == "sleep":
-    time.sleep(600)
+    signal.pause()
 """
 # A row with the image "none" takes no lab.
 ROLE = """

@@ -101,7 +101,7 @@ def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
 
 def test_ctrl_c_is_a_sentence_and_says_how_to_remove_what_was_made(notebook, tmp_path):
     # The kernel's parent is the command, as a terminal's Ctrl-C finds it.
-    source = notebook("import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)")
+    source = notebook("import os, signal\nos.kill(os.getppid(), signal.SIGINT)\nsignal.pause()")
     command = [LABKIT, "run", source, "--output", tmp_path / "out.ipynb"]
     done = subprocess.run([*command, "-pcluster=green"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 130
