@@ -1,4 +1,4 @@
-// Make a page's elements. Python puts this text before each module beside this file.
+// What the pages share. Python puts this text before each module beside this file.
 function make(tag, properties, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -7,4 +7,19 @@ function make(tag, properties, ...children) {
   }
   made.append(...children);
   return made;
+}
+
+const SAID_AFTER = 500; // milliseconds
+
+// A line that screen readers announce and nobody sees. It has to exist before its text does.
+// JupyterLab's status bar changes when a call begins and ends, and Orca announces only the first of two changes within
+// 0.1 s. So each text waits until the status bar is still.
+function announcer() {
+  const line = make("span", { className: "labkit-unseen", role: "status" });
+  let waiting;
+  function say(text) {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { line.textContent = text; }, SAID_AFTER);
+  }
+  return { line, say, end: () => clearTimeout(waiting) };
 }

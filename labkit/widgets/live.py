@@ -61,14 +61,17 @@ def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
     """Return the widget: the report, and below it the button and the result of pressing it."""
     import ipywidgets
 
+    from labkit.widgets.pages import Announced
+
     report = ipywidgets.HTML(styled(html))
     button = ipywidgets.Button(description=label, layout=ipywidgets.Layout(width="auto"))
     said = ipywidgets.HTML(_said("Read", ""))
+    announced = Announced()
 
     def press(_: "ipywidgets.Button") -> None:
         before = report.value
         # The reader sees this at once. A check that starts a program in a pod takes seconds.
-        said.value = '<span role="status">Reading …</span>'
+        said.value = "Reading …"
         try:
             report.value = styled(again())
             came_to = "nothing has changed" if report.value == before else "it has changed"
@@ -76,10 +79,10 @@ def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
             name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
             report.value = styled(f'<pre role="alert">{WRONG}: {escape(name + stable(str(error)))}</pre>')
             came_to = "it failed"
-        said.value = _said("Read again", came_to)
+        said.value = announced.text = _said("Read again", came_to)
 
     button.on_click(press)
-    below = ipywidgets.HBox([button, said])
+    below = ipywidgets.HBox([button, said, announced])
     below.add_class("labkit-below")
     whole = ipywidgets.VBox([report, below])
     whole.add_class("labkit")
@@ -87,8 +90,7 @@ def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
 
 
 def _said(what: str, came_to: str) -> str:
-    text = f"{what} at {time.strftime('%H:%M:%S')}{came_to and ': ' + came_to}."
-    return f'<span role="status">{text}</span>'
+    return f"{what} at {time.strftime('%H:%M:%S')}{came_to and ': ' + came_to}."
 
 
 def styled(html: str) -> str:

@@ -34,6 +34,13 @@ def _text(name: str) -> str:
     return files("labkit.widgets").joinpath(name).read_text(encoding="utf-8")
 
 
+class Announced(anywidget.AnyWidget):
+    """A text that a screen reader announces when it changes. It isn't shown."""
+
+    _esm = _text("element.js") + _text("announced.js")
+    text = traitlets.Unicode().tag(sync=True)
+
+
 class PolicyPage(anywidget.AnyWidget):
     """A trust policy and six callers' claims, both editable, and the verdicts on the callers."""
 

@@ -72,8 +72,9 @@ class Questions:
         import ipywidgets
 
         from labkit.widgets import live
+        from labkit.widgets.pages import Announced
 
-        told = ipywidgets.HTML("")
+        told, announced = ipywidgets.HTML(""), Announced()
 
         def button(answer: Answer) -> "ipywidgets.Button":
             made = ipywidgets.Button(description=answer.text, tooltip="", layout=ipywidgets.Layout(width="auto"))
@@ -81,14 +82,15 @@ class Questions:
 
             def press(_: "ipywidgets.Button") -> None:
                 said = f"<strong>{_verdict(answer)}: {escape(answer.text)}</strong><br>{escape(answer.why)}"
-                told.value = live.styled(f'<div role="status"><p>{said}</p></div>')
+                told.value = live.styled(f"<p>{said}</p>")
+                announced.text = f"{_verdict(answer)}: {answer.text} {answer.why}"
                 self.chosen(question, answer)
 
             made.on_click(press)
             return made
 
         text = ipywidgets.HTML(live.styled(f"<p>{escape(question.text)}</p>"))
-        return ipywidgets.VBox([text, *map(button, question.answers), told])
+        return ipywidgets.VBox([text, *map(button, question.answers), told, announced])
 
 
 def _as_text(question: Question) -> str:

@@ -25,9 +25,10 @@ function render({ model, el }) {
   const apply = make("button", { type: "button", className: "labkit-button" },
     `Make it real: give ${model.get("role")} this policy`);
   const startOver = make("button", { type: "button", className: "labkit-button" }, "Start over");
-  const headline = make("p", { className: "labkit-headline", role: "status" });
+  const headline = make("p", { className: "labkit-headline" });
   const rows = make("div", { className: "labkit-verdicts" });
-  const said = make("p", { className: "labkit-said", role: "status" });
+  const said = make("p", { className: "labkit-said" });
+  const announced = announcer();
 
   el.classList.add("labkit-page");
   el.append(
@@ -48,7 +49,8 @@ function render({ model, el }) {
           field("whose token", caller),
           ...CLAIMS.map(([, label], n) => field(label, inputs[n])),
           field("exp, in minutes from now", minutes))),
-      make("div", {}, headline, rows)));
+      make("div", {}, headline, rows)),
+    announced.line);
 
   const callers = () => model.get("callers");
 
@@ -148,8 +150,16 @@ function render({ model, el }) {
     model.on(`change:${name}`, show);
     show();
   }
+  const announce = () => {
+    const { problem } = model.get("verdicts");
+    const texts = [model.get("said"), headline.textContent, problem && `${problem.what} Next: ${problem.next}.`];
+    announced.say(texts.filter(Boolean).join(" "));
+  };
+  model.on("change:verdicts change:said", announce);
   return () => {
     clearTimeout(waiting);
+    announced.end();
+    model.off("change:verdicts change:said", announce);
     for (const [name, show] of Object.entries(shown)) model.off(`change:${name}`, show);
   };
 

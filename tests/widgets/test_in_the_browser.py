@@ -1,5 +1,7 @@
 """The widgets as a learner sees them: in JupyterLab, in a browser, with the mouse and with the keyboard."""
 
+import re
+
 import kubernetes
 import pytest
 from playwright.sync_api import expect
@@ -59,6 +61,9 @@ def test_the_check_is_a_button_that_reads_the_live_lab_again(lab, opened, page):
     button = report.get_by_role("button")
     expect(button).to_have_text("Check the OIDC provider again")
     expect(report).to_contain_text("✓ right: the OIDC provider")
+    # A screen reader announces the text of a line that it already knows.
+    announced = report.get_by_role("status")
+    known = announced.element_handle()
 
     audience = {"OpenIDConnectProviderArn": lab.provider_arn, "ClientID": "sts.amazonaws.com"}
     iam = lab.aws.client("iam")
@@ -66,7 +71,8 @@ def test_the_check_is_a_button_that_reads_the_live_lab_again(lab, opened, page):
     button.click()
     expect(report).to_contain_text("✗ wrong: the OIDC provider")
     expect(report).to_contain_text("oidc-provider-audience-missing")
-    expect(report.get_by_role("status")).to_contain_text("it has changed")
+    expect(announced).to_contain_text("it has changed")
+    assert known.evaluate("line => line.isConnected")
 
     iam.add_client_id_to_open_id_connect_provider(**audience)
     button.press("Space")
@@ -148,7 +154,8 @@ def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
 
     # A broken text names its line; another one is judged, and made real.
     policy.fill(good.replace('"Allow",', '"Allow"'))
-    expect(page.get_by_text("Line 6, column 7 isn't JSON")).to_be_visible()
+    expect(page.get_by_text("Line 6, column 7 isn't JSON").first).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="Nobody can be judged by this text. Line 6")).to_be_visible()
     policy.fill(good.replace("StringEquals", "StringLike").replace(":my-service-account", ":*"))
     expect(page.get_by_role("status").filter(has_text="1 of 6 get in: another service account.")).to_be_visible()
     page.get_by_role("button", name="Make it real").press("Space")
@@ -195,9 +202,11 @@ def test_the_newest_calls_are_shown_and_an_open_one_fits(opened, page):
     expect(watch.get_by_role("status")).to_have_text("the newest 5 calls")
 
 
-def test_after_a_restart_of_the_kernel_the_buttons_say_so(opened, page):
+def test_an_answer_is_announced_and_after_a_restart_of_the_kernel_the_buttons_say_so(opened, page):
     opened("restart.ipynb", f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").predict("02-1")')
-    expect(page.locator(".labkit")).to_be_visible()
+    announced = page.locator(".labkit").get_by_role("status")
+    page.get_by_role("button", name="Nobody.").press("Enter")
+    expect(announced).to_have_text(re.compile("✓ right: Nobody."))
     assert page.evaluate(NOTE) == "none"
     page.evaluate(RESTART)
     page.wait_for_function(f"{NOTE}.includes('Run the opening cell')")
