@@ -1,4 +1,4 @@
-"""The public OIDC issuer, `https://oidc.eks.REGION.amazonaws.com`: anybody can read its documents.
+"""The public OIDC issuer of all clusters, `https://oidc.eks.REGION.amazonaws.com`. Anybody can read its documents.
 
 https://openid.net/specs/openid-connect-discovery-1_0.html
 """
@@ -11,23 +11,23 @@ from starlette.types import Receive, Scope, Send
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.published import Answer, Published
 
-# The paths below an issuer's own path, and the document at each.
+# Key: a path below an issuer's own path. Value: the name of the document at that path.
 PATHS = {"/.well-known/openid-configuration": "openid-configuration", "/keys": "keys"}
 
 
 class Issuer:
-    """An ASGI application that serves clusters' discovery documents and keys, or those published instead."""
+    """An ASGI application that serves each cluster's discovery document and keys. ``published`` may replace both."""
 
     def __init__(self, published: Published) -> None:
         self._published = published
         self._documents: dict[str, Object] = {}
 
     def publish(self, path: str, discovery: Object, jwks: Object) -> None:
-        """Serve both documents below ``path``, such as ``/id/0123456789ABCDEF0123456789ABCDEF``."""
+        """Serve both documents below ``path``, for example ``/id/0123456789ABCDEF0123456789ABCDEF``."""
         self._documents[path] = {"openid-configuration": discovery, "keys": jwks}
 
     def withdraw(self, path: str) -> None:
-        """Stop serving a cluster's documents. Its tokens can no longer be verified."""
+        """Stop serving the documents below ``path``. The cluster's tokens can no longer be verified."""
         self._documents.pop(path, None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

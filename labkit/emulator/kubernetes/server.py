@@ -1,4 +1,4 @@
-"""The API server of one cluster: an ASGI application that answers as a kube-apiserver 1.36 does.
+"""The API server of one cluster: an ASGI application that answers like kube-apiserver 1.36.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/
 """
@@ -36,7 +36,7 @@ from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, for
 from labkit.emulator.kubernetes.objects.storage import Storage, dump
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
-# The most characters of all warnings; if they have more, of each.
+# The most characters of all warnings together. If they have more, each is cut to the second number.
 # https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go
 LONGEST_WARNINGS, LONGEST_WARNING = 4 * 1024, 256
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
@@ -45,13 +45,17 @@ log = logging.getLogger(__name__)
 
 
 class ApiServer:
-    """An ASGI application (http and websocket) for one cluster. Create it in the event loop.
+    """One cluster's API server: an ASGI application (http and websocket). Create it in the event loop.
 
-    ``authority`` signed the certificates of clients, of this server and of kubelets. ``signing_key_pem`` (RSA) signs
-    service account tokens. ``issuer`` is their `iss` and the API's own audience. ``kubelet_certificate`` is this
-    server's certificate for kubelets. ``address`` is its `HOST:PORT` for clients. A verified client certificate is read
-    from ``scope["state"]["peer"]`` (``common_name`` is the user, ``organizations`` are the groups). The objects are
-    kept in ``file``, if there is one. Raises `LabError` if the file can't be used.
+    - ``authority`` signed the certificates of clients, of this server, and of kubelets.
+    - ``signing_key_pem`` is the RSA key that signs service account tokens.
+    - ``issuer`` is the `iss` of these tokens, and the audience for the API server itself.
+    - ``kubelet_certificate`` is the client certificate with which this server calls kubelets.
+    - ``address`` is this server's `HOST:PORT` for clients.
+    - ``file`` stores the objects. With None, they exist only in memory.
+
+    The web server puts a client's verified certificate into ``scope["state"]["peer"]``. Its ``common_name`` is the
+    user, and its ``organizations`` are the user's groups. Raises `LabError` if ``file`` can't be used.
     """
 
     def __init__(
@@ -82,7 +86,7 @@ class ApiServer:
         first_objects.ensure(self.storage, address)
 
     async def close(self) -> None:
-        """End the controllers and the connections to webhooks and kubelets, and close the file."""
+        """Stop the controllers, close the connections to webhooks and kubelets, and close the file."""
         self.controllers.close()
         await self.admission.close()
         await self.kubelets.close()
@@ -104,7 +108,7 @@ class ApiServer:
             if request.resource and response.content_type == JSON and response.stream is None:
                 response = await in_media_type(response, request)
         except ClientDisconnect:
-            return  # the client has gone, so half a request is dropped
+            return  # the client left before it sent the whole request
         except (ApiError, TooLong) as error:
             refused = error if isinstance(error, ApiError) else too_large(LIMIT)
             response = respond(refused.status(), refused.code)
@@ -134,7 +138,7 @@ class ApiServer:
         try:
             request.user = await self._user(scope, request)
             if request.group or request.resource != "pods" or request.subresource not in STREAMED:
-                raise bad_request("this resource has no WebSocket")
+                raise bad_request("only exec and attach of pods take a WebSocket")
             self._authorize_stream(request, scope)
         except ApiError as error:
             await refuse(error)
@@ -142,10 +146,10 @@ class ApiServer:
         await self.kubelets.join(request, scope, receive, send, refuse)
 
     def _authorize_stream(self, request: Request, scope: Scope) -> None:
-        """Raise Forbidden unless the caller may both `get` and `create` the pod's exec or attach.
+        """Raise Forbidden if the caller may not both `get` and `create` the pod's exec or attach.
 
-        A client that offers only v5, as kubectl does, needs only `create`. If a real server refuses `get`, it tries
-        POST.
+        A client that offers only the subprotocol v5 needs only `create`. kubectl is such a client: if a real server
+        refuses `get`, kubectl sends a POST, which needs only `create`.
         https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource
         """
         if scope.get("subprotocols") != ["v5.channel.k8s.io"]:
@@ -160,7 +164,7 @@ class ApiServer:
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the warnings that a real server sends: without control characters, and no more than a client reads."""
+    """Yield the warnings that a real server sends: none with control characters, and cut to the limits above."""
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
     for text in told:
@@ -177,7 +181,7 @@ def _soon(task: Callable[[], None]) -> None:
         except NotWritten as error:
             log.warning("%s", error)
         except ApiError as error:
-            # Another writer was faster. Its change causes another look.
+            # Another client changed the object first. Its change makes the controllers look again.
             log.debug("%s", error)
 
     try:

@@ -1,6 +1,6 @@
 """The API's callers and their permissions.
 
-`authentication` finds the caller, and `tokens` issues and verifies the tokens of service accounts. `impersonation` lets
-a caller act as another user. `authorization` asks RBAC and, for nodes, `node_authorization`. Both use `rules`. `roles`
-has the roles that every cluster starts with.
+`authentication` finds the caller. `tokens` issues and verifies service account tokens. `impersonation` lets a caller
+act as another user. `authorization` decides by RBAC, and for nodes also by `node_authorization`. Both compare `rules`
+with requests. `roles` has the roles that every cluster has from the start.
 """

@@ -1,4 +1,4 @@
-"""The caller: the subject of a client certificate, a token's service account, or anonymous.
+"""Find a request's caller: by a client certificate or a bearer token. Without either, the caller is anonymous.
 
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/
 """
@@ -18,7 +18,7 @@ CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 
 @dataclass(frozen=True)
 class User:
-    """A caller, as RBAC and reviews see it."""
+    """The caller of a request, with the fields that RBAC and reviews use."""
 
     name: str
     groups: tuple[str, ...]
@@ -26,7 +26,7 @@ class User:
     extra: dict[str, list[str]] = field(default_factory=dict)
 
     def info(self) -> Object:
-        """The caller as a ``UserInfo``."""
+        """Return the caller as a ``UserInfo``, the form that reviews contain."""
         return {
             "username": self.name,
             **({"uid": self.uid} if self.uid else {}),
@@ -42,14 +42,17 @@ TokenAuthenticator = Callable[[str], Awaitable[User | None]]
 
 
 class Authentication:
-    """Find the caller of a request. ``others`` are more authenticators of bearer tokens, e.g. for AWS identities."""
+    """Find the caller of a request.
+
+    ``others`` are functions that find the caller of a token that this cluster didn't sign, e.g. of an AWS identity.
+    """
 
     def __init__(self, tokens: Tokens):
         self.tokens = tokens
         self.others: list[TokenAuthenticator] = []
 
     async def user(self, scope: Scope, headers: dict[bytes, bytes]) -> User:
-        """Return the caller, who is anonymous without credentials. Raises Unauthorized for wrong ones."""
+        """Return the caller: anonymous for a request without credentials. Raises Unauthorized for wrong credentials."""
         peer = scope.get("state", {}).get("peer")
         if peer is not None:
             extra = {CREDENTIAL_ID: [f"X509SHA256={peer.sha256}"]}
@@ -66,11 +69,14 @@ class Authentication:
         return user
 
     async def bearer(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
-        """Return a token's user, and the wanted audiences that the token has. Raises ``InvalidToken``."""
+        """Return the user of ``token``, and those of the wanted ``audiences`` that the token has.
+
+        Without ``audiences``, the token must be for the API server itself. Raises ``InvalidToken``.
+        """
         try:
             verified = self.tokens.verify(token, audiences)
         except InvalidToken:
-            # Tokens of the other authenticators are only for the API server itself.
+            # The other authenticators' tokens are only for the API server itself.
             if self.tokens.issuer in (audiences or [self.tokens.issuer]):
                 for authenticate in self.others:
                     if user := await authenticate(token):
@@ -80,7 +86,7 @@ class Authentication:
 
 
 def service_account(verified: Verified) -> User:
-    """Return the service account of a verified token."""
+    """Return the user of a verified token: its service account."""
     claims = verified.claims
     inner = claims["kubernetes.io"]
     extra = {CREDENTIAL_ID: [f"JTI={claims['jti']}"]} if "jti" in claims else {}

@@ -1,4 +1,4 @@
-"""Authorize callers: nodes by the Node authorizer, everybody by RBAC.
+"""Decide what a caller may do: the Node authorizer decides for nodes, and RBAC for everybody.
 
 https://kubernetes.io/docs/reference/access-authn-authz/authorization/
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/
@@ -25,7 +25,7 @@ EVERYTHING = CLUSTER_ROLES["cluster-admin"]
 
 @dataclass(frozen=True)
 class Authorized:
-    """The decision ``allowed``, and its reason in the server's words ("" if it gives none)."""
+    """Whether a request is ``allowed``, and the reason in the API server's words ("" if the server gives no reason)."""
 
     allowed: bool
     reason: str = ""
@@ -33,7 +33,10 @@ class Authorized:
 
 @dataclass(frozen=True)
 class Grant:
-    """A ClusterRole that a user has without a binding, in all or some ``namespaces`` (``*`` is a wildcard)."""
+    """A ClusterRole that a user has without a binding.
+
+    The user has it in ``namespaces``, which may contain the wildcard ``*``; None means everywhere.
+    """
 
     role: str
     namespaces: list[str] | None
@@ -41,14 +44,17 @@ class Grant:
 
 
 class Authorization:
-    """``others`` return a user's grants from other sources than RBAC, for example EKS's access policies."""
+    """Decide what users may do.
+
+    ``others`` are functions that return a user's grants from other sources than RBAC, e.g. from EKS access policies.
+    """
 
     def __init__(self, storage: Storage):
         self.storage = storage
         self.others: list[Callable[[User], Iterable[Grant]]] = []
 
     def authorize(self, user: User, wanted: Attributes) -> Authorized:
-        """Return whether one of the authorizers allows the request, and why."""
+        """Return whether any authorizer allows the request, and the reason."""
         if MASTERS in user.groups:
             return Authorized(True)
         reasons = []
@@ -68,24 +74,27 @@ class Authorization:
         return Authorized(False, "\n".join(filter(None, reasons)))
 
     def require(self, user: User, wanted: Attributes) -> None:
-        """Raise Forbidden, in the server's words, unless the request is allowed."""
+        """Raise Forbidden, in the API server's words, if the request isn't allowed."""
         found = self.authorize(user, wanted)
         if not found.allowed:
             raise denied(user, wanted, found.reason)
 
     def rules(self, user: User, namespace: str) -> list[Object]:
-        """Return all RBAC rules that apply to the user in the namespace ("": in the whole cluster)."""
+        """Return all RBAC rules that apply to the user in the namespace.
+
+        For the namespace "", return only the rules that apply in the whole cluster.
+        """
         if MASTERS in user.groups:
             return EVERYTHING
         return [rule for rules, _ in self._bound(user, namespace, []) for rule in rules]
 
     def rules_of(self, reference: Object, namespace: str) -> list[Object]:
-        """Return the rules of the role to which a binding in the namespace refers. Raises NotFound."""
+        """Return the rules of the role that a binding in ``namespace`` refers to. Raises NotFound."""
         kind, namespace = _role_kind(reference, namespace)
         return self.storage.get(kind, namespace, reference["name"]).object.get("rules") or []
 
     def unlisted(self, user: User) -> str:
-        """Return why the user may have more permissions than :meth:`rules` returns; "" if it returns all."""
+        """Return why the user may have more permissions than :meth:`rules` returns; "" if :meth:`rules` returns all."""
         if node_authorization.node_of(user):
             return "node authorizer does not support user rule resolution"
         if any(True for tell in self.others for _ in tell(user)):
@@ -93,7 +102,7 @@ class Authorization:
         return ""
 
     def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[Object], str]]:
-        """Yield the rules of each binding, and why they apply. Add missing roles to ``broken``."""
+        """Yield the rules and a reason for each binding of the user. For a missing role, add an error to ``broken``."""
         for binding in self.storage.list(CLUSTER_ROLE_BINDING):
             yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "", broken)
         if namespace:
@@ -127,7 +136,7 @@ class Authorization:
 
 
 def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
-    """Return Forbidden: ``pods is forbidden: User "x" cannot list resource "pods" in API group "" …``."""
+    """Return Forbidden, e.g. ``pods is forbidden: User "x" cannot list resource "pods" in API group "" …``."""
     why = f": {reason}" if reason else ""
     if not wanted.resource:
         message = f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"{why}'
@@ -143,7 +152,7 @@ def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
 
 
 def _role_kind(reference: Object, namespace: str) -> tuple[Kind, str]:
-    """Return the kind of the role to which a binding refers, ClusterRole or Role, and the role's namespace."""
+    """Return the kind of the role that a binding refers to, and the role's namespace ("" for a ClusterRole)."""
     return (CLUSTER_ROLE, "") if reference["kind"] == "ClusterRole" else (ROLE, namespace)
 
 

@@ -1,4 +1,4 @@
-"""A caller who acts as another user, by `Impersonate-*` headers (`kubectl --as`).
+"""Let a caller act as the user that the `Impersonate-*` headers name (`kubectl --as`).
 
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
 """
@@ -16,7 +16,10 @@ EXTRA = "impersonate-extra-"
 
 
 def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: Authorization) -> User:
-    """Return the caller, or the user in the headers. Raises Forbidden if the caller may not act as that user."""
+    """Return the user that the ``headers`` name; the caller, ``user``, if they have no `Impersonate-*` header.
+
+    Raises Forbidden if the caller may not act as that user, and BadRequest if such headers name no user.
+    """
     given = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in headers]
     given = [(key, value) for key, value in given if key.startswith("impersonate-")]
     if not given:
@@ -36,7 +39,7 @@ def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: 
 
 
 def _check(authorization: Authorization, user: User, wanted: User) -> None:
-    """Raise Forbidden unless the user may impersonate the name, each group, each extra value and the uid."""
+    """Raise Forbidden if ``user`` may not impersonate the wanted name, each group, each extra value and the uid."""
 
     def may(resource: str, name: str, **more: str) -> None:
         authorization.require(user, Attributes("impersonate", resource=resource, name=name, **more))
@@ -55,7 +58,7 @@ def _check(authorization: Authorization, user: User, wanted: User) -> None:
 
 
 def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the groups in the headers, and those that the user name implies."""
+    """Return the groups from the headers, with the groups that the user name implies."""
     if not groups and (account := _service_account(name)):
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{account[0]}")
     if name == ANONYMOUS.name:
@@ -64,6 +67,6 @@ def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _service_account(name: str) -> tuple[str, str] | None:
-    """Return namespace and name if the user name is a service account's."""
+    """Return namespace and name if the user name is a service account's; None for any other name."""
     parts = name.split(":")
     return (parts[2], parts[3]) if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 else None

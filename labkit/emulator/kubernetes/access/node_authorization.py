@@ -1,4 +1,4 @@
-"""Authorize a node for its own objects, its pods, and the objects to which its pods refer. Refuse other nodes' objects.
+"""Authorize a node for its own objects, its pods, and what its pods refer to. Refuse it other nodes' objects.
 
 https://kubernetes.io/docs/reference/access-authn-authz/node/
 """
@@ -24,12 +24,15 @@ def node_of(user: User) -> str:
 
 
 def node_name(pod: Object) -> str:
-    """Return the name of the node to which the pod is bound; "" before it is bound."""
+    """Return the name of the pod's node; "" if the pod is not yet bound to a node."""
     return str(pod["spec"].get("nodeName", ""))
 
 
 def refusal(storage: Storage, node: str, wanted: Attributes) -> str | None:
-    """Return why the node may not do this ("" if the server gives no reason); None if it may."""
+    """Return why the node may not do what is ``wanted``; None if the node may do it.
+
+    The text is "" if the API server gives no reason.
+    """
     match wanted.group, wanted.resource:
         case "", "secrets" | "configmaps":
             return _refuse_reading(storage, node, wanted)
@@ -129,7 +132,7 @@ REFERENCES: dict[str, Callable[[Object], Iterator[str]]] = {
 
 
 def _named(pod: Object, what: str) -> Iterator[str]:
-    """Yield the names of the secrets or config maps in the pod's volumes and its containers' environments."""
+    """Yield the names of the Secrets or ConfigMaps in the pod's volumes and its containers' environments."""
     if MIRROR in (pod["metadata"].get("annotations") or {}):
         return
     for volume in pod["spec"].get("volumes") or ():

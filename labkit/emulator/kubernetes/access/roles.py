@@ -20,7 +20,7 @@ def _paths(*paths: str) -> Object:
 
 DISCOVERY = _paths("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz")
 VERSION = ["/version", "/version/"]
-# A caller with these can act as a pod. So `view` doesn't include them, not even for reading.
+# With these, a caller can act as a pod. So `view` doesn't include them, not even for reading.
 INTO_PODS = ["pods/attach", "pods/exec", "pods/portforward", "pods/proxy"]
 WORKLOADS = ["deployments", "deployments/scale", "replicasets", "replicasets/scale"]
 
@@ -88,7 +88,7 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
     ],
 }
 
-# Key: a role. Value: the role that collects its rules, because it aggregates roles with this label.
+# Key: a role. Value: the role that aggregates the rules of the first one, by a label.
 GATHERED = {
     "edit": "admin",
     "view": "edit",
@@ -97,7 +97,7 @@ GATHERED = {
     "system:aggregate-to-view": "view",
 }
 
-# Key: a role. Value: the groups and users that have it in the whole cluster. The Node authorizer handles nodes.
+# Key: a role. Value: the groups and users that have the role in the whole cluster. The Node authorizer handles nodes.
 CLUSTER_BINDINGS: dict[str, list[tuple[str, str]]] = {
     "cluster-admin": [("Group", "system:masters")],
     "system:basic-user": [("Group", "system:authenticated")],

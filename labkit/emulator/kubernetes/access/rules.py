@@ -1,4 +1,4 @@
-"""Compare RBAC's rules with requests, and write them for messages.
+"""Compare RBAC rules with requests, and write rules as text for messages.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/role-v1/
 """
@@ -15,7 +15,7 @@ PARTS = ("apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs")
 
 @dataclass(frozen=True)
 class Attributes:
-    """The request: a verb on a resource (``resource`` set) or on a ``path``."""
+    """What a caller wants to do: a verb on a ``resource`` or, if ``resource`` is "", on a ``path``."""
 
     verb: str
     path: str = ""
@@ -32,7 +32,7 @@ class Attributes:
 
 
 def allows(rule: Object, wanted: Attributes) -> bool:
-    """Whether the rule allows the request."""
+    """Whether the rule allows the wanted request."""
     if not _has(rule, "verbs", wanted.verb):
         return False
     if not wanted.resource:
@@ -45,7 +45,10 @@ def allows(rule: Object, wanted: Attributes) -> bool:
 
 
 def missing(wanted: list[Object], held: list[Object]) -> list[Object]:
-    """Return the parts of the ``wanted`` rules that no ``held`` rule covers. One rule has all verbs on a resource."""
+    """Return the parts of the ``wanted`` rules that no ``held`` rule covers.
+
+    Parts that differ only in the verb are joined to one rule.
+    """
     merged: dict[tuple[object, ...], Object] = {}
     for part in _parts(wanted):
         if any(_covers(rule, part) for rule in held):
@@ -70,7 +73,7 @@ def compact(rule: Object) -> str:
 
 
 def _parts(rules: Iterable[Object]) -> Iterator[Object]:
-    """Yield the rules, split into rules of one verb on one resource or path."""
+    """Yield the parts of the rules: each part allows one verb on one resource, one resource name or one path."""
     for rule in rules:
         for verb in rule.get("verbs") or ():
             for group in rule.get("apiGroups") or ():

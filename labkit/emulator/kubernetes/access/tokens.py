@@ -1,4 +1,4 @@
-"""Service account tokens: issued by TokenRequest, verified at every call.
+"""Issue service account tokens for TokenRequests, and verify the tokens of callers.
 
 https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens
 """
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from jwt.types import Options
 
 HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
-# The seconds that the kubelet requests in every pod. Such tokens live a year, for old clients that read the file once.
+# A kubelet requests this lifetime (seconds) for the API token of every pod. The server makes such a token valid for a
+# year, for old clients that read the token's file only once.
 EXTENDED = HOUR + 7
 LEEWAY = 60  # seconds by which clocks may differ
 LEGACY_ISSUER = "kubernetes/serviceaccount"
@@ -31,12 +32,12 @@ BINDABLE: dict[str, Kind] = {"Pod": POD, "Secret": SECRET, "Node": NODE}
 
 
 class InvalidToken(Exception):
-    """The token is from another issuer or no longer valid. The text goes into a TokenReview."""
+    """The token isn't valid. The text says why, and is the error in a TokenReview."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A valid token: its claims, and the wanted audiences that it has."""
+    """A valid token: its claims, and those of the wanted audiences that the token has."""
 
     claims: Object
     audiences: list[str]
@@ -48,16 +49,16 @@ class Tokens:
     def __init__(self, signing_key_pem: bytes, issuer: str, clock: Clock, identifiers: Identifiers, storage: Storage):
         key = serialization.load_pem_private_key(signing_key_pem, password=None)
         if not isinstance(key, rsa.RSAPrivateKey):
-            raise TypeError("a service account signing key is an RSA key")
+            raise TypeError("the service account signing key must be an RSA key")
         self.issuer, self.clock, self.identifiers, self.storage = issuer, clock, identifiers, storage
-        # The longest lifetime in seconds; None for no limit.
+        # The longest lifetime of a new token in seconds; None for no limit.
         self.longest: int | None = None
         self._key, self._public = key, key.public_key()
         der = self._public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         self.key_id = _base64(hashlib.sha256(der).digest())
 
     def discovery_document(self, keys: str) -> Object:
-        """Return the issuer's OpenID Connect discovery document; `keys` is the URL of its key set."""
+        """Return the issuer's OpenID Connect discovery document; `keys` is the URL of the issuer's key set."""
         return {
             "issuer": self.issuer,
             "jwks_uri": keys,
@@ -74,7 +75,10 @@ class Tokens:
         return {"keys": [{"use": "sig", "kty": "RSA", "kid": self.key_id, "alg": "RS256", "n": modulus, "e": exponent}]}
 
     def request(self, account: Stored, spec: Object, warnings: list[str]) -> Object:
-        """Return the TokenRequest with a new token for a spec. Raises ``ApiError`` as an API server does."""
+        """Return the TokenRequest for this ``spec``, with a new token of the service account.
+
+        If the token's lifetime is shortened, add a text to ``warnings``. Raises ``ApiError`` in the API server's words.
+        """
         audiences = spec.get("audiences") or [self.issuer]
         seconds = spec.get("expirationSeconds", HOUR)
         if causes := token_duration("spec.expirationSeconds", seconds):
@@ -118,7 +122,7 @@ class Tokens:
         }
 
     def legacy(self, account: Stored, secret: Stored) -> str:
-        """Return the token for a Secret of the type ``kubernetes.io/service-account-token``. It never expires.
+        """Return the token for a Secret of the type ``kubernetes.io/service-account-token``. This token never expires.
 
         https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
         """
@@ -133,7 +137,11 @@ class Tokens:
         return self._signed(claims)
 
     def verify(self, token: str, audiences: list[str] | None = None) -> Verified:
-        """Check signature, lab time, audience, and that the bound objects still exist. Raises ``InvalidToken``."""
+        """Return the claims of a valid token, and those of ``audiences`` that the token has. Raises ``InvalidToken``.
+
+        A token is valid if its signature is right, lab time is within its lifetime, it has a wanted audience, and the
+        objects that it is bound to still exist. Without ``audiences``, the API server's own audience is wanted.
+        """
         options: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         issuers = [self.issuer, LEGACY_ISSUER]
         try:
@@ -145,7 +153,7 @@ class Tokens:
         except InvalidToken as invalid:
             raise InvalidToken(f"[invalid bearer token, {invalid}]") from None
         except (AttributeError, KeyError, TypeError) as error:
-            # Another program with the key can sign tokens with other claims.
+            # Another program that has the signing key can sign tokens with any claims.
             raise InvalidToken("invalid bearer token") from error
 
     def _verified(self, claims: Object, token: str, wanted: list[str]) -> Verified:
@@ -170,7 +178,10 @@ class Tokens:
             raise InvalidToken("service account token has expired")
 
     def _legacy_claims(self, claims: Object, token: str) -> Object:
-        """Return the claims of a Secret's token in the form of a newer token."""
+        """Return the claims of a Secret's token in the form of a newer token's claims.
+
+        Raises InvalidToken if the Secret no longer contains this token.
+        """
         namespace, secret = claims[f"{LEGACY}namespace"], claims[f"{LEGACY}secret.name"]
         found = self.storage.find(SECRET, namespace, secret)
         if found is None:
@@ -200,7 +211,7 @@ class Tokens:
                     raise InvalidToken(f"{key} UID ({found.uid}) {why}")
 
     def _is_going(self, stored: Stored) -> bool:
-        """Whether the object is past its deletion time and only waits for its finalizers or its node."""
+        """Whether the object's deletion time has passed, and only its finalizers or its node still keep the object."""
         deadline = str(stored.metadata.get("deletionTimestamp", ""))
         return "" < deadline < rfc3339(self.clock.now() - LEEWAY)
 
@@ -235,7 +246,7 @@ class Tokens:
 
 
 def token_duration(field: str, seconds: int) -> list[Cause]:
-    """Return the errors in a token's lifetime."""
+    """Return the errors in a token's lifetime. It must be between 10 minutes and 2^32 seconds."""
     if seconds < 600:
         return [invalid_value(field, seconds, "may not specify a duration less than 10 minutes")]
     if seconds > 1 << 32:
