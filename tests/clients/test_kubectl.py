@@ -170,7 +170,7 @@ LINES = [
     ("get svc -n default", rf"NAME .*\nkubernetes +ClusterIP +127\.0\.0\.1 +<none> +\d+/TCP +{AGE}"),
     (
         "create service clusterip web --tcp=80",
-        r"Warning: this lab routes no network: nothing answers at a Service's address; .*\nservice/web created",
+        r"Warning: this lab has no Service network: nothing answers at a Service's address; .*\nservice/web created",
     ),
     ("delete service web", r'service "web" deleted'),
     ("get events --field-selector involvedObject.name=app", r"(?s)LAST SEEN +TYPE +REASON .*Scheduled .*Started .*"),

@@ -1,6 +1,8 @@
-"""The API server's storage, and the facts about every kind of object.
+"""The API server's storage, and what the server knows about each kind of object.
 
-`writes` (changes and deletions) and `paging` use `storage` (all objects of one server). `storage` uses `status` (the
-API's refusals) and `kinds` (the kinds that the server has). `defaults`, `services`, `selectors`, `pods`, `names` and
-`quantities` are about single objects. `schema` has the fields of their types.
+- `storage` has all objects of one server, in memory and in an `object_file`.
+- `writes` changes and deletes objects, and `paging` lists them in pages.
+- `kinds` lists the kinds, and `schema` the fields of each kind's type.
+- `status` has the API's error answers.
+- `defaults`, `services`, `selectors`, `pods`, `names` and `quantities` work on single objects and their fields.
 """

@@ -37,7 +37,10 @@ def pod_spec(spec: Object) -> Object:
 
 
 def first_status(kind: Kind, obj: Object) -> Object:
-    """Return the object with its first status, whatever the client sent."""
+    """Return a new object with its first status; any status that the client sent is replaced.
+
+    Only a Pod, a Deployment or a ReplicaSet has a first status. An object of another kind is returned unchanged.
+    """
     match kind.kind:
         case "Pod":
             return {**obj, "status": {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}}
@@ -134,7 +137,7 @@ def _projection(source: Object) -> Object:
 
 
 def _with_version(source: Object) -> Object:
-    """Return a variable's or a file's source, with the apiVersion of its field reference."""
+    """Return the source of a variable or a file; if it's a field reference, with its default apiVersion."""
     return {**source, "fieldRef": {"apiVersion": "v1", **source["fieldRef"]}} if source.get("fieldRef") else source
 
 

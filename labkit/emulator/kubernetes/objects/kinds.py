@@ -1,4 +1,4 @@
-"""The kinds that the API serves: one row each. Everything generic (verbs, discovery, tables, RBAC) reads this table."""
+"""A table of the kinds that the API serves. All generic code (verbs, discovery, tables, RBAC) uses this table."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,9 @@ NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")
 class Kind:
     """One kind of object.
 
-    ``fields``: the fields for field selectors, beside metadata.name and metadata.namespace. ``generation``:
-    metadata.generation counts the changes of the spec. ``echo``: a delete answers with the object, not with a Status.
+    - ``fields``: field selectors may use these fields, in addition to metadata.name and metadata.namespace.
+    - ``generation``: whether metadata.generation counts the changes of the spec.
+    - ``echo``: whether the answer to a delete is the object instead of a Status.
     """
 
     group: str
@@ -42,7 +43,7 @@ class Kind:
 
     @property
     def resource(self) -> str:
-        """The kind's name in messages: ``pods``, ``roles.rbac.authorization.k8s.io``."""
+        """The kind's name in messages, e.g. ``pods`` or ``roles.rbac.authorization.k8s.io``."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
@@ -55,13 +56,16 @@ class Kind:
 
     @property
     def type(self) -> str:
-        """The kind's name in the schema: ``core.Pod``."""
+        """The kind's name in the schema, e.g. ``core.Pod``."""
         return _type(self.group, self.kind)
 
 
 @dataclass(frozen=True, eq=False)
 class Subresource:
-    """A subresource of an object, or a review, which clients can only create. Its kind may be of another group."""
+    """A subresource of an object, or a review. Clients can only create reviews, not read them.
+
+    ``kind_group`` is the API group of ``kind``, if it isn't ``group``.
+    """
 
     group: str
     name: str
@@ -72,7 +76,7 @@ class Subresource:
 
     @property
     def type(self) -> str:
-        """The kind's name in the schema; "" for options, which come in the query."""
+        """The kind's name in the schema; "" for options such as PodExecOptions, which clients send in the query."""
         return "" if self.kind.endswith("Options") else _type(self.kind_group or self.group, self.kind)
 
 

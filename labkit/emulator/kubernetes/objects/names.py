@@ -1,13 +1,13 @@
-"""Names that the API server generates, the same in every lab with the same seed."""
+"""Generate the random parts of names, as an API server does. Labs with the same seed get the same names."""
 
 from labkit.emulator.identifiers import Identifiers
 
-# The server's own alphabet. Without vowels, no words arise; and no two letters look alike.
+# A real API server's alphabet. It has no vowels, so that names contain no words, and no characters that look alike.
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def suffix(identifiers: Identifiers, kind: str, name: str) -> str:
-    """Return five characters, different each time for the same ``name``."""
+    """Return five random characters. Each call with the same ``name`` returns other characters."""
     serial = identifiers.serial(f"suffix/{kind}", name)
     number = int(identifiers.hex(f"suffix/{kind}", f"{name}/{serial}", 16), 16)
     text = ""

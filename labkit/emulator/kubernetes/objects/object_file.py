@@ -1,4 +1,4 @@
-"""The objects of one API server in a file, with the number of the last change. A real server uses etcd for this."""
+"""A file with the objects of one API server, and the number of the last change. A real server uses etcd for this."""
 
 import json
 import sqlite3
@@ -22,7 +22,7 @@ BY_NAME = {kind.resource: kind for kind in KINDS}
 
 
 class ObjectFile:
-    """The objects, as JSON without kind and apiVersion. Raises `LabError` if the file can't be used."""
+    """The file. It has each object as JSON without kind and apiVersion. Raises `LabError` if the file can't be used."""
 
     def __init__(self, file: Path):
         self._database = Database(file, layout=LAYOUT, tables=TABLES)
@@ -30,20 +30,20 @@ class ObjectFile:
 
     @property
     def version(self) -> int:
-        """The number of the last change; 0 if there was none."""
+        """The number of the last change; 0 before the first one."""
         return max((number for (number,) in self._database.read("SELECT number FROM version")), default=0)
 
     def objects(self, made: Callable[[bytes], Made]) -> Iterator[tuple[Kind, Made]]:
-        """Yield each kind and object; `made` builds the object from its text. Raises `LabError` if that fails."""
+        """Yield each object with its kind. ``made`` builds the object from its JSON. Raises `LabError` if that fails."""
         for resource, namespace, name, text in self._database.read(
             "SELECT resource, namespace, name, text FROM objects"
         ):
-            with self._database.reading(f"the object {name} ({resource}) of {namespace or 'the cluster'}"):
+            with self._database.reading(f"the object {name} ({resource}) in {namespace or 'the cluster'}"):
                 kind, obj = BY_NAME[resource], made(text)
             yield kind, obj
 
     def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
-        """Store one change: the object's text, or None if it was deleted. Raises `NotWritten`."""
+        """Store the object's new ``text``, or None for a deletion, as change number ``version``. Raises `NotWritten`."""
         database = self._database
         with database.together():
             database.write("INSERT OR REPLACE INTO version VALUES (1, ?)", version)
@@ -56,8 +56,9 @@ class ObjectFile:
 
 
 def forget_tokens(file: sqlite3.Connection) -> None:
-    """Remove service accounts' tokens from the Secrets in a copy of the file. The token controller writes new ones.
+    """Remove the service account tokens from all Secrets in a copy of the file.
 
+    When a server starts with the copy, its token controller writes new tokens.
     https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
     """
     select = "SELECT namespace, name, text FROM objects WHERE resource = ?"

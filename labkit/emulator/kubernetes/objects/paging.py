@@ -1,4 +1,4 @@
-"""The tokens for the next page of a list.
+"""Make and read the `continue` token with which a client requests the next page of a list.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks
 """
@@ -17,9 +17,10 @@ def token(last: Stored, version: int) -> str:
 
 
 def start(given: str, storage: Storage) -> tuple[tuple[str, str] | None, int]:
-    """Return the last namespace and name before the page, and the list's version; None and 0 for the first page.
+    """Return the last object (namespace and name) before the page that the client wants, and the list's version.
 
-    Raises BadRequest if the text isn't a token, and Expired if another server made it or if it's too old.
+    For the first page, without a token, return None and 0. Raises BadRequest if ``given`` isn't a token. Raises Expired
+    if the token's version is too old, or if this server hasn't had that version yet.
     """
     if not given:
         return None, 0

@@ -9,7 +9,7 @@ ENDED = ("Succeeded", "Failed")
 
 
 def condition(obj: Object, type_: str) -> Object:
-    """Return the condition of this type; empty if the object has none."""
+    """Return the object's condition of this type; an empty one if the object has no such condition."""
     conditions: list[Object] = (obj.get("status") or {}).get("conditions") or []
     for found in conditions:
         if found.get("type") == type_:
@@ -18,5 +18,5 @@ def condition(obj: Object, type_: str) -> Object:
 
 
 def has_ended(pod: Object) -> bool:
-    """Whether no container of the pod runs, or will run again."""
+    """Whether all containers of the pod have ended for good."""
     return (pod.get("status") or {}).get("phase") in ENDED

@@ -1,6 +1,6 @@
-"""The types of the Kubernetes API: their fields, their merging of lists, and their encodings.
+"""The types of the Kubernetes API: their fields, how lists in them merge, and how they are encoded.
 
-`tests/emulator/kubernetes/write_schema.py` writes `schema.json`. The server's treatment of unknown fields is in
+`tests/emulator/kubernetes/write_schema.py` writes `schema.json`. Unknown fields are explained in
 https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation, and the protobuf encoding in
 https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding.
 """
@@ -16,7 +16,7 @@ from typing import Any, NoReturn, cast
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 
-# The types of the JSON values that a field may have. An element that isn't listed may have any type.
+# Key: a field's element. Value: the Python types that its JSON value may have. For other elements, any type is allowed.
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "bool": (bool,),
@@ -35,12 +35,16 @@ QUANTITY_SUFFIX = re.compile(r"[numkMGTPE]?|[KMGTPE]i|[eE][-+]?[0-9]+")
 
 
 class WrongType(Exception):
-    """A value's JSON type doesn't fit its field. The error's text is that of Go's decoder."""
+    """A value doesn't fit its field. The error's text is the text of Go's decoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field. ``shape`` is "", "[]" or "{}". ``element`` is the type inside, e.g. "string" or "core.Container"."""
+    """One field of a type.
+
+    ``shape`` is "[]" for a list, "{}" for a map, and "" for a single value. ``element`` is the type of the value, or of
+    each item, e.g. "string" or "core.Container". ``number`` is the field's number in protobuf.
+    """
 
     name: str
     shape: str
@@ -64,7 +68,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Struct:
-    """A type: its fields by JSON name (inlined ones included) and by protobuf number."""
+    """A type: its fields by JSON name (with those of inlined types) and by protobuf number."""
 
     fields: dict[str, Field]
     numbers: dict[int, Field]
@@ -77,7 +81,7 @@ def _document() -> Object:
 
 @cache
 def struct(name: str) -> Struct:
-    """Return the type with this name, such as ``struct("core.Pod")``. Raises ``KeyError`` if it's unknown."""
+    """Return the type with this name, e.g. ``struct("core.Pod")``. Raises ``KeyError`` for an unknown name."""
     fields: dict[str, Field] = {}
     numbers: dict[int, Field] = {}
     for label, go, number, *extra in _document()[name]:
@@ -118,9 +122,9 @@ def _field(label: str, go: str, number: int, extra: Object) -> Field:
 
 
 def decode(type_name: str, value: Object) -> tuple[Object, list[str]]:
-    """Return the object as the server stores it, and the paths of unknown fields.
+    """Return the object as the server stores it, without unknown fields, and the paths of these unknown fields.
 
-    Nulls, empty lists and empty maps are dropped, as by Go's encoder. Raises ``WrongType``.
+    Like Go's encoder, drop nulls, empty lists and empty maps. Raises ``WrongType`` if a value doesn't fit its field.
     """
     unknown: list[str] = []
     root = type_name.rpartition(".")[2]
@@ -172,14 +176,14 @@ def _element(found: Field, value: Any, owner: str, path: str, unknown: list[str]
     if (types := TYPES.get(element)) and type(value) not in types:
         _refuse(value, owner, path, element)
     if element == "quantity":
-        value = str(value)  # for a bool this isn't a quantity
+        value = str(value)  # for a bool, the text isn't a quantity
     if value is not None and (check := READ_AS.get(element)):
         check(value)
     return value
 
 
 def _base64(text: str) -> None:
-    """Raise WrongType unless the text is base64. The error has the position where Go's decoder stops."""
+    """Raise WrongType if the text isn't base64. The error names the position at which Go's decoder stops."""
     plain = text.replace("\r", "").replace("\n", "")
     good = BASE64.match(plain)
     if good and good.end() < len(plain):
@@ -215,7 +219,7 @@ def _refuse(value: object, owner: str, path: str, go_type: str) -> NoReturn:
 
 
 def json_type(value: object) -> str:
-    """Return the name of the value's type in Go's decoder."""
+    """Return Go's name for the JSON type of the value, e.g. ``number`` or ``array``."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):

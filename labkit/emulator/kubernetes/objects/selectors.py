@@ -11,7 +11,10 @@ TOKEN = re.compile(r"\s*(==|!=|=|!|\(|\)|,|<|>|[^\s=!(),<>]+)")
 
 
 def label_selector(text: str) -> Matcher | None:
-    """Return a function that matches labels; None if all match. Raises BadRequest in the server's words."""
+    """Return a function that tells whether labels match the selector ``text``; None if the selector is empty.
+
+    Raises BadRequest in the API server's words.
+    """
     tokens = TOKEN.findall(text)
     if not tokens:
         return None
@@ -73,7 +76,10 @@ def _unparsable(found: str, expected: str) -> Exception:
 
 
 def object_selector(selector: Object | None) -> Matcher:
-    """Return a function that matches labels by a LabelSelector's matchLabels and matchExpressions; None matches all."""
+    """Return a function that tells whether labels match a LabelSelector.
+
+    It uses the selector's matchLabels and matchExpressions. All labels match the selector None.
+    """
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}
     expressions = selector.get("matchExpressions") or ()
@@ -81,7 +87,7 @@ def object_selector(selector: Object | None) -> Matcher:
 
 
 def holds(expressions: Iterable[Object], values: Object) -> bool:
-    """Whether the values (labels, or a node's fields) meet each of the expressions."""
+    """Whether the values (labels, or a node's fields) meet all of the expressions."""
     return all(_holds(expression, values.get(expression.get("key", ""))) for expression in expressions)
 
 
@@ -106,7 +112,7 @@ def _holds(expression: Object, value: str | None) -> bool:
 
 
 def selector_text(selector: Object) -> str:
-    """Return an object's LabelSelector as text: ``app=web,tier in (a,b)``."""
+    """Return a LabelSelector as text, e.g. ``app=web,tier in (a,b)``."""
     parts = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
     for expression in selector.get("matchExpressions") or ():
         key, values = expression["key"], ",".join(sorted(expression.get("values") or ()))
@@ -121,7 +127,10 @@ def selector_text(selector: Object) -> str:
 
 
 def field_selector(kind: Kind, text: str) -> Matcher | None:
-    """Return a function that matches objects by their fields; None if all match. Raises BadRequest."""
+    """Return a function that tells whether an object's fields match the selector ``text``; None if it's empty.
+
+    Raises BadRequest in the API server's words.
+    """
     tests = []
     for part in filter(None, re.split(r"(?<!\\),", text)):
         found = re.match(r"\s*([^=!\s]+)\s*(==|!=|=)(.*)$", part)

@@ -1,4 +1,4 @@
-"""Services: the server stores them with an address, but nothing answers at it.
+"""Services. The server stores a service with an address, but nothing answers at that address.
 
 https://kubernetes.io/docs/concepts/services-networking/service/
 """
@@ -11,12 +11,12 @@ SERVICE = BY_NAME["Service"]
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 NO_ROUTE = (
-    "this lab routes no network: nothing answers at a Service's address; a pod's ports are at 127.0.0.1 of this machine"
+    "this lab has no Service network: nothing answers at a Service's address; find a pod's ports at 127.0.0.1 instead"
 )
 
 
 def with_defaults(service: Object) -> Object:
-    """Return the service with the API server's defaults, except its address."""
+    """Return the service with the API server's defaults. Its address is added later, by `with_address`."""
     spec = {"type": "ClusterIP", "sessionAffinity": "None", **(service.get("spec") or {})}
     spec["ports"] = [
         {"protocol": "TCP", "targetPort": port.get("port"), **port} if port.get("port") else port
@@ -30,8 +30,9 @@ def with_defaults(service: Object) -> Object:
 
 
 def with_address(storage: Storage, service: Object) -> Object:
-    """Return the service with a free address from 10.100.0.0/16, unless it asks for one itself.
+    """Return a new service with an address: the one that the service names, or a free one from 10.100.0.0/16.
 
+    A service of the type ExternalName gets no address.
     https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/
     """
     spec, metadata = service["spec"], service["metadata"]
@@ -47,7 +48,7 @@ def with_address(storage: Storage, service: Object) -> Object:
 
 
 def with_kept_address(service: Object, before: Object) -> Object:
-    """Return a changed service with its old address, unless the change names one."""
+    """Return the changed service with its address from ``before``, if the change itself names no address."""
     kept = {key: before["spec"][key] for key in ("clusterIP", "clusterIPs") if key in before["spec"]}
     if service["spec"]["type"] == "ExternalName" or service["spec"].get("clusterIP"):
         return service

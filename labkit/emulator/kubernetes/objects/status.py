@@ -1,4 +1,4 @@
-"""The API's refusals: `Status` objects in the words of a real API server.
+"""The API's error answers: `Status` objects in the words of a real API server.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
@@ -20,7 +20,7 @@ MOST_SENT = 2 * 1024 * 1024  # bytes: the limit of etcd's client
 
 
 class ApiError(Exception):
-    """A refusal. ``status()`` is the answer's body."""
+    """The API server refuses a request. ``status()`` is the body of the answer."""
 
     def __init__(self, code: int, reason: str, message: str, details: Object | None = None):
         super().__init__(message)
@@ -84,7 +84,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def details_of(name: str, group: str, kind: str) -> Object:
-    """Return a Status's details, without empty fields."""
+    """Return the details of a Status, without empty fields."""
     return {key: value for key, value in (("name", name), ("group", group), ("kind", kind)) if value}
 
 
@@ -101,7 +101,7 @@ def already_exists(kind: Kind, name: str) -> ApiError:
 
 
 def conflict(kind: Kind, name: str, why: str, *, called: str = "") -> ApiError:
-    """Return Conflict. ``called`` replaces the resource's name if the server uses another one, such as the kind."""
+    """Return a Conflict. ``called`` replaces the resource's name in it, where a real server uses e.g. the kind's name."""
     details = _details(kind, name) | ({"kind": called} if called else {})
     message = f'Operation cannot be fulfilled on {called or kind.resource} "{name}": {why}'
     return ApiError(409, "Conflict", message, details)
@@ -118,7 +118,7 @@ def forbidden(kind: Kind, name: str, why: str) -> ApiError:
 
 
 def invalid(kind_name: str, group: str, name: str, causes: list[Cause]) -> ApiError:
-    """Return a 422 with every cause: ``Pod "p" is invalid: spec.containers: Required value``."""
+    """Return the error 422 with all causes, e.g. ``Pod "p" is invalid: spec.containers: Required value``."""
     texts = [*dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes)]
     text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     reported = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
@@ -157,7 +157,7 @@ def too_large(limit: int) -> ApiError:
 
 
 def too_large_to_store(size: int) -> ApiError:
-    """Return the error of etcd, or of its client, that an API server passes on.
+    """Return the error for an object that is too large for etcd: etcd's error, or that of etcd's client.
 
     https://github.com/kubernetes/kubernetes/issues/74600
     """

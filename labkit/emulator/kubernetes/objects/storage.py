@@ -1,7 +1,7 @@
-"""All objects of one API server, and all their changes, which go through `Storage._commit`.
+"""All objects of one API server. All their changes go through `Storage._commit`.
 
 Objects are plain dicts without `kind` and `apiVersion`. They are never changed in place: a change stores a new object.
-So a reader may keep an object, and its JSON is made only once.
+So a reader may keep an object, and the object's JSON is made only once.
 https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
 """
 
@@ -24,7 +24,10 @@ Later = Callable[[Callable[[], None]], None]  # calls a function soon, but never
 
 
 class Stored:
-    """One version of one object. ``managers`` is metadata.managedFields as JSON, because it's long and rarely read."""
+    """One version of one object.
+
+    ``managers`` is the object's metadata.managedFields. They stay JSON text, because they are long and rarely read.
+    """
 
     __slots__ = ("_text", "managers", "metadata", "object")
 
@@ -35,7 +38,7 @@ class Stored:
 
     @classmethod
     def of_text(cls, text: bytes) -> "Stored":
-        """Return the object with this ``text``."""
+        """Return the object with this JSON ``text``."""
         obj = json.loads(text)
         managers = obj["metadata"].pop("managedFields", None)
         stored = cls(obj, dump(managers) if managers else b"")
@@ -44,11 +47,11 @@ class Stored:
 
     @property
     def text(self) -> bytes:
-        """The object as JSON, without kind and apiVersion, as a list contains it."""
+        """The object as JSON without kind and apiVersion, the form in which a list contains it."""
         if self._text is None:
             text = dump(self.object)
             if self.managers:
-                # `metadata` is first in every stored object. managedFields go before its last brace.
+                # Every stored object starts with `metadata`. managedFields go before the closing brace of `metadata`.
                 end = len(b'{"metadata":' + dump(self.metadata)) - 1
                 text = text[:end] + b',"managedFields":' + self.managers + text[end:]
             self._text = text
@@ -73,7 +76,11 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: ``type`` is ADDED, MODIFIED or DELETED; ``stored`` the new or last version; ``before`` the old."""
+    """One change of one object.
+
+    ``type`` is ADDED, MODIFIED or DELETED. ``stored`` is the new version, or the last version of a deleted object.
+    ``before`` is the version before the change; None for a new object.
+    """
 
     version: int
     type: str
@@ -83,10 +90,13 @@ class Change:
 
 
 class Storage:
-    """The objects, in memory and in a ``file`` if one is given. They are read from the file first.
+    """The objects, in memory. If there is a ``file``, they are read from it first, and changes are also written to it.
 
-    Observers are called with each change, after the watches. The file gets a change before anybody else does. Raises
-    `NotWritten` if the file doesn't take a change, which then isn't made, and `LabError` if it can't be used.
+    A change goes to the file first, then to the watches, then to the observers. Each observer is called with every
+    change.
+
+    If the file can't be written, the changing method raises `NotWritten`, and nothing changes. If the file can't be
+    used at all, the constructor raises `LabError`.
     """
 
     def __init__(self, clock: Clock, identifiers: Identifiers, file: Path | None = None):
@@ -110,7 +120,10 @@ class Storage:
 
     @property
     def oldest(self) -> int:
-        """The resource version after which the history has all changes. The file doesn't keep the history."""
+        """The resource version after which the history has all changes.
+
+        The history isn't in the file, so it starts empty after a restart.
+        """
         return self.history[0].version - 1 if len(self.history) == HISTORY else self._read_at
 
     def announce(self) -> None:
@@ -127,7 +140,7 @@ class Storage:
             self._file.close()
 
     def now(self) -> str:
-        """Return lab time in the API's form."""
+        """Return lab time in the API's form, e.g. ``2026-01-01T00:00:00Z``."""
         return rfc3339(self.clock.now())
 
     def find(self, kind: Kind, namespace: str, name: str) -> Stored | None:
@@ -140,7 +153,7 @@ class Storage:
         return stored
 
     def list(self, kind: Kind, namespace: str = "") -> Iterator[Stored]:
-        """Yield the objects of a kind, sorted by namespace and name. Without a namespace, yield those of all."""
+        """Yield a kind's objects, sorted by namespace and name. Without a ``namespace``, yield those of all namespaces."""
         objects = self._objects.get(kind, {})
         for key in sorted(objects):
             if not namespace or key[0] == namespace:
@@ -165,7 +178,7 @@ class Storage:
     def replace(
         self, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
     ) -> Stored:
-        """Store a new version and return it. Raises Conflict if ``before`` is no longer the current one."""
+        """Store a new version of the object and return it. Raises Conflict if ``before`` isn't the current version."""
         self._require_current(kind, before)
         if obj == before.object and managers == before.managers:
             return before
@@ -173,7 +186,7 @@ class Storage:
         return new if dry_run else self._commit("MODIFIED", kind, new, before)
 
     def remove(self, kind: Kind, before: Stored) -> Stored:
-        """Remove the object and return its last version. Raises Conflict if ``before`` isn't the current one."""
+        """Remove the object and return its last version. Raises Conflict if ``before`` isn't the current version."""
         self._require_current(kind, before)
         last = Stored({**before.object, "metadata": dict(before.metadata)}, before.managers)
         return self._commit("DELETED", kind, last, before)
@@ -208,7 +221,7 @@ class Storage:
 
 
 def with_metadata(obj: Object, metadata: Object) -> Object:
-    """Return the object with this metadata as its first key, as `Stored.text` needs it."""
+    """Return the object with this metadata as its first key. `Stored.text` needs the metadata in that place."""
     return {"metadata": metadata, **{key: value for key, value in obj.items() if key != "metadata"}}
 
 
@@ -217,7 +230,7 @@ def dump(value: object) -> bytes:
 
 
 def seconds(moment: str) -> float:
-    """Return the seconds since the epoch: the inverse of ``rfc3339``."""
+    """Return an RFC 3339 time in seconds since the epoch. This is the inverse of ``rfc3339``."""
     return datetime.fromisoformat(moment).timestamp()
 
 

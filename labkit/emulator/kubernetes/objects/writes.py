@@ -1,4 +1,4 @@
-"""Changes and deletions of objects, for requests and controllers: finalizers, grace periods, scheduling.
+"""Change, delete and schedule objects for requests and controllers. Finalizers and grace periods are handled here.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
 https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
@@ -10,13 +10,16 @@ from labkit.emulator.kubernetes.objects.pods import condition, has_ended
 from labkit.emulator.kubernetes.objects.status import conflict
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
-CASCADES = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}  # a policy's finalizer
+CASCADES = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}  # a propagation policy -> its finalizer
 
 
 def store(
     storage: Storage, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
 ) -> Stored:
-    """Store a new version. Remove the object instead if it's being deleted and has lost its last finalizer."""
+    """Store a new version of the object.
+
+    If the object is being deleted, and no finalizer or grace period is left to wait for, also remove it.
+    """
     metadata = obj["metadata"]
     if kind.generation and any(obj.get(part) != before.object.get(part) for part in ("spec", "webhooks")):
         obj = {**obj, "metadata": metadata | {"generation": metadata.get("generation", 0) + 1}}
@@ -27,7 +30,7 @@ def store(
 
 
 def is_over(kind: Kind, metadata: Object) -> bool:
-    """Whether a deleted object can be removed. A namespace also waits for its contents."""
+    """Whether an object that is being deleted can be removed now. False for a namespace: its contents must go first."""
     return (
         "deletionTimestamp" in metadata
         and not metadata.get("finalizers")
@@ -39,9 +42,9 @@ def is_over(kind: Kind, metadata: Object) -> bool:
 def delete(
     storage: Storage, kind: Kind, stored: Stored, options: Object, *, dry_run: bool = False
 ) -> tuple[Stored, bool]:
-    """Delete the object, or start its deletion. Return it, and whether it is already gone.
+    """Delete the object, or only start its deletion. Return the object, and whether it's already gone.
 
-    Raises Conflict if a precondition of the options does not hold.
+    Raises Conflict if a precondition of the options isn't met.
     """
     _require(kind, stored, options.get("preconditions") or {})
     finalizers = list(stored.metadata.get("finalizers") or ())
@@ -72,7 +75,10 @@ def bind(storage: Storage, pod: Stored, node: str) -> Stored:
 
 
 def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
-    """Write into the pod's condition why no node fits it. Return whether that changed the condition."""
+    """Write ``message``, why no node fits the pod, into the pod's condition PodScheduled.
+
+    Return whether that changed the condition.
+    """
     if condition(pod.object, "PodScheduled").get("message") == message:
         return False
     why = {"status": "False", "reason": "Unschedulable", "message": message}
@@ -102,7 +108,7 @@ def _require(kind: Kind, stored: Stored, preconditions: Object) -> None:
 
 
 def _grace(kind: Kind, stored: Stored, options: Object) -> int:
-    """Return the seconds for which the object stays: 0, except for a pod on a node."""
+    """Return for how many seconds the object still exists. That is 0, except for a pod that still runs on a node."""
     if kind is not POD:
         return 0
     spec = stored.object["spec"]
