@@ -1,4 +1,4 @@
-"""Aggregated ClusterRoles: they take their rules from other ClusterRoles, selected by labels.
+"""Fill aggregated ClusterRoles with the rules of other ClusterRoles, which they select by labels.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-clusterroles
 """
@@ -13,7 +13,7 @@ CLUSTER_ROLE = BY_NAME["ClusterRole"]
 
 
 class Aggregation:
-    """Combine ClusterRoles again after every change of one."""
+    """Update the aggregated ClusterRoles after every change of a ClusterRole."""
 
     def __init__(self, storage: Storage, later: Later):
         self.storage, self.later = storage, later

@@ -1,4 +1,4 @@
-"""The client with which a controller changes the cluster, as its service account."""
+"""The client with which a controller changes the cluster, as the controller's own service account."""
 
 import json
 
@@ -16,7 +16,7 @@ GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", AUTHEN
 
 
 class ControllerClient:
-    """A controller's client. Its service account and its events have the ``name``, e.g. ``replicaset-controller``."""
+    """The client of the controller ``name``, e.g. ``replicaset-controller``. Its service account has the same name."""
 
     def __init__(self, resources: Resources, name: str):
         self.resources, self.storage = resources, resources.storage
@@ -26,7 +26,7 @@ class ControllerClient:
     async def create(self, kind: Kind, namespace: str, obj: Object) -> Stored:
         """Create an object like any other client: through admission plugins, webhooks and validation.
 
-        Raises ``ApiError`` if it is refused.
+        Raises ``ApiError`` if one of them refuses the object.
         """
         request = Request(
             "POST",

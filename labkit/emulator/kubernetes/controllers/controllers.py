@@ -37,7 +37,7 @@ NAMESPACED = [kind for kind in KINDS if kind.namespaced]
 
 
 class Controllers:
-    """Act on every change of the storage."""
+    """Run the cluster's controllers. They act on every change of the storage."""
 
     def __init__(self, resources: Resources, certificate_pem: bytes, later: Later):
         self.storage, self.later = resources.storage, later
@@ -98,7 +98,7 @@ class Controllers:
             self.later(lambda: self._empty(change.stored.name))
 
     def _furnish(self, name: str) -> None:
-        """Give the namespace its `default` service account, and the CA certificate with which pods verify the API."""
+        """Create the namespace's service account `default`, and the ConfigMap with the CA certificate of the API."""
         namespace = self.storage.find(NAMESPACE, "", name)
         if namespace is None or "deletionTimestamp" in namespace.metadata:
             return
@@ -117,7 +117,7 @@ class Controllers:
             self.storage.replace(CONFIG_MAP, root, {**root.object, "data": self._root}, root.managers)
 
     def _empty(self, name: str) -> None:
-        """Delete everything in a terminating namespace: first its pods; the rest when their processes have ended.
+        """Delete everything in a terminating namespace: first the pods; when no pod is left, everything else.
 
         https://www.kubernetes.dev/resources/keps/5080/
         """
@@ -139,7 +139,10 @@ class Controllers:
     # Deletions that cascade
 
     def _gone(self, owner: Stored) -> None:
-        """Delete the dependents of a removed object, and go on with the deletion of an owner that waited for it."""
+        """Delete the dependents of ``owner``, which was removed.
+
+        If an owner of ``owner`` waited for its removal, continue the deletion of that owner.
+        """
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
         for reference in owner.metadata.get("ownerReferences") or ():
@@ -163,21 +166,24 @@ class Controllers:
         self.storage.remove(kind, stored)
 
     def _has_owner(self, stored: Stored) -> bool:
-        """Whether an owner exists, or may exist because its kind isn't served here."""
+        """Whether any owner of the object exists. An owner counts as existing if its kind isn't served here."""
         return any(
             _kind(reference) is None or self._owner(reference, stored.namespace)
             for reference in stored.metadata["ownerReferences"]
         )
 
     def _owner(self, reference: Object, namespace: str) -> tuple[Kind, Stored] | None:
-        """Return the owner that this reference names; None if it doesn't exist."""
+        """Return the owner that ``reference`` names; None if it doesn't exist or if its kind isn't served here."""
         if (kind := _kind(reference)) is None:
             return None
         found = self.storage.find(kind, namespace if kind.namespaced else "", reference["name"])
         return (kind, found) if found is not None and found.uid == reference["uid"] else None
 
     def _cascade(self, kind: Kind, stored: Stored) -> None:
-        """Release or delete the dependents before the object is removed."""
+        """Release the object's dependents, or delete them, as its finalizer says. Then remove that finalizer.
+
+        With foreground deletion, keep the finalizer until the dependents that block the deletion are gone.
+        """
         current = self.storage.find(kind, stored.namespace, stored.name)
         if current is None or current.uid != stored.uid:
             return
@@ -190,7 +196,7 @@ class Controllers:
             for of, dependent in dependents:
                 self._delete(of, dependent, "Foreground" if self._owners.dependents(dependent.uid) else "Background")
             if any(_blocks(dependent, current.uid) for _, dependent in self._owners.dependents(current.uid)):
-                return  # until the last of them is gone
+                return  # the object stays until the last of these dependents is gone
         else:
             return
         left = [name for name in finalizers if name not in writes.CASCADES.values()]
@@ -201,7 +207,7 @@ class Controllers:
     # Scheduling
 
     def _schedule_soon(self) -> None:
-        """Schedule soon: one run covers all changes until then."""
+        """Start the scheduler soon. It then covers all changes until it starts."""
         if not self._scheduling:
             self._scheduling = True
             self.later(self._schedule)
@@ -224,7 +230,7 @@ class Controllers:
             return
         load = {node.name: 0 for node in nodes}
         used: dict[str, Amounts] = {node.name: {} for node in nodes}
-        counts = any(requests(pod.object) for pod in waiting)  # most pods request nothing: no sums then
+        counts = any(requests(pod.object) for pod in waiting)  # most pods request nothing, so that no sums are needed
         for pod in self.storage.list(POD):
             if (name := pod.object["spec"].get("nodeName")) in load:
                 load[name] += 1
@@ -246,7 +252,7 @@ class Controllers:
             self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
 
     def _cannot_be_scheduled(self, pod: Stored, nodes: list[Stored], reasons: dict[str, list[str]]) -> None:
-        """Write the reasons into the pod's condition and an event, unless they are the same as before."""
+        """Write why no node fits into the pod's condition. If the text is new, record an event with it, too."""
         preemption = [
             "No preemption victims found for incoming pod"
             if is_helped_by_room(pod.object, node.object, reasons[node.name])
@@ -265,7 +271,7 @@ def _counted(reasons: list[str]) -> str:
 
 
 def _kind(reference: Object) -> Kind | None:
-    """Return the kind of an owner; None if it isn't served here."""
+    """Return the kind that an owner reference names; None if that kind isn't served here."""
     kind = BY_NAME.get(reference["kind"])
     return kind if kind and kind.api_version == reference["apiVersion"] else None
 

@@ -18,7 +18,7 @@ from labkit.emulator.kubernetes.objects.storage import Change, Stored
 
 
 class Deployments:
-    """The controller. Call ``observe`` with every change."""
+    """The Deployment controller. Call ``observe`` with every change of the storage."""
 
     def __init__(self, client: ControllerClient, owners: Owners):
         self.client, self.storage, self.owners = client, client.storage, owners
@@ -77,7 +77,10 @@ class _Look:
         return (self.deployment.object.get("status") or {}).get("conditions") or []
 
     async def take(self) -> float | None:
-        """Return the lab time at which to look again if nothing changes until then."""
+        """Take the next step of the rollout, if there is one.
+
+        Return the lab time at which to look again, even if nothing changes; None for never.
+        """
         deleted, paused = "deletionTimestamp" in self.deployment.metadata, self.spec.get("paused", False)
         if not deleted:
             self._note_pause(paused)
@@ -97,13 +100,13 @@ class _Look:
         return None if self._outdated() else self._report()
 
     def _outdated(self) -> bool:
-        """Whether the Deployment changed while this look waited. If so, another look follows."""
+        """Whether the Deployment changed while this look waited. Another look then follows."""
         return bool(self.deployment.metadata["generation"] != self.generation)
 
     # The new ReplicaSet and the revision
 
     async def _require_new(self) -> Stored:
-        """Return the new ReplicaSet; create it if it is missing."""
+        """Return the new ReplicaSet. If it's missing, create it."""
         if self.new:
             return self.new
         template = self.spec["template"]
@@ -142,7 +145,7 @@ class _Look:
         return new
 
     def _note_new(self, new: Stored) -> None:
-        """Give the existing new ReplicaSet the latest revision, and the Deployment the same one."""
+        """Give the new ReplicaSet, which already exists, and the Deployment the latest revision number."""
         revision = self._next_revision()
         notes = rollout.annotations(new) | self._inherited()
         if (before := rollout.revision(new)) < int(revision):
@@ -160,12 +163,12 @@ class _Look:
         self._set(rollout.annotations(self.new).get(rollout.REVISION, revision), progress)
 
     def _inherited(self) -> Object:
-        """Return the Deployment's annotations that its ReplicaSets also get."""
+        """Return the Deployment's annotations that its ReplicaSets get, too."""
         own = rollout.OWN_ANNOTATIONS
         return {key: value for key, value in rollout.annotations(self.deployment).items() if key not in own}
 
     def _sizes(self) -> Object:
-        """Return the annotations with the Deployment's size. They are written when a ReplicaSet is scaled."""
+        """Return the annotations with the Deployment's size. A ReplicaSet gets them each time it's scaled."""
         wanted, (surge, _) = replicas(self.deployment), rollout.limits(self.deployment)
         return {rollout.DESIRED: str(wanted), rollout.MAXIMUM: str(wanted + surge)}
 
@@ -199,13 +202,16 @@ class _Look:
             self._clean_up_when_complete()
 
     def _grow(self, new: Stored) -> bool:
-        """Scale the new ReplicaSet up as far as the rollout allows now. Return whether it changed."""
+        """Scale the new ReplicaSet to the size that the rollout allows now. Return whether its size changed."""
         present, wanted = replicas(new), replicas(self.deployment)
         size = wanted if present > wanted else rollout.new_replicas(self.deployment, self.sets, present)
         return self._scale(new, size)
 
     def _shrink(self, new: Stored) -> bool:
-        """Scale the old ReplicaSets down: first their unavailable pods, then as many as the rollout allows."""
+        """Scale the old ReplicaSets down. Return whether any size changed.
+
+        First remove their unavailable pods, then as many available pods as the rollout allows.
+        """
         least = replicas(self.deployment) - rollout.limits(self.deployment)[1]
         new_missing = replicas(new) - counted(new, "availableReplicas")
         room = sum(map(replicas, self.sets)) - least - new_missing
@@ -227,7 +233,7 @@ class _Look:
     # Scaling
 
     def _was_scaled(self) -> bool:
-        """Whether the Deployment's replicas were changed since its ReplicaSets were last scaled."""
+        """Whether the Deployment's replicas have changed since its ReplicaSets were last scaled."""
         desired = [rollout.noted(one, rollout.DESIRED) for one in rollout.active(self.sets)]
         return any(number is not None and number != replicas(self.deployment) for number in desired)
 
@@ -244,7 +250,7 @@ class _Look:
                 self._scale(one, size)
 
     def _saturated(self) -> bool:
-        """Whether the new ReplicaSet has all pods, and the old ones are scaled to zero."""
+        """Whether the new ReplicaSet has all wanted pods, and all of them are available."""
         wanted = replicas(self.deployment)
         return (
             self.new is not None
@@ -259,13 +265,13 @@ class _Look:
         return bool(going)
 
     def _scale_old(self, index: int, size: int) -> bool:
-        """Scale an old ReplicaSet. Read it again afterwards, because a second change may follow."""
+        """Scale an old ReplicaSet, and read its new version for the next change. Return whether its size changed."""
         changed = self._scale(self.old[index], size)
         self.old[index] = self.storage.get(REPLICA_SET, self.deployment.namespace, self.old[index].name)
         return changed
 
     def _scale(self, one: Stored, size: int) -> bool:
-        """Scale a ReplicaSet; return whether the number of its pods changes."""
+        """Scale a ReplicaSet. Return whether its size changed."""
         before = replicas(one)
         metadata = {**one.metadata, "annotations": rollout.annotations(one) | self._sizes()}
         spec = {**one.object["spec"], "replicas": size}
@@ -280,7 +286,7 @@ class _Look:
             self._clean_up()
 
     def _clean_up(self) -> None:
-        """Delete the oldest ReplicaSets without pods beyond the history's limit."""
+        """Delete the oldest ReplicaSets beyond the revisionHistoryLimit, if they have no pods."""
         old = [one for one in self.old if "deletionTimestamp" not in one.metadata]
         surplus = len(old) - self.spec["revisionHistoryLimit"]
         for one in sorted(old, key=rollout.revision)[: max(surplus, 0)]:
@@ -291,7 +297,7 @@ class _Look:
     # Status
 
     def _report(self) -> float | None:
-        """Write the rollout's progress; return the lab time of its deadline."""
+        """Write the rollout's progress into the status. Return the lab time of its deadline; None if it has none."""
         self._read_sets_again()
         before, after = self.deployment.object.get("status") or {}, self._status()
         endless = self.spec["progressDeadlineSeconds"] == rollout.ENDLESS
@@ -309,7 +315,7 @@ class _Look:
         return None if rollout.complete(self.deployment, after) else moment
 
     def _news(self, before: Object, after: Object, progress: Object | None) -> Object | None:
-        """Return the condition Progressing if it has changed."""
+        """Return the new condition Progressing; None if the present one stays."""
         what = f'ReplicaSet "{self.new.name}"' if self.new else f'Deployment "{self.deployment.name}"'
         now = self.storage.now()
         if rollout.complete(self.deployment, after):
@@ -329,7 +335,10 @@ class _Look:
         return None
 
     def _report_failure(self, after: Object) -> None:
-        """Copy the condition ReplicaFailure from a ReplicaSet, from the new one first."""
+        """Copy the condition ReplicaFailure from a ReplicaSet into the status.
+
+        The new ReplicaSet's condition comes first, then those of the old ones.
+        """
         after["conditions"] = rollout.without_condition(after["conditions"], "ReplicaFailure")
         for one in (self.new, *self.old):
             conditions = (one.object.get("status") or {}).get("conditions") or [] if one else []
@@ -346,7 +355,7 @@ class _Look:
         self._update({**self.deployment.object, "status": status})
 
     def _set(self, revision: str = "", progress: tuple[str, str, str] | None = None) -> None:
-        """Write the revision and the condition Progressing, if they are given and have changed."""
+        """Write the revision (if it isn't "") and the condition Progressing (if it isn't None) into the Deployment."""
         obj = self.deployment.object
         if revision:
             notes = rollout.annotations(self.deployment) | {rollout.REVISION: revision}
@@ -361,7 +370,7 @@ class _Look:
         self.deployment = self.client.update(DEPLOYMENT, self.deployment, obj, "status")
 
     def _read_again(self) -> None:
-        """Raise NotFound if the Deployment was deleted meanwhile."""
+        """Read the Deployment's present version. Raises NotFound if the Deployment was deleted."""
         self.deployment = self.storage.get(DEPLOYMENT, self.deployment.namespace, self.deployment.name)
 
     def _read_sets_again(self) -> None:

@@ -1,4 +1,4 @@
-"""Remove events an hour of lab time after their last change, as a real server does (``--event-ttl``).
+"""Remove each event an hour of lab time after its last change, as a real server does (``--event-ttl``).
 
 https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
 """
@@ -49,6 +49,6 @@ class EventExpiry:
 
 
 def _last_time(event: Stored) -> float:
-    """Return when the event was created or last counted, in seconds."""
+    """Return when the event was created or last repeated, in seconds since the epoch."""
     made, counted = event.metadata["creationTimestamp"], event.object.get("lastTimestamp")
     return max(seconds(made), seconds(counted or made))

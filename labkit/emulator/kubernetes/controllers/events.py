@@ -6,8 +6,8 @@ https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 from labkit.emulator.kubernetes.objects.kinds import EVENT, NAMESPACE, Kind
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
-REMEMBERED = 4096  # the most events that are remembered, to count them when they are repeated
-SIMILAR = 10  # the number of events with one reason about one object after which they are combined
+REMEMBERED = 4096  # remember at most this many events; the repetition of one only increases its count
+SIMILAR = 10  # from this many on, different events with the same reason about the same object are combined
 SIMILAR_SECONDS = 600
 
 
@@ -18,9 +18,9 @@ class Events:
         self._similar: dict[tuple[str, str], tuple[float, set[str]]] = {}
 
     def record(self, kind: Kind, about: Stored, type_: str, reason: str, message: str) -> None:
-        """Write an event, or increase the count of an equal one. ``type_`` is Normal or Warning.
+        """Write an event about the object ``about``, or increase the count of an equal event.
 
-        A terminating namespace gets no more events.
+        ``type_`` is Normal or Warning. In a terminating namespace, no events are written.
         """
         namespace = self.storage.find(NAMESPACE, "", about.namespace)
         if namespace is None or "deletionTimestamp" in namespace.metadata:
@@ -33,7 +33,7 @@ class Events:
             changed = {**known.object, "message": message, "count": count, "lastTimestamp": now}
             self.storage.replace(EVENT, known, changed, known.managers)
             return
-        # Numbered in order, so that events of the same second keep theirs.
+        # The number in the name increases, so that events of the same second stay in order.
         name = self._names[counted] = f"{about.name}.{self.storage.version:016x}"
         if len(self._names) > REMEMBERED:
             del self._names[next(iter(self._names))]
@@ -61,7 +61,11 @@ class Events:
         self.storage.create(EVENT, event)
 
     def _counted(self, uid: str, reason: str, message: str) -> tuple[tuple[str, str, str], str]:
-        """Return the event's key and text. Many events with the same reason become one, with the last text."""
+        """Return the event's key and its message.
+
+        Many events with the same reason about the same object share one key. They become one event with the last
+        message.
+        """
         now = self.storage.clock.now()
         last, messages = self._similar.pop((uid, reason), (now, set()))
         if now - last > SIMILAR_SECONDS:

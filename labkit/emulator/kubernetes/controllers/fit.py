@@ -1,4 +1,4 @@
-"""Whether a pod fits a node, by the scheduler's filters and in its words.
+"""Decide whether a pod fits a node, as the scheduler's filters do, and say why not in the scheduler's words.
 
 https://kubernetes.io/docs/concepts/scheduling-eviction/
 """
@@ -13,12 +13,12 @@ Amounts = dict[str, Decimal]
 
 ZERO = Decimal(0)
 CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
-# Every real node has these resources. A node that reports no amount counts as having enough.
+# Every real node has these resources. A node that reports no amount of them counts as having enough.
 COMMON = ("cpu", "memory", "ephemeral-storage")
 
 
 def against(pod: Object, node: Object, used: Amounts) -> list[str]:
-    """Return why the pod doesn't fit the node; [] if it fits. The node's pods request the ``used`` amounts."""
+    """Return why the pod doesn't fit the node; [] if it fits. Pods on the node already request the ``used`` amounts."""
     spec = node.get("spec") or {}
     if spec.get("unschedulable") and not _tolerates(pod, CORDONED):
         return ["node(s) were unschedulable"]
@@ -33,14 +33,17 @@ def against(pod: Object, node: Object, used: Amounts) -> list[str]:
 
 
 def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
-    """Whether the pod would fit if others left: only its requests are too high now, and an empty node has enough."""
+    """Whether the pod would fit the node if other pods left the node.
+
+    That is so if its requests are the only reason against it, and the empty node has enough for them.
+    """
     there = allocatable(node)
     enough = all(amount <= _of(there, name) for name, amount in requests(pod).items())
     return enough and all(reason.startswith("Insufficient ") for reason in reasons)
 
 
 def requests(pod: Object) -> Amounts:
-    """Return a pod's requests: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
+    """Return the amounts that a pod requests: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
     sidecars: Amounts = {}
     most: Amounts = {}
     for container in pod["spec"].get("initContainers") or ():

@@ -1,4 +1,4 @@
-"""Why a namespace that is being deleted still exists, as the conditions of its status.
+"""Explain in a namespace's conditions why the namespace still exists while it's being deleted.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/namespace-v1/#NamespaceStatus
 https://github.com/kubernetes/kubernetes/blob/master/pkg/controller/namespace/deletion/status_condition_utils.go

@@ -10,17 +10,17 @@ from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
 
-CONTROLLED = (POD, REPLICA_SET)  # the kinds that have controllers here
+CONTROLLED = (POD, REPLICA_SET)  # objects of these kinds can be controlled by an owner
 
 
 def controller_of(stored: Stored | None) -> Object:
-    """Return the reference to the owner that controls the object; empty without such an owner."""
+    """Return the object's reference to the owner that controls it; an empty one if no owner does."""
     references = stored.metadata.get("ownerReferences") or () if stored else ()
     return next((reference for reference in references if reference.get("controller")), {})
 
 
 def is_active(stored: Stored) -> bool:
-    """Whether an object counts: it is not being deleted and, if it's a pod, has not ended."""
+    """Whether the object isn't being deleted and, if it's a pod, hasn't ended."""
     return "deletionTimestamp" not in stored.metadata and not has_ended(stored.object)
 
 
@@ -36,13 +36,13 @@ def controller_reference(kind: Kind, owner: Stored) -> Object:
 
 
 class Owners:
-    """The index. Call ``observe`` with every change, before others read the index."""
+    """The index. Call ``observe`` with every change of the storage, before anybody reads the index."""
 
     def __init__(self, storage: Storage):
         self.storage = storage
         # Dicts keep the order, so the same lab does the same things in the same order.
         self._dependents: dict[str, dict[tuple[Kind, str, str], None]] = {}
-        # By kind, namespace and the controller's uid ("" without a controller).
+        # The key is the kind, the namespace, and the uid of the controlling owner ("" without such an owner).
         self._controlled: dict[tuple[Kind, str, str], dict[str, Stored]] = {}
 
     def observe(self, change: Change) -> None:
@@ -64,7 +64,7 @@ class Owners:
                 self._controlled.setdefault((*group, controller_of(after).get("uid", "")), {})[stored.name] = after
 
     def dependents(self, uid: str) -> list[tuple[Kind, Stored]]:
-        """Return the objects that name this uid among their owners."""
+        """Return the objects that have an owner with this uid."""
         return [(kind, self.storage.get(kind, *name)) for kind, *name in self._dependents.get(uid, ())]
 
     def controlled(self, kind: Kind, owner: Stored) -> list[Stored]:
@@ -72,8 +72,10 @@ class Owners:
         return list(self._controlled.get((kind, owner.namespace, owner.uid), {}).values())
 
     def claim(self, kind: Kind, owner_kind: Kind, owner: Stored) -> list[Stored]:
-        """Release objects that a controller's selector doesn't match, adopt those it matches, and return its objects.
+        """Return the objects that ``owner`` controls after its selector was applied.
 
+        It adopts objects that the selector matches, and releases objects that the selector doesn't match. An owner that
+        is being deleted does neither.
         https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#how-a-replicaset-works
         """
         matches = object_selector(owner.object["spec"]["selector"])
@@ -94,7 +96,7 @@ class Owners:
         return claimed
 
     def release(self, kind: Kind, stored: Stored, uid: str) -> None:
-        """Remove an owner from the object."""
+        """Remove the owner with this uid from the object."""
         references = stored.metadata["ownerReferences"]
         self._owned_by(kind, stored, [reference for reference in references if reference["uid"] != uid])
 

@@ -22,7 +22,7 @@ PHASES = ("Pending", "Unknown", "Running")
 
 
 class ReplicaSets:
-    """The controller. Call ``observe`` with every change."""
+    """The ReplicaSet controller. Call ``observe`` with every change of the storage."""
 
     def __init__(self, client: ControllerClient, owners: Owners):
         self.client, self.storage, self.owners = client, client.storage, owners
@@ -60,7 +60,7 @@ class ReplicaSets:
             elif missing < 0:
                 self._delete(replica_set, pods, min(-missing, BURST))
         if missing:
-            # Another client may have changed them meanwhile.
+            # Another client may have changed the ReplicaSet or its pods meanwhile.
             replica_set = self.storage.find(REPLICA_SET, *key)
             if replica_set is None:
                 return None
@@ -76,7 +76,10 @@ class ReplicaSets:
     # Creating and deleting pods
 
     async def _create(self, replica_set: Stored, count: int) -> ApiError | None:
-        """Create pods: one, then two at once, then four. Stop at the first refusal, and return it."""
+        """Create ``count`` pods: one, then two at once, then four, and so on.
+
+        If the API refuses a pod, stop and return the refusal. Return None if it refuses none.
+        """
         size = 1
         while count > 0:
             size = min(size, count)
@@ -147,7 +150,7 @@ def ready_since(pod: Stored) -> float | None:
 
 
 def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> float | None:
-    """Return the lab time at which the next pod becomes available; None if no pod will."""
+    """Return the lab time at which the next pod becomes available; None if no ready pod is waiting for that."""
     if not (wait := replica_set.object["spec"].get("minReadySeconds", 0)):
         return None
     moments = [since + wait for pod in pods if (since := ready_since(pod)) is not None]
@@ -155,9 +158,11 @@ def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> floa
 
 
 def _worth(pod: Stored, now: float) -> tuple[bool | int | str, ...]:
-    """Return a pod's rank for deletion. The first to go have no node, don't run, aren't ready, are cheap, or are young.
+    """Return a pod's rank. The controller deletes the pods with the lowest ranks first.
 
-    Ages count by their order of magnitude, so that the newest pod isn't always the first to go.
+    A pod's rank is low if it has no node, doesn't run, isn't ready, has a low deletion cost, has restarted often, or is
+    young. Two ages count as equal if they have the same order of magnitude. So the newest pod isn't always deleted
+    first.
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset
     """
     status, since = pod.object.get("status") or {}, ready_since(pod)
@@ -181,7 +186,7 @@ def _magnitude(age: float) -> int:
 
 
 def _concerns(change: Change) -> bool:
-    """Whether the change concerns this controller. A change of the status alone doesn't: the controller wrote it."""
+    """Whether a change is the controller's business. A changed status isn't: the controller itself wrote it."""
     if change.before is None:
         return True
     new, old = change.stored, change.before

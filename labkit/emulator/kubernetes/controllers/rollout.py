@@ -37,7 +37,7 @@ def replicas(stored: Stored) -> int:
 
 
 def counted(stored: Stored | None, name: str) -> int:
-    """Return a number of the status, 0 by default."""
+    """Return the number ``name`` from the object's status; 0 if there is no object or no such number."""
     return (stored.object.get("status") or {}).get(name, 0) if stored else 0
 
 
@@ -55,7 +55,7 @@ def by_age(sets: Iterable[Stored]) -> list[Stored]:
 
 
 def noted(stored: Stored, annotation: str) -> int | None:
-    """Return the number in an annotation; None if it isn't a number."""
+    """Return the number in an annotation; None if the annotation is missing or isn't a number."""
     text = annotations(stored).get(annotation, "")
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
@@ -68,20 +68,20 @@ def revision(replica_set: Stored) -> int:
 
 
 def template_hash(template: Object) -> str:
-    """Return the pod-template-hash: the same for the same template, in the form of a real one."""
+    """Return the pod-template-hash. Equal templates have equal hashes. It looks like a real one, but isn't the same."""
     text = json.dumps(_plain(template), sort_keys=True).encode()
     number = int.from_bytes(hashlib.sha256(text).digest()[:4])
     return "".join(ALPHABET[ord(digit) % len(ALPHABET)] for digit in str(number))
 
 
 def new_replica_set(deployment: Stored, sets: list[Stored]) -> Stored | None:
-    """Return the ReplicaSet with the Deployment's present template; None if it doesn't exist."""
+    """Return the ReplicaSet that has the Deployment's present template; None if it doesn't exist."""
     wanted = _plain(deployment.object["spec"]["template"])
     return next((one for one in by_age(sets) if _plain(one.object["spec"]["template"]) == wanted), None)
 
 
 def _plain(template: Object) -> Object:
-    """Return a template without the hash and without empty fields."""
+    """Return a template without the hash label and without empty fields."""
     plain, _ = schema.decode("core.PodTemplateSpec", template)
     metadata = plain.get("metadata") or {}
     labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != HASH_LABEL}
@@ -92,7 +92,10 @@ def _plain(template: Object) -> Object:
 
 
 def limits(deployment: Stored) -> tuple[int, int]:
-    """Return how many pods may exist beyond the wanted ones, and how many of those may be unavailable."""
+    """Return how many more pods than wanted may exist, and how many of the wanted pods may be unavailable.
+
+    Both numbers are 0 if the strategy isn't RollingUpdate.
+    """
     wanted, strategy = replicas(deployment), deployment.object["spec"]["strategy"]
     if strategy["type"] != "RollingUpdate":
         return 0, 0
@@ -109,7 +112,7 @@ def _share(value: int | str, whole: int, rounded: Callable[[float], int]) -> int
 
 
 def new_replicas(deployment: Stored, sets: list[Stored], present: int) -> int:
-    """Return the number of pods that the new ReplicaSet may have now. It has ``present`` pods."""
+    """Return how many pods the new ReplicaSet may have now. It already has ``present`` pods."""
     wanted = replicas(deployment)
     if deployment.object["spec"]["strategy"]["type"] == "Recreate":
         return wanted
@@ -119,7 +122,7 @@ def new_replicas(deployment: Stored, sets: list[Stored], present: int) -> int:
 
 
 def proportional(deployment: Stored, sets: list[Stored]) -> list[tuple[Stored, int]]:
-    """Return the size of each active ReplicaSet when a Deployment is scaled during a rollout.
+    """Return the new size of each active ReplicaSet, for a Deployment that is scaled during a rollout.
 
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#proportional-scaling
     """
@@ -153,7 +156,7 @@ def _fraction(deployment: Stored, one: Stored, allowed: int) -> int:
 
 
 def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str) -> Object:
-    """Return the Deployment's new status. It keeps the present conditions and updates Available."""
+    """Return the Deployment's new status. Of its conditions, only Available is updated."""
     before = deployment.object.get("status") or {}
     available = sum(counted(one, "availableReplicas") for one in sets)
     counts = {
@@ -177,7 +180,7 @@ def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str)
 
 
 def complete(deployment: Stored, status: Object) -> bool:
-    """Whether all pods are available and of the new revision."""
+    """Whether the rollout is complete: all pods have the new revision and are available."""
     wanted = replicas(deployment)
     numbers = (status.get(name, 0) for name in ("updatedReplicas", "replicas", "availableReplicas"))
     return all(number == wanted for number in numbers) and (
@@ -197,7 +200,7 @@ def progressing(before: Object, after: Object) -> bool:
 
 
 def deadline(deployment: Stored, progress: Object | None) -> float | None:
-    """Return the lab time at which a stalled rollout is marked as failed; None for never."""
+    """Return the lab time at which a stalled rollout is marked as failed; None if that never happens."""
     limit = deployment.object["spec"]["progressDeadlineSeconds"]
     if limit == ENDLESS or progress is None or progress.get("reason") in ("NewReplicaSetAvailable", TIMED_OUT):
         return None
@@ -220,7 +223,10 @@ def find_condition(conditions: list[Object], type_: str) -> Object | None:
 
 
 def with_condition(conditions: list[Object], new: Object) -> list[Object]:
-    """Return the conditions with a new one. If neither status nor reason changed, the old one stays."""
+    """Return the conditions, with ``new`` instead of the old condition of the same type.
+
+    If status and reason are the same in both, the old condition stays.
+    """
     old = find_condition(conditions, new["type"])
     if old and (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
         return conditions

@@ -15,7 +15,7 @@ NAME, UID = "kubernetes.io/service-account.name", "kubernetes.io/service-account
 
 
 class TokenSecrets:
-    """Fill token Secrets, and delete them with their service accounts."""
+    """Write tokens into token Secrets. When a service account is deleted, delete its token Secrets."""
 
     def __init__(self, storage: Storage, tokens: Tokens, certificate_pem: bytes, later: Later):
         self.storage, self.tokens, self.later = storage, tokens, later
@@ -32,7 +32,7 @@ class TokenSecrets:
                     self.later(partial(self._tend, stored.namespace, secret.name))
 
     def _tend(self, namespace: str, name: str) -> None:
-        """Write a token into the Secret, or delete it if its service account is missing."""
+        """Write a token into the Secret. If its service account is missing, delete the Secret."""
         secret = self.storage.find(SECRET, namespace, name)
         if secret is None:
             return

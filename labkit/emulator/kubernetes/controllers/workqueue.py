@@ -1,4 +1,4 @@
-"""The objects that a controller has yet to look at (https://kubernetes.io/docs/concepts/architecture/controller/)."""
+"""A queue of objects that a controller must look at (https://kubernetes.io/docs/concepts/architecture/controller/)."""
 
 import asyncio
 import logging
@@ -10,15 +10,15 @@ from labkit.emulator.kubernetes.objects.status import ApiError
 Key = tuple[str, str]  # namespace and name
 log = logging.getLogger(__name__)
 
-FIRST_RETRY, LONGEST_RETRY = 0.005, 16.0  # seconds before the first retry; doubles with each failure
-TICK = 0.5  # seconds; somebody may move lab time at any moment
-BREATH = 0.1  # seconds; the longest pause between two looks at the same object
+FIRST_RETRY, LONGEST_RETRY = 0.005, 16.0  # seconds before a retry; they double with each failure
+TICK = 0.5  # seconds between two looks at lab time, which a user may move at any moment
+BREATH = 0.1  # seconds: the longest pause between two looks at the same object
 
 
 class WorkQueue:
-    """Look at each added key: never twice at the same time, and again after a failure.
+    """Call ``look`` for each added key, and again after a failure. Two looks at the same key never run at once.
 
-    ``look`` returns the lab time of the next look, or None. ``now`` returns lab time.
+    ``look`` returns the lab time of its next look at the key, or None. ``now`` returns lab time.
     """
 
     def __init__(self, look: Callable[[Key], Awaitable[float | None]], now: Callable[[], float]):
@@ -37,7 +37,7 @@ class WorkQueue:
             self._running[key] = asyncio.get_running_loop().create_task(self._run(key))
 
     def close(self) -> None:
-        """Cancel every look."""
+        """Cancel all running looks and all later ones."""
         for task in self._running.values():
             task.cancel()
         for timer in (*self._retrying.values(), self._ticking):
@@ -50,7 +50,7 @@ class WorkQueue:
                 self._added.discard(key)
                 began = time.monotonic()
                 await self._once(key)
-                # If a look takes long (a thousand pods), the next one waits, while the pods change one by one.
+                # After a long look (a thousand pods), the next one waits, because the pods change one by one meanwhile.
                 await asyncio.sleep(min(4 * (time.monotonic() - began), BREATH))
         finally:
             del self._running[key]

@@ -34,7 +34,7 @@ class ObjectFile:
         return max((number for (number,) in self._database.read("SELECT number FROM version")), default=0)
 
     def objects(self, made: Callable[[bytes], Made]) -> Iterator[tuple[Kind, Made]]:
-        """Yield each object with its kind. ``made`` builds the object from its JSON. Raises `LabError` if that fails."""
+        """Yield each object with its kind. ``made`` builds an object from its JSON. Raises `LabError` if it fails."""
         for resource, namespace, name, text in self._database.read(
             "SELECT resource, namespace, name, text FROM objects"
         ):
@@ -43,7 +43,7 @@ class ObjectFile:
             yield kind, obj
 
     def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
-        """Store the object's new ``text``, or None for a deletion, as change number ``version``. Raises `NotWritten`."""
+        """Store the object's new ``text``, or None if it's deleted, as change ``version``. Raises `NotWritten`."""
         database = self._database
         with database.together():
             database.write("INSERT OR REPLACE INTO version VALUES (1, ?)", version)

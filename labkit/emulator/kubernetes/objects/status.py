@@ -101,7 +101,10 @@ def already_exists(kind: Kind, name: str) -> ApiError:
 
 
 def conflict(kind: Kind, name: str, why: str, *, called: str = "") -> ApiError:
-    """Return a Conflict. ``called`` replaces the resource's name in it, where a real server uses e.g. the kind's name."""
+    """Return a Conflict.
+
+    ``called`` replaces the resource's name in the message, where a real server uses another name, e.g. the kind's.
+    """
     details = _details(kind, name) | ({"kind": called} if called else {})
     message = f'Operation cannot be fulfilled on {called or kind.resource} "{name}": {why}'
     return ApiError(409, "Conflict", message, details)

@@ -153,7 +153,7 @@ class Storage:
         return stored
 
     def list(self, kind: Kind, namespace: str = "") -> Iterator[Stored]:
-        """Yield a kind's objects, sorted by namespace and name. Without a ``namespace``, yield those of all namespaces."""
+        """Yield a kind's objects in a namespace, or in all namespaces for "", sorted by namespace and name."""
         objects = self._objects.get(kind, {})
         for key in sorted(objects):
             if not namespace or key[0] == namespace:
