@@ -340,7 +340,7 @@ def test_an_object_does_not_grow_beyond_what_etcd_takes(admin, namespace):
 
 
 def test_a_body_of_more_values_than_python_reads_at_once(admin, namespace):
-    path, told = f"/api/v1/namespaces/{namespace}/configmaps", "the lab reads 50000 values at most"
+    path, told = f"/api/v1/namespaces/{namespace}/configmaps", "the lab reads at most 50000 values"
     admin.post(path, json={"metadata": {"name": "c"}})
     few = {"metadata": {"name": "few"}, "data": {"a": ',"[{\\' * 100_000}}
     assert admin.post(f"{path}?dryRun=All", json=few).status_code == 201

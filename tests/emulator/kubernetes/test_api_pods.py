@@ -238,7 +238,7 @@ def test_a_request_that_cannot_become_a_stream(admin: httpx.Client, pods: str, n
         f"{pods}/p/{subresource}?command=true&stdout=true", headers={"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
     )
     assert spdy.status_code == 400
-    assert "WebSocket and no SPDY" in spdy.json()["message"]
+    assert "WebSocket, not SPDY" in spdy.json()["message"]
 
 
 @pytest.mark.kubectl

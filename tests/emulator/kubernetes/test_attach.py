@@ -161,8 +161,8 @@ def test_ports_are_where_they_are(lab, kubectl):
     lab.create("ports", shell("exec sleep 600"))
     lab.running("ports")
     assert kubectl.error("port-forward", "ports", "8080").splitlines()[-1] == (
-        "error: error upgrading connection: no ports are forwarded: the containers are processes of this machine,"
-        " and listen on its 127.0.0.1 already"
+        "error: error upgrading connection: the lab forwards no ports: containers are processes of this machine,"
+        " so use their ports at 127.0.0.1"
     )
 
 

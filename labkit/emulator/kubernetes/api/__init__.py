@@ -1,10 +1,13 @@
-"""The API server's answers.
+"""Answer the API server's requests.
 
-`routes` sends a request for a resource to the module that answers it. `paths` answers everything else (health,
-`discovery`). `resources` has the verbs of every kind, and `scale` has one subresource. `access_reviews` stores nothing.
-`streams` passes exec, attach and logs on to a kubelet.
+`requests` parses a request, whose body may be `protobuf`. `routes` passes requests for resources on, and `paths`
+answers all others (health, `discovery`):
+- `resources` has the verbs that every kind has.
+- `scale` has one subresource of Deployments and ReplicaSets.
+- `access_reviews` answers reviews and requests for tokens, which are never stored.
+- `streams` passes exec, attach and logs on to a kubelet.
 
-A write passes `admission` (with `node_restriction` and `escalation`, which each judge a `review`), `validation` (of
-pods, of RBAC) and `managers`. A patch also passes `patches`. A read may return a table (`tables`) or a watch
-(`watches`). All these modules take `requests`. A body may be `protobuf`.
+A patch is first applied (`patches`). Then each write passes `admission`, `validation` and `managers`. Admission also
+includes `node_restriction` and `escalation`; all of its parts get a `review`. A list may be answered as a table
+(`tables`), and a watch is answered by `watches`.
 """

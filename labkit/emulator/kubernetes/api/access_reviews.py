@@ -1,4 +1,4 @@
-"""Requests that are never stored: for a token, about a token, and about a caller's permissions.
+"""Answer requests for tokens, reviews of tokens, and reviews of what a user may do. None of them is ever stored.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/

@@ -1,4 +1,4 @@
-"""Admit an object before it's stored: give pods their service account, and call admission webhooks.
+"""Check and complete an object before it's stored: give pods their service account, and call admission webhooks.
 
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
@@ -41,7 +41,7 @@ class Admission:
         self._clients: dict[str, httpx.AsyncClient] = {}
 
     async def admit(self, review: Review) -> Object:
-        """Return the object after the admission plugins and webhooks. Raises ``ApiError`` if one refuses."""
+        """Return the object as plugins and webhooks changed it. Raises ``ApiError`` if one of them refuses it."""
         pod = review.kind is POD and review.operation == "CREATE" and not review.subresource
         if pod:
             review.obj = self._pod(review.obj)
@@ -62,7 +62,7 @@ class Admission:
 
     def _pod(self, pod: Object) -> Object:
         metadata, spec = pod["metadata"], dict(pod["spec"])
-        # In messages, a pod without a name has its generateName.
+        # Messages call a pod without a name by its generateName.
         called = metadata.get("name") or metadata.get("generateName", "")
         namespace, name = metadata["namespace"], spec.get("serviceAccountName") or "default"
         spec["serviceAccountName"] = spec["serviceAccount"] = name
@@ -85,7 +85,7 @@ class Admission:
 
     async def _webhooks(self, review: Review) -> bool:
         if review.kind is WEBHOOKS:
-            return False  # otherwise, no caller could repair a broken webhook
+            return False  # a broken webhook could otherwise never be repaired
         called: list[tuple[Object, bytes]] = []
         changed = False
         for configuration in self.storage.list(WEBHOOKS):
@@ -188,12 +188,12 @@ class Admission:
 
 
 class _CallFailed(Exception):
-    """The webhook's answer isn't usable. Its failurePolicy decides."""
+    """The call to a webhook failed. The webhook's failurePolicy decides whether the write is refused."""
 
     def __init__(self, why: str, code: int = 503):
         super().__init__(why)
         self.code = code
-        """The HTTP status code under which the call is counted; 503 for a call without an answer."""
+        """The HTTP status code under which the call is counted."""
 
 
 def _meets_conditions(webhook: Object, review: Review) -> bool:
@@ -215,7 +215,7 @@ def _applies(rule: Object, review: Review) -> bool:
 
 
 def _mount_token(spec: Object, random: str) -> None:
-    """Give every container the API's own token, as the ServiceAccount admission plugin does."""
+    """Mount a token for the API in every container, as the ServiceAccount admission plugin does."""
     volumes = spec.get("volumes") or []
     name = next((v["name"] for v in volumes if v.get("name", "").startswith("kube-api-access-")), "")
     wanted = name or f"kube-api-access-{random}"
@@ -274,7 +274,7 @@ def _sent(kind: Kind, obj: Object) -> Object | None:
 
 
 def _patched(document: Object, patch: str) -> Object:
-    """Return the patched document. Raises InternalError, in the words of the server's own JSON patch library."""
+    """Return the document after the JSON patch. Raises InternalError in the words of a real server's patch library."""
     try:
         operations = json.loads(base64.b64decode(patch))
     except ValueError as error:
@@ -314,7 +314,7 @@ def _server_error(answer: httpx.Response) -> str:
 
 
 def _go_error(error: Exception, url: str) -> str:
-    """Return the error in the words of Go's HTTP client, because people search for those."""
+    """Return the error in the words of Go's HTTP client, because people search the web for these words."""
     address = httpx.URL(url)
     text = str(error).lower()
     if isinstance(error, httpx.TimeoutException):

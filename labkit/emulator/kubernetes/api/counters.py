@@ -1,6 +1,6 @@
 """Count the API server's calls to admission webhooks, for `/metrics` in Prometheus' text format.
 
-A counter appears once it has counted something, as on a real API server.
+As on a real API server, a counter appears only after its first count.
 https://kubernetes.io/docs/reference/instrumentation/metrics/
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -33,23 +33,26 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Counters:
-    """The counters of one API server, from its start."""
+    """The counters of one API server. They start at zero when the server starts."""
 
     def __init__(self) -> None:
         self._started = time.time()
         self._counted: Counter[tuple[str, Labels]] = Counter()
 
     def called(self, webhook: str, operation: str, code: int, *, rejected: bool) -> None:
-        """Count a call that was answered or failed with this HTTP status code."""
+        """Count a call to a webhook. ``code`` is the HTTP status of the answer or of the failed call.
+
+        ``rejected`` says whether the write was refused.
+        """
         told = {"code": _code(code), "name": webhook, "operation": operation, "rejected": str(rejected).lower()}
         self._count(REQUESTS, **told)
 
     def failed_open(self, webhook: str) -> None:
-        """Count a write that continued without the webhook."""
+        """Count a write that went on although the call to the webhook failed."""
         self._count(FAIL_OPEN, name=webhook)
 
     def rejected(self, webhook: str, operation: str, error_type: str, code: int) -> None:
-        """Count a write that was refused, by the webhook itself or because the call to it failed."""
+        """Count a write that was refused, because the webhook refused it or because the call to the webhook failed."""
         told = {"error_type": error_type, "name": webhook, "operation": operation, "rejection_code": _code(code)}
         self._count(REJECTION, **told)
 

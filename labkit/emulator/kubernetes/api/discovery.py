@@ -1,4 +1,4 @@
-"""The API's description of itself: groups, resources, versions, OpenAPI.
+"""The API's description of itself: its groups, resources, version and OpenAPI documents.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 """
@@ -61,7 +61,7 @@ def group(name: str) -> Object | None:
 
 
 def resources(name: str) -> Object | None:
-    """Return the answer to `GET /api/v1` or `GET /apis/GROUP/VERSION`."""
+    """Return the answer to `GET /api/v1` (for the group "") or `GET /apis/GROUP/v1`; None for an unknown group."""
     if name not in GROUPS:
         return None
     return {
@@ -73,7 +73,10 @@ def resources(name: str) -> Object | None:
 
 
 def aggregated(core: bool) -> Object:
-    """Return all groups and their resources in one document. kubectl asks for it first."""
+    """Return the groups of `/apis` and all their resources in one document; with ``core``, the core group's of `/api`.
+
+    kubectl requests these documents first.
+    """
     items = [
         {
             "metadata": {"name": name} if name else {},
@@ -87,7 +90,7 @@ def aggregated(core: bool) -> Object:
 
 @cache
 def openapi(name: str) -> bytes:
-    """Return the OpenAPI document of a group: its operations on objects, and their types."""
+    """Return a group's OpenAPI document: the operations on the group's objects, and the types of these objects."""
     document = {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
@@ -166,7 +169,7 @@ def _rows(name: str) -> list[Object]:
 
 
 def _schemas(name: str) -> Object:
-    """Return the types of a group's kinds, with all types that they contain."""
+    """Return the types of a group's kinds, and all types that these types contain."""
     groups = {kind.type: name for kind in KINDS if kind.group == name}
     groups |= {sub.type: sub.kind_group or name for sub in SUBRESOURCES if sub.group == name and sub.type}
     schemas: Object = dict(_UNIONS)
@@ -233,10 +236,10 @@ _UNIONS = {
 
 
 def _paths(kind: Kind) -> Object:
-    """Return the operations of a kind by path. kubectl reads their parameters."""
+    """Return the operations on a kind's objects, by path. kubectl reads the parameters of the operations."""
     gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
     answer = {"description": "OK", "content": {"application/json": {"schema": _schema(kind.type)}}}
-    # A list has its own type. The answer to a deletion is the object or a Status.
+    # `told` has no type: a list has a type of its own, and the answer to a delete is an object or a Status.
     told = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
     responses = {**told, "200": answer}
     made = {**responses, "201": {**answer, "description": "Created"}}
@@ -253,7 +256,7 @@ def _paths(kind: Kind) -> Object:
         }
 
     def placed(*names: str) -> list[Object]:
-        """Return the path's own parameters."""
+        """Return the parameters that are part of the path."""
         found = ["namespace"] * kind.namespaced + [*names]
         return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in found]
 

@@ -1,4 +1,4 @@
-"""A user can't grant permissions that they don't have: check a role or a binding before it is stored.
+"""Check a role or a binding before it's stored: users can't grant permissions that they don't have.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
 """
@@ -12,9 +12,9 @@ from labkit.emulator.kubernetes.objects.storage import quoted_list
 
 
 def check(authorization: Authorization, review: Review) -> None:
-    """Raise Forbidden if a role or a binding grants more than the user has.
+    """Raise Forbidden if a role or a binding grants more than its writer may do.
 
-    Raise NotFound if the role that a binding refers to doesn't exist.
+    Raise NotFound if a binding refers to a role that doesn't exist.
     """
     user, kind, name, obj, old = review.user, review.kind, review.name, review.obj, review.old
     if kind.group != RBAC or not obj or MASTERS in user.groups:

@@ -13,9 +13,9 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 def ensure(storage: Storage, address: str) -> None:
-    """Create the first objects in a new cluster; ``address`` is `HOST:PORT` of the API server.
+    """Create the first objects in a new cluster; ``address`` is the API server's `HOST:PORT`.
 
-    A restored cluster keeps all changes and deletions. Only its service gets the new address.
+    In a restored cluster, change nothing except the address of the API server's own service.
     """
     if storage.is_new:
         _create(storage, address)
@@ -35,7 +35,7 @@ def _create(storage: Storage, address: str) -> None:
 
 
 def _service(address: str) -> Object:
-    """Return the service by which pods find the API. Its address is the one at which the server really listens."""
+    """Return the service by which pods find the API server. It has the address at which the server really listens."""
     host, _, port = address.rpartition(":")
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}

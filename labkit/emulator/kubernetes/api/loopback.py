@@ -1,4 +1,4 @@
-"""The API server only calls loopback, whatever address a webhook or a node has."""
+"""Let the API server call only loopback addresses, whatever address a webhook or a node has."""
 
 from ipaddress import ip_address
 
@@ -6,9 +6,9 @@ from labkit.emulator.kubernetes.objects.status import quote
 
 
 def refusal(host: str) -> str:
-    """Return why the API server doesn't call this host; empty for a host on loopback."""
+    """Return why the API server doesn't call this host; "" for a host on loopback."""
     try:
         inside = ip_address(host.strip("[]")).is_loopback
     except ValueError:
         inside = host.lower() == "localhost"
-    return "" if inside else f"the lab's API server calls nothing but loopback: {quote(host)} is not on it"
+    return "" if inside else f"the lab's API server calls only loopback addresses, and {quote(host)} isn't one"

@@ -24,7 +24,7 @@ SERVERS_OWN = {
 
 @dataclass(frozen=True)
 class Writer:
-    """A writer: the manager's name, the operation (Apply or Update), and the subresource."""
+    """Who wrote some fields: the manager's name, the operation (Apply or Update), and the subresource."""
 
     manager: str
     operation: str
@@ -33,7 +33,10 @@ class Writer:
 
 
 def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: Writer, *, now: str) -> bytes:
-    """Return the managers after a plain write: the writer manages the changed fields; nobody manages removed ones."""
+    """Return the managers after a write that isn't an apply.
+
+    ``writer`` now manages all fields that it changed. Nobody manages the fields that it removed.
+    """
     before, after = _leaves(type_name, old), _leaves(type_name, new)
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
     removed = before.keys() - after.keys()
@@ -50,7 +53,10 @@ def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: W
 def applied(
     managers: bytes, type_name: str, old: Object, wanted: Object, writer: Writer, *, now: str, force: bool
 ) -> tuple[Object, bytes]:
-    """Return the object with the applied fields, and its managers. Raises Conflict if others manage a changed field."""
+    """Return the object with the applied fields, and the object's managers.
+
+    Without ``force``, raises Conflict if another writer manages a field that would change.
+    """
     there, mine = _leaves(type_name, old), _leaves(type_name, wanted)
     owned, times = _read(managers)
     contested = {
@@ -75,10 +81,10 @@ def applied(
 
 
 def named(entries: list[Object] | None, managers: bytes) -> bytes:
-    """Return the managers after a write whose object has metadata.managedFields.
+    """Return the managers after a write whose object itself has metadata.managedFields, the ``entries``.
 
-    kubectl does that to take over from its own `apply` without `--server-side`. One empty entry removes all managers.
-    No entry, or an unreadable one, changes nothing.
+    One empty entry removes all managers. No entries, or an unreadable entry, leave the managers unchanged. kubectl
+    sends entries when a user changes from client-side to server-side apply.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
     """
@@ -104,7 +110,7 @@ def _is_path(path: Path) -> bool:
 
 
 def _is_step(step: str) -> bool:
-    """Whether the text is a step of a path. Raises ValueError if a key or value isn't JSON."""
+    """Whether the text is a step of a path in managedFields. Raises ValueError if its key or value isn't JSON."""
     kind, _, text = step.partition(":")
     if kind == "f":
         return True
@@ -112,7 +118,7 @@ def _is_step(step: str) -> bool:
 
 
 def _leaves(type_name: str, obj: Object) -> dict[Path, object]:
-    """Return the values of an object by their paths, in the form of managedFields."""
+    """Return the object's values by their paths. The paths have the form of managedFields."""
     found: dict[Path, object] = {}
     fields = struct(type_name).fields
     for key, value in obj.items():
@@ -158,7 +164,7 @@ def _item_key(field: Field, item: Object) -> str:
 
 
 def _read(managers: bytes) -> tuple[dict[Writer, set[Path]], dict[Writer, str]]:
-    """Return the fields that each writer manages, and the time of its last write."""
+    """Return the fields that each writer manages, and the time of each writer's last write."""
     owned, times = {}, {}
     for entry in json.loads(managers) if managers else ():
         who = Writer(entry["manager"], entry["operation"], entry["apiVersion"], entry.get("subresource", ""))
@@ -196,7 +202,7 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 
 
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
-    """Return the object without these paths. Remove a list's item as a whole if no manager has a field of it."""
+    """Return the object without the fields at ``paths``. Remove a whole list item if no ``kept`` path is inside it."""
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
         _remove(result, path, kept)
@@ -251,7 +257,7 @@ def _conflict(contested: dict[Path, Writer]) -> ApiError:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as people write it: ``.spec.containers[name="main"].image``."""
+    """Return a path as people write it, e.g. ``.spec.containers[name="main"].image``."""
     text = ""
     for step in path:
         if step.startswith("f:"):

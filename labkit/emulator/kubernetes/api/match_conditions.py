@@ -1,7 +1,7 @@
-"""A webhook's `matchConditions`: expressions in CEL. The webhook is called only if a request meets all of them.
+"""A webhook's `matchConditions`: expressions in CEL. A request must meet all of them, or the webhook isn't called.
 
-This module lacks parts that an API server has: `authorizer`, optional fields (`.?`), Kubernetes' own functions, and
-more than two loops. A registration that uses one of them is refused.
+Unlike a real API server, this module has no `authorizer`, no optional fields (`.?`), none of Kubernetes' own functions,
+and at most two loops. It refuses a webhook configuration that uses more.
 
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions
 https://github.com/google/cel-spec
@@ -45,10 +45,10 @@ def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
 
 
 def hold(conditions: list[dict[str, str]], policy: str, review: Review, request: dict[str, object]) -> bool:
-    """Whether to call a webhook that has these conditions and this `failurePolicy`, and would get `request`.
+    """Return whether to call the webhook that has these conditions. ``policy`` is the webhook's `failurePolicy`.
 
-    If any condition is false, don't call it. Otherwise, if one can't be evaluated, don't call it either. With the
-    policy Fail, raise Forbidden for that.
+    ``request`` is what the webhook would get. If any condition is false, return False. If a condition can't be
+    evaluated, and none is false, return False for the policy Ignore. For the policy Fail, raise Forbidden.
     """
     if not conditions:
         return True
@@ -79,7 +79,7 @@ def hold(conditions: list[dict[str, str]], policy: str, review: Review, request:
 
 
 def _fault(expression: str) -> str:
-    """Return why an expression can't be evaluated; empty if it can."""
+    """Return why the lab can't evaluate an expression; "" if it can."""
     import cel
 
     try:
@@ -90,7 +90,7 @@ def _fault(expression: str) -> str:
     unknown = sorted({*program.variables()} - VARIABLES - {*loops})
     unknown += sorted({name for name in program.functions() if name.isidentifier()} - FUNCTIONS)
     if unknown:
-        return f"the API server of the lab doesn't evaluate {', '.join(unknown)}"
+        return f"the lab's API server doesn't evaluate {', '.join(unknown)}"
     if len(loops) > MOST_LOOPS:
-        return f"the API server of the lab evaluates at most {MOST_LOOPS} loops in an expression"
+        return f"the lab's API server evaluates at most {MOST_LOOPS} loops in an expression"
     return ""

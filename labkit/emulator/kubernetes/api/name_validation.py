@@ -1,4 +1,4 @@
-"""Validate names, labels' keys and keys of data. Return the errors in an API server's words.
+"""Validate names, label keys, and the keys of ConfigMaps and Secrets. Return errors in the API server's words.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 """

@@ -1,4 +1,4 @@
-"""Refuse a node's writes to another node's objects, and tokens for another node's pods.
+"""Refuse a node's writes to another node's objects, and a node's requests for tokens of another node's pods.
 
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction
 """
@@ -22,7 +22,10 @@ OWN_LABELS = re.compile(
 
 
 def check_token(authorization: Authorization, user: User, account: Stored, spec: Object) -> None:
-    """Raise Forbidden for a token that isn't for a pod of the node, or for an audience that the pod doesn't use."""
+    """Raise Forbidden if a node requests a token that isn't for a pod on this node.
+
+    Also raise Forbidden if the token is for an audience that the pod doesn't use.
+    """
     if not (node := node_of(user)):
         return
     reference = spec.get("boundObjectRef") or {}
@@ -59,13 +62,13 @@ def check_token(authorization: Authorization, user: User, account: Stored, spec:
 
 
 def check_write(storage: Storage, review: Review) -> None:
-    """Raise Forbidden for a node's write to another node's objects, or to fields that a node may not change."""
+    """Raise Forbidden if a node writes another node's object, or a field that a node may not change."""
     if (node := node_of(review.user)) and (why := _refuse(storage, node, review)):
         raise forbidden(review.kind, review.name, why)
 
 
 def _refuse(storage: Storage, node: str, review: Review) -> str:
-    """Return why the node may not write this; "" if it may."""
+    """Return why the node may not do this write; "" if it may do it."""
     match review.kind.plural, review.subresource, review.operation:
         case "pods", "", "CREATE":
             return _refuse_mirror_pod(storage, node, review.obj)

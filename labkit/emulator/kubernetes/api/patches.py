@@ -1,4 +1,4 @@
-"""The four ways to patch (https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply)."""
+"""Apply the four kinds of patch (https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply)."""
 
 import json
 from collections import deque
@@ -24,11 +24,11 @@ LISTS = {
 DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiveList/")
 # https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go
 MOST_OPERATIONS = 10_000
-LONGEST_COPIES = 64 * 1024  # an API server accepts 3 MiB, but Python would need more than a second for that
+LONGEST_COPIES = 64 * 1024  # bytes. A real server accepts 3 MiB, but Python would need more than a second for that
 
 
 def read(request: Request) -> object:
-    """Return the patch in the body. Raises BadRequest if it's unreadable."""
+    """Return the patch in the request's body. Raises BadRequest if the body can't be parsed."""
     try:
         return parse(request.body, yaml_too=request.content_type == APPLY)[0]
     except ValueError as error:
@@ -36,7 +36,10 @@ def read(request: Request) -> object:
 
 
 def patched(content_type: str, type_name: str, document: Object, patch: object) -> Any:
-    """Return the patched document. The content type is the kind of patch. Raises ``ApiError``."""
+    """Return the document after the patch. The content type says which kind of patch it is. Raises ``ApiError``.
+
+    For a server-side apply, use `managers.applied` instead.
+    """
     if content_type == JSON_PATCH:
         return json_patch(document, patch)
     if not isinstance(patch, dict):
@@ -48,7 +51,11 @@ def patched(content_type: str, type_name: str, document: Object, patch: object) 
 
 
 def json_patch(document: Object, operations: object) -> object:
-    """Apply a patch of RFC 6902. Raises BadRequest (400) if it's invalid, Invalid (422) if it doesn't apply."""
+    """Return the document after a JSON patch (RFC 6902).
+
+    Raises BadRequest if the patch isn't a list, RequestEntityTooLarge if it has too many operations, and Invalid if an
+    operation doesn't apply.
+    """
     if not isinstance(operations, list):
         raise bad_request(
             f"error decoding patch: json: cannot unmarshal {json_type(operations)} into Go value of type"
@@ -58,7 +65,7 @@ def json_patch(document: Object, operations: object) -> object:
         told = f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(operations)}"
         raise ApiError(413, "RequestEntityTooLarge", f"Request entity too large: {told}", {})
     patching = JsonPatching(document)
-    for operation in json.loads(dump(operations)):  # later operations may change the added values
+    for operation in json.loads(dump(operations)):  # a copy: later operations may change added values
         try:
             patching.apply(operation)
         except NotApplicable as error:
@@ -68,18 +75,21 @@ def json_patch(document: Object, operations: object) -> object:
 
 
 class NotApplicable(Exception):
-    """An operation of a JSON patch does not apply."""
+    """An operation of a JSON patch can't be applied."""
 
 
 class JsonPatching:
-    """Apply operations to its own ``document``. In all, they may copy LONGEST_COPIES bytes."""
+    """Apply the operations of a JSON patch to ``document``, a copy of the original.
+
+    The operations may copy LONGEST_COPIES bytes in all.
+    """
 
     def __init__(self, document: Object) -> None:
         self.document: Any = json.loads(dump(document))
         self._copied = 0
 
     def apply(self, operation: Any) -> None:
-        """Apply one operation. Raises NotApplicable."""
+        """Apply one operation. Raises NotApplicable if that isn't possible."""
         try:
             if isinstance(operation, dict) and operation.get("op") == "copy":
                 operation = self._copying(operation)
@@ -91,7 +101,10 @@ class JsonPatching:
             raise NotApplicable(str(error)) from error
 
     def _copying(self, operation: Object) -> Object:
-        """Return a copying operation as an addition, because the library would copy without a limit."""
+        """Return the `copy` operation as an `add` operation, because the library copies without a limit.
+
+        Raises NotApplicable if the operations copy too many bytes.
+        """
         text = dump(jsonpointer.resolve_pointer(self.document, operation["from"]))
         self._copied += len(text)
         if self._copied > LONGEST_COPIES:
@@ -101,7 +114,7 @@ class JsonPatching:
 
 
 def merge_patch(document: object, patch: object) -> object:
-    """Apply a patch of RFC 7386."""
+    """Return the document after a JSON merge patch (RFC 7386)."""
     if not isinstance(patch, dict):
         return patch
     result = dict(document) if isinstance(document, dict) else {}
@@ -114,7 +127,7 @@ def merge_patch(document: object, patch: object) -> object:
 
 
 def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Object:
-    """Return the object after a strategic merge patch. Lists merge by their type's key, e.g. containers by name.
+    """Return the document after a strategic merge patch. It merges lists by a key, e.g. containers by name.
 
     https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md
     """
@@ -147,7 +160,7 @@ def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Ob
 
 
 def _check_directives(patch: Object) -> None:
-    """Raise BadRequest for a directive that must be a list but isn't."""
+    """Raise BadRequest if a directive that must be a list isn't a list."""
     for key, value in patch.items():
         called = next((name for start, name in LISTS.items() if key.startswith(start)), None)
         if called and not isinstance(value, list):
@@ -188,7 +201,10 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 
 
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
-    """Return the items in the patch's order. The server's own items keep their places; new items come first."""
+    """Return the items of a list in the order that a patch wants.
+
+    Items that the patch doesn't name keep their place among the ``old`` items. New items come before them.
+    """
 
     def name(item: object) -> bytes:
         return dump(item.get(key) if isinstance(item, dict) and key else item)
@@ -210,7 +226,10 @@ def _places(names: list[bytes]) -> dict[bytes, int]:
 
 
 def merged(type_name: str, old: Object, new: Object) -> Object:
-    """Return the object after server-side apply: merge maps, merge lists by their keys, and replace the rest."""
+    """Return the object after a server-side apply of ``new``.
+
+    Maps are merged, lists are merged by their keys, and other values are replaced. No field is removed.
+    """
     fields = struct(type_name).fields
     result = dict(old)
     for key, value in new.items():

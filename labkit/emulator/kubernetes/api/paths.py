@@ -1,4 +1,4 @@
-"""The paths without a resource: health, version, discovery, schemas, the issuer's keys, counters.
+"""Answer requests for paths that aren't resources: health, version, discovery, schemas, issuer keys, counters.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 """
@@ -17,13 +17,13 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Paths:
-    """Answer these paths; ``address`` is the server's `HOST:PORT` for clients."""
+    """Answer requests for these paths. ``address`` is the server's `HOST:PORT` for clients."""
 
     def __init__(self, tokens: Tokens, counters: Counters, address: str):
         self.tokens, self.counters, self.address = tokens, counters, address
 
     async def answer(self, request: Request) -> Response:
-        """Answer the request. Raises ``ApiError`` if the path isn't served."""
+        """Answer the request. Raises ``ApiError`` for an unknown API path, or for any method but GET and HEAD."""
         path = request.path.rstrip("/") or "/"
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
@@ -37,7 +37,7 @@ class Paths:
         if path in ("/api", "/apis") and self._aggregates(request):
             return Response(200, dump(discovery.aggregated(core=path == "/api")), discovery.AGGREGATED)
         if path == "/openapi/v2" and b"protobuf" in request.headers.get(b"accept", b""):
-            # kubectl asks for version 2 if version 3 lacks a kind. `swagger: "2.0"` is enough for it.
+            # kubectl requests version 2 if version 3 lacks a kind. `swagger: "2.0"` is all that kubectl needs.
             return Response(200, b"\x0a\x032.0", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         document = self._document(path)
         if document is None:
@@ -83,7 +83,7 @@ class Paths:
 
 
 def _schemas(below: list[str]) -> Object | bytes | None:
-    """Return a document of the API's schemas; None for an unknown path. ``below`` is the path after `/openapi`."""
+    """Return a document about the API's schemas; None for an unknown path. ``below`` is the path after `/openapi`."""
     match below:
         case ["v2"]:
             return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": discovery.VERSION}, "paths": {}}

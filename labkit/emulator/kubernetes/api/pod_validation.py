@@ -1,4 +1,4 @@
-"""Validate a pod, or a change of one. Return the errors in an API server's words and order.
+"""Validate pods, and changes of pods. Return the errors in an API server's words and order.
 
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/validation/validation.go
 """
@@ -38,7 +38,7 @@ ENVIRONMENT_FIELDS = (
     *("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName"),
     *("status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"),
 )
-# The fields that any field reference may name, even a volume's.
+# Fields that exist, but that an environment variable can't refer to.
 OTHER_FIELDS = ("metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase")
 RESOURCES = tuple(
     f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
@@ -53,7 +53,7 @@ POD_UPDATE_TEXT = (
 
 
 def pod_spec(spec: Object, path: str) -> list[Cause]:
-    """Return the errors in a pod's spec; ``path`` is its place in the object."""
+    """Return the errors in a pod's spec. ``path`` is the spec's path in the object, e.g. ``spec.template.spec``."""
     causes: list[Cause] = []
     volumes: set[str] = set()
     for i, volume in enumerate(spec.get("volumes") or ()):
@@ -113,7 +113,7 @@ def _projected(projected: Object, path: str) -> list[Cause]:
         causes += _downward(source.get("downwardAPI") or {}, f"{where}.downwardAPI")
         if token := source.get("serviceAccountToken"):
             causes += token_duration(f"{where}.serviceAccountToken.expirationSeconds", token["expirationSeconds"])
-            # A real server also names only the volume of the path, not the source.
+            # A real server, too, names the path of the whole volume here, not of the source.
             causes += _volume_path(f"{path}.path", token.get("path", ""))
     return causes
 
@@ -131,7 +131,7 @@ def _downward(source: Object, path: str) -> list[Cause]:
 
 
 def _volume_path(field: str, path: str) -> list[Cause]:
-    """Return the errors in a file's path in a volume. Names that start with .. belong to the kubelet."""
+    """Return the errors in the path of a file in a volume. The kubelet needs all names that start with `..` itself."""
     if not path:
         return [required(field)]
     reserved = path.startswith("..") and not path.startswith("../")
@@ -366,7 +366,7 @@ def _mounts(container: Object, path: str, volumes: set[str]) -> list[Cause]:
         if part and expression:
             more = "subPathExpr and subPath are mutually exclusive"
             causes.append(invalid_value(f"{field}.subPathExpr", expression, more))
-        # A real server doesn't name the mount either.
+        # A real server, too, leaves out the mount's index here.
         causes += _descending(f"{path}.volumeMounts.subPath", part)
         causes += _descending(f"{path}.volumeMounts.subPathExpr", expression)
     return causes
@@ -474,7 +474,7 @@ def _deadline(new: int | None, old: int | None) -> list[Cause]:
 
 
 def _frozen(new: Object, old: Object) -> Object:
-    """Return the new spec with the old values of the fields that an update may change."""
+    """Return the new spec, but with the old values in all fields that an update may change."""
     kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
     frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
     for lists in ("containers", "initContainers"):

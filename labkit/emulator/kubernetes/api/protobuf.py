@@ -1,7 +1,7 @@
-"""Decode Kubernetes' protobuf bodies to the same object in JSON.
+"""Decode a protobuf body to the object that a JSON body would contain.
 
-kubectl sends them for `create namespace`, `create token` and others, and doesn't fall back to JSON. The server never
-answers in protobuf. https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
+kubectl sends protobuf for `create namespace`, `create token` and others, and doesn't fall back to JSON. The server
+never answers in protobuf. https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
 """
 
 import base64
@@ -19,11 +19,11 @@ NUMBERS = ("int32", "int64", "bool", "float64")
 
 
 class Malformed(Exception):
-    """The bytes are not a Kubernetes protobuf message."""
+    """The bytes aren't a Kubernetes protobuf message."""
 
 
 def envelope(body: bytes) -> tuple[str, str, bytes]:
-    """Return the apiVersion, the kind and the encoded object. Raises ``Malformed``."""
+    """Return the apiVersion, the kind and the encoded object of a body. Raises ``Malformed``."""
     if not body.startswith(MAGIC):
         raise Malformed("the provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
@@ -36,11 +36,11 @@ def envelope(body: bytes) -> tuple[str, str, bytes]:
 
 
 def decode(type_name: str, raw: bytes) -> Object:
-    """Return the object as in JSON. Raises ``Malformed``."""
+    """Return the encoded object in the form that it has in JSON. Raises ``Malformed``."""
     try:
         return _message(struct(type_name), raw)
     except (AttributeError, IndexError, OSError, OverflowError, TypeError, ValueError, packing.error) as error:
-        # A field of the wrong wire type, text that isn't UTF-8, an invalid time.
+        # A field has the wrong wire type, a text isn't UTF-8, or a time is invalid.
         raise Malformed(INVALID) from error
 
 
@@ -104,7 +104,7 @@ def _time(value: bytes, micro: bool) -> str | None:
 
 
 def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield the fields of a message: the field's number, and its value as a number or bytes."""
+    """Yield each field of a message: its number, and its value as a number or as bytes."""
     at = 0
     value: int | bytes
     while at < len(raw):

@@ -5,7 +5,7 @@ from labkit.emulator.kubernetes.objects.status import Cause, invalid_value, requ
 
 
 def role(obj: Object, *, namespaced: bool) -> list[Cause]:
-    """Return the errors in a role's rules. A namespaced role may only have rules about resources."""
+    """Return the errors in a role's rules. A namespaced role may not have rules about paths (nonResourceURLs)."""
     causes = []
     for i, rule in enumerate(obj.get("rules") or ()):
         path = f"rules[{i}]"
@@ -29,7 +29,7 @@ def role(obj: Object, *, namespaced: bool) -> list[Cause]:
 
 
 def binding(obj: Object, *, kinds: tuple[str, ...]) -> list[Cause]:
-    """Return the errors in a binding's subjects and in its role, which must be of one of the kinds."""
+    """Return the errors in a binding's subjects and roleRef. The roleRef must refer to one of the ``kinds``."""
     reference, causes = obj.get("roleRef") or {}, []
     if (group := reference.get("apiGroup", "")) != RBAC:
         causes.append(unsupported("roleRef.apiGroup", group, [RBAC]))

@@ -1,4 +1,4 @@
-"""One request, with its parameters and its body as an object, and one response.
+"""A request to the API server, with its parameters and its body as an object, and a response.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#api-verbs
 https://kubernetes.io/docs/reference/kubernetes-api/common-parameters/common-parameters/
@@ -36,8 +36,8 @@ from labkit.emulator.kubernetes.objects.storage import dump
 from labkit.webhook.body import whole_characters
 
 LIMIT = 3 * 1024 * 1024
-MOST_VALUES = 50_000  # in a body: for more values, Python needs over 100 ms, which nothing can interrupt
-LONGEST_YAML = 64 * 1024  # for YAML: Python needs seconds for a megabyte, and kubectl sends JSON
+MOST_VALUES = 50_000  # in a body: to parse more, Python needs over 100 ms, and nothing can interrupt it
+LONGEST_YAML = 64 * 1024  # bytes: Python needs seconds to parse a megabyte of YAML, and kubectl sends JSON
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -50,7 +50,7 @@ _yaml_dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 @dataclass
 class Response:
-    """An answer. A watch or a log has a ``stream`` instead of a ``body``."""
+    """The answer to a request. The answer to a watch, or a log, has a ``stream`` instead of a ``body``."""
 
     status: int
     body: bytes = b""
@@ -64,7 +64,7 @@ def respond(body: object, status: int = 200) -> Response:
 
 
 async def in_media_type(response: Response, request: "Request") -> Response:
-    """Return the answer, converted to YAML if the client asked for that."""
+    """Return the answer, converted to YAML if the client wants YAML."""
     if b"yaml" in request.headers.get(b"accept", b"") and request.media_type()[0] == YAML:
         response.body = await beside(len(response.body), _as_yaml, response.body)
         response.content_type = YAML
@@ -77,7 +77,7 @@ def _as_yaml(body: bytes) -> bytes:
 
 @dataclass
 class Request:
-    """A request with a parsed path. It's for a resource (``resource`` is set) or for another path (``path``)."""
+    """A request with a parsed path. If the path isn't a resource's, ``resource`` is ""."""
 
     method: str
     path: str
@@ -126,7 +126,7 @@ class Request:
         return self.query.get(name, "").lower() in ("true", "1")
 
     def integer(self, name: str) -> int:
-        """Return a parameter of the query as a number; 0 if it's missing. Raises BadRequest."""
+        """Return a number from the query; 0 if the parameter is missing. Raises BadRequest if it isn't a number."""
         text = self.query.get(name) or "0"
         try:
             return int(text)
@@ -134,7 +134,10 @@ class Request:
             raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
     def resource_version(self, refusal: Callable[[str], ApiError]) -> int | None:
-        """Return the requested version; None without one. Raises ``refusal`` with the text of Go's parser."""
+        """Return the resource version in the query; None without one.
+
+        If it isn't valid, raises ``refusal(text)`` with the text of Go's parser.
+        """
         text = self.query.get("resourceVersion", "")
         if not text:
             return None
@@ -147,7 +150,7 @@ class Request:
         raise refusal(f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {why}')
 
     def check_list_options(self) -> None:
-        """Raise Invalid for options of a list, or of a watch, that don't go together.
+        """Raise Invalid if the query's options for a list or a watch contradict each other.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
         """
@@ -155,7 +158,7 @@ class Request:
             raise invalid("ListOptions", "meta.k8s.io", "", causes)
 
     async def options_version(self) -> str:
-        """Return the apiVersion of the body's DeleteOptions, which may be of any group."""
+        """Return the apiVersion of the DeleteOptions in the body. It may be that of any API group."""
         return await beside(len(self.body), self._options_version)
 
     def _options_version(self) -> str:
@@ -168,7 +171,7 @@ class Request:
 
     @property
     def verb(self) -> str:
-        """The verb, as RBAC names it."""
+        """The request's verb in RBAC."""
         if not self.resource:
             return self.method.lower()
         if verb := VERBS.get(self.method):
@@ -196,13 +199,16 @@ class Request:
 
     @property
     def manager(self) -> str:
-        """The manager's name for the fields that this request sets."""
+        """The name of the manager that will manage the fields that this request sets."""
         if manager := self.query.get("fieldManager"):
             return manager
         return self.headers.get(b"user-agent", b"unknown").decode("latin-1").partition("/")[0][:128] or "unknown"
 
     def dry_run(self, options: str) -> bool:
-        """Whether to store nothing. Raises Invalid for a wrong parameter of the write."""
+        """Return whether the write is only a dry run, so that nothing is stored.
+
+        ``options`` is the kind of its options, e.g. ``CreateOptions``. Raises Invalid for a wrong option in the query.
+        """
         causes = [] if options == "DeleteOptions" else _field_manager(self.query.get("fieldManager", ""))
         given = [value for key, value in self.queries if key == "dryRun" and value]
         causes += dry_run_causes(given)
@@ -218,7 +224,7 @@ class Request:
         return self.media_type()[1]
 
     def media_type(self) -> tuple[str, bool]:
-        """The format of the answer (JSON or YAML), and whether it's a Table. Raises NotAcceptable."""
+        """Return the answer's format (JSON or YAML), and whether the client prefers a Table. Raises NotAcceptable."""
         accept = self.headers.get(b"accept", b"").decode("latin-1")
         if not accept.strip():
             return JSON, False
@@ -235,9 +241,10 @@ class Request:
         raise not_acceptable(AVAILABLE)
 
     async def document(self, type_name: str, kind: str, api_version: str) -> Object:
-        """Return the body as an object of this kind, without kind and apiVersion. Raises BadRequest as the server does.
+        """Return the body as an object of this kind, without kind and apiVersion.
 
-        `fieldValidation` decides whether unknown and repeated fields are refused, ignored, or answered with a warning.
+        The query's `fieldValidation` decides what happens to unknown and repeated fields: the server refuses them,
+        ignores them, or sends a warning. Raises BadRequest in the API server's words.
         """
         return await beside(len(self.body), self._document, type_name, kind, api_version)
 
@@ -342,7 +349,7 @@ def _forbidden_match(more: str) -> Cause:
 
 
 def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> str:
-    """Return why the server doesn't accept an object of the given kind and version; "" if it does."""
+    """Return why the server refuses an object of the kind ``given`` in the place of ``kind``; "" if it accepts it."""
     if given and given != kind:
         if given not in KNOWN_KINDS:
             return f'no kind "{given}" is registered for version "{given_version}" in scheme {SCHEME}'
@@ -354,7 +361,7 @@ def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> s
 
 
 def dry_run_causes(given: list[str]) -> list[Cause]:
-    """Return the errors in the directives of a dry run."""
+    """Return the errors in the values of a request's `dryRun`. Only ``All`` is valid."""
     return [] if all(value == "All" for value in given) else [unsupported("dryRun", given, ["All"])]
 
 
@@ -372,21 +379,25 @@ def _field_manager(name: str) -> list[Cause]:
 
 
 def _only_name(selector: str) -> str:
-    """Return the only name that a field selector allows. Such a list needs permission for just that object."""
+    """Return the name that a field selector requires; "" if it requires none.
+
+    A list of only this name needs permission for only the object with this name.
+    """
     fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
     return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")
 
 
 class _Repeated(Object):
-    """An object with a repeated key."""
+    """A JSON object that has a key more than once."""
 
     keys_twice: tuple[str, ...] = ()
 
 
 def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
-    """Return a JSON (or YAML) document, and the paths of its repeated keys. Raises ValueError in Go's words.
+    """Return a JSON document, and the paths of its repeated keys. With ``yaml_too``, the body may also be YAML.
 
-    Raises RequestEntityTooLarge for more than MOST_VALUES values.
+    Raises ValueError, in Go's words, if the body can't be parsed. Raises RequestEntityTooLarge if it has more than
+    MOST_VALUES values.
     """
     _require_few(_separators(body) if len(body) > MOST_VALUES else 0)
     seen = False
@@ -419,12 +430,12 @@ def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
 
 def _require_few(values: int) -> None:
     if values > MOST_VALUES:
-        told = f"Request entity too large: the lab reads {MOST_VALUES} values at most"
+        told = f"Request entity too large: the lab reads at most {MOST_VALUES} values"
         raise ApiError(413, "RequestEntityTooLarge", told, {})
 
 
 def _separators(body: bytes) -> int:
-    """Return the number of commas and closing brackets outside strings. It approximates the number of values."""
+    """Return the number of commas and closing brackets outside of strings: about the number of values."""
     strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 4 * MOST_VALUES)
     if len(strings) > 4 * MOST_VALUES:
         return len(strings) // 4 + 1

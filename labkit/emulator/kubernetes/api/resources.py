@@ -273,7 +273,10 @@ class Resources:
 
     @staticmethod
     def _parts(kind: Kind, subresource: str, obj: Object, before: Stored) -> Object:
-        """Return the object as the request may change it: only the status subresource changes the status."""
+        """Return the object with only the parts changed that the request may change.
+
+        For example, only the status subresource may change the status.
+        """
         if not kind.has_status:
             return obj
         if subresource == "status":
@@ -363,7 +366,7 @@ class Resources:
         )
 
     def _require_known_version(self, version: int | None) -> None:
-        """Raise Timeout for a future version. A real server waits for it for three seconds."""
+        """Raise Timeout for a version that doesn't exist yet. A real server first waits three seconds for it."""
         if version is None or version <= self.storage.version:
             return
         cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
@@ -371,7 +374,10 @@ class Resources:
         raise ApiError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
 
     def _prepared(self, kind: Kind, request: Request, obj: Object) -> Object:
-        """Return the object with the request's namespace and name. Raises BadRequest if it contradicts the path."""
+        """Return the object with the namespace and the name from the request's path.
+
+        Raises BadRequest if the object itself has another namespace or name.
+        """
         metadata = dict(obj.get("metadata") or {})
         if kind.namespaced:
             if metadata.get("namespace", request.namespace) != request.namespace:
@@ -394,7 +400,7 @@ class Resources:
         return with_metadata(obj, metadata)
 
     def _named(self, obj: Object) -> Object:
-        """Return the object with a generated name if it has none. A real server also does this after admission."""
+        """Return the object. If it has no name, generate one from generateName: like a real server, after admission."""
         metadata = obj["metadata"]
         if metadata.get("name") or not (prefix := metadata.get("generateName")):
             return obj
@@ -422,7 +428,7 @@ def _list_of(kind: Kind, items: Iterable[Stored], metadata: Object) -> Response:
 
 
 def _size(request: Request, before: Stored) -> int:
-    """Return the number of bytes that a write works on."""
+    """Return the number of bytes that a write has to process."""
     return len(request.body) + len(before.text)
 
 
@@ -431,7 +437,7 @@ def _no_version(text: str) -> ApiError:
 
 
 def _ordered(new: Object, old: Object) -> Object:
-    """Return the new metadata in the old order, so that an unchanged object keeps its text."""
+    """Return the new metadata with its keys in the old order, so that an unchanged object has the same JSON."""
     kept = {key: new[key] for key in old if key in new}
     return kept | new
 

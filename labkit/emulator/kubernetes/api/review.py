@@ -1,4 +1,4 @@
-"""A write that admission judges."""
+"""A write that the parts of admission check."""
 
 from dataclasses import dataclass, field
 
@@ -8,9 +8,9 @@ from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 
 @dataclass
 class Review:
-    """One write to admit. ``obj`` is empty for a delete, ``old`` for a create.
+    """One write to check. ``obj`` is empty for a delete, and ``old`` is empty for a create.
 
-    The API server's answer carries the ``warnings``.
+    The API server sends the ``warnings`` with its answer.
     """
 
     kind: Kind

@@ -19,7 +19,7 @@ class Routes:
         self.resources, self.kubelets, self.reviews = resources, kubelets, reviews
 
     async def answer(self, request: Request) -> Response:
-        """Answer the request. Raises ``ApiError`` for an unknown path or method, or a refusal."""
+        """Answer the request. Raises ``ApiError`` for an unknown path, a wrong method or a refused request."""
         kind = BY_RESOURCE.get((request.group, request.version, request.resource))
         below = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
         sub = SUBRESOURCE.get((request.group, below)) if request.version == "v1" else None

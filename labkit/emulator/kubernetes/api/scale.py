@@ -19,7 +19,7 @@ TYPE, API_VERSION = "autoscaling.Scale", "autoscaling/v1"
 
 
 async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
-    """Answer GET, PUT and PATCH of a scale. A write patches the object's ``spec.replicas``, and passes admission."""
+    """Answer GET, PUT and PATCH of a scale. A write becomes a patch of ``spec.replicas``, which passes admission."""
     stored = resources.storage.get(kind, request.namespace, request.name)
     if request.verb == "get":
         return respond(_scale(stored.object))
@@ -42,7 +42,10 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the version that counts as not given: for a patch, the present one; for an update, the empty one."""
+    """Return the resourceVersion that the client didn't choose itself.
+
+    In an update that is "". A patched scale still has the current version if the patch names none.
+    """
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 

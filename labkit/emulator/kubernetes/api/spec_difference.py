@@ -1,7 +1,7 @@
 """The difference between two pod specs, as an API server prints it when it refuses a change.
 
-The server compares the specs in its internal types, as JSON, line by line. ``internal_pod.json`` has those types'
-fields in their order. They differ from the fields that clients see.
+A real server converts both specs to its internal types, and compares their JSON line by line. ``internal_pod.json``
+lists the fields of the internal types in order. They differ from the fields that clients see.
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/types.go
 """
 
@@ -19,7 +19,7 @@ ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "I
 
 
 def difference(old: Object, new: Object) -> str:
-    """Return the lines that differ, each group with three lines around it; "" if none differ."""
+    """Return the lines that differ, with three lines before and after each group; "" if no line differs."""
     lines = difflib.unified_diff(_lines(old), _lines(new), lineterm="")
     return "".join(f"{line}\n" for line in [*lines][2:])  # without the diff's two lines with file names
 
@@ -34,7 +34,7 @@ def _lines(spec: Object) -> list[str]:
 
 
 def internal(type_: str, value: Any) -> object:
-    """Convert a value of the public types to the internal types."""
+    """Convert a value of a public type to the internal type ``type_``."""
     if type_.startswith("*"):
         return None if value is None else internal(type_[1:], value)
     if type_.startswith("[]"):

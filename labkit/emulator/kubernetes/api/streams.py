@@ -1,4 +1,4 @@
-"""Pass requests on to a node's kubelet: logs, and exec and attach over WebSocket.
+"""Pass requests for logs, exec and attach on to a node's kubelet. Exec and attach use WebSocket.
 
 https://kubernetes.io/docs/concepts/architecture/control-plane-node-communication/#api-server-to-kubelet
 https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets (the channel.k8s.io subprotocols)
@@ -46,7 +46,7 @@ LARGEST = 32 * 1024 * 1024
 
 
 class Kubelets:
-    """Speak to the nodes' kubelets with the API server's own client certificate."""
+    """Call the nodes' kubelets, with the API server's own client certificate."""
 
     def __init__(self, storage: Storage, authority: Authority, certificate: Certificate):
         self.storage = storage
@@ -59,7 +59,10 @@ class Kubelets:
             self._client = None
 
     async def log(self, request: Request) -> Response:
-        """Answer `GET …/pods/NAME/log`: the container's output; with `follow`, until it ends."""
+        """Answer `GET …/pods/NAME/log` with the container's output.
+
+        With `follow`, the answer continues until the container ends.
+        """
         pod = self.storage.get(POD, request.namespace, request.name)
         _check_log_options(pod.name, request.query)
         container = _container(pod, request.query.get("container", ""))
@@ -84,7 +87,10 @@ class Kubelets:
         return Response(200, content_type="text/plain", stream=_closing(answer))
 
     def target(self, request: Request) -> str:
-        """Return the kubelet's URL for an exec or attach. Raises ``ApiError`` without a node or such a container."""
+        """Return the kubelet's URL for an exec or attach.
+
+        Raises ``ApiError`` if the pod has no node, or no container with the requested name.
+        """
         pod = self.storage.get(POD, request.namespace, request.name)
         container = _container(pod, request.query.get("container", ""))
         node = _node_of(pod)
@@ -96,25 +102,30 @@ class Kubelets:
     def refuse_without_websocket(self, request: Request) -> ApiError:
         """Return the error for an exec or attach that isn't a WebSocket.
 
-        After a refused WebSocket, kubectl tries again this way, and shows the error of this second answer.
+        After a refused WebSocket, kubectl repeats the request without one, and shows the error of this second request.
         """
         self.target(request)
         if b"upgrade" not in request.headers:
             return bad_request("Upgrade request required")
-        return bad_request("unable to upgrade: this server has WebSocket and no SPDY: kubectl 1.31 and newer use it")
+        return bad_request("unable to upgrade: this server has WebSocket, not SPDY; use kubectl 1.31 or newer")
 
     def refuse_port_forward(self, request: Request) -> ApiError:
-        """Return the refusal, which says where a pod's ports listen. Raises BadRequest for a pod without a node."""
+        """Return the error for a port-forward, which says where the pod's ports are.
+
+        Raises BadRequest if the pod has no node.
+        """
         _node_of(self.storage.get(POD, request.namespace, request.name))
         return bad_request(
-            "no ports are forwarded: the containers are processes of this machine, and listen on its 127.0.0.1 already"
+            "the lab forwards no ports: containers are processes of this machine, so use their ports at 127.0.0.1"
         )
 
     async def join(self, request: Request, scope: Scope, receive: Receive, send: Send, refuse: Refuse) -> None:
-        """Connect the client's WebSocket with one to the kubelet, until one of them ends. ``refuse`` answers an error.
+        """Connect the client's WebSocket to a WebSocket of the kubelet, until either of them ends.
 
-        With v5 the client is accepted first, and gets the kubelet's refusal on the error channel. With v4 the kubelet's
-        answer is passed on unchanged. https://kep.k8s.io/4006
+        With the subprotocol v5, the client is accepted first. If the kubelet then refuses, the client gets the refusal
+        on the error channel. With v4, the client gets the kubelet's answer unchanged. ``refuse`` sends the client any
+        other error.
+        https://kep.k8s.io/4006
         """
         offered = scope.get("subprotocols") or []
         chosen = next((protocol for protocol in SUBPROTOCOLS if protocol in offered), None)
@@ -138,7 +149,7 @@ class Kubelets:
                 max_size=LARGEST,
                 compression=None,
                 proxy=None,
-                ping_interval=None,  # pongs would also wait while the program doesn't read its input
+                ping_interval=None,  # pongs would wait, too, while the program doesn't read its input
             )
         except websockets.InvalidStatus as error:
             text = (error.response.body or b"").decode("utf-8", "replace").strip()
@@ -158,7 +169,7 @@ class Kubelets:
             down = asyncio.create_task(_down(send, kubelet))
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             if not down.done() or down.exception():
-                kubelet.transport.abort()  # the client has gone, so the rest has no receiver
+                kubelet.transport.abort()  # the client has left, so nobody would get the rest
             for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
@@ -236,7 +247,7 @@ async def _closing(answer: httpx.Response) -> AsyncGenerator[bytes]:
         async for part in answer.aiter_raw():
             yield part
     except httpx.HTTPError:
-        return  # the node went away: the client gets the log until now
+        return  # the node is gone: the client has got the log up to this point
     finally:
         await answer.aclose()
 
@@ -248,7 +259,7 @@ async def _answer(send: Send, code: int, text: str) -> None:
 
 
 async def _end(send: Send, error: ApiError) -> None:
-    """Tell an accepted client about the error."""
+    """Send the error to a client that was already accepted, and close its WebSocket."""
     await send({"type": "websocket.send", "bytes": bytes([ERROR]) + dump(error.status())})
     await send({"type": "websocket.close", "code": 1000})
 
@@ -259,14 +270,14 @@ async def _up(receive: Receive, kubelet: ClientConnection) -> None:
         if message["type"] == "websocket.disconnect":
             return
         if message["type"] == "websocket.receive":
-            # Some clients send text as text; a channel carries bytes.
+            # Some clients send a text frame, but a channel carries bytes.
             data = message["bytes"] if message.get("bytes") is not None else message["text"].encode()
             with contextlib.suppress(websockets.ConnectionClosed):
                 await kubelet.send(data)
 
 
 def _translated(frame: bytes) -> bytes:
-    """Return the kubelet's error as an API server sends it when it translates the kubelet's protocol to v5."""
+    """Return the kubelet's error frame as a real API server sends it to a v5 client: internal errors get a prefix."""
     status = json.loads(frame[1:])
     if status.get("reason") != "InternalError":
         return frame

@@ -22,7 +22,10 @@ Column = tuple[str, str] | tuple[str, str, int] | tuple[str, str, int, str]  # n
 def table(
     kind: Kind, items: Iterable[Stored], metadata: Object, now: float, include: str, *, heads: bool = True
 ) -> Object:
-    """Return the Table of some objects. ``include`` is `includeObject`: Metadata (default), Object or None."""
+    """Return the Table of these objects. ``include`` is the query's `includeObject`: Metadata, Object or None.
+
+    With ``heads``, the Table also defines its columns.
+    """
     columns, row = _COLUMNS.get(kind.kind) or _between(lambda _obj: [])
     body: Object = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
     body["columnDefinitions"] = [_definition(*column) for column in columns] if heads else None
@@ -48,14 +51,14 @@ def _age(obj: Object, now: float) -> str:
 
 
 def since(moment: str | None, now: float) -> str:
-    """Return the age as kubectl prints it, for example ``5m3s``."""
+    """Return the time since ``moment`` as kubectl prints it, e.g. ``5m3s``."""
     if not moment:
         return "<unknown>"
     return human_duration(now - datetime.fromisoformat(moment).astimezone(UTC).timestamp())
 
 
 def human_duration(seconds: float) -> str:
-    """Return a duration with at most two units: ``9s``, ``2m5s``, ``3h``, ``2d4h``."""
+    """Return a duration with at most two units, e.g. ``9s``, ``2m5s``, ``3h`` or ``2d4h``."""
     if seconds < -1:
         return "<invalid>"
     whole = max(int(seconds), 0)
@@ -65,7 +68,7 @@ def human_duration(seconds: float) -> str:
 
 
 SECOND, MINUTE, HOUR, DAY, YEAR = (1, "s"), (60, "m"), (3600, "h"), (86400, "d"), (365 * 86400, "y")
-# Up to this many seconds, a duration has the first unit, and its rest the second one.
+# A duration of less than this many seconds is shown in the first unit, and its rest in the second unit.
 DURATIONS: tuple[tuple[float, tuple[int, str], tuple[int, str] | None], ...] = (
     (120, SECOND, None),
     (600, MINUTE, SECOND),
@@ -104,7 +107,7 @@ def _pod(pod: Object, now: float) -> Cells:
 
 
 def _reason(pod: Object) -> str:
-    """Return a pod's text in kubectl's STATUS column."""
+    """Return the text for a pod in kubectl's STATUS column."""
     status, spec = pod.get("status") or {}, pod.get("spec") or {}
     deleted = pod["metadata"].get("deletionTimestamp")
     if deleted and status.get("reason") == "NodeLost":
@@ -120,7 +123,7 @@ def _reason(pod: Object) -> str:
 
 
 def _reason_of_containers(pod: Object, reason: str) -> str:
-    """Return the first container's reason that is more specific than the given one, or else the given one."""
+    """Return why the pod's first container that waits or has ended does so; ``reason`` if no container does."""
     running = False
     for container in reversed((pod.get("status") or {}).get("containerStatuses") or []):
         state = container.get("state") or {}
@@ -254,7 +257,10 @@ def _template(spec: Object) -> list[str]:
 
 
 def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
-    """Return the columns and cells of a simple kind: its name, the given columns, and its age."""
+    """Return the columns of a simple kind, and a function that returns a row's cells.
+
+    The columns are the object's name, the given ``columns``, and the object's age.
+    """
     return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 
 
@@ -278,7 +284,7 @@ _NAME, _AGE = [("Name", NAME)], [("Age", AGE)]
 _OF_TEMPLATE: list[Column] = [
     ("Containers", "Names of each container in the template.", 1),
     ("Images", "Images referenced by each container in the template.", 1),
-    ("Selector", "Which pods it counts as its own.", 1),
+    ("Selector", "The labels of its pods.", 1),
 ]
 _BINDING: list[Column] = [
     *_NAME,
@@ -296,9 +302,9 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
     "Deployment": (
         [
             *_NAME,
-            ("Ready", "Number of the pods that are ready."),
-            ("Up-to-date", "Number of the pods that have the present template."),
-            ("Available", "Number of the pods that have been ready for long enough."),
+            ("Ready", "The number of ready pods."),
+            ("Up-to-date", "The number of pods with the current template."),
+            ("Available", "The number of pods that have been ready for minReadySeconds."),
             *_AGE,
             *_OF_TEMPLATE,
         ],
@@ -307,9 +313,9 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
     "ReplicaSet": (
         [
             *_NAME,
-            ("Desired", "How many pods there are to be.", 0, "integer"),
-            ("Current", "How many pods there are.", 0, "integer"),
-            ("Ready", "How many of them are ready.", 0, "integer"),
+            ("Desired", "The wanted number of pods.", 0, "integer"),
+            ("Current", "The current number of pods.", 0, "integer"),
+            ("Ready", "The number of ready pods.", 0, "integer"),
             *_AGE,
             *_OF_TEMPLATE,
         ],
@@ -320,12 +326,12 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
             *_NAME,
             ("Ready", "The aggregate readiness state of this pod for accepting traffic."),
             ("Status", "The aggregate status of the containers in this pod."),
-            ("Restarts", "How often the containers in this pod have been restarted, and when last."),
+            ("Restarts", "The number of restarts of the containers in this pod, and the age of the last one."),
             *_AGE,
             ("IP", "The address of the pod.", 1),
             ("Node", "The node that the pod runs on.", 1),
-            ("Nominated Node", "The node that the pod may run on once others have left it.", 1),
-            ("Readiness Gates", "What else has to be so for the pod to be ready.", 1),
+            ("Nominated Node", "The node on which the pod may run after other pods have left it.", 1),
+            ("Readiness Gates", "More conditions that the pod must meet to be ready.", 1),
         ],
         _pod,
     ),
@@ -345,23 +351,23 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
         _node,
     ),
     "Namespace": _between(lambda obj: [obj["status"]["phase"]], ("Status", "The status of the namespace")),
-    "ConfigMap": _between(lambda obj: [_keys(obj)], ("Data", "How many keys there are.")),
+    "ConfigMap": _between(lambda obj: [_keys(obj)], ("Data", "The number of keys.")),
     "Secret": _between(
         lambda obj: [obj.get("type", ""), _keys(obj)],
-        ("Type", "What kind of secret it is."),
-        ("Data", "How many keys there are."),
+        ("Type", "The type of the secret."),
+        ("Data", "The number of keys."),
     ),
     "Event": (
         [
-            ("Last Seen", "When it was last seen."),
+            ("Last Seen", "When the event was last seen."),
             ("Type", "Normal or Warning."),
-            ("Reason", "A short word for why."),
-            ("Object", "What it is about."),
-            ("Subobject", "Which part of it.", 1),
-            ("Source", "Who reported it.", 1),
+            ("Reason", "The reason in one word."),
+            ("Object", "The object that the event is about."),
+            ("Subobject", "The part of the object.", 1),
+            ("Source", "The component that reported the event.", 1),
             ("Message", "What happened."),
-            ("First Seen", "When it was first seen.", 1),
-            ("Count", "How often it was seen.", 1),
+            ("First Seen", "When the event was first seen.", 1),
+            ("Count", "How often the event was seen.", 1),
             ("Name", NAME, 1),
         ],
         _event,
@@ -370,11 +376,11 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
         [
             *_NAME,
             ("Type", "How the service is reached."),
-            ("Cluster-IP", "Where it is reached inside the cluster."),
-            ("External-IP", "Where it is reached from outside."),
-            ("Port(s)", "Its ports."),
+            ("Cluster-IP", "The service's address inside the cluster."),
+            ("External-IP", "The service's address outside the cluster."),
+            ("Port(s)", "The service's ports."),
             *_AGE,
-            ("Selector", "Which pods answer.", 1),
+            ("Selector", "The labels of the pods that answer.", 1),
         ],
         _service,
     ),
@@ -383,7 +389,9 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
     "RoleBinding": (_BINDING, _binding),
     "ClusterRoleBinding": (_BINDING, _binding),
     "MutatingWebhookConfiguration": _between(
-        lambda obj: [len(obj.get("webhooks") or ())], ("Webhooks", "How many webhooks there are.", 0, "integer")
+        lambda obj: [len(obj.get("webhooks") or ())], ("Webhooks", "The number of webhooks.", 0, "integer")
     ),
-    "Lease": _between(lambda obj: [(obj.get("spec") or {}).get("holderIdentity", "")], ("Holder", "Who holds it.")),
+    "Lease": _between(
+        lambda obj: [(obj.get("spec") or {}).get("holderIdentity", "")], ("Holder", "The holder of the lease.")
+    ),
 }

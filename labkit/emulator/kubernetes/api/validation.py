@@ -38,7 +38,7 @@ ANY_NAME = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 
 
 def validate(kind: Kind, obj: Object) -> None:
-    """Raise Invalid with every cause."""
+    """Raise Invalid with all errors in the object."""
     causes = _metadata(kind, obj["metadata"])
     if check := _CHECKS.get(kind.kind):
         causes += check(obj)
@@ -47,7 +47,7 @@ def validate(kind: Kind, obj: Object) -> None:
 
 
 def validate_update(kind: Kind, new: Object, old: Object) -> None:
-    """Raise Invalid if a change is not allowed."""
+    """Raise Invalid if the new object has errors, or if it changes what may not change."""
     validate(kind, new)
     causes = pod_update(new, old) if kind.kind == "Pod" else []
     if kind.kind in ("ConfigMap", "Secret") and old.get("immutable"):
@@ -212,7 +212,7 @@ def _deployment(deployment: Object) -> list[Cause]:
 
 
 def _workload(obj: Object, called: str) -> list[Cause]:
-    """Validate the parts that Deployments and ReplicaSets share: replicas, selector and pod template."""
+    """Validate what Deployments and ReplicaSets have in common: replicas, selector and pod template."""
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
     causes = _not_negative("spec.replicas", spec["replicas"])
     causes += _not_negative("spec.minReadySeconds", spec.get("minReadySeconds", 0))

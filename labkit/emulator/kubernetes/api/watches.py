@@ -1,4 +1,4 @@
-"""Watches: the changes since a resource version, and all later ones.
+"""Watches. A client gets the changes since a resource version, and then each later change.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
@@ -19,7 +19,10 @@ BOOKMARK_SECONDS = 60
 
 @dataclass
 class Selection:
-    """The objects of a watch. Namespace "" means all namespaces, and a selector None means all objects."""
+    """The objects that a list or a watch selects.
+
+    The namespace "" selects all namespaces. A selector that is None selects all objects.
+    """
 
     namespace: str
     labels: Matcher | None
@@ -35,7 +38,13 @@ class Selection:
 
 @dataclass
 class Watch:
-    """A watch. ``render`` makes the object of an event; with ``start`` None, the existing objects are sent first."""
+    """One watch, which lasts ``seconds``.
+
+    - ``render`` returns the JSON of an event's object.
+    - ``start`` is the resource version after which the events begin. With None, the existing objects are sent first.
+    - ``initial_end``: whether a bookmark follows the existing objects.
+    - ``bookmarks``: whether to send bookmarks from time to time.
+    """
 
     storage: Storage
     kind: Kind
@@ -48,7 +57,7 @@ class Watch:
     _marked: int = field(default=0, init=False)
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """Yield lines of JSON until the time is over."""
+        """Yield the events as lines of JSON, until the watch's time is over or the client is too far behind."""
         queue: asyncio.Queue[Change] = asyncio.Queue()
         overrun = False
 
@@ -92,7 +101,7 @@ class Watch:
                 lines.append(self._bookmark(final=True))
             return lines, False
         if self.start < self.storage.oldest or self.start > self.storage.version:
-            # A version from the future: the server was restarted, so the client must list again.
+            # The version is too old or, after a restart of the server, from the future. The client must list again.
             error = expired(f"too old resource version: {self.start} ({self.storage.oldest + 1})")
             return [error_line(error)], True
         lines = [
@@ -103,7 +112,7 @@ class Watch:
         return [line for line in lines if line], False
 
     def _batch(self, change: Change, queue: asyncio.Queue[Change]) -> bytes:
-        """Return the events of this change and of all changes in the queue, to send them together."""
+        """Return the events of this change and of all changes in the queue, as one piece."""
         lines = [self._event(change)]
         while not queue.empty():
             lines.append(self._event(queue.get_nowait()))
@@ -129,7 +138,10 @@ class Watch:
         return b'{"type":"BOOKMARK","object":' + dump(body) + b"}\n"
 
     def _next_bookmark(self, deadline: float) -> float:
-        """Return the time of the next bookmark: in a minute, or before the end, for the start of the next watch."""
+        """Return the time of the next bookmark: in a minute, or two seconds before the watch ends.
+
+        The last bookmark tells the client where to start its next watch.
+        """
         if not self.bookmarks:
             return deadline
         now = time.monotonic()
@@ -138,7 +150,10 @@ class Watch:
 
 
 def _left(before: Stored, version: int) -> Stored:
-    """Return the object of an event for a change that took it out of the selection: old, but with the new version."""
+    """Return the object for a DELETED event of an object that no longer matches the selection.
+
+    It's the object before the change, with the resource version of the change.
+    """
     metadata = {**before.metadata, "resourceVersion": str(version)}
     return Stored({**before.object, "metadata": metadata}, before.managers)
 

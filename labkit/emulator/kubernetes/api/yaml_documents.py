@@ -1,4 +1,4 @@
-"""Read YAML as an API server does: aliases may only expand to a limited size.
+"""Parse YAML as an API server does: refuse aliases that expand to too many nodes.
 
 https://github.com/kubernetes/kubernetes/issues/83253 (CVE-2019-11253)
 """
@@ -7,19 +7,22 @@ from typing import Any
 
 import yaml
 
-# The share of nodes from aliases: 99 % in a small document, 10 % in a large one. An API server allows ten times as
-# many nodes, but Python would need ten times as long for them.
+# The largest share of nodes from aliases: 99 % in a small document, 10 % in a large one. A real server allows ten times
+# as many nodes, but Python would need ten times as long for them.
 # https://github.com/yaml/go-yaml/blob/v2.4.2/decode.go (allowedAliasRatio)
 SMALL, LARGE = 40_000, 400_000
 MOST, LEAST = 0.99, 0.10
-# Up to this many nodes are always accepted.
+# A document is always accepted if it has at most this many nodes from aliases, or at most this many nodes.
 FEW_ALIASES, FEW_NODES = 100, 1000
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def yaml_value(text: bytes) -> object:
-    """Return the text's only document as Python's values. Raises yaml.YAMLError, for aliases in go-yaml's words."""
+    """Return the text's only document as Python values. Raises yaml.YAMLError if the text can't be parsed.
+
+    For aliases that expand too far, the error is in go-yaml's words.
+    """
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -33,11 +36,11 @@ def yaml_value(text: bytes) -> object:
 
 
 class _Budget:
-    """Count the nodes of a document. A node with an alias counts each time the alias is used."""
+    """Count the nodes of a document. A node counts again each time an alias repeats it."""
 
     def __init__(self) -> None:
         self._nodes = self._of_aliases = 0
-        self._known: set[int] = set()  # by id: a node that comes again is an alias's target
+        self._known: set[int] = set()  # the nodes so far, by id: an alias repeats one of them
         self._open: set[int] = set()
 
     def spend(self, node: yaml.Node, *, aliased: bool = False) -> None:

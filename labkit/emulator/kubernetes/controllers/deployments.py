@@ -315,7 +315,7 @@ class _Look:
         return None if rollout.complete(self.deployment, after) else moment
 
     def _news(self, before: Object, after: Object, progress: Object | None) -> Object | None:
-        """Return the new condition Progressing; None if the present one stays."""
+        """Return the new condition Progressing; None if the current one stays."""
         what = f'ReplicaSet "{self.new.name}"' if self.new else f'Deployment "{self.deployment.name}"'
         now = self.storage.now()
         if rollout.complete(self.deployment, after):
@@ -370,7 +370,7 @@ class _Look:
         self.deployment = self.client.update(DEPLOYMENT, self.deployment, obj, "status")
 
     def _read_again(self) -> None:
-        """Read the Deployment's present version. Raises NotFound if the Deployment was deleted."""
+        """Read the Deployment's current version. Raises NotFound if the Deployment was deleted."""
         self.deployment = self.storage.get(DEPLOYMENT, self.deployment.namespace, self.deployment.name)
 
     def _read_sets_again(self) -> None:

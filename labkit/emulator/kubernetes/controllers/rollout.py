@@ -75,7 +75,7 @@ def template_hash(template: Object) -> str:
 
 
 def new_replica_set(deployment: Stored, sets: list[Stored]) -> Stored | None:
-    """Return the ReplicaSet that has the Deployment's present template; None if it doesn't exist."""
+    """Return the ReplicaSet that has the Deployment's current template; None if it doesn't exist."""
     wanted = _plain(deployment.object["spec"]["template"])
     return next((one for one in by_age(sets) if _plain(one.object["spec"]["template"]) == wanted), None)
 
