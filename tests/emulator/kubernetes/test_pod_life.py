@@ -202,7 +202,7 @@ def test_variables_that_double_each_other_are_refused(lab):
     env += [{"name": f"V{number}", "value": f"$(V{number - 1})" * 2} for number in range(1, 20)]
     lab.create("doubling", shell("true", env=env))
     until_shown(lab, "doubling", "CreateContainerConfigError")
-    message = "the container's variables and arguments are longer than a program takes"
+    message = "the container's variables and arguments are longer than this machine allows"
     assert message in status_of(lab, "doubling").state.waiting.message
     lab.kubectl("delete", "pod", "doubling")
 

@@ -126,7 +126,7 @@ def test_who_may_read_a_token(world, tmp_path, spec, mode):
             "configmap references non-existent config key: no",
         ),
         ({"configMap": {"name": "c", "items": [{"key": "a", "path": "../x"}]}}, 'invalid path "../x"'),
-        ({"nfs": {}}, "the moto target knows no volumes of the kind nfs"),
+        ({"nfs": {}}, "the moto target doesn't support volumes of the kind nfs"),
     ],
 )
 def test_a_volume_that_cannot_be_set_up(world, tmp_path, volume, says):

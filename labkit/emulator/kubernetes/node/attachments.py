@@ -1,4 +1,4 @@
-"""A running container's standard streams, which its log and any number of attached clients share.
+"""A running container's standard streams. The container's log and any number of attached clients share them.
 
 https://kubernetes.io/docs/reference/kubectl/generated/kubectl_attach/
 """
@@ -14,9 +14,10 @@ NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
 class Attachments:
-    """The clients of a container's ``streams``. With ``closes_input``, the first client's end of input ends its input.
+    """The clients that are attached to a container's ``streams``.
 
-    While the container runs, a client that doesn't read blocks it, as with a container runtime.
+    With ``closes_input``, the container's input ends when its first client ends the client's input. As with a container
+    runtime, a client that doesn't read blocks the container while it runs.
     """
 
     def __init__(self, streams: Pipes | Terminal, *, closes_input: bool) -> None:
@@ -48,7 +49,7 @@ class Attachments:
         try:
             while not (await asyncio.wait({giving}, timeout=0.5))[0]:
                 if self.streams.over:
-                    self.clients.discard(client)  # the log still needs the rest
+                    self.clients.discard(client)  # it doesn't read, but the log still needs the rest
                     return
         finally:
             giving.cancel()

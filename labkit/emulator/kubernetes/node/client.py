@@ -16,14 +16,14 @@ from labkit.emulator.clock import rfc3339
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 LONGEST_AGE = 60.0  # seconds
-MOST_KEPT = 20  # the most connections that are kept open, for many pods that start at once
+MOST_KEPT = 20  # the most connections that stay open, for pods that start at the same time
 LONGEST_PATH = 200  # characters of a path in an event
 PATIENCE = 0.1  # seconds that an event waits, so that its container starts first
 PATHS = {"configmap": "configmaps", "secret": "secrets"}
 
 
 class NodeClient:
-    """An HTTPS client with the node's certificate; all failures are `httpx.HTTPError`."""
+    """An HTTPS client with the node's certificate. If a call fails, it raises `httpx.HTTPError`."""
 
     def __init__(self, api_url: str, ca_pem: bytes, certificate: Certificate) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=MOST_KEPT, keepalive_expiry=60)
@@ -36,19 +36,19 @@ class NodeClient:
         await self.http.aclose()
 
     async def get(self, path: str) -> Object | None:
-        """Return the object; None if it is missing."""
+        """Return the object at this path; None if it doesn't exist."""
         return _found(await self.http.get(path))
 
     async def post(self, path: str, body: Object) -> Object:
         return cast("Object", (await self.http.post(path, json=body)).raise_for_status().json())
 
     async def patch(self, path: str, body: Object) -> Object | None:
-        """Change the object and return it; None if it is missing."""
+        """Change the object at this path and return it; None if it doesn't exist."""
         headers = {"Content-Type": "application/merge-patch+json"}
         return _found(await self.http.patch(path, content=json.dumps(body), headers=headers))
 
     async def delete_pod(self, pod: Object) -> None:
-        """Delete a pod for good, unless another pod has taken its name."""
+        """Delete the pod immediately. Do nothing if it's already gone, even if another pod has its name."""
         metadata = pod["metadata"]
         body = {
             "kind": "DeleteOptions",
@@ -62,9 +62,9 @@ class NodeClient:
             response.raise_for_status()
 
     async def fetch(self, namespace: str, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
-        """Return a ConfigMap or a Secret, at most `max_age` seconds old; None if it's missing.
+        """Return a ConfigMap or a Secret that was read at most `max_age` seconds ago; None if it doesn't exist.
 
-        Simultaneous calls share a request.
+        Simultaneous calls share one request.
         """
         key, now = (namespace, kind, name), time.monotonic()
         asked, task = self._fetched.get(key, (0.0, None))
@@ -75,8 +75,9 @@ class NodeClient:
         return await asyncio.shield(task)
 
     async def token(self, pod: Object, audience: str, seconds: int) -> tuple[str, float]:
-        """Return a token of the pod's service account, bound to the pod, and its expiry (epoch seconds).
+        """Return a new token of the pod's service account, bound to the pod, and the token's expiry.
 
+        ``seconds`` is the wanted lifetime. The expiry is in seconds since the epoch.
         https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
         """
         metadata = pod["metadata"]
@@ -91,7 +92,7 @@ class NodeClient:
 
 
 class Events:
-    """Events about pods. They are sent in order and in the background: no container waits for one.
+    """Events about pods. They are sent in order and in the background, so that no container waits for an event.
 
     https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
     """
@@ -143,7 +144,7 @@ class Events:
         self._sent = {key: sent for key, sent in self._sent.items() if key[0] != pod["metadata"]["uid"]}
 
     async def send(self) -> None:
-        """Send the events as they come, forever."""
+        """Send the events as they are added, forever."""
         while True:
             await self._there_is_one.wait()
             await asyncio.sleep(PATIENCE)
@@ -163,7 +164,7 @@ def _found(response: httpx.Response) -> Object | None:
 
 
 def said(error: Exception) -> str:
-    """Return an error's text: the API server's message if it sent one; for a file, the system's reason."""
+    """Return the error as text: the API server's message if it sent one; for a file's error, the system's reason."""
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):
             return str(error.response.json()["message"])

@@ -17,19 +17,19 @@ from labkit.emulator.kubernetes.objects.quantities import quantity
 Room = dict[str, str]  # a node's capacity: resource -> quantity
 Fetch = Callable[[str, str], Awaitable[Object | None]]  # (kind, name) -> a ConfigMap or Secret of the pod's namespace
 
-LONGEST = os.sysconf("SC_ARG_MAX")  # the most bytes of a program's variables and arguments
-_TOO_LONG = f"the container's variables and arguments are longer than a program takes ({LONGEST} bytes)"
+LONGEST = os.sysconf("SC_ARG_MAX")  # the most bytes that a program's variables and arguments may have
+_TOO_LONG = f"the container's variables and arguments are longer than this machine allows ({LONGEST} bytes)"
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 
 
 class ConfigError(Exception):
-    """The spec refers to something that is missing, or a value is too long."""
+    """Something in the spec is missing, isn't supported, or is too long."""
 
 
 def expanded(text: str, variables: Mapping[str, str]) -> str:
-    """Replace each `$(NAME)` that is known; `$$(NAME)` becomes `$(NAME)`.
+    """Return the text with each known `$(NAME)` replaced. `$$(NAME)` becomes `$(NAME)`.
 
-    Raises ConfigError if the text gets too long for a program: each variable may contain the previous one twice.
+    Raises ConfigError if the text becomes too long for a program: each variable may contain the previous one twice.
     """
     length = 0
 
@@ -51,9 +51,10 @@ async def variables_of(
     fetch: Callable[[str, str], Awaitable[Object | None]],
     room: Room,
 ) -> dict[str, str]:
-    """Return the variables from `envFrom` and `env`. References may also name the node's variables, `given`.
+    """Return the container's variables from `envFrom` and `env`. `$(NAME)` may also name a variable in `given`.
 
-    `room` is the node's capacity, for a container without limits. Raises ConfigError.
+    `given` are the node's variables. `room` is the node's capacity, the limit of a container without limits. Raises
+    ConfigError.
     """
     made: dict[str, str] = {}
     known = ChainMap(made, given)
@@ -83,7 +84,7 @@ async def variables_of(
 
 
 def field_value(pod: Object, path: str) -> str:
-    """Return the downward API's value of a field path. Raises ConfigError for an unknown one.
+    """Return the downward API's value for a field path. Raises ConfigError for an unknown path.
 
     https://kubernetes.io/docs/concepts/workloads/pods/downward-api/
     """
@@ -109,9 +110,10 @@ def field_value(pod: Object, path: str) -> str:
 
 
 def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
-    """Return a container's limit or request in units of the divisor, rounded up; without a limit, the node's capacity.
+    """Return the limit or request to which ``reference`` refers, divided by its divisor and rounded up.
 
-    `container` counts if the reference, from a variable, names none. Raises ConfigError.
+    A container without the limit gets the node's capacity, `room`. In a variable, the reference may name no container,
+    and then refers to `container`. Raises ConfigError if the container isn't found.
     https://kubernetes.io/docs/tasks/inject-data-application/downward-api-volume-expose-pod-information/
     """
     spec = pod["spec"]
@@ -119,7 +121,7 @@ def resource_value(pod: Object, reference: Object, room: Room, container: Object
         there = [*(spec.get("initContainers") or ()), *spec["containers"]]
         container = next((found for found in there if found["name"] == name), None)
     if container is None:
-        raise ConfigError(f"container {name} not found" if name else "no container is named")
+        raise ConfigError(f"container {name} not found" if name else "the resourceFieldRef names no container")
     kind, _, resource = reference["resource"].partition(".")
     resources = container.get("resources") or {}
     value = (resources.get(kind) or {}).get(resource)
@@ -143,7 +145,7 @@ async def _value(source: Object, container: Object, pod: Object, fetch: Fetch, r
                 named = f"{shown} {pod['metadata']['namespace']}/{reference['name']}"
                 raise ConfigError(f"couldn't find key {reference['key']} in {named}")
             return entries.get(reference["key"])
-    raise ConfigError(f"the moto target does not know valueFrom.{next(iter(source))}")
+    raise ConfigError(f"the moto target doesn't support valueFrom.{next(iter(source))}")
 
 
 async def _texts(kind: str, reference: Object, fetch: Fetch) -> dict[str, str]:
@@ -154,7 +156,7 @@ async def _texts(kind: str, reference: Object, fetch: Fetch) -> dict[str, str]:
 
 
 async def referenced(kind: str, reference: Object, fetch: Fetch) -> Object:
-    """Return the ConfigMap or Secret; empty if an optional one is missing. Raises ConfigError."""
+    """Return the ConfigMap or Secret. If it's missing: {} for an optional one; otherwise, raises ConfigError."""
     found = await fetch(kind, reference.get("name", ""))
     if found is None and not reference.get("optional"):
         raise ConfigError(f'{kind} "{reference.get("name", "")}" not found')

@@ -29,13 +29,13 @@ from labkit.emulator.kubernetes.node.termination_message import termination_mess
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 FIRST_BACKOFF, LONGEST_BACKOFF, FORGIVEN_AFTER = 10.0, 300.0, 600.0  # seconds of lab time
-LEAST_GRACE = 2.0  # the fewest seconds that a container gets to end, whatever the pod says
+LEAST_GRACE = 2.0  # the seconds that a container gets at least to end; a grace period of 0 is an exception
 MISSING_RETRY = 1.0  # seconds
 
 
 @dataclass
 class Run:
-    """A running container: its program, and the sandbox for further programs."""
+    """A running container: its program, and the sandbox in which further programs can run."""
 
     process: Process
     sandbox: Sandbox
@@ -45,7 +45,7 @@ class Run:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def end_within(self, seconds: float) -> None:
-        """Wait for the program's end; kill it after `seconds`."""
+        """Wait for the program's end. After `seconds`, kill the program."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.ended.wait(), seconds)
         self.process.kill()
@@ -53,7 +53,10 @@ class Run:
 
 
 class ContainerLife:
-    """One container. `run` is its current run. `started` is set once its startup probe, if any, has succeeded."""
+    """One container. `run` is its current run; None while no program runs.
+
+    `started` is set once the container has started and its startup probe, if it has one, has succeeded.
+    """
 
     def __init__(self, pod: Pod, status: ContainerStatus) -> None:
         self.status = status
@@ -66,18 +69,21 @@ class ContainerLife:
 
     @property
     def is_done(self) -> bool:
-        """Whether it succeeded before the node's last start and needn't run again."""
+        """Whether the container needn't run again, because it succeeded before the node's last start."""
         return self._pod.policy == "OnFailure" and not self.status.init and self.status.exit_code == 0
 
     def start(self) -> asyncio.Task[bool]:
-        """Keep it running. The task returns whether the last run succeeded."""
+        """Run the container, again and again if its policy says so. The task returns whether the last run succeeded."""
         if self.status.has_run:  # before the node's last start
             self.status.restarts += 1
         self._keeping = asyncio.create_task(self._keep())
         return self._keeping
 
     async def exec(self, command: list[str], streams: Pipes | Terminal) -> Process:
-        """Start a program beside the container's own. Raises KeyError, FileNotFoundError, PermissionError."""
+        """Start another program in the container.
+
+        Raises KeyError if the container doesn't run, and OSError if the program can't be started.
+        """
         if self.run is None:
             raise KeyError(self.status.name)
         run, env = self.run, self.run.env
@@ -88,7 +94,10 @@ class ContainerLife:
         return await run.sandbox.run([program, *command[1:]], env, run.cwd, streams)
 
     async def end(self, grace: float, turn: asyncio.Future[object] | None = None) -> None:
-        """End the container for good within `grace` seconds, after `turn` is done. With no grace, kill it."""
+        """End the container for good, within `grace` seconds; kill it at once if `grace` is 0.
+
+        If there is a `turn`, the stop signal is only sent after `turn` is done.
+        """
         self._stop.set()
         await self._terminate(grace, f"Stopping container {self.status.name}", turn)
         if self._keeping and not self._keeping.done():
@@ -192,19 +201,19 @@ class ContainerLife:
             self.run.ended.set()
         finally:
             watching.cancel()
-            self._pod.attachments.pop(status.name, None)  # no new client may join; attached clients still get the rest
+            self._pod.attachments.pop(status.name, None)  # no new client may attach; attached ones still get the rest
         await sandbox.close()
         streams.program_has_ended()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(copying, 2)
         streams.close()
-        if not status.running:  # it ended before its postStart hook did
+        if not status.running:  # the program ended before its postStart hook
             self._starts()
         status.ends(now(), code, message=termination_message(status.spec, written.file, code))
         return code
 
     async def _watch(self, run: Run) -> None:
-        """Run the hook after the program's start, then the probes for as long as the program runs."""
+        """Run the postStart hook after the program's start, then the probes for as long as the program runs."""
         self._say("Started", "Container started")
         hook = (self.status.spec.get("lifecycle") or {}).get("postStart")
         if hook and not await self._hook("PostStartHook", hook, run, None):
@@ -247,8 +256,9 @@ class ContainerLife:
         return Mounts(mounts)
 
     def _part(self, volume: Path, part: str, name: str) -> Path:
-        """Return a part of a volume; create a folder if it's missing. Raises ConfigError, in a kubelet's words.
+        """Return the path of a part of a volume (`subPath`). If it's missing, make it as a folder.
 
+        Raises ConfigError in a kubelet's words.
         https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kubelet_pods.go
         """
         if part.startswith("/"):
@@ -266,7 +276,10 @@ class ContainerLife:
     # Its end
 
     async def _terminate(self, grace: float, why: str, turn: asyncio.Future[Any] | None = None) -> None:
-        """Run preStop, then send SIGTERM, then SIGKILL when the time is over. Return when the program has ended."""
+        """Run the preStop hook, and send SIGTERM or the container's own stop signal. Return when the program has ended.
+
+        If the program still runs after `grace` seconds, send SIGKILL.
+        """
         run = self.run
         if run is None:
             return
@@ -287,7 +300,7 @@ class ContainerLife:
         await run.end_within(max(until - asyncio.get_running_loop().time(), LEAST_GRACE) if grace else 0)
 
     async def _hook(self, name: str, hook: Object, run: Run, seconds: float | None) -> bool:
-        """Run a hook while the container runs. Return whether it succeeded. If it failed, write an event."""
+        """Run a hook while the container runs. Return whether it succeeded. If it fails, record an event."""
         doing = asyncio.create_task(outcome_of(hook, self.status.spec, self.exec, seconds))
         ended = asyncio.create_task(run.ended.wait())
         try:
@@ -344,7 +357,7 @@ class ContainerLife:
 
 
 def worth_saying(failures: int) -> bool:
-    """Whether to report another failure of the same kind. Reports of repeated failures become rarer."""
+    """Whether to report the ``failures``-th failure in a row: yes for the 1st, 2nd, 4th, 8th and so on."""
     return failures & (failures - 1) == 0
 
 

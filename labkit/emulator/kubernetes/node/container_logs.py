@@ -1,6 +1,6 @@
 """A container's log file, in a kubelet's format, and its readers.
 
-Each line is `TIME STREAM TAG TEXT`; the tag is F for a whole line and P for a part of one.
+Each line is `TIME STREAM TAG TEXT`. The tag is F for a whole line, and P for a part of a line.
 https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md
 """
 
@@ -15,26 +15,26 @@ LONGEST = 10 * 1024 * 1024  # bytes after which a new log file starts: a kubelet
 
 
 class ContainerLog:
-    """The log of one run of a container. It's written while the container runs, and can have many readers."""
+    """The log of one run of a container. It can have many readers, also while the container runs and writes it."""
 
     def __init__(self, file: Path, now: Callable[[], float]) -> None:
         self.file = file
         self._now = now
         self._grew = asyncio.Event()
-        self._begun = 0  # the number of new files
+        self._begun = 0  # how often a new file was started
         self.closed = False
         file.parent.mkdir(parents=True, exist_ok=True)
         self._out = file.open("ab", buffering=0)
 
     @classmethod
     def ended(cls, file: Path, now: Callable[[], float]) -> "ContainerLog":
-        """Return the log of a run that ended with the node's last process."""
+        """Return the log of a run that ended before this node process started."""
         log = cls(file, now)
         log.close()
         return log
 
     async def copy(self, stream: str, read: Callable[[int], Awaitable[bytes]]) -> None:
-        """Write what `read(size)` returns, until it returns nothing."""
+        """Write the output that `read(size)` returns to the log, until it returns none."""
         rest = b""
         while data := await read(2 * PART):
             *whole, rest = (rest + data).split(b"\n")
@@ -50,7 +50,10 @@ class ContainerLog:
         self._grew.set()
 
     def _write(self, stream: str, lines: list[tuple[bytes, bytes]]) -> None:
-        """Write lines that were read together, with the same time: a clock call for each would slow a busy program."""
+        """Write lines that were read together. All of them get the same time.
+
+        To ask the clock for each line would slow down a program that writes much.
+        """
         before = f"{timestamp(self._now())} {stream} ".encode()
         if self._out.tell() > LONGEST:
             self._begin_again()
@@ -58,9 +61,9 @@ class ContainerLog:
         self._grew.set()
 
     def _begin_again(self) -> None:
-        """Start a new file. Readers that have the old one open still read it to its end.
+        """Start a new file. Readers that have opened the old file still read it to its end.
 
-        A kubelet keeps some of the old file, but doesn't show it.
+        A real kubelet keeps some old files, but shows only the newest one.
         https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation
         """
         self._out.close()
@@ -71,7 +74,10 @@ class ContainerLog:
     async def lines(
         self, *, follow: bool = False, tail: int | None = None, since: str = ""
     ) -> AsyncIterator[list[bytes]]:
-        """Yield raw lines, many at a time: the last `tail` of the log; then, with `follow`, new ones until it ends."""
+        """Yield lists of raw lines: the last `tail` lines of the log, or all of them.
+
+        Lines from before the time `since` are left out. With `follow`, also yield each new line, until the log ends.
+        """
         begun, file = self._begun, self.file.open("rb")
         try:
             if tail is not None:
@@ -104,5 +110,5 @@ def shown(line: bytes, *, timestamps: bool) -> bytes:
 
 
 def timestamp(seconds: float) -> str:
-    """Return lab time in RFC 3339 with nanoseconds."""
+    """Return a time in RFC 3339 with nanoseconds. ``seconds`` are those since the epoch, in lab time."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")

@@ -23,7 +23,7 @@ Execute = Callable[[list[str], Pipes], Awaitable[Process]]
 
 
 class NotTried(Exception):
-    """The probe or hook could not run, or did not end in time."""
+    """A probe or hook could not run, or did not end in time."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Outcome:
 async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> Outcome:
     """Run a probe or a hook within `seconds` (None: no limit), and return its outcome. Raises NotTried.
 
-    `execute(command, streams)` starts a program in the container. Pages and ports of the pod are on loopback.
+    `execute(command, streams)` starts a program in the container. A request goes to loopback if it names no host.
     """
     if "exec" in handler:
         return await _command(handler["exec"]["command"], execute, seconds)
@@ -46,7 +46,7 @@ async def outcome_of(handler: Object, container: Object, execute: Execute, secon
     if "sleep" in handler:
         await asyncio.sleep(handler["sleep"]["seconds"])
         return Outcome(True)
-    raise NotTried("the moto target knows exec, httpGet, tcpSocket and sleep, and no gRPC")
+    raise NotTried("the moto target supports exec, httpGet, tcpSocket and sleep, but not grpc")
 
 
 async def _command(command: list[str], execute: Execute, seconds: float | None) -> Outcome:
@@ -84,7 +84,7 @@ async def _page(asked: Object, container: Object, seconds: float | None) -> Outc
     url = httpx.URL(f"{asked.get('scheme', 'HTTP').lower()}://{host}:{port}{path if path[0] == '/' else '/' + path}")
     headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"}
     headers |= {header["name"]: header["value"] for header in asked.get("httpHeaders") or ()}
-    # A kubelet does not verify a container's certificate either.
+    # A kubelet, too, doesn't verify a container's certificate.
     unverified = httpx.AsyncClient(verify=False, trust_env=False)  # noqa: S501
     try:
         async with asyncio.timeout(seconds), unverified as client:
@@ -122,7 +122,7 @@ async def _connection(asked: Object, container: Object, seconds: float | None) -
 
 
 def _port(asked: int | str, container: Object) -> int:
-    """Return a port's number, even if the container gives the port a name. Raises NotTried."""
+    """Return the number of a port. ``asked`` is the number, or the port's name in the container. Raises NotTried."""
     named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
     try:
         port = int(named.get(asked, asked))

@@ -1,4 +1,4 @@
-"""The program for each image's name. Containers are processes of this machine, so images aren't pulled."""
+"""Find the program for an image's name. Containers are processes of this machine, so no image is pulled."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ _REFERENCE = re.compile(
 class ImageError(Exception):
     """The image can't be used.
 
-    `reason` is the container's waiting reason. `event` is a pair: an event's reason and message.
+    `reason` says why the container waits, in its status. `event` is a pair: an event's reason and message.
     """
 
     def __init__(self, message: str, reason: str, event: tuple[str, str] = ("", "")) -> None:
@@ -25,7 +25,7 @@ class ImageError(Exception):
 
 
 def repository(image: str) -> str:
-    """Return the image's repository without registry, tag and digest: `aws-cli/aws-cli`, `python`."""
+    """Return the image's repository without registry, tag and digest, e.g. `aws-cli/aws-cli` or `python`."""
     name = image.partition("@")[0]
     folders, _, last = name.rpartition("/")
     parts = [part for part in (*folders.split("/"), last.partition(":")[0]) if part]
@@ -39,8 +39,9 @@ def repository(image: str) -> str:
 
 
 def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
-    """Return the entrypoint of a container's image, from `images` (repository to argument list). Raises ImageError.
+    """Return the entrypoint of the container's image. Raises ImageError if `images` doesn't have the image.
 
+    The keys of `images` are repositories, and the values are argument lists.
     https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
     """
     image = container["image"]
@@ -57,13 +58,13 @@ def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
         raise ImageError(message, "ErrImageNeverPull", ("ErrImageNeverPull", message))
     raise ImageError(
         f'failed to pull image "{image}": on the moto target a container is a process of this machine, '
-        f"from the images that it knows: {', '.join(sorted(images))}. Name one of these, and the command to run",
+        f"and it knows only these images: {', '.join(sorted(images))}. Use one of them, and name the command to run",
         "ErrImagePull",
     )
 
 
 def of_this_environment() -> dict[str, list[str]]:
-    """Return the images whose programs this Python environment has."""
+    """Return the images that this Python environment has a program for."""
     aws, python = [str(Path(sys.executable).with_name("aws"))], [sys.executable]
     return {
         "amazon/aws-cli": aws,

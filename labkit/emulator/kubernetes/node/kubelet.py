@@ -1,7 +1,7 @@
-"""The node's own endpoint. The API server passes `kubectl logs`, `exec` and `attach` on to it.
+"""The node's own HTTPS endpoint. The API server passes `kubectl logs`, `exec` and `attach` on to it.
 
-https://kubernetes.io/docs/reference/node/kubelet-files/ and, for the frames of exec and attach,
-https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets
+https://kubernetes.io/docs/reference/node/kubelet-files/
+The frames of exec and attach: https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets
 """
 
 import asyncio
@@ -42,7 +42,8 @@ SUCCESS = {"metadata": {}, "status": "Success"}
 class Kubelet:
     """An ASGI app. `find(namespace, name)` returns the pod, and `now()` returns lab time in epoch seconds.
 
-    Only the API server may call it, with its client certificate: a caller of exec can do everything that the node can.
+    Only the API server and administrators may call it, with their client certificates. Whoever may call exec can do
+    everything that the node can do.
     """
 
     def __init__(self, find: Callable[[str, str], PodLife | None], now: Callable[[], float]) -> None:
@@ -105,11 +106,14 @@ class Kubelet:
             session = _Session(socket)
             if there := life.pod.attachments.get(path["container"]):
                 await session.end(await session.join(there))
-            else:  # it ended while the client was accepted
+            else:  # the container ended while the client was accepted
                 await session.end(_failed(f"error attaching to container: {EXITED}"))
 
     async def _life_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
-        """Accept the client and return the pod if its container runs. Otherwise, tell the client why; return None."""
+        """Return the pod and accept the client if the container runs.
+
+        Otherwise, refuse the client, and return None. ``missing`` is the text for a container that doesn't run.
+        """
         path = socket.path_params
         life = self._find(path["namespace"], path["pod"])
         protocol = next((name for name in PROTOCOLS if name in socket.scope.get("subprotocols", ())), None)
@@ -121,7 +125,7 @@ class Kubelet:
         elif path["container"] not in life.pod.attachments:
             refusal = PlainTextResponse(missing, 500)
         elif protocol is None:
-            refusal = PlainTextResponse(f"the subprotocols are {' and '.join(PROTOCOLS)}", 400)
+            refusal = PlainTextResponse(f"the client must offer the subprotocol {' or '.join(PROTOCOLS)}", 400)
         if refusal:
             await socket.send_denial_response(refusal)
             return None
@@ -140,7 +144,7 @@ class _Session:
     async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> Object:
         """Run a program until it ends or the client leaves. Return the Status for the error channel.
 
-        A client that leaves ends the program's input, or hangs up its terminal. The program itself continues.
+        If the client leaves, the program's input ends, or its terminal hangs up. The program itself continues.
         """
         try:
             process = await start()
@@ -156,7 +160,7 @@ class _Session:
             streams.close()
 
     async def join(self, attachments: Attachments) -> Object:
-        """Share a container's streams until it ends or the client leaves. Return the Status."""
+        """Share a container's streams until the container ends or the client leaves. Return the Status."""
         ended = asyncio.create_task(attachments.ended.wait())
         attachments.clients.add(self._send)
         try:
@@ -174,7 +178,7 @@ class _Session:
             await self._socket.close()
 
     async def _to_the_end(self, process: Process, streams: Pipes | Terminal) -> int:
-        """Send all output of a program. Return its exit code."""
+        """Send the client all output of a program. Return the program's exit code."""
         sending = asyncio.gather(*(self._copy(streams, channel) for channel in streams.outputs))
         code = await process.wait()
         streams.program_has_ended()
@@ -227,7 +231,10 @@ def _is_set(socket: WebSocket, name: str) -> bool:
 
 
 def _log_of(pod: Pod, container: str, previous: bool) -> ContainerLog | str:
-    """Return the log of the container's last run, or of the previous one; or text that says why it's missing."""
+    """Return the log of the container's last run; with ``previous``, the log of the run before.
+
+    If the log is missing, return text that says why.
+    """
     of = f'container "{container}" in pod "{pod.document["metadata"]["name"]}"'
     status = pod.status.container(container)
     if status is None:

@@ -1,4 +1,4 @@
-"""Give a container its own root with its volumes. If this machine doesn't allow that, rewrite the volumes' paths."""
+"""Give a container a root of its own with its volumes or, where this isn't allowed, rewrite the volumes' paths."""
 
 import os
 import re
@@ -18,7 +18,7 @@ class MountRefused(Exception):
 
 @dataclass(frozen=True)
 class Mount:
-    """One volume mount: `source` on this machine appears at `path` in the container."""
+    """One volume mount. In the container, `path` shows what is at `source` on this machine."""
 
     path: str
     source: Path
@@ -40,7 +40,7 @@ class Mounts:
         self._sources = {mount.path.rstrip("/"): str(mount.source) for mount in self._mounts}
 
     def on_host(self, path: str) -> Path:
-        """Return the path on this machine for a path in the container."""
+        """Return where a path of the container is on this machine."""
         wanted = PurePosixPath(path)
         for mount in self._mounts:
             if wanted.is_relative_to(mount.path):
@@ -48,14 +48,15 @@ class Mounts:
         return Path(path)
 
     def rewritten(self, text: str) -> str:
-        """Return the text with each mount path replaced by the volume's real path."""
+        """Return the text with each mount path replaced by the volume's path on this machine."""
         return self._pattern.sub(lambda found: self._sources[found[0]], text) if self._pattern else text
 
     def table(self, root: Path, *, visible: Iterable[Path] = (), new_proc: bool) -> str:
-        """Prepare `root` as a container's root, and return the mounts that complete it, in fstab(5) form.
+        """Prepare the folder `root` as a container's root. Return the mounts that it still needs, in fstab(5) form.
 
-        The root is this machine's, with an empty /run and the volumes at their paths. `visible` paths stay visible
-        even under /run. Nothing is made outside `root` and the volumes. Raises MountRefused.
+        The root shows this machine's files, with an empty /run, and with the volumes at their paths. `visible` paths
+        are visible even under /run. With `new_proc`, /proc shows only the container's own processes. This method writes
+        only to `root`, beside it, and to the volumes. Raises MountRefused.
         """
         layout = _Root(root)
         layout.mirror_machine(new_proc)
@@ -66,12 +67,12 @@ class Mounts:
 
 
 class _Root:
-    """A folder that becomes a root: the mount points and links in it, and the list of its mounts."""
+    """A folder that becomes a root: its mount points, its links, and the list of its mounts."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.lines: list[str] = []
-        self._own: dict[str, Path] = {}  # folders of the container that this module makes, instead of the machine's
+        self._own: dict[str, Path] = {}  # a path in the container -> our own folder for it, instead of the machine's
         self._volumes: dict[str, Path] = {}
 
     def mirror_machine(self, new_proc: bool) -> None:
@@ -79,7 +80,7 @@ class _Root:
         self._bind(self.root, self.root)
         self._own["/"] = self.root
         entries = [entry for entry in os.scandir("/") if entry.name not in ("dev", "run", "proc")]
-        # The mount that holds this folder comes first: it's copied with everything mounted below it.
+        # The entry that contains the root comes first: its mount is copied with everything that is mounted below it.
         entries.sort(key=lambda entry: not self.root.is_relative_to(entry.path))
         self._mirror(entries, self.root)
         (self.root / "run").mkdir()
@@ -92,7 +93,7 @@ class _Root:
             self._bind(Path("/proc"), self.root / "proc")
 
     def _make_devices(self) -> None:
-        """Make a /dev like a container runtime's, in which volumes can be mounted, too."""
+        """Make a /dev like that of a container runtime. Volumes can also be mounted in it."""
         folder = self._own["/dev"] = self.root / "dev"
         folder.mkdir()
         for name in DEVICES:
@@ -119,7 +120,7 @@ class _Root:
         self._volumes[path] = mount.source
 
     def _make_point(self, path: str, mount: Mount) -> None:
-        """Make a missing mount point."""
+        """Make the mount point for ``mount`` at ``path``, if it's missing."""
         parents = [str(parent) for parent in PurePosixPath(path).parents]
         for parent in parents:
             if parent in self._volumes:
@@ -142,7 +143,7 @@ class _Root:
         self._mirror(os.scandir(existing), ours, target)
 
     def _mirror(self, entries: Iterable[os.DirEntry[str]], ours: Path, target: Path | None = None) -> None:
-        """Make our folder, mounted at `target`, show the entries of the machine's folder."""
+        """Show the machine's ``entries`` in our own folder ``ours``, which is mounted at `target`."""
         for entry in entries:
             if entry.is_symlink():
                 (ours / entry.name).symlink_to(Path(entry.path).readlink())
@@ -153,7 +154,7 @@ class _Root:
     def _bind(self, source: Path, target: Path, *, read_only: bool = False) -> None:
         options = ["rbind"]
         if read_only:
-            # A user namespace may only remove rights, so the mount repeats its source's flags.
+            # In a user namespace, a mount can't have more rights than its source. So it gets the source's flags, too.
             flags = os.statvfs(source).f_flag
             locked = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
             options = ["bind", "ro", *(name for name, flag in locked.items() if flags & flag)]

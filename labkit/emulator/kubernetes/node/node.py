@@ -1,6 +1,6 @@
-"""The node: it runs the pods that are bound to it, each container as a process of this machine.
+"""The node: it runs the pods that are bound to it, with each container as a process of this machine.
 
-It only uses the Kubernetes API, over HTTPS, as a kubelet does.
+Like a kubelet, it uses only the Kubernetes API, over HTTPS.
 https://kubernetes.io/docs/concepts/architecture/nodes/
 """
 
@@ -45,10 +45,11 @@ LEASE, HEARTBEAT = 40, 300  # seconds
 
 @dataclass(kw_only=True, eq=False)
 class Node:
-    """One node. `client` is its certificate, for system:node:NAME in system:nodes.
+    """One node. `client` is its client certificate, for the user system:node:NAME in the group system:nodes.
 
-    With `mounts` "private", each container has a root of its own. With "mapped", mount paths are rewritten in its
-    variables and arguments. With None, the node chooses one that this machine allows.
+    - `mounts` "private": each container has a root of its own.
+    - `mounts` "mapped": mount paths are rewritten in the container's variables and arguments.
+    - `mounts` None: "private" if this machine allows it, and "mapped" if not.
     """
 
     name: str
@@ -59,10 +60,11 @@ class Node:
     kubelet_certificate: Certificate
     folder: Path
     clock_file: Path
-    environment: dict[str, str]  # variables that direct programs to the lab
-    images: dict[str, list[str]]  # entrypoints (argument lists) by repository
-    home: dict[str, str] = field(default_factory=dict)  # the files in each pod's home folder: texts by path
-    # Addresses of the node, as containers' variables name them, with the real addresses on this machine.
+    environment: dict[str, str]  # variables that make programs call the lab instead of AWS
+    images: dict[str, list[str]]  # a repository -> its entrypoint, as an argument list
+    home: dict[str, str] = field(default_factory=dict)  # the files in each pod's home folder: path -> text
+    # Key: an address of the node, e.g. of the Pod Identity agent, in containers' variables. Value: the address on this
+    # machine that replaces it.
     led: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     mounts: Literal["private", "mapped"] | None = None
@@ -90,27 +92,27 @@ class Node:
 
     @property
     def clock(self) -> bool:
-        """Whether pods follow the lab's clock."""
+        """Whether programs in pods see lab time instead of real time."""
         return bool(self._follow)
 
     async def start(self) -> None:
-        """Register the node, and return when it runs pods. Raises httpx.HTTPError if the API server refuses it.
+        """Start the node and register it. Raises httpx.HTTPError if the API server refuses it.
 
-        Its earlier pods start again, as after a reboot: their volumes and logs still exist.
+        The pods that the node had before start again, as after a reboot, with their old volumes and logs.
         """
         await self._reaper.start()
         folder = self.folder / "pods"
         if folder.exists():
             await asyncio.to_thread(end_all_below, folder)
         folder.mkdir(exist_ok=True)
-        folder.chmod(0o700)  # everybody can read the tokens in it, as in a container, so only the owner may enter
+        folder.chmod(0o700)  # the tokens in it are readable for everybody, so only the owner may enter the folder
         programs = self._link_programs()
         if not self._clock.file.exists():
             # Without the file, a program's threads race in libfaketime, and the program may crash.
             self._clock.reset()
         private, own_processes = (False, False) if self.mounts == "mapped" else await permitted(self.folder)
         if self.mounts == "private" and not private:
-            raise RuntimeError("this machine permits no user and mount namespaces: the node's mounts must be mapped")
+            raise RuntimeError("this machine allows no user and mount namespaces: the node needs mounts='mapped'")
         self.mounts = "private" if private else "mapped"
         self._ground = Ground(
             client=self._client,
@@ -219,7 +221,7 @@ class Node:
                     await self._client.patch(f"/api/v1/nodes/{self.name}/status", {"status": self._status()})
                     reported = time.monotonic()
             except httpx.HTTPError as error:
-                log.warning("the node's lease could not be renewed: %s", said(error))
+                log.warning("could not renew the node's lease: %s", said(error))
             await asyncio.sleep(LEASE / 4)
 
     def _variables(self, pod: Object, home: Path, programs: Path) -> dict[str, str]:
@@ -235,11 +237,11 @@ class Node:
         }
 
     def _link_programs(self) -> Path:
-        """Return a new folder with the programs of this Python environment that a container may call by name."""
+        """Return a new folder with those programs of this Python environment that a container may call by name."""
         folder = self.folder / "bin"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        # A link to Python would lose its environment, because Python looks for it beside the link.
+        # With a link, Python wouldn't find its environment, because it looks for the environment beside the link.
         for name in ("python", "python3"):
             (folder / name).write_text(f'#!/bin/sh\nexec {_quoted(sys.executable)} "$@"\n')
             (folder / name).chmod(0o755)
@@ -313,13 +315,13 @@ class Node:
 
 
 def _say_why(task: asyncio.Task[None]) -> None:
-    """Log why a part of the node ended. No part should end, because pods would silently stop changing."""
+    """Log the error that ended a task of the node. Without this task, pods may silently stop changing."""
     if not task.cancelled() and task.exception():
-        log.error("a part of the node has ended", exc_info=task.exception())
+        log.error("a task of the node has ended", exc_info=task.exception())
 
 
 def _faketime(clock_file: Path) -> dict[str, str]:
-    """Return the variables that let a program see lab time; empty if libfaketime's library doesn't load.
+    """Return the variables with which a program sees lab time; empty if the libfaketime library doesn't load.
 
     https://github.com/wolfcw/libfaketime
     """
@@ -329,7 +331,7 @@ def _faketime(clock_file: Path) -> dict[str, str]:
         origin = getattr(find_spec("libfaketime"), "origin", None)
         library = Path(origin or "/").parent / "vendor/libfaketime/src/libfaketime.so.1"
         if library.exists():
-            ctypes.CDLL("libc.so.6")  # musl has none: the library is built for glibc
+            ctypes.CDLL("libc.so.6")  # the library needs glibc, which a system with musl lacks
             return {
                 "LD_PRELOAD": str(library),
                 "FAKETIME_TIMESTAMP_FILE": str(Path(clock_file).resolve()),

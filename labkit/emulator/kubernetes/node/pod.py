@@ -1,4 +1,4 @@
-"""The parts of a pod that its containers share (document, folder, volumes, logs), and the node's own settings."""
+"""What the containers of a pod share (document, folder, volumes, logs), and what all pods of a node share."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ REFRESH = 5.0  # seconds of real time between two reads of the objects in volume
 
 @dataclass(frozen=True)
 class Ground:
-    """A node's settings and tools, which all of its pods share."""
+    """A node's settings and tools, which all pods of the node share."""
 
     client: NodeClient
     events: Events
@@ -33,8 +33,8 @@ class Ground:
     images: dict[str, list[str]]
     before: Callable[[Object, Path], dict[str, str]]  # (pod, home) -> variables that the pod's own variables override
     after: dict[str, str]  # variables that override the pod's own
-    led: dict[str, str]  # the node's addresses in a pod's variables, with the real addresses on this machine
-    home: dict[str, str]  # the files in a pod's home folder: texts by path
+    led: dict[str, str]  # an address in a pod's variable -> the address that replaces it
+    home: dict[str, str]  # the files in a pod's home folder: path -> text
     visible: tuple[Path, ...]
     room: Room
     private: bool
@@ -42,7 +42,7 @@ class Ground:
 
 
 class Pod:
-    """One pod of a node. `changed` is set when there is a new status to report."""
+    """One pod of a node. `changed` is set when the pod has a new status to report."""
 
     def __init__(self, document: Object, folder: Path, ground: Ground) -> None:
         self.document = document
@@ -58,7 +58,7 @@ class Pod:
             for file in (folder / "containers" / status.name).glob("*/log")
         }
         self.attachments: dict[str, Attachments] = {}
-        self.has_volumes = False  # whether they have been filled once
+        self.has_volumes = False  # whether the volumes have been filled once
         self.volumes = Volumes(
             document,
             folder / "volumes",
@@ -70,11 +70,11 @@ class Pod:
 
     @property
     def grace(self) -> float:
-        """The seconds within which its containers have to end."""
+        """The seconds within which the pod's containers have to end."""
         return float(self.document["spec"].get("terminationGracePeriodSeconds", 30))
 
     def new_log(self, status: ContainerStatus, file: Path) -> ContainerLog:
-        """Return the log for a container's next run. Keep the previous run's log, and delete older ones."""
+        """Return the log for a container's next run. Keep the log of the run before, and delete older ones."""
         name, run = status.name, status.restarts
         for older in [key for key in self.logs if key[0] == name and key[1] != run - 1]:
             self.logs.pop(older).file.unlink(missing_ok=True)

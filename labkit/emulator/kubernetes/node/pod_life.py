@@ -36,8 +36,8 @@ class PodLife:
         status = self.pod.status
         self._containers = [ContainerLife(self.pod, each) for each in [*status.init, *status.apps]]
         self._has_run = any(each.has_run for each in [*status.init, *status.apps])
-        self._given = 0.0  # the seconds that the pod got to end
-        self._failures = 0  # consecutive failed refreshes of its volumes
+        self._given = 0.0  # the grace period (seconds) of the pod's latest deletion
+        self._failures = 0  # how often in a row a refresh of the volumes has failed
         self._stop = asyncio.Event()
         self._living: asyncio.Task[None] | None = None
         self._reporting: asyncio.Task[None] | None = None
@@ -45,7 +45,7 @@ class PodLife:
         self._over: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Run the pod; run it again if it ran before the node's last start."""
+        """Start the pod's containers, even if they already ran before the node's last start."""
         in_memory = [v["name"] for v in self.pod.document["spec"].get("volumes") or () if _is_in_memory(v)]
         for folder in [self.pod.home, *(self.pod.volumes.folder / name for name in in_memory)]:
             shutil.rmtree(folder, ignore_errors=True)
@@ -53,7 +53,10 @@ class PodLife:
         self._living = asyncio.create_task(self._live())
 
     def change(self, pod: Object) -> None:
-        """Take a new version of the pod's document. Its volumes may contain its labels and annotations."""
+        """Use a new version of the pod's document.
+
+        If labels or annotations changed, refresh the volumes soon, because volumes may contain them.
+        """
         before, now = self.pod.document["metadata"], pod["metadata"]
         if any(before.get(name) != now.get(name) for name in ("labels", "annotations")):
             self._refreshed = 0.0
@@ -64,7 +67,7 @@ class PodLife:
             self.pod.changed.set()
 
     def end(self) -> None:
-        """End a pod that is being deleted within its grace period, then delete it for good."""
+        """End the containers of a pod that is being deleted, within its grace period. Then delete the pod for good."""
         grace = self.pod.document["metadata"].get("deletionGracePeriodSeconds", 30)
         if not self._ending:
             self._ending = asyncio.create_task(self._end(grace))
@@ -87,7 +90,7 @@ class PodLife:
         await asyncio.to_thread(end_all_of, self.pod.home)
 
     async def tend(self) -> None:
-        """Do the tasks that are due: end the pod at its deadline, renew its tokens, read its volumes again."""
+        """Do what is due: end the pod at its deadline, renew tokens, or refresh the volumes."""
         if self._stop.is_set() or not self._living:
             return
         deadline = self.pod.document["spec"].get("activeDeadlineSeconds")
@@ -101,7 +104,10 @@ class PodLife:
                 self.pod.ground.events.add(self.pod.document, "FailedMount", message, warning=True)
 
     async def exec(self, container: str, command: list[str], streams: Pipes | Terminal) -> Process:
-        """Start a program in a running container. Raises KeyError, FileNotFoundError, PermissionError."""
+        """Start a program in a running container.
+
+        Raises KeyError if the container doesn't run, and OSError if the program can't be started.
+        """
         return await {life.status.name: life for life in self._containers}[container].exec(command, streams)
 
     # Its life
@@ -126,13 +132,16 @@ class PodLife:
                 apps = [container for container in self._containers[len(init) :] if not container.is_done]
                 await asyncio.gather(*(container.start() for container in apps))
         except Exception:
-            log.exception("the pod %s ended by an error of the node", self.pod.document["metadata"]["name"])
+            log.exception("an error of the node ended the pod %s", self.pod.document["metadata"]["name"])
         finally:
             await self._end_containers(self.pod.grace)
             self.pod.changed.set()
 
     async def _make_folders(self) -> bool:
-        """Make the pod's folder and volumes; try until that works. Return False if the pod has to end first."""
+        """Make the pod's home folder and its volumes. Try again until that succeeds.
+
+        Return False if the pod has to end before that.
+        """
         for attempt in itertools.count(1):
             reason, messages = "FailedToMakePodDataDirectories", self._make_home()
             if not messages:
@@ -148,7 +157,7 @@ class PodLife:
         return False
 
     def _make_home(self) -> list[str]:
-        """Make the containers' home folder. Return why that failed, in a kubelet's words."""
+        """Make the containers' home folder. If that fails, return the error in a kubelet's words."""
         try:
             self.pod.home.mkdir(parents=True, exist_ok=True)
             for path, text in self.pod.ground.home.items():
@@ -177,11 +186,11 @@ class PodLife:
                 await self.pod.ground.client.delete_pod(self.pod.document)
                 return
             except httpx.HTTPError as error:
-                log.warning("a pod could not be deleted (attempt %d): %s", attempt + 1, error)
+                log.warning("could not delete a pod (attempt %d): %s", attempt + 1, error)
                 await asyncio.sleep(TICK)
 
     async def _end_containers(self, grace: float) -> None:
-        """End the sidecars after all other containers, the last sidecar first.
+        """End all containers within ``grace`` seconds. The sidecars end after the others, the last sidecar first.
 
         https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
         """
@@ -199,7 +208,7 @@ class PodLife:
         self.pod.changed.set()
 
     async def _report_changes(self) -> None:
-        # A container that starts immediately is reported without an earlier state Waiting.
+        # If a container starts immediately, its earlier state Waiting is never reported.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.pod.changed.wait(), FIRST_REPORT)
         self.pod.changed.set()
@@ -211,7 +220,7 @@ class PodLife:
             try:
                 await self._report(ended=bool(self._living and self._living.done()))
             except httpx.HTTPError as error:
-                log.warning("a pod's status could not be reported: %s", said(error))
+                log.warning("could not report a pod's status: %s", said(error))
                 await asyncio.sleep(TICK)
                 self.pod.changed.set()
 

@@ -1,4 +1,4 @@
-"""A node's report about a pod (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/)."""
+"""What a node reports about a pod (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/)."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ ADDRESS = "127.0.0.1"
 
 @dataclass
 class ContainerStatus:
-    """One container: its present state, and how its last run ended."""
+    """The status of one container: its current state, and how its last run ended."""
 
     spec: Object
     init: bool = False
@@ -20,13 +20,14 @@ class ContainerStatus:
     last: Object = field(default_factory=dict)
     restarts: int = 0
     run_id: str = ""
-    started: bool = False  # its startup probe has succeeded, or it has none
-    passes: bool = False  # its readiness probe succeeds, or it has none
+    started: bool = False  # the startup probe has succeeded, or the container has no startup probe
+    passes: bool = False  # the readiness probe succeeds, or the container has no readiness probe
 
     def resume(self, reported: Object, now: float) -> None:
-        """Take over the status from before the node's last start. A container that ran then has ended.
+        """Take over ``reported``, the status from before the node's last start.
 
-        As with containerd, a lost container gets the exit code 255 and the reason Unknown.
+        If the container was running then, it has ended. As with containerd, it gets the exit code 255 and the reason
+        Unknown.
         """
         self.restarts, self.run_id = reported.get("restartCount", 0), reported.get("containerID", "")
         self.state, self.last = reported["state"], reported.get("lastState") or {}
@@ -107,11 +108,11 @@ class ContainerStatus:
 
 
 class PodStatus:
-    """The status of one pod; `document()` is for the API server."""
+    """The status of one pod. `document()` returns it in the API server's form."""
 
     def __init__(self, pod: Object, now: float) -> None:
         before = pod.get("status") or {}
-        # the reason and message of a pod that the node itself has ended
+        # The reason and message if the node itself has ended the pod.
         self.why: dict[str, str] = {}
         if before.get("phase") == "Failed":
             self.why = {key: before[key] for key in ("reason", "message") if key in before}
@@ -143,7 +144,7 @@ class PodStatus:
         )
 
     def phase(self, *, ended: bool = False) -> str:
-        """Return the phase. `ended` means that nothing of the pod will run again."""
+        """Return the pod's phase. With `ended`, no container of the pod will run again."""
         if self.why:
             return "Failed"
         codes = [status.exit_code for status in self.apps]

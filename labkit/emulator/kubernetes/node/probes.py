@@ -1,4 +1,4 @@
-"""A container's probes. They run in real time, not lab time.
+"""A container's probes. Their times are real time, not lab time.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-probes
 """
@@ -15,7 +15,10 @@ from labkit.emulator.kubernetes.objects.kinds import Object
 
 @dataclass
 class Probes:
-    """The probes of one run of a container. `say(message)` is called for each failure."""
+    """The probes of one run of a container.
+
+    `say(message)` is called for each failure, and `changed()` after each change of the status.
+    """
 
     status: ContainerStatus
     execute: Execute
@@ -24,9 +27,9 @@ class Probes:
     began: float = field(default_factory=time.monotonic)
 
     async def until_unhealthy(self) -> str:
-        """Set the status's `started` and `passes` by the probes' results, while the container runs.
+        """Run the probes for as long as the container runs. Write their results to the status's `started` and `passes`.
 
-        Return "startup" or "liveness" when that probe wants a restart of the container. Otherwise, never return.
+        Return "startup" or "liveness" if that probe fails, so that the container must restart. Otherwise, never return.
         """
         spec = self.status.spec
         if "startupProbe" in spec:
@@ -55,7 +58,7 @@ class Probes:
                 self.changed()
 
     async def _results(self, kind: str, probe: Object) -> AsyncIterator[bool]:
-        """Yield a result once enough probes in a row, by the threshold, agree on it."""
+        """Yield a probe's result each time that enough results in a row (its threshold) were the same."""
         thresholds = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
         due = self.began + probe.get("initialDelaySeconds", 0)
         last, agreed = None, 0

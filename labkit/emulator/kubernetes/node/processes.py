@@ -27,21 +27,21 @@ _WITH_PROCESSES = ("--pid", "--fork", "--kill-child")
 
 
 class SandboxError(Exception):
-    """The container's root couldn't be made."""
+    """The container's root can't be made."""
 
 
 class Reaper:
-    """A small process that outlives the node and ends its processes, even if the node was killed."""
+    """A small process that outlives the node. It ends the node's processes, even if the node is killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start the reaper. Return when it runs, and when the reaper of an earlier, killed node has finished."""
+        """Start the reaper. First wait until the reaper of an earlier node, which was killed, has finished."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "reaper.lock").open("w") as lock:
-            # The old reaper holds the lock until it has ended, because it would also end the new pods' processes.
+            # Wait for the old reaper, which holds the lock: it would also end the new pods' processes.
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             await self._spawn(lock.fileno())
 
@@ -64,11 +64,11 @@ class Reaper:
         self._say(f"add {group}\n")
 
     def drop(self, group: int) -> None:
-        """Forget a process group that has ended, because its number may be used again."""
+        """Forget a process group that has ended, because another group may get its number."""
         self._say(f"drop {group}\n")
 
     async def stop(self) -> None:
-        """End all remaining processes, as if the node had died."""
+        """End all remaining processes, as if the node had been killed."""
         if self._process and self._process.stdin:
             self._process.stdin.close()
             await self._process.wait()
@@ -89,7 +89,10 @@ class Process:
         self._ending = asyncio.create_task(self._end())
 
     async def wait(self) -> int:
-        """Return the exit code. For a signal it's 128 plus the signal's number, as in a container runtime."""
+        """Wait for the program's end, and return its exit code.
+
+        If a signal ended it, the code is 128 plus the signal's number, as with a container runtime.
+        """
         return await asyncio.shield(self._ending)
 
     def signal(self, number: signal.Signals) -> None:
@@ -114,10 +117,11 @@ class Process:
 
 @dataclass
 class Sandbox:
-    """The root and the process namespace of one container's programs.
+    """The place in which one container's programs run.
 
-    With `private`, a root of its own; with `own_processes`, also its own process namespace. With `mapped`, this
-    machine's root, with rewritten mount paths. https://man7.org/linux/man-pages/man7/user_namespaces.7.html
+    With `private`, the container has a root of its own. With `own_processes`, it also has a process namespace of its
+    own. Without `private`, it has this machine's root, and mount paths are rewritten.
+    https://man7.org/linux/man-pages/man7/user_namespaces.7.html
     """
 
     mounts: Mounts
@@ -130,7 +134,7 @@ class Sandbox:
     _enter: list[str] = field(default_factory=list, init=False)
 
     async def open(self, visible: tuple[Path, ...] = ()) -> None:
-        """Make the root. Raises MountRefused or SandboxError."""
+        """Make the container's root, if it has one of its own. Raises MountRefused or SandboxError."""
         if not self.private:
             return
         self.folder.mkdir(parents=True)
@@ -162,9 +166,9 @@ class Sandbox:
         self._enter = [_tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
 
     async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
-        """Start a program with these open streams, in a session of its own.
+        """Start a program with these streams, in a session of its own.
 
-        Raises KeyError if the sandbox is closed, and OSError, in runc's words, for invalid arguments.
+        Raises KeyError if the sandbox is closed. Raises OSError, in runc's words, if an argument is invalid.
         """
         if self.private and not self._holder:
             raise KeyError("closed")
@@ -173,10 +177,10 @@ class Sandbox:
         wrapped = self.private and self.own_processes
         env = ({"TERM": "xterm"} if streams.is_terminal else {}) | env
         if self.private:
-            # The preloaded library (the clock) is for the program, not for the tools that start it.
+            # Only the program needs the preloaded library (libfaketime), not the tools that start the program.
             command = [SHELL, "-c", IN_SANDBOX, "sh", cwd, env.pop("LD_PRELOAD", ""), *argv]
             if streams.is_terminal and self.own_processes:
-                # nsenter stays outside as the program's parent: Ctrl-C isn't meant for it.
+                # nsenter, the program's parent, stays outside of this session, so that Ctrl-C doesn't end it.
                 command = [_tool("setsid"), "--ctty", *command]
             command = [*self._enter, *command]
         else:
@@ -204,7 +208,7 @@ class Sandbox:
         return Process(started, self.reaper, wrapped=wrapped)
 
     def program(self, name: str, path: str) -> str:
-        """Return the full path of a program in the container. Raises OSError, in runc's words."""
+        """Return a program's full path in the container. Raises OSError, in runc's words, if it can't be run."""
         if "\0" in name + path:
             raise OSError(f'exec: "{name}": invalid argument')
         if "/" in name:
@@ -237,12 +241,12 @@ class Sandbox:
 
 
 def end_all_of(home: Path) -> None:
-    """Kill the remaining processes of a pod, found by their home folder. It may take a while."""
+    """Kill the remaining processes of a pod: those whose HOME is this folder. This may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME") == str(home))
 
 
 def end_all_below(folder: Path) -> None:
-    """Kill the remaining processes of all pods whose home is below this folder. It may take a while."""
+    """Kill the remaining processes of all pods whose HOME is below this folder. This may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME", "").startswith(f"{folder}/"))
 
 
@@ -254,7 +258,10 @@ def _end(belongs: Callable[[int], bool]) -> None:
 
 
 def _let_programs_be_interrupted() -> None:
-    """Stop ignoring signals (after nohup, or a shell's `&`), because children would inherit that."""
+    """Stop ignoring the signals that nohup, or a shell's `&`, has made this process ignore.
+
+    Programs that this process starts would ignore them, too.
+    """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             with contextlib.suppress(ValueError):  # only the main thread can change this
@@ -262,7 +269,7 @@ def _let_programs_be_interrupted() -> None:
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:
-    """Return whether this machine lets containers have their own root, and their own process namespace."""
+    """Return whether this machine allows a container its own root, and whether also its own process namespace."""
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
             trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
@@ -284,7 +291,7 @@ async def permitted(folder: Path) -> tuple[bool, bool]:
 
 
 def _tool(name: str) -> str:
-    """Return the path of a program of util-linux, or "". A container's own PATH isn't used."""
+    """Return the path of a program of util-linux; "" if it's missing. It isn't searched in a container's PATH."""
     return shutil.which(name, path=TOOLS_PATH) or ""
 
 

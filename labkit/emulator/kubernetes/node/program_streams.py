@@ -1,7 +1,7 @@
 """The node's end of a program's standard streams: pipes, or a pseudo-terminal.
 
-Both ``read`` the program's output, and ``write`` and ``end_input`` its input. ``far`` has the program's ends (standard
-input, output, error) until the program has started with them (``hand_over``).
+Both classes ``read`` the program's output, ``write`` to its input, and end its input (``end_input``). ``far`` are the
+program's ends: standard input, output and error. Call ``hand_over`` after the program has started with them.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class Pipes:
-    """Three pipes; without ``stdin`` the program reads /dev/null."""
+    """Pipes for a program's output and, with ``stdin``, for its input. Without, the program reads /dev/null."""
 
     is_terminal = False
     outputs = (STDOUT, STDERR)
-    patience = None  # it waits for every process that holds the pipes, as a container runtime does
+    patience = None  # no limit: wait for all processes that hold the pipes, as a container runtime does
 
     def __init__(self, *, stdin: bool) -> None:
         self.far: list[int] = []
@@ -53,14 +53,14 @@ class Pipes:
         """Do nothing: pipes have no size."""
 
     def hand_over(self) -> None:
-        """Close the far ends here: the program has them, or will never start."""
+        """Close the far ends in this process. The program has its own copies of them, or will never start."""
         for number in self.far:
             if number >= 0:
                 os.close(number)
         self.far = []
 
     def program_has_ended(self) -> None:
-        """Do nothing: the pipes end with the last program that holds them."""
+        """Only note it. The pipes end when the last program that holds them ends."""
         self.over = True
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class Terminal:
 
     is_terminal = True
     outputs = (STDOUT,)
-    patience = 1.0  # seconds after the program's end, for other processes that still hold it
+    patience = 1.0  # seconds to wait for other processes that hold the terminal, after the program's end
 
     def __init__(self) -> None:
         self.over = False
@@ -101,7 +101,7 @@ class Terminal:
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # Our copy stays open while the program runs: the near end fails with EIO while no process holds the far one.
+        # This copy stays open while the program runs: the near end fails with EIO when no process has the far end open.
         self._near, self._own = os.openpty()
         self.device = os.ttyname(self._own)
         self.far = [self._own] * 3
@@ -131,7 +131,7 @@ class Terminal:
                 return
 
     def end_input(self) -> None:
-        """Do nothing: as with a container runtime, the terminal stays open."""
+        """Do nothing. As with a container runtime, the terminal stays open."""
 
     def resize(self, width: int, height: int) -> None:
         if self._near >= 0:
@@ -139,10 +139,10 @@ class Terminal:
                 fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def hand_over(self) -> None:
-        """Do nothing: the far end also stays open here."""
+        """Do nothing. The far end also stays open in this process."""
 
     def program_has_ended(self) -> None:
-        """Close our own far end, so that the reader reaches the end of the output."""
+        """Close this process's own far end, so that the reader reaches the end of the output."""
         self.over = True
         if self._own >= 0:
             os.close(self._own)
@@ -159,7 +159,7 @@ class Terminal:
         self._writable.set()
 
     def _on_readable(self) -> None:
-        # Read only while a client reads. Otherwise a terminal with unread output would stay readable for ever.
+        # Watch the terminal only while a client reads: with unread output, it's readable all the time.
         self._loop.remove_reader(self._near)
         self._readable.set()
 

@@ -1,6 +1,6 @@
-# Outlives the lab's server for as long as it takes to end the processes that the server started.
-# Standard input: lines "add GROUP" and "drop GROUP"; it ends with the server, however that ends.
-# $1: the node's folder; a process of a pod has its HOME in there.
+# Outlives the lab's server until it has ended the processes that the server started.
+# Standard input: lines "add GROUP" and "drop GROUP". It ends when the server ends, even if the server is killed.
+# $1: the node's folder. Each process of a pod has its HOME in this folder.
 trap '' HUP INT TERM
 groups=' '
 while read -r verb group; do
@@ -13,7 +13,7 @@ for group in $groups; do
     kill -KILL -- "-$group" 2>/dev/null
     rm -f /dev/shm/*faketime_s*_"$group"
 done
-# What left its group (a daemon) still has the environment that it was started with.
+# A process that has left its group (a daemon) still has the environment of its start.
 for round in 1 2; do
     for file in $(grep -lzsF "HOME=$1/" /proc/[0-9]*/environ); do
         process=${file#/proc/}

@@ -1,5 +1,5 @@
-# Makes the mounts of one container and then waits; the container's processes join this one's namespaces.
-# $1: the mounts, in fstab(5) form; $2: the folder that becomes the root.
+# Makes the mounts of one container, and then waits. The container's processes join the namespaces of this process.
+# $1: the mounts, in fstab(5) form. $2: the folder that becomes the root.
 set -e
 mount --no-mtab --all --fstab "$1"
 cd "$2"
@@ -7,5 +7,5 @@ pivot_root . .
 umount --lazy --no-canonicalize .
 cd /
 echo ready
-# Standard input is a pipe that the lab's server holds: it ends with the server, however that ends.
+# Standard input is a pipe that the lab's server holds. It ends when the server ends, even if the server is killed.
 exec cat

@@ -1,4 +1,4 @@
-"""A pod's volumes: folders in the pod's folder, with the contents from its spec, kept up to date.
+"""A pod's volumes: folders with the contents that the pod's spec asks for. The node keeps the contents up to date.
 
 https://kubernetes.io/docs/concepts/storage/volumes/
 """
@@ -29,12 +29,12 @@ DAY = 24 * 3600.0
 READABLE, PRIVATE, GROUPS = 0o644, 0o600, 0o440  # file modes
 
 RequestToken = Callable[[str, int], Awaitable[tuple[str, float]]]
-Files = dict[str, tuple[bytes, int]]  # path in the volume: content, mode
+Files = dict[str, tuple[bytes, int]]  # path in the volume -> content and mode
 
 
 @dataclass
 class ProjectedToken:
-    """One service account token in a volume. It's renewed after 80 % of its life, but at the latest after a day.
+    """One service account token in a volume. The node renews it after 80 % of its lifetime, but within a day.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#serviceaccount-token-volume-projection
     """
@@ -46,13 +46,16 @@ class ProjectedToken:
     expires: float = 0.0
 
     def due(self, now: float) -> bool:
-        """Whether the token needs renewal by lab time. After the clock was set back it does: it isn't valid yet."""
+        """Whether the token must be renewed at the lab time ``now``.
+
+        If the lab's clock was set back to a time before the token was issued, the token must be renewed, too.
+        """
         return now >= self.issued + min(0.8 * (self.expires - self.issued), DAY) or now < self.issued - 1
 
     async def valid(self, request: RequestToken, now: float) -> str:
-        """Return the token, renewed if it's due. `request(audience, seconds)` returns a token and its expiry.
+        """Return the token. If it's due, renew it first: `request(audience, seconds)` returns a token and its expiry.
 
-        If it can't be renewed, return the old one until it expires. Then raise ConfigError or httpx.HTTPError.
+        If that fails, return the old token until it expires. After that, raise ConfigError or httpx.HTTPError.
         """
         if self.due(now):
             try:
@@ -66,7 +69,7 @@ class ProjectedToken:
 
 @dataclass
 class Volumes:
-    """The volumes of one pod, each a folder in `folder` (or a folder of this machine, for hostPath)."""
+    """The volumes of one pod. Each is a folder in `folder`; for a hostPath, it's a folder of this machine."""
 
     pod: Object
     folder: Path
@@ -79,7 +82,7 @@ class Volumes:
     _written: dict[str, Files] = field(default_factory=dict, init=False)
 
     async def fill(self) -> list[str]:
-        """Make all volumes, or update them. Return the failures, in a kubelet's words."""
+        """Make or update all volumes. Return the errors in a kubelet's words."""
         volumes = self.pod["spec"].get("volumes") or ()
         results = await asyncio.gather(*(self._set_up(volume) for volume in volumes))
         return [message for message in results if message]
@@ -122,7 +125,7 @@ class Volumes:
             sources, mode = [{kind: volume[kind]}], volume[kind].get("defaultMode", READABLE)
         else:
             kind = next((key for key in volume if key != "name"), "")
-            raise ConfigError(f"the moto target knows no volumes of the kind {kind}")
+            raise ConfigError(f"the moto target doesn't support volumes of the kind {kind}")
         found = await asyncio.gather(*(self._of_source(source, volume["name"], mode) for source in sources))
         files = {_checked(path): file for part in found for path, file in part.items()}
         if (self.pod["spec"].get("securityContext") or {}).get("fsGroup") is not None:
@@ -139,7 +142,7 @@ class Volumes:
             return await self._entries("configmap", source["configMap"], mode)
         if "secret" in source:
             return await self._entries("secret", source["secret"], mode)
-        raise ConfigError(f"the moto target knows no projected source {next(iter(source), '')}")
+        raise ConfigError(f"the moto target doesn't support the projected source {next(iter(source), '')}")
 
     async def _token(self, asked: Object, volume: str, mode: int) -> tuple[bytes, int]:
         made = ProjectedToken(asked.get("audience", ""), asked.get("expirationSeconds", 3600))
@@ -177,16 +180,17 @@ class Volumes:
 
 
 def project(files: Files, folder: Path) -> None:
-    """Replace all files at once: a reader sees either the old files or the new ones.
+    """Replace all files of a volume at once, so that a reader sees either the old files or the new ones.
 
-    As with a kubelet, the link `..data` leads to a folder with the files, and each name links through `..data`.
+    As in a kubelet's volume, the link `..data` leads to a folder with the files. The name of each file is a link
+    through `..data`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     now = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
     fresh = Path(tempfile.mkdtemp(prefix=now, dir=folder))
     try:
         _write(files, fresh)
-    except OSError:  # on a full disk, half of the files would keep the space for good
+    except OSError:  # on a full disk, the files written so far would take up the space for good
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     data, draft = folder / "..data", folder / "..data_tmp"
@@ -230,12 +234,15 @@ def _of_this_machine(asked: Object) -> Path:
     if not there.get(kind):
         kinds = {"Directory": "a directory", "File": "a file", "Socket": "a socket file"}
         what = kinds.get(kind.removesuffix("OrCreate"), "there")
-        raise ConfigError(f"hostPath type check failed: {path} is not {what}: the moto target makes none")
+        raise ConfigError(f"hostPath type check failed: {path} is not {what}, and the moto target doesn't create it")
     return path
 
 
 def _has_one_user(spec: Object) -> bool:
-    """Whether the spec gives all containers the same user, or a group. Then only they can read the token."""
+    """Whether all containers have the same user, or the pod has an fsGroup.
+
+    A token's file is then readable for only this user or group.
+    """
     of_pod = (spec.get("securityContext") or {}).get("runAsUser")
     containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
     users = {(container.get("securityContext") or {}).get("runAsUser", of_pod) for container in containers}
