@@ -44,7 +44,7 @@ TokenAuthenticator = Callable[[str], Awaitable[User | None]]
 class Authentication:
     """Find the caller of a request.
 
-    ``others`` are functions that find the caller of a token that this cluster didn't sign, e.g. of an AWS identity.
+    ``others`` are functions for tokens that this cluster didn't sign, e.g. those of AWS identities.
     """
 
     def __init__(self, tokens: Tokens):

@@ -35,7 +35,7 @@ class Authorized:
 class Grant:
     """A ClusterRole that a user has without a binding.
 
-    The user has it in ``namespaces``, which may contain the wildcard ``*``; None means everywhere.
+    It's valid in ``namespaces``, which may contain the wildcard ``*``. None means all namespaces and the whole cluster.
     """
 
     role: str
@@ -89,7 +89,7 @@ class Authorization:
         return [rule for rules, _ in self._bound(user, namespace, []) for rule in rules]
 
     def rules_of(self, reference: Object, namespace: str) -> list[Object]:
-        """Return the rules of the role that a binding in ``namespace`` refers to. Raises NotFound."""
+        """Return the rules of the role that ``reference``, a roleRef in this namespace, names. Raises NotFound."""
         kind, namespace = _role_kind(reference, namespace)
         return self.storage.get(kind, namespace, reference["name"]).object.get("rules") or []
 

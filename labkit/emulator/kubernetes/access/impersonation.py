@@ -16,9 +16,10 @@ EXTRA = "impersonate-extra-"
 
 
 def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: Authorization) -> User:
-    """Return the user that the ``headers`` name; the caller, ``user``, if they have no `Impersonate-*` header.
+    """Return the user that the ``headers`` name. Without `Impersonate-*` headers, return ``user``, the caller.
 
-    Raises Forbidden if the caller may not act as that user, and BadRequest if such headers name no user.
+    Raises Forbidden if the caller may not act as that user. Raises BadRequest if there are `Impersonate-*` headers, but
+    none with a user's name.
     """
     given = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in headers]
     given = [(key, value) for key, value in given if key.startswith("impersonate-")]

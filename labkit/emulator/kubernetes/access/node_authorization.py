@@ -1,4 +1,4 @@
-"""Authorize a node for its own objects, its pods, and what its pods refer to. Refuse it other nodes' objects.
+"""Decide what a node may do: use its own objects, its pods, and what its pods refer to, but no other node's objects.
 
 https://kubernetes.io/docs/reference/access-authn-authz/node/
 """

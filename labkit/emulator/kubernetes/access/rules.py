@@ -47,7 +47,7 @@ def allows(rule: Object, wanted: Attributes) -> bool:
 def missing(wanted: list[Object], held: list[Object]) -> list[Object]:
     """Return the parts of the ``wanted`` rules that no ``held`` rule covers.
 
-    Parts that differ only in the verb are joined to one rule.
+    Parts that differ only in the verb become one rule.
     """
     merged: dict[tuple[object, ...], Object] = {}
     for part in _parts(wanted):
@@ -86,7 +86,7 @@ def _parts(rules: Iterable[Object]) -> Iterator[Object]:
 
 
 def _covers(rule: Object, part: Object) -> bool:
-    """Whether the rule allows everything that a part of another rule allows."""
+    """Whether the rule allows everything that ``part``, a part of another rule, allows."""
     if "nonResourceURLs" in part:
         return allows(rule, Attributes(part["verbs"][0], path=part["nonResourceURLs"][0]))
     resource, _, subresource = part["resources"][0].partition("/")

@@ -178,7 +178,7 @@ class Tokens:
             raise InvalidToken("service account token has expired")
 
     def _legacy_claims(self, claims: Object, token: str) -> Object:
-        """Return the claims of a Secret's token in the form of a newer token's claims.
+        """Convert the ``claims`` of a Secret's token to the form of a newer token's claims, and return them.
 
         Raises InvalidToken if the Secret no longer contains this token.
         """

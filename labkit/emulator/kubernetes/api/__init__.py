@@ -1,7 +1,7 @@
 """Answer the API server's requests.
 
-`requests` parses a request, whose body may be `protobuf`. `routes` passes requests for resources on, and `paths`
-answers all others (health, `discovery`):
+`requests` parses a request, whose body may be `protobuf`. `paths` answers requests for paths that aren't resources
+(health, `discovery`). `routes` passes a request for a resource on to one of these modules:
 - `resources` has the verbs that every kind has.
 - `scale` has one subresource of Deployments and ReplicaSets.
 - `access_reviews` answers reviews and requests for tokens, which are never stored.

@@ -73,9 +73,9 @@ def resources(name: str) -> Object | None:
 
 
 def aggregated(core: bool) -> Object:
-    """Return the groups of `/apis` and all their resources in one document; with ``core``, the core group's of `/api`.
+    """Return all groups of `GET /apis`, with all their resources; with ``core``, those of `GET /api`.
 
-    kubectl requests these documents first.
+    kubectl first requests this form of both answers.
     """
     items = [
         {

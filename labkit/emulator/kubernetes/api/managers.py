@@ -81,7 +81,7 @@ def applied(
 
 
 def named(entries: list[Object] | None, managers: bytes) -> bytes:
-    """Return the managers after a write whose object itself has metadata.managedFields, the ``entries``.
+    """Return the managers after a write that contains metadata.managedFields itself, the ``entries``.
 
     One empty entry removes all managers. No entries, or an unreadable entry, leave the managers unchanged. kubectl
     sends entries when a user changes from client-side to server-side apply.

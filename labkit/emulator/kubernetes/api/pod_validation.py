@@ -131,7 +131,7 @@ def _downward(source: Object, path: str) -> list[Cause]:
 
 
 def _volume_path(field: str, path: str) -> list[Cause]:
-    """Return the errors in the path of a file in a volume. The kubelet needs all names that start with `..` itself."""
+    """Return the errors in the path of a file in a volume. Names that start with `..` are reserved for the kubelet."""
     if not path:
         return [required(field)]
     reserved = path.startswith("..") and not path.startswith("../")

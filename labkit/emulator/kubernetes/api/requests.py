@@ -171,7 +171,7 @@ class Request:
 
     @property
     def verb(self) -> str:
-        """The request's verb in RBAC."""
+        """The request's verb in RBAC's words, e.g. ``deletecollection``."""
         if not self.resource:
             return self.method.lower()
         if verb := VERBS.get(self.method):
@@ -199,7 +199,7 @@ class Request:
 
     @property
     def manager(self) -> str:
-        """The name of the manager that will manage the fields that this request sets."""
+        """The name of the manager for the fields that this request sets."""
         if manager := self.query.get("fieldManager"):
             return manager
         return self.headers.get(b"user-agent", b"unknown").decode("latin-1").partition("/")[0][:128] or "unknown"
@@ -207,7 +207,8 @@ class Request:
     def dry_run(self, options: str) -> bool:
         """Return whether the write is only a dry run, so that nothing is stored.
 
-        ``options`` is the kind of its options, e.g. ``CreateOptions``. Raises Invalid for a wrong option in the query.
+        ``options`` is the kind of the write's options, e.g. ``CreateOptions``. Raises Invalid for a wrong option in the
+        query.
         """
         causes = [] if options == "DeleteOptions" else _field_manager(self.query.get("fieldManager", ""))
         given = [value for key, value in self.queries if key == "dryRun" and value]
@@ -349,7 +350,7 @@ def _forbidden_match(more: str) -> Cause:
 
 
 def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> str:
-    """Return why the server refuses an object of the kind ``given`` in the place of ``kind``; "" if it accepts it."""
+    """Return why an object of the kind ``given`` isn't accepted as an object of ``kind``; "" if it is accepted."""
     if given and given != kind:
         if given not in KNOWN_KINDS:
             return f'no kind "{given}" is registered for version "{given_version}" in scheme {SCHEME}'
@@ -381,7 +382,7 @@ def _field_manager(name: str) -> list[Cause]:
 def _only_name(selector: str) -> str:
     """Return the name that a field selector requires; "" if it requires none.
 
-    A list of only this name needs permission for only the object with this name.
+    For a list with such a selector, permission for the object with that name is enough.
     """
     fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
     return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")

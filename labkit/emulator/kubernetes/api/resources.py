@@ -273,9 +273,9 @@ class Resources:
 
     @staticmethod
     def _parts(kind: Kind, subresource: str, obj: Object, before: Stored) -> Object:
-        """Return the object with only the parts changed that the request may change.
+        """Return the object, but with the old values in the parts that the request may not change.
 
-        For example, only the status subresource may change the status.
+        For example, only a request for the status subresource may change the status.
         """
         if not kind.has_status:
             return obj
@@ -400,7 +400,7 @@ class Resources:
         return with_metadata(obj, metadata)
 
     def _named(self, obj: Object) -> Object:
-        """Return the object. If it has no name, generate one from generateName: like a real server, after admission."""
+        """Return the object, with a generated name if it has none. A real server, too, does this after admission."""
         metadata = obj["metadata"]
         if metadata.get("name") or not (prefix := metadata.get("generateName")):
             return obj

@@ -1,4 +1,4 @@
-"""A write that the parts of admission check."""
+"""A write that admission checks."""
 
 from dataclasses import dataclass, field
 

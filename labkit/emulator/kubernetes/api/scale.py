@@ -42,10 +42,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the resourceVersion that the client didn't choose itself.
-
-    In an update that is "". A patched scale still has the current version if the patch names none.
-    """
+    """Return the resourceVersion that means "none given": "" in an update, the current one in a patched scale."""
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 

@@ -123,7 +123,7 @@ def _reason(pod: Object) -> str:
 
 
 def _reason_of_containers(pod: Object, reason: str) -> str:
-    """Return why the pod's first container that waits or has ended does so; ``reason`` if no container does."""
+    """Return the reason of the pod's first container that waits or has ended; ``reason`` without such a container."""
     running = False
     for container in reversed((pod.get("status") or {}).get("containerStatuses") or []):
         state = container.get("state") or {}

@@ -47,7 +47,7 @@ def validate(kind: Kind, obj: Object) -> None:
 
 
 def validate_update(kind: Kind, new: Object, old: Object) -> None:
-    """Raise Invalid if the new object has errors, or if it changes what may not change."""
+    """Raise Invalid if the new object has errors, or if the change isn't allowed."""
     validate(kind, new)
     causes = pod_update(new, old) if kind.kind == "Pod" else []
     if kind.kind in ("ConfigMap", "Secret") and old.get("immutable"):

@@ -112,7 +112,7 @@ class Watch:
         return [line for line in lines if line], False
 
     def _batch(self, change: Change, queue: asyncio.Queue[Change]) -> bytes:
-        """Return the events of this change and of all changes in the queue, as one piece."""
+        """Return the events of this change and of all changes in the queue, joined."""
         lines = [self._event(change)]
         while not queue.empty():
             lines.append(self._event(queue.get_nowait()))

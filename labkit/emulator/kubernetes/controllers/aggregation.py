@@ -1,4 +1,4 @@
-"""Fill aggregated ClusterRoles with the rules of other ClusterRoles, which they select by labels.
+"""Give each aggregated ClusterRole the rules of the ClusterRoles that its label selectors match.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-clusterroles
 """

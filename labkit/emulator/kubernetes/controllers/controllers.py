@@ -207,7 +207,7 @@ class Controllers:
     # Scheduling
 
     def _schedule_soon(self) -> None:
-        """Start the scheduler soon. It then covers all changes until it starts."""
+        """Run the scheduler soon. One run covers all changes that happen before it."""
         if not self._scheduling:
             self._scheduling = True
             self.later(self._schedule)
@@ -252,7 +252,7 @@ class Controllers:
             self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
 
     def _cannot_be_scheduled(self, pod: Stored, nodes: list[Stored], reasons: dict[str, list[str]]) -> None:
-        """Write why no node fits into the pod's condition. If the text is new, record an event with it, too."""
+        """Update the pod's condition with the reasons against each node. If they are new, record an event, too."""
         preemption = [
             "No preemption victims found for incoming pod"
             if is_helped_by_room(pod.object, node.object, reasons[node.name])

@@ -79,7 +79,7 @@ class _Look:
     async def take(self) -> float | None:
         """Take the next step of the rollout, if there is one.
 
-        Return the lab time at which to look again, even if nothing changes; None for never.
+        Return the lab time at which to look again if nothing changes before that; None for never.
         """
         deleted, paused = "deletionTimestamp" in self.deployment.metadata, self.spec.get("paused", False)
         if not deleted:
@@ -297,7 +297,7 @@ class _Look:
     # Status
 
     def _report(self) -> float | None:
-        """Write the rollout's progress into the status. Return the lab time of its deadline; None if it has none."""
+        """Write the rollout's progress into the status. Return the lab time of its deadline; None for no deadline."""
         self._read_sets_again()
         before, after = self.deployment.object.get("status") or {}, self._status()
         endless = self.spec["progressDeadlineSeconds"] == rollout.ENDLESS

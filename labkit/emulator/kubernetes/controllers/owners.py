@@ -72,10 +72,10 @@ class Owners:
         return list(self._controlled.get((kind, owner.namespace, owner.uid), {}).values())
 
     def claim(self, kind: Kind, owner_kind: Kind, owner: Stored) -> list[Stored]:
-        """Return the objects that ``owner`` controls after its selector was applied.
+        """Apply the selector of ``owner``, and return the objects that ``owner`` controls afterwards.
 
-        It adopts objects that the selector matches, and releases objects that the selector doesn't match. An owner that
-        is being deleted does neither.
+        The owner adopts objects that its selector matches, and releases objects that the selector doesn't match. An
+        owner that is being deleted does neither.
         https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#how-a-replicaset-works
         """
         matches = object_selector(owner.object["spec"]["selector"])

@@ -1,4 +1,4 @@
-"""The ReplicaSet controller: it keeps the wanted number of pods of one template.
+"""The ReplicaSet controller: it creates and deletes pods until their number is the wanted one.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
 """
@@ -186,7 +186,10 @@ def _magnitude(age: float) -> int:
 
 
 def _concerns(change: Change) -> bool:
-    """Whether a change is the controller's business. A changed status isn't: the controller itself wrote it."""
+    """Whether the controller must look at the ReplicaSet after this change.
+
+    If only the status changed, it needn't, because the controller itself wrote the status.
+    """
     if change.before is None:
         return True
     new, old = change.stored, change.before

@@ -68,7 +68,10 @@ def revision(replica_set: Stored) -> int:
 
 
 def template_hash(template: Object) -> str:
-    """Return the pod-template-hash. Equal templates have equal hashes. It looks like a real one, but isn't the same."""
+    """Return the pod-template-hash of a template. Equal templates have equal hashes.
+
+    It has the form of a real cluster's hash, but another value.
+    """
     text = json.dumps(_plain(template), sort_keys=True).encode()
     number = int.from_bytes(hashlib.sha256(text).digest()[:4])
     return "".join(ALPHABET[ord(digit) % len(ALPHABET)] for digit in str(number))
@@ -189,7 +192,7 @@ def complete(deployment: Stored, status: Object) -> bool:
 
 
 def progressing(before: Object, after: Object) -> bool:
-    """Whether a rollout progressed from one status to the next."""
+    """Whether the rollout progressed between these two statuses."""
 
     def old_pods(status: Object) -> int:
         return int(status.get("replicas", 0) - status.get("updatedReplicas", 0))

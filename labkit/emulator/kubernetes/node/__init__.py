@@ -1,11 +1,11 @@
-"""The node: a kubelet that runs containers as processes of this machine. It uses nothing of the cluster but its API.
+"""The node: a kubelet that runs containers as processes of this machine. It uses only the cluster's API.
 
-`node` watches the pods that are bound to it, and `kubelet` is its own HTTPS endpoint. `client` calls the API.
+`node` watches the pods that are bound to the node. `kubelet` is the node's HTTPS endpoint. `client` calls the API.
 
-`pod_life` runs one pod. `container_life` runs one container, with its `probes` and its hooks (`handlers`). Both share
-`pod`: the pod's status (`pod_status`), `volumes`, `container_logs` and `attachments`.
+`pod_life` runs one pod. `container_life` runs one container, with its `probes` and its hooks (`handlers`). Both use
+`pod`, which has the pod's status (`pod_status`), `volumes`, `container_logs` and `attachments`.
 
-To start a container, `images` finds its program, `container_environment` its variables, and `mounts` its volumes.
-`processes` starts the programs, and `program_streams` are their input and output. After its end, a container has a
-`termination_message`.
+At a container's start, `images` finds its program, `container_environment` makes its variables, and `mounts` prepares
+its volumes. `processes` starts programs, and `program_streams` connects their input and output. After the container's
+end, `termination_message` reads its message for the status.
 """

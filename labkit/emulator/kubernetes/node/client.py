@@ -48,7 +48,7 @@ class NodeClient:
         return _found(await self.http.patch(path, content=json.dumps(body), headers=headers))
 
     async def delete_pod(self, pod: Object) -> None:
-        """Delete the pod immediately. Do nothing if it's already gone, even if another pod has its name."""
+        """Delete this pod immediately. Do nothing if it's gone, even if another pod has its name now."""
         metadata = pod["metadata"]
         body = {
             "kind": "DeleteOptions",
@@ -164,7 +164,7 @@ def _found(response: httpx.Response) -> Object | None:
 
 
 def said(error: Exception) -> str:
-    """Return the error as text: the API server's message if it sent one; for a file's error, the system's reason."""
+    """Return the error as text: the API server's message, or the system's reason and the file's name."""
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):
             return str(error.response.json()["message"])

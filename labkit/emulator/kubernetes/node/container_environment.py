@@ -29,7 +29,8 @@ class ConfigError(Exception):
 def expanded(text: str, variables: Mapping[str, str]) -> str:
     """Return the text with each known `$(NAME)` replaced. `$$(NAME)` becomes `$(NAME)`.
 
-    Raises ConfigError if the text becomes too long for a program: each variable may contain the previous one twice.
+    Raises ConfigError if the text becomes too long for a program. That can happen quickly: each variable may contain
+    the previous one twice.
     """
     length = 0
 
@@ -110,10 +111,10 @@ def field_value(pod: Object, path: str) -> str:
 
 
 def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
-    """Return the limit or request to which ``reference`` refers, divided by its divisor and rounded up.
+    """Return the limit or request that ``reference`` names, divided by its divisor and rounded up.
 
-    A container without the limit gets the node's capacity, `room`. In a variable, the reference may name no container,
-    and then refers to `container`. Raises ConfigError if the container isn't found.
+    If the container has no such limit, return the node's capacity, `room`. `container` is the default if the reference
+    names no container. Raises ConfigError if there is no such container.
     https://kubernetes.io/docs/tasks/inject-data-application/downward-api-volume-expose-pod-information/
     """
     spec = pod["spec"]
@@ -156,7 +157,7 @@ async def _texts(kind: str, reference: Object, fetch: Fetch) -> dict[str, str]:
 
 
 async def referenced(kind: str, reference: Object, fetch: Fetch) -> Object:
-    """Return the ConfigMap or Secret. If it's missing: {} for an optional one; otherwise, raises ConfigError."""
+    """Return the ConfigMap or Secret; {} if an optional one is missing. Raises ConfigError for a required one."""
     found = await fetch(kind, reference.get("name", ""))
     if found is None and not reference.get("optional"):
         raise ConfigError(f'{kind} "{reference.get("name", "")}" not found')

@@ -15,7 +15,7 @@ LONGEST = 10 * 1024 * 1024  # bytes after which a new log file starts: a kubelet
 
 
 class ContainerLog:
-    """The log of one run of a container. It can have many readers, also while the container runs and writes it."""
+    """The log of one run of a container. It can have many readers, even while the container still writes."""
 
     def __init__(self, file: Path, now: Callable[[], float]) -> None:
         self.file = file
@@ -52,7 +52,7 @@ class ContainerLog:
     def _write(self, stream: str, lines: list[tuple[bytes, bytes]]) -> None:
         """Write lines that were read together. All of them get the same time.
 
-        To ask the clock for each line would slow down a program that writes much.
+        To ask the clock for each line would slow down a busy program.
         """
         before = f"{timestamp(self._now())} {stream} ".encode()
         if self._out.tell() > LONGEST:
@@ -110,5 +110,5 @@ def shown(line: bytes, *, timestamps: bool) -> bytes:
 
 
 def timestamp(seconds: float) -> str:
-    """Return a time in RFC 3339 with nanoseconds. ``seconds`` are those since the epoch, in lab time."""
+    """Return a time in RFC 3339 with nanoseconds. ``seconds`` is the lab time since the epoch."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")

@@ -15,7 +15,7 @@ _REFERENCE = re.compile(
 class ImageError(Exception):
     """The image can't be used.
 
-    `reason` says why the container waits, in its status. `event` is a pair: an event's reason and message.
+    `reason` is the reason in the container's waiting state. `event` is a pair: an event's reason and message.
     """
 
     def __init__(self, message: str, reason: str, event: tuple[str, str] = ("", "")) -> None:
@@ -58,13 +58,13 @@ def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
         raise ImageError(message, "ErrImageNeverPull", ("ErrImageNeverPull", message))
     raise ImageError(
         f'failed to pull image "{image}": on the moto target a container is a process of this machine, '
-        f"and it knows only these images: {', '.join(sorted(images))}. Use one of them, and name the command to run",
+        f"and only these images work: {', '.join(sorted(images))}. Use one of them, and name the command to run",
         "ErrImagePull",
     )
 
 
 def of_this_environment() -> dict[str, list[str]]:
-    """Return the images that this Python environment has a program for."""
+    """Return the images for which this Python environment has a program."""
     aws, python = [str(Path(sys.executable).with_name("aws"))], [sys.executable]
     return {
         "amazon/aws-cli": aws,

@@ -197,7 +197,7 @@ class _Session:
     async def _until_client_leaves(
         self, streams: Pipes | Terminal, ended: asyncio.Task[Any], *, keeps_input: bool = False
     ) -> None:
-        """Return when the client has left or the task is done.
+        """Return when the client has left, or when the task ``ended`` is done.
 
         With ``keeps_input``, a client that ends its input counts as gone, but the program's input stays open.
         """

@@ -18,7 +18,7 @@ class MountRefused(Exception):
 
 @dataclass(frozen=True)
 class Mount:
-    """One volume mount. In the container, `path` shows what is at `source` on this machine."""
+    """One volume mount: `source` on this machine appears at `path` in the container."""
 
     path: str
     source: Path
@@ -40,7 +40,7 @@ class Mounts:
         self._sources = {mount.path.rstrip("/"): str(mount.source) for mount in self._mounts}
 
     def on_host(self, path: str) -> Path:
-        """Return where a path of the container is on this machine."""
+        """Return the path on this machine for a path in the container."""
         wanted = PurePosixPath(path)
         for mount in self._mounts:
             if wanted.is_relative_to(mount.path):

@@ -1,4 +1,4 @@
-"""What the containers of a pod share (document, folder, volumes, logs), and what all pods of a node share."""
+"""The data that a pod's containers share (document, folder, volumes, logs), and the settings of the pod's node."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a node reports about a pod (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/)."""
+"""The status that a node reports for a pod (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/)."""
 
 from dataclasses import dataclass, field
 

@@ -58,7 +58,7 @@ class Probes:
                 self.changed()
 
     async def _results(self, kind: str, probe: Object) -> AsyncIterator[bool]:
-        """Yield a probe's result each time that enough results in a row (its threshold) were the same."""
+        """Yield a probe's result whenever enough results in a row (the probe's threshold) are the same."""
         thresholds = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
         due = self.began + probe.get("initialDelaySeconds", 0)
         last, agreed = None, 0

@@ -15,7 +15,7 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class Pipes:
-    """Pipes for a program's output and, with ``stdin``, for its input. Without, the program reads /dev/null."""
+    """Pipes for a program's output and, with ``stdin``, its input. Without ``stdin``, its input is /dev/null."""
 
     is_terminal = False
     outputs = (STDOUT, STDERR)
@@ -60,7 +60,7 @@ class Pipes:
         self.far = []
 
     def program_has_ended(self) -> None:
-        """Only note it. The pipes end when the last program that holds them ends."""
+        """Note that the program has ended. The pipes end when the last program that holds them ends."""
         self.over = True
 
     def close(self) -> None:

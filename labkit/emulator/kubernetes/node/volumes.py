@@ -34,8 +34,9 @@ Files = dict[str, tuple[bytes, int]]  # path in the volume -> content and mode
 
 @dataclass
 class ProjectedToken:
-    """One service account token in a volume. The node renews it after 80 % of its lifetime, but within a day.
+    """One service account token in a volume.
 
+    The node renews the token after 80 % of its lifetime, or after a day if that is sooner.
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#serviceaccount-token-volume-projection
     """
 
@@ -241,7 +242,7 @@ def _of_this_machine(asked: Object) -> Path:
 def _has_one_user(spec: Object) -> bool:
     """Whether all containers have the same user, or the pod has an fsGroup.
 
-    A token's file is then readable for only this user or group.
+    If so, only this user or this group can read the file of a token.
     """
     of_pod = (spec.get("securityContext") or {}).get("runAsUser")
     containers = [*(spec.get("initContainers") or ()), *spec["containers"]]

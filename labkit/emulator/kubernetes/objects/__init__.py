@@ -1,7 +1,7 @@
 """The API server's storage, and what the server knows about each kind of object.
 
 - `storage` has all objects of one server, in memory and in an `object_file`.
-- `writes` changes and deletes objects, and `paging` lists them in pages.
+- `writes` changes and deletes objects. `paging` makes the tokens for lists that are read in pages.
 - `kinds` lists the kinds, and `schema` the fields of each kind's type.
 - `status` has the API's error answers.
 - `defaults`, `services`, `selectors`, `pods`, `names` and `quantities` work on single objects and their fields.

@@ -34,7 +34,7 @@ class ObjectFile:
         return max((number for (number,) in self._database.read("SELECT number FROM version")), default=0)
 
     def objects(self, made: Callable[[bytes], Made]) -> Iterator[tuple[Kind, Made]]:
-        """Yield each object with its kind. ``made`` builds an object from its JSON. Raises `LabError` if it fails."""
+        """Yield each object with its kind; ``made`` builds it from its JSON. Raises `LabError` if that fails."""
         for resource, namespace, name, text in self._database.read(
             "SELECT resource, namespace, name, text FROM objects"
         ):
@@ -43,7 +43,7 @@ class ObjectFile:
             yield kind, obj
 
     def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
-        """Store the object's new ``text``, or None if it's deleted, as change ``version``. Raises `NotWritten`."""
+        """Store change number ``version``: the object's new ``text``, or None for a deletion. Raises `NotWritten`."""
         database = self._database
         with database.together():
             database.write("INSERT OR REPLACE INTO version VALUES (1, ?)", version)
@@ -58,7 +58,7 @@ class ObjectFile:
 def forget_tokens(file: sqlite3.Connection) -> None:
     """Remove the service account tokens from all Secrets in a copy of the file.
 
-    When a server starts with the copy, its token controller writes new tokens.
+    The server that starts with this copy writes new tokens.
     https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
     """
     select = "SELECT namespace, name, text FROM objects WHERE resource = ?"

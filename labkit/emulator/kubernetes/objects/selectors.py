@@ -76,9 +76,9 @@ def _unparsable(found: str, expected: str) -> Exception:
 
 
 def object_selector(selector: Object | None) -> Matcher:
-    """Return a function that tells whether labels match a LabelSelector.
+    """Return a function that tells whether labels match a LabelSelector (matchLabels and matchExpressions).
 
-    It uses the selector's matchLabels and matchExpressions. All labels match the selector None.
+    If ``selector`` is None, all labels match.
     """
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}

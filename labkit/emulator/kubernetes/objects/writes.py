@@ -18,7 +18,7 @@ def store(
 ) -> Stored:
     """Store a new version of the object.
 
-    If the object is being deleted, and no finalizer or grace period is left to wait for, also remove it.
+    Also remove the object if it's being deleted and no longer waits for a finalizer or a grace period.
     """
     metadata = obj["metadata"]
     if kind.generation and any(obj.get(part) != before.object.get(part) for part in ("spec", "webhooks")):
@@ -75,7 +75,7 @@ def bind(storage: Storage, pod: Stored, node: str) -> Stored:
 
 
 def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
-    """Write ``message``, why no node fits the pod, into the pod's condition PodScheduled.
+    """Write ``message``, the reason why no node fits the pod, into the pod's condition PodScheduled.
 
     Return whether that changed the condition.
     """
@@ -108,7 +108,7 @@ def _require(kind: Kind, stored: Stored, preconditions: Object) -> None:
 
 
 def _grace(kind: Kind, stored: Stored, options: Object) -> int:
-    """Return for how many seconds the object still exists. That is 0, except for a pod that still runs on a node."""
+    """Return how many seconds the object still exists after its deletion: 0, except for a pod that runs on a node."""
     if kind is not POD:
         return 0
     spec = stored.object["spec"]
