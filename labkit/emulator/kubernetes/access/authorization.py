@@ -102,7 +102,10 @@ class Authorization:
         return ""
 
     def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[Object], str]]:
-        """Yield the rules and a reason for each binding of the user. For a missing role, add an error to ``broken``."""
+        """For each binding of the user, yield the rules of its role, and a text that says why they apply.
+
+        If the role is missing, add an error to ``broken`` instead.
+        """
         for binding in self.storage.list(CLUSTER_ROLE_BINDING):
             yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "", broken)
         if namespace:

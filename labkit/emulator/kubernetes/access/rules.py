@@ -32,7 +32,7 @@ class Attributes:
 
 
 def allows(rule: Object, wanted: Attributes) -> bool:
-    """Whether the rule allows the wanted request."""
+    """Whether the rule allows the request ``wanted``."""
     if not _has(rule, "verbs", wanted.verb):
         return False
     if not wanted.resource:

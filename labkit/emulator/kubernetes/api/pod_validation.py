@@ -1,4 +1,4 @@
-"""Validate pods, and changes of pods. Return the errors in an API server's words and order.
+"""Validate pods, and changes of pods. The errors are in an API server's words and order.
 
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/validation/validation.go
 """

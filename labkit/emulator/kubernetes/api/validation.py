@@ -1,4 +1,4 @@
-"""Validate objects before they are stored. Return the errors in an API server's words and order."""
+"""Validate objects before they are stored. The errors are in an API server's words and order."""
 
 import base64
 import re

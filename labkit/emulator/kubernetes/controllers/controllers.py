@@ -141,7 +141,7 @@ class Controllers:
     def _gone(self, owner: Stored) -> None:
         """Delete the dependents of ``owner``, which was removed.
 
-        If an owner of ``owner`` waited for its removal, continue the deletion of that owner.
+        ``owner`` itself may have an owner that waited for this removal. Continue the deletion of that owner, too.
         """
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))

@@ -70,7 +70,7 @@ def revision(replica_set: Stored) -> int:
 def template_hash(template: Object) -> str:
     """Return the pod-template-hash of a template. Equal templates have equal hashes.
 
-    It has the form of a real cluster's hash, but another value.
+    A real cluster's hash has the same form, but another value.
     """
     text = json.dumps(_plain(template), sort_keys=True).encode()
     number = int.from_bytes(hashlib.sha256(text).digest()[:4])

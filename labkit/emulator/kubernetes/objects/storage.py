@@ -92,11 +92,9 @@ class Change:
 class Storage:
     """The objects, in memory. If there is a ``file``, they are read from it first, and changes are also written to it.
 
-    A change goes to the file first, then to the watches, then to the observers. Each observer is called with every
-    change.
-
-    If the file can't be written, the changing method raises `NotWritten`, and nothing changes. If the file can't be
-    used at all, the constructor raises `LabError`.
+    A change goes to the file first, then to the watches, then to the observers. If the file can't be written, the
+    changing method raises `NotWritten`, and nothing changes. If the file can't be used at all, the constructor raises
+    `LabError`.
     """
 
     def __init__(self, clock: Clock, identifiers: Identifiers, file: Path | None = None):
