@@ -50,7 +50,7 @@ def test_a_known_image_is_a_program():
 @pytest.mark.parametrize(
     ("container", "reason", "says"),
     [
-        ({"image": "nginx"}, "ErrImagePull", r"images: public\.ecr\.aws/aws-cli/aws-cli, python\. Use one of them"),
+        ({"image": "nginx"}, "ErrImagePull", r"work: public\.ecr\.aws/aws-cli/aws-cli, python\. Use one of them"),
         (
             {"image": "nginx", "imagePullPolicy": "Never"},
             "ErrImageNeverPull",

@@ -89,7 +89,7 @@ class Authorization:
         return [rule for rules, _ in self._bound(user, namespace, []) for rule in rules]
 
     def rules_of(self, reference: Object, namespace: str) -> list[Object]:
-        """Return the rules of the role that ``reference``, a roleRef in this namespace, names. Raises NotFound."""
+        """Return the rules of the role in ``reference``, the roleRef of a binding in ``namespace``. Raises NotFound."""
         kind, namespace = _role_kind(reference, namespace)
         return self.storage.get(kind, namespace, reference["name"]).object.get("rules") or []
 

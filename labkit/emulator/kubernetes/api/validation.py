@@ -38,7 +38,7 @@ ANY_NAME = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 
 
 def validate(kind: Kind, obj: Object) -> None:
-    """Raise Invalid with all errors in the object."""
+    """Raise Invalid, with all errors, if the object has errors."""
     causes = _metadata(kind, obj["metadata"])
     if check := _CHECKS.get(kind.kind):
         causes += check(obj)

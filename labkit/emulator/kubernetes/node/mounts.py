@@ -1,4 +1,4 @@
-"""Give a container a root of its own with its volumes or, where this isn't allowed, rewrite the volumes' paths."""
+"""Give a container its own root with its volumes. If this machine doesn't allow that, rewrite the volumes' paths."""
 
 import os
 import re
