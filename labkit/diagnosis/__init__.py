@@ -1,6 +1,6 @@
-"""Why a service account doesn't get its role: the evidence, the findings, and the repairs.
+"""Find out why a service account's pods don't get their role, and how to repair it.
 
-`evidence` reads the system, each thing once. `repairs` writes the commands and the documents that put it right.
-`stages` lists the checks, in order. `finding` defines a finding (one thing that is wrong), and the decorator that
-declares a cause. `findings` has the causes. `order` sorts their findings for the report.
+`evidence` reads facts from AWS and Kubernetes, each fact once. `finding` defines a finding (one thing that is wrong)
+and a cause (a possible reason, and the function that looks for it). `findings` contains the causes. `stages` lists the
+stages of an examination. `order` sorts the findings. `repairs` writes the commands and documents that repair them.
 """

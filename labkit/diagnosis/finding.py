@@ -1,4 +1,8 @@
-"""A finding: one thing that is wrong. `@cause` declares what can be, beside the function that looks for it."""
+"""Define findings and causes.
+
+A finding is one thing that is wrong. A cause is a possible reason for a finding, and the function that looks for it.
+`@cause` turns such a function into a `Cause`.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,41 +19,44 @@ from labkit.showing import Code, Name, block, table
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
 MARKS: dict[str, str] = {"error": "✗", "warning": "!", "note": "i"}
-# The words that are small where they do not begin a sentence.
+# A summary's first word, if it's one of these, gets a small letter after a service account's name.
 ARTICLES = ("A", "An", "No", "Something", "The")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, what shows it, and what repairs it."""
+    """One thing that is wrong, the API call that shows it, and the repair."""
 
     id: str
     """A stable name, such as `trust-policy-sub-mismatch`."""
     summary: str
-    """One sentence of what is wrong."""
+    """One sentence that says what is wrong."""
     expected: str
     found: str
     source: str
-    """The API call that shows it."""
+    """The API call whose answer shows what is wrong."""
     repaired_by: Repair
     learn: str
-    """The notebook that teaches it."""
+    """The notebook that teaches the subject."""
     stage: Stage
-    """The stage that it belongs to."""
+    """The stage of an examination that the finding belongs to."""
     severity: Severity = "error"
 
     @property
     def repair(self) -> str:
-        """Shell lines that put it right, after `eval "$(labkit env)"`."""
+        """The repair as lines for a shell. Run `eval "$(labkit env)"` in the shell first."""
         return str(self.repaired_by)
 
     def as_json(self) -> dict[str, object]:
-        """The finding for other programs; keys are only ever added."""
+        """Return the finding for other programs. Later versions may add keys, but they don't remove any."""
         keys = ("id", "summary", "expected", "found", "source", "repair", "learn", "severity")
         return {key: getattr(self, key) for key in keys}
 
     def as_text(self, whose: str = "", *, repair: bool = True) -> str:
-        """The finding as lines of text, what is wrong first; with `whose`, of this service account."""
+        """Return the finding as lines of text, the headline first. `whose` is the service account that it names.
+
+        If `repair` is false, the text says how to show the repair instead.
+        """
         shown = self.repair.replace("\n", "\n            ") if repair else "hidden; ask with repair=True"
         return (
             f"{self.headline(whose)}\n"
@@ -58,9 +65,9 @@ class Finding:
         )
 
     def as_html(self, whose: str = "", *, repair: bool = True) -> str:
-        """The finding as a block of HTML, what is wrong first; with `whose`, of this service account.
+        """Return the finding as a block of HTML, the headline first. `whose` is the service account that it names.
 
-        Without `repair`, a click unfolds it.
+        If `repair` is false, the repair is folded, and a click shows it.
         """
         compared = [
             (Name("expected"), Code(self.expected)),
@@ -74,7 +81,10 @@ class Finding:
         return f"<p><strong>{escape(self.headline(whose))}</strong></p>{table(compared)}{shown}{table(named)}"
 
     def headline(self, whose: str = "") -> str:
-        """One line of what is wrong: `✗ shop/cart: the trust policy admits shop:web, not shop:cart`."""
+        """Return one line that says what is wrong: `✗ shop/cart: the trust policy admits shop:web, not shop:cart`.
+
+        `whose` is the service account in the line; if it's empty, the line names no service account.
+        """
         said = self.summary.removesuffix(".")
         if not whose:
             return f"{MARKS[self.severity]} {said}"
@@ -84,7 +94,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Symptom:
-    """The result of a cause's look: evidence and a repair. `Cause` adds the declared parts to make a finding."""
+    """What the function of a cause found. `Cause` adds its own fields, such as `id`, to make a finding of it."""
 
     summary: str
     expected: str
@@ -99,25 +109,35 @@ Look = Callable[[Evidence], Symptom | None]
 
 @dataclass(frozen=True, eq=False)
 class Cause:
-    """One possible cause: its declaration, and the function that looks for it."""
+    """One possible reason for a finding, and the function `look` that looks for it."""
 
     id: str
-    """The id of its findings."""
+    """The id of the cause's findings."""
     stage: Stage
-    """The stage that it belongs to."""
+    """The stage of an examination that the cause belongs to."""
     learn: str
-    """The notebook that teaches it."""
+    """The notebook that teaches the subject."""
     reads: tuple[Kinds, ...]
-    """The calls that must have been answered before finding nothing counts as right."""
+    """Groups of calls. If the cause finds nothing, at least one call of each group must have been made.
+
+    Otherwise the cause's stage counts as not looked at.
+    """
     look: Look
     follows_from: tuple["Cause", ...]
-    """The more specific causes. If one is found, or an error of this or an earlier stage, this cause is left out."""
+    """More specific causes. If one of them has a finding, this cause is left out.
+
+    If there are more specific causes, an examination also leaves this cause out after an error of the same or an
+    earlier stage.
+    """
     ends: tuple[Stage, ...]
-    """The stages that aren't examined once this is found."""
+    """The stages that aren't examined any further once this cause has a finding."""
 
     def __call__(self, evidence: Evidence) -> Finding | None:
-        """The finding; None also if a more specific cause reported it. Raises `NotRead`."""
-        # Other causes ask for it as well, and its repair takes long to write.
+        """Return the cause's finding; None if the cause finds nothing, or if a more specific cause has a finding.
+
+        Raises `NotRead` if a fact that the cause needs can't be read.
+        """
+        # Keep the result: other causes ask for it too, and writing a repair takes long.
         if self not in evidence.found:
             symptom = self.look(evidence)
             is_new = symptom is not None and not is_told(evidence, *self.follows_from)
@@ -150,20 +170,23 @@ def cause(
     follows_from: tuple[Cause, ...] = (),
     ends: tuple[Stage, ...] = (),
 ) -> Callable[[Look], Cause]:
-    """Declare the cause that a function looks for."""
+    """Return a decorator that turns a function into a `Cause` with these fields."""
     return lambda look: Cause(id, stage, learn, reads, look, follows_from, ends)
 
 
 def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
-    """The causes that these modules declare, in the order of their stages, and in a stage in their own."""
+    """Return the causes that these modules declare, sorted by stage. Causes of one stage keep the modules' order."""
     declared = [each for family in families for each in vars(family).values() if isinstance(each, Cause)]
     return tuple(sorted(declared, key=lambda each: STAGES.index(each.stage)))
 
 
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
-    """Each cause's finding, or why it found none. Causes of a stage that has ended are left out."""
+    """Yield each cause with its result: a finding, None if the cause finds nothing, or `NotRead` if it can't know.
+
+    Causes of a stage that has ended are skipped, except those that end a stage themselves.
+    """
     for each in causes:
-        # What ends its own stage is told itself.
+        # A cause that ends its own stage must still be reported.
         if each.stage in evidence.ended and not each.ends:
             continue
         try:
@@ -173,11 +196,11 @@ def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Caus
 
 
 def is_told(evidence: Evidence, *causes: Cause) -> bool:
-    """Whether one of these causes has a finding already. A cause that couldn't read what it needs has none."""
+    """Whether one of these causes has a finding. A cause that can't read a fact that it needs has no finding."""
     return any(isinstance(outcome, Finding) for _, outcome in look_for(causes, evidence))
 
 
 def few(names: Collection[str]) -> str:
-    """The first three of some names, and how many more there are."""
+    """Return the first three names, and the number of the others: `a, b, c and 2 more`."""
     first, more = [*names][:3], max(0, len(names) - 3)
     return ", ".join(first) + (f" and {more} more" if more else "")

@@ -1,4 +1,4 @@
-"""The order in which findings are told: the same in a step's check, in a notebook and in the doctor's report."""
+"""Sort findings. A step's check, a notebook and the doctor's report show them in the same order."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,10 +12,10 @@ OF_NO_POD = (ANNOTATION, PROVIDER, ROLE, PERMISSIONS)
 
 
 def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
-    """What these causes find, in order.
+    """Return the findings of these causes, sorted by `in_order`.
 
-    Where a cause needs what cannot be read, it finds nothing: with `unread`, what it was goes there.
-    Raises `NotRead` without.
+    A cause that needs a fact which can't be read finds nothing, and its `NotRead` is added to the list `unread`. If
+    `unread` is None, the first `NotRead` is raised instead.
     """
     outcomes = [outcome for _, outcome in look_for(causes, evidence)]
     lacking = [outcome for outcome in outcomes if isinstance(outcome, NotRead)]
@@ -27,9 +27,10 @@ def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | N
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings, errors first, and each severity in the order of the stages; each once, and no repair twice.
+    """Return each finding once, sorted so that the repairs work in this order: errors first, then by stage.
 
-    Their repairs work in this order: a pod is made again after what the webhook goes by.
+    Repairs that replace pods come after those that change what the webhook puts into new pods. No repair does
+    something that an earlier one has done.
     """
     ordered = sorted(_each_once(findings), key=_place)
     done: dict[str, str] = {}
@@ -42,7 +43,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _each_once(findings: Iterable[Finding]) -> list[Finding]:
-    """Each finding once. Findings that belong to no pod are merged even if their repairs replace different pods."""
+    """Return each finding once. If a finding belongs to no pod, join its repairs, which may replace different pods."""
     told: dict[Finding, Repair] = {}
     for finding in findings:
         same = replace(finding, repaired_by=Repair(())) if finding.stage in OF_NO_POD else finding
@@ -51,9 +52,10 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _place(finding: Finding) -> tuple[int, int, int]:
-    """The sort key: severity, then stage. Up to the webhook's stage, findings whose repair replaces pods come last.
+    """Return the sort key: the severity, then the place of the repair, then the stage.
 
-    A finding whose repair waits for another one comes after all others.
+    Up to the webhook's stage, findings whose repair replaces pods come last. A finding whose repair waits for another
+    repair comes after all others of its severity.
     """
     stage, repair = STAGES.index(finding.stage), finding.repaired_by
     when = 2 if stage > STAGES.index(WEBHOOK) else 1 if repair.makes_pods else 0

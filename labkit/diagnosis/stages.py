@@ -12,14 +12,14 @@ RESULTS: tuple[Result, ...] = get_args(Result)  # the worst first
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the checks that settle most cases."""
+    """One stage of an examination. Each cause belongs to one stage."""
 
     title: str
     look: Callable[[Evidence], Result] = lambda _: "right"
-    """Its result before any cause counts; `not looked at` if there is nothing to look at."""
+    """The function for the result if no cause finds anything: `not looked at` if the examined object doesn't exist."""
 
     def at_best(self, evidence: Evidence) -> Result:
-        """The stage's result if no cause finds anything."""
+        """Return the stage's result if no cause finds anything; `not looked at` also if a fact can't be read."""
         try:
             return self.look(evidence)
         except NotRead:
@@ -35,9 +35,10 @@ def _namespace(evidence: Evidence) -> object:
 
 
 def _exchange(evidence: Evidence) -> Result:
-    """Whether STS accepted the token, tried from here or by the pod itself.
+    """Return whether STS accepted the pod's token, sent by the doctor or by the pod itself.
 
-    Where it was refused from here alone, the pod may have a session from before, or another way to STS: nobody knows.
+    `not looked at` if STS refused the token from the doctor, but the pod has its role. The pod may use an older
+    session, or another way to STS.
     """
     if evidence.is_its_role:
         return "not looked at" if _is_refused(evidence) else "right"
@@ -48,7 +49,7 @@ def _exchange(evidence: Evidence) -> Result:
 
 
 def _is_refused(evidence: Evidence) -> bool:
-    """Whether STS refused the pod's token, tried from here; False if that couldn't be tried."""
+    """Whether STS refused the pod's token when the doctor sent it; False if the doctor couldn't send it."""
     try:
         exchange = evidence.probe.exchange
     except NotRead:

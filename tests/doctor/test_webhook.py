@@ -631,8 +631,11 @@ def test_what_the_webhook_did_is_not_looked_at_where_conditions_may_have_left_th
 @pytest.mark.parametrize(
     ("counter", "says"),
     [
-        (FAIL_OPEN, f"{FAIL_OPEN} rose from 3 to 4 by a dry run"),
-        (REJECTION % "calling_webhook_error", f"{REJECTION % 'calling_webhook_error'} rose from 0 to 1 by a dry run"),
+        (FAIL_OPEN, f"{FAIL_OPEN} rose from 3 to 4 during a dry run"),
+        (
+            REJECTION % "calling_webhook_error",
+            f"{REJECTION % 'calling_webhook_error'} rose from 0 to 1 during a dry run",
+        ),
     ],
     ids=["fail open", "rejection"],
 )

@@ -1,9 +1,12 @@
-"""The evidence about one service account and its role. Each fact is read once, when it's first needed.
+"""The evidence: the facts about one service account, its role and its pod. Each fact is read once, when first needed.
 
-`evidence` combines everything. `account` reads AWS; `cluster` and `registration` read Kubernetes; `issuer` reads what
-the cluster publishes. `probe` runs commands in the pod, and `dry_run` creates a similar pod as a dry run. `reading`
-keeps the answers. `pod_spec` and `trust` read the pod's spec and the trust policy. `opt_out`, `variables` and
-`missed_role` find the settings in them that keep a container from its role. `workloads` finds what makes the pods.
+`evidence` combines the facts. `account` reads AWS, `cluster` reads Kubernetes, and `issuer` reads the documents that
+the cluster's issuer publishes. `registration` tests whether the API server can reach the webhook. `probe` runs commands
+in the pod. `dry_run` creates a similar pod as a dry run. `reading` makes the calls and keeps their answers.
+
+`pod_spec` interprets a pod's spec, and `trust` a trust policy. `opt_out`, `variables` and `missed_role` find settings
+that keep a container from getting its role. `workloads` finds the Deployments and other objects that create the pods.
+`candidates` finds the roles that a service account may be meant to have.
 """
 
 from labkit.diagnosis.evidence.evidence import Evidence

@@ -1,4 +1,4 @@
-"""The facts of an AWS account: providers, roles and their policies, and the parts of EKS that concern them."""
+"""The facts of an AWS account: OIDC providers, roles, policies, and other settings that affect a pod's access."""
 
 import json
 import re
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     import boto3
 
 
-# An EKS issuer: its region and its cluster's id.
+# The issuer of an EKS cluster; the groups are its region and its id.
 EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
 
 
 class Account:
-    """One account, read with a session. Every method raises `NotRead` if the session isn't allowed to read it."""
+    """One AWS account, read with a session. Every method raises `NotRead` if AWS refuses its call or doesn't answer."""
 
     def __init__(self, session: "boto3.Session", account_id: str, reads: Reads):
         self.account_id = account_id
@@ -53,7 +53,7 @@ class Account:
         return [provider["Arn"] for provider in listed]
 
     def provider(self, arn: str) -> Provider | None:
-        """An OIDC provider: `Url`, `ClientIDList`, `ThumbprintList`, `Tags`; None if it does not exist.
+        """Return an OIDC provider: `Url`, `ClientIDList`, `ThumbprintList`, `Tags`; None if the provider doesn't exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
         """
@@ -65,14 +65,14 @@ class Account:
 
     @property
     def roles(self) -> list[Role]:
-        """Every role with its trust policy. ListRoles returns neither tags nor permissions boundary.
+        """Every role with its trust policy, but without its tags and permissions boundary: iam:ListRoles omits these.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
         """
         return [_with_document(role) for role in self._listed("iam:ListRoles", "", "Roles")]
 
     def role(self, name: str) -> Role | None:
-        """A role as iam:GetRole returns it, its trust policy as a dict; None if it does not exist.
+        """Return the answer of iam:GetRole, with the trust policy as a dict; None if the role doesn't exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html
         """
@@ -81,7 +81,7 @@ class Account:
 
     @property
     def authorization_details(self) -> dict[str, Any]:
-        """Every role with its tags and policies, and the account's own policies.
+        """`RoleDetailList`: every role with its tags and policies. `Policies`: the account's own managed policies.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
         """
@@ -97,7 +97,7 @@ class Account:
         return self._once("iam:GetAccountAuthorizationDetails", "", read)
 
     def attached_policies(self, role_name: str) -> list[str]:
-        """The ARNs of a role's managed policies.
+        """Return the ARNs of a role's managed policies.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListAttachedRolePolicies.html
         """
@@ -105,7 +105,7 @@ class Account:
         return [policy["PolicyArn"] for policy in listed]
 
     def inline_policies(self, role_name: str) -> dict[str, object]:
-        """A role's inline policies, by name.
+        """Return the documents of a role's inline policies, by the policies' names.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRolePolicy.html
         """
@@ -116,7 +116,7 @@ class Account:
         }
 
     def policy(self, arn: str) -> Any:
-        """The document of a managed policy's default version; None if the policy does not exist.
+        """Return the document of a managed policy's default version; None if the policy doesn't exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetPolicyVersion.html
         """
@@ -129,7 +129,7 @@ class Account:
         return document(self._once("iam:GetPolicyVersion", arn, read))
 
     def simulated(self, role_arn: str, action: str, resource: str) -> Simulated:
-        """IAM's decision on a role's action: `EvalDecision`, and the permissions boundary's decision.
+        """Ask IAM whether a role may use an action on a resource. Return its answer; empty if the role doesn't exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
         """
@@ -141,16 +141,16 @@ class Account:
 
     @property
     def organization(self) -> Organization:
-        """The organization that the account is in; empty without an organization.
+        """The organization that the account belongs to. Raises `NotRead` if it belongs to none.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribeOrganization.html
         """
         return self._answered("organizations:DescribeOrganization", "", "Organization") or Organization()
 
     def control_policies(self, policy_type: str) -> list[ControlPolicy]:
-        """The organization's policies of a type that limit the account: `Id` and `Name`, those of the root first.
+        """Return the organization's policies of a type that limit the account, the root's policies first.
 
-        Only the organization's management account and its delegated administrators may ask.
+        Only the organization's management account and its delegated administrators can list them.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListPoliciesForTarget.html
         """
@@ -170,7 +170,7 @@ class Account:
             target = parent["Id"]
 
     def control_policy(self, policy_id: str) -> Any:
-        """The document of one of the organization's policies.
+        """Return the document of one of the organization's policies.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribePolicy.html
         """
@@ -188,7 +188,7 @@ class Account:
         return [bucket["Name"] for bucket in self._answered("s3:ListBuckets", "", "Buckets") or []]
 
     def bucket_policy(self, bucket: str) -> object:
-        """A bucket's policy; None if it has none, or if the bucket does not exist.
+        """Return a bucket's policy; None if the bucket has no policy or doesn't exist.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketPolicy.html
         """
@@ -197,7 +197,7 @@ class Account:
     # CloudTrail.
 
     def calls(self, name: str) -> list[PastCall]:
-        """The last 150 calls to IAM with this name, at most 90 days old, the newest first.
+        """Return the last 150 calls of an operation, such as `CreateRole`, the newest first. CloudTrail keeps 90 days.
 
         https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html
         """
@@ -217,14 +217,14 @@ class Account:
 
     @property
     def cluster_names(self) -> list[str]:
-        """The names of the region's clusters.
+        """The names of the EKS clusters in the session's region.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_ListClusters.html
         """
         return self._listed("eks:ListClusters", "", "clusters")
 
     def cluster(self, name: str) -> Cluster | None:
-        """A cluster as eks:DescribeCluster returns it; None if it does not exist.
+        """Return the answer of eks:DescribeCluster; None if the cluster doesn't exist.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
         """
@@ -232,9 +232,10 @@ class Account:
         return found
 
     def gone(self, issuers: Iterable[str], region: str) -> list[str]:
-        """The EKS issuers of these, in this region, that belong to no cluster.
+        """Return those of the issuers (without `https://`) whose EKS cluster in this region no longer exists.
 
-        It reads clusters until it has found the cluster of every issuer, or until no cluster is left.
+        Issuers of other regions, or outside EKS, are left out. Clusters are read one by one until each issuer's cluster
+        is found.
         """
         left = [name for name in issuers if (match := EKS_ISSUER.fullmatch(name)) and match[1] == region]
         for name in self.cluster_names if left else ():
@@ -246,7 +247,7 @@ class Account:
         return left
 
     def identity_provider_configs(self, cluster: str) -> list[IdentityProviderConfig]:
-        """The OIDC providers whose users may log in to a cluster: `issuerUrl`, `identityProviderConfigName` and more.
+        """Return the OIDC providers whose users may log in to a cluster.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeIdentityProviderConfig.html
         """
@@ -261,7 +262,7 @@ class Account:
         ]
 
     def pod_identity_associations(self, cluster: str) -> list[PodIdentityAssociation]:
-        """A cluster's EKS Pod Identity associations: `namespace`, `serviceAccount`, `associationId`.
+        """Return a cluster's EKS Pod Identity associations.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
         """
@@ -281,27 +282,27 @@ class Account:
     # How the account is read.
 
     def client(self, service: str) -> Any:
-        """A client of this account."""
+        """Return the client of a service, such as `iam`, in this account."""
         if service not in self._clients:
             self._clients[service] = self._session.client(service)
         return self._clients[service]
 
     def read(self, kind: str, name: str = "") -> Read:
-        """The description of one call to this account, such as `iam:GetRole` and a role's name."""
+        """Return the `Read` that describes a call to this account. Example: `iam:GetRole` and a role's name."""
         return Read(kind, name, f"({self.account_id})", "AWS")
 
     def _call(self, kind: str, /, **request: Any) -> Any:
-        """The answer to a call such as `iam:GetRole`."""
+        """Return the answer to a call such as `iam:GetRole`."""
         service, operation = _operation(kind)
         answer = getattr(self.client(service), operation)(**request)
         return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
 
     def _answered(self, kind: str, name: str, /, *keys: str | int, **request: Any) -> Any:
-        """The answer to a call, or the part of it at these keys; None if AWS has no such resource."""
+        """Return the answer to a call, or the part of the answer at these keys; None if the resource doesn't exist."""
         return self._once(kind, name, lambda: reduce(getitem, keys, self._call(kind, **request)))
 
     def _listed(self, kind: str, name: str, key: str, /, **request: Any) -> list[Any]:
-        """The items of all pages of a call's answer."""
+        """Return the items of all pages of a call's answer; empty if the resource doesn't exist."""
 
         def read() -> list[Any]:
             service, operation = _operation(kind)
@@ -323,7 +324,7 @@ def _operation(kind: str) -> tuple[str, str]:
 
 
 def document(value: Any) -> Any:
-    """Return a policy document as a dict, even if it's text or URL-encoded; return anything else unchanged.
+    """Return a policy document as a dict, even if `value` is its text, perhaps URL-encoded. Other values are unchanged.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html
     """
@@ -338,12 +339,12 @@ def document(value: Any) -> Any:
 
 
 def tags_of(role: Role | None) -> dict[str, str]:
-    """A role's tags; none without a role."""
+    """Return a role's tags, by key; empty without a role."""
     return {tag["Key"]: tag["Value"] for tag in (role or {}).get("Tags") or []}
 
 
 def run_of(role: Role | None) -> str | None:
-    """The run of the lab in the role's tag; None without a tag."""
+    """Return the run of the lab that the role's tag names; None if the role has no such tag."""
     return tags_of(role).get(RUN_TAG)
 
 
@@ -352,7 +353,7 @@ def _with_document(role: Role) -> Role:
 
 
 def _recorded(event: Record) -> PastCall:
-    """Return the fields of a CloudTrail record that the doctor needs. The caller has no session in its ARN."""
+    """Return the fields of a CloudTrail record that the doctor needs. `caller` is an ARN without a session."""
     identity = event.get("userIdentity") or {}
     issuer = (identity.get("sessionContext") or {}).get("sessionIssuer") or {}
     return {

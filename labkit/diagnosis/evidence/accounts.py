@@ -1,4 +1,4 @@
-"""The service accounts whose new pods get a role from the webhook: by an annotation, or by EKS Pod Identity.
+"""Find the service accounts whose new pods get a role: by an annotation, or by an EKS Pod Identity association.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 """
@@ -7,11 +7,11 @@ from labkit.diagnosis.evidence.evidence import Evidence
 from labkit.diagnosis.evidence.reading import NotRead
 from labkit.documents import ROLE_ANNOTATION
 
-DEFAULT = "default"  # the service account of a pod that names none
+DEFAULT = "default"  # the service account of a pod whose manifest names no service account
 
 
 def others_with_a_role(evidence: Evidence) -> list[str] | None:
-    """The cluster's other service accounts that have a role, as NAMESPACE/NAME; None if they can't be listed."""
+    """Return all other service accounts that have a role, as NAMESPACE/NAME; None if they can't be listed."""
     try:
         accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
         associated = _associated(evidence)
@@ -29,7 +29,7 @@ def others_with_a_role(evidence: Evidence) -> list[str] | None:
 
 
 def default_has_a_role(evidence: Evidence) -> bool:
-    """Whether the namespace's `default` service account has a role. Also true if that can't be read."""
+    """Whether the namespace's service account `default` has a role. Also true if that can't be read."""
     namespace = evidence.parameters.namespace
     try:
         account = evidence.cluster.service_account(namespace, DEFAULT) or {}

@@ -1,4 +1,4 @@
-"""The fields of AWS's answers that the evidence reads."""
+"""The fields of AWS's answers that the doctor reads."""
 
 from typing import Any, TypedDict
 
@@ -11,7 +11,7 @@ class Tag(TypedDict):
 
 
 class Statement(TypedDict, total=False):
-    """A statement of a trust policy, as IAM keeps it. The value of an element is a list or a single item.
+    """A statement of a trust policy, as IAM returns it. The value of an element is a list or a single item.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_statement.html
     """
@@ -44,7 +44,7 @@ class Role(TypedDict, total=False):
     CreateDate: str
     MaxSessionDuration: int
     AssumeRolePolicyDocument: dict[str, Any]
-    """As IAM keeps it: anything that IAM accepted."""
+    """The trust policy as IAM returns it. It may have any form that IAM accepts."""
     PermissionsBoundary: PermissionsBoundary
     Tags: list[Tag]
 
@@ -62,7 +62,7 @@ class Provider(TypedDict, total=False):
 
 
 class PastCall(TypedDict, total=False):
-    """The fields of a CloudTrail record that the doctor keeps. Credentials aren't among them.
+    """The fields of a CloudTrail record that the doctor keeps. It keeps no credentials.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """

@@ -1,6 +1,7 @@
-"""The roles that may be meant for a service account that names none. Trust policies and tags show them.
+"""Find the roles that may be meant for a service account if nothing names its role. They're called candidates.
 
-A role's name proves nothing: you can give a role any name.
+A trust policy or a tag that names the service account makes a role a candidate. A role's name proves nothing, because
+anybody can give a role any name.
 """
 
 import re
@@ -13,7 +14,7 @@ from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
 from labkit.run_parameters import RUN_TAG, Parameters
 
-# eksctl tags a stack with both keys, and CloudFormation passes them on to the stack's role.
+# eksctl tags a stack with both keys, and CloudFormation also sets these tags on the stack's role.
 # https://github.com/eksctl-io/eksctl/blob/main/pkg/apis/eksctl.io/v1alpha5/types.go
 EKSCTL_NAME = "alpha.eksctl.io/iamserviceaccount-name"
 EKSCTL_CLUSTER = "alpha.eksctl.io/cluster-name"
@@ -21,7 +22,10 @@ ABOUT_ACCOUNTS = re.compile(r"service[-_ ]?account", re.IGNORECASE)
 
 
 def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """The ARNs of the roles that may be meant, by trust policy and by tags. One ARN if these single it out.
+    """Return the ARNs of the roles that may be meant for the service account.
+
+    These are the roles whose trust policy names it. If several do, only those count whose tags name it too. If no trust
+    policy names it, the roles whose tags name it count.
 
     Raises `NotRead` if the roles can't be listed.
     """
@@ -36,7 +40,7 @@ def candidates(account: Account, parameters: Parameters, provider_arn: str) -> l
 
 
 def trusting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """The ARNs of the roles whose trust policy names the service account, except roles of other clusters.
+    """Return the ARNs of the roles whose trust policy names the service account, except roles of other clusters.
 
     Raises `NotRead` if the roles can't be listed.
     """
@@ -45,7 +49,7 @@ def trusting(account: Account, parameters: Parameters, provider_arn: str) -> lis
 
 
 def names(role: Role, subject: str) -> bool:
-    """Whether a role's trust policy names exactly this subject, for any issuer."""
+    """Whether a condition on `sub` in a role's trust policy names exactly this subject, for any issuer."""
     return any(
         condition.claim == "sub" and not condition.is_negated and subject in condition.values
         for statement in _allows(role)
@@ -54,7 +58,7 @@ def names(role: Role, subject: str) -> bool:
 
 
 def admitting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """The ARNs of the roles whose trust policy admits the service account, perhaps as one of many.
+    """Return the ARNs of the roles whose trust policy admits the service account. It may admit others, too.
 
     Raises `NotRead` if the roles can't be listed.
     """
@@ -62,12 +66,12 @@ def admitting(account: Account, parameters: Parameters, provider_arn: str) -> li
 
 
 def admits(role: Role, parameters: Parameters, provider_arn: str) -> bool:
-    """Whether a role's trust policy admits the service account, by pattern or by name."""
+    """Whether a role's trust policy admits the service account, by name or by a pattern."""
     return _trust(role, parameters, provider_arn).admits
 
 
 def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
-    """Whether a role is meant for the service account: its trust policy names or may admit it, or its tags name it."""
+    """Whether a role's trust policy names or may admit the service account, or the role's tags name the account."""
     if names(role, parameters.subject) or _are_for(tags_of(role), parameters, role["RoleName"]):
         return True
     trust = _trust(role, parameters, provider_arn)
@@ -85,7 +89,7 @@ def is_of_namespace(role: Role, namespace: str) -> bool:
 
 
 def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
-    """Whether a role's tags say that eksctl made it for the service account."""
+    """Whether a role's tags say that eksctl created the role for the service account."""
     tags = _tags(account, Arn.parse(arn).name)
     wanted = f"{parameters.namespace}/{parameters.service_account}"
     return tags.get(EKSCTL_NAME) == wanted and tags.get(EKSCTL_CLUSTER, parameters.cluster) == parameters.cluster
@@ -102,7 +106,7 @@ def _trust(role: Role, parameters: Parameters, provider_arn: str) -> Trust:
 
 
 def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """The ARNs of the roles whose tags name the service account, except roles of other clusters."""
+    """Return the ARNs of the roles whose tags name the service account, except roles of other clusters."""
     details = account.authorization_details["RoleDetailList"]
     naming = {role["RoleName"] for role in details if _are_for(tags_of(role), parameters, role["RoleName"])}
     roles = [role for role in account.roles if role["RoleName"] in naming]
@@ -110,9 +114,9 @@ def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list
 
 
 def _are_for(tags: dict[str, str], parameters: Parameters, role_name: str) -> bool:
-    """Whether a role's tags name the service account, as the lab, eksctl and Terraform's modules tag roles.
+    """Whether a role's tags name the service account. The lab, eksctl and Terraform modules set such tags.
 
-    A value such as `shop/cart` could be a repository's name. It counts only if its key is about service accounts.
+    A value such as `shop/cart` could be a repository's name. It counts only if the tag's key mentions service accounts.
 
     https://github.com/cloudposse/terraform-aws-eks-iam-role
     """
@@ -127,7 +131,7 @@ def _are_for(tags: dict[str, str], parameters: Parameters, role_name: str) -> bo
 
 
 def _is_of_another_cluster(account: Account, parameters: Parameters, provider_arn: str, role: Role) -> bool:
-    """Whether the role belongs to another cluster, by its tag or its provider.
+    """Whether the role's tag or its OIDC provider shows that the role belongs to another cluster.
 
     That cluster may have a service account of the same name. Also true if the providers can't be read.
     """
@@ -145,7 +149,7 @@ def _is_of_another_cluster(account: Account, parameters: Parameters, provider_ar
 
 
 def _tags(account: Account, role_name: str) -> dict[str, str]:
-    """A role's tags; empty if they can't be read."""
+    """Return a role's tags; empty if they can't be read."""
     try:
         return tags_of(account.role(role_name))
     except NotRead:

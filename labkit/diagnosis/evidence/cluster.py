@@ -26,16 +26,17 @@ GROUPS = {
 
 
 class Cluster:
-    """One cluster's objects, as the API answers them, or None if they don't exist.
+    """One cluster's objects, as the API server returns them. An object that doesn't exist is None.
 
-    Every method raises `NotRead` if the caller isn't allowed to read them.
+    Every method raises `NotRead` if the caller isn't allowed to read the object. `created_as_dry_run` and `raw` raise
+    `ApiException` instead.
     """
 
     def __init__(self, api: "ApiClient | None", reads: Reads):
         self._api: Any = api
         self._reads = reads
         self.everywhere = False
-        """Whether each list asks for all namespaces at once. Set it if many namespaces will be examined."""
+        """Whether objects are listed in all namespaces by one call. Set it if many namespaces will be examined."""
 
     def service_accounts(self, namespace: str) -> list[ServiceAccount]:
         return self._listed("serviceaccounts", namespace)
@@ -49,7 +50,7 @@ class Cluster:
         return self._listed_everywhere("serviceaccounts")
 
     def all_of(self, resource: str) -> list[Document]:
-        """The objects of a kind, by its plural in lower case; empty if this cluster has no such kind."""
+        """Return all objects of a kind; empty if the cluster has no such kind. `resource` is such as `services`."""
         return self._listed_everywhere(resource) or []
 
     def pods(self, namespace: str) -> list[Pod]:
@@ -60,11 +61,11 @@ class Cluster:
         return pod
 
     def events(self, namespace: str) -> list[Event]:
-        """The events of a namespace, in no order."""
+        """Return the events of a namespace, in no particular order."""
         return self._listed("events", namespace)
 
     def get(self, kind: str, name: str, namespace: str = "") -> Document | None:
-        """An object by its kind in lower case, such as `configmap`."""
+        """Return an object. `kind` is in lower case, such as `configmap`."""
         found: Document | None = self._one(kind, name, namespace)
         return found
 
@@ -77,15 +78,15 @@ class Cluster:
         return found
 
     def workloads(self, namespace: str) -> list[Workload]:
-        """The namespace's Deployments, StatefulSets and DaemonSets, each with its kind."""
+        """Return the namespace's Deployments, StatefulSets and DaemonSets, each with its kind."""
         return self._with_kinds(WORKLOADS, namespace)
 
     def jobs(self, namespace: str) -> list[Workload]:
-        """The namespace's CronJobs and Jobs, each with its kind."""
+        """Return the namespace's CronJobs and Jobs, each with its kind."""
         return self._with_kinds(JOBS, namespace)
 
     def replica_sets(self, namespace: str) -> list[Workload]:
-        """The namespace's ReplicaSets without an owner, each with its kind."""
+        """Return the namespace's ReplicaSets without an owner, each with its kind."""
         listed = self._with_kinds({"replicasets": "ReplicaSet"}, namespace)
         return [each for each in listed if not each["metadata"].get("ownerReferences")]
 
@@ -98,7 +99,7 @@ class Cluster:
         ]
 
     def created_as_dry_run(self, namespace: str, pod: Document) -> Pod:
-        """Create the pod as a dry run, which stores nothing, and return the API server's result. Raises `ApiException`.
+        """Create the pod as a dry run, which stores nothing, and return the pod as admitted. Raises `ApiException`.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
@@ -106,7 +107,7 @@ class Cluster:
         return made
 
     def raw(self, path: str) -> str:
-        """The text of a page that holds no object, such as `/metrics`. Raises `ApiException`."""
+        """Return the text at a path that isn't an object's, such as `/metrics`. Raises `ApiException`."""
         return self._call("GET", path)
 
     # How the objects are read.
@@ -138,7 +139,7 @@ class Cluster:
         return self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
 
     def _get(self, path: str) -> Document:
-        """The API's answer, unconverted: the client's models take half a second to load, and drop new fields.
+        """Return the API's answer as plain JSON. The client's models take half a second to load, and drop new fields.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
         """
@@ -165,7 +166,7 @@ class Cluster:
 
 
 def _path(kind: str, namespace: str = "") -> str:
-    """The API path of a kind's objects. `kind` is the singular or plural name in lower case."""
+    """Return the API path of a kind's objects. `kind` is the singular or plural name in lower case."""
     plural = kind if kind.endswith("s") else f"{kind}s"
     group = GROUPS.get(plural, "/api/v1")
     return f"{group}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{group}/{plural}"

@@ -1,7 +1,8 @@
-"""A dry run of a pod like the one that has no role, between two readings of the API server's counters.
+"""Create a pod like the examined one as a dry run, and read the API server's counters before and after.
 
-A dry run passes admission, webhooks included, and stores nothing. But it's more than a read: it needs permission to
-create pods, and the audit log and the counters show it. So it's only made if the doctor may probe the pod.
+A dry run goes through admission and its webhooks, but stores nothing. It's still more than a read: it needs permission
+to create pods, and the audit log and the counters show it. So the doctor makes a dry run only with `--probe`.
+
 https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#monitoring-admission-webhooks
 """
@@ -19,7 +20,7 @@ from labkit.errors import said_by_the_cluster
 METRICS = "/metrics"
 FAIL_OPEN = "apiserver_admission_webhook_fail_open_count"
 REJECTION = "apiserver_admission_webhook_rejection_count"
-# Each API server of a cluster keeps its own counters. Its start time tells it from the others.
+# Each API server of a cluster keeps its own counters. The start time shows which API server answered.
 STARTED = "process_start_time_seconds"
 COUNTED = re.compile(rf"^((?:{FAIL_OPEN}|{REJECTION}|{STARTED})(?:{{.*}})?) (\S+)$", re.MULTILINE)
 NOT_CALLED = "failed calling webhook"
@@ -28,9 +29,9 @@ LEFT_OUT = ("nodeName", "ephemeralContainers")
 
 
 class DryRun:
-    """The dry run of one pod.
+    """The dry run of a pod like the examined one.
 
-    Each property raises `NotRead` if dry runs aren't allowed (no `--probe`) or the API server refuses this one.
+    Its results raise `NotRead` if dry runs aren't allowed (no `--probe`) or if the API server refuses this one.
     """
 
     def __init__(self, pod: PodSpec | None, cluster: Cluster, reads: Reads, *, allowed: bool):
@@ -41,13 +42,14 @@ class DryRun:
 
     @property
     def gives_role(self) -> bool:
-        """Whether a pod like this one gets a role now."""
+        """Whether the webhook gives a role to such a pod now."""
         return bool(self._made["has_role"])
 
     def failed_call(self, webhooks: Iterable[str]) -> str:
-        """The API server's message that it couldn't call one of these webhooks, or the counter that shows it.
+        """Return the evidence that the API server couldn't call a webhook; empty if no call failed.
 
-        Empty if no call failed. Raises `NotRead` also if the counters can't be read.
+        This is the API server's message, or the counter of failed calls to `webhooks` (by name) that rose. Raises
+        `NotRead` also if the counters can't be read.
         """
         if refused := self._made["refused"]:
             return str(refused)
@@ -55,19 +57,19 @@ class DryRun:
             return ""
         before, after = self._counters(""), self._counters("once more")
         if before.get(STARTED) != after.get(STARTED):
-            raise NotRead(self._metrics("once more"), "another API server answered, which counts for itself", "--probe")
+            raise NotRead(self._metrics("once more"), "another API server answered, with its own counters", "--probe")
         for counter, value in after.items():
             if _is_about_a_failed_call(counter, webhooks) and value > before.get(counter, 0):
-                return f"{counter} rose from {before.get(counter, 0):.0f} to {value:.0f} by a dry run"
+                return f"{counter} rose from {before.get(counter, 0):.0f} to {value:.0f} during a dry run"
         return ""
 
     @cached_property
     def _made(self) -> Document:
-        """The dry run's result: `has_role`, and `refused`, the API server's message if a call to a webhook failed."""
+        """The dry run's result. `has_role`: whether the pod got a role. `refused`: why a webhook call failed."""
         pod = self._pod
         read = Read("create pod --dry-run=server, like", pod.name if pod else "", f"-n {pod.namespace if pod else ''}")
         if not self._allowed or pod is None:
-            raise NotRead(read, "it was not tried what the webhook does to a pod like it", "--probe")
+            raise NotRead(read, "the doctor did not test what the webhook does to a pod like this", "--probe")
         with suppress(NotRead):
             self._counters("")
         made: Document = self._reads.once(read, lambda: self._tried(pod))
@@ -104,6 +106,6 @@ class DryRun:
 
 
 def _is_about_a_failed_call(counter: str, webhooks: Iterable[str]) -> bool:
-    """Whether a counter counts failed calls to one of these webhooks. A call that the webhook rejects hasn't failed."""
+    """Whether a counter counts failed calls to one of these webhooks. A request that a webhook rejects isn't one."""
     is_refusal = counter.startswith(REJECTION) and 'error_type="no_error"' in counter
     return not is_refusal and any(f'name="{name}"' in counter for name in webhooks)

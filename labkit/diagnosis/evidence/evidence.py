@@ -24,16 +24,16 @@ from labkit.run_parameters import RUN_LABEL, Parameters
 
 AUDIENCE_KEY = "eks.amazonaws.com/audience"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
-FAILED = "FailedCreate"  # an event's reason
-# The annotation keys of IRSA's forerunners (kiam, kube2iam), which people carry over.
+FAILED = "FailedCreate"  # the reason in the event about a rejected pod
+# The annotation keys of kiam and kube2iam, which people used before IRSA. Some still write them.
 OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 
 
 class Evidence:
     """The facts about one service account, its role and its pod.
 
-    Objects have the form that AWS and Kubernetes define. They are None if they don't exist. Every property raises
-    `NotRead` if it could not read what it needs.
+    Objects of AWS and Kubernetes have the form that their APIs define. An object that doesn't exist is None. Every
+    property raises `NotRead` if a fact that it needs can't be read.
     """
 
     def __init__(
@@ -50,11 +50,12 @@ class Evidence:
         reads: Reads | None = None,
     ):
         """Args:
-        pod_name: the pod; if empty, the newest pod that runs as the service account.
-        role_is_known: whether the caller named the role, the policy and the bucket; if not, they are only defaults.
-        is_of_run: whether the parameters are those of a run, so that a repair creates a missing role for it. If
-            a user only named a role to the doctor, the doctor can't tell which policy that role should have.
-        action: the action that the pod needs, such as `s3:ListBucket`; if empty, permissions aren't tried.
+        pod_name: the pod to examine; if empty, the newest pod that runs as the service account.
+        role_is_known: whether the caller named the role, policy and bucket in `parameters`. If not, these three are
+            only defaults.
+        is_of_run: whether `parameters` are those of a run of the lab. If they are, a repair can create the run's
+            missing role. If a user only named a role to the doctor, it's unknown which policy a new role should have.
+        action: the action that the pod needs, such as `s3:ListBucket`; if empty, permissions aren't tested.
         resource: the ARN of the resource that `action` is for.
         probe: whether the doctor may run commands in the pod, and send its token to STS.
         """
@@ -72,9 +73,9 @@ class Evidence:
         self.published = Issuer(connection, self.reads)
         self.probe_allowed = probe
         self.found: dict[Any, Any] = {}
-        """The result of each cause that has looked, by cause."""
+        """The result of each cause that was looked for: its finding or None, by cause."""
         self.ended: set[Any] = set()
-        """The stages that a found cause has ended. No other cause of these stages is looked for."""
+        """The stages that ended because a cause was found. The other causes of these stages aren't looked for."""
         self._pod_name = pod_name
         self._accounts = {connection.account_id: self.account}
 
@@ -82,7 +83,7 @@ class Evidence:
 
     @cached_property
     def audience(self) -> str:
-        """The audience that tokens need: STS, or that of the service account's annotation if the provider lists it.
+        """The audience that tokens need: that of the service account's annotation if the provider lists it, else STS.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
         """
@@ -96,33 +97,35 @@ class Evidence:
 
     @property
     def provider_arn(self) -> str:
-        """The ARN of the OIDC provider that STS uses: that of the cluster's issuer, in the role's account."""
+        """The ARN that the OIDC provider of the cluster's issuer should have, in the role's account."""
         return self._provider_arn_in(self.role_account_id)
 
     @property
     def provider_name(self) -> str:
-        """The issuer without `https://`. Condition keys begin with it."""
+        """The issuer without `https://`. Condition keys on the token's claims begin with this name."""
         return self.issuer.removeprefix("https://")
 
     @property
     def region(self) -> str:
-        """The cluster's region. The webhook gives it to pods."""
+        """The cluster's region. The webhook writes it into the pods' variables."""
         of_eks = re.match(r"https://oidc\.eks\.([a-z0-9-]+)\.", self.issuer)
         return of_eks[1] if of_eks else self.parameters.region
 
     @property
     def subject(self) -> str:
-        """The subject of the service account's tokens."""
+        """The subject (`sub`) of the service account's tokens."""
         return self.parameters.subject
 
     @cached_property
     def role_arn(self) -> str:
-        """The ARN in IAM of the role that the service account should have; empty if that is unknown.
+        """The ARN of the role that the service account should have; empty if that role is unknown.
 
-        The first source that names a role counts: the parameters, the label of the lab's run on the service account,
-        the annotation, or else the only candidate. The source may have another path, partition or account than the role
-        in IAM. For STS, such an ARN is another role. If the annotation names another team's role, and one role is made
-        for this service account, the result is that one. If several could be meant, it is empty.
+        The first of these that names a role counts: the parameters, a run's label on the service account, its
+        annotation, the variables in a container's manifest, or else the only candidate. The ARN found there may have a
+        wrong path, partition or account. If IAM has a role of that name, this property is the role's real ARN.
+
+        The annotation may also name another team's role. If exactly one other role is meant for this service account,
+        this property is that role's ARN; if several may be meant, it's empty.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -134,7 +137,7 @@ class Evidence:
 
     @cached_property
     def role_candidates(self) -> list[str]:
-        """The ARNs of roles that may belong to the service account if nothing names one. Raises `NotRead`."""
+        """The ARNs of the roles that may be meant for the service account, if nothing names one. Raises `NotRead`."""
         return candidates.candidates(self.account, self.parameters, self.connection.provider_arn)
 
     @cached_property
@@ -144,7 +147,7 @@ class Evidence:
 
     @cached_property
     def roles_that_admit_it(self) -> list[str]:
-        """The ARNs of the roles whose trust policy admits the service account, perhaps among others.
+        """The ARNs of the roles whose trust policy admits the service account. It may admit others, too.
 
         Raises `NotRead`.
         """
@@ -152,9 +155,10 @@ class Evidence:
 
     @property
     def role_of_run(self) -> str:
-        """The role's name in the run's label; a hash if the label is long; empty without the label.
+        """The role's name in the run's label on the service account; empty without the label.
 
-        The label is `cluster.namespace.serviceaccount.role`.
+        The label is `CLUSTER.NAMESPACE.SERVICEACCOUNT.ROLE`. If it would be too long, the role's name is cut and ends
+        with a hash.
         """
         labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
         of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."
@@ -163,9 +167,9 @@ class Evidence:
 
     @property
     def is_of_lab(self) -> bool:
-        """Whether the service account belongs to a run of the lab.
+        """Whether the service account carries the label of a run of the lab. False if that can't be read.
 
-        If so, the parameters name the run's policy and bucket.
+        If it carries the label, `parameters` name the run's policy and bucket.
         """
         try:
             return bool(self.role_of_run)
@@ -176,8 +180,8 @@ class Evidence:
     def belongs_to_run(self) -> bool:
         """Whether the resources that a repair creates belong to a run of the lab.
 
-        They do if the service account carries a run's label, or if this evidence is for a run (`is_of_run`) whose role
-        is known. The doctor's evidence isn't for a run, so naming a role to it isn't enough.
+        They do if the service account carries a run's label. They also do if `parameters` are those of a run
+        (`is_of_run`) and name its role.
         """
         return self.is_of_lab or (self.role_is_known and self.is_of_run)
 
@@ -185,9 +189,9 @@ class Evidence:
     def role_is_of_run(self) -> bool:
         """Whether the role belongs to a run of the lab, so that it should have the parameters' policy.
 
-        It does if the service account belongs to a run. A role that is known only by its name needs the run's tag, or
-        no run's tag if the parameters are the notebooks' own. A missing role counts if a run asks for it. Raises
-        `NotRead`.
+        If the service account carries a run's label, the role belongs to that run. Otherwise the caller must have named
+        the role, and the role must carry the run's tag. With the notebooks' own service account, a role without a run's
+        tag is enough. A missing role belongs to the run if `parameters` are those of a run. Raises `NotRead`.
         """
         if self.is_of_lab or not self.role_is_known:
             return self.is_of_lab
@@ -196,14 +200,14 @@ class Evidence:
 
     @property
     def is_only_annotated(self) -> bool:
-        """Whether only the annotation names the role: the caller didn't, and no run of the lab did."""
+        """Whether only the annotation names the role. Neither the caller nor a run's label names it."""
         return not (self.role_is_known or self.role_of_run) and ROLE_ARN.fullmatch(self.annotation) is not None
 
     @property
     def has_only_the_name(self) -> bool:
-        """Whether the role shares only its name with the annotated ARN, and nothing else connects the two.
+        """Whether the role has the annotated name but another ARN, and nothing connects it to the service account.
 
-        A name alone proves nothing: the role may be another team's.
+        The role may be another team's: a name alone proves nothing.
         """
         role = self.role if self.is_only_annotated else None
         if role is None or role["Arn"] == self.annotation:
@@ -218,12 +222,12 @@ class Evidence:
 
     @property
     def wanted_role_name(self) -> str:
-        """The role's name; the parameters' name if the role is unknown."""
+        """The role's name; if the role is unknown, the role's name in `parameters`."""
         return self.role_name or self.parameters.role_name
 
     @property
     def role_account_id(self) -> str:
-        """The role's account, 12 digits; the cluster's account if the role is unknown."""
+        """The id of the role's account (12 digits); of the cluster's account if the role is unknown."""
         try:
             return Arn.parse(self.role_arn).account if self.role_arn else self.connection.account_id
         except NotRead:
@@ -231,11 +235,14 @@ class Evidence:
 
     @cached_property
     def role_account(self) -> Account:
-        """The role's account, which may differ from the cluster's. Raises `NotRead` if the caller can't enter it."""
+        """The role's account, perhaps not the cluster's. Raises `NotRead` if the caller has no credentials for it."""
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:
-        """The role of this name in the cluster's account, if its trust policy names the service account."""
+        """Return the role of this name in the cluster's account.
+
+        None if its trust policy neither admits nor names the service account, or if the role can't be read.
+        """
         try:
             role = self.account.role(role_name)
         except NotRead:
@@ -254,12 +261,12 @@ class Evidence:
 
     @property
     def provider(self) -> Provider | None:
-        """The OIDC provider of the cluster's issuer, in the role's account; None if it doesn't exist."""
+        """The OIDC provider of the cluster's issuer, in the role's account; None if there is no such provider."""
         return self.role_account.provider(self.provider_arn)
 
     @property
     def role(self) -> Role | None:
-        """The role; None if it doesn't exist. Raises `NotRead` if the role is unknown."""
+        """The role that the service account should have; None if it doesn't exist. Raises `NotRead` if it's unknown."""
         if not self.role_name:
             raise NotRead(
                 Read("iam:GetRole", of="AWS"), "nothing says which role the service account should have", "--role NAME"
@@ -268,7 +275,7 @@ class Evidence:
 
     @property
     def is_annotated_rightly(self) -> bool:
-        """Whether the annotation is the role's ARN in IAM. If IAM can't be read, a well-formed ARN is enough."""
+        """Whether the annotation is the role's ARN in IAM. If the role can't be read, a well-formed ARN is enough."""
         try:
             return self.role is not None and self.role["Arn"] == self.annotation
         except NotRead:
@@ -276,7 +283,7 @@ class Evidence:
 
     @cached_property
     def is_namespace_ending(self) -> bool:
-        """Whether the namespace is being deleted; False if it can't be read.
+        """Whether the namespace is being deleted; False if the namespace can't be read.
 
         https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
         """
@@ -304,7 +311,7 @@ class Evidence:
 
     @property
     def role_run(self) -> str | None:
-        """The run in the role's tag; None without a tag."""
+        """The run of the lab that the role's tag names; None if the role has no such tag."""
         return run_of(self.role)
 
     @property
@@ -325,9 +332,9 @@ class Evidence:
 
     @property
     def is_named(self) -> bool:
-        """Whether a pod, a rejected pod of a workload, or a role names the service account.
+        """Whether a pod, an event about a rejected pod, or a role names the service account.
 
-        Roles that can't be read don't count.
+        If the roles can't be read, they don't count.
         """
         name = f"{self.parameters.namespace}/{self.parameters.service_account}"
         # The API server's words when it rejects a pod.
@@ -346,12 +353,12 @@ class Evidence:
 
     @property
     def annotation(self) -> str:
-        """The role's ARN in the service account's annotation; empty without one."""
+        """The role's ARN in the service account's annotation; empty without the annotation."""
         return self.annotations.get(ROLE_ANNOTATION, "")
 
     @property
     def misspelt_key(self) -> str:
-        """The annotation key that holds a role but that the webhook doesn't read; empty if the right key has a role."""
+        """A misspelt annotation key that holds the role. The webhook ignores it. Empty if the right key has a role."""
         if self.annotation:
             return ""
         others = {key: value for key, value in self.annotations.items() if key != ROLE_ANNOTATION}
@@ -375,7 +382,7 @@ class Evidence:
 
     @cached_property
     def pod_spec(self) -> PodSpec | None:
-        """The pod's spec, with each container's variables and mounts filled in; None without a pod."""
+        """The pod's spec, which knows each container's variables and mounts; None without a pod."""
         return PodSpec(self.pod, self.cluster) if self.pod else None
 
     @property
@@ -390,7 +397,7 @@ class Evidence:
 
     @property
     def pod_trouble(self) -> str:
-        """Why the pod doesn't run: the waiting message of its first waiting container, else the scheduler's message."""
+        """Why the pod doesn't run: the first waiting container's reason, else the scheduler's; empty if unknown."""
         for status in ((self.pod or {}).get("status") or {}).get("containerStatuses") or []:
             if waiting := (status.get("state") or {}).get("waiting"):
                 return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
@@ -398,7 +405,7 @@ class Evidence:
 
     @property
     def scheduler_says(self) -> str:
-        """Why the scheduler found no node for the pod, from a condition or its newest event; empty if it has a node.
+        """Why the scheduler found no node for the pod, from a condition or an event; empty if the pod has a node.
 
         https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions
         """
@@ -410,7 +417,7 @@ class Evidence:
         return self._newest_event("FailedScheduling")
 
     def _newest_event(self, reason: str) -> str:
-        """The message of the pod's newest event with a reason; empty without such an event, or if it can't be read."""
+        """Return the pod's newest event with this reason, as `REASON: MESSAGE`; empty if no such event can be read."""
         try:
             events = self.cluster.events(self.parameters.namespace)
         except NotRead:
@@ -422,13 +429,13 @@ class Evidence:
 
     @property
     def pod_role_arn(self) -> str:
-        """`AWS_ROLE_ARN` in the pod's first container; empty if it isn't set."""
+        """The value of `AWS_ROLE_ARN` in the pod's first container; empty if it isn't set."""
         variables = self.containers[0].document.get("env") or [] if self.containers else []
         return next((variable.get("value", "") for variable in variables if variable["name"] == "AWS_ROLE_ARN"), "")
 
     @property
     def token_audience(self) -> str | None:
-        """The audience of the pod's projected token; None without such a token."""
+        """The audience of the token that the webhook's volume projects into the pod; None without such a token."""
         for volume in (self.pod or {}).get("spec", {}).get("volumes") or []:
             if volume["name"] == TOKEN_VOLUME:
                 for source in (volume.get("projected") or {}).get("sources") or []:
@@ -439,7 +446,7 @@ class Evidence:
 
     @property
     def failed_creations(self) -> list[Event]:
-        """The events of rejected pods in the namespace, the newest first; empty if the pod exists."""
+        """The events about rejected pods in the namespace, the newest first; empty if the pod exists."""
         if self.pod is not None:
             return []
         failed = [event for event in self.cluster.events(self.parameters.namespace) if event["reason"] == FAILED]
@@ -457,12 +464,12 @@ class Evidence:
 
     @cached_property
     def dry_run(self) -> DryRun:
-        """The dry run of this pod: what the API server and the webhook would make of it now."""
+        """The dry run of a pod like this one. It shows what the webhook does to such a pod now."""
         return DryRun(self.pod_spec, self.cluster, self.reads, allowed=self.probe_allowed)
 
     @cached_property
     def probe(self) -> Probe:
-        """The commands that the doctor runs in the pod, and its calls with the pod's token."""
+        """The commands that the doctor runs in the pod, and its call to STS with the pod's token."""
         return Probe(
             self.pod_spec, self.connection, self.reads, region=self.parameters.region, allowed=self.probe_allowed
         )
@@ -477,7 +484,7 @@ class Evidence:
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """The pod's identity according to AWS; None also if the pod's image has no `aws` command."""
+        """The same as `caller`; None also if the pod can't tell, for example if its image has no `aws` command."""
         try:
             return self.caller
         except NotRead as unread:
@@ -487,7 +494,7 @@ class Evidence:
 
     @property
     def is_its_role(self) -> bool:
-        """Whether AWS knows the pod by the role that it should have."""
+        """Whether the pod acts in AWS as the role that it should have."""
         caller = self.caller_if_told
         if caller is None or caller.role_name != self.wanted_role_name:
             return False
@@ -498,7 +505,7 @@ class Evidence:
         return (session.partition, session.account) == (role.partition, role.account)
 
     def control_policies_told(self, policy_type: str) -> str:
-        """A phrase for the organization's policies that limit the role's account, or why they couldn't be read."""
+        """Return a phrase that lists the organization's policies for the role's account, or says why it can't."""
         try:
             names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
             return f"policies attached to the account or above it: {', '.join(names)}"
@@ -506,9 +513,9 @@ class Evidence:
             return f"the organization's policies could not be read: {unread.call}: {unread.why}"
 
     def _role_by_hand(self) -> str:
-        """The role in this account that the pod's containers name themselves, beside a projected token.
+        """Return the ARN of the role that the manifest sets in containers which have a projected token.
 
-        Empty if they name several, or if the role doesn't exist.
+        Empty if the containers name several roles, or if the role doesn't exist in the cluster's account.
         """
         try:
             by_hand = [each for each in self.containers if each.has_role and (each.is_by_hand or each.declares_role)]
@@ -521,12 +528,12 @@ class Evidence:
 
     @property
     def _named_role_arn(self) -> str:
-        """The ARN that names the role, not yet compared with IAM; empty if nothing names it."""
+        """The role's ARN, not yet compared with IAM; empty if nothing names the role."""
         if self.role_is_known:
             return self.connection.role_arn(self.parameters.role_name)
         if name := self.role_of_run:
             return self.connection.role_arn(name)
-        # A misspelt key also says which role is wanted.
+        # An annotation with a misspelt key also names the role that is wanted.
         for annotation in (self.annotation, self.annotations.get(self.misspelt_key, "")):
             if ROLE_ARN.fullmatch(annotation):
                 return annotation
@@ -539,10 +546,10 @@ class Evidence:
         return found[0] if len(found) == 1 else ""
 
     def _role_so_called(self, arn: str) -> Role | None:
-        """The role that an ARN names; None if it doesn't exist or can't be read.
+        """Return the role that an ARN names; None if the role doesn't exist or can't be read.
 
-        If another account lacks the role, the role of the same name in the cluster's account is tried. The same goes
-        for a role that can't be read, if STS has refused the exchange.
+        If the ARN is of another account, and the role doesn't exist there, return the role of the same name in the
+        cluster's account. Do the same if the role can't be read and STS refused the pod's token.
         """
         named = Arn.parse(arn)
         try:
@@ -557,7 +564,7 @@ class Evidence:
 
     @property
     def _is_refused(self) -> bool:
-        """Whether it is known that STS refused the pod's token."""
+        """Whether STS refused the pod's token; False if that isn't known."""
         try:
             caller = self.caller_if_told
             exchange = None if caller and caller.arn else self.probe.exchange
@@ -566,11 +573,10 @@ class Evidence:
         return bool(exchange and exchange.code)
 
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
-        """The ARNs of the roles that the annotation probably should name; None if the annotation may be right.
+        """Return the ARNs of the roles that the annotation should probably name; None if the annotation may be right.
 
-        If nothing connects the annotated role with the service account, and another role names the service account, the
-        annotated role is another team's. A role that admits the account only by a pattern wasn't made for it, so it
-        isn't what the annotation should name.
+        The annotation is wrong if nothing connects its role with the service account, and another role names the
+        account. A role that admits the account only by a pattern doesn't name it.
         """
         try:
             if role is None:
@@ -582,7 +588,7 @@ class Evidence:
             return None
 
     def _is_wrong_account(self, arn: str) -> bool:
-        """Whether the ARN's account isn't the cluster's, and has neither the role nor the cluster's OIDC provider."""
+        """Whether the ARN is of another account, which has neither the role nor the cluster's OIDC provider."""
         named = Arn.parse(arn)
         if named.account == self.connection.account_id:
             return False
@@ -590,11 +596,11 @@ class Evidence:
         return account.role(named.name) is None and account.provider(self._provider_arn_in(named.account)) is None
 
     def _provider_arn_in(self, account_id: str) -> str:
-        """The ARN that the cluster's OIDC provider has in this account."""
+        """Return the ARN that the cluster's OIDC provider has in this account."""
         return self.connection.provider_arn.replace(f":{self.connection.account_id}:", f":{account_id}:", 1)
 
     def _account(self, account_id: str) -> Account:
-        """Return the account with this id, which may not be the cluster's. Its session is reused.
+        """Return the account with this id, which may be another than the cluster's. Each account gets only one session.
 
         Raises `NotRead` if the caller can't get credentials for it.
         """
@@ -608,13 +614,13 @@ class Evidence:
             session = None
         if session is None:
             read = Read("sts:AssumeRole into", account_id, f"({self.connection.account_id})", "AWS")
-            raise NotRead(read, "it is another account than the cluster's", f"credentials of the account {account_id}")
+            raise NotRead(read, "it is not the cluster's account", f"credentials of the account {account_id}")
         self._accounts[account_id] = Account(session, account_id, self.reads)
         return self._accounts[account_id]
 
 
 def _looks_like_it(key: str, value: str) -> bool:
-    """Whether an annotation was probably meant to name the role."""
+    """Whether somebody probably wrote this annotation to name the role."""
     if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85:
         return True
     return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))
