@@ -1,4 +1,4 @@
-"""Find out why a service account's pods don't get their role: look for every cause, stage by stage. Only reads."""
+"""Find out why a service account's pods don't get their role: look for every cause, stage by stage. Changes nothing."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Outcomes = dict[Cause, Finding | NotRead | None]
 ENDED = ("Succeeded", "Failed")
-# A container's variables whose values are no secret.
+# A container's variables whose values aren't secret.
 TOLD = (
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL_STS",
@@ -53,7 +53,7 @@ def diagnose(
     probe: bool = False,
     reads: Reads | None = None,
 ) -> Diagnosis:
-    """Return what is wrong between a service account's pods and its role; only reads.
+    """Find out why a service account's pods don't get their role. Changes nothing.
 
     ::
 
@@ -62,15 +62,18 @@ def diagnose(
         )
 
     Args:
-        connection: the lab's or a target's connection, `labkit.targets.look(parameters)`. Without it, give `aws`, a
-            session in the cluster's account and region, `kubernetes`, a client of the cluster's API, and `cluster`, its
-            EKS name.
-        pod: the pod to examine; without it, the newest pod of each owner that runs as the service account.
-        role: the name of the role that the service account should have; without it, the annotation or the trust
-            policies name the role.
-        action: the action that the pod needs, such as `s3:ListBucket`, on `resource`, an ARN.
+        connection: a connection from `labkit.targets.look(parameters)`. Without it, pass `aws`, `kubernetes` and
+            `cluster`.
+        aws: a session in the cluster's account and region.
+        kubernetes: a client of the cluster's API.
+        cluster: the cluster's name in EKS.
+        pod: the pod to examine; without it, the newest pod of each owner whose pods run as the service account.
+        role: the name of the role that the service account should have; without it, the doctor looks for that role in
+            the annotation and in trust policies.
+        action: the action that the pod needs, such as `s3:ListBucket`.
+        resource: the ARN of the resource that `action` is for.
         probe: whether the doctor may run commands in the pod, and send its token to STS.
-        reads: answers that were read before, by another diagnosis or from a record.
+        reads: answers from an earlier diagnosis or from a record. The doctor doesn't make these calls again.
 
     Raises `InvalidParameter` if a name breaks its rule. Raises `LabError` if the cluster or the account can't be
     reached, or if the service account, role or pod doesn't exist and nothing shows that it should.
@@ -97,9 +100,10 @@ def examine_run(
     probe: bool = False,
     reads: Reads | None = None,
 ) -> Diagnosis:
-    """Return what is wrong at a run's service account. If its role is missing, that is a finding and not an error.
+    """Examine the service account of a run. If its role is missing, that is a finding and not an error.
 
-    Without `is_of_run`, the parameters only say where to look, and repairs don't tag what they create as the run's.
+    If `is_of_run` is false, the parameters only say where to look, and repairs don't add the run's tags to new
+    resources.
 
     Raises `LabError` if the service account doesn't exist and nothing shows that it should.
     """
@@ -121,7 +125,7 @@ def examine_run(
 
 
 def _refuse_misspelt_names(evidence: Callable[[str], Evidence], pod: str) -> None:
-    """Raise `LabError` if a given name seems misspelt: the service account's, the role's or the pod's."""
+    """Raise `LabError` if the user seems to have misspelt the name of the service account, the role or the pod."""
     refuse_misspelt(any_pod := evidence(""))
     if any_pod.role_is_known:
         refuse_misspelt_role(any_pod)
@@ -132,7 +136,7 @@ def _refuse_misspelt_names(evidence: Callable[[str], Evidence], pod: str) -> Non
 def refuse_misspelt(evidence: Evidence) -> None:
     """Raise `LabError` if the service account doesn't exist, and neither a pod nor a role names it.
 
-    The name is probably misspelt, and a repair would create an unwanted account, or give a role to it.
+    The name is probably misspelt. A repair would create an unwanted service account, or give a role to one.
     """
     parameters = evidence.parameters
     if parameters.is_usual:
@@ -142,7 +146,7 @@ def refuse_misspelt(evidence: Evidence) -> None:
             return
         accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
     except NotRead:
-        return  # the diagnosis says so
+        return  # the diagnosis reports this error
     name = f"{parameters.namespace}/{parameters.service_account}"
     meant, options = _nearest(parameters, [(each["namespace"], each["name"]) for each in accounts])
     raise LabError(
@@ -153,16 +157,16 @@ def refuse_misspelt(evidence: Evidence) -> None:
 
 
 def refuse_misspelt_role(evidence: Evidence) -> None:
-    """Raise `LabError` if IAM doesn't have the given role, and the service account has another one.
+    """Raise `LabError` if IAM doesn't have the role that the user named, and the service account has another role.
 
-    The name is probably misspelt, and a repair would create an unwanted role and give it to the service account.
+    The name is probably misspelt. A repair would create an unwanted role, and give it to the service account.
     """
     parameters, name = evidence.parameters, evidence.parameters.role_name
     try:
         if evidence.role is not None or evidence.role_of_run == name or not (own := _roles_of_its_own(evidence)):
             return
     except NotRead:
-        return  # the diagnosis says so
+        return  # the diagnosis reports this error
     try:
         others = [role["RoleName"] for role in evidence.account.roles]
     except NotRead:
@@ -177,9 +181,9 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """The names of the service account's other roles: the annotated one, else those whose trust policy names it.
+    """Return the names of the service account's roles: the annotated role, else roles whose trust policy names it.
 
-    Empty if the annotation names the given role.
+    Empty if the annotation names the role that the user named.
     """
     if ROLE_ARN.fullmatch(evidence.annotation):
         annotated = Arn.parse(evidence.annotation).name
@@ -190,7 +194,7 @@ def _roles_of_its_own(evidence: Evidence) -> list[str]:
 def refuse_misspelt_pod(evidence: Evidence) -> None:
     """Raise `LabError` if the pod doesn't exist, and nothing shows that it was replaced.
 
-    The name is probably misspelt, and a repair would create an unwanted pod.
+    The name is probably misspelt. A repair would create an unwanted pod.
     """
     parameters, name = evidence.parameters, evidence.pod_name
     if parameters.is_usual:
@@ -200,8 +204,8 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
             return
         pods = [each["metadata"]["name"] for each in evidence.pods]
     except NotRead:
-        return  # the diagnosis says so
-    # However different its name is, a pod of the service account is the best guess.
+        return  # the diagnosis reports this error
+    # A pod of the service account is the best guess, however different its name is.
     meant = next(iter(get_close_matches(name, pods, n=1, cutoff=0)), "")
     options = f"-n {parameters.namespace} -s {parameters.service_account}"
     raise LabError(
@@ -212,9 +216,10 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
 
 
 def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str]:
-    """The most similar service account or namespace, and the options that name it; both empty without one.
+    """Return the most similar service account or namespace, and the options that name it; both empty without one.
 
-    Names in this namespace come first, then those in namespaces with a similar name, then the same name elsewhere.
+    Service accounts of the same namespace come first. Then come those of namespaces with a similar name, and last those
+    with the same name in other namespaces.
     """
     mine, name = parameters.namespace, parameters.service_account
     namespaces = {namespace for namespace, _ in accounts}
@@ -268,7 +273,7 @@ def examine(evidence: Evidence) -> Diagnosis:
 
 
 def _without_consequences(outcomes: Outcomes) -> list[Finding]:
-    """The findings, without those that only repeat an error of their own stage or of an earlier one."""
+    """Return the findings, without those that only follow from an error of their own stage or an earlier one."""
     found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
     wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]
     first = min((STAGES.index(cause.stage) for cause in wrong), default=len(STAGES))
@@ -276,7 +281,7 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
 
 
 def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
-    """The result of a stage. It is right only if everything that its causes need was read, and none found anything."""
+    """Return a stage's result. It's `right` only if no cause found anything, and the doctor read all that they need."""
     told = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
     result = min(told, key=RESULTS.index) if told else stage.at_best(evidence)
     unread = each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead))
@@ -305,7 +310,7 @@ def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
 
 
 def _check_of_all(checks: list[Check]) -> Check:
-    """The result of a stage over several pods: the worst of their results."""
+    """Return the result of one stage for several pods: the worst of their results."""
     return Check(
         min((each.result for each in checks), key=RESULTS.index),
         list(dict.fromkeys(read for each in checks for read in each.read)),
@@ -315,7 +320,7 @@ def _check_of_all(checks: list[Check]) -> Check:
 
 
 def _facts(evidence: Evidence, pod_name: str) -> dict[str, Any]:
-    """The objects that the findings rely on, for a report that others read; of a pod, only fields about its role."""
+    """Return the objects that the findings rely on, without secrets. For a pod, return only fields about its role."""
     read: dict[str, Callable[[], Any]] = {
         "service account": lambda: evidence.service_account and _metadata(evidence.service_account),
         f"pod {pod_name}".strip(): lambda: evidence.pod and _of_pod(evidence.pod),
@@ -356,7 +361,7 @@ def _of_pod(pod: Pod) -> dict[str, Any]:
 
 
 def _variables(container: Container) -> dict[str, str]:
-    """A container's variables for AWS. Values that may be secret are left out."""
+    """Return a container's variables for AWS. Values that may be secret are replaced."""
     return {
         variable["name"]: variable.get("value", "(a reference)") if variable["name"] in TOLD else "(not shown)"
         for variable in container.get("env") or []
@@ -365,7 +370,10 @@ def _variables(container: Container) -> dict[str, str]:
 
 
 def _pods(evidence: Evidence) -> list[str]:
-    """The newest pod of each owner. Pods that have ended, or are being deleted, count only if no other pod is left."""
+    """Return the name of each owner's newest pod. Pods that have ended or are being deleted are left out.
+
+    If there are only such pods, return the newest of them.
+    """
     try:
         pods = evidence.pods
     except NotRead:
@@ -382,7 +390,7 @@ def _has_ended(pod: Pod) -> bool:
 
 
 def _owner(metadata: Metadata) -> tuple[str, str]:
-    """The kind and name of the pod's controller; the pod itself without one. ReplicaSets of one rollout differ."""
+    """Return the kind and name of the pod's controller, such as a ReplicaSet. Without one, the pod itself counts."""
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller"):
             return owner["kind"], owner["name"]
@@ -390,14 +398,14 @@ def _owner(metadata: Metadata) -> tuple[str, str]:
 
 
 def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> Connection:
-    """Return a connection made of another program's own clients. Raises `LabError`."""
+    """Return a connection that uses the caller's own session and client. Raises `LabError` if one is missing."""
     # These load boto3, which takes long.
     from labkit.targets import eks
     from labkit.targets.eks import cluster as eks_cluster
 
     if aws is None or kubernetes is None:
         raise LabError(
-            "The doctor needs the AWS account and the cluster.",
+            "The doctor needs an AWS session and a client of the cluster.",
             where="diagnose",
             next="diagnose(…, aws=boto3.Session(), kubernetes=ApiClient(), cluster=NAME)",
         )

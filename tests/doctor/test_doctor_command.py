@@ -330,7 +330,7 @@ def session_of(lab, *denied):
 def test_other_programs_bring_their_own_session_and_client(lab):
     found = diagnose(**NOBODY, aws=lab.aws, kubernetes=lab.kubernetes)
     assert found.role_arn == lab.role_arn
-    with pytest.raises(LabError, match="needs the AWS account and the cluster"):
+    with pytest.raises(LabError, match="needs an AWS session and a client of the cluster"):
         diagnose(**NOBODY)
     with pytest.raises(LabError, match="no EKS cluster green"):
         diagnose(**(NOBODY | {"cluster": "green"}), aws=lab.aws, kubernetes=lab.kubernetes)
@@ -367,7 +367,7 @@ def test_without_the_cluster_s_api_the_account_is_looked_at(lab):
     configuration.retries = 0
     found = diagnose(**NOBODY, role="my-role", aws=lab.aws, kubernetes=ApiClient(configuration))
     assert found.exit_code == 2
-    assert any("API server" in error.why and error.needs == "the API server's endpoint" for error in found.unread)
+    assert any("API server" in error.why and error.needs == "a connection to the API server" for error in found.unread)
     results = {stage.title: result for stage, result, _ in found.stages()}
     assert results["the annotation on the service account"] == "not looked at"
     assert results["the role's permissions"] == "right"
@@ -536,7 +536,9 @@ def test_the_only_service_account_of_a_namespace_that_names_a_role_is_meant(shop
     core.delete_namespaced_service_account("cart-0", "shop")
     nothing = doctor("-n", "shop")
     assert (nothing.returncode, nothing.stdout) == (2, "")
-    assert "no annotation and no pod; there are none." in nothing.stderr  # "none" is its name
+    assert (
+        "tells which service account should have a role; the namespace has none." in nothing.stderr
+    )  # "none" is its name
     assert "next:  labkit doctor -n shop -s none\n" in nothing.stderr
 
 
@@ -600,7 +602,7 @@ def test_a_record_without_an_answer_says_so_and_is_exit_code_2():
     del answers[recording.ATTACHED]
     found = examine(recording.evidence(answers))
     assert found.exit_code == 2
-    assert "the record does not hold it" in {error.why for error in found.unread}
+    assert "the record has no answer to this call" in {error.why for error in found.unread}
 
 
 def test_facts_that_nobody_asked_for_do_not_cause_exit_code_2():

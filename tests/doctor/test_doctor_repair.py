@@ -119,7 +119,7 @@ def test_of_two_names_in_the_trust_policy_both_stay_and_a_repair_of_words_is_not
     # What the role may do, shop:web may do as well: that is its owner's to decide.
     assert exit_code == 1
     assert "shop:web and shop:api can take my-role, too" in said
-    assert "Not run: there is no command in it." in said
+    assert "Not run: the repair has no command." in said
     (statement,) = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]["Statement"]
     block, key = subjects(statement)
     accounts = ("shop:web", "shop:api", "default:my-service-account")
@@ -157,12 +157,12 @@ def test_it_is_about_one_service_account_and_for_a_reader(lab, option):
 @pytest.mark.parametrize(
     ("repair", "why"),
     [
-        ("# only words", "there is no command in it"),
+        ("# only words", "the repair has no command"),
         (
             "# words\naws iam get-role --role-name <ROLE_NAME>",
-            "it lacks a value. Put yours in the place of <ROLE_NAME>",
+            "the repair lacks a value. Replace <ROLE_NAME> with your value",
         ),
-        ('echo \'{"value": "NOT-SHOWN"}\' | kubectl apply -f -', "in the place of NOT-SHOWN"),
+        ('echo \'{"value": "NOT-SHOWN"}\' | kubectl apply -f -', "Replace NOT-SHOWN"),
         ("# <ROLE_NAME> is in the words alone\naws sts get-caller-identity", ""),
     ],
 )

@@ -83,7 +83,7 @@ def of_a_service(service, endpoints):
         (registered(caBundle=expired()), "caBundle: expired on 2020-01-02"),
         (registered(url=""), "neither a URL nor a service"),
         (of_a_service(None, None), "no service webhook in namespace kube-system"),
-        (of_a_service({}, {"subsets": []}), "nothing answers for the service kube-system/webhook"),
+        (of_a_service({}, {"subsets": []}), "the service kube-system/webhook has no ready endpoint"),
     ],
 )
 def test_a_webhook_that_cannot_be_called_is_found_alone(answers, says):

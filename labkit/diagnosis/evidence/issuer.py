@@ -1,4 +1,4 @@
-"""A cluster's issuer: the documents that it publishes, its certificate, and the cluster's own keys."""
+"""A cluster's issuer: its published documents, its certificate, and the keys that the cluster itself publishes."""
 
 import json
 import socket
@@ -14,21 +14,21 @@ from labkit.diagnosis.evidence.reading import NotRead, Read, Reads
 from labkit.errors import LabError
 
 DISCOVERY = "/.well-known/openid-configuration"
-# Where an API server publishes the keys with which it verifies tokens.
+# The path at which an API server publishes the keys that verify its tokens.
 # https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
 CLUSTER_KEYS = "/openid/v1/jwks"
 TIMEOUT = 10.0  # seconds
 
 
 class Published(TypedDict, total=False):
-    """The answer of an issuer's host: the document, as JSON, or an error if it serves none."""
+    """The answer of an issuer's host: the document, as JSON, or an error if the host serves no document."""
 
     document: object
     error: str
 
 
 class Issuer:
-    """One cluster's issuer, seen from the outside as STS sees it, and from the inside."""
+    """One cluster's issuer: what its host publishes, which STS reads, and what the cluster's API server publishes."""
 
     def __init__(self, connection: Connection, reads: Reads):
         self._connection = connection
@@ -41,25 +41,25 @@ class Issuer:
 
     @property
     def is_of_eks(self) -> bool:
-        """Whether EKS hosts the issuer. If so, it's public, and AWS doesn't compare its thumbprint."""
+        """Whether EKS hosts the issuer. If it does, the host is public, and AWS doesn't compare its thumbprint."""
         return (urlsplit(self.url).hostname or "").startswith("oidc.eks.")
 
     @property
     def discovery(self) -> Published:
         """The discovery document.
 
-        Raises `NotRead` if an EKS host can't be reached from here: AWS certainly reaches it.
+        Raises `NotRead` if the doctor can't reach a host of EKS, because STS can reach it nevertheless.
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """
         return self._got("its discovery document", self.url + DISCOVERY)
 
     @property
     def keys(self) -> Published:
-        """The published keys, from the URL in the discovery document. Raises `NotRead` as `discovery` does."""
+        """The published keys, from the URL in the discovery document. Raises `NotRead` when `discovery` does."""
         document = self.discovery.get("document")
         location = document.get("jwks_uri") if isinstance(document, dict) else None
         if not isinstance(location, str) or not location.startswith("https://"):
-            return {"error": f"the discovery document names no https jwks_uri, but {location!r}"}
+            return {"error": f"the discovery document's jwks_uri is not an https URL: {location!r}"}
         return self._got("its keys", location)
 
     @property
@@ -88,7 +88,7 @@ class Issuer:
 
     @property
     def thumbprint(self) -> str:
-        """The SHA-1 (40 hex digits) of the top certificate that the issuer's host serves. Raises `NotRead`.
+        """The SHA-1 thumbprint (40 hex digits) of the top certificate that the host serves. Raises `NotRead`.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html
         """
@@ -101,7 +101,7 @@ class Issuer:
             try:
                 return thumbprint(serve(host)[-1])
             except (OSError, ValueError, KeyError) as error:
-                raise NotRead(read, f"its certificate cannot be had: {error}", str(read), no_answer=True) from None
+                raise NotRead(read, f"could not fetch the certificate: {error}", str(read), no_answer=True) from None
 
         return self._reads.once(read, look)
 
@@ -116,7 +116,7 @@ class Issuer:
         try:
             return {"document": fetch(read.name)}
         except LabError as error:
-            # A transport error means that nobody answered. Any other cause is an answer.
+            # A transport error means that the host didn't answer. After any other error, it did.
             lost = isinstance(error.__context__, httpx.TransportError)
             if lost and self.is_of_eks:
                 raise NotRead(read, error.what, read.name, no_answer=True) from None
@@ -137,7 +137,7 @@ def _read(kind: str, url: str) -> Read:
 
 
 def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes]:
-    """Return the certificates (DER) that a host serves, its own first, without verifying them. Raises `OSError`."""
+    """Return the certificates (DER) that a host serves, the host's own first. Doesn't verify them. Raises `OSError`."""
     with (
         _connect(host, address, port) as connected,
         unverified().wrap_socket(connected, server_hostname=host) as tls,
@@ -146,7 +146,7 @@ def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes
 
 
 def _connect(host: str, address: str, port: int) -> socket.socket:
-    """Return a connection to the address or the host, through this machine's proxy if it has one. Raises `OSError`."""
+    """Return a connection to the address, or else to the host through this machine's proxy. Raises `OSError`."""
     proxy = urlsplit(getproxies().get("https", ""))
     if address or not proxy.hostname or proxy_bypass(host):
         return socket.create_connection((address or host, port), timeout=TIMEOUT)

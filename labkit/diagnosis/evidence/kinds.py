@@ -1,4 +1,4 @@
-"""The values for a cause's `reads`: groups of calls. At least one call of each group must have been answered."""
+"""Groups of calls, for the field `reads` of a cause. The cause needs the answer of at least one call in each group."""
 
 Kinds = tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""The containers that lack the annotation's role, and whether the annotation is older than their pod."""
+"""Find the containers that lack the annotated role, and whether the annotation is older than their pod."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 
 
 def containers(evidence: Evidence) -> list[Container]:
-    """The pod's containers that lack the annotated role, unless a cause of its own explains why.
+    """Return the pod's containers that lack the annotated role, except those for which another cause explains it.
 
-    Empty if the pod runs as another service account. Raises `NotRead`.
+    Empty without an annotation, or if the pod runs as another service account. Raises `NotRead`.
     """
     spec = evidence.pod_spec
     if spec is None or not evidence.annotation:
@@ -27,10 +27,11 @@ def containers(evidence: Evidence) -> list[Container]:
 
 
 def annotated_at(evidence: Evidence) -> str:
-    """Return a time by which the annotation had been written; empty if no field manager of the service account has it.
+    """Return a time at which the annotation already existed; empty if Kubernetes recorded no such time.
 
-    A field manager records only when it last changed any of its fields. If several manage the annotation, the earliest
-    time counts.
+    Kubernetes records when each field manager last changed any of its fields. If several manage the annotation, the
+    earliest of their times counts.
+
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
     metadata = (evidence.service_account or {}).get("metadata") or {}
@@ -39,7 +40,7 @@ def annotated_at(evidence: Evidence) -> str:
 
 
 def made_at(evidence: Evidence) -> str:
-    """The time at which the pod was created; empty without a pod."""
+    """Return the time at which the pod was created; empty without a pod."""
     return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
 
 
@@ -55,13 +56,17 @@ def was_annotated(evidence: Evidence) -> bool | None:
 def _lacks_role(evidence: Evidence, container: Container) -> bool:
     file = container.value(TOKEN_FILE)
     if file and not container.token_at(file):
-        return False  # somebody else supplied this token, and the role with it
+        return False  # not the webhook's token: whoever supplied it also chose the role
     variable = container.variable(ROLE)
     if variable is not None and variable.value is None:
         if evidence.probe_allowed and evidence.is_its_role:
             return False
         read = Read("the value of", ROLE, f"in container {container.name}")
-        raise NotRead(read, f"it is from {variable.source}", "" if evidence.probe_allowed else "--probe")
+        raise NotRead(
+            read,
+            f"it comes from {variable.source}, and only the pod shows it",
+            "" if evidence.probe_allowed else "--probe",
+        )
     role = container.value(ROLE)
     if role == evidence.annotation or _is_right_already(evidence, role):
         return False
@@ -69,7 +74,7 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether the container's role trusts the service account, although IAM doesn't have the annotated role."""
+    """Whether the container's role exists and trusts the service account, while IAM lacks the annotated role."""
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False
     role = evidence.namesake(Arn.parse(role_arn).name)

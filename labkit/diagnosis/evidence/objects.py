@@ -1,4 +1,4 @@
-"""The fields of Kubernetes' objects that the evidence reads. Any field may be missing."""
+"""The fields of Kubernetes' objects that the doctor reads. Any field may be missing."""
 
 from typing import Any, TypedDict
 
@@ -43,7 +43,7 @@ class PodStatus(TypedDict, total=False):
 
 
 class KeyReference(TypedDict, total=False):
-    """A key of a ConfigMap or a Secret (`name`, `key`), all of one (`name`), or a field of the pod (`fieldPath`)."""
+    """A key of a ConfigMap or Secret (`name`, `key`), a whole ConfigMap or Secret (`name`), or a pod's field."""
 
     name: str
     key: str
@@ -102,7 +102,7 @@ class KeyToPath(TypedDict):
 
 
 class Files(TypedDict, total=False):
-    """A volume's files from a ConfigMap (`name`) or a Secret (`secretName`; `name` in a projected volume)."""
+    """A volume's files, from a ConfigMap (`name`) or a Secret (`secretName`, or `name` in a projected volume)."""
 
     name: str
     secretName: str
@@ -174,14 +174,17 @@ class JobTemplate(TypedDict, total=False):
 
 
 class WorkloadSpec(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/deployment-v1/, or of another kind"""
+    """The spec of a Deployment or of another workload.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/deployment-v1/
+    """
 
     replicas: int
     paused: bool
     selector: "LabelSelector"
     template: PodTemplate
     jobTemplate: JobTemplate
-    """Only in a CronJob, which has no `template`."""
+    """A CronJob has this field instead of `template`."""
 
 
 class Workload(TypedDict, total=False):
@@ -253,7 +256,10 @@ class WebhookConfiguration(TypedDict, total=False):
 
 
 class Event(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/, as the core group answers it."""
+    """An event of the core API group.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
+    """
 
     involvedObject: dict[str, str]
     reason: str

@@ -1,6 +1,7 @@
-"""The pods and containers that the webhook skips.
+"""Find the pods and containers that the pod identity webhook skips.
 
-It skips pods by their labels or their namespace's labels, and containers by an annotation.
+Its registration selects pods by the labels of the pod and of its namespace. A pod's annotation can name containers that
+the webhook skips.
 
 https://github.com/aws/amazon-eks-pod-identity-webhook
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#webhook-configuration
@@ -15,7 +16,7 @@ from labkit.diagnosis.evidence.objects import LabelSelector, Rule, Webhook, Webh
 from labkit.webhook.annotations import skipped_containers
 
 SKIP = "eks.amazonaws.com/skip-containers"
-# The label whose only purpose is to opt out.
+# A pod with this label opts out of the webhook. The label has no other purpose.
 SWITCH = "eks.amazonaws.com/skip-pod-identity-webhook"
 # The webhook's registration on EKS.
 ON_EKS: Webhook = {
@@ -27,7 +28,7 @@ SELECTORS: dict[Literal["namespaceSelector", "objectSelector"], "Subject"] = {
     "namespaceSelector": "namespace",
     "objectSelector": "pod",
 }
-# With these operators a label that exists fails the requirement; with the others, a missing label does.
+# With these operators, only an existing label can fail the requirement. With the others, a missing label fails it.
 AGAINST = ("NotIn", "DoesNotExist")
 
 Subject = Literal["namespace", "pod"]
@@ -38,13 +39,13 @@ class Requirement:
     """One requirement on labels, from a selector in the webhook's registration."""
 
     subject: Subject
-    """The object that has the labels."""
+    """The object whose labels must meet the requirement."""
     key: str
     operator: str
-    """`In`, `NotIn`, `Exists` or `DoesNotExist`; an entry of `matchLabels` is `In` with one value."""
+    """`In`, `NotIn`, `Exists` or `DoesNotExist`. An entry of `matchLabels` becomes `In` with one value."""
     values: tuple[str, ...]
     path: tuple[str | int, ...]
-    """The requirement's path in the registration."""
+    """The requirement's path in the registration, as keys and list indexes."""
 
     def is_met(self, labels: dict[str, str]) -> bool:
         """Whether these labels meet the requirement.
@@ -62,12 +63,12 @@ class Requirement:
 
     @property
     def is_opt_out(self) -> bool:
-        """Whether only a label that exists can fail the requirement, as an opt-out label does."""
+        """Whether an object opts out by having the label: only an existing label can fail the requirement."""
         return self.operator in AGAINST
 
     @property
     def is_switch(self) -> bool:
-        """Whether the requirement is about the opt-out label."""
+        """Whether the requirement is about the label `SWITCH`, and only an existing label can fail it."""
         return self.key == SWITCH and self.is_opt_out
 
     def __str__(self) -> str:
@@ -82,9 +83,9 @@ class Requirement:
 
 
 def unmet(evidence: Evidence) -> list[Requirement]:
-    """The registration's requirements that the labels of the pod or its namespace don't meet.
+    """Return the registration's requirements that the labels of the pod or its namespace don't meet.
 
-    Empty if the API server asks one of the webhooks about the pod, and without a pod. Raises `NotRead`.
+    Empty if at least one webhook in the registration selects the pod, or without a pod. Raises `NotRead`.
     """
     if evidence.pod_spec is None:
         return []
@@ -95,14 +96,14 @@ def unmet(evidence: Evidence) -> list[Requirement]:
 
 
 def rules_leave_out_pods(evidence: Evidence) -> bool:
-    """Whether the webhook is registered, but without a rule for new pods."""
+    """Whether the webhook is registered, but no rule in its registration is for new pods."""
     return evidence.webhook is not None and not any(True for _ in _asked_about_pods(evidence.webhook))
 
 
 def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
-    """The pod identity webhook's own entries, each with its index. A registration may hold other people's entries, too.
+    """Yield the pod identity webhook's own entries in a registration, each with its index.
 
-    AWS's entries, on EKS and upstream, have the same end of name. If no entry has it, all count.
+    Their names end with `.amazonaws.com`. Other entries belong to other webhooks. If no name ends so, all are its own.
     """
     entries = list(enumerate(registration.get("webhooks") or []))
     own = [(number, each) for number, each in entries if (each.get("name") or "").endswith(OF_AWS)]
@@ -110,7 +111,7 @@ def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webh
 
 
 def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[str, str]]) -> bool:
-    """Whether the API server would ask the webhook about a new pod with these labels, by its rules and selectors."""
+    """Whether the API server would call the webhook for a new pod with these labels, by its rules and selectors."""
     return any(
         all(
             each.is_met(labels[subject])
@@ -122,7 +123,7 @@ def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[s
 
 
 def labels_of(evidence: Evidence, subject: Subject) -> dict[str, str]:
-    """The labels of the pod or of its namespace. Raises `NotRead`."""
+    """Return the labels of the pod or of its namespace. Raises `NotRead`."""
     if subject == "pod":
         return evidence.pod_spec.labels if evidence.pod_spec else {}
     namespace = evidence.cluster.get("namespace", evidence.parameters.namespace) or {}
@@ -130,7 +131,7 @@ def labels_of(evidence: Evidence, subject: Subject) -> dict[str, str]:
 
 
 def match_conditions(evidence: Evidence) -> list[str]:
-    """The CEL expressions that can keep the API server from calling the webhook. The doctor doesn't evaluate them.
+    """Return the CEL expressions that decide whether the webhook is called. The doctor doesn't evaluate them.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions
     """
@@ -139,10 +140,10 @@ def match_conditions(evidence: Evidence) -> list[str]:
 
 
 def skipped(annotations: dict[str, str]) -> set[str]:
-    """The containers that the pod's annotation tells the webhook to skip."""
+    """Return the names of the containers that these annotations tell the webhook to skip."""
     if not annotations.get(SKIP):
         return set()
-    # Importing the webhook imports a web server, and hardly any pod needs it.
+    # Import only now: the webhook's module imports a web server, and few pods have this annotation.
     return skipped_containers({SKIP.rpartition("/")[2]: annotations[SKIP]})
 
 
@@ -153,7 +154,7 @@ def skips_all(manifest: dict[str, Any]) -> bool:
 
 
 def _asked_about_pods(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
-    """The webhooks of a registration with a rule for new pods, each with its index."""
+    """Yield the webhook's own entries that have a rule for new pods, each with its index."""
     for number, webhook in own_webhooks(registration):
         if any(_is_for_new_pods(rule) for rule in webhook.get("rules") or []):
             yield number, webhook

@@ -40,26 +40,27 @@ APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
 REFERENCE = re.compile(r"\$\$|\$\(([^()]+)\)")
 WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")
-# The reasons why a container waits if the node can't pull its image.
+# A waiting container's reason is one of these if the node can't pull its image.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a container. `value` is None if it's in a Secret, or only known in the running pod."""
+    """A container's environment variable. `value` is None if the doctor doesn't know it: from a Secret, for example."""
 
     name: str
     value: str | None
     source: str
     """The variable's origin: `env`, `ConfigMap NAME`, `Secret NAME`, `field PATH`."""
     config_map: str = ""
-    """The ConfigMap that `envFrom` takes the variable from; `key` is its key there. Both empty for other origins."""
+    """The ConfigMap from which `envFrom` takes the variable; empty for other origins."""
     key: str = ""
+    """The variable's key in `config_map`; empty for other origins."""
 
 
 @dataclass(frozen=True)
 class AwsConfig:
-    """A file of AWS's settings that a container mounts from a ConfigMap.
+    """An AWS config file that a container mounts from a ConfigMap.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html
     """
@@ -72,7 +73,7 @@ class AwsConfig:
 
 
 class Container:
-    """One container of a pod. ConfigMaps are read only when a property or method needs them."""
+    """One container of a pod. A ConfigMap is read only when a property or method needs it."""
 
     def __init__(self, pod: "PodSpec", document: objects.Container, *, is_init: bool):
         self.name = document["name"]
@@ -81,24 +82,24 @@ class Container:
         self._pod = pod
 
     def variable(self, name: str) -> Variable | None:
-        """A variable as the container gets it: `env` wins over `envFrom`. Raises `NotRead`."""
+        """Return the variable that the container gets; None if unset. `env` wins over `envFrom`. Raises `NotRead`."""
         return self._variable(name, self.document.get("env") or [])
 
     def value(self, name: str) -> str:
-        """The variable's value; empty if it isn't set or isn't known. Raises `NotRead`."""
+        """Return the variable's value; empty if the variable isn't set or its value isn't known. Raises `NotRead`."""
         variable = self.variable(name)
         return (variable.value or "") if variable else ""
 
     @property
     def own_names(self) -> set[str]:
-        """The names in `env`. The webhook looks only at these, not at `envFrom`."""
+        """The names of the variables in `env`. The webhook looks only at these, not at `envFrom`."""
         return {entry["name"] for entry in self.document.get("env") or []}
 
     @property
     def is_by_hand(self) -> bool:
-        """Whether the order of its variables shows that a person, not the webhook, named the container's role.
+        """Whether a person, and not the webhook, set the container's role variable. Raises `NotRead`.
 
-        The webhook appends the region's variables, and after them the role's. Raises `NotRead`.
+        The order of the variables shows this: the webhook appends the region's variables, and after them the role's.
         """
         if ROLE not in self.own_names:
             return self.has_role  # by `envFrom`, which the webhook doesn't read
@@ -110,12 +111,12 @@ class Container:
 
     @property
     def declares_role(self) -> bool:
-        """Whether the pod's template or applied manifest, if known, names the container's role. Raises `NotRead`."""
+        """Whether the pod's template or applied manifest sets the container's role variable. Raises `NotRead`."""
         return ROLE in (self._pod.declared(self.name) or ())
 
     @property
     def secrets(self) -> list[str]:
-        """The Secrets that `envFrom` turns into variables. The names of these variables aren't read."""
+        """The Secrets that `envFrom` turns into variables. The doctor doesn't read which variables these are."""
         sources = self.document.get("envFrom") or []
         return [source["secretRef"].get("name", "") for source in sources if source.get("secretRef")]
 
@@ -129,13 +130,13 @@ class Container:
         return bool(self.value(ROLE) and self.value(TOKEN_FILE))
 
     def mount_of(self, path: str) -> VolumeMount | None:
-        """The mount that contains a path, the innermost of several; None without one."""
+        """Return the innermost mount that contains a path; None if no mount contains it."""
         path = normal(path)
         above = [mount for mount in self.mounts if _is_below(path, normal(mount["mountPath"]))]
         return max(above, key=lambda mount: len(normal(mount["mountPath"])), default=None)
 
     def token_at(self, path: str) -> TokenProjection | None:
-        """The projected token at a path in the container; None without one."""
+        """Return the projected token at a path in the container; None if the path has no such token."""
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None
         if mount is None or volume is None:
@@ -149,9 +150,10 @@ class Container:
         return None
 
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
-        """The ConfigMap or Secret that supplies the file at a path, as `ConfigMap NAME`, and the file's text.
+        """Return what supplies the file at a path, as `ConfigMap NAME` or `Secret NAME`, and the file's text.
 
-        The text is None for a Secret, which isn't read. The result is None for a projected token. Raises `NotRead`.
+        The text is None for a Secret, because the doctor reads no Secrets. The result is None if neither a ConfigMap
+        nor a Secret supplies the file. Raises `NotRead`.
         """
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None
@@ -171,12 +173,12 @@ class Container:
 
     @property
     def profiles(self) -> dict[str, dict[str, str]]:
-        """The profiles of all its AWS configs. Raises `NotRead`."""
+        """The profiles in the container's AWS configs, by name. Raises `NotRead`."""
         return {name: settings for config in self.aws_configs for name, settings in config.profiles.items()}
 
     @property
     def hidden_config(self) -> str:
-        """The Secret from which the container mounts an AWS config, which isn't read; empty without one."""
+        """A Secret that may supply the container's AWS config; empty without one. The doctor doesn't read Secrets."""
         for mount in self.mounts:
             names = _secrets(self._pod.volumes.get(mount["name"]) or {})
             if names and self._may_hold_config(mount):
@@ -184,7 +186,7 @@ class Container:
         return ""
 
     def _variable(self, name: str, entries: list[EnvVar]) -> Variable | None:
-        """The variable that these entries of `env`, or else the whole `envFrom`, define."""
+        """Return the variable as these entries of `env` define it, or else as `envFrom` does; None if neither does."""
         for at in reversed(range(len(entries))):
             if entries[at]["name"] == name:
                 return self._of_env(entries[at], entries[:at])
@@ -203,7 +205,7 @@ class Container:
         return Variable(name, None, "resources") if source else self._filled_in(entry, earlier)
 
     def _filled_in(self, entry: EnvVar, earlier: list[EnvVar]) -> Variable:
-        """The variable with each `$(NAME)` replaced, as the node does, by the value of an earlier variable."""
+        """Return the variable with each `$(NAME)` replaced by the value of an earlier variable, as the node does."""
         name, text, known = entry["name"], entry.get("value") or "", {"": "$"}
         for other in filter(None, REFERENCE.findall(text)):
             variable = self._variable(other, earlier)
@@ -215,7 +217,7 @@ class Container:
         return Variable(name, REFERENCE.sub(lambda found: known[found[1] or ""], text), "env")
 
     def _of_sources(self) -> Iterator[Variable]:
-        """Yield the variables of `envFrom`, the last source first: of two with the same name, the last wins."""
+        """Yield the variables of `envFrom`, the last source first. If two have the same name, the last one wins."""
         for source in reversed(self.document.get("envFrom") or []):
             if reference := source.get("configMapRef"):
                 name, prefix = reference.get("name", ""), source.get("prefix") or ""
@@ -233,7 +235,7 @@ class Container:
                         yield AwsConfig(path, name, key, _profiles(text))
 
     def _may_hold_config(self, mount: VolumeMount) -> bool:
-        """Whether an SDK could look for its config in this mount. Reads nothing from the cluster."""
+        """Whether an SDK could look for its config in this mount. This reads nothing from the cluster."""
         path = normal(mount["mountPath"])
         told = [value for name in CONFIG_FILES if (value := self._plain(name))]
         return "/.aws" in path or any(_is_below(normal(value), path) for value in told)
@@ -243,13 +245,13 @@ class Container:
         return path in told or path.endswith(("/.aws/config", "/.aws/credentials"))
 
     def _plain(self, name: str) -> str:
-        """A variable's value in `env` alone, without reading a ConfigMap."""
+        """Return the value that `env` itself gives a variable; empty without one. This reads no ConfigMap."""
         entries = [entry for entry in self.document.get("env") or [] if entry["name"] == name]
         return (entries[-1].get("value") or "") if entries else ""
 
 
 class PodSpec:
-    """A pod's spec. The ConfigMaps and owners that it refers to are read from the cluster."""
+    """A pod's spec. The pod's ConfigMaps and its owner are read from the cluster when needed."""
 
     def __init__(self, pod: Pod, cluster: Cluster):
         self.document = pod
@@ -302,15 +304,16 @@ class PodSpec:
 
     @property
     def is_mutated(self) -> bool:
-        """Whether the webhook has changed the pod: the token volume, and both variables in a container."""
+        """Whether the webhook has changed the pod: it has the token volume, and a container has both variables."""
         return is_token_volume(self.volumes.get(TOKEN_VOLUME)) and any(
             {ROLE, TOKEN_FILE} <= container.own_names for container in self.containers
         )
 
     def declared(self, container: str) -> set[str] | None:
-        """The names in a container's `env`, in its owner's template, else in the manifest that kubectl applied.
+        """Return the names of the variables that a container's manifest sets in `env`. Raises `NotRead`.
 
-        None if neither is known. Raises `NotRead`.
+        The manifest is the template of the pod's owner, or else the manifest that kubectl applied. None if neither is
+        known.
         """
         spec = _spec_applied(self.annotations.get(APPLIED) or "")
         if self.owner:
@@ -321,12 +324,12 @@ class PodSpec:
         return {entry["name"] for each in there if each["name"] == container for entry in each.get("env") or []}
 
     def config_map(self, name: str) -> dict[str, str]:
-        """The entries of a ConfigMap in its namespace; empty if it doesn't exist. Raises `NotRead`."""
+        """Return the entries of a ConfigMap in the pod's namespace; empty if it doesn't exist. Raises `NotRead`."""
         found = self._cluster.get("configmap", name, self.namespace) or {}
         return found.get("data") or {}
 
     def field(self, path: str) -> str | None:
-        """The downward API's value for a path; None if it's only known in the running pod."""
+        """Return the value of a `fieldPath` such as `metadata.name`; None if only the running pod knows it."""
         metadata = self.document["metadata"]
         known: dict[str, str | None] = {
             "metadata.name": metadata.get("name"),
@@ -339,18 +342,18 @@ class PodSpec:
 
     @cached_property
     def owner(self) -> Workload | None:
-        """The object that makes such pods, as `workload` finds it.
+        """The workload that created the pod, as `workload` returns it; None for a pod without an owner.
 
-        None for a pod without an owner. Raises `NotRead`.
+        Raises `NotRead`.
         """
         reference = _controller(self.document["metadata"])
         return workload(self._cluster, self.namespace, reference) if reference else None
 
 
 def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) -> Workload:
-    """The workload that a reference names; for a ReplicaSet with a Deployment, the Deployment.
+    """Return the workload that an owner reference names. If a Deployment owns that workload, return the Deployment.
 
-    For a kind that the doctor doesn't read, only the reference's kind and name. Raises `NotRead`.
+    If the doctor doesn't read workloads of that kind, return only its kind and name. Raises `NotRead`.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
     found = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()
@@ -360,7 +363,7 @@ def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) 
 
 
 def service_account_of(spec: objects.PodSpec) -> str:
-    """The service account that a pod of this spec runs as.
+    """Return the name of the service account that a pod with this spec runs as.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
     """
@@ -368,13 +371,13 @@ def service_account_of(spec: objects.PodSpec) -> str:
 
 
 def is_token_volume(volume: Volume | None) -> bool:
-    """Whether the webhook adds such a volume: a token of the service account in the file `token`."""
+    """Whether a volume looks like the webhook's: it projects a service account's token into the file `token`."""
     sources = ((volume or {}).get("projected") or {}).get("sources") or []
     return any((source.get("serviceAccountToken") or {}).get("path") == "token" for source in sources)
 
 
 def normal(path: str) -> str:
-    """Return a container's path in Linux's notation."""
+    """Return a path in a container in normal form. A path of Windows gets Linux's notation."""
     return posixpath.normpath(path.replace("\\", "/").removeprefix("C:"))
 
 
@@ -382,7 +385,7 @@ def normal(path: str) -> str:
 
 
 def _spec_applied(note: str) -> objects.PodSpec:
-    """The spec in kubectl's last-applied annotation; empty if somebody edited the annotation."""
+    """Return the spec in kubectl's last-applied annotation; empty if the text `note` isn't a manifest in JSON."""
     try:
         manifest = json.loads(note)
     except ValueError:
@@ -401,7 +404,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _path_in(mount: VolumeMount, file: str) -> str:
-    """The path of a volume's file in the container; empty if it isn't mounted."""
+    """Return the path in the container of a file in the mounted volume; empty if the mount leaves the file out."""
     if not file:
         return ""
     inside = mount.get("subPath") or ""
@@ -413,7 +416,7 @@ def _path_in(mount: VolumeMount, file: str) -> str:
 
 
 def _config_maps(volume: Volume) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each ConfigMap of a volume, and the path of each key for which the volume sets one."""
+    """Yield the name of each ConfigMap in a volume, and the paths that the volume sets for its keys."""
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     for source in sources:
         if reference := source.get("configMap"):
@@ -421,7 +424,7 @@ def _config_maps(volume: Volume) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _secrets(volume: Volume) -> list[str]:
-    """The names of a volume's Secrets."""
+    """Return the names of a volume's Secrets."""
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     found = [each["secret"] for each in sources if "secret" in each]
     return [secret.get("secretName") or secret.get("name") or "" for secret in found]

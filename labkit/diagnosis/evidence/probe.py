@@ -13,7 +13,7 @@ from labkit.policy.arn import Arn
 from labkit.tokens import NotAToken, parts
 
 WHO_AM_I = ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"]
-# The CLI caches a session in ~/.aws/cli/cache. With an empty HOME and the same config files, it exchanges again.
+# The CLI caches a session in ~/.aws/cli/cache. With an empty HOME and the same config files, it gets a new session.
 # https://github.com/aws/aws-cli/blob/v2/awscli/customizations/assumerole.py
 # https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
 ANEW = r"""
@@ -34,25 +34,25 @@ code=$?
 [ -z "$new" ] || rm -r "$new"
 exit $code
 """
-# The exit codes of a shell or a container runtime for a missing program.
+# A shell or a container runtime ends with one of these exit codes if a program is missing.
 NO_PROGRAM = (126, 127)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """The pod's identity according to AWS, or the error that it answered."""
+    """The pod's identity according to AWS, or the error that `aws` printed in the pod."""
 
     arn: str
     error: str = ""
 
     @property
     def role_name(self) -> str:
-        """The role of the session; empty if the caller isn't a role session."""
+        """The name of the session's role; empty if the caller isn't a role session."""
         return named.session_role if (named := Arn.find(self.arn)) else ""
 
     @property
     def identity(self) -> str:
-        """The ARN without account and session, or else the error. It's the same every time."""
+        """The caller as text: `assumed-role/ROLE` for every session of a role. Otherwise the ARN, or the error."""
         if not self.arn:
             return self.error
         return f"assumed-role/{self.role_name}" if self.role_name else self.arn
@@ -60,12 +60,12 @@ class Caller:
 
 @dataclass(frozen=True)
 class Token:
-    """The claims of a token in a pod, unverified. The token itself isn't kept."""
+    """The header and claims of a token in a pod. The signature isn't verified, and the token itself isn't kept."""
 
     header: Document
     claims: Document
     unreadable: str = ""
-    """The reason why the file couldn't be read, in the program's own words."""
+    """The reason why the file couldn't be read, in the words of `cat`."""
     malformed: str = ""
     """The reason why the file's content isn't a token."""
 
@@ -90,8 +90,8 @@ class Probe:
     def __init__(self, pod: PodSpec | None, connection: Connection, reads: Reads, *, region: str, allowed: bool):
         """
         Args:
-            region: the region whose STS is asked, if the container names no region.
-            allowed: whether commands may be run in the pod.
+            region: the region of the STS endpoint if the container sets no region.
+            allowed: whether the doctor may run commands in the pod.
         """
         self.allowed = allowed
         self._pod = pod
@@ -104,8 +104,8 @@ class Probe:
     def caller(self) -> Caller | None:
         """The pod's identity according to AWS: sts:GetCallerIdentity, called in the pod. None if the pod isn't running.
 
-        The call exchanges the token again, and leaves no session in the pod. Raises `NotRead`, also if the container
-        has no `aws`.
+        The command exchanges the token again, and leaves no cached session in the pod. Raises `NotRead` also if the
+        container has no `aws`.
         """
         if self._running is None:
             return None
@@ -118,7 +118,7 @@ class Probe:
     def token(self) -> Token | None:
         """The token in the file that the container's variables name; None without the variables or a running pod.
 
-        Raises `NotRead`, also if the container has no `cat`.
+        Raises `NotRead` also if the container has no `cat`.
         """
         container = self.container
         if self._running is None or container is None or not _has_role(container):
@@ -130,7 +130,7 @@ class Probe:
 
     @property
     def exchange(self) -> Exchange | None:
-        """STS's answer to the pod's token and role, sent from this machine; None without a token.
+        """STS's answer when this machine sends the pod's token and role; None without a readable token.
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
@@ -143,7 +143,7 @@ class Probe:
 
     @cached_property
     def container(self) -> Container | None:
-        """The container to probe: the first with both variables, else the first; None without containers."""
+        """The container to probe: the first with the role's variables, else the first; None without containers."""
         running = [container for container in self._pod.containers if not container.is_init] if self._pod else []
         return next(filter(_has_role, running), next(iter(running), None))
 
@@ -185,7 +185,7 @@ class Probe:
         from botocore.config import Config
         from botocore.exceptions import ClientError
 
-        # If the claims were known already, the token has to be read now: answers don't keep it.
+        # Answers keep the claims, but not the token. If it wasn't read just now, read it again.
         token = self._secret or self._cat(container).output
         region = next(filter(None, map(container.value, REGIONS)), self._region)
         sts = self._connection.aws.client("sts", region_name=region, config=Config(signature_version=UNSIGNED))
@@ -205,7 +205,7 @@ class Probe:
         try:
             return execute(api, pod.name, pod.namespace, command, container=container.name)
         except NotAllowed as refusal:
-            raise NotRead(self._named("exec"), refusal.what, "to get and create pods/exec") from None
+            raise NotRead(self._named("exec"), refusal.what, "permission to get and create pods/exec") from None
 
     def _once(self, what: str, call: Callable[[], Answer]) -> tuple[Read, Answer]:
         read = self._named(what)

@@ -1,4 +1,4 @@
-"""The answers of a live system: each is read once, by calls that change nothing. Failed reads are kept, too."""
+"""Read a live system by calls that change nothing. Each call is made once, and its answer or failure is kept."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -35,25 +35,25 @@ Answerer = Literal["AWS", "the cluster", "the pod", "a host"]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One call. As text it's the name in reports, records and `--json`."""
+    """The description of one call. Reports, records and `--json` show its text."""
 
     kind: str
     """The kind of call: `iam:GetRole`, `list pods`, `the token's claims in pod`."""
     name: str = ""
-    """The name in the call: a role's, a pod's, or a URL."""
+    """The name of the role, pod or other object that the call is about, or a URL."""
     where: str = ""
     """`(123456789012)` for an account, `-n default` for a namespace."""
     of: Answerer = "the cluster"
     """The system that answers."""
 
     def __str__(self) -> str:
-        # A URL says by itself what is asked for.
+        # A URL alone says what the call reads.
         parts = (self.name,) if self.of == "a host" else (self.kind, self.name, self.where)
         return " ".join(filter(None, parts))
 
     @property
     def endpoint(self) -> str:
-        """The endpoint: an AWS service in an account, the cluster's API server, or a host."""
+        """The endpoint that answers: an AWS service in an account, the cluster's API server, a pod, or a host."""
         match self.of:
             case "the pod":
                 return str(self)
@@ -65,7 +65,7 @@ class Read:
 
 
 class NotRead(LabError):
-    """A fact couldn't be read, or the doctor wasn't allowed to read it. A cause that needs it stays undecided."""
+    """A fact couldn't be read, or the doctor wasn't allowed to read it. A cause that needs it can't be looked for."""
 
     def __init__(self, read: Read, why: str, needs: str = "", *, no_answer: bool = False, no_credentials: bool = False):
         super().__init__(f"{read}: {why}", next=f"needed: {needs}" if needs else "")
@@ -74,7 +74,7 @@ class NotRead(LabError):
         self.needs = needs
         """The permission, endpoint or option that was missing."""
         self.no_answer = no_answer
-        """Whether nobody answered at all."""
+        """Whether the endpoint didn't answer at all."""
         self.no_credentials = no_credentials
         """Whether the endpoint rejected the credentials."""
 
@@ -90,48 +90,49 @@ class NotRead(LabError):
 
     @property
     def is_of_the_organization(self) -> bool:
-        """Whether the call is to AWS Organizations. Members can rarely make it, but AWS's denials name the policy."""
+        """Whether the call is to AWS Organizations, which most accounts of an organization may not call."""
         return self.read.kind.startswith("organizations:")
 
     @property
     def is_choice(self) -> bool:
-        """Whether the call wasn't made because you didn't give the doctor the option for it."""
+        """Whether the call wasn't made because the user didn't give the doctor an option such as `--probe`."""
         return self.needs.startswith("--")
 
 
 class Reads:
-    """Answers, by the call that read them. Each call is made once, even if it was refused.
+    """The answers of calls. Each call is made once, even if it was refused.
 
-    Answers are plain JSON, so a record can keep them. With `recorded`, the only answers are the record's.
+    Answers are plain JSON, so that a record can keep them. With `recorded`, no calls are made: all answers come from
+    that record.
     """
 
     def __init__(self, recorded: Mapping[str, object] | None = None):
         self.answers: dict[str, Any] = dict(recorded or {})
-        """The answers by the text of their call, as in a record."""
+        """The answers, by the text of their call. A record has the same form."""
         self.unread: dict[Read, NotRead] = {}
         self.asked: dict[Read, str] = {}
-        """The text of each call that was answered and used, by call, in the order of first use."""
+        """The calls whose answers were used, in the order of first use, each with its text."""
         self.used: dict[Read, None] = {}
-        """The calls used since somebody emptied this. A part of an examination relies on these."""
+        """The calls whose answers were used in the current stage: an examination clears this before each stage."""
         self.made: list[Read] = []
-        """The calls that were really made. The other answers were already known."""
+        """The calls that were really made and answered. All other answers were already known."""
         self._live = recorded is None
         self._lost: dict[str, NotRead] = {}
 
     def shared(self) -> "Reads":
-        """Return the same answers for another subject, with its own list of calls."""
+        """Return the same answers with a separate list of calls, to examine another service account."""
         other = Reads()
         other.answers, other.unread, other._live, other._lost = self.answers, self.unread, self._live, self._lost
         return other
 
     def know(self, read: Read, answer: object) -> None:
-        """Keep an answer that another call has already given, so that this call isn't made."""
+        """Keep an answer that is already known from another call, so that this call isn't made."""
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:
-        """Return the answer of `call`, made once for all reads with the same text. None if the resource doesn't exist.
+        """Return the answer of `call`; None if the resource doesn't exist. For each text of `read`, call it only once.
 
-        Raises `NotRead` if the call is forbidden, or if nobody answers.
+        Raises `NotRead` if the call is refused, or if the endpoint doesn't answer.
         """
         if read not in self.asked:
             text = str(read)
@@ -147,9 +148,9 @@ class Reads:
 
     def _read(self, read: Read, call: Callable[[], Any]) -> None:
         if not self._live:
-            self.unread[read] = NotRead(read, "the record does not hold it")
+            self.unread[read] = NotRead(read, "the record has no answer to this call")
         elif lost := self._lost.get(read.endpoint):
-            # An endpoint that didn't answer once isn't waited for again.
+            # Don't call an endpoint again that didn't answer, or that rejected the credentials.
             self.unread[read] = NotRead(
                 read, lost.why, lost.needs, no_answer=lost.no_answer, no_credentials=lost.no_credentials
             )
@@ -180,7 +181,7 @@ def _answered(read: Read, call: Callable[[], Any]) -> Any:
         raise NotRead(read, why, read.kind if code in FORBIDDEN else "") from None
     except BotoCoreError as error:
         lost = _is_lost(error)
-        needs = "AWS's endpoint" if lost else CREDENTIALS
+        needs = "a connection to AWS" if lost else CREDENTIALS
         raise NotRead(read, " ".join(str(error).split()), needs, no_answer=lost, no_credentials=not lost) from None
     except ApiException as error:
         if error.status == 404:
@@ -191,7 +192,7 @@ def _answered(read: Read, call: Callable[[], Any]) -> Any:
         raise NotRead(read, said_by_the_cluster(error), needs, no_credentials=error.status == 401) from None
     except HTTPError as error:
         why = f"the cluster's API server does not answer: {_reason(error)}"
-        raise NotRead(read, why, "the API server's endpoint", no_answer=True) from None
+        raise NotRead(read, why, "a connection to the API server", no_answer=True) from None
     except NoCredentials as error:
         # The session's own message already says what is wrong with its credentials.
         raise NotRead(read, error.what, error.next, no_credentials=True) from None
@@ -204,7 +205,7 @@ def _is_lost(error: Any) -> bool:
 
 
 def _reason(error: Any) -> str:
-    """The reason of an error, without the text about the connection pool and its retries."""
+    """Return an error's reason, without the text about the connection pool and its retries."""
     said = str(getattr(error, "reason", None) or error)
     return said.partition("): ")[2] or said
 

@@ -1,4 +1,4 @@
-"""Whether the API server can reach the pod identity webhook, and how.
+"""Test whether the API server can reach the pod identity webhook.
 
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#contacting-the-webhook
 """
@@ -23,7 +23,7 @@ WITHIN = 5  # seconds to wait for an answer
 
 
 class Registration:
-    """The client configuration in the webhook's registration: check it, then try it."""
+    """Tests for a client configuration (`clientConfig`) in the webhook's registration."""
 
     def __init__(self, api: "ApiClient | None", cluster: Cluster, reads: Reads):
         self._api = api
@@ -31,7 +31,7 @@ class Registration:
         self._reads = reads
 
     def fault(self, client: ClientConfig) -> str:
-        """The fault that shows without any connection; empty without one."""
+        """Return the fault that the configuration itself shows; empty if it shows no fault."""
         if not client.get("url") and not client.get("service"):
             return "neither a URL nor a service"
         bundle = client.get("caBundle") or ""
@@ -45,11 +45,11 @@ class Registration:
         return ""
 
     def silence(self, client: ClientConfig) -> str:
-        """The reason why no server that the bundle vouches for answers; empty if one does, or if unknown."""
+        """Return why no server with a certificate from the CA bundle answers; empty if one answers, or if unknown."""
         if service := client.get("service"):
             return self._service_silence(service)
         url = client["url"]
-        # The API server connects to this address, not the doctor. Only on the same machine is it the same for both.
+        # The API server connects to this URL, not the doctor. The doctor can test it only if both are on this machine.
         if not self._is_here or not _is_loopback(urlsplit(url).hostname or ""):
             return ""
         try:
@@ -73,7 +73,7 @@ class Registration:
         except NotRead:
             return ""
         ready = any(subset.get("addresses") for subset in endpoints.get("subsets") or [])
-        return "" if ready else f"nothing answers for the service {namespace}/{name}"
+        return "" if ready else f"the service {namespace}/{name} has no ready endpoint"
 
 
 def _certificates(bundle: str) -> list[Any]:
@@ -86,7 +86,7 @@ def _certificates(bundle: str) -> list[Any]:
 
 
 def _handshake(url: str, bundle: str) -> str:
-    """The reason why the TLS connection fails; empty if it succeeds."""
+    """Return why the TLS connection fails; empty if it succeeds."""
     parts = urlsplit(url)
     context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
     try:

@@ -1,4 +1,4 @@
-"""The cluster's other objects that select pods or namespaces by a label.
+"""Find the objects that select pods or namespaces by a label.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
 """
@@ -18,7 +18,10 @@ OWN = "pod-identity-webhook"
 
 
 def by_label(evidence: Evidence, key: str) -> list[str]:
-    """The names of objects that select by a label with this key, except the pod identity webhook. Raises `NotRead`."""
+    """Return the names of the objects that select by a label with this key. Raises `NotRead`.
+
+    The pod identity webhook's registration is left out.
+    """
     others = [each for kind in KINDS for each in evidence.cluster.all_of(kind)]
     found = [*others, *evidence.cluster.workloads(evidence.parameters.namespace)]
     named = [each["metadata"]["name"] for each in found if _mentions([each.get("spec"), each.get("webhooks")], key)]

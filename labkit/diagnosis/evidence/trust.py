@@ -17,7 +17,7 @@ STRANGER = "system:serviceaccount:somewhere-else:somebody-else"
 NOBODY = "somebody-else"
 EVERYBODY = "every service account of the cluster"
 CLAIMS = ("sub", "aud")
-# A request's condition keys besides the token's. Who sends it, from where and how, isn't known in advance.
+# Condition keys about a request, not about its token. Their values aren't known before somebody sends the request.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-sts
 OF_REQUEST = (
@@ -41,7 +41,7 @@ PROVIDER_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/\S+", re.AS
 
 @dataclass(frozen=True)
 class Condition:
-    """One line of a statement's Condition."""
+    """One operator and key in a statement's `Condition`, with the values."""
 
     operator: str
     key: str
@@ -49,22 +49,22 @@ class Condition:
 
     @property
     def issuer(self) -> str:
-        """The start of the key: the issuer of the tokens, or a service's prefix such as `aws`."""
+        """The part of the key before the last colon: a token's issuer, or a service's prefix such as `aws`."""
         return self.key.rpartition(":")[0]
 
     @property
     def claim(self) -> str:
-        """The end of the key in lower case: `sub`, `aud`."""
+        """The part of the key after the last colon, in lower case: `sub`, `aud`."""
         return self.key.rpartition(":")[2].lower()
 
     @property
     def is_negated(self) -> bool:
-        """Whether the operator is negated, as StringNotEquals is. The condition then excludes its values."""
+        """Whether the operator is negated (such as StringNotEquals), so that the condition excludes its values."""
         return "not" in self.operator.lower()
 
     @property
     def is_of_request(self) -> bool:
-        """Whether the condition is about the request, not about its token."""
+        """Whether the condition is about the request, not about the token in it."""
         return self.key.lower().startswith(OF_REQUEST)
 
     @property
@@ -79,7 +79,7 @@ class Condition:
 
 
 class Trust:
-    """A trust policy and one service account's token. A missing role counts as an empty policy."""
+    """A role's trust policy, evaluated for one service account's token. Without a role, the policy is empty."""
 
     def __init__(self, document: object, *, role_name: str, provider_arn: str, subject: str, audience: str):
         """
@@ -97,7 +97,7 @@ class Trust:
         self._policy = self._read(self.document)
 
     def changed(self, document: dict[str, object]) -> "Trust":
-        """Return the same role and token with another trust policy."""
+        """Return a `Trust` for the same role and token, with another trust policy."""
         return Trust(
             document,
             role_name=self._role_name,
@@ -131,14 +131,15 @@ class Trust:
 
     @property
     def admits(self) -> bool:
-        """Whether the service account's token is admitted."""
+        """Whether the policy admits the service account's token."""
         return self.decision.allowed
 
     @cached_property
     def undecided(self) -> list[Condition]:
-        """The conditions on the request that alone could refuse the token. Whether they do isn't known.
+        """The conditions on the request that may refuse the token, if nothing else refuses it.
 
-        Empty if the token is admitted, or if something else refuses it as well.
+        Whether they refuse it isn't known before the request. Empty if the policy admits the token, or refuses it for
+        another reason.
         """
         if self.admits:
             return []
@@ -158,18 +159,19 @@ class Trust:
         return self._decide(self._policy, subject, audience).allowed
 
     def statement_admits(self, statement: Statement, *, subject: str = "", audience: str = "") -> bool:
-        """Whether a statement by itself admits a token."""
+        """Whether a statement on its own admits a token. Without arguments, it's the service account's token."""
         return self._decide(self._alone(statement), subject, audience).allowed
 
     def denies(self, statement: Statement) -> bool:
-        """Whether a statement by itself is an explicit deny of the service account's token."""
+        """Whether a statement explicitly denies the service account's token."""
         return self._decide(self._alone(statement)).outcome == "explicitDeny"
 
     @cached_property
     def nearest(self) -> Statement | None:
-        """The Allow statement nearest to admitting the token; None without Allow, or if the token is admitted.
+        """The Allow statement that is closest to admitting the token.
 
-        Another statement may allow what this one refuses, so only this one is reported.
+        None if the policy admits the token, or has no Allow statement. Findings are about this statement only, because
+        one statement that admits the token is enough.
         """
         if not self.allows or self.admits:
             return None
@@ -177,9 +179,10 @@ class Trust:
 
     @cached_property
     def others(self) -> list[str]:
-        """The other callers that may take the role, as the Allow statements name them.
+        """The other callers that may assume the role, as the Allow statements name them.
 
-        They are subjects (perhaps patterns), services, accounts and providers. They get all the role's permissions.
+        A caller is a token's subject or a pattern for subjects, a service, an account or a provider. Each caller gets
+        all the role's permissions.
         """
         found = [name for statement in self.allows for name in self._others_in(statement)]
         return list(dict.fromkeys(found))
@@ -187,8 +190,8 @@ class Trust:
     def is_own(self, statement: Statement) -> bool:
         """Whether an Allow statement serves only this service account.
 
-        It must name only this account, literally. Each provider in it must be the cluster's, or one for which the
-        statement never holds.
+        The statement must name only this account, and compare it literally. Each provider in the statement must be the
+        cluster's, or one whose tokens can't meet the statement's conditions.
         """
         subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
         if not subjects or any(each.values != (self._subject,) or not each.is_literal for each in subjects):
@@ -198,7 +201,7 @@ class Trust:
         return all(arn == self._provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
 
     def conditions(self, claim: str) -> list[Condition]:
-        """The conditions on a claim in the nearest statement, for any issuer."""
+        """Return the conditions on a claim, of any issuer, in the statement `nearest`."""
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:
@@ -213,16 +216,17 @@ class Trust:
         return self._decide(self._alone(statement)).allowed
 
     def names_subject(self, statement: Statement) -> bool:
-        """Whether a statement names the service account, with any operator and any issuer."""
+        """Whether a statement names the service account in a condition on `sub`, with any operator and any issuer."""
         return any(
             condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
             for condition in conditions_of(statement)
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """Return the statement as if its conditions on the request let the caller in.
+        """Return the statement as if its conditions on the request were in favour of the caller.
 
-        A Deny with such conditions then doesn't apply, so the result is None. An Allow loses them.
+        A Deny statement with such conditions doesn't apply, so the result is None. An Allow statement loses these
+        conditions.
         """
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement
@@ -235,7 +239,7 @@ class Trust:
         return {**statement, "Condition": {operator: block for operator, block in kept.items() if block}}
 
     def _others_in(self, statement: Statement) -> list[str]:
-        """The other callers that a statement admits."""
+        """Return the other callers that a statement admits."""
         principal = statement.get("Principal")
         names = [name for kind in ("AWS", "Service") for name in principals_of(statement, kind)]
         for arn in federated_of(statement):
@@ -262,7 +266,7 @@ class Trust:
         return self.names_subject(statement), self._trusted(statement), allows_action(statement), -len(failed)
 
     def _trusted(self, statement: Statement) -> int:
-        """A number that is higher, the closer the principal is to the cluster's provider."""
+        """Return 0 to 3. The number is higher if the statement's principal is closer to the cluster's provider."""
         federated = federated_of(statement)
         if self._provider_arn in federated:
             return 3
@@ -292,18 +296,18 @@ def conditions_of(statement: Statement) -> Iterator[Condition]:
 
 
 def federated_of(statement: Statement) -> list[str]:
-    """The federated principals of a statement."""
+    """Return the federated principals of a statement."""
     return principals_of(statement, "Federated")
 
 
 def principals_of(statement: Statement, kind: str) -> list[str]:
-    """The principals of a kind: `Federated`, `Service`, `AWS`."""
+    """Return the principals of a kind: `Federated`, `Service` or `AWS`."""
     principal = statement.get("Principal")
     return [str(name) for name in listed(principal.get(kind))] if isinstance(principal, dict) else []
 
 
 def actions_of(statement: Statement) -> list[str]:
-    """The actions of a statement."""
+    """Return the actions of a statement."""
     return [str(action) for action in listed(statement.get("Action"))]
 
 
@@ -315,30 +319,30 @@ def allows_action(statement: Statement) -> bool:
 
 
 def name_of(provider_arn: str) -> str:
-    """The issuer without `https://`, from its provider's ARN; empty if that isn't an ARN."""
+    """Return the issuer (without `https://`) that a provider's ARN names; empty if `provider_arn` isn't an ARN."""
     return named.issuer if (named := Arn.find(provider_arn)) else ""
 
 
 def account_of(subject: str) -> str:
-    """The service account that a subject names, as `shop:cart`; any other subject unchanged."""
+    """Return the service account that a subject names, such as `shop:cart`. Other subjects are unchanged."""
     return subject.removeprefix("system:serviceaccount:")
 
 
 def statements_of(document: object) -> list[Statement]:
-    """The statements of a policy, even if it's one statement without a list; empty if it isn't a policy."""
+    """Return a policy's statements, also if it has one without a list; empty if `document` isn't a policy."""
     statements: list[Statement] = listed(document.get("Statement")) if isinstance(document, dict) else []
     return [each for each in statements if isinstance(each, dict)]
 
 
 def listed(value: object) -> list[Any]:
-    """Return a policy's value as a list: a single item becomes a list, None an empty one."""
+    """Return a value in a policy as a list. A single item becomes a list of one, and None an empty list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
 def _never_holds(statement: Statement, provider_arn: str) -> bool:
-    """Whether a condition is on a claim of another issuer, which no token of this provider has.
+    """Whether no token of this provider can meet the conditions, because one is about another issuer's claim.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
     """

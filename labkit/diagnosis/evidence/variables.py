@@ -1,6 +1,6 @@
-"""The mistakes in a container's variables that keep its SDK from the role.
+"""Find the mistakes in a container's environment variables that keep its SDK from using the role.
 
-Each function looks for one mistake in one container, and returns None if the container doesn't have it.
+Each check looks for one mistake in one container. It returns None if the container doesn't have the mistake.
 
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
 """
@@ -33,7 +33,7 @@ SESSION_NAME = "AWS_ROLE_SESSION_NAME"
 RENEWED = "a projected token, which the node renews"
 # https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 VALID_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
-WEB_IDENTITY = "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, both of the webhook"
+WEB_IDENTITY = "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, both set by the webhook"
 PROXIES = ("HTTPS_PROXY", "https_proxy")
 NO_PROXIES = ("NO_PROXY", "no_proxy")
 ENDPOINTS = ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
@@ -47,25 +47,25 @@ ON = ("opt-in-not-required", "opted-in")
 
 @dataclass(frozen=True)
 class Wrong:
-    """A container's fault: the variables to remove, the expected value, and the value found."""
+    """A mistake in a container: the variables to remove, the expected value, and the value found."""
 
     variables: tuple[Variable, ...]
     expected: str
     found: str
     may_work: bool = False
-    """Whether the container may get its role in spite of the fault."""
+    """Whether the container may get its role in spite of the mistake."""
 
 
 Check = Callable[[Evidence, Container], Wrong | None]
 
 
 def superfluous(evidence: Evidence, container_name: str) -> set[str]:
-    """The names of the variables that should be removed from the container of this name."""
+    """Return the names of the variables that should be removed from the container of this name."""
     return {variable.name for name, variable in _superfluous(evidence) if name == container_name}
 
 
 def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
-    """The keys, by ConfigMap, that `envFrom` turns into variables that should be removed."""
+    """Return the keys of each ConfigMap that should be removed, because `envFrom` makes wrong variables of them."""
     keys: dict[str, set[str]] = {}
     for _, variable in _superfluous(evidence):
         if variable.config_map:
@@ -74,12 +74,12 @@ def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
 
 
 def has_wrong_identity(evidence: Evidence, container: Container) -> bool:
-    """Whether the container's role and token variables have a mistake that one of these functions finds."""
+    """Whether the container's role and token variables have a mistake that a check in `IDENTITY` finds."""
     return any(check(evidence, container) for check in IDENTITY)
 
 
 def static_keys(_: Evidence, container: Container) -> Wrong | None:
-    """Access keys. Every SDK uses them before it looks for a token."""
+    """The container has access keys. Every SDK uses them before it looks for a token."""
     found = _set_ones(container, KEYS)
     if not found:
         return None
@@ -88,23 +88,28 @@ def static_keys(_: Evidence, container: Container) -> Wrong | None:
 
 
 def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
-    """A profile that no config in the pod defines, or that needs access keys from the environment."""
+    """The container selects a profile that no config in the pod defines, or one that needs access keys.
+
+    Such a profile takes access keys from the environment, and the container has none there.
+    """
     found = _set_ones(container, PROFILES)
     if not found or found[0].value is None or container.hidden_config:
         return None
     profile, profiles = found[0].value, container.profiles
     if profile not in profiles:
-        there = ", ".join(profiles) or "no AWS config in the pod"
-        return Wrong(found, f"no {found[0].name}, or one of: {there}", f"{found[0].name}={profile}")
+        there = ", ".join(profiles) or "the pod has no AWS config"
+        return Wrong(
+            found, f"no {found[0].name}, or a profile that the pod defines ({there})", f"{found[0].name}={profile}"
+        )
     if profiles[profile].get("credential_source") == "Environment" and not _set_ones(container, KEYS):
-        # It means access keys in the environment, not a token.
+        # With this setting, an SDK looks for access keys in the environment, not for a token.
         told = "credential_source = Environment"
         return Wrong(found, "web_identity_token_file in the profile, or no profile", f"{profile}: {told}")
     return None
 
 
 def api_server_token(_: Evidence, container: Container) -> Wrong | None:
-    """The token for the API server is used instead of the one for STS.
+    """The container uses the token for the API server instead of the token for STS.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
     """
@@ -172,7 +177,7 @@ def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
-    """The manifest names a different role from the service account's. The webhook doesn't replace it.
+    """The manifest names another role than the service account's annotation. The webhook doesn't replace that role.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
     """
@@ -187,7 +192,7 @@ def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """A region's variable is set but empty. The webhook then gives the container no region at all."""
+    """A region's variable is set but empty. The webhook then adds no region's variable to the container."""
     found = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
     if not found:
         return None
@@ -195,7 +200,7 @@ def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def proxied(evidence: Evidence, container: Container) -> Wrong | None:
-    """A proxy is between the container and STS: NO_PROXY doesn't list STS's host.
+    """The container reaches STS only through a proxy, because NO_PROXY doesn't list STS's host.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html
     """
@@ -212,22 +217,22 @@ def proxied(evidence: Evidence, container: Container) -> Wrong | None:
     lines += [f"{each.name}={each.value}" for each in excepted] or [f"no {NO_PROXIES[0]}"]
     return Wrong(
         proxy,
-        f"{NO_PROXIES[0]} with {endpoint.hostname}, or a proxy that lets it through",
+        f"{NO_PROXIES[0]} with {endpoint.hostname}, or a proxy that lets requests to STS through",
         ", ".join(lines),
         may_work=not (caller and LOST.search(caller.error)),
     )
 
 
 def sts_host(evidence: Evidence, container: Container) -> str:
-    """The STS host that the container's SDK calls."""
+    """Return the STS host that the container's SDK calls."""
     return _sts_url(evidence, container).hostname or ""
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """The containers that name a role themselves, if every one of them works that way.
+    """Return the containers that have a role, if every one of them gets it without the annotation and the webhook.
 
-    Such a container has a projected token for STS, and its role admits the service account. It needs neither annotation
-    nor webhook. Empty if the facts can't be read.
+    Each of their manifests sets the role's variables. The container has a projected token for STS, and the role admits
+    the service account. Empty if this isn't true of every container with a role, or if the facts can't be read.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]
@@ -237,7 +242,7 @@ def works_by_hand(evidence: Evidence) -> list[Container]:
 
 
 def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
-    """STS doesn't accept the session's name."""
+    """The container sets a session name that STS doesn't accept."""
     variable = container.variable(SESSION_NAME)
     if variable is None or not variable.value or VALID_SESSION_NAME.fullmatch(variable.value):
         return None
@@ -247,7 +252,7 @@ def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
 
 
 def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """The STS endpoint is in another region than the one that the SDK signs for. STS answers SignatureDoesNotMatch.
+    """The SDK signs for one region, but calls the STS endpoint of another. STS answers SignatureDoesNotMatch.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """
@@ -261,7 +266,7 @@ def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wron
 
 
 def inactive_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """The account hasn't enabled the region."""
+    """The role's account hasn't enabled the container's region."""
     region = _region_of(container)
     # The account has enabled the cluster's own region.
     if not region or region == evidence.region:
@@ -316,7 +321,7 @@ def _sts_url(evidence: Evidence, container: Container) -> SplitResult:
 
 
 def _is_excepted(container: Container, host: str) -> bool:
-    """Whether NO_PROXY lists the host or one of its domains. A value in a Secret counts as listing it.
+    """Whether NO_PROXY lists the host or one of its domains. Also true if its value is in a Secret.
 
     https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
     """
@@ -343,7 +348,7 @@ def _works_by_hand(evidence: Evidence, container: Container) -> bool:
 
 
 def _seen_token(evidence: Evidence, container: Container) -> Token | None:
-    """The token that the doctor read in this container; None if it couldn't read one."""
+    """Return the token that the doctor read in this container; None if it read none."""
     if not evidence.probe_allowed or evidence.probe.container is not container:
         return None
     try:
@@ -353,7 +358,10 @@ def _seen_token(evidence: Evidence, container: Container) -> Token | None:
 
 
 def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | None:
-    """The path of the container's copied token, and its claims (empty if the token wasn't read)."""
+    """Return the source of the container's copied token, and the token's claims; None if the token isn't a copy.
+
+    The source is `ConfigMap NAME`, `Secret NAME` or `the image`. The claims are empty if the token wasn't read.
+    """
     file = container.value(TOKEN_FILE)
     if not file or not _is_set(container, ROLE) or container.token_at(file) or api_server_token(evidence, container):
         return None
@@ -361,14 +369,14 @@ def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | No
     seen = _seen_token(evidence, container)
     claims = seen.claims if seen else _claims(text)
     if place:
-        # A malformed token has a finding of its own.
+        # Another cause reports a malformed token.
         is_token = claims or (text is None and not (seen and seen.malformed))
         return (place, claims) if is_token else None
     return ("the image", claims) if claims and not container.mount_of(file) else None
 
 
 def _claims(text: str | None) -> Document:
-    """The claims of a token in a file's text; empty if the text isn't a token."""
+    """Return the claims of the token in a file's text; empty if the text isn't a token."""
     try:
         return parts(text.strip())[1] if text else {}
     except NotAToken:
@@ -380,7 +388,7 @@ def _identity(container: Container) -> tuple[Variable, ...]:
 
 
 def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
-    """The fault if one of the two variables is set without the other."""
+    """Return the mistake if the variable `name` is set and the variable `without` isn't."""
     variable = container.variable(name)
     if variable is None or variable.value == "" or _is_set(container, without):
         return None
@@ -388,7 +396,7 @@ def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
 
 
 def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[Variable, ...]:
-    """The variables of these names that are set and not empty. A value in a Secret counts as not empty."""
+    """Return the variables of these names that are set and not empty. A value in a Secret counts as not empty."""
     return tuple(each for name in names if (each := container.variable(name)) and each.value != "")
 
 
@@ -397,5 +405,5 @@ def _is_set(container: Container, name: str) -> bool:
 
 
 def _named(variables: tuple[Variable, ...]) -> str:
-    """Return names and their sources, never the values."""
+    """Return text that lists the variables' names and sources, but never their values."""
     return ", ".join(f"{variable.name} ({variable.source})" for variable in variables)
