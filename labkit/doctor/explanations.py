@@ -1,7 +1,7 @@
-"""Explain an error's text: the families of causes that it can have, and the next command. Needs no connection.
+"""Explain an error's text: which families of causes the error can have, and the next command. Needs no connection.
 
-Since about June 2026, it seems, STS answers most faults of a token with the same sentence. Threads on the web show the
-older messages, which name the cause.
+Since about June 2026, STS seems to answer most faults of a token with the same sentence. Older threads on the web show
+the earlier messages, which name the cause.
 """
 
 import re
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-# An instance role's session name is the instance's id, and people often hide its digits. Without the session, the
-# role's name has to do. OpenSearch names the role alone.
+# The session name of a node's role is the instance's id. People often hide the digits of the id. If the text has no
+# session name, the role's own name shows that it's a node's role. OpenSearch names only the role.
 NODE = (
     r"assumed-role/[^/\s]+/i-[0-9a-fx*]{8,17}(?![\w-])"
     r"|(assumed-role|\[name=arn:[\w-]+:iam::\w+:role)/[^/\s]*(node-?instance-?role|node[-_]?group|[-_]node[-_]?role)"
@@ -76,51 +76,52 @@ NOT_USED_IDS = (
 )
 
 
-# Characters: terminals are at least this wide.
+# The number of characters. A terminal has at least this width.
 NARROWEST = 40
-# An error that people copy has at most this many lines.
+# The number of lines. Errors that people copy are seldom longer.
 FEW = 30
 
 
 @dataclass(frozen=True)
 class Family:
-    """Causes that one error can have."""
+    """A family of causes: the causes that errors with one kind of text can have."""
 
     name: str
     pattern: str
     means: str
-    """The meaning of the text alone."""
+    """What the text means."""
     ids: tuple[str, ...] = ()
-    """The doctor's findings that can cause it; none if the doctor can't see the cause."""
+    """The ids of findings that can cause the error; empty if the doctor can't see the cause."""
     next: tuple[str, ...] = (DOCTOR,)
-    """Shell lines, with names from the text, or else placeholders."""
+    """Shell lines. A name such as `{pod}` is replaced by the name in the text, or else by a placeholder."""
     is_general: bool = False
-    """Whether it counts only if nothing more specific matches the text."""
+    """Whether the family counts only if no family that isn't general matches the text."""
 
 
-# The address of EKS Pod Identity's agent on each node, and a client's words if nobody answers.
+# The addresses of EKS Pod Identity's agent on each node, and a client's words if the agent doesn't answer.
 # https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html
 AGENT = r"169\.254\.170\.23|fd00:ec2::23"
 SILENT = r"connection refused|ECONNREFUSED|timed? ?out|ETIMEDOUT|deadline exceeded|no route to host|unreachable"
-# Policies of the organization's or the network's administrators. The trust policy hasn't refused.
+# Policies that other administrators write. If a denial names one of them, the trust policy hasn't refused.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
 OF_OTHERS = r"(service control|resource control|VPC endpoint) policy"
 
 FAMILIES = (
-    # Denials that name the policy. Nothing else needs examining.
+    # Denials that name the policy.
     Family(
         "vpc-endpoint",
         r"explicit deny in an? VPC endpoint policy|no VPC endpoint policy allows",
-        "The policy of the VPC endpoint refuses, through which the pod reaches AWS. Neither the trust policy nor the "
-        "role's permissions do.",
+        "The pod reaches AWS through a VPC endpoint, and the endpoint's policy refuses. Neither the trust policy nor "
+        "the role's permissions refuse.",
         ("denied-by-vpc-endpoint-policy",),
         (PROBE, "aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'"),
     ),
     Family(
         "service-control-policy",
         r"explicit deny in an? service control policy|no service control policy allows",
-        "A service control policy (SCP) refuses: it bounds what the role's account may do, wherever the resource is. "
-        "Only the organization's administrators change it. Neither the trust policy nor the role's permissions refuse.",
+        "A service control policy (SCP) refuses. It limits what the role's account may do, even with another account's "
+        "resources. Only the organization's administrators can change it. Neither the trust policy nor the role's "
+        "permissions refuse.",
         ("role-denied-by-service-control-policy", "denied-by-service-control-policy"),
         (
             f"{DOCTOR}{{wants}}",
@@ -130,21 +131,20 @@ FAMILIES = (
     Family(
         "resource-control-policy",
         r"explicit deny in an? resource control policy|no resource control policy allows",
-        "A resource control policy (RCP) refuses: it bounds what anybody may do to the resources of the account that "
-        "has the resource. Only the organization's administrators change it. Neither the trust policy nor the role's "
-        "permissions refuse.",
+        "A resource control policy (RCP) refuses. It limits what anybody may do with the resources of an account. Only "
+        "the organization's administrators can change it. Neither the trust policy nor the role's permissions refuse.",
         ("role-denied-by-resource-control-policy", "denied-by-resource-control-policy"),
         (
             f"{DOCTOR}{{wants}}",
             "aws organizations list-policies-for-target --target-id {account} --filter RESOURCE_CONTROL_POLICY   "
-            "# of the account that has the resource",
+            "# of the account that owns the resource",
         ),
     ),
-    # STS about the token: provider, audience, keys, expiry. Not about the trust policy.
+    # STS's errors about the token (provider, audience, keys, expiry), not about the trust policy.
     Family(
         "provider-unknown",
         r"No OpenIDConnect provider found in your account",
-        "STS knows no OIDC provider for the token's issuer in the role's account. The trust policy isn't the cause.",
+        "The role's account has no OIDC provider for the token's issuer. The trust policy isn't the cause.",
         PROVIDER_IDS,
         (DOCTOR, PROVIDERS),
     ),
@@ -158,27 +158,27 @@ FAMILIES = (
     Family(
         "issuer-keys",
         r"Couldn'?t retrieve verification key|IDPCommunicationError|OpenIdIdpCommunicationError",
-        "STS could not fetch the issuer's keys, or none of them has signed the token.",
+        "STS could not fetch the issuer's keys, or none of these keys has signed the token.",
         ("issuer-unreachable", "signing-key-not-published", "oidc-provider-url-differs"),
         (PROBE, "curl {issuer}/.well-known/openid-configuration"),
     ),
     Family(
         "thumbprint",
         r"certificate doesn'?t match configured thumbprint",
-        "The OIDC provider doesn't list the thumbprint of the certificate that the issuer's host shows.",
+        "The OIDC provider doesn't list the thumbprint of the certificate that the issuer's host presents.",
         ("oidc-provider-thumbprint-stale",),
     ),
     Family(
         "token-malformed",
         r"not a valid JWT|token contains an invalid number of segments|token is malformed|invalid JWT",
-        "The program sent STS something other than a token: a file that was written in part, or another file.",
+        "The program sent STS something that isn't a token: a file that is only partly written, or the wrong file.",
         ("token-malformed", "pod-volume-name-taken", "pod-uses-the-api-server-token"),
         (PROBE,),
     ),
     Family(
         "token-claims",
         r"Missing a required claim",
-        "The token lacks a claim that STS wants. Most often the program sent the token for the API server instead.",
+        "The token lacks a claim that STS requires. Most often, the program sent the token for the API server instead.",
         ("pod-uses-the-api-server-token", "token-audience-mismatch", "token-malformed"),
         (PROBE,),
     ),
@@ -186,16 +186,16 @@ FAMILIES = (
         "token-expired",
         # EKS Pod Identity also has an exception with this name, but with its own text.
         r"ExpiredTokenException(?!\)?: The token included in the request)|Token expired: current date",
-        "The token has expired. The node writes a fresh one into the same file well before that. So the program read "
-        "the token once and kept it, the file is a copy, or a clock is wrong.",
+        "The token has expired. The node writes a fresh token into the same file well before the old one expires. So "
+        "the program read the token once and kept it, or the file is a copy, or a clock is wrong.",
         ("token-read-once", "token-expired", "token-copied"),
         (PROBE,),
     ),
     Family(
         "token-not-validated",
         r"InvalidIdentityToken|web identity token (that was passed |provided )?could not be validated",
-        "STS rejects the token, because of the OIDC provider, its audiences, the issuer's keys, or the token itself. "
-        "The trust policy isn't the cause. It seems that since about June 2026 STS says no more than that.",
+        "STS rejects the token because of the OIDC provider, its audiences, the issuer's keys, or the token itself. "
+        "The trust policy isn't the cause. Since about June 2026, STS doesn't seem to say which of these is wrong.",
         (*PROVIDER_IDS, *AUDIENCE_IDS, *KEY_IDS, "token-malformed"),
         (PROBE, PROVIDERS),
         is_general=True,
@@ -203,10 +203,11 @@ FAMILIES = (
     Family(
         "login-with-amazon",
         r"not a Login With Amazon token",
-        "A ProviderId was sent, which is for Login with Amazon and Facebook; leave it out for the token of a cluster.",
+        "The program sent a ProviderId, which is only for Login with Amazon and Facebook. Leave it out for a cluster's "
+        "token.",
         next=("aws sts assume-role-with-web-identity help",),
     ),
-    # STS about the trust policy, and about the request.
+    # STS's errors about the trust policy and about the request.
     Family(
         "trust-policy",
         r"(Not authorized to perform:? sts:AssumeRoleWithWebIdentity"
@@ -232,37 +233,38 @@ FAMILIES = (
         "session-duration",
         r"exceeds the MaxSessionDuration|1 hour session limit for roles assumed by role chaining"
         r"|at 'durationSeconds' failed to satisfy",
-        "The program asks for a longer session than the role allows, or than one hour if it comes from another role.",
+        "The program asks for a longer session than the role allows. If a role assumes a role, the limit is one hour.",
         ("role-session-too-long",),
         (DOCTOR, "aws iam get-role --role-name {role} --query Role.MaxSessionDuration"),
     ),
     Family(
         "sts-of-another-region",
         r"Credential should be scoped to a valid region",
-        "The request was signed for one region and sent to another's endpoint.",
+        "The program signed the request for one region, but sent it to the endpoint of another region.",
         ("pod-sts-endpoint-of-another-region",),
         (DOCTOR, VARIABLES),
     ),
     Family(
         "region-not-activated",
         r"RegionDisabledException|STS is not activated in this region",
-        "The account has not turned on this region, or its STS.",
+        "The account has not enabled this region, or it has not enabled STS in this region.",
         ("region-not-activated",),
         (DOCTOR, "aws account list-regions"),
     ),
-    # Who the caller is, and what it may do.
+    # Errors about the caller's identity and permissions.
     Family(
         "role-assumes-itself",
         r"(?P<of>\d{12}):assumed-role/(?P<own>[\w+=,.@-]+)/\S+ is not authorized to perform: sts:AssumeRole on"
         r" resource: \"?arn:[\w-]+:iam::(?P=of):role/(?:[^\s\"]*/)?(?P=own)(?![\w+=,@/-]|\.\w)",
-        "The program is told to assume the role that it already has.",
+        "The program's settings tell it to assume the role that it already has.",
         ("role-assumes-itself",),
         (DOCTOR, VARIABLES),
     ),
     Family(
         "assume-another-role",
         r"is not authorized to perform: sts:AssumeRole (on resource|because no role trust policy allows)",
-        "The pod has a role, and asks for another one. Its permissions or the other role's trust policy refuse that.",
+        "The pod has a role and tries to assume another one. The permissions of the pod's role refuse that, or the "
+        "other role's trust policy does.",
         ("role-assumes-itself", "oidc-provider-in-another-account", "role-lacks-permission"),
         (WHO, DOCTOR),
         is_general=True,
@@ -270,40 +272,40 @@ FAMILIES = (
     Family(
         "operator",
         r"not authorized to perform: iam:(Create|Tag|Update|AddClientIDTo)OpenIDConnectProvider",
-        "Whoever registers the OIDC provider lacks the permission for the action that the error names.",
+        "The person or program that registers the OIDC provider lacks permission for the action that the error names.",
         ("operator-not-permitted",),
         (DOCTOR, "labkit policy"),
     ),
     Family(
         "node-role",
         rf"^(?=.*(is not authorized to perform|no permissions for)).*({NODE})",
-        "The caller is the node's role: IAM Roles for Service Accounts is not in use at all in this pod.",
+        "The caller is the node's role. So this pod doesn't use IAM Roles for Service Accounts at all.",
         NOT_USED_IDS,
         (DOCTOR, VARIABLES),
     ),
     Family(
         "boundary",
         r"because no permissions boundary allows|explicit deny in a permissions boundary",
-        "The role's permissions boundary refuses. Its policies don't.",
+        "The role's permissions boundary refuses. The role's policies don't.",
         ("role-denied-by-boundary",),
     ),
     Family(
         "resource-policy",
         r"explicit deny in a resource-based policy|because no resource-based policy allows",
-        "The resource's own policy (of a bucket, a key) denies it, or does not admit another account's role.",
+        "The resource's own policy, such as a bucket policy, denies the call, or doesn't admit another account's role.",
         ("role-denied-by-bucket-policy",),
     ),
     Family(
         "session-policy",
         r"no session policy allows|explicit deny in a session policy",
-        "The program passed a session policy when it assumed the role, and that policy does not allow it.",
+        "The program passed a session policy when it assumed the role, and that policy doesn't allow the call.",
         next=(WHO,),
     ),
     Family(
         "permissions",
         r"is not authorized to perform:? (?!sts:AssumeRoleWithWebIdentity)|no identity-based policy allows",
-        "AWS knows the caller that the error names, and refuses the action. If it's your role, look at its "
-        "permissions. If it's the node's role, the pod does not use IAM Roles for Service Accounts.",
+        "AWS knows the caller that the error names, and refuses the action. If the caller is your role, look at the "
+        "role's permissions. If it's the node's role, the pod doesn't use IAM Roles for Service Accounts.",
         (
             "role-policy-not-attached",
             "role-lacks-permission",
@@ -317,7 +319,8 @@ FAMILIES = (
     Family(
         "encoded-denial",
         r"UnauthorizedOperation|Encoded authorization failure message",
-        "EC2 refuses, and says who may not do what only in its encoded message, which some people may decode.",
+        "EC2 refuses the call. Only the encoded message says which caller may not use which action. You need the "
+        "permission sts:DecodeAuthorizationMessage to decode it.",
         ("role-policy-not-attached", "role-lacks-permission", "role-denied-by-boundary", *NOT_USED_IDS),
         (
             DOCTOR,
@@ -329,7 +332,7 @@ FAMILIES = (
         "access-denied",
         r"\bAccess ?Denied(Exception)?\b|\(403\) when calling the \w+ operation|Forbidden: Forbidden"
         r"|\bs3[\w.-]*\.amazonaws\.com.{0,200}\bstatus: 403\b",
-        "AWS refuses a caller that the text doesn't name. Ask first who the pod is.",
+        "AWS refuses a caller that the text doesn't name. Find out first which identity the pod has.",
         ("role-policy-not-attached", "role-lacks-permission", *NOT_USED_IDS),
         (WHO, f"{PROBE}{{wants}}"),
         is_general=True,
@@ -337,7 +340,7 @@ FAMILIES = (
     Family(
         "session-expired",
         r"security token included in the request is expired|The provided token has expired|\bExpiredToken\b(?!Exc)",
-        "Temporary credentials have expired, and nobody fetched new ones: they were copied, or a program keeps them.",
+        "Temporary credentials have expired. Somebody copied them, or the program keeps them and fetches no new ones.",
         ("pod-static-keys", "token-read-once"),
         (WHO, VARIABLES),
     ),
@@ -360,24 +363,24 @@ FAMILIES = (
         r"EKS does not have permissions to assume the associated role|pods\.eks\.amazonaws\.com"
         r"|AssumeRoleForPodIdentity|credentials from EKS Auth"
         r"|Service account token (cannot be|failed basic claim)|container[- ](role|metadata).{0,160}\(\w+Exception\)",
-        "This is EKS Pod Identity, another mechanism, with a trust policy and a token of its own.",
+        "The error comes from EKS Pod Identity. That is another mechanism, which uses another trust policy and token.",
         ("pod-identity-association-too", "trust-policy-of-pod-identity"),
         (DOCTOR, "aws eks list-pod-identity-associations --cluster-name {cluster}"),
     ),
     Family(
         "pod-identity-agent",
         rf"({AGENT}).{{0,200}}({SILENT})|({SILENT}).{{0,120}}({AGENT})",
-        "EKS Pod Identity's agent does not answer on the pod's node: it is not installed or does not run there, or a "
-        "proxy gets its requests.",
+        "EKS Pod Identity's agent doesn't answer on the pod's node. The agent isn't installed, or it doesn't run on "
+        "that node, or the pod sends its requests to a proxy.",
         ("pod-identity-association-too", "pod-proxy-without-no-proxy"),
         (DOCTOR, "kubectl get pods -n kube-system -l app.kubernetes.io/name=eks-pod-identity-agent -o wide"),
     ),
-    # The SDK in the pod.
+    # Errors of the SDK in the pod.
     Family(
         "role-variable-missing",
         r"has no role ARN configured|role ARN is not set|RoleArn (is|was) not (set|specified)|no role ARN provided"
         r"|AWS_ROLE_ARN environment variable must be set|You must specify a value for roleArn",
-        "AWS_WEB_IDENTITY_TOKEN_FILE is set, and AWS_ROLE_ARN is not.",
+        "AWS_WEB_IDENTITY_TOKEN_FILE is set, but AWS_ROLE_ARN isn't.",
         ("pod-role-variable-missing",),
         (DOCTOR, VARIABLES),
     ),
@@ -386,16 +389,16 @@ FAMILIES = (
         r"(No such file or directory|ENOENT|FileNotFound|NoSuchFile|cannot find the (file|path)).{0,120}"
         r"serviceaccount/token|serviceaccount/token.{0,60}(no such file|does not exist)"
         r"|failed to (read|load) token file(?!.{0,160}denied)",
-        "There is no token at the path that AWS_WEB_IDENTITY_TOKEN_FILE names: it is not mounted in this container, or "
-        "the program does not run in the pod.",
+        "There is no token at the path that AWS_WEB_IDENTITY_TOKEN_FILE names. The token isn't mounted in this "
+        "container, or the program doesn't run in the pod.",
         ("pod-token-file-missing", "pod-volume-name-taken", "pod-container-skipped"),
         (DOCTOR, "kubectl exec {pod} -n {namespace} -- ls -l /var/run/secrets/eks.amazonaws.com/serviceaccount/"),
     ),
     Family(
         "token-volume",
         r"(SetUp failed for|cannot find) volume \\?\"aws-iam-token\\?\"",
-        "The node cannot mount the token into the pod: the API server gives it none, or something took the webhook's "
-        "volume off the pod again.",
+        "The node can't mount the token into the pod. The API server issues no token, or something removed the "
+        "webhook's volume from the pod again.",
         ("service-account-missing", "pod-volume-name-taken"),
         (DOCTOR, "kubectl describe pod {pod} -n {namespace}"),
     ),
@@ -403,7 +406,7 @@ FAMILIES = (
         "token-unreadable",
         r"(Permission denied|EACCES|PermissionError|AccessDeniedException: /).{0,120}serviceaccount/token"
         r"|serviceaccount/token.{0,60}permission denied",
-        "The token is there, and the program's user may not read it.",
+        "The token exists, but the program's user isn't allowed to read it.",
         ("token-unreadable",),
         (PROBE, "kubectl exec {pod} -n {namespace} -- ls -lL /var/run/secrets/eks.amazonaws.com/serviceaccount/token"),
     ),
@@ -412,7 +415,7 @@ FAMILIES = (
         r"config profile \(.+?\) could not be found|failed to get shared config profile"
         r"|Profile .{1,60} (could not be found|was not found|not found)|ProfileNotFound"
         r"|Could not resolve credentials using profile",
-        "AWS_PROFILE names a profile that no config in the pod defines; a profile beats the pod's own role.",
+        "AWS_PROFILE names a profile that no config in the pod defines. SDKs use a profile before the pod's own role.",
         ("pod-aws-profile",),
         (DOCTOR, VARIABLES),
     ),
@@ -420,22 +423,22 @@ FAMILIES = (
         "java-sts-module",
         r"'sts' service module must be on the class ?path|aws-java-sdk-sts"
         r"|ClassNotFoundException: software\.amazon\.awssdk\.services\.sts\.",
-        "The Java SDK does web identity only with its STS module, and goes on to the node's role without it.",
+        "The Java SDK can use the pod's role only with its STS module. Without that module, it uses the node's role.",
         next=("# add software.amazon.awssdk:sts (version 1: com.amazonaws:aws-java-sdk-sts) to the program",),
     ),
     Family(
         "dotnet-sts-assembly",
         r"AWSSDK\.SecurityToken could not be (found|loaded)|Could not load file or assembly '?AWSSDK\.SecurityToken",
-        "The .NET SDK does web identity only with its STS assembly.",
-        next=("dotnet add package AWSSDK.SecurityToken   # of the version that the other AWSSDK packages have",),
+        "The .NET SDK can use the pod's role only with its STS assembly.",
+        next=("dotnet add package AWSSDK.SecurityToken   # in the same version as the other AWSSDK packages",),
     ),
     Family(
         "region",
         r"failed to introspect region|could not find region configuration|You must specify a region|Region is missing"
         r"|Missing required.{0,20}AWS_REGION|sts\.\.amazonaws\.com|Unable to load region|Missing region in config"
         r"|an AWS region is required|MissingRegion",
-        "The program does not know its region. The webhook sets AWS_REGION: without it, the pod was not given a role "
-        "either, or the program does not read it.",
+        "The program doesn't know its region. The webhook sets AWS_REGION together with the role. If AWS_REGION isn't "
+        "set, the pod has no role from the webhook either. If it's set, the program doesn't read it.",
         (
             "pod-region-empty",
             "webhook-missing",
@@ -449,7 +452,7 @@ FAMILIES = (
         "no-role-annotated",
         r"IAM role must be associated with service account (?P<service_account>\S+) "
         r"\(namespace: (?P<namespace>[^\s)]+)",
-        "The AWS provider of the Secrets Store CSI driver reads the service account's annotation, and finds no role.",
+        "The AWS provider of the Secrets Store CSI driver found no role in the service account's annotation.",
         ("service-account-annotation-missing", "service-account-annotation-key-typo", "annotation-on-the-pod"),
     ),
     Family(
@@ -463,23 +466,24 @@ FAMILIES = (
         r"|Unable to get IAM security credentials from EC2|credentials from the instance profile metadata"
         r"|FailedToLoadToken|No credentials could be loaded from the chain|Provider returned no credentials"
         r"|Resolved credential object is not valid|Received undefined.{0,120}TokenFileWebIdentityCredentials",
-        "The SDK found no credentials at all: the pod has no role, and cannot reach its node's either.",
+        "The SDK found no credentials at all. The pod has no role, and it can't use its node's role either.",
         NOT_USED_IDS,
         (DOCTOR, VARIABLES),
         is_general=True,
     ),
-    # The clock and the network.
+    # Errors because of the clock and the network.
     Family(
         "clock",
         r"\bSignature (expired|not yet current)\b|RequestTimeTooSkewed"
         r"|difference between the request time and the current time is too large",
-        "The clock of the pod's node, or of the machine that signed the request, is wrong by more than AWS forgives.",
-        next=("kubectl exec {pod} -n {namespace} -- date -u   # beside it: date -u",),
+        "The clock of the pod's node, or of the machine that signed the request, is wrong by more than AWS tolerates.",
+        next=("kubectl exec {pod} -n {namespace} -- date -u   # compare with: date -u",),
     ),
     Family(
         "throttled",
         r"\bThrottling\b|Rate exceeded|TooManyRequests",
-        "Too many calls at once, mostly AssumeRoleWithWebIdentity. Use one session per process, and retry with jitter.",
+        "Your account makes too many calls at once, mostly AssumeRoleWithWebIdentity. Use one session per process, and "
+        "retry with jitter.",
         next=(
             "aws cloudtrail lookup-events --max-results 50 "
             "--lookup-attributes AttributeKey=EventName,AttributeValue=AssumeRoleWithWebIdentity",
@@ -488,14 +492,14 @@ FAMILIES = (
     Family(
         "webhook-call",
         r"failed calling webhook.{0,40}(iam-for-pods|pod-identity-webhook)",
-        "The API server cannot call the pod identity webhook.",
+        "The API server can't call the pod identity webhook.",
         ("webhook-unreachable",),
     ),
     Family(
         "proxy",
         r"ProxyConnectionError|(connect to|reach) (the )?proxy|proxyconnect|Proxy Authentication Required"
         r"|Tunnel connection failed|CONNECT tunnel failed",
-        "The program asks AWS through a proxy, which does not answer or does not let it through.",
+        "The program calls AWS through a proxy. The proxy doesn't answer, or it doesn't let the call through.",
         ("pod-proxy-without-no-proxy",),
         (DOCTOR, "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY"),
     ),
@@ -503,15 +507,15 @@ FAMILIES = (
         "certificate",
         r"^(?!.*failed calling webhook).*(CERTIFICATE_VERIFY_FAILED|certificate signed by unknown authority"
         r"|PKIX path building failed|self[- ]signed certificate|unable to get local issuer certificate)",
-        "Something between the pod and AWS, usually a proxy, presents a certificate that the program does not trust.",
+        "Something between the pod and AWS, usually a proxy, presents a certificate that the program doesn't trust.",
         next=(VARIABLES, "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY   # then: AWS_CA_BUNDLE, NO_PROXY"),
     ),
     Family(
         "endpoint-certificate",
         r"hostname .{1,80}doesn'?t match (either|any)|Certificate for <\S+amazonaws\.com> doesn'?t match"
         r"|certificate is valid for .{1,300}, not \S+amazonaws\.com",
-        "The host shows a certificate for another name than the one that the program asks: mostly the program asks the "
-        "global endpoint, and the network leads it to a VPC endpoint of one region.",
+        "The host presents a certificate for another name than the one that the program calls. The most common reason: "
+        "the program calls the global endpoint, and the network routes the call to a VPC endpoint of one region.",
         ("pod-sts-endpoint-of-another-region",),
         (DOCTOR, VARIABLES),
     ),
@@ -522,15 +526,15 @@ FAMILIES = (
         r"|Temporary failure in name resolution)"
         rf"|(Could not connect to the|Connect timeout on) endpoint URL(?!.{{0,16}}({AGENT}))"
         r"|(ENOTFOUND|UnknownHostException).{0,20}sts",
-        "The pod cannot reach AWS: a private subnet without a VPC endpoint for it, a network policy, a proxy.",
+        "The pod can't reach AWS. Common reasons: a private subnet without a VPC endpoint, a network policy, a proxy.",
         ("pod-sts-endpoint-of-another-region", "pod-proxy-without-no-proxy"),
         (VARIABLES, "kubectl exec {pod} -n {namespace} -- curl -sS https://sts.{region}.amazonaws.com/"),
     ),
-    # Documents that IAM refuses, and messages of the tools that write them.
+    # IAM's errors about documents, and errors of the tools that write them.
     Family(
         "principal",
         r"Federated principals must be valid domain names|Invalid principal in policy",
-        "The trust policy's principal isn't valid: for a cluster it is the ARN of the OIDC provider.",
+        "The trust policy's principal isn't valid. It must be the ARN of the cluster's OIDC provider.",
         ("trust-policy-principal-not-a-provider",),
         (DOCTOR, PROVIDERS),
     ),
@@ -543,7 +547,7 @@ FAMILIES = (
     Family(
         "trust-policy-size",
         r"ACLSizePerRole",
-        "The trust policy is longer than IAM takes; white space does not count.",
+        "The trust policy is longer than IAM accepts. White space doesn't count.",
         ("trust-policy-too-long", "trust-policy-near-size-limit"),
         (DOCTOR, TRUST_POLICY),
     ),
@@ -551,7 +555,7 @@ FAMILIES = (
         "document",
         r"MalformedPolicyDocument|may only specify STS AssumeRole actions|Has prohibited field|Missing required field"
         r"|Syntax errors in policy|contains invalid Json",
-        "IAM rejects the document. The role is unchanged.",
+        "IAM rejected the policy document, and left the role unchanged.",
         ("trust-policy-condition-key-with-scheme", "trust-policy-principal-not-a-provider"),
         (
             "aws accessanalyzer validate-policy --policy-type RESOURCE_POLICY --policy-document file://trust-policy.json",
@@ -561,62 +565,62 @@ FAMILIES = (
     Family(
         "provider-exists",
         r"Provider with url \S+ already exists",
-        "The issuer is registered already: a cluster has one OIDC provider an account, and all share it. Look whether "
-        "it lists the audience.",
+        "The account already has an OIDC provider for this issuer. There can be only one, and all roles share it. "
+        "Check that it lists the audience.",
         ("oidc-provider-audience-missing",),
         (PROVIDERS, DOCTOR),
     ),
     Family(
         "eks-identity-provider-config",
         r"Identity Provider URL cannot be same as OpenID Connect",
-        "EKS's identity provider configuration lets people into the cluster; pods need the OIDC provider of IAM.",
+        "EKS's identity provider configuration lets people log in to the cluster. Pods need the OIDC provider in IAM.",
         ("eks-identity-provider-config", "oidc-provider-missing"),
         (DOCTOR, PROVIDERS),
     ),
     Family(
         "role-not-found",
         r"The role with name (?P<role>\S+) cannot be found|NoSuchEntity.{0,60}\brole\b",
-        "There is no role of this name in the account that was asked.",
+        "The account that received the request has no role of this name.",
         ("role-missing",),
     ),
     Family(
         "provider-not-found",
         r"OpenIDConnect Provider not found|OIDC [Pp]rovider.{0,40}(not found|couldn't find)",
-        "There is no such OIDC provider in the account that was asked.",
+        "The account that received the request has no such OIDC provider.",
         PROVIDER_IDS,
         (DOCTOR, PROVIDERS),
     ),
     Family(
         "eksctl-excluded",
         r"iamserviceaccounts?.{0,80}(were|was|will be) excluded|\bno tasks\b",
-        "eksctl made the stack of this service account earlier, and now leaves the service account alone, even if the "
-        "annotation is gone.",
+        "eksctl created a stack for this service account earlier. So it now skips the service account, even if the "
+        "annotation is missing.",
         ("eksctl-role-without-annotation", "service-account-annotation-missing", "service-account-missing"),
         (DOCTOR, "eksctl get iamserviceaccount --cluster {cluster}"),
     ),
-    # Kubernetes.
+    # Kubernetes' errors.
     Family(
         "mount-path-twice",
         r"mountPath: Invalid value: .{0,120}must be unique",
-        "Two webhooks, or the manifest and one, mount the token at the same path.",
+        "Two webhooks mount the token at the same path, or the manifest and one webhook do.",
         ("pod-mount-path-twice",),
     ),
     Family(
         "native-sidecar",
         r"may not be set for init containers without restartPolicy=Always",
-        "An old pod identity webhook drops the fields of init containers that it does not know: update the webhook.",
+        "An old pod identity webhook removes the fields of init containers that it doesn't know. Update the webhook.",
         next=("kubectl get deployment -A -l app=pod-identity-webhook -o wide",),
     ),
     Family(
         "service-account-not-found",
         r"serviceaccounts? \\?\"(?P<service_account>[a-z0-9.-]+)\\?\" not found",
-        "There is no such service account in the namespace; where a pod names it, no pod is made.",
+        "The namespace has no such service account. Kubernetes rejects every pod that names it.",
         ("service-account-missing",),
     ),
     Family(
         "namespace-terminating",
         r"in namespace (?P<namespace>[a-z0-9-]+) because it is being terminated",
-        "The namespace is being deleted: until it is gone, nothing new can be made in it.",
+        "The namespace is being deleted, so nothing new can be created in it. When it's gone, you can create it again.",
         ("namespace-terminating",),
         ("kubectl get namespace {namespace} -o yaml",),
     ),
@@ -632,7 +636,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Explanation:
-    """A possible meaning of a text, with the text's own names in the next commands."""
+    """A possible meaning of an error's text. The next commands contain the names from the text."""
 
     family: str
     means: str
@@ -640,17 +644,20 @@ class Explanation:
     next: tuple[str, ...] = field(default=())
 
     def as_json(self) -> dict[str, object]:
-        """The explanation for other programs. Keys are only ever added."""
+        """Return the explanation for other programs. Later versions may add keys, but they don't remove any."""
         return {"family": self.family, "means": self.means, "findings": list(self.ids), "next": list(self.next)}
 
     def __str__(self) -> str:
-        can_be = "\n            ".join(self.ids) or "nothing that the doctor sees"
+        can_be = "\n            ".join(self.ids) or "nothing that the doctor can see"
         following = "\n            ".join(self.next)
         return f"{self.family}: {self.means}\n  can be    {can_be}\n  next      {following}"
 
 
 def explain(text: str) -> list[Explanation]:
-    """Return the families of causes that an error's text can have, the most specific first; empty if none matches."""
+    """Return an explanation for each family that an error's text matches; empty if no family matches.
+
+    General families count only if no other family matches. Then only the first of them is returned.
+    """
     # A log puts an error's lines on one line, with the line breaks as `\n`.
     readings = _readings(text.replace("\\n", " ").replace("\\t", " ").splitlines())
     matches = [(family, match) for family in FAMILIES if (match := _found(family, readings))]
@@ -674,11 +681,11 @@ def _compiled(family: Family) -> re.Pattern[str]:
 
 
 def _readings(lines: list[str]) -> list[str]:
-    """The possible readings of the text, each as one line. A line break becomes a space, or nothing.
+    """Return the possible readings of the text, each as one line. A line break becomes a space, or nothing.
 
-    A terminal breaks every long line at the same place, even inside a word. If several lines are as long as the
-    longest, a terminal broke them. If only one is, that may be chance, so both readings are returned. A short text may
-    have lost the lines that show the terminal's width. So a reading with all its lines joined is added.
+    A terminal breaks all long lines at the same width, even inside a word. If several lines have the greatest length, a
+    terminal broke them. If only one line has it, that may be chance, so both readings are returned. A short text may
+    lack the lines that show the terminal's width. For such a text, a reading with all lines joined is added.
     """
     width = max(map(len, lines), default=0)
     breaks = ["" if len(line) == width >= NARROWEST else " " for line in lines[:-1]]
@@ -699,7 +706,7 @@ def _named(match: re.Match[str]) -> dict[str, str]:
 
 
 def _names(said: str) -> dict[str, str]:
-    """The names in the error's text, by kind; a placeholder in capitals for a name that it doesn't give."""
+    """Return the names in the error's text, by kind. For a name that isn't in the text, return a placeholder."""
     names = {
         "namespace": "NAMESPACE",
         "service_account": "SERVICE_ACCOUNT",

@@ -1,4 +1,4 @@
-"""The doctor's report on one service account: the findings, in the order of the checks, and the calls behind them."""
+"""The doctor's report on one service account: its findings in order, and the calls that they rely on."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable, table
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
 MANY = 4  # calls that one line may name
-# How a notebook names the command's options.
+# What a notebook says instead of an option of the command.
 IN_A_NOTEBOOK = {
     "--probe": "--probe, or diagnose(probe=True)",
     "--role NAME": "--role NAME, or diagnose(role=NAME)",
@@ -22,7 +22,7 @@ IN_A_NOTEBOOK = {
 
 
 OF_THE_ORGANIZATION = (
-    "you have no permission to read the organization's policies; one of them may deny the action all the same"
+    "you have no permission to read the organization's policies; one of them may still deny the action"
 )
 
 
@@ -36,18 +36,18 @@ class Check:
     unread: Sequence[NotRead]
     """The calls that failed or weren't allowed."""
     unasked: Sequence[str]
-    """The kinds of calls that the result needs, but that nobody made: without a pod, for example, those in the pod."""
+    """The kinds of calls that the result needs, but that weren't made: without a pod, the calls in the pod."""
 
     @property
     def missing(self) -> list[str]:
-        """For each fact that the result lacks: the doctor's option, or the call that wasn't answered."""
+        """What the result lacks: options that the user didn't give, and calls that weren't made or answered."""
         named = [error.needs if error.is_choice else error.call for error in self.unread]
         return list(dict.fromkeys([*named, *self.unasked]))
 
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """The findings about one service account. True if nothing is wrong."""
+    """The findings about one service account. As a bool, it's true if no finding is an error."""
 
     subject: str
     """`system:serviceaccount:NAMESPACE:NAME`"""
@@ -55,16 +55,16 @@ class Diagnosis:
     checks: Mapping[Stage, Check]
     """The result of each stage, in the stages' order."""
     read: Sequence[Read] = ()
-    """The answered calls that it relies on, in the order of the stages that made them first."""
+    """The answered calls that the diagnosis relies on, in the order of their first use."""
     made: Sequence[Read] = ()
-    """The calls that were made for it. The other answers were known already."""
+    """The calls that were made for this diagnosis. All other answers were already known."""
     cluster: str = ""
     role_arn: str = ""
     """The ARN of the role that the service account should have; empty if it's unknown."""
     pods: Sequence[str] = ()
     """The examined pods."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """The facts, grouped by subject, with secrets removed. A fact that couldn't be read is a sentence that says why."""
+    """The facts by subject, with secrets removed. If a fact couldn't be read, a sentence says why."""
 
     repair: bool = field(default=True, compare=False)
     """Whether each finding shows its repair. A notebook shows repairs only on request."""
@@ -86,15 +86,15 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong. A warning doesn't count."""
+        """Whether no finding is an error. Warnings and notes don't count."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     @property
     def exit_code(self) -> int:
         """0: no finding, or only notes. 1: a warning or an error. 2: the doctor couldn't look.
 
-        An error counts as found even if some calls were forbidden. The doctor couldn't look if it didn't reach AWS or
-        the cluster, or had no credentials. The same is true if it found no error, but couldn't read everything.
+        It couldn't look if it didn't reach AWS or the cluster, or had no valid credentials. It also couldn't look if it
+        found no error, but some calls failed. Calls to AWS Organizations, and calls that need an option, don't count.
         """
         unread = [error for error in self.unread if not error.is_of_the_organization]
         if any(error.is_lost and error.read.of in ("AWS", "the cluster") for error in unread):
@@ -113,7 +113,7 @@ class Diagnosis:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the diagnosis for other programs. Keys are only ever added."""
+        """Return the diagnosis for other programs. Later versions may add keys, but they don't remove any."""
         return {
             "subject": self.subject,
             "cluster": self.cluster,
@@ -139,7 +139,7 @@ class Diagnosis:
         }
 
     def script(self) -> str:
-        """The repairs of all findings as one shell script, each below its finding's id."""
+        """Return the repairs of all findings as one shell script. A comment above each repair names its finding."""
         repairs = [f"# {finding.id}: {finding.summary}\n{finding.repair}" for finding in self.findings]
         return "\n\n".join(repairs) or "# nothing to repair"
 
@@ -184,7 +184,7 @@ class Diagnosis:
 
     @property
     def headline(self) -> str:
-        """One line: the first finding, or that nothing is wrong, and the parts that weren't examined."""
+        """One line that names the first finding, or says that nothing is wrong and which stages weren't examined."""
         if self.begins_with_a_finding:
             return self.findings[0].headline(self.name)
         if self.unanswered:
@@ -194,11 +194,11 @@ class Diagnosis:
 
     @property
     def unanswered(self) -> str:
-        """The reason why the doctor has no answer, although it found no error; empty if it has one."""
+        """Why the doctor can't say whether something is wrong: a call and its error. Empty if the doctor can say it."""
         if self.exit_code != COULD_NOT_LOOK or not self.ok:
             return ""
         unread = [each for each in self.unread if not each.is_of_the_organization]
-        first = min(unread, key=lambda each: each.is_choice)  # failed calls before calls that you ruled out
+        first = min(unread, key=lambda each: each.is_choice)  # failed calls come before calls that need an option
         return f"{first.call}: {first.why}"
 
     @property
@@ -208,16 +208,16 @@ class Diagnosis:
 
     @property
     def more(self) -> str:
-        """A count of the findings that the first line doesn't name; empty without any."""
+        """The number of findings that the first line doesn't name, by severity; empty if it names all."""
         others = self.findings[1:] if self.begins_with_a_finding else self.findings
         counted = Counter(finding.severity for finding in others)
         told = [f"{count} more {kind}{'s' if count > 1 else ''}" for kind, count in counted.items()]
         return f"{' and '.join(told)}:" if told else ""
 
     def lacking(self, stage: Stage) -> str:
-        """Say which option or calls an unexamined stage needed.
+        """Return the options or calls that a stage needed, but that were missing.
 
-        Empty if the stage was examined, or if nothing is known to be missing.
+        Empty if the stage was examined, or if it's unknown what was missing.
         """
         check = self.checks[stage]
         if check.result != "not looked at" or not check.missing:
@@ -225,7 +225,7 @@ class Diagnosis:
         return f"missing: {few(check.missing)}"
 
     def account(self) -> Iterator[str]:
-        """Yield lines that name the calls that were answered, and those that weren't, with the reason."""
+        """Yield lines that count the answers, and lines that name the calls that failed, with the reasons."""
         answers = Counter(read.of for read in self.read)
         named: dict[Answerer, str] = {"AWS": "AWS", "the cluster": "the cluster", "a host": "the issuer"}
         counted = [(answers[of], name) for of, name in named.items() if answers[of]]
@@ -237,12 +237,12 @@ class Diagnosis:
 
 
 def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
-    """The items in their order, without repeats."""
+    """Return the errors in their order, but only one for each call."""
     return list({error.read: error for error in unread}.values())
 
 
 def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
-    """Yield one line for each reason why calls failed, with all calls that it concerns."""
+    """Yield one line for each reason why calls failed. The line names the calls that failed for this reason."""
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for error in unread:
         is_refused = error.is_of_the_organization and error.needs == error.read.kind

@@ -1,4 +1,4 @@
-"""Diagnose every service account of a cluster that should have a role. Nothing is read twice."""
+"""Diagnose every service account of a cluster that should have a role. No fact is read twice."""
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher, get_close_matches
@@ -19,7 +19,7 @@ from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
-# With more service accounts than this, two calls for all roles are better than some for each.
+# With more service accounts than this, read all roles by two calls. With fewer, read each role separately.
 MANY = 5
 
 
@@ -32,7 +32,7 @@ class Survey:
     def __init__(self, connection: Connection, parameters: Parameters, namespace: str = "", *, probe: bool = False):
         """
         Args:
-            parameters: the target, the cluster and the region. Their service account isn't used.
+            parameters: the target, the cluster and the region. The service account in `parameters` isn't used.
             namespace: the only namespace to survey; without one, all namespaces.
             probe: whether the doctor may run commands in the pods, and send their tokens to STS.
         """
@@ -104,7 +104,7 @@ class Survey:
         )
 
     def _read_roles(self) -> None:
-        """Read all roles and their policies by two calls if allowed; otherwise read each by itself.
+        """Read all roles and their policies by two calls. If these calls fail, each diagnosis reads its own role.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
         """
@@ -115,7 +115,7 @@ class Survey:
         except NotRead:
             return
         for role in details["RoleDetailList"]:
-            # Each answer has fields that the other lacks: MaxSessionDuration, or tags and boundary.
+            # Only iam:ListRoles returns MaxSessionDuration. Only the details contain tags and permissions boundary.
             self._know_role(account, listed.get(role["RoleName"], {}), role)
         known = {role["RoleName"] for role in details["RoleDetailList"]}
         for name in self._annotated(account.account_id) - known:
@@ -138,7 +138,7 @@ class Survey:
             self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:
-        """The names of the account's roles in the annotations, even of roles that don't exist."""
+        """Return the names of the account's roles that annotations name, even if these roles don't exist."""
         accounts = self.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         named = filter(None, map(Arn.find, arns))
@@ -146,7 +146,7 @@ class Survey:
 
 
 def _wants_a_role(metadata: Metadata) -> bool:
-    """Whether an annotation names a role, under the right key or one like it."""
+    """Whether an annotation names a role, under the right key or a similar one."""
     return any(
         key.endswith(("/role-arn", "iam.amazonaws.com/role"))
         or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85
