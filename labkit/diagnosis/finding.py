@@ -53,7 +53,7 @@ class Finding:
         return {key: getattr(self, key) for key in keys}
 
     def as_text(self, whose: str = "", *, repair: bool = True) -> str:
-        """Return the finding as lines of text, the headline first. `whose` is the service account that it names.
+        """Return the finding as lines of text. The first line is the headline, which names the service account `whose`.
 
         If `repair` is false, the text says how to show the repair instead.
         """
@@ -65,7 +65,7 @@ class Finding:
         )
 
     def as_html(self, whose: str = "", *, repair: bool = True) -> str:
-        """Return the finding as a block of HTML, the headline first. `whose` is the service account that it names.
+        """Return the finding as a block of HTML. It begins with the headline, which names the service account `whose`.
 
         If `repair` is false, the repair is folded, and a click shows it.
         """
@@ -94,7 +94,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Symptom:
-    """What the function of a cause found. `Cause` adds its own fields, such as `id`, to make a finding of it."""
+    """What a cause's function found. The `Cause` adds its own fields, such as `id`, and makes a `Finding`."""
 
     summary: str
     expected: str
@@ -126,8 +126,7 @@ class Cause:
     follows_from: tuple["Cause", ...]
     """More specific causes. If one of them has a finding, this cause is left out.
 
-    If there are more specific causes, an examination also leaves this cause out after an error of the same or an
-    earlier stage.
+    A cause that has more specific causes is also left out after an error of its own or an earlier stage.
     """
     ends: tuple[Stage, ...]
     """The stages that aren't examined any further once this cause has a finding."""
@@ -181,7 +180,7 @@ def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
 
 
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
-    """Yield each cause with its result: a finding, None if the cause finds nothing, or `NotRead` if it can't know.
+    """Yield each cause with its result: a finding, None if it finds nothing, or `NotRead` if a fact can't be read.
 
     Causes of a stage that has ended are skipped, except those that end a stage themselves.
     """

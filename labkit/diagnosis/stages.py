@@ -16,7 +16,10 @@ class Stage:
 
     title: str
     look: Callable[[Evidence], Result] = lambda _: "right"
-    """The function for the result if no cause finds anything: `not looked at` if the examined object doesn't exist."""
+    """The function that returns the stage's result if no cause finds anything.
+
+    The result is `not looked at` if the object to examine doesn't exist.
+    """
 
     def at_best(self, evidence: Evidence) -> Result:
         """Return the stage's result if no cause finds anything; `not looked at` also if a fact can't be read."""

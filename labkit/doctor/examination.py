@@ -1,4 +1,4 @@
-"""Find out why a service account's pods don't get their role: look for every cause, stage by stage. Changes nothing."""
+"""Find out why a service account's pods don't get their role: look for every cause, stage by stage."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -53,7 +53,7 @@ def diagnose(
     probe: bool = False,
     reads: Reads | None = None,
 ) -> Diagnosis:
-    """Find out why a service account's pods don't get their role. Changes nothing.
+    """Find out why a service account's pods don't get their role, and change nothing.
 
     ::
 
@@ -136,7 +136,7 @@ def _refuse_misspelt_names(evidence: Callable[[str], Evidence], pod: str) -> Non
 def refuse_misspelt(evidence: Evidence) -> None:
     """Raise `LabError` if the service account doesn't exist, and neither a pod nor a role names it.
 
-    The name is probably misspelt. A repair would create an unwanted service account, or give a role to one.
+    The name is probably misspelt. A repair would create an unwanted service account, perhaps with a role.
     """
     parameters = evidence.parameters
     if parameters.is_usual:
@@ -181,7 +181,7 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """Return the names of the service account's roles: the annotated role, else roles whose trust policy names it.
+    """Return the names of the service account's roles: the annotated role, else roles that trust the account.
 
     Empty if the annotation names the role that the user named.
     """
@@ -216,7 +216,7 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
 
 
 def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str]:
-    """Return the most similar service account or namespace, and the options that name it; both empty without one.
+    """Return the most similar service account or namespace, and the options for it; both empty if none is similar.
 
     Service accounts of the same namespace come first. Then come those of namespaces with a similar name, and last those
     with the same name in other namespaces.
@@ -281,7 +281,7 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
 
 
 def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
-    """Return a stage's result. It's `right` only if no cause found anything, and the doctor read all that they need."""
+    """Return a stage's result. It's `right` only if every fact was read, and no cause found anything."""
     told = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
     result = min(told, key=RESULTS.index) if told else stage.at_best(evidence)
     unread = each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead))
@@ -361,7 +361,7 @@ def _of_pod(pod: Pod) -> dict[str, Any]:
 
 
 def _variables(container: Container) -> dict[str, str]:
-    """Return a container's variables for AWS. Values that may be secret are replaced."""
+    """Return a container's `AWS_…` variables. Values that may be secret are replaced."""
     return {
         variable["name"]: variable.get("value", "(a reference)") if variable["name"] in TOLD else "(not shown)"
         for variable in container.get("env") or []
@@ -390,7 +390,10 @@ def _has_ended(pod: Pod) -> bool:
 
 
 def _owner(metadata: Metadata) -> tuple[str, str]:
-    """Return the kind and name of the pod's controller, such as a ReplicaSet. Without one, the pod itself counts."""
+    """Return the kind and name of the pod's controller. Without a controller, the pod itself counts.
+
+    In a rollout, pods of the old and the new ReplicaSet have different controllers.
+    """
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller"):
             return owner["kind"], owner["name"]

@@ -1,4 +1,4 @@
-"""Explain an error's text: which families of causes the error can have, and the next command. Needs no connection.
+"""Explain an error's text: which families of causes the error can have, and the next command. This needs no connection.
 
 Since about June 2026, STS seems to answer most faults of a token with the same sentence. Older threads on the web show
 the earlier messages, which name the cause.
@@ -84,7 +84,7 @@ FEW = 30
 
 @dataclass(frozen=True)
 class Family:
-    """A family of causes: the causes that errors with one kind of text can have."""
+    """The causes that errors with similar texts can have."""
 
     name: str
     pattern: str
@@ -95,7 +95,7 @@ class Family:
     next: tuple[str, ...] = (DOCTOR,)
     """Shell lines. A name such as `{pod}` is replaced by the name in the text, or else by a placeholder."""
     is_general: bool = False
-    """Whether the family counts only if no family that isn't general matches the text."""
+    """Whether the family is ignored if a more specific family matches the text."""
 
 
 # The addresses of EKS Pod Identity's agent on each node, and a client's words if the agent doesn't answer.
@@ -195,7 +195,7 @@ FAMILIES = (
         "token-not-validated",
         r"InvalidIdentityToken|web identity token (that was passed |provided )?could not be validated",
         "STS rejects the token because of the OIDC provider, its audiences, the issuer's keys, or the token itself. "
-        "The trust policy isn't the cause. Since about June 2026, STS doesn't seem to say which of these is wrong.",
+        "The trust policy isn't the cause. Since about June 2026, STS seems to give no more details.",
         (*PROVIDER_IDS, *AUDIENCE_IDS, *KEY_IDS, "token-malformed"),
         (PROBE, PROVIDERS),
         is_general=True,
@@ -233,7 +233,7 @@ FAMILIES = (
         "session-duration",
         r"exceeds the MaxSessionDuration|1 hour session limit for roles assumed by role chaining"
         r"|at 'durationSeconds' failed to satisfy",
-        "The program asks for a longer session than the role allows. If a role assumes a role, the limit is one hour.",
+        "The program asks for a longer session than the role allows. With role chaining, the limit is one hour.",
         ("role-session-too-long",),
         (DOCTOR, "aws iam get-role --role-name {role} --query Role.MaxSessionDuration"),
     ),

@@ -10,7 +10,7 @@ NO_CHOICE = "default"  # the service account of a pod whose manifest names no se
 
 
 def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
-    """Return the service account that the pod runs as, or the namespace's only one that should have a role.
+    """Return the pod's service account, or else the namespace's only service account that should have a role.
 
     The lab's own service account counts if it exists, even without an annotation.
 

@@ -36,7 +36,7 @@ class Check:
     unread: Sequence[NotRead]
     """The calls that failed or weren't allowed."""
     unasked: Sequence[str]
-    """The kinds of calls that the result needs, but that weren't made: without a pod, the calls in the pod."""
+    """The kinds of calls that the result needs, but that weren't made. Calls in the pod need a pod, for example."""
 
     @property
     def missing(self) -> list[str]:
@@ -47,7 +47,7 @@ class Check:
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """The findings about one service account. As a bool, it's true if no finding is an error."""
+    """The diagnosis of one service account. `bool(diagnosis)` is true if no finding is an error."""
 
     subject: str
     """`system:serviceaccount:NAMESPACE:NAME`"""
@@ -215,7 +215,7 @@ class Diagnosis:
         return f"{' and '.join(told)}:" if told else ""
 
     def lacking(self, stage: Stage) -> str:
-        """Return the options or calls that a stage needed, but that were missing.
+        """Return text that names the options or calls that a stage needed, but that were missing.
 
         Empty if the stage was examined, or if it's unknown what was missing.
         """

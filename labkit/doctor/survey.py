@@ -138,7 +138,7 @@ class Survey:
             self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:
-        """Return the names of the account's roles that annotations name, even if these roles don't exist."""
+        """Return the names of the account's roles in all annotations. Some of these roles may not exist."""
         accounts = self.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         named = filter(None, map(Arn.find, arns))

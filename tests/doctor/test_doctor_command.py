@@ -536,9 +536,8 @@ def test_the_only_service_account_of_a_namespace_that_names_a_role_is_meant(shop
     core.delete_namespaced_service_account("cart-0", "shop")
     nothing = doctor("-n", "shop")
     assert (nothing.returncode, nothing.stdout) == (2, "")
-    assert (
-        "tells which service account should have a role; the namespace has none." in nothing.stderr
-    )  # "none" is its name
+    # "none" is the account's name.
+    assert "tells which service account should have a role; the namespace has none." in nothing.stderr
     assert "next:  labkit doctor -n shop -s none\n" in nothing.stderr
 
 

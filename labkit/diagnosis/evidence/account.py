@@ -324,7 +324,7 @@ def _operation(kind: str) -> tuple[str, str]:
 
 
 def document(value: Any) -> Any:
-    """Return a policy document as a dict, even if `value` is its text, perhaps URL-encoded. Other values are unchanged.
+    """Return a policy document as a dict, even if `value` is JSON text or URL-encoded. Return other values unchanged.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html
     """

@@ -11,7 +11,7 @@ DEFAULT = "default"  # the service account of a pod whose manifest names no serv
 
 
 def others_with_a_role(evidence: Evidence) -> list[str] | None:
-    """Return all other service accounts that have a role, as NAMESPACE/NAME; None if they can't be listed."""
+    """Return the service accounts, except the examined one, that have a role, as NAMESPACE/NAME; None if unknown."""
     try:
         accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
         associated = _associated(evidence)

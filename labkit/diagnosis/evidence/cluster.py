@@ -50,7 +50,7 @@ class Cluster:
         return self._listed_everywhere("serviceaccounts")
 
     def all_of(self, resource: str) -> list[Document]:
-        """Return all objects of a kind; empty if the cluster has no such kind. `resource` is such as `services`."""
+        """Return all objects of a kind such as `services`; empty if the cluster has no such kind."""
         return self._listed_everywhere(resource) or []
 
     def pods(self, namespace: str) -> list[Pod]:
@@ -99,7 +99,7 @@ class Cluster:
         ]
 
     def created_as_dry_run(self, namespace: str, pod: Document) -> Pod:
-        """Create the pod as a dry run, which stores nothing, and return the pod as admitted. Raises `ApiException`.
+        """Create the pod as a dry run, which stores nothing. Return the resulting pod. Raises `ApiException`.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
@@ -107,7 +107,7 @@ class Cluster:
         return made
 
     def raw(self, path: str) -> str:
-        """Return the text at a path that isn't an object's, such as `/metrics`. Raises `ApiException`."""
+        """Return the text of a path such as `/metrics`, which holds no objects. Raises `ApiException`."""
         return self._call("GET", path)
 
     # How the objects are read.

@@ -1,4 +1,4 @@
-"""Create a pod like the examined one as a dry run, and read the API server's counters before and after.
+"""Create a pod like the examined one as a dry run, and read the API server's counters before and after it.
 
 A dry run goes through admission and its webhooks, but stores nothing. It's still more than a read: it needs permission
 to create pods, and the audit log and the counters show it. So the doctor makes a dry run only with `--probe`.
@@ -31,7 +31,7 @@ LEFT_OUT = ("nodeName", "ephemeralContainers")
 class DryRun:
     """The dry run of a pod like the examined one.
 
-    Its results raise `NotRead` if dry runs aren't allowed (no `--probe`) or if the API server refuses this one.
+    `gives_role` and `failed_call` raise `NotRead` if dry runs aren't allowed (no `--probe`) or the API server refuses.
     """
 
     def __init__(self, pod: PodSpec | None, cluster: Cluster, reads: Reads, *, allowed: bool):
@@ -46,10 +46,10 @@ class DryRun:
         return bool(self._made["has_role"])
 
     def failed_call(self, webhooks: Iterable[str]) -> str:
-        """Return the evidence that the API server couldn't call a webhook; empty if no call failed.
+        """Return how the API server shows that it couldn't call a webhook; empty if no call failed.
 
-        This is the API server's message, or the counter of failed calls to `webhooks` (by name) that rose. Raises
-        `NotRead` also if the counters can't be read.
+        The result is the API server's message, or a counter of failed calls to one of these webhooks that rose during
+        the dry run. Raises `NotRead` also if the counters can't be read.
         """
         if refused := self._made["refused"]:
             return str(refused)
@@ -106,6 +106,6 @@ class DryRun:
 
 
 def _is_about_a_failed_call(counter: str, webhooks: Iterable[str]) -> bool:
-    """Whether a counter counts failed calls to one of these webhooks. A request that a webhook rejects isn't one."""
+    """Whether a counter counts failed calls to one of these webhooks. A rejected request doesn't count."""
     is_refusal = counter.startswith(REJECTION) and 'error_type="no_error"' in counter
     return not is_refusal and any(f'name="{name}"' in counter for name in webhooks)

@@ -83,7 +83,7 @@ class Evidence:
 
     @cached_property
     def audience(self) -> str:
-        """The audience that tokens need: that of the service account's annotation if the provider lists it, else STS.
+        """The audience that the tokens should have: the annotated audience if the OIDC provider lists it, else STS.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
         """
@@ -97,7 +97,7 @@ class Evidence:
 
     @property
     def provider_arn(self) -> str:
-        """The ARN that the OIDC provider of the cluster's issuer should have, in the role's account."""
+        """The ARN of the cluster's OIDC provider in the role's account, even if the provider doesn't exist."""
         return self._provider_arn_in(self.role_account_id)
 
     @property
@@ -137,7 +137,7 @@ class Evidence:
 
     @cached_property
     def role_candidates(self) -> list[str]:
-        """The ARNs of the roles that may be meant for the service account, if nothing names one. Raises `NotRead`."""
+        """The ARNs of the roles that may be meant for the service account if none is named. Raises `NotRead`."""
         return candidates.candidates(self.account, self.parameters, self.connection.provider_arn)
 
     @cached_property
@@ -147,7 +147,7 @@ class Evidence:
 
     @cached_property
     def roles_that_admit_it(self) -> list[str]:
-        """The ARNs of the roles whose trust policy admits the service account. It may admit others, too.
+        """The ARNs of the roles whose trust policy admits the service account. The policy may admit others, too.
 
         Raises `NotRead`.
         """
@@ -157,8 +157,8 @@ class Evidence:
     def role_of_run(self) -> str:
         """The role's name in the run's label on the service account; empty without the label.
 
-        The label is `CLUSTER.NAMESPACE.SERVICEACCOUNT.ROLE`. If it would be too long, the role's name is cut and ends
-        with a hash.
+        The label's value is `CLUSTER.NAMESPACE.SERVICEACCOUNT.ROLE`. If that's too long, the role's name is cut and
+        ends with a hash.
         """
         labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
         of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."
@@ -187,7 +187,7 @@ class Evidence:
 
     @property
     def role_is_of_run(self) -> bool:
-        """Whether the role belongs to a run of the lab, so that it should have the parameters' policy.
+        """Whether the role belongs to a run of the lab. If it does, it should have the policy in `parameters`.
 
         If the service account carries a run's label, the role belongs to that run. Otherwise the caller must have named
         the role, and the role must carry the run's tag. With the notebooks' own service account, a role without a run's
@@ -205,7 +205,7 @@ class Evidence:
 
     @property
     def has_only_the_name(self) -> bool:
-        """Whether the role has the annotated name but another ARN, and nothing connects it to the service account.
+        """Whether the role has the annotated name but another ARN, and doesn't seem meant for the service account.
 
         The role may be another team's: a name alone proves nothing.
         """
@@ -222,12 +222,12 @@ class Evidence:
 
     @property
     def wanted_role_name(self) -> str:
-        """The role's name; if the role is unknown, the role's name in `parameters`."""
+        """The role's name; the name in `parameters` if the role is unknown."""
         return self.role_name or self.parameters.role_name
 
     @property
     def role_account_id(self) -> str:
-        """The id of the role's account (12 digits); of the cluster's account if the role is unknown."""
+        """The id of the role's account (12 digits); the cluster's account if the role is unknown."""
         try:
             return Arn.parse(self.role_arn).account if self.role_arn else self.connection.account_id
         except NotRead:
@@ -235,7 +235,7 @@ class Evidence:
 
     @cached_property
     def role_account(self) -> Account:
-        """The role's account, perhaps not the cluster's. Raises `NotRead` if the caller has no credentials for it."""
+        """The role's account, which may not be the cluster's. Raises `NotRead` without credentials for it."""
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:
@@ -266,7 +266,7 @@ class Evidence:
 
     @property
     def role(self) -> Role | None:
-        """The role that the service account should have; None if it doesn't exist. Raises `NotRead` if it's unknown."""
+        """The role that the service account should have; None if IAM lacks it. Raises `NotRead` if no role is named."""
         if not self.role_name:
             raise NotRead(
                 Read("iam:GetRole", of="AWS"), "nothing says which role the service account should have", "--role NAME"
@@ -382,7 +382,7 @@ class Evidence:
 
     @cached_property
     def pod_spec(self) -> PodSpec | None:
-        """The pod's spec, which knows each container's variables and mounts; None without a pod."""
+        """The pod's spec, with its containers' variables and mounts; None without a pod."""
         return PodSpec(self.pod, self.cluster) if self.pod else None
 
     @property
@@ -454,7 +454,7 @@ class Evidence:
 
     @property
     def webhook(self) -> WebhookConfiguration | None:
-        """The pod identity webhook's registration; None if it isn't registered.
+        """The pod identity webhook's registration; None if the webhook isn't registered.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook
         """
@@ -484,7 +484,7 @@ class Evidence:
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """The same as `caller`; None also if the pod can't tell, for example if its image has no `aws` command."""
+        """The same as `caller`; None also if the pod can't call AWS, for example because its image has no `aws`."""
         try:
             return self.caller
         except NotRead as unread:
@@ -505,7 +505,7 @@ class Evidence:
         return (session.partition, session.account) == (role.partition, role.account)
 
     def control_policies_told(self, policy_type: str) -> str:
-        """Return a phrase that lists the organization's policies for the role's account, or says why it can't."""
+        """Return a phrase that lists the organization's policies for the role's account, or why they're unknown."""
         try:
             names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
             return f"policies attached to the account or above it: {', '.join(names)}"
@@ -575,8 +575,8 @@ class Evidence:
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
         """Return the ARNs of the roles that the annotation should probably name; None if the annotation may be right.
 
-        The annotation is wrong if nothing connects its role with the service account, and another role names the
-        account. A role that admits the account only by a pattern doesn't name it.
+        The annotation is wrong if its role doesn't seem meant for the service account, but another role's trust policy
+        or tags name the account. If that other role only admits the account by a pattern, that isn't enough.
         """
         try:
             if role is None:
@@ -588,7 +588,7 @@ class Evidence:
             return None
 
     def _is_wrong_account(self, arn: str) -> bool:
-        """Whether the ARN is of another account, which has neither the role nor the cluster's OIDC provider."""
+        """Whether the ARN's account isn't the cluster's, and has neither the role nor the cluster's OIDC provider."""
         named = Arn.parse(arn)
         if named.account == self.connection.account_id:
             return False
@@ -614,7 +614,7 @@ class Evidence:
             session = None
         if session is None:
             read = Read("sts:AssumeRole into", account_id, f"({self.connection.account_id})", "AWS")
-            raise NotRead(read, "it is not the cluster's account", f"credentials of the account {account_id}")
+            raise NotRead(read, "this account is not the cluster's", f"credentials of the account {account_id}")
         self._accounts[account_id] = Account(session, account_id, self.reads)
         return self._accounts[account_id]
 

@@ -28,7 +28,7 @@ class Published(TypedDict, total=False):
 
 
 class Issuer:
-    """One cluster's issuer: what its host publishes, which STS reads, and what the cluster's API server publishes."""
+    """One cluster's issuer: the documents on its host, which STS reads, and the keys that the API server publishes."""
 
     def __init__(self, connection: Connection, reads: Reads):
         self._connection = connection
@@ -41,14 +41,15 @@ class Issuer:
 
     @property
     def is_of_eks(self) -> bool:
-        """Whether EKS hosts the issuer. If it does, the host is public, and AWS doesn't compare its thumbprint."""
+        """Whether EKS hosts the issuer. If it does, the host is public, and AWS doesn't compare the thumbprint."""
         return (urlsplit(self.url).hostname or "").startswith("oidc.eks.")
 
     @property
     def discovery(self) -> Published:
         """The discovery document.
 
-        Raises `NotRead` if the doctor can't reach a host of EKS, because STS can reach it nevertheless.
+        Raises `NotRead` if EKS hosts the issuer and the doctor can't reach the host: STS can reach it in any case.
+
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """
         return self._got("its discovery document", self.url + DISCOVERY)
@@ -137,7 +138,7 @@ def _read(kind: str, url: str) -> Read:
 
 
 def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes]:
-    """Return the certificates (DER) that a host serves, the host's own first. Doesn't verify them. Raises `OSError`."""
+    """Return the certificates (DER) that a host serves, the host's own first. It verifies none. Raises `OSError`."""
     with (
         _connect(host, address, port) as connected,
         unverified().wrap_socket(connected, server_hostname=host) as tls,
@@ -146,7 +147,7 @@ def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes
 
 
 def _connect(host: str, address: str, port: int) -> socket.socket:
-    """Return a connection to the address, or else to the host through this machine's proxy. Raises `OSError`."""
+    """Return a connection to `address`, or else to `host` (perhaps through this machine's proxy). Raises `OSError`."""
     proxy = urlsplit(getproxies().get("https", ""))
     if address or not proxy.hostname or proxy_bypass(host):
         return socket.create_connection((address or host, port), timeout=TIMEOUT)

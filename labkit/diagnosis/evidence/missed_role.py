@@ -13,7 +13,7 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 
 
 def containers(evidence: Evidence) -> list[Container]:
-    """Return the pod's containers that lack the annotated role, except those for which another cause explains it.
+    """Return the pod's containers that lack the annotated role, except those for which another cause says why.
 
     Empty without an annotation, or if the pod runs as another service account. Raises `NotRead`.
     """
@@ -64,7 +64,7 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
         read = Read("the value of", ROLE, f"in container {container.name}")
         raise NotRead(
             read,
-            f"it comes from {variable.source}, and only the pod shows it",
+            f"it comes from {variable.source}, and is only known in the pod",
             "" if evidence.probe_allowed else "--probe",
         )
     role = container.value(ROLE)

@@ -43,7 +43,7 @@ class PodStatus(TypedDict, total=False):
 
 
 class KeyReference(TypedDict, total=False):
-    """A key of a ConfigMap or Secret (`name`, `key`), a whole ConfigMap or Secret (`name`), or a pod's field."""
+    """A key of a ConfigMap or Secret (`name`, `key`), all its keys (`name`), or a field of the pod (`fieldPath`)."""
 
     name: str
     key: str

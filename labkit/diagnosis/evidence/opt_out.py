@@ -63,12 +63,12 @@ class Requirement:
 
     @property
     def is_opt_out(self) -> bool:
-        """Whether an object opts out by having the label: only an existing label can fail the requirement."""
+        """Whether the requirement fails only for objects that have the label. Such a label opts an object out."""
         return self.operator in AGAINST
 
     @property
     def is_switch(self) -> bool:
-        """Whether the requirement is about the label `SWITCH`, and only an existing label can fail it."""
+        """Whether the requirement fails only for objects that have the label `SWITCH`."""
         return self.key == SWITCH and self.is_opt_out
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ def rules_leave_out_pods(evidence: Evidence) -> bool:
 def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
     """Yield the pod identity webhook's own entries in a registration, each with its index.
 
-    Their names end with `.amazonaws.com`. Other entries belong to other webhooks. If no name ends so, all are its own.
+    Their names end with `.amazonaws.com`. Other entries belong to other webhooks. If no name ends like this, all count.
     """
     entries = list(enumerate(registration.get("webhooks") or []))
     own = [(number, each) for number, each in entries if (each.get("name") or "").endswith(OF_AWS)]
@@ -111,7 +111,7 @@ def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webh
 
 
 def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[str, str]]) -> bool:
-    """Whether the API server would call the webhook for a new pod with these labels, by its rules and selectors."""
+    """Whether the registration tells the API server to call the webhook for a new pod with these labels."""
     return any(
         all(
             each.is_met(labels[subject])

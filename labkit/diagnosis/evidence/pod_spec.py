@@ -46,7 +46,7 @@ NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNev
 
 @dataclass(frozen=True)
 class Variable:
-    """A container's environment variable. `value` is None if the doctor doesn't know it: from a Secret, for example."""
+    """A container's environment variable. `value` is None if it's unknown, for example from a Secret."""
 
     name: str
     value: str | None
@@ -116,7 +116,7 @@ class Container:
 
     @property
     def secrets(self) -> list[str]:
-        """The Secrets that `envFrom` turns into variables. The doctor doesn't read which variables these are."""
+        """The Secrets that `envFrom` turns into variables. The doctor doesn't know the names of these variables."""
         sources = self.document.get("envFrom") or []
         return [source["secretRef"].get("name", "") for source in sources if source.get("secretRef")]
 
@@ -304,7 +304,7 @@ class PodSpec:
 
     @property
     def is_mutated(self) -> bool:
-        """Whether the webhook has changed the pod: it has the token volume, and a container has both variables."""
+        """Whether the webhook has changed the pod: the pod has the token volume, and a container has both variables."""
         return is_token_volume(self.volumes.get(TOKEN_VOLUME)) and any(
             {ROLE, TOKEN_FILE} <= container.own_names for container in self.containers
         )
@@ -371,13 +371,13 @@ def service_account_of(spec: objects.PodSpec) -> str:
 
 
 def is_token_volume(volume: Volume | None) -> bool:
-    """Whether a volume looks like the webhook's: it projects a service account's token into the file `token`."""
+    """Whether a volume projects a service account's token into the file `token`, like the webhook's volume."""
     sources = ((volume or {}).get("projected") or {}).get("sources") or []
     return any((source.get("serviceAccountToken") or {}).get("path") == "token" for source in sources)
 
 
 def normal(path: str) -> str:
-    """Return a path in a container in normal form. A path of Windows gets Linux's notation."""
+    """Return a container's path in normal form. A Windows path is changed to Linux's notation."""
     return posixpath.normpath(path.replace("\\", "/").removeprefix("C:"))
 
 

@@ -72,7 +72,7 @@ class NotRead(LabError):
         self.read = read
         self.why = why
         self.needs = needs
-        """The permission, endpoint or option that was missing."""
+        """The permission, connection or option that was missing."""
         self.no_answer = no_answer
         """Whether the endpoint didn't answer at all."""
         self.no_credentials = no_credentials
@@ -130,7 +130,7 @@ class Reads:
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:
-        """Return the answer of `call`; None if the resource doesn't exist. For each text of `read`, call it only once.
+        """Return the answer of `call`, made once for each text of `read`; None if the resource doesn't exist.
 
         Raises `NotRead` if the call is refused, or if the endpoint doesn't answer.
         """

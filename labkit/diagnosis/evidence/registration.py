@@ -45,7 +45,7 @@ class Registration:
         return ""
 
     def silence(self, client: ClientConfig) -> str:
-        """Return why no server with a certificate from the CA bundle answers; empty if one answers, or if unknown."""
+        """Return why no server that the CA bundle verifies answers; empty if one answers, or if that's unknown."""
         if service := client.get("service"):
             return self._service_silence(service)
         url = client["url"]

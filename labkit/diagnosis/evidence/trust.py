@@ -159,7 +159,7 @@ class Trust:
         return self._decide(self._policy, subject, audience).allowed
 
     def statement_admits(self, statement: Statement, *, subject: str = "", audience: str = "") -> bool:
-        """Whether a statement on its own admits a token. Without arguments, it's the service account's token."""
+        """Whether a statement on its own admits a token. By default, that's the service account's token."""
         return self._decide(self._alone(statement), subject, audience).allowed
 
     def denies(self, statement: Statement) -> bool:
@@ -329,7 +329,7 @@ def account_of(subject: str) -> str:
 
 
 def statements_of(document: object) -> list[Statement]:
-    """Return a policy's statements, also if it has one without a list; empty if `document` isn't a policy."""
+    """Return a policy's statements, even if a single one isn't in a list; empty if `document` isn't a policy."""
     statements: list[Statement] = listed(document.get("Statement")) if isinstance(document, dict) else []
     return [each for each in statements if isinstance(each, dict)]
 
@@ -342,7 +342,7 @@ def listed(value: object) -> list[Any]:
 
 
 def _never_holds(statement: Statement, provider_arn: str) -> bool:
-    """Whether no token of this provider can meet the conditions, because one is about another issuer's claim.
+    """Whether no token of this provider can meet the conditions, because one of them names another issuer.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
     """

@@ -60,7 +60,7 @@ Check = Callable[[Evidence, Container], Wrong | None]
 
 
 def superfluous(evidence: Evidence, container_name: str) -> set[str]:
-    """Return the names of the variables that should be removed from the container of this name."""
+    """Return the names of the variables that should be removed from the container `container_name`."""
     return {variable.name for name, variable in _superfluous(evidence) if name == container_name}
 
 
@@ -192,7 +192,7 @@ def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """A region's variable is set but empty. The webhook then adds no region's variable to the container."""
+    """A region's variable is set but empty. The webhook then adds no region to the container."""
     found = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
     if not found:
         return None
@@ -229,10 +229,10 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """Return the containers that have a role, if every one of them gets it without the annotation and the webhook.
+    """Return the containers that have a role, if all of them work without the annotation and the webhook.
 
-    Each of their manifests sets the role's variables. The container has a projected token for STS, and the role admits
-    the service account. Empty if this isn't true of every container with a role, or if the facts can't be read.
+    Such a container's manifest sets the role's variables, and mounts a projected token for STS. The role admits the
+    service account. The result is empty if one of the containers doesn't work this way, or if the facts can't be read.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]
@@ -252,7 +252,7 @@ def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
 
 
 def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """The SDK signs for one region, but calls the STS endpoint of another. STS answers SignatureDoesNotMatch.
+    """The SDK signs for one region, but calls another region's STS endpoint. STS answers SignatureDoesNotMatch.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """
@@ -321,7 +321,7 @@ def _sts_url(evidence: Evidence, container: Container) -> SplitResult:
 
 
 def _is_excepted(container: Container, host: str) -> bool:
-    """Whether NO_PROXY lists the host or one of its domains. Also true if its value is in a Secret.
+    """Whether NO_PROXY lists the host or one of its domains. Also true if NO_PROXY's value is in a Secret.
 
     https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
     """
