@@ -174,7 +174,7 @@ def cause(
 
 
 def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
-    """Return the causes that these modules declare, sorted by stage. Causes of one stage keep the modules' order."""
+    """Return the causes that these modules declare, sorted by stage. A stage's causes keep the modules' order."""
     declared = [each for family in families for each in vars(family).values() if isinstance(each, Cause)]
     return tuple(sorted(declared, key=lambda each: STAGES.index(each.stage)))
 

@@ -402,7 +402,7 @@ def _owner(metadata: Metadata) -> tuple[str, str]:
 
 def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> Connection:
     """Return a connection that uses the caller's own session and client. Raises `LabError` if one is missing."""
-    # These load boto3, which takes long.
+    # Import only now: these modules load boto3, which takes long.
     from labkit.targets import eks
     from labkit.targets.eks import cluster as eks_cluster
 

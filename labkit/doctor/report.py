@@ -208,7 +208,7 @@ class Diagnosis:
 
     @property
     def more(self) -> str:
-        """The number of findings that the first line doesn't name, by severity; empty if it names all."""
+        """The count of further findings as text, such as `2 more errors:`; empty without further findings."""
         others = self.findings[1:] if self.begins_with_a_finding else self.findings
         counted = Counter(finding.severity for finding in others)
         told = [f"{count} more {kind}{'s' if count > 1 else ''}" for kind, count in counted.items()]

@@ -42,7 +42,7 @@ class DryRun:
 
     @property
     def gives_role(self) -> bool:
-        """Whether the webhook gives a role to such a pod now."""
+        """Whether the webhook now gives a role to a pod like the examined one."""
         return bool(self._made["has_role"])
 
     def failed_call(self, webhooks: Iterable[str]) -> str:
@@ -106,6 +106,6 @@ class DryRun:
 
 
 def _is_about_a_failed_call(counter: str, webhooks: Iterable[str]) -> bool:
-    """Whether a counter counts failed calls to one of these webhooks. A rejected request doesn't count."""
+    """Whether a counter counts failed calls to one of these webhooks. A rejected request isn't a failed call."""
     is_refusal = counter.startswith(REJECTION) and 'error_type="no_error"' in counter
     return not is_refusal and any(f'name="{name}"' in counter for name in webhooks)

@@ -79,7 +79,7 @@ class Evidence:
         self._pod_name = pod_name
         self._accounts = {connection.account_id: self.account}
 
-    # The values that should be.
+    # The expected values.
 
     @cached_property
     def audience(self) -> str:
@@ -137,7 +137,10 @@ class Evidence:
 
     @cached_property
     def role_candidates(self) -> list[str]:
-        """The ARNs of the roles that may be meant for the service account if none is named. Raises `NotRead`."""
+        """The ARNs of the roles that may be meant for the service account if nothing names its role.
+
+        Raises `NotRead`.
+        """
         return candidates.candidates(self.account, self.parameters, self.connection.provider_arn)
 
     @cached_property
@@ -190,8 +193,8 @@ class Evidence:
         """Whether the role belongs to a run of the lab. If it does, it should have the policy in `parameters`.
 
         If the service account carries a run's label, the role belongs to that run. Otherwise the caller must have named
-        the role, and the role must carry the run's tag. With the notebooks' own service account, a role without a run's
-        tag is enough. A missing role belongs to the run if `parameters` are those of a run. Raises `NotRead`.
+        the role, and the role must carry the run's tag. For the notebooks' own service account, a role without a run's
+        tag counts, too. A missing role belongs to the run if `parameters` are those of a run. Raises `NotRead`.
         """
         if self.is_of_lab or not self.role_is_known:
             return self.is_of_lab
@@ -464,7 +467,7 @@ class Evidence:
 
     @cached_property
     def dry_run(self) -> DryRun:
-        """The dry run of a pod like this one. It shows what the webhook does to such a pod now."""
+        """The dry run of a pod like this one. It shows what the webhook would do to the pod now."""
         return DryRun(self.pod_spec, self.cluster, self.reads, allowed=self.probe_allowed)
 
     @cached_property

@@ -85,7 +85,7 @@ class Requirement:
 def unmet(evidence: Evidence) -> list[Requirement]:
     """Return the registration's requirements that the labels of the pod or its namespace don't meet.
 
-    Empty if at least one webhook in the registration selects the pod, or without a pod. Raises `NotRead`.
+    Empty without a pod, or if at least one webhook in the registration selects the pod. Raises `NotRead`.
     """
     if evidence.pod_spec is None:
         return []
@@ -103,7 +103,7 @@ def rules_leave_out_pods(evidence: Evidence) -> bool:
 def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
     """Yield the pod identity webhook's own entries in a registration, each with its index.
 
-    Their names end with `.amazonaws.com`. Other entries belong to other webhooks. If no name ends like this, all count.
+    Their names end with `.amazonaws.com`. Other entries belong to other webhooks. If no name ends so, all count.
     """
     entries = list(enumerate(registration.get("webhooks") or []))
     own = [(number, each) for number, each in entries if (each.get("name") or "").endswith(OF_AWS)]

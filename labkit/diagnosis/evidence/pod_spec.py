@@ -245,7 +245,7 @@ class Container:
         return path in told or path.endswith(("/.aws/config", "/.aws/credentials"))
 
     def _plain(self, name: str) -> str:
-        """Return the value that `env` itself gives a variable; empty without one. This reads no ConfigMap."""
+        """Return the value that a variable has in `env`; empty if it has none there. This reads no ConfigMap."""
         entries = [entry for entry in self.document.get("env") or [] if entry["name"] == name]
         return (entries[-1].get("value") or "") if entries else ""
 

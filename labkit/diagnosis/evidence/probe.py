@@ -172,7 +172,7 @@ class Probe:
         }
         if done.exit_code != 0:
             return answer | {"unreadable": _last_line(done)}
-        # A token ends without a newline, and contains no white space.
+        # Don't strip the text: a token contains no white space, not even a newline at its end.
         self._secret = done.output
         try:
             header, claims = parts(done.output)

@@ -120,7 +120,7 @@ class Reads:
         self._lost: dict[str, NotRead] = {}
 
     def shared(self) -> "Reads":
-        """Return the same answers with a separate list of calls, to examine another service account."""
+        """Return new `Reads` for another service account. They share these answers, but list their own calls."""
         other = Reads()
         other.answers, other.unread, other._live, other._lost = self.answers, self.unread, self._live, self._lost
         return other

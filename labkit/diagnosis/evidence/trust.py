@@ -201,7 +201,7 @@ class Trust:
         return all(arn == self._provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
 
     def conditions(self, claim: str) -> list[Condition]:
-        """Return the conditions on a claim, of any issuer, in the statement `nearest`."""
+        """Return the conditions on a claim in the statement `nearest`, for any issuer."""
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:
@@ -223,10 +223,10 @@ class Trust:
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """Return the statement as if its conditions on the request were in favour of the caller.
+        """Assume that the statement's conditions on the request favour the caller, and return what is left of it.
 
-        A Deny statement with such conditions doesn't apply, so the result is None. An Allow statement loses these
-        conditions.
+        An Allow statement loses these conditions. A Deny statement with such a condition doesn't apply, so the result
+        is None.
         """
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement

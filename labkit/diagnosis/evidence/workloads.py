@@ -48,8 +48,8 @@ def without_account(evidence: Evidence) -> list[Workload]:
 def meant_for_account(evidence: Evidence) -> Workload | None:
     """Return the workload that names no service account, but is meant to name the examined one; None if unsure.
 
-    It's the only such workload whose name or `app` label is the service account's name. Or it's the only workload in a
-    namespace that has no other service account. A wrong guess would give the role to another workload.
+    Either only this workload has the service account's name as its own name or `app` label. Or the namespace has no
+    other workload and no other service account. A wrong guess would give the role to another workload.
     """
     everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
@@ -98,7 +98,7 @@ def was_made_by_a_controller(pod_name: str) -> bool:
 def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
     """Whether a new pod may have replaced a pod of this name.
 
-    It may have, if a workload creates pods with such names, or if another pod's name differs only in its generated end.
+    It may have, if a workload creates pods with names like it, or if another pod's name differs only at its end.
     If workloads can't be listed, this is true, too. Raises `NotRead` if pods can't be listed.
     """
     if not are_known(evidence) or that_made(evidence, pod_name):
