@@ -43,7 +43,10 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _each_once(findings: Iterable[Finding]) -> list[Finding]:
-    """Return each finding once. If a finding belongs to no pod, join its repairs, which may replace different pods."""
+    """Return each finding once.
+
+    If a finding belongs to no pod, several pods may have it, each with its own repair. These repairs are joined.
+    """
     told: dict[Finding, Repair] = {}
     for finding in findings:
         same = replace(finding, repaired_by=Repair(())) if finding.stage in OF_NO_POD else finding

@@ -24,8 +24,8 @@ ABOUT_ACCOUNTS = re.compile(r"service[-_ ]?account", re.IGNORECASE)
 def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
     """Return the ARNs of the roles that may be meant for the service account.
 
-    These are the roles whose trust policy names it. If several do, only those count whose tags name it too. If no trust
-    policy names it, the roles whose tags name it count.
+    These are the roles whose trust policy names the service account. If there are several, the tags may narrow them
+    down. If there are none, these are the roles whose tags name the service account.
 
     Raises `NotRead` if the roles can't be listed.
     """

@@ -138,7 +138,10 @@ def _read(kind: str, url: str) -> Read:
 
 
 def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes]:
-    """Return the certificates (DER) that a host serves, the host's own first. It verifies none. Raises `OSError`."""
+    """Return the certificates (DER) that a host serves, without verifying them. The host's own is first.
+
+    Raises `OSError`.
+    """
     with (
         _connect(host, address, port) as connected,
         unverified().wrap_socket(connected, server_hostname=host) as tls,
