@@ -514,8 +514,8 @@ FAMILIES = (
         "endpoint-certificate",
         r"hostname .{1,80}doesn'?t match (either|any)|Certificate for <\S+amazonaws\.com> doesn'?t match"
         r"|certificate is valid for .{1,300}, not \S+amazonaws\.com",
-        "The host presents a certificate for another name than the one that the program calls. The most common reason: "
-        "the program calls the global endpoint, and the network routes the call to a VPC endpoint of one region.",
+        "The program calls one host name, but the certificate is for a different name. The most common reason: the "
+        "program calls the global endpoint, and the network routes the call to a VPC endpoint of one region.",
         ("pod-sts-endpoint-of-another-region",),
         (DOCTOR, VARIABLES),
     ),

@@ -46,10 +46,10 @@ class DryRun:
         return bool(self._made["has_role"])
 
     def failed_call(self, webhooks: Iterable[str]) -> str:
-        """Return how the API server shows that it couldn't call a webhook; empty if no call failed.
+        """Return a message that the API server couldn't call a webhook; empty if no call failed.
 
-        The result is the API server's message, or a counter of failed calls to one of these webhooks that rose during
-        the dry run. Raises `NotRead` also if the counters can't be read.
+        It's the API server's own message, or it says which counter of failed calls to these webhooks rose during the
+        dry run. Raises `NotRead` also if the counters can't be read.
         """
         if refused := self._made["refused"]:
             return str(refused)

@@ -73,7 +73,7 @@ class Evidence:
         self.published = Issuer(connection, self.reads)
         self.probe_allowed = probe
         self.found: dict[Any, Any] = {}
-        """The result of each cause that was looked for: its finding or None, by cause."""
+        """The finding of each cause that was looked for; None if the cause found nothing."""
         self.ended: set[Any] = set()
         """The stages that ended because a cause was found. The other causes of these stages aren't looked for."""
         self._pod_name = pod_name
@@ -603,7 +603,7 @@ class Evidence:
         return self.connection.provider_arn.replace(f":{self.connection.account_id}:", f":{account_id}:", 1)
 
     def _account(self, account_id: str) -> Account:
-        """Return the account with this id, which may be another than the cluster's. Each account gets only one session.
+        """Return the account with this id, even if it isn't the cluster's. Each account gets only one session.
 
         Raises `NotRead` if the caller can't get credentials for it.
         """

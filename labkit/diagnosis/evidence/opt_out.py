@@ -1,7 +1,7 @@
 """Find the pods and containers that the pod identity webhook skips.
 
-Its registration selects pods by the labels of the pod and of its namespace. A pod's annotation can name containers that
-the webhook skips.
+The webhook's registration selects pods by the labels of the pod and of its namespace. A pod's annotation can name
+containers that the webhook skips.
 
 https://github.com/aws/amazon-eks-pod-identity-webhook
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#webhook-configuration

@@ -177,7 +177,7 @@ def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
-    """The manifest names another role than the service account's annotation. The webhook doesn't replace that role.
+    """The manifest and the service account's annotation name different roles. The webhook keeps the manifest's role.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
     """
