@@ -46,7 +46,7 @@ NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNev
 
 @dataclass(frozen=True)
 class Variable:
-    """A container's environment variable. `value` is None if the doctor can't know it (from a Secret)."""
+    """A container's environment variable. `value` is None if the doctor can't read it (in a Secret, for example)."""
 
     name: str
     value: str | None

@@ -65,7 +65,7 @@ def superfluous(evidence: Evidence, container_name: str) -> set[str]:
 
 
 def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
-    """Return the keys of each ConfigMap that should be removed, because `envFrom` makes wrong variables of them."""
+    """Return, for each ConfigMap, the keys to remove: those of which `envFrom` makes superfluous variables."""
     keys: dict[str, set[str]] = {}
     for _, variable in _superfluous(evidence):
         if variable.config_map:
