@@ -62,8 +62,7 @@ def diagnose(
         )
 
     Args:
-        connection: a connection from `labkit.targets.look(parameters)`. Without it, pass `aws`, `kubernetes` and
-            `cluster`.
+        connection: what `labkit.targets.look(parameters)` returns. Without it, pass `aws`, `kubernetes`, `cluster`.
         aws: a session in the cluster's account and region.
         kubernetes: a client of the cluster's API.
         cluster: the cluster's name in EKS.
