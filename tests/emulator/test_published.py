@@ -83,7 +83,7 @@ BROKEN = {
     ),
     "discovery is not JSON": ("openid-configuration", 200, lambda _: "{", "is not JSON"),
     "no keys": ("keys", 404, lambda _: '{"message":"Not Found"}', "keys answers 404"),
-    "another key": ("keys", 200, lambda _: {"keys": []}, "hold none with the id"),
+    "another key": ("keys", 200, lambda _: {"keys": []}, "none of the keys of"),
 }
 
 

@@ -2,14 +2,16 @@
 
 From the top down:
 
-- gate.py is the way in: it authenticates a call (signature.py, sessions.py), lets a service answer it and records it
-  (records.py, trail.py).
-- sts.py, iam.py, s3.py, eks.py, sqs.py, cloudtrail.py and regions.py answer for their services. Each docstring starts
-  with what the module doesn't do.
-- actions/ finds the permissions that a call needs. authorization.py decides by all policies if the caller has them.
-- web_identity.py verifies a token with the keys that issuers.py fetches.
-- state/ writes each change to the lab's folder before the call is answered.
-- backend.py is the only module that uses moto: its state and its answers.
-- call.py, answers.py and refusals.py: the call that comes in, and the answer that goes out.
-- Beside the gate: metadata.py, a node's metadata service, and eks_tokens.py, which asks the gate who signed a token.
+- gate.py receives every call. It authenticates the caller (signature.py, sessions.py), lets a service answer the call,
+  and records it in the trail (records.py, trail.py).
+- sts.py, iam.py, s3.py, eks.py, eks_auth.py, organizations.py, sqs.py, cloudtrail.py and regions.py answer the calls of
+  their services. The docstring of each module lists the differences from AWS.
+- actions/ finds the permissions that a call needs. authorization.py evaluates all policies to decide whether the caller
+  has these permissions.
+- web_identity.py verifies a web identity token. issuers.py fetches the keys for it.
+- state/ writes each change to the lab's folder before the lab answers the call.
+- backend.py is the only module that imports moto. The other modules read moto's state and get its answers through it.
+- call.py defines a call and its answer. answers.py and refusals.py create the answers that don't come from moto.
+- metadata.py (a node's metadata service), pod_identity_agent.py (a node's Pod Identity Agent) and eks_tokens.py (the
+  tokens of ``aws eks get-token``) call the gate themselves.
 """

@@ -1,11 +1,11 @@
-"""EKS access entries: which IAM principals a cluster lets in, as which user, and with which of EKS's access policies.
+"""EKS access entries. An access entry lets one IAM principal into a cluster, with a user name, groups and policies.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Types: entries are of the type STANDARD, for users and roles that exist.
-- Policies: four of EKS's access policies (admin, cluster admin, edit, view).
-- Paging: a list has one page.
-- The ConfigMap `aws-auth`: not read, whatever the cluster's authentication mode is.
+- Types: the lab only has entries of the type STANDARD, for users and roles that exist.
+- Policies: the lab only has four of EKS's access policies (admin, cluster admin, edit, view).
+- Paging: every list has a single page.
+- The ConfigMap `aws-auth`: the lab never reads it, whatever the cluster's authentication mode is.
 
 https://docs.aws.amazon.com/eks/latest/userguide/access-entries.html
 """
@@ -35,7 +35,7 @@ PrincipalId = Callable[[str], str | None]
 
 @dataclass
 class Association:
-    """An access policy of an entry, for the whole cluster or for some namespaces (``*`` is a wildcard)."""
+    """An access policy that an entry has, in the whole cluster or in some namespaces (with ``*`` as a wildcard)."""
 
     name: str
     scope: dict[str, Any]
@@ -44,7 +44,7 @@ class Association:
 
     @property
     def namespaces(self) -> list[str] | None:
-        """The namespaces; None for the whole cluster."""
+        """The namespaces in which the policy holds; None if it holds in the whole cluster."""
         return self.scope.get("namespaces") or [] if self.scope["type"] == "namespace" else None
 
     def document(self) -> dict[str, object]:
@@ -70,7 +70,7 @@ class AccessEntry:
     policies: dict[str, Association] = field(default_factory=dict)
 
     def username_of(self, session_name: str) -> str:
-        """Return the caller's name in Kubernetes."""
+        """Return the caller's user name in Kubernetes. ``session_name`` is the name of the caller's role session."""
         # A session's name may have characters that the authenticator doesn't allow in a user name.
         return self.username.replace("{{SessionName}}", session_name.replace("@", "-"))
 
@@ -89,33 +89,36 @@ class AccessEntry:
 
 
 class AccessEntries:
-    """The access entries of one cluster, by the principals' ARNs."""
+    """The access entries of one cluster."""
 
     def __init__(self) -> None:
         self._entries: dict[str, AccessEntry] = {}
 
     def find(self, principal_id: str) -> AccessEntry | None:
-        """Return the entry of the principal with this unique id. A new principal with the same ARN has another id."""
+        """Return the entry of the principal with this unique id; None if that principal has no entry.
+
+        A principal that was deleted and created again has the same ARN, but another id.
+        """
         return next((entry for entry in self._entries.values() if entry.principal_id == principal_id), None)
 
     def get(self, principal_arn: str) -> AccessEntry | None:
-        """Return the entry that was created for the principal with this ARN."""
+        """Return the entry that was created for the principal with this ARN; None if it doesn't exist."""
         return self._entries.get(principal_arn)
 
     def of_arn(self, arn: str, cluster_arn: str) -> AccessEntry | None:
-        """Return the cluster's entry with this ARN."""
+        """Return the entry with this ARN (the entry's own, not the principal's); None if it doesn't exist."""
         return next(
             (each for each in self._entries.values() if entry_arn(cluster_arn, each.principal_arn) == arn), None
         )
 
     def admit_creator(self, principal_arn: str, principal_id: str, now: float) -> None:
-        """Make the principal that created the cluster its administrator."""
+        """Create an entry that makes the cluster's creator an administrator of the cluster."""
         entry = _entry(principal_arn, principal_id, {}, now)
         _associate(entry, {"policyArn": "AmazonEKSClusterAdminPolicy", "accessScope": {"type": "cluster"}}, now)
         self._entries[principal_arn] = entry
 
     def answer(self, asked: Asked, cluster_arn: str, principal_id: PrincipalId, now: float) -> Response:
-        """Answer one of EKS's access entry operations. Raises ``Refusal``."""
+        """Answer one of EKS's operations on access entries. Raises ``Refusal``."""
         request = asked.requested().parameters
         principal_arn = request.get("principalArn", "")
         match asked.operation:
@@ -152,7 +155,7 @@ class AccessEntries:
         if identifier is None:
             raise invalid_parameter("The specified principalArn is invalid: invalid principal.")
         if request.get("type", "STANDARD") != "STANDARD":
-            raise invalid_parameter("The lab only has access entries of the type STANDARD: its nodes use certificates.")
+            raise invalid_parameter("The lab only has access entries of the type STANDARD. Its nodes need no entries.")
         if principal_arn in self._entries:
             told = "The specified access entry resource is already in use on this cluster."
             raise Refusal(409, "ResourceInUseException", told)
@@ -160,7 +163,7 @@ class AccessEntries:
 
 
 def entry_arn(cluster_arn: str, principal_arn: str) -> str | None:
-    """Return the ARN of a principal's entry in a cluster; None if the text isn't a principal's ARN."""
+    """Return the ARN of a principal's entry in a cluster; None if ``principal_arn`` isn't the ARN of a user or role."""
     if not (principal := PRINCIPAL.fullmatch(principal_arn)):
         return None
     account, kind, name = principal.groups()
@@ -204,13 +207,13 @@ def _associate(entry: AccessEntry, request: dict[str, Any], now: float) -> Assoc
     name = str(request.get("policyArn", "")).removeprefix(POLICY_ARN)
     if name not in POLICIES:
         raise invalid_parameter(
-            f"The policyArn {request.get('policyArn')} is invalid. The lab has {', '.join(POLICIES)}."
+            f"The policyArn {request.get('policyArn')} is invalid. The lab only has {', '.join(POLICIES)}."
         )
     scope = request.get("accessScope") or {}
     if scope.get("type") not in ("cluster", "namespace"):
         raise invalid_parameter("The accessScope type must be cluster or namespace.")
     if (scope["type"] == "namespace") != bool(scope.get("namespaces")):
-        raise invalid_parameter("Namespaces must be given for the accessScope type namespace, and for no other.")
+        raise invalid_parameter("The accessScope type namespace needs namespaces. The type cluster can't have any.")
     since = entry.policies[name].associated_at if name in entry.policies else now
     entry.policies[name] = Association(name, scope, since, now)
     return entry.policies[name]

@@ -1,14 +1,15 @@
-"""Other accounts: any 12 digits are an account of the lab's organization, and administrators enter it by a role.
+"""Other accounts of the lab's organization. Any 12 digits are such an account; administrators enter it by a role.
 
 What differs from AWS:
 
-- An account exists once somebody enters it, by its number alone. From then on the organization lists it.
-- On AWS only the account that manages the organization enters others by this role. Here the learner's own account,
-  which is a member, does so too; nobody enters the managing account.
-- The role is created when somebody first enters, also in the learner's own account. Its trust policy names both
-  accounts.
+- Creation: the lab creates an account when somebody first enters it. From then on, the organization lists the account.
+- Who may enter: on AWS, only administrators of the management account may enter another account by this role. Here,
+  administrators of the learner's own account may, too, although it's a member account. Nobody may enter the management
+  account.
+- The role: the lab creates it when somebody first enters the account. In the learner's own account, its trust policy
+  admits the management account. In any other account, it also admits the learner's own account.
 
-organizations.py says how the organization itself differs from AWS.
+organizations.py lists how the organization itself differs from AWS.
 
 https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 """
@@ -37,7 +38,10 @@ class Accounts:
     organization: Organization
 
     async def open(self, caller: Caller, role_arn: str) -> None:
-        """Create the role that AWS Organizations has in a member account, when a permitted caller first asks for it."""
+        """Create an account and the role by which administrators enter it, if ``role_arn`` is that role.
+
+        Do nothing if both exist, or if the caller may not enter the account.
+        """
         account_id = Arn.parse(role_arn).account
         admitted = [each for each in (self.backend.account_id, MANAGEMENT_ID) if each != account_id]
         if account_id == MANAGEMENT_ID or caller.account_id not in admitted:
@@ -54,9 +58,10 @@ class Accounts:
 
 
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:
-    """Whether the caller is the administrator, who may make calls whose permissions the lab can't derive.
+    """Whether the caller may make a call whose permissions the lab can't derive.
 
-    This is true only while the role is unchanged, so that only the organization's policies could refuse.
+    An administrator may. A session of the role by which administrators enter an account may, too, if the role still has
+    its original policies and the call names no other account: only the organization's policies could refuse its calls.
     """
     if not isinstance(caller, Session):
         return isinstance(caller, Administrator)

@@ -1,4 +1,4 @@
-"""Decide whether a caller may make a call, by its own policies, the resource's and the organization's together.
+"""Decide whether a caller may make a call, by the policies of the caller, the resource and the organization together.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -25,12 +25,12 @@ class Grant:
     """An authorized call, and the reason why it is allowed."""
 
     asked: Asked
-    """The call for moto: exactly the one from which the permissions, if any, were derived."""
+    """The call that moto gets. Any permissions were derived from exactly this call."""
     reason: str = "the administrator may do everything"
     refused: tuple[tuple[str, str], ...] = ()
-    """The keys that this DeleteObjects may not delete, each with the error for the caller."""
+    """The keys that a DeleteObjects call may not delete, each with the error message for the caller."""
     role: Role | None = None
-    """The role for which STS opens a session."""
+    """The role for which the call opens a session; None if it opens none."""
     tags: SessionTags = field(default_factory=SessionTags)
     """The tags of that session."""
     source_identity: str = ""
@@ -39,7 +39,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Authorization:
-    """Decide the calls of role sessions and users, and trust policies. If one can't be evaluated, it's refused."""
+    """Decide whether callers have permissions. A policy that can't be evaluated never allows anything."""
 
     backend: Backend
     clock: Clock
@@ -54,9 +54,10 @@ class Authorization:
         resource_policy: Policy | None = None,
         owner: str = "",
     ) -> Decision:
-        """Return the decision on one permission; ``resource_policy`` is the resource's.
+        """Return the decision whether the caller has this permission.
 
-        ``owner`` is the resource's account if it may differ from the caller's. Then both accounts must allow.
+        ``resource_policy`` is the resource's own policy. ``owner`` is the resource's account; empty: the caller's. If
+        the two accounts differ, policies of both must allow the call.
         """
         owner = owner or caller.account_id
         same_account = owner == caller.account_id
@@ -74,7 +75,7 @@ class Authorization:
             )
         holder, *groups = self._holders(caller)
         if holder is None:
-            raise fault(asked, "unknown key", f"what {caller.arn} stands for was deleted while the call was answered")
+            raise fault(asked, "unknown key", f"{caller.arn} was deleted while the lab answered its call")
         identity: list[Policy] = []
         for each in (holder, *groups):
             identity += [stored_policy(document, "identity", name) for name, document in list(each.policies.items())]
@@ -111,7 +112,10 @@ class Authorization:
         }
 
     def _holders(self, caller: User | Session) -> list[Any]:
-        """Return the holders of the caller's policies: its role, or the user and its groups. None: it was deleted."""
+        """Return the objects that have the caller's policies: the session's role, or the user and the user's groups.
+
+        The first object is None if the role or the user was deleted.
+        """
         if isinstance(caller, Session):
             return [self.backend.role_by_id(caller.account_id, caller.role_id)]
         return self.backend.user_and_groups(caller.account_id, caller.principal_id)
@@ -121,14 +125,17 @@ class Authorization:
         return stored_policy(self.backend.managed_policy(arn) or "", kind, arn)
 
     def require(self, caller: Caller, asked: Asked, permission: Permission) -> str:
-        """Return why the caller may do this. Raises the denial as AWS words it."""
+        """Return the reason why the caller has this permission. Raises AWS's denial if the caller doesn't have it."""
         decision = self.decide(caller, asked, permission)
         if not decision.allowed:
             raise denial(caller, asked, permission, decision)
         return decision.reason
 
     def require_organization(self, caller: Administrator | Session, asked: Asked, what: str) -> None:
-        """Raise the denial of a call whose resource is unknown, by the organization's policies on its action alone."""
+        """Check a call whose resource is unknown by the organization's policies on the call's action.
+
+        Raises the denial if these policies could deny the action on any resource.
+        """
         if not self.organization.member(caller.account_id).is_bound:
             return
         if not asked.operation.isidentifier():
@@ -161,7 +168,7 @@ class Authorization:
 
 
 def denial(caller: Caller, asked: Asked, permission: Permission, decision: Decision) -> Refusal:
-    """Return AWS's denial. It names the kind of policy that decided, but quotes nothing from it.
+    """Return the denial in AWS's words. It says which kind of policy decided, but quotes nothing from the policy.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
@@ -174,19 +181,19 @@ def denial(caller: Caller, asked: Asked, permission: Permission, decision: Decis
 
 
 def underivable(caller: Caller, asked: Asked, what: str) -> Refusal:
-    """Return the refusal of a call whose actions and resources the lab doesn't know; the text says so."""
+    """Return the refusal of a call whose permissions the lab can't derive. ``what`` describes the call."""
     message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot authorize {what} yet"
     return fault(asked, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
 
 
 @lru_cache(maxsize=2048)
 def stored_policy(document: str, kind: Any, name: str) -> Policy:
-    """Return a policy of IAM or a bucket, parsed once for each text. One that can't be read allows nothing."""
+    """Return the parsed policy; each text is parsed only once. A policy that can't be read allows nothing."""
     return Policy.read(document, kind=kind, name=name)
 
 
 def _certain_control(control: Control, request: Request, permission: Permission) -> Control:
-    """See `_certain`."""
+    """Do the same as `_certain` for an organization's policies."""
     if control is NO_CONTROL:
         return control
     resource, service = (
@@ -196,7 +203,7 @@ def _certain_control(control: Control, request: Request, permission: Permission)
 
 
 def _on_anything(control: Control) -> Control:
-    """Return the policies with each Deny on every resource: the call's unknown resource may be a denied one."""
+    """Return the policies, with each Deny extended to all resources: the call's unknown resource may be denied."""
 
     def widened(policy: Policy) -> Policy:
         statements = (each if each.allow else replace(each, resources=None) for each in policy.statements)
@@ -209,7 +216,7 @@ def _on_anything(control: Control) -> Control:
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
-    """Return the policies. A statement on this request is marked faulty if the lab can't know one of its keys."""
+    """Return the policies. Mark a statement on this request as faulty if it uses a key that the lab can't know."""
     known, service = permission.known, permission.action.partition(":")[0] + ":"
     if known is None:
         return policies
@@ -224,7 +231,7 @@ def _doubted(policy: Policy, request: Request, unknown: set[str]) -> tuple[State
         asked = {_key(condition.key) for condition in statement.conditions} & unknown
         if not asked or covers(statement, request) is False:
             return statement
-        return replace(statement, fault=f"the lab cannot tell {', '.join(sorted(asked))} of this call")
+        return replace(statement, fault=f"the lab does not know {', '.join(sorted(asked))} of this call")
 
     return tuple(map(doubt, policy.statements))
 
@@ -235,7 +242,7 @@ def _keys(policy: Policy) -> frozenset[str]:
 
 
 def _key(name: str) -> str:
-    """Return a condition key in lower case, without the tag's name that may follow it."""
+    """Return a condition key in lower case. If it ends with a tag's name, leave the tag's name out."""
     before, slash, _ = name.lower().partition("/")
     return before + slash
 

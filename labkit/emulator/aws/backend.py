@@ -1,15 +1,15 @@
-"""moto, behind the gate: the state of IAM, S3 and the rest of AWS, in this process and without a port of its own.
+"""moto, behind the gate. It keeps the state of IAM, S3 and the rest of AWS, in this process and without its own port.
 
-This is the only module of the lab that imports moto. moto promises its decorators and its server; nearly all that the
-gate needs stands in modules that it may change at any time. So the lab runs on the line of moto that it was checked
-with, and on no other.
+This is the only module of the lab that imports moto. moto's public interface is its decorators and its server. But the
+gate needs other parts of moto, which may change at any time. So the lab only runs on the release line of moto that it
+was tested with.
 
-What it changes in moto, once the gate is made:
+When the gate is created, this module replaces in moto:
 
 - `FakeBucket.get_permission`, `FakeAccount.__init__`: see `adopt`.
 - `AccountSpecificBackend.__getitem__`: see `tell_uses`.
 
-What it reads or sets of moto's private attributes:
+This module reads or sets these private attributes of moto's objects:
 
 - `BackendDict._instances`: see `place`.
 - `FakeKey._value_buffer`, `FakeKey._max_buffer_size` and the lock beside them: see `without_body` and `give_body`.
@@ -85,14 +85,14 @@ _log = logging.getLogger(__name__)
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 
-STUCK = "The lab's AWS does not answer and starts again. Please try again."
+STUCK = "The lab's AWS does not answer, so it restarts. Please try again."
 NO_SERVICE = "The lab does not emulate {}."
 
 # Characters that no client can parse in an answer, though a key or a description may have them.
 # https://www.w3.org/TR/xml/#charsets
 NOT_XML = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]")
 
-# Headers from hop to hop, or only for the gate.
+# Headers that moto doesn't get: they are about the connection, or only for the gate.
 _KEPT_BACK = {
     "authorization", "connection", "content-length", "expect", "keep-alive", "te", "transfer-encoding", "upgrade",
     "user-agent", "x-amz-content-sha256", "x-amz-decoded-content-length", "x-amz-security-token", "x-amz-trailer",
@@ -100,40 +100,40 @@ _KEPT_BACK = {
 
 
 PARAMETERS = ("moto.ssm.models", "ParameterDict")
-"""Module and name of the class of SSM's parameters, which is loaded where SSM is used."""
+"""The module and the name of moto's class for SSM's parameters. moto loads the class only when a call needs SSM."""
 AWS_PARAMETERS = "/aws/"
 _found_by_region = AccountSpecificBackend.__getitem__
-# moto's stores of what has a name in IAM, by kind.
+# moto's stores of the IAM objects that are identified by their names, by kind of object.
 BY_NAME = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
 
 
 @dataclass(frozen=True)
 class Resource:
-    """An object of IAM, with the fields that decide about calls on it."""
+    """An object of IAM, with the fields that permissions on it depend on."""
 
     arn: str
     path: str
     """The path with its slashes; ``/`` for an object without a path."""
     boundary_arn: str
-    """The ARN of its permissions boundary; empty if it has none."""
+    """The ARN of the object's permissions boundary; empty if it has none."""
     tags: dict[str, str]
 
 
 class Backend:
-    """moto's state and its answers, by account; ``account_id`` is the lab's own, which has the ``clusters``."""
+    """moto's state and answers. ``account_id`` is the lab's own account; ``clusters`` are that account's clusters."""
 
     def __init__(self, account_id: str, clusters: Clusters):
         adopt()
         self.account_id = account_id
         self.clusters = clusters
-        # moto would take every call for this account's.
+        # With this variable, moto would use one account for all calls.
         os.environ.pop("MOTO_ACCOUNT_ID", None)
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
         self._apps: dict[str, Any] = {}
         # moto isn't thread-safe: one call at a time, outside the event loop's thread.
         self.thread = OneThread("moto")
         self.carry_out: Callable[[Callable[[], Any]], Any] = lambda work: work()
-        """How the thread does its work: see `Kept`."""
+        """The function that runs each call in moto's thread. `Kept` replaces it, to keep moto's state."""
 
     async def answer(self, asked: Asked) -> Response:
         """Return moto's answer to an authenticated and authorized call."""
@@ -141,7 +141,7 @@ class Backend:
         return await self.run(corrected.get(asked.service, self._answer), asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
-        """Return moto's answer to DeleteBucket. Delete the tags, too: moto would keep them for a new bucket."""
+        """Return moto's answer to DeleteBucket. Delete the bucket's tags, too, or a new bucket would get them."""
         return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:
@@ -150,39 +150,39 @@ class Backend:
             await self.run(self._load, service)
 
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-        """Run a function in the thread of moto's calls, because it changes or reads much of moto's state.
+        """Run a function in moto's thread, and return its result. For functions that change or read much of the state.
 
-        Raises ``Refusal`` (503) if it, or a call before it, doesn't return.
+        Raises ``Refusal`` (503) if the function, or an earlier call in that thread, doesn't return.
         """
         try:
-            # In the caller's context, in which state/places.py notes what is used.
+            # Run it in the caller's context, in which state/places.py notes the stores that are used.
             work = partial(function, *arguments)
             result: Result = await self.thread.run(copy_context().run, self.carry_out, work)
             return result
         except Stuck as stuck:
-            raise Refusal(503, "ServiceUnavailable", STUCK, "moto does not return from a call") from stuck
+            raise Refusal(503, "ServiceUnavailable", STUCK, "a call of moto does not return") from stuck
 
     def iam(self, account_id: str) -> IAMBackend | None:
-        """Return the IAM of the lab's own account or of an entered one; None for any other account."""
+        """Return IAM's state in the lab's own account, or in one that somebody entered; None for any other account."""
         known = account_id == self.account_id or account_id in iam_backends
         return self.entered(account_id) if known else None
 
     def entered(self, account_id: str) -> IAMBackend:
-        """Return the IAM of an account, which exists from then on."""
+        """Return IAM's state in an account. Create the account if it doesn't exist."""
         return iam_backends[account_id]["aws"]
 
     def role(self, arn: str) -> Role | None:
-        """The role with this ARN."""
+        """The role with this ARN; None if it doesn't exist."""
         iam = self.iam(named.account) if (named := Arn.find(arn)) else None
         return next((role for role in every(iam, "roles") if role.arn == arn), None)
 
     def principal(self, arn: str) -> Role | User | None:
-        """The role or the user with this ARN."""
+        """The role or the user with this ARN; None if it doesn't exist."""
         iam = self.iam(named.account) if (named := Arn.find(arn)) else None
         return next((one for kind in ("roles", "users") for one in every(iam, kind) if one.arn == arn), None)
 
     def resource(self, account_id: str, kind: str, name: str) -> Resource | None:
-        """Return an object of IAM: policies and providers by ARN, the kinds of `BY_NAME` by name."""
+        """Return an object of IAM; None if it doesn't exist. For a policy or a provider, ``name`` is its ARN."""
         iam = self.iam(account_id)
         if iam is None:
             return None
@@ -199,18 +199,18 @@ class Backend:
         return Resource(found.arn, path or "/", boundary_arn or "", given)
 
     def role_by_id(self, account_id: str, role_id: str) -> Role | None:
-        """The role with this unique id. A new role of the same name has another id."""
+        """The role with this unique id; None if it was deleted. A new role with the same name has another id."""
         iam = self.iam(account_id)
         return iam.roles.get(role_id) if iam else None
 
     def user_and_groups(self, account_id: str, user_id: str) -> list[object]:
-        """Return the user (None if it was deleted) and its groups. They hold its policies."""
+        """Return the user (None if it was deleted) and the user's groups, which all have policies for the user."""
         iam = self.entered(account_id)
         user = next((one for one in every(iam, "users") if one.id == user_id), None)
         return [user, *(group for group in every(iam, "groups") if user in group.users)]
 
     def user_of_key(self, access_key_id: str) -> tuple[User, AccessKey] | None:
-        """Return the user of an access key, and the key. The user may be in any account."""
+        """Return the user of an access key, in any account, and the key; None if no user has the key."""
         for account in list(iam_backends.values()):
             if key := account["aws"].access_keys.get(access_key_id):
                 users = list(account["aws"].users.values())
@@ -218,7 +218,7 @@ class Backend:
         return None
 
     def provider(self, account_id: str, issuer: str) -> OpenIDConnectProvider | None:
-        """The OIDC provider of an issuer (``https://…``) in an account."""
+        """The OIDC provider of an issuer (``https://…``) in an account; None if the account doesn't have it."""
         iam = self.iam(account_id)
         if iam is None or not issuer.startswith("https://"):
             return None
@@ -236,7 +236,10 @@ class Backend:
                     bucket.policy = renamed(text, arn, unique_id).encode()
 
     def managed_policy(self, arn: str) -> str | None:
-        """Return the document of a managed policy's default version. AWS's own policies are loaded on demand."""
+        """Return the document of a managed policy's default version; None if the policy doesn't exist.
+
+        AWS's own policies are loaded on demand.
+        """
         account_id = named.account if (named := Arn.find(arn)) else ""
         iam = self.iam(self.account_id if account_id == "aws" else account_id)
         if iam is None:
@@ -246,44 +249,44 @@ class Backend:
         return next((v.document for v in policy.versions if v.is_default), None) if policy else None
 
     def load_managed_policy(self, iam: IAMBackend, arn: str) -> None:
-        """Make the AWS managed policy with this ARN known to ``iam``; do nothing if AWS has no such policy."""
+        """Load the AWS managed policy with this ARN into ``iam``; do nothing if AWS has no such policy."""
         if arn not in iam.managed_policies and (found := managed_policies.find(aws_managed_policies_data, arn)):
             _add(iam, *found, arn)
 
     def load_managed_policies(self, iam: IAMBackend) -> None:
-        """Make all of AWS's managed policies known, for a list of them."""
+        """Load all of AWS's managed policies into ``iam``, so that a call can list them."""
         for name, content in managed_policies.every(aws_managed_policies_data):
             _add(iam, name, content)
 
     def unload_managed_policies(self, iam: IAMBackend) -> None:
-        """Remove AWS's managed policies that nobody uses from ``iam``. They are loaded when they are read again."""
+        """Remove the AWS managed policies that nobody uses from ``iam``. They can be loaded again on demand."""
         iam.managed_policies, iam.aws_managed_policies = policies_in_use(iam)
 
     def store(self, service: Any, region: str, account_id: str) -> Any:
-        """moto's state of a service in a region. Raises KeyError for a region that moto does not know."""
+        """moto's state of a service in an account and a region. Raises KeyError for a region that moto doesn't know."""
         return get_backend(service)[account_id][region]
 
     def stores(self, service: Any, account_id: str) -> dict[str, Any]:
-        """Return moto's state of a service, by region, for the regions that were used."""
+        """Return moto's state of a service in an account, by region, for all regions that were used."""
         return dict(get_backend(service)[account_id])
 
     def organization(self, management_id: str) -> OrganizationsBackend:
-        """The organization that an account manages; its ``org`` is None if it manages none."""
+        """moto's state of the organization that an account manages. ``org`` is None if the account manages none."""
         return organizations_backends[management_id]["aws"]
 
     def bucket(self, name: str) -> FakeBucket | None:
-        """Return the bucket with this name. It may be in any account: see its ``account_id``."""
+        """Return the bucket with this name, in any account; None if it doesn't exist."""
         _, account_id = s3_backends.bucket_accounts.get(name, ("", ""))
         return s3_backends[account_id]["aws"].buckets.get(name) if account_id else None
 
     def object_tags(self, bucket: str, key: str) -> dict[str, str]:
-        """Return the tags of an object; empty if it doesn't exist or has a delete marker."""
+        """Return the tags of an object; empty if the object doesn't exist or has a delete marker."""
         found = self.bucket(bucket)
         arn = getattr(found.keys.get(key), "arn", None) if found else None
         return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if found and arn else {}
 
     def delete_marker(self, bucket: str, key: str, version: str | None) -> FakeDeleteMarker | None:
-        """Return the delete marker if this version of the key, or its current version, is one."""
+        """Return a key's version if it is a delete marker, else None. ``version`` None means the current version."""
         found = self.bucket(bucket)
         versions = found.keys.getlist(key, []) if found else []
         chosen = [each for each in versions if version in (None, str(each.version_id))][-1:]
@@ -329,10 +332,10 @@ class Backend:
         return Response(status, headers, body)
 
     def _parameters_answer(self, asked: Asked) -> Response:
-        """Return moto's answer of SSM, without the empty parameter that moto adds for each missing name.
+        """Return moto's answer to a call of SSM. Then remove the empty parameter that moto adds for each missing name.
 
-        Such a parameter would make DescribeParameters and other calls fail. GetParameters' answer is sorted, because
-        moto's order differs after each start of the lab.
+        Such a parameter would make DescribeParameters and other calls fail. Sort GetParameters' answer, because moto's
+        order differs after each start of the lab.
         """
         try:
             response = self._answer(asked)
@@ -347,7 +350,7 @@ class Backend:
                     del store._parameters[name]
 
     def _secrets_answer(self, asked: Asked) -> Response:
-        """Return moto's answer of Secrets Manager. ListSecretVersionIds gets each version's real creation time."""
+        """Return moto's answer to a call of Secrets Manager. Correct the creation times in ListSecretVersionIds."""
         response = self._answer(asked)
         if asked.operation == "ListSecretVersionIds" and response.status == 200:
             answer = json.loads(response.body)
@@ -365,7 +368,7 @@ class Backend:
         return response
 
     def _app(self, asked: Asked, environ: dict[str, Any]) -> Any:
-        # Chosen by the signed scope alone: the dispatcher would lead some paths to moto's own API.
+        # Choose moto's app only by the signed scope: the dispatcher would send some paths to moto's own API.
         name = "s3" if asked.service == "s3" and not asked.call.path.startswith(CONTROL) else None
         if name is None:
             host = self._dispatcher.infer_service_region_host(environ, asked.call.path)
@@ -379,7 +382,7 @@ class Backend:
             try:
                 self._apps[name] = app = create_backend_app(name)
             except ImportError as missing:
-                # A package that moto needs for the service, and that the lab does not install.
+                # moto needs a package for the service that the lab does not install.
                 told = NO_SERVICE.format(name)
                 raise Refusal(501, "NotImplemented", told, f"{told} moto: {missing}") from missing
             # Loading took long, but only once.
@@ -388,7 +391,7 @@ class Backend:
         return self._apps[name]
 
     def _environ(self, asked: Asked) -> dict[str, Any]:
-        """The WSGI environment (PEP 3333) of the call, signed for moto only in so far as moto reads a scope."""
+        """Return the call's WSGI environment (PEP 3333). moto only reads a signature's scope; the rest is a dummy."""
         call = asked.call
         pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
@@ -432,7 +435,10 @@ class Backend:
 
 
 def adopt() -> None:
-    """Patch moto where it lacks a setting that the gate needs. Raises :class:`LabError` for another release line."""
+    """Replace functions of moto that the gate can't use as they are, and keep moto from opening connections.
+
+    Raises :class:`LabError` if moto is missing or of another release line.
+    """
     moto_line.check()
     outgoing.close()
     # The gate has evaluated the bucket policy. moto's own evaluation ignores principals and conditions.
@@ -441,9 +447,9 @@ def adopt() -> None:
 
 
 def tell_uses(used: Callable[[str, str], None]) -> None:
-    """Let moto call ``used`` with the service and the account of each store that it uses.
+    """Make moto call ``used`` with the service and the account of each store that it uses.
 
-    moto finds each of its stores by this one method.
+    The replaced method is the only way by which moto gets a store.
     """
 
     def found(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
@@ -455,42 +461,45 @@ def tell_uses(used: Callable[[str, str], None]) -> None:
 
 
 def place(backend: BaseBackend) -> tuple[str, str, str]:
-    """The service, account and region of a backend."""
+    """Return the service, the account and the region of one of moto's backends."""
     every: list[Any] = BackendDict._instances  # type: ignore[misc]  # as moto uses it
     service = next(one.service_name for one in every if one.backend is type(backend))
     return service, backend.account_id, backend.region_name
 
 
 def without_body(thing: FakeKey) -> dict[str, object]:
-    """The attributes of an S3 object, or of a part of one, without its content."""
+    """Return the attributes of an S3 object, or of an upload's part, without its content."""
     return {name: value for name, value in thing.__dict__.items() if name not in ("_value_buffer", "lock")}
 
 
 def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
-    """Give an object of S3 its content. moto passes ``opened`` the number of bytes that it keeps in memory."""
+    """Set the content of an S3 object. ``opened`` returns it; its argument is the number of bytes to keep in memory."""
     thing.lock = threading.Lock()
     thing._value_buffer = opened(thing._max_buffer_size)
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return SSM's parameters, as attributes and items, without AWS's own. moto loads those again on demand."""
+    """Return the attributes and the items of moto's object with SSM's parameters, without the parameters of AWS.
+
+    moto loads AWS's parameters again on demand.
+    """
     own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
     unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
     return {**parameters.__dict__, **unread}, own
 
 
 def name_policy(policy: FakePolicy, arn: str) -> None:
-    """Give an organization's policy this ARN. moto's own would contain the management account's id."""
+    """Give an organization's policy this ARN. The ARN that moto makes would contain the management account's id."""
     policy._arn_format = arn
 
 
 def bound(user: User, boundary_arn: str | None) -> None:
-    """Set or remove a user's permissions boundary. moto only supports one for roles."""
+    """Set a user's permissions boundary; None removes it. moto only supports boundaries for roles."""
     user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
 
 
 def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> Refusal:
-    """Return the refusal of a call that the lab can't answer; ``error`` is moto's."""
+    """Return the refusal of a call that the lab can't answer. ``error`` is the error that moto raised, if any."""
     # 501 is the one server error that no SDK tries again.
     operation = asked.request.operation if asked.request else asked.operation
     what = f"{asked.service}:{operation}" if operation.isidentifier() else f"{operation} of {asked.service}"
@@ -501,7 +510,7 @@ def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> R
 
 
 def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
-    """Create an account of an organization with its own id. moto would use a random id, and add an IAM role."""
+    """Create an account of an organization with the given id. moto would use a random id, and add an IAM role."""
     account.type, account.status, account.state, account.joined_method = "ACCOUNT", "ACTIVE", "ACTIVE", "CREATED"
     account.region, account.organization_id = organization.region, organization.id
     account.master_account_id, account.parent_id = organization.master_account_id, organization.root_id
@@ -512,7 +521,7 @@ def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) 
 
 
 def every(iam: IAMBackend | None, kind: str) -> list[Any]:
-    """An account's ``groups``, ``instance_profiles``, ``managed_policies``, ``roles`` or ``users``."""
+    """Return all objects of a kind: ``groups``, ``instance_profiles``, ``managed_policies``, ``roles`` or ``users``."""
     return list(getattr(iam, kind).values()) if iam else []
 
 
@@ -527,7 +536,10 @@ def boundaries(iam: IAMBackend) -> set[str | None]:
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """Return all managed policies without AWS's unused ones, and those of AWS that are attached or a boundary."""
+    """Return all managed policies without AWS's unused ones, and AWS's used ones.
+
+    A policy of AWS is used if it is attached, or if it is a permissions boundary.
+    """
     bounding = boundaries(iam)
     used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]
     unused = {one.arn for one in iam.aws_managed_policies} - {one.arn for one in used}
@@ -535,14 +547,14 @@ def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
 
 
 def parse_parameters(protocol: str, model: OperationModel, **parts: object) -> dict[str, object]:
-    """Return an operation's parameters from these ``parts`` of a request."""
+    """Return an operation's parameters, read from these parts of a request."""
     parser: Any = PROTOCOL_PARSERS[protocol](model)
     parameters: dict[str, Any] = parser.parse(parts)
     return parameters
 
 
 def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> list[object]:
-    """Return the values of the keys in a DynamoDB key condition; empty if the condition can't be read."""
+    """Return the values that a DynamoDB key condition names; empty if the condition can't be read."""
     # Import this only now: it loads moto's part of DynamoDB.
     from moto.dynamodb.exceptions import MockValidationException
     from moto.dynamodb.parsing.key_condition_expression import parse_expression
@@ -557,11 +569,11 @@ def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> lis
 def _add(iam: IAMBackend, name: str, content: dict[str, Any], arn: str = "") -> None:
     policy = AWSManagedPolicy.from_data(name, iam.account_id, iam.region_name, content)
     if arn in ("", policy.arn):
-        # The same whenever it is loaded; moto does not know all of AWS's ids.
+        # The policy gets the same id whenever it is loaded; moto does not know all of AWS's ids.
         made = base64.b32encode(hashlib.sha256(policy.arn.encode()).digest()).decode()
         policy.id = content.get("PolicyId") or f"ANPA{made[:17]}"
         if iam.managed_policies.setdefault(policy.arn, policy) is policy:
-            # Otherwise moto takes it for a policy of the account.
+            # Without this, moto would take it for the account's own policy.
             iam.aws_managed_policies.append(policy)
 
 

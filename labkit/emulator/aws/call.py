@@ -52,14 +52,14 @@ class Call:
     header_list: list[tuple[str, str]]
     """Names (in lower case) and values, in the order in which they were sent."""
     body: bytes
-    """The body. If it came in chunks, it has no framing once the signature is verified."""
+    """The body. Once the signature is verified, it has no ``aws-chunked`` framing any more."""
     source_ip: str = "127.0.0.1"
     trailers: dict[str, str] = field(default_factory=dict)
-    """The trailing headers of a body that came in chunks."""
+    """The trailing headers of a body that was sent in chunks."""
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """The values by lower-case name; those of a repeated header joined with a comma."""
+        """The headers' values by lower-case name. The values of a repeated header are joined with a comma."""
         joined: dict[str, str] = {}
         for name, value in self.header_list:
             joined[name] = f"{joined[name]},{value}" if name in joined else value
@@ -67,7 +67,7 @@ class Call:
 
     @cached_property
     def query_pairs(self) -> list[tuple[str, str]]:
-        """The query, percent-decoded (``+`` is a plus sign only in a form)."""
+        """The names and values in the query, percent-decoded. A ``+`` stays a plus sign; it's a space only in forms."""
         pairs = (part.partition("=") for part in self.query_string.split("&") if part)
         return [(unquote(name), unquote(value)) for name, _, value in pairs]
 
@@ -77,13 +77,16 @@ class Call:
 
     @property
     def is_form(self) -> bool:
-        """Whether its parameters, and so the operation, are in the body."""
+        """Whether the body is a form, which has the operation and the parameters."""
         takes_form = self.raw_path == "/" or QUEUE_PATH.fullmatch(self.raw_path)
         return bool(takes_form) and self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
 
     @cached_property
     def form_pairs(self) -> list[tuple[str, str]]:
-        """The parameters of a query-protocol call, from the query and the body. For SQS, the path may be a queue's."""
+        """The parameters of a query-protocol call, from the query and the body.
+
+        Such a call's path is ``/`` or, for SQS, the path of a queue. For any other path, there are no parameters.
+        """
         if self.raw_path != "/" and not QUEUE_PATH.fullmatch(self.raw_path):
             return []
         pairs = parse_qsl(self.query_string, keep_blank_values=True)
@@ -93,7 +96,7 @@ class Call:
 
     @cached_property
     def form(self) -> Mapping[str, str]:
-        """The same parameters by name."""
+        """The parameters in `form_pairs`, by name."""
         return dict(self.form_pairs)
 
     @cached_property
@@ -104,7 +107,7 @@ class Call:
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """An operation of a service, with its parameters as botocore would take them."""
+    """An operation of a service, with its parameters in the form that botocore's clients take."""
 
     service: str
     operation: str
@@ -112,7 +115,7 @@ class ApiRequest:
     region: str
     account_id: str
     told: Call
-    """The call for moto: exactly this operation with these parameters."""
+    """The call that moto gets. It has exactly this operation and these parameters."""
 
 
 @dataclass(frozen=True)
@@ -123,36 +126,37 @@ class Permission:
     resource: str
     context: Context = field(default_factory=dict)
     known: frozenset[str] | None = None
-    """The service's own condition keys that the lab knows for this call: ``context`` has a value, or the call has none.
+    """The service's own condition keys that the lab knows. If ``context`` has no value for one, the call has no value.
 
-    In lower case; a tag's key up to its ``/``. No Allow may depend on another key of the service. None: no restriction.
+    The keys are in lower case; a tag's key ends with its ``/``. An Allow doesn't count if it depends on a key of the
+    service that isn't in ``known``. If ``known`` is None, the lab knows all keys.
     """
     shown: str | None = None
-    """The resource's name in the service's denial; None: its ARN; empty: the denial names no resource."""
+    """The resource's name in the service's denial. None: the denial shows its ARN. Empty: it shows no resource."""
     resource_policy: str = ""
     """The document of the resource's own policy."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The service and the operation that a call asks for. Authorization, answer and trail all use this value."""
+    """The service and the operation that a call asks for. Authorization, answer and trail all use this object."""
 
     call: Call
     service: str = ""
     region: str = ""
-    """The region in the signature's scope, or in the call's content."""
+    """The region in the signature's scope; for an unsigned call, the lab's own; empty if the signature is malformed."""
     operation: str = ""
     """The API operation's name; the request line if the lab doesn't know the operation."""
     account_id: str = ""
     """The account of the call's resources: usually the caller's."""
     request: ApiRequest | None = None
-    """The operation's parameters; None for S3, whose calls have fields of their own below."""
+    """The operation's parameters; None if they weren't read, and for S3, which has its own fields below."""
     unread: Exception | None = None
-    """The error why the lab can't read the parameters (for S3: the operation)."""
+    """The error if the lab can't read the parameters (for S3: the operation)."""
     bucket: str = ""
     key: str = ""
     version: str | None = None
-    """For S3: from the path and the query."""
+    """The version id in the query. Only S3's calls have a bucket, a key and a version."""
     needed: tuple[Permission, ...] = ()
     """For S3: the permissions that the caller needs; for DeleteObjects, one for each key."""
 
@@ -165,14 +169,14 @@ class Asked:
         return protocol(self.call, self.service)
 
     def requested(self) -> ApiRequest:
-        """The operation with its parameters. Raises the error if they could not be read."""
+        """Return the operation with its parameters. Raises the error in ``unread`` if they could not be read."""
         if self.request is None:
             raise self.unread or LookupError(f"the parameters of {self.operation} were not read")
         return self.request
 
 
 def protocol(call: Call, service: str) -> str:
-    """See `Asked.family`."""
+    """Return a call's protocol: see `Asked.family`."""
     if service in ("s3", ""):
         return "s3"
     if "x-amz-target" in call.headers or "x-amz-json" in call.headers.get("content-type", ""):
@@ -185,5 +189,5 @@ def protocol(call: Call, service: str) -> str:
 
 
 def no_number(name: str) -> None:
-    """Refuse NaN and Infinity, which are not JSON (RFC 8259). For `json.loads`, as its `parse_constant`."""
+    """Raise ``ValueError`` for NaN and Infinity, which are not JSON (RFC 8259). A `parse_constant` for `json.loads`."""
     raise ValueError(f"{name} is not a JSON number")

@@ -1,12 +1,12 @@
-"""CloudTrail's event history, answered from the trail; the service's other operations are moto's.
+"""CloudTrail. The lab answers LookupEvents from its own trail, and moto answers the other operations.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Trails: CreateTrail and similar calls keep settings. No file is written to a bucket or a log group, and GetTrailStatus
-  shows no delivery.
+- Trails: CreateTrail and similar calls only store settings. The lab writes no file to a bucket and nothing to a log
+  group, and GetTrailStatus shows no delivery.
 - Delay: an event appears at once; on AWS it takes minutes.
-- Insights: LookupEvents finds none.
-- Resources: events of DynamoDB, EKS, IAM, S3, Secrets Manager, SNS, SQS and STS name them, other events do not.
+- Insights: LookupEvents never finds insights.
+- Resources: only events of DynamoDB, EKS, IAM, S3, Secrets Manager, SNS, SQS and STS name their resources.
 
 https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html
 """
@@ -71,7 +71,7 @@ class CloudTrail:
     clock: Clock
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """Answer LookupEvents with the management events of the caller's account and region; moto answers the rest."""
+        """Answer a call of CloudTrail. LookupEvents finds the management events of the caller's account and region."""
         if asked.operation != "LookupEvents":
             response = await self.backend.answer(asked)
             return _undelivered(response) if asked.operation == "GetTrailStatus" else response
@@ -90,7 +90,7 @@ class CloudTrail:
         begins, ends = self._range(asked)
         key, value = _attribute(asked)
         if (category := asked.get("EventCategory")) not in (None, "insight"):
-            raise _refusal("InvalidEventCategory", f"There is no event category {category}; there is insight.")
+            raise _refusal("InvalidEventCategory", f"There is no event category {category}. Use insight.")
         # The lab has no insights: they report unusual activity.
         found = self._events(key, value, caller.account_id, region) if category is None else iter(())
         found = (event for event in found if begins <= event["EventTime"] <= ends)
@@ -126,7 +126,7 @@ class CloudTrail:
 
 
 def _undelivered(response: Response) -> Response:
-    """Return the trail's status without a delivery. moto answers with the present time, as if it had just delivered."""
+    """Return GetTrailStatus's answer without a delivery. moto would show one at the present time."""
     if response.status == 200:
         content = json.loads(response.body)
         content.pop("LatestDeliveryTime", None)
@@ -136,7 +136,10 @@ def _undelivered(response: Response) -> Response:
 
 
 def _is_in_history(record: Record) -> bool:
-    """Whether CloudTrail's history has the record: a management event of a caller with a valid signature or token."""
+    """Whether the record is in CloudTrail's event history.
+
+    The history has the management events of callers with a valid signature or token.
+    """
     identity = record.get("userIdentity") or {}
     return (
         bool(record.get("managementEvent"))
@@ -183,29 +186,29 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
     if not attributes:
         return "", ""
     if len(attributes) > 1:
-        raise _refusal("InvalidLookupAttributes", "A lookup has one attribute beside the time range.")
+        raise _refusal("InvalidLookupAttributes", "A lookup can have only one attribute beside the time range.")
     key, value = attributes[0].get("AttributeKey"), attributes[0].get("AttributeValue")
     if key not in ATTRIBUTES:
-        raise _refusal("InvalidLookupAttributes", f"There is no lookup attribute {key}: {', '.join(ATTRIBUTES)}.")
+        raise _refusal("InvalidLookupAttributes", f"Unknown lookup attribute {key}. Use {', '.join(ATTRIBUTES)}.")
     if not value or len(value) > LONGEST_VALUE:
-        raise _refusal("InvalidLookupAttributes", f"The value of {key} has 1 to {LONGEST_VALUE} characters.")
+        raise _refusal("InvalidLookupAttributes", f"The value of {key} must have 1 to {LONGEST_VALUE} characters.")
     if key == "ReadOnly" and value not in ("true", "false"):
-        raise _refusal("InvalidLookupAttributes", f"ReadOnly is true or false, not {value}.")
+        raise _refusal("InvalidLookupAttributes", f"ReadOnly must be true or false, not {value}.")
     return key, value
 
 
 def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
-    """The events after the previous page's last one, so that new calls don't shift the pages."""
+    """Return the events after the last one of the previous page. ``token`` names it, so new calls don't shift pages."""
     try:
         last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")
     except (binascii.Error, ValueError):
         raise _refusal("InvalidNextToken", "LookupEvents didn't return this token.") from None
     if of != asked_for:
-        raise _refusal("InvalidNextToken", "The token is of a lookup with other parameters.")
+        raise _refusal("InvalidNextToken", "The token comes from a lookup with other parameters.")
     for event in events:
         if event["EventId"] == last:
             return events
-    raise _refusal("InvalidNextToken", "The event that the token stands for is no longer kept.")
+    raise _refusal("InvalidNextToken", "The event that the token names is no longer kept.")
 
 
 def _seconds(moment: Any) -> float | None:

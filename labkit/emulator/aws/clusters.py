@@ -1,4 +1,4 @@
-"""The facts of the lab's clusters for EKS's answers. The clusters are in the other half of the lab."""
+"""What EKS's answers say about the lab's clusters. The clusters themselves run in the Kubernetes half of the lab."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ CLUSTER_NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """A lab's cluster, for ``eks:DescribeCluster``; ``created_at`` in seconds since the epoch."""
+    """A cluster of the lab, as EKS describes it. ``created_at`` is in seconds since the epoch."""
 
     name: str
     arn: str
@@ -32,7 +32,7 @@ class ClusterFacts:
 
     @property
     def associated(self) -> dict[str, object]:
-        """What EKS stores about the cluster beside its settings, by the names of the fields."""
+        """The fields with data that EKS stores beside the cluster's settings, by their names."""
         return {name: getattr(self, name) for name in ("access", "identity_providers", "pod_identity")}
 
 
@@ -40,10 +40,10 @@ class Clusters(Protocol):
     """The clusters of the lab, by region and name."""
 
     async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
-        """Run a new cluster; ``request`` is what ``eks:CreateCluster`` was sent. Returns when it answers."""
+        """Run a new cluster, and return when it answers. ``request`` has the parameters of ``eks:CreateCluster``."""
 
     async def delete(self, region: str, name: str) -> None:
-        """End the cluster and all that runs in it."""
+        """Stop the cluster and everything that runs in it."""
 
     def get(self, region: str, name: str) -> ClusterFacts | None:
-        """The cluster's facts; None if there is no such cluster, or not yet."""
+        """The cluster's facts; None if the cluster doesn't exist or isn't ready yet."""

@@ -1,6 +1,6 @@
-"""The constraints of a service's model on an operation's parameters: required, length, pattern.
+"""Check an operation's parameters against the service's model: required parameters, lengths and patterns.
 
-The models are botocore's. S3 has rules of its own, in :mod:`~labkit.emulator.aws.s3_requests`.
+The models come from botocore. For S3, see :mod:`~labkit.emulator.aws.s3_requests`.
 
 https://smithy.io/2.0/spec/constraint-traits.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
@@ -15,7 +15,7 @@ from labkit.emulator.aws.backend import Shape, get_service_model
 from labkit.emulator.aws.call import ApiRequest, Asked
 from labkit.emulator.aws.refusals import Refusal, beyond, null, told, unmet
 
-# The services whose parameters are all checked, and the error code of each for a faulty one.
+# The services whose parameters are all checked, and each service's error code for a faulty parameter.
 CODES = {
     "cloudtrail": "ValidationException",
     "dynamodb": "ValidationException",
@@ -30,7 +30,7 @@ CODES = {
     "ssm": "ValidationException",
     "sts": "ValidationError",
 }
-# The services whose tags are checked, and the error code of each for a tag of AWS's own.
+# The services whose tags are checked, and each service's error code for a tag that only AWS may set.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
 # https://docs.aws.amazon.com/eks/latest/userguide/eks-using-tags.html
 TAGGED = {"eks": "InvalidParameterException", "iam": "InvalidInput"}
@@ -41,7 +41,7 @@ CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def check(asked: Asked) -> None:
-    """Refuse a call whose parameters don't fit the operation, or could not be read."""
+    """Raise ``Refusal`` if the call's parameters don't fit the operation, or could not be read."""
     if asked.service not in CODES or asked.operation in OWN:
         return
     if asked.request is None:
@@ -56,7 +56,7 @@ def check(asked: Asked) -> None:
 
 
 def _check_tags(service: str, request: ApiRequest) -> None:
-    # EKS has a map of them, IAM a list.
+    # EKS's tags are a map, IAM's are a list.
     keys = [*(request.parameters.get("tags") or ()), *(tag["Key"] for tag in request.parameters.get("Tags") or ())]
     if any(key.lower().startswith("aws:") for key in keys):
         code = "BadRequestException" if request.operation == "TagResource" else TAGGED[service]
@@ -79,7 +79,7 @@ def _refusal(asked: Asked, faults: list[str]) -> Refusal:
 
 
 def _faults(shape: Shape, value: Any, where: str) -> Iterator[str]:
-    """The constraints that a value breaks; ``where`` is its place in the request."""
+    """Yield a sentence for each constraint that a value breaks; ``where`` is the value's place in the request."""
     match shape.type_name:
         case "structure" if isinstance(value, dict) and not shape.is_document_type:
             for name in shape.required_members:
@@ -131,7 +131,7 @@ def _of_text(shape: Shape, text: str, where: str) -> Iterator[str]:
 
 def _fits(pattern: str, text: str) -> bool:
     compiled = _compiled(pattern)
-    # Of a pattern that Python cannot read (\\p{L}), that much is sure: it is of characters that can be printed.
+    # Python cannot read some patterns (\\p{L}). These only allow characters that can be printed, so check just that.
     return not CONTROL.search(text) if compiled is None else compiled.fullmatch(text) is not None
 
 

@@ -1,14 +1,13 @@
-"""EKS: moto keeps the clusters' settings and refuses what EKS refuses. The clusters that run are the lab's own.
+"""EKS. moto keeps the clusters' settings and refuses invalid calls. The lab itself runs the clusters.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Time: a cluster answers when CreateCluster returns; on AWS it takes ten minutes.
-- Settings: moto keeps logging, networks and encryption, but they have no effect. The role and
-  the subnets need not exist.
-- Nodes: node groups and Fargate profiles are kept, and start no node. A cluster has the one node that the lab gives
-  it.
-- Add-ons, version updates, insights and encryption configs: moto has no such operation.
-- Other accounts: clusters are in the lab's own account.
+- Time: a cluster is ready when CreateCluster returns; on AWS it takes ten minutes.
+- Settings: the settings for logging, networks and encryption are kept, but have no effect. The role and the subnets
+  need not exist.
+- Nodes: node groups and Fargate profiles are kept, but start no nodes. Each cluster has one node, which the lab starts.
+- Add-ons, version updates, insights and encryption configs: moto has no such operations.
+- Other accounts: only the lab's own account can have clusters.
 
 https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
 """
@@ -34,7 +33,7 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy import names_service
 
-# Operations with these words are on a part of a cluster. The last one is Pod Identity's.
+# Operations with one of these words in their names are on a part of a cluster. The last word is Pod Identity's.
 OF_CLUSTER = re.compile("Access|IdentityProviderConfig|PodIdentityAssociation")
 
 
@@ -49,16 +48,16 @@ class Eks:
     identifiers: Identifiers
     administrator: Administrator
     write: Callable[[], Awaitable[None]]
-    """Write what moto has changed, before a cluster is started or ended."""
+    """The function that writes moto's changes to the lab's folder. It's called before a cluster is stopped."""
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """Return moto's answer, with the cluster's real endpoint, CA, issuer and version."""
+        """Answer a call of EKS. Where moto describes a cluster, put in its real endpoint, CA, issuer and version."""
         if asked.request is None:
             raise not_emulated(asked, str(asked.unread))
         operation, name = asked.request.operation, _cluster(asked)
         if name and asked.account_id != (own := self.backend.account_id):
             if operation == "CreateCluster":
-                raise Refusal(501, "NotImplemented", f"The lab has clusters in the account {own} alone")
+                raise Refusal(501, "NotImplemented", f"The lab has clusters only in the account {own}")
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
         match operation:
             case "ListAccessPolicies":
@@ -76,7 +75,7 @@ class Eks:
         return await self.backend.answer(asked)
 
     def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
-        """Yield the ARN of the call's cluster, and what EKS stores about it; None if the cluster was deleted."""
+        """Yield the ARN of the call's cluster, and EKS's stored data about the cluster (None if it was deleted)."""
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)
         if facts:
@@ -85,7 +84,7 @@ class Eks:
             yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
 
     def put_back(self, asked: Asked, kept: Callable[[str], dict[str, object] | None]) -> None:
-        """Undo a call: restore EKS's data of its cluster. ``kept`` returns the stored data for the cluster's ARN."""
+        """Undo a call: restore EKS's data about the call's cluster. ``kept`` returns the stored data for an ARN."""
         if facts := self.clusters.get(asked.region, _cluster(asked)):
             known = kept(facts.arn) or {}
             for name, part in facts.associated.items():
@@ -98,7 +97,7 @@ class Eks:
                 del store.clusters[name]
 
     async def know(self, region: str, name: str, request: dict[str, object]) -> None:
-        """Tell moto about a running cluster that it doesn't know, from the lab's folder."""
+        """Create a running cluster in moto if moto doesn't know it. ``request``: CreateCluster's parameters."""
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
         if (await self.backend.answer(_on(asked, "GET", name))).status == 200:
@@ -199,7 +198,7 @@ class Eks:
 
 
 def _cluster(asked: Asked) -> str:
-    """Return the name of the call's cluster; empty if it isn't about one."""
+    """Return the name of the call's cluster; empty if the call isn't about a cluster."""
     parameters = asked.requested().parameters
     if "resourceArn" in parameters:
         return eks_tags.cluster_of(parameters["resourceArn"], asked.region, asked.account_id)
@@ -207,7 +206,7 @@ def _cluster(asked: Asked) -> str:
 
 
 def _on(asked: Asked, method: str, name: str) -> Asked:
-    """The request that describes or deletes moto's cluster of this name."""
+    """Return the request to describe (GET) or delete (DELETE) the cluster with this name in moto."""
     operation = "DescribeCluster" if method == "GET" else "DeleteCluster"
     return replace(asked, operation=operation, call=Call(method, f"/clusters/{name}", "", [], b""))
 

@@ -1,11 +1,11 @@
 """EKS Auth: exchange a pod's token for credentials of the role in its Pod Identity association.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Callers: the agent calls this for a pod. The lab doesn't check whether the token's pod still runs.
-- CloudTrail: AWS records the service's own `sts:AssumeRole` as well. The lab records the agent's call alone.
+- Pods: the lab doesn't check whether the token's pod still runs.
+- CloudTrail: AWS also records the `sts:AssumeRole` that EKS Auth itself calls. The lab records only the agent's call.
 - Organizations: resource control policies are not evaluated.
-- Messages: AWS doesn't publish its message for a rejected token. The lab uses the sentence of the API's reference; the
+- Messages: AWS doesn't publish its message for a rejected token. The lab uses a sentence of the API reference. The
   trail has the reason.
 
 https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
@@ -43,7 +43,7 @@ UNAUTHORIZED = "Unauthorized Exception! EKS does not have permissions to assume 
 
 @dataclass(frozen=True)
 class Pod:
-    """Who a token represents."""
+    """The pod that a token represents."""
 
     namespace: str
     service_account: str
@@ -53,7 +53,7 @@ class Pod:
 
 @dataclass
 class _Expected:
-    """The issuer and the audience that a token must have, in the form of an OIDC provider."""
+    """The issuer and the audience that a token must have, in the form of the OIDC provider that `verify` needs."""
 
     url: str
     client_id_list: list[str]
@@ -63,7 +63,7 @@ class _Expected:
 
 @dataclass(frozen=True)
 class EksAuth:
-    """The one operation of EKS Auth."""
+    """EKS Auth's only operation, AssumeRoleForPodIdentity."""
 
     backend: Backend
     clusters: Clusters
@@ -73,7 +73,7 @@ class EksAuth:
     authorization: Authorization
 
     async def admit(self, grant: Grant) -> Grant:
-        """Grant a session of the associated role, if its trust policy admits EKS. Raises `Refusal`."""
+        """Grant a session of the associated role, if the role's trust policy admits EKS. Raises `Refusal`."""
         asked = grant.asked
         facts = self._cluster(asked)
         pod = await self._verified(readable(asked).parameters["token"], facts)
@@ -125,7 +125,7 @@ class EksAuth:
         return facts
 
     async def _verified(self, given: str, facts: ClusterFacts) -> Pod:
-        """Return the pod of a token that the cluster signed for EKS and that hasn't expired. Raises `Refusal`."""
+        """Return the token's pod. Raises `Refusal` if the cluster didn't sign the token for EKS, or it has expired."""
         expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
             token = read(given)
@@ -140,7 +140,7 @@ class EksAuth:
         return _pod(identity.claims)
 
     def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
-        """Return why the role's trust policy lets EKS assume it, with these tags. Raises the denial."""
+        """Return why the role's trust policy lets EKS assume the role with these tags. Raises the denial if not."""
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context: Context = {
             **self.authorization.context(asked),
@@ -159,7 +159,7 @@ class EksAuth:
 
 
 def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
-    """The six session tags, all of them transitive.
+    """Return the six session tags of a pod. All of them are transitive.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html
     """
@@ -175,7 +175,7 @@ def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
 
 
 def _of_another(claims: Claims, facts: ClusterFacts) -> str:
-    """Return why the token isn't from this cluster or isn't for EKS; empty if it's both. It needs no OIDC provider."""
+    """Return why the token has the wrong issuer or audience; empty if both are right."""
     if claims.issuer != facts.issuer:
         return f"the token is from {claims.issuer or 'nobody'}; the issuer of {facts.name} is {facts.issuer}"
     if SERVICE not in claims.compared:
@@ -184,7 +184,7 @@ def _of_another(claims: Claims, facts: ClusterFacts) -> str:
 
 
 def _pod(claims: dict[str, Any]) -> Pod:
-    """Return the pod that the claims name. Raises `Refusal` if they name none."""
+    """Return the pod that the claims name. Raises `Refusal` if they name no pod."""
     about = claims.get("kubernetes.io")
     about = about if isinstance(about, dict) else {}
     account, pod = about.get("serviceaccount"), about.get("pod")

@@ -1,6 +1,6 @@
-"""The token of ``aws eks get-token``: a presigned GetCallerIdentity, which says who calls a cluster's API server.
+"""The token of ``aws eks get-token``: a presigned GetCallerIdentity. It tells a cluster's API server who the caller is.
 
-What AWS does and this module does not:
+What differs from AWS:
 
 - The ConfigMap `aws-auth`: only access entries let a principal in.
 
@@ -33,12 +33,12 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a token represents."""
+    """The IAM principal that a token represents."""
 
     arn: str
     """The ARN in the answer of ``sts:GetCallerIdentity``."""
     principal_arn: str
-    """The IAM role or user itself, with its path."""
+    """The ARN of the IAM role or user itself, with its path."""
     account_id: str
     principal_id: str
     session_name: str
@@ -46,15 +46,16 @@ class Identity:
 
     @property
     def canonical_arn(self) -> str:
-        """The principal as the authenticator writes it: a role without its path."""
+        """The principal's ARN as the authenticator writes it. A role's path is left out."""
         named = Arn.parse(self.arn)
         return f"arn:{named.partition}:iam::{named.account}:role/{role}" if (role := named.session_role) else self.arn
 
 
 async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> Identity:
-    """Return who the token represents, for the cluster of this name. Raises :class:`InvalidToken`.
+    """Return the principal that the token represents. Raises :class:`InvalidToken`.
 
-    Nothing is fetched: the URL must be that of the lab's own STS (``endpoint_url``), and the gate answers it here.
+    The token must be for the cluster named ``cluster``. Its URL must be on the lab's own endpoint (``endpoint_url``).
+    Nothing is fetched: the gate answers the call in this process.
     """
     call = _call(token, cluster, endpoint_url)
     outcome = await gate.respond(call)
@@ -96,7 +97,7 @@ def _call(token: str, cluster: str, endpoint_url: str) -> Call:
         raise InvalidToken("unexpected action in the presigned URL")
     # The authenticator doesn't send other signed headers, so STS would see another request than the signed one.
     if sorted(call.query.get("X-Amz-SignedHeaders", "").lower().split(";")) != ["host", CLUSTER_HEADER]:
-        raise InvalidToken(f"the headers that are signed are not host and {CLUSTER_HEADER}")
+        raise InvalidToken(f"the signed headers are not host and {CLUSTER_HEADER}")
     expires = call.query.get("X-Amz-Expires", "")
     if not (expires.isdecimal() and len(expires) < 10 and int(expires) <= LONGEST_EXPIRY):
         raise InvalidToken("invalid X-Amz-Expires in the presigned URL")

@@ -1,6 +1,6 @@
-"""The gate in front of moto: authenticate the caller, authorize the call, and then let moto answer or refuse it.
+"""The gate in front of moto. It authenticates the caller and authorizes the call. Only then does it let moto answer.
 
-`Gate.respond` lists the stages that every call goes through.
+`Gate.respond` shows the steps that every call goes through.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/intro-structure.html
 """
@@ -106,7 +106,7 @@ class Gate:
         self.account_id = account_id
         self.region = region
         self.backend = Backend(account_id, clusters)
-        # Without a folder, its state is lost when it ends.
+        # Without a folder, the gate's state is lost when the gate ends.
         self._kept = Kept(self.backend, state and state / "aws.db")
         self._own = Own(state and state / "aws-own.db")
         self._tell = tell
@@ -114,7 +114,7 @@ class Gate:
         self.sessions = Sessions(clock, identifiers, self.backend.role, self._own)
         self._clock = clock
         self._trail = trail
-        # Only for records. They hold the time, so the numbers may start again with the lab.
+        # Only for the ids of records. These contain the time, so serial numbers may restart when the lab restarts.
         self._event_ids = Identifiers(identifiers.seed)
         own = _administrator(administrator, account_id, "administrator", identifiers)
         managing = _administrator(management, MANAGEMENT_ID, "management", identifiers)
@@ -134,17 +134,17 @@ class Gate:
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
-        """Return the ARN of one of the lab's own roles, such as a node's; create it with these policies if missing."""
+        """Return the ARN of one of the lab's own roles, such as a node's. If missing, create it with these policies."""
         async with self._kept.keeping_all():
             return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
     async def know_cluster(self, region: str, name: str, request: dict[str, object]) -> None:
-        """Let EKS know of a cluster that runs; ``request`` is what ``eks:CreateCluster`` was sent."""
+        """Tell EKS about a running cluster. ``request`` has the parameters of ``eks:CreateCluster``."""
         async with self._kept.keeping_all():
             await self._eks.know(region, name, request)
 
     async def forget_lost_clusters(self) -> None:
-        """Let EKS forget the clusters that do not run any longer."""
+        """Make EKS forget the clusters that no longer run."""
         if "eks" in self._kept.services:  # moto's part of EKS takes half a second to load
             async with self._kept.keeping_all():
                 await self.backend.run(self._eks.forget_lost)
@@ -155,16 +155,16 @@ class Gate:
             await self.backend.run(self._organization.found)
 
     def associated(self, cluster_arn: str) -> dict[str, Any]:
-        """Return what EKS stored about a cluster: the fields of its `ClusterFacts` that aren't in its request."""
+        """Return EKS's stored data about a cluster: the fields in `ClusterFacts.associated`, or nothing."""
         return self._own.part(cluster_arn) or {}
 
     @property
     def unkept(self) -> list[str]:
-        """The services with state that isn't kept."""
+        """The services that calls have changed, although their state is lost when the lab ends."""
         return sorted(self._told)
 
     async def close(self) -> None:
-        """End the use of the lab's folder, and moto's thread."""
+        """Close the files in the lab's folder, and end moto's thread."""
         self._own.close()
         with contextlib.suppress(TimeoutError, Refusal, NotWritten):
             await asyncio.wait_for(self._kept.close(), LONGEST_END)
@@ -192,9 +192,10 @@ class Gate:
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
 
     async def respond(self, call: Call, body: Body | None = None) -> Outcome:
-        """Answer a call and record it. Return the answer, the authenticated caller, and the reason of the decision.
+        """Answer a call and record it. The outcome has the answer, the authenticated caller and the decision's reason.
 
-        If given, ``body`` reads the body, and ``call`` has none. Raises ClientDisconnect if the body ends early.
+        ``body`` is a function that reads the call's body. If it's None, the body is already in ``call``. Raises
+        ClientDisconnect if the body ends early.
         """
         asked, caller, grant, failure = Asked(call), None, None, ""
         try:
@@ -214,11 +215,11 @@ class Gate:
         except ClientDisconnect:
             raise
         except NotWritten as error:
-            unkept = Refusal(500, "InternalFailure", f"The lab could not keep this call: {error}")
+            unkept = Refusal(500, "InternalFailure", f"The lab could not store this call's changes: {error}")
             outcome = Outcome(asked, render(asked, unkept), caller, grant, refusal=unkept)
         except Exception as error:
             failure = traceback.format_exc()
-            told = f"The lab's gate failed on this call ({type(error).__name__}); its log says more."
+            told = f"The lab's gate failed on this call ({type(error).__name__}). The lab's log says more."
             failed = Refusal(500, "InternalFailure", told)
             outcome = Outcome(asked, render(asked, failed), caller, grant, refusal=failed)
         self._record(outcome, failure)
@@ -240,9 +241,9 @@ class Gate:
     async def _authenticate(
         self, asked: Asked, signed: Signature | Malformed | None, body: Body | None
     ) -> tuple[Asked, Caller | WebIdentity]:
-        """Authenticate the caller. Return it, and the request with the signed body.
+        """Authenticate the caller. Return the request with its signed body, and the caller.
 
-        The body is read last, so that nobody can send a gigabyte without valid credentials.
+        Read the body only if the lab knows the access key, so that a stranger can't send a gigabyte.
         """
         call = asked.call
         if isinstance(signed, Malformed):
@@ -281,7 +282,7 @@ class Gate:
         return replace(read, call=asked.call, operation=derived.operation if derived else asked.operation)
 
     async def _authorize(self, asked: Asked, caller: Caller | WebIdentity) -> Grant:
-        """Grant the call if the caller has all permissions that it needs. Raises the denial."""
+        """Grant the call if the caller has all permissions that the call needs. Raises the denial if not."""
         if isinstance(caller, WebIdentity):
             return self._sts.admit(asked, caller)
         match asked.service:
@@ -306,7 +307,7 @@ class Gate:
         return grant
 
     def _is_bound(self, caller: Caller) -> bool:
-        """Whether any policy could refuse the caller: for an administrator, only those of its organization."""
+        """Whether policies limit the caller. Only policies of the organization can limit an administrator."""
         return not isinstance(caller, Administrator) or self._organization.member(caller.account_id).is_bound
 
     async def _permitted(self, asked: Asked, caller: Caller) -> Grant:
@@ -321,7 +322,7 @@ class Gate:
         return Grant(replace(asked, call=asked.requested().told), reasons[-1])
 
     async def _answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
-        """Answer a granted call, by the lab itself or by moto. Return also the session that STS opened."""
+        """Answer a granted call. Return the answer, and the session that the call opened (None if it opened none)."""
         asked = grant.asked
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return self._sts.answer(grant, caller)
@@ -353,9 +354,9 @@ class Gate:
                 return await self.backend.answer(asked)
 
     def _keep_own(self, asked: Asked, response: Response) -> None:
-        """Store the lab's own facts of EKS and of regions. Undo a change that can't be stored.
+        """Store the gate's own data of EKS and of regions. Undo a change that can't be stored.
 
-        Say which service isn't stored at all, after its first call that changed something.
+        The state of some services isn't stored at all. Say so after the first call that changes such a service.
         """
         try:
             if asked.service in ("account", "eks"):
@@ -382,7 +383,7 @@ class Gate:
             _log.error("the gate failed on a call of %s\n%s", outcome.asked.service, hidden(failure, secrets))
 
     def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
-        """Return the secret for the call's signature. First check, in AWS's order, expiry, role and date."""
+        """Return the secret key for the call's signature. Before that, check in AWS's order: expiry, role and date."""
         now = self._clock.now()
         if isinstance(caller, Session):
             if caller.credentials.expiration <= now:
@@ -401,7 +402,7 @@ class Gate:
         return secret
 
     async def _verify(self, asked: Asked, call: Call, signed: Signature, secret: str) -> Call:
-        """Return the call if it was signed with this secret. Raises the refusal."""
+        """Return the call if it was signed with this secret key. Raises the refusal if not."""
         try:
             if len(call.body) > HASHED_AT_ONCE:
                 return await asyncio.to_thread(signature.verify, call, signed, secret)
@@ -412,11 +413,11 @@ class Gate:
     def _check_scope(self, asked: Asked, signed: Signature) -> None:
         told = "The authorization header is malformed"
         if not signed.is_scoped:
-            wrong = f"the scope {signed.scope} is not DATE/REGION/SERVICE/aws4_request of {signed.timestamp}"
+            wrong = f"the scope {signed.scope} is not DATE/REGION/SERVICE/aws4_request with the date {signed.timestamp}"
             raise fault(asked, "scope", wrong, message=f"{told}; {wrong}" if asked.family == "s3" else "")
         if asked.service != signed.service:
             said = f"Credential should be scoped to correct service: '{asked.service}'."
-            wrong = f"the call is {asked.service}'s, the scope is {signed.service}'s"
+            wrong = f"the call is for {asked.service}, but the signature's scope names {signed.service}"
             raise fault(asked, "scope", wrong, message=said)
         expected = self.region
         if signed.service == "s3" and (bucket := self.backend.bucket(asked.bucket)):
@@ -432,19 +433,19 @@ class Gate:
     def _caller(self, asked: Asked, signed: Signature) -> Caller:
         key, token = signed.access_key_id, signed.session_token
         if token is not None and not self.sessions.is_token(token):
-            raise fault(asked, "no token", "this lab gave out no such session token")
+            raise fault(asked, "no token", "this lab didn't issue this session token")
         if administrator := self._administrators.get(key):
             if token is not None:
-                told = "a session token came with the administrator's key, which has none"
+                told = "the call has a session token, but the administrator's key has none"
                 raise fault(asked, "unknown key", told, AWSAccessKeyId=key)
             return administrator
         session = self.sessions.find(key)
         if session is None and token is None and (user := self._user(asked, key)):
             return user
         if session is None:
-            raise fault(asked, "unknown key", f"the lab knows no access key {key}", AWSAccessKeyId=key)
+            raise fault(asked, "unknown key", f"the lab doesn't know the access key {key}", AWSAccessKeyId=key)
         if token != session.credentials.session_token:
-            told = "the session token is another session's" if token else "the session token is missing"
+            told = "the session token belongs to another session" if token else "the session token is missing"
             raise fault(asked, "unknown key", f"{told} (key {key})", AWSAccessKeyId=key)
         return session
 
@@ -459,9 +460,10 @@ class Gate:
         return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
 
     def _check_date(self, asked: Asked, signed: Signature, lab: float) -> None:
-        """Refuse a signature that is too old or too new by both clocks, the lab's and the machine's.
+        """Refuse a signature that is too old or too new both by the lab's clock and by the machine's clock.
 
-        So clients outside pods still work when the lab's clock is moved.
+        If it's right by one of the two clocks, it's accepted. So clients outside pods still work after the lab's clock
+        was changed.
         """
         machine, at = time.time(), signed.signed_at
         if signed.expires_in is not None:
@@ -507,18 +509,18 @@ def _head(scope: "Scope") -> Call:
 
 
 async def _with_form(asked: Asked, body: Body) -> Call:
-    """Return the call with its form. Raises Refusal if the form is too large for any service."""
+    """Return the call with the form in its body. Raises Refusal if the form is too large for any service."""
     try:
         form = await body(LONGEST_FORM)
     except TooLong:
-        raise _too_large(asked, f"a form has {LONGEST_FORM} bytes at most") from None
+        raise _too_large(asked, f"a form can have at most {LONGEST_FORM} bytes") from None
     if form.count(b"&") >= MOST_PARAMETERS:
-        raise _too_large(asked, f"a form has {MOST_PARAMETERS} parameters at most")
+        raise _too_large(asked, f"a form can have at most {MOST_PARAMETERS} parameters")
     return replace(asked.call, body=form)
 
 
 async def _with_body(asked: Asked, body: Body) -> Call:
-    """Return the call with its body. Raises Refusal if the body is too long for its service.
+    """Return the call with its body. Raises Refusal if the body is too long for the call's service.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     """
@@ -533,7 +535,7 @@ async def _with_body(asked: Asked, body: Body) -> Call:
         content = await body(limit)
     except TooLong:
         if asked.service != "s3":
-            raise _too_large(asked, f"a call has {limit} bytes at most") from None
+            raise _too_large(asked, f"a call can have at most {limit} bytes") from None
         if is_data:
             told = "Your proposed upload exceeds the maximum allowed size"
             raise Refusal(400, "EntityTooLarge", told) from None
@@ -555,7 +557,7 @@ def _addressed(call: Call, service: str, region: str) -> Asked:
 
 
 def _is_by_token(call: Call) -> bool:
-    """Whether it's the one unsigned call, with a token for the caller. STS also accepts it in a URL."""
+    """Whether the call is AssumeRoleWithWebIdentity. It is unsigned: its token, in a form or a URL, says who calls."""
     return call.method in ("GET", "POST") and call.form.get("Action") == WEB_IDENTITY
 
 

@@ -1,10 +1,10 @@
-"""IAM: moto's, with validated documents, AWS's managed policies, and ids that are the same in every lab.
+"""IAM. moto answers most calls. The lab checks documents, loads AWS's managed policies, and makes stable ids.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Delay: a change counts at once, everywhere; on AWS it can take a few minutes.
-- Quotas: client ids, thumbprints, policy sizes, policy versions and access keys are limited; roles, attached
-  policies, tags and the rest are not.
+- Delay: a change takes effect at once; on AWS it can take a few minutes.
+- Quotas: the lab limits client ids, thumbprints, policy sizes, policy versions and access keys. It doesn't limit roles,
+  attached policies, tags and the rest.
 - Usage data: no service last accessed details, no `RoleLastUsed`.
 - Sign-in: login profiles and MFA devices are kept, but nobody can sign in with them.
 - Root: there is no root user; the administrator takes its place.
@@ -60,7 +60,7 @@ class Iam:
     organization: Organization
 
     async def completed(self, asked: Asked) -> Asked:
-        """Check the call's documents, and return the call for moto. Raises ``Refusal`` if IAM would reject one."""
+        """Check the call's documents. Return the call for moto. Raises ``Refusal`` if IAM would refuse a document."""
         if asked.operation in simulation.OPERATIONS:
             return asked
         if asked.request is None:
@@ -74,7 +74,7 @@ class Iam:
         return requests.read(requests.with_form(asked, {**asked.call.form, **changed}))
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """Return the answer of moto or of the lab itself to a :meth:`completed` call of the account's IAM."""
+        """Answer a call that :meth:`completed` has checked. The answer comes from moto or from the lab itself."""
         run, operation = self.backend.run, asked.operation
         if operation in simulation.OPERATIONS:
             return await run(simulation.answer, asked, self.backend, self.organization)
@@ -113,14 +113,14 @@ class Iam:
         if asked.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
             await self.backend.run(self.backend.load_managed_policies, iam)
         if asked.operation == "GetAccountAuthorizationDetails":
-            # Of AWS's own policies it only counts attached ones, whatever was loaded before.
+            # The answer only has those policies of AWS that are attached. So unload the others.
             await self.backend.run(self.backend.unload_managed_policies, iam)
         for value in parameters.values():
             if isinstance(value, str) and value.startswith(AWS_MANAGED):
                 await self.backend.run(self.backend.load_managed_policy, iam, value)
 
     def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
-        """Return the ARN of a role of the lab's own; create it with these managed policies if it is missing."""
+        """Return the ARN of one of the lab's own roles. If it's missing, create it with these managed policies."""
         account_id = account_id or self.backend.account_id
         arn = f"arn:aws:iam::{account_id}:role/{name}"
         if self.backend.role(arn) is None:
@@ -133,7 +133,7 @@ class Iam:
         return arn
 
     def _left_out(self, asked: Asked) -> dict[str, str]:
-        """Return the parameters that UpdateRole doesn't change, but moto would remove.
+        """Return the role's values for the parameters that UpdateRole leaves out. moto would remove these values.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
         """
@@ -145,10 +145,10 @@ class Iam:
         return {name: str(value) for name, value in kept.items() if value and name not in parameters}
 
     def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
-        """Replace moto's random id by one that is made from the name."""
+        """Give a new object an id that is made from its name. Return the answer with this id instead of moto's."""
         store, parameter, _ = MADE[asked.operation]
         name = asked.requested().parameters[parameter]
-        # One of AWS's own policies may have the name that was just given to another.
+        # Compare the id, too: one of AWS's own policies may have the same name.
         made = next((one for one in every(iam, store) if one.name == name and one.id.encode() in body), None)
         if made is None:
             return body
@@ -156,7 +156,7 @@ class Iam:
         return body.replace(given.encode(), made.id.encode())
 
     def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
-        """Give the new object its id; return the id that moto had given."""
+        """Give a new object an id that is made from its name. Return moto's random id, which is replaced."""
         store, _, prefix = MADE[operation]
         own = iam.account_id == self.backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"
@@ -169,7 +169,7 @@ class Iam:
 
 
 def _trust(asked: Asked, iam: IAMBackend) -> Response:
-    """Give a role its checked trust policy. moto needs a Version in it, IAM doesn't.
+    """Answer UpdateAssumeRolePolicy. moto would refuse a trust policy without a Version; IAM accepts it.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
     """
@@ -182,14 +182,14 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
 
 
 def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
-    """Add or remove an audience of a provider, which moto can't do. Repeating either one is not an error.
+    """Add an audience to a provider, or remove one. moto can't do this. Doing it again is not an error.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """
     parameters = asked.requested().parameters
     arn, client_id = parameters["OpenIDConnectProviderArn"], parameters["ClientID"]
     if not 1 <= len(client_id) <= 255:
-        raise Refusal(400, "ValidationError", "The client id has 1 to 255 characters")
+        raise Refusal(400, "ValidationError", "The client id must have 1 to 255 characters")
     provider = iam.open_id_providers.get(arn)
     if provider is None:
         raise Refusal(404, "NoSuchEntity", f"OpenIDConnect Provider not found for arn {arn}")

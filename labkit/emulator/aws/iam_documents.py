@@ -1,4 +1,4 @@
-"""Checks of documents that IAM refuses and moto would accept.
+"""Refuse documents that IAM would refuse, but moto would accept.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
@@ -45,7 +45,10 @@ WORDS = (
 
 
 async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Return the form's fields that moto needs in another form. Refuse a faulty document, tag or URL."""
+    """Check the call's document, tags or URL. Return the parameters for which moto needs other values.
+
+    Raises ``Refusal`` if a document, a tag or a URL is faulty.
+    """
     parameters = asked.requested().parameters
     if faults := session_tags.faults(parameters):
         raise invalid(*faults)
@@ -81,7 +84,7 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """Return the policy in the form that moto reads, if it differs from the caller's."""
+    """Check the call's policy. Return its parameter with a text for moto, if moto can't read the caller's text."""
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:
@@ -122,7 +125,7 @@ def _check_size(asked: Asked, policy: Policy, backend: Backend) -> None:
 
 
 def _check_unused(asked: Asked, backend: Backend) -> None:
-    """Refuse to delete a policy that is attached, is a boundary, or has several versions."""
+    """Refuse to delete a policy that is attached, is a permissions boundary, or has several versions."""
     iam, arn = backend.iam(asked.account_id), asked.requested().parameters["PolicyArn"]
     if iam is None or (policy := iam.managed_policies.get(arn)) is None:
         return
@@ -134,7 +137,7 @@ def _check_unused(asked: Asked, backend: Backend) -> None:
 
 
 def _quote_numbers(document: dict[str, Any]) -> bool:
-    """Write the conditions' numbers as strings, because moto accepts nothing else; return whether there were any."""
+    """Change numbers in the conditions to strings, because moto accepts nothing else. Return whether there were any."""
     found = False
     for statement in listed(document["Statement"]):
         for block in statement.get("Condition", {}).values():
@@ -157,7 +160,10 @@ def _exists(name: str, backend: Backend) -> bool:
 
 
 async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Return the thumbprint of a new provider, fetched if the call gives none. Raises ``Refusal``."""
+    """Check a new provider. If the call has no thumbprint, fetch one, and return it as the call's parameter.
+
+    Raises ``Refusal`` if the provider is faulty or its thumbprint can't be fetched.
+    """
     parameters = asked.requested().parameters
     url = parameters["Url"]
     if not _is_issuer(url):

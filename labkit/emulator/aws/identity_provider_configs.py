@@ -1,9 +1,9 @@
-"""EKS identity provider configs: an OIDC provider whose users may log in to a cluster. IRSA doesn't use them.
+"""EKS identity provider configs. A config lets the users of an OIDC provider log in to a cluster. IRSA uses no configs.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Log-in: a config is kept and described. The lab's API servers don't use it to let anybody in, and nothing is fetched
-  from its issuer.
+- Log-in: the lab only stores and describes a config. Its API servers let nobody in by a config, and the lab fetches
+  nothing from the config's issuer.
 - Time: a config is ACTIVE at once; on AWS that takes a quarter of an hour.
 
 https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
@@ -29,7 +29,7 @@ SAME_AS_ISSUER = (
 
 
 class IdentityProviderConfigs:
-    """The identity provider config of one cluster. A cluster has one at most."""
+    """The identity provider config of one cluster. A cluster has at most one."""
 
     def __init__(self) -> None:
         self._config: dict[str, Any] | None = None
@@ -72,12 +72,12 @@ class IdentityProviderConfigs:
             raise invalid_parameter(f"The identity provider config name {name} is invalid.")
         url = oidc["issuerUrl"]
         if not url.startswith("https://") or "?" in url or "#" in url:
-            raise invalid_parameter(f"The issuer URL {url} is invalid: it begins with https://, and has no query.")
+            raise invalid_parameter(f"The issuer URL {url} is invalid: it must begin with https:// and have no query.")
         if url.rstrip("/") == issuer:
             raise invalid_parameter(SAME_AS_ISSUER)
         if self._config:
             # No public source shows AWS's sentence; the code is one that the operation documents.
-            told = f"The cluster has the identity provider config {self._config['identityProviderConfigName']} already."
+            told = f"The cluster already has the identity provider config {self._config['identityProviderConfigName']}."
             raise Refusal(409, "ResourceInUseException", told)
         given = {member: oidc[member] for member in MEMBERS if oidc.get(member)}
         return {"usernameClaim": "sub", "requiredClaims": {}, **given} | {

@@ -1,11 +1,11 @@
-"""Fetch the keys of a web identity token's issuer, as STS does: discovery first, then the keys, over HTTPS.
+"""Fetch the keys of a web identity token's issuer, as STS does: first the discovery document, then the keys, by HTTPS.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- The internet: the lab asks only hosts that it has mapped, this machine's own and issuers of clusters that joined. On
-  the moto target nothing leaves loopback.
+- The internet: the lab only asks hosts that it maps to an address itself, hosts on this machine, and the issuers of
+  clusters that joined the lab. On the moto target, no request leaves this machine.
 - Revocation: neither CRLs nor OCSP are checked.
-- Long caching: keys are kept for 30 seconds, so that a withdrawn key shows soon.
+- Caching: the lab keeps keys for only 30 seconds, so that you soon see the effect of a withdrawn key.
 
 https://openid.net/specs/openid-connect-discovery-1_0.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html
@@ -53,7 +53,7 @@ class IssuerUnreachable(Exception):
 
 
 class ThumbprintMismatch(Exception):
-    """The issuer's certificate chains to no trusted root and to none of the provider's thumbprints."""
+    """The issuer's certificate chains to no trusted root, and no thumbprint of the provider fits its chain."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class _Mapping:
 
 @dataclass
 class _Source:
-    """The keys of an issuer, fetched with the trust in one provider's thumbprints."""
+    """The fetched keys of an issuer, for one provider's thumbprints."""
 
     edition: object = None
     keys: dict[str | None, jwt.PyJWK] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class _Source:
 
 
 class Issuers:
-    """The issuers' keys. An unknown key id makes the lab fetch them again."""
+    """The keys of all issuers. If a token names an unknown key id, the lab fetches its issuer's keys again."""
 
     def __init__(self) -> None:
         self._mapped: dict[str, _Mapping] = {}
@@ -100,13 +100,14 @@ class Issuers:
     ) -> None:
         """Send requests for ``https://host/…`` to ``address``.
 
-        Its certificate must be for that host and chain to ``ca_pem``. ``edition`` returns the edition of an issuer's
-        documents; keys of other editions are dropped. ``within``: the seconds for an answer, if not the usual ones.
+        The server there must have a certificate for ``host`` that chains to ``ca_pem``. ``edition`` returns the edition
+        of an issuer's documents; when it changes, the lab fetches the keys again. ``within`` is how many seconds the
+        lab waits for the keys; None means `TIMEOUT`.
         """
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)
 
     def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
-        """Accept this issuer, too. Ask it through the API server that ``api`` reaches, or without one, by its name."""
+        """Accept this issuer, too. Fetch its keys from the API server of the client ``api``; None: from its own URL."""
         self._joined[issuer] = api
         self.forget(issuer)
 
@@ -124,14 +125,14 @@ class Issuers:
         # Callers that ask meanwhile wait for the same answer, so a slow issuer delays each of them only once.
         if source.fetching is None:
             if len(source.asked) == FETCHES and time.monotonic() - source.asked[0] < WITHIN:
-                found = source.failure or f"its keys hold none with the id {key_id!r}"
+                found = source.failure or f"none of its keys has the id {key_id!r}"
                 raise IssuerUnreachable(f"{issuer} was asked {FETCHES} times within {WITHIN:.0f} seconds: {found}")
             source.asked.append(time.monotonic())
             source.fetching = asyncio.create_task(self._fetch(source, issuer, pinned))
         await asyncio.shield(source.fetching)
         if key := source.key(key_id):
             return key
-        raise IssuerUnreachable(f"the keys of {issuer} hold none with the id {key_id!r}")
+        raise IssuerUnreachable(f"none of the keys of {issuer} has the id {key_id!r}")
 
     def forget(self, issuer: str) -> None:
         """Forget this issuer's keys, so that the next call fetches them again."""
@@ -139,7 +140,7 @@ class Issuers:
             del self._sources[known]
 
     async def thumbprint(self, url: str) -> str:
-        """The SHA-1 of the top certificate that the host of ``url`` serves. Raises :class:`IssuerUnreachable`."""
+        """Return the SHA-1 of the top certificate that the host in ``url`` serves. Raises `IssuerUnreachable`."""
         host, port = _host(url)
         try:
             async with asyncio.timeout(TIMEOUT):
@@ -201,7 +202,11 @@ class Issuers:
         return ssl.create_default_context()
 
     async def _trust(self, host: str, port: int, pinned: frozenset[str]) -> ssl.SSLContext:
-        """Return the roots for an unmapped host: the public ones, or the top of its chain if a thumbprint pins it."""
+        """Return a TLS context for a host that isn't mapped. Raises :class:`ThumbprintMismatch`.
+
+        It trusts the public roots if the host's certificate chains to one. If not, it trusts the top certificate of the
+        host's chain, which must have one of the thumbprints in ``pinned``.
+        """
         try:
             await self._served_chain(host, port, self._public_roots)
         except IssuerUnreachable as error:
@@ -221,7 +226,7 @@ class Issuers:
         return context
 
     async def _served_chain(self, host: str, port: int, context: ssl.SSLContext | None = None) -> list[bytes]:
-        """The certificates (DER) that the host serves, its own first; unverified without ``context``."""
+        """Return the certificates (DER) that the host serves, its own first. Without ``context``, none are verified."""
         address, port = self._address(host, port)
         try:
             _, writer = await asyncio.open_connection(address, port, ssl=context or unverified(), server_hostname=host)
@@ -251,7 +256,7 @@ class Issuers:
 
 
 async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str, **request: Any) -> dict[str, Any]:
-    """Fetch the JSON object at ``target``; errors name ``url``."""
+    """Fetch the JSON object at ``target``. Error messages name ``url`` instead."""
     # A few compressed bytes could expand to very many.
     accepted = {"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"}
     headers = {**request.pop("headers", {}), **accepted}
@@ -259,7 +264,7 @@ async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str
         if answer.status_code != 200:
             raise IssuerUnreachable(f"{url} answers {answer.status_code}")
         if (encoding := answer.headers.get("content-encoding", "identity")) != "identity":
-            raise IssuerUnreachable(f"{url} answers in the encoding {encoding}, which was not asked for")
+            raise IssuerUnreachable(f"{url} answers in the encoding {encoding}, which the lab did not ask for")
         body = bytearray()
         async for piece in answer.aiter_raw():
             body += piece
@@ -275,9 +280,9 @@ async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str
 
 
 def _location(issuer: str, discovery: dict[str, Any]) -> str:
-    """The URL of the keys. Raises `IssuerUnreachable` if the document is another issuer's, or names no URL."""
+    """Return the URL of the keys. Raises `IssuerUnreachable` if the document names another issuer, or no such URL."""
     if (named := discovery.get("issuer")) != issuer:
-        shown = f"{named!r}" if isinstance(named, str) else "none by a string"
+        shown = f"{named!r}" if isinstance(named, str) else "its issuer is not a string"
         raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")
     location = discovery.get("jwks_uri")
     if not isinstance(location, str):
@@ -297,7 +302,7 @@ def _keys(location: str, document: dict[str, Any]) -> dict[str | None, jwt.PyJWK
 
 
 def _host(url: str) -> tuple[str, int]:
-    """Host and port of an https URL."""
+    """Return the host and the port of an https URL. Raises `IssuerUnreachable` for any other URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 443
@@ -309,7 +314,7 @@ def _host(url: str) -> tuple[str, int]:
 
 
 def _parse(entry: dict[str, Any]) -> jwt.PyJWK | None:
-    """The key; None if the lab can't use it, or if it's published for encryption."""
+    """Return the key; None if the lab can't use it, or if it's published for encryption."""
     if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC"):
         return None
     # Only the public part: if somebody publishes a private key, checking its other numbers would take long.

@@ -1,6 +1,7 @@
-"""AWS's managed policies: moto keeps them as one long text. Each is parsed when somebody attaches or reads it.
+"""Read AWS's managed policies from moto's data, which is one long text.
 
-moto itself loads all or none. All of them, parsed, take about 50 MiB.
+A policy is only parsed when somebody attaches or reads it. moto itself would parse all policies at once, and they would
+take about 50 MiB.
 """
 
 import json
@@ -13,7 +14,10 @@ _decoder = json.JSONDecoder()
 
 
 def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
-    """Return name and content of the policy with this ARN, apart from the path; None if AWS has no such policy."""
+    """Return the name and the content of the policy with this ARN; None if AWS has no such policy.
+
+    The ARN's path isn't compared.
+    """
     if not (found := _ARN.fullmatch(arn)):
         return None
     key = f'\n "{found[1]}":'

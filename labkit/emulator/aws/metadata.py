@@ -1,11 +1,11 @@
-"""The instance metadata service of the lab's nodes. A pod without a role of its own gets its credentials here.
+"""The instance metadata service of the lab's nodes. A pod without its own role gets the node's credentials here.
 
-What AWS does and this module does not:
+What differs from AWS:
 
 - IMDSv1: a request without a token is refused.
 - The hop limit: every process that reaches the port gets an answer.
-- Most of the data: it has the ids, the type, the placement, the role's credentials and the identity document. It has no
-  user data, network, tags, events and signatures.
+- Data: the service has the ids, the type, the placement, the role's credentials and the identity document. It has no
+  user data, network, tags, events or signatures.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html
@@ -41,9 +41,9 @@ CATEGORIES = {
 
 
 class Metadata:
-    """IMDSv2 of one node, an ASGI application; its credentials are sessions of the node's role.
+    """The metadata service (IMDSv2) of one node, as an ASGI application. It returns credentials of the node's role.
 
-    It is served at the root of a port of its own: the SDKs for Go 1 and JavaScript drop the path of an endpoint.
+    Each node's service has its own port, and no path: the SDKs for Go 1 and JavaScript drop the path of an endpoint.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Metadata:
         return (CATEGORIES | self._facts).get(name)
 
     def role_session(self) -> dict[str, str]:
-        """Return the credentials of the node's role, in the service's form. They are renewed before they expire."""
+        """Return the credentials of the node's role, in the metadata service's form. Renew them before they expire."""
         now = self._clock.now()
         held = self._credentials
         # If the clock was set back, the credentials are from the future. They're renewed, too.

@@ -1,4 +1,4 @@
-"""The moto release (major.minor) that the lab was tested with. Reading it doesn't import moto."""
+"""The release line of moto (major.minor) that the lab was tested with. This module doesn't import moto."""
 
 import sys
 
@@ -9,7 +9,10 @@ REQUIREMENT = "moto>=5.2,<5.3"
 
 
 def check(installed: str = "") -> None:
-    """Raise :class:`LabError` if moto is missing or of another line; ``installed`` is its version if already known."""
+    """Raise :class:`LabError` if moto is missing or of another release line.
+
+    ``installed`` is moto's version, if the caller already knows it.
+    """
     from importlib.metadata import PackageNotFoundError, version  # 0.02 s, and only a start needs it
 
     try:
@@ -21,7 +24,7 @@ def check(installed: str = "") -> None:
             return
         found = f"moto {installed} is installed"
     raise LabError(
-        f"{found}; the lab was checked with moto {CHECKED_WITH} and runs on no other.",
+        f"{found}; the lab was tested with moto {CHECKED_WITH}, and doesn't run with any other.",
         where=f"the Python environment {sys.prefix}",
-        next=f'pip install "{REQUIREMENT}" there; in a clone of the repository: make -B setup',
+        next=f'pip install "{REQUIREMENT}" in that environment; in a clone of the repository: make -B setup',
     )

@@ -14,20 +14,20 @@ Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 
 LONGEST = 10.0
-"""The most seconds that a call may take: of the processor's time, or idle."""
+"""The most seconds that a call may take, in processor time or idle."""
 LOOKS = 10
 IDLE = 0.002
-"""A thread that uses a smaller share of the time than this counts as idle."""
+"""The thread counts as idle if it uses a smaller share of the processor's time than this."""
 
 
 class Stuck(Exception):
-    """A call didn't return. The process must restart before it can answer others."""
+    """A call didn't return. The process must restart before it can answer other calls."""
 
 
 class OneThread:
-    """Run calls one after the other beside the event loop. ``on_stuck`` is called when one of them doesn't return.
+    """Run calls one after the other, in a thread beside the event loop. If a call doesn't return, call ``on_stuck``.
 
-    The limit counts the thread's own processor time, so a call isn't cut off only because the machine is busy.
+    The time limit counts the thread's own processor time. So a call doesn't exceed it only because the machine is busy.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):
@@ -42,7 +42,7 @@ class OneThread:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=self._start)
 
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-        """Run the function, and return its result. Raises `Stuck` if it, or a call before it, doesn't return."""
+        """Run the function, and return its result. Raises `Stuck` if the function or an earlier one doesn't return."""
         if self.is_stuck:
             raise Stuck
         loop = asyncio.get_running_loop()
@@ -61,7 +61,7 @@ class OneThread:
             self._waiting.discard(ended)
 
     def _look(self) -> None:
-        """Check whether the call of the last look is still running, and for how long. Then look again later."""
+        """Check whether the call that ran at the last look still runs, and for how long. Then look again later."""
         loop = self._watched
         if loop is None or not self._waiting:
             self._watched = None
@@ -84,7 +84,7 @@ class OneThread:
         loop.call_later(self.longest / LOOKS, self._look)
 
     def begin_anew(self) -> None:
-        """Restart the time limit of the running call, for work that takes long once."""
+        """Restart the time limit of the running call, for work that only takes long the first time."""
         self._call = object()
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class OneThread:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
-        # macOS has no such clock: there it is the machine's time.
+        # macOS has no such clock. There, the machine's time counts.
         if hasattr(time, "pthread_getcpuclockid"):
             clock = time.pthread_getcpuclockid(threading.get_ident())
             self._spent = lambda: time.clock_gettime(clock)
@@ -117,7 +117,7 @@ def _settle(ended: asyncio.Future[None]) -> None:
 
 @dataclass
 class _Seen:
-    """The last look: its call, the thread's time when that call was first seen, the time now, and the idle looks."""
+    """The running call at the last look, the thread's time at the first and the last look at it, and its idle looks."""
 
     call: object = None
     began: float = 0.0

@@ -1,17 +1,17 @@
-"""Organizations: moto's, with the lab's accounts in one organization, and with its policies applied to calls.
+"""Organizations. moto answers most calls. The lab's accounts are in one organization, and its policies limit calls.
 
-The account `MANAGEMENT_ID` manages the organization; the learner's own account and every other one that somebody
-entered are members of it.
+The account `MANAGEMENT_ID` manages the organization. The learner's own account is a member, and so is every other
+account that somebody has entered.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Policies: service control policies and resource control policies are evaluated; policies of other types are kept.
-- Time: a policy counts at once, everywhere.
-- Delegated administrators may read; the organization has no resource policy of its own.
-- Accounts: CreateAccount is done when it returns, and its RoleName is ignored. No invitations and handshakes: an
-  account that was removed is a member again when somebody enters it.
-- An organization that is deleted is created again at once.
-- Quotas: the size of a policy and the number of those attached are limited; nothing else is.
+- Policies: service control policies and resource control policies are evaluated. Policies of other types are only kept.
+- Time: a policy takes effect at once.
+- Delegation: delegated administrators may only read, and the organization can't have a resource policy.
+- Accounts: CreateAccount creates the account before it returns, and ignores RoleName. There are no invitations and no
+  handshakes. If somebody enters a removed account, it becomes a member again.
+- Deletion: the lab creates a deleted organization again at once.
+- Quotas: the lab limits the size of a policy and the number of attached policies, but nothing else.
 
 https://docs.aws.amazon.com/organizations/latest/APIReference/Welcome.html
 https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_scps.html
@@ -49,7 +49,10 @@ Levels = tuple[tuple[Policy, ...], ...]
 
 @dataclass(frozen=True)
 class Member:
-    """The organization's effects on one account. ``service``, ``resource``: the levels that don't allow everything."""
+    """How the organization limits one account. ``service`` and ``resource`` are its control policies, by level.
+
+    Each level is the root, an OU or the account. Levels whose policies allow everything are left out.
+    """
 
     organization_id: str = ""
     path: str = ""
@@ -62,7 +65,7 @@ class Member:
 
     @cached_property
     def of_principal(self) -> Context:
-        """The condition keys about the caller's place in the organization.
+        """The condition keys of a caller in this account, about the account's place in the organization.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalorgid
         """
@@ -71,7 +74,7 @@ class Member:
 
     @cached_property
     def of_resource(self) -> Context:
-        """The condition keys of the resource's place in the organization."""
+        """The condition keys of a resource in this account, about the account's place in the organization."""
         organization_id = self.organization_id
         return {"aws:ResourceOrgID": organization_id, "aws:ResourceOrgPaths": [self.path]} if organization_id else {}
 
@@ -83,21 +86,21 @@ class Organization:
         self._backend = backend
         self._identifiers = identifiers
         self._members: dict[str, Member] = {}
-        """The members by the account's id; emptied when the organization changes."""
+        """A cache of `member`, by account id. It's emptied when the organization changes."""
 
     def found(self) -> None:
         """Create the organization if it is missing."""
         self._store()
 
     def member(self, account_id: str) -> Member:
-        """The organization's effects on this account; empty if it isn't a member."""
+        """Return how the organization limits this account; an empty `Member` if it isn't in the organization."""
         known = self._members.get(account_id)
         if known is None:
             known = self._members[account_id] = _member(self._store(), account_id)
         return known
 
     def joined(self, account_id: str) -> float:
-        """When the account became a member, in seconds since the epoch."""
+        """The time when the account became a member, in seconds since the epoch."""
         made: datetime = next(account.create_time for account in self._store().accounts if account.id == account_id)
         return made.replace(tzinfo=UTC).timestamp()
 
@@ -115,7 +118,7 @@ class Organization:
         return resource if resource and action.partition(":")[0].lower() in RESOURCE_CONTROLLED else ()
 
     def enroll(self, account_id: str) -> None:
-        """Make the account a member, unless it is one."""
+        """Make the account a member of the organization, if it isn't one yet."""
         store = self._store()
         if all(account.id != account_id for account in store.accounts):
             _enroll(store, account_id, f"account-{account_id}")
@@ -146,7 +149,7 @@ class Organization:
         return respond(store.create_account(**{**given, "AccountId": f"2{digits:011}"}), "application/x-amz-json-1.1")
 
     def _remove_account(self, store: OrganizationsBackend, account_id: str) -> Response:
-        """Remove an account, and detach its policies: moto only removes the calling account.
+        """Remove an account, and detach its policies. moto could only remove the account that calls.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_RemoveAccountFromOrganization.html
         """
@@ -158,7 +161,7 @@ class Organization:
         return respond({}, "application/x-amz-json-1.1")
 
     def _settle(self, store: OrganizationsBackend, operation: str, given: dict[str, Any], response: Response) -> None:
-        """Give the new object its id, and remove deleted ones from moto's state."""
+        """Finish a successful call: give a new object its id, and remove what moto leaves of deleted objects."""
         match operation:
             case "CreatePolicy":
                 self._rename(store.policies[-1], "p", response)
@@ -175,7 +178,7 @@ class Organization:
                         policy.attachments = []
 
     def _rename(self, made: Any, prefix: str, response: Response) -> None:
-        """Replace moto's random id by one that is made from the name."""
+        """Give a new object an id that is made from its name, also in the answer. moto's id is random."""
         serial = self._identifiers.serial(f"organizations-{prefix}", made.name)
         given = made.id
         made.id = f"{prefix}-{self._identifiers.base32(f'organizations-{prefix}', f'{made.name}#{serial}', 8).lower()}"
@@ -191,7 +194,7 @@ class Organization:
         return store
 
     def _found(self, store: OrganizationsBackend) -> None:
-        """Create the organization with its management account alone, and enable service control policies."""
+        """Create the organization with only its management account, and enable service control policies."""
         store.create_organization(region="us-east-1", FeatureSet="ALL")
         organization, root, management = store.org, _root(store), store.accounts[0]
         assert organization is not None
@@ -225,7 +228,10 @@ def _member(store: OrganizationsBackend, account_id: str) -> Member:
 
 
 def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> Levels:
-    """Return the policies of each level on the path. Leave out a level whose only policy allows everything."""
+    """Return the policies of one type for each level on the path. Leave out the levels with only AWS's own policy.
+
+    AWS's own policy allows everything.
+    """
     if not _is_enabled(store, policy_type):
         return ()
     levels = ([policy for policy in each.attached_policies if policy.type == policy_type] for each in path)
@@ -237,7 +243,9 @@ def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> L
 
 
 def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
-    """Return the request for moto, for a delegated administrator in the management account. Raises the refusal.
+    """Return the request for moto. A delegated administrator's request is moved to the management account.
+
+    Raises ``Refusal`` if the caller's account may not make the call.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
     """
@@ -266,7 +274,7 @@ def _check_new(_: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_changed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Raise the refusal of a change to AWS's own policy, or of a policy that is invalid for its type."""
+    """Refuse to change or delete AWS's own policy, and refuse content that is invalid for the policy's type."""
     policy = _policy(store, given)
     if policy is None:
         return
@@ -287,7 +295,7 @@ def _check_content(policy_type: str, content: Any) -> None:
 
 
 def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to attach a policy twice, beyond the quota, or of a type that is off.
+    """Refuse to attach a policy twice, beyond the quota, or of a type that isn't enabled.
 
     https://docs.aws.amazon.com/organizations/latest/APIReference/API_AttachPolicy.html
     """
@@ -338,7 +346,7 @@ def _check_new_unit(store: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Raise the refusal to delete an OU with something in it.
+    """Refuse to delete an OU that isn't empty.
 
     https://docs.aws.amazon.com/organizations/latest/APIReference/API_DeleteOrganizationalUnit.html
     """
@@ -349,7 +357,7 @@ def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> N
 
 
 def _check_removed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to remove an account that isn't a member, that manages the organization, or that is a delegate."""
+    """Refuse to remove the management account, a delegated administrator, or an account that isn't a member."""
     account_id = given.get("AccountId")
     if account_id == MANAGEMENT_ID:
         told = "You can't remove a management account from an organization."

@@ -1,4 +1,4 @@
-"""Policies that name a deleted user or role: they then hold its unique id, which is never used again.
+"""Policies that name a deleted user or role. They then have its unique id, which no other principal ever gets.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-roles
 """
@@ -10,7 +10,7 @@ from labkit.policy.validation import listed
 
 
 def renamed(document: str, arn: str, unique_id: str) -> str:
-    """Return a policy with the id instead of the principal's ARN.
+    """Return a policy with a deleted principal's unique id instead of its ARN.
 
     IAM itself stores the id from the start, and shows the ARN as long as the principal exists.
     """

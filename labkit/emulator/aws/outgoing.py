@@ -1,7 +1,7 @@
-"""Keep moto from sending anything out of this process or this machine.
+"""Keep moto from opening connections and from starting processes.
 
-moto opens connections in many of its services: SNS and Firehose post to any URL, Lambda and Batch speak to Docker.
-Python reports each connection before it is opened, whichever library opens it.
+moto opens connections in many of its services: SNS and Firehose post to any URL, Lambda and Batch talk to Docker.
+Python reports each connection to an audit hook before it is opened, whichever library opens it.
 
 https://peps.python.org/pep-0578/
 https://docs.python.org/3/library/audit_events.html
@@ -22,17 +22,17 @@ WAYS_OUT = frozenset((
 
 
 class Closed(ConnectionRefusedError):
-    """Raised when moto opens a connection or starts a process."""
+    """Raised when moto tries to open a connection or to start a process."""
 
 
 @cache
 def close() -> None:
-    """From now on, refuse every connection that moto opens to the outside, in any thread."""
+    """From now on, refuse every connection and every process that moto wants to open or start, in any thread."""
     sys.addaudithook(_refuse_moto)
 
 
 def closed(error: BaseException | None) -> Closed | None:
-    """The refusal that caused this error of moto's; None if it has another cause."""
+    """Return the `Closed` that caused moto's error; None if the error has another cause."""
     while error is not None and not isinstance(error, Closed):
         error = error.__cause__ or error.__context__
     return error
@@ -40,7 +40,7 @@ def closed(error: BaseException | None) -> Closed | None:
 
 def _refuse_moto(event: str, _: tuple[Any, ...]) -> None:
     if event in WAYS_OUT and _is_of_moto(sys._getframe(1)):
-        raise Closed(errno.ECONNREFUSED, f"Nothing that AWS does in the lab leaves this machine ({event})")
+        raise Closed(errno.ECONNREFUSED, f"The lab's AWS opens no connections and starts no processes ({event})")
 
 
 def _is_of_moto(frame: FrameType | None) -> bool:

@@ -1,11 +1,11 @@
-"""EKS Pod Identity associations: AWS's other way of giving a service account a role.
+"""EKS Pod Identity associations. An association gives a role to a service account, as an alternative to IRSA.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Time: an association counts at once; on AWS it takes some seconds.
+- Time: an association takes effect at once; on AWS it takes some seconds.
 - The add-on: each node of the lab's own clusters has the agent (`pod_identity_agent`), without an add-on. A cluster of
-  the target kind has none: its webhook injects nothing for an association.
-- Session policies and target roles in another account: refused.
+  the target kind has no agent, and its webhook injects nothing for an association.
+- Session policies and target roles: the lab refuses an association with one of them.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 """
@@ -51,18 +51,18 @@ class PodIdentityAssociations:
         return next((one["tags"] for one in self._associations.values() if one["associationArn"] == arn), None)
 
     def of(self, namespace: str, service_account: str) -> dict[str, Any] | None:
-        """The association of a service account."""
+        """The association of a service account; None if it has no association."""
         whose = {"namespace": namespace, "serviceAccount": service_account}
         return next((one for one in self._associations.values() if whose.items() <= one.items()), None)
 
     def answer(self, asked: Asked, cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float) -> Response:
         """Answer one of EKS's operations on a cluster's associations. Raises ``Refusal``.
 
-        `require_role` raises it for the ARN of a role that EKS can't assume.
+        ``new_id`` makes the id of a new association. ``require_role`` raises ``Refusal`` if EKS can't assume a role.
         """
         request = asked.requested().parameters
         if unknown := [name for name in NOT_HERE if request.get(name)]:
-            raise Refusal(501, "NotImplemented", f"The lab has no Pod Identity associations with a {unknown[0]}")
+            raise Refusal(501, "NotImplemented", f"The lab has no Pod Identity associations with {unknown[0]}")
         match asked.operation:
             case "CreatePodIdentityAssociation":
                 return respond({"association": self._create(request, cluster_arn, new_id, require_role, now)})
@@ -114,7 +114,7 @@ class PodIdentityAssociations:
         raise Refusal(404, "ResourceNotFoundException", f"Association not found: {association_id}")
 
     def _list(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Return one page of the requested associations. The token is the last id of the previous page."""
+        """Return one page of the requested associations. ``nextToken`` is the last id on the previous page."""
         most: int = asked.get("maxResults", MOST_LISTED)
         token = asked.get("nextToken", "")
         wanted = {name: asked[name] for name in NAMES if name in asked}

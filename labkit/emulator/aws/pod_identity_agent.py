@@ -1,11 +1,11 @@
-"""The EKS Pod Identity Agent of a node: it takes a pod's token, and returns credentials from EKS Auth.
+"""The EKS Pod Identity Agent of a node. It exchanges a pod's token for credentials, which it gets from EKS Auth.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- The address: on EKS the agent listens on 169.254.170.23 of the node. Here it listens on a port of loopback, which SDKs
-  also accept. The node writes that address into a container's variables.
+- The address: on EKS the agent listens on the node's address 169.254.170.23. Here it listens on a port of loopback,
+  which SDKs also accept. The node writes the agent's address into each container's environment.
 - The cache: EKS's agent keeps a token's credentials for three hours. This one asks EKS Auth each time.
-- IPv6, the rate limit, the probes and the metrics.
+- Missing parts: IPv6, the rate limit, the probes and the metrics.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html
 https://github.com/aws/eks-pod-identity-agent
@@ -34,9 +34,9 @@ LONGEST_TOKEN = 64 * 1024
 
 
 class PodIdentityAgent:
-    """The agent of one node, an ASGI application. It calls EKS Auth with the node's own credentials.
+    """The agent of one node, as an ASGI application. It calls EKS Auth with the node's own credentials.
 
-    `node_credentials` gives these, as the instance metadata service does.
+    ``node_credentials`` returns these credentials in the form of the instance metadata service.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PodIdentityAgent:
         )
 
     def _malformed(self, token: str) -> str:
-        """Return what is wrong with a token by the agent's own check; empty if nothing is. It verifies no signature."""
+        """Return the agent's error for a malformed or expired token; empty for any other. No signature is verified."""
         if not token:
             return "Service account token cannot be empty"
         if len(token) > LONGEST_TOKEN:
@@ -92,7 +92,7 @@ class PodIdentityAgent:
         return ""
 
     def _call(self, token: str) -> Call:
-        """The call of EKS Auth, signed by the node."""
+        """Return the call of EKS Auth, signed with the node's credentials."""
         host, path = f"eks-auth.{self._region}.api.aws", f"/clusters/{self._cluster}/assume-role-for-pod-identity"
         body = json.dumps({"token": token}).encode()
         headers = {"host": host, "content-type": "application/json", "user-agent": "eks-pod-identity-agent"}

@@ -64,12 +64,12 @@ SECRET_QUERY = ("signature", "x-amz-security-token", "x-amz-signature")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a call."""
+    """The outcome of a call: the caller, the answer, and the reason for the decision."""
 
     asked: Asked
     response: Response
     caller: Caller | WebIdentity | None = None
-    """The authenticated caller. A key alone, or an unverified token, authenticates nobody."""
+    """The authenticated caller; None if the call's signature or token wasn't verified."""
     grant: Grant | None = None
     session: Session | None = None
     """The session that the call opened."""
@@ -94,10 +94,10 @@ class Outcome:
 def records(
     outcome: Outcome, *, now: float, account_id: str, identifiers: Identifiers
 ) -> tuple[list[dict[str, object]], list[str]]:
-    """Return the records of an answered call, and its secrets; ``now`` is lab time in seconds.
+    """Return the records of an answered call, and the call's secrets. ``now`` is lab time in seconds.
 
     If the call used a role or a bucket of another account, that account gets a second record with the same
-    ``sharedEventID``. ``account_id`` is the account in which calls of unknown accounts are recorded.
+    ``sharedEventID``. If the caller's account is unknown, the call is recorded in the account ``account_id``.
     """
     asked, response = outcome.asked, outcome.response
     account = _account(outcome) or account_id
@@ -217,7 +217,7 @@ def _error(outcome: Outcome, secrets: list[str]) -> dict[str, str]:
 
 
 def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
-    """Return what CloudTrail doesn't have: the decision, its reason, and the caller's error code."""
+    """Return what CloudTrail doesn't record: the decision, its reason, and the error code that the caller got."""
     refusal, grant, caller = outcome.refusal, outcome.grant, outcome.caller
     reason = refusal.reason if refusal else grant.reason if grant else ""
     about: dict[str, Any] = {
@@ -242,7 +242,7 @@ def _token(session_name: str, claims: dict[str, object]) -> dict[str, object]:
 
 
 def _elements(outcome: Outcome) -> dict[str, Any] | None:
-    """Return the identity of the new credentials, if the call of STS returned some."""
+    """Return the response's elements that CloudTrail records of a call which opened a session; None for other calls."""
     if (session := outcome.session) is None:
         return None
     ends = datetime.fromtimestamp(session.credentials.expiration, UTC)
@@ -309,14 +309,17 @@ def _is_signed(call: Call) -> bool:
 
 
 def _account(outcome: Outcome) -> str:
-    """Return the account in which a call is recorded: the caller's, or that of the web identity's provider."""
+    """Return the account in which a call is recorded: the caller's, or the one of the web identity's provider.
+
+    Empty if the caller is unknown.
+    """
     if identity := outcome.identity:
         return Arn.parse(identity.provider_arn).account
     return outcome.signer.account_id if outcome.signer else ""
 
 
 def _secrets(outcome: Outcome) -> list[str]:
-    """Return the secrets of a call, to keep them out of its record."""
+    """Return the secrets of a call, so that they can be kept out of the call's record."""
     call, caller, session = outcome.asked.call, outcome.caller, outcome.session
     found = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
     found += [value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")]

@@ -1,4 +1,4 @@
-"""Refusals of the emulated AWS: each fault in the words and the format of the called service."""
+"""Refuse calls as AWS does: with the code, the words and the format of the called service."""
 
 import json
 import secrets
@@ -32,7 +32,7 @@ S3_FAULTS = {
     "anonymous": (403, "AccessDenied", "Access Denied"),
     "denied": (403, "AccessDenied", "Access Denied"),
 }
-# The same faults elsewhere: the code of the query services, that of the JSON services, and their message.
+# The same faults in all other services: the code of query services, the code of JSON services, and the message.
 FAULTS = {
     "unknown key": ("InvalidClientTokenId", "UnrecognizedClientException", UNKNOWN),
     "no token": ("InvalidClientTokenId", "UnrecognizedClientException", UNKNOWN),
@@ -58,10 +58,10 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Claimed:
-    """The identity that a refused caller claimed, for the trail. It isn't verified."""
+    """The unverified identity that a refused caller claimed. It's for the trail."""
 
     key_of: str = ""
-    """The ARN of the owner of the access key that a wrong signature names."""
+    """The ARN of the access key's owner, if the call was signed."""
     role_session_name: str = ""
     claims: dict[str, object] = field(default_factory=dict)
     """The claims of a rejected web identity token."""
@@ -69,7 +69,7 @@ class Claimed:
 
 @dataclass
 class Refusal(Exception):
-    """A refusal: the code and message for the caller, and the ``reason``, which is only in the trail."""
+    """A refusal. The caller gets the code and the message; only the trail shows the ``reason``."""
 
     status: int
     code: str
@@ -78,7 +78,7 @@ class Refusal(Exception):
     fields: dict[str, str] = field(default_factory=dict)
     """The fields that S3 adds to its error document."""
     claimed: Claimed | None = None
-    """Set if the refused call named an identity."""
+    """The identity that the refused call claimed, if it claimed one."""
 
     def __post_init__(self) -> None:
         super().__init__(self.message)
@@ -86,7 +86,7 @@ class Refusal(Exception):
 
 
 def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
-    """Return the fault with this name, in the words of the called service.
+    """Return the refusal for a fault named in `S3_FAULTS` and `FAULTS`. ``message`` replaces the service's usual words.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
@@ -107,34 +107,34 @@ def invalid_parameter(message: str) -> Refusal:
 
 
 def invalid(*faults: str) -> Refusal:
-    """The ``ValidationError`` that lists these faults, each made by `unmet` or `null`."""
+    """Return the ``ValidationError`` that lists these faults. `unmet` and `null` make the faults."""
     return Refusal(400, "ValidationError", told(faults))
 
 
 def told(faults: Sequence[str]) -> str:
-    """The one sentence that lists these faults."""
+    """Return the sentence that lists these faults."""
     return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
 
 
 def unmet(where: str, must: str, value: str = "") -> str:
-    """One fault: a constraint that a parameter breaks. ``where`` and ``value`` carry their own quotes."""
+    """Return one fault: the constraint that a parameter breaks. ``where`` and ``value`` must include their quotes."""
     return f"Value {value + ' ' if value else ''}at {where} failed to satisfy constraint: Member must {must}"
 
 
 def null(names: Iterable[str]) -> list[str]:
-    """One fault for each missing parameter."""
+    """Return one fault for each missing parameter."""
     return [unmet(f"'{name[0].lower()}{name[1:]}'", "not be null", "null") for name in names]
 
 
 def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
-    """Return the broken limits of a parameter's size, for `unmet`; empty if it fits."""
+    """Return the limit that a size breaks, in words for `unmet`; empty if the size is within both limits."""
     if size < least:
         return [f"have {what} greater than or equal to {least}"]
     return [f"have {what} less than or equal to {most}"] if size > most else []
 
 
 def render(asked: Asked, refusal: Refusal) -> Response:
-    """The answer to a refused call, in the error format of the call's service."""
+    """Return the answer to a refused call, in the error format of the call's service."""
     if asked.family == "s3":
         return _s3(asked, refusal)
     request_id = str(uuid.uuid4())

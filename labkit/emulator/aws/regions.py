@@ -1,10 +1,10 @@
 """The regions that an account may use: those that are on by default, and the opt-in regions that it has enabled.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Regions that are off: only STS refuses there; other services answer.
+- Regions that are off: only STS refuses calls to them; other services answer.
 - Time: a region is on or off at once; on AWS it takes minutes to hours.
-- The rest of the Account Management API: only alternate contacts, which moto answers.
+- Account Management: beside operations on regions, the lab has only those on alternate contacts. moto answers them.
 
 https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
@@ -34,13 +34,13 @@ BY_DEFAULT = frozenset((
     "us-east-1", "us-east-2", "us-west-1", "us-west-2",
 ))  # fmt: skip
 OPERATIONS = ("DisableRegion", "EnableRegion", "GetRegionOptStatus", "ListRegions")
-# What EC2 calls the same.
+# EC2's words for the same statuses.
 OPT_IN = {"ENABLED_BY_DEFAULT": "opt-in-not-required", "ENABLED": "opted-in", "DISABLED": "not-opted-in"}
 MOST_LISTED = 50
 
 
 class Regions:
-    """The regions that are on, by account."""
+    """The regions that each account has enabled, and the operations on regions."""
 
     def __init__(self, backend: Backend):
         self._backend = backend
@@ -48,21 +48,21 @@ class Regions:
 
     @property
     def enabled(self) -> dict[str, set[str]]:
-        """The opt-in regions that are on, by account."""
+        """The enabled opt-in regions, by account."""
         return dict(self._enabled)
 
     def put_back(self, enabled: dict[str, set[str]]) -> None:
-        """Turn on the regions that were on when the lab ended."""
+        """Set the enabled opt-in regions to those that were stored. `enabled` has returned them before."""
         self._enabled = defaultdict(set, enabled)
 
     def enable(self, account_id: str, region: str) -> None:
-        """Turn a region on in an account, as an administrator must do before its first use."""
+        """Enable a region in an account. On AWS, an administrator must do this before the region's first use."""
         self._enabled[account_id].add(region)
 
     def check(self, asked: Asked, caller: Caller) -> None:
-        """Refuse, in STS's words, a call signed for a region that is off in the caller's account.
+        """Refuse, in STS's words, a call that is signed for a region which is off in the caller's account.
 
-        Nobody signs AssumeRoleWithWebIdentity, so it names no region.
+        AssumeRoleWithWebIdentity isn't checked: it isn't signed, so it names no region.
         """
         region = asked.region
         if region not in BY_DEFAULT and region in regions() and region not in self._enabled[caller.account_id]:
@@ -71,7 +71,7 @@ class Regions:
             raise Refusal(403, "RegionDisabledException", told)
 
     async def answer(self, asked: Asked) -> Response:
-        """Answer a call of the Account Management API: those on regions here, the others by moto.
+        """Answer a call of the Account Management API. moto answers the calls that aren't on regions.
 
         https://docs.aws.amazon.com/accounts/latest/reference/API_Operations.html
         """
@@ -94,7 +94,9 @@ class Regions:
         return respond(None)
 
     def describe(self, asked: Asked) -> Response:
-        """Answer ``ec2:DescribeRegions``: with the regions that are on; with ``AllRegions`` or by name, also others.
+        """Answer ``ec2:DescribeRegions`` with the regions that are on.
+
+        If the call names regions or has ``AllRegions``, the answer also has regions that are off.
 
         https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeRegions.html
         """
@@ -124,7 +126,7 @@ class Regions:
         return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
 
     def _account(self, asked: Asked, request: dict[str, Any]) -> str:
-        """The account that the call is about. The management account may name another account, but not itself."""
+        """Return the account that the call is about. Only the lab's own account may name another one."""
         named, own = request.get("AccountId"), asked.account_id
         if named is None:
             return own
@@ -160,7 +162,7 @@ def regions() -> tuple[str, ...]:
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return the filters: a field of the answer, and the allowed values."""
+    """Return the filters: each is a field of the answer and the patterns that the field may match."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

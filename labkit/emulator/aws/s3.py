@@ -1,17 +1,18 @@
 """S3: check the permissions that a request needs, then let moto answer it.
 
-What AWS does and this module does not:
+What differs from AWS:
 
 - Public access: an unsigned request is always denied, whatever a bucket policy or an ACL says. ACLs and Block Public
   Access are kept, but not evaluated.
 - Virtual-hosted addresses: the bucket is always in the path.
 - Uploads by a form (presigned POST): refused.
-- S3 Control (access points, grants, batch jobs): only an administrator's calls reach moto, except those on the
-  account's Block Public Access. Its host has no account id in front, because such a name doesn't resolve here.
+- S3 Control (access points, grants, batch jobs): only administrators may use it. Other callers may only use the
+  operations on the account's Block Public Access. The host name doesn't begin with the account id, because such a name
+  doesn't resolve here.
 - Directory buckets: not supported.
-- KMS: `aws:kms` is kept as a header; nothing is encrypted, and no permission on a key is needed.
-- Lifecycle and replication rules, website hosting and inventory are kept, but have no effect.
-- Redirects: one endpoint has the buckets of all regions.
+- KMS: `aws:kms` is kept as a header. Nothing is encrypted, and callers need no permission on a key.
+- Settings without effect: lifecycle and replication rules, website hosting and inventory are only kept.
+- Redirects: the lab sends none, because its endpoint has the buckets of all regions.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-policy-language-overview.html
 """
@@ -40,7 +41,7 @@ EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-
 CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
 # moto fails on these if the object doesn't exist.
 OF_ITS_OBJECT = ("DeleteObjectTagging", "SelectObjectContent")
-# For these, moto looks at the path alone. It would delete the bucket, list it, or read the object.
+# For these, moto looks only at the path. It would delete the bucket, list it, or read the object.
 NOT_KNOWN_TO_MOTO = {
     f"{verb}Bucket{what}"
     for what in ("AnalyticsConfiguration", "IntelligentTieringConfiguration", "MetricsConfiguration", "RequestPayment")
@@ -74,7 +75,7 @@ class S3:
         return asked if owner in ("", caller.account_id) else replace(asked, account_id=owner)
 
     def authorize(self, asked: Asked, caller: Caller) -> Grant:
-        """Grant a request if the caller has all permissions that it needs. Raises the denial."""
+        """Grant a request if the caller has all permissions that the request needs. Raises the denial if not."""
         if asked.unread:
             bucket = self.backend.bucket(asked.bucket)
             own = bucket is None or bucket.account_id == caller.account_id
@@ -112,7 +113,7 @@ class S3:
         check_complete(asked)
         self._check_found(asked)
         if asked.operation in NOT_KNOWN_TO_MOTO:
-            raise not_emulated(asked, "moto doesn't tell it from another operation.")
+            raise not_emulated(asked, "moto confuses this operation with another one.")
         if asked.operation == "DeleteBucket":
             return await self.backend.delete_bucket(asked)
         response = await self.backend.answer(asked)
@@ -127,7 +128,7 @@ class S3:
         return response
 
     def _check_found(self, asked: Asked) -> None:
-        """Raise the refusal of a call on a missing bucket, object or upload."""
+        """Refuse a call on a missing bucket, object or upload."""
         if asked.unread or not asked.bucket or asked.operation == "CreateBucket":
             return
         bucket = self.backend.bucket(asked.bucket)
@@ -142,16 +143,17 @@ class S3:
             raise Refusal(404, "NoSuchUpload", f"{said}aborted or completed.", fields={"UploadId": upload or ""})
 
     def _may_deny(self, asked: Asked) -> bool:
-        """Whether a bucket's policy could deny this to the administrator. It can't deny changes of the policy itself.
+        """Whether a bucket policy could deny this call to the administrator.
 
-        On AWS only the account's root user could still change it. Here the administrator acts as the root user, too.
+        It can't deny operations on the policy itself. On AWS, only the account's root user has this exemption. Here the
+        administrator acts as the root user, too.
         """
         if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
             return False
         return any(self._bucket_policy(asked, permission) for permission in asked.needed)
 
     def _check_policy(self, asked: Asked) -> None:
-        """Refuse a bucket policy that isn't valid, or that names nobody or another bucket."""
+        """Refuse a bucket policy that isn't valid, or that names a missing principal or another bucket."""
         if asked.operation != "PutBucketPolicy":
             return
         try:
@@ -165,11 +167,11 @@ class S3:
             for resource in listed(statement.get("Resource", [])):
                 named = resource.removeprefix(BUCKET).partition("/")[0]
                 if named != asked.bucket and not set("*?$") & set(named):
-                    told = f"{resource} is not of the bucket {asked.bucket}"
+                    told = f"{resource} is not in the bucket {asked.bucket}"
                     raise Refusal(400, "MalformedPolicy", "Policy has invalid resource", told)
 
     def _copied_tags(self, asked: Asked) -> list[Permission]:
-        """Return the permissions to copy an object's tags with it.
+        """Return the permissions that CopyObject needs to copy the object's tags; empty if it copies no tags.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
         """
@@ -193,7 +195,7 @@ class S3:
         return self.authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
 
     def _may_delete(self, asked: Asked, caller: Caller) -> Grant:
-        """Decide each key separately. moto gets only the keys that may be deleted."""
+        """Grant a DeleteObjects call. Decide on each key separately; moto gets only the keys that may be deleted."""
         refused, kept, reason = [], ElementTree.Element("Delete"), ""
         for permission, (key, _, element) in zip(asked.needed, _keys_to_delete(asked.call), strict=True):
             decision = self._decide(asked, caller, permission)
@@ -212,7 +214,7 @@ class S3:
         return self.backend.bucket(_named(permission)[0])
 
     def _owner(self, asked: Asked, permission: Permission) -> str:
-        """The account of the bucket; empty if it doesn't exist."""
+        """Return the account that owns the permission's bucket; empty if the bucket doesn't exist."""
         bucket = self._bucket(asked, permission)
         return bucket.account_id if bucket else ""
 
@@ -233,13 +235,13 @@ class S3:
 
 
 def _named(permission: Permission) -> tuple[str, str]:
-    """Return the bucket and the key of a permission, also of one on a copy's source."""
+    """Return the bucket and the key of the permission's resource."""
     bucket, _, key = permission.resource.removeprefix(BUCKET).partition("/")
     return bucket, key
 
 
 def _deleted(asked: Asked, response: Response, version: str) -> Response:
-    """Return S3's answer for a delete marker. A request for the marker's own version is not allowed.
+    """Return S3's answer to a request that found a delete marker. S3 refuses a request for the marker's own version.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
     """
@@ -265,11 +267,11 @@ def _check_owners(asked: Asked, owners: list[str]) -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html"""
     for header, owner in zip(EXPECTED_OWNERS, (*owners[:1], *owners[-1:]), strict=False):
         if (expected := asked.call.headers.get(header)) and expected != owner:
-            raise fault(asked, "denied", f"{header} is {expected}, and the bucket is of the account {owner}")
+            raise fault(asked, "denied", f"{header} is {expected}, but the account {owner} owns the bucket")
 
 
 def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
-    """Key, version id and element of each object in a DeleteObjects call; none for any other call."""
+    """Return key, version id and XML element of each object in a DeleteObjects call; empty for any other call."""
     if call.method != "POST" or "delete" not in call.query:
         return []
     try:
@@ -287,5 +289,5 @@ def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
     if not found:
         raise Refusal(400, "MalformedXML", "The XML you provided names no object")
     if len(found) > MOST_KEYS:
-        raise Refusal(400, "MalformedXML", MALFORMED, f"it names {len(found)} objects, and S3 deletes {MOST_KEYS}")
+        raise Refusal(400, "MalformedXML", MALFORMED, f"{len(found)} objects are named, but the limit is {MOST_KEYS}")
     return found

@@ -9,13 +9,13 @@ BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
 
 
 def split(path: str) -> tuple[str, str]:
-    """The bucket and the key in a decoded path-style path."""
+    """Return the bucket and the key in a decoded path of the form ``/BUCKET/KEY``."""
     bucket, _, key = path.removeprefix("/").partition("/")
     return bucket, key
 
 
 def copy_source(header: str) -> tuple[str, str, str | None] | None:
-    """Bucket, key and version id in an ``x-amz-copy-source``; None if it is of another form."""
+    """Return the bucket, the key and the version id in an ``x-amz-copy-source``; None if it has another form."""
     path, _, query = header.partition("?")
     bucket, key = split(unquote(path))
     if not BUCKET.fullmatch(bucket) or not key:

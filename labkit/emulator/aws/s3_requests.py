@@ -1,4 +1,4 @@
-"""Requests that S3 refuses before it looks for a bucket: with invalid names or headers, incomplete, or damaged.
+"""Refuse requests that S3 refuses before it looks for the bucket: invalid names or headers, missing or damaged parts.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
@@ -68,7 +68,7 @@ def check_complete(asked: Asked) -> None:
 
 
 def check_digest(call: Call) -> None:
-    """Refuse a body that isn't the one whose MD5 digest the request carries."""
+    """Refuse a body that doesn't have the MD5 digest in the request's ``Content-MD5`` header."""
     if (given := call.headers.get("content-md5")) is None:
         return
     try:
@@ -84,10 +84,10 @@ def check_digest(call: Call) -> None:
 
 
 class _Member(NamedTuple):
-    """A member of an operation's input that may be missing or wrong."""
+    """A member of an operation's input that the lab checks."""
 
     location: str
-    """``querystring`` or ``header``; empty: it is the body."""
+    """``querystring`` or ``header``; empty if the member is the body."""
     name: str
     key: str
     required: bool
@@ -96,7 +96,7 @@ class _Member(NamedTuple):
 
 @cache
 def _checked(operation: str) -> list[_Member]:
-    """The members to check; none of an operation that S3's model doesn't know."""
+    """Return the members of an operation's input that the lab checks; empty if S3's model lacks the operation."""
     try:
         shape = get_service_model("s3").operation_model(operation).input_shape
     except OperationNotFoundError:
@@ -129,7 +129,7 @@ def _invalid_argument(message: str, name: str, given: str, reason: str = "") -> 
 
 
 def _check_new_tags(body: bytes) -> None:
-    """Refuse the tags that PutBucketTagging refuses: moto looks at them there alone."""
+    """Refuse a new bucket's tags that PutBucketTagging would refuse. moto doesn't check tags in CreateBucket."""
     keys = [each.text or "" for each in _root(body).iter() if each.tag.rpartition("}")[2] == "Key"]
     if len({*keys}) < len(keys):
         raise Refusal(400, "InvalidTag", "Cannot provide multiple Tags with the same key")

@@ -20,7 +20,7 @@ ALLOTTED, OVERHEAD = 463, 4
 
 @dataclass(frozen=True)
 class SessionTags:
-    """The tags that a call passes, the keys of the transitive ones, and the tags inherited in a chain."""
+    """The tags that a call passes, the keys of its transitive tags, and the tags inherited from the calling session."""
 
     passed: Mapping[str, str] = field(default_factory=dict)
     transitive_keys: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class SessionTags:
 
     @property
     def size(self) -> float:
-        """The share of the space for tags that these use; 1 is all of it."""
+        """The share of the allotted space that these tags use; 1 is the whole space."""
         tags = {**self.inherited, **self.passed}
         return sum(len(f"{key}{value}".encode()) + OVERHEAD for key, value in tags.items()) / ALLOTTED
 
@@ -56,7 +56,10 @@ class SessionTags:
 
 
 def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> SessionTags:
-    """The tags of an AssumeRole call that has no :func:`faults`. Raises ``Refusal`` if a key is twice or inherited."""
+    """Return the tags of an AssumeRole call. Call :func:`faults` before.
+
+    Raises ``Refusal`` if a key is repeated, inherited or AWS's own, or if a transitive key belongs to no tag.
+    """
     tags, transitive = parameters.get("Tags", []), tuple(parameters.get("TransitiveTagKeys", []))
     passed = {tag["Key"]: tag["Value"] for tag in tags}
     keys = {key.lower() for key in passed}
@@ -70,7 +73,7 @@ def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> Sess
     if any(key.lower() not in keys for key in transitive):
         raise _invalid("The specified transitive tag key must be included in the requested tags.")
     if any(key.startswith("aws:") for key in keys):
-        raise _invalid("Tag keys that begin with aws: are AWS's own.")
+        raise _invalid("Tag keys that begin with aws: are reserved for AWS.")
     return SessionTags(passed, transitive, inherited)
 
 
@@ -95,7 +98,7 @@ def faults(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def of_token(claims: Mapping[str, object]) -> SessionTags:
-    """Return the tags in a token: all in one claim, or one claim for each. Raises ``Refusal`` if they are invalid.
+    """Return the tags in a token, which has one claim for all tags or one for each. Raises ``Refusal``.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_adding-assume-role-idp
     """
@@ -122,13 +125,13 @@ def of_token(claims: Mapping[str, object]) -> SessionTags:
         )
     ]
     if len(keys) > MOST:
-        problems.append(f"there are {len(keys)} tags, {MOST} at most are allowed")
+        problems.append(f"there are {len(keys)} tags; at most {MOST} are allowed")
     if len(set(keys)) < len(keys):
-        problems.append("two of the tags have one key; keys are case insensitive")
+        problems.append("two tags have the same key; keys are case insensitive")
     if any(key.lower() not in keys for key in transitive):
         problems.append("a transitive tag key belongs to no tag")
     if any(key.startswith("aws:") for key in keys):
-        problems.append("tag keys that begin with aws: are AWS's own")
+        problems.append("tag keys that begin with aws: are reserved for AWS")
     if problems:
         raise _unreadable(problems[0])
     return SessionTags(passed, tuple(transitive))
@@ -144,7 +147,7 @@ def _constraints(text: str, where: str, shortest: int, longest: int) -> list[str
 def _one(key: str, value: Any) -> str:
     values = listed(value)
     if len(values) != 1 or not isinstance(values[0], str):
-        raise _unreadable(f"the tag {key!r} has not exactly one value that is a string")
+        raise _unreadable(f"the tag {key!r} must have exactly one value, which must be a string")
     return values[0]
 
 

@@ -11,7 +11,7 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy.arn import Arn
 
-# The most sessions; beyond that, the oldest are forgotten. Expired ones are forgotten after this many seconds.
+# The most sessions that are kept, and the seconds for which an expired session is kept.
 KEPT = 50_000
 KEPT_AFTER_ITS_END = 86_400
 
@@ -28,13 +28,13 @@ class Role(Protocol):
 
 
 class KeptSessions(Protocol):
-    """The store of sessions that outlives the lab's server."""
+    """The store that keeps sessions when the lab's server ends."""
 
     def sessions(self) -> list[dict[str, Any]]:
-        """The kept sessions, the oldest first."""
+        """Return the kept sessions, the oldest first."""
 
     def keep_session(self, key: str, session: dict[str, object]) -> None:
-        """Keep a session under its access key."""
+        """Keep a session. ``key`` is its access key id."""
 
     def forget_session(self, key: str) -> None:
         """Delete a kept session."""
@@ -108,14 +108,14 @@ class Administrator(KeyHolder):
 
 
 class User(KeyHolder):
-    """An IAM user, by one of its access keys."""
+    """An IAM user, with the access key that signed the call."""
 
 
 Caller = Administrator | User | Session
 
 
 class Sessions:
-    """The sessions of the lab, by access key id. At the start, they are those in ``kept``."""
+    """The sessions of the lab. At the start, they are loaded from ``kept``."""
 
     def __init__(
         self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None], kept: KeptSessions
@@ -131,7 +131,10 @@ class Sessions:
             self._add(Session(credentials, **session | {"policies": tuple(session["policies"])}))
 
     def issue(self, role_arn: str, session_name: str, duration: int) -> Credentials:
-        """Return credentials of a new session, for the lab's own parts. Raises LookupError for a missing role."""
+        """Open a session for a part of the lab itself, and return its credentials.
+
+        Raises LookupError if the role doesn't exist.
+        """
         role = self._find_role(role_arn)
         if role is None:
             raise LookupError(f"there is no role {role_arn}")
@@ -180,7 +183,7 @@ class Sessions:
         return session
 
     def find(self, access_key_id: str) -> Session | None:
-        """The session with this key, expired or not."""
+        """Return the session with this key, expired or not; None if there is no such session."""
         return self._by_key.get(access_key_id)
 
     def is_token(self, session_token: str) -> bool:

@@ -18,7 +18,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 EMPTY = hashlib.sha256(b"").hexdigest()
 UNSIGNED = "UNSIGNED-PAYLOAD"
 LONGEST_PRESIGNED = 604800
-UNFRAMED = "the aws-chunked body is not framed as it should be"
+UNFRAMED = "the framing of the aws-chunked body is wrong"
 _HEADER = re.compile(r"\s*([A-Za-z]+)=([^,\s]*)\s*")
 
 
@@ -36,7 +36,7 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Signature:
-    """The signature in a request, and what it says about itself."""
+    """The signature in a request, with the key, the scope, the headers and the times that it names."""
 
     access_key_id: str
     date: str
@@ -56,7 +56,7 @@ class Signature:
 
     @property
     def is_scoped(self) -> bool:
-        """Whether the scope has AWS's form and the date of the signature."""
+        """Whether the scope ends with ``aws4_request`` and has the date of the signature."""
         return self.terminator == "aws4_request" and self.timestamp.startswith(self.date)
 
     @cached_property
@@ -77,7 +77,7 @@ def read(call: Call) -> Signature | None:
 
 
 def verify(call: Call, signature: Signature, secret: str) -> Call:
-    """Return the signed call, its body without ``aws-chunked`` framing. Raises :class:`Mismatch`."""
+    """Verify the signature, and return the call without ``aws-chunked`` framing. Raises :class:`Mismatch`."""
     if "host" not in signature.signed_headers:
         raise Mismatch("the Host header is not signed")
     key = signing_key(secret, signature.date, signature.region, signature.service)
@@ -85,7 +85,7 @@ def verify(call: Call, signature: Signature, secret: str) -> Call:
     hashed = hashlib.sha256(canonical_request(call, signature, payload).encode()).hexdigest()
     wanted = _sign(key, "\n".join((ALGORITHM, signature.timestamp, signature.scope, hashed)))
     if not hmac.compare_digest(wanted.encode(), signature.signature.encode("utf-8", "replace")):
-        raise Mismatch("the signature is not the one that this secret makes over this request")
+        raise Mismatch("the secret key of this access key gives another signature for this request")
     if payload.startswith("STREAMING-"):
         return _unchunk(call, signature, key, payload)
     return call
@@ -240,12 +240,15 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call
     body = b"".join(chunks)
     length = call.headers.get("x-amz-decoded-content-length", "")
     if length and length != str(len(body)):
-        raise Mismatch("the aws-chunked body is not as long as it says")
+        raise Mismatch("the length of the aws-chunked body is not x-amz-decoded-content-length")
     return replace(call, body=body, trailers=trailers)
 
 
 def _chunk(body: bytes, at: int) -> tuple[bytes, bytes, int]:
-    """Return the data of the chunk at a position (empty: the last chunk), its extension, and the next position."""
+    """Return the data of the chunk that begins at ``at``, its extension, and the position after it.
+
+    The last chunk's data is empty.
+    """
     end = body.find(b"\r\n", at)
     size, _, extension = body[at:end].partition(b";")
     if end < 0 or not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size):

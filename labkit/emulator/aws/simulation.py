@@ -1,10 +1,10 @@
-"""IAM's policy simulator: it evaluates a call as the gate does, without making it.
+"""IAM's policy simulator. It decides on a call as the gate would, but doesn't make the call.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Organizations' policies: those of the simulated principal's account count; the parameters that add or leave out
-  policies are refused. Resource control policies are not evaluated.
-- `ResourceHandlingOption`: ignored. An action is decided on the given resource.
+- Organizations: the service control policies of the simulated principal's account count. Parameters that add policies
+  or leave them out are refused. Resource control policies are not evaluated.
+- `ResourceHandlingOption`: ignored. Each action is simulated on the resources that the call names.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulateCustomPolicy.html
@@ -68,7 +68,7 @@ NOBODY = Principal.federated("nobody")
 
 
 def answer(asked: Asked, backend: Backend, organization: Organization) -> Response:
-    """Answer a call of the simulator. Raises ``Refusal``: NoSuchEntity, InvalidInput, PolicyEvaluation."""
+    """Answer a call of the simulator. Raises ``Refusal`` (NoSuchEntity, InvalidInput or PolicyEvaluation)."""
     try:
         parameters = asked.requested().parameters
     except CannotDerive as unknown:
@@ -76,7 +76,7 @@ def answer(asked: Asked, backend: Backend, organization: Organization) -> Respon
     if faults := null(name for name in OPERATIONS[asked.operation] if not parameters.get(name)):
         raise invalid(*faults)
     if missing := [name for name in NOT_SIMULATED if name in parameters]:
-        raise _invalid(f"The lab's policy simulator has no {' and no '.join(missing)}")
+        raise _invalid(f"The lab's policy simulator does not support {' and '.join(missing)}")
     simulated = _simulated(parameters, backend, organization)
     if asked.operation.startswith("GetContextKeys"):
         statements = ((policy, statement) for policy in simulated.sources for statement in policy.statements)
@@ -96,7 +96,7 @@ def answer(asked: Asked, backend: Backend, organization: Organization) -> Respon
 
 @dataclass(frozen=True)
 class Simulated:
-    """The policies and the context of a simulation. ``sources``: IAM's name for each policy."""
+    """The policies and the context of a simulation. ``sources`` has IAM's name for each policy."""
 
     sources: dict[Policy, str]
     identity: list[Policy]
@@ -106,13 +106,16 @@ class Simulated:
     owner: str | None
     context: dict[str, Any]
     control: Control | None
-    """The service control policies of the principal's account; None if it is in no organization."""
+    """The service control policies of the principal's account; None if the account is in no organization."""
 
     def request(self, action: str, resource: str) -> Request:
         return Request(self.caller, action, resource, self.context)
 
     def same_account(self, resource: str) -> bool:
-        """Whether caller and resource are in one account. A resource without an account belongs to `ResourceOwner`."""
+        """Whether caller and resource are in one account. It only matters with a resource policy.
+
+        A resource whose ARN has no account belongs to ``ResourceOwner``, or else to the caller's account.
+        """
         account = named.account if (named := Arn.find(resource)) else ""
         owner = account or self.owner or self.caller.account
         return not self.resource or owner == self.caller.account
@@ -156,7 +159,7 @@ def _simulated(parameters: dict[str, Any], backend: Backend, organization: Organ
 
 
 def _parts(arn: str) -> tuple[str, str, str]:
-    """Return account, kind and name of a user, a group or a role."""
+    """Return the account, the kind and the name of the user, the group or the role with this ARN."""
     if found := ENTITY.fullmatch(arn):
         return found[1], found[2], found[3]
     raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
@@ -171,7 +174,10 @@ def _entity(arn: str, backend: Backend) -> tuple[str, Any]:
 
 
 def _attached(kind: str, entity: Any, backend: Backend) -> Iterable[tuple[str, str | None]]:
-    """Return name and document of each policy of a user, a group or a role; for a user, also those of its groups."""
+    """Yield the name and the document of each policy of a user, a group or a role.
+
+    A user's policies include those of the user's groups.
+    """
     for name, text in list(entity.policies.items()):
         yield f"{kind}_{entity.name}_{name}", text
     for arn in list(entity.managed_policies):
@@ -200,7 +206,7 @@ def _parsed(text: str, kind: Any, name: str) -> Policy:
         return Policy.parse(text, kind=kind, name=name)
     except MalformedPolicy as malformed:
         if malformed.code not in ("MalformedPolicyDocument", "MalformedPolicy"):
-            # IAM doesn't attach such a long policy, but it simulates it.
+            # IAM wouldn't attach such a long policy, but it does simulate it.
             return Policy.read(text, kind=kind, name=name)
         raise _invalid(f"{name}: {malformed.message}") from malformed
 
@@ -247,7 +253,7 @@ def _check(actions: list[str], resources: list[str]) -> None:
 
 
 def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str, Any]:
-    """Return the result for one action: the strictest result of its resources, and that of each resource."""
+    """Return the result for one action: the strictest decision on the resources, and the result for each resource."""
     each = [_specific(simulated, action, resource) for resource in resources]
     decision = next(outcome for outcome in STRICTEST if any(one["EvalResourceDecision"] == outcome for one in each))
     told = [one for one in each if one["EvalResourceDecision"] == decision]
@@ -309,7 +315,7 @@ def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any
 
 
 def _outside(resource: str, outcome: Outcome) -> dict[str, Any]:
-    """Return the result if the organization refuses. The simulation ends then."""
+    """Return the result for a resource if the organization's policies refuse. No other policies are evaluated then."""
     return {
         "EvalResourceName": resource,
         "EvalResourceDecision": outcome,
@@ -328,7 +334,7 @@ def _details(simulated: Simulated, request: Request) -> dict[str, Outcome]:
 
 
 def _missing(simulated: Simulated, request: Request) -> list[str]:
-    """Return the keys that the statements on the request's action need, but the request doesn't have."""
+    """Return the condition keys that statements on the request's action use, but that the request doesn't have."""
     keys = (
         key
         for policy in simulated.sources
@@ -340,7 +346,7 @@ def _missing(simulated: Simulated, request: Request) -> list[str]:
 
 
 def _keys_of(policy: Policy, statement: Statement) -> list[str]:
-    """Return the keys of a statement's conditions and variables."""
+    """Return the condition keys in a statement's conditions and policy variables."""
     keys = [condition.key for condition in statement.conditions]
     if policy.version != "2012-10-17" or statement.fault:
         return keys

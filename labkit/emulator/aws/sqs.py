@@ -1,10 +1,10 @@
-"""SQS: moto's, with a long poll that doesn't block other calls.
+"""SQS. moto answers the calls. The lab does the waiting of long polls, so that it doesn't block other calls.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- Queues of another account: refused, though queue policies count within the account.
+- Queues of another account: refused. Queue policies only count for callers in the queue's own account.
 - Encryption: its settings are kept, but nothing is encrypted.
-- Message move tasks: moto has none.
+- Message move tasks: moto doesn't have them.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
 """
@@ -66,7 +66,7 @@ class Sqs:
 
 
 def _with(asked: Asked, **changes: Any) -> Asked:
-    """Return the same call with these parameters."""
+    """Return the same call with these parameters changed."""
     body = asked.call.body
     if asked.family == "json":
         body = requests.json_text(json.loads(body) | changes)

@@ -1,13 +1,13 @@
-"""STS, answered by the gate itself. It decides who gets a role session.
+"""STS, which decides who gets a role session. The gate answers STS's calls without moto.
 
-What AWS does and this module does not:
+What differs from AWS:
 
 - AssumeRoleWithSAML, AssumeRoot, GetDelegatedAccessToken, GetFederationToken, GetSessionToken and GetWebIdentityToken
   answer NotImplemented.
-- DecodeAuthorizationMessage finds every message invalid: no denial in the lab carries an encoded one.
+- DecodeAuthorizationMessage refuses every message as invalid, because the lab's denials have no encoded messages.
 - MFA: `SerialNumber` and `TokenCode` are ignored, and `aws:MultiFactorAuthPresent` is always false.
 - Login with Amazon, Facebook and Google without an OIDC provider (`ProviderId`): refused.
-- Regional endpoints: one endpoint stands for the global one and for all regions.
+- Regional endpoints: the lab's one endpoint takes the place of the global endpoint and of all regional ones.
 
 https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html
 """
@@ -86,7 +86,7 @@ class Sts:
             raise
 
     def admit(self, asked: Asked, identity: WebIdentity) -> Grant:
-        """Grant a session of a role, if its trust policy admits the web identity. Raises ``Refusal``.
+        """Grant a session of a role, if the role's trust policy admits the web identity. Raises ``Refusal``.
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
@@ -113,9 +113,10 @@ class Sts:
         return Grant(asked, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
 
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
-        """Return the decision on a web identity's action, by the role's trust policy and its organization.
+        """Return the decision whether a web identity may take an action on the role. Raises the denial if not.
 
-        Raises the denial. A web identity is in no account, so service control policies don't limit it.
+        The role's trust policy decides, and so do the resource control policies for the role's account. Service control
+        policies don't: a web identity is in no account.
         """
         told = {TAG_SESSION: "the token has session tags; "}.get(action, "")
         if levels := self.authorization.organization.resource_control(role.account_id, action):
@@ -129,7 +130,7 @@ class Sts:
         return decision
 
     async def authorize(self, asked: Asked, caller: Caller) -> Grant:
-        """Grant a signed call. Raises ``Refusal``."""
+        """Grant a signed call if the caller may make it. Raises ``Refusal`` if not."""
         match asked.operation:
             case "GetCallerIdentity":
                 return Grant(asked, "sts:GetCallerIdentity needs no permission")
@@ -142,7 +143,7 @@ class Sts:
                 raise fault(
                     asked,
                     "denied",
-                    "a role session cannot make another session by this call",
+                    "a role session cannot open another session with this call",
                     message=f"Cannot call {asked.operation} with session credentials",
                 )
             case operation if operation in NOT_EMULATED:
@@ -151,7 +152,7 @@ class Sts:
         raise Refusal(400, "InvalidAction", f"Could not find operation {asked.operation} for version {version}")
 
     def answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
-        """Answer a granted call. Return also the session that was opened."""
+        """Answer a granted call. Return the answer, and the session that the call opened (None if it opened none)."""
         asked = grant.asked
         if isinstance(caller, WebIdentity):
             about = {
@@ -226,7 +227,7 @@ class Sts:
         kept = str(caller.context.get("aws:SourceIdentity", "")) if isinstance(caller, Session) else ""
         source_identity = given.get("SourceIdentity", kept)
         if kept not in ("", source_identity):
-            reason = f"the session has the source identity {kept}, which no session in a chain changes"
+            reason = f"the session has the source identity {kept}, which a chain of sessions can't change"
             raise _denied(asked, caller, role_arn, SET_SOURCE_IDENTITY, reason)
         if source_identity:
             context["sts:SourceIdentity"] = source_identity
@@ -238,7 +239,7 @@ class Sts:
         return Grant(asked, reason, role=role, tags=tags, source_identity=source_identity)
 
     def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, context: Context) -> str:
-        """Return why the caller may do this to the role, by its policies and the trust policy. Raises the denial."""
+        """Return why the caller's policies and the role's trust policy allow this action. Raises the denial if not."""
         given = _parameters(asked)
         keys: Context = {f"sts:{name}": given[name] for name in ("RoleSessionName", "ExternalId") if name in given}
         decision = self.authorization.decide(
@@ -271,14 +272,14 @@ class Sts:
 
 
 def _parameters(asked: Asked) -> Mapping[str, Any]:
-    """Return the call's parameters. Raises ``Refusal`` if they are ambiguous."""
+    """Return the call's parameters. Raises ``Refusal`` if they could not be read."""
     if asked.request is None:
         raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
     return asked.request.parameters
 
 
 def _validate(asked: Asked, required: tuple[str, ...]) -> None:
-    """Raise STS's ValidationError, which names every broken constraint."""
+    """Raise STS's ValidationError if the parameters break constraints. The error names all of these constraints."""
     form, parameters = asked.call.form, asked.request.parameters if asked.request else {}
     missing = null(name for name in required if name not in form)
     if faults := [*missing, *_constraints(form), *session_tags.faults(parameters)]:
@@ -288,7 +289,7 @@ def _validate(asked: Asked, required: tuple[str, ...]) -> None:
 
 
 def _constraints(form: Mapping[str, str]) -> list[str]:
-    """Return the constraints that the given parameters break."""
+    """Return the constraints that the parameters in ``form`` break."""
     faults = []
     for name, (shortest, longest) in LENGTHS.items():
         if name not in form:
@@ -363,9 +364,9 @@ def _assumed(session: Session) -> dict[str, Any]:
 
 
 def _packed(policies: list[str], tags: SessionTags) -> dict[str, int]:
-    """Return ``PackedPolicySize`` in percent, if there is something to pack. Raises ``Refusal`` above 100.
+    """Return ``PackedPolicySize`` in percent; empty without policies and tags. Raises ``Refusal`` above 100 percent.
 
-    AWS doesn't publish how it packs. This follows examples in public threads.
+    AWS doesn't publish how it computes the size. This computation fits examples in public threads.
     """
     if not policies and not tags:
         return {}

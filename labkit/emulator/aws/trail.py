@@ -1,4 +1,4 @@
-"""The trail: CloudTrail's record of each call, with the lab's decision and its reason."""
+"""The trail: a file with CloudTrail's record of each call, and with the lab's decision and its reason."""
 
 import contextlib
 import json
@@ -13,15 +13,15 @@ from urllib.parse import quote
 from labkit.connection import Record
 
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
-# At this many bytes, the file is moved aside and replaces the previous one there. So at least the newest 10,000 calls
-# are kept, in at most twice as many bytes.
+# A file of this many bytes is renamed, and replaces the previously renamed one. So at least the newest 10,000 calls are
+# kept, in at most twice as many bytes.
 LARGEST = 8 * 1024 * 1024
 BLOCK = 64 * 1024
 # Shorter texts aren't secrets, and would match anywhere.
 SHORTEST_SECRET = 8
 # Texts that look like a token: a JWT, a session token, a token for a cluster's API server.
 TOKENS = re.compile(r"eyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?|IQoJb3JpZ2luX2Vj[\w+/=%-]*|k8s-aws-v1\.[\w=%-]+")
-MARKS = ("eyJ", "IQoJb3JpZ2luX2Vj", "k8s-aws-v1.")  # each token has one of them, and they are quick to find
+MARKS = ("eyJ", "IQoJb3JpZ2luX2Vj", "k8s-aws-v1.")  # each token has one of these marks, which are quick to find
 PLAIN = re.compile("[A-Za-z0-9]+")
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 class Trail:
     """A file of JSON lines that only its owner can read. No token, signature or secret is ever in it.
 
-    The oldest records are dropped: with the file beside it, it has 16 MiB at most, for the newest 10,000 to 20,000
-    calls. CloudTrail's event history is read from it.
+    The oldest records are dropped. The trail and the older file beside it have at most 16 MiB together, with the newest
+    10,000 to 20,000 calls. CloudTrail's event history comes from both files.
     """
 
     def __init__(self, file: Path, *, largest: int = LARGEST):
@@ -41,20 +41,20 @@ class Trail:
         self._handle: int | None = None
 
     def append(self, record: Mapping[str, object], secrets: Iterable[str] = ()) -> None:
-        """Add a record at the end, without the ``secrets`` of its call. A call is answered even if that fails."""
+        """Add a record at the end, without the ``secrets`` of its call. If that fails, only log an error."""
         line = hidden(_encode(record), secrets).encode() + b"\n"
         try:
             self._write(line)
         except OSError as error:
-            _log.error("a call is not in the trail: %s", error)
+            _log.error("a call could not be written to the trail: %s", error)
             self._close()
 
     @staticmethod
     def newest(file: Path, containing: str = "") -> Iterator[Record]:
         """Yield the complete records of the trail in ``file``, newest first, read lazily.
 
-        With ``containing``, only those with this text as a value. Incomplete records are left out: a killed server may
-        have left one, and one may just be being written.
+        With ``containing``, yield only the records that contain this text. Incomplete records are left out. There may
+        be one if the server was killed, or if it is writing one right now.
         """
         wanted = json.dumps(containing)[1:-1].encode()
         for line in _lines_backwards(file):
@@ -66,7 +66,10 @@ class Trail:
 
     @staticmethod
     def read(file: Path, last: int | None = None) -> list[Record]:
-        """Return the records of the trail in ``file``, oldest first, or only the ``last`` ones; none without a file."""
+        """Return the records of the trail in ``file``, oldest first; empty if the file doesn't exist.
+
+        ``last`` is how many of the newest records are returned; None: all.
+        """
         return [*islice(Trail.newest(file), last)][::-1]
 
     def _write(self, line: bytes) -> None:
@@ -96,7 +99,7 @@ class Trail:
 
 
 def put_aside(file: Path) -> Path:
-    """Return the file to which a full trail is moved."""
+    """Return the path to which a full trail is renamed."""
     return file.with_suffix(".older" + file.suffix)
 
 
@@ -121,7 +124,7 @@ def _lines_backwards(file: Path) -> Iterator[bytes]:
         for path in (Path(file), put_aside(Path(file))):
             with contextlib.suppress(FileNotFoundError):
                 handles.append(opened.enter_context(path.open("rb")))
-        # The file was moved aside after the first one was opened.
+        # The trail was renamed after it was opened, so both handles are the same file.
         if len(handles) == 2 and os.path.sameopenfile(handles[0].fileno(), handles[1].fileno()):
             handles.pop()
         for handle in handles:

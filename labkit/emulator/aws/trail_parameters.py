@@ -1,4 +1,4 @@
-"""The parameters of a request as CloudTrail shows them, without the secrets in them."""
+"""The parameters of a request as CloudTrail's records show them, without secrets."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ S3_NOT_KEPT = {
     "awsaccesskeyid", "signature", "x-amz-content-sha256", "x-amz-credential", "x-amz-security-token",
     "x-amz-signature", "x-id",
 }  # fmt: skip
-# Secret members, in addition to binary ones and those that a service's model marks as sensitive.
+# The names of secret members. Binary members, and members that a service's model marks as sensitive, are secret, too.
 SECRET_NAMES = re.compile(
     r"password|passphrase|private_?key|credential|secret(access_?key|string|binary|key|value|token)?$"
     r"|(session|security|identity|auth|access|refresh|rotation)_?token|(authentication|token)_?code"
@@ -40,7 +40,7 @@ def is_shown(asked: Asked) -> bool:
 
 
 class Shown:
-    """The parameters of a call (None: none, or unknown), and the hidden values."""
+    """The parameters of a call that the trail shows (None if it has none, or unknown ones), and the hidden values."""
 
     def __init__(self, asked: Asked):
         self.secrets: list[str] = []

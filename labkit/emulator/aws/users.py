@@ -1,8 +1,8 @@
-"""The features of IAM's users that moto lacks: permissions boundaries, and calls without a name for the caller.
+"""Features of IAM's users that moto lacks: permissions boundaries, and calls in which users don't name themselves.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- The caller's own name is filled in only for GetUser and for the calls on access keys.
+- A user may leave out its own name only in GetUser and in the calls on access keys.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
 """
@@ -24,7 +24,7 @@ OF_ONESELF = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys",
 
 
 def of_oneself(asked: Asked, caller: Caller) -> Call:
-    """Return the call, with the caller's name filled in if a user leaves it out."""
+    """Return the call. If a user calls and names no user, fill in the caller's own name."""
     call = asked.call
     if not isinstance(caller, User) or asked.operation not in OF_ONESELF or "UserName" in call.form:
         return call
@@ -33,9 +33,9 @@ def of_oneself(asked: Asked, caller: Caller) -> Call:
 
 
 def as_user(asked: Asked, caller: Caller, organization: Organization) -> Response | None:
-    """Return the administrator as a user, which moto doesn't have; None for any other user: moto answers.
+    """Answer GetUser for the administrator, who isn't a user in moto; return None if moto should answer.
 
-    Raises the refusal.
+    Raises ``Refusal`` if a role session names no user.
     """
     name = asked.requested().parameters.get("UserName")
     if isinstance(caller, Session) and name is None:

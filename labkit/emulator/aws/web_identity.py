@@ -1,6 +1,6 @@
-"""Verify a web identity token against the OIDC provider in the role's account, in an order that AWS does not document.
+"""Verify a web identity token with the OIDC provider in the role's account. AWS doesn't document its checks' order.
 
-`labkit.tokens.refused` compares the audience and the expiry; the signature is verified here.
+`labkit.tokens.refused` checks the provider, the audience and the times. This module verifies the signature.
 
 https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 """
@@ -41,7 +41,7 @@ _algorithms = {name: jwt.get_algorithm_by_name(name) for name in ALGORITHMS}
 
 
 class Provider(Protocol):
-    """An OIDC provider as IAM stores it; ``url`` without the scheme."""
+    """An OIDC provider as IAM stores it. ``url`` has no ``https://``."""
 
     url: str
     client_id_list: list[str]
@@ -53,12 +53,12 @@ class Provider(Protocol):
 
 @dataclass(frozen=True)
 class WebIdentity:
-    """A token that was verified."""
+    """The content of a verified token."""
 
     issuer: str
     subject: str
     audience: str
-    """The audience that is in the provider's client ids."""
+    """The one of the token's audiences that is a client id of the provider."""
     provider_arn: str
     claims: dict[str, Any]
 
@@ -70,7 +70,7 @@ class WebIdentity:
 
 @dataclass(frozen=True)
 class Token:
-    """A JWT that was read, but not verified."""
+    """A JWT that has been read, but not verified."""
 
     header: dict[str, Any]
     claims: dict[str, Any]
@@ -98,7 +98,7 @@ async def verify(
 ) -> WebIdentity:
     """Return the token's content. Raises :class:`Refusal` if its issuer, audience, lifetime or signature is wrong.
 
-    ``find_provider`` looks for the issuer in the role's account. ``now`` is lab time in seconds.
+    ``find_provider`` returns the issuer's provider in the role's account, or None. ``now`` is lab time in seconds.
     """
     header, claims = token.header, token.claims
     if missing := [name for name in REQUIRED if claims.get(name) in (None, "", [])]:
@@ -110,9 +110,9 @@ async def verify(
     expires, issued_at, not_before = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
     if (algorithm := header["alg"]) not in ALGORITHMS:
         known = f"{', '.join(ALGORITHMS[:-1])} or {ALGORITHMS[-1]}"
-        raise refusal(f"The token is signed with {algorithm}, and must be signed with {known}")
+        raise refusal(f"The token is signed with {algorithm}, but must be signed with {known}")
     if "crit" in header or header.get("b64") is False:  # RFC 7797 wants b64 in crit
-        raise refusal("The token's header has critical extensions, and may have none")
+        raise refusal("The token's header has critical extensions, which STS doesn't accept")
     provider = find_provider(issuer)
     compared = Claims.of(claims).compared
     client_ids = provider.client_id_list if provider else None
@@ -133,22 +133,22 @@ async def verify(
 
 
 def told(claims: dict[str, object]) -> dict[str, object]:
-    """Return a token's entry in the trail: its identity and its times."""
+    """Return the claims that the trail shows: the token's issuer, subject, audience and times."""
     names = {"issuer": "iss", "subject": "sub", "audience": "aud", "issuedAt": "iat", "expires": "exp"}
     return {name: claims[claim] for name, claim in names.items() if claim in claims}
 
 
 def refusal(telling: str, detail: str = "") -> Refusal:
-    """Return a refusal: STS's general sentence for the caller, and for the trail its detailed one.
+    """Return a refusal. The caller gets STS's general sentence, and the trail gets the detailed reason.
 
-    STS seems to have told callers the detailed one until about June 2026.
+    Until about June 2026, STS seems to have told callers the detailed reason.
     """
     reason = f"{telling}: {detail}" if detail else telling
     return Refusal(400, "InvalidIdentityToken", GENERIC, reason)
 
 
 async def _key(issuers: Issuers, issuer: str, key_id: str | None, thumbprints: list[str]) -> Any:
-    """The issuer's public key with this id."""
+    """Return the issuer's public key with this id. Raises ``Refusal`` if it can't be fetched."""
     try:
         return (await issuers.key(issuer, key_id, thumbprints)).key
     except IssuerUnreachable as error:
@@ -158,7 +158,7 @@ async def _key(issuers: Issuers, issuer: str, key_id: str | None, thumbprints: l
 
 
 def _unsigned(token: Token, algorithm: str, key: Any) -> str:
-    """Return why the signature is not of this key and algorithm; empty if it is."""
+    """Return why this key and algorithm don't verify the token's signature; empty if they do."""
     verifier = _algorithms[algorithm]
     try:
         signed = verifier.verify(token.signed, verifier.prepare_key(key), token.signature)

@@ -182,7 +182,7 @@ def test_clusters_are_in_the_labs_own_account(aws, other):
         refused(call, 404, "ResourceNotFoundException", "No cluster found for name: blue.")
     refused(
         lambda: other.client("eks").create_cluster(name="blue", roleArn=THEIRS, resourcesVpcConfig={}),
-        501, "NotImplemented", f"The lab has clusters in the account {ACCOUNT} alone",
+        501, "NotImplemented", f"The lab has clusters only in the account {ACCOUNT}",
     )  # fmt: skip
 
 

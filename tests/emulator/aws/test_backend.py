@@ -24,7 +24,7 @@ def test_the_lab_runs_on_the_line_of_moto_that_is_locked():
 def test_on_another_line_it_says_what_is_wanted_and_what_to_do(other):
     with pytest.raises(LabError) as caught:
         moto_line.check(other)
-    assert str(caught.value).startswith(f"moto {other} is installed; the lab was checked with moto")
+    assert str(caught.value).startswith(f"moto {other} is installed; the lab was tested with moto")
     assert caught.value.next.startswith('pip install "moto>=5.2,<5.3"')
     # Without -B, make takes the environment for up to date.
     assert caught.value.next.endswith("make -B setup")
@@ -32,7 +32,7 @@ def test_on_another_line_it_says_what_is_wanted_and_what_to_do(other):
 
 def test_a_start_with_another_moto_leaves_no_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(moto_line, "CHECKED_WITH", "4.0")
-    with pytest.raises(LabError, match=r"the lab was checked with moto 4\.0"):
+    with pytest.raises(LabError, match=r"the lab was tested with moto 4\.0"):
         process.start(Folder(tmp_path / ".lab"))
     assert list(tmp_path.iterdir()) == []
 

@@ -73,7 +73,7 @@ def test_a_cluster_has_one_identity_provider_config(eks):
             lambda oidc=oidc: eks.associate_identity_provider_config(clusterName="blue", oidc=oidc),
             409,
             "ResourceInUseException",
-            "The cluster has the identity provider config users already.",
+            "The cluster already has the identity provider config users.",
         )
 
 

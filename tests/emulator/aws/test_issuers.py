@@ -224,11 +224,11 @@ MISBEHAVIOURS = [
     ("no HTTP", no_http, "cannot be read"),
     ("half of a document", half_of_it, "cannot be read"),
     ("10,000 keys", of_keys(lambda _: [{"kty": "EC", "kid": f"{i}"} for i in range(10_000)]), "more than 100 keys"),
-    ("keys without their ids", of_keys(lambda issuer: [public(issuer.key), public(key_pair())]), "none with the id"),
-    ("keys of no kind", of_keys(lambda _: [1, None, [], {"kty": []}, {"kty": "RSA", "kid": {}}]), "none with the id"),
-    ("a secret key", of_keys(lambda _: [{"kty": "oct", "kid": "1", "k": "AAAA"}]), "none with the id"),
-    ("a key too large", of_keys(private_only), "none with the id"),
-    ("a key for encryption", of_keys(lambda issuer: [public(issuer.key, kid="1", use="enc")]), "none with the id"),
+    ("keys without their ids", of_keys(lambda issuer: [public(issuer.key), public(key_pair())]), "none of the keys"),
+    ("keys of no kind", of_keys(lambda _: [1, None, [], {"kty": []}, {"kty": "RSA", "kid": {}}]), "none of the keys"),
+    ("a secret key", of_keys(lambda _: [{"kty": "oct", "kid": "1", "k": "AAAA"}]), "none of the keys"),
+    ("a key too large", of_keys(private_only), "none of the keys"),
+    ("a key for encryption", of_keys(lambda issuer: [public(issuer.key, kid="1", use="enc")]), "none of the keys"),
     ("another key under the id", of_keys(lambda _: [public(key_pair(), kid="1")]), "signature is not the issuer's"),
 ]  # fmt: skip
 

@@ -148,10 +148,10 @@ def test_pages_stay_as_they_are_while_calls_come_in(aws, irsa, cloudtrail):
     )
     assert [len(page["Events"]) for page in pages] == [3, 3, 2]
 
-    message = "The token is of a lookup with other parameters."
+    message = "The token comes from a lookup with other parameters."
     refused(lambda: cloudtrail.lookup_events(NextToken=token), 400, "InvalidNextTokenException", message)
     aws.trail_file.unlink()
-    message = "The event that the token stands for is no longer kept."
+    message = "The event that the token names is no longer kept."
     refused(
         lambda: cloudtrail.lookup_events(LookupAttributes=attributes, MaxResults=3, NextToken=token),
         400,
@@ -168,27 +168,27 @@ def test_pages_stay_as_they_are_while_calls_come_in(aws, irsa, cloudtrail):
         ({"NextToken": "x"}, "InvalidNextToken", "LookupEvents didn't return this token."),
         ({"NextToken": "é"}, "InvalidNextToken", "LookupEvents didn't return this token."),
         ({"StartTime": 2, "EndTime": 1}, "InvalidTimeRange", "The start time is after the end time."),
-        ({"EventCategory": "data"}, "InvalidEventCategory", "There is no event category data; there is insight."),
+        ({"EventCategory": "data"}, "InvalidEventCategory", "There is no event category data. Use insight."),
         (
             {"LookupAttributes": by("EventName", "a") * 2},
             "InvalidLookupAttributes",
-            "A lookup has one attribute beside the time range.",
+            "A lookup can have only one attribute beside the time range.",
         ),
         (
             {"LookupAttributes": by("Color", "a")},
             "InvalidLookupAttributes",
-            "There is no lookup attribute Color: AccessKeyId, EventId, EventName, EventSource, ReadOnly, "
+            "Unknown lookup attribute Color. Use AccessKeyId, EventId, EventName, EventSource, ReadOnly, "
             "ResourceName, ResourceType, Username.",
         ),
         (
             {"LookupAttributes": by("EventName", "")},
             "InvalidLookupAttributes",
-            "The value of EventName has 1 to 2000 characters.",
+            "The value of EventName must have 1 to 2000 characters.",
         ),
         (
             {"LookupAttributes": by("ReadOnly", "yes")},
             "InvalidLookupAttributes",
-            "ReadOnly is true or false, not yes.",
+            "ReadOnly must be true or false, not yes.",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from labkit.emulator.aws import outgoing
 from tests.emulator.aws.conftest import ACCOUNT
 
-SENTENCE = "Nothing that AWS does in the lab leaves this machine"
+SENTENCE = "The lab's AWS opens no connections and starts no processes"
 # What moto's modules could do, and the parts of Python that do it.
 WAYS = {
     "a connection": "import socket; socket.create_connection(('127.0.0.1', port), 5)",

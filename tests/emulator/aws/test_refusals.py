@@ -212,7 +212,7 @@ WEB_IDENTITY = [
       for claim in ("iss", "sub", "aud", "exp", "iat")),
     Row(8, "alg none", made(bad.unsigned), *GENERICALLY, "The token is signed with none"),
     Row(8, "HS256 with the public key", made(bad.hmac_with_public_key), *GENERICALLY,
-        "The token is signed with HS256, and must be signed with RS256, RS384, RS512, ES256, ES384 or ES512"),
+        "The token is signed with HS256, but must be signed with RS256, RS384, RS512, ES256, ES384 or ES512"),
     Row(9, "no provider of the issuer", token(iss=ISSUER + "X"), *GENERICALLY, NO_PROVIDER + ISSUER + "X"),
     Row(9, "none in the role's account", asks(RoleArn="arn:aws:iam::210987654321:role/my-role"), *GENERICALLY,
         NO_PROVIDER + ISSUER),
@@ -235,7 +235,7 @@ WEB_IDENTITY = [
         (lambda issuer: issuer.publish(issuer=ISSUER + "/"), "names another issuer",
          f"the discovery document names another issuer: '{ISSUER}/'"),
         (lambda issuer: issuer.publish(key_id="9"), "has no such key",
-         f"the keys of {ISSUER} hold none with the id '1'"))),
+         f"none of the keys of {ISSUER} has the id '1'"))),
     Row(13, "an unknown key id", token(headers={"kid": "2"}), *GENERICALLY, NO_KEY),
     Row(13, "an issuer outside the lab", of_an_issuer_elsewhere, *GENERICALLY,
         NO_KEY + ": token.actions.githubusercontent.com is neither an issuer of this lab nor on this machine: the lab "

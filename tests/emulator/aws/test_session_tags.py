@@ -163,7 +163,7 @@ def test_who_inherits_tags_needs_the_permission_too(aws, tagger):
          "The specified transitive tag key must be included in the requested tags."),
         ([], ["Site"], "InvalidParameterValue",
          "The specified transitive tag key must be included in the requested tags."),
-        ([("aws:team", "a")], [], "InvalidParameterValue", "Tag keys that begin with aws: are AWS's own."),
+        ([("aws:team", "a")], [], "InvalidParameterValue", "Tag keys that begin with aws: are reserved for AWS."),
         ([("", "a")], [], "ValidationError",
          "1 validation error detected: Value '' at 'tags.1.member.key' failed to satisfy constraint: "
          "Member must have length greater than or equal to 1"),
@@ -245,15 +245,15 @@ def test_a_token_s_tags_take_a_permission_of_their_own(aws, irsa):
     [
         ({CLAIM: [{"principal_tags": {}}]}, f"{CLAIM} is not an object"),
         ({CLAIM: {"principal_tags": ["Team"]}}, "principal_tags is not an object"),
-        (nested(Team=["a", "b"]), "the tag 'Team' has not exactly one value that is a string"),
-        (nested(Team=7), "the tag 'Team' has not exactly one value that is a string"),
-        (nested(Team=[]), "the tag 'Team' has not exactly one value that is a string"),
-        (nested(Team="a", team="b"), "two of the tags have one key; keys are case insensitive"),
+        (nested(Team=["a", "b"]), "the tag 'Team' must have exactly one value, which must be a string"),
+        (nested(Team=7), "the tag 'Team' must have exactly one value, which must be a string"),
+        (nested(Team=[]), "the tag 'Team' must have exactly one value, which must be a string"),
+        (nested(Team="a", team="b"), "two tags have the same key; keys are case insensitive"),
         (nested(Team="a", transitive=["Site"]), "a transitive tag key belongs to no tag"),
         (nested(Team="a", transitive=[1]), "transitive_tag_keys is not a list of keys"),
         (nested(Team="a", transitive={"x": 1}), "transitive_tag_keys is not a list of keys"),
-        (nested(**{f"k{n}": "" for n in range(51)}), "there are 51 tags, 50 at most are allowed"),
-        (nested(**{"aws:x": "a"}), "tag keys that begin with aws: are AWS's own"),
+        (nested(**{f"k{n}": "" for n in range(51)}), "there are 51 tags; at most 50 are allowed"),
+        (nested(**{"aws:x": "a"}), "tag keys that begin with aws: are reserved for AWS"),
         (
             nested(Team="v" * 257),
             f"Value '{'v' * 257}' at the tag 'Team' failed to satisfy constraint: "

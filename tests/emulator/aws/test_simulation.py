@@ -291,7 +291,7 @@ def test_a_resource_policy(aws, identity, principal, owner, decision, details):
         ({"ContextEntries": [entry("my:Key", "1", kind="number")]}, 400, "InvalidInput",
          "Invalid context entry: my:Key of the type number"),
         ({"PolicyExclusionList": [{"PolicyType": "inline"}]}, 400, "InvalidInput",
-         "The lab's policy simulator has no PolicyExclusionList"),
+         "The lab's policy simulator does not support PolicyExclusionList"),
         ({"Marker": "x"}, 400, "InvalidInput", "Invalid Marker."),
         ({"Marker": "99"}, 400, "InvalidInput", "Invalid Marker."),
         (

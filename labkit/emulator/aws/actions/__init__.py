@@ -1,7 +1,7 @@
-"""Which actions on which resources a call needs, with one module for each service.
+"""Find the permissions that a call needs: the actions, and the resources of each action.
 
-derive.py is the way in for all services but S3, whose calls s3.py reads. requests.py reads a call by botocore's model
-of its service. permission.py has the types that all of them return.
+derive.py calls the module of the call's service; for S3, s3.py is called directly. requests.py reads a call's operation
+and parameters, using botocore's model of the service. permission.py has the types that these modules return.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 """

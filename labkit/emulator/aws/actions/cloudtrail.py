@@ -1,4 +1,4 @@
-"""CloudTrail: which action on which resource an operation needs.
+"""The permissions that CloudTrail's operations need.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awscloudtrail.html
 """
@@ -7,12 +7,12 @@ from labkit.emulator.aws.actions.permission import CannotDerive, Permission
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import ApiRequest
 
-# None of them can be limited to a resource.
+# No policy can limit these operations to a resource.
 OPERATIONS = {"DescribeTrails", "ListTrails", "LookupEvents"}
 
 
 def permissions(request: ApiRequest, _: Backend) -> list[Permission]:
-    """Return the permission that an operation of CloudTrail needs."""
+    """Return the permissions that an operation of CloudTrail needs."""
     if request.operation not in OPERATIONS:
         raise CannotDerive(f"cloudtrail:{request.operation}")
     return [Permission(f"cloudtrail:{request.operation}", "*", known=frozenset(), shown="")]

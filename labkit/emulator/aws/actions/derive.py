@@ -1,4 +1,4 @@
-"""The permissions that a call needs. Its service's module derives them from the operation and the parameters."""
+"""Find the permissions that a call needs. The module of the call's service derives them from the call's parameters."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +21,10 @@ SERVICES: dict[str, Callable[[ApiRequest, Backend], list[Permission]]] = {
 
 
 def derive(asked: Asked, backend: Backend) -> list[Permission]:
-    """Return all permissions that a call needs. Raises ``CannotDerive``, or the ``Refusal`` of a faulty call."""
+    """Return all permissions that a call needs.
+
+    Raises ``CannotDerive`` if the lab doesn't know them, and ``Refusal`` if the call is faulty.
+    """
     permissions = SERVICES.get(asked.service)
     if permissions is None:
         raise CannotDerive(f"{asked.service}:{asked.operation}")
@@ -34,7 +37,7 @@ def derive(asked: Asked, backend: Backend) -> list[Permission]:
             raise _missing(asked.service, name) from missing
         raise CannotDerive(f"{asked.service}:{request.operation} without {name}") from missing
     if not needed:
-        raise CannotDerive(f"{asked.service}:{request.operation} on nothing")
+        raise CannotDerive(f"{asked.service}:{request.operation} without a resource")
     return needed
 
 

@@ -1,9 +1,9 @@
-"""DynamoDB: which actions on which tables and indexes an operation needs.
+"""The permissions that DynamoDB's operations need, on tables and indexes.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- PartiQL, global tables and restores: not derived, so only an administrator may use them.
-- Tables of another account: not derived.
+- PartiQL, global tables, restores, and tables of another account: the lab can't derive the permissions, so only an
+  administrator may use them.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
@@ -55,7 +55,7 @@ KNOWN = frozenset(
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """Return the permissions that an operation of DynamoDB needs, for each table that it works on."""
+    """Return the permissions that an operation of DynamoDB needs on each of its tables."""
     operation, parameters = request.operation, request.parameters
     tables = _Tables(request, backend)
     match operation:
@@ -90,7 +90,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 class _Tables:
-    """The tables that a request names."""
+    """The permissions on the tables that a request names."""
 
     def __init__(self, request: ApiRequest, backend: Backend):
         self.prefix = f"arn:aws:dynamodb:{request.region}:{request.account_id}:table/"
@@ -98,7 +98,10 @@ class _Tables:
         self._store = backend.store("dynamodb", request.region, request.account_id)
 
     def items(self, action: str, table: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> Permission:
-        """Return the permission for ``action`` on these items (or keys) of a table, or of the index in ``asked``."""
+        """Return the permission for ``action`` on a table, or on the table's index that ``asked`` names.
+
+        ``items`` are the items in the request, or their keys.
+        """
         name = table.removeprefix(self.prefix)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):
             raise CannotDerive(f"dynamodb:{action} on something that is not a table of this account and region")
@@ -134,7 +137,7 @@ class _Tables:
             r"([A-Za-z0-9_.-]+)(/(backup|export|import|stream)/[A-Za-z0-9:._-]+)?", arn.removeprefix(self.prefix)
         )
         if not arn.startswith(self.prefix) or not named:
-            raise CannotDerive(f"dynamodb:{operation} on something that is nothing of this account and region")
+            raise CannotDerive(f"dynamodb:{operation} on something that is not in this account and region")
         given, table = self._request.parameters, self._store.tables.get(named[1])
         context = tag_keys(as_dict(given.get("Tags")), given.get("TagKeys")) | _tags(table)
         return Permission(f"dynamodb:{operation}", arn, context, KNOWN, resource_policy=self._policy(table))
@@ -164,7 +167,7 @@ def _context(action: str, asked: dict[str, Any]) -> Context:
 
 
 def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[dict[str, Any]]) -> list[str] | None:
-    """Return the values of the partition keys: empty if the request names none, None if they can't be derived."""
+    """Return the values of the partition keys: empty if the request names no items, None if they can't be derived."""
     if action != "Query" and not items:
         return []
     if table is None:
@@ -205,7 +208,7 @@ def _text(value: Any) -> str | None:
 
 
 def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> set[str] | None:
-    """Return the top-level attributes that the request names; None if it reads all of them."""
+    """Return the top-level attributes that the request names; None if it reads all attributes."""
     projected = "ProjectionExpression" in asked or "AttributesToGet" in asked
     if action in ("GetItem", "BatchGetItem", "Query", "Scan") and not projected and asked.get("Select") != "COUNT":
         return None

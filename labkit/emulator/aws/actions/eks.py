@@ -1,4 +1,4 @@
-"""EKS: which action on which cluster, or on which part of a cluster, an operation needs.
+"""The permissions that EKS's operations need, on clusters and on parts of clusters.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelastickubernetesservice.html
 """
@@ -69,7 +69,7 @@ KNOWN = frozenset(f"eks:{name.lower()}" for name in (*FROM_PARAMETERS, *SETTINGS
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """Return the permissions that an operation of EKS needs; also ``iam:PassRole`` if it passes a role to a service."""
+    """Return the permissions that an operation of EKS needs, including ``iam:PassRole`` if the operation has a role."""
     operation, parameters = request.operation, request.parameters
     account = f"arn:aws:eks:{request.region}:{request.account_id}:"
     if operation == "ListClusters":
@@ -80,7 +80,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     context = _from_parameters(operation, parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
     if "resourceArn" in parameters:
         return [_on_arn(request, context, backend)]
-    # If the operation is only on the cluster, EKS calls the cluster's name just `name`.
+    # In operations on the cluster itself, EKS calls the parameter `name` instead of `clusterName`.
     name = parameters.get("clusterName") or parameters["name"]
     if not CLUSTER_NAME.fullmatch(name):
         raise CannotDerive(f"eks:{operation} on something that is not a cluster's name")
@@ -89,7 +89,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         return _needed(operation, parameters, resource, context | _tags(tagged))
     if "principalArn" in parameters:
         if not (arn := entry_arn(resource, parameters["principalArn"])):
-            raise CannotDerive(f"eks:{operation} for something that is not a principal")
+            raise CannotDerive(f"eks:{operation} for something that is not the ARN of a user or role")
         facts = backend.clusters.get(request.region, name)
         return [_permission(operation, arn, _of_entry(parameters["principalArn"], facts) | context)]
     if "associationId" in parameters or operation in ON_IDENTITY_PROVIDER_CONFIG:
@@ -102,10 +102,10 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _on_arn(request: ApiRequest, context: Context, backend: Backend) -> Permission:
-    """Return the permission for an operation on the tags of a cluster or of a part of one."""
+    """Return the permission for an operation on the tags of a cluster, or of a part of a cluster."""
     operation, arn = request.operation, request.parameters["resourceArn"]
     if not (name := cluster_of(arn, request.region, request.account_id)):
-        raise CannotDerive(f"eks:{operation} on what is not a cluster's in this account and region")
+        raise CannotDerive(f"eks:{operation} on something that is not a cluster's in this account and region")
     facts = backend.clusters.get(request.region, name)
     if facts and (entry := facts.access.of_arn(arn, facts.arn)):
         whose = {"eks:clusterName": name, "eks:principalArn": entry.principal_arn, "eks:accessEntryType": "STANDARD"}
@@ -121,7 +121,7 @@ def _needed(operation: str, parameters: dict[str, Any], resource: str, context: 
 
 
 def _of_entry(principal_arn: str, facts: ClusterFacts | None) -> Context:
-    """Return the condition keys of the access entry itself, for fields that the request leaves out."""
+    """Return the condition keys of the stored access entry: its user name, groups and tags; empty without an entry."""
     entry = facts.access.get(principal_arn) if facts else None
     if entry is None:
         return {}
@@ -145,7 +145,7 @@ def _settings(parameters: dict[str, Any]) -> Context:
 def _associated(
     cluster_arn: str, parameters: dict[str, Any], facts: ClusterFacts | None
 ) -> tuple[str, dict[str, str] | None]:
-    """Return the ARN of a cluster's Pod Identity association or identity provider config, and its tags."""
+    """Return the ARN and the tags of a cluster's Pod Identity association or identity provider config."""
     if "associationId" in parameters:
         identifier = parameters["associationId"]
         return association_arn(cluster_arn, identifier), facts.pod_identity.tags(identifier) if facts else None
@@ -154,7 +154,10 @@ def _associated(
 
 
 def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
-    """Return the ARN and the object of a cluster's nodegroup or Fargate profile; ``*`` ends the ARN if it's missing."""
+    """Return the ARN of a cluster's nodegroup or Fargate profile, and moto's object of it.
+
+    If it doesn't exist, the ARN ends with ``*``, and the object is None.
+    """
     kind, key, store, arn = "nodegroup", "nodegroupName", "nodegroups", "arn"
     if "fargateProfileName" in parameters:
         kind, key, store = "fargateprofile", "fargateProfileName", "fargate_profiles"

@@ -1,4 +1,4 @@
-"""EKS Auth: the permission of the Pod Identity Agent. The node's role has it by AmazonEKSWorkerNodePolicy.
+"""The permission that the Pod Identity Agent needs. AmazonEKSWorkerNodePolicy gives it to a node's role.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneksauth.html
 """
@@ -10,7 +10,7 @@ from labkit.emulator.aws.clusters import CLUSTER_NAME
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """Return the permission on the cluster that the operation needs."""
+    """Return the permission that an operation of EKS Auth needs on the cluster."""
     name = request.parameters["clusterName"]
     if not CLUSTER_NAME.fullmatch(name):
         raise CannotDerive(f"eks-auth:{request.operation} on something that is not a cluster's name")

@@ -1,4 +1,4 @@
-"""IAM: which action on which resource an operation needs.
+"""The permissions that IAM's operations need.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html
 """
@@ -20,7 +20,7 @@ from labkit.emulator.aws.backend import BY_NAME, Backend, Resource, get_service_
 from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.refusals import Refusal
 
-# The parameters that name a resource, and its kind. The first one in an operation's model names the resource.
+# The parameters that name a resource, and the resource's kind. If an operation has several, the first one here counts.
 KINDS = {
     "InstanceProfileName": "instance profile",
     "GroupName": "group",
@@ -35,7 +35,7 @@ KINDS = {
 }
 # Only an administrator may call these.
 NOT_DERIVED = {"DeleteServiceLinkedRole", "UpdateOpenIDConnectProvider"}
-# Lists take a path. The resource that IAM checks them against ends with it.
+# Operations that list the resources below a path, and the kind of resource. IAM checks the ARN that ends with the path.
 LISTS = {
     "ListGroups": "group",
     "ListInstanceProfiles": "instance-profile",
@@ -51,9 +51,9 @@ ON_NOTHING = {
     "GetContextKeysForCustomPolicy", "GetCredentialReport", "ListAccountAliases", "ListPolicies",
     "ListVirtualMFADevices", "SimulateCustomPolicy", "UpdateAccountPasswordPolicy",
 }  # fmt: skip
-# These operations create a resource, so the ARN is the one that it would have.
+# Operations that create a resource. IAM's denial shows the ARN that the resource would have.
 MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
-# The operations that have the permissions boundary of their role or user as a condition key.
+# The operations for which AWS has the condition key `iam:PermissionsBoundary`: the boundary of their role or user.
 BOUNDED = {
     f"{operation}{kind}{what}"
     for kind in ("Role", "User")
@@ -73,7 +73,11 @@ KNOWN = frozenset({
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """Return the permissions for an operation of IAM, also to tag if it has tags, and ``iam:PassRole`` for a role."""
+    """Return the permissions that an operation of IAM needs.
+
+    An operation that creates a tagged resource also needs the permission to tag it. Passing a role needs
+    ``iam:PassRole``.
+    """
     operation, parameters = request.operation, request.parameters
     account, resource = f"arn:aws:iam::{request.account_id}:", partial(backend.resource, request.account_id)
     if operation == "ListPolicies":
@@ -114,7 +118,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 @cache
 def _named_by(operation: str) -> str:
-    """Return the parameter that names an operation's resource."""
+    """Return the parameter that names an operation's resource. Raises ``CannotDerive`` if the lab doesn't know it."""
     shape = get_service_model("iam").operation_model(operation).input_shape
     parameter = next((name for name in KINDS if name in shape.members), None) if shape else None
     if parameter is None or operation in NOT_DERIVED:
@@ -125,7 +129,7 @@ def _named_by(operation: str) -> str:
 def _arn(
     operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Resource | None
 ) -> tuple[str, str | None]:
-    """Return the ARN of an operation's resource, and its name in IAM's denial; None if that is the ARN."""
+    """Return the ARN of an operation's resource, and its name in IAM's denial (None: the denial shows the ARN)."""
     kind, name = KINDS[parameter], parameters[parameter]
     if parameter == "Url":
         return f"{account}oidc-provider/{name.partition('://')[2]}", None

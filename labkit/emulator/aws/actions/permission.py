@@ -6,7 +6,7 @@ __all__ = ["CannotDerive", "Context", "Permission", "as_dict", "as_text", "pass_
 
 
 class CannotDerive(Exception):
-    """The lab does not know which actions this call needs; the message names the call."""
+    """The lab doesn't know which permissions a call needs. The message names the call."""
 
 
 def pass_role(role_arn: str, service: str, resource: str) -> Permission:
@@ -21,7 +21,7 @@ def pass_role(role_arn: str, service: str, resource: str) -> Permission:
 
 
 def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> Context:
-    """Return the condition keys of the tags that a request sets or removes.
+    """Return the condition keys of the tags that a request sets (``tags``) or removes (``removed``).
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html
     """
@@ -32,16 +32,16 @@ def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> C
 
 
 def resource_tags(tags: dict[str, str], service: str = "") -> Context:
-    """Return the condition keys of a resource's tags, also under the service's own name if it has one."""
+    """Return the condition keys of a resource's tags. ``service``: a service that also has its own keys for tags."""
     context: Context = {f"aws:ResourceTag/{name}": value for name, value in tags.items()}
     return context | ({f"{service}:ResourceTag/{name}": value for name, value in tags.items()} if service else {})
 
 
 def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
-    """Return a list of ``Key`` and ``Value`` as one mapping; None if there is no list."""
+    """Return a list of tags, each with ``Key`` and ``Value``, as one mapping; None if ``tags`` is None."""
     return None if tags is None else {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
 
 
 def as_text(value: object) -> str:
-    """Return a parameter's text, as a condition compares it."""
+    """Return a parameter's value as text, in the form that policy conditions compare."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,6 +1,6 @@
-"""Read a call's operation and parameters by botocore's model of the service.
+"""Read a call's operation and parameters, using botocore's model of the service.
 
-moto gets only the parameters that were read here. They are encoded again, so that moto reads the same ones.
+The parameters are then encoded again, into a new call for moto. So moto reads exactly the same parameters.
 
 https://smithy.io/2.0/aws/protocols/index.html
 """
@@ -55,19 +55,19 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def read(asked: Asked) -> Asked:
-    """Return the request with the operation's parameters, or with the error why they can't be read.
+    """Return ``asked`` with the operation's parameters in ``request``; with an error in ``unread`` if that fails.
 
-    The error is ``CannotDerive`` if they are ambiguous, and ``Refusal`` if the service has no such call.
+    The error is ``CannotDerive`` if the lab can't read a call of this form, and ``Refusal`` if AWS would refuse it.
     """
     try:
         return replace(asked, request=_request(asked))
     except Exception as unread:
-        # Code that needs the parameters raises it. An administrator's call goes to moto, which refuses it.
+        # Code that needs the parameters raises this error. An administrator's call goes to moto, which refuses it.
         return replace(asked, unread=unread)
 
 
 def named(call: Call, service: str) -> str:
-    """Return the operation's name in the request itself; for S3 and unknown REST calls, the request line."""
+    """Return the operation that the request itself names; for S3 and unknown REST calls, the method and the path."""
     match protocol(call, service):
         case "json":
             return call.headers.get("x-amz-target", "").rpartition(".")[2]
@@ -86,7 +86,10 @@ def named(call: Call, service: str) -> str:
 
 
 def readable(asked: Asked) -> ApiRequest:
-    """Return the parameters of an operation that the lab itself answers. Raises ``Refusal`` if they are unreadable."""
+    """Return the operation and its parameters, for a call that the lab answers itself.
+
+    Raises ``Refusal`` if the lab can't read them.
+    """
     try:
         return asked.requested()
     except (CannotDerive, LookupError) as unknown:
@@ -94,7 +97,7 @@ def readable(asked: Asked) -> ApiRequest:
 
 
 def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
-    """Return the same query call with other parameters."""
+    """Return the same call of the query protocol, but with the parameters in ``form``."""
     headers = [header for header in asked.call.header_list if header[0] != "content-type"]
     headers.append(("content-type", f"{FORM}; charset=utf-8"))
     call = replace(asked.call, method="POST", query_string="", header_list=headers, body=urlencode(form).encode())
@@ -109,7 +112,7 @@ def required(service: str, operation: str) -> list[str]:
 
 @cache
 def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
-    """Return method, path and name of each EKS operation on `OWN_PATH`."""
+    """Return the method, path and name of each EKS operation on a path that matches `OWN_PATH`."""
     service, found = get_service_model("eks"), []
     for name in service.operation_names:
         http = service.operation_model(name).http
@@ -125,7 +128,7 @@ def _request(asked: Asked) -> ApiRequest:
     content_type = call.headers.get("content-type", "")
     spoken = str(service.protocol)
     if "smithy-protocol" in call.headers or "content-encoding" in call.headers:
-        raise CannotDerive(f"{asked.service} calls by this protocol")
+        raise CannotDerive(f"{asked.service} calls in this protocol")
     if spoken == "json" and "x-amz-target" not in call.headers and asked.service == "sqs":
         spoken = "query"
     try:
@@ -151,7 +154,7 @@ def _query(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str,
         raise CannotDerive(f"{asked.service} calls on {call.raw_path}")
     if call.body and not content_type.startswith(FORM):
         raise CannotDerive(f"{asked.service} calls with a body that is not a form")
-    call.body.decode()  # raises if it is not text: the pairs replaced that
+    call.body.decode()  # raises if the body isn't UTF-8: `form_pairs` would replace the invalid bytes
     pairs = [pair for pair in call.form_pairs if not pair[0].startswith("X-Amz-")]
     form = dict(pairs)
     if len(form) < len(pairs):
@@ -163,7 +166,7 @@ def _query(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str,
     model = _operation(service, form.get("Action", ""), "query")
     parameters = parse_parameters("query", model, values=form)
     if asked.service == "sts":
-        return model.name, parameters, call  # which the lab answers without moto
+        return model.name, parameters, call  # moto doesn't get calls of STS
     told = _anew(asked, urlencode(form).encode(), {"content-type": f"{FORM}; charset=utf-8"})
     return model.name, parameters, told
 
@@ -173,12 +176,12 @@ def _json(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str, 
     prefix, _, name = call.headers.get("x-amz-target", "").rpartition(".")
     queue = QUEUE_PATH.fullmatch(call.raw_path) if asked.service == "sqs" else None
     if prefix != service.metadata["targetPrefix"]:
-        raise CannotDerive(f"{asked.service} calls of {prefix or 'no target'}")
+        raise CannotDerive(f"{asked.service} calls with the target {prefix or '(empty)'}")
     if call.method != "POST" or not content_type.startswith("application/x-amz-json-1."):
-        raise CannotDerive(f"{asked.service} calls by this protocol")
+        raise CannotDerive(f"{asked.service} calls in this protocol")
     unsigned = [name for name, _ in call.query_pairs if not name.startswith("X-Amz-")]
     if unsigned or (call.raw_path != "/" and not queue):
-        raise CannotDerive(f"{asked.service} calls on another path, or with a query")
+        raise CannotDerive(f"{asked.service} calls on a path other than /, or with a query")
     model = _operation(service, name, "json")
     content = _modelled(model.input_shape, _json_object(call.body))
     if queue:
@@ -199,7 +202,7 @@ def _rest_json(asked: Asked) -> tuple[str, dict[str, Any], Call]:
     try:
         model, uri = get_service_router(asked.service).match(request)
     except NotImplementedError as error:
-        raise CannotDerive(f"{asked.service} calls by this protocol") from error
+        raise CannotDerive(f"{asked.service} calls in this protocol") from error
     except HTTPException as error:
         raise _unknown(f"{call.method} {call.path}", "rest-json") from error
     if model.input_shape is None:
@@ -252,12 +255,12 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _count(content: object) -> None:
-    """Raise ``ValueError`` if there are too many values: one takes as long to read as a kilobyte of text."""
+    """Raise ``ValueError`` if there are too many values. Each value takes as long to read as a kilobyte of text."""
     left, level = MOST_VALUES, [content]
     while level:
         left -= len(level)
         if left < 0:
-            raise ValueError(f"it has more than {MOST_VALUES} values")
+            raise ValueError(f"the body has more than {MOST_VALUES} values")
         level = [
             inner
             for value in level
@@ -268,18 +271,18 @@ def _count(content: object) -> None:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content := dict(pairs)) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key appears twice")
     return content
 
 
 def json_text(content: dict[str, object]) -> bytes:
-    """Return the JSON as a body for moto."""
+    """Return ``content`` as JSON, in a form that moto can't mistake for a query-protocol form."""
     # moto looks for a form's parameters in any body, so no string may contain the characters that separate them.
     return json.dumps(content).replace("&", "\\u0026").encode()
 
 
 def _modelled(shape: Any, value: Any) -> Any:
-    """Return the value without fields that the model doesn't have. Raises ``TypeError`` for a wrong type."""
+    """Return the value without the fields that the model doesn't have. Raises ``TypeError`` for a wrong type."""
     if shape is None:
         return {}
     kind: str = shape.type_name

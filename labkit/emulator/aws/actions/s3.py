@@ -1,4 +1,4 @@
-"""S3: which actions on which resources a request needs.
+"""The permissions that S3's requests need.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
@@ -140,17 +140,16 @@ TAGGED_TWICE = (
 
 
 class UnknownCall(CannotDerive):
-    """An S3 call of an unknown form. moto would confuse it with the plain call on the same path."""
+    """The lab doesn't know the call's method or sub-resource. moto would confuse it with another call on this path."""
 
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
-    """Return the call with its operation and permissions. Raises :class:`CannotDerive` for an unknown one.
+    """Return the call with its operation and the permissions that it needs. Raises :class:`CannotDerive`.
 
-    ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call. Each key has its own permission,
-    which is decided separately.
+    ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call. Each needs its own permission.
     """
     call, bucket, key = asked.call, asked.bucket, asked.key
     if not BUCKET.fullmatch(bucket) and (bucket or key):
@@ -176,7 +175,9 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
 
 
 def timed(call: Call, permission: Permission, clock: Clock) -> Context:
-    """Return the condition keys that depend on the time: a presigned URL's age (ms), and a lock's remaining days.
+    """Return the condition keys that depend on the time.
+
+    They are the age of a presigned URL in milliseconds, and the days until a requested object lock ends.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/bucket-policy-s3-sigv4-conditions.html
     """
@@ -234,7 +235,7 @@ def _deletions(call: Call, arn: str, deleted: list[tuple[str, str | None]]) -> t
 
 
 def _configuration(method: str, subresource: str) -> tuple[str, str]:
-    """Return the operation on a part of a bucket's configuration, and its action."""
+    """Return the operation on a part of a bucket's configuration, and the action that it needs."""
     if subresource in BUCKET_READS:
         name, action = BUCKET_READS[subresource]
         action = action or name
@@ -278,7 +279,7 @@ def _put(call: Call, arn: str, *, upload: bool) -> tuple[str, tuple[Permission, 
         return "UploadPart" if upload else "PutObject", needed
     # Access points have another form: their ARN wouldn't be the ARN of the object.
     if (found := copy_source(source)) is None:
-        raise CannotDerive("S3 call CopyObject from something that is not BUCKET/KEY")
+        raise CannotDerive("S3 call CopyObject from a source that is not BUCKET/KEY")
     bucket, key, version = found
     read = _permission(call, "GetObjectVersion" if version else "GetObject", f"arn:aws:s3:::{bucket}/{key}")
     return "UploadPartCopy" if upload else "CopyObject", (*needed, read)
@@ -326,7 +327,10 @@ def _permission(call: Call, action: str, resource: str, shown: str | None = None
 
 
 def _subresource(call: Call, known: set[str]) -> str:
-    """Return the one sub-resource in the query. Two of them, or an unknown one, could mean another action."""
+    """Return the sub-resource in the query; empty if it has none.
+
+    Raises `CannotDerive` for two sub-resources or an unknown one, because the call could then need other permissions.
+    """
     if len(call.query) < len(call.query_pairs):
         raise CannotDerive(f"S3 call {call.method} with a parameter given twice")
     names = [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]
@@ -377,7 +381,7 @@ def _tags_in(document: bytes) -> list[tuple[str, str]]:
 
 
 def _elements(document: bytes, name: str) -> list[str]:
-    """Return the texts of the elements with this name; none for an empty body."""
+    """Return the text of each XML element with this name; an empty list for an empty body."""
     return [(each.text or "").strip() for each in _read_xml(document).iter(name)] if document.strip() else []
 
 

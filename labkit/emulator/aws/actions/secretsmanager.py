@@ -1,10 +1,10 @@
-"""Secrets Manager: which action on which secret an operation needs.
+"""The permissions that Secrets Manager's operations need.
 
-What AWS does and this module does not:
+What differs from AWS:
 
-- KMS: no permission on a secret's key is needed.
-- Secrets of another account: a policy that names it is not enough.
-- BatchGetSecretValue by filters: not derived, so only an administrator may use it.
+- KMS: callers need no permission on the key that encrypts a secret.
+- Secrets of another account: no call can reach them, whatever their policies allow.
+- BatchGetSecretValue with filters: the lab can't derive the permissions, so only an administrator may use it.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html
 https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_RotateSecret.html
@@ -67,7 +67,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permission]:
-    """Return the permissions to rotate a secret, by a role or by the function that the call or the secret names."""
+    """Return RotateSecret's other permissions: to invoke the rotation's Lambda function, and to pass its role."""
     function = parameters.get("RotationLambdaARN") or rotation.context.get(ROTATED_BY)
     role = parameters.get("ExternalSecretRotationRoleArn")
     needed = [Permission("lambda:InvokeFunction", str(function), known=frozenset())] if function else []

@@ -1,4 +1,4 @@
-"""SQS: which action on which queue an operation needs.
+"""The permissions that SQS's operations need.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
@@ -16,7 +16,7 @@ QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(\.fifo)?")
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """Return the permission that an operation of SQS needs."""
+    """Return the permissions that an operation of SQS needs."""
     # A batch needs the permission of the single operation.
     action, parameters = request.operation.removesuffix("Batch"), request.parameters
     arn = f"arn:aws:sqs:{request.region}:{request.account_id}:"
@@ -51,7 +51,10 @@ def _permission(action: str, resource: str, context: Context | None = None, poli
 
 
 def queue_name(url: str, account_id: str) -> str:
-    """Return the queue's name, from its URL or as given. Raises `CannotDerive` for a queue of another account."""
+    """Return the queue's name in ``url``; ``url`` itself if it isn't a queue's URL.
+
+    Raises `CannotDerive` for a queue of another account.
+    """
     found = re.fullmatch(r"https?://[^/?#]+/(\d{12})/([^/?#]+)", url)
     if not found:
         return url

@@ -1,12 +1,12 @@
-"""AWS's state in the lab's folder: written before a call is answered, and put back when the lab starts again.
+"""Keep moto's state in the lab's folder. Write it before a call is answered, and load it when the lab starts again.
 
-After each call that changes something, the whole state of the services that the call used is written: some 10 kB and
-0.2 ms in a lab of 20 roles, and about 10 ms for each 1,000 objects of a service. Waiting calls share one write. Bodies
-of S3's objects are written once. So no journal of calls is needed: it would have to be replayed with the original ids
-and times.
+After each call that changes something, the lab writes the whole state of the services that the call used. In a lab of
+20 roles, that is some 10 kB and takes 0.2 ms. It takes about 10 ms for each 1,000 objects of a service. Waiting calls
+share one write, and the body of an S3 object is written only once. So the lab needs no journal of calls, which it would
+have to replay with the original ids and times.
 
-Before a write, the file still has the state from before the call. A call that moto refuses halfway is undone from it,
-and so is a call that can't be written: the lab never answers from state that the file doesn't have.
+Before the write, the file still has the state from before the call. With that state, the lab undoes a call that moto
+refuses halfway, or that can't be written. So the lab never answers from state that isn't in the file.
 """
 
 import itertools
@@ -34,9 +34,9 @@ KEPT = (
     "account", "cloudtrail", "dynamodb", "dynamodbstreams", "eks", "iam", "kms", "organizations", "s3", "s3control",
     "secretsmanager", "sns", "sqs", "ssm",
 )  # fmt: skip
-"""moto's services whose state is kept. STS, CloudTrail's events and the content of EKS's clusters are the lab's own."""
+"""moto's services whose state is kept. The lab itself has STS's sessions, CloudTrail's events and EKS's clusters."""
 SIGNED_AS = {*KEPT, "eks-auth", "sts", "tagging"}
-"""The service names in the signatures of their calls. The state of any other service is lost when the lab ends."""
+"""The services that lose no state when the lab ends, by their names in signatures. All others lose their state."""
 # Their names look like reads, but they change later answers.
 CHANGING_READS = ("BatchGetSecretValue", "GetRecords", "GetSecretValue", "GetShardIterator", "ReceiveMessage")
 # moto runs these operations in threads of their own, which read or write S3.
@@ -50,13 +50,13 @@ TABLES = """
 """
 
 _log = logging.getLogger(__name__)
-# Whether the call is one of many, for which it isn't worth first writing the changes of other calls.
+# Whether the call is on data. There are so many of these that the changes of other calls aren't written before each.
 _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 
 
 @dataclass(eq=False)
 class _Change:
-    """A call that may change something: the stores that it used, and the error for which they were put back, if any."""
+    """A call that may change something. ``touched``: its stores. ``undone``: the error, if its changes were undone."""
 
     touched: set[Store] = field(default_factory=set)
     undone: NotWritten | None = None
@@ -87,7 +87,7 @@ class Kept:
 
     @asynccontextmanager
     async def keeping(self, asked: Asked) -> AsyncIterator[None]:
-        """Write the call's changes before it is answered. If that fails, undo them and raise `NotWritten`."""
+        """Write the call's changes at the end of this block. If that fails, undo them and raise `NotWritten`."""
         if not changes(asked):
             yield
             return
@@ -99,7 +99,10 @@ class Kept:
 
     @asynccontextmanager
     async def keeping_all(self) -> AsyncIterator[set[Store]]:
-        """Write the state of every service that this block uses. If that fails, undo it and raise `NotWritten`."""
+        """Write the state of all services that this block uses, at its end. If that fails, undo the changes.
+
+        Raises `NotWritten` then.
+        """
         if not self._database:
             yield set()
             return
@@ -114,13 +117,16 @@ class Kept:
             await self._backend.run(self._end, change)
 
     async def write(self) -> None:
-        """Write all changes so far, before a step that can't be undone. If that fails, undo and raise `NotWritten`."""
+        """Write all changes so far, before a step that can't be undone. If that fails, undo them.
+
+        Raises `NotWritten` then.
+        """
         if self._database:
             await self._backend.run(self._write)
 
     @property
     def services(self) -> set[str]:
-        """The services with kept state."""
+        """The services that have state in the file."""
         return {store.service for store in self._bodies}
 
     async def close(self) -> None:
@@ -132,10 +138,10 @@ class Kept:
                 self._database.close()
 
     def _carry_out(self, work: Callable[[], Any]) -> Any:
-        """Do a part of a call in moto's own thread. If moto refuses the call, undo its changes.
+        """Do a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
 
-        That would undo other calls' unwritten changes in the same store, too, so those are written first. A call on
-        data skips that: if moto refuses it halfway, its changes in such a store stay.
+        Undoing them would also undo other calls' unwritten changes in the same store, so these are written first. Calls
+        on data skip this. If moto refuses such a call halfway, its changes in such a store stay.
         """
         if (change := _change.get()) is None:
             return work()
@@ -158,7 +164,7 @@ class Kept:
                     self._unwritten.setdefault(store, set()).add(change)
 
     def _undone(self, touched: set[Store]) -> set[Store]:
-        """Put the stores back to their state in the file. Return those for which that worked."""
+        """Put the stores back to their state in the file. Return the stores that could be put back."""
         assert self._database is not None
         stores = _kept(touched) - self._unwritable
         for store in stores:
@@ -175,9 +181,9 @@ class Kept:
         _require_standing(change)
 
     def _write(self) -> None:
-        """Write all changes in moto's own thread, so that nothing changes meanwhile.
+        """Write all changes. This runs in moto's own thread, so that nothing changes meanwhile.
 
-        They may be those of several calls. The other calls then find nothing left to write, or that they were undone.
+        The changes may be those of several calls. If the write fails, all these calls are undone.
         """
         assert self._database is not None
         ended = [*self._ended]
@@ -211,8 +217,8 @@ class Kept:
         try:
             return pickling.dumps(places.state_of(store), self._names)
         except FAILURES as error:
-            # The call was carried out, and later ones must be, too.
-            _log.error("what %s holds now is not kept: %s", store.service, error)
+            # The call was carried out, and later calls must not fail because of it.
+            _log.error("the state of %s could not be written: %s", store.service, error)
             return None
 
     def _write_store(self, database: Database, store: Store, state: pickling.Dumped) -> None:
@@ -239,7 +245,7 @@ class Kept:
 
 
 def _require_standing(change: _Change) -> None:
-    """Raise `NotWritten` if a failed write has undone the call's changes."""
+    """Raise `NotWritten` if the call's changes were undone because a write failed."""
     if change.undone:
         raise NotWritten(str(change.undone))
 
@@ -249,7 +255,7 @@ def _kept(stores: set[Store]) -> set[Store]:
 
 
 def changes(asked: Asked) -> bool:
-    """Whether a call may change something, by its operation's name."""
+    """Whether a call may change something, judged by the name of its operation."""
     operation = asked.operation
     if operation == "AssumeRole":
         # Entering an account creates it.
@@ -263,12 +269,12 @@ def changes(asked: Asked) -> bool:
 
 
 def unkept(service: str) -> str:
-    """Return the sentence that this service's state is not kept."""
+    """Return the sentence which says that the lab doesn't keep this service's state."""
     return f"The state of {service} is not kept: it is lost when the lab's server ends."
 
 
 def _check_version(database: Database) -> None:
-    """Raise `LabError` if another version of moto wrote the state: its classes may differ."""
+    """Raise `LabError` if another version of moto wrote the state. That version's classes may differ."""
     found = dict(database.read("SELECT name, value FROM about")).get("moto")
     installed = version("moto")
     if found is None:
@@ -278,7 +284,7 @@ def _check_version(database: Database) -> None:
             raise LabError(f"{error}.", where=str(database.file), next="make room, then:  labkit up") from error
     elif found != installed:
         raise LabError(
-            f"moto {found} made the AWS state of this lab, and moto {installed} is installed.",
+            f"moto {found} made the AWS state of this lab, but moto {installed} is installed.",
             where=str(database.file),
-            next="labkit reset, which empties the lab; or install the other moto again",
+            next=f"labkit reset, which empties the lab; or install moto {found} again",
         )

@@ -1,4 +1,4 @@
-"""The gate's own state beside moto's: role sessions, and its additions to EKS and regions. Kept like moto's state."""
+"""Keep the gate's own state in the lab's folder: role sessions, EKS's data about clusters, and enabled regions."""
 
 import json
 import pickle
@@ -27,7 +27,7 @@ class Own:
         self._parts: dict[str, bytes] = dict(rows)
 
     def part(self, name: str) -> Any:
-        """Return the object that is kept under this name; None if none is kept."""
+        """Return the object that is kept under this name; None if there is no such object."""
         if not self._database or name not in self._parts:
             return None
         with self._database.reading(f"the state of {name} in this lab"):
@@ -47,29 +47,29 @@ class Own:
             self._parts[name] = content
 
     def sessions(self) -> list[dict[str, object]]:
-        """The role sessions, the oldest first."""
+        """Return the role sessions, the oldest first."""
         rows = self._database.read("SELECT session FROM sessions ORDER BY serial") if self._database else []
         return [json.loads(session) for (session,) in rows]
 
     def keep_session(self, key: str, session: dict[str, object]) -> None:
-        """Keep a role session under its access key. Raises `NotWritten`."""
+        """Keep a role session. ``key`` is its access key id. Raises `NotWritten`."""
         if self._database:
             self._database.write("INSERT INTO sessions VALUES (NULL, ?, ?)", key, json.dumps(session))
 
     def forget_session(self, key: str) -> None:
         """Delete a kept role session. Raises `NotWritten`."""
         if self._database:
-            # The oldest is forgotten first, so the first row is the one: an index would slow down each new session.
+            # The oldest session is forgotten first, so the search finds it at once. An index would slow down `INSERT`.
             self._database.write(
                 "DELETE FROM sessions WHERE serial = (SELECT serial FROM sessions WHERE key = ? LIMIT 1)", key
             )
 
     def close(self) -> None:
-        """End the use of the file."""
+        """Close the file."""
         if self._database:
             self._database.close()
 
 
 def forget_sessions(file: sqlite3.Connection) -> None:
-    """Delete the role sessions from a copy of the file: their credentials are valid in one lab only."""
+    """Delete the role sessions from a copy of the file. Their credentials are only valid in the original lab."""
     file.execute("DELETE FROM sessions")

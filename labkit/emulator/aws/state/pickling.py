@@ -1,7 +1,7 @@
-"""Convert moto's state of a service to bytes and back. Types that pickle can't handle are registered here.
+"""Convert moto's state of a service to bytes and back. This module tells pickle how to handle types that it can't.
 
-Locks are created again; anonymous functions and other backends are looked up again. The bodies of S3's objects are kept
-separately: each is written once, and read again when it's needed.
+When the state is loaded, locks are created again, and anonymous functions and other backends are looked up. The bodies
+of S3's objects are kept separately. Each body is written once, and read when it's needed.
 """
 
 import copyreg
@@ -68,13 +68,13 @@ class Dumped:
     new: list[tuple[FakeKey, int]]
 
     def remember(self) -> None:
-        """Mark the new bodies as kept."""
+        """Mark the new bodies as written, so that they aren't written again."""
         for thing, name in self.new:
             setattr(thing, BODY, name)
 
 
 def dumps(state: object, names: Iterator[int]) -> Dumped:
-    """Return the bytes of a service's state. Each new body gets the next of these names.
+    """Return the bytes of a service's state. Each new body gets the next of the ``names``.
 
     Raises :class:`pickle.PicklingError`, TypeError or AttributeError for an object that can't be written.
     """
@@ -86,9 +86,9 @@ def dumps(state: object, names: Iterator[int]) -> Dumped:
 
 
 def loads(content: bytes, read_body: ReadBody) -> tuple[Any, set[int]]:
-    """Return the state that :func:`dumps` wrote, and the names of the bodies in it.
+    """Return the state that :func:`dumps` converted to bytes, and the names of the bodies in it.
 
-    If moto's classes have changed since then, pickle's error is raised.
+    Raises pickle's error if moto's classes have changed since then.
     """
     bodies = _Bodies(read_body)
     token = _bodies.set(bodies)
@@ -108,7 +108,7 @@ class _Bodies:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Turn off garbage collection in this block: pickle creates many objects, but no cycles, so it only costs time."""
+    """Turn off garbage collection in this block. It would only cost time: pickle creates many objects, no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -127,9 +127,9 @@ class _Pickler(pickle.Pickler):
         self._names = names
 
     def _object(self, thing: FakeKey) -> Any:
-        """Reduce an S3 object, or a part of one, for pickle: a number stands for its body.
+        """Reduce an S3 object, or an upload's part, for pickle. A number takes the place of the body.
 
-        The body never changes, so it's stored separately, once.
+        The body never changes, so it's stored separately and only once.
         """
         state: dict[str, Any] = without_body(thing)
         if thing.disposed:
@@ -143,7 +143,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Reducers(dict[type, Any]):
-    """The function that writes an object, by its type. pickle looks here for every object, so it must be quick."""
+    """The functions that reduce objects for pickle, by type. pickle looks one up for every object: it must be quick."""
 
     def __missing__(self, kind: type) -> Any:
         if issubclass(kind, type):
@@ -171,7 +171,7 @@ def _reducer(kind: type) -> Any:
 
 
 def _reduced_dict(thing: Any) -> Any:
-    # A subclass may report only a part: S3's store of versions reports only the newest.
+    # A subclass of dict may report only a part of its items: S3's store of versions reports only the newest.
     held = {**thing.__dict__}, dict.copy(thing), getattr(thing, "default_factory", None)
     return type(thing).__new__, (type(thing),), held, None, None, _fill_dict
 
@@ -252,7 +252,7 @@ def _private_key(der: bytes) -> Any:
 
 
 def _place_of(function: FunctionType) -> tuple[str, str, int]:
-    """Return the place of an anonymous function: its module, the function around it, and its number there."""
+    """Return the place of an anonymous function: its module, the function around it, and the number within that one."""
     if function.__closure__:
         raise pickle.PicklingError(f"{function.__module__}.{function.__qualname__} has variables of its own")
     outer = function.__qualname__.partition(LOCALS)[0]

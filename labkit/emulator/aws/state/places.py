@@ -1,4 +1,4 @@
-"""moto's stores, with a backend for each service, account and region, and the stores that a call used."""
+"""Read and replace moto's stores, and find the stores that a call uses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from labkit.emulator.aws.backend import (
 
 
 class Store(NamedTuple):
-    """One unit of state: that of a service in an account, in all regions, because regions may share objects."""
+    """The state of one service in one account. It spans all regions, because regions may share objects."""
 
     service: str
     account_id: str
@@ -23,7 +23,7 @@ class Store(NamedTuple):
 
 THREADS = ("table_exports", "table_imports")
 LONGEST_WAIT = 10.0  # seconds
-# The indexes for bucket names and members of organizations, across accounts.
+# moto's indexes across accounts: of bucket names, and of the members of organizations.
 INDEXES = ("bucket_accounts", "master_accounts")
 State = tuple[dict[str, dict[str, Any]], dict[str, dict[str, tuple[str, str]]]]
 
@@ -31,7 +31,7 @@ _touched: ContextVar[set[Store] | None] = ContextVar("touched", default=None)
 
 
 def watch() -> None:
-    """Let moto report the stores that it uses."""
+    """Make moto report the stores that it uses."""
     tell_uses(_note)
 
 
@@ -46,13 +46,13 @@ def noting(touched: set[Store]) -> Iterator[None]:
 
 
 def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
-    """The backend of this service, account and region."""
+    """Return moto's backend of this service, account and region."""
     backend: BaseBackend = get_backend(service)[account_id][region]
     return backend
 
 
 def wait_for_threads(store: Store) -> None:
-    """Wait for moto's background work in a store: the exports and imports of tables."""
+    """Wait for moto's background work in a store: the exports and imports of DynamoDB's tables."""
     service: Any = store.service
     for backend in get_backend(service)[store.account_id].values():
         for name in THREADS:
@@ -75,7 +75,7 @@ def state_of(store: Store) -> State:
 
 
 def put_back(store: Store, state: State) -> None:
-    """Replace a store's state in moto."""
+    """Replace a store's state in moto by this one."""
     service: Any = store.service
     regions, indexes = state
     stores = get_backend(service)
@@ -92,7 +92,7 @@ def put_back(store: Store, state: State) -> None:
 
 
 def _held(backend: BaseBackend) -> dict[str, Any]:
-    """Return a backend's state, without AWS's own managed policies and parameters. Those are loaded on demand."""
+    """Return a backend's state. For IAM, leave out AWS's unused managed policies, which are loaded on demand."""
     held = backend.__dict__
     if isinstance(backend, IAMBackend):
         policies, of_aws = policies_in_use(backend)
