@@ -1,4 +1,4 @@
-"""Other accounts of the lab's organization. Any 12 digits are such an account; administrators enter it by a role.
+"""Other accounts of the lab's organization. Every 12-digit id is an account. Administrators enter it by a role.
 
 What differs from AWS:
 
@@ -6,8 +6,8 @@ What differs from AWS:
 - Who may enter: on AWS, only administrators of the management account may enter another account by this role. Here,
   administrators of the learner's own account may, too, although it's a member account. Nobody may enter the management
   account.
-- The role: the lab creates it when somebody first enters the account. In the learner's own account, its trust policy
-  admits the management account. In any other account, it also admits the learner's own account.
+- The role: the lab creates the role when somebody first enters the account. The role's trust policy admits the
+  management account. In other accounts than the learner's own, it also admits the learner's own account.
 
 organizations.py lists how the organization itself differs from AWS.
 
@@ -60,8 +60,9 @@ class Accounts:
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:
     """Whether the caller may make a call whose permissions the lab can't derive.
 
-    An administrator may. A session of the role by which administrators enter an account may, too, if the role still has
-    its original policies and the call names no other account: only the organization's policies could refuse its calls.
+    An administrator may. So may a session of the role by which administrators enter an account. But the role must still
+    have its original policies, and the call must name no other account. Then only the organization's policies could
+    refuse the call.
     """
     if not isinstance(caller, Session):
         return isinstance(caller, Administrator)

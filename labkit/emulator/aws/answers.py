@@ -27,7 +27,7 @@ def respond(content: dict[str, Any] | None, content_type: str = "application/jso
 
 
 def done(asked: Asked, result: str = "") -> Response:
-    """Return the answer to a successful call of the query protocol. ``result`` is its XML, if it returns anything."""
+    """Return the answer to a successful call of the query protocol. ``result`` is XML; empty if there is no result."""
     name, request_id = asked.operation, str(uuid.uuid4())
     told = f"<{name}Result>{result}</{name}Result>" if result else ""
     body = (
@@ -38,7 +38,7 @@ def done(asked: Asked, result: str = "") -> Response:
 
 
 def xml(content: object) -> str:
-    """Return the content as XML of the query protocol. A dict is a structure; only EvalDecisionDetails is a map."""
+    """Return the content as XML of the query protocol. Each dict becomes a structure; EvalDecisionDetails, a map."""
     if isinstance(content, dict):
         return "".join(
             f"<{name}>{_entries(part) if name == 'EvalDecisionDetails' else xml(part)}</{name}>"

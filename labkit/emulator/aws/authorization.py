@@ -25,7 +25,7 @@ class Grant:
     """An authorized call, and the reason why it is allowed."""
 
     asked: Asked
-    """The call that moto gets. Any permissions were derived from exactly this call."""
+    """The call that moto gets. If the lab derived permissions, it derived them from exactly this call."""
     reason: str = "the administrator may do everything"
     refused: tuple[tuple[str, str], ...] = ()
     """The keys that a DeleteObjects call may not delete, each with the error message for the caller."""
@@ -54,7 +54,7 @@ class Authorization:
         resource_policy: Policy | None = None,
         owner: str = "",
     ) -> Decision:
-        """Return the decision whether the caller has this permission.
+        """Decide whether the caller has this permission.
 
         ``resource_policy`` is the resource's own policy. ``owner`` is the resource's account; empty: the caller's. If
         the two accounts differ, policies of both must allow the call.
@@ -75,7 +75,7 @@ class Authorization:
             )
         holder, *groups = self._holders(caller)
         if holder is None:
-            raise fault(asked, "unknown key", f"{caller.arn} was deleted while the lab answered its call")
+            raise fault(asked, "unknown key", f"the user or role of {caller.arn} was deleted during the call")
         identity: list[Policy] = []
         for each in (holder, *groups):
             identity += [stored_policy(document, "identity", name) for name, document in list(each.policies.items())]
@@ -132,9 +132,9 @@ class Authorization:
         return decision.reason
 
     def require_organization(self, caller: Administrator | Session, asked: Asked, what: str) -> None:
-        """Check a call whose resource is unknown by the organization's policies on the call's action.
+        """Check the organization's policies on the call's action. The call's resource is unknown.
 
-        Raises the denial if these policies could deny the action on any resource.
+        Raises the denial if these policies could deny the action on some resource.
         """
         if not self.organization.member(caller.account_id).is_bound:
             return
@@ -203,7 +203,10 @@ def _certain_control(control: Control, request: Request, permission: Permission)
 
 
 def _on_anything(control: Control) -> Control:
-    """Return the policies, with each Deny extended to all resources: the call's unknown resource may be denied."""
+    """Return the policies, with each Deny extended to all resources.
+
+    The call's resource is unknown, so any of these policies could deny it.
+    """
 
     def widened(policy: Policy) -> Policy:
         statements = (each if each.allow else replace(each, resources=None) for each in policy.statements)
@@ -216,7 +219,10 @@ def _on_anything(control: Control) -> Control:
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
-    """Return the policies. Mark a statement on this request as faulty if it uses a key that the lab can't know."""
+    """Return the policies, with statements that the lab can't evaluate marked as faulty.
+
+    These are the statements on this request with a condition key that the lab can't know.
+    """
     known, service = permission.known, permission.action.partition(":")[0] + ":"
     if known is None:
         return policies
@@ -231,7 +237,7 @@ def _doubted(policy: Policy, request: Request, unknown: set[str]) -> tuple[State
         asked = {_key(condition.key) for condition in statement.conditions} & unknown
         if not asked or covers(statement, request) is False:
             return statement
-        return replace(statement, fault=f"the lab does not know {', '.join(sorted(asked))} of this call")
+        return replace(statement, fault=f"the lab does not know this call's {', '.join(sorted(asked))}")
 
     return tuple(map(doubt, policy.statements))
 

@@ -1,10 +1,10 @@
-"""moto, behind the gate. It keeps the state of IAM, S3 and the rest of AWS, in this process and without its own port.
+"""moto, behind the gate. moto has the state of IAM, S3 and the rest of AWS. It runs in this process, without a port.
 
 This is the only module of the lab that imports moto. moto's public interface is its decorators and its server. But the
 gate needs other parts of moto, which may change at any time. So the lab only runs on the release line of moto that it
 was tested with.
 
-When the gate is created, this module replaces in moto:
+When the gate is created, this module replaces these methods of moto:
 
 - `FakeBucket.get_permission`, `FakeAccount.__init__`: see `adopt`.
 - `AccountSpecificBackend.__getitem__`: see `tell_uses`.
@@ -133,7 +133,7 @@ class Backend:
         # moto isn't thread-safe: one call at a time, outside the event loop's thread.
         self.thread = OneThread("moto")
         self.carry_out: Callable[[Callable[[], Any]], Any] = lambda work: work()
-        """The function that runs each call in moto's thread. `Kept` replaces it, to keep moto's state."""
+        """The function that runs each call in moto's thread. `Kept` replaces it, to undo calls that moto refuses."""
 
     async def answer(self, asked: Asked) -> Response:
         """Return moto's answer to an authenticated and authorized call."""
@@ -141,7 +141,7 @@ class Backend:
         return await self.run(corrected.get(asked.service, self._answer), asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
-        """Return moto's answer to DeleteBucket. Delete the bucket's tags, too, or a new bucket would get them."""
+        """Return moto's answer to DeleteBucket. Also delete the bucket's tags: a new bucket would get them."""
         return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:
@@ -150,9 +150,10 @@ class Backend:
             await self.run(self._load, service)
 
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-        """Run a function in moto's thread, and return its result. For functions that change or read much of the state.
+        """Run a function in moto's thread, and return its result.
 
-        Raises ``Refusal`` (503) if the function, or an earlier call in that thread, doesn't return.
+        Use this for functions that change or read much of moto's state. Raises ``Refusal`` (503) if the function, or an
+        earlier call in that thread, doesn't return.
         """
         try:
             # Run it in the caller's context, in which state/places.py notes the stores that are used.
@@ -204,7 +205,7 @@ class Backend:
         return iam.roles.get(role_id) if iam else None
 
     def user_and_groups(self, account_id: str, user_id: str) -> list[object]:
-        """Return the user (None if it was deleted) and the user's groups, which all have policies for the user."""
+        """Return the user with this unique id (None if it was deleted), and the groups that the user is in."""
         iam = self.entered(account_id)
         user = next((one for one in every(iam, "users") if one.id == user_id), None)
         return [user, *(group for group in every(iam, "groups") if user in group.users)]
@@ -225,7 +226,7 @@ class Backend:
         return iam.open_id_providers.get(f"arn:aws:iam::{account_id}:oidc-provider/{issuer.removeprefix('https://')}")
 
     def orphan(self, arn: str, unique_id: str) -> None:
-        """Replace a deleted principal's ARN by its id in all trust policies and bucket policies."""
+        """Replace a deleted principal's ARN with its unique id, in all trust policies and bucket policies."""
         for iam in list(iam_backends.values()):
             for role in iam["aws"].roles.values():
                 role.assume_role_policy_document = renamed(role.assume_role_policy_document, arn, unique_id)
@@ -391,7 +392,10 @@ class Backend:
         return self._apps[name]
 
     def _environ(self, asked: Asked) -> dict[str, Any]:
-        """Return the call's WSGI environment (PEP 3333). moto only reads a signature's scope; the rest is a dummy."""
+        """Return the call's WSGI environment (PEP 3333).
+
+        moto only reads the scope of the signature, so the rest of the signature is a dummy.
+        """
         call = asked.call
         pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
@@ -449,7 +453,7 @@ def adopt() -> None:
 def tell_uses(used: Callable[[str, str], None]) -> None:
     """Make moto call ``used`` with the service and the account of each store that it uses.
 
-    The replaced method is the only way by which moto gets a store.
+    This replaces the one method by which moto gets each store.
     """
 
     def found(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
@@ -473,15 +477,18 @@ def without_body(thing: FakeKey) -> dict[str, object]:
 
 
 def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
-    """Set the content of an S3 object. ``opened`` returns it; its argument is the number of bytes to keep in memory."""
+    """Set the content of an S3 object.
+
+    ``opened`` returns the content. Its argument is the number of bytes to keep in memory.
+    """
     thing.lock = threading.Lock()
     thing._value_buffer = opened(thing._max_buffer_size)
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the attributes and the items of moto's object with SSM's parameters, without the parameters of AWS.
+    """Return the attributes and the items of ``parameters``, which is moto's dictionary of SSM's parameters.
 
-    moto loads AWS's parameters again on demand.
+    AWS's own parameters are left out. moto loads them again on demand.
     """
     own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
     unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
@@ -510,7 +517,7 @@ def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> R
 
 
 def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
-    """Create an account of an organization with the given id. moto would use a random id, and add an IAM role."""
+    """Create an account with the given id in an organization. moto would use a random id, and add an IAM role."""
     account.type, account.status, account.state, account.joined_method = "ACCOUNT", "ACTIVE", "ACTIVE", "CREATED"
     account.region, account.organization_id = organization.region, organization.id
     account.master_account_id, account.parent_id = organization.master_account_id, organization.root_id
@@ -536,7 +543,7 @@ def boundaries(iam: IAMBackend) -> set[str | None]:
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """Return all managed policies without AWS's unused ones, and AWS's used ones.
+    """Return the managed policies by ARN, without AWS's unused ones, and a list of AWS's used ones.
 
     A policy of AWS is used if it is attached, or if it is a permissions boundary.
     """
@@ -554,7 +561,7 @@ def parse_parameters(protocol: str, model: OperationModel, **parts: object) -> d
 
 
 def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> list[object]:
-    """Return the values that a DynamoDB key condition names; empty if the condition can't be read."""
+    """Return the values of the keys in a DynamoDB key condition; empty if the condition can't be read."""
     # Import this only now: it loads moto's part of DynamoDB.
     from moto.dynamodb.exceptions import MockValidationException
     from moto.dynamodb.parsing.key_condition_expression import parse_expression

@@ -126,7 +126,7 @@ class Permission:
     resource: str
     context: Context = field(default_factory=dict)
     known: frozenset[str] | None = None
-    """The service's own condition keys that the lab knows. If ``context`` has no value for one, the call has no value.
+    """The service's own condition keys that the lab knows. If ``context`` lacks such a key, so does the call.
 
     The keys are in lower case; a tag's key ends with its ``/``. An Allow doesn't count if it depends on a key of the
     service that isn't in ``known``. If ``known`` is None, the lab knows all keys.
@@ -146,7 +146,7 @@ class Asked:
     region: str = ""
     """The region in the signature's scope; for an unsigned call, the lab's own; empty if the signature is malformed."""
     operation: str = ""
-    """The API operation's name; the request line if the lab doesn't know the operation."""
+    """The API operation's name; the method and the path if the lab doesn't know the operation."""
     account_id: str = ""
     """The account of the call's resources: usually the caller's."""
     request: ApiRequest | None = None
@@ -162,7 +162,7 @@ class Asked:
 
     @property
     def family(self) -> str:
-        """The protocol, which decides how a refusal looks: s3, query, ec2, json, rest-xml or rest-json.
+        """The call's protocol: s3, query, ec2, json, rest-xml or rest-json. It decides how a refusal looks.
 
         https://smithy.io/2.0/aws/protocols/index.html
         """
@@ -189,5 +189,5 @@ def protocol(call: Call, service: str) -> str:
 
 
 def no_number(name: str) -> None:
-    """Raise ``ValueError`` for NaN and Infinity, which are not JSON (RFC 8259). A `parse_constant` for `json.loads`."""
+    """Raise ``ValueError`` for NaN and Infinity, which are not JSON (RFC 8259). `json.loads` calls this for them."""
     raise ValueError(f"{name} is not a JSON number")

@@ -126,7 +126,7 @@ class CloudTrail:
 
 
 def _undelivered(response: Response) -> Response:
-    """Return GetTrailStatus's answer without a delivery. moto would show one at the present time."""
+    """Return GetTrailStatus's answer without a delivery. moto always reports a delivery at the present time."""
     if response.status == 200:
         content = json.loads(response.body)
         content.pop("LatestDeliveryTime", None)
@@ -189,7 +189,9 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
         raise _refusal("InvalidLookupAttributes", "A lookup can have only one attribute beside the time range.")
     key, value = attributes[0].get("AttributeKey"), attributes[0].get("AttributeValue")
     if key not in ATTRIBUTES:
-        raise _refusal("InvalidLookupAttributes", f"Unknown lookup attribute {key}. Use {', '.join(ATTRIBUTES)}.")
+        raise _refusal(
+            "InvalidLookupAttributes", f"Unknown lookup attribute {key}. Use one of {', '.join(ATTRIBUTES)}."
+        )
     if not value or len(value) > LONGEST_VALUE:
         raise _refusal("InvalidLookupAttributes", f"The value of {key} must have 1 to {LONGEST_VALUE} characters.")
     if key == "ReadOnly" and value not in ("true", "false"):
@@ -198,7 +200,10 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
 
 
 def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
-    """Return the events after the last one of the previous page. ``token`` names it, so new calls don't shift pages."""
+    """Return the events after the last one of the previous page.
+
+    ``token`` names that event, so that new calls don't shift the pages.
+    """
     try:
         last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")
     except (binascii.Error, ValueError):

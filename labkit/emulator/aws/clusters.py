@@ -40,7 +40,7 @@ class Clusters(Protocol):
     """The clusters of the lab, by region and name."""
 
     async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
-        """Run a new cluster, and return when it answers. ``request`` has the parameters of ``eks:CreateCluster``."""
+        """Run a new cluster, and return its facts once it answers. ``request``: the parameters of CreateCluster."""
 
     async def delete(self, region: str, name: str) -> None:
         """Stop the cluster and everything that runs in it."""

@@ -51,7 +51,7 @@ class Eks:
     """The function that writes moto's changes to the lab's folder. It's called before a cluster is stopped."""
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """Answer a call of EKS. Where moto describes a cluster, put in its real endpoint, CA, issuer and version."""
+        """Answer a call of EKS. A cluster's description gets the cluster's real endpoint, CA, issuer and version."""
         if asked.request is None:
             raise not_emulated(asked, str(asked.unread))
         operation, name = asked.request.operation, _cluster(asked)
@@ -97,7 +97,7 @@ class Eks:
                 del store.clusters[name]
 
     async def know(self, region: str, name: str, request: dict[str, object]) -> None:
-        """Create a running cluster in moto if moto doesn't know it. ``request``: CreateCluster's parameters."""
+        """Tell moto about a running cluster, if moto doesn't know it. ``request``: the parameters of CreateCluster."""
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
         if (await self.backend.answer(_on(asked, "GET", name))).status == 200:
@@ -163,7 +163,7 @@ class Eks:
         )
 
     def _require_role(self, role_arn: str) -> None:
-        """Refuse a pod role that doesn't exist or that doesn't let EKS assume it."""
+        """Refuse a role for pods that doesn't exist, or that EKS may not assume."""
         role = self.backend.role(role_arn)
         if role is None:
             raise invalid_parameter("Role provided in the request does not exist.")

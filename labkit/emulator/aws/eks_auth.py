@@ -1,4 +1,4 @@
-"""EKS Auth: exchange a pod's token for credentials of the role in its Pod Identity association.
+"""EKS Auth exchanges a pod's token for credentials of a role. The pod's Pod Identity association names the role.
 
 What differs from AWS:
 
@@ -140,7 +140,7 @@ class EksAuth:
         return _pod(identity.claims)
 
     def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
-        """Return why the role's trust policy lets EKS assume the role with these tags. Raises the denial if not."""
+        """Return why the role's trust policy lets EKS assume the role with these tags. Raises the denial."""
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context: Context = {
             **self.authorization.context(asked),

@@ -1,4 +1,4 @@
-"""The token of ``aws eks get-token``: a presigned GetCallerIdentity. It tells a cluster's API server who the caller is.
+"""The token of ``aws eks get-token``: a presigned URL of GetCallerIdentity. It tells an API server who the caller is.
 
 What differs from AWS:
 
@@ -74,7 +74,7 @@ async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> 
 
 
 def _call(token: str, cluster: str, endpoint_url: str) -> Call:
-    """Return the call in the token, as the authenticator would send it."""
+    """Return the call that the authenticator would send for this token."""
     if len(token) > LONGEST:
         raise InvalidToken("the token is too large")
     encoded = token.removeprefix(PREFIX)

@@ -282,7 +282,7 @@ class Gate:
         return replace(read, call=asked.call, operation=derived.operation if derived else asked.operation)
 
     async def _authorize(self, asked: Asked, caller: Caller | WebIdentity) -> Grant:
-        """Grant the call if the caller has all permissions that the call needs. Raises the denial if not."""
+        """Grant the call if the caller has all permissions that the call needs. Raises the denial if one is missing."""
         if isinstance(caller, WebIdentity):
             return self._sts.admit(asked, caller)
         match asked.service:
@@ -356,7 +356,7 @@ class Gate:
     def _keep_own(self, asked: Asked, response: Response) -> None:
         """Store the gate's own data of EKS and of regions. Undo a change that can't be stored.
 
-        The state of some services isn't stored at all. Say so after the first call that changes such a service.
+        The state of some services isn't stored at all. Tell the user after the first call that changes such a service.
         """
         try:
             if asked.service in ("account", "eks"):
@@ -383,7 +383,7 @@ class Gate:
             _log.error("the gate failed on a call of %s\n%s", outcome.asked.service, hidden(failure, secrets))
 
     def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
-        """Return the secret key for the call's signature. Before that, check in AWS's order: expiry, role and date."""
+        """Return the secret key for the call's signature. First check expiry, role and date, in AWS's order."""
         now = self._clock.now()
         if isinstance(caller, Session):
             if caller.credentials.expiration <= now:
@@ -402,7 +402,7 @@ class Gate:
         return secret
 
     async def _verify(self, asked: Asked, call: Call, signed: Signature, secret: str) -> Call:
-        """Return the call if it was signed with this secret key. Raises the refusal if not."""
+        """Return the call if it was signed with this secret key. Raises the refusal if it wasn't."""
         try:
             if len(call.body) > HASHED_AT_ONCE:
                 return await asyncio.to_thread(signature.verify, call, signed, secret)
@@ -436,7 +436,7 @@ class Gate:
             raise fault(asked, "no token", "this lab didn't issue this session token")
         if administrator := self._administrators.get(key):
             if token is not None:
-                told = "the call has a session token, but the administrator's key has none"
+                told = "the call has a session token, but the administrator's key doesn't use one"
                 raise fault(asked, "unknown key", told, AWSAccessKeyId=key)
             return administrator
         session = self.sessions.find(key)

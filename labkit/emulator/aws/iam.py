@@ -1,4 +1,6 @@
-"""IAM. moto answers most calls. The lab checks documents, loads AWS's managed policies, and makes stable ids.
+"""IAM. moto answers most calls.
+
+The lab checks documents, loads AWS's managed policies, and gives objects ids that are the same in every lab.
 
 What differs from AWS:
 
@@ -108,7 +110,7 @@ class Iam:
             await run(set_boundary, asked, iam)
 
     async def _bring_in(self, asked: Asked, iam: IAMBackend) -> None:
-        """Load the AWS managed policies that a call names or lists into moto."""
+        """Load into moto the AWS managed policies that a call names or lists."""
         parameters = asked.requested().parameters
         if asked.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
             await self.backend.run(self.backend.load_managed_policies, iam)
@@ -182,7 +184,7 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
 
 
 def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
-    """Add an audience to a provider, or remove one. moto can't do this. Doing it again is not an error.
+    """Add an audience to a provider, or remove one. moto can't do this. IAM accepts the same call again.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """

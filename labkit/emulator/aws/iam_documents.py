@@ -45,7 +45,7 @@ WORDS = (
 
 
 async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check the call's document, tags or URL. Return the parameters for which moto needs other values.
+    """Check the call's document, tags or URL. Return the parameters that moto needs with other values.
 
     Raises ``Refusal`` if a document, a tag or a URL is faulty.
     """
@@ -84,7 +84,7 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """Check the call's policy. Return its parameter with a text for moto, if moto can't read the caller's text."""
+    """Check the call's policy. If moto can't read its text, return the policy's parameter with a text for moto."""
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:

@@ -2,8 +2,8 @@
 
 What differs from AWS:
 
-- The internet: the lab only asks hosts that it maps to an address itself, hosts on this machine, and the issuers of
-  clusters that joined the lab. On the moto target, no request leaves this machine.
+- The internet: the lab only asks mapped hosts (see `map_host`), hosts on this machine, and the issuers of clusters that
+  joined the lab. On the moto target, no request leaves this machine.
 - Revocation: neither CRLs nor OCSP are checked.
 - Caching: the lab keeps keys for only 30 seconds, so that you soon see the effect of a withdrawn key.
 
@@ -53,7 +53,7 @@ class IssuerUnreachable(Exception):
 
 
 class ThumbprintMismatch(Exception):
-    """The issuer's certificate chains to no trusted root, and no thumbprint of the provider fits its chain."""
+    """The issuer's certificate chains to no trusted root, and the provider doesn't list the chain's top certificate."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Issuers:
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)
 
     def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
-        """Accept this issuer, too. Fetch its keys from the API server of the client ``api``; None: from its own URL."""
+        """Accept this issuer, too. Fetch its keys with ``api``, a client of its API server; None: from its own URL."""
         self._joined[issuer] = api
         self.forget(issuer)
 
@@ -226,7 +226,7 @@ class Issuers:
         return context
 
     async def _served_chain(self, host: str, port: int, context: ssl.SSLContext | None = None) -> list[bytes]:
-        """Return the certificates (DER) that the host serves, its own first. Without ``context``, none are verified."""
+        """Return the certificates (DER) that the host serves, the host's own first; unverified without ``context``."""
         address, port = self._address(host, port)
         try:
             _, writer = await asyncio.open_connection(address, port, ssl=context or unverified(), server_hostname=host)
@@ -280,7 +280,7 @@ async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str
 
 
 def _location(issuer: str, discovery: dict[str, Any]) -> str:
-    """Return the URL of the keys. Raises `IssuerUnreachable` if the document names another issuer, or no such URL."""
+    """Return the URL of the keys. Raises `IssuerUnreachable` if the document names another issuer, or no URL."""
     if (named := discovery.get("issuer")) != issuer:
         shown = f"{named!r}" if isinstance(named, str) else "its issuer is not a string"
         raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")

@@ -14,7 +14,7 @@ Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 
 LONGEST = 10.0
-"""The most seconds that a call may take, in processor time or idle."""
+"""The most seconds that a call may use the processor, and the most seconds that it may be idle."""
 LOOKS = 10
 IDLE = 0.002
 """The thread counts as idle if it uses a smaller share of the processor's time than this."""
@@ -117,7 +117,11 @@ def _settle(ended: asyncio.Future[None]) -> None:
 
 @dataclass
 class _Seen:
-    """The running call at the last look, the thread's time at the first and the last look at it, and its idle looks."""
+    """The result of the last look at the thread. ``call`` is the call that ran.
+
+    ``began`` and ``at`` are the thread's time at the first and the last look at this call. ``idle`` counts the last
+    looks in a row at which the thread was idle.
+    """
 
     call: object = None
     began: float = 0.0

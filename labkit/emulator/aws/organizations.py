@@ -1,7 +1,8 @@
-"""Organizations. moto answers most calls. The lab's accounts are in one organization, and its policies limit calls.
+"""Organizations. moto answers most calls.
 
-The account `MANAGEMENT_ID` manages the organization. The learner's own account is a member, and so is every other
-account that somebody has entered.
+All accounts of the lab are in one organization. The policies of this organization limit what calls may do. The account
+`MANAGEMENT_ID` manages the organization. The learner's own account is a member, and so is every other account that
+somebody has entered.
 
 What differs from AWS:
 
@@ -49,9 +50,10 @@ Levels = tuple[tuple[Policy, ...], ...]
 
 @dataclass(frozen=True)
 class Member:
-    """How the organization limits one account. ``service`` and ``resource`` are its control policies, by level.
+    """How the organization limits one account.
 
-    Each level is the root, an OU or the account. Levels whose policies allow everything are left out.
+    ``service`` and ``resource`` are the service and resource control policies on the account, by level. Each level is
+    the root, an OU or the account itself. Levels that allow everything are left out.
     """
 
     organization_id: str = ""
@@ -178,7 +180,7 @@ class Organization:
                         policy.attachments = []
 
     def _rename(self, made: Any, prefix: str, response: Response) -> None:
-        """Give a new object an id that is made from its name, also in the answer. moto's id is random."""
+        """Give a new object an id that is made from its name. Put this id into the answer, too: moto's id is random."""
         serial = self._identifiers.serial(f"organizations-{prefix}", made.name)
         given = made.id
         made.id = f"{prefix}-{self._identifiers.base32(f'organizations-{prefix}', f'{made.name}#{serial}', 8).lower()}"

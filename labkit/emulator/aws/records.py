@@ -77,12 +77,12 @@ class Outcome:
 
     @property
     def signer(self) -> Caller | None:
-        """The caller that signed the call."""
+        """The caller that signed the call; None if the call was made with a token, or by nobody that the lab knows."""
         return None if isinstance(self.caller, WebIdentity) else self.caller
 
     @property
     def identity(self) -> WebIdentity | None:
-        """The web identity that made the call."""
+        """The web identity that made the call; None for any other caller."""
         return self.caller if isinstance(self.caller, WebIdentity) else None
 
     @property
@@ -242,7 +242,7 @@ def _token(session_name: str, claims: dict[str, object]) -> dict[str, object]:
 
 
 def _elements(outcome: Outcome) -> dict[str, Any] | None:
-    """Return the response's elements that CloudTrail records of a call which opened a session; None for other calls."""
+    """Return the record's ``responseElements`` for a call that opened a session; None for any other call."""
     if (session := outcome.session) is None:
         return None
     ends = datetime.fromtimestamp(session.credentials.expiration, UTC)

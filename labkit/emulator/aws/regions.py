@@ -52,7 +52,7 @@ class Regions:
         return dict(self._enabled)
 
     def put_back(self, enabled: dict[str, set[str]]) -> None:
-        """Set the enabled opt-in regions to those that were stored. `enabled` has returned them before."""
+        """Replace the enabled opt-in regions with ``enabled``, which was stored before."""
         self._enabled = defaultdict(set, enabled)
 
     def enable(self, account_id: str, region: str) -> None:
@@ -126,7 +126,7 @@ class Regions:
         return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
 
     def _account(self, asked: Asked, request: dict[str, Any]) -> str:
-        """Return the account that the call is about. Only the lab's own account may name another one."""
+        """Return the account that the call is about. Only the lab's own account may name another account."""
         named, own = request.get("AccountId"), asked.account_id
         if named is None:
             return own

@@ -59,7 +59,7 @@ class S3:
     authorization: Authorization
 
     def read(self, asked: Asked, caller: Caller) -> Asked:
-        """Read the operation, its permissions and the bucket's account. Raises ``Refusal`` if S3 has no such call."""
+        """Read the operation, the permissions and the bucket's account. Raises ``Refusal`` if S3 has no such call."""
         _check_checksum(asked.call)
         check_names(asked)
         try:
@@ -75,7 +75,7 @@ class S3:
         return asked if owner in ("", caller.account_id) else replace(asked, account_id=owner)
 
     def authorize(self, asked: Asked, caller: Caller) -> Grant:
-        """Grant a request if the caller has all permissions that the request needs. Raises the denial if not."""
+        """Grant a request if the caller has all permissions that it needs. Raises the denial if one is missing."""
         if asked.unread:
             bucket = self.backend.bucket(asked.bucket)
             own = bucket is None or bucket.account_id == caller.account_id
@@ -145,7 +145,7 @@ class S3:
     def _may_deny(self, asked: Asked) -> bool:
         """Whether a bucket policy could deny this call to the administrator.
 
-        It can't deny operations on the policy itself. On AWS, only the account's root user has this exemption. Here the
+        It can't deny operations on the policy itself. On AWS, that is true only for the account's root user. Here, the
         administrator acts as the root user, too.
         """
         if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):

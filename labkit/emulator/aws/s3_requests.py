@@ -54,7 +54,7 @@ def check_names(asked: Asked) -> None:
 
 
 def check_complete(asked: Asked) -> None:
-    """Refuse a request with a wrong parameter, or without a parameter or a body that its operation needs."""
+    """Refuse a request if a parameter is wrong, or if a required parameter or a required body is missing."""
     if (acl := asked.call.headers.get("x-amz-acl")) and acl not in CANNED_ACLS:
         raise _invalid_argument("", "x-amz-acl", acl, "there is no canned ACL of this name")
     found = {"querystring": asked.call.query, "header": asked.call.headers}

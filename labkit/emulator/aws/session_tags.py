@@ -31,7 +31,7 @@ class SessionTags:
 
     @property
     def transitive(self) -> dict[str, str]:
-        """The tags that the next session in the chain inherits."""
+        """The tags that are passed on to a session which this session opens."""
         keys = {key.lower() for key in self.transitive_keys}
         return {**self.inherited, **{key: value for key, value in self.passed.items() if key.lower() in keys}}
 
@@ -56,7 +56,7 @@ class SessionTags:
 
 
 def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> SessionTags:
-    """Return the tags of an AssumeRole call. Call :func:`faults` before.
+    """Return the tags of an AssumeRole call. Use :func:`faults` first to check the parameters.
 
     Raises ``Refusal`` if a key is repeated, inherited or AWS's own, or if a transitive key belongs to no tag.
     """
@@ -98,7 +98,9 @@ def faults(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def of_token(claims: Mapping[str, object]) -> SessionTags:
-    """Return the tags in a token, which has one claim for all tags or one for each. Raises ``Refusal``.
+    """Return the tags in a token, which has one claim for all tags or one for each.
+
+    Raises ``Refusal`` if a tag is invalid.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_adding-assume-role-idp
     """

@@ -50,7 +50,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Credentials:
-    """Temporary credentials; ``expiration`` in seconds since the epoch, lab time."""
+    """Temporary credentials. ``expiration`` is in seconds since the epoch, in lab time."""
 
     access_key_id: str
     secret_access_key: str
@@ -77,7 +77,7 @@ class Session:
     federation: dict[str, str] = field(default_factory=dict)
     """The provider and the subject of a web identity session, for the trail."""
     transitive_tags: dict[str, str] = field(default_factory=dict)
-    """The session tags that new sessions inherit from this one in a chain."""
+    """The session tags that are passed on to a session which this session opens."""
 
     @property
     def arn(self) -> str:

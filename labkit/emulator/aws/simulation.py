@@ -2,8 +2,8 @@
 
 What differs from AWS:
 
-- Organizations: the service control policies of the simulated principal's account count. Parameters that add policies
-  or leave them out are refused. Resource control policies are not evaluated.
+- Organizations: the service control policies of the simulated principal's account count. Parameters that add or exclude
+  policies are refused. Resource control policies are not evaluated.
 - `ResourceHandlingOption`: ignored. Each action is simulated on the resources that the call names.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
@@ -112,7 +112,7 @@ class Simulated:
         return Request(self.caller, action, resource, self.context)
 
     def same_account(self, resource: str) -> bool:
-        """Whether caller and resource are in one account. It only matters with a resource policy.
+        """Whether caller and resource are in one account. Without a resource policy, always true.
 
         A resource whose ARN has no account belongs to ``ResourceOwner``, or else to the caller's account.
         """

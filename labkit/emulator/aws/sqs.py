@@ -1,4 +1,4 @@
-"""SQS. moto answers the calls. The lab does the waiting of long polls, so that it doesn't block other calls.
+"""SQS. moto answers the calls. For long polls, the lab itself waits, so that other calls aren't blocked.
 
 What differs from AWS:
 
@@ -66,7 +66,7 @@ class Sqs:
 
 
 def _with(asked: Asked, **changes: Any) -> Asked:
-    """Return the same call with these parameters changed."""
+    """Return the same call with new values for these parameters."""
     body = asked.call.body
     if asked.family == "json":
         body = requests.json_text(json.loads(body) | changes)

@@ -68,7 +68,7 @@ class Sts:
     accounts: Accounts
 
     async def identify(self, asked: Asked) -> WebIdentity:
-        """Verify the web identity token of an unsigned call. Raises ``Refusal``."""
+        """Verify the web identity token of an unsigned call, and return its content. Raises ``Refusal``."""
         form = asked.call.form
         _validate(asked, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
         account_id, token = Arn.parse(form["RoleArn"]).account, read(form["WebIdentityToken"])
@@ -113,7 +113,7 @@ class Sts:
         return Grant(asked, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
 
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
-        """Return the decision whether a web identity may take an action on the role. Raises the denial if not.
+        """Decide whether a web identity may take an action on the role. Raises the denial if it may not.
 
         The role's trust policy decides, and so do the resource control policies for the role's account. Service control
         policies don't: a web identity is in no account.
@@ -130,7 +130,7 @@ class Sts:
         return decision
 
     async def authorize(self, asked: Asked, caller: Caller) -> Grant:
-        """Grant a signed call if the caller may make it. Raises ``Refusal`` if not."""
+        """Grant a signed call if the caller may make it. Raises ``Refusal`` if the caller may not."""
         match asked.operation:
             case "GetCallerIdentity":
                 return Grant(asked, "sts:GetCallerIdentity needs no permission")
@@ -239,7 +239,7 @@ class Sts:
         return Grant(asked, reason, role=role, tags=tags, source_identity=source_identity)
 
     def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, context: Context) -> str:
-        """Return why the caller's policies and the role's trust policy allow this action. Raises the denial if not."""
+        """Return why the caller's policies and the role's trust policy allow this action. Raises the denial."""
         given = _parameters(asked)
         keys: Context = {f"sts:{name}": given[name] for name in ("RoleSessionName", "ExternalId") if name in given}
         decision = self.authorization.decide(

@@ -51,7 +51,7 @@ class Trail:
 
     @staticmethod
     def newest(file: Path, containing: str = "") -> Iterator[Record]:
-        """Yield the complete records of the trail in ``file``, newest first, read lazily.
+        """Yield the complete records of the trail in ``file``, newest first. Each is only read when it's needed.
 
         With ``containing``, yield only the records that contain this text. Incomplete records are left out. There may
         be one if the server was killed, or if it is writing one right now.

@@ -1,6 +1,7 @@
-"""Verify a web identity token with the OIDC provider in the role's account. AWS doesn't document its checks' order.
+"""Verify a web identity token with the OIDC provider in the role's account.
 
-`labkit.tokens.refused` checks the provider, the audience and the times. This module verifies the signature.
+AWS doesn't document the order of the checks. `labkit.tokens.refused` checks the provider, the audience and the times.
+This module verifies the signature.
 
 https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 """
@@ -58,7 +59,7 @@ class WebIdentity:
     issuer: str
     subject: str
     audience: str
-    """The one of the token's audiences that is a client id of the provider."""
+    """The token's audience that is also a client id of the provider."""
     provider_arn: str
     claims: dict[str, Any]
 

@@ -177,7 +177,7 @@ def test_pages_stay_as_they_are_while_calls_come_in(aws, irsa, cloudtrail):
         (
             {"LookupAttributes": by("Color", "a")},
             "InvalidLookupAttributes",
-            "Unknown lookup attribute Color. Use AccessKeyId, EventId, EventName, EventSource, ReadOnly, "
+            "Unknown lookup attribute Color. Use one of AccessKeyId, EventId, EventName, EventSource, ReadOnly, "
             "ResourceName, ResourceType, Username.",
         ),
         (

@@ -32,7 +32,7 @@ def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> C
 
 
 def resource_tags(tags: dict[str, str], service: str = "") -> Context:
-    """Return the condition keys of a resource's tags. ``service``: a service that also has its own keys for tags."""
+    """Return the condition keys of a resource's tags. If ``service`` is given, add that service's own keys for tags."""
     context: Context = {f"aws:ResourceTag/{name}": value for name, value in tags.items()}
     return context | ({f"{service}:ResourceTag/{name}": value for name, value in tags.items()} if service else {})
 

@@ -55,7 +55,7 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def read(asked: Asked) -> Asked:
-    """Return ``asked`` with the operation's parameters in ``request``; with an error in ``unread`` if that fails.
+    """Return ``asked`` with the operation's parameters in ``request``, or with an error in ``unread``.
 
     The error is ``CannotDerive`` if the lab can't read a call of this form, and ``Refusal`` if AWS would refuse it.
     """
@@ -276,13 +276,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def json_text(content: dict[str, object]) -> bytes:
-    """Return ``content`` as JSON, in a form that moto can't mistake for a query-protocol form."""
+    """Return ``content`` as JSON that moto can't mistake for the parameters of a form."""
     # moto looks for a form's parameters in any body, so no string may contain the characters that separate them.
     return json.dumps(content).replace("&", "\\u0026").encode()
 
 
 def _modelled(shape: Any, value: Any) -> Any:
-    """Return the value without the fields that the model doesn't have. Raises ``TypeError`` for a wrong type."""
+    """Return the value without fields that the model doesn't have. Raises ``TypeError`` if a type is wrong."""
     if shape is None:
         return {}
     kind: str = shape.type_name

@@ -99,9 +99,9 @@ class Kept:
 
     @asynccontextmanager
     async def keeping_all(self) -> AsyncIterator[set[Store]]:
-        """Write the state of all services that this block uses, at its end. If that fails, undo the changes.
+        """Write the state of all services that this block uses, when the block ends.
 
-        Raises `NotWritten` then.
+        If that fails, undo the changes and raise `NotWritten`.
         """
         if not self._database:
             yield set()
@@ -117,9 +117,9 @@ class Kept:
             await self._backend.run(self._end, change)
 
     async def write(self) -> None:
-        """Write all changes so far, before a step that can't be undone. If that fails, undo them.
+        """Write all changes so far, before a step that can't be undone.
 
-        Raises `NotWritten` then.
+        If that fails, undo the changes and raise `NotWritten`.
         """
         if self._database:
             await self._backend.run(self._write)
@@ -141,7 +141,7 @@ class Kept:
         """Do a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
 
         Undoing them would also undo other calls' unwritten changes in the same store, so these are written first. Calls
-        on data skip this. If moto refuses such a call halfway, its changes in such a store stay.
+        on data skip this. If moto refuses a call on data halfway, its changes in such a store stay.
         """
         if (change := _change.get()) is None:
             return work()

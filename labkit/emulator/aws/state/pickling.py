@@ -1,4 +1,4 @@
-"""Convert moto's state of a service to bytes and back. This module tells pickle how to handle types that it can't.
+"""Convert moto's state of a service to bytes and back. pickle does it, with functions for types that it doesn't know.
 
 When the state is loaded, locks are created again, and anonymous functions and other backends are looked up. The bodies
 of S3's objects are kept separately. Each body is written once, and read when it's needed.
@@ -143,7 +143,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Reducers(dict[type, Any]):
-    """The functions that reduce objects for pickle, by type. pickle looks one up for every object: it must be quick."""
+    """The functions that reduce objects for pickle, by type. pickle looks one up for every object, so this is quick."""
 
     def __missing__(self, kind: type) -> Any:
         if issubclass(kind, type):
@@ -252,7 +252,7 @@ def _private_key(der: bytes) -> Any:
 
 
 def _place_of(function: FunctionType) -> tuple[str, str, int]:
-    """Return the place of an anonymous function: its module, the function around it, and the number within that one."""
+    """Return an anonymous function's place: the module, the function around it, and the number in that function."""
     if function.__closure__:
         raise pickle.PicklingError(f"{function.__module__}.{function.__qualname__} has variables of its own")
     outer = function.__qualname__.partition(LOCALS)[0]

@@ -75,7 +75,7 @@ def state_of(store: Store) -> State:
 
 
 def put_back(store: Store, state: State) -> None:
-    """Replace a store's state in moto by this one."""
+    """Replace a store's state in moto with ``state``."""
     service: Any = store.service
     regions, indexes = state
     stores = get_backend(service)
