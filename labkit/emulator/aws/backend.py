@@ -141,7 +141,7 @@ class Backend:
         return await self.run(corrected.get(asked.service, self._answer), asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
-        """Return moto's answer to DeleteBucket. Also delete the bucket's tags: a new bucket would get them."""
+        """Return moto's answer to DeleteBucket. Also delete the bucket's tags, which a new bucket would get."""
         return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:
@@ -351,7 +351,7 @@ class Backend:
                     del store._parameters[name]
 
     def _secrets_answer(self, asked: Asked) -> Response:
-        """Return moto's answer to a call of Secrets Manager. Correct the creation times in ListSecretVersionIds."""
+        """Return moto's answer to a call of Secrets Manager. Correct the creation times of ListSecretVersionIds."""
         response = self._answer(asked)
         if asked.operation == "ListSecretVersionIds" and response.status == 200:
             answer = json.loads(response.body)

@@ -50,7 +50,7 @@ class Call:
     """The path as sent, percent-encoded."""
     query_string: str
     header_list: list[tuple[str, str]]
-    """Names (in lower case) and values, in the order in which they were sent."""
+    """The headers' names (in lower case) and values, in the order in which they were sent."""
     body: bytes
     """The body. Once the signature is verified, it has no ``aws-chunked`` framing any more."""
     source_ip: str = "127.0.0.1"

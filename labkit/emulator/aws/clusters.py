@@ -32,7 +32,7 @@ class ClusterFacts:
 
     @property
     def associated(self) -> dict[str, object]:
-        """The fields with data that EKS stores beside the cluster's settings, by their names."""
+        """The access entries, identity provider configs and Pod Identity associations, by the names of these fields."""
         return {name: getattr(self, name) for name in ("access", "identity_providers", "pod_identity")}
 
 

@@ -51,7 +51,7 @@ class Eks:
     """The function that writes moto's changes to the lab's folder. It's called before a cluster is stopped."""
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """Answer a call of EKS. A cluster's description gets the cluster's real endpoint, CA, issuer and version."""
+        """Answer a call of EKS. In a cluster's description, put the cluster's real endpoint, CA, issuer and version."""
         if asked.request is None:
             raise not_emulated(asked, str(asked.unread))
         operation, name = asked.request.operation, _cluster(asked)

@@ -140,7 +140,10 @@ class EksAuth:
         return _pod(identity.claims)
 
     def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
-        """Return why the role's trust policy lets EKS assume the role with these tags. Raises the denial."""
+        """Return why the role's trust policy lets EKS assume the role with these tags.
+
+        Raises the denial if the trust policy doesn't allow it.
+        """
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context: Context = {
             **self.authorization.context(asked),

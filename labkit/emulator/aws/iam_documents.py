@@ -84,7 +84,7 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """Check the call's policy. If moto can't read its text, return the policy's parameter with a text for moto."""
+    """Check the call's policy. If moto can't read it, return the parameter with a policy that moto can read."""
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:

@@ -163,7 +163,7 @@ class Organization:
         return respond({}, "application/x-amz-json-1.1")
 
     def _settle(self, store: OrganizationsBackend, operation: str, given: dict[str, Any], response: Response) -> None:
-        """Finish a successful call: give a new object its id, and remove what moto leaves of deleted objects."""
+        """Finish a successful call: give a new object its id, and remove deleted objects wherever moto keeps them."""
         match operation:
             case "CreatePolicy":
                 self._rename(store.policies[-1], "p", response)
@@ -245,7 +245,7 @@ def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> L
 
 
 def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
-    """Return the request for moto. A delegated administrator's request is moved to the management account.
+    """Return the request for moto. If a delegated administrator calls, moto reads from the management account.
 
     Raises ``Refusal`` if the caller's account may not make the call.
 

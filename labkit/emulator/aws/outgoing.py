@@ -27,7 +27,7 @@ class Closed(ConnectionRefusedError):
 
 @cache
 def close() -> None:
-    """From now on, refuse every connection and every process that moto wants to open or start, in any thread."""
+    """From now on, keep moto from opening connections and from starting processes, in any thread."""
     sys.addaudithook(_refuse_moto)
 
 

@@ -77,7 +77,7 @@ class Outcome:
 
     @property
     def signer(self) -> Caller | None:
-        """The caller that signed the call; None if the call was made with a token, or by nobody that the lab knows."""
+        """The caller that signed the call; None if no known caller signed it."""
         return None if isinstance(self.caller, WebIdentity) else self.caller
 
     @property

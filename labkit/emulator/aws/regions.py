@@ -162,7 +162,7 @@ def regions() -> tuple[str, ...]:
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return the filters: each is a field of the answer and the patterns that the field may match."""
+    """Return the filters. Each has a field of the answer, and the patterns that the field may match."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

@@ -240,7 +240,7 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call
     body = b"".join(chunks)
     length = call.headers.get("x-amz-decoded-content-length", "")
     if length and length != str(len(body)):
-        raise Mismatch("the length of the aws-chunked body is not x-amz-decoded-content-length")
+        raise Mismatch("the aws-chunked body doesn't have the length in x-amz-decoded-content-length")
     return replace(call, body=body, trailers=trailers)
 
 

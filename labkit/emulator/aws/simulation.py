@@ -3,7 +3,7 @@
 What differs from AWS:
 
 - Organizations: the service control policies of the simulated principal's account count. Parameters that add or exclude
-  policies are refused. Resource control policies are not evaluated.
+  such policies are refused. Resource control policies are not evaluated.
 - `ResourceHandlingOption`: ignored. Each action is simulated on the resources that the call names.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
@@ -112,7 +112,7 @@ class Simulated:
         return Request(self.caller, action, resource, self.context)
 
     def same_account(self, resource: str) -> bool:
-        """Whether caller and resource are in one account. Without a resource policy, always true.
+        """Whether caller and resource are in one account. Always true without a resource policy.
 
         A resource whose ARN has no account belongs to ``ResourceOwner``, or else to the caller's account.
         """
@@ -315,7 +315,7 @@ def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any
 
 
 def _outside(resource: str, outcome: Outcome) -> dict[str, Any]:
-    """Return the result for a resource if the organization's policies refuse. No other policies are evaluated then."""
+    """Return the result if the organization's policies deny the action on the resource. No other policy counts then."""
     return {
         "EvalResourceName": resource,
         "EvalResourceDecision": outcome,

@@ -239,7 +239,10 @@ class Sts:
         return Grant(asked, reason, role=role, tags=tags, source_identity=source_identity)
 
     def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, context: Context) -> str:
-        """Return why the caller's policies and the role's trust policy allow this action. Raises the denial."""
+        """Return why the caller's policies and the role's trust policy allow this action.
+
+        Raises the denial if they don't allow it.
+        """
         given = _parameters(asked)
         keys: Context = {f"sts:{name}": given[name] for name in ("RoleSessionName", "ExternalId") if name in given}
         decision = self.authorization.decide(
@@ -364,7 +367,9 @@ def _assumed(session: Session) -> dict[str, Any]:
 
 
 def _packed(policies: list[str], tags: SessionTags) -> dict[str, int]:
-    """Return ``PackedPolicySize`` in percent; empty without policies and tags. Raises ``Refusal`` above 100 percent.
+    """Return ``PackedPolicySize`` in percent; empty if there are no policies and no tags.
+
+    Raises ``Refusal`` if the size is above 100 percent.
 
     AWS doesn't publish how it computes the size. This computation fits examples in public threads.
     """

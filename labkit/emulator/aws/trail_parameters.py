@@ -40,7 +40,10 @@ def is_shown(asked: Asked) -> bool:
 
 
 class Shown:
-    """The parameters of a call that the trail shows (None if it has none, or unknown ones), and the hidden values."""
+    """The parameters of a call as the trail shows them, and the values that the trail hides.
+
+    The parameters are None if the call has none, or if the lab doesn't know them.
+    """
 
     def __init__(self, asked: Asked):
         self.secrets: list[str] = []

@@ -1,4 +1,4 @@
-"""Features of IAM's users that moto lacks: permissions boundaries, and calls in which users don't name themselves.
+"""Features of IAM's users that moto lacks: permissions boundaries, and calls in which a user leaves out its own name.
 
 What differs from AWS:
 
