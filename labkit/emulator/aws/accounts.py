@@ -38,9 +38,9 @@ class Accounts:
     organization: Organization
 
     async def open(self, caller: Caller, role_arn: str) -> None:
-        """Create an account and the role by which administrators enter it, if ``role_arn`` is that role.
+        """If ``role_arn`` is the role by which administrators enter an account, create the account and the role.
 
-        Do nothing if both exist, or if the caller may not enter the account.
+        Do nothing if they exist already, or if the caller may not enter the account.
         """
         account_id = Arn.parse(role_arn).account
         admitted = [each for each in (self.backend.account_id, MANAGEMENT_ID) if each != account_id]

@@ -38,7 +38,7 @@ def done(asked: Asked, result: str = "") -> Response:
 
 
 def xml(content: object) -> str:
-    """Return the content as XML of the query protocol. Each dict becomes a structure; EvalDecisionDetails, a map."""
+    """Return the content as XML of the query protocol. Dicts become structures; EvalDecisionDetails becomes a map."""
     if isinstance(content, dict):
         return "".join(
             f"<{name}>{_entries(part) if name == 'EvalDecisionDetails' else xml(part)}</{name}>"

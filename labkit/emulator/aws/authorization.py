@@ -160,7 +160,7 @@ class Authorization:
             "aws:CurrentTime": rfc3339(now),
             "aws:EpochTime": str(int(now)),
             "aws:RequestedRegion": asked.region,
-            # The listener stands for AWS's, which speaks TLS.
+            # The lab's endpoint takes the place of AWS's endpoint, which uses TLS.
             "aws:SecureTransport": "true",
             "aws:SourceIp": asked.call.source_ip,
             "aws:UserAgent": asked.call.headers.get("user-agent", ""),

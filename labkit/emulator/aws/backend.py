@@ -319,14 +319,14 @@ class Backend:
         status = int(started[0].split()[0])
         is_told = asked.service == "s3" or asked.call.method == "HEAD" or body.strip()
         if status >= 400 and (not is_told or body.lstrip()[:15].lower() == b"<!doctype html>"):
-            # A path that moto does not know, or a fault that its web server reports.
+            # moto does not know the path, or moto's web server reports a fault.
             raise not_emulated(asked, f"moto: {started[0]}")
         headers = [
             (name, value)
             for name, value in started[1]
             if not name.lower().startswith("access-control-") and name.lower() not in ("connection", "date", "server")
         ]
-        # The content of an object stays untouched.
+        # Never change the content of an object.
         written = status >= 400 or asked.operation != "GetObject"
         if written and any(n.lower() == "content-type" and "xml" in v for n, v in headers):
             body = NOT_XML.sub(b"?", body)
@@ -399,7 +399,7 @@ class Backend:
         call = asked.call
         pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
-        # Encoded again, so that moto reads the same as the gate: its parser treats `;` and `#` specially.
+        # Encode the path again, so that moto reads the same as the gate. moto's parser treats `;` and `#` specially.
         path = quote(call.path, safe="/-_.~") if asked.service == "s3" else call.raw_path
         environ: dict[str, Any] = {
             "REQUEST_METHOD": call.method,

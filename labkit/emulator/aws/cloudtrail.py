@@ -109,7 +109,7 @@ class CloudTrail:
         begins, ends = _seconds(asked.get("StartTime")), _seconds(asked.get("EndTime"))
         if begins is not None and ends is not None and begins > ends:
             raise _refusal("InvalidTimeRange", "The start time is after the end time.")
-        # At most as far back as CloudTrail keeps events, and up to an event of this second.
+        # Go back at most as far as CloudTrail keeps events, and include the events of this second.
         return max(begins or 0, now - KEPT_SECONDS), now + 1 if ends is None else ends
 
     def _events(self, key: str, value: str, account_id: str, region: str) -> Iterator[Event]:
@@ -159,7 +159,7 @@ def _event(record: Record) -> Event:
         "AccessKeyId": identity.get("accessKeyId"),
         "EventTime": int(at.timestamp()),
         "EventSource": record["eventSource"],
-        # A role session's name.
+        # For a role session, the session's name.
         "Username": identity.get("userName") or (arn.name if arn else None),
         "Resources": _resources(record),
         "CloudTrailEvent": json.dumps({name: value for name, value in record.items() if name != "lab"}),

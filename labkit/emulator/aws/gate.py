@@ -63,16 +63,16 @@ _log = logging.getLogger(__name__)
 
 REGIONS = "regions"
 SKEW = 900
-LONGEST_END = 5.0  # how many seconds the end of the lab waits for moto
+LONGEST_END = 5.0  # seconds that the lab waits for moto when it ends
 LONGEST_OBJECT = 512 * 1024 * 1024
 LONGEST_BODY = 16 * 1024 * 1024  # DynamoDB's limit, and enough for Lambda's code
-LONGEST_CALL = 2 * 1024 * 1024  # of the other services whose parameters are checked: SQS takes a megabyte, and codes it
+LONGEST_CALL = 2 * 1024 * 1024  # for other services with checked parameters: SQS takes a megabyte, encoded
 LONGEST_FORM, MOST_PARAMETERS = 512 * 1024, 10_000  # read before the caller is known
-LONGEST_XML, MOST_TAGS = 4 * 1024 * 1024, 150_000  # S3's, for 10,000 parts; deeper ones take minutes
+LONGEST_XML, MOST_TAGS = 4 * 1024 * 1024, 150_000  # for S3's XML with 10,000 parts; deeply nested XML takes minutes
 HASHED_AT_ONCE = 1024 * 1024  # a longer body is hashed beside the event loop
 OF_DATA = {"partNumber", "uploadId", "x-id"}
 HEADER_NAME, UNPRINTABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-Body = Callable[[int], Awaitable[bytes]]  # reads at most so many bytes. Raises TooLong or ClientDisconnect
+Body = Callable[[int], Awaitable[bytes]]  # reads at most this many bytes; raises TooLong or ClientDisconnect
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)?-(central|north|south|east|west|northeast|northwest|southeast|southwest)-\d")
 # Unsigned calls of these APIs can only be told apart by the API's version.
 VERSIONS = {"2011-06-15": "sts", "2010-05-08": "iam", "2016-11-15": "ec2", "2012-11-05": "sqs", "2010-03-31": "sns"}
@@ -155,7 +155,7 @@ class Gate:
             await self.backend.run(self._organization.found)
 
     def associated(self, cluster_arn: str) -> dict[str, Any]:
-        """Return EKS's stored data about a cluster: the fields in `ClusterFacts.associated`, or nothing."""
+        """Return EKS's stored data about a cluster: the fields in `ClusterFacts.associated`; empty without data."""
         return self._own.part(cluster_arn) or {}
 
     @property
@@ -264,7 +264,7 @@ class Gate:
             call = await _with_body(asked, body) if body else call
             call = await self._verify(asked, call, signed, secret)
         except Refusal as refusal:
-            # This isn't the verified caller.
+            # The caller isn't verified, so this is only a claim.
             refusal.claimed = Claimed(key_of=caller.arn)
             raise
         return replace(asked, call=call, account_id=caller.account_id), caller
@@ -467,7 +467,7 @@ class Gate:
         """
         machine, at = time.time(), signed.signed_at
         if signed.expires_in is not None:
-            # STS takes any presigned URL for 15 minutes, whatever it says.
+            # STS accepts any presigned URL for 15 minutes, whatever expiry the URL has.
             expires_in = SKEW if signed.service == "sts" else signed.expires_in
             if all(not at - SKEW <= now < at + expires_in for now in (lab, machine)):
                 told = "Request has expired" if lab >= at else "Request is not valid yet"
@@ -572,7 +572,7 @@ def _guess_service(call: Call) -> str:
 
 def _unsigned_headers(call: Call, signed: Signature) -> str:
     names = {name for name in call.headers if name.startswith("x-amz-")} - set(signed.signed_headers)
-    # If a presigned URL repeats a header in its query, that one is signed.
+    # If a presigned URL has the same field in its query, that field is signed.
     if signed.expires_in is not None:
         names -= {"x-amz-content-sha256"}
     return ", ".join(sorted(names))

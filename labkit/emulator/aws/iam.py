@@ -72,7 +72,7 @@ class Iam:
             changed = self._left_out(asked)
         if not changed or asked.operation in OWN:
             return asked
-        # The trail shows what moto is told.
+        # Read the new call, too, so that the trail shows the parameters that moto gets.
         return requests.read(requests.with_form(asked, {**asked.call.form, **changed}))
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
@@ -184,7 +184,7 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
 
 
 def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
-    """Add an audience to a provider, or remove one. moto can't do this. IAM accepts the same call again.
+    """Add an audience to a provider, or remove one. moto can't do this. Repeating a call is not an error.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """

@@ -107,7 +107,11 @@ class Issuers:
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)
 
     def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
-        """Accept this issuer, too. Fetch its keys with ``api``, a client of its API server; None: from its own URL."""
+        """Accept this issuer, too.
+
+        ``api`` is a client of the issuer's API server, which serves the keys. If it's None, the lab fetches the keys
+        from the issuer's own URL.
+        """
         self._joined[issuer] = api
         self.forget(issuer)
 

@@ -64,7 +64,7 @@ class Metadata:
         self._clock = clock
         self._credentials: Credentials | None = None
         self._issued_at = 0.0
-        self._tokens: OrderedDict[str, float] = OrderedDict()  # and when each ends
+        self._tokens: OrderedDict[str, float] = OrderedDict()  # each token, and the time when it ends
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http":

@@ -46,12 +46,12 @@ class OneThread:
         if self.is_stuck:
             raise Stuck
         loop = asyncio.get_running_loop()
-        # Not `run_in_executor`: a caller that is cancelled doesn't undo a call that was handed over.
+        # Not `run_in_executor`: if the caller is cancelled, the call must still run.
         running, ended = self._pool.submit(lambda: self._mark(function, *arguments)), loop.create_future()
         running.add_done_callback(partial(_tell, loop, ended))
         self._waiting.add(ended)
         if self._watched is not loop:
-            # One timer for all calls: a timer for each would cost more than the rest of this.
+            # One timer for all calls: a timer for each call would cost more than the rest of this method.
             self._watched, self._seen = loop, _Seen()
             loop.call_later(self.longest / LOOKS, self._look)
         try:

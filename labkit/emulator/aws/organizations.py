@@ -108,7 +108,7 @@ class Organization:
 
     def control(self, caller: Caller, owner: str, action: str) -> Control:
         """The organization's policies that limit the caller's ``action`` on resources of the account ``owner``."""
-        # Neither kind limits service-linked roles.
+        # Neither kind of policy limits service-linked roles.
         if isinstance(caller, Session) and SERVICE_LINKED in caller.role_arn:
             return NO_CONTROL
         resource, service = self.resource_control(owner, action), self.member(caller.account_id).service

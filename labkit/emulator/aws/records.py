@@ -113,7 +113,7 @@ def records(
         "eventTime": rfc3339(now),
         "eventSource": f"{asked.service or 's3'}.amazonaws.com",
         "eventName": _cut(name, secrets, LONGEST),
-        # IAM is one for all regions.
+        # IAM isn't regional. CloudTrail records its calls in us-east-1.
         "awsRegion": "us-east-1" if asked.service == "iam" else asked.region,
         "sourceIPAddress": asked.call.source_ip,
         "userAgent": _cut(asked.call.headers.get("user-agent", ""), secrets, LONGEST),
@@ -347,7 +347,7 @@ def _header(response: Response, name: str) -> str:
 
 
 def _event_id(identifiers: Identifiers, now: float) -> str:
-    # The time is part of it: a new server starts at serial 1 again, but the trail continues.
+    # The time is part of the id: a new server starts at serial 1 again, but the trail continues.
     return identifiers.uuid("event", f"{now!r}#{identifiers.serial('event', 'trail')}")
 
 

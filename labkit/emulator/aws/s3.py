@@ -66,11 +66,11 @@ class S3:
             asked = derive(asked, [(key, version) for key, version, _ in _keys_to_delete(asked.call)])
         except CannotDerive as unknown:
             if (source := asked.call.headers.get("x-amz-copy-source")) and copy_source(source) is None:
-                # moto would look for it in any account.
+                # moto would look for the source in any account.
                 said = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
                 raise Refusal(400, "InvalidArgument", said, str(unknown)) from unknown
             return replace(asked, unread=unknown)
-        # The first permission is on the bucket that is asked for.
+        # The first permission is on the bucket that the call names.
         owner = self._owner(asked, asked.needed[0]) if asked.needed else ""
         return asked if owner in ("", caller.account_id) else replace(asked, account_id=owner)
 

@@ -35,7 +35,7 @@ SECRET_SHAPES = {"AttributeValue", "PartiQLStatement", "PreparedStatementParamet
 
 def is_shown(asked: Asked) -> bool:
     """Whether the trail shows this call's parameters, if they can be read."""
-    # Only EC2 has this protocol, and its model alone takes as long to load as all others.
+    # EC2's model takes as long to load as all other models together.
     return asked.service != "ec2" and len(asked.call.body) <= LARGEST_READ
 
 

@@ -25,7 +25,7 @@ ON_TABLE = {
     "UpdateContinuousBackups", "UpdateContributorInsights", "UpdateItem", "UpdateKinesisStreamingDestination",
     "UpdateTable", "UpdateTimeToLive",
 }  # fmt: skip
-# Operations by the parameter that is the ARN of their resource.
+# The operations whose resource is an ARN in a parameter, and this parameter.
 ON_ARN = {
     "DeleteBackup": "BackupArn",
     "DeleteResourcePolicy": "ResourceArn",
@@ -48,7 +48,7 @@ KNOWN = frozenset(
     f"dynamodb:{key}"
     for key in ("leadingkeys", "attributes", "select", "returnvalues", "returnconsumedcapacity", "fulltablescan")
 ) | {
-    # moto's tables have one partition key, and the lab has no fault injection.
+    # These keys never have a value: moto's tables have one partition key, and the lab has no fault injection.
     "dynamodb:enclosingoperation", "dynamodb:firstpartitionkeyvalues", "dynamodb:fisactionid", "dynamodb:fistargetarns",
     "dynamodb:fourthpartitionkeyvalues", "dynamodb:secondpartitionkeyvalues", "dynamodb:thirdpartitionkeyvalues",
 }  # fmt: skip

@@ -40,9 +40,9 @@ PASSED = {
     "CreatePodIdentityAssociation": ("roleArn", "pods.eks.amazonaws.com"),
     "UpdatePodIdentityAssociation": ("roleArn", "pods.eks.amazonaws.com"),
 }
-# Condition keys that are parameters of the request, of the same name.
+# Condition keys that have the value of the request's parameter with the same name.
 FROM_PARAMETERS = ("clusterName", "kubernetesGroups", "policyArn", "principalArn", "username")
-# Condition keys that are a cluster's settings, and their place in the request.
+# Condition keys that have the value of a cluster's setting, and the place of this setting in the request.
 SETTINGS = {
     "authenticationMode": "accessConfig.authenticationMode",
     "blockStorageEnabled": "storageConfig.blockStorage.enabled",
@@ -59,7 +59,7 @@ SETTINGS = {
     "supportType": "upgradePolicy.supportType",
     "zonalShiftEnabled": "zonalShiftConfig.enabled",
 }
-# These keys say whether the request has the setting.
+# These condition keys say whether the request has the setting with the same name.
 PRESENT = ("kubeApiServerConfig", "kubeControllerManagerConfig", "kubeSchedulerConfig")
 CONFIGURING = ("CreateCluster", "UpdateClusterConfig", "UpdateClusterVersion")
 KNOWN = frozenset(f"eks:{name.lower()}" for name in (*FROM_PARAMETERS, *SETTINGS, *PRESENT)) | {
@@ -154,7 +154,7 @@ def _associated(
 
 
 def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
-    """Return the ARN of a cluster's nodegroup or Fargate profile, and moto's object of it.
+    """Return the ARN of a cluster's nodegroup or Fargate profile, and moto's object for it.
 
     If the nodegroup or profile doesn't exist, the ARN ends with ``*``, and the object is None.
     """

@@ -63,7 +63,7 @@ BOUNDED = {
     )
 }  # fmt: skip
 BOUNDARY = "iam:permissionsboundary"
-# The condition keys that the lab knows; those that no derived operation has are absent. IAM's other keys are about
+# The condition keys that the lab knows. If no derived operation has a key, it is absent. IAM's other keys are about
 # security keys or credentials.
 KNOWN = frozenset({
     "iam:accountpropertynamespaces", "iam:associatedresourcearn", "iam:awsservicename", "iam:delegationduration",
@@ -100,7 +100,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
         needed.append(_permission(f"Tag{operation.removeprefix('Create')}", arn, context, shown))
     if operation in ("UpdateGroup", "UpdateUser"):
-        # A renaming needs the permission on both names.
+        # Renaming needs the permission on both names.
         renamed = parameters.get(f"New{parameter}", name)
         path = parameters.get("NewPath") or (thing.path if thing else "/")
         needed.append(_permission(operation, f"{account}{kind}{path}{renamed}", context, f"{kind} {renamed}"))
@@ -111,7 +111,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         instances = f"arn:aws:ec2:*:{request.account_id}:instance/*"
         needed.append(pass_role(passed, "ec2.amazonaws.com", instances))
     if thing and thing.boundary_arn and operation not in BOUNDED:
-        # AWS has no such key here. An Allow that asks for another boundary must not count for this principal.
+        # AWS has no such key for this operation. An Allow that asks for another boundary must not count here.
         return [replace(each, known=KNOWN - {BOUNDARY}) for each in needed]
     return needed
 

@@ -80,7 +80,7 @@ def named(call: Call, service: str) -> str:
     if service == "eks-auth" and OF_EKS_AUTH.fullmatch(f"{call.method} {call.raw_path}"):
         return "AssumeRoleForPodIdentity"
     if service == "account" and call.method == "POST":
-        # Its paths are the operations' names: /listRegions.
+        # This service's paths are the operations' names: /listRegions.
         return call.path[1:2].upper() + call.path[2:]
     return f"{call.method} {call.path}"
 

@@ -16,7 +16,7 @@ from labkit.emulator.aws.refusals import Refusal
 from labkit.emulator.aws.s3_path import BUCKET, CONTROL, copy_source
 from labkit.emulator.clock import Clock
 
-# Sub-resource of a bucket: its part of the operation's name, and of the action's name if that differs.
+# For each sub-resource of a bucket: the word in the operations' names, and the word in the actions' names if different.
 BUCKET_READS = {
     "accelerate": ("BucketAccelerateConfiguration", "AccelerateConfiguration"),
     "acl": ("BucketAcl", ""),
@@ -42,7 +42,7 @@ BUCKET_READS = {
     "website": ("BucketWebsite", ""),
 }
 NOT_WRITTEN = {"location", "policyStatus"}
-# A bucket's policy and website have delete actions of their own. Deleting another configuration takes its put action.
+# A bucket's policy and website have delete actions of their own. Deleting another configuration needs its put action.
 DELETED = {"policy": "DeleteBucketPolicy", "website": "DeleteBucketWebsite"}
 NOT_DELETED = {"accelerate", "acl", "logging", "notification", "object-lock", "requestPayment", "versioning"}
 
@@ -69,7 +69,7 @@ LOCK_HEADERS = {
     "s3:object-lock-mode": "x-amz-object-lock-mode",
     RETAIN_UNTIL: "x-amz-object-lock-retain-until-date",
 }
-# Condition keys from a request's body: the operation, the elements and their keys.
+# Condition keys from a request's body, by the operation and the XML element.
 FROM_BODY = {
     "CreateBucket": {"LocationConstraint": "s3:locationconstraint"},
     "PutBucketInventoryConfiguration": {"Field": "s3:InventoryAccessibleOptionalFields"},
@@ -128,7 +128,7 @@ ON_OBJECT = {
     ("DELETE", "tagging", False): ("DeleteObjectTagging", "DeleteObject{}Tagging"),
 }
 BYPASSING = {"DeleteObject", "PutObjectRetention"}
-# Deleting the account's Block Public Access takes the action that puts it.
+# Deleting the account's Block Public Access needs its put action.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_DeletePublicAccessBlock.html
 ON_ACCOUNT = {"GET": ("Get", "Get"), "PUT": ("Put", "Put"), "DELETE": ("Delete", "Put")}
 
@@ -345,7 +345,7 @@ def _context(call: Call) -> Context:
     context: Context = {
         "s3:signatureversion": "AWS4-HMAC-SHA256",
         "s3:authType": "REST-QUERY-STRING" if "X-Amz-Signature" in call.query else "REST-HEADER",
-        # The listener stands for AWS's, which speaks TLS.
+        # The lab's endpoint takes the place of AWS's endpoint, which uses TLS.
         "s3:TlsVersion": "1.3",
     }
     for key, name in LOCK_HEADERS.items():

@@ -26,7 +26,7 @@ from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import ApiRequest
 
 ON_NOTHING = {"GetRandomPassword", "ListSecrets"}
-# Condition keys that are parameters of the request, by the parameter's name.
+# Condition keys that have the value of a request's parameter, by the parameter's name.
 FROM_PARAMETERS = {
     "BlockPublicPolicy": "secretsmanager:BlockPublicPolicy",
     "Description": "secretsmanager:Description",
@@ -76,7 +76,7 @@ def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permiss
 
 def _create(request: ApiRequest) -> list[Permission]:
     parameters = request.parameters
-    # A secret that doesn't exist yet has no suffix: any six characters.
+    # A new secret's ARN will end with six random characters. The wildcards stand for them.
     arn = f"arn:aws:secretsmanager:{request.region}:{request.account_id}:secret:{parameters['Name']}-??????"
     context = _from_parameters(request) | tag_keys(as_dict(parameters.get("Tags")))
     actions = ["CreateSecret"]

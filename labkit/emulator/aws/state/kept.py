@@ -56,7 +56,10 @@ _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 
 @dataclass(eq=False)
 class _Change:
-    """A call that may change something. ``touched``: its stores. ``undone``: the error, if its changes were undone."""
+    """A call that may change something.
+
+    ``touched`` are the stores that the call used. ``undone`` is the error for which its changes were undone, if any.
+    """
 
     touched: set[Store] = field(default_factory=set)
     undone: NotWritten | None = None
@@ -141,7 +144,8 @@ class Kept:
         """Do a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
 
         Undoing them would also undo other calls' unwritten changes in the same store, so these are written first. Calls
-        on data skip this. If moto refuses a call on data halfway, its changes in such a store stay.
+        on data skip this step. If moto refuses such a call halfway, and other calls have unwritten changes in a store,
+        the refused call's changes in this store stay.
         """
         if (change := _change.get()) is None:
             return work()

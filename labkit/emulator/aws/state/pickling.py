@@ -1,4 +1,4 @@
-"""Convert moto's state of a service to bytes and back. pickle does it, with functions for types that it doesn't know.
+"""Convert moto's state of a service to bytes and back, with pickle. Types that pickle can't convert are handled here.
 
 When the state is loaded, locks are created again, and anonymous functions and other backends are looked up. The bodies
 of S3's objects are kept separately. Each body is written once, and read when it's needed.
