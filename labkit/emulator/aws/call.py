@@ -150,7 +150,7 @@ class Asked:
     account_id: str = ""
     """The account of the call's resources: usually the caller's."""
     request: ApiRequest | None = None
-    """The operation's parameters; None if they weren't read, and for S3, which has its own fields below."""
+    """The operation's parameters. None if they weren't read, and for S3: the fields below describe S3's calls."""
     unread: Exception | None = None
     """The error if the lab can't read the parameters (for S3: the operation)."""
     bucket: str = ""

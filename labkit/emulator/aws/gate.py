@@ -562,7 +562,7 @@ def _is_by_token(call: Call) -> bool:
 
 
 def _guess_service(call: Call) -> str:
-    """Return the service of an unsigned call: S3, unless the call shows another one."""
+    """Return the service of an unsigned call. If nothing in the call shows another service, it's S3."""
     if "Action" in call.form:
         return VERSIONS.get(call.form.get("Version", ""), "sts")
     if target := call.headers.get("x-amz-target"):

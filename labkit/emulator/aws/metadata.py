@@ -43,7 +43,7 @@ CATEGORIES = {
 class Metadata:
     """The metadata service (IMDSv2) of one node, as an ASGI application. It returns credentials of the node's role.
 
-    Each node's service has its own port, and no path: the SDKs for Go 1 and JavaScript drop the path of an endpoint.
+    Each node's service has its own port. Its endpoint has no path, because the SDKs for Go 1 and JavaScript drop it.
     """
 
     def __init__(

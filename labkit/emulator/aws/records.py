@@ -309,9 +309,9 @@ def _is_signed(call: Call) -> bool:
 
 
 def _account(outcome: Outcome) -> str:
-    """Return the account in which a call is recorded: the caller's, or the one of the web identity's provider.
+    """Return the account in which a call is recorded; empty if the caller is unknown.
 
-    Empty if the caller is unknown.
+    It is the caller's account. A web identity's call is recorded in the account of its OIDC provider.
     """
     if identity := outcome.identity:
         return Arn.parse(identity.provider_arn).account

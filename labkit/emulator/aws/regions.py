@@ -4,7 +4,7 @@ What differs from AWS:
 
 - Regions that are off: only STS refuses calls to them; other services answer.
 - Time: a region is on or off at once; on AWS it takes minutes to hours.
-- Account Management: beside operations on regions, the lab has only those on alternate contacts. moto answers them.
+- The Account Management API: beside operations on regions, it only has operations on alternate contacts, from moto.
 
 https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
@@ -157,7 +157,7 @@ class Regions:
 
 @cache
 def regions() -> tuple[str, ...]:
-    """Return AWS's regions without those of China and of governments, which no account can enable."""
+    """Return AWS's regions, without the regions of China and of governments, which no account can enable."""
     return tuple(sorted(boto3.Session().get_available_regions("ec2")))
 
 

@@ -2,7 +2,7 @@
 
 What differs from AWS:
 
-- A user may leave out its own name only in GetUser and in the calls on access keys.
+- The user's name: a user may leave out its own name only in GetUser and in the calls on access keys.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
 """

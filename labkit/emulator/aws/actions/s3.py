@@ -149,7 +149,7 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
     """Return the call with its operation and the permissions that it needs.
 
-    ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call. Each needs its own permission.
+    ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call. Each key needs a permission.
     Raises :class:`CannotDerive` if the lab doesn't know the permissions.
     """
     call, bucket, key = asked.call, asked.bucket, asked.key

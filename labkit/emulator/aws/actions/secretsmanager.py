@@ -100,7 +100,7 @@ def _on_secret(operation: str, secret_id: str, request: ApiRequest, backend: Bac
 
 
 def _of_secret(secret: Any) -> Context:
-    """Return the condition keys of a secret; for a replica, those of the original secret."""
+    """Return the condition keys of a secret. A replica has the condition keys of the original secret."""
     source = getattr(secret, "source", secret)
     context = resource_tags(as_dict(source.tags) or {}, "secretsmanager")
     if source.rotation_lambda_arn:

@@ -187,7 +187,7 @@ class Kept:
     def _write(self) -> None:
         """Write all changes. This runs in moto's own thread, so that nothing changes meanwhile.
 
-        The changes may be those of several calls. If the write fails, all these calls are undone.
+        The changes may come from several calls. If the write fails, all these calls are undone.
         """
         assert self._database is not None
         ended = [*self._ended]
