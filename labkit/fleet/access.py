@@ -1,4 +1,4 @@
-"""A row's AWS credentials in this process's environment: those of a profile, or of a role that the row takes first."""
+"""Put a row's AWS credentials into this process's environment. A row can name an AWS profile or a role to assume."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from labkit.errors import LabError
 from labkit.fleet.rows import Row
 
 SESSION = "labkit-fleet"
-# boto3 prefers these to the profile in AWS_PROFILE: keys, and a web identity.
+# boto3 uses these variables before AWS_PROFILE: access keys, and a web identity.
 # https://docs.aws.amazon.com/boto3/latest/guide/credentials.html#configuring-credentials
 BEFORE_PROFILE = (
     "AWS_ACCESS_KEY_ID",
@@ -18,13 +18,13 @@ BEFORE_PROFILE = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_ROLE_ARN",
 )
-# botocore waits as AWS asks it to: https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+# With these, botocore slows down when AWS throttles it: https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 PATIENT = {"AWS_RETRY_MODE": "adaptive", "AWS_MAX_ATTEMPTS": "8"}
 
 
 @contextmanager
 def credentials(row: Row) -> Iterator[None]:
-    """Use the row's credentials in this block. Raises `LabError` if AWS doesn't let the caller take the row's role."""
+    """Use the row's credentials in this block. Raises `LabError` if the caller can't assume the row's role."""
     before = dict(os.environ)
     try:
         if row.is_in_an_account:
@@ -55,7 +55,7 @@ def _assumed(role_arn: str, region: str) -> dict[str, str]:
             taken = sts.assume_role(RoleArn=role_arn, RoleSessionName=SESSION)["Credentials"]
     except ClientError as error:
         raise LabError(
-            f"The role {role_arn} could not be taken: {error}",
+            f"The role {role_arn} could not be assumed: {error}",
             where="assume_role, in the fleet file",
             next=f"aws sts assume-role --role-arn {quote(role_arn)} --role-session-name {SESSION}",
         ) from None

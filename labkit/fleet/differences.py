@@ -1,4 +1,4 @@
-"""Compare two executed notebooks with nbdime, without the parts that differ between any two executions."""
+"""Compare two executed notebooks with nbdime. Ignore the parts that differ between any two executions."""
 
 import io
 from importlib.util import find_spec
@@ -16,7 +16,9 @@ TEXT = "text/plain"
 
 
 def parameters(before: Path, after: Path) -> dict[str, tuple[object, object]]:
-    """Return the parameters that differ between the two runs: the old value and the new one, or the default.
+    """Return the parameters whose values differ between the two runs, each with the old and the new value.
+
+    A parameter that wasn't set for a run has the notebook's default.
 
     Raises `NothingRan` if a file isn't a notebook.
     """
@@ -25,7 +27,7 @@ def parameters(before: Path, after: Path) -> dict[str, tuple[object, object]]:
 
 
 def cells(before: Path, after: Path, *, colour: bool) -> str:
-    """Return the cells and outputs that differ, as nbdime prints them; empty if all are the same.
+    """Return the cells and outputs that differ, as nbdime prints them; empty if nothing differs.
 
     Raises `NothingRan` if a file isn't a notebook, or if nbdime isn't installed.
 
@@ -64,9 +66,9 @@ def _given(notebook: NotebookNode) -> dict[str, object]:
 
 
 def _as_read(notebook: NotebookNode) -> NotebookNode:
-    """Remove the injected cell and the cells' counts, and return the notebook. `parameters` compares that cell.
+    """Return the notebook without its injected parameters, which `parameters` compares, and without execution counts.
 
-    Of an output in several forms, keep only the text.
+    If an output has a text form, its other forms are removed.
     """
     notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith(INJECTED)]
     for cell in notebook.cells:

@@ -1,4 +1,4 @@
-"""A fleet in a notebook: its rows as they run, drawn in place, and its report."""
+"""Run a fleet in a notebook: show its rows while they run, and return its report."""
 
 import threading
 import time
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     import ipywidgets
 
 PACKAGE = Path(__file__).parents[1]
-# A wheel carries the notebooks inside the package; in a checkout they lie beside it.
+# A wheel carries the notebooks inside the package; in a checkout they are beside the package.
 NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
-EVERY = 0.5  # seconds between two looks
+EVERY = 0.5  # seconds between two updates
 
 
 def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, resume: bool = False) -> Report:
-    """Run a fleet of the target moto on `count` workers; in a running notebook, show each row as it runs.
+    """Run a fleet of the target moto on `count` workers, and return its report.
 
-    Without a notebook, run irsa.ipynb. With `resume`, run only rows that have changed or haven't succeeded.
+    A running notebook shows the rows meanwhile. Without `notebook`, run irsa.ipynb. With `resume`, run only rows that
+    have changed or haven't succeeded.
 
-    Raises `NothingRan` if the file, the folder or the set-up is wrong.
+    Raises `NothingRan` if the fleet file or the folder can't be used, or if the workers can't start.
     """
     workers.require_extra()
     notebook = notebook or NOTEBOOKS / "irsa.ipynb"
@@ -50,7 +51,7 @@ def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, 
 
 
 class Progress:
-    """The rows of a fleet and the state of each. A stored notebook shows only the number of rows."""
+    """The rows of a fleet, each with its state. A stored notebook shows only the numbers of rows and clusters."""
 
     def __init__(self, fleet: Fleet):
         self._fleet = fleet
@@ -60,7 +61,7 @@ class Progress:
 
     @contextmanager
     def shown(self) -> "Iterator[Progress]":
-        """Show it in the notebook, and draw it again and again until this block ends."""
+        """Show the rows in the notebook, and update their states until this block ends."""
         from IPython.display import display
 
         display(self)
@@ -74,7 +75,7 @@ class Progress:
             self._draw_once()
 
     def tell(self, outcome: Outcome) -> None:
-        """Note that a row has ended."""
+        """Record the outcome of a row that has ended."""
         self._ended[outcome.row.number] = outcome
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plans(rows: Iterable[Row]) -> Iterator[tuple[Row, str | LabError]]:
-    """Yield what each row finds and would make, or the error that hides it. Changes nothing."""
+    """Yield each row with its plan as text, or with the error that prevents the plan. Change nothing."""
     for row in rows:
         try:
             with credentials(row):
@@ -28,9 +28,12 @@ def plans(rows: Iterable[Row]) -> Iterator[tuple[Row, str | LabError]]:
 
 
 def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:
-    """Delete what carries the rows' tags, the last row first; yield each row's lines. With `shows_only`, only show it.
+    """Delete the resources with the rows' tags, the last row's first. Yield each row with its lines or its error.
 
-    A row may have registered the OIDC provider that later rows trust: it's deleted once no row trusts it.
+    With `shows_only`, delete nothing: the lines say what would be deleted.
+
+    An OIDC provider is kept while the role of another row trusts it. So a row in an AWS account gets a second try,
+    after the roles of all rows were deleted.
     """
     for row, kept in _removed(reversed(rows), shows_only):
         yield row, kept
@@ -43,7 +46,7 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
 
 
 def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
-    """Yield the doctor's findings on each row's service account. Only reads, and reads nothing of a cluster twice."""
+    """Yield each row with the doctor's findings on its service account. Only read, and make no call twice."""
     from labkit.diagnosis.evidence import Reads
 
     known: dict[object, tuple[Connection, Reads]] = {}
@@ -71,11 +74,11 @@ def _plan(row: Row) -> str:
     try:
         workspace = Workspace(row.parameters, targets.connect(row.parameters))
     except LabError:
-        return f"{text}; nothing of this run is there yet"
+        return f"{text}; nothing of this run exists yet"
     with answering(row.parameters.namespace):
         found = [each.thing for each in steps.found(workspace) if each.goes]
     workspace.connection.close()
-    return f"{text}; it finds {', '.join(found) or 'nothing of this run'}"
+    return f"{text}; resources of this run that exist already: {', '.join(found) or 'none'}"
 
 
 def _removed(rows: Iterable[Row], shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:

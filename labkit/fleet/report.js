@@ -1,4 +1,5 @@
-// A column's button sorts the rows by it; pressed again, the other way round. Rows without a value are the last ones.
+// A click on a column's button sorts the rows by this column. A second click reverses the order. Rows without a value
+// come last.
 const body = document.querySelector("tbody");
 const heads = [...document.querySelectorAll("th")];
 const order = new Intl.Collator("en", { numeric: true });

@@ -1,4 +1,4 @@
-"""The report of a fleet: `report.json` for programs, and `report.html` for people. The page loads nothing else."""
+"""The report of a fleet: `report.json` for programs, and `report.html` for people. The page loads no other file."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ WIDTH, HEIGHT, EDGE = 960, 160, 40
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of each row."""
+    """The outcomes of a fleet's rows."""
 
     file: str
     """The fleet file's name."""
@@ -36,11 +36,11 @@ class Report:
     outcomes: Sequence[Outcome]
     """The outcomes, in the order of the rows."""
     seconds: float = 0.0
-    """The duration of this fleet."""
+    """The duration of the fleet, in seconds."""
     stopped_by: str = ""
     """The reason why the fleet ended early; empty if it didn't."""
     words: Mapping[State, str] = field(default_factory=lambda: RUNS)
-    """The word for each state."""
+    """The word that the report shows for each state."""
 
     @property
     def counts(self) -> dict[State, int]:
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: every row succeeded. 1: at least one didn't. 2: nothing ran."""
+        """0: every row succeeded. 1: at least one row didn't. 2: no row ran."""
         if self.counts["not run"] == len(self.outcomes):
             return 2
         return 0 if self.counts["succeeded"] == len(self.outcomes) else 1
@@ -65,12 +65,12 @@ class Report:
         return f"{len(self.outcomes)} rows; {', '.join(told)}"
 
     def mark(self, outcome: Outcome) -> str:
-        """A row's state, with its sign."""
+        """Return the sign and the word for a row's state."""
         state = outcome.result.state
         return f"{MARKS[state]} {self.words[state]}{' earlier' if outcome.is_earlier else ''}"
 
     def as_json(self) -> dict[str, object]:
-        """The report for other programs; keys are only ever added."""
+        """Return the report for other programs. Later versions of labkit only add keys."""
         return {
             "fleet": self.file,
             "notebook": self.notebook,
@@ -83,14 +83,14 @@ class Report:
         }
 
     def as_html(self) -> str:
-        """The report as a page."""
+        """Return the report as an HTML page."""
         style, script = _text("report.css"), _text("report.js")
         head = "".join(
             f'<th scope="col" aria-sort="none"><button type="button">{escape(column)}</button></th>'
             for column in COLUMNS
         )
         rows = "\n".join(_html_row(outcome, self.mark(outcome)) for outcome in self.outcomes)
-        stopped = f"<p>It ended early: {escape(self.stopped_by)}.</p>" if self.stopped_by else ""
+        stopped = f"<p>The fleet ended early: {escape(self.stopped_by)}.</p>" if self.stopped_by else ""
         policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
         return f"""<!doctype html>
 <html lang="en">
@@ -114,7 +114,7 @@ class Report:
 """
 
     def write(self, out: Path, name: str = "report") -> None:
-        """Write both forms into the folder. Raises `LabError` if it can't be written."""
+        """Write the report into the folder, as JSON and as HTML. Raises `LabError` if that fails."""
         try:
             write_at_once(out / f"{name}.json", json.dumps(self.as_json(), indent=1).encode())
             write_at_once(out / f"{name}.html", self.as_html().encode())
@@ -122,7 +122,7 @@ class Report:
             raise LabError(
                 f"The report could not be written: {error.strerror}. {self.headline}.",
                 where=str(out),
-                next="make room, and write it again:  labkit fleet … --resume",
+                next="free some disk space, and write the report again:  labkit fleet … --resume",
             ) from None
 
     def _repr_html_(self) -> str:
@@ -136,7 +136,7 @@ class Report:
 
 
 def chart(outcomes: Sequence[Outcome]) -> str:
-    """Return an SVG bar chart of the durations, one bar for each row; empty if nothing ran."""
+    """Return an SVG bar chart of the durations, one bar for each row; empty if no row ran."""
     taken = [outcome.result.seconds for outcome in outcomes]
     ran = [seconds for seconds in taken if seconds]
     if not ran:
@@ -152,12 +152,12 @@ def chart(outcomes: Sequence[Outcome]) -> str:
         f"<title>{escape(outcome.row.run)}: {seconds:.1f} s, {outcome.result.state}</title></rect>"
         for number, (outcome, seconds) in enumerate(zip(outcomes, taken, strict=True))
     )
-    words = f"How long each row took: {len(ran)} rows, the median {middle:.1f} s, the longest {longest:.1f} s"
+    words = f"Duration of each row: {len(ran)} rows, median {middle:.1f} s, longest {longest:.1f} s"
     return (
         f'<figure><svg viewBox="0 -12 {WIDTH} {HEIGHT + 14}" role="img" aria-label="{words}">'
         f'<text x="0" y="0">{longest:.1f} s</text><text x="0" y="{HEIGHT}">0 s</text>{bars}'
         f'<line x1="{EDGE}" x2="{WIDTH}" y1="{y(middle):.2f}" y2="{y(middle):.2f}"/></svg>'
-        f"<figcaption>{words} (the line: the median).</figcaption></figure>"
+        f"<figcaption>{words}. The line is the median.</figcaption></figure>"
     )
 
 

@@ -1,9 +1,10 @@
-"""The output folder: executed notebooks, and beside each a file with the result of its run.
+"""The output folder of a fleet: for each row, the executed notebook and a file with the result of the run.
 
-OUT/rows/NAME.ipynb     the executed notebook
-OUT/rows/NAME.json      its result, written when the run has ended; if it's missing, the row hasn't run
-OUT/rows/NAME.running   open in a worker while it runs the row; NAME.draft.ipynb is the notebook so far
-OUT/workers.log         the output of the workers and their kernels
+OUT/rows/NAME.ipynb        the executed notebook
+OUT/rows/NAME.json         the result, written at the end of the run; without this file, the row hasn't run
+OUT/rows/NAME.draft.ipynb  the notebook of a run that hasn't ended yet
+OUT/rows/NAME.running      a mark: a worker keeps this file open while it runs the row
+OUT/workers.log            the output of the workers and their kernels
 """
 
 import fcntl
@@ -27,7 +28,7 @@ class Result:
 
     state: State
     fleet: str = ""
-    """The id of the fleet's start in which the row ran; every start has a new one."""
+    """The id of the fleet that ran the row. Each start of a fleet gets a new id."""
     fingerprint: str = ""
     """See `Row.fingerprint`."""
     started: float = 0.0
@@ -38,7 +39,7 @@ class Result:
     cell: str = ""
     """The source of the cell that failed."""
     findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    """The findings of the checks and of the doctor; see `labkit.diagnosis.finding.Finding.as_json`."""
+    """The findings of the checks and of the doctor, as `labkit.diagnosis.finding.Finding.as_json` returns them."""
     tries: int = 1
     has_notebook: bool = False
     """Whether the executed notebook was kept."""
@@ -65,7 +66,7 @@ class Results:
         return self.rows / f"{row.name}.draft.ipynb"
 
     def of(self, row: Row) -> Result | None:
-        """Return the result of a row's last run; None if there is no readable one."""
+        """Return the result of a row's last run; None if it has no readable result."""
         try:
             kept = json.loads(self._file(row).read_text())
             return Result(**kept["result"])
@@ -73,9 +74,9 @@ class Results:
             return None
 
     def keep(self, row: Row, result: Result) -> Result:
-        """Write a row's result, and replace its notebook with the run's draft; return the result.
+        """Store a row's result, and make the draft of its notebook the executed notebook. Return the result.
 
-        Raises `OSError`. The earlier result and its notebook are kept then.
+        If that fails, keep the earlier result and notebook, and raise `OSError`.
         """
         result = replace(result, has_notebook=self._has_draft(row))
         document = {"run": row.run, "parameters": row.as_json(), "result": asdict(result)}
@@ -86,9 +87,9 @@ class Results:
         return result
 
     def begin(self, row: Row, fleet: str) -> IO[str] | None:
-        """Mark a row as running, and return the open mark. Keep it open until the row has ended.
+        """Create the file that marks a row as running, and return the open file. Keep it open until the row has ended.
 
-        Return None if a lost worker of this fleet has already started the row. Raises `OSError`.
+        Return None if the file exists: a worker of this fleet started the row and was lost. Raises `OSError`.
         """
         try:
             mark = self._marker(row).open("x")
@@ -97,25 +98,25 @@ class Results:
         fcntl.flock(mark, fcntl.LOCK_EX)
         mark.write(fleet)
         mark.flush()
-        self.draft(row).unlink(missing_ok=True)  # of a run that ended with its worker
+        self.draft(row).unlink(missing_ok=True)  # left by a run that ended with its worker
         return mark
 
     def began(self, row: Row) -> float:
-        """Return when a worker started the row, in seconds since 1970; 0 if none has."""
+        """Return when a worker started the row, in seconds since 1970, UTC; 0 if no worker has started it."""
         try:
             return self._marker(row).stat().st_mtime
         except OSError:
             return 0.0
 
     def runs(self, row: Row, fleet: str) -> bool:
-        """Whether a worker of this fleet has started the row and hasn't written its result."""
+        """Whether a worker of this fleet has started the row but hasn't written its result yet."""
         try:
             return self._marker(row).read_text() == fleet
         except OSError:
             return False
 
     def stop(self) -> None:
-        """Let no more rows start. Running ones continue. Raises `OSError`."""
+        """Let no more rows start. Rows that already run continue. Raises `OSError`."""
         self._stop.touch()
 
     @property
@@ -124,13 +125,14 @@ class Results:
         return self._stop.exists()
 
     def forget_markers(self) -> None:
-        """Delete the marks of an earlier fleet that ended early. Raises `NothingRan` if its workers still run a row."""
+        """Delete the marks that an earlier fleet left. Raises `NothingRan` if one of its workers still runs a row."""
         markers = [*self.rows.glob("*.running")]
         if running := [marker.stem for marker in markers if _is_open_elsewhere(marker)]:
             raise NothingRan(
                 f"Workers of an earlier fleet still run rows, such as {running[0]}.",
                 where=str(self.out),
-                next="wait until these rows have ended (within a minute, if their scheduler is gone), and run it again",
+                next="wait until these rows have ended, and run the fleet again   (if their scheduler is gone, they "
+                "end within a minute)",
             )
         for marker in (*markers, self._stop):
             marker.unlink(missing_ok=True)
@@ -139,8 +141,8 @@ class Results:
     def opened(self, *, resume: bool) -> Iterator[None]:
         """Make the folder, and lock it for this fleet during this block.
 
-        Raises `NothingRan` if it isn't writable, if another fleet or its workers write there, or if it holds an earlier
-        fleet's results and `resume` is false.
+        Raises `NothingRan` if the folder isn't writable, or if another fleet or its workers write into it. Without
+        `resume`, raises it also if the folder holds the results of an earlier fleet.
         """
         with writing(self.out):
             self.rows.mkdir(parents=True, exist_ok=True)
@@ -150,21 +152,22 @@ class Results:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise NothingRan(
-                    "Another fleet is writing its results there.",
+                    "Another fleet is writing its results into this folder.",
                     where=str(self.out),
-                    next="wait until it has ended, or name another folder:  --out FOLDER",
+                    next="wait until that fleet has ended, or name another folder:  --out FOLDER",
                 ) from None
             if not resume and any(self.rows.glob("*.json")):
                 raise NothingRan(
                     "The folder holds the results of an earlier fleet.",
                     where=str(self.out),
-                    next="run what has not succeeded:  --resume   (or everything, in another folder:  --out FOLDER)",
+                    next="run the rows that have not succeeded:  --resume   (or all rows, with another folder:  "
+                    "--out FOLDER)",
                 )
             self.forget_markers()
             yield
 
     def _has_draft(self, row: Row) -> bool:
-        """Return whether the run left a complete notebook. One that a full disk or a lost worker cut off is deleted."""
+        """Return whether the run left a complete notebook. Delete an incomplete notebook."""
         try:
             json.loads(self.draft(row).read_bytes())
         except ValueError:
@@ -188,7 +191,7 @@ class Results:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Raise `NothingRan` if this block could not write to the output folder."""
+    """Raise `NothingRan` if this block can't write to the output folder."""
     try:
         yield
     except OSError as error:
@@ -200,7 +203,7 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def _is_open_elsewhere(marker: Path) -> bool:
-    """Whether a worker, perhaps on another machine, keeps the mark of its row open."""
+    """Whether a worker, perhaps on another machine, has this mark open."""
     try:
         with marker.open("a") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -217,7 +220,7 @@ def write_at_once(file: Path, content: bytes) -> None:
 
 @contextmanager
 def _written_at_once(file: Path, content: bytes) -> Iterator[None]:
-    """Run this block once the content is on the disk. Then let it replace the file, as in `write_at_once`."""
+    """Write the content to a draft beside the file, run this block, and then replace the file with the draft."""
     draft = file.with_name(f".{file.name}.part")
     try:
         with draft.open("wb") as opened:

@@ -1,4 +1,4 @@
-"""The rows of a fleet: each has the parameters of one run, and none collides with another."""
+"""Read the rows of a fleet file, each with the parameters of one run, and refuse rows that would collide."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ ACCESS = ("profile", "assume_role")
 KNOWN = [*(name for name in Parameters.names() if name != "confirm"), *ACCESS]
 USUAL = Parameters()
 LONGEST_NAME = 150  # characters in the name of a row's files; with their endings, file systems allow 255 bytes
-TOLD = 20  # the most problems that one message names
+TOLD = 20  # one message names at most so many problems
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/\S+")
 
@@ -26,14 +26,14 @@ class Row:
     """One run of the fleet."""
 
     number: int
-    """Counted from 1."""
+    """The row's number, counted from 1."""
     place: str
-    """Its place in the fleet file."""
+    """The row's place in the fleet file, such as `row 3, line 12`."""
     parameters: Parameters
     profile: str = ""
-    """The AWS profile for its run; empty: the machine's own credentials."""
+    """The AWS profile for the run; empty: the run uses the machine's own credentials."""
     assume_role: str = ""
-    """The ARN of a role that its run takes first; empty: none."""
+    """The ARN of a role that the run assumes before it starts; empty: it assumes no role."""
 
     @property
     def run(self) -> str:
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The name of its files. It's the same in every fleet that has this row."""
+        """The name of the row's files in the output folder. It's the same in every fleet that has this row."""
         given = self.parameters
         name = ".".join((given.cluster, given.namespace, given.service_account, given.role_name))
         is_told = "." not in given.service_account + given.role_name and self._place == USUAL_PLACE
@@ -52,18 +52,18 @@ class Row:
 
     @property
     def account(self) -> tuple[str, ...]:
-        """A key for its AWS account, to compare with other rows. Where AWS is emulated, the lab is the account."""
+        """A key that rows in the same AWS account share. All rows in the lab's emulated AWS share one key."""
         return ("eks", self.parameters.account_id) if self.is_in_an_account else ("the lab",)
 
     @property
     def cluster(self) -> tuple[str, ...]:
-        """A key for its cluster, and so for its OIDC provider, to compare with other rows."""
+        """A key that rows of the same cluster share. They also share the cluster's OIDC provider."""
         given = self.parameters
         return (*self.account, given.target, given.region, given.cluster)
 
     @property
     def is_in_an_account(self) -> bool:
-        """Whether it changes a real AWS account."""
+        """Whether the row's run changes a real AWS account."""
         return self.parameters.target == "eks"
 
     @property
@@ -73,7 +73,7 @@ class Row:
         return (given.target, given.region, account, given.kubeconfig, given.context)
 
     def confirmed(self) -> "Row":
-        """The same row, with its plan confirmed if its target asks for that."""
+        """Return the same row, with its plan confirmed if the run changes a real AWS account."""
         if not self.is_in_an_account:
             return self
         return replace(self, parameters=Parameters.checked(**self.parameters.given, confirm="yes"))
@@ -98,7 +98,7 @@ def read(file: Path, *, makes: bool = True) -> list[Row]:
     Args:
         makes: whether the runs make resources. If so, each row needs a role and a namespace of its own.
 
-    Raises `NothingRan`, which names every row that can't run, and why.
+    Raises `NothingRan` if a row can't run. The error names each such row, with the reason.
     """
     entries = table.read(file)
     problems: dict[str, list[str]] = {}
@@ -116,13 +116,13 @@ def read(file: Path, *, makes: bool = True) -> list[Row]:
 
 
 def _places(places: list[str]) -> str:
-    """Return the first place, and how many more rows have the same problem, for example from a default."""
+    """Return the first place, and the number of further rows that have the same problem."""
     more = len(places) - 1
     return places[0] + (f" and {more} more row{'s' if more > 1 else ''}" if more else "")
 
 
 def _row(number: int, entry: Entry) -> Row:
-    """Return an entry's row. Raises `NothingRan`, with a line for each reason why it can't run."""
+    """Return the row of an entry. If the row can't run, raise `NothingRan` with a line for each reason."""
     reasons = [_unknown(name) for name in entry.values if name not in KNOWN]
     reasons += [_braced(name) for name, value in entry.values.items() if isinstance(value, Mapping)]
     known = {name: value for name, value in entry.values.items() if name in KNOWN and not isinstance(value, Mapping)}
@@ -150,7 +150,7 @@ def _of_account(values: Mapping[str, object]) -> Iterator[str]:
         yield "profile or assume_role, not both: a profile can name a role_arn"
     role = values.get("assume_role", "")
     if isinstance(role, str) and role and not ROLE_ARN.fullmatch(role):
-        yield f"assume_role = {role!r} is not an ARN of a role, arn:aws:iam::…:role/NAME"
+        yield f"assume_role = {role!r} is not the ARN of a role, such as arn:aws:iam::…:role/NAME"
 
 
 def _unknown(name: str) -> str:
@@ -164,23 +164,23 @@ def _braced(name: str) -> str:
 
 
 def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, object]:
-    """Return the values, with each name in braces replaced by that value of the row: `{cluster}-reader`.
+    """Return the values. In each, replace a parameter in braces by the row's value of it: `{cluster}-reader`.
 
-    Leave out the values where that fails, and append the problem to `reasons`.
+    If that fails for a value, leave the value out, and append the problem to `reasons`.
     """
     usual = {name: getattr(USUAL, name) for name in Parameters.names()}
 
     def value_of(name: str, asking: tuple[str, ...]) -> object:
         value = values.get(name, usual.get(name, ""))
         if not isinstance(value, str):
-            return value  # its own rule refuses it
+            return value  # the parameter's own check refuses it
         return PLACEHOLDER.sub(lambda found: filled(found[1], (*asking, name)), value)
 
     def filled(name: str, asking: tuple[str, ...]) -> str:
         if name not in KNOWN:
             raise NothingRan(f"'{{{name}}}' in {asking[0]}: {_unknown(name)}")
         if name in asking:
-            raise NothingRan(f"{asking[0]} needs its own value: {' → '.join((*asking, name))}")
+            raise NothingRan(f"the braces in {asking[0]} form a loop: {' → '.join((*asking, name))}")
         return str(value_of(name, asking))
 
     found = {}
@@ -193,7 +193,7 @@ def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, objec
 
 
 def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
-    """Return a sentence for each row that repeats an earlier one or would overwrite its resources."""
+    """Return a sentence for each row that repeats an earlier row, or would overwrite its resources or results."""
     problems = []
     seen: dict[object, Row] = {}
     roles: dict[object, Row] = {}
@@ -203,7 +203,7 @@ def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
         role, namespace = (*row.account, row.parameters.role_name.lower()), (*row.cluster, row.parameters.namespace)
         whole = json.dumps(row.as_json(), sort_keys=True), *row.cluster, row.run
         if whole in seen:
-            problems.append(f"{row.place}: it is the same as row {seen[whole].number}. Delete one")
+            problems.append(f"{row.place}: it repeats row {seen[whole].number}. Delete one of them")
         elif makes and role in roles:
             problems.append(f"{row.place}: {_role_taken(row, roles[role])}")
         elif makes and namespace in namespaces:
@@ -223,7 +223,7 @@ def _role_taken(row: Row, earlier: Row) -> str:
     policies = ", with another policy" if given.policy_arn != other.policy_arn else ""
     named = "".join(f"{{{name}}}-" for name in of) or "another-"
     return (
-        f"it would write the role {given.role_name} that row {earlier.number} writes{policies}. A run's role admits "
+        f"it would overwrite the role {given.role_name} of row {earlier.number}{policies}. A run's role admits "
         f"only that run's service account. Give each row a role of its own, such as  "
         f'role_name: "{named}{given.role_name}"'
     )
@@ -231,15 +231,15 @@ def _role_taken(row: Row, earlier: Row) -> str:
 
 def _namespace_taken(row: Row, earlier: Row) -> str:
     return (
-        f"its pod would take the name of row {earlier.number}'s, in the namespace {row.parameters.namespace} of the "
-        f'cluster {row.parameters.cluster}. Give each a namespace, such as  namespace: "{{role_name}}"'
+        f"its pod would have the name of row {earlier.number}'s pod in the namespace {row.parameters.namespace} of the "
+        f'cluster {row.parameters.cluster}. Give each row a namespace of its own, such as  namespace: "{{role_name}}"'
     )
 
 
 def _files_taken(row: Row, earlier: Row) -> str:
     return (
-        f"its results would take the place of row {earlier.number}'s: both are the run {row.run}. Give each a cluster, "
-        "namespace, service account or role of its own"
+        f"its results would overwrite the results of row {earlier.number}: both rows are the run {row.run}. Give each "
+        "row a cluster, namespace, service account or role of its own"
     )
 
 
@@ -249,7 +249,7 @@ def _refused(file: Path, problems: list[str]) -> NothingRan:
     return NothingRan(
         "\n".join(["The fleet file has rows that can't run:", *told, *more]),
         where=f"{file}; nothing ran",
-        next="change them, and run again",
+        next="change these rows, and run the fleet again",
     )
 
 

@@ -1,4 +1,4 @@
-"""Run a fleet on its workers: each row once, and the first row of each cluster before that cluster's others."""
+"""Run a fleet on its workers: each row once. A cluster's first row runs before the cluster's other rows."""
 
 import json
 import time
@@ -19,12 +19,12 @@ from labkit.fleet.table import NothingRan
 if TYPE_CHECKING:
     from distributed import Client, Future, as_completed
 
-IN_FLIGHT = 2  # rows for each worker: one runs, and one waits
-ASSIGNED = 5  # the most workers that may be lost before a row has started on them
+IN_FLIGHT = 2  # rows assigned to each worker: one runs, and one waits
+ASSIGNED = 5  # a row fails after so many workers were lost before they started it
 INTERRUPTED = "the fleet was interrupted"
 GONE = "the scheduler went away"
 NO_WORKER = "no worker was left"
-NO_WORKER_WITHIN = 60  # seconds: a lost worker of this machine is started again long before
+NO_WORKER_WITHIN = 60  # seconds; on this machine, Dask restarts a lost worker much sooner
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,20 @@ class Outcome:
 
 @dataclass
 class Fleet:
-    """The runs of these rows in one output folder."""
+    """A fleet: its rows, the notebook to run for each of them, and the output folder."""
 
     rows: Sequence[Row]
     notebook: Path
     out: Path
     time_limit: float = 0.0
-    """The time limit of each run, in seconds; 0: none."""
+    """The time limit of each run, in seconds; 0: no limit."""
     fail_fast: bool = False
     resume: bool = False
     home: str = ""
-    """The folder of the lab that all workers share; empty: each worker opens its own."""
+    """The folder of the lab that all workers share; empty: each worker opens its own lab."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     running: list[Row] = field(default_factory=list)
-    """The rows that the workers have now."""
+    """The rows that are assigned to the workers at present."""
     stopped_by: str = ""
     """The reason why the fleet ended early; empty if it didn't."""
 
@@ -62,7 +62,7 @@ class Fleet:
         self._version = workers.labkit_version()
 
     def earlier(self) -> list[Outcome]:
-        """The rows that succeeded in an earlier fleet and haven't changed since."""
+        """Return the rows that succeeded in an earlier fleet and haven't changed since; empty without `resume`."""
         if not self.resume:
             return []
         kept = [(row, self.results.of(row)) for row in self.rows]
@@ -76,7 +76,7 @@ class Fleet:
         ]
 
     def run(self, client: "Client") -> Iterator[Outcome]:
-        """Run the rows that haven't succeeded; yield each as it ends, and last those that can no longer run."""
+        """Run the rows that haven't succeeded. Yield each row as it ends, and the rest if the fleet ends early."""
         done = {outcome.row.number for outcome in self.earlier()}
         waiting = deque(row for row in self.rows if row.number not in done)
         try:
@@ -121,7 +121,7 @@ class Fleet:
             yield Outcome(row, result)
 
     def _wait(self, client: "Client", ended: "as_completed") -> None:
-        """Return once a row has ended. Raises `OSError` if no worker is left: Dask would wait forever."""
+        """Wait until a row has ended. Raises `OSError` if no worker is left: Dask would wait forever."""
         since = time.monotonic()
         while not ended.has_ready():
             with ended.thread_condition:
@@ -132,7 +132,7 @@ class Fleet:
                 raise OSError(NO_WORKER)
 
     def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:
-        """Return the result of the row's run; None if its worker was lost before the start and another may run it."""
+        """Return the result of a row; None if its worker was lost before the start: another worker must run it."""
         if future.status == "finished":
             return future.result()
         if (kept := self.results.of(row)) and kept.fleet == self.id:
@@ -148,13 +148,13 @@ class Fleet:
         return None
 
     def interrupted(self) -> list[Outcome]:
-        """Return the known outcomes in the order of the rows, after Ctrl-C while the workers started or ended."""
+        """Return an outcome for each row, in order: for a Ctrl-C during the start or the end of the workers."""
         self.stopped_by = INTERRUPTED
         earlier = self.earlier()
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:
-        """Yield the rows without an outcome. Some may have ended, but their workers couldn't report it."""
+        """Yield an outcome for each row that isn't in `done`. Some may have ended, but their workers couldn't tell."""
         self.running = []
         for row in self.rows:
             if row.number not in done:
@@ -162,14 +162,14 @@ class Fleet:
                 yield Outcome(row, kept if kept and kept.fleet == self.id else self._unknown(row))
 
     def _unknown(self, row: Row) -> Result:
-        """Return the result for a row whose worker didn't report. The worker may still write another one."""
+        """Return a result for a row whose worker didn't report one. The worker may still store its own result later."""
         if began := self.results.runs(row, self.id) and self.results.began(row):
-            error = f"{self.stopped_by} while this row ran\nnext:  labkit fleet … --resume, which runs it again"
+            error = f"{self.stopped_by} while this row ran\nnext:  labkit fleet … --resume, which runs the row again"
             return Result("failed", self.id, started=began, seconds=time.time() - began, error=error)
         return Result("not run", self.id, error=self.stopped_by)
 
     def job(self, row: Row) -> task.Job:
-        """Return what a worker needs to run the row."""
+        """Return the data that a worker needs to run the row."""
         return task.Job(row, self.notebook, self.out, self.id, self._fingerprint(row), self.time_limit, self.home)
 
     def _fingerprint(self, row: Row) -> str:
@@ -180,14 +180,14 @@ class Fleet:
 
 
 class Gate:
-    """Let only one row of each cluster run until one has succeeded, because that one makes the OIDC provider."""
+    """Let each cluster's rows run one by one until one has succeeded. That row makes the cluster's OIDC provider."""
 
     def __init__(self) -> None:
         self._open: set[tuple[str, ...]] = set()
         self._alone: set[tuple[str, ...]] = set()
 
     def next(self, waiting: deque[Row]) -> Row | None:
-        """Take the first row that may run now; return None if all must wait."""
+        """Remove the first row that may run now from `waiting`, and return it; return None if all rows must wait."""
         for row in waiting:
             if row.cluster in self._open or row.cluster not in self._alone:
                 waiting.remove(row)
@@ -196,20 +196,20 @@ class Gate:
         return None
 
     def ended(self, row: Row, succeeded: bool | None) -> None:
-        """Note how a row ended: after a success, let all rows of its cluster run; otherwise, the next one."""
+        """Record that a row ended. If it succeeded, let all rows of its cluster run; otherwise, only the next one."""
         if succeeded:
             self._open.add(row.cluster)
         self._alone.discard(row.cluster)
 
 
 def run(fleet: Fleet, client: "Client", tell: Callable[[Outcome], None]) -> list[Outcome]:
-    """Run a fleet, pass each row to `tell` as it ends, and return all outcomes in the order of the rows."""
+    """Run a fleet. Pass each outcome to `tell` as its row ends. Return all outcomes in the order of the rows."""
     outcomes = fleet.earlier()
     for outcome in fleet.run(client):
         outcomes.append(outcome)
         tell(outcome)
     if not fleet.home:
-        # They end by themselves after some hours; a scheduler that went away can't be asked.
+        # If the scheduler is gone, this fails. The labs also end by themselves after some hours.
         with suppress(Exception):
             client.run(task.end_labs, fleet.out)
     return _in_order(outcomes)

@@ -19,19 +19,19 @@ EXAMPLE = (
 
 
 class NothingRan(LabError):
-    """The fleet didn't start: its file, its options or its folder is wrong."""
+    """The fleet didn't start, for example because its file, its options or its folder can't be used."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the file, before it is checked."""
+    """A row of the fleet file, before it is checked."""
 
     place: str
-    """Its place: `row 3, line 12`."""
+    """The row's place, such as `row 3, line 12`."""
     values: Mapping[str, object]
-    """Its own values, and defaults for the others. Each is a text, unless the file has a list or a mapping there."""
+    """The row's own values, and the file's defaults. Each is text; a list or a mapping in the file is empty here."""
 
 
 def read(file: Path) -> list[Entry]:
@@ -64,7 +64,7 @@ def _of_csv(file: Path, text: str) -> Iterator[Entry]:
         number += 1
         place = f"row {number}, line {lines.line_num}"
         if len(line) > len(names):
-            raise _refused(file, f"{place} has {len(line)} values, and line 1 names {len(names)}")
+            raise _refused(file, f"{place} has {len(line)} values, but line 1 names only {len(names)}")
         # An empty cell is the default.
         yield Entry(place, {name: value.strip() for name, value in zip(names, line, strict=False) if value.strip()})
 

@@ -1,7 +1,7 @@
-"""Run one row in a worker's process: run the notebook once, and write the result in one step.
+"""Run one row in a worker's process, and write its result in one step.
 
-Dask may run a task again after a worker was lost. A row that has a result isn't run again. A row that a lost worker
-had started fails, because it's unknown how far it got.
+Dask may run a task again after it has lost a worker. A row that already has a result isn't run again. A row that the
+lost worker had started counts as failed, because nobody knows how far its run got.
 """
 
 import os
@@ -23,7 +23,7 @@ from labkit.fleet.rows import Row
 from labkit.showing import stable
 
 TRIES = 3
-# Failures that may pass on a second try, by AWS's codes and botocore's errors.
+# Errors that may not occur on a second try: AWS's codes, botocore's errors, and the end of a kernel.
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 PASSING = re.compile(
     r"\b(Throttl\w+|TooManyRequests\w*|RequestLimitExceeded|SlowDown|RequestTimeout\w*|ServiceUnavailable\w*"
@@ -34,13 +34,13 @@ EXPIRED = re.compile(
     r"\b(ExpiredToken|ExpiredTokenException|RequestExpired)\b(?!.*AssumeRoleWithWebIdentity)"
     r"|\b(TokenRetrievalError|UnauthorizedSSOTokenError|SSO credentials have expired)\b"
 )
-STOPPED = "another row failed, and --fail-fast ends the fleet with it"
+STOPPED = "a row failed, and with --fail-fast no more rows start"
 LOST = "worker lost: the process that ran this row ended"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to run a row."""
+    """The data that a worker needs to run a row."""
 
     row: Row
     notebook: Path
@@ -48,14 +48,14 @@ class Job:
     fleet: str
     fingerprint: str
     time_limit: float
-    """The time limit in seconds; 0: none."""
+    """The time limit in seconds; 0: no limit."""
     home: str
-    """The folder of the lab that all workers share; empty: each worker opens its own."""
+    """The folder of the lab that all workers share; empty: each worker opens its own lab."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that didn't succeed: the error, the failing cell and the findings."""
+    """A failed run: its error, the cell that failed, and the findings."""
 
     error: str
     cell: str = ""
@@ -63,7 +63,10 @@ class Ended:
 
 
 def run_row(job: Job) -> Result:
-    """Run a row, unless this fleet already has its result. A failure of the run is in the result, and isn't raised."""
+    """Run a row and return its result. If this fleet already has a result for the row, return that one.
+
+    If the run fails, the result says so: nothing is raised.
+    """
     results = Results(job.out)
     if (done := results.of(job.row)) and done.fleet == job.fleet:
         return done
@@ -80,15 +83,15 @@ def run_row(job: Job) -> Result:
 
 
 def lost(results: Results, job: Job) -> Result:
-    """Write and return the result of a row whose worker ended during the run."""
+    """Store and return a failed result for a row whose worker ended during the run."""
     began = results.began(job.row)
-    said = f"{LOST}\nnext:  labkit fleet … --resume, which runs it again"
+    said = f"{LOST}\nnext:  labkit fleet … --resume, which runs the row again"
     result = Result("failed", job.fleet, job.fingerprint, error=said)
     return kept(results, job, replace(result, started=began, seconds=time.time() - began) if began else result)
 
 
 def kept(results: Results, job: Job, result: Result) -> Result:
-    """Write and return the result. If that fails, return a result that says so."""
+    """Store and return the result. If it can't be stored, return a failed result that says so."""
     try:
         return results.keep(job.row, result)
     except OSError as error:
@@ -118,19 +121,19 @@ def _labs(out: Path) -> str:
 
 
 def _own_lab(out: Path) -> Path:
-    """Return the folder of this worker's own lab, and make it. Raises `LabError` if another user owns it."""
+    """Create and return the folder of this worker's own lab. Raises `LabError` if another user owns it."""
     from distributed import get_worker
 
     worker = sha256(get_worker().address.encode()).hexdigest()[:12]
     home = Path(tempfile.gettempdir()) / f"{_labs(out)}-{worker}"
     home.mkdir(mode=0o700, exist_ok=True)
     if home.stat().st_uid != os.getuid():
-        raise LabError(f"Another user has made the folder {home}.", next="run the fleet again")
+        raise LabError(f"The folder {home} belongs to another user.", next="run the fleet again")
     return home
 
 
 def _ran(job: Job, results: Results) -> Result:
-    """Run the row, and write and return the result."""
+    """Run the row. Store and return its result."""
     started, tries = time.time(), 1
     try:
         with _environment(job):
@@ -144,7 +147,10 @@ def _ran(job: Job, results: Results) -> Result:
 
 
 def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
-    """Run the notebook, and again if that may help; return the number of runs and the error, None after a success."""
+    """Run the notebook, up to `TRIES` times if its error may pass. Return the number of runs and the last run's error.
+
+    After a success, the error is None.
+    """
     from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 
     within = job.time_limit or float("inf")
@@ -170,22 +176,22 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
             return Ended(_told(job.row, failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
         except LabError as error:
             if was_reached.is_set():
-                return Ended(f"The run took longer than its time limit of {job.time_limit:g} s; its kernel was ended.")
+                return Ended(f"The run took longer than its time limit of {job.time_limit:g} s. Its kernel was ended.")
             return Ended(str(error))
         if not done.ok:
-            return Ended("A check found something.", findings=_findings(done))
+            return Ended("A check in the notebook found a problem.", findings=_findings(done))
         return None
 
 
 def _told(row: Row, failed: LabError) -> str:
-    """Return the error's text; if the row's own AWS credentials have expired, with the command that renews them."""
+    """Return the error's text. If the row's AWS credentials have expired, add the command that renews them."""
     if not row.is_in_an_account or not EXPIRED.search(failed.what):
         return str(failed)
     if row.assume_role:
-        renew = "labkit fleet … --resume, which takes the role again"
+        renew = "labkit fleet … --resume, which assumes the role again"
     else:
         profile = f" --profile {quote(row.profile)}" if row.profile else ""
-        renew = f"aws sso login{profile}   (or get new keys, as you got these), then:  labkit fleet … --resume"
+        renew = f"aws sso login{profile}   (or get new keys the way you got these), then:  labkit fleet … --resume"
     what = f"The row's AWS credentials have expired. {failed.what}"
     return str(LabError(what, where=failed.where, next=renew))
 
@@ -195,7 +201,7 @@ def _findings(done: "object") -> tuple[Mapping[str, object], ...]:
 
 
 def _doctor(row: Row) -> list[Mapping[str, object]]:
-    """Return the doctor's findings on the row's service account; nothing if it can't look."""
+    """Return the doctor's findings on the row's service account; empty if the doctor can't examine it."""
     from labkit import runs
 
     try:
@@ -205,13 +211,13 @@ def _doctor(row: Row) -> list[Mapping[str, object]]:
 
 
 def _without_draft(ended: Ended, draft: Path, notebook: Path) -> Ended:
-    """Return the same error without keys, tokens and session names, and with the notebook's final name."""
+    """Return the error without keys, tokens and session names, and with the notebook's name instead of the draft's."""
     return replace(ended, error=stable(ended.error.replace(str(draft), f"{notebook.parent.name}/{notebook.name}")))
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[threading.Event]:
-    """End this worker's kernel after `seconds`; the event is set when that happens."""
+    """Kill this worker's kernel if this block takes longer than `seconds`. In that case, set the yielded event."""
     was_reached, is_over = threading.Event(), threading.Event()
 
     def end_kernels() -> None:
@@ -247,7 +253,10 @@ def _end_kernels() -> None:
 
 @contextmanager
 def _environment(job: Job) -> Iterator[None]:
-    """Set the environment of a row's run: its lab, or its AWS credentials, which are never written to a file."""
+    """Set the environment variables of a row's run: its lab's folder, and its AWS credentials if it names any.
+
+    No file ever contains the credentials.
+    """
     from labkit.fleet.access import credentials
 
     before = dict(os.environ)

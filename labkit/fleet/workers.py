@@ -1,7 +1,7 @@
 """The processes that run the rows: Dask's workers, on this machine or behind your own scheduler.
 
-A scheduler runs any code that it gets. So the one on this machine listens on loopback, and both accept only callers
-with their certificate: https://distributed.dask.org/en/stable/tls.html
+A scheduler runs any code that a caller sends. So every scheduler must accept only callers with a certificate. The one
+that this module starts also listens on loopback only: https://distributed.dask.org/en/stable/tls.html
 """
 
 import atexit
@@ -31,21 +31,22 @@ from labkit.fleet.table import NothingRan
 if TYPE_CHECKING:
     from distributed import Client, WorkerPlugin
 
-ANSWERS_WITHIN = 30  # seconds, for a scheduler and for its first worker
-# Open files: of this process, which has Dask's scheduler; for each worker; and the fewest that this process needs.
+ANSWERS_WITHIN = 30  # seconds to wait for a scheduler, and for its first worker
+# Numbers of open files: the limit that this process asks for, the need of each worker, and the need of Dask's
+# scheduler, which runs in this process.
 OPEN_FILES, A_WORKER, FEWEST_OPEN_FILES = 4096, 16, 128
-ENDS_WITHIN = 60  # seconds, for a worker that has lost its scheduler: Dask waits up to 30 for its row
-NO_EXTRA = 'This needs more packages: pip install "./labkit-….whl[fleet]"   (your own copy: make wheel)'
-# On Linux, workers are forked from one process that has loaded all this once. Elsewhere a fork may hang.
+ENDS_WITHIN = 60  # seconds for a worker that has lost its scheduler; Dask waits up to 30 s for the worker's row
+NO_EXTRA = 'This needs more packages: pip install "./labkit-….whl[fleet]"   (in a clone, make wheel builds this file)'
+# On Linux, workers are forked from one process that has loaded these modules. Elsewhere a fork may hang.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 LOADED = ["__main__", "distributed.nanny", "labkit.fleet.task", "labkit.runs", "papermill", "tenacity"]
 SAFE_PATH = "PYTHONSAFEPATH"
-# Dask's errors for a setting that it can't use. If a file isn't YAML, only the error's text names the file.
+# Dask raises these for a setting that it can't use. If a file isn't YAML, only the error's text names the file.
 OF_SETTINGS = (ValueError, TypeError, LookupError, AttributeError)
 MALFORMED = re.compile(r"dask config file at (['\"])(?P<file>.+?)\1 is malformed")
 # Nothing uses this scheduler's web pages, and other users of this machine shouldn't see them.
 QUIET = {
-    "distributed.scheduler.allowed-failures": 0,  # a row whose worker was lost is this fleet's to judge
+    "distributed.scheduler.allowed-failures": 0,  # the fleet itself handles a row whose worker was lost
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.worker.multiprocessing-method": METHOD,
@@ -57,7 +58,7 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Scheduler:
-    """The address of your own scheduler, and the TLS files with which workers and callers identify themselves."""
+    """Your own Dask scheduler: its address, and the TLS files that a caller needs for it."""
 
     address: str
     ca: Path | None
@@ -74,7 +75,7 @@ def require_extra() -> None:
 
 
 def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_worker: bool) -> None:
-    """Raise `NothingRan` if the workers can't reach the rows' labs, or if the scheduler has no TLS."""
+    """Raise `NothingRan` if the scheduler's workers can't reach the rows' lab, or if a TLS file is missing."""
     if scheduler is None:
         return
     lacking = [f"--tls-{name}" for name in ("ca", "cert", "key") if getattr(scheduler, name) is None]
@@ -101,7 +102,7 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
 def local(count: int, log: Path) -> Iterator["Client"]:
     """Start `count` worker processes on this machine, and end them after this block.
 
-    Their output and that of their kernels goes to the file `log`. Raises `NothingRan` if they can't start.
+    The workers and their kernels write their output to the file `log`. Raises `NothingRan` if the workers can't start.
     """
     _require_open_files(count)
     with ExitStack() as stack:
@@ -115,7 +116,7 @@ def local(count: int, log: Path) -> Iterator["Client"]:
             raise NothingRan(
                 f"The workers could not start: {_reason(_cause(error))}.",
                 where=f"{count} processes, with their files in {tempfile.gettempdir()}",
-                next="make room for them, or start fewer:  labkit fleet … --workers 1",
+                next="free memory and disk space, or start fewer workers:  labkit fleet … --workers 1",
             ) from None
         yield client
 
@@ -125,7 +126,7 @@ def _started(count: int, log: Path) -> Iterator["Client"]:
     _load_early(log)
     import dask
 
-    # First: it adds its defaults to the settings, and would lose them with those of this block.
+    # Import it before the block below: it adds defaults to Dask's settings, and the end of that block would undo them.
     from distributed import Client, LocalCluster
 
     _hush()
@@ -151,7 +152,7 @@ def _started(count: int, log: Path) -> Iterator["Client"]:
 
 
 def _require_open_files(count: int) -> None:
-    """Raise `NothingRan` if this process's limit of open files is too low for `count` workers, each with a kernel."""
+    """Raise `NothingRan` if this process's limit on open files is too low for `count` workers, each with a kernel."""
     fewest = FEWEST_OPEN_FILES + A_WORKER * count
     try:
         open_files.allow(max(OPEN_FILES, fewest), fewest=fewest, to=f"a fleet of {count} workers")
@@ -168,7 +169,7 @@ def _forget_clusters() -> None:
 
 @contextmanager
 def _settings_told() -> Iterator[None]:
-    """Raise `NothingRan` if Dask fails in this block, and the user's own settings of Dask may be why.
+    """Raise `NothingRan` if Dask fails in this block, and the user has Dask settings that may be the reason.
 
     https://docs.dask.org/en/stable/configuration.html
     """
@@ -183,7 +184,7 @@ def _settings_told() -> Iterator[None]:
         raise NothingRan(
             f"Dask can't use its settings: {_reason(cause)}.",
             where=", ".join(places),
-            next="correct what is wrong there; what Dask takes:  https://docs.dask.org/en/stable/configuration.html",
+            next="correct the setting there   (all settings: https://docs.dask.org/en/stable/configuration.html)",
         ) from None
 
 
@@ -196,14 +197,14 @@ def _settings() -> Iterator[str]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the original error behind Dask's own one."""
+    """Return the original error that led to Dask's own error."""
     while isinstance(error, RuntimeError | AssertionError) and (earlier := error.__cause__ or error.__context__):
         error = earlier
     return error
 
 
 def _reason(error: BaseException) -> str:
-    """Return an error in one line; for a broken file, with the position of the mistake."""
+    """Return the error's text as one line. For a malformed YAML file, it has the number of the wrong line."""
     broken = error.__context__
     if isinstance(broken, yaml.MarkedYAMLError) and broken.problem_mark:
         return f"{broken.problem}, line {broken.problem_mark.line + 1}"
@@ -212,7 +213,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _load_early(log: Path) -> None:
-    """Let the process from which workers are forked load its modules while this one loads Dask."""
+    """Start the process that workers are forked from. It loads its modules while this process loads Dask."""
     if METHOD != "forkserver":
         return
     multiprocessing.set_forkserver_preload(LOADED)
@@ -222,7 +223,7 @@ def _load_early(log: Path) -> None:
 
 @contextmanager
 def _complaints_to(log: Path) -> Iterator[None]:
-    """Send stderr to the log, also that of processes that start in this block. This process reports errors itself."""
+    """Send stderr to the log in this block, also for processes that start in it."""
     terminal = os.dup(2)
     try:
         _append(log, 2)
@@ -242,9 +243,9 @@ def _append(log: Path, *descriptors: int) -> None:
 
 @contextmanager
 def _ctrl_c_ignored() -> Iterator[None]:
-    """Let processes that start in this block ignore Ctrl-C: the command ends them."""
+    """Let processes that start in this block ignore Ctrl-C: this process ends them."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say so
+        yield  # only the main thread may set signal handlers
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -257,7 +258,7 @@ def _ctrl_c_ignored() -> Iterator[None]:
 def _ctrl_c_later() -> Iterator[None]:
     """Delay Ctrl-C and SIGTERM until the end of this block: if Dask is stopped during its start, it may never end.
 
-    A second one is delayed, too. A third one counts at once.
+    A second signal is delayed, too. A third signal takes effect at once.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: handler for number, handler in handlers.items() if callable(handler)}
@@ -299,7 +300,10 @@ def _safe_path() -> Iterator[None]:
 
 @contextmanager
 def joined(scheduler: Scheduler) -> Iterator["Client"]:
-    """Yield a client of your own scheduler, which is left running. Raises `NothingRan` if it can't be used."""
+    """Yield a client of your own scheduler. Raises `NothingRan` if the scheduler can't be used.
+
+    The scheduler still runs after this block.
+    """
     with _settings_told():
         from distributed import Client
         from distributed.security import Security
@@ -335,7 +339,7 @@ def labkit_version() -> str:
 
 
 def _hush() -> None:
-    """Keep Dask's own words out of the terminal: the report says what happened."""
+    """Keep Dask's log messages out of the terminal: the report has each row's error."""
     # Each of these loggers has a level of its own.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -353,7 +357,7 @@ def _require_usable(client: "Client", scheduler: Scheduler) -> None:
     except (ImportError, AttributeError):
         versions = {"none"}
     if versions != {labkit_version()}:
-        reason = f"its workers have labkit {', '.join(sorted(versions))}, and this is {labkit_version()}"
+        reason = f"its workers have labkit {', '.join(sorted(versions))}, but this process has {labkit_version()}"
         raise _unreachable(scheduler, reason, "install the same labkit in the workers' environment")
 
 
@@ -366,9 +370,10 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
 
 
 def prepared(log: Path | None) -> "WorkerPlugin":
-    """Return the set-up of each worker: it ignores Ctrl-C, because the command ends it, and prints into the log.
+    """Return a Dask plugin that prepares each worker: it ignores Ctrl-C, and writes its output to the log if given.
 
-    A worker that closes, for example after its scheduler went away, also ends its row: nobody would get the result.
+    A worker that closes, for example because it lost its scheduler, also ends its row after `ENDS_WITHIN` seconds:
+    nobody would get the result.
     """
     from distributed import Status, Worker, WorkerPlugin
 
@@ -389,5 +394,5 @@ def prepared(log: Path | None) -> "WorkerPlugin":
 
 
 def default_count() -> int:
-    """Return one worker for each core that this process may use."""
+    """Return the number of cores that this process may use: by default, each gets one worker."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

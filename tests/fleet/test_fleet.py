@@ -112,10 +112,11 @@ def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
     planned = labkit("fleet", file, "--plan", cwd=tmp_path)
     assert planned.returncode == 0
     made = "the run makes an OIDC provider, the role r0, the service account n0/my-service-account and a pod"
-    assert f"{made}; it finds role r0\n" in planned.stdout and "Nothing was changed." in planned.stdout
+    assert f"{made}; resources of this run that exist already: role r0\n" in planned.stdout
+    assert "Nothing was changed." in planned.stdout
     assert "goes on with the lab in" in planned.stdout
     elsewhere = labkit("fleet", file, "--plan", cwd=tmp_path, LABKIT_HOME=str(tmp_path / ".lab"))
-    assert "starts the lab in" in elsewhere.stdout and "nothing of this run is there yet" in elsewhere.stdout
+    assert "starts the lab in" in elsewhere.stdout and "nothing of this run exists yet" in elsewhere.stdout
     looked = labkit("fleet", file, "--doctor", cwd=tmp_path)
     assert looked.returncode == 1
     assert "namespace-missing" in looked.stdout
@@ -123,7 +124,7 @@ def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
     removed = labkit("fleet", file, "--remove", cwd=tmp_path)
     assert removed.returncode == 0
     assert "removed role r0" in removed.stdout
-    assert "it finds nothing of this run" in labkit("fleet", file, "--plan", cwd=tmp_path).stdout
+    assert "resources of this run that exist already: none" in labkit("fleet", file, "--plan", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("bucket", ["interrupt", "terminate"])
@@ -232,7 +233,7 @@ def test_fail_fast_starts_no_row_after_a_failed_one_and_a_terminal_sees_a_table(
     terminal = pexpect.spawn(str(LABKIT), [*map(str, command)], timeout=WITHIN, encoding="utf-8")
     terminal.expect("0 of 3 rows")
     terminal.expect("ZeroDivisionError")
-    terminal.expect("another row failed, and --fail-fast ends the fleet with it")
+    terminal.expect("a row failed, and with --fail-fast no more rows start")
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 1
@@ -319,8 +320,8 @@ def profile(account, tmp_path, monkeypatch):
     return write
 
 
-BY_ROLE = "labkit fleet … --resume, which takes the role again"
-BY_PROFILE = "aws sso login --profile theirs   (or get new keys, as you got these), then:  labkit fleet … --resume"
+BY_ROLE = "labkit fleet … --resume, which assumes the role again"
+BY_PROFILE = "aws sso login --profile theirs   (or get new keys the way you got these), then:  labkit fleet … --resume"
 
 
 @pytest.mark.parametrize(("access", "renew"), [("assume_role", BY_ROLE), ("profile", BY_PROFILE)])

@@ -11,7 +11,7 @@ from tests.commands import labkit
 from tests.fleet import notebooks
 
 ROLE = (
-    "it would write the role r that row 1 writes. A run's role admits only that run's service account. "
+    "it would overwrite the role r of row 1. A run's role admits only that run's service account. "
     "Give each row a role of its own, such as  "
 )
 REFUSED = {
@@ -48,7 +48,7 @@ REFUSED = {
         "role\nr\n",
         "'role' is not a parameter of a row. Did you mean 'role_name'?",
     ),
-    "too many values": ("fleet.csv", "cluster\na,b\n", "row 1, line 2 has 2 values, and line 1 names 1"),
+    "too many values": ("fleet.csv", "cluster\na,b\n", "row 1, line 2 has 2 values, but line 1 names only 1"),
     "a bad name": (
         "fleet.yaml",
         "runs: [{namespace: A_b}]",
@@ -71,7 +71,7 @@ REFUSED = {
         "runs: [{cluster: [a]}]",
         "parameter cluster = [] breaks its rule: text, not list",
     ),
-    "a row twice": ("fleet.yaml", "runs:\n- {cluster: a}\n- {cluster: a}", "row 2, line 3: it is the same as row 1"),
+    "a row twice": ("fleet.yaml", "runs:\n- {cluster: a}\n- {cluster: a}", "row 2, line 3: it repeats row 1"),
     "one role for two clusters": (
         "fleet.yaml",
         "matrix: {cluster: [a, b], role_name: [r]}",
@@ -80,24 +80,25 @@ REFUSED = {
     "one role with two policies": (
         "fleet.yaml",
         "runs:\n- {role_name: r}\n- {role_name: r, policy_arn: 'arn:aws:iam::aws:policy/AmazonS3FullAccess'}",
-        "it would write the role r that row 1 writes, with another policy",
+        "it would overwrite the role r of row 1, with another policy",
     ),
     "one namespace for two rows": (
         "fleet.yaml",
         "runs:\n- {role_name: a}\n- {role_name: b}",
-        'in the namespace default of the cluster blue. Give each a namespace, such as  namespace: "{role_name}"',
+        "in the namespace default of the cluster blue. "
+        'Give each row a namespace of its own, such as  namespace: "{role_name}"',
     ),
     "one namespace by two contexts": (
         "fleet.yaml",
         "defaults: {target: eks, account_id: '111122223333'}\n"
         "runs:\n- {role_name: a, context: x}\n- {role_name: b, context: y}",
-        "in the namespace default of the cluster blue. Give each a namespace",
+        "in the namespace default of the cluster blue. Give each row a namespace of its own",
     ),
     "a placeholder that nobody knows": ("fleet.yaml", 'runs: [{role_name: "{clustr}"}]', "'{clustr}' in role_name"),
     "placeholders in a circle": (
         "fleet.yaml",
         'runs: [{cluster: "{role_name}", role_name: "{cluster}"}]',
-        "cluster needs its own value: cluster → role_name → cluster",
+        "the braces in cluster form a loop: cluster → role_name → cluster",
     ),
     "an account that isn't named": ("fleet.yaml", "runs: [{target: eks}]", "target eks needs account_id"),
     "a profile without an account": (
@@ -108,7 +109,7 @@ REFUSED = {
     "a role that is not an ARN": (
         "fleet.yaml",
         "runs: [{target: eks, account_id: '111122223333', assume_role: admin}]",
-        "assume_role = 'admin' is not an ARN of a role",
+        "assume_role = 'admin' is not the ARN of a role",
     ),
     "a confirmation in the file": ("fleet.yaml", "runs: [{confirm: yes}]", "use --yes"),
 }
@@ -148,7 +149,7 @@ def test_every_fault_of_a_row_is_named_at_once(tmp_path):
         "parameter region = 'moon' breaks its rule",
         "target eks needs account_id",
         "profile or assume_role, not both",
-        "assume_role = 'admin' is not an ARN of a role",
+        "assume_role = 'admin' is not the ARN of a role",
     ):
         assert f"  row 1, line 1: {reason}" in told
 
@@ -191,7 +192,8 @@ def test_rows_that_would_share_their_files_are_refused_even_if_they_only_look(tm
     notebook = notebooks.write(tmp_path / "in.ipynb")
     done = labkit("fleet", file, "--notebook", notebook, cwd=tmp_path)
     assert done.returncode == 2
-    assert "row 2, line 3: its results would take the place of row 1's: both are the run blue/default/" in done.stderr
+    said = "row 2, line 3: its results would overwrite the results of row 1: both rows are the run blue/default/"
+    assert said in done.stderr
 
 
 def test_an_account_is_changed_only_with_yes(tmp_path):
@@ -234,12 +236,12 @@ def test_a_folder_with_results_is_resumed_or_left_alone(tmp_path):
     file.write_text("runs: [{cluster: a}]")
     (out / "rows").mkdir(parents=True)
     (out / "rows" / "x.json").write_text("{}")
-    assert "run what has not succeeded:  --resume" in labkit("fleet", file, "--out", out).stderr
+    assert "run the rows that have not succeeded:  --resume" in labkit("fleet", file, "--out", out).stderr
     with (out / ".lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = labkit("fleet", file, "--out", out, "--resume")
     assert done.returncode == 2
-    assert "Another fleet is writing its results there." in done.stderr
+    assert "Another fleet is writing its results into this folder." in done.stderr
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(tmp_path, monkeypatch):
@@ -250,6 +252,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path, monkeypat
     done = labkit("fleet", file, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
-        'labkit: This needs more packages: pip install "./labkit-….whl[fleet]"   (your own copy: make wheel)\n',
+        'labkit: This needs more packages: pip install "./labkit-….whl[fleet]"   '
+        "(in a clone, make wheel builds this file)\n",
     )
     assert not Path(tmp_path / "runs").exists()

@@ -61,7 +61,7 @@ def test_a_run_that_takes_too_long_ends_with_its_kernel(job):
     made = job(time_limit=1, bucket="sleep")
     done = run_row(made)
     assert (done.state, done.tries) == ("failed", 1)
-    assert done.reason == "The run took longer than its time limit of 1 s; its kernel was ended."
+    assert done.reason == "The run took longer than its time limit of 1 s. Its kernel was ended."
     assert Results(made.out).of(made.row) == done
 
 
