@@ -184,7 +184,7 @@ def _settings_told() -> Iterator[None]:
         raise NothingRan(
             f"Dask can't use its settings: {_reason(cause)}.",
             where=", ".join(places),
-            next="correct the setting there   (all settings: https://docs.dask.org/en/stable/configuration.html)",
+            next="correct the setting there; all settings of Dask:  https://docs.dask.org/en/stable/configuration.html",
         ) from None
 
 

@@ -1,7 +1,8 @@
-"""The steps of IRSA, one module for each. `order` runs them in turn, and `ownership` tells who owns a resource.
+"""The steps of IRSA, one module for each. `order` builds and removes them, and `ownership` tells who owns a resource.
 
 Each step has `TITLE`, `build(parameters, …)`, `ensure(lab)`, `check(evidence)`, `rows(evidence)` and `remove(lab)`.
-Nobody builds the last one, the credentials, so it only has `TITLE`, `check` and `rows`. The pod reads from `bucket`.
+The last step, `credentials`, builds nothing: it only has `TITLE`, `check` and `rows`. The pod reads an object from the
+bucket, which the module `bucket` creates.
 """
 
 from labkit.steps.order import (

@@ -1,4 +1,4 @@
-"""EKS Pod Identity associations, the other way to a role: new pods of an associated account don't use IRSA."""
+"""EKS Pod Identity associations. A new pod of an associated service account gets its role by them, not by IRSA."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """Yield the cluster's Pod Identity associations, each with its owner. Yield nothing if the target has no agent.
+    """Yield the cluster's associations, each with its owner. Yield nothing if the target has no EKS Pod Identity.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
     """

@@ -50,7 +50,7 @@ def create(session: "boto3.Session", name: str) -> None:
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """Yield the account's buckets, each with its owner. Deleting a bucket deletes its objects."""
+    """Yield the account's buckets, each with its owner. `Found.remove` also deletes a bucket's objects."""
     s3 = lab.aws.client("s3")
     for bucket in s3.list_buckets()["Buckets"]:
         name = bucket["Name"]
@@ -70,12 +70,12 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _used(lab: "Workspace") -> str:
-    """Return the end of the bucket's line, with the other runs' roles; empty if there are no other runs.
+    """Return the end of the bucket's line, which names the roles of other runs; empty if no other run has a role.
 
-    Runs with the same bucket name share the bucket, and the run that created it owns it.
+    Runs with the same bucket name share the bucket. The run that created the bucket owns it.
     """
     others = [name for name, tags in roles_trusting(lab, ":oidc-provider/") if run_of(tags) not in (None, lab.run)]
-    return f", which other runs may still use: {in_words(sorted(others), 'is', 'are')} there" if others else ""
+    return f", which other runs may still use: {in_words(sorted(others), 'exists', 'exist')}" if others else ""
 
 
 def _delete(s3: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Steps 5 to 11, which nobody builds: the pod's token becomes the role's temporary credentials."""
+"""Steps 5 to 11, which need no building: the SDK in the pod exchanges its token for the role's credentials."""
 
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,12 @@ CAUSES = findings.causes_of(credentials)
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the token is for STS, and that AWS knows the pod as the role. Return the findings."""
+    """Check that the pod's token is for STS, and that AWS identifies the pod as the role. Return the findings."""
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each thing that the check compares."""
+    """Return a row for each value that the check compares with the expected one."""
     caller = evidence.caller
     found = "the pod does not run" if caller is None else caller.identity
     return [

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 TITLE = "the IAM role"
-# The paths of roles of AWS services and the IAM Identity Center. Accounts have many, and the lab has none of them.
+# The paths of roles that AWS services and IAM Identity Center create. Accounts have many, and no run creates one.
 OF_AWS = ("/aws-service-role/", "/aws-reserved/")
 CAUSES = findings.causes_of(*catalogue.OF_THE_ROLE)
 build = documents.trust_policy
@@ -42,7 +42,7 @@ def ensure(lab: "Workspace") -> None:
     owner = of_tags(lab, present.get("Tags", []), same_name=True)
     if owner in (Owner.ANOTHER_RUN, Owner.UNTAGGED):
         raise _not_ours(lab, present, owner)
-    # As text, so that a different order counts: notebooks print the policy in its stored order.
+    # Compare the text, so that a different order counts: notebooks print the policy in its stored order.
     if json.dumps(present["AssumeRolePolicyDocument"]) != json.dumps(wanted):
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(wanted))
     if owner is Owner.NOBODY:
@@ -58,7 +58,7 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each thing that the check compares."""
+    """Return a row for each value that the check compares with the expected one."""
     if evidence.role is None:
         return [Row("role", evidence.role_arn, "no such role")]
     admits, admitted = "admits the service account", evidence.trust.admits
@@ -89,7 +89,7 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Delete this run's roles and policies. Return a line for each, also for those left alone."""
+    """Delete this run's roles and policies. Return a line for each deleted or kept resource."""
     return [*removed(found(lab))]
 
 
@@ -128,7 +128,7 @@ def make_way(lab: "Workspace") -> list[str]:
 
 
 def delete(iam: Any, name: str) -> None:
-    """Delete a role and its permissions. Raises `NoSuchEntityException`.
+    """Delete a role and its permissions. Raises `NoSuchEntityException` if the role doesn't exist.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_DeleteRole.html
     """
@@ -154,7 +154,7 @@ def _not_ours(lab: "Workspace", present: dict[str, Any], owner: Owner) -> RoleOf
     runs = [tag["Value"] for tag in present.get("Tags", []) if tag["Key"] == RUN_TAG]
     whose = f"belongs to another run, {runs[0]}" if owner is Owner.ANOTHER_RUN else "carries no tag of the lab"
     return RoleOfAnotherRun(
-        f"role-belongs-to-another-run: the role {lab.parameters.role_name} {whose}; it was left as it is.",
+        f"role-belongs-to-another-run: the role {lab.parameters.role_name} {whose}. It was left unchanged.",
         where=lab.role_arn,
         next="choose another role_name, and run again",
     )

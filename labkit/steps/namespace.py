@@ -12,11 +12,11 @@ from labkit.steps.ownership import existing
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
-# Seconds until a namespace is gone: its pods have 30 to end, and Kubernetes looks again after 16 or more.
+# The most seconds until a namespace is gone: its pods get 30 to end, and Kubernetes checks again after 16 or more.
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
 GONE_WITHIN = 120
-SOON = 1  # second; a shorter wait isn't mentioned
-AGAIN_AFTER = 0.2  # seconds between two looks
+SOON = 1  # second; a shorter wait prints nothing
+AGAIN_AFTER = 0.2  # seconds between two checks
 
 
 class NamespaceStays(LabError):
@@ -24,7 +24,7 @@ class NamespaceStays(LabError):
 
 
 def ensure_namespace(lab: "Workspace") -> None:
-    """Create the run's namespace if it's missing. If the namespace is being deleted, wait for its end first.
+    """Create the run's namespace if it's missing. If it's being deleted, wait until it's gone first.
 
     Raises `NamespaceStays`.
     """
@@ -37,7 +37,7 @@ def ensure_namespace(lab: "Workspace") -> None:
 
 
 def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
-    """Wait until the namespace is gone. Yield a line to print if that takes longer than a second.
+    """Wait until the namespace is gone. If that takes longer than a second, yield a line to print.
 
     Raises `NamespaceStays`.
 
@@ -52,15 +52,15 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
     conditions = [each for each in (left and left.status.conditions) or [] if each.status == "True"]
     keeps = [f"{each.type}: {each.message.rstrip('.')}." for each in conditions]
     raise NamespaceStays(
-        " ".join([f"The namespace {name} was deleted, and is still there after {GONE_WITHIN} s.", *keeps]),
+        " ".join([f"The namespace {name} was deleted, and still exists after {GONE_WITHIN} s.", *keeps]),
         where=f"namespace {name}, which is Terminating",
-        next=f"{lab.kubectl} get namespace {name} -o yaml   (its conditions name what keeps it), and once it is gone, "
+        next=f"{lab.kubectl} get namespace {name} -o yaml   (its conditions say why it still exists). Once it is gone, "
         "run again",
     )
 
 
 def _is_gone(lab: "Workspace", name: str, *, within: float) -> bool:
-    """Wait up to `within` seconds for the end of a deleted namespace. Return whether it's gone."""
+    """Wait up to `within` seconds until a deleted namespace is gone. Return whether it's gone."""
     return awaited(lambda: not _is_terminating(lab, name), within=within, every=AGAIN_AFTER)
 
 

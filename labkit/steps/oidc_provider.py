@@ -24,7 +24,10 @@ build = documents.provider
 
 
 def ensure(lab: "Workspace") -> None:
-    """Register the issuer, or add the audience if it's missing. The runs of a cluster share the provider."""
+    """Register the issuer as an OIDC provider. If it's registered already, add the audience if that is missing.
+
+    The runs of a cluster share the provider.
+    """
     iam = lab.aws.client("iam")
     wanted = build(lab.parameters, lab.issuer)
     try:
@@ -39,12 +42,12 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the issuer is registered, with the audience of its tokens. Return the findings."""
+    """Check that the issuer is registered, and that the provider has the tokens' audience. Return the findings."""
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each thing that the check compares."""
+    """Return a row for each value that the check compares with the expected one."""
     registered = evidence.provider
     wanted = evidence.audience
     if not registered:
@@ -60,12 +63,12 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Delete this run's providers. Return a line for each, also for those left alone."""
+    """Delete this run's providers. Return a line for each deleted or kept provider."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """Yield the account's OIDC providers, each with its owner. One that other roles trust is kept."""
+    """Yield the account's OIDC providers, each with its owner. A provider that other roles trust is kept."""
     iam = lab.aws.client("iam")
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
         arn = listed["Arn"]
@@ -79,19 +82,19 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
-    """Return the provider's owner, and the end of its line if others keep it.
+    """Return the provider's owner, and the end of the line about the provider; empty if nobody else needs it.
 
-    That end names the roles or the run that need the provider, and the command that deletes it later.
+    That end names the roles or the run that need the provider, and the command that deletes the provider later.
     """
     run = run_of(tags)
     if owner in GOES and (roles := _others_roles(lab, arn)):
         trust = in_words(roles, "trusts it", "trust it")
-        return Owner.TRUSTED, f"{trust}; when no other role trusts it any more, run: {_removal(lab, lab.run)}"
+        return Owner.TRUSTED, f"{trust}; once no other role trusts it, run: {_removal(lab, lab.run)}"
     # If the cluster is gone, only the run's own role still shows which provider belonged to the cluster.
     if owner is Owner.STRANGER and run and lab.connection.kubernetes is None and _is_trusted(lab, arn):
         owner = Owner.ANOTHER_RUN
     if owner is Owner.ANOTHER_RUN and run:
-        return owner, f", {run}, and is removed with that: {_removal(lab, run)}"
+        return owner, f", {run}. To remove that run: {_removal(lab, run)}"
     return owner, ""
 
 

@@ -1,4 +1,4 @@
-"""The steps in the order of building: build them up to one of them, and remove them."""
+"""Build the steps in their order, up to a given step, and remove a run's resources."""
 
 import importlib
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from labkit.workspace import Workspace
 ORDER = ("oidc_provider", "iam_role", "service_account", "pod", "credentials")
 MADE = ORDER[:-1]
 IN_AWS = ORDER[:2]
-# Another run may have a name of these steps already, so they also have `make_way(lab)`.
+# These steps use names that another run may have used already. So they also have `make_way(lab)`, which frees them.
 NAMED = MADE[1:]
 
 
@@ -37,10 +37,10 @@ def through(name: str) -> tuple[str, ...]:
 
 
 def ready_before(lab: Workspace, name: str) -> Iterator[str]:
-    """Build the steps before this one, and remove this one and the later ones. Yield the lines to print.
+    """Build the steps before this step, and remove this step and the later ones. Yield the lines to print.
 
-    Raises `UnknownName`. Raises `LabError` if a step can't be built, or if another owner's resource already has a name
-    that a step needs.
+    Raises `UnknownName`, or `LabError` if a step can't be built. This is so, for example, if another owner's resource
+    has a name that the step needs.
     """
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)
@@ -57,10 +57,10 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
 
 
 def ready_through(lab: Workspace, name: str) -> Iterator[str]:
-    """Build the steps up to this one, and leave later ones alone. Yield the lines to print.
+    """Build the steps up to and with this one. Leave later steps unchanged. Yield the lines to print.
 
-    Raises `UnknownName`. Raises `LabError` if a step can't be built, or if another owner's resource already has a name
-    that a step needs.
+    Raises `UnknownName`, or `LabError` if a step can't be built. This is so, for example, if another owner's resource
+    has a name that the step needs.
     """
     made = through(name)
     took = [] if lab.takes_untagged else _make_way(lab, made)
@@ -70,9 +70,9 @@ def ready_through(lab: Workspace, name: str) -> Iterator[str]:
 
 
 def remove(lab: Workspace) -> Iterator[str]:
-    """Remove this run's resources, the last step's first. Yield a line for each that was removed or left alone.
+    """Remove this run's resources, the last step's first. Yield a line for each removed or kept resource.
 
-    Raises `LabError` at the end if a namespace stays.
+    Raises `LabError` at the end if a namespace still exists.
     """
     things: Iterable[Found] = found(lab)
     if lab.connection.shows_removal:
@@ -90,7 +90,10 @@ def empty(lab: Workspace) -> None:
 
 
 def found(lab: Workspace) -> Iterator[Found]:
-    """Yield each resource that a removal finds, with its owner: the last step's first, the second account's last."""
+    """Yield each resource that a removal finds, with its owner.
+
+    The last step's resources come first, and those in the second account last.
+    """
     # If the cluster is gone, so are its objects.
     yield from _made(lab, ORDER if lab.connection.kubernetes else IN_AWS)
     yield from bucket.found(lab)
@@ -100,9 +103,9 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield the resources that a step's removal finds. On moto, a provider that other roles trust isn't kept.
+    """Yield the resources to delete before they are built again. On moto, that includes a provider that others trust.
 
-    The reader builds it again in the next cells.
+    The notebook's next cells build the provider again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded
@@ -114,9 +117,9 @@ def _in_aws(lab: Workspace) -> list[Found]:
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
-    """Clear the names of the steps before anything is built, and return the lines about it.
+    """Free the names that the steps need, before anything is built. Return the lines to print.
 
-    Raises `LabError` if the lab may not delete another owner's resource.
+    Raises `LabError` if another owner's resource has such a name, and the lab may not delete it.
     """
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 
@@ -140,7 +143,7 @@ def _make(lab: Workspace, names: tuple[str, ...]) -> str:
 
 def _announced(lab: Workspace, things: Iterable[Found]) -> Iterator[str]:
     if going := [each.thing for each in things if each.goes]:
-        yield "\n  ".join([f"These carry the tag labkit:run={lab.run}, and are deleted now:", *going])
+        yield "\n  ".join([f"These resources carry the tag labkit:run={lab.run}, and are deleted now:", *going])
 
 
 def _listed(names: list[str]) -> str:

@@ -18,20 +18,20 @@ NAMED = 5  # a line names at most so many roles
 
 
 class Owner(Enum):
-    """The owner of a resource; the value is the line about it when a run is removed."""
+    """The owner of a resource. The value is the line that a removal prints about the resource."""
 
     THIS_RUN = "removed {}"
     NOBODY = "removed {}: it carries no tag, and has exactly this run's name"
     ANOTHER_RUN = "left alone {}: it carries the tag of another run{}"
     UNTAGGED = "left alone {}: it carries no tag of the lab"
-    SHARED = "left alone {}: others are in it"
+    SHARED = "left alone {}: it contains objects of others"
     TRUSTED = "left alone {}: {}"
     STRANGER = ""
 
     def line(self, thing: str, others: str = "") -> str:
-        """Return the line about the resource, with `others`: the end that names other runs or roles.
+        """Return the line about the resource `thing`; empty for a stranger's resource.
 
-        Empty for a stranger's resource.
+        `others` is the end of the line, which names other runs or roles.
         """
         return self.value.format(thing, others)
 
@@ -41,37 +41,37 @@ GOES = (Owner.THIS_RUN, Owner.NOBODY)
 
 @dataclass(frozen=True)
 class Found:
-    """A resource that a run's removal finds: its owner, and how to delete it."""
+    """A resource that a run's removal finds, with its owner and the function that deletes it."""
 
     thing: str
     owner: Owner
     delete: Callable[[], object]
     others: str = ""
-    """The end of the line: who still needs the resource, and the command that deletes it."""
+    """The end of `line`: who still needs the resource, and the command that deletes it later."""
     until_gone: Callable[[], Iterator[str]] | None = None
-    """The function that waits until it's gone. It yields lines to show meanwhile, and raises `LabError` if it stays."""
+    """Wait until the resource is gone, and yield lines to print meanwhile. Raises `LabError` after a long wait."""
 
     @property
     def goes(self) -> bool:
-        """Whether the removal deletes it."""
+        """Whether the removal deletes the resource."""
         return self.owner in GOES
 
     @property
     def line(self) -> str:
-        """The line about its removal; empty for a stranger's resource."""
+        """The line about the resource's removal; empty for a stranger's resource."""
         return self.owner.line(self.thing, self.others)
 
     def remove(self) -> str:
-        """Delete the resource if its owner allows that. Return the line that says so, or why it was kept."""
+        """Delete the resource if its owner allows that. Return the line that says whether and why."""
         if self.goes:
             self.delete()
         return self.line
 
 
 def removed(found: Iterable[Found]) -> Iterator[str]:
-    """Delete the resources that may be deleted, and wait until they're gone. Yield a line for each, also if it's kept.
+    """Delete the resources that may be deleted, and wait until they're gone. Yield a line for each deleted or kept one.
 
-    Raises `LabError` at the end if a resource stays.
+    Raises `LabError` at the end if a resource still exists.
     """
     ending = []
     for each in found:
@@ -87,12 +87,12 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
 
 
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
-    """Return the owner of an AWS resource with these tags. `same_name`: its name is the one in the parameters."""
+    """Return the owner of an AWS resource with these tags. `same_name`: whether it has the name in the parameters."""
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 
 
 def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
-    """Return the run in these tags, as CLUSTER/NAMESPACE/SERVICE ACCOUNT/ROLE; None without the lab's tag."""
+    """Return the run in these tags, as CLUSTER/NAMESPACE/SERVICE ACCOUNT/ROLE; None if they lack the lab's tag."""
     return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
 
 
@@ -111,7 +111,7 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
 
 
 def in_words(names: list[str], singular: str, plural: str) -> str:
-    """Return a clause about the roles: `the role a trusts it`. It names at most `NAMED` roles."""
+    """Return a clause about the roles, such as `the role a trusts it`. It names at most `NAMED` roles."""
     if len(names) == 1:
         return f"the role {names[0]} {singular}"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -119,16 +119,16 @@ def in_words(names: list[str], singular: str, plural: str) -> str:
 
 
 def of_labels(lab: "Workspace", labels: Mapping[str, str] | None, *, same_name: bool) -> Owner:
-    """Return the owner of a Kubernetes object with these labels. `same_name`: its name is the one in the parameters."""
+    """Return the owner of an object with these labels. `same_name`: whether it has the name in the parameters."""
     return _owner(lab, (labels or {}).get(RUN_LABEL), lab.labels[RUN_LABEL], same_name)
 
 
 class NotThisRuns(LabError):
-    """The name is taken: a Kubernetes object has it, and this run didn't make the object."""
+    """A Kubernetes object that this run didn't make already has the name that the run needs."""
 
 
 def existing(read: Callable[[], Present]) -> Present | None:
-    """Return the result of a call of the Kubernetes API; None if the API answers 404."""
+    """Return the result of `read`, a call to the Kubernetes API; None if the API answers 404."""
     from kubernetes.client.exceptions import ApiException
 
     try:
@@ -140,9 +140,9 @@ def existing(read: Callable[[], Present]) -> Present | None:
 
 
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
-    """On a cluster of the lab's own, delete another run's object of this name. Return a line about it, or no line.
+    """If another run's object has this name, delete it, and return a line about it. Otherwise, return no line.
 
-    Raises `NotThisRuns` on any other cluster.
+    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for an object without the lab's label.
     """
     if present is None:
         return []
@@ -155,12 +155,12 @@ def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Call
 
 
 def refuse_another_runs(lab: "Workspace", metadata: Any, thing: str) -> None:
-    """Raise `NotThisRuns` if another owner of the object could lose work with it."""
+    """Raise `NotThisRuns` if the object belongs to another owner, and this run may not replace it."""
     owner = of_labels(lab, metadata.labels, same_name=True)
     # On a cluster of the lab's own, the latest run gets the name.
     if owner is Owner.UNTAGGED or (owner is Owner.ANOTHER_RUN and not lab.takes_untagged):
         raise NotThisRuns(
-            f"This run of the lab didn't make the {thing}. It was left unchanged.",
+            f"The {thing} does not belong to this run. It was left unchanged.",
             where=f"namespace {lab.parameters.namespace}",
             next="choose another namespace or service_account, and run again",
         )

@@ -1,4 +1,4 @@
-"""Step 4: a pod names the service account, and the webhook gives it the role."""
+"""Step 4: create a pod that names the service account. The webhook gives the pod the role."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -32,20 +32,20 @@ NOT_YET = tuple(
 AGAIN_AFTER = 2  # seconds between the pod's attempts to assume its role
 CAUSES = findings.causes_of(*catalogue.OF_THE_POD)
 build = documents.pod
-# A container that waits for one of these reasons will never run.
+# A container that waits with one of these reasons will never run.
 HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")
 
 
 class PodDoesNotRun(LabError):
-    """The pod didn't start, or a deleted pod didn't end. The text has the container's or the scheduler's words."""
+    """The pod didn't start, or a deleted pod didn't end. The text quotes the container's or the scheduler's message."""
 
 
 class ImageNotPulled(PodDoesNotRun):
-    """A node can't pull the container's image. If the pod was this run's, it was deleted."""
+    """A node can't pull the container's image. If this run made the pod, the lab has deleted it."""
 
 
 def ensure(lab: "Workspace") -> None:
-    """Create the pod, or replace it if it's wrong. Wait until it runs.
+    """Create the pod, or replace it if it differs from the wanted pod. Wait until it runs.
 
     Raises `PodDoesNotRun` and `NotThisRuns`.
     """
@@ -63,12 +63,12 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the pod runs as the service account, and that it has the role. Return the findings."""
+    """Check that the pod runs as the service account, and that the pod has the role. Return the findings."""
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each thing that the check compares."""
+    """Return a row for each value that the check compares with the expected one."""
     if evidence.pod is None:
         return [Row("pod", f"{evidence.parameters.namespace}/{NAME}", "no such pod")]
     return [
@@ -85,7 +85,7 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Delete this run's pods, and wait until they're gone. Return a line for each, also for those left alone."""
+    """Delete this run's pods, and wait until they're gone. Return a line for each deleted or kept pod."""
     return [*removed(found(lab))]
 
 
@@ -98,9 +98,9 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """On a cluster of the lab's own, delete another run's pod of this name. Return a line about it, or no line.
+    """If another run's pod has this name, delete it, and return a line about it. Otherwise, return no line.
 
-    Raises `NotThisRuns` on any other cluster.
+    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for a pod without the lab's label.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))
@@ -121,7 +121,7 @@ def delete(lab: "Workspace", name: str, namespace: str) -> None:
         if kind == "DELETED" or present is None:
             return
     raise PodDoesNotRun(
-        f"The pod {name} was deleted and is still there after {RUNNING_WITHIN} s.",
+        f"The pod {name} was deleted, and still exists after {RUNNING_WITHIN} s.",
         where=f"namespace {namespace}",
         next=f"{lab.kubectl} delete pod {name} -n {namespace} --force",
     )
@@ -129,13 +129,15 @@ def delete(lab: "Workspace", name: str, namespace: str) -> None:
 
 @doing("Waiting until the pod runs")
 def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") -> None:
-    """Wait until the pod's containers run, and STS accepts its role. Raises `PodDoesNotRun` with the reason.
+    """Wait until the pod's containers run, and until STS lets the pod assume its role.
+
+    Raises `PodDoesNotRun` with the reason.
 
     https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
     """
     core = core_api(lab.kubernetes)
     namespace = namespace or lab.parameters.namespace
-    words = "the node did not take it"
+    words = "the node did not start it"
     for kind, present in _watch(core, name, namespace, RUNNING_WITHIN + lab.connection.node_within):
         if kind == "DELETED" or present is None:
             words = "it was deleted"
@@ -160,7 +162,7 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
 
 def _await_role(lab: "Workspace", pod: Any) -> None:
-    """Wait until STS stops refusing the pod, or until IAM has had its time to make a new role known everywhere."""
+    """Wait until STS stops refusing the pod, but at most as long as a new role in IAM needs to take effect."""
     variables = {variable.name for variable in pod.spec.containers[0].env or []}
     if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
         return
@@ -174,28 +176,31 @@ def _await_role(lab: "Workspace", pod: Any) -> None:
 
 
 def _scheduler_says(pod: Any) -> str:
-    """Return why no node accepts the pod; empty if a node does."""
+    """Return the scheduler's reason why no node accepts the pod; empty if a node accepts it."""
     conditions = [one for one in pod.status.conditions or [] if (one.type, one.status) == ("PodScheduled", "False")]
     return f"{conditions[0].reason}: {conditions[0].message or ''}".rstrip(": ") if conditions else ""
 
 
 def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
     name, namespace = pod.metadata.name, pod.metadata.namespace
-    left = "it was left as it is"
+    left = "left unchanged"
     if of_labels(lab, pod.metadata.labels, same_name=False) is Owner.THIS_RUN:
         delete(lab, name, namespace)
-        left = "it was removed"
+        left = "removed"
     images = ", ".join(container.image for container in pod.spec.containers)
     return ImageNotPulled(
-        f"The image {images} of the pod {name} cannot be pulled, and {left}: {words.rstrip('.')}.",
+        f"The image {images} of the pod {name} cannot be pulled: {words.rstrip('.')}. The pod was {left}.",
         where=f"namespace {namespace}; the earlier steps' resources are unchanged",
-        next="set image to one that the nodes can pull, and run again   (the events: "
+        next="set the parameter image to one that the nodes can pull, and run again   (the events: "
         f"{lab.kubectl} get events -n {namespace} --field-selector involvedObject.name={name})",
     )
 
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
-    """Yield a pod's changes for so many seconds: type and pod, the present state first. A missing pod is None."""
+    """Yield a pod's changes for some seconds, each as its type and the pod; first the present state.
+
+    If the pod doesn't exist, yield only an empty type with None.
+    """
     selector = f"metadata.name={name}"
     listed = core.list_namespaced_pod(namespace, field_selector=selector)
     if not listed.items:

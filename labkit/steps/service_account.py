@@ -34,7 +34,7 @@ build = documents.service_account
 
 
 def ensure(lab: "Workspace") -> None:
-    """Create the namespace and the service account if they're missing, or restore the account's annotations."""
+    """Create the namespace and the service account if they're missing. Restore an existing account's annotations."""
     core = core_api(lab.kubernetes)
     ensure_namespace(lab)
     wanted = build(lab.parameters, lab.role_arn)
@@ -66,7 +66,7 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each thing that the check compares."""
+    """Return a row for each value that the check compares with the expected one."""
     if evidence.service_account is None:
         return [Row("service account", evidence.subject, "no such service account")]
     return [
@@ -76,14 +76,14 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Delete this run's service accounts and namespace. Return a line for each, also for those left alone."""
+    """Delete this run's service accounts and namespace. Return a line for each deleted or kept object."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
     """Yield the cluster's service accounts and the run's namespaces, each with its owner.
 
-    A namespace is kept if others have pods or service accounts in it.
+    A namespace is kept if it contains pods or service accounts of other owners.
     """
     core = core_api(lab.kubernetes)
     for account in core.list_service_account_for_all_namespaces().items:
@@ -110,14 +110,14 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _goes_with(lab: "Workspace", metadata: Any) -> bool:
-    """Return whether this pod or account may go with the run's namespace: it's the run's, or named default."""
+    """Return whether this pod or account may be deleted with the run's namespace. An object named `default` may."""
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """On a cluster of the lab's own, delete another run's account of this name. Return a line about it, or no line.
+    """If another run's service account has this name, delete it, and return a line about it. Otherwise, return no line.
 
-    Raises `NotThisRuns` on any other cluster.
+    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for an account without the lab's label.
     """
     core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace

@@ -32,7 +32,8 @@ def test_removing_first_shows_what_it_deletes_and_deletes_only_by_tag(terminal, 
         "bucket team-b",
     ]
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "These carry the tag labkit:run=blue/team-b/my-service-account/team-b, and are deleted now:"
+    tag = "labkit:run=blue/team-b/my-service-account/team-b"
+    assert said[0] == f"These resources carry the tag {tag}, and are deleted now:"
     assert said[1:8] == [f"  {thing}" for thing in went]
     last = "namespace team-b"  # it is waited for, while the rest is removed
     assert said[8:] == [f"removed {thing}" for thing in [*(each for each in went if each != last), last]]
@@ -63,7 +64,7 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     iam.create_role(RoleName="of-a-team", AssumeRolePolicyDocument=by_hand)
     given = [f"-p{name}={value}" for name, value in {**EKS, **first}.items()]
     left = f"left alone OIDC provider {moto.provider_arn.partition('oidc-provider/')[2]}: "
-    then = "when no other role trusts it any more, run: "
+    then = "once no other role trusts it, run: "
     assert f"{left}the roles of-a-team, role-b trust it; {then}" in command("remove", *given)
     said = command("remove", *given, "--yes")
     assert "removed role role-a" in said
@@ -76,7 +77,7 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     said = command("remove", *last, "--yes")
     run = "blue/team-a/my-service-account/role-a"
     (line,) = [line for line in said.splitlines() if line.startswith(left)]
-    assert line.startswith(f"{left}it carries the tag of another run, {run}, and is removed with that: labkit remove ")
+    assert line.startswith(f"{left}it carries the tag of another run, {run}. To remove that run: labkit remove ")
     assert "removed OIDC provider" in command(*shlex.split(line.partition(": labkit ")[2]), "--yes")
     assert inventory() == before
 
@@ -88,7 +89,7 @@ def test_a_bucket_that_other_runs_may_use_is_shown_as_such(terminal, moto, inven
             lab.ready(through="iam_role")
     given = [f"-p{name}={value}" for name, value in EKS.items()]
     first, last = [["remove", *given, f"-prole_name={role}", f"-pnamespace=of-{role}"] for role in ("role-a", "role-b")]
-    shown = "bucket irsa-lab, which other runs may still use: the role role-b is there\n"
+    shown = "bucket irsa-lab, which other runs may still use: the role role-b exists\n"
     assert f"  {shown}" in command(*first)
     assert f"removed {shown}" in command(*first, "--yes")
     # The one that is left needs it again; then nobody else does.

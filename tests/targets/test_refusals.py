@@ -132,9 +132,7 @@ def test_removing_waits_until_the_namespace_is_gone_and_says_so(run):
 
 def test_a_namespace_that_does_not_go_is_an_error_and_all_else_has_gone(run, monkeypatch, capsys):
     monkeypatch.setattr(namespace, "GONE_WITHIN", 1)
-    with pytest.raises(
-        NamespaceStays, match=f"The namespace {NAME} was deleted, and is still there after 1 s"
-    ) as stays:
+    with pytest.raises(NamespaceStays, match=f"The namespace {NAME} was deleted, and still exists after 1 s") as stays:
         account_commands.remove(GIVEN, yes=True)
     assert "configmaps. has 1 resource instances" in stays.value.what
     assert "finalizers remaining: lab.example/hold in 1 resource instances" in stays.value.what
