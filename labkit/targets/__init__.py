@@ -1,4 +1,4 @@
-"""Where a lab runs: each of the modules `moto`, `kind` and `eks` is a `Target`."""
+"""The targets, where a lab can run: each of the modules `moto`, `kind` and `eks` is a `Target`."""
 
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,31 +17,31 @@ class Target(Protocol):
     """A module of this package. Each function that takes parameters may raise `LabError`."""
 
     def plan(self, parameters: "Parameters") -> str:
-        """Return, in words, what `up` would make. Change nothing."""
+        """Return a text that says what `up` would make. Change nothing."""
 
     def up(self, parameters: "Parameters") -> "Connection":
-        """Return the connection. moto and kind start the lab if necessary; eks wants a confirmed plan."""
+        """Return the connection to AWS and the cluster. moto and kind start the lab; eks requires a confirmed plan."""
 
     def connect(self, parameters: "Parameters") -> "Connection":
-        """Return the connection, and create nothing. eks needs neither a plan nor a confirmation for it."""
+        """Return the connection, and create nothing. On eks, this needs no confirmed plan."""
 
     def look(self, parameters: "Parameters") -> "Connection":
-        """Do the same as `connect`, but on eks also for a caller who may only read."""
+        """Do the same as `connect`. On eks, the caller may have fewer permissions in the cluster than a run needs."""
 
     def start_and_look(self, parameters: "Parameters") -> "Connection":
         """Do the same as `look`, but on moto start the lab and the cluster first if they don't run."""
 
     def to_remove(self, parameters: "Parameters") -> "Connection":
-        """Do the same as `connect`, but to remove a run: on kind and eks, also without the cluster."""
+        """Return a connection for removing a run. On kind and eks, this also works if the cluster is gone."""
 
     def down(self) -> bool:
         """End the lab and its processes; return whether the lab ran."""
 
     def own_region(self) -> str:
-        """Return the region of the machine's own setup, if this target uses it; otherwise, empty."""
+        """Return the region in the machine's own AWS settings; empty if this target doesn't use them."""
 
     def environment(self, variables: "Mapping[str, str]") -> dict[str, str]:
-        """Return those of the variables that a kernel of this target may see."""
+        """Return the environment variables that a notebook's kernel may see on this target."""
 
 
 def target(name: str) -> Target:

@@ -34,7 +34,7 @@ def plan(parameters: "Parameters") -> str:
 
 
 def up(parameters: "Parameters") -> Connection:
-    """Start the lab and the cluster if they don't run yet. Raises `LabError`."""
+    """Start the lab and the cluster if they don't run yet. Return the connection. Raises `LabError`."""
     folder = Folder.find()
     state = process.start(folder)
     _refuse_another_account(parameters, state)
@@ -82,7 +82,7 @@ def own_region() -> str:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a kernel may see: without those that lead to another AWS, cluster or proxy."""
+    """Return the variables that a notebook's kernel may see: none that lead to another AWS, cluster or proxy."""
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 
@@ -99,9 +99,9 @@ def session(state: State, region: str) -> "BoundSession":
 
 
 def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession":
-    """Return an administrator's session, for an hour, in an account of the lab's organization. Raises `LabError`.
+    """Return an administrator's session in an account of the lab's organization. Raises `LabError`.
 
-    If the account is `own`, that session is ``aws`` itself.
+    The session is valid for an hour. If ``account_id`` is ``own``, return ``aws`` itself.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
     """
@@ -124,7 +124,7 @@ def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession"
 def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> Cluster:
     """Return the cluster as eks:DescribeCluster shows it; create it if it's missing.
 
-    Raises `LabError` if the lab doesn't answer, or if the cluster is one of the target kind.
+    Raises `LabError` if the lab doesn't answer, or if the cluster belongs to the target kind.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
     """
@@ -153,7 +153,7 @@ def kubernetes(state: State, context: str) -> "ApiClient":
 
 
 def fetch(state: State, url: str) -> object:
-    """GET a URL of a cluster's public issuer by its real name, as STS does; return the JSON.
+    """GET a URL of a cluster's public issuer under the issuer's real host name, as STS does. Return the JSON.
 
     Raises `LabError` if the host isn't one of the lab's issuers, or if the answer isn't JSON with status 200.
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
@@ -184,9 +184,9 @@ def fetch(state: State, url: str) -> object:
         document = None
     if answer.status_code != 200 or document is None:
         raise LabError(
-            f"{url} answers {answer.status_code}, {answer.text[:200].strip() or 'and nothing else'}",
+            f"{url} answers {answer.status_code}: {answer.text[:200].strip() or 'an empty body'}",
             where="fetch",
-            next="compare the URL with lab.issuer, or with `aws eks describe-cluster`",
+            next="compare the URL with lab.issuer, or with the issuer in `aws eks describe-cluster`",
         )
     return document
 
@@ -225,7 +225,7 @@ def _connection(
 
 
 def _issuers(state: State) -> dict[str, int]:
-    """Return the present ports by the issuers' hosts. A cluster in another region may be new since `state` was read."""
+    """Return the port of each issuer's host. Read the state again: `state` may lack a newer cluster."""
     return (State.read(Folder.find()) or state).issuers
 
 
@@ -258,19 +258,19 @@ def _cluster(eks: Any, name: str, account_id: str) -> Cluster:
 def _refuse_another_account(parameters: "Parameters", state: State) -> None:
     if parameters.account_id not in ("", state.account_id):
         raise LabError(
-            f"parameter account_id = {parameters.account_id!r}: the moto target is the account {state.account_id}.",
+            f"parameter account_id = {parameters.account_id!r}: the account of the target moto is {state.account_id}.",
             where="nothing was changed",
             next=f'set account_id = "{state.account_id}", and run again',
         )
 
 
 def _refuse_joined(cluster: Cluster) -> None:
-    """Raise `LabError` if the cluster is one of the target kind: it lacks what this target promises."""
+    """Raise `LabError` if the cluster belongs to the target kind: such a cluster lacks features of moto."""
     if (cluster.get("tags") or {}).get(TARGET_TAG):
         raise LabError(
-            f"The lab's cluster {cluster['name']} is one of the target kind.",
+            f"The lab's cluster {cluster['name']} belongs to the target kind.",
             where="parameters target and cluster; nothing was changed",
-            next='set target = "kind", or choose another cluster, or end that one: labkit down',
+            next='set target = "kind", or choose another cluster, or end the lab: labkit down',
         )
 
 
@@ -278,7 +278,7 @@ def _no_cluster(parameters: "Parameters", state: State) -> LabError:
     there = ", ".join(sorted(state.clusters))
     return LabError(
         f"The lab has no cluster {parameters.cluster} in {parameters.region}. "
-        + (f"There are: {there}." if there else "It has none yet."),
+        + (f"There are: {there}." if there else "It has no cluster."),
         where="parameters cluster and region; nothing was changed",
         next=parameters.up_command,
     )

@@ -13,7 +13,7 @@ from botocore.loaders import create_loader
 from labkit.emulator.aws_cli import S3_CONTROL, keep_host
 from labkit.errors import LabError
 
-# Some refusals make botocore try again, and the learner waits. On loopback two attempts are enough.
+# botocore repeats some refused calls, and the learner waits meanwhile. On loopback, two attempts are enough.
 QUICK = Config(
     proxies={},
     retries={"mode": "standard", "total_max_attempts": 2},
@@ -58,8 +58,8 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
     def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
         """Do the same as `boto3.Session.client`. Raise `LabError` if the call names another endpoint.
 
-        For the same service and region alone, it returns the same client: making one takes longer than most calls
-        with it, and threads may share a client.
+        Calls with the same service and region, and no other argument, return the same client. Making a client takes
+        longer than most of its calls, and threads may share it.
         https://docs.aws.amazon.com/boto3/latest/guide/clients.html#multithreading-or-multiprocessing-with-clients
         """
         if args or kwargs.keys() - {"region_name"}:
@@ -73,7 +73,7 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
         wanted = kwargs.get("endpoint_url") or self.endpoint_url
         if urlsplit(wanted).netloc != urlsplit(self.endpoint_url).netloc:
             raise LabError(
-                f"lab.aws talks to the lab alone, and not to {wanted}.",
+                f"lab.aws talks only to the lab, not to {wanted}.",
                 where=f"lab.aws.client({service_name!r}, endpoint_url=…)",
                 next="leave endpoint_url out",
             )
@@ -89,7 +89,7 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
 
 
 def load(service_name: str) -> None:
-    """Load what the first client of this service needs, which takes 0.05 s. No session has to exist yet."""
+    """Load the code and data that the first client of this service needs. This takes 0.05 s, and needs no session."""
     BoundSession(
         endpoint_url="http://127.0.0.1:9",
         access_key_id="-",
@@ -101,7 +101,7 @@ def load(service_name: str) -> None:
 def _without_environment() -> botocore.session.Session:
     session = botocore.session.Session()
     session.register_component("data_loader", _MODELS)
-    # Each setting keeps its default, and is read from no variable and no config file.
+    # Each setting keeps its default: botocore reads it neither from a variable nor from a config file.
     for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
         no_file = name in ("config_file", "credentials_file")
         session.session_var_map[name] = (None, None, os.devnull if no_file else default, convert)

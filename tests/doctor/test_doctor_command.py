@@ -246,7 +246,7 @@ def test_a_role_that_nothing_names_was_not_looked_at(lab):
         (["--region", "mars-north-1"], "a region that botocore knows"),
         (["--target", "gke"], "one of 'moto', 'kind' or 'eks'"),
         (["--account-id", "42"], "12 digits"),
-        (["--account-id", "222222222222"], "the moto target is the account"),
+        (["--account-id", "222222222222"], "the account of the target moto is"),
         (["--kubeconfig", "/no/such/file"], "a kubeconfig file that exists"),
         (["--action", "ListBucket"], "not an action"),
         (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "not an ARN"),

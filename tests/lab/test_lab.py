@@ -320,7 +320,7 @@ def test_now_is_the_labs_time_and_without_a_clock_the_machines(lab):
 
 
 def test_another_account_than_the_lab_s_is_refused(home):
-    refused = "parameter account_id = '210987654321': the moto target is the account 123456789012"
+    refused = "parameter account_id = '210987654321': the account of the target moto is 123456789012"
     with pytest.raises(LabError, match=refused):
         Lab.open(account_id="210987654321")
 

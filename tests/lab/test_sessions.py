@@ -132,7 +132,7 @@ def test_the_guard_sees_a_session_that_is_led_away(hostile, only_loopback, monke
 
 
 def test_another_endpoint_is_refused(endpoint):
-    with pytest.raises(LabError, match=r"lab\.aws talks to the lab alone"):
+    with pytest.raises(LabError, match=r"lab\.aws talks only to the lab, not to"):
         session(endpoint).client("sts", endpoint_url="https://sts.amazonaws.com")
 
 

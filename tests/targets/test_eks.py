@@ -72,8 +72,8 @@ def test_the_plan_says_what_exists_and_what_will_be_made_and_makes_nothing(refus
         "  will be made   namespace team-a",
         "  will be made   service account team-a/my-service-account",
         "  will be made   pod team-a/my-pod (amazon/aws-cli:2.31.13)",
-        "Everything made carries the tag labkit:run=blue/team-a/my-service-account/reader, "
-        "and lab.remove() deletes by that tag alone.",
+        "The run's resources get the tag labkit:run=blue/team-a/my-service-account/reader. "
+        "lab.remove() deletes only resources with it.",
     ]
     assert "labkit run … --yes" in refusal.next
 
@@ -152,13 +152,13 @@ def test_a_bucket_that_the_lab_did_not_make_stays_unchanged(refused, moto):
 @pytest.mark.parametrize(("whose", "scope"), [("aws", "AWS"), (ACCOUNT, "Local")])
 def test_a_missing_policy_is_refused_before_anything_is_made(refused, whose, scope):
     refusal = refused(policy_arn=f"arn:aws:iam::{whose}:policy/NoSuchPolicy", role_name="rp")
-    assert refusal.what == f"There is no policy arn:aws:iam::{whose}:policy/NoSuchPolicy for the role."
+    assert refusal.what == f"The policy arn:aws:iam::{whose}:policy/NoSuchPolicy for the role does not exist."
     assert f"aws iam list-policies --scope {scope} " in refusal.next
 
 
 def test_a_policy_of_another_partition_is_refused_with_the_right_arn(refused):
     refusal = refused(policy_arn="arn:aws-cn:iam::aws:policy/AmazonS3ReadOnlyAccess")
-    assert "is of the partition aws-cn, and the region us-east-1 is of aws." in refusal.what
+    assert "is in the partition aws-cn, but the region us-east-1 is in aws." in refusal.what
     assert 'policy_arn = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"' in refusal.next
 
 
@@ -171,7 +171,7 @@ def test_a_cluster_without_nodes_is_refused(home, tmp_path, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", state["endpoint_url"])
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", state["access_key_id"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", state["secret_access_key"])
-        with pytest.raises(NoCluster, match="no node that takes pods") as refusal:
+        with pytest.raises(NoCluster, match="no node that accepts pods") as refusal:
             labkit.Lab.open(**EKS)
         assert "eksctl create nodegroup --cluster blue" in refusal.value.next
         assert (

@@ -50,8 +50,8 @@ def a_profile_with_keys_that_nobody_has(monkeypatch):
     [
         (without_credentials, "There are no AWS credentials", "aws configure sso"),
         (a_profile_that_is_gone, "(gone) could not be found", "aws configure list-profiles"),
-        (keys_that_nobody_has, "none that AWS knows", "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY)"),
-        (a_profile_with_keys_that_nobody_has, "none that AWS knows", "aws sso login --profile mine "),
+        (keys_that_nobody_has, "not known to AWS", "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY)"),
+        (a_profile_with_keys_that_nobody_has, "not known to AWS", "aws sso login --profile mine "),
     ],
 )
 def test_what_is_wrong_with_the_credentials_is_a_sentence(refused, monkeypatch, given, said, then):
@@ -210,7 +210,7 @@ def test_a_cluster_that_takes_no_access_entries_is_reported_by_its_config_map(re
         refusal = refused(cluster="old")
     finally:
         eks.delete_cluster(name="old")
-    assert "does not know user/operator: no line of aws-auth lets it in" in refusal.what
+    assert "does not know user/operator: no line of aws-auth names this caller" in refusal.what
     mapping = f"--cluster old --region us-east-1 --arn {operator} --group irsa-lab"
     assert f"eksctl create iamidentitymapping {mapping}" in refusal.next
     assert "access-entry" not in refusal.next
@@ -290,7 +290,7 @@ def test_a_context_that_is_gone_is_a_sentence(refused, tmp_path, text):
     assert "aws eks update-kubeconfig --name blue" in refusal.next
 
 
-@pytest.mark.parametrize(("public", "said"), [(True, "does not answer"), (False, "from inside its VPC alone")])
+@pytest.mark.parametrize(("public", "said"), [(True, "does not answer"), (False, "only from inside its VPC")])
 def test_an_api_server_that_cannot_be_reached_is_a_sentence(terminal, moto, public, said):
     session = boto3.Session()
     cluster = eks_cluster.describe(session, "blue", ACCOUNT)

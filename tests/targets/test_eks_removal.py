@@ -123,9 +123,7 @@ def test_what_a_run_left_in_aws_goes_when_its_cluster_is_gone(terminal, green, i
         provider = lab.provider_arn.partition("oidc-provider/")[2]
     green()
     given = ["-ptarget=eks", "-pcluster=green", f"-paccount_id={ACCOUNT}"]
-    gone = (
-        f"The account {ACCOUNT} has no EKS cluster green in us-east-1. Only what a run left in AWS is there to remove."
-    )
+    gone = f"The account {ACCOUNT} has no EKS cluster green in us-east-1. Only a run's resources in AWS can be removed."
     assert command("remove", *given).splitlines() == [
         gone,
         "  role my-role",
@@ -135,7 +133,8 @@ def test_what_a_run_left_in_aws_goes_when_its_cluster_is_gone(terminal, green, i
     ]
     # The role tells where its cluster is: it may be this command that is mistaken.
     elsewhere = command("remove", *given, "-pregion=eu-west-1", "--yes")
-    assert "The role my-role is for a cluster in us-east-1, and eu-west-1 has none named green." in elsewhere.what
+    trusts = "The role my-role trusts a cluster in us-east-1, but the region eu-west-1 has no cluster green."
+    assert trusts in elsewhere.what
     assert "-p region=us-east-1" in elsewhere.next
     assert "removed role my-role" in command("remove", *given, "--yes")
     assert inventory() == before
@@ -151,7 +150,7 @@ def test_a_provider_that_another_run_made_is_reported_when_the_cluster_is_gone_t
     given = ["remove", "-ptarget=eks", "-pcluster=green", f"-paccount_id={ACCOUNT}", "--yes"]
     assert "the role role-b trusts it" in command(*given, "-prole_name=role-a", "-pnamespace=of-role-a")
     said = command(*given, "-prole_name=role-b", "-pnamespace=of-role-b")
-    assert "it carries the tag of another run, green/of-role-a/my-service-account/role-a, and is removed with" in said
+    assert "it carries the tag of another run, green/of-role-a/my-service-account/role-a. To remove that run: " in said
     takes = said.partition(": labkit ")[2].splitlines()[0]
     assert "removed OIDC provider" in command(*shlex.split(takes), "--yes")
     assert inventory() == before

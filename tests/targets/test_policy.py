@@ -54,7 +54,7 @@ VERBS = {
     f"{kind}-{rule['verbs'][0]}-{rule['resources'][0]}": (kind, rule) for kind, rules in RULES.items() for rule in rules
 }
 # A HEAD's denial has no words of AWS's.
-DENIED = ("is not authorized to perform", "Forbidden", "may not look into it")
+DENIED = ("is not authorized to perform", "Forbidden", "you may not read it")
 
 
 class Operator:
@@ -176,7 +176,7 @@ def test_without_any_one_verb_in_the_cluster_nothing_is_made_and_a_step_would_fa
     assert inventory() == before
     # Whoever may not list the namespaces is asked no more.
     if rule["resources"] != ["namespaces"] or rule["verbs"] != ["list"]:
-        assert f"it is forbidden to {rule['verbs'][0]} {rule['resources'][0]}" in refusal.value.what
+        assert f"permissions are missing: {rule['verbs'][0]} {rule['resources'][0]}" in refusal.value.what
     # It is not asked for in vain: a step needs it.
     monkeypatch.setattr(eks_access, "require_rights", lambda *of: None)
     with pytest.raises((LabError, ApiException)) as failure:
@@ -207,7 +207,7 @@ def test_it_lets_nobody_touch_what_is_not_the_run_s(operator, moto):
 def test_the_command_prints_a_policy_that_iam_takes(moto, terminal):
     given = ["-paccount_id=123456789012", "-prole_name=reader", "-pregion=cn-north-1"]
     refused = CliRunner().invoke(account_commands.app, ["policy", *given])
-    assert "is of the partition aws, and the region cn-north-1 is of aws-cn." in str(refused.exception)
+    assert "is in the partition aws, but the region cn-north-1 is in aws-cn." in str(refused.exception)
     in_china = "arn:aws-cn:iam::aws:policy/AmazonS3ReadOnlyAccess"
     assert f'policy_arn = "{in_china}"' in refused.exception.next
     done = CliRunner().invoke(account_commands.app, ["policy", *given, f"-ppolicy_arn={in_china}"])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from labkit.targets.eks.account import Identity
 
 WEBHOOK_RESTORED_BY = (
-    "# EKS runs the webhook. Its registration is in your cluster, and AWS shows how to create that again:\n"
+    "# EKS runs the webhook. Its registration is in your cluster. AWS shows how to create the registration again:\n"
     "# https://repost.aws/knowledge-center/eks-troubleshoot-irsa-errors"
 )
 
@@ -46,7 +46,7 @@ def up(parameters: "Parameters") -> Connection:
     """Return the connection to the account and the cluster if the plan is confirmed. Create nothing.
 
     Raises:
-        NotConfirmed: the parameter `confirm` is not `yes`; the text is the plan.
+        NotConfirmed: the parameter `confirm` is not `yes`; the error's text is the plan.
         LabError: a run can't use the credentials, the account, the cluster or a name in it.
     """
     connection, found = _look(parameters)
@@ -69,7 +69,7 @@ def connect(parameters: "Parameters") -> Connection:
 
 
 def look(parameters: "Parameters") -> Connection:
-    """Do the same as `connect`, but also for a caller who may not do everything that a run does in the cluster."""
+    """Do the same as `connect`. The caller may have fewer permissions in the cluster than a run needs."""
     session, caller = _identified(parameters)
     return _connect(parameters, session, caller, to_look=True)[0]
 
@@ -78,7 +78,7 @@ start_and_look = look  # this target has nothing to start
 
 
 def to_remove(parameters: "Parameters") -> Connection:
-    """Return the connection; if the cluster is gone, one to AWS only. Raises `LabError`."""
+    """Return the connection; if the cluster is gone, a connection to AWS only. Raises `LabError`."""
     session, caller = _identified(parameters)
     try:
         return _connect(parameters, session, caller)[0]
@@ -91,12 +91,12 @@ def to_remove(parameters: "Parameters") -> Connection:
             account_id=caller.account_id,
             partition=session.get_partition_for_region(parameters.region),
             shows_removal=True,
-            note=f"{gone.what} Only what a run left in AWS is there to remove.",
+            note=f"{gone.what} Only a run's resources in AWS can be removed.",
         )
 
 
 def down() -> bool:
-    """Do nothing: the lab starts nothing here. `lab.remove()` deletes a run's resources."""
+    """Do nothing, because `up` starts nothing on this target. Return False."""
     return False
 
 
@@ -106,7 +106,7 @@ def own_region() -> str:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return all the variables: they lead to the user's account."""
+    """Return all the variables unchanged: on this target, they should lead to the user's account."""
     return dict(variables)
 
 
@@ -143,17 +143,17 @@ def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
 
 
 def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -> None:
-    """Raise `NoCluster` if the run's role trusts a cluster in another region: that cluster may exist."""
+    """Raise `NoCluster` if the run's role trusts a cluster in another region. That cluster may still exist."""
     iam, name = session.client("iam"), parameters.role_name
     try:
-        with explained("to look at the run's role (iam:GetRole)"):
+        with explained("reading the run's role (iam:GetRole)"):
             role = iam.get_role(RoleName=name)["Role"]
     except iam.exceptions.NoSuchEntityException:
         return
     trusted = re.findall(r"oidc-provider/oidc\.eks\.([a-z0-9-]+)\.", json.dumps(role["AssumeRolePolicyDocument"]))
     if trusted and parameters.region not in trusted:
         raise NoCluster(
-            f"The role {name} is for a cluster in {trusted[0]}, and {parameters.region} has none named "
+            f"The role {name} trusts a cluster in {trusted[0]}, but the region {parameters.region} has no cluster "
             f"{parameters.cluster}.",
             where="parameters cluster and region; nothing was changed",
             next=f"labkit remove -p target=eks -p region={trusted[0]} …",

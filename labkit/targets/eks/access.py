@@ -1,4 +1,4 @@
-"""Whether an EKS cluster knows the caller, and whether it allows everything that a run does."""
+"""Check that an EKS cluster knows the caller, and that it allows the caller everything that a run does."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 class NotLetIn(LabError):
-    """The cluster doesn't know the caller, or allows too little."""
+    """The cluster doesn't know the caller, or doesn't allow everything that a run does."""
 
 
 class AllowedTooLittle(NotLetIn):
-    """The cluster knows the caller, but doesn't allow a run."""
+    """The cluster knows the caller, but doesn't allow everything that a run does."""
 
 
 def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
-    """Raise `NotLetIn` if the cluster doesn't accept the caller, and `LabError` if it doesn't answer."""
+    """Raise `NotLetIn` if the cluster doesn't accept the caller, and `LabError` if its API server doesn't answer."""
     name = cluster["name"]
     try:
         CoreV1Api(api).list_namespace(limit=1)
@@ -41,7 +41,7 @@ def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", param
         raise _not_let_in(error, cluster, caller, parameters.namespace) from None
     except HTTPError:
         private = not (cluster.get("resourcesVpcConfig") or {}).get("endpointPublicAccess", True)
-        why = "is reached from inside its VPC alone" if private else "does not answer"
+        why = "can be reached only from inside its VPC" if private else "does not answer"
         raise LabError(
             f"The API server of the cluster {name} {why}: {cluster['endpoint']}",
             where="the network between here and the cluster; nothing was changed",
@@ -59,15 +59,15 @@ def require_rights(api: "ApiClient", cluster: Cluster, caller: "Identity", param
     needed = needed_in_the_cluster(parameters, makes_namespace=not _has_namespace(api, parameters.namespace))
     if lacks := [_words(attributes) for attributes in needed if not _may(api, attributes)]:
         raise AllowedTooLittle(
-            f"The cluster {cluster['name']} lets {caller.principal} in, but doesn't allow a run: it is forbidden to "
-            f"{', '.join(lacks)}.",
+            f"The cluster {cluster['name']} lets {caller.principal} in, but doesn't allow a run. These permissions "
+            f"are missing: {', '.join(lacks)}.",
             where="SelfSubjectAccessReview, the cluster's own answer; nothing was changed",
             next=_allow_more(cluster, caller, parameters.namespace),
         )
 
 
 def _has_namespace(api: "ApiClient", name: str) -> bool:
-    """Return whether the namespace exists. One that the caller may not read counts as existing."""
+    """Return whether the namespace exists. If the caller may not read it, return True."""
     try:
         CoreV1Api(api).read_namespace(name)
     except ApiException as error:
@@ -95,10 +95,10 @@ def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str
     if error.status == 401:
         lacks = "no line of aws-auth" if _keeps_config_map(cluster) else "no access entry"
         return NotLetIn(
-            f"The cluster {name} does not know {caller.principal}: {lacks} lets it in.",
+            f"The cluster {name} does not know {caller.principal}: {lacks} names this caller.",
             where="the cluster's API (401 Unauthorized); nothing was changed",
-            next=f"by who administers the cluster:  {_let_in(cluster, caller)}\n"
-            f"       and what that group may do:      {_allow(namespace)}",
+            next=f"the cluster's administrator runs:       {_let_in(cluster, caller)}\n"
+            f"       and, for the group's permissions:  {_allow(namespace)}",
         )
     return AllowedTooLittle(
         f"The cluster {name} lets {caller.principal} in, but doesn't allow a run: {error.status} {error.reason}.",
@@ -108,7 +108,7 @@ def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str
 
 
 def _let_in(cluster: Cluster, caller: "Identity") -> str:
-    """Return the command that adds the caller to the group.
+    """Return the command that lets the caller into the cluster, as a member of the group `GROUP`.
 
     https://docs.aws.amazon.com/eks/latest/userguide/grant-k8s-access.html
     """
@@ -118,19 +118,19 @@ def _let_in(cluster: Cluster, caller: "Identity") -> str:
 
 
 def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
-    """Return the commands that allow a known caller everything that a run does, besides its present permissions.
+    """Return the commands that give a known caller the permissions for a run. The present permissions are kept.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
     """
-    asked = f"by who administers the cluster:  {_allow(namespace)}\n"
+    asked = f"the cluster's administrator runs:       {_allow(namespace)}\n"
     if _keeps_config_map(cluster):
         return (
-            f"{asked}       and in that line's groups, {GROUP} too:  kubectl edit configmap aws-auth -n kube-system\n"
-            f"       which lines there are:           eksctl get iamidentitymapping {_mapping(cluster, caller)}"
+            f"{asked}       and adds {GROUP} to the caller's groups:  kubectl edit configmap aws-auth -n kube-system\n"
+            f"       the caller's lines in aws-auth:  eksctl get iamidentitymapping {_mapping(cluster, caller)}"
         )
     return (
-        f"{asked}       which groups the entry has:      aws eks describe-access-entry {_entry(cluster, caller)}\n"
-        f"       all of them, and {GROUP}:       "
+        f"{asked}       the caller's present groups:       aws eks describe-access-entry {_entry(cluster, caller)}\n"
+        f"       set these groups and {GROUP}:     "
         f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} …"
     )
 
@@ -140,7 +140,7 @@ def _allow(namespace: str) -> str:
 
 
 def _keeps_config_map(cluster: Cluster) -> bool:
-    """Return whether the cluster accepts no access entries, only the ConfigMap aws-auth, as older clusters do.
+    """Return whether the cluster accepts only the ConfigMap aws-auth, and no access entries. Older clusters do.
 
     https://docs.aws.amazon.com/eks/latest/userguide/setting-up-access-entries.html
     """

@@ -25,18 +25,18 @@ UNKNOWN = (
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 )
-# AWS answers within moments, even from the other side of the world. An endpoint that doesn't is tried again, briefly.
+# AWS answers within moments, even from the other side of the world. Other endpoints get a few short tries.
 PATIENT = Config(connect_timeout=5, read_timeout=15)
 TRIES = Config(retries={"mode": "standard", "total_max_attempts": 5})
 # A user or a fleet that sets one of these has chosen the number of attempts.
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 CHOSEN_TRIES = ("AWS_RETRY_MODE", "AWS_MAX_ATTEMPTS")
-# For the first call, which shows whether AWS answers at all.
+# The settings for the first call, which shows whether AWS answers at all.
 FIRST = Config(read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
 # The variables with credentials, which come before every profile.
 # https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-# Operations in which these codes mean the token in the request, not your credentials.
+# Operations that send a token. For them, the codes above are about that token, not about your credentials.
 UNSIGNED = ("AssumeRoleWithWebIdentity",)
 
 
@@ -53,7 +53,7 @@ class Identity:
     principal: str
     """`user/NAME`, `assumed-role/NAME` (without the session's name, which may be a person's) or `root`."""
     arn: str
-    """The user's ARN. For a role, a shell command that finds its ARN: a session's ARN doesn't have the role's path."""
+    """The user's ARN. For a role, a shell command that prints its ARN: the session's ARN lacks the role's path."""
     arn_without_path: str = ""
     """The ARN without a role's path, as the ConfigMap `aws-auth` wants it."""
 
@@ -97,7 +97,7 @@ def identify(session: boto3.Session) -> Identity:
 
 
 def require_account(wanted: str, found: Identity) -> None:
-    """Raise `WrongAccount` if the credentials belong to another account than `wanted`, or if that is empty."""
+    """Raise `WrongAccount` if `wanted` is empty, or if the credentials belong to another account."""
     if not wanted:
         raise WrongAccount(
             f"The account is not named; the credentials belong to {found.account_id} ({found.principal}).",
@@ -114,7 +114,10 @@ def require_account(wanted: str, found: Identity) -> None:
 
 @contextmanager
 def explained(doing: str = "") -> Iterator[None]:
-    """Turn errors about credentials, permissions or the connection to AWS into `LabError`."""
+    """Turn errors about credentials, permissions or the connection to AWS into `LabError`.
+
+    `doing` says in the error what AWS doesn't allow: `reading the run's role`. If it's empty, the operation does.
+    """
     try:
         yield
     except faults.ClientError as error:
@@ -147,7 +150,7 @@ def _sentence(error: Exception) -> LabError:
             return NoCredentials(
                 "There are no AWS credentials on this machine.",
                 where="the environment, ~/.aws/config and ~/.aws/credentials",
-                next="aws configure sso   (or, with a profile that is there: export AWS_PROFILE=…)",
+                next="aws configure sso   (or, if you have a profile: export AWS_PROFILE=…)",
             )
         case faults.SSOError() | faults.TokenRetrievalError() | faults.UnauthorizedSSOTokenError():
             profile = _signing_in()
@@ -180,25 +183,25 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
     code = refusal.get("Code")
     if model.name in UNSIGNED or code not in (*EXPIRED, *UNKNOWN):
         return
-    said = "have expired" if code in EXPIRED else "are none that AWS knows"
+    said = "have expired" if code in EXPIRED else "are not known to AWS"
     what = f"The credentials {said}: {code}: {refusal.get('Message', '')}"
     if given := [name for name in KEYS if os.environ.get(KEYS[0]) and os.environ.get(name)]:
         raise NoCredentials(
             what,
             where=f"the environment: {', '.join(given)}",
-            next=f"set them again, as you got them, or take a profile instead (unset {' '.join(given)}), and run again",
+            next=f"get new keys the way you got these, or use a profile (unset {' '.join(given)}), and run again",
         )
     profile = _signing_in()
     raise NoCredentials(what, where=f"profile {profile}", next=_log_in(profile))
 
 
 def _source() -> str:
-    """Return where credentials from a process or a file are configured: a variable, or a profile.
+    """Return the place that configures credentials from a process or a file: a variable's name, or a profile.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
     session, name = botocore.session.Session(), _signing_in()
-    # The variable comes before the profile's own settings, unless the profile gets its credentials from another one.
+    # The variable comes before the profile's own settings. It has no effect if another profile has the credentials.
     if name == (session.profile or "default") and os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
         return "AWS_WEB_IDENTITY_TOKEN_FILE"
     profile = session.full_config.get("profiles", {}).get(name, {})
@@ -207,7 +210,7 @@ def _source() -> str:
 
 
 def _trusted() -> str:
-    """Return the setting that names the CAs for AWS's certificate; without a variable for it, the likely places.
+    """Return the variable that names the CAs for AWS's certificate. If none is set, return the likely causes.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html
     """
@@ -216,7 +219,7 @@ def _trusted() -> str:
 
 
 def _signing_in() -> str:
-    """Return the profile that signs in: the chosen one, or the one that it gets its credentials from.
+    """Return the profile that has the credentials: the chosen profile, or its source profile.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
     """
@@ -229,4 +232,4 @@ def _signing_in() -> str:
 
 def _log_in(profile: str) -> str:
     chosen = f" --profile {quote(profile)}" if profile != "default" else ""
-    return f"aws sso login{chosen}   (or get new keys, as you got these), and run again"
+    return f"aws sso login{chosen}   (or get new keys the way you got these), and run again"

@@ -1,4 +1,4 @@
-"""An EKS cluster as a user of its account reaches it: its description from EKS, and its API with a token of AWS."""
+"""Reach an EKS cluster: get its description from EKS, and call its API with a token made from AWS credentials."""
 
 import base64
 import time
@@ -45,7 +45,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
     with explained():
         eks = session.client("eks")
     try:
-        with explained("to look at the cluster (eks:DescribeCluster)"):
+        with explained("reading the cluster (eks:DescribeCluster)"):
             cluster: Cluster = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
         raise ClusterGone(
@@ -90,7 +90,7 @@ def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
 
     def renew(configuration: Any) -> None:
         nonlocal made_at
-        # The wall clock goes on while a laptop sleeps, as the token's age does.
+        # Use the wall clock, which goes on while a laptop sleeps: the token gets older meanwhile, too.
         if made_at is None or not 0 <= time.time() - made_at < FRESH_FOR:
             configuration.api_key["authorization"] = f"Bearer {token(session, name)}"
             made_at = time.time()
@@ -102,9 +102,9 @@ def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
 
 
 def kubectl(parameters: "Parameters", cluster: Cluster) -> str:
-    """Return the kubectl command that reaches the cluster: with the named context, or the AWS CLI's for the cluster.
+    """Return the kubectl command for the cluster, with the given context or with the one that the AWS CLI creates.
 
-    Raises `UnknownName` if the named kubeconfig doesn't have the context.
+    Raises `UnknownName` if the given kubeconfig doesn't have the context.
     https://docs.aws.amazon.com/eks/latest/userguide/create-kubeconfig.html
     """
     file, context = parameters.kubeconfig, parameters.context or cluster["arn"]
@@ -130,7 +130,7 @@ def kubectl(parameters: "Parameters", cluster: Cluster) -> str:
 def token(session: "boto3.Session", cluster: str) -> str:
     """Return the token that `aws eks get-token` prints. Raises `LabError`.
 
-    It is a signed GetCallerIdentity request that names this cluster. The cluster sends the request to STS.
+    The token is a signed GetCallerIdentity request that names this cluster. The cluster sends the request to STS.
     https://github.com/kubernetes-sigs/aws-iam-authenticator#api-authorization-from-outside-a-cluster
     """
     with explained():
@@ -158,11 +158,11 @@ def node_count(api: ApiClient) -> int | None:
 
 
 def require_nodes(count: int | None, cluster: Cluster) -> None:
-    """Raise `NoCluster` if no node accepts pods, and the cluster makes no nodes itself."""
+    """Raise `NoCluster` if no node accepts pods, and the cluster doesn't create nodes itself."""
     name = cluster["name"]
     if count == 0 and not makes_nodes(cluster):
         raise NoCluster(
-            f"The cluster {name} has no node that takes pods.",
+            f"The cluster {name} has no node that accepts pods.",
             where="kubectl get nodes; nothing was changed",
             next=f"eksctl create nodegroup --cluster {name} --region {region(cluster)}",
         )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WHOSE = {
     Owner.THIS_RUN: "of this run",
     Owner.ANOTHER_RUN: "of another run, which keeps it",
-    Owner.UNTAGGED: "not of the lab, which leaves it as it is",
+    Owner.UNTAGGED: "not the lab's, which leaves it unchanged",
 }
 
 
@@ -68,7 +68,7 @@ class Plan:
                 f"The plan for the account {self.account_id} ({self.principal}), region {self.region}:",
                 f"  exists         cluster {self.cluster}{takes_pods}",
                 *map(str, self.things),
-                f"Everything made carries the tag labkit:run={self.run}, and lab.remove() deletes by that tag alone.",
+                f"The run's resources get the tag labkit:run={self.run}. lab.remove() deletes only resources with it.",
             ]
         )
 
@@ -77,11 +77,11 @@ def things(lab: "Workspace") -> tuple[Thing, ...]:
     """Return the resources that the run needs, in the order of building, with the owner of each that exists.
 
     Raises:
-        LabError: another owner's resource has a name that the run needs (`RoleOfAnotherRun`, `NotThisRuns`,
-            `BucketOfAnother`), the role's policy can't be used (`AnotherPartition`, `NoPolicy`), or the caller may
-            not read.
+        RoleOfAnotherRun, NotThisRuns, BucketOfAnother: another owner's resource has a name that the run needs.
+        AnotherPartition, NoPolicy: the role can't get the policy in the parameters.
+        LabError: the caller may not read the resources, or AWS doesn't answer.
     """
-    with explained("to look at what exists"):
+    with explained("reading the existing resources"):
         _require_policy(lab)
         found = (_bucket(lab), _provider(lab), _role(lab), *_in_kubernetes(lab))
         # These raise if another owner's resource has a name that the run needs. On this target they delete nothing.
@@ -99,7 +99,7 @@ def _require_policy(lab: "Workspace") -> None:
     except iam.exceptions.NoSuchEntityException:
         scope = "AWS" if arn.startswith(f"arn:{partition}:iam::aws:") else "Local"
         raise NoPolicy(
-            f"There is no policy {arn} for the role.",
+            f"The policy {arn} for the role does not exist.",
             where="parameter policy_arn; nothing was changed",
             next=f"aws iam list-policies --scope {scope} --query 'Policies[].Arn', and set policy_arn to one of these",
         ) from None
@@ -132,7 +132,7 @@ def _bucket(lab: "Workspace") -> Thing:
             case 404:
                 return Thing(f"bucket {name}, with an object in it", None)
             case 403:
-                raise _of_another(name, "belongs to another account, or you may not look into it") from None
+                raise _of_another(name, "belongs to another account, or you may not read it") from None
         raise
     try:
         tags = s3.get_bucket_tagging(Bucket=name)["TagSet"]
@@ -142,7 +142,7 @@ def _bucket(lab: "Workspace") -> Thing:
         tags = []
     owner = of_tags(lab, tags, same_name=True)
     if owner is Owner.UNTAGGED:
-        raise _of_another(name, "is there, and carries no tag of the lab")
+        raise _of_another(name, "exists, and carries no tag of the lab")
     return Thing(f"bucket {name}", owner)
 
 
@@ -168,7 +168,7 @@ def _owner(lab: "Workspace", read: Any) -> Owner | None:
 
 def _of_another(name: str, why: str) -> BucketOfAnother:
     return BucketOfAnother(
-        f"The bucket {name} {why}; it was left as it is.",
+        f"The bucket {name} {why}. It was left unchanged.",
         where="parameter bucket; nothing was changed",
         next="choose another bucket (all AWS accounts share the bucket names), and run again",
     )

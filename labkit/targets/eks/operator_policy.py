@@ -1,4 +1,4 @@
-"""The least permissions to run `irsa.ipynb` in an account and a cluster, and to clean up."""
+"""The minimum permissions to run `irsa.ipynb` in an account and a cluster, and to clean up."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,15 +21,15 @@ class AnotherPartition(LabError):
 def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, object]:
     """Return the identity-based policy for the run of these parameters in the account (12 digits).
 
-    Each statement has one purpose: without it, a step fails. The policy lets nobody give a role another policy than
-    the run's. It allows changing and deleting only the roles and providers that carry the run's tag. For the
-    permissions in the cluster, see `in_the_cluster`. Raises `AnotherPartition`.
+    Each statement has one purpose: without it, a step fails. The policy allows attaching only the run's own policy to
+    a role. It allows changing and deleting only roles and providers that carry the run's tag. For the permissions in
+    the cluster, see `in_the_cluster`. Raises `AnotherPartition`.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html
     """
     require_partition(parameters, partition)
     iam = f"arn:{partition}:iam::{account_id}:"
     role = f"{iam}role/{parameters.role_name}"
-    # EKS's issuers in the region. When a provider is tagged, IAM names it by its host alone.
+    # EKS's issuers in the region. For tagging a provider, IAM names only the provider's host, without the path.
     issuers = f"{iam}oidc-provider/{issuer_host(parameters.region, partition)}"
     providers = [issuers, f"{issuers}/*"]
     bucket = f"arn:{partition}:s3:::{parameters.bucket}"
@@ -84,7 +84,7 @@ def issuer_host(region: str, partition: str) -> str:
 
 
 def require_partition(parameters: Parameters, partition: str) -> None:
-    """Raise `AnotherPartition` if the policy is in another partition. The error has the ARN with the right one.
+    """Raise `AnotherPartition` if the role's policy isn't in this partition. The error names the right ARN.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
     """
@@ -92,7 +92,7 @@ def require_partition(parameters: Parameters, partition: str) -> None:
     if arn.partition != partition:
         here = arn._replace(partition=partition)
         raise AnotherPartition(
-            f"The policy {arn} is of the partition {arn.partition}, and the region {parameters.region} is of "
+            f"The policy {arn} is in the partition {arn.partition}, but the region {parameters.region} is in "
             f"{partition}.",
             where="parameters policy_arn and region; nothing was changed",
             next=f'set policy_arn = "{here}", and run again   (in a terminal: -p policy_arn=…)',
@@ -150,7 +150,7 @@ def _look() -> list[dict[str, Any]]:
 
 
 def _count() -> dict[str, Any]:
-    """Return the permission to list nodes. The plan counts the nodes that accept pods, if it may."""
+    """Return the permission to list nodes. With it, the plan shows the number of nodes that accept pods."""
     return _rule(["list"], ["nodes"])
 
 
