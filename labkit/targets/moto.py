@@ -28,8 +28,8 @@ CLUSTER_ROLE = "eks-cluster-role"
 def plan(parameters: "Parameters") -> str:
     """Return a sentence about what `up` would make. Change nothing."""
     folder = Folder.find()
-    begins = "goes on with" if folder.is_running() else "starts"
-    cluster = f"makes the cluster {parameters.cluster} where it's missing"
+    begins = "continues with" if folder.is_running() else "starts"
+    cluster = f"makes the cluster {parameters.cluster} if it's missing"
     return f"{begins} the lab in {folder.path}, on this machine; {cluster}"
 
 

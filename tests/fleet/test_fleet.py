@@ -114,7 +114,7 @@ def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
     made = "the run makes an OIDC provider, the role r0, the service account n0/my-service-account and a pod"
     assert f"{made}; resources of this run that exist already: role r0\n" in planned.stdout
     assert "Nothing was changed." in planned.stdout
-    assert "goes on with the lab in" in planned.stdout
+    assert "continues with the lab in" in planned.stdout
     elsewhere = labkit("fleet", file, "--plan", cwd=tmp_path, LABKIT_HOME=str(tmp_path / ".lab"))
     assert "starts the lab in" in elsewhere.stdout and "nothing of this run exists yet" in elsewhere.stdout
     looked = labkit("fleet", file, "--doctor", cwd=tmp_path)

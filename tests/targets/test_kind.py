@@ -82,7 +82,7 @@ def test_up_says_what_is_where_and_what_is_next(empty, existing, capsys):
         cluster="blue", kubeconfig=existing.kubeconfig, context="existing", image="public.ecr.aws/aws-cli/aws-cli"
     )
     said = capsys.readouterr().out
-    assert "has joined the lab; AWS and the webhooks listen on loopback alone" in said
+    assert "has joined the lab; AWS and the webhooks listen on loopback only" in said
     assert f"issuer   {ISSUER}" in said
     assert "image    public.ecr.aws/aws-cli/aws-cli" in said
     assert "End:   labkit down" in said
@@ -167,7 +167,7 @@ def test_a_cluster_that_does_not_answer_breaks_fetch_for_itself_alone(
             assert f"--kubeconfig {kubeconfig} --context existing cluster-info" in refusal.value.next
         cli.fetch(f"{existing.api.configuration.host}/openid/v1/jwks")
         assert json.loads(capsys.readouterr().out)["keys"][0]["kty"] == "RSA"
-    with pytest.raises(LabError, match="could not be taken out"):
+    with pytest.raises(LabError, match="could not be deleted from the cluster"):
         cli.reset()
 
 

@@ -43,7 +43,7 @@ def test_down_leaves_the_cluster_unchanged(empty, existing, capsys, killed):
     capsys.readouterr()
     cli.down()
     assert capsys.readouterr().out.splitlines() == [
-        f"The lab's webhooks are out of the cluster of context existing of {existing.kubeconfig}.",
+        f"The lab's webhooks are deleted from the cluster of context existing of {existing.kubeconfig}.",
         f"No lab runs in {empty.path}." if killed else "The lab has ended.",
     ]
     assert existing.registered() == []
@@ -117,7 +117,7 @@ def test_a_cluster_that_does_not_answer_is_not_forgotten(empty, existing, monkey
     kill(empty)
     with silent(existing.kubeconfig), monkeypatch.context() as quick:
         quick.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))
-        with pytest.raises(LeftBehind, match="could not be taken out of the cluster of context existing") as refusal:
+        with pytest.raises(LeftBehind, match="could not be deleted from the cluster of context existing") as refusal:
             kind.down()
     assert "does not answer" in refusal.value.what
     assert existing.registered() == WEBHOOKS
@@ -136,7 +136,7 @@ def test_a_cluster_that_is_gone_for_good_is_forgotten_alone(empty, tmp_path, cap
         labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
     ended = subprocess.run([LABKIT, "down"], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
-    assert f"could not be taken out of the cluster of context existing of {kubeconfig}" in ended.stderr
+    assert f"could not be deleted from the cluster of context existing of {kubeconfig}" in ended.stderr
     assert "Connection refused" in ended.stderr
     assert not empty.is_running()
     cli.status()
@@ -153,10 +153,10 @@ def test_a_cluster_that_is_gone_for_good_is_forgotten_alone(empty, tmp_path, cap
 def test_a_cluster_that_is_gone_for_good_is_forgotten_by_reset(empty, tmp_path, capsys):
     with running(tmp_path / "other") as kubeconfig:
         labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
-    with pytest.raises(LabError, match="could not be taken out") as refusal:
+    with pytest.raises(LabError, match="could not be deleted from the cluster") as refusal:
         cli.reset()
     assert f"kubectl --kubeconfig {kubeconfig} --context existing delete mutatingwebhook" in refusal.value.next
-    assert refusal.value.where == f"the lab in {empty.path} is empty, and has forgotten it"
+    assert refusal.value.where == f"the lab in {empty.path} is empty, and has forgotten the cluster"
     assert "labkit up" not in capsys.readouterr().out
     assert Kept.all(empty) == []
     assert kind.down() is False
@@ -168,7 +168,7 @@ def test_a_cluster_that_is_gone_keeps_nobody_from_joining_another(empty, existin
     kill(empty)
     labkit.Lab.open(**existing.parameters).close()
     said = capsys.readouterr().err
-    assert f"could not be taken out of the cluster of context existing of {kubeconfig}" in said
+    assert f"could not be deleted from the cluster of context existing of {kubeconfig}" in said
     assert existing.registered() == WEBHOOKS
     kind.down()
     assert existing.registered() == []
@@ -219,7 +219,7 @@ def test_what_a_run_left_in_aws_goes_although_its_cluster_does_not_answer(
         ]
         assert removed(capsys, *given, yes=True)[2:] == [line.replace("  ", "removed ", 1) for line in lines[:3]]
         assert removed(capsys, *given, yes=True)[2:] == ["nothing to remove"]
-    with pytest.raises(LabError, match="could not be taken out"):
+    with pytest.raises(LabError, match="could not be deleted from the cluster"):
         cli.reset()
 
 
@@ -264,7 +264,7 @@ def test_ctrl_c_while_kind_makes_the_cluster_leaves_none(held, empty):
     os.killpg(begun.pid, signal.SIGINT)
     _, said = begun.communicate(timeout=60)
     assert begun.returncode == 130
-    assert f"Deleting what there is of the kind cluster {NAME}" in said
+    assert f"Deleting the kind cluster {NAME} again" in said
     assert "Traceback" not in said
     assert kind_fake.calls(held)[-1] == ["kind", "delete", "cluster", "--name", NAME]
     assert not psutil.pid_exists(program)

@@ -147,7 +147,7 @@ def test_an_api_server_with_another_certificate(refused, existing):
     authority = {"certificate-authority": other.name}
     file = changed(existing, lambda config: config["clusters"][0]["cluster"].update(authority))
     refusal = refused(kubeconfig=file)
-    assert "a certificate that its CA did not sign" in refusal.what
+    assert "a certificate that the kubeconfig's CA did not sign" in refusal.what
     # It does answer: what is wrong is in the kubeconfig.
     assert "cluster-info" not in refusal.next
     assert f"kubectl --kubeconfig {file} --context existing config view" in refusal.next
@@ -195,7 +195,7 @@ def test_a_context_without_credentials(refused, existing):
 
     refusal = refused(kubeconfig=changed(existing, without))
     assert isinstance(refusal, NoWay)
-    assert "knows nobody by the context's credentials" in refusal.what
+    assert "does not recognise the context's credentials" in refusal.what
     # Nobody is told to open the cluster to everybody.
     assert "clusterrolebinding" not in refusal.next
     assert "auth whoami" in refusal.next
@@ -204,7 +204,7 @@ def test_a_context_without_credentials(refused, existing):
 def test_a_cluster_that_keeps_its_discovery_to_itself(refused, existing):
     refusal = refused(context="stranger")
     assert isinstance(refusal, NotUsable)
-    assert "keeps its issuer's discovery document from stranger" in refusal.what
+    assert "does not let stranger read its discovery document" in refusal.what
     assert "create clusterrolebinding" in refusal.next
     assert "--clusterrole=system:service-account-issuer-discovery --user=stranger" in refusal.next
 
@@ -254,7 +254,7 @@ def test_a_cluster_whose_nodes_are_cordoned(refused, existing):
         refusal = refused()
     finally:
         existing.core.patch_node("existing-control-plane", {"spec": {"unschedulable": None}})
-    assert "takes pods: cordoned: existing-control-plane" in refusal.what
+    assert "accepts pods. All ready nodes are cordoned: existing-control-plane" in refusal.what
     assert "uncordon existing-control-plane" in refusal.next
 
 
@@ -318,14 +318,14 @@ def test_an_address_that_no_container_can_call(refused, address):
 
 
 def test_the_same_cluster_under_two_names(lab, existing):
-    with pytest.raises(AnotherCluster, match="AWS could not tell whose a token is") as refusal:
+    with pytest.raises(AnotherCluster, match="AWS could not tell their tokens apart") as refusal:
         labkit.Lab.open(**existing.parameters, cluster="green")
     assert "delete-cluster --name blue" in refusal.value.next
     assert existing.registered() == WEBHOOKS
 
 
 def test_a_cluster_of_the_moto_target_is_not_taken_for_it(empty, existing):
-    with labkit.Lab.open(), pytest.raises(AnotherCluster, match="of the moto target"):
+    with labkit.Lab.open(), pytest.raises(AnotherCluster, match="belongs to the target moto"):
         labkit.Lab.open(**existing.parameters)
     assert existing.registered() == []
 
@@ -338,12 +338,12 @@ def test_the_moto_target_does_not_take_it_for_its_own(lab):
 
 def test_a_second_cluster_under_the_same_name(lab, existing):
     other = changed(existing, elsewhere)
-    with pytest.raises(AnotherCluster, match="is that of context existing"):
+    with pytest.raises(AnotherCluster, match="is the cluster of context existing"):
         labkit.Lab.open(target="kind", kubeconfig=other, context="existing")
 
 
 def test_another_context_of_the_cluster_that_has_joined(lab, existing):
-    with pytest.raises(AnotherCluster, match="by the context existing, and not by stranger") as refusal:
+    with pytest.raises(AnotherCluster, match="by the context existing, not by stranger") as refusal:
         labkit.Lab.open(**{**existing.parameters, "context": "stranger"})
     assert "labkit down" in refusal.value.next
 
@@ -384,9 +384,9 @@ def test_an_address_that_pods_do_not_reach(empty, tmp_path):
         up = ["up", "--target", "kind", "--kubeconfig", kubeconfig, "--aws-host", "127.0.0.1"]
         done = subprocess.run([LABKIT, *up], capture_output=True, text=True, timeout=120)
         assert done.returncode == 1
-        assert "Trying from a pod whether it reaches this machine at 127.0.0.1" in done.stderr
+        assert "Checking from a pod whether it reaches this machine at 127.0.0.1" in done.stderr
         assert "The cluster's pods do not reach this machine at 127.0.0.1: Could not connect" in done.stderr
-        assert "127.0.0.1 is each pod's own" in done.stderr
+        assert "127.0.0.1 is the pod itself" in done.stderr
         assert "The lab is up" not in done.stdout
         assert not empty.is_running()
         assert Kept.all(empty) == []
@@ -398,6 +398,6 @@ def test_an_address_that_pods_do_not_reach(empty, tmp_path):
 def test_an_address_that_no_pod_can_try(empty, existing, monkeypatch, capsys):
     monkeypatch.setattr(kind_address, "TRIED_WITHIN", 1)
     kind.up(Parameters.checked(**existing.parameters, image="example/nothing"), aws_host="127.0.0.1").close()
-    assert "It could not be tried: the pod labkit-asks-" in capsys.readouterr().err
+    assert "This could not be checked: the pod labkit-asks-" in capsys.readouterr().err
     assert existing.registered() == WEBHOOKS
     assert existing.core.list_namespaced_pod("default").items == []

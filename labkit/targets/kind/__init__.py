@@ -1,4 +1,4 @@
-"""A kind cluster or an existing cluster. The moto target's server emulates AWS for it on this machine."""
+"""The target kind: a kind cluster or an existing cluster. The lab's server emulates AWS for it on this machine."""
 
 import sys
 from contextlib import closing, suppress
@@ -30,22 +30,22 @@ LED_WITHIN = 20  # seconds until an API server calls webhooks that were just reg
 
 
 class NotReached(LabError):
-    """The cluster's API server, or a pod of it, doesn't reach this machine."""
+    """The cluster's API server, or a pod in the cluster, doesn't reach this machine."""
 
 
 def plan(parameters: "Parameters") -> str:
     """Return a sentence about what `up` would make. Raises `LabError` if the kubeconfig can't be used."""
     folder = Folder.find()
-    lab = f"starts the lab in {folder.path}, registers two webhooks in it, and emulates AWS on this machine"
+    lab = f"starts the lab in {folder.path}, registers two webhooks in the cluster, and emulates AWS on this machine"
     kept = Kept(folder, parameters.cluster, parameters.region)
     way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
     is_joined = any(one.path == kept.path for one in Kept.joined(folder).values())
     if is_joined and (way is None or way.server == Way.kept(kept).server):
-        return f"goes on with the cluster of {facts_of(kept).source}, which has joined the lab in {folder.path}"
+        return f"continues with the cluster of {facts_of(kept).source}, which has joined the lab in {folder.path}"
     if way:
-        return f"takes the cluster of {way.where}, {lab}"
+        return f"uses the cluster of {way.where}, {lab}"
     if facts := kept.facts:
-        return f"takes the cluster of {facts.source}, as before, {lab}"
+        return f"uses the cluster of {facts.source}, as before, {lab}"
     return f"makes a kind cluster for {parameters.cluster}, {lab}"
 
 
@@ -56,7 +56,8 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
         aws_host: the IPv4 address by which the cluster's containers reach this machine; if empty, the lab finds it.
 
     Raises:
-        LabError: the cluster can't be used, or somebody else has a name in it. Nothing stays registered then.
+        LabError: the cluster can't be used, or another owner's webhook has a name that the lab needs. In either case,
+            nothing stays registered.
     """
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)
@@ -66,9 +67,9 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
     way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
     if way is None and parameters.context:
         raise LabError(
-            f"parameter context = {parameters.context!r} needs the kubeconfig that it is in.",
+            f"parameter context = {parameters.context!r} needs the kubeconfig that has this context.",
             where=f"parameter kubeconfig; {NOTHING}",
-            next='set kubeconfig = "~/.kube/config", or the file that has it, and run again',
+            next='set kubeconfig = "~/.kube/config", or the file with this context, and run again',
         )
     state = State.read(folder) if folder.is_running() else None
     if state and not state.ended and (cluster := _described(state, parameters)):
@@ -106,7 +107,7 @@ look = start_and_look = connect  # only `up` lets a cluster join
 
 
 def to_remove(parameters: "Parameters") -> Connection:
-    """Return the connection; if the cluster doesn't answer, one to the lab's AWS only. Raises `LabError`."""
+    """Return the connection; if the cluster doesn't answer, a connection to the lab's AWS only. Raises `LabError`."""
     connection = _connected(parameters)
     kept = Kept(Folder.find(), parameters.cluster, parameters.region)
     try:
@@ -116,8 +117,8 @@ def to_remove(parameters: "Parameters") -> Connection:
         return replace(
             connection,
             kubernetes=None,
-            note=f"{silent.what}\nOnly what a run left in the lab's AWS is there to remove; what it made in "
-            f"the cluster {parameters.cluster} ({facts_of(kept).source}) stays, if that is not gone.",
+            note=f"{silent.what}\nOnly a run's resources in the lab's AWS can be removed. If the cluster still exists, "
+            f"the run's objects in it stay: {parameters.cluster} ({facts_of(kept).source}).",
         )
     return connection
 
@@ -138,7 +139,7 @@ def down() -> bool:
             print(
                 f"The kind cluster {facts.made} is deleted."
                 if facts.made
-                else f"The lab's webhooks are out of the cluster of {facts.source}."
+                else f"The lab's webhooks are deleted from the cluster of {facts.source}."
             )
     if left:
         raise LeftBehind(left)
@@ -171,7 +172,8 @@ def _connected(parameters: "Parameters") -> Connection:
 def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> Cluster:
     """Register the cluster in the lab's EKS, and return it as eks:CreateCluster shows it. Raises `LabError`.
 
-    First make sure that the API server calls the webhooks, and with `tries` that a pod reaches the lab, too.
+    Then check that the API server calls the webhooks, and with `tries` that a pod reaches the lab. If a check fails,
+    delete the cluster from EKS again.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -214,17 +216,17 @@ def _require_led(kept: Kept) -> None:
             led = awaited(partial(kind_cluster.is_led, api), within=LED_WITHIN, every=0.2)
     except ApiException as error:
         raise NotUsable(
-            f"No pod can be made in the namespace default: {kind_cluster.message(error)}",
-            where=f"{facts.source}, asked with a dry run of a pod; {NOTHING}",
+            f"No pod can be created in the namespace default: {kind_cluster.message(error)}",
+            where=f"{facts.source}, checked with a dry run of a pod; {NOTHING}",
             next=NotAllowed.by_the_cluster(error, "default").next
             if error.status == 403
-            else f"{way.kubectl} auth can-i create pods, and the cluster's admission rules",
+            else f"{way.kubectl} auth can-i create pods; if it says yes, read the cluster's admission rules",
         ) from None
     if not led:
         raise NotReached(
             f"The cluster's API server does not reach this machine at {facts.aws_host}: pods would get no role.",
             where=f"{facts.source}; the lab's webhooks were removed again: the cluster is unchanged",
-            next="let the firewall pass what comes from the cluster's containers, or name another address:\n"
+            next="let connections from the cluster's containers pass the firewall, or name another address:\n"
             "       labkit up --target kind … --aws-host ADDRESS",
         )
 
@@ -232,18 +234,18 @@ def _require_led(kept: Kept) -> None:
 def _require_reached(kept: Kept) -> None:
     """Raise `NotReached` if a pod of the cluster doesn't reach the lab at the given address."""
     way, facts = Way.kept(kept), facts_of(kept)
-    print(f"Trying from a pod whether it reaches this machine at {facts.aws_host} …", file=sys.stderr)
+    print(f"Checking from a pod whether it reaches this machine at {facts.aws_host} …", file=sys.stderr)
     with closing(way.client()) as api:
         said = kind_address.tried(api, facts.image or IMAGE)
     if said.is_reached:
         return
     if said.is_reached is None:
-        print(f"It could not be tried: {said.words}", file=sys.stderr)
+        print(f"This could not be checked: {said.words}", file=sys.stderr)
         return
-    own = "   (127.0.0.1 is each pod's own)" if facts.aws_host == LOOPBACK else ""
+    own = "   (127.0.0.1 is the pod itself)" if facts.aws_host == LOOPBACK else ""
     raise NotReached(
         f"The cluster's pods do not reach this machine at {facts.aws_host}: {said.words}",
-        where=f"{facts.source}, tried from a pod; the lab's webhooks were removed again: the cluster is unchanged",
+        where=f"{facts.source}, checked from a pod; the lab's webhooks were removed again: the cluster is unchanged",
         next=f"name the address by which containers reach this machine{own}:\n"
         "       labkit up --target kind … --aws-host ADDRESS",
     )
@@ -283,7 +285,7 @@ def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issu
         return moto.publish_again(parameters.cluster, issuer)
     if facts.public_issuer:
         return ""
-    told = "# This removes what your runs made, and ends the lab. Then it joins the cluster with its present issuer."
+    told = "# Remove your runs' resources and end the lab. Then let the cluster join again, with its present issuer."
     return "\n".join([told, *kind_issuer.way_out(kept)])
 
 
@@ -299,38 +301,38 @@ def _described(state: State, parameters: "Parameters") -> Cluster | None:
 
 
 def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str) -> None:
-    """Raise `AnotherCluster` if the lab's cluster of this name isn't the one that the parameters mean."""
+    """Raise `AnotherCluster` if the lab's cluster of this name isn't the one that the parameters name."""
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(
-            f"The lab has a cluster {parameters.cluster} of the moto target.",
+            f"The lab's cluster {parameters.cluster} belongs to the target moto.",
             where=f"parameter cluster; {NOTHING}",
-            next='choose another cluster, such as cluster = "real", or end that one: labkit down',
+            next='choose another cluster, such as cluster = "real", or end the lab: labkit down',
         )
     facts = facts_of(kept)
     if way and way.server.rstrip("/") != cluster["endpoint"]:
         raise AnotherCluster(
-            f"The lab's cluster {parameters.cluster} is that of {facts.source}, and not of {way.where}.",
+            f"The lab's cluster {parameters.cluster} is the cluster of {facts.source}, not of {way.where}.",
             where=f"parameters cluster, kubeconfig and context; {NOTHING}",
-            next='choose another cluster, such as cluster = "other", or end that one: labkit down',
+            next='choose another cluster, such as cluster = "other", or end the lab: labkit down',
         )
     if way and way.context != (joined := Way.read(kept.kubeconfig).context):
         raise AnotherCluster(
-            f"The lab joined its cluster {parameters.cluster} by the context {joined}, and not by {way.context}.",
+            f"The cluster {parameters.cluster} joined the lab by the context {joined}, not by {way.context}.",
             where=f"parameter context; {NOTHING}",
-            next="labkit down, and then once more",
+            next="labkit down, and run again",
         )
     if aws_host and aws_host != facts.aws_host:
         raise AnotherCluster(
-            f"The lab's cluster {parameters.cluster} reaches this machine at {facts.aws_host}, and not at {aws_host}.",
+            f"The lab's cluster {parameters.cluster} reaches this machine at {facts.aws_host}, not at {aws_host}.",
             where=f"--aws-host; {NOTHING}",
-            next="labkit down, and then once more",
+            next="labkit down, and run again",
         )
 
 
 def _refuse_moved_clock(folder: Folder) -> None:
     if abs(folder.clock.offset) > 1:
         raise LabError(
-            "The lab's clock was moved, and a real cluster follows the machine's: its tokens would be of another time.",
+            "The lab's clock was moved, but a real cluster uses the machine's clock: the tokens' times would be wrong.",
             where=f"labkit clock; {NOTHING}",
             next="labkit clock 0, and run again",
         )
@@ -341,7 +343,7 @@ def _refuse_another_account(parameters: "Parameters") -> None:
         return
     if parameters.account_id != ACCOUNT_ID:
         raise LabError(
-            f"parameter account_id = {parameters.account_id!r}: the kind target is the account {ACCOUNT_ID}.",
+            f"parameter account_id = {parameters.account_id!r}: the account of the target kind is {ACCOUNT_ID}.",
             where=NOTHING,
             next=f'set account_id = "{ACCOUNT_ID}", and run again',
         )
@@ -349,7 +351,7 @@ def _refuse_another_account(parameters: "Parameters") -> None:
 
 def _listening(facts: Facts) -> str:
     if facts.aws_host == LOOPBACK:
-        return "AWS and the webhooks listen on loopback alone"
+        return "AWS and the webhooks listen on loopback only"
     return (
         f"AWS and the webhooks listen on loopback and on {facts.aws_host}: the cluster's containers reach them there, "
         "and so does everybody else who reaches that address"

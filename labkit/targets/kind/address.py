@@ -1,4 +1,4 @@
-"""The address of this machine that a cluster's containers can reach. The lab listens there, too, besides loopback."""
+"""The address of this machine that a cluster's containers can reach. The lab listens on it, too."""
 
 import re
 import socket
@@ -32,7 +32,7 @@ def find(node_addresses: Iterable[str]) -> str:
     found = {_beside(IPv4Address(address)) for address in node_addresses if is_ipv4(address)}
     if len(found) == 1 and (address := next(iter(found))):
         return address
-    raise unknown("its nodes are in several networks" if len(found) > 1 else "no interface here is in their network")
+    raise unknown("the nodes are in several networks" if len(found) > 1 else "no interface here is in their network")
 
 
 def unknown(why: str) -> NoAddress:
@@ -41,21 +41,21 @@ def unknown(why: str) -> NoAddress:
         f"Could not find the address at which the cluster's containers reach this machine: {why}.",
         where="nothing was changed",
         next="labkit up --target kind … --aws-host ADDRESS\n"
-        "       With Docker Desktop it is what this prints:  docker run --rm busybox nslookup host.docker.internal\n"
-        "       and with rootless Podman:  podman run --rm busybox nslookup host.containers.internal",
+        "       With Docker Desktop, this prints it:     docker run --rm busybox nslookup host.docker.internal\n"
+        "       With rootless Podman, this prints it:    podman run --rm busybox nslookup host.containers.internal",
     )
 
 
 def checked(address: str) -> str:
     """Return the given address. Raises `NoAddress` if containers can't call it.
 
-    A host name is refused, too: S3's clients would put a bucket's name in front of it.
+    A host name is refused, too, because S3's clients would put a bucket's name in front of that name.
     """
     if not is_ipv4(address) or IPv4Address(address).is_unspecified or IPv4Address(address).is_multicast:
         raise NoAddress(
             f"{address!r} is not an IPv4 address that a container can call.",
             where="--aws-host; nothing was changed",
-            next="--aws-host 172.18.0.1, or whatever containers call this machine by   (not a name, and not 0.0.0.0)",
+            next="--aws-host ADDRESS, such as 172.18.0.1   (the address of this machine that containers reach)",
         )
     return address
 
@@ -70,7 +70,7 @@ class Trial:
 
 
 def tried(api: "ApiClient", image: str) -> Trial:
-    """Create a pod in the namespace default, delete it again, and return whether it reached the lab's AWS."""
+    """Create a pod in the namespace default that calls the lab's AWS. Delete the pod, and return the result."""
     from kubernetes.client.exceptions import ApiException
 
     core, name = core_api(api), ""
@@ -96,7 +96,7 @@ def tried(api: "ApiClient", image: str) -> Trial:
     # The lab refuses an unsigned call. The refusal shows that the pod reached it.
     if "An error occurred (" in said:
         return Trial(True)
-    return Trial(False if NOT_CONNECTED.search(said) else None, said or "the pod said nothing.")
+    return Trial(False if NOT_CONNECTED.search(said) else None, said or "the pod printed nothing.")
 
 
 def _asking(image: str) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _asking(image: str) -> dict[str, Any]:
 
 
 def _beside(node: IPv4Address) -> str | None:
-    """Return this machine's address in the node's network, or None; 127.0.0.1 for a node on loopback."""
+    """Return this machine's address in the node's network; 127.0.0.1 for a node on loopback. None if it has none."""
     if node.is_loopback:
         return LOOPBACK
     own = [interface for interface in _interfaces() if not interface.ip.is_loopback]

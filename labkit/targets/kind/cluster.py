@@ -38,11 +38,11 @@ def require_answer(way: Way, api: "ApiClient") -> None:
     """Raise `NoAnswer` if the API server doesn't answer, and `NoWay` if it no longer accepts the credentials."""
     from kubernetes.client import VersionApi
 
-    asked(way, VersionApi(api).get_code, may_not("ask for its version"))
+    asked(way, VersionApi(api).get_code, may_not("ask for the cluster's version"))
 
 
 def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
-    """Return the API server's discovery document. Raises `NoWay` or `NotUsable`, also if the keys can't be read.
+    """Return the API server's discovery document. Raises `NoWay` or `NotUsable` if it or the keys can't be read.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
@@ -58,16 +58,18 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
         ) from None
     if not isinstance(issuer, str) or not issuer.startswith("https://"):
         raise NotUsable(
-            f"The cluster's issuer is {issuer!r}, and IAM takes only one that begins with https://.",
+            f"The cluster's issuer is {issuer!r}, but IAM accepts only an issuer that begins with https://.",
             where=f"{way.where}; {NOTHING}",
-            next="start its API server with --service-account-issuer=https://kubernetes.default.svc.cluster.local,\n"
+            next="start the cluster's API server with --service-account-issuer=https://kubernetes.default.svc.cluster.local,\n"
             "       or let the lab make a cluster: labkit up --target kind",
         )
     return document
 
 
 def published(api: "ApiClient", *, keys: bool = False, _request_timeout: object = ANSWERS_WITHIN) -> Any:
-    """Return the API server's discovery document or keys. Raises `ApiException`, and ValueError if it isn't JSON.
+    """Return the API server's discovery document, or with ``keys`` its keys.
+
+    Raises `ApiException`, and `ValueError` if the answer isn't JSON.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
@@ -89,12 +91,12 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
     """
     from kubernetes.client import CoreV1Api
 
-    nodes = asked(way, CoreV1Api(api).list_node, may_not("list its nodes")).items
+    nodes = asked(way, CoreV1Api(api).list_node, may_not("list the cluster's nodes")).items
     if not nodes:
         raise NotUsable(
             "The cluster has no node: no pod would ever run in it.",
             where=f"{way.where}; {NOTHING}",
-            next=f"join a node to it, until {way.kubectl} get nodes shows one that is Ready",
+            next=f"join a node to the cluster, until {way.kubectl} get nodes shows a node that is Ready",
         )
     ready = [node for node in nodes if _is_ready(node)]
     if not ready:
@@ -106,7 +108,7 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
     if all(node.spec.unschedulable for node in ready):
         names = " ".join(node.metadata.name for node in ready)
         raise NotUsable(
-            f"No node of the cluster takes pods: cordoned: {names}.",
+            f"No node of the cluster accepts pods. All ready nodes are cordoned: {names}.",
             where=f"{way.where}; {NOTHING}",
             next=f"{way.kubectl} uncordon {names}",
         )
@@ -115,14 +117,14 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
 
 
 def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
-    """Raise `NotUsable` if the lab may not register webhooks, and `NotThisLabs` if others have their names."""
+    """Raise `NotUsable` if the lab may not register its webhooks, and `NotThisLabs` if others use their names."""
     from kubernetes.client import AdmissionregistrationV1Api, AuthorizationV1Api
 
     attributes = {"group": "admissionregistration.k8s.io", "resource": "mutatingwebhookconfigurations"}
     review = AuthorizationV1Api(api).create_self_subject_access_review
     for verb in ("create", "delete"):
         body = {"spec": {"resourceAttributes": {**attributes, "verb": verb}}}
-        if not asked(way, lambda body=body, **how: review(body, **how), may_not("ask what it may")).status.allowed:
+        if not asked(way, lambda body=body, **how: review(body, **how), may_not("ask what it may do")).status.allowed:
             raise may_not(f"{verb} mutatingwebhookconfigurations")(way, "")
     listed = AdmissionregistrationV1Api(api).list_mutating_webhook_configuration
     for there in asked(way, listed, may_not("list mutatingwebhookconfigurations")).items:
@@ -133,7 +135,7 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
         if not joined_folder.is_of_this_lab(configuration, folder):
             by = "another lab's" if joined_folder.is_of_a_lab(configuration) else "not the lab's"
             raise NotThisLabs(
-                f"The cluster has a webhook {name} already, which is {by}; it was left as it is.",
+                f"The cluster already has a webhook {name}, which is {by}. It was left unchanged.",
                 where=f"{way.where}, MutatingWebhookConfiguration {name}; {NOTHING}",
                 next="use another cluster, or, if nobody needs that webhook any more:\n"
                 f"       {way.kubectl} delete mutatingwebhookconfiguration {name}",
@@ -141,7 +143,7 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
 
 
 def is_led(api: "ApiClient") -> bool:
-    """Return whether the webhooks would lead a new pod to the lab, by a dry run. Raises `ApiException`.
+    """Create a pod in a dry run. Return whether the lab's webhooks changed it. Raises `ApiException`.
 
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
     """
@@ -152,7 +154,7 @@ def is_led(api: "ApiClient") -> bool:
 
 
 def message(error: Any) -> str:
-    """Return the API server's words, with the status."""
+    """Return the API server's message, with the HTTP status."""
     return f"{said_by_the_cluster(error, otherwise=error.reason)} ({error.status})"
 
 
@@ -160,7 +162,10 @@ Sentence = Callable[[Way, str], LabError]
 
 
 def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
-    """Return the answer to a call. If the API server refuses, raise the error that `refused` makes of its words."""
+    """Return the answer of `call`. Raises `NoWay` if the API server doesn't answer or doesn't accept the credentials.
+
+    If the API server refuses the call for another reason, raise the error that `refused` makes from its message.
+    """
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, SSLError
 
@@ -169,7 +174,7 @@ def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
     except ApiException as error:
         if error.status == 401:
             raise NoWay(
-                "The API server does not take these credentials (401 Unauthorized).",
+                "The API server does not accept these credentials (401 Unauthorized).",
                 where=f"{way.where}; {NOTHING}",
                 next=f"{way.kubectl} auth whoami, until it says who you are",
             ) from None
@@ -179,10 +184,10 @@ def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
         said = re.sub(r"^.*?(?=\[Errno|\[SSL|\()|^<.*?>: ", "", str(reason))
         if isinstance(reason, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(reason):
             raise NoWay(
-                f"The API server {way.server} shows a certificate that its CA did not sign: {said}",
+                f"The API server {way.server} shows a certificate that the kubeconfig's CA did not sign: {said}",
                 where=f"{way.where}; {NOTHING}",
-                next=f"{way.kubectl} config view --minify, and name the CA of this API server there\n"
-                "       (certificate-authority; kind export kubeconfig writes that of a kind cluster)",
+                next=f"{way.kubectl} config view --minify, and set certificate-authority to this server's CA\n"
+                "       (for a kind cluster, kind export kubeconfig does that)",
             ) from None
         raise NoAnswer(
             f"The API server {way.server} does not answer: {said}",
@@ -194,21 +199,21 @@ def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
 def _no_discovery(way: Way, message: str) -> LabError:
     if "404" in message or "not found" in message:
         return NotUsable(
-            "The API server publishes no discovery document: STS could not verify its tokens.",
+            "The API server publishes no discovery document: STS could not verify the cluster's tokens.",
             where=f"{way.where}, /.well-known/openid-configuration; {NOTHING}",
-            next="start its API server with --service-account-issuer=https://kubernetes.default.svc.cluster.local,\n"
+            next="start the cluster's API server with --service-account-issuer=https://kubernetes.default.svc.cluster.local,\n"
             "       or let the lab make a cluster: labkit up --target kind",
         )
     user = re.search(r'User "([^"]+)"', message)
     named = user[1] if user else "USER"
     if named == NOBODY:
         return NoWay(
-            f"The API server knows nobody by the context's credentials: it takes them for {NOBODY}.",
+            f"The API server does not recognise the context's credentials: it treats the caller as {NOBODY}.",
             where=f"{way.where}; {NOTHING}",
             next=f"{way.kubectl} auth whoami, until it says who you are",
         )
     return NotUsable(
-        f"The cluster keeps its issuer's discovery document from {named}: STS could not verify its tokens.",
+        f"The cluster does not let {named} read its discovery document: STS could not verify the cluster's tokens.",
         where=f"{way.where}, RBAC; {NOTHING}",
         next="as an administrator of the cluster:\n"
         f"       kubectl create clusterrolebinding labkit-discovery --clusterrole={DISCOVERY_ROLE} --user={named}",
@@ -231,5 +236,5 @@ def _is_ready(node: Any) -> bool:
 
 
 def _why_not(node: Any) -> str:
-    said = next((c.message for c in node.status.conditions or [] if c.type == "Ready"), "") or "says nothing of itself"
+    said = next((c.message for c in node.status.conditions or [] if c.type == "Ready"), "") or "no reason given"
     return f"{node.metadata.name}: {said}"

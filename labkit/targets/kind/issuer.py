@@ -21,7 +21,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 def fetch(folder: "Folder", state: "State", url: str) -> object:
-    """GET a URL of the issuer of any of the lab's clusters, joined or its own; return the JSON.
+    """GET a URL of an issuer: that of any cluster that the lab made or that joined it. Return the JSON.
 
     Raises `LabError`.
     """
@@ -36,7 +36,7 @@ def fetch(folder: "Folder", state: "State", url: str) -> object:
         if url.startswith(f"{issuer}/"):
             return _fetch(issuer, kept, state, url)
     unanswered: list[LabError] = []
-    # The keys may have any address: only the discovery document names it.
+    # The URL of an issuer's keys may begin differently: only the discovery document names it.
     for issuer, kept in joined.items():
         try:
             keys = _fetch(issuer, kept, state, issuer + DISCOVERY).get("jwks_uri")
@@ -57,26 +57,29 @@ def fetch(folder: "Folder", state: "State", url: str) -> object:
 
 
 class AnotherIssuer(LabError):
-    """The cluster's issuer isn't the one with which it joined the lab."""
+    """The cluster's issuer has changed since the cluster joined the lab."""
 
     def __init__(self, kept: "Kept", joined: str, now: str):
         facts = facts_of(kept)
         super().__init__(
-            f"The issuer of the cluster {kept.cluster} is {now} by now, and it joined the lab with {joined}: "
-            "STS takes no token of its pods.",
+            f"The issuer of the cluster {kept.cluster} is now {now}, but the cluster joined the lab with {joined}: "
+            "STS accepts no token of its pods.",
             where=f"{facts.source}, its API server's --service-account-issuer; {NOTHING}",
             next="\n       ".join(way_out(kept)),
         )
 
 
 def refuse_another(kept: "Kept", joined: str) -> None:
-    """Raise `AnotherIssuer` if the cluster's issuer has changed since it joined. Ignore a silent cluster."""
+    """Raise `AnotherIssuer` if the cluster's issuer has changed. Do nothing if the cluster doesn't answer."""
     if now := changed(kept, joined):
         raise AnotherIssuer(kept, joined, now)
 
 
 def changed(kept: "Kept", joined: str) -> str:
-    """Return the cluster's issuer if it has changed since it joined; empty if not, or if the cluster doesn't answer."""
+    """Return the cluster's present issuer if it isn't `joined`, with which the cluster joined the lab.
+
+    Return an empty string if it's the same, or if the cluster doesn't answer.
+    """
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -100,7 +103,7 @@ def way_out(kept: "Kept") -> list[str]:
 
 @dataclass(frozen=True)
 class IssuerWay:
-    """The way in which `lab.fetch` and the doctor reach the issuer."""
+    """The way in which `lab.fetch` and the doctor reach a cluster's issuer."""
 
     issuer: str
     facts: "Facts"
@@ -126,7 +129,7 @@ class IssuerWay:
             return document
         if url != document.get("jwks_uri"):
             raise LabError(
-                f"STS asks the cluster's issuer for its discovery document and its keys, and {url!r} is neither.",
+                f"STS fetches only the issuer's discovery document and keys, and {url!r} is neither.",
                 where="fetch",
                 next=f"fetch {self.issuer}{DISCOVERY}, or the jwks_uri that it names: {document.get('jwks_uri')}",
             )
@@ -135,7 +138,7 @@ class IssuerWay:
     def _published(self, url: str, *, keys: bool) -> Any:
         """Return the discovery document or the keys from the API server, which serves both at fixed paths.
 
-        Raises `LabError` that names `url`, the public address.
+        Raises `LabError`, which names `url`, the document's public address.
 
         https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
         """
@@ -146,12 +149,12 @@ class IssuerWay:
                 lambda _, message: LabError(f"{url} answers {message}", where="fetch", next="labkit status"),
             )
         except ValueError as error:
-            raise LabError(f"{url} answers no JSON: {error}", where="fetch", next="labkit status") from None
+            raise LabError(f"{url} does not answer with JSON: {error}", where="fetch", next="labkit status") from None
 
     def served_chain(self, host: str) -> list[bytes]:
-        """Return the certificates (DER) of the issuer's host, or of the API server in its place, its own first.
+        """Return the certificates (DER) that the issuer's host serves, the host's own first. Raises `OSError`.
 
-        Raises `OSError`.
+        If only the API server can be reached, return the API server's certificates.
         """
         from labkit.diagnosis.evidence.issuer import served_chain
 
@@ -170,7 +173,7 @@ def _fetch(issuer: str, kept: "Kept", state: "State", url: str) -> Any:
 
 
 def _issuers(state: "State") -> dict[str, int]:
-    """Return the present ports by the hosts of the lab's issuers. This cluster's may be new since `state` was read."""
+    """Return the port of each host of the lab's issuers. Read the state again: `state` may lack this cluster."""
     from labkit.emulator.folder import Folder
     from labkit.emulator.process import State
 

@@ -1,4 +1,4 @@
-"""Which cluster joins the lab: the named one, the last one, or a new one from kind."""
+"""Choose the cluster that joins the lab: the named one, the one that joined before, or a new one from kind."""
 
 import sys
 from contextlib import closing, suppress
@@ -25,8 +25,8 @@ class AnotherCluster(LabError):
 
 
 def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
-    """Choose the cluster, check it, and store its facts. Create it if it's a new one. Raises `LabError`."""
-    # Another notebook may be making the cluster: this waits until it exists.
+    """Choose the cluster, or create one. Check it, store its facts, and return them. Raises `LabError`."""
+    # Another notebook may be creating the cluster: wait until that cluster exists.
     with folder.turn("kind.lock", doing=f"preparing the cluster {parameters.cluster}", within=MADE_WITHIN):
         before = kept.facts
         if way is not None and not (before and before.made and _is_of(way, kept)):
@@ -47,11 +47,11 @@ def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | No
 
 
 def undo(kept: Kept, folder: Folder) -> None:
-    """Let a cluster leave that has just joined. Only print a failure, so that the original error is raised."""
+    """Let a cluster that has just joined leave again. If that fails, print why, but raise nothing."""
     if (facts := kept.facts) and facts.made:
-        _say(f"Deleting what there is of the kind cluster {facts.made} …")
+        _say(f"Deleting the kind cluster {facts.made} again …")
     if left := leave(kept, folder):
-        _say(f"{left.what}\nThe lab remembers it. Next:  labkit down, or  {left.command}")
+        _say(f"{left.what}\nThe lab remembers this cluster. Next:  labkit down, or  {left.command}")
 
 
 def _say(text: str) -> None:
@@ -60,18 +60,18 @@ def _say(text: str) -> None:
 
 
 def _refuse_for_made(way: Way, kept: Kept) -> None:
-    """Raise `AnotherCluster` if kind made the lab's cluster of this name: the lab would forget it and not delete it."""
+    """Raise `AnotherCluster` if kind made the lab's cluster of this name: the lab would forget it undeleted."""
     if (facts := kept.facts) and facts.made:
         raise AnotherCluster(
             f"The lab's cluster {kept.cluster} is already the kind cluster {facts.made}. "
             f"It can't also be the cluster of {way.where}.",
             where=f"parameters cluster, kubeconfig and context; {NOTHING}",
-            next='choose another cluster, such as cluster = "other", or have that one deleted: labkit down',
+            next='choose another cluster, such as cluster = "other", or delete that kind cluster: labkit down',
         )
 
 
 def _leave_for_another(kept: Kept, folder: Folder) -> None:
-    """Let the lab's earlier cluster of this name leave. Only print a failure: that cluster may be gone."""
+    """Let the lab's earlier cluster of this name leave. If that fails, only print why: the cluster may be gone."""
     if left := leave(kept, folder):
         told = f"If that cluster still exists, remove the lab's leftovers from it:  {left.command}"
         print(f"{left.what}\n{told}", file=sys.stderr)
@@ -88,7 +88,7 @@ def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -
 
     program, name = kind_program.Kind(), kind_program.name_of(parameters.cluster, parameters.region)
     if not aws_host and program.is_apart:
-        raise kind_address.unknown("they are in a virtual machine, or in a network of your user's own")
+        raise kind_address.unknown("the containers are in a virtual machine, or in a network of your user only")
     if kept.facts and kept.facts.made == name:
         program.delete(name)  # an interrupted `up` left half of it
         kept.kubeconfig.unlink(missing_ok=True)
@@ -131,14 +131,14 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
     for name, cluster in (state.clusters if state else {}).items():
         if cluster["issuer"] == issuer and name != own:
             raise AnotherCluster(
-                f"The lab's cluster {name} has the issuer {issuer}, too: AWS could not tell whose a token is.",
+                f"The lab's cluster {name} has the issuer {issuer}, too: AWS could not tell their tokens apart.",
                 where=f"parameter cluster; {NOTHING}",
-                next=f"end that one (aws eks delete-cluster --name {name}), or set LABKIT_HOME to a lab of its own",
+                next=f"delete that cluster (aws eks delete-cluster --name {name}), or set LABKIT_HOME to a new folder",
             )
 
 
 def _issuer(folder: Folder, parameters: "Parameters") -> str:
-    """Return the issuer for a cluster that the lab makes: always the same, and different from every moto cluster's."""
+    """Return the issuer for a cluster that kind makes. It's always the same, and no cluster of moto has it."""
     from labkit.emulator.identifiers import Identifiers
 
     cluster = f"kind/{parameters.cluster}@{parameters.region}"

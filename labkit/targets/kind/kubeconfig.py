@@ -26,7 +26,7 @@ FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile
 
 
 class NoWay(LabError):
-    """The kubeconfig can't be used, or its API server refuses or doesn't answer."""
+    """The kubeconfig can't be used, or its API server doesn't answer or doesn't accept the credentials."""
 
 
 def facts_of(kept: "Kept") -> "Facts":
@@ -52,7 +52,7 @@ class Way:
 
     @classmethod
     def read(cls, file: str | Path, context: str = "") -> "Way":
-        """Return the way that a context of the file describes; without a name, the current context.
+        """Return the way to the cluster of a context in the file; without `context`, of the current context.
 
         Raises `NoWay`, and `UnknownName` if the file doesn't have the context.
         https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
@@ -72,7 +72,7 @@ class Way:
         for kind, there in (("cluster", clusters), ("user", users)):
             if (wanted := chosen.get(kind)) not in there:
                 raise NoWay(
-                    f"The context {name} names the {kind} {wanted!r}, and the kubeconfig has none of that name.",
+                    f"The context {name} names the {kind} {wanted!r}, but the kubeconfig has no {kind} of that name.",
                     where=f"{file}; {NOTHING}",
                     next=f"{_kubectl(file)} config view",
                 )
@@ -91,7 +91,10 @@ class Way:
 
     @classmethod
     def kept(cls, kept: "Kept") -> "Way":
-        """Return the stored way to a joined cluster, with the file and the context that you named. Raises `NoWay`."""
+        """Return the stored way to a joined cluster. Raises `NoWay`.
+
+        Its ``where`` and ``kubectl`` have the file and the context that you named.
+        """
         way, facts = cls.read(kept.kubeconfig), kept.facts
         return replace(way, where=facts.source or way.where, kubectl=facts.kubectl or way.kubectl) if facts else way
 
@@ -126,7 +129,7 @@ class Way:
             api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = _tls(configuration.verify_ssl)
         except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
             raise NoWay(
-                f"The way to the cluster cannot be read: {error}",
+                f"The context cannot be used: {error}",
                 where=f"{self.where}; {NOTHING}",
                 next=f"{self.kubectl} config view",
             ) from None
@@ -161,7 +164,7 @@ def _load(file: Path) -> dict[str, Any]:
         raise NoWay(
             f"The kubeconfig cannot be read: {error.strerror}.",
             where=f"{file}; {NOTHING}",
-            next=f"ls -ld {shlex.quote(str(file))}, and name the file that it is in   (usually ~/.kube/config)",
+            next=f"ls -ld {shlex.quote(str(file))}, and name the right file   (usually ~/.kube/config)",
         ) from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -180,7 +183,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of a kind, such as `cluster`, by name. Raises `NoWay` if one can't be read."""
+    """Return the entries of a kind, such as `cluster`, by name. Raises `NoWay` if an entry can't be read."""
     try:
         return {entry["name"]: dict(entry[kind] or {}) for entry in config.get(f"{kind}s") or []}
     except (KeyError, TypeError, ValueError):

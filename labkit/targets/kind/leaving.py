@@ -25,33 +25,34 @@ LABELLED = f"{LAB_LABEL}={LAB}"  # selects the objects that runs made
 
 @dataclass(frozen=True)
 class Left:
-    """The lab's leftovers in a cluster that could not leave it."""
+    """A cluster that could not leave the lab, and so still has leftovers of it."""
 
     what: str
+    """What could not be deleted, and why."""
     command: str
     """The command that removes the leftovers."""
     forget: str
-    """The command that makes a stopped lab forget this cluster alone."""
+    """The command that makes a stopped lab forget this cluster."""
 
 
 class LeftBehind(LabError):
-    """Clusters that could not leave: the lab remembers them, and `labkit down` tries again."""
+    """Some clusters could not leave the lab. It remembers them, and `labkit down` tries again."""
 
     def __init__(self, left: Sequence[Left]):
         self.left = list(left)
         forget = "\n       ".join(one.forget for one in left)
         super().__init__(
             "\n".join(one.what for one in left),
-            where="all else has ended; the lab remembers the cluster, and the next labkit down tries again",
-            next=f"labkit down, once that is put right, or by hand:\n       {self._commands}\n"
+            where="the lab has ended; it remembers the cluster, and the next labkit down tries again",
+            next=f"correct the cause and run labkit down, or delete the leftovers yourself:\n       {self._commands}\n"
             f"       or, if the cluster no longer exists, make the lab forget it:\n       {forget}",
         )
 
     def forgotten(self, folder: "Folder") -> LabError:
-        """Return the error for a lab that was reset, and so has forgotten these clusters."""
+        """Return the error for a lab that was reset: it has forgotten these clusters."""
         return LabError(
             "\n".join(one.what for one in self.left),
-            where=f"the lab in {folder.path} is empty, and has forgotten it",
+            where=f"the lab in {folder.path} is empty, and has forgotten the cluster",
             next=f"if the cluster still exists, remove the lab's leftovers:\n       {self._commands}",
         )
 
@@ -61,7 +62,7 @@ class LeftBehind(LabError):
 
 
 def leave(kept: "Kept", folder: "Folder") -> Left | None:
-    """Let a cluster leave, and forget it. If that fails, remember it, and return the leftovers.
+    """Let a cluster leave the lab, and forget it. If that fails, remember the cluster, and return its leftovers.
 
     In a cluster that the lab didn't make, the runs' objects are kept and printed: somebody may need them.
     """
@@ -77,14 +78,14 @@ def _left(kept: "Kept", facts: "Facts", folder: "Folder") -> Left | None:
         if facts.made:
             _delete(facts)
         else:
-            # A server that was killed has left its webhooks in the cluster.
+            # If the lab's server was killed, its webhooks are still in the cluster.
             _take_back_webhooks(kept, facts, folder)
     except LabError as error:
         if facts.made:
             what = f"The kind cluster {facts.made} could not be deleted"
             command = f"kind delete cluster --name {facts.made}"
         else:
-            what = f"The lab's webhooks could not be taken out of the cluster of {facts.source}"
+            what = f"The lab's webhooks could not be deleted from the cluster of {facts.source}"
             command = f"{facts.kubectl} delete mutatingwebhookconfigurations -l {joined_folder.selector(folder)}"
         return Left(f"{what}: {error.what}", command, forget=f"rm -r {shlex.quote(str(kept.path))}")
     return None
@@ -97,7 +98,7 @@ def _delete(facts: "Facts") -> None:
 
 
 def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
-    """Delete the lab's webhooks in a cluster, and print which objects runs have left in it. Raises `LabError`."""
+    """Delete the lab's webhooks from a cluster. Print the objects that runs have left in it. Raises `LabError`."""
     from kubernetes.client import AdmissionregistrationV1Api
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
@@ -112,7 +113,7 @@ def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
         with suppress(ApiException, HTTPError, OSError):
             if left := _of_runs(api):
                 print(
-                    f"In the cluster of {facts.source} there is still what runs made: {', '.join(left)}.\n"
+                    f"The cluster of {facts.source} still has objects that runs made: {', '.join(left)}.\n"
                     f"To delete it:  {facts.kubectl} delete pods,serviceaccounts -A -l {LABELLED}\n"
                     f"               {facts.kubectl} delete namespaces -l {LABELLED}"
                 )

@@ -41,7 +41,7 @@ class ProgramMissing(LabError):
 
 
 class NotMade(LabError):
-    """The program kind could not create or delete a cluster. The text has its own words."""
+    """The program kind could not create or delete a cluster. The text quotes kind's output."""
 
 
 def name_of(cluster: str, region: str) -> str:
@@ -55,7 +55,7 @@ def name_of(cluster: str, region: str) -> str:
 def configuration(name: str, issuer: str, keys: Path) -> dict[str, object]:
     """Return the configuration for kind; `keys` is the folder on this machine with `sa.key` and `sa.pub`.
 
-    It holds kubeadm's patch twice: kind uses v1beta4 from Kubernetes 1.36 on, and v1beta3 before.
+    The configuration has kubeadm's patch twice: kind uses v1beta4 from Kubernetes 1.36 on, and v1beta3 before.
     https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/
     """
     keys_in_node = {"hostPath": str(keys), "containerPath": KEYS, "readOnly": True, "selinuxRelabel": True}
@@ -72,7 +72,7 @@ def configuration(name: str, issuer: str, keys: Path) -> dict[str, object]:
 
 
 def cluster_configuration(issuer: str, version: str) -> dict[str, object]:
-    """Return the parts of kubeadm's ClusterConfiguration that differ from kind's own.
+    """Return the parts of kubeadm's ClusterConfiguration that differ from kind's defaults.
 
     https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
     """
@@ -125,10 +125,10 @@ class Kind:
         program, info = _runtime()
         self._environment = {**os.environ, **({"KIND_EXPERIMENTAL_PROVIDER": "podman"} if program == "podman" else {})}
         self.is_apart = sys.platform == "darwin" or bool(APART.search(info))
-        """Whether the nodes are in a virtual machine's network, or in a user's own: no interface here is in it."""
+        """Whether no interface of this machine is in the nodes' network: it's in a virtual machine or rootless."""
 
     def has(self, name: str) -> bool:
-        """Return whether kind has a cluster of this name, the lab's or not."""
+        """Return whether kind has a cluster of this name, whoever made it."""
         listed = self._run("get", "clusters")
         return listed.returncode == 0 and name in listed.stdout.split()
 
@@ -142,7 +142,7 @@ class Kind:
             )
 
     def create(self, config: dict[str, object], kubeconfig: Path) -> None:
-        """Create the cluster and its kubeconfig. After `NotMade` or an interruption, half of a cluster may exist."""
+        """Create the cluster and its kubeconfig. Raises `NotMade`. A failure may leave an incomplete cluster."""
         file = kubeconfig.with_name("kind.yaml")
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         done = self._run(
@@ -150,9 +150,9 @@ class Kind:
         )
         if done.returncode:
             raise NotMade(
-                f"kind made no cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
+                f"kind could not create the cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
                 where=f"kind create cluster --name {config['name']}",
-                next="put that right, and run again   (https://kind.sigs.k8s.io/docs/user/known-issues)",
+                next="correct that, and run again   (https://kind.sigs.k8s.io/docs/user/known-issues)",
             )
 
     def delete(self, name: str) -> None:
@@ -160,13 +160,13 @@ class Kind:
         done = self._run("delete", "cluster", "--name", name)
         if done.returncode:
             raise NotMade(
-                f"kind did not delete the cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
+                f"kind could not delete the cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
                 where=f"kind delete cluster --name {name}",
-                next=f"put that right, and: kind delete cluster --name {name}",
+                next=f"correct that, and run: kind delete cluster --name {name}",
             )
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        # In a session of its own: a terminal's Ctrl-C reaches the lab alone, and the lab ends kind.
+        # In a session of its own: a terminal's Ctrl-C reaches only the lab, and the lab ends kind.
         with _ended_as_by_ctrl_c():
             process = subprocess.Popen(
                 ["kind", *arguments],
@@ -180,7 +180,7 @@ class Kind:
             try:
                 output, error = process.communicate()
             except BaseException:
-                # Kill its children, too: a `docker run` that goes on would still create the node.
+                # Kill kind's children, too: a `docker run` that goes on would still create the node.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -224,9 +224,9 @@ def _runtime() -> tuple[str, str]:
             return program, asked.stdout
         said = said or _end(asked.stderr, 2)
     raise ProgramMissing(
-        f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} installed, and does not run:\n{said}",
+        f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} installed, but not running:\n{said}",
         where=f"{there[0]} info; {NOTHING}",
-        next=f"start it, until {there[0]} info answers   (podman machine start, or Docker Desktop)",
+        next=f"start it, until the command {there[0]} info answers   (podman machine start, or Docker Desktop)",
     )
 
 
