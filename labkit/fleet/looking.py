@@ -32,8 +32,8 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
 
     With `shows_only`, delete nothing: the lines say what would be deleted.
 
-    An OIDC provider is kept while the role of another row trusts it. So a row in an AWS account gets a second try,
-    after the roles of all rows were deleted.
+    An OIDC provider is kept while another row's role trusts it. So the removal of rows in an AWS account is repeated
+    at the end, when all rows' roles are deleted.
     """
     for row, kept in _removed(reversed(rows), shows_only):
         yield row, kept

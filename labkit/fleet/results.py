@@ -102,7 +102,7 @@ class Results:
         return mark
 
     def began(self, row: Row) -> float:
-        """Return when a worker started the row, in seconds since 1970, UTC; 0 if no worker has started it."""
+        """Return the time at which a worker started the row, in seconds since 1970, UTC; 0 if none has started it."""
         try:
             return self._marker(row).stat().st_mtime
         except OSError:
@@ -142,7 +142,7 @@ class Results:
         """Make the folder, and lock it for this fleet during this block.
 
         Raises `NothingRan` if the folder isn't writable, or if another fleet or its workers write into it. Without
-        `resume`, raises it also if the folder holds the results of an earlier fleet.
+        `resume`, it's also raised if the folder holds the results of an earlier fleet.
         """
         with writing(self.out):
             self.rows.mkdir(parents=True, exist_ok=True)

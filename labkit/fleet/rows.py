@@ -164,7 +164,7 @@ def _braced(name: str) -> str:
 
 
 def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, object]:
-    """Return the values. In each, replace a parameter in braces by the row's value of it: `{cluster}-reader`.
+    """Return the values with their placeholders filled: `{cluster}-reader` gets the row's cluster.
 
     If that fails for a value, leave the value out, and append the problem to `reasons`.
     """
@@ -193,7 +193,7 @@ def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, objec
 
 
 def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
-    """Return a sentence for each row that repeats an earlier row, or would overwrite its resources or results."""
+    """Return a sentence for each row that collides with an earlier row: they share a role, a namespace or files."""
     problems = []
     seen: dict[object, Row] = {}
     roles: dict[object, Row] = {}

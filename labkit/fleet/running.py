@@ -76,7 +76,7 @@ class Fleet:
         ]
 
     def run(self, client: "Client") -> Iterator[Outcome]:
-        """Run the rows that haven't succeeded. Yield each row as it ends, and the rest if the fleet ends early."""
+        """Run the rows that haven't succeeded. Yield an outcome for each, even if the fleet ends before it runs."""
         done = {outcome.row.number for outcome in self.earlier()}
         waiting = deque(row for row in self.rows if row.number not in done)
         try:
@@ -132,7 +132,7 @@ class Fleet:
                 raise OSError(NO_WORKER)
 
     def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:
-        """Return the result of a row; None if its worker was lost before the start: another worker must run it."""
+        """Return a row's result; None if another worker must run the row, because its worker was lost earlier."""
         if future.status == "finished":
             return future.result()
         if (kept := self.results.of(row)) and kept.fleet == self.id:
@@ -148,13 +148,13 @@ class Fleet:
         return None
 
     def interrupted(self) -> list[Outcome]:
-        """Return an outcome for each row, in order: for a Ctrl-C during the start or the end of the workers."""
+        """Return an outcome for each row, in order. Use this after Ctrl-C while the workers start or end."""
         self.stopped_by = INTERRUPTED
         earlier = self.earlier()
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:
-        """Yield an outcome for each row that isn't in `done`. Some may have ended, but their workers couldn't tell."""
+        """Yield an outcome for each row that isn't in `done`. Some of these rows may have ended unreported."""
         self.running = []
         for row in self.rows:
             if row.number not in done:

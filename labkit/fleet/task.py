@@ -147,10 +147,7 @@ def _ran(job: Job, results: Results) -> Result:
 
 
 def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
-    """Run the notebook, up to `TRIES` times if its error may pass. Return the number of runs and the last run's error.
-
-    After a success, the error is None.
-    """
+    """Run the notebook, again if another try may help. Return the number of tries, and the last try's error or None."""
     from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 
     within = job.time_limit or float("inf")

@@ -370,7 +370,7 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
 
 
 def prepared(log: Path | None) -> "WorkerPlugin":
-    """Return a Dask plugin that prepares each worker: it ignores Ctrl-C, and writes its output to the log if given.
+    """Return a Dask plugin that lets each worker ignore Ctrl-C. With `log`, the worker writes its output there.
 
     A worker that closes, for example because it lost its scheduler, also ends its row after `ENDS_WITHIN` seconds:
     nobody would get the result.
@@ -394,5 +394,5 @@ def prepared(log: Path | None) -> "WorkerPlugin":
 
 
 def default_count() -> int:
-    """Return the number of cores that this process may use: by default, each gets one worker."""
+    """Return the default number of workers: the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""EKS Pod Identity associations. A new pod of an associated service account gets its role by them, not by IRSA."""
+"""EKS Pod Identity associations. A new pod of an associated service account gets the association's role."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -24,7 +24,7 @@ class NamespaceStays(LabError):
 
 
 def ensure_namespace(lab: "Workspace") -> None:
-    """Create the run's namespace if it's missing. If it's being deleted, wait until it's gone first.
+    """Create the run's namespace if it's missing. If the namespace is being deleted, first wait until it's gone.
 
     Raises `NamespaceStays`.
     """

@@ -103,9 +103,9 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield the resources to delete before they are built again. On moto, that includes a provider that others trust.
+    """Yield the resources to delete before they are built again.
 
-    The notebook's next cells build the provider again.
+    On moto, these include an OIDC provider that other roles trust: the notebook's next cells build it again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded

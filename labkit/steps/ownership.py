@@ -62,16 +62,16 @@ class Found:
         return self.owner.line(self.thing, self.others)
 
     def remove(self) -> str:
-        """Delete the resource if its owner allows that. Return the line that says whether and why."""
+        """Delete the resource if its owner allows that. Return the line that says whether it was deleted, and why."""
         if self.goes:
             self.delete()
         return self.line
 
 
 def removed(found: Iterable[Found]) -> Iterator[str]:
-    """Delete the resources that may be deleted, and wait until they're gone. Yield a line for each deleted or kept one.
+    """Delete the resources that may be deleted, and wait until they're gone.
 
-    Raises `LabError` at the end if a resource still exists.
+    Yield a line for each deleted or kept resource. Raises `LabError` at the end if a resource still exists.
     """
     ending = []
     for each in found:
@@ -97,7 +97,7 @@ def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
 
 
 def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Yield the names and tags of the account's roles whose trust policy contains `provider`, a part of its ARN.
+    """Yield the names and tags of the account's roles whose trust policy contains `provider`, a part of an ARN.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
     """

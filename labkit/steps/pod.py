@@ -41,7 +41,7 @@ class PodDoesNotRun(LabError):
 
 
 class ImageNotPulled(PodDoesNotRun):
-    """A node can't pull the container's image. If this run made the pod, the lab has deleted it."""
+    """A node can't pull the container's image. If this run made the pod, the lab has deleted the pod."""
 
 
 def ensure(lab: "Workspace") -> None:
@@ -108,7 +108,7 @@ def make_way(lab: "Workspace") -> list[str]:
 
 
 def delete(lab: "Workspace", name: str, namespace: str) -> None:
-    """Delete a pod, and wait until it's gone. Raises `PodDoesNotRun` if it stays."""
+    """Delete a pod, and wait until it's gone. Raises `PodDoesNotRun` if it still exists later."""
     core = core_api(lab.kubernetes)
     try:
         # `sleep` as process 1 ignores SIGTERM, so the usual grace of 30 s would be lost time.
@@ -197,7 +197,7 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
-    """Yield a pod's changes for some seconds, each as its type and the pod; first the present state.
+    """Yield a pod's changes for so many seconds, each as its type and the pod. The first is the present state.
 
     If the pod doesn't exist, yield only an empty type with None.
     """

@@ -1,4 +1,4 @@
-"""The targets, where a lab can run: each of the modules `moto`, `kind` and `eks` is a `Target`."""
+"""The targets on which a lab can run: each of the modules `moto`, `kind` and `eks` is a `Target`."""
 
 from typing import TYPE_CHECKING, Protocol
 

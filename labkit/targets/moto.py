@@ -77,7 +77,7 @@ def down() -> bool:
 
 
 def own_region() -> str:
-    """Return an empty string: this target doesn't use the machine's own setup."""
+    """Return an empty string: this target doesn't use the machine's own AWS settings."""
     return ""
 
 

@@ -1,4 +1,4 @@
-"""An AWS session that talks to one endpoint only, whatever the machine's own AWS setup says."""
+"""An AWS session that talks to one endpoint only, whatever the machine's own AWS settings are."""
 
 import os
 from typing import Any

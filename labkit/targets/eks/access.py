@@ -97,8 +97,8 @@ def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str
         return NotLetIn(
             f"The cluster {name} does not know {caller.principal}: {lacks} names this caller.",
             where="the cluster's API (401 Unauthorized); nothing was changed",
-            next=f"the cluster's administrator runs:       {_let_in(cluster, caller)}\n"
-            f"       and, for the group's permissions:  {_allow(namespace)}",
+            next=f"ask the cluster's administrator to run:  {_let_in(cluster, caller)}\n"
+            f"       and, for the group's permissions:        {_allow(namespace)}",
         )
     return AllowedTooLittle(
         f"The cluster {name} lets {caller.principal} in, but doesn't allow a run: {error.status} {error.reason}.",
@@ -122,15 +122,16 @@ def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
     """
-    asked = f"the cluster's administrator runs:       {_allow(namespace)}\n"
+    asked = f"ask the cluster's administrator to run:  {_allow(namespace)}\n"
     if _keeps_config_map(cluster):
         return (
-            f"{asked}       and adds {GROUP} to the caller's groups:  kubectl edit configmap aws-auth -n kube-system\n"
-            f"       the caller's lines in aws-auth:  eksctl get iamidentitymapping {_mapping(cluster, caller)}"
+            f"{asked}       and to add {GROUP} to your groups:      kubectl edit configmap aws-auth -n kube-system\n"
+            f"       your lines in aws-auth:                  eksctl get iamidentitymapping {_mapping(cluster, caller)}"
         )
     return (
-        f"{asked}       the caller's present groups:       aws eks describe-access-entry {_entry(cluster, caller)}\n"
-        f"       set these groups and {GROUP}:     "
+        f"{asked}       your present groups:                     "
+        f"aws eks describe-access-entry {_entry(cluster, caller)}\n"
+        f"       to set these groups and {GROUP}:        "
         f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} …"
     )
 

@@ -41,7 +41,7 @@ UNSIGNED = ("AssumeRoleWithWebIdentity",)
 
 
 class WrongAccount(LabError):
-    """The parameters name no account, or the credentials belong to another one."""
+    """The parameters name no account, or the credentials belong to another account."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Identity:
 def open_session(region: str) -> boto3.Session:
     """Return a session with this machine's own AWS settings, in a region. Raises `NoCredentials`.
 
-    Its clients also raise `NoCredentials` if AWS doesn't accept the credentials any more.
+    The session's clients also raise `NoCredentials` if AWS doesn't accept the credentials any more.
     https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
     """
     with explained():
@@ -116,7 +116,7 @@ def require_account(wanted: str, found: Identity) -> None:
 def explained(doing: str = "") -> Iterator[None]:
     """Turn errors about credentials, permissions or the connection to AWS into `LabError`.
 
-    `doing` says in the error what AWS doesn't allow: `reading the run's role`. If it's empty, the operation does.
+    The error says what AWS doesn't allow: `doing`, such as `reading the run's role`, or else the operation.
     """
     try:
         yield
@@ -210,7 +210,7 @@ def _source() -> str:
 
 
 def _trusted() -> str:
-    """Return the variable that names the CAs for AWS's certificate. If none is set, return the likely causes.
+    """Return the variable that names the CAs for AWS's certificate. If none is set, return the places to check.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html
     """

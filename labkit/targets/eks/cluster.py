@@ -33,7 +33,7 @@ class NoCluster(LabError):
 
 
 class ClusterGone(NoCluster):
-    """The account has no cluster of this name in the region: not yet, or no longer."""
+    """The account has no cluster of this name in the region."""
 
 
 def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
@@ -169,7 +169,7 @@ def require_nodes(count: int | None, cluster: Cluster) -> None:
 
 
 def makes_nodes(cluster: Cluster) -> bool:
-    """Return whether the cluster is in Auto Mode: it creates a node when a pod needs one.
+    """Return whether the cluster is in Auto Mode, in which EKS creates a node when a pod needs one.
 
     https://docs.aws.amazon.com/eks/latest/userguide/automode.html
     """

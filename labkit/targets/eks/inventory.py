@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WHOSE = {
     Owner.THIS_RUN: "of this run",
     Owner.ANOTHER_RUN: "of another run, which keeps it",
-    Owner.UNTAGGED: "not the lab's, which leaves it unchanged",
+    Owner.UNTAGGED: "not the lab's: it is left unchanged",
 }
 
 

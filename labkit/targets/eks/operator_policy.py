@@ -103,7 +103,7 @@ def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
     """Return the Kubernetes manifests that let the group `GROUP` do what the run does in the cluster.
 
     The group may read the whole cluster, because the clean-up looks for the run's label everywhere. It may create and
-    delete in the run's namespace only. The manifests create that namespace.
+    delete objects only in the run's namespace. The manifests create that namespace.
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """
     namespace = parameters.namespace

@@ -117,8 +117,8 @@ def to_remove(parameters: "Parameters") -> Connection:
         return replace(
             connection,
             kubernetes=None,
-            note=f"{silent.what}\nOnly a run's resources in the lab's AWS can be removed. If the cluster still exists, "
-            f"the run's objects in it stay: {parameters.cluster} ({facts_of(kept).source}).",
+            note=f"{silent.what}\nOnly a run's resources in the lab's AWS can be removed. The run's objects in the "
+            f"cluster {parameters.cluster} ({facts_of(kept).source}) stay, if it still exists.",
         )
     return connection
 
@@ -172,7 +172,7 @@ def _connected(parameters: "Parameters") -> Connection:
 def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> Cluster:
     """Register the cluster in the lab's EKS, and return it as eks:CreateCluster shows it. Raises `LabError`.
 
-    Then check that the API server calls the webhooks, and with `tries` that a pod reaches the lab. If a check fails,
+    Then check that the API server calls the webhooks, and, with `tries`, that a pod reaches the lab. If a check fails,
     delete the cluster from EKS again.
     """
     from botocore.exceptions import BotoCoreError, ClientError

@@ -1,4 +1,4 @@
-"""The address of this machine that a cluster's containers can reach. The lab listens on it, too."""
+"""The address of this machine that a cluster's containers can reach. The lab also listens on that address."""
 
 import re
 import socket
@@ -24,11 +24,11 @@ NOT_CONNECTED = re.compile("Could not connect to the endpoint URL|[Tt]imeout on 
 
 
 class NoAddress(LabError):
-    """The address by which containers reach this machine is unknown, or the given one is unusable."""
+    """The address by which containers reach this machine is unknown, or the given address can't be used."""
 
 
 def find(node_addresses: Iterable[str]) -> str:
-    """Return this machine's IPv4 address in the network of the nodes, from its interfaces. Raises `NoAddress`."""
+    """Return the IPv4 address of this machine's interface in the nodes' network. Raises `NoAddress`."""
     found = {_beside(IPv4Address(address)) for address in node_addresses if is_ipv4(address)}
     if len(found) == 1 and (address := next(iter(found))):
         return address
@@ -118,7 +118,10 @@ def _asking(image: str) -> dict[str, Any]:
 
 
 def _beside(node: IPv4Address) -> str | None:
-    """Return this machine's address in the node's network; 127.0.0.1 for a node on loopback. None if it has none."""
+    """Return this machine's address in the node's network; 127.0.0.1 for a node on loopback.
+
+    Return None if no interface of this machine is in that network.
+    """
     if node.is_loopback:
         return LOOPBACK
     own = [interface for interface in _interfaces() if not interface.ip.is_loopback]

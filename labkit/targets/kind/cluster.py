@@ -31,7 +31,7 @@ class NoAnswer(NoWay):
 
 
 class NotThisLabs(LabError):
-    """Something in the cluster belongs to somebody else, and has a name that the lab needs."""
+    """A webhook or a cluster that this lab didn't make has a name that the lab needs."""
 
 
 def require_answer(way: Way, api: "ApiClient") -> None:
@@ -42,7 +42,7 @@ def require_answer(way: Way, api: "ApiClient") -> None:
 
 
 def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
-    """Return the API server's discovery document. Raises `NoWay` or `NotUsable` if it or the keys can't be read.
+    """Return the API server's discovery document. Raises `NoWay` or `NotUsable` if that or the keys can't be read.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
@@ -67,7 +67,7 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
 
 
 def published(api: "ApiClient", *, keys: bool = False, _request_timeout: object = ANSWERS_WITHIN) -> Any:
-    """Return the API server's discovery document, or with ``keys`` its keys.
+    """Return the API server's discovery document, or its keys if `keys` is true.
 
     Raises `ApiException`, and `ValueError` if the answer isn't JSON.
 
@@ -117,7 +117,7 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
 
 
 def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
-    """Raise `NotUsable` if the lab may not register its webhooks, and `NotThisLabs` if others use their names."""
+    """Raise `NotUsable` if the lab may not register its webhooks, and `NotThisLabs` if their names are taken."""
     from kubernetes.client import AdmissionregistrationV1Api, AuthorizationV1Api
 
     attributes = {"group": "admissionregistration.k8s.io", "resource": "mutatingwebhookconfigurations"}

@@ -1,4 +1,4 @@
-"""How to reach a cluster's issuer, as STS does: the lab's own issuer, a public host, or the API server."""
+"""Reach a cluster's issuer as STS does: at the lab's own issuer, at a public host, or at the API server."""
 
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 def fetch(folder: "Folder", state: "State", url: str) -> object:
-    """GET a URL of an issuer: that of any cluster that the lab made or that joined it. Return the JSON.
+    """GET a URL of the issuer of any cluster in the lab, also of a joined cluster. Return the JSON.
 
     Raises `LabError`.
     """
@@ -76,7 +76,7 @@ def refuse_another(kept: "Kept", joined: str) -> None:
 
 
 def changed(kept: "Kept", joined: str) -> str:
-    """Return the cluster's present issuer if it isn't `joined`, with which the cluster joined the lab.
+    """Return the cluster's present issuer if it isn't `joined`, the issuer that the cluster joined the lab with.
 
     Return an empty string if it's the same, or if the cluster doesn't answer.
     """

@@ -21,7 +21,7 @@ MADE_WITHIN = 900  # seconds; kind may have to download the node's image first
 
 
 class AnotherCluster(LabError):
-    """The lab has another cluster of this name, or one with the same issuer."""
+    """The lab has another cluster of this name, or another cluster with this issuer."""
 
 
 def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
@@ -60,7 +60,10 @@ def _say(text: str) -> None:
 
 
 def _refuse_for_made(way: Way, kept: Kept) -> None:
-    """Raise `AnotherCluster` if kind made the lab's cluster of this name: the lab would forget it undeleted."""
+    """Raise `AnotherCluster` if kind made the lab's cluster of this name.
+
+    Otherwise, the lab would forget that cluster without deleting it.
+    """
     if (facts := kept.facts) and facts.made:
         raise AnotherCluster(
             f"The lab's cluster {kept.cluster} is already the kind cluster {facts.made}. "
@@ -138,7 +141,7 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
 
 
 def _issuer(folder: Folder, parameters: "Parameters") -> str:
-    """Return the issuer for a cluster that kind makes. It's always the same, and no cluster of moto has it."""
+    """Return the issuer for a cluster that kind makes. It's the same each time, and no cluster on moto has it."""
     from labkit.emulator.identifiers import Identifiers
 
     cluster = f"kind/{parameters.cluster}@{parameters.region}"

@@ -30,7 +30,7 @@ class NoWay(LabError):
 
 
 def facts_of(kept: "Kept") -> "Facts":
-    """Return the stored facts of a cluster that joined the lab. Raises `LabError` if there are none."""
+    """Return the stored facts of a cluster that joined the lab. Raises `LabError` if no facts are stored."""
     if facts := kept.facts:
         return facts
     raise LabError(
@@ -42,7 +42,7 @@ def facts_of(kept: "Kept") -> "Facts":
 
 @dataclass(frozen=True)
 class Way:
-    """The way to a cluster: one context of a kubeconfig, with the files that it names as absolute paths."""
+    """The way to a cluster: one context of a kubeconfig. The paths of files in it are absolute."""
 
     kubeconfig: dict[str, Any]
     where: str

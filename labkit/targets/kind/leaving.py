@@ -25,7 +25,7 @@ LABELLED = f"{LAB_LABEL}={LAB}"  # selects the objects that runs made
 
 @dataclass(frozen=True)
 class Left:
-    """A cluster that could not leave the lab, and so still has leftovers of it."""
+    """A cluster that could not leave the lab, and so still has the lab's leftovers."""
 
     what: str
     """What could not be deleted, and why."""
@@ -36,7 +36,7 @@ class Left:
 
 
 class LeftBehind(LabError):
-    """Some clusters could not leave the lab. It remembers them, and `labkit down` tries again."""
+    """Some clusters could not leave the lab. The lab remembers them, and `labkit down` tries again."""
 
     def __init__(self, left: Sequence[Left]):
         self.left = list(left)
@@ -114,8 +114,8 @@ def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
             if left := _of_runs(api):
                 print(
                     f"The cluster of {facts.source} still has objects that runs made: {', '.join(left)}.\n"
-                    f"To delete it:  {facts.kubectl} delete pods,serviceaccounts -A -l {LABELLED}\n"
-                    f"               {facts.kubectl} delete namespaces -l {LABELLED}"
+                    f"To delete them:  {facts.kubectl} delete pods,serviceaccounts -A -l {LABELLED}\n"
+                    f"                 {facts.kubectl} delete namespaces -l {LABELLED}"
                 )
 
 

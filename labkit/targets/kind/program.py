@@ -125,7 +125,7 @@ class Kind:
         program, info = _runtime()
         self._environment = {**os.environ, **({"KIND_EXPERIMENTAL_PROVIDER": "podman"} if program == "podman" else {})}
         self.is_apart = sys.platform == "darwin" or bool(APART.search(info))
-        """Whether no interface of this machine is in the nodes' network: it's in a virtual machine or rootless."""
+        """Whether the nodes' network is out of reach: in a virtual machine, or in a rootless container runtime."""
 
     def has(self, name: str) -> bool:
         """Return whether kind has a cluster of this name, whoever made it."""
