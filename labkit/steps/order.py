@@ -14,7 +14,7 @@ from labkit.workspace import Workspace
 ORDER = ("oidc_provider", "iam_role", "service_account", "pod", "credentials")
 MADE = ORDER[:-1]
 IN_AWS = ORDER[:2]
-# These steps use names that another run may have used already. So they also have `make_way(lab)`, which frees them.
+# Another run may already use a name of these steps. So they also have `make_way(lab)`, which frees the name or raises.
 NAMED = MADE[1:]
 
 

@@ -147,7 +147,7 @@ def kubernetes(state: State, context: str) -> "ApiClient":
     from kubernetes.client import ApiClient
 
     configuration = configured(yaml.safe_load(state.kubeconfig.read_text()), context)
-    # Without this, exec would use the machine's proxy. No request goes through this one: no_proxy is *.
+    # Without this, exec would use the machine's proxy. No request goes through this proxy: no_proxy is *.
     configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
     return patient(ApiClient(configuration))
 

@@ -159,7 +159,7 @@ def _change() -> list[dict[str, Any]]:
         _rule(["get"], ["namespaces"]),
         _rule(["get", "create", "delete"], ["serviceaccounts"]),
         _rule(["get", "watch", "create", "delete"], ["pods"]),
-        # A WebSocket starts with a GET. From Kubernetes 1.35 on, its caller needs the permission to create, too.
+        # A WebSocket starts with a GET. From Kubernetes 1.35 on, the caller also needs the permission to create.
         _rule(["get", "create"], ["pods/exec"]),
     ]
 

@@ -146,7 +146,7 @@ def down() -> bool:
     return ran
 
 
-# As on moto: the machine's own setup has no effect.
+# As on moto, the machine's own AWS settings have no effect.
 own_region, environment = moto.own_region, moto.environment
 
 

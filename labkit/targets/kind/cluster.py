@@ -215,7 +215,7 @@ def _no_discovery(way: Way, message: str) -> LabError:
     return NotUsable(
         f"The cluster does not let {named} read its discovery document: STS could not verify the cluster's tokens.",
         where=f"{way.where}, RBAC; {NOTHING}",
-        next="as an administrator of the cluster:\n"
+        next="run this as an administrator of the cluster:\n"
         f"       kubectl create clusterrolebinding labkit-discovery --clusterrole={DISCOVERY_ROLE} --user={named}",
     )
 

@@ -93,13 +93,13 @@ def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -
     if not aws_host and program.is_apart:
         raise kind_address.unknown("the containers are in a virtual machine, or in a network of your user only")
     if kept.facts and kept.facts.made == name:
-        program.delete(name)  # an interrupted `up` left half of it
+        program.delete(name)  # an interrupted `up` left an incomplete cluster
         kept.kubeconfig.unlink(missing_ok=True)
     else:
         program.require_free(name)
     print(f"Making the kind cluster {name} (a few minutes) …", file=sys.stderr)
     facts = Facts(aws_host=aws_host, image=parameters.image, source=f"kind, {name}", made=name)
-    # Stored first: if this process is killed, `labkit down` still deletes the cluster.
+    # Store the facts first: if this process is killed, `labkit down` still deletes the cluster.
     kept.keep_facts(facts)
     try:
         keys, made_kubeconfig = kept.path / "signing", kept.path / "kind-kubeconfig"

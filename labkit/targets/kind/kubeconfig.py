@@ -122,7 +122,7 @@ class Way:
             with untold() as said:
                 configuration = configured(self.kubeconfig)
             if "proxy-url" not in self.kubeconfig["clusters"][0]["cluster"]:
-                # Without this, exec would use the machine's proxy. No request goes through this one.
+                # Without this, exec would use the machine's proxy. No request goes through this proxy.
                 configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
             configuration.retries = 0
             api = ApiClient(configuration)
