@@ -250,7 +250,7 @@ def _end_kernels() -> None:
 
 @contextmanager
 def _environment(job: Job) -> Iterator[None]:
-    """Set the environment variables of a row's run: its lab's folder, and its AWS credentials if it names any.
+    """Set the environment variables of a row's run: the lab's folder, and the AWS credentials that the row names.
 
     No file ever contains the credentials.
     """

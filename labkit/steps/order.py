@@ -32,7 +32,7 @@ def before(name: str) -> tuple[str, ...]:
 
 
 def through(name: str) -> tuple[str, ...]:
-    """Return the names of the steps up to this one. Raises `UnknownName`."""
+    """Return the names of this step and of the steps before it. Raises `UnknownName`."""
     return (*before(name), name)
 
 
@@ -57,7 +57,7 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
 
 
 def ready_through(lab: Workspace, name: str) -> Iterator[str]:
-    """Build the steps up to and with this one. Leave later steps unchanged. Yield the lines to print.
+    """Build this step and the steps before it. Leave later steps unchanged. Yield the lines to print.
 
     Raises `UnknownName`, or `LabError` if a step can't be built. This is so, for example, if another owner's resource
     has a name that the step needs.

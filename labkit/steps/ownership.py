@@ -142,7 +142,7 @@ def existing(read: Callable[[], Present]) -> Present | None:
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
     """If another run's object has this name, delete it, and return a line about it. Otherwise, return no line.
 
-    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for an object without the lab's label.
+    If the cluster isn't the lab's own, keep the object and raise `NotThisRuns`, also for an object without labels.
     """
     if present is None:
         return []

@@ -100,7 +100,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 def make_way(lab: "Workspace") -> list[str]:
     """If another run's pod has this name, delete it, and return a line about it. Otherwise, return no line.
 
-    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for a pod without the lab's label.
+    If the cluster isn't the lab's own, keep the pod and raise `NotThisRuns`, also for a pod without labels.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))

@@ -117,7 +117,7 @@ def _goes_with(lab: "Workspace", metadata: Any) -> bool:
 def make_way(lab: "Workspace") -> list[str]:
     """If another run's service account has this name, delete it, and return a line about it. Otherwise, return no line.
 
-    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for an account without the lab's label.
+    If the cluster isn't the lab's own, keep the account and raise `NotThisRuns`, also for an account without labels.
     """
     core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
