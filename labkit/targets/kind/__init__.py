@@ -117,8 +117,8 @@ def to_remove(parameters: "Parameters") -> Connection:
         return replace(
             connection,
             kubernetes=None,
-            note=f"{silent.what}\nOnly a run's resources in the lab's AWS can be removed. The run's objects in the "
-            f"cluster {parameters.cluster} ({facts_of(kept).source}) stay, if it still exists.",
+            note=f"{silent.what}\nOnly a run's resources in the lab's AWS can be removed. If the cluster "
+            f"{parameters.cluster} ({facts_of(kept).source}) still exists, the run's objects in it stay.",
         )
     return connection
 

@@ -42,7 +42,9 @@ def require_answer(way: Way, api: "ApiClient") -> None:
 
 
 def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
-    """Return the API server's discovery document. Raises `NoWay` or `NotUsable` if that or the keys can't be read.
+    """Return the API server's discovery document. Check that its keys can be read, too.
+
+    Raises `NoWay` or `NotUsable` if the document or the keys can't be read.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
