@@ -210,7 +210,7 @@ def test_an_issuer_that_changed_after_the_cluster_had_joined(empty, tmp_path, ca
         doctor = subprocess.run([LABKIT, "doctor", "--target", "kind"], capture_output=True, text=True, timeout=120)
         for done, code in ((up, 1), (doctor, 2)):
             assert done.returncode == code, done.stdout + done.stderr
-            assert f"The issuer of the cluster blue is {ELSEWHERE} by now" in done.stderr
+            assert f"The issuer of the cluster blue is now {ELSEWHERE}" in done.stderr
             assert [line.removeprefix("next:").strip() for line in done.stderr.splitlines()[-3:]] == way_out
         # Who had opened the lab before is told the same.
         (finding,) = (one for one in lab.diagnose().findings if one.id == "issuer-unreachable")

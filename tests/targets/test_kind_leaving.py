@@ -210,7 +210,7 @@ def test_what_a_run_left_in_aws_goes_although_its_cluster_does_not_answer(
             cluster.close()
         answerless, aws_alone, *lines = removed(capsys, *given)
         assert "does not answer" in answerless
-        assert f"the cluster two (context existing of {kubeconfig}) stays" in aws_alone
+        assert f"If the cluster two (context existing of {kubeconfig}) still exists" in aws_alone
         assert lines == [
             "  role my-role",
             f"  OIDC provider {provider}",

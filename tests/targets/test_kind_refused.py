@@ -370,7 +370,7 @@ def test_a_clock_that_was_moved(refused, empty):
 
 def test_another_account(refused):
     refusal = refused(account_id="222222222222")
-    assert "is the account 123456789012" in refusal.what
+    assert "the account of the target kind is 123456789012" in refusal.what
 
 
 # The address that was named.
