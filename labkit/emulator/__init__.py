@@ -1,14 +1,14 @@
-"""The emulator behind the moto target: one background process for each lab. Only this part imports moto.
+"""The emulator behind the moto target. Each lab has one background process. Only this package imports moto.
 
-From the top down:
+The modules, from the top down:
 
 - process.py: start a lab's server, find it again and end it.
-- server.py: the process itself (``python -m labkit.emulator``). It starts everything that listens.
+- server.py: the process itself (``python -m labkit.emulator``). It starts every listener.
 - cluster.py: the lab's own clusters. joined_cluster.py: a cluster that joined the lab (the kind target).
-- control.py: the commands' requests to the server.
+- control.py: the requests that commands send to the server.
 - running_lab.py: the parts that all clusters share. cluster_folder.py, joined_folder.py: their files in the lab's
   folder.
-- aws/ and kubernetes/: the two halves. Neither imports the other.
+- aws/ and kubernetes/: the emulator's two halves. Neither half imports the other.
 - folder.py, ports.py, listener.py, clock.py, certificates.py, identifiers.py, open_files.py, database.py: the
-  basis for all others.
+  basis for all other modules.
 """

@@ -7,8 +7,8 @@ import sys
 
 # Loading modules makes no garbage. Without garbage collection, the server starts sooner.
 gc.disable()
-# If rich is installed, httpx loads it with its own command line. httpx works without both.
-sys.modules["httpx._main"] = None  # type: ignore[assignment]  # Python's word for a module that cannot be imported
+# If rich is installed, httpx loads its own command line, which loads rich. httpx works without both.
+sys.modules["httpx._main"] = None  # type: ignore[assignment]  # None: Python does not import this module
 
 try:
     from labkit.emulator.server import main
@@ -16,7 +16,7 @@ except ImportError as missing:
     told = {
         "what": f"the lab's server could not be loaded: {missing}.",
         "where": f"the Python environment {sys.prefix}",
-        "next": "install labkit there again; in a clone of the repository: make -B setup",
+        "next": "install labkit in that environment again; in a clone of the repository: make -B setup",
     }
     os.write(int(sys.argv[2]), json.dumps(told).encode())
     raise

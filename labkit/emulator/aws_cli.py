@@ -1,6 +1,7 @@
-"""A plugin of the AWS CLI 1, named in the lab's own AWS config. It sends the calls of every service to the lab.
+"""A plugin for the AWS CLI 1, so that the CLI calls the lab for every service. The lab's own AWS config loads it.
 
-For SQS, RDS and a few others, the CLI uses old host names of the real AWS, whatever ``AWS_ENDPOINT_URL`` says.
+Without the plugin, the CLI ignores ``AWS_ENDPOINT_URL`` for SQS, RDS and a few other services. It calls old host names
+of the real AWS instead.
 https://docs.aws.amazon.com/cli/v1/userguide/cli-configure-endpoints.html
 """
 
@@ -9,7 +10,7 @@ import re
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # each command of labkit reads this module, and botocore takes 0.06 s to load
+if TYPE_CHECKING:  # each labkit command loads this module, and botocore takes 0.06 s to load
     from botocore.awsrequest import AWSRequest
 
 CONFIG = "[plugins]\nlabkit = labkit.emulator.aws_cli\n"
@@ -18,20 +19,21 @@ OLD_NAMES = ("docdb", "emr", "health", "neptune", "rds", "sqs")
 
 
 def awscli_initialize(events: Any) -> None:
-    """Register for the CLI's events. The CLI calls this when it starts."""
+    """Register the functions below for two of the CLI's events. The CLI calls this when it starts."""
     events.register_first("before-building-argument-table-parser", keep_endpoint)
     events.register_first(S3_CONTROL, keep_host)
 
 
 def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
-    """Use the environment's endpoint if the command line has none."""
+    """Use the endpoint in ``AWS_ENDPOINT_URL`` for a service in ``OLD_NAMES``, unless the command line names one."""
     if parsed_globals.command in OLD_NAMES and parsed_globals.endpoint_url is None:
         parsed_globals.endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
 
 
 def keep_host(request: "AWSRequest", **_: object) -> None:
-    """Remove the account id from the host of a request to S3 Control before it is signed: no such name resolves.
+    """Remove the account id from the host name of a request to S3 Control, because no such name resolves.
 
+    The CLI calls this before it signs the request.
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_GetPublicAccessBlock.html
     """
     request.url = re.sub(r"//\d{12}\.", "//", request.url, count=1)

@@ -13,20 +13,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-# The lab's clock can be moved. Its certificates stay valid over the whole range.
+# Users can move the lab's clock. The lab's certificates are valid over the clock's whole range.
 VALIDITY = datetime.timedelta(days=3650)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate and its private key, both PEM."""
+    """A certificate and its private key, both as PEM."""
 
     certificate_pem: bytes
     key_pem: bytes
 
     def load_into(self, context: ssl.SSLContext) -> None:
         """Let ``context`` present this certificate."""
-        # Python loads certificates only from files. This one is 0600, and is deleted at the end of the block.
+        # Python loads certificates only from files. This file has mode 0600, and is deleted at the end of the block.
         with tempfile.NamedTemporaryFile(suffix=".pem") as file:
             Path(file.name).write_bytes(self.certificate_pem + self.key_pem)
             context.load_cert_chain(file.name)
@@ -56,10 +56,10 @@ class Authority:
 
     @classmethod
     def load(cls, certificate_pem: bytes, key_pem: bytes) -> "Authority":
-        """Return an authority from its files."""
+        """Return the authority with this certificate and key. Raises `TypeError` if the key isn't an EC key."""
         key = serialization.load_pem_private_key(key_pem, password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise TypeError("the key of a lab's authority is an EC key")
+            raise TypeError("the key of a lab's authority must be an EC key")
         return cls(x509.load_pem_x509_certificate(certificate_pem), key)
 
     def issue(
@@ -71,9 +71,10 @@ class Authority:
         organizations: Iterable[str] = (),
         client: bool = False,
     ) -> Certificate:
-        """Return a server certificate for the names and addresses, or with ``client`` a client certificate.
+        """Return a server certificate for the names ``dns`` and the addresses ``ips``, or a client certificate.
 
-        For Kubernetes the common name is the user and the organizations are the groups:
+        With ``client``, it's a client certificate. For Kubernetes, its common name is the user, and its organizations
+        are the groups:
         https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates
         """
         key = ec.generate_private_key(ec.SECP256R1())
@@ -96,7 +97,7 @@ class Authority:
 
 
 def client_context(authority_pem: bytes, certificate: Certificate | None = None) -> ssl.SSLContext:
-    """Return the TLS settings of a client that trusts only this authority. It presents ``certificate`` if given."""
+    """Return the TLS settings for a client that trusts only this authority, and presents ``certificate``, if any."""
     context = ssl.create_default_context(cadata=authority_pem.decode())
     if certificate:
         certificate.load_into(context)

@@ -1,4 +1,4 @@
-"""The lab's time: the machine's time, and an offset that a learner can change."""
+"""The lab's time: the machine's time plus an offset that a learner can change."""
 
 import stat
 import time
@@ -7,14 +7,15 @@ from pathlib import Path
 
 from labkit.errors import LabError
 
-FURTHEST = timedelta(days=3650).total_seconds()  # the lab's certificates are valid for ten years either side
+FURTHEST = timedelta(days=3650).total_seconds()  # the lab's certificates are valid ten years into past and future
 
 
 class Clock:
-    """Lab time, from a file that pods (through libfaketime), the server and the learner share.
+    """Lab time. Its offset is in a file, which the server, the user's commands and the pods (with libfaketime) share.
 
-    The file has libfaketime's relative form, seconds with a sign: ``+7200.0``. It is read again when it has changed, so
-    moving the clock in one process moves it in all. A file without such a number means the machine's time.
+    The file has libfaketime's relative form, seconds with a sign: ``+7200.0``. Each process reads the file again when
+    it has changed. So moving the clock in one process moves it in all. If the file is missing or has no such number,
+    lab time is the machine's time.
     """
 
     def __init__(self, file: Path):
@@ -28,7 +29,7 @@ class Clock:
 
     @property
     def offset(self) -> float:
-        """Return the seconds by which lab time is ahead of the machine's time."""
+        """The seconds by which lab time is ahead of the machine's time; negative if lab time is behind."""
         try:
             status = self.file.stat()
         except FileNotFoundError:
@@ -41,17 +42,18 @@ class Clock:
         return self._offset
 
     def mended(self) -> list[str]:
-        """Reset the clock if its file has no valid time; return the note about it, if any."""
+        """Reset the clock if its file holds something other than an offset; return a note about the reset, if any."""
         found = self.file.read_text(errors="replace").strip() if self.file.is_file() else ""
         if not found or _seconds(found) is not None:
             return []
         self.reset()
-        return [f"{self.file} held {found[:20]!r}, which is not a time of the lab: its clock is the machine's again."]
+        return [f"{self.file} held {found[:20]!r}, which is not a valid offset. The lab's clock was reset."]
 
     def advance(self, **duration: float) -> float:
         """Move lab time by ``timedelta(**duration)``, e.g. ``advance(hours=2)``; return the new offset in seconds.
 
-        Raises :class:`LabError` beyond ten years from the machine's time.
+        Raises :class:`LabError` if lab time would be more than ten years from the machine's time, or if the clock's
+        file can't be written.
         """
         try:
             offset = self.offset + timedelta(**duration).total_seconds()
@@ -59,17 +61,18 @@ class Clock:
             offset = float("inf")
         if not abs(offset) <= FURTHEST:
             raise LabError(
-                "the lab's clock stays within ten years of the machine's time, as its certificates do.",
-                next="labkit clock 0",
+                "the lab's clock cannot be more than ten years from the machine's time, because the lab's "
+                "certificates would be invalid.",
+                next="labkit clock 0, which sets it to the machine's time",
             )
         return self._write(offset)
 
     def reset(self) -> float:
-        """Set lab time back to the machine's; return the offset, 0."""
+        """Set lab time back to the machine's time; return the new offset, 0."""
         return self._write(0.0)
 
     def _write(self, offset: float) -> float:
-        # libfaketime reads the file in flight: it must never see a half-written one.
+        # libfaketime may read the file at any moment, and must never see a half-written file.
         draft = self.file.with_name(self.file.name + ".new")
         try:
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,7 +84,7 @@ class Clock:
 
 
 def _seconds(text: str) -> float | None:
-    """The offset in a clock's file; None if its content isn't an offset."""
+    """Return the offset in seconds from the text in a clock's file; None if the text isn't a valid offset."""
     try:
         offset = float(text or 0)
     except ValueError:
@@ -90,5 +93,5 @@ def _seconds(text: str) -> float | None:
 
 
 def rfc3339(seconds: float) -> str:
-    """Seconds since the epoch as AWS and Kubernetes write a time, in whole seconds."""
+    """Return a time (seconds since the epoch) as AWS and Kubernetes write it, without fractions of a second."""
     return datetime.fromtimestamp(seconds // 1, UTC).isoformat().removesuffix("+00:00") + "Z"

@@ -1,4 +1,4 @@
-"""The lab's EKS clusters: the only place where the AWS half and the Kubernetes half meet."""
+"""The lab's EKS clusters. Each connects the emulator's AWS half with its Kubernetes half."""
 
 import asyncio
 import logging
@@ -38,16 +38,17 @@ KUBERNETES_VERSION = "1.36"
 # https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
 # A program that ignores AWS's variables (the SDK for Go 1) would call the real AWS. On a machine in a cloud, it would
-# also reach the metadata service. So all calls but those to loopback go to a proxy address where nothing listens.
+# also reach the cloud's metadata service. So every call goes to a proxy address where nothing listens, except calls to
+# loopback.
 NOWHERE_ELSE = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
 NOWHERE_ELSE |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
 NODE_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
-# The start of the uid of a caller with an AWS identity, before the account and the principal.
+# The uid of a caller with an AWS identity: this name, the account id, and the principal's id.
 AWS_UID = "aws-iam-authenticator"
-# The ClusterRole that allows the same as EKS's own one of this name.
+# For each of EKS's access policies, the ClusterRole that allows the same.
 # https://docs.aws.amazon.com/eks/latest/userguide/access-policy-permissions.html
 ACCESS_POLICIES = {
     "AmazonEKSAdminPolicy": "admin",
@@ -61,10 +62,10 @@ log = logging.getLogger(__name__)
 
 
 class Clusters:
-    """The clusters that ``eks:CreateCluster`` created, by their contexts in the kubeconfig, for the gate.
+    """The clusters that ``eks:CreateCluster`` created or joined. The gate calls this class for EKS's operations.
 
-    The lab's folder has a record of each of the lab's own clusters. From it, the lab's next server starts the cluster
-    again.
+    ``running`` has the clusters by their contexts in the kubeconfig. The lab's folder has a record of each of the lab's
+    own clusters. The lab's next server starts the cluster again from that record.
     """
 
     def __init__(self, lab: RunningLab):
@@ -77,7 +78,7 @@ class Clusters:
         self._spare_key = asyncio.create_task(asyncio.to_thread(_new_signing_key))
 
     async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
-        """Start a new cluster; return when its API server, webhook and node answer."""
+        """Start a new cluster, or join an existing one. Return its facts as soon as pods can be created in it."""
         called, identifiers = context(name, region, REGION), self.lab.kubernetes_identifiers
         cluster: Cluster | JoinedCluster
         if is_joined(request):
@@ -95,7 +96,7 @@ class Clusters:
         return cluster.facts
 
     async def delete(self, region: str, name: str) -> None:
-        """End a cluster and every process of its pods."""
+        """Stop a cluster and its pods, and delete its objects. A cluster that had joined only leaves the lab."""
         cluster = self.running.pop(context(name, region, REGION))
         kept = ClusterFolder(self.lab.folder, cluster.context)
         kept.forget_record()
@@ -104,9 +105,9 @@ class Clusters:
         self._tell_clients()
 
     async def start_again(self) -> None:
-        """Start the clusters of the lab's last server. Raises `LabError` if the state of one is not usable.
+        """Start the clusters of the lab's last server. Raises `LabError` if a cluster's state is not usable.
 
-        Clusters that had joined the lab are left out: `labkit up --target kind` joins them again.
+        Clusters that had joined the lab aren't among them: `labkit up --target kind` joins them again.
         """
         records = ClusterFolder.records(self.lab.folder)
         clusters = [Cluster(record, self.lab, self._signing_key, again=True) for record in records]
@@ -119,16 +120,16 @@ class Clusters:
         self._tell_clients()
 
     def get(self, region: str, name: str) -> ClusterFacts | None:
-        """Return the facts of a running cluster."""
+        """Return the facts of a running cluster; None if no such cluster runs."""
         cluster = self.running.get(context(name, region, REGION))
         return cluster.facts if cluster else None
 
     async def stop(self) -> None:
-        """End every cluster."""
+        """Stop every cluster."""
         await asyncio.gather(*(cluster.stop() for cluster in self.running.values()))
 
     def write_kubeconfig(self) -> None:
-        """Write the lab's kubeconfig, with one context for each cluster. Entries that others added stay."""
+        """Write the lab's kubeconfig, with one context for each cluster. Keep the entries that others added."""
         folder = self.lab.folder
         before = folder.kubeconfig.read_text() if folder.kubeconfig.exists() else ""
         entries = [cluster.kubeconfig_entry() for cluster in self.running.values()]
@@ -166,7 +167,7 @@ class Clusters:
 class Cluster:
     """One cluster: CA, signing key, issuer, API server, webhook, node and the node's role.
 
-    ``again``: it existed before, and keeps its state.
+    ``again``: the cluster existed before this server started, and keeps its state.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class Cluster:
         self.endings = AsyncExitStack()
 
     async def start(self, request: dict[str, Any]) -> None:
-        """Start the cluster; return when a pod can be created. Raises `LabError` if its old state is not usable."""
+        """Start the cluster; return when a pod can be created. Raises `LabError` if its kept state is not usable."""
         gate, folder = self.lab.gate, self.lab.folder
         self.authority = folder.named_authority(f"{self._kept.keys}/ca", "kubernetes")
         self.administrator = self._client("kubernetes-admin", "system:masters")
@@ -196,7 +197,7 @@ class Cluster:
         if not self.lab.bare:
             self._webhook_socket = self.lab.ports.bind(f"{self.context}/webhook")
             self.endings.callback(self._webhook_socket.close)
-            # The API server answers before the webhook starts. Until then, a new pod waits for the webhook.
+            # The API server answers before the webhook starts. A new pod waits until the webhook has started.
             self._webhook_socket.listen()
         self._api_socket = self.lab.ports.bind(f"{self.context}/api")
         self.endings.callback(self._api_socket.close)
@@ -220,11 +221,11 @@ class Cluster:
             await asyncio.gather(self._start_webhook(), self._start_node())
 
     async def stop(self) -> None:
-        """End everything that was started, the newest first."""
+        """Stop everything that `start` started, in reverse order."""
         await self.endings.aclose()
 
     def kubeconfig_entry(self) -> kubeconfig.Entry:
-        """The cluster's entry in the lab's kubeconfig."""
+        """Return the cluster's entry for the lab's kubeconfig."""
         return kubeconfig.entry(
             self.context, self.facts.arn, self.api_url, self.authority.certificate_pem, self.administrator
         )
@@ -242,7 +243,7 @@ class Cluster:
         )
         self.endings.push_async_callback(api_server.close)
         if not self.lab.bare:
-            # As on EKS, a token is valid for a day at most.
+            # As on EKS, a token is valid for one day at most.
             api_server.tokens.longest = DAY
         api_server.authentication.others.append(self._aws_user)
         api_server.authorization.others.append(self._aws_grants)
@@ -262,7 +263,10 @@ class Cluster:
         self.endings.push_async_callback(self.lab.close, listener)
 
     async def _aws_user(self, token: str) -> User | None:
-        """Return the user of a token of `aws eks get-token`, if an access entry lets that principal in."""
+        """Return the user for a token from `aws eks get-token`.
+
+        Return None for any other token, for an invalid one, or if no access entry lets the token's principal in.
+        """
         if not token.startswith(eks_tokens.PREFIX):
             return None
         lab = self.lab
@@ -293,7 +297,7 @@ class Cluster:
         )
 
     def _aws_grants(self, user: User) -> Iterator[Grant]:
-        """Yield the permissions from the access policies of the caller's access entry."""
+        """Yield the permissions that a user with an AWS identity has from its access entry's policies."""
         authenticator, _, principal = user.uid.partition(":")
         entry = self.facts.access.find(principal.rpartition(":")[2])
         if authenticator != AWS_UID or entry is None:
@@ -323,7 +327,7 @@ class Cluster:
         )
         file = f"{self._kept.keys}/webhook.json"
         before = self.lab.folder.read_json(file)
-        # A user who has deleted the registration can apply this again.
+        # A user who has deleted the registration can apply this file.
         self.lab.folder.write_json(file, manifest)
         async with self._api_client(self.administrator) as api:
             if not self._again:
@@ -335,7 +339,10 @@ class Cluster:
         return self.facts.pod_identity.of(namespace, service_account) is not None
 
     async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
-        """Write the webhook's new port and CA into its registration, unless somebody has changed or deleted that."""
+        """Replace the webhook's old URL and CA in its registration with the new ones.
+
+        Leave a registration that somebody has deleted, and values that somebody has changed, as they are.
+        """
         answer = await api.get(f"{WEBHOOKS}/{now['metadata']['name']}")
         if answer.status_code == 404:
             return
@@ -384,7 +391,7 @@ class Cluster:
             clock_file=lab.folder.clock.file,
             environment={
                 "AWS_ENDPOINT_URL": lab.state.endpoint_url,
-                # The SDK for Go 2 uses only this variable for the exchange.
+                # The SDK for Go 2 uses only this variable when it exchanges a token for credentials.
                 "AWS_ENDPOINT_URL_STS": lab.state.endpoint_url,
                 # The AWS CLI 2 asks the metadata service for the region; CLI 1 doesn't.
                 "AWS_DEFAULT_REGION": self.region,
@@ -407,12 +414,12 @@ class Cluster:
         return httpx.AsyncClient(base_url=self.api_url, verify=context, trust_env=False)
 
     async def _signing_key(self) -> bytes:
-        """Return the signing key for service account tokens. It's generated once."""
+        """Return the signing key for service account tokens. It's generated only once."""
         file = self._kept.path / "sa.key"
         new = b"" if file.exists() and file.stat().st_size else await self._new_signing_key()
         return self.lab.folder.kept(f"{self._kept.keys}/sa.key", lambda: new)
 
 
 def _new_signing_key() -> bytes:
-    """Return an RSA key of 2048 bits, as on EKS."""
+    """Return a new RSA key of 2048 bits, the size that EKS uses, as PEM."""
     return private_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))

@@ -1,4 +1,4 @@
-"""One cluster's part of the lab's folder: its keys, its objects, its node, and a record while it exists."""
+"""One cluster's files in the lab's folder: keys, objects, pods' files, and a record while the cluster exists."""
 
 import json
 import shutil
@@ -13,7 +13,10 @@ RECORD = "cluster.json"
 
 @dataclass(frozen=True)
 class Record:
-    """The data from which a cluster is started again; ``request`` is that of `eks:CreateCluster`."""
+    """The data from which the lab's next server starts a cluster again.
+
+    ``request`` has the parameters of `eks:CreateCluster`.
+    """
 
     region: str
     name: str
@@ -23,7 +26,7 @@ class Record:
 
 
 class ClusterFolder:
-    """``clusters/CONTEXT``, by the cluster's context in the kubeconfig."""
+    """The folder ``clusters/CONTEXT``. CONTEXT is the name of the cluster's context in the kubeconfig."""
 
     def __init__(self, folder: Folder, context: str):
         self._folder = folder
@@ -34,7 +37,7 @@ class ClusterFolder:
 
     @classmethod
     def records(cls, folder: Folder) -> list[Record]:
-        """Return the records of all existing clusters, the oldest first. Raises `LabError` if one is not readable."""
+        """Return the records of all existing clusters, oldest first. Raises `LabError` if a record is not readable."""
         records = []
         for file in folder.path.glob(f"clusters/*/{RECORD}"):
             try:
@@ -43,20 +46,20 @@ class ClusterFolder:
                 raise LabError(
                     "the record of a cluster cannot be read: it is damaged, or another version of labkit wrote it.",
                     where=str(file),
-                    next="labkit reset, which empties the lab; or start it with the version that made it",
+                    next="labkit reset, which empties the lab; or start the lab with the labkit version that made it",
                 ) from error
         return sorted(records, key=lambda record: (record.created_at, record.name))
 
     def record(self, record: Record) -> None:
-        """Note that the cluster exists, also for the lab's next server."""
+        """Write the record of an existing cluster. The lab's next server reads it."""
         self._folder.write_private(self.path / RECORD, json.dumps(asdict(record)).encode())
 
     def forget_record(self) -> None:
-        """Note that the cluster no longer exists."""
+        """Delete the record of a cluster that no longer exists."""
         (self.path / RECORD).unlink(missing_ok=True)
 
     def forget_contents(self) -> None:
-        """Delete the objects and the pods' files, but not the keys. No server may be using them."""
+        """Delete the objects and the pods' files, but not the keys. The cluster must not be running."""
         for file in self.path.glob(f"{self.objects.name}*"):
             file.unlink()
         shutil.rmtree(self.node, ignore_errors=True)

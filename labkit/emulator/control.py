@@ -1,4 +1,7 @@
-"""Commands ask the lab's server over a unix socket in the lab's folder. The kernel tells the server's process id."""
+"""The requests that commands send to the lab's server, over a unix socket in the lab's folder.
+
+The kernel tells a command the id of the process at the socket's other end.
+"""
 
 import contextlib
 import json
@@ -16,7 +19,7 @@ from labkit.emulator.folder import ELSEWHERE, Folder
 from labkit.errors import LabError
 
 NAME = "server.sock"
-LONGEST_PATH = 103  # bytes: macOS's sun_path; Linux takes 107
+LONGEST_PATH = 103  # bytes; macOS's limit for a socket's path. Linux accepts 107
 WAITING = 4096  # the most commands that may wait for a stopped server; the kernel may have a lower limit
 # sys/un.h of macOS: https://github.com/apple-oss-distributions/xnu/blob/main/bsd/sys/un.h
 SOL_LOCAL, LOCAL_PEERPID = 0, 2
@@ -24,23 +27,24 @@ SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
 @dataclass(frozen=True)
 class Reply:
-    """The server's reply: its answer, and its process id as the kernel tells it."""
+    """The server's answer, and its process id, which the kernel tells."""
 
     pid: int
-    """The process id; 0 for a process of another container, which this one can't see."""
+    """The server's process id; 0 if the server runs in another container, where this process can't see it."""
     answer: dict[str, Any] | None
-    """The answer; None if there was none in time."""
+    """The server's answer; None if it didn't answer in time."""
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the process is stopped, by SIGSTOP or by Ctrl-Z."""
+        """Whether the server's process is stopped, for example by SIGSTOP or Ctrl-Z."""
         return _is_stopped(self.pid)
 
 
 def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
-    """Send ``state`` or ``end`` to the folder's server, and return its reply; None if no server listens.
+    """Send ``word`` to the folder's server, and return its reply; None if no server listens or it ends meanwhile.
 
-    Raises :class:`LabError` if the folder isn't usable.
+    ``word``: ``state``, ``end`` or ``copy PLACE``. ``within``: the seconds to wait for the answer. Raises
+    :class:`LabError` if the folder isn't usable.
     """
     with folder.usable(), socket.socket(socket.AF_UNIX) as asking, _address(folder) as address:
         asking.settimeout(max(within, 0.1))
@@ -57,9 +61,9 @@ def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
 
 
 class Control:
-    """The server's listening socket. Only the process that holds ``server.lock`` makes one.
+    """The server's listening socket. Only the process that holds the lock on ``server.lock`` may create it.
 
-    Raises :class:`LabError` if the folder's file system has no unix sockets.
+    Raises :class:`LabError` if the folder's file system doesn't support unix sockets.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -72,7 +76,8 @@ class Control:
                 self.socket.bind(address)
         except OSError as error:
             raise LabError(
-                f"The file system of {folder.path} has no unix sockets: {error.strerror or error}.", next=ELSEWHERE
+                f"The file system of {folder.path} does not support unix sockets: {error.strerror or error}.",
+                next=ELSEWHERE,
             ) from error
         (folder.path / NAME).chmod(0o600)
         self.socket.listen(WAITING)
@@ -80,7 +85,7 @@ class Control:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the lock and the socket in the folder are still this server's."""
+        """Whether the lock file and the socket in the folder are still those of this server."""
         try:
             return self._files == self._identity()
         except (FileNotFoundError, NotADirectoryError):
@@ -94,7 +99,10 @@ class Control:
 
 
 def network() -> str:
-    """Return this process's network namespace: https://man7.org/linux/man-pages/man7/namespaces.7.html"""
+    """Return the name of this process's network namespace; empty on a system without such namespaces.
+
+    https://man7.org/linux/man-pages/man7/namespaces.7.html
+    """
     with contextlib.suppress(OSError):
         return str(Path("/proc/self/ns/net").readlink())
     return ""
@@ -102,7 +110,7 @@ def network() -> str:
 
 @contextlib.contextmanager
 def _address(folder: Folder) -> Iterator[str]:
-    """Yield a path of the socket that is short enough for the kernel."""
+    """Yield a path to the socket that is short enough for the kernel."""
     path = folder.path / NAME
     if len(os.fsencode(path)) <= LONGEST_PATH:
         yield str(path)
@@ -114,7 +122,7 @@ def _address(folder: Folder) -> Iterator[str]:
 
 
 def _peer(connected: socket.socket) -> int:
-    """Return the id of the process that listens at the other end, as the kernel tells it."""
+    """Return the id of the process that listens at the other end of the socket. The kernel tells it."""
     if sys.platform == "darwin":
         return connected.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
     pid: int = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]

@@ -1,8 +1,10 @@
-"""SQLite files with the lab's state: every answered change survives, however the server ends.
+"""SQLite files with the lab's state.
 
-A killed server loses nothing. A power cut may lose the last second, because no write waits for the disk. Neither leaves
-half a change (https://www.sqlite.org/wal.html). Only one process uses the file. So it needs no shared memory, and may
-be on a network file system (https://www.sqlite.org/pragma.html#pragma_locking_mode).
+If the server is killed, no change is lost. After a power cut, the changes of the last second may be lost, because no
+write waits for the disk. In both cases, no change is left half written (https://www.sqlite.org/wal.html).
+
+Only one process uses a file. So SQLite needs no shared memory, and the file may be on a network file system
+(https://www.sqlite.org/pragma.html#pragma_locking_mode).
 """
 
 import sqlite3
@@ -20,9 +22,9 @@ class NotWritten(Exception):
 
 
 class Database:
-    """One file. ``tables`` is the SQL that makes its tables, and ``layout`` is the number of their version.
+    """One SQLite file. ``tables`` is the SQL that creates its tables. ``layout`` is the tables' version number.
 
-    Raises `LabError` if another version of labkit wrote the file, if it's damaged, or if it can't be used here.
+    Raises `LabError` if another version of labkit wrote the file, if the file is damaged, or if it can't be used here.
     """
 
     def __init__(self, file: Path, *, layout: int, tables: str):
@@ -30,7 +32,7 @@ class Database:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._usable():
             file.touch(mode=0o600)  # SQLite gives the files beside it the same mode
-            # In autocommit; AWS's half of the lab has a thread of its own.
+            # Each statement commits by itself. The lab's AWS half uses the connection in its own thread.
             self._connection = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
             self._require_alone()
             [(found,)] = self.read("PRAGMA user_version")
@@ -41,36 +43,39 @@ class Database:
                 f"another version of labkit made this lab: its state has layout {found}, and this version reads "
                 f"layout {layout}.",
                 where=str(file),
-                next="labkit reset, which empties the lab; or start it with the version that made it",
+                next="labkit reset, which empties the lab; or start the lab with the labkit version that made it",
             )
 
     def read(self, sql: str, *values: object) -> list[Any]:
-        """Return the rows of this statement. Raises `LabError`."""
+        """Run one statement and return its rows. Raises `LabError` if the file can't be read."""
         with self._usable():
             return self._connection.execute(sql, values).fetchall()
 
     def write(self, sql: str, *values: object) -> None:
-        """Run one statement. Raises `NotWritten`."""
+        """Run one statement that changes the file. Raises `NotWritten` if that fails."""
         with _told():
             self._connection.execute(sql, values)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run all statements in this block, or none. Raises `NotWritten`."""
+        """Write all changes of this block, or none of them. Raises `NotWritten` if that fails."""
         with _told(), self._connection:
             self._connection.execute("BEGIN")
             yield
 
     @contextmanager
     def reading(self, what: str) -> Iterator[None]:
-        """Raise `LabError` if the content isn't what this version of labkit, and of moto, writes."""
+        """Turn each error of this block into a `LabError`, which says that ``what`` can't be read.
+
+        The block reads content of the file, which another version of labkit or moto may have written.
+        """
         try:
             yield
         except Exception as error:  # unpickling classes of another version can raise anything
             raise LabError(
                 f"{what} cannot be read: {type(error).__name__}: {error}.",
                 where=str(self.file),
-                next="labkit reset, which empties the lab; or start it with the version that made it",
+                next="labkit reset, which empties the lab; or start the lab with the labkit version that made it",
             ) from error
 
     def close(self) -> None:
@@ -80,7 +85,9 @@ class Database:
     def _require_alone(self) -> None:
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         if self._connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-            raise sqlite3.OperationalError("this file system cannot hold it; choose another one with LABKIT_HOME")
+            raise sqlite3.OperationalError(
+                "this file system does not support SQLite's log; set LABKIT_HOME to a folder on another one"
+            )
         self._connection.execute("PRAGMA synchronous = NORMAL")
 
     @contextmanager
@@ -96,7 +103,7 @@ class Database:
                 where=str(self.file),
                 next=f"df -h {quote(str(self.file.parent))}, make room, and run the command again"
                 if full
-                else "put that right, then:  labkit up",
+                else "remove the cause, then:  labkit up",
             ) from error
         except sqlite3.DatabaseError as error:
             raise _damaged(self.file, error) from error
@@ -117,5 +124,5 @@ def _told() -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """Return SQLite's message; for a full disk, that of the lab's other files."""
+    """Return SQLite's message; for a full disk, the words that the lab uses for its other files, too."""
     return "no space is left on the disk" if "is full" in str(error) else str(error)

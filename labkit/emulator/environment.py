@@ -1,4 +1,4 @@
-"""The closed environment: programs that the lab starts reach only the lab's AWS and Kubernetes."""
+"""The closed environment: variables and files with which programs reach only the lab's AWS and Kubernetes."""
 
 import os
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy")
 
 
 def closed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return ``environment`` without variables that lead to an AWS account, a cluster or a proxy of this machine."""
+    """Return ``environment`` without the variables that could lead a program away from the lab."""
     return {name: value for name, value in environment.items() if not is_open(name)}
 
 
 def is_open(name: str) -> bool:
-    """Whether the variable could lead a client away from the lab.
+    """Whether the variable ``name`` could lead a program to another AWS, to another cluster or to a proxy.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html
     """
@@ -47,9 +47,9 @@ def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
 
 
 def write_aws_files(folder: Folder, region: str, keys: Mapping[str, tuple[str, str]]) -> None:
-    """Write the config and credentials files that are used in place of the learner's ``~/.aws``.
+    """Write AWS's config and credentials files. In the lab, programs use them instead of the learner's ``~/.aws``.
 
-    ``keys``: the access key's id and secret of each profile.
+    ``keys`` has, for each profile, the id and the secret of its access key.
     """
     settings = f"region = {region}\noutput = json\n{S3}"
     config = "".join(f"[{'' if name == 'default' else 'profile '}{name}]\n{settings}" for name in keys)
@@ -62,6 +62,9 @@ def write_aws_files(folder: Folder, region: str, keys: Mapping[str, tuple[str, s
 
 
 def with_programs(path: str, programs: Path) -> str:
-    """Return ``path`` with the folder of this environment's ``aws`` and ``labkit`` first, and only once."""
+    """Return ``path`` (the variable PATH) with the folder ``programs`` first. Remove other entries for that folder.
+
+    ``programs`` has the ``aws`` and ``labkit`` of this Python environment.
+    """
     others = [folder for folder in path.split(os.pathsep) if folder and folder != str(programs)]
     return os.pathsep.join([str(programs), *others])

@@ -1,4 +1,4 @@
-"""Work that would block the event loop, and so every client of the lab."""
+"""Move long work out of the event loop: while the loop works, every client of the lab waits."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ AT_ONCE = 16 * 1024  # bytes; work on more than that is done in a thread
 
 
 async def beside(size: int, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-    """Run the function and return its result. If ``size`` is large, run it in a thread beside the event loop."""
+    """Run ``function`` and return its result. If ``size`` is more than 16 KiB, run it in a thread."""
     if size > AT_ONCE:
         return await asyncio.to_thread(function, *arguments)
     return function(*arguments)

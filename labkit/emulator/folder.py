@@ -21,19 +21,21 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.published import Published
 from labkit.errors import LabError
 
-# Every lab's folder that isn't empty has one of these. Other folders may be somebody's own.
+# A lab's folder has at least one of these files, or is empty. Any other folder may hold somebody's own files.
 MARKS = frozenset({"start.lock", "server.lock", "kind.lock", "ports.json", "server.json", "clock", "joined"})
-# Parts that other programs than the server leave in a lab's folder, before the server's start or after its end.
+# Files and folders that may be in a lab's folder without any of the files above: programs other than the server write
+# them, before the server's start or after its end.
 PARTS = frozenset({"clusters", "faults", "kubectl-cache", "pods", "webhook"})
-SAID_AFTER = 1  # seconds of waiting for another process
+SAID_AFTER = 1  # seconds; a command that waits longer for another process says so
 ELSEWHERE = 'export LABKIT_HOME="$HOME/irsa-lab", or another folder that is yours'
 
 
 class Folder:
-    """Seed, ports, CA, keys, clock, trail, log and overridden documents of one lab.
+    """One lab's folder: its seed, ports, CA, keys, clock, trail, log, and documents that replace an issuer's own.
 
-    Files with secrets in them are 0600, the folder 0700. The process that holds the lock on ``server.lock`` is the
-    lab's server: the lock ends with the process, however it ends, so a stale process id never counts.
+    Files with secrets in them have mode 0600, and the folder has 0700. The process that holds the lock on
+    ``server.lock`` is the lab's server. The system releases the lock when the process ends. So a server that was killed
+    never seems to run.
     """
 
     def __init__(self, path: Path):
@@ -50,17 +52,18 @@ class Folder:
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Folder":
-        """Return the lab's folder for a command in the folder ``start``. It may not exist yet.
+        """Return the lab's folder for a command in the folder ``start``. The lab's folder may not exist yet.
 
-        ``LABKIT_HOME``; else the nearest ``.lab/`` here or above; else ``.lab/`` beside the project's pyproject.toml;
-        else ``.lab/`` here. Raises :class:`LabError` if ``LABKIT_HOME`` names something that is not a folder, or if
-        the path has a line break or bytes that are not UTF-8.
+        It is ``LABKIT_HOME``, if that is set. Otherwise, it is the nearest existing ``.lab/`` in ``start`` or above it.
+        If there's none, it is ``.lab/`` at the root of this project's clone that has ``start`` in it. Outside a clone,
+        it is ``.lab/`` in ``start``. Raises :class:`LabError` if ``LABKIT_HOME`` names something that is not a folder,
+        or if the path has a line break or bytes that are not UTF-8.
         """
         found = cls(_path(start))
         with found.usable():
             if found.path.exists() and not found.path.is_dir():
                 raise LabError(f"LABKIT_HOME is {found.path}, which is not a folder.", next="unset LABKIT_HOME")
-        # The node finds its processes by their lines, which a line break would end.
+        # When the node ends, it looks for this path in the processes' environments. A line break would split the path.
         if not str(found.path).isprintable():
             raise LabError(
                 f"The lab's folder cannot be {str(found.path)!r}: its path has a line break, or is not UTF-8.",
@@ -70,13 +73,13 @@ class Folder:
 
     @property
     def bare(self) -> "Folder":
-        """The folder beside this one for a lab of API servers alone, without webhooks and nodes."""
+        """The folder beside this one for the bare lab, whose clusters are API servers without webhooks and nodes."""
         return Folder(self.path.with_name(f"{self.path.name}-bare"))
 
     def create(self) -> None:
-        """Make the folder if it is missing.
+        """Create the folder if it is missing.
 
-        Raises :class:`LabError` if that fails, or if the folder has files, but none of a lab.
+        Raises :class:`LabError` if that fails, or if the folder has files but isn't a lab's folder.
         """
         with self.usable():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,7 +95,7 @@ class Folder:
         return any((self.path / mark).exists() for mark in MARKS)
 
     def forget(self) -> None:
-        """Delete the lab's files, except its ports. Raises :class:`LabError` if the folder isn't a lab's."""
+        """Delete the lab's files, except its ports and locks. Raises :class:`LabError` if this isn't a lab's folder."""
         self.create()
         with self.usable():
             for entry in self.path.iterdir():
@@ -114,7 +117,10 @@ class Folder:
         return self.kept("secret", lambda: secrets.token_bytes(32))
 
     def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """Return the content of the file ``name``. Make it if it's missing, or empty after a power cut."""
+        """Return the content of the file ``name``. If the file is missing or empty, first write what ``make`` returns.
+
+        A power cut may leave an empty file.
+        """
         file = self.path / name
         if not file.exists() or not file.stat().st_size:
             self.write_private(file, make())
@@ -122,22 +128,22 @@ class Folder:
 
     @property
     def authority(self) -> Authority:
-        """Return the lab's CA, which takes the place of the public roots. It's created once."""
+        """The lab's CA, which takes the place of the public root CAs. It's created only once."""
         return self.named_authority("ca", "labkit public root")
 
     def named_authority(self, name: str, common_name: str) -> Authority:
-        """Return the CA in ``NAME.pem`` and ``NAME.key``. It's created once."""
+        """Return the CA in ``NAME.pem`` and ``NAME.key``. Create it if a file is missing or damaged."""
         certificate, key = self.path / f"{name}.pem", self.path / f"{name}.key"
         try:
             return Authority.load(certificate.read_bytes(), key.read_bytes())
-        except (FileNotFoundError, ValueError):  # of a disk that was full, for one: neither is of use without the other
+        except (FileNotFoundError, ValueError):  # after a full disk, for example; one file is useless without the other
             authority = Authority.create(common_name)
             self.write_private(key, authority.key_pem)
             self.write_private(certificate, authority.certificate_pem)
             return authority
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Return the JSON object in the file ``name``; empty if it's missing or holds no object."""
+        """Return the JSON object in the file ``name``; empty if the file is missing or holds no JSON object."""
         try:
             with self.usable():
                 content = json.loads((self.path / name).read_text())
@@ -146,11 +152,11 @@ class Folder:
         return content if isinstance(content, dict) else {}
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write ``content`` to the file ``name``."""
+        """Write ``content`` to the file ``name``, as JSON."""
         self.write_private(self.path / name, json.dumps(content, indent=2).encode() + b"\n")
 
     def write_private(self, file: Path, content: bytes) -> None:
-        """Write a file that only its owner can read. It's complete or unchanged, even after a power cut."""
+        """Write a file that only its owner can read. Even after a power cut, the file is complete or unchanged."""
         with self.usable():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
@@ -166,9 +172,10 @@ class Folder:
 
     @contextmanager
     def lock(self, name: str, *, within: float = 0) -> Iterator[bool]:
-        """Try to hold the lock ``name`` in this block; yield whether that worked within ``within`` seconds.
+        """Wait for the lock ``name``, and hold it during this block. Yield True.
 
-        Raises :class:`LabError` if the folder isn't writable.
+        Yield False if another process still holds the lock after ``within`` seconds. Raises :class:`LabError` if the
+        folder isn't writable.
         """
         take = partial(self._locked, name)
         held = awaited(take, lambda held: held is not None, within=within, every=0.02)
@@ -180,9 +187,10 @@ class Folder:
 
     @contextmanager
     def turn(self, name: str, *, doing: str, within: float) -> Iterator[None]:
-        """Hold the lock ``name`` in this block; ``doing`` tells waiting processes what this process does.
+        """Wait for the lock ``name``, and hold it during this block.
 
-        While this waits, it says so on standard error. Raises :class:`LabError` after ``within`` seconds.
+        Commands that wait for the lock print ``doing``, which says what the block does. Raises :class:`LabError` if
+        another process still holds the lock after ``within`` seconds.
         """
         with ExitStack() as stack:
             if not stack.enter_context(self.lock(name, within=SAID_AFTER)):
@@ -204,7 +212,7 @@ class Folder:
             with self.usable():
                 file = os.open(self.path / "server.lock", os.O_RDONLY)
                 try:
-                    # Shared: two that ask at once must not take each other for the server.
+                    # A shared lock: two commands that ask at once must not take each other for the server.
                     return not _flock(file, fcntl.LOCK_SH)
                 finally:
                     os.close(file)
@@ -225,7 +233,7 @@ class Folder:
         return None
 
     def _holder(self, name: str) -> str:
-        """Return what the process with the lock does, as it wrote into the file."""
+        """Return a clause that says what the process with the lock does. That process wrote it into the lock's file."""
         with suppress(OSError, ValueError):
             if text := (self.path / name).read_text():
                 return text
@@ -233,7 +241,10 @@ class Folder:
 
     @contextmanager
     def usable(self) -> Iterator[None]:
-        """Raise if the folder is another user's, read-only, or not a folder."""
+        """Turn an `OSError` of this block into a `LabError`, except a `FileNotFoundError`.
+
+        The error says that the disk is full, or that the folder can't be used.
+        """
         try:
             yield
         except FileNotFoundError:
@@ -251,7 +262,7 @@ class Folder:
 
 
 def _path(start: Path | None) -> Path:
-    """Where the lab that a command run in ``start`` means is: see `Folder.find`."""
+    """Return the path of the lab's folder for a command in ``start``: see `Folder.find`."""
     if home := os.environ.get("LABKIT_HOME"):
         return Path(home).expanduser().absolute()
     here = (start or Path.cwd()).absolute()
@@ -266,7 +277,7 @@ def _path(start: Path | None) -> Path:
 
 
 def _flock(file: int, kind: int) -> bool:
-    """Lock the file, until its descriptor is closed; return whether that worked."""
+    """Lock the file until its descriptor is closed. Return False if another process's lock prevents that."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

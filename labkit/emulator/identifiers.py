@@ -1,4 +1,4 @@
-"""Ids that are made from seed, kind and name, and never at random, so that every lab has the same ones."""
+"""Ids that are computed from a seed, a kind and a name, and never at random, so that every lab has the same ids."""
 
 import base64
 import hashlib
@@ -8,8 +8,8 @@ from threading import Lock
 
 from labkit.emulator.database import Database
 
-LAYOUT = 1  # of the tables
-# In order of their last use. `forgotten` has one row at most.
+LAYOUT = 1  # the version number of the tables
+# The rows of `serials` are in the order of their last use. `forgotten` has one row at most.
 TABLES = """
     CREATE TABLE serials (used INTEGER PRIMARY KEY, kind TEXT, name TEXT, next INTEGER, UNIQUE (kind, name));
     CREATE TABLE forgotten (one INTEGER PRIMARY KEY CHECK (one = 1), next INTEGER)
@@ -27,7 +27,7 @@ class Identifiers:
         self.seed = seed
         self._lock = Lock()
         self._kept = Database(file, layout=LAYOUT, tables=TABLES) if file else None
-        self._next: dict[tuple[str, str], int] = {}  # the longest unused first
+        self._next: dict[tuple[str, str], int] = {}  # first the name that was unused for the longest time
         self._next_forgotten = 0
         if self._kept:
             for kind, name, serial in self._kept.read("SELECT kind, name, next FROM serials ORDER BY used"):
@@ -42,12 +42,12 @@ class Identifiers:
             self._kept.close()
 
     def hex(self, kind: str, name: str, length: int = 32) -> str:
-        """Return ``length`` (64 at most) upper-case hexadecimal digits."""
+        """Return an id of ``length`` (64 at most) upper-case hexadecimal digits."""
         return self._digest(kind, name).hex()[:length].upper()
 
     def base32(self, kind: str, name: str, length: int) -> str:
-        """Return ``length`` (51 at most) of the characters A-Z and 2-7, the alphabet of AWS's own ids."""
-        groups = -(-length // 8)  # of five bytes; b32encode takes its time
+        """Return an id of ``length`` (51 at most) of the characters A-Z and 2-7, the alphabet of AWS's own ids."""
+        groups = -(-length // 8)  # groups of five bytes; b32encode is slow, so it gets no more than necessary
         return base64.b32encode(self._digest(kind, name)[: 5 * groups]).decode()[:length]
 
     def uuid(self, kind: str, name: str) -> str:
@@ -57,9 +57,9 @@ class Identifiers:
     def serial(self, kind: str, name: str) -> int:
         """Return 0 when ``name`` is first created, 1 when it's created again, and so on. No number comes twice.
 
-        After a restart of the lab, a name continues at the next power of two, so only these have to be kept. If there
-        are too many names, the longest unused ones are forgotten; new ones then start above their serials.
-        Raises `NotWritten` if the serial can't be kept.
+        After a restart of the lab, a name's numbers continue at the next power of two. So only powers of two have to
+        be stored. If there are too many names, the names that were unused for the longest time are forgotten. New names
+        then start above the forgotten names' numbers. Raises `NotWritten` if the number can't be stored.
         """
         with self._lock:
             known = self._next.get((kind, name))

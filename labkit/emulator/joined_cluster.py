@@ -1,7 +1,7 @@
-"""A cluster that isn't the lab's own and joined it: the lab is its AWS and gives roles to its pods.
+"""An existing cluster that joined the lab: the cluster's pods get their roles from the lab's AWS.
 
-`eks:CreateCluster` with the tag `labkit:target=kind` joins it. `eks:DeleteCluster` or the lab's end removes everything
-that the lab registered in it.
+`eks:CreateCluster` with the tag `labkit:target=kind` makes the cluster join. At `eks:DeleteCluster`, or when the lab
+ends, the lab removes everything that it registered in the cluster.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from labkit.emulator.folder import Folder
 
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
-TAKEN_BACK_WITHIN = 5  # seconds to remove the lab's webhooks from a cluster, which may be gone itself
+TAKEN_BACK_WITHIN = 5  # seconds to remove the lab's webhooks from a cluster, which may no longer exist
 log = logging.getLogger(__name__)
 
 
 class JoinedCluster:
-    """An existing cluster, with the interface of the lab's own ones. It has no node of the lab's."""
+    """An existing cluster, with the same interface as the lab's own clusters. The lab runs no node for it."""
 
     node = None
 
@@ -56,10 +56,10 @@ class JoinedCluster:
         self.endings: list[Callable[[], Awaitable[Any]]] = []
 
     async def start(self, request: dict[str, object]) -> None:
-        """Join the cluster; return when its pods can get roles. Raises `Refusal`, and leaves nothing behind then."""
+        """Join the cluster; return when its pods can get roles. Raises `Refusal` if that fails: call `stop` then."""
         joined = self.kept.facts
         if joined is None:
-            told = f"The lab was told of no cluster {self.name}: labkit up --target kind --cluster {self.name}"
+            told = f"The lab does not know the cluster {self.name}: labkit up --target kind --cluster {self.name}"
             raise Refusal(400, "InvalidParameterException", told)
         try:
             await self._start(joined, request)
@@ -69,7 +69,7 @@ class JoinedCluster:
             raise Refusal(400, "InvalidRequestException", told) from error
 
     async def stop(self) -> None:
-        """Remove the lab's registrations from the cluster, and stop what was started, the newest first."""
+        """Remove the lab's registrations from the cluster, and stop everything that `start` started, newest first."""
         for end in reversed(self.endings):
             try:
                 await end()
@@ -78,7 +78,7 @@ class JoinedCluster:
         self.endings = []
 
     def kubeconfig_entry(self) -> Entry:
-        """The cluster's entry in the lab's kubeconfig."""
+        """Return the cluster's entry for the lab's kubeconfig."""
         config = yaml.safe_load(self.kept.kubeconfig.read_text())
         return Entry(self.context, self.facts.arn, config["clusters"][0]["cluster"], config["users"][0]["user"])
 
@@ -109,7 +109,7 @@ class JoinedCluster:
         )
 
     async def _lead_sts(self, joined: Facts, discovery: dict[str, Any]) -> None:
-        """Tell STS where to fetch the cluster's keys: the lab's own issuer, the issuer's host, or the API server."""
+        """Tell STS where to fetch the cluster's keys: from the lab's issuer, the cluster's issuer or the API server."""
         issuer, gate = discovery["issuer"], self.lab.gate
         if joined.made:
             path = urlsplit(issuer).path
@@ -131,7 +131,7 @@ class JoinedCluster:
         self.endings.append(leave)
 
     async def _listen_as_aws(self, host: str) -> str:
-        """Let the gate listen for the cluster's containers; return its URL for them."""
+        """Let the gate (the lab's AWS) listen at an address that the cluster's containers reach. Return its URL."""
         lab = self.lab
         if host == LOOPBACK:
             return lab.state.endpoint_url
@@ -142,7 +142,7 @@ class JoinedCluster:
         return f"http://{host}:{listener.port}"
 
     async def _serve_webhooks(self, host: str, endpoint_url: str) -> list[dict[str, Any]]:
-        """Start both webhooks, and return their manifests."""
+        """Start the pod identity webhook and the webhook `lab-network`. Return their manifests."""
         accounts = Accounts(self.api)
         self.endings.append(accounts.stop)
         await accounts.start()
@@ -172,10 +172,10 @@ class JoinedCluster:
         name = manifest["metadata"]["name"]
         answer = await self.api.post(WEBHOOKS, json=manifest)
         if answer.status_code == 409:
-            # A killed server of this lab may have left one. Another lab's is never replaced.
+            # A killed server of this lab may have left this webhook. Another lab's webhook is never replaced.
             there = await self._get(f"{WEBHOOKS}/{name}")
             if not is_of_this_lab(there, self.folder):
-                told = f"The cluster has a MutatingWebhookConfiguration {name} that is not of this lab."
+                told = f"The cluster has a MutatingWebhookConfiguration {name} that this lab did not register."
                 raise Refusal(409, "ResourceInUseException", told)
             metadata = manifest["metadata"] | {"resourceVersion": there["metadata"]["resourceVersion"]}
             answer = await self.api.put(f"{WEBHOOKS}/{name}", json=manifest | {"metadata": metadata})
@@ -194,7 +194,10 @@ class JoinedCluster:
         return answer
 
     def _bind(self, what: str, host: str) -> socket.socket:
-        """Return a socket at the address that containers call, or on loopback if another program forwards the calls."""
+        """Return a socket at ``host``, which the containers call. If that isn't this machine's address, use loopback.
+
+        Another program then forwards the containers' calls.
+        """
         name = f"{self.context}/{what}"
         try:
             return self.lab.ports.bind(name, host)

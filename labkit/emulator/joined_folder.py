@@ -1,4 +1,4 @@
-"""The lab's folder: the files of the clusters that joined the lab and aren't its own."""
+"""The files in the lab's folder about existing clusters that joined the lab."""
 
 import hashlib
 import json
@@ -25,14 +25,14 @@ def is_joined(request: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts that the lab needs about the cluster, beside its kubeconfig."""
+    """The facts about a joined cluster that its kubeconfig doesn't have."""
 
-    aws_host: str  # the IPv4 address by which its containers reach this machine
-    image: str = ""  # the image of pods; empty: the usual one
-    source: str = ""  # where the kubeconfig came from, for people
-    kubectl: str = ""  # how kubectl is called with the kubeconfig that was given
-    made: str = ""  # its name if the lab made it with the program kind
-    public_issuer: bool = False  # its issuer publishes its own documents: STS asks it by its name, not the API server
+    aws_host: str  # the IPv4 address at which the cluster's containers reach this machine
+    image: str = ""  # the image for the lab's pods; empty for the default image
+    source: str = ""  # where the kubeconfig came from, in words for the user
+    kubectl: str = ""  # the kubectl command for the user's own kubeconfig, with its options
+    made: str = ""  # the cluster's name in the program kind, if the lab created the cluster with it
+    public_issuer: bool = False  # whether the issuer publishes its own documents: STS asks its host, not the API server
 
 
 class Kept:
@@ -44,7 +44,7 @@ class Kept:
         self.path = folder.path / "joined" / f"{cluster}@{region}"
         self.kubeconfig = self.path / "kubeconfig"
         self.webhooks = self.path / "webhooks.yaml"
-        """The manifests of both webhooks, for `kubectl apply`."""
+        """The file with the manifests of both webhooks, for `kubectl apply`."""
 
     @classmethod
     def all(cls, folder: Folder) -> "list[Kept]":
@@ -55,7 +55,7 @@ class Kept:
 
     @classmethod
     def joined(cls, folder: Folder) -> "dict[str, Kept]":
-        """Return the kept facts of every cluster in the running lab, by its context."""
+        """Return the kept facts of every joined cluster in the running lab, by its context; empty if no lab runs."""
         state = State.read(folder) if folder.is_running() else None
         if state is None:
             return {}
@@ -71,20 +71,20 @@ class Kept:
             return None
 
     def keep(self, facts: Facts, kubeconfig: dict[str, object]) -> None:
-        """Keep the facts, and the kubeconfig of the cluster, which has one context."""
+        """Write the facts, and the cluster's kubeconfig, which has one context."""
         self._folder.write_private(self.kubeconfig, yaml.safe_dump(kubeconfig).encode())
         self.keep_facts(facts)
 
     def keep_facts(self, facts: Facts) -> None:
-        """Keep the facts alone, while the cluster is being created or when only the pods' image changes."""
+        """Write only the facts: before the cluster is created, or when the image for pods changes."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:
-        """Keep the manifests."""
+        """Write the manifests of both webhooks."""
         self._folder.write_private(self.webhooks, yaml.safe_dump_all(manifests, sort_keys=False).encode())
 
     def webhook_registration(self) -> dict[str, object]:
-        """The manifest of the pod identity webhook; empty if it isn't kept."""
+        """Return the manifest of the pod identity webhook; empty if it isn't kept."""
         manifests = yaml.safe_load_all(self.webhooks.read_text()) if self.webhooks.exists() else ()
         return next((each for each in manifests if each["metadata"]["name"] == "pod-identity-webhook"), {})
 
@@ -94,7 +94,7 @@ class Kept:
 
 
 def is_of_this_lab(configuration: dict[str, Any], folder: Folder) -> bool:
-    """Whether the lab of this folder registered the MutatingWebhookConfiguration."""
+    """Whether the lab in this folder registered the MutatingWebhookConfiguration."""
     return (configuration["metadata"].get("labels") or {}).items() >= labels(folder).items()
 
 
@@ -104,7 +104,7 @@ def is_of_a_lab(configuration: dict[str, Any]) -> bool:
 
 
 def labels(folder: Folder) -> dict[str, str]:
-    """The labels on this lab's webhooks. They differ for each folder, since each has a CA of its own."""
+    """Return the labels of this lab's webhooks. One label is a hash of the folder's CA, so it differs in each lab."""
     from labkit.run_parameters import LAB, LAB_LABEL  # it takes long to load, and few labs need it here
 
     authority = hashlib.sha256(folder.authority.certificate_pem).hexdigest()
@@ -123,7 +123,7 @@ def is_public(discovery: dict[str, Any]) -> bool:
     """
     issuer, keys = urlsplit(discovery["issuer"]), urlsplit(discovery.get("jwks_uri") or "")
     if issuer.netloc != keys.netloc:
-        return False  # the API server alone publishes the keys, and the document
+        return False  # only the API server publishes the keys and the discovery document
     try:
         return bool(socket.getaddrinfo(issuer.hostname, issuer.port or 443))
     except OSError:

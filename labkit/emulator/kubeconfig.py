@@ -20,7 +20,7 @@ OURS = [{"name": "labkit", "extension": {"provider": "labkit"}}]
 
 @dataclass(frozen=True)
 class Entry:
-    """One cluster: its context's name, its ARN, the way to it and the credentials."""
+    """One cluster: its context's name, its ARN, its address and CA (``cluster``), and the credentials (``user``)."""
 
     name: str
     arn: str
@@ -29,7 +29,7 @@ class Entry:
 
 
 def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator: Certificate) -> Entry:
-    """Return the entry of a cluster whose administrator has a certificate."""
+    """Return the entry of a cluster. The credentials are the certificate of its administrator."""
     return Entry(
         name,
         arn,
@@ -42,11 +42,11 @@ def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator:
 
 
 def merged(before: str, entries: Iterable[Entry]) -> str:
-    """Return the kubeconfig with a context for each of the lab's clusters, and with others' entries from ``before``.
+    """Return a kubeconfig with a context for each of the lab's clusters, and with others' entries from ``before``.
 
     The current context stays if it leads to one of the lab's clusters: a run on another cluster must not switch
-    anybody's terminal. Otherwise, the newest cluster's context becomes current. Clusters that
-    `aws eks update-kubeconfig` added get their present addresses.
+    anybody's terminal. Otherwise, the newest cluster's context becomes current. If `aws eks update-kubeconfig` added an
+    entry for one of the lab's clusters, the entry gets the cluster's present address.
     """
     entries = list(entries)
     there = _read(before)
@@ -59,7 +59,7 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
     clusters = {name: {**cluster, **at.get(name, {})} for name, cluster in clusters.items()}
     current = there["current-context"]
     leads_to = contexts.get(current, {}).get("cluster")
-    # A lab that has just started has no cluster yet, and keeps any current context that leads to one.
+    # A lab that has just started has no cluster yet. It keeps a current context that leads to any cluster.
     if current not in own and (leads_to not in own | at.keys() if entries else leads_to is None):
         current = entries[-1].name if entries else NO_CLUSTER
     for entry in entries:
@@ -81,12 +81,15 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
 
 
 def current(text: str) -> str:
-    """The name of the current context."""
+    """Return the name of the current context in the kubeconfig ``text``, or `NO_CLUSTER` if there's none."""
     return _read(text)["current-context"] or NO_CLUSTER
 
 
 def leading_to(text: str, context: str, arn: str) -> str:
-    """Return the kubeconfig with this current context. A current one that leads to the same ARN's cluster stays."""
+    """Return the kubeconfig ``text`` with ``context`` as the current context.
+
+    If the current context already leads to the cluster with this ARN, return the text unchanged.
+    """
     there = _read(text)["context"]
     if there.get(current(text), {}).get("cluster") in (context, arn):
         return text
@@ -94,7 +97,7 @@ def leading_to(text: str, context: str, arn: str) -> str:
 
 
 def _read(text: str) -> dict[str, Any]:
-    """Return the entries by kind and name; empty if the file isn't a kubeconfig."""
+    """Return the entries of a kubeconfig by kind and name; no entries if the text isn't a kubeconfig."""
     try:
         config = yaml.safe_load(text)
         found: dict[str, Any] = {

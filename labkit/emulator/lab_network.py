@@ -1,6 +1,6 @@
-"""The webhook `lab-network`: it leads the containers of a cluster that isn't the lab's own to the lab's AWS.
+"""The webhook `lab-network` of a joined cluster: it adds variables to containers, so that they call the lab's AWS.
 
-So no manifest has to name the lab. Variables that a container already has are not changed.
+So no manifest has to name the lab's address. The webhook doesn't change variables that a container already has.
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 """
 
@@ -18,23 +18,23 @@ from labkit.webhook.server import body_of
 
 NAME = "lab-network"
 OPT_OUT_LABEL = "labkit/skip-lab-network"
-# The cluster's own namespaces are left alone.
+# The cluster's own namespaces. The webhook isn't called for their pods.
 SYSTEM = ("kube-node-lease", "kube-public", "kube-system")
 
 
 def variables(endpoint_url: str) -> dict[str, str]:
-    """Return the variables that lead containers to the lab's AWS and no other."""
+    """Return the variables that make containers call the lab's AWS, and no other AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
-        # The SDK for Go 2 uses only this variable for the exchange.
+        # The SDK for Go 2 uses only this variable when it exchanges a token for credentials.
         "AWS_ENDPOINT_URL_STS": endpoint_url,
-        # On a virtual machine of a cloud, its own metadata service would answer with that machine's role.
+        # On a cloud's virtual machine, the cloud's metadata service would answer with that machine's role.
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 
 
 async def answer(request: Request, added: Mapping[str, str]) -> Response:
-    """Answer one admission review."""
+    """Answer the API server's request to review a new pod. ``added`` has the variables."""
     body = await body_of(request)
     try:
         asked = whole_characters(json.loads(body))
@@ -44,7 +44,7 @@ async def answer(request: Request, added: Mapping[str, str]) -> Response:
 
 
 def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[str, object]:
-    """Return the answer to a pod's AdmissionReview: each container gets the variables that it lacks.
+    """Return the answer to a pod's AdmissionReview: each container gets the variables from ``added`` that it lacks.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
@@ -55,7 +55,7 @@ def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[s
 
 
 def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[Operation]:
-    """Return the JSON patch for a pod with this spec."""
+    """Return the JSON patch that adds the variables to a pod with this spec."""
     return [
         {"op": "add", "path": f"/spec/{kind}", "value": [_led(container, added) for container in spec[kind]]}
         for kind in ("containers", "initContainers")

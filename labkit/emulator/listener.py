@@ -1,4 +1,4 @@
-"""A listener of the lab: an ASGI application on a loopback port, protected from web pages and DNS rebinding."""
+"""A listener of the lab: an ASGI application on a port, protected from web pages and DNS rebinding."""
 
 import asyncio
 import contextlib
@@ -21,9 +21,9 @@ from labkit.emulator.certificates import Certificate
 from labkit.webhook.serving import Server, bound
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
-LONGEST_HEAD = 1024 * 1024  # bytes of a request line and headers, as for a Kubernetes API server
-MOST_PARAMETERS = 10_000  # of a query
-# A WebSocket's head is read again by this library, which knows of shorter ones alone: a command to exec is in it.
+LONGEST_HEAD = 1024 * 1024  # bytes of a request's first line and headers, the limit of a Kubernetes API server
+MOST_PARAMETERS = 10_000  # the most parameters of a query
+# This library reads a WebSocket's head once more, with lower limits by default. An exec has its command in the head.
 http11.MAX_LINE_LENGTH = http11.MAX_NUM_HEADERS = LONGEST_HEAD
 
 
@@ -37,14 +37,15 @@ class Peer:
 
 
 class Listener:
-    """Serve ``app`` on a bound socket, over TLS if there is a certificate.
+    """Serve ``app`` on a bound socket, over TLS if there is a ``certificate``.
 
-    A request whose ``Host`` is not in ``hosts`` is refused with 421, and one with a browser's ``Origin`` with 403. So
-    no web page can call the lab, not even by a name that was rebound to 127.0.0.1. A head that is too long is refused
-    with 431, and a query with too many parameters with 414.
+    The listener refuses a request whose ``Host`` is not in ``hosts`` (status 421), and a request with a browser's
+    ``Origin`` (403). So no web page can call the lab, not even by a name that was rebound to 127.0.0.1. The listener
+    also refuses a head that is too long (431), and a query with too many parameters (414).
 
-    With ``client_authority_pem``, clients may present a certificate, which is verified. ``scope["state"]["peer"]`` is
-    then its :class:`Peer`, otherwise None. ``on_call`` is called for every request that isn't refused.
+    With ``client_authority_pem``, clients may present a certificate, and the listener verifies it.
+    ``scope["state"]["peer"]`` is the :class:`Peer` of such a client, and None for any other client. ``on_call`` is
+    called for every request that the listener doesn't refuse.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Listener:
             self._serving.result()
 
     async def stop(self) -> None:
-        """Close the socket. Running requests get a second to end."""
+        """Close the socket. Running requests have one second to end."""
         self._server.should_exit = True
         if self._serving:
             with contextlib.suppress(asyncio.CancelledError):
@@ -86,13 +87,15 @@ class Listener:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         if _host_name(headers.get(b"host", b"").decode("latin-1")) not in self.hosts:
-            refusal = _refusal(scope, 421, f"this listener of the lab answers to {', '.join(sorted(self.hosts))} only")
+            refusal = _refusal(
+                scope, 421, f"this listener of the lab only answers requests to {' or '.join(sorted(self.hosts))}"
+            )
             await refusal(scope, receive, send)
         elif b"origin" in headers and not _is_own_origin(scope, headers):
-            refusal = _refusal(scope, 403, "this listener of the lab answers no request of a browser's page")
+            refusal = _refusal(scope, 403, "this listener of the lab does not answer requests from web pages")
             await refusal(scope, receive, send)
         elif scope["query_string"].count(b"&") >= MOST_PARAMETERS:
-            refusal = _refusal(scope, 414, f"a query has {MOST_PARAMETERS} parameters at most")
+            refusal = _refusal(scope, 414, f"a query may have at most {MOST_PARAMETERS} parameters")
             await refusal(scope, receive, send)
         else:
             scope["state"] = {**scope.get("state", {}), "peer": self._peers.get(tuple(scope["client"] or ()))}
@@ -116,7 +119,7 @@ class Listener:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             ws_per_message_deflate=False,
-            ws_ping_interval=None,  # a client that is held up (its exec's program doesn't read) can't answer a ping
+            ws_ping_interval=None,  # if a program doesn't read its exec's input, the client can't answer a ping
         )
         config.load()
         if certificate:
@@ -125,12 +128,15 @@ class Listener:
 
 
 def bind(port: int, address: str = "127.0.0.1") -> socket.socket:
-    """Return a socket bound to ``port`` (0: a free one) of this IPv4 address. Raises OSError if it is in use."""
+    """Return a socket bound to ``port`` (0: any free port) of this IPv4 address. Raises OSError if that fails."""
     return bound(socket.AF_INET, (address, port))
 
 
 def _protocols(peers: dict[tuple[str, int], Peer]) -> tuple[type, type]:
-    """Return uvicorn's protocols. They store each connection's client certificate in ``peers``."""
+    """Return uvicorn's protocols for HTTP and WebSocket. They store each connection's client certificate in ``peers``.
+
+    ``peers`` has it by the client's address and port.
+    """
 
     class Remembering(asyncio.Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
@@ -177,7 +183,7 @@ class _Bounded(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         if not self.transport.is_closing():
-            told = f"a request's head has {LONGEST_HEAD} bytes at most"
+            told = f"a request's first line and headers may have at most {LONGEST_HEAD} bytes"
             head = f"content-type: text/plain\r\ncontent-length: {len(told)}\r\nconnection: close"
             self.transport.write(f"HTTP/1.1 431 Request Header Fields Too Large\r\n{head}\r\n\r\n{told}".encode())
             self.transport.close()
@@ -205,8 +211,8 @@ def _context(certificate: Certificate, client_authority_pem: bytes | None) -> ss
 
 
 def _is_own_origin(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    # The Kubernetes client for Python opens exec with its server's own address as the origin. No page has that one:
-    # the listeners serve none.
+    # The Kubernetes client for Python opens exec with the server's own address as the origin. No web page has that
+    # origin, because the listeners serve no web pages.
     return scope["type"] == "websocket" and headers[b"origin"] == b"https://" + headers[b"host"]
 
 

@@ -1,4 +1,4 @@
-"""A process's limit of open files. Sockets and pipes count, too."""
+"""Raise a process's limit of open files. Sockets and pipes count as open files, too."""
 
 import resource
 
@@ -9,8 +9,8 @@ def allow(wanted: int, *, fewest: int, to: str) -> None:
     """Let this process and its children have `wanted` open files, or as many as the machine allows.
 
     Args:
-        fewest: the number that it needs; with fewer, it may wait for a socket forever.
-        to: the part that needs them, such as `the lab's server`, for the message.
+        fewest: the number that this process needs. With fewer, it may wait for a socket forever.
+        to: the name of this process in the error message, such as `the lab's server`.
 
     Raises `LabError` if the machine allows fewer than `fewest`.
 
@@ -24,8 +24,8 @@ def allow(wanted: int, *, fewest: int, to: str) -> None:
         raise LabError(
             f"a process may have {allowed} open files here, and {to} needs {fewest}.",
             where="ulimit -Hn",
-            next=f"ulimit -n {max(1024, fewest)} in a new shell, and the same command there; if that is refused, ask "
-            "who set the limit (/etc/security/limits.conf, or the container's --ulimit nofile)",
+            next=f"in a new shell: ulimit -n {max(1024, fewest)}, then the same command; if the shell refuses that, "
+            "ask for a higher limit (/etc/security/limits.conf, or the container's --ulimit nofile)",
         )
     if allowed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -7,23 +7,23 @@ from labkit.emulator.listener import bind
 
 
 class Ports:
-    """The lab's ports. If one is in use, it's replaced, and a note says so."""
+    """The lab's ports, by name. If a port is in use, another port replaces it, and ``notes`` says so."""
 
     def __init__(self, folder: Folder):
         self.folder = folder
-        # What a disk or a hand has damaged is replaced.
+        # A damaged entry is ignored, so its port is chosen again.
         kept = folder.read_json("ports.json").items()
         self.ports: dict[str, int] = {name: port for name, port in kept if type(port) is int and 0 < port < 65536}
         self.notes: list[str] = []
 
     def bind(self, name: str, address: str = "127.0.0.1") -> socket.socket:
-        """Return a socket on the port of ``name``. Raises OSError if the address isn't one of this machine."""
+        """Return a socket on the port of ``name``. Raises OSError if ``address`` isn't an address of this machine."""
         wanted = self.ports.get(name, 0)
         try:
             bound = bind(wanted, address)
         except OSError:
             bound = bind(0, address)
-            self.notes.append(f"Port {wanted} was in use: the lab's {name} listens on {bound.getsockname()[1]} now.")
+            self.notes.append(f"Port {wanted} was in use: the lab's {name} now listens on {bound.getsockname()[1]}.")
         if (port := bound.getsockname()[1]) != wanted:
             self.ports[name] = port
             self.folder.write_json("ports.json", self.ports)

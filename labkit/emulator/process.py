@@ -21,18 +21,18 @@ from labkit.emulator.folder import SAID_AFTER, Folder
 from labkit.errors import LabError
 
 ACCOUNT_ID = "123456789012"
-REGION = "us-east-1"  # the lab's own; clusters may be in any
+REGION = "us-east-1"  # the lab's own region; clusters may be in any region
 READY_WITHIN = 60  # seconds; enough for a busy laptop
 ANSWERS_WITHIN = 20  # seconds
-ENDED_WITHIN = 30  # seconds, for the pods to end and the state to be kept
-UNTOLD = "untold"  # a file of the folder
+ENDED_WITHIN = 30  # seconds; the server ends its pods and writes its state first
+UNTOLD = "untold"  # the file in the lab's folder with a note that nobody has seen yet
 # The tag of a cluster that joined the lab. Its value is the cluster's target.
 TARGET_TAG = "labkit:target"
 
 
 @dataclass(frozen=True)
 class State:
-    """What clients need to know about a running lab. The server keeps it in ``server.json``."""
+    """The facts that clients need about a running lab. The server writes them to ``server.json``."""
 
     pid: int
     account_id: str
@@ -40,7 +40,7 @@ class State:
     endpoint_url: str
     access_key_id: str
     secret_access_key: str
-    issuers: dict[str, int]  # the loopback port of each issuer's host name
+    issuers: dict[str, int]  # the loopback port of each issuer, by the issuer's host name
     ca_file: Path
     kubeconfig: Path
     mounts: str = ""
@@ -52,7 +52,10 @@ class State:
 
     @classmethod
     def read(cls, folder: Folder) -> "State | None":
-        """Return the state of the lab's last server, running or not; None without a readable one."""
+        """Return the state that the lab's last server wrote; None if there's no readable state.
+
+        The server may have ended.
+        """
         return cls.of(folder.read_json("server.json"))
 
     @classmethod
@@ -65,11 +68,11 @@ class State:
         return replace(state, ca_file=Path(state.ca_file), kubeconfig=Path(state.kubeconfig))
 
     def context(self, cluster: str, region: str) -> str:
-        """Return the cluster's context in the kubeconfig: its name, and its region if that isn't the lab's own."""
+        """Return the cluster's context in the kubeconfig: NAME, or NAME@REGION outside the lab's own region."""
         return context(cluster, region, self.region)
 
     def write(self, folder: Folder) -> None:
-        """Write the state for the clients."""
+        """Write the state to ``server.json``."""
         folder.write_json("server.json", self.document())
 
     def document(self) -> dict[str, object]:
@@ -82,17 +85,17 @@ class State:
 
 
 def context(cluster: str, region: str, own_region: str) -> str:
-    """See `State.context`. The @ is unambiguous, because no cluster's name has one."""
+    """Return a cluster's context: see `State.context`. No cluster's name has an @."""
     return cluster if region == own_region else f"{cluster}@{region}"
 
 
 def start(folder: Folder, *, bare: bool = False) -> State:
     """Return the state of the folder's running server. Start a server if none runs.
 
-    Two simultaneous callers get the same server. The state's ``note`` tells if an earlier server ended, why, and what
-    was restored. The clusters of a ``bare`` lab are API servers alone, without webhooks and nodes. A state that waits
-    in the folder (see `replacement`) becomes the lab's. Raises :class:`LabError` if the server doesn't come up, or if
-    a running one doesn't answer.
+    Two simultaneous callers get the same server. If an earlier server ended, the state's ``note`` says why, and what
+    was restored. The clusters of a ``bare`` lab are API servers without webhooks and nodes. If a restored state waits
+    in the folder (see `replacement`), the new server starts with it. Raises :class:`LabError` if the new server doesn't
+    come up, or if the running server doesn't answer.
     """
     if not folder.is_running():
         moto_line.check()  # first: a start that can't succeed leaves nothing in the folder
@@ -101,7 +104,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
         if state := _running(folder):
             return state.noting(_untold(folder))
         _untold(folder)
-        # Its process id may be a stranger's by now.
+        # Another program may have the ended server's process id now.
         _forget_state(folder)
         replacement.enter(folder)
         try:
@@ -110,13 +113,13 @@ def start(folder: Folder, *, bare: bool = False) -> State:
             if not replacement.go_back(folder):
                 raise
             raise LabError(
-                f"The lab did not start with the snapshot's state, and has the one from before: {error.what}",
+                f"The lab did not start with the snapshot's state, and has its previous state again: {error.what}",
                 where=error.where,
                 next="labkit up; and restore a snapshot that this version of labkit made",
             ) from error
         state = State.read(folder)
         if state is None:
-            raise _not_up(folder, "it left no state")
+            raise _not_up(folder, "it wrote no server.json")
         return state.noting(" ".join([*_restarted(before, state), *state.notes]) or None)
 
 
@@ -132,7 +135,7 @@ def _forget_state(folder: Folder) -> None:
 
 
 def _untold(folder: Folder) -> str | None:
-    """Return the note about the running server that nobody has seen yet. The next call returns None."""
+    """Return the note that nobody has seen yet, and delete it; None if there's no such note."""
     try:
         note = (folder.path / UNTOLD).read_text()
         (folder.path / UNTOLD).unlink()
@@ -142,14 +145,14 @@ def _untold(folder: Folder) -> str | None:
 
 
 def stop(folder: Folder) -> bool:
-    """End the folder's server and everything that it started; return whether one ran. Wait until it has ended.
+    """End the folder's server and everything that it started; return whether a server ran. Wait until it has ended.
 
-    A server that is stopped or doesn't answer is killed, if it is a process of this machine or container. Raises
-    :class:`LabError` if that is not possible.
+    A server that doesn't answer is killed, for example one that was stopped by SIGSTOP. Raises :class:`LabError` if the
+    server can't be ended: only a process of this machine or container can be killed.
     """
     if not folder.is_lab:
         return False
-    # One that is being started does not answer yet.
+    # Wait for a command that is starting a server, because that server doesn't answer yet.
     with turn(folder, "ending"):
         return end(folder)
 
@@ -162,9 +165,10 @@ def end(folder: Folder) -> bool:
 
 
 def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | None:
-    """Let the folder's server copy its state into the subfolder ``place``; return None if no server runs.
+    """Let the folder's server copy its state into the subfolder ``place``. Return None if no server runs.
 
-    Return the used services of AWS whose state isn't kept: if there are any, nothing was copied. Raises `LabError`.
+    Otherwise, return the AWS services that were used but whose state the lab doesn't keep. If there are any, nothing
+    was copied. Raises `LabError` if the server didn't copy its state within ``within`` seconds.
     """
     if _running(folder) is None:
         return None
@@ -183,7 +187,7 @@ def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | Non
 
 
 def forget(folder: Folder) -> None:
-    """Remove the lab's files, except its ports. Raises :class:`LabError` if its server runs."""
+    """Delete the lab's files, except its ports and locks. Raises :class:`LabError` if the lab's server runs."""
     if not folder.path.is_dir():
         return
     with turn(folder, "emptying"):
@@ -193,12 +197,16 @@ def forget(folder: Folder) -> None:
 
 
 def turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
-    """Let others that start or end the lab's server wait for this block. Raises `LabError` if one doesn't finish."""
+    """Make other commands that start or end the lab's server wait until this block ends.
+
+    ``doing`` says what the block does, in the messages of those commands. Raises `LabError` if another command that
+    starts or ends the server doesn't finish.
+    """
     return folder.turn("start.lock", doing=f"{doing} the lab in {folder.path}", within=READY_WITHIN + 2 * ENDED_WITHIN)
 
 
 def _running(folder: Folder) -> State | None:
-    """Ask the running server for its state; return None if none runs. Raises `LabError` if it can't be reached."""
+    """Return the running server's state; None if no server runs. Raises `LabError` if the server can't be reached."""
     reply = _asked(folder, "state")
     if reply is None:
         return None
@@ -207,18 +215,18 @@ def _running(folder: Folder) -> State | None:
     if reply.answer.get("network") != control.network():
         raise LabError(
             f"The lab in {folder.path} runs in another container, with another network.",
-            next="labkit down, which ends it there; then labkit up. Or a lab of this container's own: set LABKIT_HOME",
+            next="labkit down, which ends that lab; then labkit up. Or set LABKIT_HOME, to start another lab here",
         )
     state = State.of(reply.answer.get("state"))
     if state and not state.ended:
         return state
-    # It is ending; or another version of labkit started it, and this one can't read its state.
+    # The server is ending; or another version of labkit started it, and this version can't read its state.
     _end(folder)
     return None
 
 
 def _end(folder: Folder) -> bool:
-    """End the folder's server; return whether one ran. Raises `LabError` if it can't be ended."""
+    """End the folder's server; return whether a server ran. Raises `LabError` if the server can't be ended."""
     reply = _asked(folder, "end")
     if reply is None:
         return False
@@ -229,7 +237,7 @@ def _end(folder: Folder) -> bool:
     import psutil  # it takes 0.05 s to load, and few commands need it
 
     with contextlib.suppress(psutil.NoSuchProcess):
-        # psutil knows a process by its start, too: the number cannot be another's that came after.
+        # psutil also remembers a process's start time. So this never kills a later process with the same id.
         process = psutil.Process(reply.pid)
         if folder.is_running():
             process.kill()
@@ -237,16 +245,16 @@ def _end(folder: Folder) -> bool:
         raise LabError(
             f"The lab's server (process {reply.pid}) was killed, and the system has not ended it yet.",
             where=str(folder.path),
-            next="labkit status, until no lab runs",
+            next="repeat labkit status until it says that no lab runs",
         )
     return True
 
 
 def _asked(folder: Folder, word: str) -> Reply | None:
-    """Return the reply of the folder's server; None if none runs.
+    """Send ``word`` to the folder's server, and return the reply; None if no server runs.
 
-    Wait for a server that is starting, ending or busy, but not for a stopped one. Raises `LabError` if it can't be
-    asked.
+    Wait for a server that is starting, ending or busy, but not for a stopped process. Raises `LabError` if the server
+    can't be asked.
     """
     if not folder.is_running():
         return None
@@ -255,12 +263,15 @@ def _asked(folder: Folder, word: str) -> Reply | None:
             print(f"Waiting for an answer from the server of the lab in {folder.path} …", file=sys.stderr)
         reply = _reply(folder, word, ANSWERS_WITHIN - SAID_AFTER)
     if reply is None and folder.is_running():
-        raise LabError(unreachable(folder), next="labkit down, there or with that version; then labkit up here")
+        raise LabError(unreachable(folder), next="labkit down with that version, or on that machine; then labkit up")
     return reply if folder.is_running() or (reply and reply.answer is not None) else None
 
 
 def _reply(folder: Folder, word: str, within: float) -> Reply | None:
-    """Ask a server until it answers, is stopped or has ended, or the time is over; return the last reply."""
+    """Ask a server again and again, for at most ``within`` seconds; return the last reply.
+
+    Stop asking when the server answers, is stopped or has ended.
+    """
     until = time.monotonic() + within
     return awaited(
         lambda: control.ask(folder, word, within=until - time.monotonic()),
@@ -276,13 +287,13 @@ def _is_final(folder: Folder, reply: Reply | None) -> bool:
 
 
 def _has_ended(folder: Folder) -> bool:
-    """Wait for the server's end; return whether it ended."""
+    """Wait for the server's end, for a limited time; return whether it ended."""
     with folder.lock("server.lock", within=ENDED_WITHIN) as free:
         return free
 
 
 def silent(folder: Folder, reply: Reply) -> LabError:
-    """Return the error for a server that doesn't answer: why, and how to end it."""
+    """Return the error for a server that doesn't answer. It says why, and how to end the server."""
     whose = f"process {reply.pid}" if reply.pid else "a process of another container"
     why = f"{whose} was stopped" if reply.is_stopped else f"{whose} hangs, or was stopped"
     return LabError(
@@ -294,7 +305,7 @@ def silent(folder: Folder, reply: Reply) -> LabError:
 def unreachable(folder: Folder) -> str:
     """Return a sentence about a server that can't be asked."""
     return (
-        f"A server that cannot be asked holds the lab in {folder.path}: it starts or ends just now, another version of "
+        f"The lab in {folder.path} has a server that cannot be asked: it is starting or ending, another version of "
         "labkit started it, or it runs on another machine."
     )
 
@@ -325,11 +336,14 @@ def _spawn(folder: Folder, bare: bool) -> None:
 
 
 def _restarted(before: State | None, now: State) -> list[str]:
-    """Return notes about an earlier server that left its state. `labkit down` leaves none."""
+    """Return notes about the lab's earlier server, if there was one: why it ended, and which pods have started again.
+
+    ``before`` is the state that it left; None after `labkit down`.
+    """
     if before is None and not now.clusters:
         return []
     why = (before.ended or "was killed") if before else "was ended"
-    said = [f"The lab's server {why} and was started again, with all that the lab held."]
+    said = [f"The lab's server {why} and was started again, with everything that was in the lab."]
     if now.clusters:
         said.append(f"The pods of {', '.join(sorted(now.clusters))} have started again.")
     return said

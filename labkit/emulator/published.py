@@ -1,7 +1,8 @@
-"""Files in the lab's folder that replace an issuer's documents. They are read at each request.
+"""Files in the lab's folder that replace an issuer's documents. The lab's public issuer reads them at each request.
 
-A self-managed cluster publishes its documents in a bucket, which can be broken. These files represent that bucket: the
-public issuer serves such a file, and STS, which asks the issuer, refuses as in the field.
+A self-managed cluster publishes its issuer's documents in a bucket, and somebody can break that bucket. These files
+represent the broken bucket: the public issuer serves them, and STS, which asks the issuer, refuses tokens as the real
+STS does.
 """
 
 import json
@@ -20,7 +21,7 @@ ISSUER = re.compile(r"(?:(?:https://[^/?#]+)?/id/)?([0-9A-Za-z]{1,64})")
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer."""
+    """An HTTP answer that replaces a document."""
 
     status: int
     body: str
@@ -31,16 +32,17 @@ class Answer:
 
 
 class Published:
-    """The answers that replace issuers' documents; ``write`` writes a file completely or not at all."""
+    """The answers that replace issuers' documents. ``write`` has to write a file completely or not at all."""
 
     def __init__(self, path: Path, write: Callable[[Path, bytes], None]):
         self._path = Path(path)
         self._write = write
 
     def override(self, issuer: str, document: str) -> "Override":
-        """Return the override of ``openid-configuration`` or ``keys`` of an issuer: URL, ``/id/X`` or ``X``.
+        """Return the override for one document of an issuer.
 
-        Raises :class:`LabError` if an issuer has no such document, or if no cluster of the lab has this issuer.
+        ``issuer`` is its URL, ``/id/X`` or ``X``, and ``document`` is ``openid-configuration`` or ``keys``. Raises
+        :class:`LabError` if either has another form.
         """
         if document not in DOCUMENTS:
             raise UnknownName("document of an issuer", document, DOCUMENTS)
@@ -52,11 +54,11 @@ class Published:
         return Override(self._path / found[1] / f"{document}.json", self._write)
 
     def clear(self) -> None:
-        """Let all issuers answer their own documents again."""
+        """Delete all overrides: each issuer serves its own documents again."""
         shutil.rmtree(self._path, ignore_errors=True)
 
     def edition(self, issuer: str) -> tuple[Answer | None, ...]:
-        """A value that changes whenever the issuer's published documents change."""
+        """Return a value that changes whenever the overrides of the issuer's documents change."""
         found = ISSUER.fullmatch(issuer)
         if not found:
             return ()
@@ -73,21 +75,21 @@ class Override:
     write: Callable[[Path, bytes], None]
 
     def get(self) -> Answer | None:
-        """Return the replacing answer; None if the issuer's own document is served."""
+        """Return the answer that replaces the document; None if the issuer serves its own document."""
         try:
             content = json.loads(self.file.read_text())
             return Answer(HTTPStatus(content["status"]).value, str(content["body"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            # Somebody wrote the file by hand, and so broke the document, too.
+            # Somebody wrote the file by hand, with a mistake. The issuer then answers that it failed.
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR.value, "")
 
     def set(self, status: int, body: str | dict[str, object]) -> None:
-        """Serve this answer from now on. A ``body`` that isn't a text is served as JSON."""
+        """Let the issuer serve this answer from now on. If ``body`` is a dictionary, serve it as JSON."""
         text = body if isinstance(body, str) else json.dumps(body)
         self.write(self.file, json.dumps({"status": HTTPStatus(status).value, "body": text}).encode())
 
     def clear(self) -> None:
-        """Let the issuer answer its own document again."""
+        """Delete the override: the issuer serves its own document again."""
         self.file.unlink(missing_ok=True)

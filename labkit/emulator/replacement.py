@@ -1,8 +1,8 @@
-"""Replace the state in the lab's folder, completely or not at all, or go back.
+"""Replace the state in the lab's folder, completely or not at all; or put the previous state back.
 
 A restored state waits in the folder until the lab's next server starts. The previous state is kept until that server
-has come up. If it doesn't come up, the previous state goes back. Each step is a rename: the next start finishes an
-interrupted one, and none needs space on the disk.
+has come up. If the server doesn't come up, the previous state is put back. Each step is a rename, so no step needs
+space on the disk. If a step was interrupted, the next start finishes it.
 """
 
 import shutil
@@ -14,27 +14,29 @@ STATE = (
     *("aws.db", "aws-own.db", "aws-serials.db", "ca.key", "ca.pem", "clock", "clusters", "faults", "pods"),
     *("published", "secret", "trail.jsonl", "trail.older.jsonl"),
 )
-"""The parts of a lab's state, with its random secrets. The other files of its folder only lead to it: ports, files of
-clients, clusters that had joined."""
+"""The files and folders with a lab's state, including its random secrets.
+
+The other files in the lab's folder aren't state: ports, clients' files, and facts about clusters that had joined.
+"""
 BESIDE_DATABASES = ("-wal", "-shm", "-journal")
 WAITING, ENTERING, REPLACED = "restored", "entering", "replaced"
 
 
 def offer(folder: Folder, state: Path) -> None:
-    """Let the lab's next server start with the state in the folder ``state``. No server may run."""
+    """Let the lab's next server start with the state in the folder ``state``. The server must not be running."""
     with folder.usable():
         _delete(folder.path / REPLACED)
         state.rename(folder.path / WAITING)
 
 
 def enter(folder: Folder) -> None:
-    """Replace the lab's state by the waiting one, if there is one. No server may run."""
+    """Replace the lab's state with the restored state, if one waits. The server must not be running."""
     waiting, entering, replaced = (folder.path / name for name in (WAITING, ENTERING, REPLACED))
     with folder.usable():
         if waiting.is_dir():
             replaced.mkdir(mode=0o700, exist_ok=True)
             _move(folder.path, replaced)
-            # From here on, what is in the folder is the new one.
+            # From here on, state files in the lab's folder belong to the new state.
             waiting.rename(entering)
         if entering.is_dir():
             _move(entering, folder.path)
@@ -42,7 +44,7 @@ def enter(folder: Folder) -> None:
 
 
 def go_back(folder: Folder) -> bool:
-    """Put the replaced state back; return False if none was replaced. No server may run."""
+    """Put the replaced state back; return False if no state was replaced. The server must not be running."""
     if not (folder.path / REPLACED).is_dir():
         return False
     with folder.usable():

@@ -1,4 +1,4 @@
-"""The running lab, for its clusters: its folder, ports and listeners, its AWS and its public issuer."""
+"""The parts of the running lab that its clusters use: folder, ports, listeners, the gate and the public issuer."""
 
 import asyncio
 import time
@@ -14,14 +14,15 @@ from labkit.emulator.listener import Listener
 from labkit.emulator.ports import Ports
 from labkit.emulator.process import State
 
-# Seconds: it answers in this process, later than an issuer elsewhere may where a class's pods all start at once.
+# Seconds in which the lab's public issuer must answer STS. Both run in this process. If all pods of a class start at
+# once, the answer takes longer than that of an issuer elsewhere.
 OWN_ISSUER_WITHIN = 30.0
 
 
 class RunningLab:
-    """The parts that all clusters share. Clusters of a ``bare`` lab have no webhook and no node, and aren't kept.
+    """The parts that all clusters share. The server sets ``gate`` and ``state`` before the first cluster is created.
 
-    The server sets ``gate`` and ``state`` at its start, before the first cluster is created.
+    Clusters of a ``bare`` lab have no webhook and no node, and the lab's next server doesn't start them again.
     """
 
     gate: Gate
@@ -32,20 +33,21 @@ class RunningLab:
         self.bare = bare
         self.ports = Ports(folder)
         self.identifiers = Identifiers(folder.seed, None if bare else folder.path / "aws-serials.db")
-        # For the clusters and the objects in them. A bare lab keeps nothing.
+        # The ids of the clusters and of the objects in them. A bare lab keeps no serials.
         self.kubernetes_identifiers = Identifiers(folder.seed, None if bare else folder.path / "clusters/serials.db")
         self.issuer = Issuer(folder.published)
         self.last_call = time.monotonic()
         self._listeners: list[Listener] = []
 
     async def listen_as_issuer(self, region: str) -> None:
-        """Serve the name of EKS's issuers in this region, and tell the gate where to find it."""
+        """Serve the host name of EKS's issuers in this region, and tell the gate the port."""
         host = f"oidc.eks.{region}.amazonaws.com"
         if host in self.state.issuers:
             return
         authority = self.folder.authority
         own = authority.issue(host, dns=[host])
-        # A provider's thumbprint is of the top certificate, which stays the same when the lab starts again.
+        # A provider's thumbprint is that of the top certificate. Here it's the CA's, which stays the same when the lab
+        # starts again.
         certificate = replace(own, certificate_pem=own.certificate_pem + authority.certificate_pem)
         port_socket = self.ports.bind(f"issuer/{region}")
         listener = await self.listen(
@@ -58,24 +60,24 @@ class RunningLab:
         self.state = replace(self.state, issuers={**self.state.issuers, host: listener.port})
 
     async def listen(self, listener: Listener) -> Listener:
-        """Start a listener, and return it. It ends with the lab."""
+        """Start a listener, and return it. It stops when the lab ends."""
         await listener.start()
         self._listeners.append(listener)
         return listener
 
     async def close(self, listener: Listener) -> None:
-        """End one listener. Its port stays reserved."""
+        """Stop one listener. Its port stays reserved for the listener of the same name."""
         self._listeners.remove(listener)
         await listener.stop()
 
     def called(self, scope: Scope) -> None:
-        """Note a client's call. Calls between the lab's own parts don't count."""
+        """Note a client's call, because a lab without calls ends. Calls between the lab's own parts don't count."""
         peer = scope["state"]["peer"]
         if peer is None or not peer.common_name.startswith("system:"):
             self.last_call = time.monotonic()
 
     async def stop(self) -> None:
-        """End every listener, and close the folder's files."""
+        """Stop every listener, and close the folder's files."""
         await asyncio.gather(*(listener.stop() for listener in self._listeners))
         await self.gate.close()
         self.identifiers.close()

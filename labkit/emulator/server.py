@@ -1,4 +1,4 @@
-"""The one background process of a lab: the gate, the metadata service, the public issuer and the clusters."""
+"""The one background process of a lab: the gate (the lab's AWS), the public issuer and the clusters."""
 
 import asyncio
 import base64
@@ -37,44 +37,47 @@ from labkit.emulator.process import start_again
 start_again(Folder(Path(sys.argv[1])), bare="--bare" in sys.argv)
 """
 OPEN_FILES, FEWEST_OPEN_FILES = 4096, 256
-LOOKS_EVERY = 0.5  # seconds between two looks whether its folder still exists
-FROZEN = 30.0  # seconds of processor time without such a look, after which the server is ended
+LOOKS_EVERY = 0.5  # seconds between two checks that the lab's folder still exists
+FROZEN = 30.0  # seconds of processor time without such a check, after which the system ends the server
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Serve until the server is ended, for ``python -m labkit.emulator FOLDER READY_FD [--bare]``.
+    """Serve until the server is ended. The command line is ``python -m labkit.emulator FOLDER READY_FD [--bare]``.
 
-    Write one line to READY_FD: ``ready``, or as JSON the error for which it doesn't serve.
+    Write one line to the file descriptor READY_FD: ``ready``, or the error (JSON) because of which the server can't
+    start.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    # uvicorn takes a WebSocket that is refused by an answer, as ASGI allows, for a fault of the application.
+    # ASGI allows an application to refuse a WebSocket with an HTTP answer, but uvicorn logs that as an error.
     logging.getLogger("uvicorn.error").addFilter(
         lambda record: "without completing handshake" not in record.getMessage()
     )
     folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
     try:
-        # A class with its pods.
+        # Enough for a whole class with its pods.
         open_files.allow(OPEN_FILES, fewest=FEWEST_OPEN_FILES, to="the lab's server")
-        # The starter has made sure that no server runs. But a client that asks may hold the lock for a moment.
+        # The starting command has made sure that no server runs. But each command that checks whether a server runs
+        # holds the lock for a moment.
         with folder.lock("server.lock", within=READY_WITHIN) as alone:
             if not alone:
                 sys.exit(f"another server holds {folder.path}")
             server = Server(folder, bare="--bare" in sys.argv)
             asyncio.run(server.serve(ready))
         if server.lab.gate.backend.thread.is_stuck:
-            # The thread that moto doesn't return from ends with the program. The lock is free then.
+            # A thread waits for moto, which doesn't return. The thread ends with this program, which also frees the
+            # lock.
             os.execv(sys.executable, [sys.executable, "-c", START_AGAIN, str(folder.path), *sys.argv[3:]])  # noqa: S606
     except LabError as error:
-        # Not by the log alone: on a full disk nothing comes to stand there.
+        # Nothing can be written to the log if the disk is full.
         with contextlib.suppress(OSError):
             os.write(ready, json.dumps(_told(error)).encode())
         sys.exit(str(error))
 
 
 class Server:
-    """All listening parts of a lab, in one event loop."""
+    """All listeners of a lab, in one event loop."""
 
     def __init__(self, folder: Folder, *, bare: bool):
         self.folder = folder
@@ -85,7 +88,10 @@ class Server:
         self.why = "was ended"
 
     async def serve(self, ready: int) -> None:
-        """Start, write one line to the descriptor ``ready``, and serve until it's ended or there are no more calls."""
+        """Start, write one line to the file descriptor ``ready``, and serve.
+
+        Return when the server is to end: because of a command, or after 8 hours without a call.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
@@ -136,7 +142,7 @@ class Server:
         lab.gate.backend.thread.on_stuck = self._get_stuck
         await lab.gate.found_organization()
         gate_socket = lab.ports.bind("gate")
-        # Callers wait now, so that no call is refused because a cluster hasn't started again yet.
+        # From here on, callers wait. So no call fails because a cluster hasn't started again yet.
         gate_socket.listen()
         profiles = {"default": keys, "management": management}
         environment.write_aws_files(
@@ -160,7 +166,7 @@ class Server:
         await lab.listen(Listener(lab.gate, port_socket=gate_socket, on_call=lab.called))
 
     def _get_stuck(self) -> None:
-        self.why = "had a call of AWS that did not return"
+        self.why = "had an AWS call that did not return"
         self.ended.set()
 
     def _tell(self, note: str) -> None:
@@ -177,7 +183,8 @@ class Server:
                 self.why = "ended after 8 hours without a call"
                 return
             if not self.control.is_in_place:
-                # The server can write nothing, and a new folder there may be another lab's. Its pods end, too.
+                # The server can't write its files any more, and a new folder at this path may be another lab's. The
+                # pods end with the server.
                 log.warning("%s was deleted or replaced: the lab's server ends", self.folder.path)
                 os._exit(1)
             with contextlib.suppress(TimeoutError):
@@ -200,14 +207,17 @@ class Server:
             await writer.drain()
 
     async def _copy(self, into: Path) -> dict[str, Any]:
-        """Copy the lab's state at one moment, unless a part of it isn't kept: see `process.have_copied`."""
+        """Copy the lab's state at one moment to the folder ``into``, and return the answer for `process.have_copied`.
+
+        If the lab doesn't keep a part of its state, copy nothing.
+        """
         gate, loop = self.lab.gate, asyncio.get_running_loop()
 
         async def beside_aws() -> None:
             snapshots.copy(self.folder, into, snapshots.BESIDE_AWS)
 
         def whole() -> None:
-            # In moto's thread, AWS stands still. In the event loop, all the rest does.
+            # While this runs in moto's thread, AWS changes nothing. While the event loop copies, nothing else changes.
             asyncio.run_coroutine_threadsafe(beside_aws(), loop).result()
             snapshots.copy(self.folder, into, snapshots.AWS)
 

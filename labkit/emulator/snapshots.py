@@ -1,11 +1,12 @@
-"""A lab's state in one file, to hand out and to start labs from.
+"""Snapshots: a lab's state in one file, which others can start their labs with.
 
 The file has the state of the lab's AWS and Kubernetes: resources, objects, ids, serials, the trail, the clock,
-published documents and faults. It has no credentials of the lab itself: CAs, the clusters' signing keys, the
-administrators' keys, role sessions, and tokens in Secrets. A restored lab creates all of these again, so older
-signatures and tokens aren't valid there. The users' own secrets are state, and in the file: access keys of IAM users,
-KMS keys, Secrets, messages. Pods' files aren't in it, because they include tokens. Restored pods start as on a new
-node.
+published documents and faults.
+
+The file doesn't have the lab's own credentials: CAs, the clusters' signing keys, the administrators' keys, role
+sessions, and tokens in Secrets. A restored lab creates new ones, so older signatures and tokens aren't valid there. The
+users' own secrets are state, so the file has them: access keys of IAM users, KMS keys, Secrets, messages. The file
+doesn't have the pods' files, because they include tokens. Restored pods start as on a new node.
 
 The file is a zip archive, with a manifest that says which versions wrote it.
 """
@@ -51,9 +52,10 @@ BLOCK = 1024 * 1024
 
 
 def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
-    """Copy these files of the lab into a folder, while nothing writes them: databases as a killed server leaves them.
+    """Copy the lab's files that match ``patterns`` to the folder ``into``. Nothing may write them meanwhile.
 
-    Raises `LabError` if the disk is full.
+    A copied database is like one after a killed server: SQLite's log has its latest changes. Raises `LabError` if the
+    disk is full.
     """
     with folder.usable():
         for pattern in patterns:
@@ -63,14 +65,16 @@ def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
 
 
 def take(folder: Folder, name: str) -> Path:
-    """Write the lab's state to a new file (0600), and return it. The lab may run. ``name`` is a name or a path.
+    """Write the lab's state to a new file (mode 0600), and return the file. The lab may be running.
 
-    Raises `LabError` if the file exists or can't be written, or if the lab has state that isn't kept.
+    ``name`` is a snapshot's name or a path. Raises `LabError` if the file exists or can't be written, or if the lab has
+    state that it doesn't keep.
     """
     file = _file(folder, name)
     if file.exists():
         raise LabError(
-            f"{file} exists. A snapshot is never overwritten.", next="choose another name, or remove the file first"
+            f"{file} already exists. A snapshot is never overwritten.",
+            next="choose another name, or remove the file first",
         )
     if not _holds_state(folder):
         raise LabError(f"The lab in {folder.path} holds nothing yet.", next="labkit up")
@@ -85,17 +89,17 @@ def take(folder: Folder, name: str) -> Path:
 
 
 def restore(folder: Folder, name: str, *, force: bool = False) -> State:
-    """Start the lab with the state of a snapshot. It replaces the lab's own state only with ``force``.
+    """Start the lab with the state of a snapshot. If the lab already has a state, replace it only with ``force``.
 
-    Raises `LabError` if the snapshot is missing, broken or of another version, or if the lab doesn't start with it. The
-    lab keeps its old state then.
+    ``name`` is the snapshot's name or path. Raises `LabError` if the snapshot is missing, damaged or of another
+    version, or if the lab doesn't start with it. In these cases, the lab keeps its previous state.
     """
     file = _existing(folder, name)
     with _opened(file) as archive:
         _check(file, archive)
         if _holds_state(folder) and not force:
             raise LabError(
-                f"The lab in {folder.path} holds a state, which the snapshot would replace. Nothing was changed.",
+                f"The snapshot would replace the state of the lab in {folder.path}. Nothing was changed.",
                 next=f"labkit snapshot NAME, which keeps that state; then:  labkit restore {quote(name)} --force",
             )
         _refuse_joined(folder, "labkit restore")
@@ -121,14 +125,15 @@ def _file(folder: Folder, name: str) -> Path:
         return file
     if not NAME.fullmatch(name):
         raise LabError(
-            f"{name!r} is not a name of a snapshot: letters, digits, and . _ - after the first, 64 at most.",
-            next=f"choose another name, or a path with a {os.sep} in it",
+            f"{name!r} is not a valid name for a snapshot.",
+            next="choose a name of at most 64 letters, digits and . _ - that starts with a letter or digit; or a path "
+            f"with a {os.sep} in it",
         )
     return _named(folder) / f"{name}{SUFFIX}"
 
 
 def _named(folder: Folder) -> Path:
-    """Return the folder for named snapshots. It's beside the lab's folder, because a reset empties that one."""
+    """Return the folder for named snapshots. It's beside the lab's folder, because a reset empties the lab's folder."""
     return folder.path.with_name(f"{folder.path.name}-snapshots")
 
 
@@ -149,14 +154,14 @@ def _refuse_joined(folder: Folder, command: str) -> None:
     if joined := sorted(Kept.joined(folder)):
         raise LabError(
             f"The cluster {joined[0]} has joined this lab. It is not the lab's own, and no snapshot can hold it.",
-            next=f"labkit down, which lets it go; then:  {command} …",
+            next=f"labkit down, which removes it from the lab; then:  {command} …",
         )
 
 
 @contextlib.contextmanager
 def _place(folder: Folder) -> Iterator[Path]:
-    """A temporary folder in the lab's own. It is deleted at the end, unless it was renamed."""
-    for left in folder.path.glob(f"{DRAFT}*"):  # by a command that was killed
+    """Yield a temporary folder in the lab's folder. It is deleted at the block's end, unless the block renames it."""
+    for left in folder.path.glob(f"{DRAFT}*"):  # left by a command that was killed
         shutil.rmtree(left, ignore_errors=True)
     with (
         folder.usable(),
@@ -178,10 +183,10 @@ def _keep(content: IO[bytes], file: Path) -> None:
 
 
 def _copy(folder: Folder, place: Path) -> None:
-    """Copy the lab's state at one moment; if its server runs, let the server copy it."""
+    """Copy the lab's state at one moment to the folder ``place``. If the lab's server runs, let the server copy it."""
     unkept = process.have_copied(folder, place.name, within=COPIED_WITHIN)
     if unkept is None:
-        # A state that waits for the next server is the lab's present one.
+        # If a restored state waits for the next server, it is the lab's present state.
         replacement.enter(folder)
         copy(folder, place, AWS + BESIDE_AWS)
     elif unkept:
@@ -192,7 +197,7 @@ def _copy(folder: Folder, place: Path) -> None:
 
 
 def _clean(database: Path) -> None:
-    """Remove the lab's own credentials, and the remains of deleted rows."""
+    """Remove the lab's own credentials and the remains of deleted rows from a copied database."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
         if database.name == "aws-own.db":
             own.forget_sessions(connection)
@@ -259,12 +264,12 @@ def _check(file: Path, archive: zipfile.ZipFile) -> None:
             f"labkit {wrote[1]} with moto {wrote[2]} made this snapshot, and labkit {version('labkit')} with moto "
             f"{version('moto')} cannot open it.",
             where=f"{file}; nothing was changed",
-            next="ask for a snapshot that these versions made; or restore it where those are installed",
+            next="ask for a snapshot that your versions made; or install the versions that made this one",
         )
 
 
 def _is_expected(name: str) -> bool:
-    """Whether a snapshot may have a file of this name: only the known parts of a lab's folder."""
+    """Whether a snapshot may have a file of this name. Only the known parts of a lab's folder are allowed."""
     parts = PurePosixPath(name).parts
     return name == MANIFEST or (
         ".." not in parts
@@ -280,7 +285,7 @@ def _broken(file: Path) -> LabError:
     return LabError(
         f"{file} is not a snapshot of a lab, or is damaged.",
         where="nothing was changed",
-        next="copy or download it again; or labkit restore with another one",
+        next="copy or download the file again; or labkit restore with another file",
     )
 
 

@@ -29,7 +29,7 @@ from tests import commands
 
 CLUSTERS = ("blue", "green")
 AUTHENTICATION = "/apis/authentication.k8s.io/v1"
-SAYS_SO = "was started again, with all that the lab held"
+SAYS_SO = "was started again, with everything that was in the lab"
 # An object of each kind that a lab does not have of itself, and pods for each way to start again.
 OBJECTS = """
 {apiVersion: v1, kind: Namespace, metadata: {name: ours}}

@@ -64,10 +64,10 @@ def altered(one: Path, file: Path, **members: bytes) -> Path:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("..", "is not a name of a snapshot"),
-        ("", "is not a name of a snapshot"),
-        ("two words", "is not a name of a snapshot"),
-        ("x" * 65, "is not a name of a snapshot"),
+        ("..", "is not a valid name for a snapshot"),
+        ("", "is not a valid name for a snapshot"),
+        ("two words", "is not a valid name for a snapshot"),
+        ("x" * 65, "is not a valid name for a snapshot"),
         ("folder/..", "folder/.. is a folder"),
         ("folder/", "folder/ is a folder"),
         ("nowhere/file", "is not a folder"),
@@ -89,7 +89,7 @@ def test_the_next_command_can_be_copied(lab, tmp_path, monkeypatch):
     taken = commands.labkit("snapshot", "sub dir/é.labsnapshot").stdout
     assert taken.endswith("restore 'sub dir/é.labsnapshot'\n")
     assert "labkit restore 'sub dir/é.labsnapshot' --force" in refused(
-        "restore", "sub dir/é.labsnapshot", says="holds a state"
+        "restore", "sub dir/é.labsnapshot", says="The snapshot would replace the state of the lab"
     )
 
 
@@ -138,7 +138,7 @@ def test_a_snapshot_of_another_version_is_refused_in_a_sentence(lab, one, tmp_pa
         manifest = json.loads(archive.read("manifest.json")) | other
     file = altered(one, tmp_path / "other.labsnapshot", **{"manifest.json": json.dumps(manifest).encode()})
     told = refused("restore", str(file), "--force", says=f"with moto {manifest['moto']} made this snapshot")
-    assert "next:  ask for a snapshot that these versions made" in told
+    assert "next:  ask for a snapshot that your versions made" in told
     assert names(lab.path) == before
 
 
@@ -165,7 +165,8 @@ def test_a_snapshot_of_another_labkit_is_opened(one, tmp_path):
 
 def test_a_lab_with_a_state_is_replaced_only_if_that_is_said(lab):
     configmaps(lab.path).create_namespaced_config_map("default", {"metadata": {"name": "after"}})
-    told = refused("restore", "one", says="holds a state, which the snapshot would replace. Nothing was changed.")
+    says = f"The snapshot would replace the state of the lab in {lab.path}. Nothing was changed."
+    told = refused("restore", "one", says=says)
     assert "labkit restore one --force" in told
     assert names(lab.path) == {"before", "after", "kube-root-ca.crt"}
 
@@ -179,7 +180,10 @@ def test_a_lab_that_does_not_start_with_a_snapshot_has_its_state_from_before(lab
     file = altered(one, tmp_path / "later.labsnapshot", **{"clusters/serials.db": later})
     before, keys = names(lab.path), lab.secret
     told = refused(
-        "restore", str(file), "--force", says="did not start with the snapshot's state, and has the one from"
+        "restore",
+        str(file),
+        "--force",
+        says="did not start with the snapshot's state, and has its previous state again",
     )
     assert "another version of labkit made this lab" in told
     assert commands.labkit("up").returncode == 0

@@ -82,7 +82,7 @@ def test_the_server_tells_the_client_starts_again_and_says_so(tmp_path, monkeypa
             for told in (1, 0):
                 Lab.open().close()
                 assert (
-                    capsys.readouterr().out.count("had a call of AWS that did not return and was started again") == told
+                    capsys.readouterr().out.count("had an AWS call that did not return and was started again") == told
                 )
             after = State.read(folder)
             assert (after.pid != before.pid, after.endpoint_url) == (True, before.endpoint_url)
