@@ -1,7 +1,8 @@
-"""The pod identity webhook: step 5 of IRSA, as EKS runs it in the control plane.
+"""The pod identity webhook. It does step 5 of IRSA: it adds variables and a token volume to new pods.
 
-In a lab it is one of the cluster's listeners. There it also injects EKS Pod Identity's variables if the service account
-has an association. `labkit webhook serve` runs it for any other API server, without associations.
+EKS runs the webhook in the control plane. In a lab, the webhook is one of the cluster's listeners. There, it also does
+the work of EKS Pod Identity for service accounts that have an association. `labkit webhook serve` runs the webhook for
+any other API server, without associations.
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """
 

@@ -12,13 +12,13 @@ from labkit.webhook.annotations import Object
 from labkit.webhook.watch import Watch
 
 PATH = "/api/v1/serviceaccounts"
-GRACE = 0.1  # seconds to wait for an unknown account; the default of the webhook on EKS
-ASKING = 5.0  # seconds for the API to answer while a pod waits; the webhook itself must answer within 10
+GRACE = 0.1  # seconds to wait for an unknown account, the default of the webhook on EKS
+ASKING = 5.0  # seconds in which the API must answer while a pod waits; the webhook itself must answer within 10
 
 
 @dataclass(frozen=True)
 class Account:
-    """The settings in one service account's annotations; `role_arn` is empty if it has no role."""
+    """The settings in one service account's annotations; `role_arn` is empty if the account has no role."""
 
     role_arn: str = ""
     audience: str = "sts.amazonaws.com"
@@ -29,8 +29,9 @@ class Account:
     def of(
         cls, service_account: Object, *, defaults: "Account | None" = None, prefix: str = annotations.PREFIX
     ) -> "Account":
-        """Return the settings in a ServiceAccount object's annotations; `defaults` has the missing ones.
+        """Return the settings in a ServiceAccount object's annotations. `defaults` has those without an annotation.
 
+        The role never comes from `defaults`.
         https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
         """
         found = annotations.under(prefix, service_account)
@@ -48,9 +49,9 @@ class Account:
 
 @dataclass
 class Accounts:
-    """The accounts by namespace and name. `client` must be allowed to get, list and watch service accounts.
+    """The service accounts, by namespace and name. `client` must be allowed to get, list and watch them.
 
-    `defaults` has the settings that an account's annotations lack. The annotations' names begin with `prefix`.
+    If an account lacks an annotation, `defaults` has the setting. The annotations' names begin with `prefix`.
     """
 
     client: httpx.AsyncClient
@@ -67,12 +68,14 @@ class Accounts:
         return self._known.get((namespace, name))
 
     async def appear(self, namespace: str, name: str, grace: float = GRACE) -> None:
-        """Wait until the account's role is known, or until it's certain that the account has no role.
+        """Wait until the account's role is known, or until the API says that the account has no role.
 
-        People often create a pod right after its account or its annotation, before the watch reports that. So ask the
-        API. The webhook on EKS asks only for unknown accounts, and waits for the answer no longer than `grace`. Here a
-        pod gets its role even on a slow machine. If the API doesn't know the account, or doesn't answer, wait another
-        `grace` seconds for the watch.
+        People often create or annotate a service account right before they create its pod. The watch may report that
+        too late, so ask the API. If the API doesn't know the account, or doesn't answer within 5 seconds, wait at most
+        `grace` seconds more for the watch.
+
+        The webhook on EKS asks only for unknown accounts, and waits for the answer no longer than `grace`. This one
+        waits longer, so that a pod gets its role even on a slow machine.
         """
         key = (namespace, name)
         known = self._known.get(key)

@@ -1,6 +1,6 @@
 """The annotations of service accounts and pods that the webhook reads.
 
-The webhook ignores a value that it can't read, and the pod then gets the default.
+If the webhook can't read a value, it uses the default instead.
 https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
 """
 
@@ -41,9 +41,10 @@ def boolean(annotations: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def expiration(annotations: Mapping[str, str], default: int) -> int:
-    """Return the token's life in seconds: at least 600, because the API server issues no shorter token.
+    """Return the token's lifetime in seconds from its annotation, or `default` if that has no valid number.
 
-    There's no upper limit here: on EKS, the API server limits tokens to a day.
+    If the number is below 600, return 600: the API server issues no shorter tokens. There's no upper limit here: on
+    EKS, the API server limits tokens to one day.
     """
     found = re.fullmatch(r"([+-]?)0*([0-9]{1,19})", annotations.get(TOKEN_EXPIRATION, ""))
     if not found:
@@ -53,9 +54,10 @@ def expiration(annotations: Mapping[str, str], default: int) -> int:
 
 
 def skipped_containers(annotations: Mapping[str, str]) -> set[str]:
-    """Return the names on the first line of the comma-separated list; an empty set if it isn't valid CSV.
+    """Return the names of the containers to skip: the first line of the annotation's comma-separated list.
 
-    Spaces belong to the names, as in RFC 4180. So `a, b` names `a` and ` b`, which no container can be called.
+    Return an empty set if the line isn't valid CSV. Spaces belong to the names, as in RFC 4180. So `a, b` has the names
+    `a` and ` b`, and no container can have the name ` b`.
     """
     text = annotations.get(SKIP_CONTAINERS, "").lstrip("\r\n")
     names: set[str] = set()

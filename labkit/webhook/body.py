@@ -18,10 +18,11 @@ class TooLong(Exception):
 async def whole(receive: Receive, limit: int) -> bytes:
     """Return the body of an ASGI request.
 
-    Raises TooLong after `limit` bytes, without reading on, and ClientDisconnect if the client leaves before the end.
+    Raises TooLong if the body has more than `limit` bytes, without reading the rest. Raises ClientDisconnect if the
+    client disconnects before the end.
     https://asgi.readthedocs.io/en/stable/specs/www.html#disconnect-receive-event
     """
-    # One block of memory, which the system gets back at once. The process would keep many small pieces.
+    # One block of memory, which the process returns to the system at once. It would keep many small pieces.
     with io.BytesIO() as body:
         more = True
         while more:
@@ -36,7 +37,7 @@ async def whole(receive: Receive, limit: int) -> bytes:
 
 
 def whole_characters(value: object) -> object:
-    """Return the JSON value with U+FFFD instead of each half of a surrogate pair, as Go's decoder does."""
+    """Return the JSON value with U+FFFD in place of each unpaired surrogate. Go's decoder does the same."""
     if isinstance(value, str):
         return HALF.sub("\ufffd", value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The webhook's certificate, unless you bring your own."""
+"""The certificate that the webhook makes for itself if you don't bring your own."""
 
 import contextlib
 import datetime
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 VALIDITY = datetime.timedelta(days=365)
-REMADE = datetime.timedelta(days=30)  # before it expires
+REMADE = datetime.timedelta(days=30)  # a new certificate is made this long before the old one expires
 
 
 def kept(folder: Path, host: str) -> tuple[Path, Path]:

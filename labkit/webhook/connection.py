@@ -1,4 +1,4 @@
-"""How the webhook reaches a real API server: with a kubeconfig, or as a pod of the cluster."""
+"""The webhook's connection to a real API server: with a kubeconfig, or from a pod in the cluster."""
 
 import logging
 import os
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx.AsyncClient:
-    """Return a client of the API server that the kubeconfig's context names.
+    """Return a client for the API server that the kubeconfig's context names.
 
-    In a pod, without a kubeconfig and a context, it's the API server of the pod's cluster. The client renews tokens
-    and exec credentials (`aws eks get-token`) when they expire. Raises LabError.
+    In a pod, without `kubeconfig` and `context`, return a client for the API server of the pod's cluster. The client
+    renews tokens and exec credentials (`aws eks get-token`) when they expire. Raises LabError if the configuration
+    can't be used.
     https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
     """
     from kubernetes.client import Configuration
@@ -48,7 +49,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
         return _client(configuration)
     except (ConfigException, ssl.SSLError, OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise LabError(
-            f"the way to the API server cannot be read: {error}", where=where, next="kubectl config view"
+            f"the API server's configuration cannot be used: {error}", where=where, next="kubectl config view"
         ) from error
 
 
@@ -56,7 +57,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
 def untold() -> Iterator[list[str]]:
     """Collect the errors that the Kubernetes client only logs while it loads a kubeconfig.
 
-    If a credentials plugin fails, the client doesn't raise, and would call anonymously.
+    If a credentials plugin fails, the client raises nothing, and would call the API server anonymously.
     https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
     """
     said: list[str] = []
@@ -67,7 +68,7 @@ def untold() -> Iterator[list[str]]:
         said.append(record.getMessage())
         return False
 
-    # With a handler in place, `logging.error` sets up no other one for the whole process.
+    # Without a handler, `logging.error` would set one up for the whole process.
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)
     root.addFilter(is_anothers)
@@ -79,10 +80,10 @@ def untold() -> Iterator[list[str]]:
 
 
 def _check(files: str, context: str | None) -> None:
-    """Raise LabError if none of the files exists, or if the context is in none of them."""
+    """Raise LabError if none of the files exists, or if none of them has the context."""
     there = [file for name in files.split(os.pathsep) if name and (file := Path(name).expanduser()).is_file()]
     if not there:
-        raise LabError("there is no kubeconfig.", where=files, next="labkit webhook serve --kubeconfig FILE")
+        raise LabError("no kubeconfig found.", where=files, next="labkit webhook serve --kubeconfig FILE")
     if context is None:
         return
     contents = [content for file in there if isinstance(content := yaml.safe_load(file.read_text()), dict)]
@@ -96,7 +97,7 @@ def _check(files: str, context: str | None) -> None:
 
 def _client(configuration: "Configuration") -> httpx.AsyncClient:
     tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-    # Python 3.13 and later check strictly, and would reject the certificate authorities of minikube and k3s.
+    # Python 3.13 and later check certificates strictly, and would reject the authorities of minikube and k3s.
     tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not configuration.verify_ssl:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
@@ -120,7 +121,7 @@ def _client(configuration: "Configuration") -> httpx.AsyncClient:
 
 
 class _Token(httpx.Auth):
-    """The configuration's bearer token. Each request reads it again, so that it can be renewed."""
+    """The configuration's bearer token. Each request reads it again, because the token may have been renewed."""
 
     def __init__(self, configuration: "Configuration") -> None:
         self._configuration = configuration

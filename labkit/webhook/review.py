@@ -22,7 +22,7 @@ STS_ENDPOINTS = "AWS_STS_REGIONAL_ENDPOINTS"
 
 @dataclass(frozen=True)
 class Method:
-    """One of the two ways to a role: the variables that SDKs read, and the token that they exchange."""
+    """IRSA or EKS Pod Identity: the variables that SDKs read, and the token that SDKs exchange for credentials."""
 
     variable: str
     value: str
@@ -77,11 +77,12 @@ def review(
     mount_path: str = MOUNT_PATH,
     associated: Associated = lambda _namespace, _name: False,
 ) -> Object:
-    """Return the AdmissionReview that answers this one. If the pod's account has no role, the pod stays unchanged.
+    """Return the AdmissionReview that answers this one. If the service account has no role, the pod stays unchanged.
 
-    Containers without a region get `region` as AWS_REGION and AWS_DEFAULT_REGION, and the token at `mount_path`. The
-    names of the pod's annotations begin with `prefix`. Refuse anything but a review of a pod. A Pod Identity
-    association replaces the annotation's role, as on EKS.
+    Containers get the token at `mount_path`. Containers without a region get `region` as AWS_REGION and
+    AWS_DEFAULT_REGION. The names of the pod's annotations begin with `prefix`. The answer refuses anything that isn't a
+    review of a pod. If the service account has a Pod Identity association, the association takes the place of the
+    annotation, as on EKS.
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
     if wrong := malformed(admission_review):
@@ -117,8 +118,8 @@ def pod_patch(
 ) -> list[Operation]:
     """Return the JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 
-    Without a `method`, use IRSA with the annotation's role. As on EKS, keep a volume that already has the token
-    volume's name, whatever is in it.
+    Without a `method`, use IRSA with the annotation's role. If the pod already has a volume with the token volume's
+    name, keep that volume, as on EKS.
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     spec = pod["spec"]
@@ -157,7 +158,7 @@ def patched(admission_review: Object, patch: Sequence[Operation]) -> Object:
 
 
 def refusal(admission_review: Object, why: str) -> Object:
-    """Return the AdmissionReview that refuses the request."""
+    """Return the AdmissionReview that refuses the request with the message `why`."""
     return _answer(admission_review, {"allowed": False, "status": {"message": why}})
 
 
@@ -188,7 +189,7 @@ _REVIEW = {"request": {"uid": str, "namespace": str, "object": _POD}}
 
 
 def _mismatch(value: Any, shape: Any, where: str = "") -> str:
-    """Return a sentence about the first place where `value` doesn't have this shape; empty if it does."""
+    """Return a sentence about the first place where `value` doesn't have this shape; empty if there's no such place."""
     if value is None:
         return ""
     wanted: Any = shape if isinstance(shape, type) else type(shape)
@@ -222,7 +223,10 @@ def _web_identity(account: Account, mount_path: str) -> Method:
 
 
 def _with_role(container: Object, account: Account, method: Method, token_file: str, region: str) -> Object:
-    """Return the container with the missing variables and mount. One variable of a pair keeps the other out."""
+    """Return the container with the variables and the mount that it lacks.
+
+    If it already has one variable of a pair (for the role, or for the region), add neither of the two.
+    """
     present = {variable.get("name") for variable in container.get("env") or ()}
     has_identity = present & {method.variable, method.file_variable}
     has_region, has_endpoints = present & REGION, STS_ENDPOINTS in present

@@ -30,8 +30,8 @@ LARGEST = 8 * 2**20  # bytes of a review; the API server accepts objects of at m
 class WebhookServer:
     """An ASGI app: `POST /mutate` answers AdmissionReviews, and `GET /healthz` answers ok.
 
-    A pod waits up to `grace` seconds for a service account that the API doesn't know yet. The other fields are as in
-    `review`. Each review becomes one line in the log (level INFO).
+    A pod waits up to `grace` seconds for a service account that the API doesn't know yet. The other fields are the
+    parameters of `review`. The server writes one line for each review to the log (level INFO).
     """
 
     accounts: Accounts
@@ -82,7 +82,7 @@ class WebhookServer:
 
 
 async def body_of(request: Request) -> bytes:
-    """Return a review as bytes. Raises HTTPException if it's too long (413) or ends early (400)."""
+    """Return the request's body, a review. Raises HTTPException if it's too long (413) or incomplete (400)."""
     try:
         return await whole(request.receive, LARGEST)
     except TooLong as error:
@@ -100,9 +100,10 @@ def mutating_webhook_configuration(
     namespaces: Sequence[Object] = (),
     opt_out_label: str = "eks.amazonaws.com/skip-pod-identity-webhook",
 ) -> Object:
-    """Return the manifest that registers a webhook for pods at `url`, with the CA bundle for its certificate.
+    """Return the manifest that registers a webhook for pods at `url`. The CA bundle verifies its certificate.
 
-    `namespaces` are expressions that a namespace's labels must match. A pod with the `opt_out_label` is left alone.
+    `namespaces` are expressions that a namespace's labels must match. The API server doesn't call the webhook for a pod
+    with the label `opt_out_label`.
     https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/
     """
     return {
@@ -136,7 +137,7 @@ def mutating_webhook_configuration(
 
 
 def cluster_role() -> Object:
-    """Return the ClusterRole with the webhook's permissions in the API: it reads service accounts.
+    """Return the ClusterRole that lets the webhook read service accounts.
 
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """
@@ -153,12 +154,12 @@ def _line(asked: Object, response: Object) -> str:
     namespace, account = account_of(asked)
     metadata = asked["request"]["object"].get("metadata") or {}
     pod = metadata.get("name") or f"{metadata.get('generateName') or ''}*"
-    done = "given the role" if "patch" in response else "left as it is: the account has no role"
+    done = "given the role" if "patch" in response else "left unchanged: the account has no role"
     return f"pod {namespace}/{pod}, service account {account or '(none)'}: {done}"
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is not a number of JSON")
+        raise ValueError(f"{text} is not a JSON number")
     return value

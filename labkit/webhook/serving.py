@@ -1,4 +1,4 @@
-"""The webhook as its own process, for any other API server than the lab's."""
+"""The webhook as its own process, for an API server that isn't the lab's."""
 
 import asyncio
 import contextlib
@@ -33,11 +33,12 @@ class Address:
     def of(cls, listen: str, host: str = "") -> "Address":
         """Parse `listen`: an address and port such as `127.0.0.1:8443` or `[::1]:8443`.
 
-        The API server calls `host`; if it's empty, the address in `listen`. Raises LabError.
+        The API server calls `host`, or the address in `listen` if `host` is empty. Raises LabError if either is
+        invalid.
         """
         found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([^:\s]+):(\d{1,5})", listen)
         if not found or int(found[2] or found[4]) > 65535:
-            raise LabError(f"{listen!r} is not an address to listen on: HOST:PORT", next="--listen 127.0.0.1:8443")
+            raise LabError(f"{listen!r} is not of the form HOST:PORT.", next="--listen 127.0.0.1:8443")
         at = found[1] or found[3]
         host = host or at
         address = _address(host)
@@ -74,19 +75,24 @@ class Identity:
 
     @classmethod
     def of(cls, address: Address, folder: Path, given: Path | None, key: Path | None) -> "Identity":
-        """Return the given files, or those in `folder`, made if necessary. Raises LabError if they can't be used."""
+        """Return the files `given` and `key`. Without them, return the files in `folder`, and make them if necessary.
+
+        Raises LabError if the files can't be used.
+        """
         if given and key:
             made = cls(given, key)
             made.context()
             return made
         if given or key:
             raise LabError(
-                "a certificate needs its key, and a key its certificate.", next="--certificate FILE --key FILE"
+                "--certificate needs --key, and --key needs --certificate.", next="--certificate FILE --key FILE"
             )
         try:
             return cls(*certificate.kept(folder, address.host))
         except OSError as error:
-            raise LabError(f"the webhook's certificate cannot be kept: {error.strerror}", where=str(folder)) from error
+            raise LabError(
+                f"the webhook's certificate cannot be stored: {error.strerror}", where=str(folder)
+            ) from error
 
     def context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -97,7 +103,7 @@ class Identity:
             raise LabError(
                 f"the certificate and key cannot be used: {getattr(error, 'reason', '') or error}",
                 where=f"{self.certificate}, {self.key}",
-                next="two PEM files: the certificate with its chain, and its key without a password",
+                next="name two PEM files: the certificate with its chain, and its key without a password",
             ) from error
         return context
 
@@ -109,16 +115,16 @@ def manifest(address: Address, identity: Identity) -> str:
 
 
 def bind(address: Address) -> socket.socket:
-    """Return a TCP socket bound to the address. Raises LabError if the port is in use, or the address isn't here."""
+    """Return a TCP socket bound to the address. Raises LabError if it's in use, or isn't an address of this machine."""
     try:
         family, *_, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise LabError(f"{address.listen} cannot be listened on: {error.strerror or error}") from error
+        raise LabError(f"the webhook cannot listen on {address.listen}: {error.strerror or error}") from error
     try:
         return bound(family, where)
     except OSError as error:
         raise LabError(
-            f"port {address.port} of {address.listen} cannot be listened on: {error.strerror}",
+            f"the webhook cannot listen on port {address.port} of {address.listen}: {error.strerror}",
             next="labkit webhook serve --listen 127.0.0.1:8444, or another port that is free",
         ) from error
 
@@ -139,9 +145,10 @@ def bound(family: socket.AddressFamily, where: tuple[object, ...]) -> socket.soc
 async def serve(
     app: WebhookServer, client: httpx.AsyncClient, at: socket.socket, identity: Identity, ready: Callable[[], None]
 ) -> None:
-    """Serve until SIGTERM or SIGINT. Call `ready` as soon as the server answers. Raises LabError.
+    """Serve `app` on the socket `at` until SIGTERM or SIGINT. Call `ready` as soon as the server answers.
 
-    `client` is the client of the app's accounts. Close it at the end.
+    `client` is the client that `app.accounts` uses. It's closed at the end. Raises LabError if the service accounts
+    can't be read.
     """
     config = uvicorn.Config(
         app,
@@ -176,7 +183,7 @@ async def _started(accounts: Accounts, api: str) -> None:
             f"the API server does not answer: {error or type(error).__name__}", where=api, next="kubectl cluster-info"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise LabError("what answers is not a Kubernetes API.", where=api, next="kubectl cluster-info") from error
+        raise LabError("the answer is not that of a Kubernetes API.", where=api, next="kubectl cluster-info") from error
 
 
 def _refused(response: httpx.Response, api: str) -> LabError:
@@ -185,7 +192,7 @@ def _refused(response: httpx.Response, api: str) -> LabError:
     except (ValueError, KeyError, TypeError):
         message = f"the API server answers {response.status_code} {response.reason_phrase}"
     if response.status_code == 401:
-        return LabError("the API server does not take these credentials.", where=api, next="kubectl auth whoami")
+        return LabError("the API server does not accept these credentials.", where=api, next="kubectl auth whoami")
     if response.status_code != 403:
         return LabError(message, where=api)
     user = re.search(r'User "([^"]+)"', message)
@@ -218,7 +225,8 @@ class _WebhookServing(Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # A closed TLS connection waits for the other side's answer, which never comes on an idle one. So abort that.
+        # Closing a TLS connection waits for the other side's answer. An idle client never answers, so abort its
+        # connection.
         for connection in list(self.server_state.connections):
             cycle = getattr(connection, "cycle", None)
             if cycle is None or cycle.response_complete:

@@ -1,4 +1,4 @@
-"""A watch on objects of the Kubernetes API that never ends.
+"""An endless watch on objects of the Kubernetes API.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
@@ -24,8 +24,9 @@ WATCH = 300  # seconds of one watch, and so the longest life of a connection tha
 class Watch:
     """Call `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
 
-    The types are those of a watch, such as `DELETED`. After a gap, list all objects again. `client` reaches the API
-    server, `what` names the objects in the log, and `query` selects some of them, for example by a `fieldSelector`.
+    The types are the Kubernetes API's, such as `DELETED`. If changes may have been missed, list all objects again.
+    `client` calls the API server, `what` names the objects in the log, and `query` selects some of the objects, for
+    example by a `fieldSelector`.
     """
 
     client: httpx.AsyncClient
@@ -85,7 +86,7 @@ class Watch:
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the lines of a watch. httpx's own function also splits at U+2028 and U+0085, which texts may contain."""
+    """Yield the lines of a watch. httpx's own function also splits at U+2028 and U+0085, which JSON may contain."""
     begun = b""
     async for part in response.aiter_bytes():
         *lines, begun = (begun + part).split(b"\n")

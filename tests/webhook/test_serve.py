@@ -320,20 +320,20 @@ def web(folder: Path) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--kubeconfig", "/nowhere"], ["there is no kubeconfig", "/nowhere"]),
+        (["--kubeconfig", "/nowhere"], ["no kubeconfig found", "/nowhere"]),
         (["--kubeconfig", "{folder}/broken"], ["cannot be read"]),
         (["--context", "lba"], ["'lba' is not a context of the kubeconfig", "Did you mean 'lab'?"]),
         (["--listen", "8443"], ["HOST:PORT"]),
         (["--listen", "127.0.0.1:99999"], ["HOST:PORT"]),
         (
             ["--listen", "127.0.0.1:{taken}"],
-            ["port {taken} of 127.0.0.1 cannot be listened on: Address already in use"],
+            ["the webhook cannot listen on port {taken} of 127.0.0.1: Address already in use"],
         ),
-        (["--listen", "192.0.2.1:8443"], ["192.0.2.1 cannot be listened on"]),
-        (["--listen", "no-such-host.invalid:8443"], ["no-such-host.invalid cannot be listened on"]),
+        (["--listen", "192.0.2.1:8443"], ["cannot listen on port 8443 of 192.0.2.1: "]),
+        (["--listen", "no-such-host.invalid:8443"], ["cannot listen on no-such-host.invalid: "]),
         (["--listen", "0.0.0.0:8443"], ["not an address that an API server can call", "--host NAME"]),
         (["--host", "a b"], ["'a b' is not a host name or address"]),
-        (["--certificate", "{folder}/broken"], ["a certificate needs its key"]),
+        (["--certificate", "{folder}/broken"], ["--certificate needs --key"]),
         (["--certificate", "/nowhere", "--key", "/nowhere"], ["the certificate and key cannot be used", "/nowhere"]),
         (["--certificate", "{folder}/broken", "--key", "{folder}/broken"], ["the certificate and key cannot be used"]),
         (["--mount-path", "token"], ["'token' is not an absolute path"]),
@@ -348,7 +348,7 @@ def web(folder: Path) -> Iterator[int]:
                 " --user=nobody",
             ],
         ),
-        (["--kubeconfig", "{stranger}"], ["the API server does not take these credentials"]),
+        (["--kubeconfig", "{stranger}"], ["the API server does not accept these credentials"]),
         (["--kubeconfig", "{web}"], ["is not a Kubernetes API"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
@@ -385,7 +385,7 @@ def test_a_mistake_is_a_sentence(cluster, tmp_path, arguments, words):
     ("arguments", "words"),
     [
         (["--listen", "127.0.0.1:0"], "port 0 is chosen when the webhook starts"),
-        (["--key", "/nowhere"], "a certificate needs its key"),
+        (["--key", "/nowhere"], "--key needs --certificate"),
     ],
 )
 def test_a_manifest_that_nobody_could_use_is_refused(tmp_path, arguments, words):
@@ -398,5 +398,5 @@ def test_a_certificate_that_cannot_be_kept_is_a_sentence(tmp_path):
     (tmp_path / "webhook").write_text("a file")
     done = labkit(tmp_path, "webhook", "manifest")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the webhook's certificate cannot be kept" in done.stderr
+    assert "the webhook's certificate cannot be stored" in done.stderr
     assert "Traceback" not in done.stderr

@@ -279,8 +279,8 @@ JSON = {"content-type": "application/json"}
         (b"{", JSON, 200, "couldn't decode the body"),
         (b"\xff\xfe{", JSON, 200, "couldn't decode the body"),
         (b"apiVersion: admission.k8s.io/v1", JSON, 200, "couldn't decode the body"),
-        (b'{"apiVersion": NaN}', JSON, 200, "NaN is not a number of JSON"),
-        (b'{"apiVersion": 1e999}', JSON, 200, "1e999 is not a number of JSON"),
+        (b'{"apiVersion": NaN}', JSON, 200, "NaN is not a JSON number"),
+        (b'{"apiVersion": 1e999}', JSON, 200, "1e999 is not a JSON number"),
         (b"[" * 100_000, JSON, 200, "couldn't decode the body"),
         (b"[]", JSON, 200, "bad content"),
         (b"null", JSON, 200, "bad content"),
@@ -356,7 +356,7 @@ def test_a_review_is_one_line_of_the_log_without_what_is_in_the_pod(caplog):
     lines = [record.getMessage() for record in caplog.records if record.name == "labkit.webhook.server"]
     assert lines == [
         "pod default/my-?pod-*, service account a: given the role",
-        "pod kube-system/my-pod, service account (none): left as it is: the account has no role",
+        "pod kube-system/my-pod, service account (none): left unchanged: the account has no role",
         "refused: couldn't decode the body: Expecting value: line 1 column 1 (char 0)",
         "refused: bad content",
     ]
