@@ -17,7 +17,7 @@ WORD = re.compile(r"[^:/\s-]+|[:/\s-]")
 
 @dataclass(frozen=True, repr=False)
 class Check:
-    """The result of a step's check. It's true if nothing is wrong. Notebooks show it as a table and a button."""
+    """The result of a step's check. As a bool, it's True if nothing is wrong. Notebooks show a table and a button."""
 
     step: str
     title: str
@@ -89,7 +89,7 @@ class Check:
 
 
 def shortened(expected: str, found: str) -> tuple[str, str]:
-    """Return both texts with each issuer id that they share shortened from 32 hex digits to the form 5321…D1B9."""
+    """Return both texts. If an issuer id of 32 hex digits is in both, shorten it to the form 5321…D1B9."""
     shared = set(ISSUER_ID.findall(expected)) & set(ISSUER_ID.findall(found))
     for id in shared:
         short = f"{id[:4]}…{id[-4:]}"
@@ -98,9 +98,9 @@ def shortened(expected: str, found: str) -> tuple[str, str]:
 
 
 def differing(expected: str, found: str) -> tuple[int, int] | None:
-    """Return the start and end in `found` of the words that differ; None if the first and the last words all differ.
+    """Return the start and end of the part of `found` that differs from `expected`; None if all of `found` differs.
 
-    It compares whole words: a mark on a part of a word looks as if the rest was right.
+    The part consists of whole words: a mark below half a word would look as if the other half was right.
     """
     wanted, words = WORD.findall(expected), WORD.findall(found)
     first = _agreeing(wanted, words)
@@ -111,7 +111,7 @@ def differing(expected: str, found: str) -> tuple[int, int] | None:
 
 
 def marked(row: Row, expected: str, found: str) -> str:
-    """The found text as code, with the different part underlined, because not everybody sees colours."""
+    """Return `found` as code. Its differing part is underlined, because not everybody sees colours."""
     if row.right or not (part := differing(expected, found)):
         return Code(found)
     start, end = part
@@ -119,5 +119,5 @@ def marked(row: Row, expected: str, found: str) -> str:
 
 
 def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:
-    """The number of equal words at both beginnings."""
+    """Return the number of words at the beginning of `one` that are the same in `other`."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,7 +1,7 @@
 """The picture of the eleven steps: who calls which party, from the registered issuer to renewed credentials.
 
-It is SVG 1.1 (https://www.w3.org/TR/SVG11/) with its own background, so it reads on a light and on a dark page.
-`python -m labkit.widgets.flow FOLDER` stores the pictures that README and the notebooks show.
+The picture is SVG 1.1 (https://www.w3.org/TR/SVG11/). It has its own background, so that it can be read on a light and
+on a dark page. `python -m labkit.widgets.flow FOLDER` stores the pictures that README and the notebooks show.
 """
 
 import sys
@@ -28,7 +28,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Step:
-    """One of the eleven steps: a sentence and its messages. A step without a message happens inside the pod."""
+    """One of the eleven steps: a sentence and the step's messages. A step without messages happens inside the pod."""
 
     text: str
     arrows: tuple[Arrow, ...] = ()
@@ -67,7 +67,8 @@ STEPS = (
     ),
 )
 
-# The marked steps in each stored picture. The first marks none: it's for the README and notebooks without a step.
+# The marked steps in each stored picture. The first picture has no marked step: it's for README and for notebooks that
+# aren't about a certain step.
 PICTURES: tuple[tuple[int, ...], ...] = (
     (),
     (1,),
@@ -117,7 +118,7 @@ STYLE = """
 
 
 def svg(own: Collection[int] = ()) -> str:
-    """Return the picture as an SVG document, 720 pixels wide, or narrower if its place is.
+    """Return the picture as an SVG document, 720 pixels wide, or as wide as a narrower page.
 
     Args:
         own: the numbers of the steps to mark as the notebook's own: with a bar, in bold, and in words.
@@ -125,7 +126,7 @@ def svg(own: Collection[int] = ()) -> str:
     Raises `ValueError` if one of them isn't a number from 1 to 11.
     """
     if unknown := sorted(set(own) - set(range(1, len(STEPS) + 1))):
-        raise ValueError(f"{unknown[0]} is not a step: they are 1 to {len(STEPS)}")
+        raise ValueError(f"{unknown[0]} is not a step: the steps are 1 to {len(STEPS)}")
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="irsa-flow" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
@@ -157,7 +158,7 @@ def file_name(own: Collection[int]) -> str:
 
 
 def store(folder: Path) -> None:
-    """Write every stored picture into the folder, and create a missing folder. Raises `OSError`."""
+    """Write the pictures of ``PICTURES`` into the folder. Create the folder if it's missing. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
     for own in PICTURES:
         (folder / file_name(own)).write_text(svg(own), encoding="utf-8")

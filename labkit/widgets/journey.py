@@ -1,4 +1,4 @@
-"""The journey: how far a service account has come to its role, by the eleven steps of IRSA."""
+"""The journey: which of the eleven steps of IRSA are done on a service account's way to its role."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence
 
 
-# The numbers of the eleven steps in each part.
+# The numbers of the IRSA steps, from 1 to 11, that each part of the journey covers.
 NUMBERS = {"oidc_provider": "1", "iam_role": "2", "service_account": "3", "pod": "4–5", "credentials": "6–10"}
 
 
@@ -39,13 +39,13 @@ class Stop:
 
     @property
     def numbers(self) -> str:
-        """The numbers of its steps among the eleven."""
+        """The numbers of the IRSA steps, from 1 to 11, that this part covers."""
         return NUMBERS[self.step]
 
 
 @dataclass(frozen=True, repr=False)
 class Journey:
-    """One service account's way to its role, in the lab's five parts; notebooks show them as a table."""
+    """One service account's way to its role, in five parts. Notebooks show the parts as a table."""
 
     subject: str
     role_name: str
@@ -55,7 +55,7 @@ class Journey:
 
     @property
     def headline(self) -> str:
-        """The learner's position, and the next step."""
+        """A sentence that says where the learner is on the way, and what comes next."""
         for states, said in (
             ((State.BROKEN,), "Broken: {0.title}. What is wrong, and what repairs it: {check}"),
             ((State.MISSING,), "Next: {0.title}."),
@@ -105,7 +105,7 @@ def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
     # Asking AWS runs a command in the pod, and the trail shows the call. Only do that after the learner's own check.
     if step == "credentials" and not checked:
         return Stop(step, module.TITLE, State.READY, f"a token for {evidence.token_audience}, not tried yet")
-    # As in the step's check: the caller may lack permission for evidence that only explains a fault.
+    # The empty list lets the check skip evidence that only explains a fault if the caller lacks permission to read it.
     report = Check(step, module.TITLE, module.rows(evidence), module.check(evidence, []))
     if not report:
         return Stop(step, module.TITLE, State.BROKEN, _wrong(report))
@@ -113,7 +113,7 @@ def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
 
 
 def _missing(step: str, evidence: "Evidence") -> str:
-    """A phrase that names what is missing; empty if nothing is."""
+    """Return a phrase that names what the step still lacks; empty if it lacks nothing."""
     if step == "credentials":
         if evidence.pod_phase != "Running":
             return "no pod runs"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from IPython.core.compilerop import CachingCompiler
     from IPython.core.interactiveshell import InteractiveShell
 
-LOOKS_EVERY = 0.1  # seconds, while the cell isn't compiled yet
+LOOKS_EVERY = 0.1  # seconds between two looks at the running line, while the cell isn't compiled yet
 
 
 def load_ipython_extension(shell: "InteractiveShell") -> None:
@@ -54,7 +54,10 @@ class _Cell:
             patience = LOOKS_EVERY
 
     def _line(self, thread: int) -> str:
-        """The cell's line that this thread runs: the outermost one, because a function's inner lines say less."""
+        """Return the cell's line that this thread runs; empty if it runs no line of the cell yet.
+
+        If the line calls a function of the cell, return the line with the call, because it says more.
+        """
         for frame, number in reversed([*traceback.walk_stack(sys._current_frames()[thread])]):
             if line := short_errors.line_of(self._compiler, frame, number)[1]:
                 return line

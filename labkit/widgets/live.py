@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ipywidgets
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-# A code host drops classes and styles, so stored reports have neither. Here the words get their colours.
+# A code host drops classes and styles, so stored reports have neither. In a widget, these words get their colours.
 COLOURS = {
     RIGHT: "right",
     WRONG: "wrong",
@@ -48,7 +48,7 @@ def view(html: str, again: Callable[[], str], label: str) -> dict[str, object]:
 
 
 def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, object]:
-    """Return the MIME bundle of a new widget. Outside a running notebook, return an empty one and make no widget."""
+    """Return the MIME bundle of a new widget from ``panel``. Outside a running notebook, make none: return {}."""
     if not _in_kernel():
         return {}
     bundle = panel()._repr_mimebundle_()
@@ -94,7 +94,7 @@ def _said(what: str, came_to: str) -> str:
 
 
 def styled(html: str) -> str:
-    """The HTML with the lab's style, which follows the front end's theme."""
+    """Return the HTML with the lab's style, which follows the notebook's theme."""
     style = files("labkit.widgets").joinpath("live.css").read_text(encoding="utf-8")
     return f'<style>{style}</style><div class="labkit-report">{labelled(coloured(html))}</div>'
 
@@ -105,7 +105,10 @@ def shown(html: str) -> str:
 
 
 def labelled(html: str) -> str:
-    """Return the tables with the column's name at each cell: a narrow panel puts a row's cells below each other."""
+    """Return the HTML with the column's name at each cell of its tables.
+
+    A narrow panel puts a row's cells below each other, and shows each cell's column.
+    """
     return _TABLE.sub(_labelled, html)
 
 

@@ -1,6 +1,7 @@
-"""The widgets with a page of their own in the browser. Each is a small ES module, which the wheel contains.
+"""The widgets with their own page in the browser: "Who gets in?", and the calls to AWS.
 
-They load nothing from the network. They are anywidget front-end modules: https://anywidget.dev/en/afm/
+Each page is a small ES module, which the wheel contains. It loads nothing from the network. The modules have the form
+of anywidget's front-end modules: https://anywidget.dev/en/afm/
 """
 
 import threading
@@ -20,11 +21,11 @@ Judge = Callable[[str, list[Any]], dict[str, Any]]
 Start = tuple[str, list[dict[str, object]], str]  # the policy, the callers, and a message if the role doesn't exist
 Read = Callable[[], list[dict[str, Any]]]
 LOOKS_EVERY = 0.25  # seconds
-AT_ONCE = 100  # calls in a message
+AT_ONCE = 100  # the most calls in one message to the page
 
 
 def framed(page: anywidget.AnyWidget) -> ipywidgets.VBox:
-    """Return the page in the lab's frame. The frame also tells the reader when the kernel has ended."""
+    """Return the page inside the lab's frame. The frame also tells the reader if the kernel has ended."""
     frame = ipywidgets.VBox([page])
     frame.add_class("labkit")
     return frame
@@ -53,7 +54,7 @@ class PolicyPage(anywidget.AnyWidget):
     """The number of requests for verdicts from the page. Verdicts carry the number of the request that they answer."""
     verdicts = traitlets.Dict().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
-    """The result of the last button."""
+    """A message about the result of the last button."""
     can_apply = traitlets.Bool().tag(sync=True)
 
     def __init__(
@@ -100,7 +101,7 @@ class PolicyPage(anywidget.AnyWidget):
 
 
 class CallsPage(anywidget.AnyWidget):
-    """Calls to AWS as rows of a sequence diagram. While a browser shows it, a thread reads the trail."""
+    """Calls to AWS as rows of a sequence diagram. While a browser shows the diagram, a thread reads the trail."""
 
     _esm = _text("element.js") + _text("watch.js")
     _css = _text("live.css")
@@ -128,7 +129,7 @@ class CallsPage(anywidget.AnyWidget):
         if message == "leave":
             self._left.set()
         elif message == "watch":
-            # A reopened page has lost its calls. Another page ignores calls whose numbers it has.
+            # A reopened page has lost its calls. A page that still has them ignores their numbers.
             self._tell([*self._calls])
             if self._thread is None or not self._thread.is_alive() or self._left.is_set():
                 self._left = threading.Event()

@@ -1,6 +1,6 @@
-"""A question with three answers: choose one, and the widget says why it's right or wrong.
+"""A question with three answers: choose an answer, and the widget says why it's right or wrong.
 
-A running notebook shows buttons. Elsewhere the answers are text, folded if the page supports that.
+A running notebook shows buttons. Elsewhere, the answers are text, and folded if the page can fold text.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ class Answer:
 
     text: str
     why: str
-    """The reason why it's right or wrong, in a sentence or two."""
+    """The reason why the answer is right or wrong, in a sentence or two."""
     right: bool = False
 
 
@@ -39,7 +39,7 @@ Chosen = Callable[[Question, Answer], None]
 
 @dataclass(frozen=True, repr=False)
 class Questions:
-    """Questions as a notebook shows them. `chosen` is called with each answer that the reader chooses."""
+    """The questions that a notebook shows together. `chosen` is called with each answer that the reader chooses."""
 
     title: str
     questions: Sequence[Question]

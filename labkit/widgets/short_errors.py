@@ -18,14 +18,14 @@ from labkit.errors import said_by_the_cluster
 if TYPE_CHECKING:
     from IPython.core.compilerop import CachingCompiler
 
-START_OVER = "run the opening cell again, or in an exercise the cell that opened it: it starts this over"
+START_OVER = "run the opening cell again to start over (in an exercise, the cell that opened the exercise)"
 FROM_THE_TOP = "run the cells above this one first: Run > Run All Above Selected Cell"
 LAB_ENDED = "if the lab has ended, run the opening cell again: it starts the lab, and nothing is lost"
 WHY = "lab.trail(last=1) shows what AWS decided, and why"
 CORRECT = "correct this line; if it looks right, %tb in a new cell shows the whole traceback"
 STOPPED = f"run this cell again; if it had begun to change something, {START_OVER}"
-LONGEST, LONGEST_LINE = 600, 100  # characters of a line of the message, and of the cell's line
-# The error codes of AWS and Kubernetes for a name that exists already.
+LONGEST, LONGEST_LINE = 600, 100  # the most characters of a line of the message, and of the cell's line
+# How the error codes of AWS and Kubernetes begin for a name that exists already.
 EXISTS = ("EntityAlreadyExists", "AlreadyExists", "BucketAlreadyOwnedByYou", "BucketAlreadyExists", "ResourceInUse")
 MISSING = ("NoSuchEntity", "NoSuchBucket", "NotFound", "ResourceNotFoundException")
 DENIED = ("AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ExpiredToken", "ExpiredTokenException")
@@ -43,7 +43,7 @@ def install() -> None:
 
 
 def shown(error: BaseException) -> list[str]:
-    """Return the lines for this error: its code and message, and the next step if it's known."""
+    """Return the lines for this error: its code, its message and, if known, the next step."""
     return _short(error) or [f"{type(error).__name__}: {error}"]
 
 
@@ -58,7 +58,7 @@ def _short(error: BaseException) -> list[str]:
 
 def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: TracebackType, **_: Any) -> list[str]:
     if hasattr(error, "_render_traceback_"):  # the lab's own errors are short already
-        # IPython's own behaviour without this hook. The first frame is IPython's.
+        # Do what IPython does without this hook. tb_offset leaves out the first frame, which is IPython's.
         shell.showtraceback((kind, error, trace), tb_offset=1)
         return []
     lines = _short(error) or _of_a_line(shell, error, trace)
@@ -70,9 +70,9 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
 
 
 def _store_short(error: Any, lines: list[str]) -> None:
-    """Make IPython's history keep these lines instead of the whole traceback, which takes seconds to format.
+    """Make IPython's history keep these lines instead of the whole traceback. Formatting that takes seconds.
 
-    IPython asks the error once, before the cell ends.
+    IPython asks the error for its lines once, before the cell ends.
     https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py
     """
 
@@ -85,7 +85,7 @@ def _store_short(error: Any, lines: list[str]) -> None:
 
 
 def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:
-    """Return the lines for any other error: its message, and the last line of a cell that led to it."""
+    """Return the lines for any other error: its message, and the last line of a cell in its traceback."""
     where = [
         f"where: {cell}, {line}"
         for frame, number in traceback.walk_tb(trace)
@@ -96,7 +96,10 @@ def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[s
 
 
 def line_of(compiler: "CachingCompiler", frame: FrameType, number: int) -> tuple[str, str]:
-    """The cell that a frame runs, such as In[5], and the line with its number. Both are empty in a library."""
+    """Return the name of the cell that a frame runs, such as In[5], and the cell's line with this number.
+
+    Both are empty if the frame isn't a cell's.
+    """
     file = frame.f_code.co_filename
     if not (named := compiler.format_code_name(file)):
         return "", ""
@@ -135,7 +138,7 @@ def _aws(error: Any) -> tuple[str, str]:
 
 
 def _kubernetes(error: Any) -> tuple[str, str]:
-    if not error.status:  # a stream of a command in a pod ends so if nothing answers
+    if not error.status:  # a command in a pod fails without a status if nothing answers
         return _ended(error)
     try:
         reason = json.loads(error.body)["reason"]
@@ -148,7 +151,7 @@ def _next(code: str) -> str:
     if code.startswith(EXISTS):
         return f"this exists already. If you made it with this cell or its box, {START_OVER}"
     if code.startswith(MISSING):
-        return f"this doesn't exist. Its cell hasn't run yet, or a later one deleted it; {START_OVER}"
+        return f"this doesn't exist. The cell that makes it hasn't run yet, or a later cell deleted it; {START_OVER}"
     if code.startswith(DENIED):
         return WHY
     return f"read the message; if you can't explain it, {START_OVER}"

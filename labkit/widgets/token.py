@@ -1,6 +1,7 @@
 """The token view: a token's claims beside the fields of the provider and the trust policy that they must match.
 
-The token itself isn't kept. Neither the token nor its signature is ever shown: whoever has it is the service account.
+The view doesn't keep the token. It never shows the token or its signature, because anyone who has a token can act as
+the service account.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,16 +24,17 @@ NONE = "(none)"
 
 @dataclass(frozen=True, repr=False)
 class TokenView:
-    """A token's claims beside their expected values, in STS's order. True if STS would accept all of them.
+    """A token's claims beside their expected values, in the order in which STS compares them.
 
-    Stored outputs show `<date>` for each date, so that they are the same in every run. The widget shows the dates.
+    As a bool, it's True if STS would accept all claims. Stored outputs show `<date>` for each date, so that the outputs
+    are the same in every run. The widget shows the dates.
     """
 
     claims: Claims
     role_name: str
     rows: Sequence[Comparison]
     refusal: str
-    """The reason why the trust policy as a whole refuses the token; empty if it admits it."""
+    """The reason why the trust policy as a whole refuses the token; empty if the policy admits the token."""
     again: Callable[[], "TokenView"]
     """A function that compares the same claims with the live provider and trust policy again."""
 
@@ -58,7 +60,7 @@ class TokenView:
 
     @property
     def _about(self) -> str:
-        """The owner of the token, as the cluster names it: namespace, service account, pod, node."""
+        """The token's owner in the cluster: namespace, service account, pod and node."""
         names = {"namespace": self.claims.kubernetes.get("namespace")}
         for kind in ("serviceaccount", "pod", "node"):
             thing = self.claims.kubernetes.get(kind)
@@ -115,14 +117,14 @@ class TokenView:
 
 
 def parse(token: str) -> Claims:
-    """Return a token's claims. Raises `LabError`, whose text repeats nothing of the token."""
+    """Return a token's claims. Raises `LabError` if it isn't a token; the message repeats nothing of the text."""
     try:
         return Claims.parse(token.strip() if isinstance(token, str) else token)
     except NotAToken as error:
         raise LabError(
             f"This is not a web identity token: {error}.",
             where="lab.token",
-            next="give it what is in the file that AWS_WEB_IDENTITY_TOKEN_FILE names in the pod",
+            next="pass lab.token the content of the file that AWS_WEB_IDENTITY_TOKEN_FILE names in the pod",
         ) from None
 
 

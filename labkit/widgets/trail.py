@@ -1,4 +1,4 @@
-"""The trail in a notebook: each call's name, caller and decision, and the reason, which AWS doesn't tell."""
+"""The trail in a notebook: each call's name, caller, decision and reason. The real AWS doesn't tell the reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ COLUMNS = ("event", "who", "decision", "reason")
 
 @dataclass(frozen=True, repr=False)
 class Calls:
-    """Records of the trail, in CloudTrail's form with the lab's reason. The table leaves out ids and dates.
+    """Records of the trail: CloudTrail's fields, and the lab's reason for each decision. The table has no ids or dates.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """
@@ -37,12 +37,12 @@ class Calls:
         return [(row[0], session_of(record), *row[2:]) for record, row in pairs]
 
     def of_issuer(self, provider_arn: str) -> "Calls":
-        """Return the calls without those of other clusters' pods, whose tokens have other issuers."""
+        """Return the calls, except those of other clusters' pods, whose tokens have other issuers."""
         issuer = _issuer(provider_arn)
         return Calls([record for record in self.records if _issuer(_provider(record)) in ("", issuer)])
 
     def only(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
-        """Return the calls with this name, caller and decision; with `last`, only that many of the newest."""
+        """Return the calls with this name, caller and decision; with `last`, at most that many, the newest."""
         wanted = (event, who, decision)
         kept = [
             record
@@ -71,7 +71,7 @@ class Calls:
 
 @dataclass(frozen=True, repr=False)
 class NoCalls(Calls):
-    """A table's replacement if a target keeps no trail: the reason."""
+    """The text in place of the table if the target keeps no trail: the reason."""
 
     why: str
 
@@ -89,14 +89,14 @@ def _provider(record: Record) -> str | None:
 
 
 def _issuer(provider_arn: str | None) -> str:
-    """The issuer in a provider's ARN. Providers in several accounts can have the same issuer."""
+    """Return the issuer in a provider's ARN. Providers in several accounts can have the same issuer."""
     return (provider_arn or "").partition(":oidc-provider/")[2]
 
 
 def who(record: Record) -> str:
-    """The caller, without account and session: the role, the service account, or the administrator.
+    """Return the caller's name without account and session: a role, a service account, or the administrator.
 
-    A caller without a proven identity is only its type, such as ``Unknown``.
+    For a caller without a proven identity, return only its type, such as ``Unknown``.
     """
     identity = record.get("userIdentity") or {}
     arn = Arn.find(identity.get("arn") or "")
@@ -110,19 +110,19 @@ def who(record: Record) -> str:
 
 
 def session_of(record: Record) -> str:
-    """The caller; for a role session, ``ROLE/SESSION``."""
+    """Return the caller's name as in `who`; for a role session, return ``ROLE/SESSION``."""
     arn = Arn.find((record.get("userIdentity") or {}).get("arn") or "")
     return arn.resource.removeprefix("assumed-role/") if arn and arn.session_role else who(record)
 
 
 def decision(record: Record) -> str:
-    """``allowed``, or the error code in the caller's answer. CloudTrail may spell the code differently."""
+    """Return ``allowed``, or the error code in the caller's answer. CloudTrail may spell the code differently."""
     lab = record.get("lab") or {}
     return str(lab.get("code") or record.get("errorCode") or lab.get("decision", ""))
 
 
 def reason(record: Record) -> str:
-    """The reason for the decision, which AWS doesn't tell."""
+    """Return the reason for the decision, which the real AWS doesn't tell."""
     return str((record.get("lab") or {}).get("reason", ""))
 
 

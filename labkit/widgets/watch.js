@@ -1,13 +1,13 @@
 // The calls to AWS as rows of a sequence diagram. Python sends them; every text is set as text, never as HTML.
 
 const A_FRAME = 25; // rows added between two frames of the screen
-const SAID_EVERY = 1000; // milliseconds between two announcements, so that a screen reader doesn't announce a hundred calls singly
+const SAID_EVERY = 1000; // milliseconds between two announcements, so that a screen reader doesn't announce each of many calls
 
 export default { render };
 
 function render({ model, el }) {
   const parties = model.get("parties");
-  const calls = []; // in order; each with its row
+  const calls = []; // in order; each call has its row
   const waiting = [];
   let current = null;
   let frame = 0;
@@ -75,7 +75,7 @@ function render({ model, el }) {
     empty.hidden = visible > 0;
     empty.textContent = `No pod has called AWS yet. Next: ${model.get("next")}`
       + (mine ? ", or tick the box to see your own calls." : ".");
-    // At either end they stay enabled: a disabled button would lose the keyboard's focus.
+    // The buttons stay enabled at the first and the last call: a disabled button would lose the keyboard's focus.
     for (const button of Object.values(buttons)) button.disabled = !visible;
   }
 

@@ -1,7 +1,7 @@
-"""The calls to AWS as they happen. Each is an arrow between the parties in the picture of the eleven steps.
+"""The calls to AWS as they happen. Each call is an arrow between the parties in the picture of the eleven steps.
 
-They come from the lab's trail, which keeps no token and no secret. Keys and ids are masked again before the page gets
-them.
+The calls come from the lab's trail, which keeps no token and no secret. Keys and ids are masked before the page gets
+the calls.
 """
 
 import re
@@ -25,9 +25,9 @@ RECEIVERS = {"sts.amazonaws.com": "STS", "iam.amazonaws.com": "IAM", "s3.amazona
 INSTANCE = re.compile(r"i-[0-9a-f]+")
 YOU, POD, NODE, OTHER = "you", "pod", "node", "other"
 NEXT = "run a cell in which a pod calls AWS; each call appears here as it happens"
-MOST = 2000  # the most calls on the page, the newest; the trail has the others
+MOST = 2000  # the page shows at most this many calls, the newest; the trail has the others
 LONGEST = 4000  # characters of a request or an answer
-# The step of the picture that uses S3. The trail calls its ListObjectsV2 by another name.
+# The number of the step that uses S3. The trail has another name for that step's ListObjectsV2.
 USE = next(number for number, step in enumerate(flow.STEPS, 1) if any(arrow.receiver == "S3" for arrow in step.arrows))
 
 
@@ -54,7 +54,7 @@ class Call:
 
     @classmethod
     def of(cls, record: Record, number: int) -> "Call":
-        """Return a record of the trail in the picture's form, without secrets."""
+        """Return the call that a record of the trail describes, without secrets."""
         sender, event = _sender(record), record.get("eventName", "")
         step = _step(sender, event)
         return cls(
@@ -81,25 +81,25 @@ class Call:
 
 @dataclass(frozen=True, repr=False)
 class Watch:
-    """The calls since the lab was opened. Stored outputs show those of pods and nodes. A running notebook shows all."""
+    """The calls since the lab was opened. A running notebook shows all. Stored outputs show those of pods and nodes."""
 
     records: Callable[[], Iterator[Record]] | None
     """The records of the trail, newest first; None if the target keeps no trail."""
     seen: str | None
-    """The id of the newest record that was written before the lab was opened; None without one."""
+    """The id of the newest record that was written before the lab was opened; None if there was none."""
     is_shown: Callable[[Record], bool]
     why_not: str = ""
-    """The text if the target keeps no trail: the reason, and the next step."""
+    """The text to show if the target keeps no trail: the reason, and the next step."""
 
     def since(self, seen: str | None) -> list[Record]:
-        """Return the records after the one with this id, oldest first; at most the newest 2,000."""
+        """Return the records after the record with the id ``seen``, oldest first; at most the newest 2,000."""
         new = takewhile(lambda record: record.get("eventID") != seen, self.records() if self.records else ())
         newest = [record for record, _ in zip(new, range(MOST), strict=False)]
         return newest[::-1]
 
     @property
     def calls(self) -> list[Call]:
-        """The calls of pods and nodes until now, which stored outputs show."""
+        """The calls of pods and nodes until now. Stored outputs show only these."""
         shown = [Call.of(record, 0) for record in self.since(self.seen) if self.is_shown(record)]
         return [call for call in shown if not call.is_own]
 
@@ -124,13 +124,13 @@ class Watch:
         return bundle if self.why_not else bundle | live.drawn(self.panel)
 
     def panel(self) -> "ipywidgets.Widget":
-        """Return the widget: a row for each call, new calls as they happen, and buttons that step through them."""
+        """Return the widget: a row for each call to AWS, as it happens, and buttons that step through the calls."""
         from labkit.widgets.pages import CallsPage, framed
 
         return framed(CallsPage(self.reader(), title=TITLE, parties=PARTIES, own=YOU, next=NEXT, most=MOST))
 
     def reader(self) -> Callable[[], list[dict[str, object]]]:
-        """Return a function that returns the calls since it was last called, as JSON objects."""
+        """Return a function that returns, as JSON objects, the calls to AWS since the function last ran."""
         seen, number = self.seen, 0
 
         def read() -> list[dict[str, Any]]:
@@ -178,6 +178,6 @@ def _answer(record: Record) -> str:
 
 
 def _text(document: Any) -> str:
-    """A part of a record as text. CloudTrail keeps no answer of a call that only reads."""
+    """Return a part of a record as text. It may be missing: CloudTrail keeps no answers to calls that only read."""
     text = as_text(document) if document else "(the trail keeps none)"
     return text if len(text) <= LONGEST else text[:LONGEST] + "\n…"

@@ -101,7 +101,7 @@ function render({ model, el }) {
     if (asked !== model.get("asked")) return;
     clearTimeout(waiting);
     if (problem) {
-      headline.textContent = "Nobody can be judged by this text.";
+      headline.textContent = "There are no verdicts yet: correct this first.";
       rows.replaceChildren(make("div", { className: "labkit-problem" },
         make("p", {}, problem.what),
         make("p", {}, "Next: ", problem.next, "."),
@@ -121,7 +121,7 @@ function render({ model, el }) {
   }
 
   function lineButton(line) {
-    const button = make("button", { type: "button", className: "labkit-line", title: "Select it in the policy" },
+    const button = make("button", { type: "button", className: "labkit-line", title: "Select this line in the policy" },
       `line ${line}`);
     button.addEventListener("click", () => select(line));
     return button;

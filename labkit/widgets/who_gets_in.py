@@ -1,7 +1,7 @@
 """Who gets in? A simulation: six callers and a role's trust policy, with the line that admits or refuses each caller.
 
-It decides with the code of the emulated STS: `labkit.tokens.refused`, then `labkit.policy.evaluate_trust`. It ignores
-a request's address and program, and an organization's policies. It takes every signature for genuine.
+The simulation decides with the code of the emulated STS: `labkit.tokens.refused`, then `labkit.policy.evaluate_trust`.
+It ignores a request's IP address and user agent, and an organization's policies. It treats every signature as genuine.
 """
 
 import json
@@ -28,7 +28,7 @@ ADMITTED, REFUSED = "✓ admitted", "✗ refused"
 TITLE = "Who gets in?"
 SIMULATED = "A simulation: STS isn't asked, and every signature counts as genuine."
 LONGEST_LINE = 160
-# The session's name in GetCallerIdentity and CloudTrail.
+# The simulated session's name, which GetCallerIdentity and CloudTrail would show.
 SESSION_NAME = "simulation"
 LIFETIME = 60  # minutes until a valid token expires
 EMPTY = "The policy is empty."
@@ -60,27 +60,27 @@ class Caller:
 
     @property
     def missing(self) -> str:
-        """The first missing claim of the token; empty if it has all."""
+        """The name of the token's first missing claim; empty if no claim is missing."""
         return next(
             (name for name, value in (("iss", self.iss), ("sub", self.sub), ("aud", self.aud)) if not value), ""
         )
 
     def claims(self, now: float) -> Claims:
-        """Return the claims of the token at this time, in epoch seconds."""
+        """Return the token's claims at the time ``now``, in seconds since the epoch."""
         return Claims.of({"iss": self.iss, "sub": self.sub, "aud": self.aud, "exp": now + self.minutes * 60})
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """STS's answer to a caller, and the deciding line."""
+    """STS's answer to a caller, and the line of the policy that decides."""
 
     caller: Caller
     admitted: bool
     decides: str
-    """The deciding line of the policy, as it's written; or the check before the policy that refused."""
+    """The text of the policy's deciding line; or the check that refused the token before STS read the policy."""
     reason: str
     line: int = 0
-    """The number of the deciding line, from 1; 0 if no line decides or STS doesn't get as far as the policy."""
+    """The number of the deciding line, from 1; 0 if no line decides, or if STS refuses before it reads the policy."""
 
     @property
     def mark(self) -> str:
@@ -125,7 +125,7 @@ class WhoGetsIn:
     """Whether the role exists. If it doesn't, the policy is the one that step 2 would create."""
 
     def problem(self) -> Problem | None:
-        """The reason why IAM would reject the text as a trust policy; None if IAM would accept it.
+        """Return the reason why IAM would reject the text as a trust policy; None if IAM would accept the text.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html#API_UpdateAssumeRolePolicy_Errors
         """
@@ -141,7 +141,7 @@ class WhoGetsIn:
                 what = f"Line {error.lineno}, column {error.colno} isn't JSON: {error.msg}. {answer}"
                 return Problem(what, f"correct line {error.lineno}, or {START_OVER}", error.lineno)
             except RecursionError:
-                return Problem(f"The text is nested too deep. {answer}", START_OVER)
+                return Problem(f"The text is nested too deeply. {answer}", START_OVER)
             if malformed.code == "LimitExceeded":
                 return Problem(f"{answer} characters. White space doesn't count.", f"shorten it, or {START_OVER}")
             return Problem(f"{answer}", f"correct it, or {START_OVER}")
@@ -180,7 +180,7 @@ class WhoGetsIn:
 
     @property
     def missing(self) -> str:
-        """A message if the role doesn't exist; empty if it does."""
+        """A message if the role doesn't exist; empty if the role exists."""
         return "" if self.has_role else MISSING.format(self.role_name)
 
     @property
@@ -254,7 +254,7 @@ class WhoGetsIn:
 
 
 def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[str], None] | None = None) -> WhoGetsIn:
-    """Return six callers and the role's live trust policy, or step 2's policy without a role.
+    """Return six callers and the role's live trust policy. If the role doesn't exist, use the policy of step 2.
 
     Args:
         apply: writes a text as the role's trust policy; None if a widget must not change it.
@@ -303,7 +303,7 @@ def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Call
 
 
 def _request(provider_arn: str, now: float) -> dict[str, str]:
-    """The known condition keys of a request, besides those of its token.
+    """Return the request's condition keys that the simulation knows, without those of the token.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
@@ -317,7 +317,7 @@ def _request(provider_arn: str, now: float) -> dict[str, str]:
 
 
 def _line(decision: Decision, trust: Policy) -> int:
-    """The number of the deciding line in the policy's text; 0 if no line decides."""
+    """Return the number of the deciding line in the policy's text; 0 if no line decides."""
     if decision.statement:
         return _place(trust, decision.statement, "Effect")
     if not decision.near:
@@ -331,7 +331,10 @@ def _line(decision: Decision, trust: Policy) -> int:
 
 
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
-    """The line of the statement with the last of these names, each after the one before; else its first line."""
+    """Return the number of the statement's line with the last of ``names``, or of its first line if no name is in it.
+
+    Look for each name after the previous name.
+    """
     places = statement_positions(trust.text)
     if statement.position > len(places):
         return 0
@@ -348,17 +351,17 @@ def _place(trust: Policy, statement: Statement, *names: str) -> int:
 
 
 def _stored(text: str) -> str:
-    """The text for a stored output, the same in every run."""
+    """Return the text for a stored output, so that it's the same in every run."""
     return _short(stable(text))
 
 
 def _short(text: str) -> str:
-    """The text with each issuer id of 32 hex digits shortened to its ends."""
+    """Return the text with each issuer id of 32 hex digits shortened to its first and last four digits."""
     return ISSUER_ID.sub(lambda found: f"{found[0][:4]}…{found[0][-4:]}", text)
 
 
 def _numbered(policy: str) -> str:
-    """The policy's lines with their numbers, which the verdicts use."""
+    """Return the policy with a number before each line. The verdicts name lines by these numbers."""
     return "\n".join(f"{number:4}  {_stored(_cut(line))}" for number, line in enumerate(policy.split("\n"), 1))
 
 

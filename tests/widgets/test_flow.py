@@ -38,7 +38,7 @@ def test_a_picture_says_in_words_what_it_shows(own):
 
 @pytest.mark.parametrize("unknown", [0, 12])
 def test_a_step_that_does_not_exist_is_refused(unknown):
-    with pytest.raises(ValueError, match=f"^{unknown} is not a step: they are 1 to 11$"):
+    with pytest.raises(ValueError, match=f"^{unknown} is not a step: the steps are 1 to 11$"):
         flow.svg(own=(4, unknown))
 
 

@@ -13,7 +13,7 @@ CELLS = {
     "a cell run twice": (
         'for _ in range(2):\n    lab.aws.client("iam").create_user(UserName="me")',
         "EntityAlreadyExists: User",
-        "run the opening cell again, or in an exercise the cell that opened it: it starts this over",
+        "run the opening cell again to start over (in an exercise, the cell that opened the exercise)",
     ),
     "an object that exists": (
         'core.create_namespace({"metadata": {"name": "default"}})',

@@ -92,7 +92,7 @@ def test_finds_the_deciding_line_in_one_line_or_in_two_statements(asked):
         ("", "The policy is empty.", "press Start over"),
         (" \n", "The policy is empty.", "press Start over"),
         ('{\n  "Version": "2012-10-17",\n  oops\n}', "Line 3, column 3 isn't JSON", "correct line 3"),
-        ("[" * 100_000, "nested too deep", "press Start over"),
+        ("[" * 100_000, "nested too deeply", "press Start over"),
         ("[]", "MalformedPolicyDocument", "correct it"),
         ('{"Statement": []}', "Missing required field Statement", "correct it"),
         ('{"Statement": [{"Effect": "<script>"}]}', "Invalid effect: <script>", "correct it"),
