@@ -1,4 +1,4 @@
-"""A plugin for the AWS CLI 1, so that the CLI calls the lab for every service. The lab's own AWS config loads it.
+"""A plugin for the AWS CLI 1: it makes the CLI call the lab for every service. The lab's AWS config names the plugin.
 
 Without the plugin, the CLI ignores ``AWS_ENDPOINT_URL`` for SQS, RDS and a few other services. It calls old host names
 of the real AWS instead.
@@ -31,7 +31,7 @@ def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
 
 
 def keep_host(request: "AWSRequest", **_: object) -> None:
-    """Remove the account id from the host name of a request to S3 Control, because no such name resolves.
+    """Remove the account id from the host name of a request to S3 Control: a name with the id doesn't resolve.
 
     The CLI calls this before it signs the request.
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_GetPublicAccessBlock.html

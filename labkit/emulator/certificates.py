@@ -71,10 +71,10 @@ class Authority:
         organizations: Iterable[str] = (),
         client: bool = False,
     ) -> Certificate:
-        """Return a server certificate for the names ``dns`` and the addresses ``ips``, or a client certificate.
+        """Return a server certificate for the names ``dns`` and the addresses ``ips``.
 
-        With ``client``, it's a client certificate. For Kubernetes, its common name is the user, and its organizations
-        are the groups:
+        With ``client``, return a client certificate instead. For Kubernetes, the common name is the user, and the
+        organizations are the groups:
         https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates
         """
         key = ec.generate_private_key(ec.SECP256R1())

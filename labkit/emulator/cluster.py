@@ -62,10 +62,10 @@ log = logging.getLogger(__name__)
 
 
 class Clusters:
-    """The clusters that ``eks:CreateCluster`` created or joined. The gate calls this class for EKS's operations.
+    """The clusters that ``eks:CreateCluster`` created or joined. The gate (the lab's AWS) calls this class.
 
     ``running`` has the clusters by their contexts in the kubeconfig. The lab's folder has a record of each of the lab's
-    own clusters. The lab's next server starts the cluster again from that record.
+    own clusters. From these records, the lab's next server starts the clusters again.
     """
 
     def __init__(self, lab: RunningLab):
@@ -96,7 +96,7 @@ class Clusters:
         return cluster.facts
 
     async def delete(self, region: str, name: str) -> None:
-        """Stop a cluster and its pods, and delete its objects. A cluster that had joined only leaves the lab."""
+        """Stop a cluster and its pods, and delete its objects. If the cluster had joined, it only leaves the lab."""
         cluster = self.running.pop(context(name, region, REGION))
         kept = ClusterFolder(self.lab.folder, cluster.context)
         kept.forget_record()
@@ -297,7 +297,7 @@ class Cluster:
         )
 
     def _aws_grants(self, user: User) -> Iterator[Grant]:
-        """Yield the permissions that a user with an AWS identity has from its access entry's policies."""
+        """Yield the permissions from the access policies in the user's access entry, if the user has one."""
         authenticator, _, principal = user.uid.partition(":")
         entry = self.facts.access.find(principal.rpartition(":")[2])
         if authenticator != AWS_UID or entry is None:

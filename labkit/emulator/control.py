@@ -27,7 +27,7 @@ SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
 @dataclass(frozen=True)
 class Reply:
-    """The server's answer, and its process id, which the kernel tells."""
+    """The server's answer, and the server's process id, which the kernel tells."""
 
     pid: int
     """The server's process id; 0 if the server runs in another container, where this process can't see it."""

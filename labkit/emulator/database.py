@@ -86,7 +86,7 @@ class Database:
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         if self._connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise sqlite3.OperationalError(
-                "this file system does not support SQLite's log; set LABKIT_HOME to a folder on another one"
+                "this file system does not support SQLite's log; set LABKIT_HOME to a folder on another file system"
             )
         self._connection.execute("PRAGMA synchronous = NORMAL")
 
@@ -124,5 +124,5 @@ def _told() -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """Return SQLite's message; for a full disk, the words that the lab uses for its other files, too."""
+    """Return SQLite's message. For a full disk, return the same words as for the lab's other files."""
     return "no space is left on the disk" if "is full" in str(error) else str(error)

@@ -55,9 +55,9 @@ class Folder:
         """Return the lab's folder for a command in the folder ``start``. The lab's folder may not exist yet.
 
         It is ``LABKIT_HOME``, if that is set. Otherwise, it is the nearest existing ``.lab/`` in ``start`` or above it.
-        If there's none, it is ``.lab/`` at the root of this project's clone that has ``start`` in it. Outside a clone,
-        it is ``.lab/`` in ``start``. Raises :class:`LabError` if ``LABKIT_HOME`` names something that is not a folder,
-        or if the path has a line break or bytes that are not UTF-8.
+        If none exists, it is ``.lab/`` at the root of the clone of this project that contains ``start``. Outside a
+        clone, it is ``.lab/`` in ``start``. Raises :class:`LabError` if ``LABKIT_HOME`` names something that is not a
+        folder, or if the path has a line break or bytes that are not UTF-8.
         """
         found = cls(_path(start))
         with found.usable():

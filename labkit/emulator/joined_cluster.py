@@ -56,7 +56,10 @@ class JoinedCluster:
         self.endings: list[Callable[[], Awaitable[Any]]] = []
 
     async def start(self, request: dict[str, object]) -> None:
-        """Join the cluster; return when its pods can get roles. Raises `Refusal` if that fails: call `stop` then."""
+        """Join the cluster; return when its pods can get roles.
+
+        Raises `Refusal` if the cluster can't be joined. The caller must call `stop` after that error.
+        """
         joined = self.kept.facts
         if joined is None:
             told = f"The lab does not know the cluster {self.name}: labkit up --target kind --cluster {self.name}"

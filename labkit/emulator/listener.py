@@ -135,7 +135,7 @@ def bind(port: int, address: str = "127.0.0.1") -> socket.socket:
 def _protocols(peers: dict[tuple[str, int], Peer]) -> tuple[type, type]:
     """Return uvicorn's protocols for HTTP and WebSocket. They store each connection's client certificate in ``peers``.
 
-    ``peers`` has it by the client's address and port.
+    The keys of ``peers`` are the clients' addresses and ports.
     """
 
     class Remembering(asyncio.Protocol):

@@ -24,7 +24,7 @@ def allow(wanted: int, *, fewest: int, to: str) -> None:
         raise LabError(
             f"a process may have {allowed} open files here, and {to} needs {fewest}.",
             where="ulimit -Hn",
-            next=f"in a new shell: ulimit -n {max(1024, fewest)}, then the same command; if the shell refuses that, "
+            next=f"ulimit -n {max(1024, fewest)} in a new shell, then the same command; if the shell refuses that, "
             "ask for a higher limit (/etc/security/limits.conf, or the container's --ulimit nofile)",
         )
     if allowed > soft:

@@ -1,4 +1,4 @@
-"""The lab's ports: chosen once, and kept in its folder."""
+"""The lab's ports. Each port is chosen once, and kept in the lab's folder."""
 
 import socket
 

@@ -115,7 +115,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
             raise LabError(
                 f"The lab did not start with the snapshot's state, and has its previous state again: {error.what}",
                 where=error.where,
-                next="labkit up; and restore a snapshot that this version of labkit made",
+                next="labkit up, then restore a snapshot that this version of labkit made",
             ) from error
         state = State.read(folder)
         if state is None:
@@ -180,8 +180,8 @@ def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | Non
     unkept: list[str] | None = reply.answer.get("unkept")
     if unkept is None:
         raise LabError(
-            f"A version of labkit without snapshots started the lab in {folder.path}.",
-            next="labkit down, and try again",
+            f"The version of labkit that started the lab in {folder.path} has no snapshots.",
+            next="labkit down, then the same command again",
         )
     return unkept
 
@@ -243,7 +243,7 @@ def _end(folder: Folder) -> bool:
             process.kill()
     if not _has_ended(folder):
         raise LabError(
-            f"The lab's server (process {reply.pid}) was killed, and the system has not ended it yet.",
+            f"The lab's server (process {reply.pid}) was killed, but the operating system has not ended it yet.",
             where=str(folder.path),
             next="repeat labkit status until it says that no lab runs",
         )
@@ -338,7 +338,7 @@ def _spawn(folder: Folder, bare: bool) -> None:
 def _restarted(before: State | None, now: State) -> list[str]:
     """Return notes about the lab's earlier server, if there was one: why it ended, and which pods have started again.
 
-    ``before`` is the state that it left; None after `labkit down`.
+    ``before`` is the state that the earlier server left; None after `labkit down`.
     """
     if before is None and not now.clusters:
         return []

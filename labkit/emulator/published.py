@@ -41,8 +41,8 @@ class Published:
     def override(self, issuer: str, document: str) -> "Override":
         """Return the override for one document of an issuer.
 
-        ``issuer`` is its URL, ``/id/X`` or ``X``, and ``document`` is ``openid-configuration`` or ``keys``. Raises
-        :class:`LabError` if either has another form.
+        ``issuer`` is the issuer's URL, ``/id/X`` or ``X``. ``document`` is ``openid-configuration`` or ``keys``. Raises
+        :class:`LabError` for any other ``issuer`` or ``document``.
         """
         if document not in DOCUMENTS:
             raise UnknownName("document of an issuer", document, DOCUMENTS)

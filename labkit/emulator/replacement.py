@@ -30,7 +30,10 @@ def offer(folder: Folder, state: Path) -> None:
 
 
 def enter(folder: Folder) -> None:
-    """Replace the lab's state with the restored state, if one waits. The server must not be running."""
+    """Replace the lab's state with the restored state that waits in the folder, if any.
+
+    The server must not be running.
+    """
     waiting, entering, replaced = (folder.path / name for name in (WAITING, ENTERING, REPLACED))
     with folder.usable():
         if waiting.is_dir():
@@ -55,7 +58,7 @@ def go_back(folder: Folder) -> bool:
 
 
 def settle(folder: Folder) -> None:
-    """Delete the replaced state, once the lab's server has come up with the new one."""
+    """Delete the replaced state, once the lab's server has come up with the new state."""
     _delete(folder.path / REPLACED)
 
 

@@ -116,7 +116,7 @@ class Server:
         await self.lab.stop()
 
     async def _prepare(self) -> None:
-        """Load what the first calls need. Then collect garbage rarely, and only among new objects."""
+        """Load the parts of moto that the first calls need. Then collect garbage rarely, and only among new objects."""
         await self.lab.gate.backend.prepare("eks", "iam")
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)

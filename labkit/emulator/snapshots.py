@@ -4,9 +4,9 @@ The file has the state of the lab's AWS and Kubernetes: resources, objects, ids,
 published documents and faults.
 
 The file doesn't have the lab's own credentials: CAs, the clusters' signing keys, the administrators' keys, role
-sessions, and tokens in Secrets. A restored lab creates new ones, so older signatures and tokens aren't valid there. The
-users' own secrets are state, so the file has them: access keys of IAM users, KMS keys, Secrets, messages. The file
-doesn't have the pods' files, because they include tokens. Restored pods start as on a new node.
+sessions, and tokens in Secrets. A restored lab creates new credentials, so older signatures and tokens aren't valid
+there. The users' own secrets are state, so the file has them: access keys of IAM users, KMS keys, Secrets, messages.
+The file doesn't have the pods' files, because they include tokens. Restored pods start as on a new node.
 
 The file is a zip archive, with a manifest that says which versions wrote it.
 """
@@ -52,10 +52,10 @@ BLOCK = 1024 * 1024
 
 
 def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
-    """Copy the lab's files that match ``patterns`` to the folder ``into``. Nothing may write them meanwhile.
+    """Copy the lab's files that match ``patterns`` to the folder ``into``. No other program may write them meanwhile.
 
-    A copied database is like one after a killed server: SQLite's log has its latest changes. Raises `LabError` if the
-    disk is full.
+    The latest changes of a copied database are in SQLite's log beside it, as after a killed server. Raises `LabError`
+    if the disk is full.
     """
     with folder.usable():
         for pattern in patterns:
@@ -126,8 +126,8 @@ def _file(folder: Folder, name: str) -> Path:
     if not NAME.fullmatch(name):
         raise LabError(
             f"{name!r} is not a valid name for a snapshot.",
-            next="choose a name of at most 64 letters, digits and . _ - that starts with a letter or digit; or a path "
-            f"with a {os.sep} in it",
+            next="choose a name of at most 64 letters, digits, dots, underscores and hyphens, with a letter or digit "
+            f"first; or choose a path with a {os.sep} in it",
         )
     return _named(folder) / f"{name}{SUFFIX}"
 
@@ -142,8 +142,8 @@ def _existing(folder: Folder, name: str) -> Path:
         return file
     there = sorted(each.stem for each in _named(folder).glob(f"*{SUFFIX}"))
     if there and file.parent == _named(folder):
-        raise UnknownName("snapshot of this lab", name, there, next="labkit restore NAME, or the path of a file")
-    raise LabError(f"{file} does not exist.", next="labkit snapshot NAME; or labkit restore PATH, with another file")
+        raise UnknownName("snapshot of this lab", name, there, next="labkit restore NAME, or labkit restore PATH")
+    raise LabError(f"{file} does not exist.", next="labkit restore with an existing file; or labkit snapshot NAME")
 
 
 def _holds_state(folder: Folder) -> bool:
@@ -192,7 +192,7 @@ def _copy(folder: Folder, place: Path) -> None:
     elif unkept:
         raise LabError(
             f"The lab does not keep the state of {', '.join(unkept)}, which you have used: a snapshot would lack it.",
-            next="labkit down, and labkit up, which loses that state; then:  labkit snapshot …",
+            next="labkit down and labkit up, which lose that state; then:  labkit snapshot …",
         )
 
 

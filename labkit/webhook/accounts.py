@@ -29,9 +29,9 @@ class Account:
     def of(
         cls, service_account: Object, *, defaults: "Account | None" = None, prefix: str = annotations.PREFIX
     ) -> "Account":
-        """Return the settings in a ServiceAccount object's annotations. `defaults` has those without an annotation.
+        """Return the settings in a ServiceAccount object's annotations.
 
-        The role never comes from `defaults`.
+        If an annotation is missing, the setting comes from `defaults`. The role never comes from `defaults`.
         https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
         """
         found = annotations.under(prefix, service_account)
@@ -74,7 +74,7 @@ class Accounts:
         too late, so ask the API. If the API doesn't know the account, or doesn't answer within 5 seconds, wait at most
         `grace` seconds more for the watch.
 
-        The webhook on EKS asks only for unknown accounts, and waits for the answer no longer than `grace`. This one
+        The webhook on EKS asks only for unknown accounts, and waits for the answer no longer than `grace`. This webhook
         waits longer, so that a pod gets its role even on a slow machine.
         """
         key = (namespace, name)

@@ -41,7 +41,7 @@ def boolean(annotations: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def expiration(annotations: Mapping[str, str], default: int) -> int:
-    """Return the token's lifetime in seconds from its annotation, or `default` if that has no valid number.
+    """Return the token's lifetime in seconds: the annotation's number, or `default` if it's missing or invalid.
 
     If the number is below 600, return 600: the API server issues no shorter tokens. There's no upper limit here: on
     EKS, the API server limits tokens to one day.

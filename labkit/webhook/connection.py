@@ -49,7 +49,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
         return _client(configuration)
     except (ConfigException, ssl.SSLError, OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise LabError(
-            f"the API server's configuration cannot be used: {error}", where=where, next="kubectl config view"
+            f"the configuration for the API server cannot be used: {error}", where=where, next="kubectl config view"
         ) from error
 
 

@@ -115,7 +115,7 @@ def manifest(address: Address, identity: Identity) -> str:
 
 
 def bind(address: Address) -> socket.socket:
-    """Return a TCP socket bound to the address. Raises LabError if it's in use, or isn't an address of this machine."""
+    """Return a TCP socket bound to the address. Raises LabError if the address is in use, or isn't this machine's."""
     try:
         family, *_, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
     except OSError as error:

@@ -129,7 +129,7 @@ def parse(token: str) -> Claims:
 
 
 def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -> TokenView:
-    """Return the claims beside the provider and the trust policy of the live lab."""
+    """Return the view of these claims beside the live lab's provider and trust policy."""
     name, provider = evidence.parameters.role_name, evidence.provider
     trust = Policy.read(evidence.trust_policy, kind="trust", name=name) if evidence.role else None
     rows = compare(

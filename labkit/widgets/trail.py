@@ -42,7 +42,7 @@ class Calls:
         return Calls([record for record in self.records if _issuer(_provider(record)) in ("", issuer)])
 
     def only(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
-        """Return the calls with this name, caller and decision; with `last`, at most that many, the newest."""
+        """Return the calls with this name, caller and decision. With `last`, return only the newest `last` of them."""
         wanted = (event, who, decision)
         kept = [
             record
@@ -110,7 +110,7 @@ def who(record: Record) -> str:
 
 
 def session_of(record: Record) -> str:
-    """Return the caller's name as in `who`; for a role session, return ``ROLE/SESSION``."""
+    """Return the same name as `who`; but ``ROLE/SESSION`` if the caller is a role session."""
     arn = Arn.find((record.get("userIdentity") or {}).get("arn") or "")
     return arn.resource.removeprefix("assumed-role/") if arn and arn.session_role else who(record)
 

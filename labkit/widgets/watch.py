@@ -33,7 +33,7 @@ USE = next(number for number, step in enumerate(flow.STEPS, 1) if any(arrow.rece
 
 @dataclass(frozen=True)
 class Call:
-    """A call in the picture: an arrow, and its details."""
+    """A call to AWS, as the picture shows it: an arrow from the sender to the receiver, and the call's details."""
 
     number: int
     """The call's number in this picture, from 1."""
@@ -43,7 +43,7 @@ class Call:
     decision: str
     refused: bool
     step: int
-    """The call's step of IRSA, from 1 to 11; 0 if it belongs to none."""
+    """The number of the IRSA step that the call belongs to, from 1 to 11; 0 if it belongs to no step."""
     says: str
     """The step's sentence."""
     who: str
@@ -75,13 +75,13 @@ class Call:
 
     @property
     def is_own(self) -> bool:
-        """Whether you made the call, or the lab made it for you."""
+        """Whether the learner made the call, or the lab made it for the learner."""
         return self.sender == YOU
 
 
 @dataclass(frozen=True, repr=False)
 class Watch:
-    """The calls since the lab was opened. A running notebook shows all. Stored outputs show those of pods and nodes."""
+    """The calls since the lab was opened. A running notebook shows all calls. Stored outputs show pods' and nodes'."""
 
     records: Callable[[], Iterator[Record]] | None
     """The records of the trail, newest first; None if the target keeps no trail."""

@@ -41,7 +41,7 @@ START_OVER = "press Start over, which reads the role's policy again"
 
 @dataclass(frozen=True)
 class Caller:
-    """A holder of a web identity token: a name for the reader, and the claims that STS compares."""
+    """A caller with a web identity token: a name for the reader, and the token's claims that STS compares."""
 
     name: str
     iss: str
@@ -257,7 +257,7 @@ def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[
     """Return six callers and the role's live trust policy. If the role doesn't exist, use the policy of step 2.
 
     Args:
-        apply: writes a text as the role's trust policy; None if a widget must not change it.
+        apply: a function that writes a text as the role's trust policy; None if a widget must not change the policy.
     """
     connection, parameters = evidence.connection, evidence.parameters
     document = evidence.trust_policy if evidence.role else iam_role.build(parameters, evidence.provider_arn)
