@@ -25,7 +25,7 @@ def awscli_initialize(events: Any) -> None:
 
 
 def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
-    """Use the endpoint in ``AWS_ENDPOINT_URL`` for a service in ``OLD_NAMES``, unless the command line names one."""
+    """Use the endpoint in ``AWS_ENDPOINT_URL`` for a service in ``OLD_NAMES``, if the command line has no endpoint."""
     if parsed_globals.command in OLD_NAMES and parsed_globals.endpoint_url is None:
         parsed_globals.endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
 

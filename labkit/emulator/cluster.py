@@ -265,7 +265,7 @@ class Cluster:
     async def _aws_user(self, token: str) -> User | None:
         """Return the user for a token from `aws eks get-token`.
 
-        Return None for any other token, for an invalid one, or if no access entry lets the token's principal in.
+        Return None if it's another kind of token, if it's invalid, or if no access entry lets the token's principal in.
         """
         if not token.startswith(eks_tokens.PREFIX):
             return None

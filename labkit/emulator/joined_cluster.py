@@ -62,7 +62,7 @@ class JoinedCluster:
         """
         joined = self.kept.facts
         if joined is None:
-            told = f"The lab does not know the cluster {self.name}: labkit up --target kind --cluster {self.name}"
+            told = f"The lab does not know the cluster {self.name}. Run labkit up --target kind --cluster {self.name}"
             raise Refusal(400, "InvalidParameterException", told)
         try:
             await self._start(joined, request)

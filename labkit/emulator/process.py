@@ -254,7 +254,7 @@ def _asked(folder: Folder, word: str) -> Reply | None:
     """Send ``word`` to the folder's server, and return the reply; None if no server runs.
 
     Wait for a server that is starting, ending or busy, but not for a stopped process. Raises `LabError` if the server
-    can't be asked.
+    can't be reached.
     """
     if not folder.is_running():
         return None
@@ -303,9 +303,9 @@ def silent(folder: Folder, reply: Reply) -> LabError:
 
 
 def unreachable(folder: Folder) -> str:
-    """Return a sentence about a server that can't be asked."""
+    """Return a sentence about a server that labkit can't reach."""
     return (
-        f"The lab in {folder.path} has a server that cannot be asked: it is starting or ending, another version of "
+        f"The lab in {folder.path} has a server that labkit cannot reach: it is starting or ending, another version of "
         "labkit started it, or it runs on another machine."
     )
 

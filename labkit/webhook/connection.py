@@ -44,7 +44,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
                 raise LabError(
                     f"the credentials plugin does not give the credentials: {' '.join(said)}",
                     where=where,
-                    next="kubectl auth whoami, until it says who you are",
+                    next="correct the plugin until kubectl auth whoami says who you are",
                 )
         return _client(configuration)
     except (ConfigException, ssl.SSLError, OSError, ValueError, TypeError, yaml.YAMLError) as error:

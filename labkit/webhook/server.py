@@ -100,7 +100,7 @@ def mutating_webhook_configuration(
     namespaces: Sequence[Object] = (),
     opt_out_label: str = "eks.amazonaws.com/skip-pod-identity-webhook",
 ) -> Object:
-    """Return the manifest that registers a webhook for pods at `url`. The CA bundle verifies its certificate.
+    """Return the manifest that registers a webhook for pods at `url`. The CA bundle verifies the server's certificate.
 
     `namespaces` are expressions that a namespace's labels must match. The API server doesn't call the webhook for a pod
     with the label `opt_out_label`.

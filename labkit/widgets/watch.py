@@ -81,7 +81,10 @@ class Call:
 
 @dataclass(frozen=True, repr=False)
 class Watch:
-    """The calls since the lab was opened. A running notebook shows all calls. Stored outputs show pods' and nodes'."""
+    """The calls since the lab was opened.
+
+    A running notebook shows all calls. Stored outputs show only the calls of pods and nodes.
+    """
 
     records: Callable[[], Iterator[Record]] | None
     """The records of the trail, newest first; None if the target keeps no trail."""

@@ -166,10 +166,10 @@ def test_a_server_of_another_version_is_ended(lab, like_a_server):
 def test_a_lock_that_nobody_answers_for_is_not_waited_for_forever(lab, monkeypatch):
     monkeypatch.setattr(process, "ANSWERS_WITHIN", 0.1)
     with lab.folder.lock("server.lock"):
-        assert f"The lab in {lab.folder.path} has a server that cannot be asked" in lab("status")
+        assert f"The lab in {lab.folder.path} has a server that labkit cannot reach" in lab("status")
         for words in ("up", "down", "reset"):
             said = lab(words, fails=True)
-            assert f"The lab in {lab.folder.path} has a server that cannot be asked" in said
+            assert f"The lab in {lab.folder.path} has a server that labkit cannot reach" in said
             assert "next:  labkit down" in said
 
 
