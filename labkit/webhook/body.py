@@ -1,4 +1,4 @@
-"""Read a request's body in full or not at all, and replace incomplete characters in its texts."""
+"""Read a request's body in full or not at all, and replace incomplete characters in JSON texts."""
 
 import io
 import re

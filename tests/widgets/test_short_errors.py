@@ -28,7 +28,7 @@ CELLS = {
     "a role that is missing": (
         'lab.aws.client("iam").get_role(RoleName="none")',
         "NoSuchEntity: The role with name none cannot be found.",
-        "its cell hasn't run yet",
+        "the cell that makes it hasn't run yet",
     ),
     "a parameter that is missing": (
         'lab.aws.client("iam").get_role()',

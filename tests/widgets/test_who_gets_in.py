@@ -182,7 +182,7 @@ def test_without_a_role_it_begins_with_the_policy_of_step_2(lab):
     assert missing in repr(asked) and missing in asked._repr_html_().replace("&#x27;", "'")
     assert page.said.startswith(missing)
     press(page, "apply")
-    assert "NoSuchEntity" in page.said and "its cell hasn't run yet" in page.said.lower()
+    assert "NoSuchEntity" in page.said and "the cell that makes it hasn't run yet" in page.said.lower()
     press(page, "start over")
     assert page.said.startswith(missing) and "next:" in page.said
     with pytest.raises(ClientError, match="NoSuchEntity"):
