@@ -38,7 +38,7 @@ class Address:
         """
         found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([^:\s]+):(\d{1,5})", listen)
         if not found or int(found[2] or found[4]) > 65535:
-            raise LabError(f"{listen!r} is not of the form HOST:PORT.", next="--listen 127.0.0.1:8443")
+            raise LabError(f"{listen!r} is not HOST:PORT, with a port up to 65535.", next="--listen 127.0.0.1:8443")
         at = found[1] or found[3]
         host = host or at
         address = _address(host)
@@ -183,7 +183,7 @@ async def _started(accounts: Accounts, api: str) -> None:
             f"the API server does not answer: {error or type(error).__name__}", where=api, next="kubectl cluster-info"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise LabError("the answer is not that of a Kubernetes API.", where=api, next="kubectl cluster-info") from error
+        raise LabError("this server is not a Kubernetes API server.", where=api, next="kubectl cluster-info") from error
 
 
 def _refused(response: httpx.Response, api: str) -> LabError:

@@ -331,9 +331,9 @@ def _line(decision: Decision, trust: Policy) -> int:
 
 
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
-    """Return the number of the statement's line with the last of ``names``, or of its first line if no name is in it.
+    """Return the number of the line in ``statement`` that has the last of ``names``.
 
-    Look for each name after the previous name.
+    Look for each name after the previous name. If the statement has none of them, return its first line's number.
     """
     places = statement_positions(trust.text)
     if statement.position > len(places):

@@ -321,7 +321,7 @@ def web(folder: Path) -> Iterator[int]:
     ("arguments", "words"),
     [
         (["--kubeconfig", "/nowhere"], ["no kubeconfig found", "/nowhere"]),
-        (["--kubeconfig", "{folder}/broken"], ["cannot be read"]),
+        (["--kubeconfig", "{folder}/broken"], ["the configuration for the API server cannot be used", "/broken"]),
         (["--context", "lba"], ["'lba' is not a context of the kubeconfig", "Did you mean 'lab'?"]),
         (["--listen", "8443"], ["HOST:PORT"]),
         (["--listen", "127.0.0.1:99999"], ["HOST:PORT"]),
