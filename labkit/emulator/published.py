@@ -69,7 +69,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Override:
-    """The file that replaces one document."""
+    """The file that replaces one document of an issuer."""
 
     file: Path
     write: Callable[[Path, bytes], None]
