@@ -1,4 +1,4 @@
-"""IAM policy documents and their evaluation, without a network and without the emulator."""
+"""Parse and evaluate IAM policy documents, without a network and without the emulator."""
 
 from labkit.policy.conditions import ConditionResult
 from labkit.policy.decision import Decision, Miss, Near, Outcome

@@ -12,15 +12,15 @@ class Arn(NamedTuple):
     partition: str
     service: str
     region: str
-    """Empty if the resource has no region, such as a role."""
+    """Empty for a resource without a region, such as a role."""
     account: str
-    """Empty if the ARN names no account, such as a bucket's; ``aws`` for resources that AWS owns."""
+    """Empty for an ARN without an account, such as a bucket's; ``aws`` for resources that AWS owns."""
     resource: str
-    """Everything after the fifth colon, such as the kind, path and name in ``role/team/reader``."""
+    """Everything after the fifth colon. In ``role/team/reader``, that's the kind, the path and the name."""
 
     @classmethod
     def parse(cls, text: str) -> "Arn":
-        """Return the ARN in ``text``. Raises ValueError if it isn't an ARN."""
+        """Return ``text`` as an ARN. Raises ValueError if ``text`` isn't an ARN."""
         begins, *parts = text.split(":", 5)
         if begins != "arn" or len(parts) != 5:
             raise ValueError(f"{text!r} is not an ARN: arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE")
@@ -28,17 +28,17 @@ class Arn(NamedTuple):
 
     @classmethod
     def find(cls, text: str) -> "Arn | None":
-        """Return the ARN in ``text``; None if it isn't an ARN."""
+        """Return ``text`` as an ARN; None if ``text`` isn't an ARN."""
         return cls.parse(text) if text.startswith("arn:") and text.count(":") >= 5 else None
 
     @property
     def name(self) -> str:
-        """The last part of the resource, without its kind and path: ``reader``."""
+        """The resource's name without its kind and path: ``reader`` for ``role/team/reader``."""
         return self.resource.rpartition("/")[2]
 
     @property
     def path(self) -> str:
-        """The path of a role or a policy, with its slashes: ``/team/``; ``/`` if it has none.
+        """The path of a role or a policy, with its slashes, such as ``/team/``. Without a path, it's ``/``.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-friendly-names
         """
@@ -46,13 +46,13 @@ class Arn(NamedTuple):
 
     @property
     def issuer(self) -> str:
-        """The issuer of an OIDC provider, without its scheme; empty for anything else."""
+        """The issuer's URL without its scheme, for the ARN of an OIDC provider; empty for any other ARN."""
         kind, _, issuer = self.resource.partition("/")
         return issuer if kind == "oidc-provider" else ""
 
     @property
     def session_role(self) -> str:
-        """The name of a role session's role; empty for anything else.
+        """The role's name, for the ARN of a role session; empty for any other ARN.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -60,7 +60,7 @@ class Arn(NamedTuple):
         return rest.partition("/")[0] if (self.service, kind) == ("sts", "assumed-role") else ""
 
     def beside(self, resource: str) -> "Arn":
-        """Return the ARN of another resource of the same service, region and account."""
+        """Return the ARN of ``resource`` in the same partition, service, region and account."""
         return self._replace(resource=resource)
 
     def __str__(self) -> str:

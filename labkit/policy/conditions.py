@@ -1,10 +1,10 @@
-"""The Condition element of a statement.
+"""The conditions in a statement's Condition element.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
 
-A condition holds (True), doesn't hold (False), or can't be evaluated (None). With None, an Allow doesn't allow, and a
-Deny denies.
+A condition holds (True), doesn't hold (False), or can't be evaluated (None). If a condition can't be evaluated, an
+Allow statement allows nothing, and a Deny statement denies.
 """
 
 import base64
@@ -24,19 +24,23 @@ from labkit.policy.wildcards import Matcher, Token, Wild, literal_text, matcher,
 
 Compare = Callable[[str, Values], bool | None]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Parse = Callable[[str], object]  # returns None for a text that it can't read
+Parse = Callable[[str], object]  # returns None for a text that it can't parse
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionResult:
-    """A condition's wanted values beside the request's. `found` is empty if the request doesn't have the key."""
+    """The result of a condition for one request.
+
+    `wanted` has the values in the condition, and `found` the request's values. `found` is empty if the request doesn't
+    have the key.
+    """
 
     operator: str
     key: str
     wanted: tuple[str, ...]
     found: tuple[str, ...]
     matched: bool
-    problem: str | None = None  # why it can't be evaluated
+    problem: str | None = None  # why the condition can't be evaluated
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,15 @@ class Condition:
 
     def _problem(self, found: tuple[str, ...]) -> str:
         if len(found) > 1 and ":" not in self.operator:
-            return f"{self.key} has {len(found)} values, and {self.operator} without ForAnyValue: or ForAllValues: one"
+            return f"{self.key} has {len(found)} values, but without ForAnyValue: or ForAllValues:, {self.operator} compares only one"
         return f"{self.operator} cannot compare {quoted(found)} with {quoted(self.wanted)}"
 
 
 def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables: bool) -> Condition:
-    """Return a condition, prepared for evaluation. With an unknown operator or a wrong variable, its result is None."""
+    """Return a condition, prepared so that it can be tested for many requests.
+
+    The test's result is None if the operator is unknown, or if a policy variable has a syntax error.
+    """
     if not known_operator(name):
         problem = f"the condition operator {name} is unknown"
         return Condition(name, key, wanted, lambda _: None, problem)
@@ -81,7 +88,7 @@ def known_operator(name: str) -> bool:
 
 
 def quoted(values: tuple[str, ...]) -> str:
-    """Return values as words in a sentence: "a" or "b"."""
+    """Return the values in quotation marks, joined by `or`; `nothing` if there are no values."""
     return " or ".join(f'"{value}"' for value in values) if values else "nothing"
 
 
@@ -124,9 +131,10 @@ _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 
 
 def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
-    """Return whether a value matches one of the wanted ones; with a negated operator, whether it matches none.
+    """Return whether `found` matches a wanted value; for a negated operator, whether it matches no wanted value.
 
-    None if it matches none, and one of them can't be compared.
+    Returns None if `found` matches no wanted value and can't be compared with one of them. Also None without wanted
+    values.
     """
     unknown = not compares
     for compare in compares:
@@ -212,7 +220,10 @@ def _arn(text: str, variables: bool) -> Compare:
 
 
 def _segments(pattern: Iterable[Token]) -> Matcher:
-    """Return a matcher that compares each of an ARN's six segments separately. Missing ones match anything."""
+    """Return a matcher that compares each of an ARN's six segments separately.
+
+    If the pattern has fewer segments, the missing ones match anything.
+    """
     parts = split(pattern, ":", 5)
     return segments_matcher(parts + [[Wild.ANY]] * (6 - len(parts)))
 
@@ -220,9 +231,9 @@ def _segments(pattern: Iterable[Token]) -> Matcher:
 def _parsed(
     parse: Parse, test: Callable[[Any, Any], bool], wanted: tuple[str, ...], _variables: bool
 ) -> tuple[Compare, ...]:
-    """Return comparisons of parsed values, such as numbers, dates and addresses. Policy variables aren't expanded.
+    """Return a comparison for each wanted value. It parses both values, such as numbers, dates or addresses.
 
-    A comparison returns None if one of the texts can't be parsed.
+    Policy variables aren't expanded. A comparison returns None if one of the two values can't be parsed.
     """
     return tuple(_compare_parsed(parse, test, parse(text)) for text in wanted)
 
@@ -241,7 +252,10 @@ def _number(text: str) -> Decimal | None:
 
 @lru_cache(maxsize=1024)
 def _date(text: str) -> float | None:
-    """Return the seconds since 1970 for an ISO 8601 date or such a number. A date without a zone is in UTC."""
+    """Return a date as seconds since 1970. The text is an ISO 8601 date, or already a number of seconds.
+
+    A date without a time zone is in UTC. Returns None for any other text.
+    """
     if len(text) < 20 and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return float(text)
     try:
@@ -282,7 +296,7 @@ READERS: dict[str, Parse] = {
     "ip": _network,
     "numeric": _number,
 }
-"""The functions that read a text as a value of a type. They return None if the text isn't of that type."""
+"""The functions that parse a text, by type. They return None if the text isn't a value of the type."""
 
 
 @dataclass(frozen=True, slots=True)

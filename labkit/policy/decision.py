@@ -1,4 +1,8 @@
-"""A decision that explains itself: the statement that decided it, or the nearest ones and their mismatches."""
+"""The decision on a request, and its explanation.
+
+A statement that decided explains the decision. If no statement decided, the nearest Allow statements explain it: those
+that allow the request except for a few parts, such as the resource or a condition.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,12 +22,15 @@ SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A part of a statement that doesn't match the request: `wanted` by the statement, `found` in the request."""
+    """A part of a statement that doesn't match the request.
+
+    `wanted` has the statement's values, and `found` the request's values.
+    """
 
     part: Literal["action", "resource", "principal", "condition", "statement"]
     wanted: tuple[str, ...]
     found: tuple[str, ...]
-    said: str  # one sentence
+    said: str  # the mismatch in words
     condition: ConditionResult | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -40,7 +47,7 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """An Allow statement that would allow the request if these parts of it matched."""
+    """An Allow statement that would allow the request if the parts in `misses` matched the request."""
 
     policy: Policy
     statement: Statement
@@ -56,11 +63,13 @@ class Near:
 
 @dataclass(frozen=True, repr=False)
 class Decision:
-    """Whether a request is allowed: true or false in an `if`, a few lines in a terminal, a table in a notebook.
+    """Whether a request is allowed, and why.
 
-    `denial` is the end of AWS's own message; None if the request is allowed. `policy` and `statement` are those that
-    decided; None if no statement did. `reason` is the reason in one sentence. `near` has the Allow statements that
-    nearly match, the nearest first.
+    A decision is true or false in an `if`. A terminal shows it as a few lines of text, and a notebook as a table.
+
+    `statement` is the statement that decided, and `policy` its policy; both are None if no statement decided. `reason`
+    is one sentence. `denial` is the end of AWS's own error message; None if the request is allowed. `near` has the
+    Allow statements that nearly match, the nearest first.
     """
 
     request: Request
@@ -68,9 +77,9 @@ class Decision:
     denial: str | None = None
     policy: Policy | None = None
     statement: Statement | None = None
-    silent: Sequence[Policy] = ()  # policies of which one had to allow the request, but none did
-    told: str = ""
-    complete: bool = True  # whether `told` already names the nearest statement
+    silent: Sequence[Policy] = ()  # one of these policies had to allow the request, but none did
+    told: str = ""  # the reason, or its first part
+    complete: bool = True  # whether `told` is the whole reason; if not, `reason` adds the nearest statement
 
     @property
     def allowed(self) -> bool:
@@ -85,7 +94,7 @@ class Decision:
 
     @property
     def failed(self) -> tuple[ConditionResult, ...]:
-        """The nearest statement's conditions that don't hold."""
+        """The conditions in the nearest statement that don't hold; empty without a near statement."""
         return self.near[0].failed if self.near else ()
 
     @cached_property
@@ -93,7 +102,7 @@ class Decision:
         return self.told if self.complete or not self.near else f"{self.told}; {_tell(self.near[0])}"
 
     def explain(self) -> str:
-        """Return the decision for a terminal: the caller, the action, the deciding statement, and the mismatches."""
+        """Return the decision as text: the caller, the action, the statement that decided, and the mismatches."""
         lines = [
             f"{_MARKS[self.outcome]}: {self.request.action} on {self.request.resource}",
             f"  caller   {self.request.principal.arn}",
@@ -149,7 +158,8 @@ class Decision:
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
     """Return the Allow statements that nearly allow the request, the nearest first.
 
-    Such a statement names the request's action, or only differs in its action and names the same service.
+    If a statement covers the request's action, any of its other parts may differ. If not, only the action may differ,
+    and the statement must cover actions of the same service. A malformed Allow statement is included.
     """
     found = []
     for policy in policies:
@@ -161,7 +171,10 @@ def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
 
 
 def _misses(statement: Statement, request: Request) -> tuple[Miss, ...]:
-    """Return the parts of an Allow that don't match the request, the worst first; empty if too many don't match."""
+    """Return the parts of an Allow statement that don't match the request, the worst first.
+
+    Empty if the statement doesn't come near: its actions are of another service, or more than its action differs.
+    """
     if statement.fault:
         return (_unevaluable(statement, request),)
     misses = []
@@ -206,7 +219,7 @@ def _tell(near: Near) -> str:
     problems = [miss.condition.problem for miss in near.misses if miss.condition and miss.condition.problem]
     if first.part == "statement" or problems:
         return f"{near} cannot be evaluated: {'; '.join(problems) or first.said}"
-    lead = "is nearest, but" if first.part == "action" else "would, but"
+    lead = "is nearest, but" if first.part == "action" else "would allow the request, but"
     return f"{near} {lead} {' and '.join(miss.said for miss in near.misses)}"
 
 

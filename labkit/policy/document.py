@@ -1,4 +1,4 @@
-"""A policy document that is parsed once and then evaluated many times.
+"""A policy document. It's parsed once and can then be evaluated many times.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 """
@@ -19,13 +19,20 @@ __all__ = ["Kind", "MalformedPolicy", "Policy", "Statement", "decode_document"]
 
 
 def decode_document(text: str) -> str:
-    """Return a document without IAM's URL encoding (RFC 3986). Raw answers of `GetRole` have it; boto3 decodes it."""
+    """Return a policy document without URL encoding (RFC 3986).
+
+    IAM's raw answers, such as that of `GetRole`, contain encoded documents. boto3 decodes them.
+    """
     return unquote(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Patterns of actions (in lower case) or ARNs. Those without a wildcard, or with one `*` at the end, match fast."""
+    """Patterns of actions (in lower case) or of ARNs, grouped by how they are matched.
+
+    `exact` has the patterns without a wildcard. `prefixes` has those whose only wildcard is a `*` at their end, without
+    that `*`. `matchers` has the others, which take longer.
+    """
 
     exact: frozenset[str]
     prefixes: tuple[str, ...]
@@ -57,13 +64,13 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """A Resource or NotResource element, prepared. ARNs are case-sensitive."""
+    """A Resource or NotResource element, prepared for evaluation. Upper and lower case differ in ARNs."""
 
     names: Names
     templates: tuple[Template, ...]
 
     def match(self, resource: str, values: Values) -> bool | None:
-        """Return whether the element names the resource; None if that depends on a variable without a value."""
+        """Return whether the element names the resource; None if that depends on a policy variable without a value."""
         if self.names.match(resource):
             return True
         unresolved = False
@@ -88,12 +95,12 @@ class Statement:
     principals: Principals | None = field(repr=False)  # None: the identity that the policy is attached to
     not_principal: bool
     conditions: tuple[Condition, ...] = field(repr=False)
-    by_principal_arn: bool  # whether it has a condition on aws:PrincipalArn
-    raw: dict[str, Any] = field(repr=False)  # the statement in the document
+    by_principal_arn: bool  # whether the statement has a condition on aws:PrincipalArn
+    raw: dict[str, Any] = field(repr=False)  # the statement as written in the document
     fault: str | None = None  # why the statement can't be evaluated
 
     def written(self, element: str) -> tuple[str, ...]:
-        """Return the strings of an element, such as `Action`, as in the document; empty if it lacks the element."""
+        """Return the strings of an element, such as `Action`, as written; empty if the statement lacks the element."""
         return tuple(validation.listed(self.raw[element])) if element in self.raw else ()
 
     def __str__(self) -> str:
@@ -114,17 +121,17 @@ class Policy:
 
     @classmethod
     def parse(cls, document: str | dict[str, object], *, kind: Kind, name: str) -> "Policy":
-        """Return the policy.
+        """Return the policy in a document.
 
-        Raises `MalformedPolicy`, with IAM's code and words, if IAM would refuse it.
+        Raises `MalformedPolicy`, with IAM's code and words, if IAM would refuse the document.
         """
         return _compile(*validation.validate(document, kind), kind, name)
 
     @classmethod
     def read(cls, document: str | dict[str, object], *, kind: Kind, name: str) -> "Policy":
-        """Return a policy that is already stored, whatever is wrong with it.
+        """Return the policy in a document that is already stored. Unlike `parse`, this never raises `MalformedPolicy`.
 
-        A malformed statement allows nothing. Unless its effect is Allow, it denies everything.
+        A malformed statement allows nothing. If its effect isn't Allow, it denies everything.
         """
         try:
             loaded = validation.load(document, kind)
@@ -183,7 +190,7 @@ def _resources(names: list[str], variables: bool) -> Resources:
 
 
 def _complete(arn: str) -> str:
-    """Return an ARN with wildcards instead of missing parts. An ARN with a variable stays unchanged."""
+    """Return an ARN with `*` for each missing part. An ARN with a policy variable stays unchanged."""
     return arn + ":*" * (5 - arn.count(":")) if arn.startswith("arn:") and "${" not in arn else arn
 
 

@@ -1,4 +1,4 @@
-"""Evaluate policies: do they allow a request?
+"""Evaluate the policies that apply to a request: do they allow it?
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
@@ -22,15 +22,16 @@ Levels = Sequence[Sequence[Policy]]
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """An organization's policies for a request. Each level is the root, an OU on the path, or the account.
+    """An organization's policies that apply to a request, by level.
 
-    Every level must allow the request, and no policy may deny it. Without levels, the organization sets no limit.
+    A level is the organization's root, an OU on the path to an account, or the account itself. Every level must allow
+    the request, and no policy may deny it. Without levels, the organization sets no limit.
     """
 
     resource: Levels = field(default=(), repr=False)
-    """The resource control policies on the path to the account that has the resource."""
+    """The resource control policies of each level on the path to the resource's account."""
     service: Levels = field(default=(), repr=False)
-    """The service control policies on the path to the caller's account."""
+    """The service control policies of each level on the path to the caller's account."""
 
 
 NO_CONTROL = Control()
@@ -46,9 +47,11 @@ def evaluate(
     same_account: bool = True,
     control: Control = NO_CONTROL,
 ) -> Decision:
-    """Return the decision on a request by a user, a role session or a service.
+    """Return the decision whether a user, a role session or a service may make a request.
 
     Args:
+        identity: the policies of the caller's user or role.
+        boundary: the permissions boundary of the caller's user or role.
         session: the session policies; empty if the session has none.
         resource: the resource's policies; for `sts:AssumeRole`, the role's trust policy.
         same_account: whether the resource is in the caller's account. If not, both accounts must allow the request.
@@ -86,7 +89,7 @@ def evaluate(
 
 
 def within(control: Control, request: Request) -> Decision:
-    """Return the decision of the organization's policies alone on a request."""
+    """Return the decision whether the organization allows a request. No other policies are evaluated."""
     controls = _controls(control, request)
     for survey in controls:
         if survey.denied:
@@ -98,7 +101,7 @@ def within(control: Control, request: Request) -> Decision:
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
-    """Return the outcome of a request by policies of one type alone."""
+    """Return the outcome of a request if these policies, all of one type, are the only ones."""
     survey = _survey("identity", policies, request, bounded)
     return "explicitDeny" if survey.denied else "allowed" if survey.allowed else "implicitDeny"
 
@@ -106,7 +109,10 @@ def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = Fal
 def matching(
     policies: Iterable[Policy], request: Request, *, allow: bool, bounded: bool = False
 ) -> list[tuple[Policy, Statement]]:
-    """Return the Allow or the Deny statements that apply to the request. A Deny that can't be evaluated counts."""
+    """Return the statements that apply to the request, with their policies.
+
+    With `allow`, these are Allow statements; otherwise Deny statements, even those that can't be evaluated.
+    """
     return [
         (policy, statement)
         for policy in policies
@@ -118,7 +124,7 @@ def matching(
 
 @dataclass(slots=True)
 class _Survey:
-    """The policies of one type, and their statements that decide a request."""
+    """The policies of one type, and the statements in them that decide a request."""
 
     kind: str
     policies: Iterable[Policy]
@@ -128,7 +134,7 @@ class _Survey:
 
 
 def _controls(control: Control, request: Request) -> list[_Survey]:
-    """Return each level's decision, in AWS's order: the levels of the resource's account come first."""
+    """Return each level's result, in AWS's order: first the levels of the resource's account, then of the caller's."""
     return [
         *(_survey("resource control", policies, request, False) for policies in control.resource),
         *(_survey("service control", policies, request, False) for policies in control.service),

@@ -1,4 +1,4 @@
-"""Match one statement with a request: does it apply, and which part of it doesn't match?
+"""Match a statement with a request: does the statement apply, and which of its parts don't match?
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html
 """
@@ -16,7 +16,7 @@ from labkit.policy.variables import Values
 class Request:
     """A request to AWS. The keys of `context` are case-insensitive.
 
-    Keys that follow from the principal, such as `aws:PrincipalArn` and `aws:username`, are added if they're missing.
+    Keys that the principal determines, such as `aws:PrincipalArn` and `aws:username`, are added if they're missing.
     """
 
     principal: Principal
@@ -33,7 +33,7 @@ class Request:
 
 
 def applies(statement: Statement, request: Request, *, bounded: bool = False) -> bool | None:
-    """Return whether the statement applies to this request; None if that can't be evaluated.
+    """Return whether the statement applies to the request; None if that can't be evaluated.
 
     `bounded`: whether the principal has a permissions boundary.
     """
@@ -46,14 +46,17 @@ def applies(statement: Statement, request: Request, *, bounded: bool = False) ->
 
 
 def covers(statement: Statement, request: Request) -> bool | None:
-    """Return whether the statement covers action and resource; None if a variable in NotResource has no value."""
+    """Return whether the statement covers the request's action and resource.
+
+    None if a policy variable in NotResource has no value.
+    """
     if statement.actions.match(request.action_name) is statement.not_action:
         return False
     return covers_resource(statement, request)
 
 
 def covers_resource(statement: Statement, request: Request) -> bool | None:
-    """Return whether the statement covers the resource; None if a variable in NotResource has no value."""
+    """Return whether the statement covers the request's resource; None if a variable in NotResource has no value."""
     if statement.resources is None:
         return True
     matched = statement.resources.match(request.resource, request.values)
@@ -63,7 +66,10 @@ def covers_resource(statement: Statement, request: Request) -> bool | None:
 
 
 def names(statement: Statement, request: Request, *, bounded: bool = False) -> Match:
-    """Return how closely the statement names the principal. `bounded`: whether that has a permissions boundary."""
+    """Return how closely the statement names the principal.
+
+    `bounded`: whether the principal has a permissions boundary.
+    """
     principals = statement.principals
     if principals is None:
         return Match.DIRECT
@@ -71,13 +77,13 @@ def names(statement: Statement, request: Request, *, bounded: bool = False) -> M
         # AWS: a Deny with NotPrincipal always denies a principal that has a permissions boundary.
         return Match.NONE if not bounded and principals.exempts(request.principal) else Match.DIRECT
     match = principals.match(request.principal, allow=statement.allow)
-    # AWS: boundary and session policies don't limit a grant to everybody that has a condition on aws:PrincipalArn.
+    # AWS: if an Allow for everybody has a condition on aws:PrincipalArn, boundary and session policies don't limit it.
     direct = match is Match.ROLE and statement.by_principal_arn and principals.anybody
     return Match.DIRECT if direct else match
 
 
 def conditions_hold(statement: Statement, request: Request, verdict: bool | None) -> bool | None:
-    """Return `verdict` if all conditions hold, False if one doesn't, and None if one can't be evaluated."""
+    """Return False if a condition doesn't hold, else None if one can't be evaluated, else `verdict`."""
     values = request.values
     for condition in statement.conditions:
         holds = condition.test(values)
@@ -101,7 +107,7 @@ def unevaluable(statement: Statement, request: Request) -> str:
 
 
 def tell(result: ConditionResult) -> str:
-    """Return a clause about a condition that doesn't hold."""
+    """Return a clause that says why a condition doesn't hold, or why it can't be evaluated."""
     if result.problem:
         return result.problem
     found = quoted(result.found).replace(" or ", ", ")

@@ -1,4 +1,4 @@
-"""The positions of a policy's statements in its text, in the lines and columns of IAM's policy simulator.
+"""The positions of a policy's statements in its text, in lines and columns as IAM's policy simulator counts them.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_Position.html
 """
@@ -7,16 +7,16 @@ import json
 from functools import lru_cache
 
 Position = tuple[int, int]
-"""Line and column, both from 1, of the character after the position."""
+"""The line and column, both from 1, of the character that follows the position."""
 
 _decoder = json.JSONDecoder()
 
 
 @lru_cache(maxsize=256)
 def statement_positions(text: str) -> tuple[tuple[Position, Position], ...]:
-    """Return the start and end of each statement in the text of a valid policy; empty if it has no statement.
+    """Return the start and end of each statement in the text of a valid policy; empty if there's no statement.
 
-    In a list, a statement starts right after the bracket or the statement before it.
+    In a list, the first statement starts right after the bracket. Each other one starts where the one before it ends.
     """
     at = _after(text, "{", 0)
     while at < len(text) and text[at] == '"':
@@ -39,7 +39,7 @@ def _spans(text: str, at: int) -> list[tuple[int, int]]:
 
 
 def _after(text: str, mark: str, at: int) -> int:
-    """Return the index of the next token after white space and this mark."""
+    """Return the index of the first character, from `at`, that is neither white space nor `mark`."""
     while at < len(text) and (text[at].isspace() or text[at] == mark):
         at += 1
     return at

@@ -22,14 +22,14 @@ _ACCOUNT = re.compile(r"[0-9]{12}|arn:[a-z0-9-]+:iam::([0-9]{12}):root")
 class Principal:
     """The caller of a request. Make one with `Principal.aws`, `.role_session`, `.federated` or `.service`."""
 
-    kind: Literal["root", "user", "role-session", "federated", "service", "group"]  # a group only in simulations
+    kind: Literal["root", "user", "role-session", "federated", "service", "group"]  # "group" only in simulations
     arn: str  # the ARN of the user, the session or the provider; or a service's name
     account: str | None = None
     role_arn: str | None = None  # the ARN of a session's role, with its path
 
     @classmethod
     def aws(cls, arn: str) -> "Principal":
-        """Return the principal with the ARN of a user or an account's root. Raises ValueError for any other ARN."""
+        """Return the principal for the ARN of a user or of an account's root. Raises ValueError for any other ARN."""
         found = _USER.fullmatch(arn)
         if not found:
             raise ValueError(f"{arn!r} is not an ARN of a user or of an account's root")
@@ -37,9 +37,10 @@ class Principal:
 
     @classmethod
     def role_session(cls, arn: str, role_arn: str | None = None) -> "Principal":
-        """Return the principal with a session's ARN, `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION`.
+        """Return the principal for the ARN of a role session, `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION`.
 
-        Pass `role_arn` if the role has a path: a session's ARN doesn't show it. Raises ValueError for any other ARN.
+        Pass `role_arn` if the role has a path, because a session's ARN doesn't show the path. Raises ValueError if
+        `arn` is not the ARN of a role session.
         """
         found = _SESSION.fullmatch(arn)
         if not found:
@@ -57,7 +58,7 @@ class Principal:
 
     @cached_property
     def context(self) -> dict[str, tuple[str, ...]]:
-        """The context keys that follow from the principal, in lower case, with their values.
+        """The condition keys that the principal determines, in lower case, with their values.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
         """
@@ -79,17 +80,20 @@ class Principal:
 
 
 class Match(IntEnum):
-    """How closely a Principal element names a principal. A closer match needs fewer other Allows (see `evaluation`)."""
+    """How closely a Principal element names a principal.
+
+    The closer the match, the fewer other policies must also allow the request (see `evaluation`).
+    """
 
     NONE = 0
     ACCOUNT = 1  # the caller's account: identity-based policies still have to allow the request
-    ROLE = 2  # the caller's role, or everybody: boundaries and session policies still have to allow it
+    ROLE = 2  # the caller's role, or everybody: boundaries and session policies still have to allow the request
     DIRECT = 3  # the caller itself
 
 
 @dataclass(frozen=True, slots=True)
 class Principals:
-    """A Principal or NotPrincipal element, prepared."""
+    """A Principal or NotPrincipal element, prepared for evaluation."""
 
     everybody: bool
     aws: frozenset[str]
@@ -99,7 +103,7 @@ class Principals:
 
     @property
     def anybody(self) -> bool:
-        """Whether the element names all principals of AWS."""
+        """Whether the element is `*`, or has `*` under `AWS`."""
         return self.everybody or "*" in self.aws
 
     def match(self, principal: Principal, *, allow: bool = True) -> Match:
@@ -115,9 +119,9 @@ class Principals:
         return Match.ACCOUNT if principal.account in self.accounts else Match.NONE
 
     def exempts(self, principal: Principal) -> bool:
-        """Return whether a Deny with this NotPrincipal spares the principal.
+        """Return whether a Deny statement with this NotPrincipal element leaves the principal out.
 
-        For a user or a role, the element must name the account, too.
+        To leave out a user or a role, the element must also name the account.
         """
         if principal.kind in ("federated", "service"):
             return self.match(principal) > Match.NONE
@@ -136,7 +140,7 @@ class Principals:
 
 
 def compile_principals(element: str | dict[str, object]) -> Principals:
-    """Return a valid Principal or NotPrincipal element, prepared for evaluation."""
+    """Return an element, prepared for evaluation. It must be a valid Principal or NotPrincipal element."""
     named = element if isinstance(element, dict) else {}
     aws, federated, services = (listed(named.get(kind, [])) for kind in ("AWS", "Federated", "Service"))
     accounts = [found for name in aws if (found := _ACCOUNT.fullmatch(name))]

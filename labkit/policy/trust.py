@@ -1,4 +1,4 @@
-"""Evaluate a role's trust policy: does it admit a web identity, or a service of AWS?
+"""Evaluate a role's trust policy: may a web identity or an AWS service assume the role?
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-idp_oidc.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
@@ -19,16 +19,17 @@ WEB_IDENTITY = "sts:AssumeRoleWithWebIdentity"
 def evaluate_trust(
     trust: Policy, *, provider_arn: str, action: str = WEB_IDENTITY, context: Mapping[str, object]
 ) -> Decision:
-    """Return whether the trust policy lets a token of this provider call `action`.
+    """Return the decision whether a caller with a token of this provider may call `action`, by the trust policy.
 
-    The keys of `context` begin with the provider's URL without its scheme (`oidc.eks…/id/X:sub`, `:aud`). The
-    decision's `reason` names the condition, action or principal that refuses the token. AWS doesn't tell the caller.
+    In `context`, the keys of the token's claims begin with the provider's URL without its scheme (`oidc.eks…/id/X:sub`,
+    `:aud`). For a refusal, the decision's `reason` names the condition, action or principal that doesn't match. AWS
+    doesn't tell the caller.
     """
     return _evaluate(trust, Request(Principal.federated(provider_arn), action, "*", context))
 
 
 def evaluate_service_trust(trust: Policy, *, service: str, action: str, context: Mapping[str, object]) -> Decision:
-    """Return whether the trust policy lets this service (`pods.eks.amazonaws.com`) call `action`, and why.
+    """Return the decision whether an AWS service (`pods.eks.amazonaws.com`) may call `action`, by the trust policy.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html
     """
@@ -36,7 +37,7 @@ def evaluate_service_trust(trust: Policy, *, service: str, action: str, context:
 
 
 def names_service(trust: Policy, *, service: str, action: str) -> bool:
-    """Return whether a statement allows this service the action, whatever its conditions are."""
+    """Return whether an Allow statement covers this service and this action. Its conditions don't matter."""
     request = Request(Principal.service(service), action, "*", {})
     return any(
         statement.allow and names(statement, request) > Match.NONE and covers(statement, request) is not False
@@ -59,9 +60,11 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
 
 
 def _nearest(trust: Policy, request: Request) -> Decision:
-    """Return a denial. Its reason names what fails in the nearest Allow: conditions, else action, else principal.
+    """Return a denial. Its reason is what doesn't match in the Allow statement that comes nearest.
 
-    If there's no Allow, or one can't be evaluated, the reason says so.
+    If a statement covers the principal and the action, the reason is its failed conditions. If one covers only the
+    principal, the reason is the action. Otherwise, the reason is a statement that can't be evaluated, or the principal.
+    If the policy has no Allow statement, the reason says so.
     """
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:
@@ -107,12 +110,12 @@ def _tell(result: ConditionResult, provider: str) -> str:
     found = quoted(result.found).replace(" or ", ", ") if result.found else f"no {missing}"
     literal = ""
     if "StringEquals" in result.operator and any("*" in value or "?" in value for value in result.wanted):
-        literal = " (StringEquals takes * and ? as they are; StringLike expands them)"
+        literal = " (StringEquals compares * and ? literally; StringLike treats them as wildcards)"
     return f"{wants} and {who} has {found}{literal}"
 
 
 def _provider(arn: str) -> str:
-    """Return the provider's URL without its scheme: the beginning of its condition keys."""
+    """Return the provider's URL without its scheme. The provider's condition keys begin with it."""
     return (named.issuer if (named := Arn.find(arn)) else "") or arn
 
 
@@ -124,7 +127,7 @@ def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -
 
 
 def _denied(reason: str, request: Request, trust: Policy, explicit: Statement | None = None) -> Decision:
-    """Return a denial with this reason: by the Deny `explicit`; without one, because no statement allows the action."""
+    """Return a denial with this reason. With a Deny statement in `explicit`, it's an explicit deny."""
     if explicit:
         denial = "with an explicit deny in the role trust policy"
         return Decision(request, "explicitDeny", denial, trust, explicit, told=reason)

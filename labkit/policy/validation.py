@@ -1,4 +1,4 @@
-"""Refuse the policy documents that IAM refuses to store, in IAM's words.
+"""Check policy documents as IAM does before it stores them, with IAM's own error messages.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
@@ -34,7 +34,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class MalformedPolicy(Exception):
-    """IAM would refuse the document: `code` is the API error's code, `message` its words."""
+    """IAM would refuse the document. `code` is the code of IAM's error, and `message` its text."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -43,9 +43,9 @@ class MalformedPolicy(Exception):
 
 
 def validate(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
-    """Return the parsed document, its text and its size in characters without white space.
+    """Return the parsed document, its text, and its size in characters without white space.
 
-    Raises `MalformedPolicy`.
+    Raises `MalformedPolicy` if IAM would refuse the document.
     """
     parsed, text, size = load(document, kind)
     _check_top(parsed, kind)
@@ -58,9 +58,9 @@ def validate(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, o
 
 
 def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
-    """Return the JSON object, its text and its size in characters without white space.
+    """Return the document as a JSON object, its text, and its size in characters without white space.
 
-    Raises `MalformedPolicy` if the document isn't a JSON object.
+    Raises `MalformedPolicy` if the document isn't a JSON object, or if `_readable` is false.
     """
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))
@@ -74,7 +74,7 @@ def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, objec
 
 
 def _readable(document: dict[str, Any]) -> bool:
-    """Return whether the document has at most `DEEPEST` levels, and no unpaired surrogates in its texts."""
+    """Return whether the document has at most `DEEPEST` levels of nesting, and no unpaired surrogates in its texts."""
     level: list[object] = [document]
     for _ in range(DEEPEST):
         below: list[object] = []
@@ -99,9 +99,10 @@ def check_version(version: object, kind: Kind) -> None:
 
 
 def check_shape(statement: object, kind: Kind) -> dict[str, Any]:
-    """Return the statement.
+    """Return the statement, if its fields are valid.
 
-    Raises `MalformedPolicy` if it lacks a field, or has a forbidden one or one of a wrong type.
+    Raises `MalformedPolicy` if a required field is missing, or if a field is not allowed or has a value of a wrong
+    type.
     """
     if not isinstance(statement, dict):
         raise _syntax(kind, "Statement must be a JSON object.")
@@ -129,7 +130,7 @@ def listed(value: object) -> list[Any]:
 
 
 def texts(value: object) -> list[str]:
-    """Return a condition's values as texts: in IAM, quotation marks are optional for numbers and Booleans."""
+    """Return a condition's values as strings. IAM also accepts numbers and Booleans without quotation marks."""
     return [str(item).lower() if isinstance(item, bool) else str(item) for item in listed(value)]
 
 
@@ -162,7 +163,10 @@ def _malformed(kind: Kind, message: str) -> MalformedPolicy:
 
 
 def _syntax(kind: Kind, message: str) -> MalformedPolicy:
-    """Return the error. Only for trust and resource policies does IAM say more than that the syntax is wrong."""
+    """Return the error for a syntax mistake.
+
+    IAM says what the mistake is only in trust and resource policies, so `message` is used only for them.
+    """
     return _malformed(kind, message if kind in ("trust", "resource") else "Syntax errors in policy.")
 
 
@@ -202,9 +206,9 @@ def _check_sids(statements: list[dict[str, Any]], kind: Kind) -> None:
 
 
 def _check_size(size: int, kind: Kind) -> None:
-    """Raise `MalformedPolicy` if one document is too large for its kind.
+    """Raise `MalformedPolicy` if the document is too large for its kind.
 
-    IAM adds up the inline policies of a role. That limit can't be checked here.
+    IAM also limits the total size of a role's inline policies. That limit can't be checked here.
     """
     refusals = {
         "trust": (2048, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 2048"),
@@ -304,9 +308,10 @@ def _check_words(statement: dict[str, Any], kind: Kind) -> None:
 
 
 def _check_resource_control(statement: dict[str, Any]) -> None:
-    """Raise `MalformedPolicy` unless the statement denies everybody some actions of supported services.
+    """Raise `MalformedPolicy` if the statement isn't valid in a resource control policy.
 
-    Only AWS's own resource control policy may allow.
+    It must deny, have the Principal `*`, and name only actions of supported services. Only AWS's own resource control
+    policy may allow.
     """
     actions = listed(statement.get("Action", []))
     services = {str(action).partition(":")[0].lower() for action in actions}

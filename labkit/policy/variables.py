@@ -1,4 +1,6 @@
-"""Policy variables: `${aws:username}`; with a default, `${aws:PrincipalTag/team, 'none'}`; and `${*}`, `${?}`, `${$}`.
+"""Policy variables, such as `${aws:username}`, or `${aws:PrincipalTag/team, 'none'}` with a default value.
+
+`${*}`, `${?}` and `${$}` stand for the characters `*`, `?` and `$`.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
 """
@@ -9,11 +11,11 @@ from dataclasses import dataclass
 from labkit.policy.wildcards import Token, tokens
 
 Values = Mapping[str, tuple[str, ...]]
-"""A request's context: its values by lower-case key."""
+"""A request's condition keys, in lower case, with their values."""
 
 
 class Unreadable(Exception):
-    """A variable has a wrong syntax, so its condition or resource can't be evaluated."""
+    """A policy variable has a syntax error, so the condition or resource that uses it can't be evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +24,24 @@ class Variable:
     default: str | None
 
     def value(self, values: Values) -> str | None:
-        """Return the key's value, or the default if the key is missing or has several values."""
+        """Return the key's value; the default if the request lacks the key or has several values for it."""
         found = values.get(self.key)
         return found[0] if found is not None and len(found) == 1 else self.default
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text of a policy, split at its variables."""
+    """A text from a policy, split into literal texts, wildcards and policy variables."""
 
     parts: tuple[Token | Variable, ...]
     pattern: tuple[Token, ...] | None
-    """The parts of a text without variables, because that is the same for every request; None with variables."""
+    """The same as `parts` if none of them is a variable, so that one pattern serves all requests; otherwise None."""
 
     def fill(self, values: Values) -> list[Token] | None:
-        """Return the tokens, with each variable's value as literal text; None if a variable has no value."""
+        """Return the parts, with each variable replaced by its value as literal text.
+
+        None if a variable has no value.
+        """
         filled: list[Token] = []
         for part in self.parts:
             token = part.value(values) if isinstance(part, Variable) else part
@@ -47,9 +52,10 @@ class Template:
 
 
 def read(text: str, *, variables: bool, wildcards: bool) -> Template:
-    """Split `text` into literals, wildcards and variables. `variables`: False for version 2008-10-17, which has none.
+    """Split `text` into literal texts, wildcards and policy variables.
 
-    Raises `Unreadable` if a variable has a wrong syntax.
+    `variables=False`, for a policy of version 2008-10-17, keeps `${` as literal text. `wildcards=False` keeps `*` and
+    `?` as literal text. Raises `Unreadable` if a variable has a syntax error.
     """
     literal: Callable[[str], Sequence[Token]] = tokens if wildcards else lambda piece: [piece]
     parts: list[Token | Variable] = []

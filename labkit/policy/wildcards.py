@@ -1,6 +1,6 @@
-"""Wildcard patterns. With any pattern, the time to match grows linearly with the text.
+"""Wildcard patterns. For every pattern, the time to match a text grows linearly with the text's length.
 
-`*` stands for any number of characters, also none, and `?` for exactly one.
+`*` stands for any number of characters, even none, and `?` for exactly one.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_resource.html
 """
 
@@ -20,22 +20,25 @@ Token = str | Wild
 
 
 def wildcard(pattern: str) -> Matcher:
-    """Return a function that tells whether a text matches the whole of `pattern`."""
+    """Return a function that tells whether a whole text matches `pattern`."""
     return matcher(tokens(pattern))
 
 
 def tokens(pattern: str) -> list[Token]:
-    """Return `pattern` as literal texts and wildcards."""
+    """Split `pattern` into literal texts and wildcards."""
     return [Wild(part) if part in ("*", "?") else part for part in re.split(r"([*?])", pattern) if part]
 
 
 def literal_text(pattern: Iterable[Token]) -> str:
-    """Return a pattern's literal texts as one text."""
+    """Return the literal texts of a pattern, joined, without its wildcards."""
     return "".join(token for token in pattern if isinstance(token, str))
 
 
 def prefix(pattern: Iterable[Token]) -> str | None:
-    """Return the prefix of a pattern such as `s3:Get*` or `*`; None unless its only wildcard is a `*` at its end."""
+    """Return the text before the `*` at a pattern's end, such as `s3:Get` for `s3:Get*`; empty for `*`.
+
+    None if the pattern has another wildcard, or if it doesn't end with `*`.
+    """
     pattern = _joined(pattern)
     if pattern == [Wild.ANY]:
         return ""
@@ -43,7 +46,10 @@ def prefix(pattern: Iterable[Token]) -> str | None:
 
 
 def matcher(pattern: Iterable[Token]) -> Matcher:
-    """Return a function that tells whether a text matches all the tokens. Literal texts match themselves only."""
+    """Return a function that tells whether a whole text matches the tokens.
+
+    In a literal text, `*` and `?` stand for themselves.
+    """
     pattern = _joined(pattern)
     if Wild.ONE in pattern:
         return _automaton(pattern)
@@ -59,9 +65,10 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
 
 
 def arn_matcher(pattern: Iterable[Token]) -> Matcher:
-    """Return a matcher of ARNs. A wildcard inside one of the first five segments matches only in that segment.
+    """Return a matcher of ARNs, as AWS defines it for the Resource element.
 
-    A `*` at a segment's end also matches later segments, as AWS defines it for the Resource element.
+    If the first five segments have a `*` only at their ends, that `*` also matches later segments. If they have any
+    other wildcard, each segment is compared separately.
     """
     pattern = _joined(pattern)
     segments = [_joined(segment) for segment in split(pattern, ":", 5)]
@@ -73,7 +80,10 @@ def arn_matcher(pattern: Iterable[Token]) -> Matcher:
 
 
 def segments_matcher(segments: Iterable[list[Token]]) -> Matcher:
-    """Return a matcher of ARNs that compares each of the six segments separately. Any other text doesn't match."""
+    """Return a matcher of ARNs that compares each of the six segments separately.
+
+    A text with fewer segments doesn't match.
+    """
     matchers = [matcher(segment) for segment in segments]
 
     def matches(text: str) -> bool:
@@ -84,7 +94,7 @@ def segments_matcher(segments: Iterable[list[Token]]) -> Matcher:
 
 
 def split(pattern: Iterable[Token], separator: str, maxsplit: int) -> list[list[Token]]:
-    """Split a pattern at a separator in its literal texts, as `str.split` does."""
+    """Split a pattern at each separator in its literal texts, at most `maxsplit` times."""
     parts: list[list[Token]] = [[]]
     for token in pattern:
         if isinstance(token, Wild):
@@ -109,9 +119,9 @@ def _joined(pattern: Iterable[Token]) -> list[Token]:
 
 
 def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
-    """Return a matcher for literal pieces with stars between them.
+    """Return a matcher for texts that begin with `head`, contain the `middle` pieces in order, and end with `tail`.
 
-    It takes the leftmost place of each piece. If that doesn't lead to a match, no other place does.
+    It finds the leftmost place of each piece. If that doesn't lead to a match, no other place does.
     """
     least = len(head) + len(tail)
 
@@ -131,9 +141,10 @@ def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
 
 
 def _automaton(pattern: list[Token]) -> Matcher:
-    """Return a matcher for `pattern`, by the shift-and algorithm.
+    """Return a matcher for `pattern` that uses the shift-and algorithm.
 
-    The bits of one integer are the positions in the pattern that a match may have reached.
+    Each bit of an integer is a position in the pattern. The bit is 1 if the text so far matches the pattern up to
+    there.
     """
     symbols: list[str | None] = []
     loops = 0

@@ -174,7 +174,7 @@ def test_several_values_need_a_set_operator(operator):
         (
             "NumericEquals",
             ("3", "4"),
-            "aws:Example has 2 values, and NumericEquals without ForAnyValue: or ForAllValues: one",
+            "aws:Example has 2 values, but without ForAnyValue: or ForAllValues:, NumericEquals compares only one",
         ),
         ("NumericEquals", ("3",), None),
     ],

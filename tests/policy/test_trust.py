@@ -51,7 +51,7 @@ def test_a_wildcard_is_expanded_by_string_like_alone(admit, web_identity, issuer
     for pattern in ("system:serviceaccount:default:*", "system:serviceaccount:default:my?service?account"):
         refused = admit(web_identity(Condition={"StringEquals": {f"{issuer}:sub": pattern}}))
         assert not refused.allowed
-        assert refused.reason.endswith("(StringEquals takes * and ? as they are; StringLike expands them)")
+        assert refused.reason.endswith("(StringEquals compares * and ? literally; StringLike treats them as wildcards)")
 
 
 def test_a_condition_key_of_another_issuer(admit, web_identity, issuer):
@@ -155,7 +155,7 @@ def test_a_token_for_two_audiences_needs_a_set_operator(admit, web_identity, iss
     audiences = ["sts.amazonaws.com", "vault"]
     decision = admit(web_identity(), audience=audiences)
     assert not decision.allowed
-    assert "has 2 values, and StringEquals without ForAnyValue: or ForAllValues: one" in decision.reason
+    assert "has 2 values, but without ForAnyValue: or ForAllValues:, StringEquals compares only one" in decision.reason
     any_value = {"ForAnyValue:StringEquals": {f"{issuer}:aud": "sts.amazonaws.com"}}
     assert admit(web_identity(Condition=any_value), audience=audiences).allowed
 
