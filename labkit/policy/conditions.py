@@ -58,7 +58,10 @@ class Condition:
 
     def _problem(self, found: tuple[str, ...]) -> str:
         if len(found) > 1 and ":" not in self.operator:
-            return f"{self.key} has {len(found)} values, but without ForAnyValue: or ForAllValues:, {self.operator} compares only one"
+            return (
+                f"{self.key} has {len(found)} values, but without ForAnyValue: or ForAllValues:, {self.operator} "
+                "compares only one"
+            )
         return f"{self.operator} cannot compare {quoted(found)} with {quoted(self.wanted)}"
 
 

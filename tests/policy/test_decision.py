@@ -76,12 +76,14 @@ def test_a_denial_tells_what_was_wanted_and_what_was_found():
         (
             {"NotResource": "arn:aws:s3:::irsa-lab/*", "Resource": None},
             ["resource"],
-            f"would allow the request, but it is for anything but arn:aws:s3:::irsa-lab/* and the request is for {OBJECT}",
+            "would allow the request, but it is for anything but arn:aws:s3:::irsa-lab/* "
+            f"and the request is for {OBJECT}",
         ),
         (
             {"Condition": {"StringEquals": {"aws:PrincipalTag/team": "blue"}}},
             ["condition"],
-            'would allow the request, but it wants aws:PrincipalTag/team StringEquals "blue" and the request has nothing',
+            'would allow the request, but it wants aws:PrincipalTag/team StringEquals "blue" '
+            "and the request has nothing",
         ),
         (
             {"Condition": {"StringMatches": {"aws:SourceIp": "x"}}},
@@ -91,7 +93,8 @@ def test_a_denial_tells_what_was_wanted_and_what_was_found():
         (
             {"Condition": {"StringEquals": {"aws:TagKeys": "a"}}},
             ["condition"],
-            "cannot be evaluated: aws:TagKeys has 2 values, but without ForAnyValue: or ForAllValues:, StringEquals compares only one",
+            "cannot be evaluated: aws:TagKeys has 2 values, but without ForAnyValue: or ForAllValues:, "
+            "StringEquals compares only one",
         ),
         (
             {"NotResource": "arn:aws:s3:::${aws:PrincipalTag/b}", "Resource": None},

@@ -150,8 +150,8 @@ def test_a_condition_that_does_not_hold_is_reported_with_what_was_found():
     decision = evaluate(get(aws_sourceip="192.0.2.1", aws_SecureTransport="true"), identity=[policy])
     assert decision.denial == "because no identity-based policy allows the s3:GetObject action"
     assert decision.reason == (
-        f'no identity-based policy allows s3:GetObject on {OBJECT}; statement 1 of "my-identity" would, '
-        'but it wants aws:SourceIp IpAddress "10.0.0.0/8" and the request has "192.0.2.1"'
+        f'no identity-based policy allows s3:GetObject on {OBJECT}; statement 1 of "my-identity" would allow '
+        'the request, but it wants aws:SourceIp IpAddress "10.0.0.0/8" and the request has "192.0.2.1"'
     )
     (failed,) = decision.failed
     assert (failed.operator, failed.key, failed.found) == ("IpAddress", "aws:SourceIp", ("192.0.2.1",))

@@ -1,6 +1,8 @@
-"""The causes. A pure function below each declaration returns a symptom, or None, for the evidence.
+"""The causes of a missing role, and the functions that look for them in the evidence.
 
-Each family of causes has a module. `catalogue` has all causes, in the order in which they are examined and reported.
+Each function declares its cause with `@cause`. It returns a symptom if it finds the cause, otherwise None. Its
+docstring says what is wrong. Each family of causes has a module. `catalogue` has all causes, in the order in which the
+doctor looks for them.
 """
 
 from labkit.diagnosis.finding import Finding, causes_of

@@ -1,4 +1,4 @@
-"""The IAM role: does it belong to this run? If it belongs to another run, nothing else is reported about it."""
+"""The IAM role: does it belong to another run of the lab? If so, nothing else is reported about the role."""
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
@@ -10,7 +10,7 @@ LEARN = "02-iam-role.ipynb"
 
 @cause("role-belongs-to-another-run", stages.ROLE, LEARN, reads=(kinds.ROLE,), ends=(stages.ROLE, stages.PERMISSIONS))
 def of_another_run(evidence: Evidence) -> Symptom | None:
-    """A role of this name carries another run's tag. The lab never takes such a role over."""
+    """The role carries another run's tag. The lab never takes over such a role."""
     owner = evidence.role_run
     if owner in (None, evidence.parameters.run) or not evidence.role_is_known:
         return None

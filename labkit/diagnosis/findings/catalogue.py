@@ -1,6 +1,6 @@
-"""Every declared cause, in the order in which the doctor looks for it and reports it.
+"""All declared causes, in the order in which the doctor looks for them.
 
-Causes are sorted by stage, then by the families below, then by their declarations.
+They are sorted by stage (see `stages`), then by family as listed below, then by their order in the family's module.
 """
 
 from labkit.diagnosis.finding import Cause, causes_of

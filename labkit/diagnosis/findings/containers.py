@@ -1,4 +1,4 @@
-"""A container's variables and AWS configs: does its SDK exchange the token, and at the right STS endpoint?
+"""A container's variables and AWS configs: does the SDK exchange the token, and does it call the right STS endpoint?
 
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
 """
@@ -27,7 +27,7 @@ CHAINED_FOR = 3600  # seconds; chained sessions never last longer
 
 
 def in_variables(id: str, stage: Stage, check: variables.Check, summary: str, *, learn: str = LEARN) -> Cause:
-    """Return the cause that a check of a container's variables looks for."""
+    """Return the cause for the mistake that `check` looks for in a container's variables."""
     return cause(id, stage, learn, reads=(kinds.PODS,))(lambda evidence: symptom(evidence, summary, check))
 
 
@@ -40,9 +40,9 @@ def symptom(
     hint: str = "",
     changes: tuple[pod_commands.Change, ...] = (),
 ) -> Symptom | None:
-    """One fault of the pod's containers; None without a fault or a pod.
+    """Return the mistake that `check` finds in the pod's containers; None without a mistake or a pod.
 
-    If the containers may work in spite of it, it's a warning, and its repair is the `hint` alone.
+    If all containers with the mistake may work in spite of it, the symptom is only a warning, and its repair is `hint`.
     """
     wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:
@@ -60,7 +60,9 @@ def symptom(
 
 @cause("pod-static-keys", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
 def static_keys(evidence: Evidence) -> Symptom | None:
-    """Keys in a Secret are invisible to the doctor. Only AWS's answer in the pod shows that they exist.
+    """A container has access keys, and the SDK uses them instead of the role.
+
+    The doctor doesn't read Secrets. Only AWS's answer to a call in the pod shows whether a Secret has access keys.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
@@ -218,7 +220,7 @@ def proxied(evidence: Evidence) -> Symptom | None:
 
 @cause("region-not-activated", stages.EXCHANGE, INSIDE, reads=(kinds.PODS,))
 def region_not_activated(evidence: Evidence) -> Symptom | None:
-    """STS answers RegionDisabledException.
+    """The account hasn't enabled the container's region, so STS answers `RegionDisabledException`.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
     """
@@ -231,7 +233,7 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
 
 
 def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
-    """Access keys in the workload that will make the service account's first pod; None without them."""
+    """Return the symptom of access keys in a workload that has no pods yet; None if it has no access keys."""
     template = workload["spec"]["template"]
     metadata: Metadata = template.get("metadata") or Metadata()
     pod: Pod = {"metadata": {**metadata, "namespace": evidence.parameters.namespace}, "spec": template["spec"]}
@@ -251,7 +253,10 @@ def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
 
 
 def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
-    """The change that hides the keys: it removes those in `env`, and overrides those in a ConfigMap with empty ones."""
+    """Return a change of the manifest that hides the access keys from the SDK.
+
+    It removes keys that `env` sets. Keys from a ConfigMap stay there, and empty variables override them.
+    """
 
     def change(_: Evidence, manifest: Document) -> None:
         for container in containers_of(manifest["spec"]):
@@ -270,7 +275,10 @@ def _static_keys_read(evidence: Evidence, container: Container) -> variables.Wro
 
 
 def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
-    """Return the unread objects that may contain the container's access keys: Secrets, and forbidden ConfigMaps."""
+    """Return a `NotRead` for each object that may contain the container's access keys but wasn't read.
+
+    Such objects are Secrets, and ConfigMaps that the doctor isn't allowed to read.
+    """
     hidden = []
     try:
         variables.static_keys(evidence, container)
@@ -292,9 +300,10 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
 
 
 def _told_of_keys(evidence: Evidence) -> str:
-    """Return AWS's error or the caller in the pod that shows access keys in use; empty if neither does.
+    """Return AWS's answer to a call in the pod, if it shows that access keys are in use; otherwise the empty string.
 
-    If STS gives the role for the pod's token, but AWS knows the pod as somebody else, the pod hasn't used the token.
+    The answer is an error that rejects the keys, or the caller's ARN. An IAM user's ARN always shows keys. Another ARN
+    shows them if STS gives the role for the pod's token, but the caller isn't the role: the SDK hasn't used the token.
     """
     caller = evidence.caller_if_told
     if caller is None:
@@ -336,7 +345,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
 
 
 def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
-    """Except STS from the proxy in the containers' own variables, which win over a ConfigMap's."""
+    """Add STS's host to NO_PROXY in the containers' own variables. These override the variables from a ConfigMap."""
     wrong = {each.name: each for each in evidence.containers if variables.proxied(evidence, each)}
     for container in containers_of(manifest["spec"]):
         if found := wrong.get(container["name"]):
@@ -352,7 +361,10 @@ def _secret(evidence: Evidence, name: str) -> Read:
 
 
 def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) -> str | Repair:
-    """Commands that shorten the sessions in an AWS config. They don't print it, because it may hold keys."""
+    """Return commands that shorten the sessions in an AWS config; only advice if others may use its ConfigMap.
+
+    The commands don't print the config, because it may contain access keys.
+    """
     if users := others_with(evidence, config_map):
         return advice.config_map_stays(evidence, config_map, ["duration_seconds"], users)
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
@@ -365,7 +377,7 @@ def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) 
 
 
 def _longest(evidence: Evidence, settings: dict[str, str]) -> int:
-    """The longest duration, in seconds, that a profile's role allows for its sessions."""
+    """Return the longest session, in seconds, that the role in a profile's settings allows."""
     if "source_profile" in settings or "credential_source" in settings:
         return CHAINED_FOR
     arn = settings.get("role_arn") or evidence.role_arn

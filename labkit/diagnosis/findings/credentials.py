@@ -1,4 +1,4 @@
-"""What happens in the pod: does STS accept its token, and who does AWS say the pod is?"""
+"""The pod's credentials: does STS accept the pod's token, and as which identity does AWS know the pod?"""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ CAT = "kubectl exec … -- cat TOKEN_FILE"
 EXCHANGE = "sts:AssumeRoleWithWebIdentity with the pod's token"
 # Seconds after which every part of AWS knows of a change in IAM.
 SETTLED = 60
-# The end of the path of a second token, for STS, in a volume with a token for somebody else.
+# If others need a volume's token, the volume gets a second one, for STS. This is added to the second token's path.
 BESIDE = "-for-sts"
 EXPIRED = ("ExpiredTokenException", "ExpiredToken")
 ASSUME = "AssumeRoleWithWebIdentity"
@@ -38,7 +38,7 @@ def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
     audience = _audience(evidence)
     if not audience or audience == evidence.audience:
         return None
-    # A missing provider is to be created for the usual audience.
+    # If the provider is missing, the repair creates it for the usual audience.
     audiences = evidence.provider["ClientIDList"] if evidence.provider else [AUDIENCE]
     if audience in audiences:
         return None
@@ -83,7 +83,9 @@ def token_expired(evidence: Evidence) -> Symptom | None:
 
 @cause("token-read-once", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.CLAIMS,))
 def token_read_once(evidence: Evidence) -> Symptom | None:
-    """CloudTrail is asked only if the node has renewed the token, and only for calls that this pod can have made.
+    """The application still sends its first token, although the node has renewed the token in the file.
+
+    The doctor asks CloudTrail only if the token has been renewed. Only calls since the pod's creation count.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
@@ -141,7 +143,7 @@ def too_new(evidence: Evidence) -> Symptom | None:
 
 
 def denied_by(policy: str, summary: str, advice: str) -> Cause:
-    """The cause for a refusal in which AWS names a policy of this kind.
+    """Return the cause for a refusal in which AWS names a policy of this kind, such as a VPC endpoint policy.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
@@ -205,7 +207,10 @@ NAMED = (
 
 @cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
 def refused(evidence: Evidence) -> Symptom | None:
-    """STS refuses, and neither a more specific cause nor an error of an earlier stage explains it."""
+    """STS refuses the pod's token, and no other finding explains it.
+
+    More specific causes explain it, and so do errors of an earlier stage.
+    """
     exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
     if exchange:
         found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
@@ -226,7 +231,10 @@ def refused(evidence: Evidence) -> Symptom | None:
 
 @cause("credentials-of-another-identity", stages.IDENTITY, LEARN, reads=(kinds.CALLER,), follows_from=NAMED)
 def of_another_identity(evidence: Evidence) -> Symptom | None:
-    """AWS knows the pod as somebody else. Most often that's its node: IRSA wasn't used at all."""
+    """AWS knows the pod as an identity other than its role.
+
+    Most often that's the node's role, because the pod didn't use IRSA at all.
+    """
     caller = evidence.caller
     if caller is None or not caller.arn or evidence.is_its_role:
         return None
@@ -240,7 +248,10 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
 
 
 def _audience(evidence: Evidence) -> str | None:
-    """The audience of the token that the containers send; without a token, the annotation's audience."""
+    """Return the audience of the projected token that a container sends to STS.
+
+    If no container sends one, return the audience of the webhook's token volume, or else the annotation's.
+    """
     for container in evidence.containers:
         token = _sent(container)
         if token and token.get("audience"):
@@ -249,7 +260,10 @@ def _audience(evidence: Evidence) -> str | None:
 
 
 def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
-    """Lines that give the pod a token for STS. They change the annotation, and a volume in the manifest."""
+    """Return lines that give the pod a token for STS.
+
+    They correct the annotation, and the token's volume in the pod's manifest.
+    """
 
     shared = _shared_volumes(evidence, audience)
 
@@ -283,7 +297,7 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
-    """The containers that mount a token for this audience but don't send it to STS, by the volume's name."""
+    """Return the containers that mount a token for this audience but don't send it to STS, by the volume's name."""
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
     volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
     found: dict[str, list[str]] = {}
@@ -296,12 +310,15 @@ def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
 
 
 def _sent(container: Container) -> TokenProjection | None:
-    """The projected token that a container sends to STS; None without one."""
+    """Return the projected token that a container sends to STS; None if it sends no projected token."""
     return container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """Make the containers that mount this volume and send its token at this path send the one for STS."""
+    """Change the containers that send the token at `path` in this volume, so that they send the second token.
+
+    The second token is for STS.
+    """
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
@@ -311,7 +328,10 @@ def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> Non
 
 
 def _malformed(evidence: Evidence) -> tuple[str, str]:
-    """The reason why a token's file holds no token, and the evidence. Both empty if it holds one, or wasn't read."""
+    """Return why a container's token file doesn't contain a token, and the command that shows it.
+
+    Both are empty if the file contains a token, or if the file wasn't read.
+    """
     for container in evidence.containers:
         copied = container.copied_at(container.value(TOKEN_FILE)) if container.has_role else None
         if copied and copied[1] is not None:
@@ -328,9 +348,10 @@ def _token(evidence: Evidence) -> Token | None:
 
 
 def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield AWS's errors for the pod's token, each with the call that shows it: sent from here, then from the pod.
+    """Yield AWS's errors about the pod's token, each with the call that shows it: the doctor's call, then the pod's.
 
-    Raises `NotRead` at the end if the pod couldn't be asked: its answer depends on its connection to AWS.
+    Raises `NotRead` at the end if the call in the pod couldn't be made. The pod may get another answer than the doctor,
+    because it may reach AWS by another way.
     """
     if evidence.is_its_role:
         return
@@ -342,7 +363,10 @@ def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _refused_exchange(evidence: Evidence) -> Exchange | None:
-    """Return STS's refusal of the pod's token. STS is only asked if the pod isn't known to act as the role."""
+    """Return STS's refusal of the pod's token; None if STS didn't refuse it.
+
+    If the pod is known to act as its role, the doctor doesn't ask STS.
+    """
     if evidence.is_its_role:
         return None
     exchange = evidence.probe.exchange
@@ -350,12 +374,12 @@ def _refused_exchange(evidence: Evidence) -> Exchange | None:
 
 
 def _made(evidence: Evidence) -> str:
-    """The time when the pod was created, as Kubernetes and CloudTrail write it; empty without a pod."""
+    """Return the time when the pod was created, as Kubernetes and CloudTrail write times; empty without a pod."""
     return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
 
 
 def _was_renewed(evidence: Evidence, claims: Document) -> bool:
-    """Whether the pod's first token has expired."""
+    """Whether the node has renewed the pod's token, and the pod's first token has expired."""
     made = _made(evidence).replace("Z", "+00:00")
     issued, expires = claims.get("iat"), claims.get("exp")
     if not made or not isinstance(issued, int) or not isinstance(expires, int):

@@ -1,4 +1,4 @@
-"""The permissions: what may the pod do once AWS knows it as the role?"""
+"""The role's permissions: what may the pod do when it acts as the role?"""
 
 from dataclasses import replace
 from typing import Any
@@ -83,9 +83,10 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
 
 @cause("role-denied-by-resource-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
-    """A resource control policy denies the action. IAM's simulator leaves these policies out.
+    """A resource control policy of the organization denies the action.
 
-    It's found if you may read the organization's policies.
+    IAM's simulator doesn't evaluate these policies, so the doctor reads them. It finds this cause only if you may read
+    them.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
     """
@@ -210,7 +211,10 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
 )
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
-    """A Deny covers all of a service. It may be intended, so it's an error only if you named the pod's action.
+    """An inline policy denies every action of a service that the role's policies allow.
+
+    Somebody may have intended that, so the finding is only a note. If you name the pod's action, this cause is left
+    out: `lacks_permission` evaluates that action.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """
@@ -238,7 +242,7 @@ def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
 
 
 def _documents(evidence: Evidence) -> dict[str, Any]:
-    """The documents of the role's policies, by ARN or name."""
+    """Return the documents of the role's policies: managed policies by ARN, and inline policies by name."""
     managed = {arn: evidence.role_account.policy(arn) for arn in evidence.attached_policies}
     return managed | evidence.inline_policies
 
@@ -251,7 +255,10 @@ def _policies(evidence: Evidence) -> dict[str, Policy]:
 
 
 def _wanted_actions(evidence: Evidence) -> list[str]:
-    """The actions that the run's policy allows, attached or not. Without a run, those of the role's policies."""
+    """Return the actions that the run's policy allows, even if the policy isn't attached.
+
+    If the role belongs to no run, return the actions that the role's policies allow.
+    """
     if evidence.role_is_of_run:
         documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
     else:
@@ -260,7 +267,10 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 
 
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
-    """Lines that allow the request: they remove the statements that deny it, and add one that allows it."""
+    """Return lines that allow the request. They remove statements that deny it, and add a statement that allows it.
+
+    If a managed policy denies the request, return only advice.
+    """
     commands, lines = Commands(evidence), []
     if managed := [name for name in denying if name not in evidence.inline_policies]:
         return [advice.deny_stays(name) for name in managed]
@@ -284,7 +294,10 @@ def _allows_all(evidence: Evidence, arn: str) -> bool:
 
 
 def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
-    """The actions that a document allows on all resources, as written; with `anywhere`, on any resource."""
+    """Return the actions that a document allows on any resource, as written.
+
+    With `anywhere`, return only the actions that it allows on all resources.
+    """
     statements = _statements(document, "Allow")
     if anywhere:
         statements = [statement for statement in statements if "*" in listed(statement.get("Resource"))]
@@ -294,14 +307,14 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
 
 
 def _lets_through(boundary: Any, action: str) -> bool:
-    """Whether a boundary allows any action that matches the pattern, and doesn't deny all of them."""
+    """Whether a boundary allows at least one action that matches the pattern `action`, and doesn't deny all of them."""
     if any(wildcard(each)(action.lower()) for each in _denied(boundary)):
         return False
     return any(_overlap(action, each) for each in _allowed(boundary))
 
 
 def _denied(document: Any) -> list[str]:
-    """The actions, in lower case, that a document denies on all resources without a condition."""
+    """Return the actions, in lower case, that a document denies on all resources and without a condition."""
     return [
         str(each).lower()
         for statement in _statements(document, "Deny")
@@ -316,7 +329,7 @@ def _statements(document: Any, effect: str) -> list[dict[str, Any]]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether any action matches both patterns."""
+    """Whether at least one action can match both patterns."""
     one, other = one.lower(), other.lower()
     # Pairs of places, one in each pattern, that the same text can reach.
     places = seen = {(0, 0)}
@@ -335,7 +348,10 @@ def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
 
 
 def _bucket(evidence: Evidence) -> str:
-    """The bucket that the pod calls: the one in the resource, or the run's own."""
+    """Return the bucket that the pod uses; empty if it isn't known.
+
+    If you named an action, it's the bucket in the resource's ARN. Otherwise, it's the run's bucket.
+    """
     if evidence.action:
         named = Arn.find(evidence.resource) if evidence.action.lower().startswith("s3:") else None
         return named.resource.partition("/")[0] if named else ""
@@ -343,7 +359,7 @@ def _bucket(evidence: Evidence) -> str:
 
 
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:
-    """The requests that the role would make to the bucket."""
+    """Return the role's requests to examine: the action that you named, or else a usual list and read of the bucket."""
     partition, name = Arn.parse(evidence.role_arn).partition, evidence.role_name
     session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"
     principal = Principal.role_session(session, evidence.role_arn)
@@ -354,14 +370,18 @@ def _requests(evidence: Evidence, bucket: str) -> list[Request]:
 
 
 def _within(organization_id: str, evidence: Evidence) -> Request:
-    """The role's request for a resource in its own account."""
+    """Return the role's request, with the condition keys of a resource in the role's own account and organization."""
     (request,) = _requests(evidence, "")
     places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
     return replace(request, context={**request.context, **places, "aws:ResourceAccount": evidence.role_account_id})
 
 
 def _is_of_the_role_s_account(evidence: Evidence) -> bool:
-    """Whether the role's account has the resource. A bucket's ARN doesn't name its owner."""
+    """Whether the resource belongs to the role's account.
+
+    A bucket's ARN doesn't name an account, so the account's buckets are listed. If they can't be listed, the bucket
+    counts as the account's own.
+    """
     account = arn.account if (arn := Arn.find(evidence.resource)) else ""
     if account or not (bucket := _bucket(evidence)):
         return account in ("", evidence.role_account_id)
@@ -372,10 +392,9 @@ def _is_of_the_role_s_account(evidence: Evidence) -> bool:
 
 
 def _is_known(statement: dict[str, Any]) -> bool:
-    """Whether all conditions of a statement can be evaluated without a request."""
+    """Whether the doctor can evaluate all conditions of a statement without seeing a request."""
     return all(key.lower().startswith(KNOWN_KEYS) for key in _keys(statement))
 
 
 def _keys(statement: dict[str, Any]) -> list[str]:
-    """The keys of a statement's conditions."""
     return [key for block in (statement.get("Condition") or {}).values() for key in block]

@@ -32,7 +32,7 @@ MAYBE_OLDER = (
     "The pod may have been made before the service account named this role: when that was is not known, and a pod gets "
     "its role only when it is made."
 )
-# The error of a container, or of the node for it, that can't read the token.
+# A part of the error if a container can't read the token. The container or its node reports the error.
 DENIED = "Permission denied"
 
 
@@ -40,7 +40,9 @@ DENIED = "Permission denied"
 def namespace_terminating(evidence: Evidence) -> Symptom | None:
     """The namespace is being deleted, so nothing new can be created in it.
 
-    It's read only if the pod or the service account is missing or being deleted: the namespace takes both with it.
+    The doctor reads the namespace only if the pod or the service account is missing, or if the pod is being deleted.
+    The end of a namespace explains both.
+
     https://kubernetes.io/docs/tasks/administer-cluster/namespaces/#deleting-a-namespace
     """
     is_whole = evidence.pod is not None and not _is_ending(evidence.pod) and evidence.service_account is not None
@@ -93,7 +95,9 @@ def uses_another_service_account(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-older-than-annotation", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
 def older_than_annotation(evidence: Evidence) -> Symptom | None:
-    """The pod is older than the annotation, or may be older if the annotation's time is unknown.
+    """The pod is older than the service account's annotation, so it didn't get the annotation's role.
+
+    If the annotation's time is unknown, the pod may be older.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
@@ -118,10 +122,10 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-replaced-in-a-loop", stages.POD, LEARN, reads=(kinds.PODS,))
 def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
-    """The pod's controller replaces the pod again and again, because the webhook changed it.
+    """The pod's controller replaces the pod again and again, because the webhook changed the pod.
 
-    Kubernetes' own controllers don't do that. So the events are read only if another controller owns the pod, or if
-    the pod is being deleted or doesn't run.
+    Kubernetes' own controllers don't do that. So the doctor reads the events only if another controller owns the pod,
+    or if the pod is missing, being deleted or not running.
     """
     owner = _controller_of_another_kind(evidence)
     if not owner and not _is_unsettled(evidence):
@@ -167,7 +171,9 @@ def not_running(evidence: Evidence) -> Symptom | None:
 
 @cause("token-unreadable", stages.TOKEN, LEARN, reads=(kinds.PODS,))
 def token_unreadable(evidence: Evidence) -> Symptom | None:
-    """The token's file belongs to root, as on Kubernetes before 1.19.
+    """The container's user isn't allowed to read the token's file.
+
+    Before Kubernetes 1.19, only root may read the file.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook/issues/8
     """
@@ -230,7 +236,7 @@ def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity =
 
 
 def _missing_by_name(evidence: Evidence) -> Symptom:
-    """Return the symptom that the requested pod doesn't exist. A controller may have replaced it under another name."""
+    """Return the symptom that the requested pod doesn't exist. Its controller may have replaced it with another pod."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     maker, found = workloads.that_made(evidence, evidence.pod_name), "no such pod"
     repair: str | Lines = _created(evidence)
@@ -251,7 +257,10 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
 
 
 def _created(evidence: Evidence) -> str | Lines:
-    """The line that creates a pod; a comment if Deployments can't be listed, because one of them may create it."""
+    """Return the line that creates a pod.
+
+    If Deployments can't be listed, the line is a comment, because a Deployment may create the pod.
+    """
     made = Commands(evidence).create_pod()
     if workloads.are_known(evidence):
         return made
@@ -261,7 +270,10 @@ def _created(evidence: Evidence) -> str | Lines:
 
 
 def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
-    """Return the symptom that the service account's workload has no pods: it wants none, or it couldn't create one."""
+    """Return the symptom that the service account's workloads have no pods.
+
+    Either all workloads have `replicas: 0`, or a workload couldn't create its pod.
+    """
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     stopped = [each for each in own if each["spec"].get("replicas") == 0]
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
@@ -282,7 +294,10 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
 
 
 def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: Workload | None) -> Symptom:
-    """Return the symptom that `meant`, or one of several workloads, should name the service account but names none."""
+    """Return the symptom that a workload should name the service account, but names no service account.
+
+    The workload is `meant`; if that's None, it may be any workload in `bare`.
+    """
     account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     if meant:
         repair = pod_commands.of_workload(evidence, meant)
@@ -298,7 +313,7 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
 
 
 def _failed_creation(evidence: Evidence, workload: Workload) -> str:
-    """The reason why a workload couldn't create a pod, in the API server's words; empty if no event shows it."""
+    """Return why a workload couldn't create a pod, in the API server's words; empty if no event shows it."""
     name = workload["metadata"]["name"]
     try:
         failed = evidence.failed_creations
@@ -323,7 +338,7 @@ def _role_found(container: Container, *, alone: bool) -> str:
 
 
 def _controller_of_another_kind(evidence: Evidence) -> str:
-    """The name of the pod's controller, unless it's one of Kubernetes' own."""
+    """Return the name of the pod's controller if it isn't one of Kubernetes' own controllers; otherwise empty."""
     references = ((evidence.pod or {}).get("metadata") or {}).get("ownerReferences") or []
     return next((each["name"] for each in references if each.get("controller") and each["kind"] not in BUILT_IN), "")
 

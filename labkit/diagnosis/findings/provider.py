@@ -1,4 +1,4 @@
-"""The OIDC provider: is the cluster's issuer registered in IAM, for the audience of its tokens, and can STS read it?"""
+"""The OIDC provider: is the cluster's issuer registered in IAM, for the tokens' audience, and can STS read its keys?"""
 
 import re
 import unicodedata
@@ -25,7 +25,7 @@ CREATION = ("CreateOpenIDConnectProvider", "TagOpenIDConnectProvider")
 DELETION = "DeleteOpenIDConnectProvider"
 
 
-# Is it registered?
+# Is the issuer registered?
 
 
 @cause("oidc-provider-missing", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
@@ -105,7 +105,9 @@ def operator_not_permitted(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-url-differs", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def url_differs(evidence: Evidence) -> Symptom | None:
-    """A token's `iss` must be `https://` and the provider's URL, character by character.
+    """A provider's URL resembles the cluster's issuer, but isn't the same.
+
+    A token's `iss` must be `https://` and the provider's URL, character by character.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
     """
@@ -125,7 +127,7 @@ def url_differs(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-audience-invisible-character", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def invisible_character(evidence: Evidence) -> Symptom | None:
-    """A client id or the URL looks right, but contains an invisible character, or a letter of another script."""
+    """A client id or the URL of the OIDC provider looks right, but contains an invisible or look-alike character."""
     if evidence.provider is None:
         arns = _with_invisible(evidence)
         if not arns:
@@ -148,11 +150,14 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-dangling", stages.PROVIDER, LEARN, reads=(kinds.PROVIDERS,))
 def dangling(evidence: Evidence) -> Symptom | None:
-    """IAM would still trust anybody who took over a deleted cluster's issuer."""
+    """IAM still has the OIDC provider of a deleted cluster.
+
+    The provider would trust anybody who took over the cluster's issuer.
+    """
     others = {name_of(arn): arn for arn in evidence.account.provider_arns if not _is_alike_own(evidence, arn)}
     gone = {name: others[name] for name in evidence.account.gone(others, evidence.parameters.region)}
     with suppress(NotRead):
-        # The repair of a rebuilt cluster already removes this one.
+        # The finding `cluster-rebuilt` already reports this provider.
         gone.pop(_gone_issuer_of_role(evidence), None)
     if not gone:
         return None
@@ -198,12 +203,14 @@ def audience_is_an_endpoint(evidence: Evidence) -> Symptom | None:
     )
 
 
-# Can STS read what it publishes?
+# Can STS read what the issuer publishes?
 
 
 @cause("oidc-provider-thumbprint-stale", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def thumbprint_stale(evidence: Evidence) -> Symptom | None:
-    """AWS compares thumbprints only if the host's certificate chains to no public root.
+    """The provider doesn't list the thumbprint of the certificate that the issuer's host serves.
+
+    AWS compares thumbprints only if the certificate doesn't chain to a public root.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html
     """
@@ -276,7 +283,7 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
     for config in evidence.account.identity_provider_configs(evidence.parameters.cluster):
         issuer = str(config.get("issuerUrl"))
-        # An EKS cluster's issuer has no users, so it's a mix-up. Without an OIDC provider, any issuer here is one.
+        # An EKS cluster's issuer has no users, so its config is a mistake. Without an OIDC provider, any config may be.
         confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
         if confused or evidence.provider is None:
             return Symptom(
@@ -294,10 +301,10 @@ EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, 
 
 
 def _refused_registration(evidence: Evidence) -> PastCall | None:
-    """The last try to register the issuer, if IAM refused it and no later try succeeded.
+    """Return the newest attempt to register the issuer, if IAM refused that attempt; otherwise None.
 
-    A refusal before a deletion doesn't count: the provider must have been registered after it. A refused tag counts
-    only if no registration succeeded. Raises `NotRead`.
+    Without such an attempt, the newest attempt to tag the provider counts instead. If the provider was deleted after
+    the refusal, it must have been registered after the refusal, so the result is None. Raises `NotRead`.
     """
     registrations, tags = (_calls_about_issuer(evidence, name) for name in CREATION)
     # The lists begin with the newest.
@@ -317,7 +324,10 @@ def _is_about(call: PastCall, issuer: str) -> bool:
 
 
 def _provider_elsewhere(evidence: Evidence) -> str:
-    """The ARN of the issuer's provider in the cluster's account, or in the one that the role's trust policy names."""
+    """Return the ARN of the issuer's provider in an account other than the role's; empty if none is known.
+
+    The account is the cluster's, or one that the role's trust policy names.
+    """
     cluster = evidence.connection.provider_arn
     if evidence.role_account_id != evidence.connection.account_id and evidence.account.provider(cluster):
         return cluster
@@ -329,9 +339,9 @@ def _provider_elsewhere(evidence: Evidence) -> str:
 
 
 def _gone_issuer_of_role(evidence: Evidence) -> str:
-    """The EKS issuer in this region that the role trusts, if no cluster has it any longer; otherwise empty.
+    """Return the EKS issuer in this region that the role trusts but that no cluster has any longer; otherwise empty.
 
-    Also empty if today's issuer is registered.
+    Also empty if today's issuer is registered, or if the role names it.
     """
     if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
         return ""
@@ -351,7 +361,7 @@ def _is_alike_own(evidence: Evidence, arn: str) -> bool:
 
 
 def _is_alike(name: str, issuer: str) -> bool:
-    """Whether `name` was meant to be the issuer: it has the same id, or only its scheme, case or path's end differs."""
+    """Whether `name` seems to mean the issuer: the id is the same, or only scheme, case or the path's end differs."""
     mine, theirs = _canonical(issuer), _canonical(name)
     host, _, path = mine.partition("/")
     other, _, rest = theirs.partition("/")
@@ -367,7 +377,7 @@ def _canonical(name: str) -> str:
 
 
 def _with_invisible(evidence: Evidence) -> list[str]:
-    """The providers whose URL differs from the issuer only by invisible or lookalike characters."""
+    """Return the ARNs of providers whose URL differs from the issuer only by invisible or look-alike characters."""
     wanted = evidence.provider_name
     return [arn for arn in evidence.provider_arns if name_of(arn) != wanted and _looks_like(name_of(arn), wanted)]
 
@@ -389,7 +399,7 @@ def _look_alike(evidence: Evidence) -> str:
 
 
 def _looks_like(text: str, wanted: str) -> bool:
-    """Whether the text looks like the wanted one, but differs by invisible characters or letters of another script."""
+    """Whether `text` looks like `wanted`, but differs by invisible or look-alike characters."""
     if text == wanted:
         return False
     if _clean(text) == wanted:
@@ -404,7 +414,7 @@ def _clean(text: str) -> str:
 
 
 def _names(found: str, expected: str) -> str:
-    """The names of the characters in the text that the expected text lacks."""
+    """Return the Unicode names of the characters in `found` that `expected` doesn't contain."""
     strange = [c for c in dict.fromkeys(found) if c not in expected]
     return ", ".join(unicodedata.name(c, f"U+{ord(c):04X}") for c in strange) or "a character too many"
 
@@ -414,7 +424,10 @@ def _is_list_of_keys(document: object) -> bool:
 
 
 def _signing_key_ids(evidence: Evidence) -> list[str]:
-    """Return the id of the key that signed the pod's token, if that was read; otherwise, the cluster's key ids."""
+    """Return the id of the key that signed the pod's token.
+
+    If the doctor couldn't read the token, or if the token is a copy, return the ids of the cluster's keys.
+    """
     try:
         # A copied token has a cause of its own: its signer doesn't matter here.
         is_copied = any(variables.copied_token(evidence, container) for container in evidence.containers)

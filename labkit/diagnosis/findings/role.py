@@ -28,7 +28,7 @@ ASSUMING = (
 
 @cause("role-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def missing(evidence: Evidence) -> Symptom | None:
-    """IAM has no role of this name. STS doesn't say so: it answers as if the trust policy had refused."""
+    """The role doesn't exist. STS doesn't say so: it answers as if the trust policy had refused the token."""
     if evidence.role is not None or trust_writes.was_refused(evidence):
         return None
     renamed = _renamed(evidence)
@@ -46,7 +46,7 @@ def missing(evidence: Evidence) -> Symptom | None:
 
 @cause("role-assumes-itself", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def assumes_itself(evidence: Evidence) -> Symptom | None:
-    """The application's AWS config makes it assume the role that it already has, and the role doesn't allow that.
+    """An AWS config in the pod assumes the role that the pod already has, and the role doesn't allow that.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
     """
@@ -77,7 +77,10 @@ def _trusts_itself(evidence: Evidence) -> bool:
 
 
 def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, profile: str) -> Repair:
-    """Lines that remove the role from a profile and replace the pod, which reads its config only once."""
+    """Return lines that remove the settings from a profile that make it assume a role.
+
+    They also replace the pod, because it reads its config only when it starts.
+    """
     kept, inside = [], False
     for line in spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
         if line.lstrip().startswith("["):
@@ -89,7 +92,10 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 
 
 def _another_role(evidence: Evidence) -> str | Repair:
-    """The repair if other roles trust the service account: the role was renamed, or the name is misspelt."""
+    """Return the repair if other roles trust the service account; otherwise empty.
+
+    The missing role may have been renamed, or its name may be misspelt.
+    """
     if service_account.is_role_of_its_own(evidence):
         return f"# did you mean the role that the service account has?  --role {Arn.parse(evidence.annotation).name}"
     if renamed := _renamed(evidence):
@@ -98,7 +104,10 @@ def _another_role(evidence: Evidence) -> str | Repair:
 
 
 def _renamed(evidence: Evidence) -> str:
-    """The ARN of the only role that trusts the service account, if only the annotation names the missing one."""
+    """Return the ARN of the only role that trusts the service account; empty without one, or with several.
+
+    Also empty if the missing role isn't named by the annotation alone.
+    """
     trusting = _trusting(evidence)
     return trusting[0] if len(trusting) == 1 else ""
 

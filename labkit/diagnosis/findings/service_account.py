@@ -1,4 +1,4 @@
-"""The service account: does it exist, and does its annotation lead to the role?"""
+"""The service account: does it exist, and does its annotation name the right role?"""
 
 import re
 
@@ -17,7 +17,7 @@ from labkit.policy.arn import Arn
 
 LEARN = "03-service-account.ipynb"
 SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
-# The names that clients used by hand give themselves. Any other client may write the object again.
+# The field managers of clients that people use by hand. Any other client may write the object again by itself.
 BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetch|unknown|curl|Lens", re.IGNORECASE)
 
 
@@ -85,7 +85,7 @@ def annotation_key_typo(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-arn-malformed", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
-    """STS answers `Request ARN is invalid`."""
+    """The annotation isn't a role's ARN. STS answers `Request ARN is invalid`."""
     arn = evidence.annotation
     if not arn or ROLE_ARN.fullmatch(arn):
         return None
@@ -101,7 +101,7 @@ def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-arn-differs", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
-    """The annotation has the role's name, but another path, partition or account. To STS that is another role.
+    """The annotation has the role's name, but another path, partition or account. For STS, that's another role.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
     """
@@ -110,7 +110,7 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
         return None
     if arn != (right := evidence.role_arn):
         if _place(arn) == _place(right):
-            # Only IAM knows the path.
+            # Only IAM knows the role's path, so the role must be readable.
             evidence.role_account.role(evidence.role_name)
         return _differing(evidence, right, _annotated_with_namesake(evidence, right))
     if (role := _in_own_account(evidence)) is None:
@@ -163,7 +163,7 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-taken-away", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_taken_away(evidence: Evidence) -> Symptom | None:
-    """A pod has its role, but a controller has written the service account since then, without the annotation.
+    """A pod has its role, but since its creation a controller has written the service account without the annotation.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
@@ -189,7 +189,9 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
 
 @cause("eksctl-role-without-annotation", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def eksctl_role(evidence: Evidence) -> Symptom | None:
-    """eksctl made the role, but the annotation is missing. eksctl doesn't restore it while the role's stack exists.
+    """eksctl made the role, but the annotation is missing.
+
+    As long as the role's CloudFormation stack exists, eksctl doesn't restore the annotation.
 
     https://docs.aws.amazon.com/eks/latest/eksctl/iamserviceaccounts.html
     """
@@ -238,7 +240,7 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
 
 
 def is_role_of_its_own(evidence: Evidence) -> bool:
-    """Whether the requested role is missing, and the annotation names another one that trusts the service account."""
+    """Whether the requested role is missing, and the annotation names another role that trusts the service account."""
     arn = evidence.annotation
     try:
         return evidence.role is None and arn != evidence.role_arn and arn in evidence.roles_that_trust_it
@@ -247,7 +249,7 @@ def is_role_of_its_own(evidence: Evidence) -> bool:
 
 
 def _place(arn: str) -> tuple[str, str]:
-    """An ARN's partition and account."""
+    """Return an ARN's partition and account."""
     parsed = Arn.parse(arn)
     return parsed.partition, parsed.account
 
@@ -264,9 +266,9 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
-    """Return the repair that puts the ARN of the role with the same name into the annotation.
+    """Return the repair that writes `right`, the ARN of the role with the annotated name, into the annotation.
 
-    If the role may be another team's, return advice and the commands as comments.
+    If the role may be another team's, return advice, and the commands as comments.
     """
     if not evidence.has_only_the_name:
         return _annotated(evidence)
@@ -275,9 +277,9 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 
 
 def _in_own_account(evidence: Evidence) -> str | None:
-    """Return the ARN of the role with the same name in the cluster's account, if IAM can't read the annotated role.
+    """Return the ARN of the role with the same name in the cluster's account, if the annotated role can't be read.
 
-    None if IAM can read the annotated role, or if the pod already acts as it. Raises `NotRead` if the cluster's account
+    None if the annotated role can be read, or if the pod already acts as it. Raises `NotRead` if the cluster's account
     has no such role for the service account either.
     """
     try:
@@ -299,9 +301,9 @@ def _is_its_role(evidence: Evidence) -> bool:
 
 
 def _and_is_named(evidence: Evidence) -> str:
-    """Return a phrase that names a pod that runs as the missing service account, or else the role that trusts it.
+    """Return a phrase that names a pod of the missing service account, or else the role that trusts the account.
 
-    Empty if neither is found, or if they can't be read.
+    Empty if there's neither a pod nor a role, or if they can't be read.
     """
     try:
         if evidence.pods:
@@ -313,7 +315,10 @@ def _and_is_named(evidence: Evidence) -> str:
 
 
 def _wanted(evidence: Evidence) -> str:
-    """The role's ARN, or the candidates' ARNs joined by `or`, or a placeholder."""
+    """Return the role's ARN. If it's unknown, return the ARNs of the roles that may be meant, joined by `or`.
+
+    If these are unknown, too, return a placeholder.
+    """
     if evidence.role_arn:
         return evidence.role_arn
     try:
@@ -333,7 +338,11 @@ def _not_found(evidence: Evidence) -> str:
 
 
 def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
-    """The object that carries the annotation instead, and its value; both empty without one, or if it can't be read."""
+    """Return the kind of object that carries the annotation instead of the service account, and the annotation's value.
+
+    It's the pod or the workload that owns the pod. Both are empty if neither has the annotation, or if they can't be
+    read.
+    """
     try:
         spec = evidence.pod_spec
         if spec is None:
@@ -350,7 +359,7 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
 
 
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
-    """The repair that sets the annotation and replaces a running pod, which gets its role when it's created."""
+    """Return the repair that sets the annotation. It also replaces a running pod: pods get a role only when created."""
     # A run of the lab has its own role.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
     known = evidence.role_arn if is_told else role_arn

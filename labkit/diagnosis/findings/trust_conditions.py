@@ -1,4 +1,7 @@
-"""The conditions on `sub` and `aud` in the statement nearest to admitting the token, if the policy refuses it."""
+"""The trust policy's conditions on `sub` and `aud`, if the policy refuses the service account's token.
+
+Only the nearest statement is examined: the Allow statement that comes closest to admitting the token.
+"""
 
 import re
 
@@ -18,7 +21,7 @@ SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):(.+)")
 
 @cause("trust-policy-condition-key-of-another-issuer", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def condition_key_of_another_issuer(evidence: Evidence) -> Symptom | None:
-    """No token of this cluster has such a key, so the condition never holds."""
+    """A condition's key names another issuer. No token of this cluster has such a key, so the condition never holds."""
     statement = refusing(evidence)
     if statement is None or is_told(evidence, provider.cluster_rebuilt):
         return None
@@ -52,7 +55,10 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
 
 
 def wrong_subject(id: str, mistake: str, why: str) -> Cause:
-    """Return the cause for a condition on `sub` that names another service account by this mistake."""
+    """Return the cause for a condition on `sub` that names another service account.
+
+    `mistake` is the difference between the two names, as `_mistake` returns it. `why` is the end of the summary.
+    """
 
     def look(evidence: Evidence) -> Symptom | None:
         condition = _wrong_subject(evidence)
@@ -97,14 +103,20 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
 
 
 def _failed(evidence: Evidence, claim: str) -> list[Condition]:
-    """The conditions on a claim that the token's values don't meet, for any issuer."""
+    """Return the conditions on a claim that the service account's token doesn't meet, for any issuer.
+
+    Empty if the policy admits the token.
+    """
     if refusing(evidence) is None:
         return []
     return [c for c in evidence.trust.conditions(claim) if c.compares_text and not evidence.trust.holds(c)]
 
 
 def _wrong_subject(evidence: Evidence) -> Condition | None:
-    """The condition that names another service account, even with `*` and `?` as wildcards; None without one."""
+    """Return the condition on `sub` that names another service account; None without such a condition.
+
+    A condition doesn't count if its values would match this service account with `*` and `?` as wildcards.
+    """
     for condition in _failed(evidence, "sub"):
         if not (condition.is_literal and any(wildcard(value)(evidence.subject) for value in condition.values)):
             return condition
@@ -112,7 +124,7 @@ def _wrong_subject(evidence: Evidence) -> Condition | None:
 
 
 def _mistake(evidence: Evidence, condition: Condition) -> str:
-    """The kind of difference between the condition's service accounts and this one: the `mistake` of a cause."""
+    """Return how the service accounts in the condition differ from this one: a `mistake` of `wrong_subject`."""
     mine = evidence.parameters
     matches = [match for value in condition.values if (match := SERVICE_ACCOUNT.fullmatch(value))]
     accounts = [(wildcard(match[1])(mine.namespace), match[2]) for match in matches]

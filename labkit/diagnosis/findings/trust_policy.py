@@ -1,6 +1,7 @@
 """The trust policy: does it admit this service account, and only this one?
 
-The doctor evaluates it as STS would. If it refuses, other causes look for the reason, in the nearest statement only.
+The doctor evaluates the policy as STS would. If the policy refuses the token, the causes in `trust_statement` and
+`trust_conditions` look for the reason, only in the nearest statement.
 """
 
 from labkit.diagnosis import stages
@@ -17,9 +18,9 @@ NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_co
 
 @cause("trust-policy-refuses", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def refuses(evidence: Evidence) -> Symptom | None:
-    """The trust policy refuses for a reason without a cause of its own, such as an explicit deny.
+    """The trust policy refuses the token for a reason that no other cause describes, such as an explicit deny.
 
-    If only conditions on the request decide, only STS knows the answer, and tells it to the pod.
+    If conditions on the request decide, only STS can evaluate them. Its answer to the pod shows the result.
     """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None
@@ -38,12 +39,12 @@ def refuses(evidence: Evidence) -> Symptom | None:
     )
 
 
-# Callers that it admits, but shouldn't.
+# Callers that the policy admits, but shouldn't.
 
 
 @cause("trust-policy-sub-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def sub_missing(evidence: Evidence) -> Symptom | None:
-    """The policy has no condition on `sub`, or one that every service account meets."""
+    """The trust policy has no condition on `sub`, or a condition that every service account meets."""
     if not _admits_strangers(evidence):
         return None
     subjects = [
@@ -103,19 +104,19 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
 
 
 def principal_found(evidence: Evidence) -> str:
-    """The providers that the policy trusts, for the report of a check."""
+    """Return the providers that the trust policy names, as text for a check's report."""
     found = [arn for statement in evidence.trust.statements for arn in federated_of(statement)]
     return ", ".join(found) or "no federated principal"
 
 
 def actions_found(evidence: Evidence) -> str:
-    """The actions that the policy allows, for the report of a check."""
+    """Return the actions that the trust policy names, as text for a check's report."""
     found = [action for statement in evidence.trust.statements for action in actions_of(statement)]
     return ", ".join(found) or "no Action"
 
 
 def condition_found(evidence: Evidence, claim: str) -> str:
-    """The condition on `sub` or `aud`, for the report of a check."""
+    """Return the trust policy's conditions on a claim (`sub` or `aud`), as text for a check's report."""
     found = [
         f"{condition.operator} {condition.key} = {', '.join(condition.values)}"
         for statement in evidence.trust.statements
@@ -126,7 +127,10 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
-    """The symptom if conditions on the request decide: an error if STS has refused the token, otherwise a warning."""
+    """Return the symptom that conditions on the request decide whether the policy admits the token.
+
+    It's an error if STS has refused the token, otherwise a warning.
+    """
     named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.trust.undecided])
     told = "and STS refuses it" if outcome == "refused" else "and the pod's request is not known from here"
     return symptom(
@@ -140,7 +144,7 @@ def _undecided(evidence: Evidence, outcome: str) -> Symptom:
 
 
 def _exchange(evidence: Evidence) -> str:
-    """Return STS's answer to the pod's token: `taken`, `refused`, or empty if it's unknown or about another cause."""
+    """Return `taken` if STS accepts the pod's token, and `refused` if it answers AccessDenied; otherwise empty."""
     try:
         if evidence.is_its_role:
             return "taken"
@@ -158,14 +162,17 @@ def _admits_strangers(evidence: Evidence) -> bool:
 
 
 def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
-    """Whether the policy names each of these in full. If so, somebody gave them the same role on purpose."""
+    """Whether the policy names each of these subjects in full. If so, somebody gave them this role on purpose."""
     conditions = [each for statement in evidence.trust.allows for each in conditions_of(statement)]
     named = {value for each in conditions if each.claim == "sub" and each.compares_text for value in each.values}
     return named.issuperset(subjects)
 
 
 def _is_exact(evidence: Evidence) -> bool:
-    """Whether no statement can admit the cluster's other service accounts. If so, they needn't be listed."""
+    """Whether every statement that trusts the cluster's provider names only this service account.
+
+    If so, the cluster's other service accounts needn't be read.
+    """
     return all(
         any(c.claim == "sub" and c.is_literal and c.values == (evidence.subject,) for c in conditions_of(statement))
         for statement in evidence.trust.allows
@@ -174,7 +181,7 @@ def _is_exact(evidence: Evidence) -> bool:
 
 
 def _subjects(evidence: Evidence) -> list[str]:
-    """The subjects of the cluster's other service accounts."""
+    """Return the subjects of the cluster's other service accounts."""
     found = [
         f"system:serviceaccount:{account['metadata']['namespace']}:{account['metadata']['name']}"
         for account in evidence.cluster.all_service_accounts

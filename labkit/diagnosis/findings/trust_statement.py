@@ -1,6 +1,7 @@
-"""The trust policy's nearest statement, if the policy refuses: its principal and its action.
+"""The principal and the action in the trust policy's nearest statement, if the policy refuses the token.
 
-Each cause looks at one part, so two faults in a statement are two findings.
+The nearest statement is the Allow statement that comes closest to admitting the token. Each cause examines one part of
+the statement, so two mistakes in it are two findings.
 """
 
 import json
@@ -66,7 +67,7 @@ def of_a_service(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-principal-not-a-provider", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def principal_not_a_provider(evidence: Evidence) -> Symptom | None:
-    """The principal is a bare URL, a role, an account, or missing.
+    """The principal isn't an OIDC provider's ARN: it's a bare URL, a role or an account, or it's missing.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-federated-web-identity
     """
@@ -85,7 +86,10 @@ def principal_not_a_provider(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-issuer-host-wrong", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def issuer_host_wrong(evidence: Evidence) -> Symptom | None:
-    """The cluster's id is under another host: another region's, or `oidc.REGION.eks` instead of `oidc.eks.REGION`."""
+    """The policy names the issuer's path under another host.
+
+    That's another region's host, or `oidc.REGION.eks` instead of `oidc.eks.REGION`.
+    """
     statement = refusing(evidence)
     if statement is None:
         return None
@@ -129,7 +133,9 @@ def provider_mismatch(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-action-wrong", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def action_wrong(evidence: Evidence) -> Symptom | None:
-    """The action is wrong. Most often it's `sts:AssumeRole`, the action for AWS's own services.
+    """The statement doesn't allow the action that exchanges the token.
+
+    Most often, it allows `sts:AssumeRole` instead, the action for AWS's own services.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
     """
@@ -148,29 +154,32 @@ def action_wrong(evidence: Evidence) -> Symptom | None:
 
 
 def _principal(statement: Statement) -> str:
-    """The names of a statement's principals, in short."""
+    """Return the first names of a statement's principals, and the number of the others; `nobody` without principals."""
     principal = statement.get("Principal")
     named = [str(name) for names in principal.values() for name in listed(names)] if isinstance(principal, dict) else []
     return few(named) or "nobody"
 
 
-# Also used for its conditions.
+# `trust_conditions` and `trust_policy` use these functions, too.
 
 
 def refusing(evidence: Evidence) -> Statement | None:
-    """The nearest statement, if the policy refuses and nothing else explains it; otherwise None."""
+    """Return the nearest statement if the trust policy refuses the token; otherwise None.
+
+    Also None if IAM has refused a newer trust policy, because that is the mistake to report.
+    """
     if evidence.role is None or evidence.trust.nearest is None or was_refused(evidence):
         return None
     return evidence.trust.nearest
 
 
 def about_tokens(statement: Statement) -> list[Condition]:
-    """The statement's conditions on `sub` and `aud`."""
+    """Return the statement's conditions on `sub` and `aud`."""
     return [condition for condition in conditions_of(statement) if condition.claim in ("sub", "aud")]
 
 
 def has_other_host(evidence: Evidence, name: str) -> bool:
-    """Whether the name is the issuer's path under another host."""
+    """Whether `name` has the issuer's path, but another host."""
     host, _, path = evidence.provider_name.partition("/")
     other, _, same = name.partition("/")
     return bool(path) and same.lower() == path.lower() and other.lower() != host.lower()
@@ -185,7 +194,7 @@ def symptom(
     severity: Severity = "error",
     repair: str | Repair = "",
 ) -> Symptom:
-    """A symptom of the trust policy. The default repair makes the policy admit the service account."""
+    """Return a symptom of the trust policy. Without `repair`, the repair makes the policy admit the service account."""
     return Symptom(
         summary=summary,
         expected=expected,

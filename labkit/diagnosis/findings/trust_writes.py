@@ -1,4 +1,4 @@
-"""IAM's limits for a role's trust policy: a policy that IAM refused, and the space left in this one."""
+"""IAM's limits for a role's trust policy: did IAM refuse the last one, and is the present one nearly too long?"""
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
@@ -49,7 +49,7 @@ def too_long(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-near-size-limit", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def near_size_limit(evidence: Evidence) -> Symptom | None:
-    """The policy is nearly full: with one more service account, IAM would refuse it."""
+    """The trust policy is nearly as long as IAM allows. IAM may refuse it with one more service account."""
     if evidence.role is None or evidence.trust.size <= NEAR:
         return None
     return Symptom(
@@ -66,14 +66,14 @@ REFUSED = (condition_key_with_scheme, too_long)
 
 
 def was_refused(evidence: Evidence) -> bool:
-    """Whether IAM has refused a newer trust policy for the role. Then the present one isn't the problem."""
+    """Whether IAM has refused a newer trust policy for the role. If so, the present policy isn't the problem."""
     return is_told(evidence, *REFUSED)
 
 
 def _refused_write(evidence: Evidence) -> PastCall | None:
-    """The newest attempt to write the trust policy, if IAM refused it and the role still needs it; otherwise None.
+    """Return the newest attempt to write the trust policy, if IAM refused that attempt; otherwise None.
 
-    Raises `NotRead` if CloudTrail can't be read.
+    Also None if the present policy already admits the service account. Raises `NotRead` if CloudTrail can't be read.
     """
     if evidence.role is not None and evidence.trust.admits:
         return None
@@ -91,7 +91,7 @@ def _refused_write(evidence: Evidence) -> PastCall | None:
 
 
 def _statements_of(record: PastCall) -> list[Statement]:
-    """The statements of the refused trust policy."""
+    """Return the statements of the trust policy in a recorded call."""
     parameters = record.get("requestParameters") or {}
     return statements_of(document(parameters.get("policyDocument") or parameters.get("assumeRolePolicyDocument")))
 

@@ -48,8 +48,10 @@ def missing(evidence: Evidence) -> Symptom | None:
 def unreachable(evidence: Evidence) -> Symptom | None:
     """The webhook is registered, but the API server can't call it. `failurePolicy: Ignore` hides that.
 
-    The doctor tries the webhook only if a pod was created without its role. If the API server runs on this machine, it
-    connects itself. Otherwise it makes a dry run, and the API server's counters show the failed call.
+    The doctor tries to reach the webhook only if a pod was created without its role. If the API server runs on this
+    machine, the doctor connects to the webhook itself. Otherwise, the doctor makes a dry run, and the API server's
+    counters show whether the call of the webhook failed.
+
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#contacting-the-webhook
     """
     if evidence.webhook is None:
@@ -72,7 +74,7 @@ def unreachable(evidence: Evidence) -> Symptom | None:
 
 @cause("webhook-not-asked-about-pod", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def not_asked(evidence: Evidence) -> Symptom | None:
-    """The registration's selectors or rules leave the pod out.
+    """The selectors or rules in the webhook's registration leave the pod out.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-objectselector
     """
@@ -123,7 +125,10 @@ def opted_out(evidence: Evidence) -> Symptom | None:
 
 @cause("webhook-passed-over-pod", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
 def passed_over(evidence: Evidence) -> Symptom | None:
-    """The pod is younger than the annotation, and the webhook runs, but it didn't give the pod the role."""
+    """The webhook didn't give the pod the role, although the pod is younger than the annotation.
+
+    No other finding about the webhook explains that.
+    """
     spec = evidence.pod_spec
     if spec and not spec.is_mutated and not evidence.annotation and (left_out := may_be_left_out(evidence)):
         raise NotRead(Read("the matchConditions of", "pod-identity-webhook"), left_out.removeprefix("; its "))
@@ -189,7 +194,7 @@ def volume_name_taken(evidence: Evidence) -> Symptom | None:
 def mount_path_twice(evidence: Evidence) -> Symptom | None:
     """Something else is mounted at the token's path, so the API server refuses the pod that the webhook changed.
 
-    The fault shows in the events of the pod's owner, because the pod doesn't exist.
+    If the pod doesn't exist, the events of its owner show the refusal.
     """
     for container in evidence.containers:
         names = [mount["name"] for mount in container.mounts if mount["mountPath"].rstrip("/") == MOUNT_PATH]
@@ -210,12 +215,12 @@ def mount_path_twice(evidence: Evidence) -> Symptom | None:
 
 
 def explains_absence(evidence: Evidence) -> bool:
-    """Whether another finding already blames the webhook for the pod's missing role."""
+    """Whether another finding about the webhook already explains why the pod has no role."""
     return is_told(evidence, missing, unreachable, not_asked, opted_out)
 
 
 def may_be_left_out(evidence: Evidence) -> str:
-    """A phrase that names the webhook's conditions, which may exclude the pod; empty without conditions."""
+    """Return a phrase with the webhook's matchConditions, which may leave the pod out; empty without any."""
     conditions = opt_out.match_conditions(evidence)
     if not conditions:
         return ""
@@ -223,7 +228,7 @@ def may_be_left_out(evidence: Evidence) -> str:
 
 
 def gives_role_now(evidence: Evidence) -> bool:
-    """Whether a dry run shows that the webhook gives the role to a pod like it; False if no dry run was made."""
+    """Whether a dry run shows that the webhook gives the role to a pod like this one; False without a dry run."""
     try:
         return evidence.dry_run.gives_role
     except NotRead:
@@ -231,7 +236,7 @@ def gives_role_now(evidence: Evidence) -> bool:
 
 
 def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """The first fault in the client configurations that the doctor can see; empty without one."""
+    """Return the first fault that the doctor sees in the webhooks' client configurations; empty without a fault."""
     for webhook in webhooks:
         client = webhook.get("clientConfig") or {}
         wrong = evidence.registration.fault(client)
@@ -243,9 +248,10 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """The API server's evidence that it can't call the webhook; empty without any.
+    """Return what the API server reports about a failed call of the webhook in a dry run; empty if no call failed.
 
-    Raises `NotRead` if the dry run failed and only this cause could explain the pod's missing role.
+    Raises `NotRead` if there was no dry run although the pod is younger than the annotation. Only this cause could then
+    explain the pod's missing role.
     """
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
     if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
@@ -261,7 +267,7 @@ def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> st
 
 
 def _was_passed_over(evidence: Evidence) -> bool:
-    """Whether a pod should have got a role, but has none."""
+    """Whether the service account has the annotation, but the webhook hasn't changed a pod; False if unknown."""
     try:
         spec = evidence.pod_spec
         return bool(evidence.annotation) and not (spec and spec.is_mutated)
@@ -270,7 +276,7 @@ def _was_passed_over(evidence: Evidence) -> bool:
 
 
 def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
-    """The known reason why the webhook changed nothing, and the repair."""
+    """Return what is known about why the webhook didn't give the pod the role, and the repair."""
     may_be = may_be_left_out(evidence)
     again = pod_commands.with_the_annotation(evidence)
     if evidence.pod_spec and evidence.pod_spec.is_mutated:
@@ -294,15 +300,17 @@ def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 
 def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
-    """The label that makes the webhook skip the pod, with its value if another value wouldn't."""
+    """Return the label that makes the webhook skip the pod: `KEY=VALUE` if the value matters, otherwise `KEY`."""
     key = requirement.key
     return f"{key}={opt_out.labels_of(evidence, requirement.subject)[key]}" if requirement.values else key
 
 
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
-    """Lines that remove the requirements and replace the pod.
+    """Return the repair if the webhook's selectors leave the pod out.
 
-    If the requirements may be intended, the lines also name the alternative: labels that meet them.
+    If no other pods would get a role, the lines remove the requirements and replace the pod. Otherwise, they add labels
+    that meet the requirements. If these labels could affect others, the lines that remove the requirements are
+    comments.
     """
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is there on purpose, skip what follows, and add the label that it wants: {wanted}"
@@ -317,7 +325,10 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
 
 
 def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]]) -> Repair:
-    """The repair that adds the selectors' labels to the namespace and the pod's manifest, and replaces the pod."""
+    """Return the repair that adds the selectors' labels to the namespace and to the pod's manifest.
+
+    It also replaces the pod.
+    """
 
     def with_labels(_: Evidence, manifest: dict[str, Any]) -> None:
         manifest["metadata"]["labels"] = {**(manifest["metadata"].get("labels") or {}), **labels.get("pod", {})}
@@ -338,9 +349,9 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
 
 
 def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
-    """The repair that removes the opt-out label, or else the selector's requirement, and replaces the pod.
+    """Return the repair that makes the webhook change the pod again: it removes the opt-out label and replaces the pod.
 
-    A label that isn't the webhook's own may serve others, so it stays.
+    If the label isn't the webhook's own, others may use it. The repair then removes the selector's requirement instead.
     """
     switches = {each.subject: each.key for each in against if each.is_switch}
     others = [each for each in against if not each.is_switch]
@@ -357,13 +368,13 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
 
 
 def _has_pods(owner: Workload) -> bool:
-    """Whether pods of a workload run. If so, its events are about the past."""
+    """Whether pods of a workload are ready. If so, its events of rejected pods are out of date."""
     status = owner.get("status") or {}
     return bool(status.get("readyReplicas") or status.get("numberReady"))
 
 
 def _restored(evidence: Evidence) -> Repair:
-    """The repair of a webhook that isn't registered; only advice if somebody else has to register it."""
+    """Return the repair that registers the webhook again; only advice if somebody else has to register it."""
     by_target = evidence.connection.webhook_restored_by
     if by_target.startswith("#"):
         return _left_to_others(evidence, "# Nothing is changed: a new pod would get no role either.", by_target)
@@ -371,7 +382,10 @@ def _restored(evidence: Evidence) -> Repair:
 
 
 def _reached(evidence: Evidence) -> Repair:
-    """Return the repair of a registered webhook's clientConfig; only advice if the right one isn't known."""
+    """Return the repair that corrects `clientConfig` in the webhook's registration.
+
+    Return only advice if the right `clientConfig` isn't known, or is already registered.
+    """
     if patch := registration.with_its_client(evidence):
         return Repair.of(patch, _again(evidence))
     by_target = evidence.connection.webhook_restored_by
@@ -387,13 +401,19 @@ def _reached(evidence: Evidence) -> Repair:
 
 
 def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
-    """The lines, then those that replace the pod, all as comments. A pod that is created too early gets no role."""
+    """Return the lines and those that replace the pod, all as comments.
+
+    A pod that is created before the webhook works gets no role.
+    """
     again = str(_again(evidence))
     return Repair.of(shown(*lines, *(["# and then:", again] if again else [])))
 
 
 def _again(evidence: Evidence) -> Repair:
-    """The lines that replace a pod that was created without its role; empty if the pod has it, or if unknown."""
+    """Return lines that replace a pod that was created without its role.
+
+    Empty if the pod has its role, or if that can't be read.
+    """
     try:
         spec = evidence.pod_spec
         if spec is not None and evidence.annotation and not spec.is_mutated:
