@@ -1,9 +1,9 @@
-"""The repairs of findings, as lines for a shell after `eval "$(labkit env)"`. Nothing here is run.
+"""The repairs of findings, as lines for a shell after `eval "$(labkit env)"`. This package runs none of them.
 
-A repair changes nothing for anybody else. It first says what it changes, and for which owner.
+A repair changes nothing for anybody else. Its comments say what it changes, and for which owner.
 
-`words` writes these comments, and a policy's diff. `advice` is used where every command could harm somebody. `commands`
-has the calls of AWS and kubectl, `pod_commands` the lines that replace a pod, `manifest` the pod's original manifest,
-and `trust_documents` the repaired trust policy. `repair` has the lines, and their effects on other repairs, by which
-repairs are ordered.
+`words` writes these comments, and the diff of a policy. `advice` is for cases in which every command could harm
+somebody. `commands` has the commands for AWS and for kubectl, and `pod_commands` the lines that replace a pod.
+`manifest` restores a pod's original manifest, `trust_documents` corrects the trust policy, and `registration` corrects
+the webhook's registration. `repair` defines a repair, and how it affects other repairs and their order.
 """

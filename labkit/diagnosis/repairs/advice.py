@@ -1,6 +1,7 @@
-"""Advice where every command could harm somebody: what decides, who owns it, and how to find out who needs it.
+"""Advice, for cases in which every command could harm somebody.
 
-Commands in it are comments: somebody else has to run them, or you have to find something out first.
+It says what is left unchanged, who owns that, and how to find out who needs it. Commands in it are comments, because
+somebody else has to run them, or because you have to find something out first.
 """
 
 import json
@@ -24,7 +25,7 @@ NO_OTHER_USER = "No pod or workload of another service account uses the ConfigMa
 
 
 def provider_stays(arn: str) -> str:
-    """Advise to keep the provider: roles may trust it, for a cluster of any account.
+    """Return advice to keep the OIDC provider, because roles may trust it, even for a cluster of another account.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
     """
@@ -48,9 +49,10 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 
 
 def roles_by_a_pattern(evidence: Evidence) -> str:
-    """Name the other roles that admit the service account as one of many; empty if the annotation may be right.
+    """Return advice that names the other roles which admit the service account as one of many.
 
-    A pattern shows who may assume a role, but not who the role was made for.
+    Empty without such roles, or if something besides the annotation names the role. A pattern in a trust policy shows
+    who may assume a role, but not who the role was made for.
     """
     try:
         arns = evidence.roles_that_admit_it if evidence.is_only_annotated else []
@@ -86,7 +88,7 @@ def association_stays(evidence: Evidence, ids: list[str]) -> str:
 
 
 def others_stay(evidence: Evidence) -> str:
-    """Find out who else needs the role before the trust policy excludes anybody.
+    """Return advice to find out who else needs the role, before the trust policy excludes anybody.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
     """
@@ -99,7 +101,7 @@ def others_stay(evidence: Evidence) -> str:
 
 
 def audiences_stay(evidence: Evidence) -> str:
-    """Advise to find out which audiences are in use, before the trust policy requires one.
+    """Return advice to find out which audiences are in use, before the trust policy requires one.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
@@ -131,7 +133,7 @@ def too_long(evidence: Evidence, size: int, quota: int) -> str:
 
 
 def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -> str:
-    """Name the statement that keeps the service account out. Only its author may change it.
+    """Return advice about the statements that keep the service account out. Only their author should change them.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
     """
@@ -147,7 +149,9 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
 
 
 def request_decides(evidence: Evidence, *, is_known: bool) -> str:
-    """Name the conditions on the request that decide. Only their author may change them.
+    """Return advice about the conditions on the request that decide. Only their author should change them.
+
+    `is_known`: whether STS's decision is known.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
@@ -161,7 +165,7 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
 
 
 def session_stays(evidence: Evidence, again: str) -> str:
-    """Advise not to replace a refused pod: it may still have a session from before, which a new pod would not have.
+    """Return advice to keep a pod that STS refuses. It may still have an earlier session, and a new pod wouldn't.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
@@ -221,7 +225,7 @@ def config_map_stays(evidence: Evidence, name: str, keys: list[str], users: list
 
 
 def who_wrote_trust() -> str:
-    """Return the call that finds the last author of a trust policy."""
+    """Return the command that finds the last author of a trust policy."""
     return _who_called("UpdateAssumeRolePolicy", IAM_REGION)
 
 

@@ -1,4 +1,4 @@
-"""The commands that repair: lines for a shell after `eval "$(labkit env)"`."""
+"""The commands of repairs, for AWS and for kubectl: lines for a shell after `eval "$(labkit env)"`."""
 
 import json
 import re
@@ -26,7 +26,7 @@ ROLE_NAME = "<ROLE_NAME>"
 
 
 class Commands:
-    """The commands for the service account, role and pod of some evidence, and the correct documents."""
+    """The commands that repair the service account, role and pod in the evidence, with the correct documents."""
 
     def __init__(self, evidence: Evidence):
         parameters, connection = evidence.parameters, evidence.connection
@@ -34,7 +34,7 @@ class Commands:
             parameters = parameters.model_copy(update={"role_name": evidence.role_name})
         self.parameters = parameters
         self.is_of_run = evidence.belongs_to_run
-        """Whether it is a run of the lab: then new resources carry its tags, and need the parameters' policy."""
+        """Whether new resources belong to a run of the lab. They then carry its tags, and the role gets its policy."""
         self._evidence = evidence
         self._kubectl = connection.kubectl
         self._provider = documents.provider(parameters, evidence.issuer)
@@ -77,7 +77,7 @@ class Commands:
         return self._aws(*lines)
 
     def update_thumbprint(self, thumbprint: str) -> str:
-        """Add a thumbprint to those of the provider, which can have five.
+        """Return lines that add a thumbprint to the provider; only advice if it has five, the most that AWS allows.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-open-id-connect-provider-thumbprint.html
         """
@@ -106,7 +106,9 @@ class Commands:
         return Lines(lines, creates=f"role {self.parameters.role_name}")
 
     def update_trust_policy(self, trust_policy: Document, *sentences: str) -> str:
-        """Replace the trust policy, and say who that affects; advice if it helps nobody, or if IAM would reject it.
+        """Return lines that replace the trust policy, and say who that affects.
+
+        Return only advice if the new policy wouldn't admit the service account, or if IAM would reject it as too long.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html
         """
@@ -124,9 +126,10 @@ class Commands:
         )
 
     def admit(self) -> str:
-        """Add the service account to those that the trust policy admits.
+        """Return lines that add the service account to those that the trust policy admits.
 
-        Only advice if a statement denies the service account, or if the role may be somebody else's.
+        Return only advice if a restriction that isn't about the token keeps the service account out, or if the role may
+        be somebody else's.
         """
         if self._evidence.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)
@@ -150,7 +153,9 @@ class Commands:
         return self._allow(f"{self.parameters.role_name} gets {name}.", line)
 
     def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
-        """Remove the denying statements from an inline policy; ``after`` is None if no other statement is left.
+        """Return lines that replace the inline policy `before` with `after`, which doesn't have the Deny statements.
+
+        `after` is None if no other statement is left. The lines then delete the policy.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html
@@ -165,7 +170,7 @@ class Commands:
         )
 
     def permit_role(self, action: str, resource: str) -> str:
-        """Add an inline policy for `action` on `resource`. The role's other policies are unchanged.
+        """Return lines that add an inline policy for `action` on `resource`. The role's other policies are unchanged.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         """
@@ -182,7 +187,7 @@ class Commands:
         )
 
     def exempt_in_bucket_policy(self, bucket: str, policy: Document, denying: set[int]) -> str:
-        """Change the bucket policy so that the statements at these positions leave the role out.
+        """Return lines that change the bucket's policy: the Deny statements at these positions then leave the role out.
 
         https://docs.aws.amazon.com/cli/latest/reference/s3api/put-bucket-policy.html
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalarn
@@ -207,7 +212,7 @@ class Commands:
         return self._aws(f"aws iam list-role-tags --role-name {self._role}")
 
     def publish_issuer(self) -> str:
-        """Copy the issuer's documents from the cluster to the place where it publishes them."""
+        """Return lines that copy the issuer's documents from the cluster to the place where STS reads them."""
         if self._evidence.connection.issuer_restored_by:
             return self._evidence.connection.issuer_restored_by
         told = words.said(
@@ -223,7 +228,7 @@ class Commands:
         )
 
     def create_service_account(self) -> str:
-        """Apply the manifest. If nothing names the role, annotate the service account separately."""
+        """Return lines that apply the service account's manifest. If its role is unknown, another line annotates it."""
         if self._role_arn:
             told = words.said(f"The service account {self._account} is made, with the annotation of its role.")
             return f"{told}\n{applied(self._service_account, self._kubectl)}"
@@ -233,18 +238,18 @@ class Commands:
         return f"{told}\n{manifest}\n{annotate(self._evidence, '')}"
 
     def create_pod(self) -> Lines:
-        """Apply the pod's manifest."""
+        """Return lines that apply the pod's manifest."""
         told = words.said(f"The pod {self._pod['metadata']['name']} is made. It runs as {self._account}.")
         return Lines(f"{told}\n{applied(self._pod, self._kubectl)}", makes_pods=True)
 
     def restore_webhook(self) -> str:
-        """Register the target's webhook again."""
+        """Return lines that register the target's webhook again."""
         told = words.said("The webhook is registered as before: pods that are made from now on get their role.")
         return f"{told}\n{self._evidence.connection.webhook_restored_by}"
 
     @property
     def _path(self) -> str:
-        """Return the option for the path in the annotated ARN of the role; empty without a path."""
+        """The option of `aws iam create-role` for the path in the role's ARN; empty without a path."""
         path = Arn.parse(self._role_arn).path if self._role_arn else "/"
         return f" --path {shlex.quote(path)}" if path != "/" else ""
 
@@ -257,7 +262,7 @@ class Commands:
         return words.name_of_account(self.parameters.subject)
 
     def _admitted(self, before: Trust) -> list[str]:
-        """Return sentences about the change to the trust policy, and the service accounts that it affects."""
+        """Return sentences about the change to the trust policy, and about who keeps access."""
         keep = "keeps its" if len(before.others) == 1 else "keep their"
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "It admits nobody else."
         sentences = [f"Trust policy of {self.parameters.role_name}: {self._account} is added.", kept]
@@ -267,7 +272,10 @@ class Commands:
         return sentences
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
-        """Return lines that give the role permissions; advice if others use the role, because they'd get them, too."""
+        """Return lines that give the role permissions.
+
+        Return only advice if others can use the role, because they would get these permissions, too.
+        """
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:
             told = words.said(
@@ -280,7 +288,7 @@ class Commands:
         return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
 
     def _aws(self, *lines: str) -> str:
-        """Return the lines, run in the role's account if that isn't the account of the present credentials."""
+        """Return the lines. If they are for another account than that of the credentials, they enter it first."""
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
@@ -302,10 +310,10 @@ class Commands:
 
 
 def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
-    """Annotate the service account with the role, and remove the annotation `without`.
+    """Return lines that annotate the service account with the role, and remove the annotation with the key `without`.
 
-    Without a role's ARN, the lines first list the roles that may be meant. No shell runs the command unchanged, because
-    of its `<` and `>`.
+    If `role_arn` is empty, the lines first list the roles that may be meant, and the command has the placeholder
+    `<ROLE_NAME>`. No shell runs that command unchanged, because `<` and `>` redirect.
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_annotate/
     """
@@ -326,7 +334,9 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
 
 
 def applied(manifest: Mapping[str, object], kubectl: str) -> str:
-    """Return the line that applies the manifest in any shell. `echo` of zsh and of many `sh` would change a `\\n`.
+    """Return the line that applies the manifest in any shell.
+
+    zsh and many other shells have an `echo` that changes a `\\n` in the manifest, so `printf` writes such a manifest.
 
     https://pubs.opengroup.org/onlinepubs/9799919799/utilities/echo.html
     """
@@ -336,7 +346,9 @@ def applied(manifest: Mapping[str, object], kubectl: str) -> str:
 
 
 def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:
-    """Set these keys of a ConfigMap; None deletes a key. Only advice if others may use the ConfigMap.
+    """Return lines that set these keys of a ConfigMap, and delete keys whose value is None.
+
+    Return only advice if others may use the ConfigMap.
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
     """
@@ -366,7 +378,8 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
 def others_with(evidence: Evidence, config_map: str) -> list[str]:
     """Return the namespace's pods and workloads that use a ConfigMap and run as another service account.
 
-    Workloads without pods count, too. If pods or workloads can't be listed, return a phrase for them.
+    Workloads without pods count, too. If pods or workloads can't be listed, the list has a phrase in place of their
+    names.
 
     https://kubernetes.io/docs/concepts/configuration/configmap/#using-configmaps
     """
@@ -405,9 +418,10 @@ def _refers(part: Any, config_map: str) -> bool:
 
 
 def _is_run_of_lab(evidence: Evidence) -> bool:
-    """Whether a repair may assume the parameters' role. Use this only if no role is known.
+    """Whether a repair may use the role in the parameters, if nothing names a role.
 
-    It may in the lab, for the notebooks' own service account, unless the role carries another run's tag.
+    It may if this is the lab, if the parameters are the notebooks' own, and if the role doesn't carry another run's
+    tag.
     """
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:
@@ -417,7 +431,10 @@ def _is_run_of_lab(evidence: Evidence) -> bool:
 
 
 def _name_of_new_pod(evidence: Evidence) -> str:
-    """Return the name from the parameters, or else the lab's, if no other pod has it."""
+    """Return the name of the examined pod, or else a name that no other pod has.
+
+    That's the lab's usual name for a pod, or a name made from the service account's.
+    """
     pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
     taken = {each["metadata"]["name"] for each in pods}
     own = f"{evidence.parameters.service_account}-pod"
@@ -426,13 +443,13 @@ def _name_of_new_pod(evidence: Evidence) -> str:
 
 
 def _free(names: list[str], base: str, taken: Container[str]) -> str:
-    """Return the first free name of these, or the base name with a number."""
+    """Return the first of these names that isn't taken, or else the base name with a number."""
     numbered = (f"{base}-{number}" for number in count(2))
     return next(name for name in chain(names, numbered) if name not in taken)
 
 
 def _known(read: Callable[[], Any], otherwise: Any) -> Any:
-    """Return what `read` returns; `otherwise` if it could not be read."""
+    """Return the result of `read`, or `otherwise` if `read` raises `NotRead`."""
     try:
         return read()
     except NotRead:

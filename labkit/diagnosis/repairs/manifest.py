@@ -1,4 +1,4 @@
-"""The original manifest of a live pod, for its replacement."""
+"""Restore the original manifest of a live pod, so that a repair can replace the pod."""
 
 import copy
 
@@ -43,8 +43,8 @@ NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "kubectl.kubernetes
 def restored_manifest(pod: Pod, region: str) -> Document:
     """Return the original manifest of a live pod.
 
-    It has no status, no defaults, and none of the additions of admission and the webhook, which both add them again.
-    `region` is the one that the webhook sets.
+    It has no status, no defaults, and nothing that admission and the webhook added, because both add it again.
+    `region`: the region that the webhook sets.
     """
     pod = copy.deepcopy(pod)
     kept = ("name", "namespace", "labels")
@@ -56,7 +56,7 @@ def restored_manifest(pod: Pod, region: str) -> Document:
 
 
 def without_additions(spec: Document, region: str) -> Document:
-    """Return a spec without the webhook's variables, mounts and volume. Parts by other authors stay."""
+    """Return a spec without the variables, mounts and volume that the webhook added. Other authors' parts stay."""
     spec = copy.deepcopy(spec)
     added = is_token_volume(next((v for v in spec.get("volumes") or [] if v["name"] == TOKEN_VOLUME), None))
     for container in containers_of(spec):
@@ -73,7 +73,7 @@ def containers_of(spec: Document) -> list[Document]:
 
 
 def set_list(document: Document, key: str, value: list[object]) -> None:
-    """Set a list in place. If it's empty, remove it, unless the document already has an empty one."""
+    """Set a list in the document. If the new list is empty, remove the key, or keep a list that is already empty."""
     if value:
         document[key] = value
     elif document.get(key):
@@ -112,7 +112,7 @@ def _take_off_mounts(container: Document) -> None:
 
 
 def _take_off_variables(container: Document, region: str) -> None:
-    """Remove the webhook's variables: if one stayed, the webhook would not set it again."""
+    """Remove the variables that the webhook added. If one stayed, the webhook would not set it again."""
     variables = container.get("env") or []
     values = {variable["name"]: variable.get("value") for variable in variables if "valueFrom" not in variable}
     gone = set(POD_IDENTITY)

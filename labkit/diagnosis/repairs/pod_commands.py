@@ -29,7 +29,7 @@ from labkit.documents import ROLE_ANNOTATION
 
 Change = Callable[[Evidence, Document], None]
 
-# Variables that may hold a secret are not printed; these names are harmless.
+# Values of variables with such names are not printed, because they may be secrets. HARMLESS has the exceptions.
 SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 NOT_SHOWN = "NOT-SHOWN"
@@ -44,9 +44,11 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in
 def replaced(evidence: Evidence, *changes: Change) -> Repair:
     """Return lines that replace the pod, with the mistakes in its manifest corrected and `changes` applied.
 
-    A pod without an owner is deleted and created again. If its manifest has a value that isn't shown and so would be
-    lost, these lines are comments. For a pod of a Deployment, StatefulSet or DaemonSet, the template is corrected; if
-    the template is right, the pods are restarted. Without a pod, there are no lines.
+    A pod without an owner is deleted and created again. The lines are comments if the manifest has a secret value,
+    because the value isn't shown and would be lost. For a pod of a Deployment, StatefulSet or DaemonSet, the lines
+    correct the template. If the template is right, they restart the pods. Without a pod, there are no lines.
+
+    If the pod runs as another service account, return only advice, because that account may need the pod.
     """
     spec = evidence.pod_spec
     if spec is None:
@@ -80,16 +82,16 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
 
 
 def _is_free(evidence: Evidence, service_account: str) -> bool:
-    """Whether this is the examined service account, or `default` without a role."""
+    """Whether a repair may replace this service account's pods: it's the examined one, or `default` without a role."""
     if service_account == accounts.DEFAULT != evidence.parameters.service_account:
         return not accounts.default_has_a_role(evidence)
     return service_account == evidence.parameters.service_account
 
 
 def with_the_annotation(evidence: Evidence) -> Repair:
-    """Return lines that replace the pod so that it gets the annotation's role; comments if that role isn't right.
+    """Return lines that replace the pod, so that it gets the role in the annotation.
 
-    Otherwise, a working pod would lose its role.
+    If the annotation isn't right, the lines are comments, because a working pod would lose its role.
     """
     again = replaced(evidence, without_identity)
     if evidence.is_annotated_rightly:
@@ -98,18 +100,20 @@ def with_the_annotation(evidence: Evidence) -> Repair:
 
 
 def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair:
-    """Return lines that correct the template of a workload whose pods could not be created."""
+    """Return lines that correct a workload's template, because the workload couldn't create pods from it."""
     return Repair.of(_making_pods(_template_lines(evidence, owner, {**owner["spec"]["template"]}, changes)))
 
 
 def from_then_on(evidence: Evidence, was: str) -> str:
-    """Return a phrase: the workload's present service account (`was`), and the one that its new pods will use."""
+    """Return a phrase with the service account that a workload's pods use now (`was`), and the one for new pods."""
     account = evidence.parameters.service_account
     return f"runs as {was}; from then on its pods run as {account}, with its role"
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
-    """Return the repair, and replace the pod if the repair creates the role: it may have the deleted role's session.
+    """Return the repair. If it creates the role, it also replaces the pod.
+
+    The pod may still have a session of the deleted role.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
     """
@@ -141,7 +145,7 @@ def image(evidence: Evidence) -> str:
 
 def _corrected(evidence: Evidence, manifest: Document, changes: tuple[Change, ...]) -> None:
     for change in (*CORRECTIONS, *changes):
-        # What could not be looked at is not corrected either.
+        # If the doctor couldn't read something, it doesn't correct it either.
         with suppress(NotRead):
             change(evidence, manifest)
 
@@ -179,7 +183,7 @@ def _image_that_is_there(evidence: Evidence, manifest: Document) -> None:
 
 
 def _other_volume_name(_: Evidence, manifest: Document) -> None:
-    """Rename a volume of another kind that has the name of the webhook's own volume."""
+    """Rename a volume that has the name of the webhook's volume, but is of another kind."""
     volumes = {volume["name"]: volume for volume in manifest["spec"].get("volumes") or []}
     if TOKEN_VOLUME not in volumes or is_token_volume(volumes[TOKEN_VOLUME]):
         return
@@ -191,7 +195,7 @@ def _other_volume_name(_: Evidence, manifest: Document) -> None:
 
 
 def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
-    """Remove mounts at the webhook's mount path: two mounts at one path are refused."""
+    """Remove mounts at the webhook's mount path, because the API server refuses two mounts at one path."""
     if evidence.webhook is None:
         return
     for container in containers_of(manifest["spec"]):
@@ -206,10 +210,11 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Refer to single keys of a ConfigMap that others use, without the keys that keep the role from the container.
+    """Refer to single keys of a ConfigMap that others use, but not to those that keep the container from its role.
 
-    Leave out the webhook's variables, too: its values override `envFrom`, but it doesn't replace a variable that a
-    container sets itself.
+    Keys with the names of the webhook's variables are also left out. The webhook replaces values from `envFrom`, but
+    not the variables in `env`.
+
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
     spec = evidence.pod_spec
@@ -257,7 +262,7 @@ def _delete(evidence: Evidence, name: str) -> str:
 
 
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
-    """Return the lines as comments: if they ran, they would replace the pod's own values by NOT_SHOWN."""
+    """Return the lines as comments. If you ran them, NOT_SHOWN would replace the pod's secret values."""
     why = said(
         f"Do not run these lines: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
         "The author of the pod changes its own manifest like this, keeps these values, and applies it:",
@@ -302,7 +307,7 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
 
 
 def _is_bare_set(owner: Workload) -> bool:
-    """Whether it is a ReplicaSet without a Deployment: `kubectl rollout` doesn't work on it.
+    """Whether the owner is a ReplicaSet without a Deployment. `kubectl rollout` doesn't work on a ReplicaSet.
 
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
     """
@@ -324,7 +329,7 @@ def _pods_owned_by(evidence: Evidence, owner: Workload) -> list[str]:
 
 
 def _changes_shown(template: Document, wanted: Document) -> list[str]:
-    """Return the differences of two templates, without the values of secrets; empty if they are the same."""
+    """Return the differences between two templates, without the values of secrets; empty if there are none."""
     before, after = copy.deepcopy(template), copy.deepcopy(wanted)
     before["metadata"] = before.get("metadata") or {}
     for each in (before, after):
@@ -333,7 +338,7 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
 
 
 def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
-    """Return the manifest with its own role, if its author and not the webhook set one."""
+    """Return the manifest. If the pod's author set a role, and not the webhook, the manifest has this role again."""
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):
@@ -358,7 +363,7 @@ def _what_changes(evidence: Evidence, before: Document, after: Document) -> list
 
 
 def _is_being_replaced(evidence: Evidence) -> bool:
-    """Whether a rollout has already created a pod in place of the examined one, and the webhook has changed it."""
+    """Whether a rollout has already created a pod in place of this one, and the webhook has changed the new pod."""
     return any(
         service_account_of(pod["spec"]) == evidence.parameters.service_account
         and PodSpec(pod, evidence.cluster).is_mutated
@@ -367,7 +372,10 @@ def _is_being_replaced(evidence: Evidence) -> bool:
 
 
 def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
-    """The removed variables by container, as `kubectl set env` takes them; empty if anything else changes."""
+    """Return the removed variables by container, as `kubectl set env` takes them.
+
+    Empty if anything else changes, too.
+    """
     lines, rest = {}, copy.deepcopy(template)
     rest.setdefault("metadata", {})
     for container, after in zip(containers_of(rest["spec"]), containers_of(wanted["spec"]), strict=True):
@@ -380,7 +388,7 @@ def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
 
 
 def _difference(before: Document, after: Document) -> Document:
-    """A JSON merge patch: lists as a whole, null for deleted keys.
+    """Return the changes as a JSON merge patch. It has changed lists as a whole, and null for deleted keys.
 
     https://datatracker.ietf.org/doc/html/rfc7386
     """
@@ -397,7 +405,10 @@ def _difference(before: Document, after: Document) -> Document:
 
 
 def _config_map_lines(evidence: Evidence) -> list[str]:
-    """Lines that delete variables from a ConfigMap; if others use it, the pod leaves those keys out instead."""
+    """Return lines that delete wrong variables from ConfigMaps.
+
+    If others use a ConfigMap, it stays unchanged, and the pod no longer uses the wrong keys.
+    """
     return [
         said(f"ConfigMap {name} stays: {listed(users)} may need it. The pod leaves {listed(sorted(keys))} out.")
         if (users := others_with(evidence, name))

@@ -1,6 +1,7 @@
-"""The command that removes exactly the addition to the webhook's registration, with a diff.
+"""The commands that change the webhook's registration, each with a diff.
 
-`kubectl apply` keeps fields that aren't in its manifest, and `kubectl replace` would remove EKS's caBundle.
+Each command is a JSON patch of the wrong part alone. `kubectl apply` keeps fields that aren't in its manifest, and
+`kubectl replace` would remove EKS's caBundle.
 https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
 https://datatracker.ietf.org/doc/html/rfc6902
 """
@@ -35,9 +36,9 @@ Path = tuple[str | int, ...]
 
 
 def with_its_client(evidence: Evidence) -> str:
-    """Return lines that restore the target's `clientConfig` of the webhook; empty if it's right, or if none is known.
+    """Return lines that restore the webhook's `clientConfig`; empty if it's right, or if the right one isn't known.
 
-    The selectors stay: they may exclude others on purpose.
+    The selectors stay, because they may exclude others on purpose.
     """
     registered, known = (evidence.webhook or {}).get("webhooks") or [], evidence.connection.webhook_registration()
     clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}
@@ -53,15 +54,18 @@ def with_its_client(evidence: Evidence) -> str:
 
 
 def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
-    """Return lines that remove these requirements: one value of a list, or else the whole requirement."""
+    """Return lines that remove these requirements from the registration.
+
+    If a `NotIn` requirement has several values, only the value that leaves the pod out is removed.
+    """
     operations = _removals(evidence, requirements)
     return _patched(evidence, operations, _who_is_affected(_affected(evidence, operations)))
 
 
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
-    """Return the other service accounts, as NAMESPACE/NAME, whose new pods get a role without these requirements.
+    """Return the other service accounts whose new pods would get a role if these requirements were removed.
 
-    None if they cannot be listed.
+    They are named as NAMESPACE/NAME. None if they can't be listed.
     """
     return _affected(evidence, _removals(evidence, requirements))
 
@@ -92,8 +96,8 @@ def labels_that_harm_nobody(
 ) -> dict[Subject, dict[str, str]] | None:
     """Return the labels that meet these requirements, grouped by object; None if they could affect others.
 
-    A label of the namespace affects others in the namespace. Any label affects objects of the cluster that select by
-    it. An existing label has a use of its own.
+    A label on the namespace affects the others in the namespace. Any label affects the cluster's objects that select by
+    it. A label that already exists has another use.
     """
     wanted: dict[Subject, dict[str, str]] = {}
     try:
@@ -113,7 +117,10 @@ def labels_that_harm_nobody(
 
 
 def _is_alone(evidence: Evidence) -> bool:
-    """Whether the namespace has no other service account but `default`, and no pod of another one. Raises `NotRead`."""
+    """Whether the namespace has no other service accounts, except `default`, and no pods of other service accounts.
+
+    Raises `NotRead`.
+    """
     namespace, mine = evidence.parameters.namespace, evidence.parameters.service_account
     accounts = {each["metadata"]["name"] for each in evidence.cluster.service_accounts(namespace)}
     users = {service_account_of(pod["spec"]) for pod in evidence.cluster.pods(namespace)}
@@ -121,7 +128,10 @@ def _is_alone(evidence: Evidence) -> bool:
 
 
 def without_label(evidence: Evidence, label: str) -> str:
-    """Return the line that removes a label from the namespace; a comment if others there may depend on it."""
+    """Return the line that removes a label from the namespace.
+
+    The line is a comment if other service accounts in the namespace may depend on the label.
+    """
     namespace = evidence.parameters.namespace
     command = f"{evidence.connection.kubectl} label namespace {namespace} {label}-"
     naming = accounts.others_with_a_role(evidence)
@@ -146,7 +156,7 @@ def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
 
 
 def _who_is_affected(names: list[str] | None) -> str:
-    """Return sentences about others whose new pods change: each gets the role that its own service account names."""
+    """Return a comment about the other service accounts whose new pods will also get a role."""
     if names is None:
         return "# new pods of other service accounts also get their role, if the webhook skipped them until now"
     if not names:
@@ -157,10 +167,10 @@ def _who_is_affected(names: list[str] | None) -> str:
 
 
 def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] | None:
-    """Return the others whose new pods the webhook only gets after these operations on its registration.
+    """Return the other service accounts whose new pods the webhook changes only after these operations.
 
-    A service account without pods is judged by its namespace, as if its pods had no labels. If labels can't be read,
-    return all. None if the service accounts can't be listed.
+    The operations change the webhook's registration. A service account without pods counts as if it had a pod without
+    labels. If labels can't be read, return all other service accounts that name a role. None if they can't be listed.
     """
     names, before = accounts.others_with_a_role(evidence), evidence.webhook or WebhookConfiguration()
     if not names:
@@ -178,9 +188,9 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
 
 
 def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[dict[Subject, dict[str, str]]]]:
-    """Return, by account, the labels of each pod of these service accounts and of its namespace. Raises `NotRead`.
+    """Return the labels of these service accounts' pods and of their namespaces, by service account. Raises `NotRead`.
 
-    The pods that a workload will create count, too.
+    Pods that a workload will create count, too.
     """
     listed = {each["metadata"]["name"]: each["metadata"] for each in evidence.cluster.all_of("namespaces")}
     of_pods: dict[str, list[dict[str, str]]] = {}
@@ -226,7 +236,7 @@ def _apply(document: WebhookConfiguration, operation: Document) -> None:
 
 
 def _difference(before: WebhookConfiguration, after: WebhookConfiguration) -> list[str]:
-    """Return the lines that differ, with context, as by `diff -u`; in YAML, as kubectl shows it."""
+    """Return the lines that differ, with context, like `diff -u`. They are YAML, as kubectl shows it."""
     was, will_be = (_as_yaml(each.get("webhooks")).splitlines() for each in (before, after))
     lines = difflib.unified_diff(was, will_be, f"{NAME}, as it is", "as it will be", lineterm="", n=2)
     return [line for line in lines if not line.startswith("@@")]
@@ -239,7 +249,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Return the path of the value that leaves the pod out, if the requirement has several values; else empty."""
+    """Return the path of the value that leaves the pod out, if a `NotIn` requirement has several values; else empty."""
     if requirement.operator != "NotIn" or len(requirement.values) == 1:
         return ()
     value = labels_of(evidence, requirement.subject)[requirement.key]
@@ -249,7 +259,10 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
 def _as_a_whole(
     registration: WebhookConfiguration, requirement: Requirement, requirements: Sequence[Requirement]
 ) -> Path:
-    """Return the path of the requirement; if that would leave its list or map empty, the path of the list or map."""
+    """Return the path of the requirement to remove.
+
+    If no other requirement would stay in its list or map, return the path of the list or map.
+    """
     *way, _ = requirement.path
     beside = [each for each in requirements if each.path[:-1] == tuple(way)]
     return tuple(way) if len(beside) == len(_at(registration, tuple(way))) else requirement.path

@@ -11,26 +11,26 @@ HARMLESS = {"'": "\N{RIGHT SINGLE QUOTATION MARK}", '"': "\N{RIGHT DOUBLE QUOTAT
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of a repair that belong together: comments, and the commands of one purpose."""
+    """Lines of a repair that belong together: comments, and commands with one purpose."""
 
     text: str
     creates: str = ""
-    """What they create, such as `role cart`; empty if no other repair creates the same."""
+    """The object that the lines create, such as `role cart`; empty if no other repair creates the same object."""
     makes_pods: bool = False
-    """Whether they replace pods or wait for them. They must run after all repairs that affect the creation of pods."""
+    """Whether the lines replace pods or wait for pods. Such lines run after all repairs that affect new pods."""
 
 
 @dataclass(frozen=True)
 class Repair:
-    """The repair of a finding; its text is lines for a shell."""
+    """The repair of a finding. `str(repair)` returns it as lines for a shell."""
 
     parts: tuple[Lines, ...]
     waits: bool = False
-    """Whether another finding's repair must come first."""
+    """Whether another finding's repair must run first."""
 
     @classmethod
     def of(cls, *parts: "str | Lines | Repair") -> "Repair":
-        """Join these parts, without empty ones."""
+        """Return one repair with all these parts. Empty parts are left out."""
         repairs = [_as_repair(part) for part in parts]
         return cls(tuple(lines for each in repairs for lines in each.parts), any(each.waits for each in repairs))
 
@@ -39,16 +39,22 @@ class Repair:
 
     @property
     def makes_pods(self) -> bool:
-        """Whether it replaces pods."""
+        """Whether the repair replaces pods."""
         return any(lines.makes_pods for lines in self.parts)
 
     @property
     def does(self) -> list[str]:
-        """What later repairs can leave out: objects that this one creates, and its lines that change other things."""
+        """The parts that later repairs can leave out: objects that this repair creates, and its other commands.
+
+        Commands that replace pods are not included.
+        """
         return [name for lines in self.parts for name in _done_by(lines)]
 
     def without(self, done: Mapping[str, str]) -> "Repair":
-        """Return the repair without the parts in `done`, which has the id of the earlier finding for each part."""
+        """Return the repair without the parts that earlier repairs have done.
+
+        `done` has these parts, each with the id of the earlier finding.
+        """
         parts = (
             Lines(f"# done already by the repair of {by[0]}")
             if (by := [done[name] for name in _done_by(lines) if name in done])
@@ -58,19 +64,22 @@ class Repair:
         return replace(self, parts=tuple(parts))
 
     def also(self, other: "Repair") -> "Repair":
-        """Return the repair joined with that of another pod. Pods are replaced last."""
+        """Return this repair joined with that of another pod. The lines that replace pods come last."""
         parts = (*self._split()[0], *other._split()[0], *self._split()[1], *other._split()[1])
         return Repair(tuple(dict.fromkeys(parts)), self.waits or other.waits)
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
-        """Return the repair for its place before `later` ones. If one of those restarts the same pods, it doesn't."""
+        """Return the repair as it's reported before the `later` ones.
+
+        If a later repair replaces the same pods, this one leaves that out.
+        """
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):
             return self
         return replace(self, parts=(*head, Lines(BELOW)))
 
     def _split(self) -> tuple[tuple[Lines, ...], tuple[Lines, ...]]:
-        """Return the lines, and separately those that replace pods."""
+        """Return the lines in two groups: the lines that replace pods are the second group."""
         at = len(self.parts)
         while at and self.parts[at - 1].makes_pods:
             at -= 1
@@ -85,9 +94,10 @@ def _done_by(lines: Lines) -> list[str]:
 
 
 def _whole(line: str) -> str:
-    """Return the line. In a comment with an unpaired quote, harmless characters replace the quotes.
+    """Return the line. In a comment with an unpaired quote, similar but harmless characters replace the quotes.
 
-    A comment's text may have an apostrophe. A shell that doesn't know `#` as a comment would wait for a second one:
+    A comment's text may have an apostrophe. A shell that doesn't know `#` as a comment would wait for a second
+    apostrophe:
     https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
     """
     return line if not line.startswith("#") or _is_closed(line) else "".join(HARMLESS.get(each, each) for each in line)

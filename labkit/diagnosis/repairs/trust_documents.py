@@ -1,4 +1,7 @@
-"""The repaired trust policy: the present one, and this service account added. Nobody else gains or loses access."""
+"""The corrected trust policy: the present policy, which also admits this service account.
+
+Nobody else gains or loses access.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -31,8 +34,9 @@ def alone(evidence: Evidence) -> PolicyDocument:
 def corrected(evidence: Evidence) -> Document:
     """Return the present policy, changed so that it also admits this service account.
 
-    A Deny leaves the account out. Then the nearest statement also names it, or is corrected if that admits nobody else.
-    If neither works, a new statement is appended.
+    Deny statements leave the account out. If no Allow statement then admits the account, the nearest one is changed: it
+    also names the account, or is corrected if it serves only this account. If that doesn't work, a new statement is
+    appended.
     """
     trust, own = evidence.trust, f"{evidence.provider_name}:sub"
     statements = [
@@ -53,7 +57,8 @@ def corrected(evidence: Evidence) -> Document:
 def with_audience(evidence: Evidence) -> Document | None:
     """Return the policy with a condition on `aud` in each statement that admits tokens for any audience.
 
-    None if others could lose access: the OIDC provider accepts other audiences, or the statement trusts others.
+    None if others could lose access: the OIDC provider accepts other audiences, or such a statement trusts others.
+
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
     audiences = evidence.provider["ClientIDList"] if evidence.provider else []
@@ -68,9 +73,10 @@ def with_audience(evidence: Evidence) -> Document | None:
 
 
 def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
-    """Yield the restrictions that somebody wrote on purpose: conditions that decide and aren't about the token.
+    """Yield the conditions that keep the service account out, but aren't about its token.
 
-    Each has its statement's position, from 1. Only their author may remove them.
+    Each comes with its statement's position, from 1. Somebody wrote these restrictions on purpose, so only their author
+    may remove them.
     """
     trust = evidence.trust
     for position, statement in enumerate(trust.statements, 1):
@@ -84,7 +90,9 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
 
 
 def without(statement: Statement, operator: str, key: str, value: str) -> Statement:
-    """Return a Deny statement that doesn't apply to one value of a key. A negated condition compares every value.
+    """Return a Deny statement, changed so that it no longer applies to one value of a key.
+
+    `operator` is negated, such as `StringNotEquals`. Its condition holds only if the request has none of the values.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
     """
@@ -96,7 +104,10 @@ def without(statement: Statement, operator: str, key: str, value: str) -> Statem
 
 
 def _better(evidence: Evidence, nearest: Statement) -> Statement | None:
-    """Return the nearest statement, changed so that it also admits this service account, but nobody else."""
+    """Return the nearest statement, changed so that it also admits this service account, but nobody else.
+
+    None if it can't be changed in this way.
+    """
     if evidence.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
     if evidence.provider_arn not in federated_of(nearest):
@@ -114,7 +125,7 @@ def _right(evidence: Evidence) -> Statement:
 
 
 def _like(present: Statement, right: Statement) -> Statement:
-    """Return the right statement, with the Sid and the further actions of the statement that it replaces."""
+    """Return `right`, with the Sid and the further actions of `present`, the statement that it replaces."""
     made: Statement = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):
         made["Action"] = present["Action"]

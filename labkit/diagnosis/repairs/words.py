@@ -35,7 +35,7 @@ def shown(*lines: str) -> str:
 
 
 def difference(before: object, after: object) -> str:
-    """Return a policy's unified diff as comment lines; the whole policy if it's new or deleted.
+    """Return the unified diff of a policy as comment lines. For a new or a deleted policy, that's the whole policy.
 
     https://www.gnu.org/software/diffutils/manual/html_node/Unified-Format.html
     """
@@ -45,7 +45,7 @@ def difference(before: object, after: object) -> str:
 
 
 def changes_in(before: object, after: object) -> str:
-    """Return the lines that differ between two manifests, in YAML, as comment lines; empty if none does.
+    """Return the lines that differ between two manifests, in YAML, as comment lines; empty if no lines differ.
 
     There are no lines of context, because they may contain secrets.
     """
@@ -55,7 +55,9 @@ def changes_in(before: object, after: object) -> str:
 
 
 def managed(metadata: Metadata) -> list[str]:
-    """Return sentences about the tools that manage an object: they may undo other changes.
+    """Return a sentence about the tool that manages an object, because it may undo other changes.
+
+    The list is empty if no tool manages the object.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
     """
@@ -71,7 +73,7 @@ def name_of_account(subject: str) -> str:
 
 
 def accounts(names: Sequence[str]) -> str:
-    """Return the service accounts as text; of many, the first few and the number of the others."""
+    """Return the service accounts as text. Of many, the text has the first few and the number of the others."""
     shown = [name_of_account(name) for name in names]
     return listed(shown if len(shown) <= MANY else [*shown[: MANY - 1], f"{len(shown) - MANY + 1} more"])
 
