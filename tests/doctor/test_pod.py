@@ -577,7 +577,7 @@ def test_a_pod_that_is_named_and_runs_as_default_is_said_to_get_another_role(is_
     told = repair.splitlines()
     if is_owned:
         assert told[0] == (
-            "# deployment/cart runs as default; from then on its pods run as my-service-account, with its role:"
+            "# deployment/cart runs as default; after this change, its pods run as my-service-account, with its role:"
         )
     else:
         assert "# It runs as default; the new one runs as my-service-account, with its role." in told
@@ -682,7 +682,7 @@ def test_a_deployment_that_names_no_service_account_is_patched_itself():
     (finding,) = examine(without_pods(workload("web", account="", app="web")), pod_name="").findings
     assert (finding.id, finding.found) == ("pod-missing", "deployment/web without serviceAccountName")
     said, (patch, status) = finding.repair.splitlines()[0], commands(finding.repair)
-    assert said.startswith("# deployment/web runs as default; from then on its pods run as my-service-account")
+    assert said.startswith("# deployment/web runs as default; after this change, its pods run as my-service-account")
     words = shlex.split(patch)
     assert words[:3] == ["kubectl", "patch", "deployment/web"]
     assert json.loads(words[-1]) == {"spec": {"template": {"spec": {"serviceAccountName": "my-service-account"}}}}
@@ -749,7 +749,8 @@ def test_a_deployment_that_may_be_somebody_else_s_is_asked_about_and_no_shell_ru
     answers[SERVICE_ACCOUNTS] += accounts
     (finding,) = examine(answers, pod_name="").findings
     said, command = finding.repair.splitlines()
-    assert said.startswith("# is one of these meant?") and said.endswith(names)
+    assert said.startswith("# put the workload that should have the role in place of <WORKLOAD>")
+    assert said.endswith(names)
     assert command.startswith("kubectl patch <WORKLOAD> -n default")
     assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode != 0
 

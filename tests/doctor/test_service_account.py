@@ -202,7 +202,7 @@ def test_an_account_that_cannot_be_read_and_may_be_right_is_a_warning_that_chang
     diagnosis = examine(of_another_account(), role_is_known=False, probe=False)
     (finding,) = diagnosis.findings
     assert (finding.id, finding.severity) == ("service-account-annotation-arn-differs", "warning")
-    assert finding.summary == f"The role's ARN is {ROLE_ARN}, the annotation says {OTHER_ACCOUNT}."
+    assert finding.summary == f"The role's ARN is {ROLE_ARN}, but the annotation says {OTHER_ACCOUNT}."
     assert all(line.startswith("#") for line in finding.repair.splitlines())
     assert diagnosis.exit_code == 2
     assert "credentials of the account 210987654321" in {error.needs for error in diagnosis.unread}

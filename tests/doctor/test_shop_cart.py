@@ -122,7 +122,7 @@ def test_an_annotation_that_differs_from_the_role_s_arn_is_found_alone_and_repai
     done = doctor()
     assert done.returncode == 1, done.stdout + done.stderr
     first, expected, seen = done.stdout.splitlines()[:3]
-    assert first == f"✗ shop/cart: the role's ARN is {right}, the annotation says {annotation}"
+    assert first == f"✗ shop/cart: the role's ARN is {right}, but the annotation says {annotation}"
     assert (expected.split(), seen.split()) == (["expected", right], ["found", annotation])
     assert [*found("--probe")] == ["service-account-annotation-arn-differs"]
     shop.shell(found()["service-account-annotation-arn-differs"]["repair"])
@@ -149,7 +149,7 @@ def test_a_role_of_the_annotated_name_is_only_given_where_it_is_for_the_same_nam
     shop.add_account(annotation)
     findings = found()
     assert findings["service-account-annotation-arn-differs"]["summary"] == (
-        f"The role's ARN is {right}, the annotation says {annotation}."
+        f"The role's ARN is {right}, but the annotation says {annotation}."
     )
     errors = [id for id, finding in findings.items() if finding["severity"] == "error"]
     assert len(errors) == 2
@@ -177,7 +177,7 @@ def test_a_refusal_that_nothing_explains_is_a_finding_beside_what_does_not_expla
     assert done.returncode == 1
     first = done.stdout.splitlines()[0]
     assert first.startswith("✗ shop/cart: STS refused the exchange: AccessDenied: Not authorized to perform ")
-    assert first.endswith("; what was read doesn't explain it")
+    assert first.endswith("; nothing that the doctor read explains this")
     assert re.search(r"^  ✗ 7  the exchange with STS +credentials-refused$", done.stdout, re.MULTILINE)
     shop.iam.detach_role_policy(RoleName="x-r", PolicyArn=POLICY)
     assert [*found("--probe")] == ["credentials-refused", "role-policy-not-attached"]
@@ -216,7 +216,7 @@ def test_a_condition_on_the_request_is_sts_s_to_decide(shop):
     done = doctor()
     assert done.stdout.splitlines()[0] == (
         "! shop/cart: the trust policy admits shop:cart depending on aws:SourceIp (IpAddress 127.0.0.0/8), "
-        "and the pod's request is not known from here"
+        "and the doctor can't see the pod's request"
     )
     probed = doctor("--probe")
     assert (probed.returncode, probed.stdout.splitlines()[0]) == (0, "✓ shop/cart: nothing is wrong")

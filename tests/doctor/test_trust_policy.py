@@ -225,7 +225,7 @@ def test_what_the_request_decides_is_not_known_before_sts_has_said_it(change, na
     (finding,) = examine(answers, probe=False).findings
     assert (finding.id, finding.severity) == ("trust-policy-refuses", "warning")
     assert f"{named} (" in finding.summary
-    assert "is not known from here" in finding.summary
+    assert "can't see the pod's request" in finding.summary
     assert "--probe decides" in finding.repair
     assert not commands(finding.repair)
     answers[CALLER] |= {"arn": "", "error": "(AccessDenied) when calling AssumeRoleWithWebIdentity"}

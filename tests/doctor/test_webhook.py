@@ -571,8 +571,8 @@ def test_a_pod_that_is_younger_than_the_annotation_was_passed_over_and_a_dry_run
     diagnosis = examine(annotated(YOUNGER))
     (finding,) = diagnosis.findings
     assert finding.id == "webhook-passed-over-pod"
-    times = "annotated by 2026-01-01T00:04:00Z, made at 2026-01-01T00:05:00Z"
-    assert finding.found == f"no AWS_ROLE_ARN; {times}; why, a dry run tells"
+    times = "annotated at 2026-01-01T00:04:00Z or before, made at 2026-01-01T00:05:00Z"
+    assert finding.found == f"no AWS_ROLE_ARN; {times}; only a dry run tells why"
     assert "--probe" in {unread.needs for unread in diagnosis.unread}
     assert found(applied(annotated(YOUNGER), finding.repair)) == []
 
@@ -585,14 +585,14 @@ def test_a_pod_that_was_given_the_role_of_before_though_it_is_younger_is_made_ag
     next(each for each in variables if each["name"] == "AWS_ROLE_ARN")["value"] = before
     (finding,) = examine(answers).findings
     assert finding.id == "webhook-passed-over-pod"
-    assert finding.found.startswith(f"AWS_ROLE_ARN={before}; annotated by")
+    assert finding.found.startswith(f"AWS_ROLE_ARN={before}; annotated at")
     assert found(applied(answers, finding.repair)) == []
 
 
 def test_a_webhook_that_works_now_has_passed_over_the_pod():
     (finding,) = examine(tried(annotated(YOUNGER), has_role=True), probe=True).findings
     assert finding.id == "webhook-passed-over-pod"
-    assert finding.found.endswith("; a pod like it would get the role now")
+    assert finding.found.endswith("; a pod like this one would get the role now")
 
 
 def test_a_webhook_that_answers_and_gives_nothing_has_passed_over_the_pod():
@@ -600,11 +600,13 @@ def test_a_webhook_that_answers_and_gives_nothing_has_passed_over_the_pod():
     answers[WEBHOOK]["webhooks"][0]["matchConditions"] = [{"name": "a", "expression": "request.name != 'x'"}]
     (finding,) = examine(answers, probe=True).findings
     assert finding.id == "webhook-passed-over-pod"
-    assert finding.found.endswith(f"a dry run gets no role either{LEFT_OUT}")
+    assert finding.found.endswith(f"the pod of a dry run gets no role either{LEFT_OUT}")
 
 
 CONDITIONS = [{"name": "a", "expression": "request.name != 'x'"}]
-LEFT_OUT = "; its matchConditions, which the doctor doesn't evaluate, may leave it out: request.name != 'x'"
+LEFT_OUT = (
+    "; the webhook's matchConditions, which the doctor doesn't evaluate, may leave the pod out: request.name != 'x'"
+)
 
 
 def test_conditions_are_named_where_it_is_not_known_whether_the_pod_is_older_than_the_annotation():

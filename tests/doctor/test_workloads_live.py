@@ -189,7 +189,7 @@ def test_a_webhook_that_works_again_has_passed_over_the_pod_and_a_restart_helps(
     shell('kubectl apply -f "$LABKIT_HOME/clusters/blue/webhook.json"')
     finding = only("--probe")
     assert finding["id"] == "webhook-passed-over-pod"
-    assert finding["found"].endswith("a pod like it would get the role now")
+    assert finding["found"].endswith("a pod like this one would get the role now")
     shell(finding["repair"])
     assert found()["findings"] == []
 

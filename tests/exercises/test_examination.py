@@ -153,7 +153,7 @@ def test_another_kernel_goes_on_where_it_stood(lab, tmp_path, monkeypatch, capsy
     lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
     again.hand_in()
     assert "right: fault 1 of 2" in (told := said())
-    assert "It was policy-detached. The policy that says what the role may do is not attached to it." in told
+    assert "It was policy-detached. The policy that says what the role may do is not attached to the role." in told
     assert progress.read().examination["points"] == 8
 
     # Meanwhile the fault was taken out, as by `labkit reset`.

@@ -91,7 +91,7 @@ def aws_profile(evidence: Evidence) -> Symptom | None:
     for container in evidence.containers if not found else []:
         if container.hidden_config and any(container.value(name) for name in variables.PROFILES):
             read = _secret(evidence, container.hidden_config)
-            raise NotRead(read, "Secrets are not read", "a look at the AWS config in it")
+            raise NotRead(read, "Secrets are not read", "a look at the AWS config in this Secret")
     return found
 
 
@@ -117,25 +117,25 @@ variables_empty = in_variables(
     "pod-variables-empty",
     stages.IDENTITY,
     variables.variables_empty,
-    "The container's role and token variables are empty, so the SDK goes on to the node's role.",
+    "The container's role and token variables are empty, so the SDK uses the node's role.",
 )
 empty_region = in_variables(
     "pod-region-empty",
     stages.EXCHANGE,
     variables.empty_region,
-    "The container's region is set and empty, so the webhook gave it none: SDKs that read AWS_REGION find no endpoint.",
+    "The container's region variable is set but empty, so the webhook set none: SDKs that need AWS_REGION fail.",
 )
 role_by_hand = in_variables(
     "pod-role-set-by-hand",
     stages.WEBHOOK,
     variables.role_by_hand,
-    "The pod's manifest names a different role from the service account's, and the webhook doesn't replace it.",
+    "The pod's manifest names another role than the service account does, and the webhook doesn't replace that role.",
 )
 token_file_missing = in_variables(
     "pod-token-file-missing",
     stages.TOKEN,
     variables.token_file_missing,
-    "The container's token variable names a file that is not there.",
+    "The container's token variable names a file that does not exist.",
 )
 
 
@@ -147,7 +147,7 @@ def token_copied(evidence: Evidence) -> Symptom | None:
         "The container's token is a copy, which no node renews.",
         variables.copied_token,
         source=f"{SOURCE}, volumeMounts",
-        hint="# leave AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE to the webhook, or mount a projected token there",
+        hint="# let the webhook set AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, or mount a projected token yourself",
     )
 
 
@@ -158,11 +158,11 @@ def names_its_role(evidence: Evidence) -> Symptom | None:
     if not by_hand:
         return None
     return Symptom(
-        summary="The pod's manifest names the role and mounts the token itself, without annotation and webhook.",
-        expected="the role from the service account's annotation, or from the manifest as here",
+        summary="The pod's manifest names the role and mounts the token itself, without the annotation or the webhook.",
+        expected="the role from the service account's annotation or, as in this pod, from the manifest",
         found="; ".join(f"container {each.name}: {ROLE}={each.value(ROLE)}" for each in by_hand),
         source=SOURCE,
-        repair="# nothing has to change; a change of the annotation does not reach this pod",
+        repair="# nothing has to change; but if you change the annotation, this pod keeps the role in its manifest",
         severity="note",
     )
 
@@ -186,7 +186,7 @@ def role_session_too_long(evidence: Evidence) -> Symptom | None:
                 if not seconds.isdigit() or int(seconds) <= longest:
                     continue
                 return Symptom(
-                    summary="An AWS config in the pod asks for longer sessions than the role can have.",
+                    summary="An AWS config in the pod asks for longer sessions than the role allows.",
                     expected=f"duration_seconds of {longest} at most",
                     found=f"container {container.name}, {config.path}, {profile}: duration_seconds = {seconds}",
                     source=f"kubectl get configmap {config.config_map} -o yaml; iam:GetRole, MaxSessionDuration",
@@ -213,7 +213,7 @@ def proxied(evidence: Evidence) -> Symptom | None:
         evidence,
         "The container calls STS through a proxy: NO_PROXY does not list STS.",
         variables.proxied,
-        hint="# let the proxy pass calls to STS's host; or, if the pod reaches STS directly, add the host to NO_PROXY",
+        hint="# let the proxy pass calls on to STS's host; or, if pods reach STS directly, add the host to NO_PROXY",
         changes=(_past_the_proxy,),
     )
 
@@ -226,7 +226,7 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
     """
     return symptom(
         evidence,
-        "The container's region is not one that the account has enabled.",
+        "The account has not enabled the container's region.",
         variables.inactive_region,
         source=f"{evidence.connection.kubectl} get pod -o yaml, spec.containers[].env; ec2:DescribeRegions",
     )
@@ -336,9 +336,9 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
         found=f"container {container.name}: {told}; variables from {names}, which was not read",
         source=f"{SOURCE}From; {WHO}",
         repair=Repair.of(
-            "# the names of the keys in it, without their values:",
+            "# these commands show the names of the keys, without their values:",
             *shown,
-            "# they stay, since others may use them: empty variables in the container override them",
+            "# the keys stay, because others may use them: empty variables in the container override them",
             pod_commands.replaced(evidence, without_keys),
         ),
     )

@@ -74,7 +74,7 @@ def token_expired(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="The token in the pod has expired, and the node has not replaced it.",
-        expected="a token that is renewed when four fifths of its time are over",
+        expected="a token that the node renews after four fifths of its lifetime",
         found=f"{exchange.code}: {exchange.message}",
         source=EXCHANGE,
         repair=pod_commands.replaced(evidence),
@@ -103,11 +103,11 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="The application sends a token that has expired, although the pod's file holds a fresh one.",
-        expected=f"the file in {TOKEN_FILE} read again for every exchange, as an SDK's own provider does",
+        expected=f"the file in {TOKEN_FILE} read again for every exchange, as an SDK's own web identity provider does",
         found=f"{late[0]['errorCode']}: {late[0].get('errorMessage', '')} at {late[0].get('eventTime', '')}",
         source=f"cloudtrail:LookupEvents {ASSUME}; {CAT}",
         repair=Repair.of(
-            "# let the SDK read the file (web identity provider), or read it again yourself; until then:",
+            "# let the SDK read the token file (web identity provider), or read the file again yourself. Until then:",
             pod_commands.replaced(evidence),
         ),
     )
@@ -133,11 +133,11 @@ def too_new(evidence: Evidence) -> Symptom | None:
     if evidence.pod_role_arn != evidence.role_arn or not any(pod == evidence.pod for pod in evidence.pods):
         return None
     return Symptom(
-        summary="The role is right and was made a moment ago; STS does not know of it yet.",
+        summary="The role is right, but it was made a moment ago: STS does not know the role yet.",
         expected=f"a role that is older than {SETTLED} seconds",
         found=f"made at {made}; {caller.error}",
         source="iam:GetRole, CreateDate",
-        repair="# wait a minute, and try again; a program tries again by itself, with growing pauses:\nsleep 60",
+        repair="# wait a minute, and try again. A program should try again by itself, with growing pauses:\nsleep 60",
         severity="note",
     )
 
@@ -165,21 +165,21 @@ def denied_by(policy: str, summary: str, advice: str) -> Cause:
 denied_by_service_control_policy = denied_by(
     "service control policy",
     "A service control policy of the organization keeps the pod from its role.",
-    "only the administrators of the organization change it; in their account:\n"
+    "only the organization's administrators can change the policy. This lists the policies, in their account:\n"
     "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
     "--filter SERVICE_CONTROL_POLICY",
 )
 denied_by_resource_control_policy = denied_by(
     "resource control policy",
     "A resource control policy of the organization keeps the pod from its role.",
-    "only the administrators of the organization change it; in their account:\n"
+    "only the organization's administrators can change the policy. This lists the policies, in their account:\n"
     "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
     "--filter RESOURCE_CONTROL_POLICY",
 )
 denied_by_vpc_endpoint_policy = denied_by(
     "VPC endpoint policy",
     "The pod reaches STS through a VPC endpoint whose policy keeps the pod from its role.",
-    "whoever runs the network of the cluster changes it; the endpoints and their policies:\n"
+    "only whoever runs the cluster's network can change the policy. This lists the endpoints and their policies:\n"
     "# aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'",
 )
 
@@ -221,7 +221,7 @@ def refused(evidence: Evidence) -> Symptom | None:
     else:
         return None
     return Symptom(
-        summary=f"{said}; what was read doesn't explain it.",
+        summary=f"{said}; nothing that the doctor read explains this.",
         expected=f"assumed-role/{evidence.wanted_role_name}",
         found=found,
         source=source,

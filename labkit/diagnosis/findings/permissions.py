@@ -30,7 +30,7 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
     if wanted in attached or (not evidence.role_is_of_run and (attached or evidence.inline_policies)):
         return None
     return Symptom(
-        summary="The policy that says what the role may do is not attached to it.",
+        summary="The policy that says what the role may do is not attached to the role.",
         expected=wanted if evidence.role_is_of_run else "a policy",
         found=", ".join(attached) or "no policy attached",
         source="iam:ListAttachedRolePolicies",
@@ -75,7 +75,8 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
         expected=f"{evidence.action} on {evidence.resource} allowed by the organization",
         found=f"AllowedByOrganizations: false; {evidence.control_policies_told('SERVICE_CONTROL_POLICY')}",
         source="iam:SimulatePrincipalPolicy, OrganizationsDecisionDetail",
-        repair="# only the administrators of the organization change it; in their account:\n"
+        repair="# only the organization's administrators can change the policy. "
+        "This lists the policies, in their account:\n"
         f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
         "--filter SERVICE_CONTROL_POLICY",
     )
@@ -114,10 +115,11 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="A resource control policy of the organization blocks what the role's own policies allow.",
-        expected=f"{evidence.action} on {evidence.resource} denied by no resource control policy",
+        expected=f"no resource control policy that denies {evidence.action} on {evidence.resource}",
         found="; ".join(f"{name}: {statement}" for name, statement in denying.items()),
         source="organizations:ListPoliciesForTarget, organizations:DescribePolicy",
-        repair="# only the administrators of the organization change it; in their account:\n"
+        repair="# only the organization's administrators can change the policy. "
+        "This lists the policies, in their account:\n"
         f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
         "--filter RESOURCE_CONTROL_POLICY",
     )
@@ -143,8 +145,8 @@ def denied_by_boundary(evidence: Evidence) -> Symptom | None:
     if not is_denied:
         return None
     return Symptom(
-        summary="The role's permissions boundary does not allow what its policies allow.",
-        expected=f"a boundary that allows {wanted}, or none",
+        summary="The role's permissions boundary does not allow what the role's policies allow.",
+        expected=f"a boundary that allows {wanted}, or no boundary",
         found=arn,
         source="iam:GetRole, PermissionsBoundary",
         repair=advice.boundary_stays(evidence, arn, wanted),
@@ -172,7 +174,7 @@ def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
     statements = listed(document.get("Statement"))
     found = [str(statement) for position, statement in enumerate(statements, 1) if position in denying]
     return Symptom(
-        summary="The bucket's policy denies the role what its own policies allow.",
+        summary="The bucket's policy denies what the role's own policies allow.",
         expected=f"no Deny for {evidence.role_arn} in the policy of {bucket}",
         found="; ".join(found),
         source="s3:GetBucketPolicy",
@@ -196,7 +198,7 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="The role may do everything in the account.",
-        expected="a policy that allows what the pod does",
+        expected="a policy that allows only what the pod does",
         found=", ".join([*attached, *inline]),
         source="iam:ListAttachedRolePolicies, iam:GetRolePolicy",
         repair=advice.administrator_stays(evidence, [*attached, *inline]),
@@ -231,7 +233,7 @@ def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
             actions = [action for action in allowed if action.lower().startswith(f"{service}:")]
             if all(any(wildcard(each)(action.lower()) for each in denied) for action in actions):
                 return Symptom(
-                    summary=f"The role's policy {name} denies all of {service} that its other policies allow.",
+                    summary=f"The role's policy {name} denies every {service} action that the role's policies allow.",
                     expected=f"{', '.join(dict.fromkeys(actions))} allowed",
                     found=f"Deny of {', '.join(denied)} in {name}",
                     source="iam:GetRolePolicy",

@@ -25,11 +25,11 @@ HASH = workloads.SUFFIX.replace("{5}", "{6,10}")
 MADE_UP = rf"({HASH})?{workloads.SUFFIX}|{HASH}|-\d+"
 LOOP = 5  # times in an hour; fewer are normal
 NO_IMAGE = "# in the command below, replace the image with one that the nodes can pull"
-NO_NODE = "# no command makes room on a node: change what the scheduler names, on the nodes or in the pod's manifest"
+NO_NODE = "# no command makes room on a node: change what stops the scheduler, on the nodes or in the pod's manifest"
 SYSTEM = "kubernetes.io/os"
 OLDER = "The pod was made before the service account named this role, and a pod gets its role only when it is made."
 MAYBE_OLDER = (
-    "The pod may have been made before the service account named this role: when that was is not known, and a pod gets "
+    "The pod may have been made before the service account named this role (that time is not known), and a pod gets "
     "its role only when it is made."
 )
 # A part of the error if a container can't read the token. The container or its node reports the error.
@@ -56,8 +56,8 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
         source="kubectl get namespace -o yaml, status",
         repair=said(
             "Nothing is changed: ask whoever deleted the namespace whether it will be created again.",
-            f"status.conditions says why it is not gone yet:\n  {kubectl} get namespace {namespace} -o yaml",
-            f"Once it exists again:\n  {_doctor(evidence)}",
+            f"status.conditions says why the namespace is not gone yet:\n  {kubectl} get namespace {namespace} -o yaml",
+            f"Once the namespace exists again:\n  {_doctor(evidence)}",
         ),
     )
 
@@ -219,7 +219,7 @@ def _others(evidence: Evidence) -> str:
 def _made_in_time(evidence: Evidence) -> str:
     """https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/"""
     return said(
-        "Nothing has to change: it creates a pod on its schedule. Look again while that pod exists:", _doctor(evidence)
+        "Nothing has to change: the job creates a pod on its schedule. While that pod exists, run:", _doctor(evidence)
     )
 
 
@@ -241,12 +241,12 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
     maker, found = workloads.that_made(evidence, evidence.pod_name), "no such pod"
     repair: str | Lines = _created(evidence)
     if maker and (there := workloads.pods_of(evidence, maker)):
-        found = f"no such pod; {workloads.called(maker)} has {', '.join(there)}"
-        repair = f"# it was replaced; look at the present one:\n# {_doctor(evidence)} --pod {there[0]}"
+        found = f"no such pod; {workloads.called(maker)} has other pods: {', '.join(there)}"
+        repair = f"# the pod was replaced. Examine its successor:\n# {_doctor(evidence)} --pod {there[0]}"
     elif maker:
         return _missing_of_workload(evidence, [maker])
     elif workloads.was_made_by_a_controller(evidence.pod_name):
-        repair = f"# a controller generates such names; the pods that exist now:\n# {kubectl} get pods -n {namespace}"
+        repair = f"# a controller generates such names. This lists today's pods:\n# {kubectl} get pods -n {namespace}"
     return Symptom(
         "The pod does not exist.",
         expected=f"pod {evidence.pod_name} in namespace {namespace}",
@@ -288,7 +288,7 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
         expected=f"a pod of {workloads.called(waiting)}",
         found=f"{workloads.called(waiting)}: {why}",
         source="kubectl get events",
-        repair=f"# it creates the pod by itself once nothing stops it; this shows what does:\n"
+        repair=f"# the workload creates the pod by itself once nothing stops it. This shows what stops it:\n"
         f"# {kubectl} describe {workloads.called(waiting)} -n {namespace}",
     )
 
@@ -305,7 +305,8 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
     names = [workloads.called(each) for each in bare]
     patch = json.dumps({"spec": {"template": {"spec": {"serviceAccountName": account}}}})
     chosen = Lines(
-        f"# is one of these meant? It {pod_commands.from_then_on(evidence, 'default')}: {', '.join(names)}\n"
+        f"# put the workload that should have the role in place of <WORKLOAD>. "
+        f"It {pod_commands.from_then_on(evidence, 'default')}. Choose from: {', '.join(names)}\n"
         f"{evidence.connection.kubectl} patch <WORKLOAD> -n {namespace} --type=merge -p {shlex.quote(patch)}",
         makes_pods=True,
     )

@@ -54,8 +54,8 @@ def in_another_account(evidence: Evidence) -> Symptom | None:
     if evidence.role is not None and not evidence.trust.admits:
         repair = Repair.of(repair, Commands(evidence).admit())
     return Symptom(
-        f"The cluster's issuer is registered in the account {Arn.parse(elsewhere).account}, not in the role's, "
-        f"{evidence.role_account_id}, where STS looks.",
+        f"The cluster's issuer is registered in the account {Arn.parse(elsewhere).account}, but STS looks for it in "
+        f"the role's account, {evidence.role_account_id}.",
         expected=evidence.provider_arn,
         found=elsewhere,
         source="iam:ListOpenIDConnectProviders",
@@ -75,10 +75,10 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
         *(advice.provider_stays(arn) for arn in evidence.provider_arns if name_of(arn) == old),
     )
     return Symptom(
-        f"The role {evidence.role_name} trusts {old}, which no cluster of this account and region has as its issuer; "
-        "today's issuer isn't registered.",
+        f"The role {evidence.role_name} trusts {old}, which isn't the issuer of any cluster in this account and "
+        "region; today's issuer isn't registered.",
         expected=evidence.provider_name,
-        found=f"{old}, the issuer of no cluster here",
+        found=f"{old}, which isn't the issuer of any cluster here",
         source="iam:GetRole, AssumeRolePolicyDocument, and eks:DescribeCluster, identity.oidc.issuer",
         repair=repair,
     )
@@ -93,11 +93,11 @@ def operator_not_permitted(evidence: Evidence) -> Symptom | None:
     name, caller = call["eventName"], call.get("caller") or "the caller"
     return Symptom(
         f"IAM refused to register the issuer: {caller} may not do iam:{name}.",
-        expected=f"iam:{name} is allowed to {caller}",
+        expected=f"{caller} may do iam:{name}",
         found=str(call.get("errorMessage")),
         source=f"cloudtrail:LookupEvents, {name} at {call.get('eventTime')}",
         repair=Repair.of(
-            "# an administrator registers the issuer once, and the caller needs no further permission:",
+            "# let an administrator register the issuer once; the caller then needs no further permission:",
             Commands(evidence).create_provider(),
         ),
     )
@@ -182,7 +182,7 @@ def audience_missing(evidence: Evidence) -> Symptom | None:
         return None
     audiences = _audiences(evidence)
     return Symptom(
-        f"The OIDC provider lists {few(audiences) or 'no audience'}, and the tokens are for {evidence.audience}.",
+        f"The OIDC provider lists {few(audiences) or 'no audience'}, but the tokens are for {evidence.audience}.",
         expected=evidence.audience,
         found=", ".join(repr(audience) for audience in audiences) or "no client id",
         source="iam:GetOpenIDConnectProvider, ClientIDList",
@@ -220,9 +220,13 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
     if not listed or evidence.published.thumbprint in listed:
         return None
     public = evidence.published.is_of_eks
-    compared = "AWS does not compare it for EKS's issuers" if public else "AWS compares it unless a public root signed"
+    compared = (
+        "AWS does not compare thumbprints of EKS's issuers"
+        if public
+        else "AWS compares thumbprints if no public root signed the certificate"
+    )
     return Symptom(
-        f"The thumbprint {listed[0]} isn't that of the certificate which the issuer's host serves; {compared}.",
+        f"The thumbprint {listed[0]} doesn't belong to the certificate of the issuer's host; {compared}.",
         expected=evidence.published.thumbprint,
         found=", ".join(listed),
         source="iam:GetOpenIDConnectProvider, ThumbprintList",
@@ -242,18 +246,17 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
     elif not isinstance(discovery, dict):
         found = "a discovery document that is not a JSON object"
     elif discovery.get("issuer") != evidence.issuer:
-        found = f"a discovery document of {discovery.get('issuer')!r}"
+        found = f"a discovery document that names {discovery.get('issuer')!r}"
     elif "error" in published.keys:
         expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", published.keys["error"]
     elif not _is_list_of_keys(published.keys["document"]):
         expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", "a document without a list of keys"
     else:
         return None
-    lacking = (
-        "its keys" if isinstance(discovery, dict) and discovery.get("issuer") == evidence.issuer else "its document"
-    )
+    is_right = isinstance(discovery, dict) and discovery.get("issuer") == evidence.issuer
+    lacking = "its keys" if is_right else "its discovery document"
     return Symptom(
-        f"The issuer doesn't publish {lacking} in the form that STS needs to verify tokens.",
+        f"The issuer doesn't publish {lacking} in a form that STS can use.",
         expected=expected,
         found=found,
         source=f"GET {evidence.issuer}/.well-known/openid-configuration, and its jwks_uri",
@@ -273,7 +276,7 @@ def signing_key_not_published(evidence: Evidence) -> Symptom | None:
         f"The key {few(signing)} signs the cluster's tokens, but the issuer publishes {few(published) or 'no key'}.",
         expected=", ".join(signing),
         found=", ".join(published) or "no key",
-        source="kubectl get --raw /openid/v1/jwks, beside the issuer's jwks_uri",
+        source="kubectl get --raw /openid/v1/jwks, compared with the issuer's jwks_uri",
         repair=Commands(evidence).publish_issuer(),
     )
 
@@ -287,8 +290,8 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
         confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
         if confused or evidence.provider is None:
             return Symptom(
-                f"The identity provider config of {issuer} is for users of the cluster. It gives no pod access to AWS.",
-                expected="an OIDC provider in IAM, and no identity provider config for it",
+                f"The identity provider config of {issuer} is for users of the cluster. It doesn't let pods into AWS.",
+                expected="an OIDC provider in IAM for this issuer, and no identity provider config",
                 found=f"{config.get('identityProviderConfigName')}: {issuer}",
                 source="eks:DescribeIdentityProviderConfig",
                 repair=advice.login_stays(evidence, str(config.get("identityProviderConfigName"))),

@@ -97,7 +97,7 @@ def _another_role(evidence: Evidence) -> str | Repair:
     The missing role may have been renamed, or its name may be misspelt.
     """
     if service_account.is_role_of_its_own(evidence):
-        return f"# did you mean the role that the service account has?  --role {Arn.parse(evidence.annotation).name}"
+        return f"# did you mean the role that the annotation names?  --role {Arn.parse(evidence.annotation).name}"
     if renamed := _renamed(evidence):
         return Repair.of(annotate(evidence, renamed), pod_commands.replaced(evidence))
     return annotate(evidence, "") if _trusting(evidence) else ""

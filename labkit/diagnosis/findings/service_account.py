@@ -61,7 +61,7 @@ def annotation_missing(evidence: Evidence) -> Symptom | None:
     if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):
         return None
     return Symptom(
-        f"The service account {evidence.parameters.service_account} names no role, so its pods get none.",
+        f"The service account {evidence.parameters.service_account} names no role, so its pods get no role.",
         expected=f"{ROLE_ANNOTATION}: {_wanted(evidence)}",
         found=_not_found(evidence),
         source=SOURCE,
@@ -176,7 +176,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
     if last is None or (last.get("time") or "") <= made or BY_HAND.match(last.get("manager") or "unknown"):
         return None
     return Symptom(
-        f"{last['manager']} has taken the annotation off the service account since the pod was made.",
+        f"{last['manager']} has removed the annotation from the service account since the pod was made.",
         expected=f"{ROLE_ANNOTATION}: {evidence.role_arn or spec.containers[0].value('AWS_ROLE_ARN')}",
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
         source="kubectl get serviceaccount -o yaml --show-managed-fields",
@@ -206,7 +206,7 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
     if len(made) != 1:
         return None
     return Symptom(
-        f"eksctl made the role {Arn.parse(made[0]).name} for the service account, which is not annotated with it.",
+        f"eksctl made the role {Arn.parse(made[0]).name} for the service account, but the annotation is missing.",
         expected=f"{ROLE_ANNOTATION}: {made[0]}",
         found=_not_found(evidence),
         source=f"iam:ListRoles; {SOURCE}",
@@ -229,9 +229,9 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     if not ids:
         return None
     return Symptom(
-        f"The service account has a role by EKS Pod Identity ({', '.join(ids)}) as well: new pods get that one, and "
-        "running pods keep the annotation's.",
-        expected="one of the two",
+        f"The service account also has a role by EKS Pod Identity ({', '.join(ids)}): new pods get that role, and "
+        "running pods keep the annotation's role.",
+        expected="either the annotation or the association",
         found=f"{ROLE_ANNOTATION}, and the association {', '.join(ids)}",
         source="eks:ListPodIdentityAssociations",
         repair=advice.association_stays(evidence, ids),
@@ -256,7 +256,7 @@ def _place(arn: str) -> tuple[str, str]:
 
 def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: Severity = "error") -> Symptom:
     return Symptom(
-        f"The role's ARN is {right}, the annotation says {evidence.annotation}.",
+        f"The role's ARN is {right}, but the annotation says {evidence.annotation}.",
         expected=right,
         found=evidence.annotation,
         source=f"iam:GetRole, Arn; {SOURCE}",
@@ -307,11 +307,11 @@ def _and_is_named(evidence: Evidence) -> str:
     """
     try:
         if evidence.pods:
-            return f", and the pod {evidence.pods[0]['metadata']['name']} runs as it"
+            return f", but the pod {evidence.pods[0]['metadata']['name']} runs as it"
         trusts = evidence.role_arn in evidence.roles_that_trust_it
     except NotRead:
         return ""
-    return f", and the role {evidence.role_name} trusts it" if trusts else ""
+    return f", but the role {evidence.role_name} trusts it" if trusts else ""
 
 
 def _wanted(evidence: Evidence) -> str:
@@ -367,7 +367,7 @@ def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> 
     try:
         pod = evidence.pod
         if pod and service_account_of(pod["spec"]) == evidence.parameters.service_account:
-            return Repair.of(named, pod_commands.replaced(evidence) if known else "# then make its pods again")
+            return Repair.of(named, pod_commands.replaced(evidence) if known else "# then create the pods again")
     except NotRead:
         pass
     return named

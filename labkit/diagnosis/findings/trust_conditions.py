@@ -81,7 +81,7 @@ sub_of_another_namespace = wrong_subject(
 sub_renamed = wrong_subject(
     "trust-policy-sub-renamed",
     "renamed",
-    " (a release's prefix or suffix)",
+    " (the name differs by a prefix or suffix, such as a release's)",
 )
 sub_mismatch = wrong_subject(
     "trust-policy-sub-mismatch",

@@ -132,7 +132,7 @@ def _undecided(evidence: Evidence, outcome: str) -> Symptom:
     It's an error if STS has refused the token, otherwise a warning.
     """
     named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.trust.undecided])
-    told = "and STS refuses it" if outcome == "refused" else "and the pod's request is not known from here"
+    told = "and STS refuses the request" if outcome == "refused" else "and the doctor can't see the pod's request"
     return symptom(
         evidence,
         f"The trust policy admits {account_of(evidence.subject)} depending on {named}, {told}.",

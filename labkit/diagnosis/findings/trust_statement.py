@@ -59,7 +59,7 @@ def of_a_service(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        f"The trust policy admits {few(services)}, and no pod.",
+        f"The trust policy admits {few(services)}, but no pods.",
         expected=f"Federated {evidence.provider_arn}",
         found=f"Service {', '.join(services)}",
     )
@@ -99,7 +99,7 @@ def issuer_host_wrong(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        f"The trust policy names the issuer's host {wrong[0].partition('/')[0]}, and the cluster's is "
+        f"The trust policy names the host {wrong[0].partition('/')[0]}, but the host of the cluster's issuer is "
         f"{evidence.provider_name.partition('/')[0]}.",
         expected=evidence.provider_name,
         found=", ".join(wrong),

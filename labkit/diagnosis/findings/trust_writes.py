@@ -53,8 +53,8 @@ def near_size_limit(evidence: Evidence) -> Symptom | None:
     if evidence.role is None or evidence.trust.size <= NEAR:
         return None
     return Symptom(
-        f"The trust policy of {evidence.role_name} has {evidence.trust.size} of the {QUOTA} characters that IAM takes.",
-        expected=f"at most {NEAR} characters without white space, of {QUOTA}",
+        f"The trust policy of {evidence.role_name} has {evidence.trust.size} characters, and IAM allows {QUOTA}.",
+        expected=f"at most {NEAR} of {QUOTA} characters, without white space",
         found=f"{evidence.trust.size} characters",
         source="iam:GetRole, AssumeRolePolicyDocument",
         severity="warning",

@@ -65,7 +65,7 @@ def unreachable(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         "The pod identity webhook is registered, but the API server cannot call it.",
-        expected="a caBundle that its certificate is checked with, and an address that answers",
+        expected="a caBundle that verifies the webhook's certificate, and an address that answers",
         found=f"{wrong} (failurePolicy: {policies})",
         source=source,
         repair=_reached(evidence),
@@ -93,7 +93,7 @@ def not_asked(evidence: Evidence) -> Symptom | None:
     if all(each.is_opt_out for each in lacking):
         return None
     return Symptom(
-        "The pod identity webhook is registered for other pods, so the API server did not ask it about this one.",
+        "The pod identity webhook is registered for other pods, so the API server did not call it for this pod.",
         expected="; ".join(f"{each.subject} with {each}" for each in lacking),
         found="; ".join(_label_found(evidence, each) for each in lacking),
         source=f"{CONFIGURATION}; metadata.labels",
@@ -115,7 +115,7 @@ def opted_out(evidence: Evidence) -> Symptom | None:
     labels = ", ".join(sorted({_label_against(evidence, each) for each in against}))
     whose = " and ".join(sorted({each.subject for each in against}))
     return Symptom(
-        f"A label of the {whose} tells the pod identity webhook to skip it, so it got no role.",
+        f"A label of the {whose} tells the pod identity webhook to skip the pod, so the pod got no role.",
         expected=f"no label {labels}",
         found=f"{whose} with the label {labels}",
         source=f"kubectl get {whose} -o yaml, metadata.labels",
@@ -131,7 +131,7 @@ def passed_over(evidence: Evidence) -> Symptom | None:
     """
     spec = evidence.pod_spec
     if spec and not spec.is_mutated and not evidence.annotation and (left_out := may_be_left_out(evidence)):
-        raise NotRead(Read("the matchConditions of", "pod-identity-webhook"), left_out.removeprefix("; its "))
+        raise NotRead(Read("the matchConditions of", "pod-identity-webhook"), left_out.removeprefix("; the webhook's "))
     if spec is None or not missed_role.was_annotated(evidence):
         return None
     if not spec.is_mutated and explains_absence(evidence):
@@ -142,9 +142,9 @@ def passed_over(evidence: Evidence) -> Symptom | None:
     role = lacking[0].value(ROLE)
     has = f"{ROLE}={role}" if role else f"no {ROLE}"
     then, repair = _why_passed_over(evidence)
-    times = f"annotated by {missed_role.annotated_at(evidence)}, made at {missed_role.made_at(evidence)}"
+    times = f"annotated at {missed_role.annotated_at(evidence)} or before, made at {missed_role.made_at(evidence)}"
     return Symptom(
-        "The service account was annotated when the pod was made, and the webhook has not given it the role.",
+        "The service account was annotated before the pod was made, but the webhook did not give the pod the role.",
         expected=f"{ROLE}={evidence.annotation}",
         found=f"{has}; {times}; {then}",
         source=f"{POD} --show-managed-fields; kubectl get serviceaccount -o yaml --show-managed-fields",
@@ -182,8 +182,8 @@ def volume_name_taken(evidence: Evidence) -> Symptom | None:
         return None
     kind = next((key for key in volume if key != "name"), "nothing")
     return Symptom(
-        f"A volume of the pod's own is called {TOKEN_VOLUME}, so the webhook added none with the token.",
-        expected=f"{TOKEN_VOLUME}: projected, with a serviceAccountToken in the file token",
+        f"A volume of the pod's own is called {TOKEN_VOLUME}, so the webhook did not add its own.",
+        expected=f"{TOKEN_VOLUME}: projected, with a serviceAccountToken at the path token",
         found=f"{TOKEN_VOLUME}: {kind}",
         source=f"{POD}, spec.volumes",
         repair=pod_commands.replaced(evidence),
@@ -224,7 +224,10 @@ def may_be_left_out(evidence: Evidence) -> str:
     conditions = opt_out.match_conditions(evidence)
     if not conditions:
         return ""
-    return f"; its matchConditions, which the doctor doesn't evaluate, may leave it out: {' && '.join(conditions)}"
+    return (
+        "; the webhook's matchConditions, which the doctor doesn't evaluate, may leave the pod out: "
+        f"{' && '.join(conditions)}"
+    )
 
 
 def gives_role_now(evidence: Evidence) -> bool:
@@ -280,16 +283,16 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
     may_be = may_be_left_out(evidence)
     again = pod_commands.with_the_annotation(evidence)
     if evidence.pod_spec and evidence.pod_spec.is_mutated:
-        return "it did not know of the annotation yet", again
+        return "the webhook did not know of the annotation yet", again
     try:
         if evidence.dry_run.gives_role:
-            return "a pod like it would get the role now", again
+            return "a pod like this one would get the role now", again
     except NotRead as unread:
-        told = "why, a dry run tells" if unread.is_choice else f"a dry run was not made: {unread.why}"
+        told = "only a dry run tells why" if unread.is_choice else f"a dry run was not made: {unread.why}"
         return f"{told}{may_be}", Repair.of("# if the new pod has no role either, --probe tells why", again)
-    log = "# the webhook doesn't change new pods: its own log says why"
+    log = "# the webhook doesn't change new pods: the webhook's own log says why"
     lines = filter(None, [log, registration.with_its_client(evidence)])
-    return f"a dry run gets no role either{may_be}", "\n".join(lines)
+    return f"the pod of a dry run gets no role either{may_be}", "\n".join(lines)
 
 
 def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
@@ -313,7 +316,7 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
     comments.
     """
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
-    meant = f"# if the selector is there on purpose, skip what follows, and add the label that it wants: {wanted}"
+    meant = f"# if the selector is intended, skip the commands below, and add the label that it requires: {wanted}"
     lines, again = [meant, registration.without(evidence, lacking)], pod_commands.replaced(evidence)
     if registration.others_without(evidence, lacking) == []:
         return Repair.of(*lines, again)
@@ -339,7 +342,8 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
     lines = [
         said(
             f"The selector of the webhook stays; {told}.",
-            "Nobody else is selected by it: no Service, NetworkPolicy, PodDisruptionBudget, workload or other webhook.",
+            "Nothing else selects by such a label: no Service, NetworkPolicy, PodDisruptionBudget, workload or other "
+            "webhook.",
         )
     ]
     if on_namespace := labels.get("namespace"):
@@ -390,11 +394,11 @@ def _reached(evidence: Evidence) -> Repair:
         return Repair.of(patch, _again(evidence))
     by_target = evidence.connection.webhook_restored_by
     if evidence.connection.webhook_registration():
-        lines = ["# Nothing is changed: the registration is right. The server of the lab has to answer: labkit status"]
+        lines = ["# Nothing is changed: the registration is right. Look whether the lab's server runs: labkit status"]
     else:
         lines = [
             "# Nothing is changed: the doctor can't tell how the API server should call the webhook.",
-            "# Ask its owner to correct only clientConfig. The selectors may exclude other pods on purpose.",
+            "# Ask the webhook's owner to correct only clientConfig. The selectors may exclude other pods on purpose.",
             *([by_target] if by_target.startswith("#") else []),
         ]
     return _left_to_others(evidence, *lines)
@@ -425,8 +429,8 @@ def _again(evidence: Evidence) -> Repair:
 
 def _mounted_twice(found: str, source: str, repair: Repair) -> Symptom:
     return Symptom(
-        "Something else is mounted where the webhook mounts the token, and a pod with two mounts at one path is "
-        "refused.",
+        "Something else is mounted where the webhook mounts the token, and the API server refuses two mounts at one "
+        "path.",
         expected=f"nothing but {TOKEN_VOLUME} at {MOUNT_PATH}",
         found=found,
         source=source,

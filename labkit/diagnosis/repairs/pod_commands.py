@@ -107,7 +107,7 @@ def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair
 def from_then_on(evidence: Evidence, was: str) -> str:
     """Return a phrase with the service account that a workload's pods use now (`was`), and the one for new pods."""
     account = evidence.parameters.service_account
-    return f"runs as {was}; from then on its pods run as {account}, with its role"
+    return f"runs as {was}; after this change, its pods run as {account}, with its role"
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
