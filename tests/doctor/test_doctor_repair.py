@@ -118,7 +118,7 @@ def test_of_two_names_in_the_trust_policy_both_stay_and_a_repair_of_words_is_not
     said, exit_code = ended(doctor)
     # What the role may do, shop:web may do as well: that is its owner's to decide.
     assert exit_code == 1
-    assert "shop:web and shop:api can take my-role, too" in said
+    assert "shop:web and shop:api can use my-role, too" in said
     assert "Not run: the repair has no command." in said
     (statement,) = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]["Statement"]
     block, key = subjects(statement)

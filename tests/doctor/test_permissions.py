@@ -271,7 +271,7 @@ def test_of_an_inline_policy_only_the_deny_goes():
     (finding,) = examine(answers, **WANTED).findings
     assert finding.found == "an explicit deny in mixed"
     (line,) = commands(finding.repair)
-    assert "Somebody wrote it on purpose: ask them first." in finding.repair
+    assert "Somebody wrote the Deny on purpose: ask them first." in finding.repair
     assert line.startswith("aws iam put-role-policy --role-name my-role --policy-name mixed ")
     assert "sqs" in line
     assert "s3" not in line
@@ -336,7 +336,7 @@ def test_where_others_take_the_role_nothing_is_printed_that_gives_it_more(answer
     (finding,) = examine(answers, **WANTED).findings
     assert not commands(finding.repair)
     (named,) = other["Principal"].values()
-    assert finding.repair.startswith(f"# {named} can take my-role, too, and may do whatever it may.")
+    assert finding.repair.startswith(f"# {named} can use my-role, too, and would get these permissions.")
 
 
 def test_what_a_managed_policy_denies_its_owner_is_asked_about():

@@ -398,7 +398,7 @@ def test_a_pod_with_a_value_that_is_not_shown_is_left_to_its_author(change, conf
     told = finding.repair.splitlines()
     assert told[:2] == [
         "# Do not run these lines: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
-        "# The author of the pod changes its own manifest like this, keeps these values, and applies it:",
+        "# The author of the pod can change its original manifest like this, keep these values, and apply it:",
     ]
     assert "#   kubectl delete pod my-pod -n default --grace-period=1" in told
     assert "NOT-SHOWN" in told[-1]
@@ -549,7 +549,7 @@ def test_what_a_pod_loses_is_named_and_shown():
     last = examine(answers).findings[-1].repair
     assert last.splitlines()[:-2] == [
         "# The pod my-pod is deleted, and created again from its manifest.",
-        "# Its container aws loses its own AWS_ROLE_ARN and AWS_REGION.",
+        "# Its container aws no longer sets AWS_ROLE_ARN and AWS_REGION.",
         "#   -     - name: AWS_ROLE_ARN",
         f"#   -       value: {ROLE_ARN}-of-payments",
         "#   -     - name: AWS_REGION",
@@ -577,10 +577,11 @@ def test_a_pod_that_is_named_and_runs_as_default_is_said_to_get_another_role(is_
     told = repair.splitlines()
     if is_owned:
         assert told[0] == (
-            "# deployment/cart runs as default; after this change, its pods run as my-service-account, with its role:"
+            "# deployment/cart runs as default; after this change, its pods run as my-service-account, "
+            "with the role of that account:"
         )
     else:
-        assert "# It runs as default; the new one runs as my-service-account, with its role." in told
+        assert "# It runs as default; the new pod runs as my-service-account, with the role of that account." in told
 
 
 def deployment(env):
@@ -701,7 +702,8 @@ def test_who_else_writes_a_deployment_is_said_beside_its_patch(mark, manager):
     managed = workload("web", account="", app="web")
     managed["metadata"] |= mark
     (finding,) = examine(without_pods(managed), pod_name="").findings
-    assert f"# {manager} manages it: change its source, too, or {manager} may undo this." in finding.repair.splitlines()
+    said = f"# {manager} manages this object: change its source, too, or {manager} may undo this."
+    assert said in finding.repair.splitlines()
 
 
 @pytest.mark.parametrize("account", ["", "my-service-account"])

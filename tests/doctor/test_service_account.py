@@ -162,7 +162,7 @@ def test_who_else_writes_the_service_account_is_said_beside_its_annotation():
     answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
     (finding,) = examine(answers).findings
     managed, command = finding.repair.splitlines()[1:3]
-    assert managed == "# Helm manages it: change its source, too, or Helm may undo this."
+    assert managed == "# Helm manages this object: change its source, too, or Helm may undo this."
     assert command.startswith("kubectl annotate serviceaccount")
 
 
@@ -295,7 +295,8 @@ def test_an_annotation_with_another_team_s_role_is_corrected_and_that_role_is_le
     assert annotate.endswith(f"{KEY}={ROLE_ARN}")
     assert not any("aws iam" in line for line in again)
     assert finding.repair.splitlines()[-1] == (
-        "# The role web-role is left as it is. If it is meant, its owner has to admit default:my-service-account."
+        "# The role web-role stays unchanged. "
+        "If it is the right role, its owner has to admit default:my-service-account."
     )
 
 
@@ -333,7 +334,7 @@ def test_roles_that_admit_it_by_a_pattern_are_mentioned_and_do_not_become_the_ca
     assert finding.summary == "The trust policy admits shop:web, not default:my-service-account."
     assert finding.repair.splitlines()[0] == (
         "# The roles my-role and my-role-2 admit default:my-service-account already, as one of many. "
-        "If that is what you want, annotate it with one of them instead."
+        "If you want that, annotate the account with one of them instead."
     )
     (command,) = commands(finding.repair)
     assert command.startswith("aws iam update-assume-role-policy --role-name web-role ")

@@ -155,7 +155,7 @@ def test_a_role_of_the_annotated_name_is_only_given_where_it_is_for_the_same_nam
     assert len(errors) == 2
     assert [id for id in errors if commands(findings[id]["repair"])] == commands_of
     if not commands_of:
-        told = "# The role x-r is left as it is. If it is meant, its owner has to admit shop:cart."
+        told = "# The role x-r stays unchanged. If it is the right role, its owner has to admit shop:cart."
         assert all(told in findings[id]["repair"].splitlines() for id in errors)
 
 

@@ -34,7 +34,7 @@ def provider_stays(arn: str) -> str:
     naming = shlex.quote(f"Roles[?contains(to_string(AssumeRolePolicyDocument), `{name}`)].RoleName")
     return said(
         f"The OIDC provider {name} of the account {provider.account} stays: somebody may need it.",
-        "Delete it when no cluster of any account has this issuer, and no role trusts it. These roles do:",
+        "Delete it when no cluster of any account has this issuer, and no role trusts it. This lists such roles:",
         f"  aws iam list-roles --query {naming}",
     )
 
@@ -43,9 +43,11 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
     """https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"""
     role = Arn.parse(arn)
     if role.account != evidence.connection.account_id:
-        return said(f"If the account {role.account} is right, its owner creates the role and the OIDC provider there.")
+        return said(
+            f"If the account {role.account} is right, its owner has to create the role and the OIDC provider there."
+        )
     account = name_of_account(evidence.subject)
-    return said(f"The role {role.name} is left as it is. If it is meant, its owner has to admit {account}.")
+    return said(f"The role {role.name} stays unchanged. If it is the right role, its owner has to admit {account}.")
 
 
 def roles_by_a_pattern(evidence: Evidence) -> str:
@@ -61,16 +63,16 @@ def roles_by_a_pattern(evidence: Evidence) -> str:
     if not arns:
         return ""
     account, named = name_of_account(evidence.subject), listed([Arn.parse(arn).name for arn in arns])
-    others, one = (f"role {named} admits", "it") if len(arns) == 1 else (f"roles {named} admit", "one of them")
+    others, one = (f"role {named} admits", "this role") if len(arns) == 1 else (f"roles {named} admit", "one of them")
     return said(
-        f"The {others} {account} already, as one of many. If that is what you want, annotate it with {one} instead."
+        f"The {others} {account} already, as one of many. If you want that, annotate the account with {one} instead."
     )
 
 
 def login_stays(evidence: Evidence, name: str) -> str:
     """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
     return said(
-        f"The identity provider config {name} stays: people may log in to the cluster by it.",
+        f"The identity provider config {name} stays: people may use it to log in to the cluster.",
         "If nobody does, the cluster's owner can remove it:",
         f"  aws eks disassociate-identity-provider-config --cluster-name {evidence.parameters.cluster} "
         f"--identity-provider-config type=oidc,name={name}",
@@ -82,7 +84,8 @@ def association_stays(evidence: Evidence, ids: list[str]) -> str:
     command = f"aws eks delete-pod-identity-association --cluster-name {evidence.parameters.cluster} --association-id"
     return said(
         "Nothing is changed: pods may use the role of the association.",
-        f"Find out which role each takes, with --probe. If it is the one by {name_of_account(evidence.subject)}, run:",
+        f"Find out with --probe which role each pod uses. If all use the role in the annotation of "
+        f"{name_of_account(evidence.subject)}, run:",
         *(f"  {command} {each}" for each in ids),
     )
 
@@ -93,10 +96,10 @@ def others_stay(evidence: Evidence) -> str:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
     """
     return said(
-        f"Nothing is changed: whoever else takes {evidence.role_name} would lose it.",
-        "Find out who does. CloudTrail has each of them under userIdentity.userName:",
+        f"Nothing is changed: whoever else uses {evidence.role_name} would lose it.",
+        "Find out who uses it. CloudTrail names each of them in userIdentity.userName:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
-        f"Then name these in the condition on {evidence.provider_name}:sub, or give each a role of its own.",
+        f"Then name these accounts in the condition on {evidence.provider_name}:sub, or give each a role of its own.",
     )
 
 
@@ -106,10 +109,10 @@ def audiences_stay(evidence: Evidence) -> str:
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
     return said(
-        f"Nothing is changed: whoever takes {evidence.role_name} with a token for another audience would lose it.",
-        "The OIDC provider takes tokens for the audiences in its ClientIDList:",
+        f"Nothing is changed: whoever uses {evidence.role_name} with a token for another audience would lose it.",
+        "The OIDC provider accepts tokens for the audiences in its ClientIDList:",
         f"  aws iam get-open-id-connect-provider --open-id-connect-provider-arn {evidence.provider_arn}",
-        f"Name those that are needed in a condition on {evidence.provider_name}:aud.",
+        f"Name the audiences that are needed in a condition on {evidence.provider_name}:aud.",
     )
 
 
@@ -117,7 +120,7 @@ def length_stays() -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
     return said(
         "Nothing is changed: everybody that the trust policy names keeps the role.",
-        "Before you add another one, give some of them roles of their own, or ask for a longer quota:",
+        "Before you add a service account, give some of them roles of their own, or ask for a higher quota:",
         f"  {QUOTA_REQUEST}",
     )
 
@@ -126,8 +129,8 @@ def too_long(evidence: Evidence, size: int, quota: int) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
     account = name_of_account(evidence.subject)
     return said(
-        f"With {account}, the trust policy of {evidence.role_name} would have {size} characters. IAM takes {quota}.",
-        f"Give {account} a role of its own, or ask for a longer quota:",
+        f"With {account}, the trust policy of {evidence.role_name} would have {size} characters. IAM allows {quota}.",
+        f"Give {account} a role of its own, or ask for a higher quota:",
         f"  {QUOTA_REQUEST}",
     )
 
@@ -140,10 +143,10 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
     return said(
         f"Trust policy of {evidence.role_name}: a restriction keeps {name_of_account(evidence.subject)} out.",
         *(
-            f"Statement {position} is about {condition.operator} {condition.key} = {', '.join(condition.values)}."
+            f"Statement {position} demands {condition.operator} {condition.key} = {', '.join(condition.values)}."
             for position, condition in restricting
         ),
-        "Somebody wrote it on purpose, so no command removes it. Ask whoever did:",
+        "Somebody wrote it on purpose, so no command removes it. Ask its author. To find the author:",
         f"  {who_wrote_trust()}",
     )
 
@@ -155,11 +158,11 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
-    meant = "Somebody wrote it on purpose, so no command removes it."
-    first = meant if is_known else "Nothing is changed: --probe decides."
+    meant = "Somebody wrote the condition on purpose, so no command removes it."
+    first = meant if is_known else "Nothing is changed: --probe shows whether STS accepts the pod's request."
     return said(
         f"Trust policy of {evidence.role_name}: {first}",
-        "Whoever wrote it knows which requests are meant:",
+        "Whoever wrote the condition knows which requests it is for. To find the author:",
         f"  {who_wrote_trust()}",
     )
 
@@ -170,8 +173,8 @@ def session_stays(evidence: Evidence, again: str) -> str:
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
     told = said(
-        "Nothing is changed: the pod may still have a session from before, and a new pod is refused like this one.",
-        "CloudTrail has each refusal, with what was sent:",
+        "Nothing is changed: the pod may still have an earlier session, and STS would refuse a new pod, too.",
+        "CloudTrail has each refusal, with the request:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
         "Once STS accepts the token, or if the pod has no session to lose, create the pod again with:",
     )
@@ -181,8 +184,8 @@ def session_stays(evidence: Evidence, again: str) -> str:
 def deny_stays(policy_arn: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
     return said(
-        f"The policy {policy_arn} denies it. Somebody wrote that on purpose, and other roles may have the policy, too.",
-        "So no command removes it. Ask whoever owns the policy. These have it:",
+        f"The policy {policy_arn} denies it. Somebody wrote the Deny on purpose, and other roles may have the policy.",
+        "So no command removes the Deny. Ask whoever owns the policy. This lists who has it:",
         f"  aws iam list-entities-for-policy --policy-arn {policy_arn}",
     )
 
@@ -190,8 +193,8 @@ def deny_stays(policy_arn: str) -> str:
 def inline_deny_stays(evidence: Evidence, name: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
     return said(
-        f"Nothing is changed: somebody may have meant the Deny in {evidence.role_name}'s policy {name}.",
-        "Ask whoever wrote it:",
+        f"Nothing is changed: somebody may have intended the Deny in {evidence.role_name}'s policy {name}.",
+        "Ask whoever wrote it. To find the author:",
         f"  {_who_called('PutRolePolicy', IAM_REGION)}",
     )
 
@@ -200,7 +203,7 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     return said(
         f"The permissions boundary {arn} of {evidence.role_name} does not allow {wanted}.",
-        "Somebody set it on purpose, so no command removes it.",
+        "Somebody set the boundary on purpose, so no command removes it.",
         "Ask its author for a boundary that also allows this. To find the author:",
         f"  {_who_called('PutRolePermissionsBoundary', IAM_REGION)}",
     )
@@ -209,10 +212,10 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
 def administrator_stays(evidence: Evidence, policies: list[str]) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_last-accessed.html"""
     return said(
-        f"Nothing is changed: whoever takes {evidence.role_name} would lose what {listed(policies)} allows.",
-        "Find out which services it used:",
+        f"Nothing is changed: whoever uses {evidence.role_name} would lose what {listed(policies)} allows.",
+        "Find out which services the role has used:",
         f"  aws iam generate-service-last-accessed-details --arn {evidence.role_arn}",
-        "Attach a policy that allows these. Detach the other one last.",
+        "Attach a policy that allows only these services. After that, detach the old policy.",
     )
 
 

@@ -67,7 +67,7 @@ class Commands:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/add-client-id-to-open-id-connect-provider.html"""
         audience = self._provider["ClientIDList"][0]
         lines = [
-            words.said(f"OIDC provider of the cluster: tokens for {audience} are taken as well."),
+            words.said(f"OIDC provider of the cluster: tokens for {audience} are accepted as well."),
             f"aws iam add-client-id-to-open-id-connect-provider "
             f"--open-id-connect-provider-arn {self._evidence.provider_arn} --client-id {audience}",
         ]
@@ -85,10 +85,10 @@ class Commands:
         if len(present) >= THUMBPRINTS:
             return words.said(
                 f"The OIDC provider has {len(present)} thumbprints, the most that AWS allows.",
-                f"Find out which one no host serves any more, and replace it with {thumbprint}.",
+                f"Find out which of them no host uses any more, and replace that one with {thumbprint}.",
             )
         return self._aws(
-            words.said("OIDC provider of the cluster: one thumbprint more is taken. The others stay."),
+            words.said("OIDC provider of the cluster: one more thumbprint is accepted. The others stay."),
             "aws iam update-open-id-connect-provider-thumbprint "
             f"--open-id-connect-provider-arn {self._evidence.provider_arn} "
             f"--thumbprint-list {' '.join([*present, thumbprint])}",
@@ -98,7 +98,7 @@ class Commands:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-role.html"""
         policy = trust_policy or self._trust_policy
         lines = self._aws(
-            words.said(f"The role {self.parameters.role_name} is made. {self._account} alone may take it."),
+            words.said(f"The role {self.parameters.role_name} is made. Only {self._account} may assume it."),
             words.difference(None, policy),
             f"aws iam create-role --role-name {self._role}{self._path} "
             f"--assume-role-policy-document {_quoted(policy)}{self._tags()}",
@@ -163,8 +163,8 @@ class Commands:
         call = "delete-role-policy" if after is None else "put-role-policy"
         document = "" if after is None else f" --policy-document {_quoted(after)}"
         return self._allow(
-            f"Inline policy {name} of {self.parameters.role_name}: its Deny goes.\n"
-            "Somebody wrote it on purpose: ask them first.",
+            f"Inline policy {name} of {self.parameters.role_name}: its Deny is removed.\n"
+            "Somebody wrote the Deny on purpose: ask them first.",
             words.difference(before, after),
             f"aws iam {call} --role-name {self._role} --policy-name {shlex.quote(name)}{document}",
         )
@@ -201,7 +201,7 @@ class Commands:
         after = {**policy, "Statement": statements}
         return self._allow(
             f"Policy of the bucket {bucket}: its Deny leaves {self.parameters.role_name} out, and nobody else.\n"
-            "Whoever owns the bucket wrote it on purpose: ask them first.",
+            "Whoever owns the bucket wrote the Deny on purpose: ask them first.",
             words.difference(policy, after),
             f"aws s3api put-bucket-policy --bucket {bucket} --policy {_quoted(after)}",
             by_role_account=False,
@@ -267,8 +267,9 @@ class Commands:
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "It admits nobody else."
         sentences = [f"Trust policy of {self.parameters.role_name}: {self._account} is added.", kept]
         if any(before.denies(statement) for statement in before.statements):
-            sentences.append("Its Deny leaves this one out, and nobody else.")
-            sentences.append(f"Somebody wrote it on purpose. Ask whoever did first:\n  {advice.who_wrote_trust()}")
+            sentences.append("The policy's Deny leaves this service account out, and nobody else.")
+            asking = "Somebody wrote the Deny on purpose: ask them first. To find the author:"
+            sentences.append(f"{asking}\n  {advice.who_wrote_trust()}")
         return sentences
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
@@ -279,12 +280,12 @@ class Commands:
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:
             told = words.said(
-                f"{words.accounts(others)} can take {self.parameters.role_name}, too, and may do whatever it may.",
-                f"Give {self._account} a role of its own, or ask the owner of this one, who can run this:",
+                f"{words.accounts(others)} can use {self.parameters.role_name}, too, and would get these permissions.",
+                f"Give {self._account} a role of its own, or ask the owner of the present role, who can run this:",
                 what,
             )
             return f"{told}\n{words.shown(*lines)}"
-        told = words.said(what, f"{self._account} alone takes this role.")
+        told = words.said(what, f"Only {self._account} uses this role.")
         return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
 
     def _aws(self, *lines: str) -> str:
@@ -355,7 +356,7 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
     if users := others_with(evidence, name):
         return advice.config_map_stays(evidence, name, list(data), users)
     deleted = [key for key, value in data.items() if value is None]
-    changes = {"deleted from it": deleted, "written again in it": [key for key in data if key not in deleted]}
+    changes = {"deleted from it": deleted, "changed in it": [key for key in data if key not in deleted]}
     told = words.said(
         *(f"ConfigMap {name}: {_keys(keys)} {what}." for what, keys in changes.items() if keys), advice.NO_OTHER_USER
     )
@@ -367,7 +368,7 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
 
 def _roles_to_choose_from(evidence: Evidence) -> list[str]:
     account = f"{evidence.parameters.namespace}/{evidence.parameters.service_account}"
-    put = f"put its name in the place of {ROLE_NAME}"
+    put = f"put the role's name in place of {ROLE_NAME}"
     # A role that admits by a pattern isn't proposed, though it may be the right one.
     candidates = _known(lambda: evidence.role_candidates or evidence.roles_that_admit_it, [])
     if not candidates:

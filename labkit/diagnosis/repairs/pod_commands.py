@@ -35,9 +35,9 @@ HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FI
 NOT_SHOWN = "NOT-SHOWN"
 # The variables that the webhook adds to a container that doesn't set them.
 BY_WEBHOOK = {ROLE, TOKEN_FILE, STS_ENDPOINTS, *REGIONS}
-NOT_YET = "# Not yet: the annotation does not name the role as IAM has it, and a new pod gets the role that it names."
+NOT_YET = "# Not yet: the annotation is not the role's ARN in IAM, and a new pod would get the annotation's role."
 # https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pausing-and-resuming-a-deployment
-PAUSED = "# Nothing is changed: the Deployment is paused, and makes no new pods before somebody resumes it. Then:"
+PAUSED = "# Nothing is changed: the Deployment is paused, and makes no new pods. To resume it and replace the pods:"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in a shell
 
 
@@ -75,7 +75,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     else:
         kind = f"{owner['kind']} {owner['metadata']['name']}"
         again = [
-            f"# {kind} makes the pod: what is to change has to change there",
+            f"# {kind} makes the pod: make any changes there, not in the pod",
             _delete(evidence, spec.name),
         ]
     return Repair.of(*lines, _making_pods(again))
@@ -96,7 +96,7 @@ def with_the_annotation(evidence: Evidence) -> Repair:
     again = replaced(evidence, without_identity)
     if evidence.is_annotated_rightly:
         return again
-    return Repair((Lines(shown(NOT_YET, "# When it does:", str(again))),), waits=True)
+    return Repair((Lines(shown(NOT_YET, "# When the annotation is right:", str(again))),), waits=True)
 
 
 def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair:
@@ -107,7 +107,7 @@ def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair
 def from_then_on(evidence: Evidence, was: str) -> str:
     """Return a phrase with the service account that a workload's pods use now (`was`), and the one for new pods."""
     account = evidence.parameters.service_account
-    return f"runs as {was}; after this change, its pods run as {account}, with its role"
+    return f"runs as {was}; after this change, its pods run as {account}, with the role of that account"
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
@@ -265,7 +265,7 @@ def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
     """Return the lines as comments. If you ran them, NOT_SHOWN would replace the pod's secret values."""
     why = said(
         f"Do not run these lines: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
-        "The author of the pod changes its own manifest like this, keeps these values, and applies it:",
+        "The author of the pod can change its original manifest like this, keep these values, and apply it:",
     )
     return f"{why}\n{shown(*lines)}"
 
@@ -277,7 +277,7 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
     _corrected(evidence, wanted, changes)
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
-    how = "ended, and it makes new ones" if _is_bare_set(owner) else "made again, one after the other"
+    how = "deleted, and new ones are made" if _is_bare_set(owner) else "made again, one after the other"
     told = [said(f"{owner['kind']} {owner['metadata']['name']}: its pods are {how}.")]
     if (was := service_account_of(template["spec"])) != evidence.parameters.service_account:
         told.insert(0, said(f"{workload} {from_then_on(evidence, was)}:"))
@@ -289,12 +289,12 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
         hidden = _hide_secrets(wanted)
         if hidden:
             names = ", ".join(hidden)
-            why = f"# correct the template by hand, since the values of {names} are not shown:"
+            why = f"# correct the template by hand, because the values of {names} are not shown:"
             return [*told[1:], why, f"{kubectl} edit {workload} {namespace}"]
         merged = shlex.quote(json.dumps({"spec": {"template": patch}}))
         lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {merged}"]
     elif _is_being_replaced(evidence):
-        lines = ["# a rollout is under way, and its new pods have what this one lacks:"]
+        lines = ["# a rollout is under way, and the webhook has changed its new pods. This waits for its end:"]
     else:
         lines = [] if _is_bare_set(owner) else [f"{kubectl} rollout restart {workload} {namespace}"]
     if _is_bare_set(owner):
@@ -354,11 +354,11 @@ def _what_changes(evidence: Evidence, before: Document, after: Document) -> list
     pod, account = before["metadata"]["name"], evidence.parameters.service_account
     sentences = [f"The pod {pod} is deleted, and created again from its manifest."]
     if (was := service_account_of(before["spec"])) != account:
-        sentences.append(f"It runs as {was}; the new one runs as {account}, with its role.")
+        sentences.append(f"It runs as {was}; the new pod runs as {account}, with the role of that account.")
     for old, new in zip(containers_of(before["spec"]), containers_of(after["spec"]), strict=True):
         kept = {variable["name"] for variable in new.get("env") or []}
         if gone := [each["name"] for each in old.get("env") or [] if each["name"] not in kept]:
-            sentences.append(f"Its container {old['name']} loses its own {listed(gone)}.")
+            sentences.append(f"Its container {old['name']} no longer sets {listed(gone)}.")
     return [said(*sentences), *_changes_shown(before, after)]
 
 
@@ -410,7 +410,7 @@ def _config_map_lines(evidence: Evidence) -> list[str]:
     If others use a ConfigMap, it stays unchanged, and the pod no longer uses the wrong keys.
     """
     return [
-        said(f"ConfigMap {name} stays: {listed(users)} may need it. The pod leaves {listed(sorted(keys))} out.")
+        said(f"ConfigMap {name} stays: {listed(users)} may need it. The pod stops using {listed(sorted(keys))}.")
         if (users := others_with(evidence, name))
         else patch_config_map(evidence, name, dict.fromkeys(sorted(keys)))
         for name, keys in variables.superfluous_keys(evidence).items()

@@ -139,12 +139,13 @@ def without_label(evidence: Evidence, label: str) -> str:
     if naming is None or beside:
         whose = ", ".join(beside[:MANY]) or "accounts that could not be listed"
         return words.shown(
-            f"# Nothing is changed: without the label {label}, other new pods of the namespace {namespace} would get "
-            f"the role that their service account names: {whose}.",
-            "# Ask whoever owns these. Then run:",
+            f"# Nothing is changed: without the label {label}, new pods of other service accounts in the namespace "
+            f"{namespace} would get their role, too: {whose}.",
+            "# Ask whoever owns these service accounts. Then run:",
             command,
         )
-    return f"# Namespace {namespace}: the label {label} goes. No other service account of it names a role.\n{command}"
+    told = f"# Namespace {namespace}: the label {label} is removed. No other service account in it names a role."
+    return f"{told}\n{command}"
 
 
 def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
@@ -160,7 +161,7 @@ def _who_is_affected(names: list[str] | None) -> str:
     if names is None:
         return "# new pods of other service accounts also get their role, if the webhook skipped them until now"
     if not names:
-        return "# it changes nothing for others: no other service account that names a role is left out"
+        return "# this changes nothing for others: the webhook skips no other service account that names a role"
     more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
     told = ", ".join(names[:MANY])
     return f"# new pods of other service accounts that the webhook skipped until now also get their role: {told}{more}"

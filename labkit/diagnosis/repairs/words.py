@@ -64,7 +64,7 @@ def managed(metadata: Metadata) -> list[str]:
     labels = metadata.get("labels") or {}
     keys = {*labels, *(metadata.get("annotations") or {})}
     manager = next((name for key, name in MANAGERS.items() if key in keys), labels.get(MANAGED_BY))
-    return [f"{manager} manages it: change its source, too, or {manager} may undo this."] if manager else []
+    return [f"{manager} manages this object: change its source, too, or {manager} may undo this."] if manager else []
 
 
 def name_of_account(subject: str) -> str:
