@@ -1,7 +1,7 @@
 """The decision on a request, and its explanation.
 
-A statement that decided explains the decision. If no statement decided, the nearest Allow statements explain it: those
-that allow the request except for a few parts, such as the resource or a condition.
+If a statement decided, that statement is the explanation. Otherwise, the nearest Allow statements are: those that would
+allow the request if a few of their parts, such as the resource or a condition, matched the request.
 """
 
 from collections.abc import Iterable, Sequence

@@ -115,7 +115,7 @@ def _tell(result: ConditionResult, provider: str) -> str:
 
 
 def _provider(arn: str) -> str:
-    """Return the provider's URL without its scheme. The provider's condition keys begin with it."""
+    """Return the provider's URL without its scheme. The provider's condition keys begin with this URL."""
     return (named.issuer if (named := Arn.find(arn)) else "") or arn
 
 

@@ -350,8 +350,8 @@ def _token(evidence: Evidence) -> Token | None:
 def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield AWS's errors about the pod's token, each with the call that shows it: the doctor's call, then the pod's.
 
-    Raises `NotRead` at the end if the call in the pod couldn't be made. The pod may get another answer than the doctor,
-    because it may reach AWS by another way.
+    Raises `NotRead` at the end if the call in the pod couldn't be made. The pod's call may get another answer, because
+    the pod may reach AWS by another way.
     """
     if evidence.is_its_role:
         return

@@ -309,7 +309,7 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
 
 
 def _lets_through(boundary: Any, action: str) -> bool:
-    """Whether a boundary allows at least one action that matches the pattern `action`, and doesn't deny all of them."""
+    """Whether a boundary allows an action that matches the pattern `action`, and doesn't deny all such actions."""
     if any(wildcard(each)(action.lower()) for each in _denied(boundary)):
         return False
     return any(_overlap(action, each) for each in _allowed(boundary))

@@ -92,7 +92,7 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 
 
 def _another_role(evidence: Evidence) -> str | Repair:
-    """Return the repair if other roles trust the service account; otherwise empty.
+    """Return the repair that uses another role, if other roles trust the service account; otherwise empty.
 
     The missing role may have been renamed, or its name may be misspelt.
     """

@@ -1,4 +1,4 @@
-"""The pod identity webhook: does it run, and could it change the pod?
+"""The pod identity webhook: can the API server call it, and did it change the pod?
 
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """

@@ -96,8 +96,8 @@ def others_stay(evidence: Evidence) -> str:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
     """
     return said(
-        f"Nothing is changed: whoever else uses {evidence.role_name} would lose it.",
-        "Find out who uses it. CloudTrail names each of them in userIdentity.userName:",
+        f"Nothing is changed: whoever else uses {evidence.role_name} would lose the role.",
+        "Find out who uses the role. CloudTrail names each of them in userIdentity.userName:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
         f"Then name these accounts in the condition on {evidence.provider_name}:sub, or give each a role of its own.",
     )
@@ -109,7 +109,7 @@ def audiences_stay(evidence: Evidence) -> str:
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
     return said(
-        f"Nothing is changed: whoever uses {evidence.role_name} with a token for another audience would lose it.",
+        f"Nothing is changed: whoever uses {evidence.role_name} with a token for another audience would lose the role.",
         "The OIDC provider accepts tokens for the audiences in its ClientIDList:",
         f"  aws iam get-open-id-connect-provider --open-id-connect-provider-arn {evidence.provider_arn}",
         f"Name the audiences that are needed in a condition on {evidence.provider_name}:aud.",
@@ -119,8 +119,8 @@ def audiences_stay(evidence: Evidence) -> str:
 def length_stays() -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
     return said(
-        "Nothing is changed: everybody that the trust policy names keeps the role.",
-        "Before you add a service account, give some of them roles of their own, or ask for a higher quota:",
+        "Nothing is changed: all service accounts that the trust policy names keep the role.",
+        "Before you add a service account, give some of these roles of their own, or ask for a higher quota:",
         f"  {QUOTA_REQUEST}",
     )
 

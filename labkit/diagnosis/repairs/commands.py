@@ -72,7 +72,7 @@ class Commands:
             f"--open-id-connect-provider-arn {self._evidence.provider_arn} --client-id {audience}",
         ]
         if instead_of:
-            stays = f"{json.dumps(instead_of)} stays: remove it by hand when no token is made for it."
+            stays = f"{json.dumps(instead_of)} stays: remove it by hand when no token has this audience."
             lines.insert(1, words.said(stays))
         return self._aws(*lines)
 

@@ -73,7 +73,7 @@ def containers_of(spec: Document) -> list[Document]:
 
 
 def set_list(document: Document, key: str, value: list[object]) -> None:
-    """Set a list in the document. If the new list is empty, remove the key, or keep a list that is already empty."""
+    """Set a list in the document. An empty list removes the key, but a list that is already empty stays."""
     if value:
         document[key] = value
     elif document.get(key):

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-BELOW = "# the pods are replaced further down, once for all repairs"
+BELOW = "# the pods are replaced further down, after all repairs"
 # Replacements for the characters that let a shell continue a line on the next one.
 HARMLESS = {"'": "\N{RIGHT SINGLE QUOTATION MARK}", '"': "\N{RIGHT DOUBLE QUOTATION MARK}", "`": "", "\\": ""}
 

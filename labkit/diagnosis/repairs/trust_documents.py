@@ -104,9 +104,9 @@ def without(statement: Statement, operator: str, key: str, value: str) -> Statem
 
 
 def _better(evidence: Evidence, nearest: Statement) -> Statement | None:
-    """Return the nearest statement, changed so that it also admits this service account, but nobody else.
+    """Return the nearest statement, changed so that it also admits this service account. Nobody else gains access.
 
-    None if it can't be changed in this way.
+    None if no such change is possible.
     """
     if evidence.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
