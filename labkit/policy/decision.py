@@ -158,8 +158,8 @@ class Decision:
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
     """Return the Allow statements that nearly allow the request, the nearest first.
 
-    If a statement covers the request's action, any of its other parts may differ. If not, only the action may differ,
-    and the statement must cover actions of the same service. A malformed Allow statement is included.
+    If a statement covers the request's action, any of its other parts may differ. If a statement covers only other
+    actions of the same service, no other part may differ. A malformed Allow statement is included.
     """
     found = []
     for policy in policies:

@@ -143,7 +143,8 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
     return said(
         f"Trust policy of {evidence.role_name}: a restriction keeps {name_of_account(evidence.subject)} out.",
         *(
-            f"Statement {position} demands {condition.operator} {condition.key} = {', '.join(condition.values)}."
+            f"Statement {position} has the condition "
+            f"{condition.operator} {condition.key} = {', '.join(condition.values)}."
             for position, condition in restricting
         ),
         "Somebody wrote it on purpose, so no command removes it. Ask its author. To find the author:",

@@ -73,7 +73,7 @@ def containers_of(spec: Document) -> list[Document]:
 
 
 def set_list(document: Document, key: str, value: list[object]) -> None:
-    """Set a list in the document. An empty list removes the key, but a list that is already empty stays."""
+    """Set the list in the document. If it's empty, remove the key; but if the present list is empty, too, keep that."""
     if value:
         document[key] = value
     elif document.get(key):
