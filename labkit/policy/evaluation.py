@@ -47,7 +47,7 @@ def evaluate(
     same_account: bool = True,
     control: Control = NO_CONTROL,
 ) -> Decision:
-    """Return the decision whether a user, a role session or a service may make a request.
+    """Decide whether a user, a role session or a service may make a request.
 
     Args:
         identity: the policies of the caller's user or role.
@@ -89,7 +89,7 @@ def evaluate(
 
 
 def within(control: Control, request: Request) -> Decision:
-    """Return the decision whether the organization allows a request. No other policies are evaluated."""
+    """Decide whether the organization's policies allow a request. No other policies are evaluated."""
     controls = _controls(control, request)
     for survey in controls:
         if survey.denied:

@@ -19,17 +19,17 @@ WEB_IDENTITY = "sts:AssumeRoleWithWebIdentity"
 def evaluate_trust(
     trust: Policy, *, provider_arn: str, action: str = WEB_IDENTITY, context: Mapping[str, object]
 ) -> Decision:
-    """Return the decision whether a caller with a token of this provider may call `action`, by the trust policy.
+    """Decide by the trust policy whether a caller with a token of this provider may call `action`.
 
     In `context`, the keys of the token's claims begin with the provider's URL without its scheme (`oidc.eks…/id/X:sub`,
     `:aud`). For a refusal, the decision's `reason` names the condition, action or principal that doesn't match. AWS
-    doesn't tell the caller.
+    doesn't tell the caller this reason.
     """
     return _evaluate(trust, Request(Principal.federated(provider_arn), action, "*", context))
 
 
 def evaluate_service_trust(trust: Policy, *, service: str, action: str, context: Mapping[str, object]) -> Decision:
-    """Return the decision whether an AWS service (`pods.eks.amazonaws.com`) may call `action`, by the trust policy.
+    """Decide by the trust policy whether an AWS service (`pods.eks.amazonaws.com`) may call `action`.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html
     """

@@ -34,7 +34,7 @@ class Commands:
             parameters = parameters.model_copy(update={"role_name": evidence.role_name})
         self.parameters = parameters
         self.is_of_run = evidence.belongs_to_run
-        """Whether new resources belong to a run of the lab. They then carry its tags, and the role gets its policy."""
+        """Whether new resources belong to a run of the lab. If so, they get the run's tags and policy."""
         self._evidence = evidence
         self._kubectl = connection.kubectl
         self._provider = documents.provider(parameters, evidence.issuer)
