@@ -1,7 +1,7 @@
 """The decision on a request, and its explanation.
 
-If a statement decided, that statement is the explanation. Otherwise, the nearest Allow statements are: those that would
-allow the request if a few of their parts, such as the resource or a condition, matched the request.
+If a statement decided, that statement is the explanation. Otherwise, the explanation is the nearest Allow statements.
+They would allow the request if a few of their parts, such as the resource or a condition, matched the request.
 """
 
 from collections.abc import Iterable, Sequence

@@ -810,7 +810,7 @@ def test_a_pod_that_was_replaced_is_not_made_and_its_successor_is_named():
     answers[DEPLOYMENTS] = [workload()]
     answers[PODS][0]["metadata"] |= {"name": "cart-7b4f9c6d5f-bbbbb", "labels": {"app": "cart"}}
     (finding,) = examine(answers, pod_name="cart-5f6d8b9c7d-x2x4b").findings
-    assert finding.found == "no such pod; deployment/cart has cart-7b4f9c6d5f-bbbbb"
+    assert finding.found == "no such pod; deployment/cart has other pods: cart-7b4f9c6d5f-bbbbb"
     assert [line for line in finding.repair.splitlines() if not line.startswith("#")] == []
     assert "--pod cart-7b4f9c6d5f-bbbbb" in finding.repair
     # Where nobody knows any longer who made it, it is not made either.

@@ -194,7 +194,10 @@ def symptom(
     severity: Severity = "error",
     repair: str | Repair = "",
 ) -> Symptom:
-    """Return a symptom of the trust policy. Without `repair`, the repair makes the policy admit the service account."""
+    """Return a symptom of the trust policy.
+
+    If `repair` is empty, the symptom's repair makes the policy admit the service account.
+    """
     return Symptom(
         summary=summary,
         expected=expected,

@@ -34,7 +34,8 @@ def provider_stays(arn: str) -> str:
     naming = shlex.quote(f"Roles[?contains(to_string(AssumeRolePolicyDocument), `{name}`)].RoleName")
     return said(
         f"The OIDC provider {name} of the account {provider.account} stays: somebody may need it.",
-        "Delete it when no cluster of any account has this issuer, and no role trusts it. This lists such roles:",
+        "Delete it when no cluster of any account has this issuer, and no role trusts it.",
+        "This lists the roles that trust it:",
         f"  aws iam list-roles --query {naming}",
     )
 
