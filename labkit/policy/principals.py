@@ -140,7 +140,7 @@ class Principals:
 
 
 def compile_principals(element: str | dict[str, object]) -> Principals:
-    """Return an element, prepared for evaluation. It must be a valid Principal or NotPrincipal element."""
+    """Return a Principal or NotPrincipal element, prepared for evaluation. The element must be valid."""
     named = element if isinstance(element, dict) else {}
     aws, federated, services = (listed(named.get(kind, [])) for kind in ("AWS", "Federated", "Service"))
     accounts = [found for name in aws if (found := _ACCOUNT.fullmatch(name))]

@@ -209,7 +209,7 @@ NAMED = (
 def refused(evidence: Evidence) -> Symptom | None:
     """STS refuses the pod's token, and no other finding explains it.
 
-    More specific causes explain it, and so do errors of an earlier stage.
+    A more specific cause would explain it, or an error of an earlier stage.
     """
     exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
     if exchange:

@@ -106,7 +106,7 @@ def _another_role(evidence: Evidence) -> str | Repair:
 def _renamed(evidence: Evidence) -> str:
     """Return the ARN of the only role that trusts the service account; empty without one, or with several.
 
-    Also empty if the missing role isn't named by the annotation alone.
+    Also empty if something besides the annotation names the missing role.
     """
     trusting = _trusting(evidence)
     return trusting[0] if len(trusting) == 1 else ""

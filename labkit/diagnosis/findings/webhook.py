@@ -394,7 +394,7 @@ def _reached(evidence: Evidence) -> Repair:
         return Repair.of(patch, _again(evidence))
     by_target = evidence.connection.webhook_restored_by
     if evidence.connection.webhook_registration():
-        lines = ["# Nothing is changed: the registration is right. Look whether the lab's server runs: labkit status"]
+        lines = ["# Nothing is changed: the registration is right. Check that the lab's server runs: labkit status"]
     else:
         lines = [
             "# Nothing is changed: the doctor can't tell how the API server should call the webhook.",

@@ -187,7 +187,7 @@ class Commands:
         )
 
     def exempt_in_bucket_policy(self, bucket: str, policy: Document, denying: set[int]) -> str:
-        """Return lines that change the bucket's policy: the Deny statements at these positions then leave the role out.
+        """Return lines that change the bucket's policy. Deny statements at these positions no longer apply to the role.
 
         https://docs.aws.amazon.com/cli/latest/reference/s3api/put-bucket-policy.html
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalarn
@@ -200,7 +200,7 @@ class Commands:
         ]
         after = {**policy, "Statement": statements}
         return self._allow(
-            f"Policy of the bucket {bucket}: its Deny leaves {self.parameters.role_name} out, and nobody else.\n"
+            f"Policy of the bucket {bucket}: its Deny exempts {self.parameters.role_name}, and nobody else.\n"
             "Whoever owns the bucket wrote the Deny on purpose: ask them first.",
             words.difference(policy, after),
             f"aws s3api put-bucket-policy --bucket {bucket} --policy {_quoted(after)}",
@@ -267,7 +267,7 @@ class Commands:
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "It admits nobody else."
         sentences = [f"Trust policy of {self.parameters.role_name}: {self._account} is added.", kept]
         if any(before.denies(statement) for statement in before.statements):
-            sentences.append("The policy's Deny leaves this service account out, and nobody else.")
+            sentences.append("The policy's Deny exempts this service account, and nobody else.")
             asking = "Somebody wrote the Deny on purpose: ask them first. To find the author:"
             sentences.append(f"{asking}\n  {advice.who_wrote_trust()}")
         return sentences
@@ -289,7 +289,7 @@ class Commands:
         return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
 
     def _aws(self, *lines: str) -> str:
-        """Return the lines. If they are for another account than that of the credentials, they enter it first."""
+        """Return the lines. If the role is in another account than the credentials, they enter that account first."""
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)

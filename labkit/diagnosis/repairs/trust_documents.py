@@ -34,9 +34,9 @@ def alone(evidence: Evidence) -> PolicyDocument:
 def corrected(evidence: Evidence) -> Document:
     """Return the present policy, changed so that it also admits this service account.
 
-    Deny statements leave the account out. If no Allow statement then admits the account, the nearest one is changed: it
-    also names the account, or is corrected if it serves only this account. If that doesn't work, a new statement is
-    appended.
+    Deny statements no longer apply to the account. If no Allow statement then admits the account, the nearest one is
+    changed: it also names the account, or is corrected if it serves only this account. If that doesn't work, a new
+    statement is appended.
     """
     trust, own = evidence.trust, f"{evidence.provider_name}:sub"
     statements = [
