@@ -60,7 +60,8 @@ def validate(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, o
 def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
     """Return the document as a JSON object, its text, and its size in characters without white space.
 
-    Raises `MalformedPolicy` if the document isn't a JSON object, or if `_readable` is false.
+    Raises `MalformedPolicy` if the document isn't a JSON object, if it's nested too deeply, or if a text in it has an
+    unpaired surrogate.
     """
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))
@@ -311,7 +312,7 @@ def _check_resource_control(statement: dict[str, Any]) -> None:
     """Raise `MalformedPolicy` if the statement isn't valid in a resource control policy.
 
     It must deny, have the Principal `*`, and name only actions of supported services. Only AWS's own resource control
-    policy may allow.
+    policy has an Allow statement.
     """
     actions = listed(statement.get("Action", []))
     services = {str(action).partition(":")[0].lower() for action in actions}

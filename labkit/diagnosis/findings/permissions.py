@@ -361,7 +361,10 @@ def _bucket(evidence: Evidence) -> str:
 
 
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:
-    """Return the role's requests to examine: the action that you named, or else a usual list and read of the bucket."""
+    """Return the requests to evaluate, as the role would make them.
+
+    If you named an action, that's the only request. If not, the requests list the bucket and read an object in it.
+    """
     partition, name = Arn.parse(evidence.role_arn).partition, evidence.role_name
     session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"
     principal = Principal.role_session(session, evidence.role_arn)

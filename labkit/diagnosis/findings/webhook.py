@@ -182,7 +182,7 @@ def volume_name_taken(evidence: Evidence) -> Symptom | None:
         return None
     kind = next((key for key in volume if key != "name"), "nothing")
     return Symptom(
-        f"A volume of the pod's own is called {TOKEN_VOLUME}, so the webhook did not add its own.",
+        f"The pod has a volume named {TOKEN_VOLUME}, so the webhook did not add its own volume of this name.",
         expected=f"{TOKEN_VOLUME}: projected, with a serviceAccountToken at the path token",
         found=f"{TOKEN_VOLUME}: {kind}",
         source=f"{POD}, spec.volumes",

@@ -73,7 +73,7 @@ def containers_of(spec: Document) -> list[Document]:
 
 
 def set_list(document: Document, key: str, value: list[object]) -> None:
-    """Set the list in the document. If it's empty, remove the key; but if the present list is empty, too, keep that."""
+    """Set the list in the document. An empty list isn't set: the key is removed, or keeps an empty list that it has."""
     if value:
         document[key] = value
     elif document.get(key):

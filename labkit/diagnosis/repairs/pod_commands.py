@@ -388,7 +388,7 @@ def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
 
 
 def _difference(before: Document, after: Document) -> Document:
-    """Return the changes as a JSON merge patch. It has changed lists as a whole, and null for deleted keys.
+    """Return the changes as a JSON merge patch: it contains changed lists as a whole, and null for deleted keys.
 
     https://datatracker.ietf.org/doc/html/rfc7386
     """

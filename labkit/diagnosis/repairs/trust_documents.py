@@ -1,4 +1,4 @@
-"""The corrected trust policy: the present policy, which also admits this service account.
+"""The corrected trust policy: the present policy, changed so that it also admits this service account.
 
 Nobody else gains or loses access.
 """
