@@ -280,7 +280,7 @@ def test_a_service_account_that_a_role_trusts_is_missing(shop):
     right = shop.add_role("x-r")
     shop.add_account(name="cartoon")
     missing = found()["service-account-missing"]
-    assert "and the role x-r trusts it" in missing["summary"]
+    assert "but the role x-r trusts it" in missing["summary"]
     assert right in missing["repair"]
 
 
@@ -290,7 +290,7 @@ def test_a_service_account_that_a_pod_runs_as_is_missing(shop):
     shop.add_pod()
     shop.core.delete_namespaced_service_account("cart", "shop")
     shop.add_account(name="cartoon")
-    assert "and the pod cart runs as it" in found()["service-account-missing"]["summary"]
+    assert "but the pod cart runs as it" in found()["service-account-missing"]["summary"]
 
 
 @pytest.mark.parametrize(
