@@ -1,7 +1,8 @@
-"""The notebooks' exercises and questions. The live lab judges a solution; its text is never compared.
+"""The notebooks' exercises and questions. A solution is right if the live lab then answers as it should.
 
-`exercise` opens and judges an exercise, and `asking` has its calls to the live lab. `copies` makes the learner's
-notebooks, and `progress` keeps the learner's progress. Each other module holds a notebook's exercises and questions.
+`exercise` opens and judges an exercise, `making` creates its resources, and `asking` asks the live lab. `examination`
+is the examination of notebook 98. `copies` makes the learner's notebooks, `progress` records the learner's progress,
+and `contents` shows it. Each module in `NOTEBOOKS` holds the exercises and questions of one notebook.
 """
 
 import importlib
@@ -38,25 +39,31 @@ NOTEBOOKS = {
 
 
 def by_id(id: str) -> "Exercise":
-    """Return the exercise of this id, such as 02-a. Raises `UnknownName`."""
+    """Return the exercise with this id, such as 02-a. Raises `UnknownName` if no exercise has it."""
     known: Sequence[Exercise] = of_notebook(id).EXERCISES
     return _named("exercise", id, known)
 
 
 def prediction(id: str) -> "Question":
-    """Return the question of this id, such as 02-1, which asks to predict a cell's output. Raises `UnknownName`."""
+    """Return the question with this id, such as 02-1. It asks the learner to predict a cell's output.
+
+    Raises `UnknownName` if no such question has the id.
+    """
     known: Sequence[Question] = of_notebook(id).PREDICTIONS
     return _named("question", id, known)
 
 
 def recall(notebook: str) -> "Sequence[Question]":
-    """Return the questions at the end of the notebook with this number, such as 02. Raises `UnknownName`."""
+    """Return the questions at the end of the notebook with this number, such as 02.
+
+    Raises `UnknownName` if no notebook has the number.
+    """
     questions: Sequence[Question] = of_notebook(notebook).RECALL
     return questions
 
 
 def close_all(lab: "Workspace") -> Iterator[str]:
-    """Delete the resources of every open exercise. Yield a line for each exercise."""
+    """Delete the resources of every open exercise. Yield a line for each deleted exercise."""
     from labkit.run_parameters import RUN_LABEL
 
     namespaces = core_api(lab.kubernetes).list_namespace(label_selector=RUN_LABEL).items
@@ -70,9 +77,10 @@ def close_all(lab: "Workspace") -> Iterator[str]:
 
 
 def of_notebook(id: str) -> ModuleType:
-    """Return the module with the notebook's `EXERCISES`, `PREDICTIONS` and `RECALL`.
+    """Return the module that holds a notebook's `EXERCISES`, `PREDICTIONS` and `RECALL`.
 
-    `id` begins with the notebook's number. Raises `UnknownName`.
+    `id` is the notebook's number, or the id of one of its exercises or questions. Raises `UnknownName` if no notebook
+    has the number.
     """
     number = str(id).partition("-")[0]  # a learner may write a number, such as 3
     if number not in NOTEBOOKS:

@@ -1,4 +1,7 @@
-"""An exercise's calls to the live lab: does STS admit a token, what does a pod answer, may the role do something?"""
+"""An exercise's calls to the live lab. They show whether STS admits a token, what a pod says, and what a role may do.
+
+`place` is the exercise's workspace. Each function uses its service account and its role, if a call names no others.
+"""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 # Keyword arguments for a boto3 client.
 Credentials = dict[str, str]
 ADMITTED, ALLOWED = "admitted", "allowed"
-HOUR = 3600  # seconds: STS's default
+HOUR = 3600  # seconds: how long a session lives by default
 
 
 def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
@@ -32,14 +35,17 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
 
 
 def only_cart(place: "Workspace") -> list[Row]:
-    """Return rows that are right if STS gives the role to cart, to no neighbour and to no other namespace."""
+    """Return rows that are all right if STS gives the role to the service account cart and to no other one.
+
+    The others that ask STS are till, the service account default of another namespace, and new service accounts.
+    """
     return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
 
 
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
-    """Return a wrong row for each new service account with a similar name or namespace that STS admits.
+    """Create service accounts with similar names and in similar namespaces. Return a wrong row for each admitted one.
 
-    Both a wildcard and a policy that only refuses today's service accounts admit them.
+    STS admits them if the trust policy has a wildcard, or if it only refuses the service accounts of today.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
     accounts = accounts or (place.parameters.service_account,)
@@ -47,7 +53,7 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
 
 
 def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
-    """Return a wrong row for each of these names that STS admits in a new namespace with a similar name."""
+    """Create each of these service accounts in a namespace with a similar name. Return a wrong row if STS admits it."""
     return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
 
 
@@ -59,7 +65,7 @@ def _admitted(place: "Workspace", asked: list[tuple[str, str]]) -> list[Row]:
 def newcomer(place: "Workspace", account: str, namespace: str) -> str:
     """Create a service account, exchange its token for the role, and return STS's answer.
 
-    Create the namespace, too, if it's missing. Delete both afterwards.
+    If the namespace is missing, create it, too. Afterwards, delete the service account and a created namespace.
     """
     core = core_api(place.kubernetes)
     is_new = existing(partial(core.read_namespace, namespace)) is None
@@ -83,7 +89,7 @@ def refuses(
     role_arn: str = "",
     code: str = "AccessDenied",
 ) -> Row:
-    """Return a row that is right if STS refuses this service account's token with this code."""
+    """Return a row that is right if STS refuses this service account's token with the error `code`."""
     found = exchange(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
     what = _subject(place, account, namespace) + (f", audience {audience}" if audience != AUDIENCE else "")
     return Row(what, f"refused: {code}", found, found.startswith(code))
@@ -98,7 +104,7 @@ def exchange(
     role_arn: str = "",
     seconds: int = HOUR,
 ) -> str:
-    """Exchange a service account's own token for the role. Return "admitted", or the refusal, code first."""
+    """Exchange a service account's token for the role. Return "admitted", or the text of the refusal."""
     try:
         credentials(place, account, namespace=namespace, audience=audience, role_arn=role_arn, seconds=seconds)
     except (ClientError, ApiException) as error:
@@ -115,7 +121,7 @@ def credentials(
     role_arn: str = "",
     seconds: int = HOUR,
 ) -> Credentials:
-    """Exchange a service account's own token for the role. Return credentials that are valid for `seconds`.
+    """Exchange a service account's token for the role. Return the role's credentials, which are valid for `seconds`.
 
     Raises `ClientError` if STS refuses, and `ApiException` if the service account doesn't exist.
 
@@ -134,20 +140,26 @@ def credentials(
 
 
 def allows(place: "Workspace", what: str, service: str, operation: str, **more: Any) -> Row:
-    """Return a row that is right if AWS allows this call with fresh credentials of the role."""
+    """Return a row that is right if AWS allows this call. Make the call with new credentials of the role."""
     return Row(what, ALLOWED, call(place, service, operation, **more))
 
 
 def denies(
     place: "Workspace", what: str, service: str, operation: str, *, given: Credentials | None = None, **more: object
 ) -> Row:
-    """Return a row that is right if AWS refuses this call with AccessDenied. Without `given`, use fresh credentials."""
+    """Return a row that is right if AWS refuses this call with AccessDenied.
+
+    Make the call with the credentials `given`, or by default with new credentials of the role.
+    """
     found = call(place, service, operation, given=given, **more)
     return Row(what, "refused: AccessDenied", found, found.startswith("AccessDenied"))
 
 
 def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:
-    """Call AWS with these credentials, or with fresh ones. Return "allowed", or the refusal, code first."""
+    """Call AWS with the credentials `given`, or by default with new credentials of the role.
+
+    Return "allowed", or the text of the refusal.
+    """
     try:
         client = place.aws.client(service, **(given if given is not None else credentials(place)))
         getattr(client, operation)(**more)
@@ -157,7 +169,10 @@ def call(place: "Workspace", service: str, operation: str, given: Credentials | 
 
 
 def refusal(error: Exception) -> str:
-    """Return the refusal of AWS or the cluster, code first, with `<session name>` instead of a session's name."""
+    """Return an error of AWS or of the cluster as text. A text from AWS begins with the error's code.
+
+    If AWS names a session, the text has `<session name>` instead of the name.
+    """
     if isinstance(error, ClientError):
         told = error.response["Error"]
         return f"{told['Code']}: {without_session(told['Message'])}"
@@ -165,19 +180,19 @@ def refusal(error: Exception) -> str:
 
 
 def injected(place: "Workspace", account: str = "") -> str:
-    """Return the role that the webhook gives a new pod of this service account: its ARN, or "no role"."""
+    """Return the ARN of the role that the webhook gives a new pod of this service account, or "no role"."""
     return _variable(place, account, "AWS_ROLE_ARN") or "no role"
 
 
 def agent(place: "Workspace", account: str = "") -> str:
-    """Return the URL of the agent that a new pod of this service account asks for credentials, or "no agent"."""
+    """Return the URL at which a new pod of this service account asks the agent for credentials, or "no agent"."""
     return _variable(place, account, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
 
 
 def pod_identity(place: "Workspace", account: str = "") -> str:
-    """Exchange a pod's token at EKS Auth. Return the role, as assumed-role/NAME, or the refusal, code first.
+    """Exchange a pod's token at EKS Auth. Return the role as assumed-role/NAME, or the text of the refusal.
 
-    Create a pod for it that no node accepts, and delete it afterwards.
+    The token is for a new pod that no node accepts. Delete the pod afterwards.
     https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
     """
     core, parameters = core_api(place.kubernetes), place.parameters
@@ -198,7 +213,7 @@ def pod_identity(place: "Workspace", account: str = "") -> str:
 
 
 def token_life(place: "Workspace", account: str = "") -> int:
-    """Return the life of a new pod's token for AWS, in seconds; 0 if the pod gets no token."""
+    """Return how many seconds the AWS token of a new pod lives, or 0 if the pod gets no such token."""
     made = _tried_out(place, account)
     if isinstance(made, str):
         return 0
@@ -209,7 +224,10 @@ def token_life(place: "Workspace", account: str = "") -> int:
 
 
 def _variable(place: "Workspace", account: str, name: str) -> str:
-    """Return a variable's value in a new pod, empty if it isn't set; if the pod is forbidden, the cluster's words."""
+    """Return a variable's value in a new pod, or an empty text if it isn't set.
+
+    If the cluster forbids the pod, return the cluster's message.
+    """
     made = _tried_out(place, account)
     if isinstance(made, str):
         return made
@@ -218,9 +236,9 @@ def _variable(place: "Workspace", account: str, name: str) -> str:
 
 
 def _tried_out(place: "Workspace", account: str) -> Any:
-    """Return a new pod of this service account after admission; if it's forbidden, the cluster's words.
+    """Return a new pod of this service account after admission, or the cluster's message if it forbids the pod.
 
-    It's a dry run: the API server calls the webhook and stores nothing.
+    This is a dry run: the API server calls the webhook and stores nothing.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
     """
     tried = documents.pod(place.parameters, place.image)
@@ -235,7 +253,7 @@ def _tried_out(place: "Workspace", account: str) -> Any:
 
 
 def caller(place: "Workspace") -> str:
-    """Return the pod's role according to AWS, as assumed-role/NAME; if the call fails, the command's error.
+    """Ask AWS, from the pod, which role the pod has. Return it as assumed-role/NAME, or the error if the call fails.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
     """
@@ -245,7 +263,7 @@ def caller(place: "Workspace") -> str:
 
 
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME) -> str:
-    """Run a command in a pod. Return its output, or its error if it fails, without white space around it."""
+    """Run a command in a pod. Return its output, or its error if it fails, without white space at both ends."""
     done = execution.execute(place.kubernetes, pod, place.parameters.namespace, [*command])
     return (done.output if done.exit_code == 0 else done.error or done.output).strip()
 

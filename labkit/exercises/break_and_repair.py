@@ -1,4 +1,4 @@
-"""Notebook 09: the exercises draw a random fault, and the reader sees only its symptom."""
+"""Notebook 09: each exercise draws a random fault. The learner sees only the fault's symptom."""
 
 import random
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def _made(place: Workspace) -> None:
 
 
 def _break(place: Workspace, names: Sequence[str], *pods: documents.Pod) -> None:
-    """Put a random one of these faults in without naming it, and create these pods with it."""
+    """Put a random one of the faults `names` into the run, and create `pods`."""
     fault = faults.named(random.choice(names))  # noqa: S311 - nothing is kept secret by it
     now = live.read(place)
     wanted = now.model_copy(deep=True)
@@ -75,11 +75,12 @@ EXERCISES = (
         _role_that_refuses,
         only_cart,
         (
-            "Not authorized to perform sts:AssumeRoleWithWebIdentity: which policy said no?",
+            "STS answers Not authorized to perform sts:AssumeRoleWithWebIdentity. Which policy refuses the role?",
             "Read the role's trust policy, and compare its principal, its action and each condition with cart's "
             "token. A Deny wins over every Allow.",
-            "Write the whole trust policy again: the provider lab.provider_arn, sts:AssumeRoleWithWebIdentity, and "
-            'StringEquals with :aud "sts.amazonaws.com" and :sub "system:serviceaccount:exercise-09-a:cart".',
+            "Write the whole trust policy again, with the principal lab.provider_arn and the action "
+            'sts:AssumeRoleWithWebIdentity. StringEquals compares :aud with "sts.amazonaws.com", and :sub with '
+            '"system:serviceaccount:exercise-09-a:cart".',
         ),
     ),
     Exercise(
@@ -89,8 +90,8 @@ EXERCISES = (
         _pods_of_cart_alone,
         (
             "The pod acts as the node, so no token was exchanged. What tells the webhook which role a pod gets?",
-            "Read the annotations of the service account cart: key and value. Then remember when the webhook changes "
-            "a pod.",
+            "Read the keys and the values of cart's annotations. Then remember at which moment the webhook changes a "
+            "pod.",
             "Annotate cart with eks.amazonaws.com/role-arn and the ARN of exercise-09-b. Then delete my-pod, and "
             "create it again with serviceAccountName cart.",
         ),
@@ -102,8 +103,8 @@ PREDICTIONS = (
         "09-1",
         "You repair the annotation. Which role does the running pod have now?",
         (
-            Answer("Its own role, at once.", "The webhook isn't asked about pods that exist."),
-            Answer("Its own role, after the next renewal.", "It has no token for AWS that could be renewed."),
+            Answer("Its own role, at once.", "The API server asks the webhook only about new pods."),
+            Answer("Its own role, after the next renewal.", "The pod has no token for AWS that could be renewed."),
             Answer("Still its node's.", "The webhook changes a pod only when it's created.", right=True),
         ),
     ),
@@ -112,10 +113,10 @@ PREDICTIONS = (
         "The role allows s3:ListBucket, and the bucket's policy denies it to the role. What does the pod get?",
         (
             Answer("The list: the role allows it.", "An Allow never wins over a Deny."),
-            Answer("AccessDenied.", "A Deny wins, in whichever policy it is.", right=True),
+            Answer("AccessDenied.", "A Deny in any of the policies wins.", right=True),
             Answer(
                 "The list: a bucket's policy is about other accounts.",
-                "It also counts for the account that owns the bucket.",
+                "A bucket's policy also counts for the account that owns the bucket.",
             ),
         ),
     ),
@@ -126,7 +127,10 @@ RECALL = (
         "09-3",
         "An error begins with InvalidIdentityToken. What do you look at?",
         (
-            Answer("The trust policy.", "Its refusal is AccessDenied. Here STS rejected the token."),
+            Answer(
+                "The trust policy.",
+                "A trust policy refuses with AccessDenied. Here STS rejects the token.",
+            ),
             Answer(
                 "The provider: does it exist, and does it list the token's audience?",
                 "STS verifies the token with the provider.",
@@ -139,8 +143,15 @@ RECALL = (
         "09-4",
         "An error says User: …assumed-role/blue-node-role/… is not authorized. What's wrong?",
         (
-            Answer("The node's role needs more permissions.", "Then every pod on the node would get them."),
-            Answer("The pod doesn't use IRSA.", "Look at its service account, the annotation and the pod.", right=True),
+            Answer(
+                "The node's role needs more permissions.",
+                "Every pod on the node would get these permissions.",
+            ),
+            Answer(
+                "The pod doesn't use IRSA.",
+                "Look at the pod, at its service account and at the annotation.",
+                right=True,
+            ),
             Answer("The trust policy refuses the pod.", "Then the error would name sts:AssumeRoleWithWebIdentity."),
         ),
     ),
@@ -153,16 +164,16 @@ RECALL = (
                 "It's the same fault as when a pod acts as its node. Look in the same places.",
                 right=True,
             ),
-            Answer("The trust policy refuses the pod.", "STS would have answered AccessDenied."),
+            Answer("The trust policy refuses the pod.", "Then STS would answer AccessDenied."),
             Answer("The role has no permissions.", "Then the pod would have credentials, and get AccessDenied."),
         ),
     ),
     Question(
         "09-6",
-        "Which look needs the least access, and comes first?",
+        "Where do you look first, because it needs the least access?",
         (
-            Answer("The role's trust policy.", "It needs iam:GetRole, which few developers have."),
-            Answer("CloudTrail.", "It needs access to the account, and it's minutes late."),
+            Answer("The role's trust policy.", "You need iam:GetRole for it, which few developers have."),
+            Answer("CloudTrail.", "You need access to the account for it, and its events are minutes late."),
             Answer(
                 "The pod's service account and its annotation.",
                 "Whoever may read the namespace can look there.",
@@ -175,18 +186,22 @@ RECALL = (
         "Which of these repairs needs a new pod?",
         (
             Answer("The provider's audience.", "The same pod tries its token again, and gets in."),
-            Answer("The service account's annotation.", "It reaches a pod only when the pod is created.", right=True),
-            Answer("The bucket's policy.", "S3 evaluates it at each call."),
+            Answer(
+                "The service account's annotation.",
+                "The webhook reads the annotation only when a pod is created.",
+                right=True,
+            ),
+            Answer("The bucket's policy.", "S3 reads the bucket's policy at each call."),
         ),
     ),
     Question(
         "09-8",
         "You've repaired a trust policy, and your pod gets in. Are you done?",
         (
-            Answer("Yes: the pod works.", "A wildcard would let it in, too, and everybody else with it."),
+            Answer("Yes: the pod works.", "With a wildcard the pod would also get in, and so would everybody else."),
             Answer(
                 "Not yet: is the neighbour still refused, and is nothing left behind?",
-                "A repair that opens the door to others is another fault.",
+                "A repair that lets others in is another fault.",
                 right=True,
             ),
             Answer(

@@ -71,7 +71,7 @@ EXERCISES = (
         _role_with_two_kinds_of_policies,
         _only_the_other_role_is_left,
         (
-            "IAM refuses to delete a role that has policies. Detaching one is only half of it here.",
+            "IAM refuses to delete a role that has policies. This role has two kinds of them.",
             "A role has attached policies and inline policies. iam.list_role_policies names the inline ones.",
             'Call iam.detach_role_policy, then iam.delete_role_policy with PolicyName "writing", then iam.delete_role.',
         ),
@@ -82,7 +82,7 @@ EXERCISES = (
         _roles_of_two_teams,
         _only_the_other_team_has_roles,
         (
-            "The names don't tell you whose role it is. What else does a role carry?",
+            "A role's name doesn't tell you its team. What else does a role carry?",
             'iam.list_role_tags(RoleName="exercise-99-b-cart") returns the tags of one role.',
             "Go through the three roles, and delete each one whose tags have the key team and the value shop.",
         ),
@@ -102,7 +102,7 @@ PREDICTIONS = (
                 "It detaches the policy, and deletes the role.",
                 "The console does that for you. The API, the CLI and boto3 don't.",
             ),
-            Answer("It refuses.", "DeleteConflict: detach every policy first.", right=True),
+            Answer("It refuses.", "IAM answers DeleteConflict: first detach every policy.", right=True),
         ),
     ),
 )
@@ -110,18 +110,18 @@ PREDICTIONS = (
 RECALL = (
     Question(
         "99-2",
-        "In which order do you delete what IRSA needs?",
+        "In which order do you delete the resources that IRSA needs?",
         (
             Answer(
                 "The provider first, then the role, then the pod.",
-                "Then the pod still runs, but loses its access to AWS: nothing admits its token any more.",
+                "The pod would still run, but lose its access to AWS: STS would no longer admit its token.",
             ),
             Answer(
                 "The pod first, then the service account, the role and the provider.",
-                "Whatever uses another thing goes first.",
+                "Delete a resource before the resources that it uses.",
                 right=True,
             ),
-            Answer("The order doesn't matter.", "It does: a pod that still runs loses its role."),
+            Answer("The order doesn't matter.", "It does: in the wrong order, a pod that still runs loses its role."),
         ),
     ),
     Question(
@@ -139,12 +139,12 @@ RECALL = (
     ),
     Question(
         "99-4",
-        "How do you find what one run of the lab made, and nothing else?",
+        "How do you find the resources of one run of the lab, and no others?",
         (
             Answer("By its names.", "Another team can use the same names."),
             Answer(
                 "By its tags in AWS, and by its labels in Kubernetes.",
-                "They hold the run: cluster, namespace, service account and role.",
+                "Both name the run: its cluster, namespace, service account and role.",
                 right=True,
             ),
             Answer("By its age.", "Others create resources at the same time."),
@@ -154,14 +154,17 @@ RECALL = (
         "99-5",
         "You deleted the service account. Somebody has a copy of its token. What can they still do?",
         (
-            Answer("Nothing: the token is invalid now.", "For the cluster it is. AWS never asks the cluster."),
+            Answer(
+                "Nothing: the token is invalid now.",
+                "It's invalid for the cluster. But AWS never asks the cluster.",
+            ),
             Answer(
                 "Take the role, until the token expires or the role is deleted.",
-                "STS checks the signature, the times and the trust policy. On AWS it allows five minutes after the "
-                "expiry.",
+                "STS checks the signature, the times and the trust policy. (On AWS, STS takes a token for five more "
+                "minutes after its expiry.)",
                 right=True,
             ),
-            Answer("Get a new token.", "For that they'd need the service account."),
+            Answer("Get a new token.", "For that, the service account would have to exist."),
         ),
     ),
     Question(
@@ -170,11 +173,15 @@ RECALL = (
         (
             Answer(
                 "Which roles trust it, and which run registered it.",
-                "All roles for pods of the cluster share it. Without it, STS admits no pod. Its tag names the run.",
+                "All roles for the cluster's pods share the provider. Without it, STS admits none of the pods. The "
+                "provider's tag names the run that registered it.",
                 right=True,
             ),
-            Answer("Whether a pod still runs.", "Pods of this run are gone already. Other runs' pods need it, too."),
-            Answer("Nothing: IAM refuses if it's in use.", "IAM deletes it without a question."),
+            Answer(
+                "Whether a pod still runs.",
+                "This run's pods are gone already. But other runs' pods may need the provider, too.",
+            ),
+            Answer("Nothing: IAM refuses if it's in use.", "IAM deletes a provider even if it's in use."),
         ),
     ),
 )

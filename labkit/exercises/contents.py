@@ -1,7 +1,7 @@
-"""The contents page of learn/: the course, the learner's progress, the next thing to do, and the course's words.
+"""The contents page in learn/: the course, the learner's progress, the next thing to do, and a glossary.
 
-`labkit lab` writes it again at each start. The learner's copies link to it instead of to the README. So no link leaves
-learn/, which has no checkout around it if labkit was installed from a wheel.
+`labkit lab` writes the page again at each start. The learner's copies of the notebooks link to this page instead of to
+the README, because no README is beside learn/ if labkit was installed from a wheel.
 """
 
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labkit.exercises.progress import Progress
 
 PACKAGE = Path(__file__).parents[1]
-# In a wheel the notebooks are inside the package, in a checkout beside it. The README is one folder above them.
+# A wheel has the notebooks inside the package, a checkout has them beside it. The README is in the folder above them.
 NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
 NAME = "contents.ipynb"
 CLEAN_UP = "99-clean-up.ipynb"
@@ -28,10 +28,11 @@ STEPS = {"01": "oidc_provider", "02": "iam_role", "03": "service_account", "04":
 
 TITLE = """# IAM Roles for Service Accounts (IRSA): contents
 
-A pod on Amazon EKS needs AWS credentials, and nobody should give it a key. Here you learn by doing how it gets them.
+A pod on Amazon EKS needs AWS credentials, but nobody should store a key in it. Here you learn by doing how a pod gets
+credentials without a stored key.
 
-The notebooks in this folder are yours; `labkit lab --fresh 02` starts one over. This page isn't: `labkit lab` writes it
-again each time."""
+The notebooks in this folder are yours. `labkit lab --fresh 02` starts notebook 02 over. Don't edit this page:
+`labkit lab` writes it again at each start."""
 CELL = """# Shift+Enter reads your progress again.
 from labkit.exercises import contents
 
@@ -39,10 +40,10 @@ contents.read()"""
 TERMINAL = """## In a terminal
 
 In a terminal of this JupyterLab (*File*, *New*, *Terminal*), `aws`, `kubectl` and `labkit` talk to the lab already. In
-any other one, first run the line that `labkit lab` printed, which ends in `eval "$(labkit env)"`.
+any other terminal, first run the line that `labkit lab` printed. It ends in `eval "$(labkit env)"`.
 
-`kubectl` isn't a Python package: use `apt-get install kubectl` or `brew install kubernetes-cli`. Only the `bash` boxes
-need it. `labkit --help` lists what `labkit` can do."""
+`kubectl` isn't a Python package: use `apt-get install kubectl` or `brew install kubernetes-cli`. You need `kubectl`
+only for the notebooks' `bash` boxes. `labkit --help` lists the commands of `labkit`."""
 
 # A notebook's metadata about its kernel. If a part is missing, JupyterLab adds it and marks the notebook as unsaved.
 # ipykernel has the same values, but each start of `labkit lab` would wait for its import.
@@ -70,22 +71,22 @@ TO_README = re.compile(r"\]\(\.\./README\.md(?:#([\w-]+))?\)")
 
 @dataclass(frozen=True)
 class Chapter:
-    """A notebook of the course, with the learner's progress in it."""
+    """A notebook of the course, and the learner's progress in this notebook."""
 
     name: str
     label: str
     about: str
-    """What happens in the notebook, in a sentence."""
+    """A sentence about the notebook."""
     time: str
-    """The time that it takes, as the notebook says it."""
+    """The time that the notebook takes, in the notebook's own words."""
     done: str
     left: Sequence[str]
-    """The things left to do, each as the beginning of a sentence that the link ends."""
+    """The things that are left to do, such as `exercise 02-a in`. The notebook's link completes each of them."""
     begun: bool
 
     @property
     def link(self) -> str:
-        """The link to the learner's copy, in Markdown."""
+        """The link to the learner's copy of the notebook, in Markdown."""
         return f"[{self.label}]({self.name})"
 
 
@@ -97,7 +98,7 @@ class Contents:
     next: str
     """The next thing to do, in Markdown."""
     unread: int
-    """The number of lines in the learner's progress that can't be read."""
+    """The number of lines in the file of progress that can't be read."""
 
     def __repr__(self) -> str:
         lines = [f"{each.label}: {each.time}. {each.done}".rstrip(" .") for each in self.chapters]
@@ -111,14 +112,14 @@ class Contents:
 
 
 def read(file: Path | None = None) -> Contents:
-    """Return the course with the progress in this file; without a file, in that of the running JupyterLab."""
+    """Return the course with the progress in `file`. By default, it's the file of the running JupyterLab."""
     done = progress.read(file)
     chapters = [_chapter(row, done) for row in ROW.finditer(_readme()) if (NOTEBOOKS / row["name"]).is_file()]
     return Contents(chapters, _next(chapters, done.last), done.unread)
 
 
 def page(file: Path) -> str:
-    """Return the page as the text of a notebook. The output of its code cell is the progress in this file.
+    """Return the contents page as the text of a notebook. The output of its code cell shows the progress in `file`.
 
     https://nbformat.readthedocs.io/en/latest/format_description.html
     """
@@ -139,7 +140,7 @@ def page(file: Path) -> str:
 
 
 def led(markdown: str) -> str:
-    """Return Markdown whose links to the README lead to the contents page instead."""
+    """Return the text with each link to the README replaced by a link to the contents page."""
     anchors = _anchors()
     return TO_README.sub(lambda link: f"]({NAME}{anchors.get(link[1], '')})", markdown)
 
@@ -174,7 +175,10 @@ def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
 
 
 def _next(chapters: Sequence[Chapter], last: str) -> str:
-    """Return the next thing to do: first in the learner's last notebook, then in those after it, then before it."""
+    """Return the next thing to do, in Markdown.
+
+    Look for it in the notebook that the learner used last, then in the notebooks after it, then in those before it.
+    """
     numbers = [each.name.partition("-")[0] for each in chapters]
     steps = {step: number for number, step in STEPS.items()}
     number = steps.get(last, last.partition("-")[0])
@@ -188,9 +192,9 @@ def _next(chapters: Sequence[Chapter], last: str) -> str:
 
 @cache
 def _asked(name: str) -> tuple[str, list[str], list[str]]:
-    """Return a notebook's time, and the ids of its exercises and of its questions.
+    """Return the time that a notebook takes, the ids of its exercises, and the ids of its questions.
 
-    Read them from the notebook's text: to import the modules takes a second.
+    Read them from the notebook's text, because importing the modules takes a second.
     """
     cells = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]
     time = TIME.search("".join(cells[0]["source"]))
@@ -210,7 +214,7 @@ def _readme() -> str:
 
 
 def _texts() -> list[str]:
-    """Return the sections that the notebooks link to, each a text with its heading."""
+    """Return the sections that the notebooks link to. Each text begins with the section's heading."""
     steps, words = (_section(heading) for heading in ("The eleven steps", "Words"))
     return [TERMINAL, steps.replace("](notebooks/", "]("), *re.split(r"\n+(?=### )", words)]
 
@@ -222,6 +226,6 @@ def _section(heading: str) -> str:
 
 @cache
 def _anchors() -> dict[str, str]:
-    """Return JupyterLab's anchors for the page's headings, by the anchor that a code host gives the same heading."""
+    """Return JupyterLab's anchor for each heading of the page, by the anchor that a code host makes of the heading."""
     headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

@@ -1,8 +1,8 @@
-"""The learner's copy of a notebook: without outputs, with stubs instead of answers, and each solution folded below.
+"""The learner's copy of a notebook. It has no outputs, and a stub in place of each solution.
 
-Its links to the README lead to the contents page.
+The solution is folded below the stub. Links to the README lead to the contents page.
 
-A code cell with the tag `exercise` holds the solution between two comments, as nbgrader marks it:
+In a code cell with the tag `exercise`, the solution is between two comments, which are those of nbgrader:
 https://nbgrader.readthedocs.io/en/stable/user_guide/creating_and_grading_assignments.html
 """
 
@@ -15,7 +15,7 @@ from nbformat.v4 import new_markdown_cell
 from labkit.exercises import contents
 
 TAG = "exercise"
-# For a cell with this tag, the copy has only the stub.
+# For a cell with this tag, the copy has the stub, but no solution.
 EXAMINED = "examination"
 SOLUTION = re.compile(r"^(?P<indent>[ ]*)### BEGIN SOLUTION\n(?P<solution>.*?)^[ ]*### END SOLUTION$", re.M | re.S)
 STUB = r"\g<indent># Your code here.\n\g<indent>..."
@@ -24,7 +24,7 @@ STUB = r"\g<indent># Your code here.\n\g<indent>..."
 def copy(notebook: NotebookNode) -> NotebookNode:
     """Return the learner's copy of a notebook.
 
-    Raises `ValueError` if a cell is tagged as an exercise but marks no solution.
+    Raises `ValueError` if a cell with one of the two tags has no solution.
     """
     made: NotebookNode = nbformat.from_dict(
         {**notebook, "metadata": {**notebook.metadata, **contents.METADATA}, "cells": []}
@@ -47,7 +47,7 @@ def copy(notebook: NotebookNode) -> NotebookNode:
 
 
 def split(source: str) -> tuple[str, str]:
-    """Return the stub and the solution of an exercise's cell. Raises `ValueError` if it marks no solution."""
+    """Return the stub and the solution of an exercise's cell. Raises `ValueError` if the cell has no solution."""
     solutions = [found["solution"].rstrip("\n") for found in SOLUTION.finditer(source)]
     if not solutions:
         raise ValueError(f"no solution between ### BEGIN SOLUTION and ### END SOLUTION in:\n{source}")

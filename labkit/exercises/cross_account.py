@@ -41,7 +41,7 @@ def _other(place: Workspace) -> Workspace:
 
 
 def _till(place: Workspace) -> Workspace:
-    """Return the place with the neighbour `till` as the service account, and with that account's own role."""
+    """Return `place` with till as its service account, and with till's own role."""
     of_till = {"service_account": "till", "role_name": f"{place.parameters.role_name}-till"}
     return Workspace(place.parameters.model_copy(update=of_till), place.connection)
 
@@ -100,9 +100,9 @@ EXERCISES = (
         _bucket_over_there_without_a_policy,
         _cart_alone_reads,
         (
-            "The error names the kind of policy that doesn't allow it. Which account has that policy?",
-            "The bucket needs a policy with a Principal. If you name account A, each role of A counts that has "
-            "the permission on its own side.",
+            "The error says which kind of policy doesn't allow the call. Which account has that policy?",
+            "The bucket needs a policy with a Principal. With account A as Principal, the policy lets in each role of "
+            "A whose own policy allows the call.",
             "Allow s3:GetObject on arn:aws:s3:::exercise-10-b/* to the Principal "
             '{"AWS": "arn:aws:iam::123456789012:role/exercise-10-b"}.',
         ),
@@ -121,7 +121,7 @@ PREDICTIONS = (
                 "STS looks for the provider in the role's account, and B has none for this issuer.",
                 right=True,
             ),
-            Answer("AccessDenied.", "That's the trust policy's refusal. Here the token has no provider in B."),
+            Answer("AccessDenied.", "STS says that if the trust policy refuses. Here B has no provider for the token."),
         ),
     ),
     Question(
@@ -134,7 +134,7 @@ PREDICTIONS = (
                 "Across accounts, the role's policy and the bucket's policy must both allow the call.",
                 right=True,
             ),
-            Answer("No: S3 never answers another account.", "It does, if the bucket's policy allows it."),
+            Answer("No: S3 never answers another account.", "S3 does, if the bucket's policy allows the call."),
         ),
     ),
 )
@@ -144,13 +144,13 @@ RECALL = (
         "10-3",
         "You register the cluster's issuer in account B. What does B have to trust then?",
         (
-            Answer("A role of account A.", "A's roles play no part: the pod goes straight to a role of B."),
+            Answer("A role of account A.", "The pod needs no role of A: it takes a role of B directly."),
             Answer(
                 "The cluster's tokens.",
                 "B's own role admits a service account of A's cluster by its subject.",
                 right=True,
             ),
-            Answer("A key of account A's administrator.", "No key of A signs the exchange."),
+            Answer("A key of account A's administrator.", "No AWS key signs the exchange: the token is the proof."),
         ),
     ),
     Question(
@@ -158,8 +158,8 @@ RECALL = (
         "An error ends in: not authorized to perform: sts:AssumeRole on resource: …, and nothing after it. "
         "Whose policy is at fault?",
         (
-            Answer("B's trust policy.", "It may be. Then A's permission may be there, and the message is the same."),
-            Answer("A's permissions.", "They may be. Then B may trust the role, and the message is the same."),
+            Answer("B's trust policy.", "It may be. But the message is the same if A's role lacks the permission."),
+            Answer("A's permissions.", "They may be. But the message is the same if B's trust policy refuses."),
             Answer(
                 "The message doesn't say.",
                 "Look at the role's permissions in A and at the trust policy in B: both have to allow it.",
@@ -169,29 +169,29 @@ RECALL = (
     ),
     Question(
         "10-5",
-        "An error ends in: because no resource-based policy allows the s3:GetObject action. Who acts?",
+        "An error ends in: because no resource-based policy allows the s3:GetObject action. Who has to change what?",
         (
             Answer("Account B: the bucket's policy.", "The resource is the bucket, and B owns it.", right=True),
-            Answer("Account A: the role's policy.", "Then it would say: no identity-based policy."),
+            Answer("Account A: the role's policy.", "Then the error would say: no identity-based policy."),
             Answer("The cluster: the annotation.", "The pod has its role already. S3 refuses that role."),
         ),
     ),
     Question(
         "10-6",
-        "How long can a session live that one role session opened from another role?",
+        "A session of one role opens a session of another role. How long can the second session live?",
         (
-            Answer("12 hours, if the role's maximum allows it.", "Not in a chain: the role's maximum doesn't count."),
-            Answer("1 hour at most.", "That's the limit of role chaining. SDKs renew it.", right=True),
-            Answer("As long as the token.", "The token has done its part with the first role."),
+            Answer("12 hours, if the role's maximum allows it.", "In a chain of roles, this maximum doesn't count."),
+            Answer("1 hour at most.", "That's the limit of role chaining. SDKs renew the session.", right=True),
+            Answer("As long as the token.", "The token counts only for the first role."),
         ),
     ),
     Question(
         "10-7",
-        "One bucket of one other account, and nothing else. Which way needs the fewest parts?",
+        "A pod needs one bucket of account B, and nothing else there. Which way needs the fewest parts?",
         (
-            Answer("A bucket policy.", "One document in B. The pod keeps its role and its code.", right=True),
-            Answer("A provider in B.", "That needs a provider and a role in B, and pays off for many services."),
-            Answer("Role chaining.", "That needs a role in B, a permission in A, and a profile in the pod."),
+            Answer("A bucket policy.", "It's one document in B. The pod keeps its role and its code.", right=True),
+            Answer("A provider in B.", "You need a provider and a role in B. That's worth the work for many services."),
+            Answer("Role chaining.", "You need a role in B, a permission in A, and a profile in the pod."),
         ),
     ),
 )

@@ -1,10 +1,13 @@
-"""The examination of notebook 98: random faults in a row, each shown by its symptoms. The live lab judges the repairs.
+"""The examination of notebook 98: random faults, one after the other. The learner sees only the symptoms of each fault.
 
-It also refuses a repair that opens the role too far: it tries a neighbour, another namespace, and a write that the
-role shouldn't allow. If the lab itself repairs a fault, the fault counts as given up. If the learner deletes a resource
-and creates it again, that costs points. In both cases the fault disappears although the learner hasn't found its cause.
+The live lab judges each repair. A repair isn't right if it opens the role too far: to a neighbour, to another
+namespace, or for a write to the bucket.
 
-If progress is kept, each event has the examination's state, so that another kernel can go on with it.
+If the lab itself repairs a fault, the fault counts as given up. If the learner deletes a resource and creates it again,
+that costs points. In both cases the fault disappears although the learner hasn't found its cause.
+
+If the learner's progress is recorded, the examination's state is recorded, too. With it, another kernel can continue
+the examination.
 """
 
 import os
@@ -37,10 +40,10 @@ if TYPE_CHECKING:
 
 SEED = 5709  # for runs whose outputs are compared: they all draw the same faults
 POINTS, PER_ATTEMPT, FOR_THE_DOCTOR, PER_REBUILT = 10, 2, 5, 3
-SECRET = ("fault", "cause")  # fields of a paper that the file of progress doesn't hold
+SECRET = ("fault", "cause")  # the fields of a `Paper` that the file of progress doesn't hold
 REFUSED = "refused"
 CERTIFICATE = "certificate.txt"
-NO_NAME = "It shows what the lab saw. It doesn't say who took the examination."
+NO_NAME = "This certificate shows what the lab saw. It doesn't say who took the examination."
 
 
 @dataclass
@@ -49,22 +52,28 @@ class Paper:
 
     fault: Fault
     began: float = 0
-    """Seconds since 1970; 0 if the fault hasn't been put in yet."""
+    """The time when the fault was put into the run, in seconds since 1970; 0 if it hasn't been put in yet."""
     ended: float = 0
     attempts: int = 0
     doctor: bool = False
-    """Whether the learner used the doctor or a step's check, which shows the same findings."""
+    """Whether the learner used the doctor. A step's check counts as well, because it shows the same findings."""
     repaired: bool = False
     there: dict[str, str] = field(default_factory=dict)
-    """The ids of the run's resources with the fault, by name. A resource that is created again has a new id."""
+    """The ids of the run's resources when the fault was put in, by the resource's name.
+
+    A resource that is deleted and created again gets a new id.
+    """
     rebuilt: list[str] = field(default_factory=list)
     """The names of the resources that the learner deleted and created again."""
     cause: str = ""
-    """The doctor's sentence about the fault. No file has it, because a learner could read that."""
+    """The doctor's sentence about the fault. No file holds this sentence, because the learner could read the file."""
 
     @property
     def points(self) -> int:
-        """10 for a repair at the first attempt without the doctor, at least 1 for any repair, 0 without one."""
+        """The points for this fault: from 1 to 10 for a repair, and 0 without a repair.
+
+        Further attempts, the use of the doctor, and each resource that was created again cost points.
+        """
         if not self.repaired:
             return 0
         lost = PER_ATTEMPT * (self.attempts - 1) + FOR_THE_DOCTOR * self.doctor + PER_REBUILT * len(self.rebuilt)
@@ -72,9 +81,9 @@ class Paper:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The paper's row in the certificate, in the columns of `HEAD`."""
+        """The fault's row in the certificate, with the columns of `HEAD`."""
         if not self.ended:
-            return "not told yet" if self.began else "not drawn yet", "open", str(self.attempts or ""), "", "", "", "0"
+            return "not named yet" if self.began else "not begun yet", "open", str(self.attempts or ""), "", "", "", "0"
         minutes, seconds = divmod(round(self.ended - self.began), 60)
         outcome = "repaired" if self.repaired else "given up"
         asked = "asked" if self.doctor else "not asked"
@@ -95,13 +104,13 @@ class Certificate:
 
     @property
     def headline(self) -> str:
-        """The score, and the seed by which anybody can draw the same faults."""
+        """The score, and the seed with which anybody can draw the same faults."""
         score = sum(paper.points for paper in self.papers)
         return f"IRSA lab, examination with seed {self.seed}: {score} of {POINTS * len(self.papers)} points"
 
     @property
     def about(self) -> str:
-        """When it began and ended, and a note that it doesn't prove who took the examination."""
+        """When the examination began and ended, and a note that the certificate doesn't prove who took it."""
         began, ended = (
             time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
             for at in (self.papers[0].began, max(paper.ended for paper in self.papers) or time.time())
@@ -129,7 +138,7 @@ class Certificate:
 
 
 class Examination:
-    """An examination: random faults, one after the other. Repair each one, and hand it in."""
+    """Random faults, one after the other. Repair each fault, and hand in the repair."""
 
     def __init__(self, lab: "Workspace", *, seed: int | None = None, count: int = 10):
         self._lab = lab
@@ -144,7 +153,7 @@ class Examination:
         self._put_in()
 
     def hand_in(self) -> None:
-        """Let the live lab judge the repair, and print the result. If it's right, name the cause and go on.
+        """Let the live lab judge the repair, and print the result. If it's right, continue with the next fault.
 
         Raises `LabError` after the last fault.
         """
@@ -161,12 +170,12 @@ class Examination:
         now = _ids(self._lab)
         paper.rebuilt = [what for what, id in paper.there.items() if now.get(what) != id]
         if paper.rebuilt:
-            print(f"You deleted and created again: {', '.join(paper.rebuilt)}. That costs {PER_REBUILT} points each.")
+            print(f"You deleted and created again: {', '.join(paper.rebuilt)}. Each costs {PER_REBUILT} points.")
         print(_named(paper))
         self._close(paper, repaired=True)
 
     def give_up(self) -> None:
-        """Name the fault and its cause, take it out, and go on to the next one.
+        """Print the fault and its cause, take the fault out, and continue with the next fault.
 
         Raises `LabError` after the last fault.
         """
@@ -175,7 +184,7 @@ class Examination:
         self._close(paper, repaired=False)
 
     def certificate(self) -> Certificate:
-        """Return the result so far, and save it as a text file: faults, seed, times, attempts, use of the doctor."""
+        """Return a certificate of the result so far, and save it as a text file."""
         name = os.environ.get(progress.VARIABLE)
         file = Path(name).with_name(CERTIFICATE) if name else Folder.find().path / CERTIFICATE
         made = Certificate(self.seed, self._papers, file)
@@ -192,7 +201,10 @@ class Examination:
         return paper
 
     def _is_spoilt(self, paper: Paper) -> bool:
-        """Return whether the lab itself has changed the run, so that it can't be judged. If so, go on to the next."""
+        """Return whether the lab itself has changed the run. If it has, give this fault up and continue with the next.
+
+        The learner's repair can't be judged then.
+        """
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False
         print(f"The lab itself changed this run, so the fault counts as given up. {_named(paper)}")
@@ -202,7 +214,7 @@ class Examination:
     def _go_on(self) -> None:
         points, paper = sum(paper.points for paper in self._papers), self._open()
         print(f"Your examination goes on: seed {self.seed}, {self._title(paper)}, {points} points so far.")
-        print(f"To drop it and begin another one:  lab.examination(seed={self.seed + 1})")
+        print(f"To drop this examination and begin another one:  lab.examination(seed={self.seed + 1})")
         if not paper.began:
             self._put_in()
         elif not self._is_spoilt(paper):
@@ -256,12 +268,15 @@ class Examination:
 
 
 def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
-    """Return the seed and the papers of the learner's last examination, if it's of this run and not over."""
+    """Return the seed and the papers of the learner's last examination.
+
+    Return None if the examination is over or can't be read, or if it belongs to another run.
+    """
     stands = progress.read().examination if os.environ.get(progress.VARIABLE) else None
     if not stands or not stands["left"] or stands["run"] != lab.run:
         return None
     try:
-        # The file names no fault, so that a learner finds none in it. The seed gives the same faults again.
+        # The file of progress doesn't name the faults, because the learner could read it. The seed draws them again.
         drawn = faults.drawn_in_a_row(stands["seed"], len(stands["papers"]))
         return stands["seed"], [Paper(fault, **seen) for fault, seen in zip(drawn, stands["papers"], strict=True)]
     except (TypeError, KeyError, ValueError):
@@ -270,7 +285,7 @@ def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
 
 
 def _cause(lab: "Workspace", fault: Fault) -> str:
-    """Return the doctor's sentence about a fault in the run; empty if it's repaired already."""
+    """Return the doctor's sentence about a fault in the run, or an empty text if the fault is repaired already."""
     bucket = f"arn:{lab.connection.partition}:s3:::{lab.parameters.bucket}"
     evidence = Evidence(
         lab.parameters, lab.connection, action="s3:ListBucket", resource=bucket, probe=fault.needs_probe
@@ -284,13 +299,13 @@ def _named(paper: Paper) -> str:
 
 
 def note_the_doctor(lab: "Workspace | None" = None) -> None:
-    """Note for a running examination that the learner used the doctor for this run; without `lab`, for any run."""
+    """Record for an examination that the learner used the doctor for this run; without `lab`, for every run."""
     if (mark := _mark(lab)).parent.is_dir():
         mark.touch()
 
 
 def note_the_lab(lab: "Workspace") -> None:
-    """Note that the lab itself changes this run, so that an examination's fault counts as given up."""
+    """Record that the lab itself changes this run. In an examination, the fault then counts as given up."""
     if (mark := _by_the_lab(lab)).parent.is_dir():
         mark.touch()
 
@@ -313,7 +328,10 @@ def _take_out(lab: "Workspace") -> None:
 
 
 def _ids(lab: "Workspace") -> dict[str, str]:
-    """Return the run's provider, role and service account by name, each with its id or date of creation."""
+    """Return the ids of the run's role and service account, and the date when its OIDC provider was created.
+
+    A missing resource is left out.
+    """
     iam, names = lab.aws.client("iam"), lab.parameters
     found: dict[str, Any] = {}
     with suppress(iam.exceptions.NoSuchEntityException):

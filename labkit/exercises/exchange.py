@@ -52,8 +52,8 @@ EXERCISES = (
         _tokens_of_an_hour_for_cart_alone,
         (
             "Read cart's annotations. The webhook ignores a value that it can't read, and says nothing.",
-            "The webhook wants seconds, as a number in quotes: annotations are strings.",
-            'Patch cart with the annotation {"eks.amazonaws.com/token-expiration": "3600"}.',
+            "The webhook expects a number of seconds. Write the number in quotes, because annotations are strings.",
+            'Patch the service account cart with the annotation {"eks.amazonaws.com/token-expiration": "3600"}.',
         ),
     ),
     Exercise(
@@ -63,7 +63,7 @@ EXERCISES = (
         _sessions_of_four_hours,
         (
             "The trust policy admits cart. Which property of the role limits how long its sessions live?",
-            "It's MaxSessionDuration, in seconds; 3600 unless you set it. You can change it on a role that exists.",
+            "The property is MaxSessionDuration, in seconds. The default is 3600, and you can change it at any time.",
             "Call iam.update_role(RoleName=task, MaxSessionDuration=14400).",
         ),
     ),
@@ -80,21 +80,21 @@ PREDICTIONS = (
             ),
             Answer(
                 "InvalidIdentityToken: the token isn't genuine.",
-                "The signature covers the claims. Change one letter, and it no longer fits.",
+                "The signature covers the claims. If you change one letter of them, the signature no longer fits.",
                 right=True,
             ),
-            Answer("It admits the new subject.", "Then anybody could become any service account."),
+            Answer("It admits the new subject.", "If it did, anybody could become any service account."),
         ),
     ),
     Question(
         "07-2",
         "The program's credentials live for an hour. Two hours pass. What does its next call get?",
         (
-            Answer("ExpiredToken.", "That's what your own client got: you had given it fixed credentials."),
+            Answer("ExpiredToken.", "Your own client got that, because you gave it fixed credentials."),
             Answer("The objects, with the same credentials.", "They expired an hour ago. S3 would refuse them."),
             Answer(
                 "The objects, with new credentials.",
-                "The SDK looks at the expiry before each call, and exchanges the token again.",
+                "Before each call, the SDK checks when its credentials expire. In time, it exchanges the token again.",
                 right=True,
             ),
         ),
@@ -106,18 +106,21 @@ RECALL = (
         "07-3",
         "What does STS need from the cluster to verify a token?",
         (
-            Answer("The key that signed it.", "That key never leaves the cluster."),
+            Answer("The key that signed the token.", "That key never leaves the cluster."),
             Answer("The issuer's public keys.", "STS fetches them from the issuer's URL over HTTPS.", right=True),
-            Answer("The cluster's API server.", "STS never asks it. Not even whether the pod still exists."),
+            Answer(
+                "The cluster's API server.",
+                "STS never asks the API server, not even whether the pod still exists.",
+            ),
         ),
     ),
     Question(
         "07-4",
         "Which claim does STS compare with the provider's client ids?",
         (
-            Answer("sub", "The trust policy's condition compares that one."),
-            Answer("iss", "It's compared with the provider's URL."),
-            Answer("aud", "It says who the token is for, here sts.amazonaws.com.", right=True),
+            Answer("sub", "STS compares sub with a condition of the trust policy."),
+            Answer("iss", "STS compares iss with the provider's URL."),
+            Answer("aud", "aud says who the token is for, here sts.amazonaws.com.", right=True),
         ),
     ),
     Question(
@@ -125,18 +128,18 @@ RECALL = (
         "Which AWS key signs the call AssumeRoleWithWebIdentity?",
         (
             Answer("The node's.", "The call works from anywhere, without any AWS credentials."),
-            Answer("The role's.", "You don't have the role's credentials yet. They're the answer."),
-            Answer("None.", "The token is the proof. Whoever holds it is the service account.", right=True),
+            Answer("The role's.", "You don't have the role's credentials yet: this call returns them."),
+            Answer("None.", "The token is the proof. For STS, whoever holds it is the service account.", right=True),
         ),
     ),
     Question(
         "07-6",
-        "A program works for a day, and then gets ExpiredTokenException for good. What is wrong?",
+        "A program works for a day. After that, it always gets ExpiredTokenException. What is wrong?",
         (
-            Answer("The node doesn't renew the token.", "It does: a fresh token is in the file."),
+            Answer("The node doesn't renew the token.", "The node does: a fresh token is in the file."),
             Answer(
                 "The program read the token once and kept it.",
-                "An SDK that knows web identity reads the file again for each exchange.",
+                "An SDK that supports web identity reads the file again for each exchange.",
                 right=True,
             ),
             Answer(
@@ -149,9 +152,13 @@ RECALL = (
         "07-7",
         "Who renews what in a pod that runs for a month?",
         (
-            Answer("The node renews the token, the SDK the credentials.", "Each does it in time.", right=True),
-            Answer("The SDK renews both.", "It can't ask the cluster for a token. It only reads the file."),
-            Answer("The webhook renews both.", "It's asked once, when the pod is created."),
+            Answer(
+                "The node renews the token, and the SDK renews the credentials.",
+                "Both renewals happen before the old ones expire.",
+                right=True,
+            ),
+            Answer("The SDK renews both.", "The SDK can't ask the cluster for a token. It only reads the file."),
+            Answer("The webhook renews both.", "The API server asks the webhook only once, when the pod is created."),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""An exercise: it opens unsolved, in a namespace or a cluster of its own, and the live lab judges it."""
+"""An exercise. It opens unsolved, in its own namespace or in its own cluster, and the live lab judges the solution."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,30 +19,30 @@ from labkit.workspace import Workspace
 
 @dataclass(frozen=True)
 class Exercise:
-    """A task in a notebook. The notebook states only its symptom."""
+    """A task in a notebook. The notebook states only the symptom, not the cause."""
 
     id: str
     """The notebook's number and a letter, such as 02-a."""
     title: str
     """The goal, in a few words."""
     prepare: Callable[[Workspace], None]
-    """The function that makes the unsolved start of the exercise in its empty namespace."""
+    """The function that creates the unsolved exercise in its empty namespace."""
     ask: Callable[[Workspace], Sequence[Row]]
-    """The function that asks the live lab. Each row has a solved exercise's answer beside the lab's answer now."""
+    """The function that asks the live lab. Each row compares the lab's answer with the answer of a solved exercise."""
     hints: tuple[str, str, str]
-    """Three hints, the last one nearly the answer."""
+    """Three hints. The last one is nearly the solution."""
     own_cluster: bool = False
-    """Whether it needs its own cluster, with an issuer that isn't registered yet."""
+    """Whether the exercise needs its own cluster. At first, the cluster's issuer isn't registered."""
     in_two_accounts: bool = False
-    """Whether a part of it is in the second account, where the issuer isn't registered yet."""
+    """Whether the exercise also uses the second account. At first, the cluster's issuer isn't registered there."""
 
     @property
     def name(self) -> str:
-        """The name of its namespace, its role and its own cluster. `lab.ready` and `lab.mend` leave these alone."""
+        """The name of the exercise's namespace, of its role, and of its own cluster if it has one."""
         return f"exercise-{self.id}"
 
     def open(self, lab: Workspace) -> None:
-        """Delete the resources of an earlier try, and make the exercise's start."""
+        """Delete the resources of an earlier try, and create the unsolved exercise."""
         self.close(lab)
         connection = targets.target(lab.parameters.target).up(self._parameters(lab)) if self.own_cluster else None
         place = Workspace(self._parameters(lab), connection or lab.connection)
@@ -50,7 +50,10 @@ class Exercise:
         self.prepare(place)
 
     def rows(self, lab: Workspace) -> Sequence[Row]:
-        """Return the live lab's answers beside those of a solved exercise. Raises `LabError` if it isn't open."""
+        """Return rows that compare the live lab's answers with those of a solved exercise.
+
+        Raises `LabError` if the exercise isn't open.
+        """
         if not self.is_open(lab):
             raise LabError(f"Exercise {self.id} isn't open.", where="lab.check", next=f'lab.exercise("{self.id}")')
         return self.ask(self._place(lab))
@@ -114,7 +117,7 @@ def _delete_provider(account: Workspace) -> None:
 
 
 def _roles(iam: Any, name: str) -> list[str]:
-    """Return the names of the exercise's roles: its own, a cluster's node role, and a role that Terraform named."""
+    """Return the names of the exercise's roles: `name` itself, and names that begin with `name` and a hyphen."""
     roles = [role["RoleName"] for page in iam.get_paginator("list_roles").paginate() for role in page["Roles"]]
     return [role for role in roles if role == name or role.startswith(f"{name}-")]
 

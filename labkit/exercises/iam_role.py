@@ -52,9 +52,9 @@ EXERCISES = (
         _role_for_cart_alone,
         _cart_and_till,
         (
-            "Which key holds the subject? It can have two values.",
-            "StringEquals with a list is right if one value of the list is equal. A wildcard would admit guest too.",
-            'Set the key that ends in :sub to a list of two subjects: the one of "cart", and the one of "till".',
+            "Which condition key holds the subject? That key can have two values.",
+            "StringEquals with a list matches if one value of the list is equal. A wildcard would also admit guest.",
+            "Set the condition key that ends in :sub to a list of two subjects: one for cart, and one for till.",
         ),
     ),
 )
@@ -62,18 +62,21 @@ EXERCISES = (
 PREDICTIONS = (
     Question(
         "02-1",
-        'The policy says StringEquals, and sub is now "system:serviceaccount:*". Who gets in?',
+        'The trust policy says StringEquals, and sub is now "system:serviceaccount:*". Who gets in?',
         (
             Answer(
                 "Every service account of the cluster.",
-                "That needs StringLike. StringEquals compares letter by letter.",
+                "For that, the policy needs StringLike. StringEquals compares letter by letter.",
             ),
             Answer(
                 "Nobody.",
-                "No service account's subject is the text with the asterisk, and StringEquals takes it literally.",
+                "StringEquals takes the asterisk literally, and no service account's subject is this text.",
                 right=True,
             ),
-            Answer("my-service-account alone, as before.", "Its subject isn't the text with the asterisk either."),
+            Answer(
+                "Only my-service-account, as before.",
+                "StringEquals takes the asterisk literally, and my-service-account's subject is another text.",
+            ),
         ),
     ),
 )
@@ -83,9 +86,9 @@ RECALL = (
         "02-2",
         "Which condition key limits a role to one service account?",
         (
-            Answer("aud", "aud says who the token is for. Every service account's token for AWS has the same."),
-            Answer("sub", "It holds the namespace and the name of the service account.", right=True),
-            Answer("iss", "The issuer is the cluster. It's in the policy as the Federated principal."),
+            Answer("aud", "aud says who the token is for. It's the same in every service account's token for AWS."),
+            Answer("sub", "sub holds the namespace and the name of the service account.", right=True),
+            Answer("iss", "iss is the same for all service accounts of the cluster: it names the cluster's issuer."),
         ),
     ),
     Question(
@@ -93,8 +96,8 @@ RECALL = (
         "A role has two kinds of policies. Which one does STS read when a pod asks for the role?",
         (
             Answer("The trust policy.", "It says who may become the role.", right=True),
-            Answer("The permissions policies.", "They decide later, when the role's credentials are used."),
-            Answer("Both.", "A role without any permission can still be assumed. It just can't do anything."),
+            Answer("The permissions policies.", "AWS reads them later, when somebody uses the role's credentials."),
+            Answer("Both.", "STS gives a pod even a role without permissions. That role just can't do anything."),
         ),
     ),
     Question(
@@ -107,12 +110,12 @@ RECALL = (
             ),
             Answer(
                 'StringLike, "system:serviceaccount:shop:*"',
-                "StringLike knows wildcards. Whoever may create a service account in shop now has the role.",
+                "StringLike matches wildcards. Whoever may create a service account in shop can now get the role.",
                 right=True,
             ),
             Answer(
                 'StringLike, "system:serviceaccount:*"',
-                "That's every service account of the cluster, in every namespace.",
+                "This admits every service account of the cluster, in every namespace.",
             ),
         ),
     ),
@@ -123,7 +126,7 @@ RECALL = (
             Answer("Nobody.", "A missing condition excludes nobody."),
             Answer(
                 "Every service account of the cluster.",
-                "Each of them has a genuine token of this issuer for this audience.",
+                "Each of them can get a token from this issuer with the right audience.",
                 right=True,
             ),
             Answer("Only service accounts with the annotation.", "STS never sees the annotation."),
@@ -135,10 +138,10 @@ RECALL = (
         (
             Answer(
                 "IAM names a provider's keys after the provider: host and path.",
-                "With https:// in it IAM rejects the policy: Condition can contain only one colon.",
+                "IAM rejects a policy with https:// in a condition key: Condition can contain only one colon.",
                 right=True,
             ),
-            Answer("To save space.", "The key has to be exact. IAM rejects the policy with https:// in it."),
+            Answer("To save space.", "Space doesn't matter. IAM rejects a policy with https:// in a condition key."),
             Answer("Because STS uses HTTP here.", "STS fetches the keys over HTTPS."),
         ),
     ),

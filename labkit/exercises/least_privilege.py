@@ -86,11 +86,12 @@ EXERCISES = (
         _role_that_reads_the_whole_bucket,
         _reads_its_own_prefix,
         (
-            "The role's policy has two statements. Which one lists, which one reads, and what does each leave open?",
-            "Listing is an action on the bucket: limit it with a condition on s3:prefix. Reading is one on the "
-            "objects: limit it in the resource.",
-            'Listing gets {"StringLike": {"s3:prefix": "cart/*"}} as its Condition; reading gets '
-            "arn:aws:s3:::exercise-08-a/cart/* as its Resource.",
+            "The role's policy has two statements: one allows listing, and one allows reading. What does each of them "
+            "allow too much?",
+            "Listing is an action on the bucket, so limit it with a condition on s3:prefix. Reading is an action on "
+            "objects, so limit it in the resource.",
+            'The statement for listing gets the Condition {"StringLike": {"s3:prefix": "cart/*"}}. The statement for '
+            "reading gets the Resource arn:aws:s3:::exercise-08-a/cart/*.",
         ),
     ),
     Exercise(
@@ -100,10 +101,10 @@ EXERCISES = (
         _each_has_its_own_role,
         (
             "Three objects decide which role till gets: its annotation, and the trust policies of two roles.",
-            "Make the role exercise-08-b-till, which admits till alone. Name it in till's annotation. Then take till "
-            "out of the trust policy of exercise-08-b.",
-            "Read the trust policy of exercise-08-b. Its :sub is a list of two subjects. Create the new role with the "
-            "second one, and update the old role with the first one.",
+            "Create the role exercise-08-b-till, which admits only till. Name this role in till's annotation. Then "
+            "remove till from the trust policy of exercise-08-b.",
+            "In the trust policy of exercise-08-b, the key that ends in :sub has two subjects, for cart and for till. "
+            "Create the role exercise-08-b-till with the second subject. Leave only the first one in exercise-08-b.",
         ),
     ),
 )
@@ -115,11 +116,11 @@ PREDICTIONS = (
         (
             Answer(
                 "It gets the role: the variable says which role the pod has.",
-                "The variable says which role the SDK asks for. STS decides by the token.",
+                "The variable says which role the SDK asks for. STS decides by the token who gets the role.",
             ),
             Answer(
                 "STS refuses it.",
-                "The token's subject is still invoices, and the trust policy of orders doesn't admit that.",
+                "The token's subject is still invoices, and the trust policy of this role doesn't admit invoices.",
                 right=True,
             ),
             Answer("Kubernetes refuses to set the variable.", "A process can set any variable for itself."),
@@ -129,10 +130,10 @@ PREDICTIONS = (
         "08-2",
         "The trust policy is repaired. A minute ago invoices took the role. What does its next call to S3 get?",
         (
-            Answer("AccessDenied.", "STS reads the trust policy when a session begins, and not again."),
+            Answer("AccessDenied.", "STS reads the trust policy only when a session begins."),
             Answer(
                 "The list of the orders.",
-                "Its session goes on until it expires. Only new sessions are refused.",
+                "The session of invoices goes on until it expires. STS refuses only new sessions.",
                 right=True,
             ),
             Answer("ExpiredToken.", "A change of the trust policy doesn't end a session."),
@@ -145,13 +146,16 @@ RECALL = (
         "08-3",
         "Two workloads run on one node. What gives them two different roles?",
         (
-            Answer("Two node groups.", "That's needed when pods use the node's role. With IRSA they don't."),
+            Answer("Two node groups.", "You need them only if pods use the node's role. With IRSA, pods don't."),
             Answer(
                 "Two service accounts, each annotated with its own role.",
                 "The token names the service account, so STS can tell the two pods apart.",
                 right=True,
             ),
-            Answer("Two namespaces.", "One is enough: the subject holds the service account's name as well."),
+            Answer(
+                "Two namespaces.",
+                "One namespace is enough: a token's subject also holds the service account's name.",
+            ),
         ),
     ),
     Question(
@@ -160,37 +164,47 @@ RECALL = (
         (
             Answer("Into the resource.", "Listing is an action on the bucket: its resource is the bucket's ARN."),
             Answer("Into a condition on s3:prefix.", "The request carries the prefix as a condition key.", right=True),
-            Answer("Nowhere; s3:GetObject limits it.", "Then the role sees the names of all objects."),
+            Answer(
+                "Nowhere: the statement for s3:GetObject is enough.",
+                "Then the role can list the names of all objects in the bucket.",
+            ),
         ),
     ),
     Question(
         "08-5",
         "What keeps one pod from taking the other pod's role?",
         (
-            Answer("The annotation.", "It only tells the webhook which role to name in the pod."),
-            Answer("The role's permissions.", "They decide what the role may do, not who becomes it."),
-            Answer("The role's trust policy.", "It names the subject, and the pod can't choose that.", right=True),
+            Answer("The annotation.", "The annotation only tells the webhook which role to name in the pod."),
+            Answer("The role's permissions.", "They say what the role may do, not who may become the role."),
+            Answer("The role's trust policy.", "It names a subject, and a pod can't choose its subject.", right=True),
         ),
     ),
     Question(
         "08-6",
         'A trust policy says StringLike, sub "system:serviceaccount:shop:*". Who can become the role?',
         (
-            Answer("Every service account in shop.", "Also those that somebody creates there tomorrow.", right=True),
+            Answer(
+                "Every service account in shop.",
+                "That includes service accounts that somebody creates tomorrow.",
+                right=True,
+            ),
             Answer("Only those with the annotation.", "STS never sees the annotation."),
             Answer("Nobody: sub can't have a wildcard.", "StringLike matches wildcards. StringEquals doesn't."),
         ),
     ),
     Question(
         "08-7",
-        "How do you close that door again?",
+        "A trust policy admits every service account in shop. How do you limit it to two of them?",
         (
             Answer(
-                "Name the service accounts in a list.",
-                "StringEquals takes a list. Then end the sessions that began before.",
+                "Name the two service accounts in a list.",
+                "StringEquals takes a list. Then end the sessions that began earlier.",
                 right=True,
             ),
-            Answer("Delete the other service accounts.", "Whoever may create one in the namespace gets the role."),
+            Answer(
+                "Delete the other service accounts.",
+                "Whoever may create a service account in shop can still get the role.",
+            ),
             Answer("Take permissions away from the role.", "Then the role's own pods can't do their work either."),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Make the resources that exercises start with: a role, and service accounts that name it."""
+"""Create the resources that exercises start with: a role, and service accounts with its ARN as their annotation."""
 
 import json
 
@@ -8,9 +8,9 @@ from labkit.workspace import Workspace
 
 
 def role(place: Workspace, policy: documents.PolicyDocument | None = None, *, name: str = "") -> None:
-    """Create a role, by default with the name of the run's role.
+    """Create a role with this trust policy and this name.
 
-    Its trust policy is `policy`. Without one, it admits the run's service account.
+    By default, the trust policy admits the run's service account, and the name is that of the run's role.
     """
     policy = policy or documents.trust_policy(place.parameters, place.provider_arn)
     document, name = json.dumps(policy), name or place.parameters.role_name
@@ -18,7 +18,10 @@ def role(place: Workspace, policy: documents.PolicyDocument | None = None, *, na
 
 
 def account(place: Workspace, name: str, annotations: dict[str, str] | None = None) -> None:
-    """Create a service account in the run's namespace with these annotations, or with one that names the run's role."""
+    """Create a service account in the run's namespace with these annotations.
+
+    By default, its only annotation names the run's role.
+    """
     annotations = {documents.ROLE_ANNOTATION: place.role_arn} if annotations is None else annotations
     metadata = {"name": name, "labels": place.labels, "annotations": annotations}
     core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})

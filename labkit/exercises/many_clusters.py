@@ -1,4 +1,4 @@
-"""Notebook 12: run one notebook for many clusters and roles. The report and the doctor judge its exercises."""
+"""Notebook 12: run one notebook for many clusters and roles. The fleet's report and the doctor judge its exercises."""
 
 from typing import TYPE_CHECKING
 
@@ -12,26 +12,30 @@ EXERCISES: "tuple[Exercise, ...]" = ()
 PREDICTIONS = (
     Question(
         "12-1",
-        "Two clusters of one account, and one role name. What does the fleet do with these two rows?",
+        "Two rows have the same role name in two clusters of one account. What does the fleet do with these rows?",
         (
             Answer(
-                "It makes the role once, for both.", "A trust policy that admits both would have to name both issuers."
+                "It makes the role once, for both.",
+                "A run's trust policy names only one issuer, so the role can't admit pods of both clusters.",
             ),
             Answer(
                 "It refuses the file, and nothing runs.",
-                "The second row would make the first row's role trust its own cluster instead.",
+                "The second row would overwrite the trust policy, and the role would refuse the first row's pod.",
                 right=True,
             ),
-            Answer("The second row fails.", "The file alone shows it, so labkit says so before it makes anything."),
+            Answer("The second row fails.", "labkit sees the conflict in the file, before it makes anything."),
         ),
     ),
     Question(
         "12-2",
         "Two of the three rows have succeeded. You mend the third, and resume. Which rows run?",
         (
-            Answer("All three: the file has changed.", "The file isn't what counts. Each row has a hash of its own."),
-            Answer("The mended one.", "The others have succeeded, and nothing of theirs has changed.", right=True),
-            Answer("The mended one and the other of its cluster.", "They share the provider, and it's there already."),
+            Answer("All three: the file has changed.", "labkit doesn't compare the file. Each row has its own hash."),
+            Answer("The mended row.", "The other rows have succeeded, and they haven't changed.", right=True),
+            Answer(
+                "The mended row and the other row of its cluster.",
+                "Both rows use the cluster's provider, but the provider exists already.",
+            ),
         ),
     ),
 )
@@ -39,56 +43,68 @@ PREDICTIONS = (
 RECALL = (
     Question(
         "12-3",
-        "Why does the first row of a cluster go alone?",
+        "The first row of a cluster runs before the cluster's other rows. Why?",
         (
-            Answer("It registers the cluster's OIDC provider.", "The other rows of the cluster share it.", right=True),
+            Answer(
+                "It registers the cluster's OIDC provider.",
+                "The cluster's other rows use the same provider.",
+                right=True,
+            ),
             Answer(
                 "To see whether the notebook works at all.",
-                "Then it would be one row of the fleet, not of each cluster.",
+                "One row of the whole fleet would show that, but each cluster has its own first row.",
             ),
-            Answer("AWS allows one call at a time.", "AWS allows many. Rows of other clusters run beside it."),
+            Answer("AWS allows one call at a time.", "AWS allows many. Rows of other clusters run at the same time."),
         ),
     ),
     Question(
         "12-4",
-        "Two rows are in one cluster. What does each need of its own?",
+        "Two rows are in one cluster. What must each row have for itself?",
         (
             Answer(
                 "A role and a namespace.",
-                "A run's role admits only its own service account, and every run calls its pod my-pod.",
+                "A run's role admits only the run's own service account, and every run calls its pod my-pod.",
                 right=True,
             ),
             Answer("A role and a bucket.", "Rows may read the same bucket."),
-            Answer("An OIDC provider.", "A cluster has one in an account, and all its roles trust it."),
+            Answer("An OIDC provider.", "A cluster has one provider in an account, and all its pods' roles trust it."),
         ),
     ),
     Question(
         "12-5",
         "A colleague installs a newer labkit, and resumes a fleet that has succeeded. What runs?",
         (
-            Answer("Nothing: every row has succeeded.", "It succeeded with another version of what runs."),
+            Answer("Nothing: every row has succeeded.", "The rows succeeded with another version of labkit."),
             Answer(
-                "Every row.", "The version is in each row's hash, with the notebook and its parameters.", right=True
+                "Every row.",
+                "Each row's hash covers labkit's version, the notebook and the parameters.",
+                right=True,
             ),
-            Answer("The rows whose notebook prints something else now.", "Nobody knows that before the rows have run."),
+            Answer(
+                "The rows whose notebook prints something else now.",
+                "Nobody knows these rows before all rows have run.",
+            ),
         ),
     ),
     Question(
         "12-6",
-        "The process that runs a row is killed. What does the report say of the row?",
+        "The process that runs a row is killed. What does the report say about the row?",
         (
-            Answer("It ran in another process.", "A row that began isn't run again by itself: half of it may exist."),
-            Answer("Not run.", "It began, and whatever it made still exists."),
-            Answer("Failed: worker lost.", "Nobody knows how far it got. --resume runs it again.", right=True),
+            Answer(
+                "It ran again in another process.",
+                "labkit doesn't run such a row again by itself: some of its resources may exist.",
+            ),
+            Answer("Not run.", "The row began, and the resources that it made still exist."),
+            Answer("Failed: worker lost.", "Nobody knows how far the row got. --resume runs it again.", right=True),
         ),
     ),
     Question(
         "12-7",
         "The report of last month says that every row succeeded. Is every cluster right today?",
         (
-            Answer("Yes.", "Somebody may have changed one by hand since then."),
-            Answer("--resume tells.", "It compares the rows with their last run, and doesn't look at a cluster."),
-            Answer("--doctor tells.", "It reads the clusters and the account as they are now.", right=True),
+            Answer("Yes.", "Somebody may have changed a cluster by hand since then."),
+            Answer("--resume tells you.", "It compares the rows with their last run, and doesn't look at a cluster."),
+            Answer("--doctor tells you.", "It reads the clusters and the account as they are now.", right=True),
         ),
     ),
     Question(
@@ -101,7 +117,7 @@ RECALL = (
                 right=True,
             ),
             Answer("Nowhere: run the row again.", "The record of the first run already holds the reason."),
-            Answer("In the fleet file.", "It holds what you asked for, not what happened."),
+            Answer("In the fleet file.", "The file says what should run, not what happened."),
         ),
     ),
 )

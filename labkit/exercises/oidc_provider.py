@@ -43,8 +43,10 @@ EXERCISES = (
         _the_token_for_aws,
         (
             "InvalidIdentityToken is about the token and the provider. Does the account know this cluster's issuer?",
-            'eks.describe_cluster(name="exercise-01-a") has the issuer. It is not the issuer of your first cluster.',
-            "Call iam.create_open_id_connect_provider with that issuer as Url and sts.amazonaws.com as client id.",
+            'eks.describe_cluster(name="exercise-01-a") returns the new cluster\'s issuer. It differs from the issuer '
+            "of your first cluster.",
+            "Call iam.create_open_id_connect_provider with the new cluster's issuer as Url and sts.amazonaws.com as "
+            "client id.",
         ),
         own_cluster=True,
     ),
@@ -55,8 +57,8 @@ EXERCISES = (
         _the_token_for_aws_alone,
         (
             "The provider exists. Read its ClientIDList, and compare it with the audience of a pod's token for AWS.",
-            "One audience is missing, and one doesn't belong there.",
-            "Add sts.amazonaws.com with add_client_id_to_open_id_connect_provider, and remove the other one.",
+            "In the provider's ClientIDList, one audience is missing, and one doesn't belong there.",
+            "Add sts.amazonaws.com with iam.add_client_id_to_open_id_connect_provider, and remove the other audience.",
         ),
         own_cluster=True,
     ),
@@ -69,16 +71,16 @@ PREDICTIONS = (
         (
             Answer(
                 "InvalidIdentityToken again: the token is older than the provider.",
-                "STS verifies the token when you show it. It doesn't matter which of the two is older.",
+                "STS verifies a token when you send it. A token may be older than the provider.",
             ),
             Answer(
                 "AccessDenied: the token is fine, the role isn't.",
-                "STS now accepts the token and looks for the role. It doesn't say whether a role exists.",
+                "STS now accepts the token and looks for the role. The answer doesn't say whether the role exists.",
                 right=True,
             ),
             Answer(
                 "NoSuchEntity: there's no role of that name.",
-                "IAM would say that. STS answers the same if the role is missing and if it doesn't trust you.",
+                "IAM would say that. STS gives one answer for a missing role and for a role that doesn't trust you.",
             ),
         ),
     ),
@@ -91,25 +93,25 @@ RECALL = (
         (
             Answer(
                 "Anybody, without credentials.",
-                "They hold public keys only, and STS fetches them over HTTPS like anybody else.",
+                "Both are public, and STS fetches them over HTTPS like anybody else.",
                 right=True,
             ),
             Answer("Only AWS.", "STS has no special access. It fetches a public URL."),
             Answer(
                 "Whoever may call eks:DescribeCluster.",
-                "That tells you the issuer's URL. The URL itself answers everybody.",
+                "That call returns the issuer's URL. The URL itself answers everybody.",
             ),
         ),
     ),
     Question(
         "01-3",
-        "What are the two facts that an OIDC provider in IAM holds?",
+        "Which two facts does an OIDC provider in IAM hold?",
         (
             Answer("The issuer's URL and the audiences.", "IAM calls the audiences client IDs.", right=True),
             Answer("The cluster's name and its role.", "A provider knows neither. It only knows an issuer."),
             Answer(
                 "The service accounts and their namespaces.",
-                "Those are in each role's trust policy, under the key that ends in :sub.",
+                "A role's trust policy names them, under the key that ends in :sub.",
             ),
         ),
     ),
@@ -117,26 +119,32 @@ RECALL = (
         "01-4",
         "STS answers InvalidIdentityToken. Where do you look?",
         (
-            Answer("At the role's trust policy.", "That would be AccessDenied."),
+            Answer("At the role's trust policy.", "If the trust policy refuses a token, STS answers AccessDenied."),
             Answer(
                 "At the token and the provider.",
                 "The code is about the issuer, the audience, the keys or the token itself.",
                 right=True,
             ),
-            Answer("At the role's permissions.", "They count once you have credentials. Here you have none."),
+            Answer("At the role's permissions.", "They count once you have the role's credentials. You have none yet."),
         ),
     ),
     Question(
         "01-5",
-        "You delete a cluster and create one with the same name. What about the provider?",
+        "You delete a cluster and create one with the same name. What do you have to do about the OIDC provider?",
         (
-            Answer("It still fits: the name is the same.", "The issuer has an id in it, not the name."),
             Answer(
-                "You register the new issuer.",
+                "Nothing: the cluster's name is the same.",
+                "The issuer's URL holds the cluster's id, not its name.",
+            ),
+            Answer(
+                "Register the new issuer.",
                 "Each cluster has its own id in the issuer's URL, so the old provider never fits again.",
                 right=True,
             ),
-            Answer("EKS updates it.", "EKS never touches the providers in IAM. eksctl and Terraform do, if you ask."),
+            Answer(
+                "Nothing: EKS updates the provider.",
+                "EKS never changes the providers in IAM. eksctl and Terraform do it if you tell them to.",
+            ),
         ),
     ),
     Question(
@@ -144,7 +152,9 @@ RECALL = (
         "Ten roles are for pods of one cluster. How many OIDC providers do they need?",
         (
             Answer(
-                "One.", "An issuer is registered once in an account; every role's trust policy names it.", right=True
+                "One.",
+                "You register an issuer once in an account. Each role's trust policy names the same provider.",
+                right=True,
             ),
             Answer("Ten.", "IAM refuses the same URL a second time: EntityAlreadyExists."),
             Answer("One for each namespace.", "Namespaces are in the token's subject, not in the issuer."),

@@ -60,14 +60,20 @@ def _only_one_container_has_the_role(place: Workspace) -> list[Row]:
 
 
 def _role_of(pod: dict[str, Any], container: str) -> str:
-    """Return the ARN of the role in a container's variables, `NONE`, or that the pod has no such container."""
+    """Return the ARN in a container's variable AWS_ROLE_ARN, or `NONE` if the variable isn't set.
+
+    If the pod has no such container, return a text that says so.
+    """
     containers = [each for each in pod["spec"]["containers"] if each["name"] == container]
     variables = {each["name"]: each.get("value", "") for each in containers[0].get("env", [])} if containers else {}
     return variables.get("AWS_ROLE_ARN", NONE) if containers else "no such container"
 
 
 def _pods(place: Workspace) -> list[dict[str, Any]]:
-    """Wait up to half a minute until every Deployment is rolled out. Return the pods that aren't being deleted."""
+    """Wait until every Deployment is rolled out, but at most `STARTED_WITHIN` seconds.
+
+    Return the pods that aren't being deleted.
+    """
     awaited(partial(_rolled_out, place), within=STARTED_WITHIN, every=0.2)
     return _live(place)
 
@@ -98,7 +104,7 @@ EXERCISES = (
         (
             "The service account, the role and the provider are right. When was the pod created, and when was the "
             "annotation written?",
-            "The webhook only sees pods when they are created. Which object creates this pod again if it goes?",
+            "The webhook only sees pods when they are created. Which object creates this pod again if you delete it?",
             "Delete the pod, or restart the Deployment: kubectl rollout restart deployment/cart -n exercise-04-a.",
         ),
     ),
@@ -108,9 +114,10 @@ EXERCISES = (
         _account_alone,
         _only_one_container_has_the_role,
         (
-            "The webhook changes every container, unless the pod tells it to leave some out.",
+            "The webhook changes every container of a pod. An annotation can tell it to skip some of them.",
             "The annotation eks.amazonaws.com/skip-containers belongs on the pod, not on the service account.",
-            'Create the pod cart with serviceAccountName cart and {"eks.amazonaws.com/skip-containers": "proxy"}.',
+            "Create the pod cart with serviceAccountName cart and the annotation "
+            '{"eks.amazonaws.com/skip-containers": "proxy"}.',
         ),
     ),
 )
@@ -120,11 +127,11 @@ PREDICTIONS = (
         "04-1",
         "The pod started while the annotation was missing. The annotation is back. When does the pod get its role?",
         (
-            Answer("At once.", "The webhook isn't asked about pods that exist."),
-            Answer("When its token is renewed.", "It has no token for AWS: the webhook added no volume for one."),
+            Answer("At once.", "The API server asks the webhook only about new pods."),
+            Answer("When its token is renewed.", "The pod has no token for AWS: the webhook added no volume for one."),
             Answer(
                 "Never.",
-                "The webhook changes a pod when it is created. This one has to be created again.",
+                "The webhook changes a pod only when it is created. This pod has to be created again.",
                 right=True,
             ),
         ),
@@ -136,7 +143,7 @@ RECALL = (
         "04-2",
         "Which line of the pod's manifest is about AWS?",
         (
-            Answer("serviceAccountName.", "It names an identity of the cluster. Nothing in it is about AWS."),
+            Answer("serviceAccountName.", "It names an identity in the cluster, and says nothing about AWS."),
             Answer("None.", "The webhook adds everything when the pod is created.", right=True),
             Answer("env.", "You sent no env. The webhook added it."),
         ),
@@ -147,25 +154,25 @@ RECALL = (
         (
             Answer(
                 "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE.",
-                "Which role, and where its proof is.",
+                "They name the role, and the file with the token that proves the pod's identity.",
                 right=True,
             ),
             Answer("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "Those are static keys, which IRSA replaces."),
-            Answer("AWS_REGION and AWS_DEFAULT_REGION.", "They spare the SDK from guessing, and give no identity."),
+            Answer("AWS_REGION and AWS_DEFAULT_REGION.", "They name a region. They don't give the pod an identity."),
         ),
     ),
     Question(
         "04-4",
         "Who replaces the token in the file before it expires?",
         (
-            Answer("The webhook.", "It adds the volume and is never asked again."),
-            Answer("The SDK.", "It only reads the file, again for each exchange."),
+            Answer("The webhook.", "It adds the token's volume to a new pod, and does nothing after that."),
+            Answer("The SDK.", "The SDK doesn't write the file. It reads the file before each exchange."),
             Answer("The node.", "Its kubelet asks the API server for a fresh token and rewrites the file.", right=True),
         ),
     ),
     Question(
         "04-5",
-        "You delete the pod. Somebody copied its token an hour ago. Who still accepts it?",
+        "You delete the pod. Somebody copied its token for AWS an hour ago. Who still accepts the copy?",
         (
             Answer("Nobody.", "AWS never asks the cluster whether the pod still exists."),
             Answer(
@@ -173,7 +180,10 @@ RECALL = (
                 "STS checks the signature, the claims and the times. None of them changes when the pod is deleted.",
                 right=True,
             ),
-            Answer("The cluster's API server.", "It never did: the token is for STS, not for the API."),
+            Answer(
+                "The cluster's API server.",
+                "It never accepted this token: the token is for STS, not for the Kubernetes API.",
+            ),
         ),
     ),
     Question(
@@ -182,17 +192,21 @@ RECALL = (
         (
             Answer(
                 "The pod isn't created.",
-                "With failurePolicy Ignore, as in AWS's manifest, the API server goes on without it.",
+                "AWS's manifest has failurePolicy Ignore. With it, the API server creates the pod without the webhook.",
             ),
-            Answer("The pod is created without a role.", "Nobody complains, and nothing repairs it later.", right=True),
-            Answer("The pod waits for the webhook.", "The API server asks once, with a time limit."),
+            Answer(
+                "The pod is created without a role.",
+                "Nobody complains, and nothing repairs the pod later.",
+                right=True,
+            ),
+            Answer("The pod waits for the webhook.", "The API server asks the webhook once, with a time limit."),
         ),
     ),
     Question(
         "04-7",
-        "A pod already runs when you add the annotation. What does it get?",
+        "A pod already runs when you add the annotation. What does the pod get?",
         (
-            Answer("The role, within a minute.", "Nothing changes in a pod that exists."),
+            Answer("The role, within a minute.", "The annotation changes nothing in an existing pod."),
             Answer(
                 "Nothing: the webhook only sees pods when they are created.",
                 "Restart the Deployment, and the new pods get the role.",

@@ -76,26 +76,26 @@ def _cart_alone_is_trusted(place: Workspace) -> list[Row]:
 EXERCISES = (
     Exercise(
         "11-a",
-        "give cart its role by Pod Identity",
+        "give cart its role with Pod Identity",
         _association_of_another_name,
         _cart_alone_is_associated,
         (
             "Nothing is wrong in IAM. Which service account does the association name?",
-            "An association can't be moved to another service account. Make a new one, and delete the wrong one.",
+            "You can't move an association to another service account. Create a new one, and delete the wrong one.",
             "Call eks.create_pod_identity_association(clusterName=cluster, namespace=task, serviceAccount="
             '"cart", roleArn=…) with the ARN of exercise-11-a. Then call eks.delete_pod_identity_association('
-            "clusterName=cluster, associationId=…) with the id of chart's.",
+            "clusterName=cluster, associationId=…) with the id of chart's association.",
         ),
     ),
     Exercise(
         "11-b",
-        "let the role's trust policy admit cart alone",
+        "let the role's trust policy admit only cart",
         _trust_policy_without_tags,
         _cart_alone_is_trusted,
         (
-            "The association is right. EKS has to do two things with the role. What does the trust policy allow?",
-            "It needs sts:TagSession as well. And the tags that come with it say which service account asks.",
-            "The Action is both, and the Condition is "
+            "The association is right. EKS needs two actions on the role. Which one does the trust policy not allow?",
+            "EKS also needs sts:TagSession. With it, EKS sends tags that say which service account asks.",
+            "The Action is a list of sts:AssumeRole and sts:TagSession. The Condition is "
             '{"StringEquals": {"aws:RequestTag/kubernetes-service-account": "cart"}}.',
         ),
     ),
@@ -104,15 +104,15 @@ EXERCISES = (
 PREDICTIONS = (
     Question(
         "11-1",
-        "The service account orders has an association and no annotation. What does a new pod of it get?",
+        "The service account orders has an association and no annotation. What does a new pod of orders get?",
         (
-            Answer("AWS_ROLE_ARN and a token for STS.", "That's IRSA's pair. It comes from the annotation."),
+            Answer("AWS_ROLE_ARN and a token for STS.", "A pod gets these with IRSA, because of the annotation."),
             Answer(
                 "The agent's address and a token for EKS.",
-                "The webhook knows the associations, and adds another pair of variables.",
+                "The webhook knows the associations, and adds variables for the agent instead of IRSA's variables.",
                 right=True,
             ),
-            Answer("Nothing: there's no annotation.", "The association takes its place."),
+            Answer("Nothing: there's no annotation.", "The association takes the annotation's place."),
         ),
     ),
     Question(
@@ -121,12 +121,12 @@ PREDICTIONS = (
         (
             Answer(
                 "Not authorized to perform sts:TagSession.",
-                "EKS makes that call, not the pod. The pod hears EKS's own words.",
+                "EKS calls STS, not the pod. The pod gets EKS's own message.",
             ),
-            Answer("Nothing new: the session has no tags then.", "EKS always sends the tags, unless you disable them."),
+            Answer("Nothing new: the session just has no tags.", "By default, EKS always sends the tags."),
             Answer(
                 "EKS does not have permissions to assume the associated role.",
-                "One text for whatever the trust policy refuses. It doesn't name the action.",
+                "EKS says this whenever the trust policy refuses. The message doesn't name the action.",
                 right=True,
             ),
         ),
@@ -140,47 +140,50 @@ RECALL = (
         (
             Answer("The service account's annotation.", "Pod Identity doesn't read it."),
             Answer("The association, in EKS.", "It maps a namespace and a name in one cluster to a role.", right=True),
-            Answer("The trust policy, by its subject.", "There's no subject: it names the service that assumes it."),
+            Answer(
+                "The trust policy, by its subject.",
+                "This trust policy has no subject. It names the service that may assume the role.",
+            ),
         ),
     ),
     Question(
         "11-4",
-        "Who calls STS for the role of a pod that uses Pod Identity?",
+        "A pod uses Pod Identity. Who calls STS to get the pod's role?",
         (
-            Answer("The pod's SDK.", "It asks the agent on its node, and never calls STS."),
-            Answer("The node, with its own role.", "The node's role only lets the agent ask EKS Auth."),
-            Answer("EKS.", "It's pods.eks.amazonaws.com, as in the trust policy.", right=True),
+            Answer("The pod's SDK.", "The SDK asks the agent on its node, and never calls STS."),
+            Answer("The node, with its own role.", "The node's role only lets the agent call EKS Auth."),
+            Answer("EKS.", "The trust policy calls this service pods.eks.amazonaws.com.", right=True),
         ),
     ),
     Question(
         "11-5",
         "The agent answers 404, ResourceNotFoundException. What do you look at?",
         (
-            Answer("The association.", "For this namespace and service account, EKS has none.", right=True),
-            Answer("The trust policy.", "Then it says 400, AccessDeniedException."),
-            Answer("The OIDC provider.", "Pod Identity needs none."),
+            Answer("The association.", "EKS has none for this namespace and service account.", right=True),
+            Answer("The trust policy.", "If it refuses, the agent answers 400, AccessDeniedException."),
+            Answer("The OIDC provider.", "Pod Identity needs no OIDC provider."),
         ),
     ),
     Question(
         "11-6",
-        "A service account has an annotation and gets an association. What about its running pods?",
+        "A service account has an annotation, and now it gets an association. What do its running pods do?",
         (
             Answer("They change to the association at once.", "A pod keeps the variables that it was created with."),
             Answer("They lose their role.", "They still ask STS with their token, and the role still trusts it."),
             Answer(
                 "They go on with IRSA until they're created again.",
-                "That's why you can move without downtime: both ways work side by side.",
+                "That's why you can move to Pod Identity without downtime: both ways work side by side.",
                 right=True,
             ),
         ),
     ),
     Question(
         "11-7",
-        "Your pods run on Fargate. Which of the two do you take?",
+        "Your pods run on Fargate. Do you take IRSA or Pod Identity?",
         (
-            Answer("IRSA.", "The agent needs a node of yours to run on.", right=True),
+            Answer("IRSA.", "Pod Identity's agent needs an EC2 node to run on.", right=True),
             Answer("Pod Identity.", "Its agent runs on EC2 nodes. AWS lists Fargate among the restrictions."),
-            Answer("Either.", "The agent can't run there."),
+            Answer("Either.", "Pod Identity's agent can't run on Fargate."),
         ),
     ),
 )

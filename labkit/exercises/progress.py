@@ -1,6 +1,7 @@
-"""The learner's progress, in a file beside the copies of the notebooks: one event a line.
+"""The learner's progress, in a file beside the learner's notebooks. Each line of the file is an event.
 
-`labkit lab` names the file in LABKIT_PROGRESS. Without that variable, as in tests of the notebooks, nothing is kept.
+`labkit lab` sets the variable LABKIT_PROGRESS to the file's path. If it isn't set, as in tests of the notebooks,
+nothing is recorded.
 """
 
 import json
@@ -21,16 +22,16 @@ EXAMINATION = "98-examination"
 
 
 class Examined(TypedDict):
-    """The state of an examination, so that another kernel can go on with it. It names no fault."""
+    """The state of an examination, with which another kernel can continue it. It doesn't name the faults."""
 
     run: str
     seed: int
     points: int
     most: int
     left: int
-    """The number of faults that aren't closed yet."""
+    """The number of faults that the learner has neither repaired nor given up."""
     papers: list[dict[str, Any]]
-    """The record of each fault: a `Paper` without its `SECRET` fields."""
+    """The record of each fault: the fields of its `Paper`, except for those in `SECRET`."""
 
 
 class Event(TypedDict):
@@ -38,17 +39,17 @@ class Event(TypedDict):
 
     version: int
     at: float
-    """Seconds since 1970, by the machine's clock: somebody may move the lab's own clock."""
+    """Seconds since 1970 by the machine's clock, because the learner can move the lab's clock."""
     what: str
-    """One of opened, hint, tried, step, answered, examined."""
+    """The kind of the event: opened, hint, tried, step, answered or examined."""
     id: str
-    """The id of the exercise or question, or the step's name."""
+    """The id of the exercise or question, or the name of the step or of the examination's notebook."""
     right: bool
     examination: NotRequired[Examined]
 
 
 def kept(what: str, id: str, *, right: bool = True, examination: Examined | None = None) -> None:
-    """Append an event to the file. Do nothing without LABKIT_PROGRESS, or if the file can't be written."""
+    """Append an event to the file. Do nothing if LABKIT_PROGRESS isn't set, or if the file can't be written."""
     if not (name := os.environ.get(VARIABLE)):
         return
     event = Event(version=VERSION, at=time.time(), what=what, id=id, right=right)
@@ -74,18 +75,18 @@ class Progress:
     solved: dict[str, int] = field(default_factory=dict)
     """The solved exercises, each with the number of tries."""
     opened: dict[str, float] = field(default_factory=dict)
-    """The opened exercises, each with the time of its first opening, in seconds since 1970."""
+    """The opened exercises, each with the time when it was first opened, in seconds since 1970."""
     took: dict[str, float] = field(default_factory=dict)
-    """The solved exercises, each with the seconds from its first opening to its solution."""
+    """The solved exercises, each with the seconds between its first opening and its first right solution."""
     hints: Counter[str] = field(default_factory=Counter)
     steps: set[str] = field(default_factory=set)
     """The steps whose check was right."""
     answered: dict[str, bool] = field(default_factory=dict)
-    """The answered questions, each with whether the first answer was right."""
+    """The answered questions. The value is true if the learner's first answer was right."""
     examination: Examined | None = None
     """The state of the last examination."""
     last: str = ""
-    """The id of the latest event: an exercise, step, question or the examination."""
+    """The `id` of the latest event; empty if there's no event."""
     unread: int = 0
     """The number of lines that this version of labkit can't read."""
 
@@ -112,7 +113,7 @@ class Progress:
 
     @property
     def score(self) -> str:
-        """The last examination's points, and the number of faults left; empty without an examination."""
+        """The points of the last examination, and the number of its remaining faults; empty if there was none."""
         if self.examination is None:
             return ""
         left = self.examination["left"]
@@ -124,9 +125,9 @@ class Progress:
 
 
 def read(file: Path | None = None) -> Progress:
-    """Read a learner's progress. Skip and count broken lines and lines of another version.
+    """Read a learner's progress. Skip broken lines and lines of another version, and count them.
 
-    `file` defaults to the file of the running JupyterLab. A missing file is an empty progress.
+    `file` defaults to the file of the running JupyterLab. If the file is missing, the progress is empty.
     """
     if file is None:
         file = Path(os.environ.get(VARIABLE) or NAME)
@@ -162,9 +163,9 @@ def _count(event: Event, progress: Progress, tries: Counter[str]) -> None:
 
 
 def not_counted(unread: int) -> str:
-    """Return a sentence about the lines that can't be read."""
+    """Return a text that says how many lines of the file can't be read."""
     lines = "1 line" if unread == 1 else f"{unread} lines"
-    return f"not counted: {lines} of {NAME}, broken or of another version of labkit"
+    return f"not counted: {lines} of {NAME} (broken, or written by another version of labkit)"
 
 
 def _events(file: Path) -> Iterator[Event | None]:

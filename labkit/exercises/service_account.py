@@ -51,20 +51,22 @@ EXERCISES = (
         _a_new_pod_of_cart,
         (
             "Read cart's annotations, and compare the key with the one in this notebook, letter by letter.",
-            "The webhook knows exactly one key for the role. Anything else is a note to it.",
-            'Patch cart: {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "…"}}}, with the value that is '
-            "there under the wrong key.",
+            "The webhook knows exactly one key for the role. It ignores all other keys.",
+            'Patch the service account cart with {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "…"}}}. '
+            "Take the value from the wrong key.",
         ),
     ),
     Exercise(
         "03-b",
-        "make the service account that the role waits for",
+        "create the service account that the role admits",
         _role_without_its_service_account,
         _a_new_pod_of_till,
         (
-            "The role's trust policy says which service account it admits. Does that one exist?",
-            "It doesn't: make it, in the namespace that the trust policy names, with the role's ARN as annotation.",
-            'create_namespaced_service_account with the name "till" and {"eks.amazonaws.com/role-arn": role ARN}.',
+            "The role's trust policy says which service account it admits. Does that service account exist?",
+            "The service account doesn't exist. Create it in the namespace that the trust policy names, and annotate "
+            "it with the role's ARN.",
+            'Call core.create_namespaced_service_account with the name "till" and the annotation '
+            '{"eks.amazonaws.com/role-arn": role ARN}.',
         ),
     ),
 )
@@ -82,7 +84,7 @@ PREDICTIONS = (
             ),
             Answer(
                 "Only until the token expires.",
-                "A new token would be admitted as well: the annotation isn't part of it.",
+                "STS would admit a new token as well: the annotation isn't part of a token.",
             ),
         ),
     ),
@@ -96,7 +98,7 @@ RECALL = (
             Answer("It lets the service account use the role.", "Only the role's trust policy does that."),
             Answer(
                 "It tells the webhook which role to write into new pods.",
-                "It's only the role's ARN. Pods that exist already don't change.",
+                "The webhook reads it when a pod is created. Existing pods don't change.",
                 right=True,
             ),
             Answer("It makes the role.", "Kubernetes makes nothing in AWS here. The role must exist."),
@@ -108,7 +110,11 @@ RECALL = (
         (
             Answer("kubectl.", "Kubernetes accepts any well-formed annotation."),
             Answer("STS.", "STS never sees annotations."),
-            Answer("Nobody.", "The pods just start without a role, until something in them needs AWS.", right=True),
+            Answer(
+                "Nobody.",
+                "Pods start without a role. You notice it only when a program in a pod calls AWS.",
+                right=True,
+            ),
         ),
     ),
     Question(
@@ -117,10 +123,10 @@ RECALL = (
         (
             Answer(
                 "iss, aud and sub.",
-                "The provider's URL, its client IDs, and the trust policy's subject.",
+                "AWS compares them with the provider's URL, its client IDs, and the subject in the trust policy.",
                 right=True,
             ),
-            Answer("iat, exp and jti.", "iat and exp are checked as times; jti is compared with nothing."),
+            Answer("iat, exp and jti.", "AWS checks iat and exp as times. It compares jti with nothing."),
             Answer(
                 "The namespace, the pod and the node.",
                 "A pod's token names them in the claim kubernetes.io, which AWS doesn't compare. The namespace counts "
@@ -137,22 +143,25 @@ RECALL = (
                 "The error is about the form of the request, not about the token or the role.",
                 right=True,
             ),
-            Answer("The role doesn't exist.", "That would be AccessDenied, as for a role that doesn't trust you."),
-            Answer("The token is for another audience.", "That would be InvalidIdentityToken."),
+            Answer(
+                "The role doesn't exist.",
+                "Then STS would answer AccessDenied, as for a role that doesn't trust you.",
+            ),
+            Answer("The token is for another audience.", "Then STS would answer InvalidIdentityToken."),
         ),
     ),
     Question(
         "03-6",
-        "A role admits system:serviceaccount:shop:cart. What do you make in the cluster?",
+        "A role admits system:serviceaccount:shop:cart. What do you create in the cluster?",
         (
             Answer(
                 "A service account cart in the namespace shop, annotated with the role's ARN.",
-                "The subject names both, and the annotation names the role.",
+                "The subject names the namespace and the service account. The annotation names the role.",
                 right=True,
             ),
             Answer(
                 "A service account with the role's name.",
-                "The two names needn't be alike. The annotation connects them.",
+                "The two names can differ: the annotation connects the service account with the role.",
             ),
             Answer("A service account cart in any namespace.", "The namespace is part of the subject."),
         ),

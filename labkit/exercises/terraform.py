@@ -15,7 +15,7 @@ from labkit.workspace import Workspace
 
 RELEASES = ("provider-aws-s3-6f461b0ba11f", "provider-aws-s3-0d81c27f44ae")
 NEXT_RELEASE = "provider-aws-s3-b93e5a1c7d20"
-# The AWS provider of Terraform adds this to a name's prefix: a time and a counter.
+# Terraform's AWS provider adds a time and a counter like these to a name's prefix.
 ADDED = "20260114093122345600000001"
 
 
@@ -67,10 +67,12 @@ EXERCISES = (
         _wildcard_that_admits_nobody,
         _each_release_and_nobody_else,
         (
-            "Two things are wrong: how the module compares, and what it compares with.",
-            "The variable trust_condition_test chooses how to compare. The pattern should match the beginning that "
-            "all releases share.",
-            'Set trust_condition_test to "StringLike", and the list to [f"{name}:provider-aws-s3-*"].',
+            "Two things are wrong: the operator with which the trust policy compares, and the text that it compares "
+            "with.",
+            "The variable trust_condition_test sets the operator. The text should be a pattern that matches the names "
+            "of all the releases' service accounts.",
+            'Set trust_condition_test to "StringLike", and namespace_service_accounts to '
+            '[f"{task}:provider-aws-s3-*"].',
         ),
     ),
     Exercise(
@@ -79,10 +81,11 @@ EXERCISES = (
         _role_whose_name_is_a_prefix,
         _the_role_that_exists,
         (
-            "STS answers a missing role with the same words as a wrong trust policy. Which role does the annotation "
+            "STS gives the same answer for a missing role as for a wrong trust policy. Which role does the annotation "
             "name, and which roles exist?",
-            "The configuration leaves use_name_prefix alone. Look for a role whose name begins with exercise-06-b-.",
-            "Find its Arn with iam.list_roles(), and write it into cart's annotation eks.amazonaws.com/role-arn.",
+            "The configuration doesn't set use_name_prefix. Look for a role whose name begins with exercise-06-b-.",
+            "Find the role's Arn with iam.list_roles(), and write it into cart's annotation "
+            "eks.amazonaws.com/role-arn.",
         ),
     ),
 )
@@ -90,18 +93,21 @@ EXERCISES = (
 PREDICTIONS = (
     Question(
         "06-1",
-        'You applied "default:*" and the module compares in its default way. What does STS answer?',
+        "You applied \"default:*\", and didn't set the module's operator. What does STS answer?",
         (
             Answer(
                 "It admits every service account of default.",
-                "That needs StringLike. The module writes StringEquals by default.",
+                "For that, you need StringLike. The module writes StringEquals by default.",
             ),
             Answer(
                 "AccessDenied.",
                 "StringEquals compares letter by letter, and no service account's name is an asterisk.",
                 right=True,
             ),
-            Answer("The same as before: IAM rejected the policy.", "IAM accepted it. It just never matches."),
+            Answer(
+                "The same as before: IAM rejected the policy.",
+                "IAM accepted the policy. But no service account matches it.",
+            ),
         ),
     ),
 )
@@ -109,7 +115,7 @@ PREDICTIONS = (
 RECALL = (
     Question(
         "06-2",
-        "Which value of the module names the service account?",
+        "Which variable of the module names the service account?",
         (
             Answer("name", "It's the role's name."),
             Answer(
@@ -117,7 +123,7 @@ RECALL = (
                 "It holds NAMESPACE:NAME. The module writes system:serviceaccount: before it.",
                 right=True,
             ),
-            Answer("provider_arn", "It's the OIDC provider: the cluster, not the service account."),
+            Answer("provider_arn", "It names the cluster's OIDC provider, not a service account."),
         ),
     ),
     Question(
@@ -127,7 +133,7 @@ RECALL = (
             Answer("Nothing.", "The module always writes a condition on :aud."),
             Answer(
                 "sts.amazonaws.com",
-                "The module writes it itself, and EKS's webhook asks for the same.",
+                "The module writes this audience by itself, and the webhook asks for tokens with the same audience.",
                 right=True,
             ),
             Answer("The cluster's own audience.", "That's the audience of a pod's token for the Kubernetes API."),
@@ -135,40 +141,43 @@ RECALL = (
     ),
     Question(
         "06-4",
-        'The list says "shop:*", and nothing else is set. Who gets the role?',
+        'namespace_service_accounts is ["shop:*"], and trust_condition_test isn\'t set. Who gets the role?',
         (
             Answer("Every service account of shop.", "Only with trust_condition_test set to StringLike."),
             Answer("Nobody.", "StringEquals takes the asterisk literally.", right=True),
-            Answer("Every service account of the cluster.", "Even with StringLike the namespace would have to match."),
+            Answer("Every service account of the cluster.", "Even StringLike would admit only those of shop."),
         ),
     ),
     Question(
         "06-5",
-        'You set name to "reader" and leave use_name_prefix alone. Which ARN belongs in the annotation?',
+        'You set name to "reader", and don\'t set use_name_prefix. Which ARN belongs in the annotation?',
         (
             Answer(
                 "The one that ends in role/reader.",
-                "No such role exists: its name is reader-, and a timestamp after it.",
+                "No such role exists. The role's name is reader- and a timestamp.",
             ),
             Answer("The one that ends in role/reader-.", "That's the prefix. The AWS provider adds a timestamp to it."),
             Answer(
-                "Whatever module.irsa.arn is.",
-                "Let Terraform write the annotation, and it's right after each replacement, too.",
+                "The value of module.irsa.arn.",
+                "If Terraform writes the annotation, it stays right when Terraform replaces the role.",
                 right=True,
             ),
         ),
     ),
     Question(
         "06-6",
-        'policies holds reader = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess". What does the module make of it?',
+        'policies holds reader = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess". What does the module create for it?',
         (
-            Answer("A policy with the name reader.", "The name on the left is yours, and only Terraform uses it."),
+            Answer("A policy with the name reader.", "You choose the name reader, and only Terraform uses it."),
             Answer(
                 "An attachment of AmazonS3ReadOnlyAccess to the role.",
-                "It's the call attach-role-policy of step 2.",
+                "The module attaches the policy, as attach-role-policy does in step 2.",
                 right=True,
             ),
-            Answer("A statement in the trust policy.", "That one says who may become the role, not what it may do."),
+            Answer(
+                "A statement in the trust policy.",
+                "The trust policy says who may become the role, not what the role may do.",
+            ),
         ),
     ),
 )

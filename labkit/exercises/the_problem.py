@@ -58,7 +58,7 @@ def _only_the_leaked_key_is_dead(place: Workspace) -> list[Row]:
 
 
 def _who(place: Workspace, secret: str) -> str:
-    """Call AWS with the key in this Secret. Return the caller's ARN, or the refusal, code first."""
+    """Call AWS with the key in this Secret. Return the caller's ARN, or the text of the refusal."""
     held = core_api(place.kubernetes).read_namespaced_secret(secret, place.parameters.namespace).data
     key = {name.lower(): b64decode(value).decode() for name, value in held.items()}
     try:
@@ -71,11 +71,11 @@ def _who(place: Workspace, secret: str) -> str:
 EXERCISES = (
     Exercise(
         "00-a",
-        "a node that may do no more than a node needs",
+        "let the node's role do no more than a node needs",
         _node_that_reads_tables,
         _node_that_only_pulls_images,
         (
-            "Whatever the node's role may do, every pod on the node may do. List the policies that are attached to it.",
+            "Every pod on the node may do what the node's role may do. List this role's attached policies.",
             "A node pulls images, joins the cluster and configures the network. Which policy is for none of these?",
             "Call iam.detach_role_policy with the role exercise-00-a-node-role and AmazonDynamoDBReadOnlyAccess's ARN.",
         ),
@@ -83,13 +83,13 @@ EXERCISES = (
     ),
     Exercise(
         "00-b",
-        "make the leaked key worthless, and leave the one in use alone",
+        "make the leaked key worthless, and don't change the key in use",
         _user_whose_key_leaked,
         _only_the_leaked_key_is_dead,
         (
             "The user has two access keys. Which one is in the Secret `leaked`?",
-            'Read its AWS_ACCESS_KEY_ID with core.read_namespaced_secret("leaked", …), and decode it with base64.',
-            "Call iam.update_access_key with that AccessKeyId and Status Inactive, or delete the key.",
+            'Read the AWS_ACCESS_KEY_ID of core.read_namespaced_secret("leaked", …), and decode it with base64.',
+            "Call iam.update_access_key with the leaked key's AccessKeyId and Status Inactive, or delete that key.",
         ),
     ),
 )
@@ -101,7 +101,7 @@ PREDICTIONS = (
         (
             Answer(
                 "Nothing more: I gave the permission to my-pod.",
-                "The role is the node's, not the pod's. There was no way to give it to my-pod alone.",
+                "The role is the node's, not the pod's. You can't give a permission to only one of the node's pods.",
             ),
             Answer(
                 "Read S3, like my-pod.",
@@ -109,8 +109,8 @@ PREDICTIONS = (
                 right=True,
             ),
             Answer(
-                "Read S3 once it is started again.",
-                "AWS looks permissions up at each call. Nothing has to be started again.",
+                "Read S3 once neighbour is started again.",
+                "AWS looks up permissions at each call. No pod has to be started again.",
             ),
         ),
     ),
@@ -119,11 +119,16 @@ PREDICTIONS = (
 RECALL = (
     Question(
         "00-2",
-        "Nobody gave a pod an identity in AWS, and it can reach the instance metadata service. Who is it in AWS?",
+        "Nobody gave a pod an identity in AWS, and the pod can reach the instance metadata service. Who is it in AWS?",
         (
-            Answer("Nobody: it has no credentials.", "Only a pod that can't reach the service has none."),
             Answer(
-                "The node's role.", "SDKs ask the metadata service last, and it answers for the machine.", right=True
+                "Nobody: it has no credentials.",
+                "A pod has no credentials only if it can't reach the metadata service either.",
+            ),
+            Answer(
+                "The node's role.",
+                "SDKs ask the metadata service last, and get the credentials of the node's role.",
+                right=True,
             ),
             Answer("The cluster's administrator.", "Nothing in the pod leads to the administrator's credentials."),
         ),
@@ -134,43 +139,47 @@ RECALL = (
         (
             Answer(
                 "All pods on nodes with that role.",
-                "A node's role is the smallest thing you can give it to.",
+                "You can't give the permission to fewer pods: they all use the node's role.",
                 right=True,
             ),
-            Answer("Pods of the namespace that you name.", "IAM knows nothing of namespaces here."),
-            Answer("Pods with the right label.", "Labels don't leave the cluster."),
+            Answer("Pods of the namespace that you name.", "You can't limit the node's role to one namespace's pods."),
+            Answer("Pods with the right label.", "AWS never sees a pod's labels."),
         ),
     ),
     Question(
         "00-4",
-        "An error says: assumed-role/blue-node-role/i-0167… is not authorized. What does it tell you first?",
+        "An error says: assumed-role/blue-node-role/i-0167… is not authorized. What does the error tell you first?",
         (
-            Answer("The pod doesn't use an identity of its own.", "It fell back to the node's role.", right=True),
-            Answer("The pod's role lacks a permission.", "The pod's role would be named. This is the node's."),
+            Answer(
+                "The pod doesn't use an identity of its own.",
+                "The pod uses the node's role instead.",
+                right=True,
+            ),
+            Answer("The pod's role lacks a permission.", "Then the error would name the pod's role, not the node's."),
             Answer("The token has expired.", "No token is involved: these are the node's credentials."),
         ),
     ),
     Question(
         "00-5",
-        "Two pods of one node read a bucket. Which part of the identity in CloudTrail tells them apart?",
+        "Two pods of one node read a bucket. Which part of the identity in CloudTrail tells the two pods apart?",
         (
-            Answer("The pod's name.", "AWS never sees it when the node's role is used."),
-            Answer("The session name.", "It's the machine's id, the same for both."),
-            Answer("None.", "Both are the node's role in the node's session.", right=True),
+            Answer("The pod's name.", "AWS never sees the name of a pod that uses the node's role."),
+            Answer("The session name.", "It's the id of the node's instance, and the same for both pods."),
+            Answer("None.", "Both pods act as the node's role, in the same session.", right=True),
         ),
     ),
     Question(
         "00-6",
         "What is wrong with giving the pod an IAM user's access key in a Secret?",
         (
-            Answer("SDKs can't read it.", "They can: they read keys from environment variables."),
+            Answer("SDKs can't read the key.", "They can: SDKs read keys from environment variables."),
             Answer(
-                "It works anywhere, for anybody, until somebody rotates it.",
+                "The key works anywhere, for anybody, until somebody rotates it.",
                 "The token that IRSA gives a pod also works for whoever copies it, but only until it expires, within a "
                 "day. Nobody has to rotate it.",
                 right=True,
             ),
-            Answer("AWS forbids it.", "It's allowed, and AWS advises against it."),
+            Answer("AWS forbids it.", "AWS allows it, but advises against it."),
         ),
     ),
 )

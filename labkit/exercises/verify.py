@@ -52,7 +52,7 @@ def _reading(bucket: str) -> dict[str, Any]:
 def _reads_and_no_more(place: Workspace) -> list[Row]:
     own: dict[str, Any] = {"Bucket": place.parameters.namespace}
     other: dict[str, Any] = {"Bucket": place.parameters.bucket}
-    # A role that may not list another bucket may still read in it. Only then this is a row, too.
+    # A role that may not list another bucket may still read the objects in it. If so, this is a wrong row.
     read_elsewhere = denies(place, "read an object in another bucket", "s3", "get_object", **other, Key=bucket.KEY)
     return [
         allows(place, "list its bucket", "s3", "list_objects_v2", **own),
@@ -86,28 +86,28 @@ def _decoded(value: str) -> str:
 EXERCISES = (
     Exercise(
         "05-a",
-        "a role that reads its bucket, and does no more",
+        "let the role read its bucket, and do no more",
         _role_for_another_bucket,
         _reads_and_no_more,
         (
             "The error names the action and the resource. Which bucket does the role's policy allow?",
-            'Read it: iam.get_role_policy(RoleName=task, PolicyName="reading"). Listing is about the bucket, reading '
-            "about the objects in it.",
-            "Put the policy again with arn:aws:s3:::exercise-05-a and arn:aws:s3:::exercise-05-a/* as Resource.",
+            'Read the policy with iam.get_role_policy(RoleName=task, PolicyName="reading"). Listing is an action on '
+            "the bucket, and reading is an action on the objects in it.",
+            "Call iam.put_role_policy with the same PolicyName, and with arn:aws:s3:::exercise-05-a and "
+            "arn:aws:s3:::exercise-05-a/* as Resource.",
         ),
     ),
     Exercise(
         "05-b",
-        "end the sessions that exist, and leave the role to new ones",
+        "end the existing sessions, and let new sessions use the role",
         _session_that_somebody_copied,
         _only_fresh_sessions_read,
         (
-            "AWS judges each call by all the policies that the role has then. A Deny in one outweighs an Allow in "
-            "another.",
-            "Deny everything if aws:TokenIssueTime is earlier than now. That is what the console's button "
-            "“Revoke active sessions” writes. The lab's clock may be ahead: lab.now() follows it.",
-            'Call iam.put_role_policy with another PolicyName: Effect Deny, Action "*", Resource "*", Condition '
-            '{"DateLessThan": {"aws:TokenIssueTime": now}}.',
+            "At each call, AWS reads all policies of the role. A Deny in one policy outweighs an Allow in another.",
+            "Deny everything if aws:TokenIssueTime is earlier than now. The console's button “Revoke active "
+            "sessions” writes the same policy. Take the time from lab.now(): the lab's clock may be ahead of yours.",
+            'Call iam.put_role_policy with another PolicyName and this statement: Effect Deny, Action "*", '
+            'Resource "*", Condition {"DateLessThan": {"aws:TokenIssueTime": now}}.',
         ),
     ),
 )
@@ -119,10 +119,10 @@ PREDICTIONS = (
         (
             Answer(
                 "The same as before, until its credentials expire.",
-                "Credentials say who calls. AWS looks up at each call what that role may do.",
+                "Credentials only say who calls. At each call, AWS looks up what the role may do.",
             ),
-            Answer("AccessDenied.", "Permissions count for sessions that are open, too.", right=True),
-            Answer("ExpiredToken.", "The session is still valid. It just isn't allowed to do this."),
+            Answer("AccessDenied.", "A change of the permissions also counts for open sessions.", right=True),
+            Answer("ExpiredToken.", "The session is still valid. It just isn't allowed to do this any more."),
         ),
     ),
 )
@@ -132,39 +132,39 @@ RECALL = (
         "05-2",
         "Which command shows who a pod is in AWS, without any permission?",
         (
-            Answer("aws sts get-caller-identity", "AWS always answers it.", right=True),
-            Answer("aws iam get-role", "It needs iam:GetRole, and tells nothing about the caller."),
-            Answer("aws s3 ls", "It needs a permission. Its refusal names the caller, though."),
+            Answer("aws sts get-caller-identity", "AWS answers this call whatever the role may do.", right=True),
+            Answer("aws iam get-role", "It needs the permission iam:GetRole, and doesn't name the caller."),
+            Answer("aws s3 ls", "It needs a permission. Only the refusal names the caller."),
         ),
     ),
     Question(
         "05-3",
-        "AccessDenied: User: …assumed-role/my-role/… is not authorized to perform: s3:PutObject. What decided?",
+        "AccessDenied: User: …assumed-role/my-role/… is not authorized to perform: s3:PutObject. What's the cause?",
         (
-            Answer("The trust policy.", "The pod is the role already. The trust policy has done its part."),
-            Answer("The role's permissions.", "IRSA works; the role just isn't allowed to do this.", right=True),
-            Answer("The OIDC provider.", "It decides about tokens, and no token is in this error."),
+            Answer("The trust policy.", "The trust policy has admitted the pod: it has the role already."),
+            Answer("The role's permissions.", "IRSA works. The role just isn't allowed to do this.", right=True),
+            Answer("The OIDC provider.", "STS reads the provider when it verifies a token. This error names no token."),
         ),
     ),
     Question(
         "05-4",
         "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity. Where do you look?",
         (
-            Answer("At the role's permissions.", "You aren't the role yet."),
+            Answer("At the role's permissions.", "The caller doesn't have the role yet."),
             Answer(
                 "At the role's trust policy, and at the role's name.",
-                "The token was accepted. This role doesn't admit its subject, or doesn't exist.",
+                "STS accepted the token. The role doesn't admit the token's subject, or it doesn't exist.",
                 right=True,
             ),
-            Answer("At the bucket's policy.", "No bucket was asked."),
+            Answer("At the bucket's policy.", "This call went to STS, not to a bucket."),
         ),
     ),
     Question(
         "05-5",
-        "Somebody makes a service account my-service-account in a namespace of their own. Do they get your role?",
+        "Somebody creates a service account my-service-account in a namespace of their own. Do they get your role?",
         (
-            Answer("Yes, the name is the same.", "sub holds the namespace as well."),
-            Answer("No, sub holds the namespace and the name.", "The trust policy names both.", right=True),
+            Answer("Yes: the name is the same.", "The trust policy also compares the namespace, which is part of sub."),
+            Answer("No: sub holds the namespace and the name.", "The trust policy names both.", right=True),
             Answer("Only with the annotation.", "The annotation isn't a permission."),
         ),
     ),
@@ -172,9 +172,13 @@ RECALL = (
         "05-6",
         "A token has the right subject, and STS answers InvalidIdentityToken. What may be wrong?",
         (
-            Answer("The role's name.", "That would be AccessDenied."),
-            Answer("The token's audience.", "The provider doesn't list it, so STS rejects the token.", right=True),
-            Answer("The annotation.", "STS never sees it."),
+            Answer("The role's name.", "Then STS would answer AccessDenied."),
+            Answer(
+                "The token's audience.",
+                "If the provider doesn't list the audience, STS rejects the token.",
+                right=True,
+            ),
+            Answer("The annotation.", "STS never sees the annotation."),
         ),
     ),
 )

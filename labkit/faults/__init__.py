@@ -1,7 +1,7 @@
 """Common mistakes with IRSA, as faults that you put into a running lab and take out again.
 
-A fault only edits the documents of a run (`situation`). `live` changes the lab to match them. `breaking` keeps the
-documents from before, so that everything can be restored.
+A fault only edits the documents that describe a run (`situation`). `live` changes the lab to match the edited
+documents. `breaking` keeps the documents from before the first fault, and restores the lab from them.
 """
 
 import random
@@ -24,7 +24,7 @@ CATALOGUE: dict[str, Fault] = {
 
 
 def named(name: str) -> Fault:
-    """Return the fault of this id. Raises `LabError`, which suggests a similar id."""
+    """Return the fault with this id. Raises `LabError` if no fault has it. The error suggests a similar id."""
     if name not in CATALOGUE:
         near = get_close_matches(name, CATALOGUE, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -33,12 +33,18 @@ def named(name: str) -> Fault:
 
 
 def drawn(seed: int | None = None) -> Fault:
-    """Return a random fault that costs the pod its role or its bucket: the same one for the same seed."""
+    """Return a random fault with which the pod loses its role or its access to the bucket.
+
+    The same seed gives the same fault.
+    """
     return random.Random(seed).choice(_breaking())  # noqa: S311 - nothing is kept secret by it
 
 
 def drawn_in_a_row(seed: int, count: int) -> list[Fault]:
-    """Return `count` different faults that cost the pod its role or its bucket: the same ones for the same seed."""
+    """Return `count` different faults. With each of them, the pod loses its role or its access to the bucket.
+
+    The same seed gives the same faults.
+    """
     return random.Random(seed).sample(_breaking(), count)  # noqa: S311 - nothing is kept secret by it
 
 

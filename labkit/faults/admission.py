@@ -1,4 +1,4 @@
-"""A pod before and after admission: each is computed from the other."""
+"""Compute a pod after admission from the pod before admission, and the other way round."""
 
 import copy
 from typing import Any
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def admitted(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the pod's spec after admission, if its service account has these annotations."""
+    """Return the spec that the pod has after admission. `annotations` are those of its service account."""
     account = Account.of({"metadata": {"annotations": annotations}})
     made = copy.deepcopy(pod)
     if account.role_arn:
@@ -33,12 +33,13 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
 
 
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
-    """Return the pod as it was applied, and its service account's annotations then; `pod` is the pod after admission.
+    """Return a pod as it was applied, and the annotations that its service account had when the pod was created.
 
-    `annotations` are the present ones. If the webhook left no trace, return the pod unchanged, and no annotations.
+    `pod` is the pod after admission, and `annotations` are the service account's present ones. If the webhook didn't
+    change the pod, return the pod unchanged, and no annotations.
     """
-    # The pod shows the annotations that it was created with. With the present ones, an old role would look as if
-    # somebody had set it by hand.
+    # First try the annotations that the pod shows. If only the present ones were tried, the role of an older annotation
+    # would look as if somebody had set it by hand.
     for account_annotations in (_annotations_of(pod), annotations):
         candidate = _without_role(pod, account_annotations, region)
         if candidate != pod and admitted(candidate, account_annotations, region) == pod["spec"]:
@@ -47,7 +48,7 @@ def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Do
 
 
 def with_defaults(obj: Document) -> Document:
-    """Return an object with the API server's defaults; in a pod, without the fields in `FILLED_IN`."""
+    """Return an object with the API server's defaults. A pod's spec is without the fields in `FILLED_IN`."""
     completed = defaults.with_defaults(BY_NAME[obj["kind"]], obj)
     if obj["kind"] != "Pod":
         return completed
@@ -61,7 +62,10 @@ def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
 
 
 def plain(pod: Document) -> Document:
-    """Return the live pod without the fields that the API server added: its own token, tolerations and node."""
+    """Return a live pod without the API server's additions.
+
+    They are the token for the API server, the default tolerations, and the fields in `FILLED_IN`.
+    """
     spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
     volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(API_VOLUME)]
     tolerations = [each for each in spec.pop("tolerations", []) if each.get("key") not in NODE_TROUBLE]
@@ -80,7 +84,10 @@ def _without_own_token(container: Document) -> Document:
 
 
 def _annotations_of(pod: Document) -> dict[str, str]:
-    """Return the service account's annotations that explain this pod, without those that have the default value."""
+    """Return the annotations that the service account must have had when this pod was created.
+
+    Leave out those that have the default value.
+    """
     found = {}
     for container in pod["spec"]["containers"]:
         for variable in container.get("env") or []:
@@ -111,7 +118,7 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the shortest container that the webhook turns into this one. If none is found, return the container."""
+    """Return the shortest container that the webhook turns into this one. If there's none, return this one."""
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}
     kept_mounts = mounts[:-1] if mounts and mounts[-1]["name"] == VOLUME else mounts

@@ -1,4 +1,4 @@
-"""A run's documents in AWS, read and made with calls of AWS, and the replacements for the issuer's documents."""
+"""Read a run's documents from AWS, and change AWS to match other documents. The issuer's documents belong to them."""
 
 import json
 from contextlib import suppress
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
-    """Read the run's resources in these accounts into the situation."""
+    """Read the run's providers and roles in these accounts, and its other documents, into the situation."""
     for account_id in sorted(accounts):
         iam = _iam(lab, account_id)
         situation.providers |= _providers(iam)
@@ -29,9 +29,9 @@ def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change AWS from `now` to `wanted`, except for the associations, which `associate` creates later.
+    """Change AWS from the state `now` to the state `wanted`. `associate` creates the wanted associations later.
 
-    Raises `LabError` if it can't enter an account, or if IAM accepts a call that it should refuse.
+    Raises `LabError` if the lab can't enter an account, or if IAM doesn't refuse a call as it should.
     """
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)
@@ -49,7 +49,7 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
 def _iam(lab: "Workspace", account_id: str) -> Any:
     session = lab.aws if account_id == lab.account_id else lab.connection.account(account_id)
     if session is None:
-        raise LabError(f"The account {account_id} cannot be entered.", next="choose another fault")
+        raise LabError(f"The lab can't enter the account {account_id}.", next="choose another fault")
     return session.client("iam")
 
 
@@ -94,7 +94,10 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 
 
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
-    """Return the account's roles that belong to the run, by ARN: its own, and one that eksctl made for it."""
+    """Return the account's roles that belong to the run, by ARN.
+
+    They are the role whose name is in the parameters, and roles with the run's tag, such as one that eksctl made.
+    """
     found = {}
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:
@@ -178,14 +181,17 @@ def _name(arn: str) -> str:
 
 
 def _try(lab: "Workspace", call: Document) -> None:
-    """Make a call that IAM refuses, so that CloudTrail records it. Raises `LabError` if IAM doesn't refuse it."""
+    """Make a call that IAM refuses, so that CloudTrail records the call.
+
+    Raises `LabError` if IAM doesn't answer with the expected error.
+    """
     try:
         getattr(lab.aws.client("iam"), call["operation"])(**call["arguments"])
         code = "no error"
     except ClientError as error:
         code = error.response["Error"]["Code"]
     if code != call["code"]:
-        raise LabError(f"IAM answered {call['operation']} with {code}, not {call['code']}.", next="labkit mend")
+        raise LabError(f"IAM answered {call['operation']} with {code} instead of {call['code']}.", next="labkit mend")
 
 
 def _bucket_policy(lab: "Workspace") -> Document | None:
@@ -232,10 +238,10 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
 
 
 def associate(lab: "Workspace", wanted: Situation) -> None:
-    """Create the wanted Pod Identity associations; `make` has deleted the earlier ones.
+    """Create the wanted Pod Identity associations. `make` has deleted the earlier ones.
 
-    Call it after the pods are created, so that these have IRSA's variables. If EKS refuses an association because the
-    role doesn't trust it, skip the association.
+    Call this function after the pods are created, so that the pods have IRSA's variables. If EKS refuses an association
+    because the role doesn't trust EKS, skip the association.
     """
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}

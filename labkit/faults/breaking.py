@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 
 class Kept(BaseModel):
-    """The record of a broken run."""
+    """The record of a broken run, which the lab's folder keeps."""
 
     run: str
     cluster_made: str
     """When the cluster was created. The record isn't valid for a later cluster of the same name."""
     faults: list[str]
     before: Situation
-    """The run before its first fault."""
+    """The run's documents before its first fault."""
     broken: Situation
-    """The run after its last fault."""
+    """The run's documents after its last fault."""
 
 
 @dataclass(frozen=True)
 class Mended:
-    """The result of `mend`: the faults that it took out, and the objects that it looked at, by name."""
+    """The result of `mend`: the ids of the faults that it took out, and the names of the objects that had changed."""
 
     faults: list[str]
     put_back: list[str]
@@ -50,7 +50,7 @@ class Mended:
     mended_before: list[str]
     """The objects that a fault had broken and the user had mended already."""
     left_behind: list[str]
-    """The objects that somebody had changed, but no fault. `mend` put them back, too."""
+    """The objects that somebody had changed, although no fault had. `mend` put them back, too."""
 
     @property
     def was_broken(self) -> bool:
@@ -67,21 +67,21 @@ class Mended:
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of the objects that faults have broken, by name."""
+    """How far a broken run is mended: the ids of its faults, and the names of its objects by their state."""
 
     faults: list[str]
     still_broken: list[str]
     otherwise: list[str]
-    """The broken objects that have changed since, but aren't mended."""
+    """The broken objects that somebody has changed since, but not mended."""
     as_before: list[str]
     left_behind: list[str]
-    """The objects that somebody has changed, but no fault."""
+    """The objects that somebody has changed, although no fault has."""
 
 
 def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
-    """Put a fault into the run; return the ids of all faults in it, the latest last.
+    """Put a fault into the run. Return the ids of all faults in the run, the latest last.
 
-    Create the run first if it's missing. A fault replaces an earlier one that changed the same thing. Raises
+    If the run is missing, create it first. The fault replaces an earlier one that changed the same thing. Raises
     `LabError` if the cluster isn't the lab's own.
     """
     _refuse_others_clusters(lab)
@@ -107,9 +107,9 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
 def _without_displaced(
     now: Situation, before: Situation, earlier: list[Fault], fault: Fault
 ) -> tuple[Situation, list[Fault]]:
-    """Return the run and its faults, without those that this one replaces.
+    """Return the run without the faults that `fault` replaces, and the list of its other faults.
 
-    A fault that somebody has mended by hand isn't put in again.
+    If somebody has mended one of these by hand, leave it out, too.
     """
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:
@@ -122,7 +122,10 @@ def _without_displaced(
 
 
 def mend(lab: "Workspace") -> Mended:
-    """Take all faults out of the run: restore its state from before the first. Raises `LabError` without a fault."""
+    """Take all faults out of the run: restore its state from before the first fault.
+
+    Raises `LabError` if the run has no fault.
+    """
     kept = _read(lab)
     if kept is None:
         # A record of an earlier cluster of this name is useless.
@@ -147,7 +150,10 @@ def mend(lab: "Workspace") -> Mended:
 
 
 def progress(lab: "Workspace") -> Progress | None:
-    """Compare a broken run's documents with those from before; return how far it's mended. None if it has no fault."""
+    """Return how far a broken run is mended, or None if the run has no fault.
+
+    Compare the run's present documents with those from before the first fault.
+    """
     kept = _read(lab)
     if kept is None:
         return None
@@ -175,9 +181,9 @@ def is_made(situation: Situation) -> bool:
 
 
 def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
-    """Run two AWS commands in the run's pod, with a new session; return each with the last line of its answer.
+    """Run two AWS commands in the run's pod, with a new session. Return each command with the last line of its answer.
 
-    Return an empty list if no pod runs.
+    If no pod runs, return an empty list.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
     """
@@ -227,7 +233,7 @@ def _compared(one: Situation, other: Situation) -> Iterator[tuple[str, bool]]:
     yield "bucket policy", one.bucket_policy == other.bucket_policy
     yield "Pod Identity associations", one.associations == other.associations
     yield "identity provider config of the cluster", one.identity_provider_configs == other.identity_provider_configs
-    yield "what the issuer publishes", one.published == other.published
+    yield "public documents of the issuer", one.published == other.published
     for key in sorted(one.objects.keys() | other.objects.keys()):
         made, other_made = (
             (each.objects.get(key), each.admitted.get(key), each.made_with if key.startswith("Pod ") else None)
@@ -242,9 +248,9 @@ def _compared(one: Situation, other: Situation) -> Iterator[tuple[str, bool]]:
 def _refuse_others_clusters(lab: "Workspace") -> None:
     if not lab.connection.takes_untagged:
         raise LabError(
-            "Faults are put into a cluster and an account of the lab's own alone.",
+            "This cluster isn't the lab's own. labkit breaks only its own cluster and account.",
             where=f"target {lab.parameters.target}",
-            next="labkit up, and break that one",
+            next="labkit up, and break the cluster that it starts",
         )
 
 
@@ -257,7 +263,7 @@ def _file(lab: "Workspace") -> "Path":
 
 
 def _read(lab: "Workspace") -> Kept | None:
-    """Return the record of this run; None if it has no fault."""
+    """Return the record of this run, or None if the run has no fault."""
     kept = _parsed(_file(lab))
     return kept if kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab)) else None
 

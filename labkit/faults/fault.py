@@ -1,4 +1,4 @@
-"""A fault: a common mistake, as an edit of a run's documents."""
+"""A fault: a common mistake, made by editing the documents that describe a run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ class Fault:
 
     id: str
     description: str
-    """A line about an event that led to the fault. It doesn't give the fault away."""
+    """A line about the event that led to the fault. It doesn't say what is wrong now."""
     finding: str
-    """The id of the doctor's finding about it."""
+    """The id of the doctor's finding about the fault."""
     apply: Apply
     """The function that edits the documents, and changes nothing else."""
     hides: tuple[str, ...] = ()
-    """The ids of findings and faults that the doctor can't see beside this fault; `*` stands for any characters."""
+    """The ids of findings and faults that the doctor can't see while this fault is in, as patterns of `fnmatch`."""
     seen_as: tuple[str, ...] = ()
-    """The findings that the doctor reports instead if another fault hides this one's own finding."""
+    """The ids of the findings that the doctor reports instead of `finding` if another fault hides it."""
     changes: tuple[str, ...] = ()
-    """The things that the fault decides, in words. Of two faults with the same thing, only the later one stays."""
+    """Names for the things that the fault changes. If two faults change the same thing, only the later one stays."""
     needs_probe: bool = False
-    """Whether the doctor sees it only if it runs a command in the pod."""
+    """Whether the doctor has to run a command in the pod to see the fault."""
     works: bool = False
-    """Whether the pod gets its role in spite of the fault."""
+    """Whether the pod keeps its role and its access to the bucket in spite of the fault."""
 
     def is_hidden_by(self, other: "Fault") -> bool:
-        """Return whether the other fault hides this one from the doctor."""
+        """Return whether the other fault hides this fault, or its finding, from the doctor."""
         names = (self.id, self.finding)
         return other is not self and any(fnmatchcase(name, pattern) for name in names for pattern in other.hides)
 
     def takes_the_place_of(self, earlier: "Fault") -> bool:
-        """Return whether this fault replaces the earlier one."""
+        """Return whether this fault changes a thing that the earlier fault changed, and so replaces it."""
         return bool(set(self.changes) & set(earlier.changes))
 
     def put_into(self, situation: Situation) -> Situation:
@@ -48,7 +48,7 @@ class Fault:
 
 
 def expected(faults: Sequence[Fault]) -> set[str]:
-    """Return the ids of the findings that the doctor should report after these faults, put in one after the other."""
+    """Return the ids of the findings that the doctor should report if these faults are put in one after the other."""
     there = [
         fault
         for at, fault in enumerate(faults)
@@ -70,9 +70,9 @@ def fault(
     changes: tuple[str, ...] = (),
     **settings: bool,
 ) -> Callable[[Apply], Fault]:
-    """Return a decorator that makes a fault of a function that edits a situation.
+    """Return a decorator that turns a function into a fault. The function edits a `Situation`.
 
-    The function's name becomes the id, with hyphens. Its docstring becomes the description.
+    The fault's id is the function's name with hyphens. The fault's description is the function's docstring.
     """
 
     def made(apply: Apply) -> Fault:

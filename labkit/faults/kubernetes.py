@@ -1,4 +1,7 @@
-"""A run's objects in Kubernetes, read and made with its API. A pod is created again if its spec has to change."""
+"""Read a run's objects from Kubernetes, and change Kubernetes to match other objects.
+
+If a pod's spec has to change, the pod is deleted and created again.
+"""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -38,7 +41,7 @@ WITHIN = 30  # seconds
 def read(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
     """Read the run's objects into the situation.
 
-    `registration` is a good registration of the webhook; if None, the present one counts as good.
+    `registration` is a registration with which the API server reaches the webhook. If it's None, take the present one.
     """
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}
@@ -50,9 +53,9 @@ def read(lab: "Workspace", situation: Situation, registration: Document | None) 
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change the objects from `now` to `wanted`. Wait until the pods run, or fail as they should.
+    """Change the objects from `now` to `wanted`. Wait until the pods run, or until they fail if `wanted` says so.
 
-    Raises `LabError`.
+    Raises `LabError` if the pods do neither in time.
     """
     pods = {
         key
@@ -80,9 +83,9 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
 
 
 def _objects(lab: "Workspace") -> dict[str, Document]:
-    """Return the run's objects by kind and name, with the objects that faults added and the webhook's registration.
+    """Return the run's objects by kind and name.
 
-    A pod that a controller made is left out.
+    The webhook's registration and the objects that faults added are among them. Pods of controllers aren't.
     """
     namespace, account = lab.parameters.namespace, lab.parameters.service_account
     keys = [f"Namespace {namespace}", f"ServiceAccount {namespace}/{account}", WEBHOOK]
@@ -111,7 +114,7 @@ def _plain(obj: Document) -> Document:
 def _read_pods_as_applied(situation: Situation) -> None:
     """Split each pod into the pod as it was applied and its spec after admission.
 
-    Set `made_with` if the pod was created with other annotations than the present ones.
+    If the service account had other annotations when the pod was created, set `made_with`.
     """
     region = situation.parameters.region
     for key in situation.pod_keys:
@@ -124,9 +127,9 @@ def _read_pods_as_applied(situation: Situation) -> None:
 
 
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
-    """Return the objects that must change for a moment, so that a new pod gets the spec that it was first created with.
+    """Return the objects that have to exist while a pod is created again, so that it gets the same spec as before.
 
-    Empty if the present objects lead to that pod.
+    None stands for an object that must not exist. If the wanted objects lead to that spec, return an empty dict.
     """
     if wanted.made_with is None:
         return {}
@@ -144,7 +147,7 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
 
 
 def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: dict[str, Document | None]) -> None:
-    """Create, replace or delete the objects (None: delete), and write their new state into `present`."""
+    """Create or replace the objects, and delete those that are None. Write the new state into `present`."""
     for key, obj in objects.items():
         if obj == present.get(key):
             continue
@@ -158,7 +161,7 @@ def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: 
 
 
 def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
-    """Create a pod, and wait until it runs, or fails as it should. Raises `LabError`."""
+    """Create a pod. Wait until it runs, or until it fails if `wanted` says so. Raises `LabError` if it does neither."""
     pod, expected = wanted.objects[key], wanted.admitted[key]
 
     def is_admitted_so() -> bool:
@@ -166,13 +169,13 @@ def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
         dry = _call(lab, "POST", _collection(key), pod, dryRun="All")
         return bool(admission.plain(dry)["spec"] == expected)
 
-    _wait(is_admitted_so, f"The webhook makes another pod of {key.partition('/')[2]} than it was to.")
+    _wait(is_admitted_so, f"The webhook doesn't change the pod {key.partition('/')[2]} as it should.")
     _call(lab, "POST", _collection(key), pod)
     _wait(lambda: _runs_or_fails(lab, key, wanted), f"{key} neither runs nor fails.")
 
 
 def _runs_or_fails(lab: "Workspace", key: str, wanted: Situation) -> bool:
-    """Return whether a pod runs, or fails as it should. Raises `LabError` if it fails but should run."""
+    """Return whether a pod runs or fails. Raises `LabError` if it fails, but should run according to `wanted`."""
     status = (_get(lab, key) or {}).get("status") or {}
     containers = status.get("containerStatuses") or []
     if status.get("phase") == "Running" and all(container["ready"] for container in containers):
@@ -188,7 +191,7 @@ def _delete(lab: "Workspace", key: str) -> None:
     body = {"propagationPolicy": "Foreground"} if key.startswith("Deployment ") else None
     _call(lab, "DELETE", _path(key), body)
     if key.startswith("Deployment "):
-        _wait(lambda: not _get(lab, key), f"The {key} does not go.")
+        _wait(lambda: not _get(lab, key), f"The {key} was not deleted in time.")
 
 
 def _wait_for_deployment(lab: "Workspace", key: str) -> None:
@@ -197,9 +200,9 @@ def _wait_for_deployment(lab: "Workspace", key: str) -> None:
 
 
 def is_rolled_out(deployment: Document) -> bool:
-    """Return whether all pods of a Deployment come from its present template and run, or whether they can't be created.
+    """Return whether all pods of a Deployment run and come from its present template, or can't be created.
 
-    It compares the same fields as `kubectl rollout status`.
+    This function compares the same fields as `kubectl rollout status`.
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status
     """
     status = deployment.get("status") or {}

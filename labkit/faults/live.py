@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def read(lab: "Workspace", *others: Situation) -> Situation:
-    """Return the run's present documents, in its account and in the accounts of the other situations.
+    """Return the run's present documents, from its own account and from the accounts of the other situations.
 
-    The webhook's good registration comes from the first of the others; without others, it's the present one.
+    The field `registration` comes from the first of the other situations. Without others, it's the present one.
     """
     situation = Situation(
         parameters=lab.parameters,
@@ -29,7 +29,7 @@ def read(lab: "Workspace", *others: Situation) -> Situation:
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """Change the lab from the state `now` to the state `wanted`.
 
-    Wait until its pods run, or fail as they should. Raises `LabError`.
+    Wait until its pods run, or until they fail if `wanted` says so. Raises `LabError` if the lab can't be changed.
     """
     aws.make(lab, now, wanted)
     kubernetes.make(lab, now, wanted)

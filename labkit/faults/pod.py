@@ -66,7 +66,7 @@ def image_that_nobody_has(situation: Situation) -> None:
     changes=("the pod's service account",),
 )
 def pod_without_its_service_account(situation: Situation) -> None:
-    """The pod's manifest was made shorter."""
+    """Somebody shortened the pod's manifest."""
     situation.pod["spec"]["serviceAccountName"] = "default"
 
 
@@ -83,14 +83,14 @@ def pod_made_before_the_annotation(situation: Situation) -> None:
     changes=ANNOTATION,
 )
 def annotation_on_the_pod(situation: Situation) -> None:
-    """The annotations were moved to where the application is."""
+    """Somebody moved the annotations closer to the application."""
     situation.annotate({key: value for key, value in situation.annotations.items() if key != ROLE_ARN})
     situation.pod["metadata"].setdefault("annotations", {})[ROLE_ARN] = situation.role_arn
 
 
 @fault(finding="pod-replaced-in-a-loop", works=True)
 def pod_replaced_again_and_again(situation: Situation) -> None:
-    """The pod was handed to a controller that undoes changes of its pods."""
+    """The pod now belongs to a controller that undoes changes to its pods."""
     pod, namespace = situation.pod, situation.parameters.namespace
     if not situation.pod_keys:
         return

@@ -53,7 +53,7 @@ def oidc_provider_with_a_slash_at_its_end(situation: Situation) -> None:
     changes=(*PRESENT, *TRUSTED_ISSUER),
 )
 def cluster_made_anew(situation: Situation) -> None:
-    """The cluster was made again from the same files; nothing changed in AWS."""
+    """The cluster was created again from the same files. Nothing was changed in IAM."""
     if provider := situation.providers.pop(situation.provider_arn, None):
         arn = situation.provider_arn.replace(situation.issuer_id, OLD_ID)
         situation.providers[arn] = {**provider, "Url": situation.issuer.replace(situation.issuer_id, OLD_ID)}
@@ -74,13 +74,13 @@ def provider_of_a_cluster_that_is_gone(situation: Situation) -> None:
 
 @fault(finding="oidc-provider-audience-missing", changes=AUDIENCE)
 def audience_misspelt(situation: Situation) -> None:
-    """The provider was made again by a hand-written script."""
+    """A hand-written script created the provider again."""
     situation.provider["ClientIDList"] = ["sts.amazon.com"]
 
 
 @fault(finding="oidc-provider-audience-is-an-endpoint", changes=AUDIENCE)
 def audience_taken_for_an_endpoint(situation: Situation) -> None:
-    """The provider was changed so that the region's own STS is used."""
+    """The provider was changed so that pods use the region's own STS."""
     situation.provider["ClientIDList"] = [f"sts.{situation.parameters.region}.amazonaws.com"]
 
 
@@ -105,7 +105,7 @@ def discovery_is_not_public(situation: Situation) -> None:
 
 @fault(finding="issuer-unreachable", hides=("signing-key-not-published",), changes=ISSUER)
 def discovery_of_another_issuer(situation: Situation) -> None:
-    """The issuer's documents were published once more, from a template."""
+    """The issuer's documents were published again, from a template."""
     other = situation.issuer.replace(situation.issuer_id, OLD_ID)
     document = {
         "issuer": other,

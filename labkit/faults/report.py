@@ -21,13 +21,13 @@ MENDED, NOT_MENDED = RIGHT.replace("right", "mended"), WRONG.replace("wrong", "n
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """How far a run is mended; true if it's mended. It names the objects, but not their faults."""
+    """A report on how far a run is mended. It's true if the run is mended. It names objects, but no faults."""
 
     ok: bool
     """Whether the doctor reports no error, and no finding about the faults."""
     progress: "Progress"
     answers: Sequence[tuple[str, str]]
-    """The commands in the pod, each with the last line of its answer."""
+    """The AWS commands that ran in the pod, each with the last line of its answer."""
 
     def __bool__(self) -> bool:
         return self.ok
@@ -73,7 +73,10 @@ class Report:
 
 
 def of(lab: "Workspace") -> Report | None:
-    """Return how far the run is mended; None without a fault. It only reads, and runs AWS commands in the pod."""
+    """Return the report on a run, or None if the run has no fault.
+
+    This function reads the lab, and runs AWS commands in the pod. It mends nothing.
+    """
     progress = breaking.progress(lab)
     if progress is None:
         return None

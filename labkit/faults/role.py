@@ -80,7 +80,7 @@ def wildcard_is_compared_letter_by_letter(situation: Situation) -> None:
 
 @fault(finding="trust-policy-issuer-host-wrong", hides=REFUSED_HIDES, changes=ISSUER)
 def trust_policy_of_another_region(situation: Situation) -> None:
-    """The trust policy was taken from a guide whose sample is in another region."""
+    """The trust policy was copied from a guide that uses another region."""
     region = situation.parameters.region
     here, there = f"oidc.eks.{region}.", f"oidc.eks.{'us-west-2' if region != 'us-west-2' else 'us-east-1'}."
     situation.trust(situation.provider_arn.replace(here, there), situation.provider_name.replace(here, there))
@@ -110,19 +110,19 @@ def trust_policy_trusts_another_cluster(situation: Situation) -> None:
 
 @fault(finding="trust-policy-principal-not-a-provider", hides=REFUSED_HIDES, changes=ISSUER)
 def trust_policy_trusts_a_host(situation: Situation) -> None:
-    """The trust policy's principal was shortened until IAM took it."""
+    """The trust policy's principal was shortened until IAM accepted it."""
     situation.trust(situation.provider_name.partition("/")[0], situation.provider_name)
 
 
 @fault(finding="trust-policy-action-wrong", hides=REFUSED_HIDES, changes=ACTION)
 def trust_policy_allows_another_action(situation: Situation) -> None:
-    """The trust policy's action was taken from a role that people assume."""
+    """The trust policy's action was copied from a role that people assume."""
     situation.statement["Action"] = "sts:AssumeRole"
 
 
 @fault(finding="trust-policy-aud-mismatch", hides=REFUSED_HIDES, changes=AUDIENCE)
 def trust_policy_wants_an_endpoint_for_audience(situation: Situation) -> None:
-    """The trust policy was changed so that the region's own STS is used."""
+    """The trust policy was changed so that pods use the region's own STS."""
     situation.require("aud", f"sts.{situation.parameters.region}.amazonaws.com")
 
 
@@ -148,7 +148,7 @@ def trust_policy_denies(situation: Situation) -> None:
 
 @fault(finding="trust-policy-sub-missing", hides=("trust-policy-admits-others",), changes=SUBJECT, works=True)
 def trust_policy_without_a_subject(situation: Situation) -> None:
-    """The trust policy was made shorter."""
+    """Somebody shortened the trust policy."""
     situation.require("sub", None)
 
 
@@ -160,7 +160,7 @@ def trust_policy_for_every_service_account(situation: Situation) -> None:
 
 @fault(finding="trust-policy-aud-missing", changes=AUDIENCE, works=True)
 def trust_policy_without_an_audience(situation: Situation) -> None:
-    """One condition of the trust policy was thought to be enough."""
+    """Somebody thought that one condition in the trust policy is enough."""
     situation.require("aud", None)
 
 
@@ -206,7 +206,7 @@ def _trust_policy(situation: Situation, key: str, value: Any) -> dict[str, Any]:
 
 
 def _replace_statement(situation: Situation, principal: Any, action: Any) -> None:
-    """Give the statement for the OIDC provider this principal and action, and no condition."""
+    """Set the principal and the action of the statement for the OIDC provider, and remove its condition."""
     if statement := situation.statement:
         statement.pop("Condition", None)
         statement |= {"Principal": principal, "Action": action}

@@ -25,14 +25,14 @@ KEYS = {
 
 @fault(finding="pod-static-keys", changes=("the pod's keys",))
 def keys_in_the_pod(situation: Situation) -> None:
-    """The pod was made to work in a hurry."""
+    """Somebody needed the pod to work quickly."""
     for name, value in KEYS.items():
         situation.set_variable(name, value)
 
 
 @fault(finding="pod-static-keys", changes=("the pod's keys",))
 def keys_in_a_config_map(situation: Situation) -> None:
-    """The pod takes its settings from the ConfigMap of a sample."""
+    """The pod's settings come from a sample's ConfigMap."""
     situation.add_config_map("my-settings", KEYS)
     others = [each for each in situation.container.get("envFrom") or [] if "configMapRef" not in each]
     situation.container["envFrom"] = [*others, {"configMapRef": {"name": "my-settings"}}]
@@ -40,7 +40,7 @@ def keys_in_a_config_map(situation: Situation) -> None:
 
 @fault(finding="pod-static-keys", changes=("the pod's keys",), needs_probe=True)
 def keys_in_a_secret(situation: Situation) -> None:
-    """The pod takes its passwords from a Secret."""
+    """The pod's passwords come from a Secret."""
     situation.add_secret("my-passwords", KEYS)
     others = [each for each in situation.container.get("envFrom") or [] if "secretRef" not in each]
     situation.container["envFrom"] = [*others, {"secretRef": {"name": "my-passwords"}}]
@@ -48,7 +48,7 @@ def keys_in_a_secret(situation: Situation) -> None:
 
 @fault(finding="pod-aws-profile", changes=("the pod's profile",))
 def profile_of_a_laptop(situation: Situation) -> None:
-    """The pod took the variables of the laptop on which it was written."""
+    """The pod got its environment variables from a developer's laptop."""
     situation.set_variable("AWS_PROFILE", "dev")
 
 
@@ -66,7 +66,7 @@ def token_file_of_another_mount(situation: Situation) -> None:
 
 @fault(finding="token-copied", hides=OWN_TOKEN_HIDES, changes=(*VARIABLES, *VOLUME))
 def token_of_last_year(situation: Situation) -> None:
-    """The pod's token was kept, so that nobody has to fetch it again."""
+    """The pod's token was saved, so that nobody has to fetch a token again."""
     claims = {"iss": situation.issuer, "sub": situation.parameters.subject, "aud": [AUDIENCE], **LAST_YEAR}
     parts = ({"alg": "RS256", "kid": "key-1"}, claims, "signature")
     token = ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts)
@@ -77,7 +77,7 @@ def token_of_last_year(situation: Situation) -> None:
 
 @fault(finding="pod-role-set-by-hand", hides=(*OWN_TOKEN_HIDES, "token-audience-mismatch"), changes=VARIABLES)
 def role_of_another_application_by_hand(situation: Situation) -> None:
-    """The pod's manifest was copied from another application's, for a cluster without webhooks."""
+    """The pod's manifest was copied from another application, which ran in a cluster without webhooks."""
     token = {"audience": AUDIENCE, "expirationSeconds": 86400, "path": "token"}
     situation.mount("token-for-aws", {"projected": {"sources": [{"serviceAccountToken": token}]}}, "/etc/token-for-aws")
     situation.set_identity(role_arn=f"{situation.role_arn}-of-payments", file="/etc/token-for-aws/token")
@@ -91,19 +91,19 @@ def region_left_empty(situation: Situation) -> None:
 
 @fault(finding="pod-proxy-without-no-proxy", changes=("the pod's proxy",), works=True)
 def proxy_without_exceptions(situation: Situation) -> None:
-    """The company's network was described to the pod."""
+    """The pod got the settings for the company's network."""
     situation.set_variable("HTTPS_PROXY", "http://proxy.example.com:3128")
 
 
 @fault(finding="pod-role-session-name-invalid", changes=("the pod's session name",))
 def session_name_with_blanks(situation: Situation) -> None:
-    """The pod's sessions were given names that people can read."""
+    """Somebody gave the pod's sessions a name that people can read."""
     situation.set_variable("AWS_ROLE_SESSION_NAME", "the reader of our bucket")
 
 
 @fault(finding="role-session-too-long", changes=CONFIG, works=True)
 def session_of_twelve_hours(situation: Situation) -> None:
-    """The pod's sessions were meant to last through the night."""
+    """Somebody wanted the pod's sessions to last through the night."""
     _configure(
         situation,
         "[default]\n"
@@ -115,7 +115,7 @@ def session_of_twelve_hours(situation: Situation) -> None:
 
 @fault(finding="role-assumes-itself", changes=CONFIG)
 def config_that_assumes_the_role_again(situation: Situation) -> None:
-    """The pod was told its role a second time."""
+    """Somebody configured the pod's role a second time."""
     _configure(
         situation,
         f"[default]\nrole_arn = {situation.role_arn}\nsource_profile = irsa\n\n"
@@ -132,7 +132,7 @@ def endpoint_of_another_region(situation: Situation) -> None:
 
 @fault(finding="region-not-activated", changes=REGION, works=True)
 def region_that_is_not_on(situation: Situation) -> None:
-    """The pod was meant to store its data on another continent."""
+    """Somebody wanted the pod to store its data on another continent."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         situation.set_variable(name, "af-south-1")
 

@@ -35,7 +35,7 @@ def annotation_key_misspelt(situation: Situation) -> None:
 
 @fault(finding="service-account-annotation-key-typo", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
 def annotation_of_kube2iam(situation: Situation) -> None:
-    """The application came from a cluster that gave roles in another way."""
+    """The application came from a cluster that gives pods their roles in another way."""
     _annotate(situation, {"iam.amazonaws.com/role": situation.role_arn})
 
 
@@ -47,7 +47,7 @@ def annotation_of_a_template(situation: Situation) -> None:
 
 @fault(finding="service-account-annotation-arn-malformed", changes=ANNOTATION)
 def annotation_of_a_policy(situation: Situation) -> None:
-    """The ARN was copied from the list of what the role may do."""
+    """The ARN was copied from the list of the role's permissions."""
     _annotate(situation, {ROLE_ARN: situation.parameters.policy_arn})
 
 
@@ -77,7 +77,7 @@ def annotation_with_a_path(situation: Situation) -> None:
 
 @fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
 def annotation_of_another_account(situation: Situation) -> None:
-    """The service account's manifest came from the cluster of another stage."""
+    """The service account's manifest came from the cluster of another environment."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, ANOTHER_ACCOUNT)})
 
 
@@ -89,7 +89,7 @@ def annotation_of_another_partition(situation: Situation) -> None:
 
 @fault(finding="eksctl-role-without-annotation", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
 def eksctl_excluded_the_service_account(situation: Situation) -> None:
-    """The service account was made again; eksctl said that it had nothing to do."""
+    """The service account was created again, and eksctl said that it had nothing to do."""
     _annotate(situation, {})
     parameters = situation.parameters
     name = f"eksctl-{parameters.cluster}-addon-iamserviceaccount-{parameters.namespace}-{parameters.service_account}"
@@ -110,11 +110,11 @@ def service_account_deleted(situation: Situation) -> None:
 
 @fault(finding="token-audience-mismatch", changes=("the token's audience",))
 def audience_annotated(situation: Situation) -> None:
-    """The service account's tokens were meant for another service, too."""
+    """Somebody wanted to use the service account's tokens for another service, too."""
     situation.annotate(situation.annotations | {"eks.amazonaws.com/audience": "vault"})
 
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
-    """Replace the service account's annotations about a role with these."""
+    """Replace those of the service account's annotations that name a role."""
     kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
     situation.annotate(kept | annotations)

@@ -1,6 +1,6 @@
-"""The documents of one run of a lab: at present, before a fault, or as wanted.
+"""The documents that describe one run of a lab: its present state, its state before a fault, or a wanted state.
 
-A fault only edits them. `live` reads them from a lab, and changes a lab to match them.
+A fault only edits these documents. `live` reads them from a lab, and changes a lab to match them.
 """
 
 import base64
@@ -26,7 +26,7 @@ Document = dict[str, Any]
 
 
 class Situation(BaseModel):
-    """One run's documents, as plain JSON: two situations can be compared, and one can be stored."""
+    """The documents that describe one run, as plain JSON. So situations can be compared and stored."""
 
     parameters: Parameters
     issuer: str
@@ -35,35 +35,32 @@ class Situation(BaseModel):
     image: str
 
     providers: dict[str, Document] = Field(default_factory=dict)
-    """The OIDC providers by ARN: `Url`, `ClientIDList`, `ThumbprintList`, `Tags`."""
+    """The OIDC providers by ARN, with the fields `Url`, `ClientIDList`, `ThumbprintList` and `Tags`."""
     roles: dict[str, Document] = Field(default_factory=dict)
-    """The roles by ARN: trust policy, `MaxSessionDuration`, `PermissionsBoundary`, `Attached`, `Inline`, `Tags`."""
+    """The roles by ARN, with the fields that `new_role` returns."""
     bucket_policy: Document | None = None
     associations: list[Document] = Field(default_factory=list)
     """The EKS Pod Identity associations of the service account."""
     identity_provider_configs: list[Document] = Field(default_factory=list)
     published: dict[str, Document] = Field(default_factory=dict)
-    """The answers that replace the public issuer's documents, by the document's name: `status` and `body`."""
+    """The answers, by document, that the issuer gives in place of its public documents: `status` and `body`."""
     refused: list[Document] = Field(default_factory=list)
-    """Calls that IAM refused: `operation`, `arguments` and the error's `code`.
-
-    They leave a trace only in CloudTrail.
-    """
+    """Calls that IAM refuses: `operation`, `arguments` and the error's `code`. Only CloudTrail shows such calls."""
 
     objects: dict[str, Document] = Field(default_factory=dict)
-    """The Kubernetes objects by kind and name. A pod is as it was applied, without the webhook's additions."""
+    """The Kubernetes objects by kind and name. Pods are as they were applied, without the webhook's additions."""
     admitted: dict[str, Document] = Field(default_factory=dict)
     """Each pod's spec after admission, by the pod's kind and name."""
     made_with: dict[str, str] | None = None
-    """The service account's annotations when the pods were made, if they have changed since."""
+    """The annotations that the service account had when the pods were created. None if it still has the same ones."""
     fails_to_start: bool = False
     """Whether a pod fails to start."""
     registration: Document = Field(default_factory=dict)
-    """The registration with which the API server reaches the webhook, whether it's present or not."""
+    """The registration with which the API server reaches the webhook, even if the cluster has lost or changed it."""
 
     @classmethod
     def wanted(cls, parameters: Parameters, connection: "Connection", webhook: Document) -> "Situation":
-        """Return the documents of a healthy lab; `webhook` is the registration of its pod identity webhook."""
+        """Return the documents of a healthy lab. `webhook` is the registration of its pod identity webhook."""
         role_arn = connection.role_arn(parameters.role_name)
         provider = documents.provider(parameters, connection.issuer)
         made = cls(
@@ -83,7 +80,7 @@ class Situation(BaseModel):
         made.add(dict(documents.pod(parameters, connection.image)))
         return made.settled()
 
-    # The documents that faults edit. A missing one appears as an empty document, and edits of that are lost.
+    # The documents that faults edit. For a missing document, a property returns an empty one, whose edits are lost.
 
     @property
     def provider_arn(self) -> str:
@@ -91,12 +88,12 @@ class Situation(BaseModel):
 
     @property
     def provider_name(self) -> str:
-        """The issuer without its scheme. Condition keys begin with it."""
+        """The issuer's URL without its scheme. Condition keys begin with this name."""
         return self.issuer.removeprefix("https://")
 
     @property
     def issuer_id(self) -> str:
-        """The last part of the issuer: on EKS, 32 hex digits."""
+        """The last part of the issuer's URL. On EKS, it's 32 hex digits."""
         return self.issuer.rpartition("/")[2]
 
     @property
@@ -113,7 +110,7 @@ class Situation(BaseModel):
 
     @property
     def statement(self) -> Document:
-        """The trust policy's statement for an OIDC provider."""
+        """The trust policy's first statement whose principal is an OIDC provider."""
         statements = self.role.get("AssumeRolePolicyDocument", {}).get("Statement") or []
         return next((statement for statement in statements if "Federated" in statement["Principal"]), {})
 
@@ -137,7 +134,7 @@ class Situation(BaseModel):
 
     @property
     def pod(self) -> Document:
-        """The first pod, or else the first Deployment's template. Without either, edits are lost."""
+        """The first pod, or the first Deployment's template if there's no pod. If both are missing, edits are lost."""
         empty = {"metadata": {}, "spec": {"containers": [{"name": ""}]}}
         templates = [obj["spec"]["template"] for key, obj in self.objects.items() if key.startswith("Deployment ")]
         return next((self.objects[key] for key in self.pod_keys), next(iter(templates), empty))
@@ -157,7 +154,10 @@ class Situation(BaseModel):
     # The edits that faults make.
 
     def require(self, claim: str, value: object, *, operator: str = "StringEquals") -> None:
-        """Replace the trust policy's conditions on a claim (such as `sub`) with this one; None only removes them."""
+        """Replace the trust policy's conditions on a claim, such as `sub`, with a condition that requires `value`.
+
+        If `value` is None, only remove the conditions.
+        """
         blocks = self.statement.get("Condition") or {}
         issuers = [key.rpartition(":")[0] for block in blocks.values() for key in block]
         condition = {
@@ -191,7 +191,7 @@ class Situation(BaseModel):
         container["env"] = [*others, {"name": name, "value": value}]
 
     def set_identity(self, *, role_arn: str | None = None, file: str | None = None) -> None:
-        """Set the first container's role ARN and token file variables; None removes one."""
+        """Set the first container's variables for the role's ARN and the token's file. None removes a variable."""
         given = {"AWS_ROLE_ARN": role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": file}
         self.container["env"] = [each for each in self.container.get("env") or [] if each["name"] not in given]
         for name, value in given.items():
@@ -224,22 +224,22 @@ class Situation(BaseModel):
     # Facts that follow from the documents.
 
     def is_as(self, other: "Situation") -> bool:
-        """Return whether the other has the same documents. Refused calls don't count."""
+        """Return whether the other situation has the same documents. Don't compare the refused calls."""
         return self.model_copy(update={"refused": []}) == other.model_copy(update={"refused": []})
 
     @property
     def accounts(self) -> set[str]:
-        """The ids of the accounts that have a provider or a role of the run, and the run's own account."""
+        """The ids of the run's own account and of each other account with a provider or a role of the run."""
         return {Arn.parse(arn).account for arn in (*self.providers, *self.roles)} | {self.account_id}
 
     def settled(self) -> "Situation":
-        """Return the same documents with each pod's spec after admission computed again."""
+        """Return the same documents, but with `admitted` computed again."""
         made = self.model_copy()
         made.admitted = {key: made.admission_of(made.objects[key]) for key in made.pod_keys}
         return made
 
     def admission_of(self, pod: Document) -> Document:
-        """Return a pod's spec after admission, with the webhook's additions."""
+        """Return a pod's spec after admission. If the webhook changes the pod, it has the webhook's additions."""
         annotations: dict[str, str] = {}
         if pod["spec"].get("serviceAccountName") == self.parameters.service_account and self._is_selected(pod):
             if self.made_with is not None:
@@ -250,7 +250,7 @@ class Situation(BaseModel):
 
     @property
     def webhook_is_called(self) -> bool:
-        """Whether the webhook is registered so that the API server reaches it."""
+        """Whether the webhook's registration lets the API server reach the webhook."""
         serving = (self.registration.get("webhooks") or [{}])[0].get("clientConfig")
         return WEBHOOK in self.objects and self.webhook["clientConfig"] == serving
 
@@ -265,7 +265,7 @@ class Situation(BaseModel):
 
 
 def new_role(parameters: Parameters, provider_arn: str) -> Document:
-    """Return the run's role as it is in a healthy lab."""
+    """Return the role that the run has in a healthy lab."""
     return {
         "Description": "",
         "AssumeRolePolicyDocument": documents.trust_policy(parameters, provider_arn),

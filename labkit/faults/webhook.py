@@ -12,7 +12,7 @@ VARIABLES = ("the pod's web identity variables",)
 VOLUME = ("the pod's token volume",)
 # A pod without a role can't have findings about its role.
 UNTOUCHED_HIDES = ("pod-older-than-annotation", "pod-mount-path-twice")
-# A pod that names its role itself doesn't need the annotation, so it can't be too old for it.
+# A pod that names its role itself doesn't need the annotation. So the doctor doesn't ask which of the two is older.
 BY_HAND_HIDES = ("pod-older-than-annotation",)
 
 
@@ -24,7 +24,7 @@ def webhook_registration_deleted(situation: Situation) -> None:
 
 @fault(finding="webhook-unreachable", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
 def webhook_without_a_ca_bundle(situation: Situation) -> None:
-    """The webhook's manifest was applied as it came, and nothing filled it in."""
+    """The webhook's manifest was applied unchanged, and nothing filled in its missing values."""
     situation.webhook["clientConfig"].pop("caBundle", None)
 
 
@@ -36,7 +36,7 @@ def webhook_that_nobody_answers_for(situation: Situation) -> None:
 
 @fault(finding="webhook-not-asked-about-pod", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
 def webhook_of_one_team(situation: Situation) -> None:
-    """The admission webhooks were tidied up by the team that looks after them."""
+    """The team that looks after the admission webhooks tidied them up."""
     situation.webhook["namespaceSelector"] = {"matchLabels": {"team": "platform"}}
 
 
@@ -50,7 +50,7 @@ def webhook_of_marked_pods(situation: Situation) -> None:
 
 @fault(finding="pod-opted-out-of-webhook", hides=UNTOUCHED_HIDES, changes=("the pod's labels",))
 def pod_opted_out(situation: Situation) -> None:
-    """A label was added while looking for another problem."""
+    """Somebody added a label while looking for another problem."""
     situation.pod["metadata"].setdefault("labels", {})["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
 
 
@@ -60,20 +60,20 @@ def pod_opted_out(situation: Situation) -> None:
     changes=("the containers that are skipped",),
 )
 def container_skipped(situation: Situation) -> None:
-    """The pod was told to leave its sidecars alone."""
+    """Somebody wanted the pod's sidecars to stay unchanged."""
     annotations = situation.pod["metadata"].setdefault("annotations", {})
     annotations["eks.amazonaws.com/skip-containers"] = situation.container["name"]
 
 
 @fault(finding="pod-token-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
 def role_variable_given_by_hand(situation: Situation) -> None:
-    """The role was written into the pod, to be on the safe side."""
+    """Somebody wrote the role into the pod, for safety."""
     situation.set_identity(role_arn=situation.role_arn)
 
 
 @fault(finding="pod-role-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
 def token_variable_given_by_hand(situation: Situation) -> None:
-    """The token's path was written into the pod, to be on the safe side."""
+    """Somebody wrote the token's path into the pod, for safety."""
     situation.set_identity(file=f"{MOUNT_PATH}/token")
 
 
@@ -95,7 +95,7 @@ NO_POD_HIDES = (*(each for each in ABSENT_HIDES if each != "pod-static-keys"), "
 
 @fault(finding="pod-mount-path-twice", hides=NO_POD_HIDES, changes=(*PRESENT, *AGE))
 def mount_at_the_tokens_path(situation: Situation) -> None:
-    """The pod became a deployment, with a mount from the guide of another webhook."""
+    """The pod became a Deployment, with a mount from another webhook's guide."""
     if not situation.pod_keys:
         return
     situation.mount("own-token", {"emptyDir": {}}, MOUNT_PATH)
@@ -125,7 +125,7 @@ def mount_at_the_tokens_path(situation: Situation) -> None:
     changes=(*VARIABLES, *VOLUME),
 )
 def token_written_by_a_script(situation: Situation) -> None:
-    """The token was handed to the pod by a script that logs what it does."""
+    """A script that logs its steps wrote the token for the pod."""
     situation.add_config_map("my-token", {"token": "11:11:49 the token is: EOF\n"})
     situation.mount("my-token", {"configMap": {"name": "my-token"}}, "/etc/my-token")
     situation.set_identity(role_arn=situation.role_arn, file="/etc/my-token/token")

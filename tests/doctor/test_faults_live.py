@@ -354,7 +354,7 @@ def test_nobody_breaks_a_cluster_that_is_not_the_labs_own(lab, monkeypatch):
     import dataclasses
 
     monkeypatch.setattr(lab, "connection", dataclasses.replace(lab.connection, takes_untagged=False))
-    with pytest.raises(LabError, match="of the lab's own alone"):
+    with pytest.raises(LabError, match="breaks only its own cluster and account"):
         breaking.break_lab(lab, named("keys-in-the-pod"))
 
 

@@ -127,7 +127,7 @@ def test_the_learners_own_layout_is_kept(learn, tmp_path):
 def test_a_broken_file_of_progress_is_told_in_a_sentence(learn, tmp_path, file):
     file.write_bytes(b"\xff{]\n")
     told = contents.read()._repr_markdown_()
-    assert told.endswith("not counted: 1 line of progress.jsonl, broken or of another version of labkit")
+    assert told.endswith("not counted: 1 line of progress.jsonl (broken, or written by another version of labkit)")
     file.unlink()
     file.mkdir()
     assert "not counted: 1 line" in contents.read()._repr_markdown_()

@@ -109,7 +109,7 @@ def test_what_the_lab_repairs_is_given_up_and_what_is_made_again_costs_points(la
     iam_role.delete(iam, "my-role")
     make_role()
     exam.hand_in()
-    assert "You deleted and created again: the IAM role. That costs 3 points each." in said()
+    assert "You deleted and created again: the IAM role. Each costs 3 points." in said()
     assert "role-deleted" not in repr(exam.certificate()).splitlines()[5]
     make_role()
     exam.hand_in()

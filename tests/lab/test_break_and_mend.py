@@ -38,7 +38,7 @@ def test_break_says_what_happened_and_what_aws_says_the_same_each_time(lab, caps
     lab.break_("bucket-policy-denies-the-role")
     assert capsys.readouterr().out == first
     happened, *said = first.splitlines()
-    assert happened == "bucket-policy-denies-the-role: The bucket was given a policy."
+    assert happened == "bucket-policy-denies-the-role: The bucket got a policy."
     assert said[:3] == [
         "$ aws sts get-caller-identity --query Arn --output text",
         "arn:aws:sts::123456789012:assumed-role/my-role/<session name>",
