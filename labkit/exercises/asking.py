@@ -43,9 +43,9 @@ def only_cart(place: "Workspace") -> list[Row]:
 
 
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
-    """Create service accounts with similar names and in similar namespaces. Return a wrong row for each admitted one.
+    """Create service accounts with similar names or namespaces. Return a wrong row for each that STS admits.
 
-    STS admits them if the trust policy has a wildcard, or if it only refuses the service accounts of today.
+    STS admits them if the trust policy has a wildcard, or if it refuses only the service accounts that exist today.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
     accounts = accounts or (place.parameters.service_account,)
@@ -65,7 +65,7 @@ def _admitted(place: "Workspace", asked: list[tuple[str, str]]) -> list[Row]:
 def newcomer(place: "Workspace", account: str, namespace: str) -> str:
     """Create a service account, exchange its token for the role, and return STS's answer.
 
-    If the namespace is missing, create it, too. Afterwards, delete the service account and a created namespace.
+    If the namespace is missing, create it, too, and delete it at the end. Always delete the service account.
     """
     core = core_api(place.kubernetes)
     is_new = existing(partial(core.read_namespace, namespace)) is None

@@ -129,7 +129,7 @@ RECALL = (
         (
             Answer(
                 "The trust policy.",
-                "A trust policy refuses with AccessDenied. Here STS rejects the token.",
+                "If it refuses the pod, STS answers AccessDenied. Here STS rejects the token.",
             ),
             Answer(
                 "The provider: does it exist, and does it list the token's audience?",
@@ -170,7 +170,7 @@ RECALL = (
     ),
     Question(
         "09-6",
-        "Where do you look first, because it needs the least access?",
+        "What do you look at first, because you need the least access for it?",
         (
             Answer("The role's trust policy.", "You need iam:GetRole for it, which few developers have."),
             Answer("CloudTrail.", "You need access to the account for it, and its events are minutes late."),

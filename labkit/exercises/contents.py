@@ -226,6 +226,6 @@ def _section(heading: str) -> str:
 
 @cache
 def _anchors() -> dict[str, str]:
-    """Return JupyterLab's anchor for each heading of the page, by the anchor that a code host makes of the heading."""
+    """Return a dict for the page's headings. Each heading's anchor on a code host leads to its anchor in JupyterLab."""
     headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

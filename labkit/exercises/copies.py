@@ -1,4 +1,4 @@
-"""The learner's copy of a notebook. It has no outputs, and a stub in place of each solution.
+"""The learner's copy of a notebook. It has no outputs, and it has a stub in place of each solution.
 
 The solution is folded below the stub. Links to the README lead to the contents page.
 
@@ -24,7 +24,7 @@ STUB = r"\g<indent># Your code here.\n\g<indent>..."
 def copy(notebook: NotebookNode) -> NotebookNode:
     """Return the learner's copy of a notebook.
 
-    Raises `ValueError` if a cell with one of the two tags has no solution.
+    Raises `ValueError` if a cell with the tag `exercise` or `examination` has no solution.
     """
     made: NotebookNode = nbformat.from_dict(
         {**notebook, "metadata": {**notebook.metadata, **contents.METADATA}, "cells": []}

@@ -299,7 +299,7 @@ def _named(paper: Paper) -> str:
 
 
 def note_the_doctor(lab: "Workspace | None" = None) -> None:
-    """Record for an examination that the learner used the doctor for this run; without `lab`, for every run."""
+    """Record for an examination that the learner used the doctor. Without `lab`, the record counts for every run."""
     if (mark := _mark(lab)).parent.is_dir():
         mark.touch()
 

@@ -94,7 +94,7 @@ PREDICTIONS = (
             Answer("The objects, with the same credentials.", "They expired an hour ago. S3 would refuse them."),
             Answer(
                 "The objects, with new credentials.",
-                "Before each call, the SDK checks when its credentials expire. In time, it exchanges the token again.",
+                "Before each call, the SDK checks when its credentials expire. If that's soon, it gets new ones.",
                 right=True,
             ),
         ),
@@ -154,7 +154,7 @@ RECALL = (
         (
             Answer(
                 "The node renews the token, and the SDK renews the credentials.",
-                "Both renewals happen before the old ones expire.",
+                "The token and the credentials are both renewed before they expire.",
                 right=True,
             ),
             Answer("The SDK renews both.", "The SDK can't ask the cluster for a token. It only reads the file."),

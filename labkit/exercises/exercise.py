@@ -28,7 +28,7 @@ class Exercise:
     prepare: Callable[[Workspace], None]
     """The function that creates the unsolved exercise in its empty namespace."""
     ask: Callable[[Workspace], Sequence[Row]]
-    """The function that asks the live lab. Each row compares the lab's answer with the answer of a solved exercise."""
+    """The function that asks the live lab. Each row compares the lab's answer with the right answer."""
     hints: tuple[str, str, str]
     """Three hints. The last one is nearly the solution."""
     own_cluster: bool = False
@@ -50,7 +50,7 @@ class Exercise:
         self.prepare(place)
 
     def rows(self, lab: Workspace) -> Sequence[Row]:
-        """Return rows that compare the live lab's answers with those of a solved exercise.
+        """Return rows that compare the live lab's answers with the right answers.
 
         Raises `LabError` if the exercise isn't open.
         """

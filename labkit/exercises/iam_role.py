@@ -137,8 +137,8 @@ RECALL = (
         "Why do the condition keys begin with the issuer without https://?",
         (
             Answer(
-                "IAM names a provider's keys after the provider: host and path.",
-                "IAM rejects a policy with https:// in a condition key: Condition can contain only one colon.",
+                "IAM names a provider's condition keys after the provider's host and path.",
+                "For a key with https://, IAM answers: Condition can contain only one colon.",
                 right=True,
             ),
             Answer("To save space.", "Space doesn't matter. IAM rejects a policy with https:// in a condition key."),

@@ -87,7 +87,7 @@ EXERCISES = (
         _reads_its_own_prefix,
         (
             "The role's policy has two statements: one allows listing, and one allows reading. What does each of them "
-            "allow too much?",
+            "allow that cart doesn't need?",
             "Listing is an action on the bucket, so limit it with a condition on s3:prefix. Reading is an action on "
             "objects, so limit it in the resource.",
             'The statement for listing gets the Condition {"StringLike": {"s3:prefix": "cart/*"}}. The statement for '

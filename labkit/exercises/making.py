@@ -1,4 +1,4 @@
-"""Create the resources that exercises start with: a role, and service accounts with its ARN as their annotation."""
+"""Create the resources that exercises start with: a role, and service accounts whose annotation names the role."""
 
 import json
 

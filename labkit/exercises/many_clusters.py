@@ -59,7 +59,7 @@ RECALL = (
     ),
     Question(
         "12-4",
-        "Two rows are in one cluster. What must each row have for itself?",
+        "Two rows are in one cluster. What must be different in the two rows?",
         (
             Answer(
                 "A role and a namespace.",
@@ -82,7 +82,7 @@ RECALL = (
             ),
             Answer(
                 "The rows whose notebook prints something else now.",
-                "Nobody knows these rows before all rows have run.",
+                "You only know these rows after all rows have run.",
             ),
         ),
     ),
@@ -113,7 +113,7 @@ RECALL = (
         (
             Answer(
                 "In the report, and in the row's executed notebook.",
-                "Both have the failed cell and AWS's message. The report adds what the doctor found.",
+                "Both have the failed cell and AWS's message. The report also has the doctor's findings.",
                 right=True,
             ),
             Answer("Nowhere: run the row again.", "The record of the first run already holds the reason."),

@@ -80,7 +80,7 @@ PREDICTIONS = (
             ),
             Answer(
                 "NoSuchEntity: there's no role of that name.",
-                "IAM would say that. STS gives one answer for a missing role and for a role that doesn't trust you.",
+                "IAM would say that. STS gives the same answer for a missing role and a role that doesn't trust you.",
             ),
         ),
     ),
@@ -143,7 +143,7 @@ RECALL = (
             ),
             Answer(
                 "Nothing: EKS updates the provider.",
-                "EKS never changes the providers in IAM. eksctl and Terraform do it if you tell them to.",
+                "EKS never changes the providers in IAM. eksctl and Terraform register one if you tell them to.",
             ),
         ),
     ),

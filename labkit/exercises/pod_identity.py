@@ -159,7 +159,7 @@ RECALL = (
         "11-5",
         "The agent answers 404, ResourceNotFoundException. What do you look at?",
         (
-            Answer("The association.", "EKS has none for this namespace and service account.", right=True),
+            Answer("The association.", "This namespace and service account have no association in EKS.", right=True),
             Answer("The trust policy.", "If it refuses, the agent answers 400, AccessDeniedException."),
             Answer("The OIDC provider.", "Pod Identity needs no OIDC provider."),
         ),
@@ -168,8 +168,8 @@ RECALL = (
         "11-6",
         "A service account has an annotation, and now it gets an association. What do its running pods do?",
         (
-            Answer("They change to the association at once.", "A pod keeps the variables that it was created with."),
-            Answer("They lose their role.", "They still ask STS with their token, and the role still trusts it."),
+            Answer("They use the association at once.", "A pod keeps the variables that it was created with."),
+            Answer("They lose their role.", "They still ask STS with their token, and the role still admits it."),
             Answer(
                 "They go on with IRSA until they're created again.",
                 "That's why you can move to Pod Identity without downtime: both ways work side by side.",

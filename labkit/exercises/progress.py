@@ -22,7 +22,7 @@ EXAMINATION = "98-examination"
 
 
 class Examined(TypedDict):
-    """The state of an examination, with which another kernel can continue it. It doesn't name the faults."""
+    """The state of an examination, so that another kernel can continue the examination. It doesn't name the faults."""
 
     run: str
     seed: int
@@ -113,7 +113,7 @@ class Progress:
 
     @property
     def score(self) -> str:
-        """The points of the last examination, and the number of its remaining faults; empty if there was none."""
+        """The points of the last examination, and the number of its remaining faults. Empty without an examination."""
         if self.examination is None:
             return ""
         left = self.examination["left"]

@@ -53,7 +53,7 @@ EXERCISES = (
             "Read cart's annotations, and compare the key with the one in this notebook, letter by letter.",
             "The webhook knows exactly one key for the role. It ignores all other keys.",
             'Patch the service account cart with {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "…"}}}. '
-            "Take the value from the wrong key.",
+            "Take the value of the annotation with the wrong key.",
         ),
     ),
     Exercise(
@@ -101,7 +101,7 @@ RECALL = (
                 "The webhook reads it when a pod is created. Existing pods don't change.",
                 right=True,
             ),
-            Answer("It makes the role.", "Kubernetes makes nothing in AWS here. The role must exist."),
+            Answer("It makes the role.", "Kubernetes creates nothing in AWS here. You have to create the role."),
         ),
     ),
     Question(

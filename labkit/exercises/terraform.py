@@ -67,9 +67,8 @@ EXERCISES = (
         _wildcard_that_admits_nobody,
         _each_release_and_nobody_else,
         (
-            "Two things are wrong: the operator with which the trust policy compares, and the text that it compares "
-            "with.",
-            "The variable trust_condition_test sets the operator. The text should be a pattern that matches the names "
+            "Two things are wrong in the trust policy's condition: the operator, and the value for the subject.",
+            "The variable trust_condition_test sets the operator. The value should be a pattern that matches the names "
             "of all the releases' service accounts.",
             'Set trust_condition_test to "StringLike", and namespace_service_accounts to '
             '[f"{task}:provider-aws-s3-*"].',
@@ -145,7 +144,7 @@ RECALL = (
         (
             Answer("Every service account of shop.", "Only with trust_condition_test set to StringLike."),
             Answer("Nobody.", "StringEquals takes the asterisk literally.", right=True),
-            Answer("Every service account of the cluster.", "Even StringLike would admit only those of shop."),
+            Answer("Every service account of the cluster.", "StringLike would admit those of shop, but no others."),
         ),
     ),
     Question(

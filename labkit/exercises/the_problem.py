@@ -119,7 +119,7 @@ PREDICTIONS = (
 RECALL = (
     Question(
         "00-2",
-        "Nobody gave a pod an identity in AWS, and the pod can reach the instance metadata service. Who is it in AWS?",
+        "Nobody gave a pod an identity in AWS. It can reach the instance metadata service. Who is the pod in AWS?",
         (
             Answer(
                 "Nobody: it has no credentials.",
@@ -130,7 +130,7 @@ RECALL = (
                 "SDKs ask the metadata service last, and get the credentials of the node's role.",
                 right=True,
             ),
-            Answer("The cluster's administrator.", "Nothing in the pod leads to the administrator's credentials."),
+            Answer("The cluster's administrator.", "The pod has no way to get the administrator's credentials."),
         ),
     ),
     Question(

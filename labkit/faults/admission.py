@@ -48,7 +48,7 @@ def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Do
 
 
 def with_defaults(obj: Document) -> Document:
-    """Return an object with the API server's defaults. A pod's spec is without the fields in `FILLED_IN`."""
+    """Return an object with the API server's defaults. From a pod's spec, leave out the fields in `FILLED_IN`."""
     completed = defaults.with_defaults(BY_NAME[obj["kind"]], obj)
     if obj["kind"] != "Pod":
         return completed
@@ -118,7 +118,7 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the shortest container that the webhook turns into this one. If there's none, return this one."""
+    """Return the shortest container that the webhook turns into `container`, or `container` if there's none."""
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}
     kept_mounts = mounts[:-1] if mounts and mounts[-1]["name"] == VOLUME else mounts

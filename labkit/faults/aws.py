@@ -1,4 +1,7 @@
-"""Read a run's documents from AWS, and change AWS to match other documents. The issuer's documents belong to them."""
+"""Read a run's documents from AWS, and change AWS to match other documents.
+
+The answers that replace the issuer's public documents are among them.
+"""
 
 import json
 from contextlib import suppress
@@ -96,7 +99,7 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
     """Return the account's roles that belong to the run, by ARN.
 
-    They are the role whose name is in the parameters, and roles with the run's tag, such as one that eksctl made.
+    They are the role `parameters.role_name`, and roles with the run's tag, such as one that eksctl made.
     """
     found = {}
     for page in iam.get_paginator("list_roles").paginate():

@@ -50,7 +50,7 @@ class Mended:
     mended_before: list[str]
     """The objects that a fault had broken and the user had mended already."""
     left_behind: list[str]
-    """The objects that somebody had changed, although no fault had. `mend` put them back, too."""
+    """The objects that were changed by somebody, not by a fault. `mend` put them back, too."""
 
     @property
     def was_broken(self) -> bool:
@@ -75,7 +75,7 @@ class Progress:
     """The broken objects that somebody has changed since, but not mended."""
     as_before: list[str]
     left_behind: list[str]
-    """The objects that somebody has changed, although no fault has."""
+    """The objects that were changed by somebody, not by a fault."""
 
 
 def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
@@ -134,7 +134,7 @@ def mend(lab: "Workspace") -> Mended:
         raise LabError(
             f"Nothing is broken in {lab.run}.",
             where=f"broken: {', '.join(others)}" if others else "",
-            next="labkit mend, with that run's -n, -s, --role, --cluster" if others else "labkit break --list",
+            next="labkit mend with a broken run's -n, -s, --role and --cluster" if others else "labkit break --list",
         )
     now = live.read(lab, kept.before, kept.broken)
     live.make(lab, now, kept.before)

@@ -23,7 +23,7 @@ class Fault:
     hides: tuple[str, ...] = ()
     """The ids of findings and faults that the doctor can't see while this fault is in, as patterns of `fnmatch`."""
     seen_as: tuple[str, ...] = ()
-    """The ids of the findings that the doctor reports instead of `finding` if another fault hides it."""
+    """The ids of the findings that the doctor reports in place of `finding` if another fault hides `finding`."""
     changes: tuple[str, ...] = ()
     """Names for the things that the fault changes. If two faults change the same thing, only the later one stays."""
     needs_probe: bool = False

@@ -127,9 +127,9 @@ def _read_pods_as_applied(situation: Situation) -> None:
 
 
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
-    """Return the objects that have to exist while a pod is created again, so that it gets the same spec as before.
+    """Return objects to apply before a pod is created again. With them, the pod gets the same spec as before.
 
-    None stands for an object that must not exist. If the wanted objects lead to that spec, return an empty dict.
+    None stands for an object to delete. If the pod gets that spec from the wanted objects, return an empty dict.
     """
     if wanted.made_with is None:
         return {}
@@ -195,7 +195,7 @@ def _delete(lab: "Workspace", key: str) -> None:
 
 
 def _wait_for_deployment(lab: "Workspace", key: str) -> None:
-    """Wait until the Deployment's pods run, or can't be created. Raises `LabError` after `WITHIN` seconds."""
+    """Wait until the Deployment's pods run, or can't be created. Raises `LabError` if neither happens in time."""
     _wait(lambda: is_rolled_out(_get(lab, key) or {}), f"The {key} neither runs nor fails.")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from labkit.faults.fault import fault
 from labkit.faults.situation import Situation
 
-ISSUER = ("the issuer that the trust policy is about",)
+ISSUER = ("the trust policy's issuer",)
 SUBJECT = ("the trust policy's subject",)
 AUDIENCE = ("the trust policy's audience",)
 ACTION = ("the trust policy's action",)
@@ -172,7 +172,7 @@ def trust_policy_for_the_whole_namespace(situation: Situation) -> None:
 
 @fault(finding="trust-policy-near-size-limit", changes=LENGTH, works=True)
 def trust_policy_has_grown(situation: Situation) -> None:
-    """One application after the other was admitted to the role."""
+    """More and more applications were admitted to the role."""
     if not situation.role:
         return
     principal = {"AWS": f"arn:aws:iam::{situation.account_id}:root"}

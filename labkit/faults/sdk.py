@@ -54,7 +54,7 @@ def profile_of_a_laptop(situation: Situation) -> None:
 
 @fault(finding="pod-uses-the-api-server-token", hides=OWN_TOKEN_HIDES, changes=VARIABLES)
 def token_of_the_api_server(situation: Situation) -> None:
-    """The pod was pointed at a token that it already had."""
+    """Somebody configured the pod to use a token that it already had."""
     situation.set_identity(role_arn=situation.role_arn, file=f"{API_MOUNT_PATH}/token")
 
 

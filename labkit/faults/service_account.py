@@ -115,6 +115,6 @@ def audience_annotated(situation: Situation) -> None:
 
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
-    """Replace those of the service account's annotations that name a role."""
+    """Replace the service account's annotations for a role with `annotations`. Keep its other annotations."""
     kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
     situation.annotate(kept | annotations)

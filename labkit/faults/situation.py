@@ -43,7 +43,7 @@ class Situation(BaseModel):
     """The EKS Pod Identity associations of the service account."""
     identity_provider_configs: list[Document] = Field(default_factory=list)
     published: dict[str, Document] = Field(default_factory=dict)
-    """The answers, by document, that the issuer gives in place of its public documents: `status` and `body`."""
+    """The answers that replace the issuer's public documents, by the document's name. Each has `status` and `body`."""
     refused: list[Document] = Field(default_factory=list)
     """Calls that IAM refuses: `operation`, `arguments` and the error's `code`. Only CloudTrail shows such calls."""
 
@@ -239,7 +239,7 @@ class Situation(BaseModel):
         return made
 
     def admission_of(self, pod: Document) -> Document:
-        """Return a pod's spec after admission. If the webhook changes the pod, it has the webhook's additions."""
+        """Return a pod's spec after admission. It has the webhook's additions if the webhook changes the pod."""
         annotations: dict[str, str] = {}
         if pod["spec"].get("serviceAccountName") == self.parameters.service_account and self._is_selected(pod):
             if self.made_with is not None:
