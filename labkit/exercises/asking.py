@@ -1,6 +1,6 @@
 """An exercise's calls to the live lab. They show whether STS admits a token, what a pod says, and what a role may do.
 
-`place` is the exercise's workspace. Each function uses its service account and its role, if a call names no others.
+`place` is the exercise's workspace. By default, each function uses the service account and the role of `place`.
 """
 
 from functools import partial
@@ -43,7 +43,7 @@ def only_cart(place: "Workspace") -> list[Row]:
 
 
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
-    """Create service accounts with similar names or namespaces. Return a wrong row for each that STS admits.
+    """Create service accounts with similar names or namespaces. Return a wrong row for each one that STS admits.
 
     STS admits them if the trust policy has a wildcard, or if it refuses only the service accounts that exist today.
     """

@@ -170,7 +170,7 @@ RECALL = (
     ),
     Question(
         "09-6",
-        "What do you look at first, because you need the least access for it?",
+        "Where do you look first? It should need as little access as possible.",
         (
             Answer("The role's trust policy.", "You need iam:GetRole for it, which few developers have."),
             Answer("CloudTrail.", "You need access to the account for it, and its events are minutes late."),

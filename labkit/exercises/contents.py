@@ -226,6 +226,6 @@ def _section(heading: str) -> str:
 
 @cache
 def _anchors() -> dict[str, str]:
-    """Return a dict for the page's headings. Each heading's anchor on a code host leads to its anchor in JupyterLab."""
+    """Return JupyterLab's anchor for each of the page's headings. The keys are the headings' anchors on a code host."""
     headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

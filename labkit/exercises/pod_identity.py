@@ -138,7 +138,7 @@ RECALL = (
         "11-3",
         "With Pod Identity, which document says which service account gets which role?",
         (
-            Answer("The service account's annotation.", "Pod Identity doesn't read it."),
+            Answer("The service account's annotation.", "Pod Identity doesn't read the annotation."),
             Answer("The association, in EKS.", "It maps a namespace and a name in one cluster to a role.", right=True),
             Answer(
                 "The trust policy, by its subject.",

@@ -142,7 +142,7 @@ RECALL = (
         "06-4",
         'namespace_service_accounts is ["shop:*"], and trust_condition_test isn\'t set. Who gets the role?',
         (
-            Answer("Every service account of shop.", "Only with trust_condition_test set to StringLike."),
+            Answer("Every service account of shop.", "For that, trust_condition_test must be StringLike."),
             Answer("Nobody.", "StringEquals takes the asterisk literally.", right=True),
             Answer("Every service account of the cluster.", "StringLike would admit those of shop, but no others."),
         ),

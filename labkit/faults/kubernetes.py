@@ -200,7 +200,7 @@ def _wait_for_deployment(lab: "Workspace", key: str) -> None:
 
 
 def is_rolled_out(deployment: Document) -> bool:
-    """Return whether all pods of a Deployment run and come from its present template, or can't be created.
+    """Return whether all pods of a Deployment run and come from its present template. True if they can't be created.
 
     This function compares the same fields as `kubectl rollout status`.
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status
