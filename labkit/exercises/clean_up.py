@@ -160,8 +160,8 @@ RECALL = (
             ),
             Answer(
                 "Take the role, until the token expires or the role is deleted.",
-                "STS checks the signature, the times and the trust policy. (On AWS, STS takes a token for five more "
-                "minutes after its expiry.)",
+                "STS checks the signature, the times and the trust policy. On AWS, STS also takes a token for five "
+                "more minutes after its expiry.",
                 right=True,
             ),
             Answer("Get a new token.", "For that, the service account would have to exist."),
