@@ -127,7 +127,7 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
     assert page.status_code == 200
     assert f"{Path(sys.executable).parent}/labkit" in found and "us-east-1" in found and "live 1" in found
     said = (folder / "jupyterlab.log").read_text()
-    assert "follow the first link of contents.ipynb" in said and "mounts" not in said
+    assert "follow the first link on the page that opens, contents.ipynb" in said and "mounts" not in said
     assert re.search(r"http://127\.0\.0\.1:\d+/lab/tree/learn/contents\.ipynb\?token=", said)
     # The settings of labkit/cli/jupyter, as the page gives them to the browser.
     assert '"disabledExtensions": ["@jupyterlab/apputils-extension:announcements"' in page.text

@@ -4,9 +4,9 @@ import signal
 
 
 def main() -> None:
-    """Run the command. Ctrl-C ends it without a traceback, even while its modules load.
+    """Run the command. Ctrl-C ends the command without a traceback, even while Python loads its modules.
 
-    SIGTERM, with which a CI system cancels a job, does the same: the command cleans up and says how to go on.
+    SIGTERM does the same as Ctrl-C: the command cleans up, and prints how to go on. CI systems cancel a job with it.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:

@@ -1,4 +1,4 @@
-"""`labkit plan`, `labkit remove` and `labkit policy`: a run's resources in an account, and the permissions for it."""
+"""`labkit plan`, `labkit remove` and `labkit policy`: a run's resources, and the permissions that a run needs."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 NEED_MORE = (
-    "That is what irsa.ipynb and its clean-up need. Other notebooks need more, among them\n"
+    "These permissions are enough for irsa.ipynb and its clean-up. Other notebooks need more, for example\n"
     "  02   create serviceaccounts/token in the cluster, iam:UpdateAssumeRolePolicy\n"
     "  08   roles of other names, with policies written into them"
 )
@@ -25,7 +25,7 @@ NEED_MORE = (
 
 @app.command()
 def plan(parameter: Given = None) -> None:
-    """Show what a run would find and make. Changes nothing."""
+    """Show what a run would find and create. Changes nothing."""
     from labkit import targets
     from labkit.run_parameters import Parameters
 
@@ -36,9 +36,9 @@ def plan(parameter: Given = None) -> None:
 @app.command()
 def remove(
     parameter: Given = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it. Without this option, only show it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the resources. Without it: only list them.")] = False,
 ) -> None:
-    """Show what carries a run's tag, and delete it with --yes."""
+    """List the resources that carry a run's tag. With --yes, delete them."""
     from labkit import steps, targets
     from labkit.lab import Lab
     from labkit.run_parameters import Parameters
@@ -55,19 +55,23 @@ def remove(
     going = [each.thing for each in found if each.goes]
     for line in [*(f"  {thing}" for thing in going), *(each.line for each in found if each.line and not each.goes)]:
         typer.echo(line)
-    typer.echo("Nothing was deleted. To delete all that: --yes" if going else "nothing to remove")
+    typer.echo("Nothing was deleted. To delete these resources, add --yes." if going else "nothing to remove")
 
 
 @app.command()
 def policy(
     parameter: Given = None,
     kubernetes: Annotated[
-        bool, typer.Option("--kubernetes", help="Print the permissions in the cluster instead, for kubectl apply.")
+        bool,
+        typer.Option(
+            "--kubernetes", help="Instead, print the permissions that you need in the cluster, for kubectl apply."
+        ),
     ] = False,
 ) -> None:
     """Print the IAM policy that you need to run irsa.ipynb in an account and to clean up after it.
 
-    Other notebooks, 02 and 08 among them, need more: tokens of the cluster, trust policies, roles of other names.
+    Some other notebooks need more permissions. 02 requests tokens from the cluster and changes trust policies. 08
+    creates roles with other names.
     """
     import botocore.session
 
@@ -81,7 +85,7 @@ def policy(
         return
     if not parameters.account_id:
         raise LabError(
-            "A policy names the account that it is for.",
+            "The policy needs the account's id, because it names resources in that account.",
             where="parameter account_id",
             next="labkit policy -p account_id=123456789012 -p cluster=… -p region=…",
         )
@@ -97,7 +101,7 @@ def policy(
         f"--policy-document file://{operator_policy.GROUP}.json\n"
         f"  aws iam attach-user-policy --user-name NAME "
         f"--policy-arn arn:{partition}:iam::{parameters.account_id}:policy/{operator_policy.GROUP}\n"
-        "The cluster has to let that person in, too. Its administrator does that with\n"
+        "This user also needs access to the cluster. The cluster's administrator grants it with\n"
         f"  labkit policy --kubernetes{_again(parameters)} | kubectl apply -f -\n"
         f"  aws eks create-access-entry --cluster-name {parameters.cluster} --region {parameters.region} "
         f"--principal-arn ARN --kubernetes-groups {operator_policy.GROUP}\n{NEED_MORE}",
@@ -106,14 +110,14 @@ def policy(
 
 
 def _again(parameters: "Parameters") -> str:
-    """Return the given parameters as options for another command."""
+    """Return the parameters that the user has set, as `-p` options for another `labkit` command."""
     return "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in parameters.given.items())
 
 
 def _require_account(lab: "Lab") -> None:
     if lab.connection.shows_removal and lab.parameters.account_id != lab.account_id:
         raise LabError(
-            f"The account is not named; the credentials belong to {lab.account_id}.",
+            f"You did not name the account. Your credentials belong to the account {lab.account_id}.",
             where="parameter account_id; nothing was deleted",
-            next=f"if that is the account you mean: -p account_id={lab.account_id}",
+            next=f"if you mean that account, add  -p account_id={lab.account_id}",
         )

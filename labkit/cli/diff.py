@@ -10,11 +10,11 @@ import typer
 
 def diff(
     before: Annotated[Path, typer.Argument(metavar="A.ipynb", help="An executed notebook.")],
-    after: Annotated[Path, typer.Argument(metavar="B.ipynb", help="A later one, of the same row.")],
+    after: Annotated[Path, typer.Argument(metavar="B.ipynb", help="The same notebook, executed again later.")],
 ) -> None:
     """Show what changed between two executed notebooks: parameters, cells, outputs.
 
-    Exit code 0: nothing changed; 1: something did; 2: a file can't be compared.
+    Exit code 0: nothing changed; 1: something changed; 2: a file can't be compared.
     """
     from labkit.fleet import differences
 

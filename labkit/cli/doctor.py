@@ -1,4 +1,4 @@
-"""`labkit doctor`: the diagnosis in a terminal, or as JSON. `doctor/report.py` decides the exit code."""
+"""`labkit doctor`: print the diagnosis as text or as JSON. `labkit/doctor/report.py` decides on the exit code."""
 
 import json
 import logging
@@ -34,37 +34,45 @@ def doctor(
         typer.Option(
             "--service-account",
             "-s",
-            help="The service account. Without it: the only one of -n with a role; or the lab's.",
+            help="The service account. Without it: my-service-account; with -n, its only one that needs a role.",
         ),
     ] = "",
-    pod: Annotated[str, typer.Option(help="The pod. Without it: the newest pod of each owner.")] = "",
+    pod: Annotated[
+        str, typer.Option(help="The pod. Without it: the newest pod of each Deployment or other owner.")
+    ] = "",
     everything: Annotated[
-        bool, typer.Option("--all", help="Look at every annotated service account of the cluster, or of -n.")
+        bool, typer.Option("--all", help="Look at every service account in the cluster (or in -n) that needs a role.")
     ] = False,
-    role: Annotated[str, typer.Option(help="The role's name, if you know it.")] = "",
-    action: Annotated[str, typer.Option(help="What the pod wants to do, such as s3:ListBucket.")] = "",
-    resource: Annotated[str, typer.Option(help="The ARN of the resource that --action needs.")] = "",
+    role: Annotated[str, typer.Option(help="The name of the role that the pods should get, if you know it.")] = "",
+    action: Annotated[str, typer.Option(help="The AWS action that the pod calls, such as s3:ListBucket.")] = "",
+    resource: Annotated[str, typer.Option(help="The ARN of the resource that the pod uses with --action.")] = "",
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Also look into the pod, try its token with STS, and dry-run a copy of the pod."),
+        typer.Option(
+            "--probe", help="Also run commands in the pod, try its token with STS, and dry-run a copy of the pod."
+        ),
     ] = False,
     explain: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Explain this error, offline; `-` reads it from stdin."),
+        typer.Option(metavar="TEXT", help="Explain this error message, offline. `-` reads the message from stdin."),
     ] = None,
     cluster: Annotated[str, typer.Option(help="The EKS cluster.")] = "blue",
-    target: Annotated[str, typer.Option(help="Where it runs: moto, kind or eks.")] = "moto",
+    target: Annotated[str, typer.Option(help="Where the cluster runs: moto, kind or eks.")] = "moto",
     region: Annotated[str, typer.Option(help="The AWS region. Without it: us-east-1; on eks, AWS_REGION.")] = "",
-    account_id: Annotated[str, typer.Option(help="The AWS account that you expect. Another one is refused.")] = "",
+    account_id: Annotated[
+        str, typer.Option(help="The AWS account that you expect. The doctor refuses any other.")
+    ] = "",
     kubeconfig: Annotated[str, typer.Option(help="kind: the kubeconfig of an existing cluster.")] = "",
-    context: Annotated[str, typer.Option(help="kind: the context in that kubeconfig.")] = "",
+    context: Annotated[str, typer.Option(help="kind: the context in the kubeconfig.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all, one object a line.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Show each repair, ask, run it, and look again.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Show each repair. If you confirm it, run it and look again.")
+    ] = False,
 ) -> None:
     """Find out why a service account's pods don't get their role, and print the commands that repair it.
 
-    It only reads. With --repair it runs the commands that you confirm, and none that you have not seen.
-    Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or a name does not exist.
+    The command only reads. With --repair, it also runs the repairs that you confirm, after it has shown them to you.
+    Exit code 0: no findings, or only notes; 1: findings; 2: the doctor could not look, or a name does not exist.
     """
     # urllib3 logs each new attempt. The doctor itself tells once which system didn't answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())
@@ -111,33 +119,38 @@ def _refuse_repair_with(repair: bool, others: dict[str, bool]) -> None:
     for name, is_given in others.items():
         if repair and is_given:
             raise LabError(
-                f"{name} can't be combined with --repair, which asks before each repair of one service account.",
+                f"{name} can't be combined with --repair, which is for one service account and asks before a repair.",
                 next="--repair",
             )
 
 
 def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resource: str) -> None:
     if everything and of_one:
-        raise LabError("--all looks at every service account; the other options name one.", next="labkit doctor --all")
+        raise LabError(
+            "--all looks at every service account, so no option may name a service account, pod, role or action.",
+            next="labkit doctor --all",
+        )
     if resource and not action:
         raise LabError("--resource needs --action.", next="--action s3:ListBucket")
     if action and not re.fullmatch(r"[a-z0-9-]+:[A-Za-z0-9]+", action):
-        raise LabError(f"{action!r} is not an action: SERVICE:NAME.", next="--action s3:ListBucket")
+        raise LabError(
+            f"{action!r} is not an action. An action is written SERVICE:NAME.", next="--action s3:ListBucket"
+        )
     if resource and not (resource == "*" or resource.startswith("arn:")):
         raise LabError(f"{resource!r} is not an ARN.", next="--resource arn:aws:s3:::BUCKET")
     if pod and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", pod):
         raise LabError(
-            f"{pod!r} is not a pod's name: lower-case letters, digits, hyphens and dots.",
+            f"{pod!r} is not a pod's name. A pod's name has only lower-case letters, digits, hyphens and dots.",
             next="kubectl get pods -n NAMESPACE",
         )
 
 
 def _refuse_path(role: str) -> None:
-    """Raise `LabError` if `role` is an ARN or has a path. The error suggests the name alone."""
+    """Raise `LabError` if `role` is an ARN or has a path. The error suggests the role's name without them."""
     path, _, name = role.rpartition("/")
     if path and name:
         raise LabError(
-            f"--role takes the name of a role, without its path: {role!r} is not one.",
+            f"--role takes a role's name without ARN and path, not {role!r}.",
             next=f"labkit doctor with --role {shlex.quote(name)}",
         )
 
@@ -153,9 +166,9 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
 
 
 def _meant(parameters: "Parameters", connection: "Connection", pod: str) -> "Parameters":
-    """Return the parameters with the pod's service account, or with the only one in the namespace that needs a role.
+    """Return `parameters` with the service account that `labkit.doctor.meant` chooses for the namespace and the pod.
 
-    Raises `LabError` if several accounts may be meant, or none.
+    Raises `LabError` if several service accounts fit, or none.
     """
     from labkit.doctor import meant
     from labkit.doctor.survey import Survey
@@ -229,7 +242,7 @@ def _explain(text: str, as_json: bool) -> int:
         raise LabError(
             "The doctor doesn't recognise this error.",
             where="--explain",
-            next="labkit doctor -n NAMESPACE -s SERVICE_ACCOUNT, which looks at the thing itself",
+            next="labkit doctor -n NAMESPACE -s SERVICE_ACCOUNT, which looks at the service account itself",
         )
     if as_json:
         typer.echo(json.dumps([each.as_json() for each in found], indent=2))

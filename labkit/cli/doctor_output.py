@@ -1,4 +1,4 @@
-"""Print a diagnosis: in colour only in a terminal, and with unbroken command lines, so that you can copy them."""
+"""Print a diagnosis. Only a terminal gets colours. Command lines aren't wrapped, so that you can copy them."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ RESULTS = {**MARKS, "right": "✓", "not looked at": "·"}
 
 
 def show(found: Diagnosis, commands_after: str) -> None:
-    """Print the findings with their repairs, each check's result, and the facts that could not be read."""
+    """Print the findings with their repairs, each check's result, and the calls that were answered or failed."""
     console = _console()
     _show_findings(console, found)
     _show_preparation(console, found.findings, commands_after)
@@ -31,15 +31,15 @@ def show(found: Diagnosis, commands_after: str) -> None:
 
 
 def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> None:
-    """Print a line for each service account, then all findings, and the facts that could not be read."""
+    """Print a line for each service account, then all findings, then the calls that failed."""
     console = _console()
     if not found:
-        _print(console, f"Found no service account of {where} that should have a role.")
+        _print(console, f"Found no service account in {where} that should have a role.")
         return
     width = max(len(diagnosis.name) for diagnosis in found)
     for diagnosis in found:
         said = ", ".join(finding.id for finding in diagnosis.findings)
-        said = said or ("nothing found" if diagnosis.exit_code == 0 else "it could not be read in full")
+        said = said or ("nothing found" if diagnosis.exit_code == 0 else "could not be read in full")
         role, result = diagnosis.role_arn.rpartition("role/")[2] or "-", _result(diagnosis)
         _print(console, f"{RESULTS[result]} {diagnosis.name:{width}}  {role}  {said}", COLOURS[result])
     _print(console, "")
@@ -48,7 +48,7 @@ def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> Non
         _show_findings(console, diagnosis)
     _show_preparation(console, wrong, commands_after)
     _print(
-        console, f"{len(found)} service account{'s' if len(found) > 1 else ''} of {where}, {len(wrong)} with findings"
+        console, f"{len(found)} service account{'s' if len(found) > 1 else ''} in {where}, {len(wrong)} with findings"
     )
     for line in unread_lines([error for diagnosis in found for error in diagnosis.unread]):
         _print(console, line, "dim")
@@ -64,7 +64,7 @@ def _print(console: Console, line: str, style: str = "") -> None:
 
 
 def _show_findings(console: Console, found: Diagnosis) -> None:
-    """Print the headline or the first finding, the number of the other findings, and these."""
+    """Print the first finding, or the headline if the diagnosis doesn't begin with a finding. Then print the others."""
     others = [*found.findings]
     if found.begins_with_a_finding:
         _show_finding(console, others.pop(0), found.name)
@@ -90,7 +90,7 @@ def _show_finding(console: Console, finding: Finding, name: str) -> None:
 
 def _show_preparation(console: Console, wrong: Sequence[object], commands_after: str) -> None:
     if wrong and commands_after:
-        _print(console, f"The repairs are for a shell after:  {commands_after}\n")
+        _print(console, f"Before you run a repair in a shell, run:  {commands_after}\n")
 
 
 def _result(found: Diagnosis) -> str:

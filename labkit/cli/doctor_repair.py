@@ -22,16 +22,16 @@ STARTING = "pod-not-running"
 
 
 def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
-    """Run the repairs that the user confirms, and look again after each. Return the exit code of the last look.
+    """Show each repair, run it if the user confirms it, and call `look` again. Return the last diagnosis's exit code.
 
-    Raises `LabError` if there's no terminal to ask in, or if `look` raises it.
+    Raises `LabError` if stdin or stdout isn't a terminal, because the command can't ask then. `look` may raise it, too.
     """
     from labkit.doctor import repairing
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise LabError(
-            "--repair asks before each command, so it needs a terminal.",
-            next="labkit doctor, and run the commands that you want",
+            "--repair asks before each repair, so it needs a terminal.",
+            next="labkit doctor, which prints the commands. Run those that you want",
         )
     found, shown = look(), set[tuple[str, str]]()
     while finding := next((each for each in found.findings if _key(each) not in shown), None):
@@ -54,7 +54,7 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
 
 
 def _key(finding: "Finding") -> tuple[str, str]:
-    """Return the key by which a finding is shown once only, even if its repair doesn't end it."""
+    """Return the finding's id and repair. A finding is shown only once, even if its repair doesn't help."""
     return finding.id, finding.repair
 
 
@@ -65,7 +65,7 @@ def _show(finding: "Finding") -> None:
 
 
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
-    """Wait until the repair's new pods run, `STARTS_WITHIN` seconds at most. Return the diagnosis."""
+    """Call `look` until the repair's new pods run, for at most `STARTS_WITHIN` seconds. Return the last diagnosis."""
     return awaited(
         look,
         lambda found: STARTING not in _ids(found) or STARTING in _ids(before),
@@ -79,7 +79,11 @@ def _ids(found: "Diagnosis") -> list[str]:
 
 
 def _environment(connection: "Connection") -> dict[str, str]:
-    """Return the variables for the commands: the lab's on its own cluster; otherwise the user's, with its region."""
+    """Return the environment for a repair's commands.
+
+    If `connection.commands_after` is set, the commands use the running lab. Otherwise they use the user's own
+    environment, with the connection's region.
+    """
     if connection.commands_after:
         return environment.closed(os.environ) | lab.variables()
     region = connection.aws.region_name

@@ -1,4 +1,4 @@
-"""`labkit break` and `labkit mend`: put a fault into the running lab, and take it out."""
+"""`labkit break` and `labkit mend`: put a fault into the running lab, and take all faults out again."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -19,17 +19,19 @@ ClusterName = Annotated[str, typer.Option("--cluster", help="The run's cluster."
 
 
 def break_(
-    fault: Annotated[str, typer.Argument(help="The fault; see --list.", show_default=False)] = "",
+    fault: Annotated[str, typer.Argument(help="The fault's name, as --list shows it.", show_default=False)] = "",
     *,
     listed: Annotated[bool, typer.Option("--list", help="List the faults.")] = False,
-    drawn: Annotated[bool, typer.Option("--random", help="Break a random fault, and don't say which.")] = False,
-    seed: Annotated[int | None, typer.Option(help="With --random: the same seed draws the same fault.")] = None,
+    drawn: Annotated[bool, typer.Option("--random", help="Choose a random fault, and don't name it.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="With --random: a number. The same number chooses the same fault.")
+    ] = None,
     namespace: Namespace = "default",
     service_account: ServiceAccount = "my-service-account",
     role: Role = "my-role",
     cluster: ClusterName = "blue",
 ) -> None:
-    """Put a fault into the running lab. Makes the run first if it's missing."""
+    """Put a fault into a run in the running lab. If the run's resources don't exist, create them first."""
     from labkit import faults
     from labkit.exercises import examination
     from labkit.faults import breaking
@@ -45,9 +47,9 @@ def break_(
         inside = breaking.break_lab(lab, chosen)
         typer.echo(f"What happened: {chosen.description}" if drawn else f"{chosen.id}: {chosen.description}")
         if len(inside) > 1:
-            typer.echo(f"There are {len(inside)} faults in {lab.run} now.")
+            typer.echo(f"The run {lab.run} has {len(inside)} faults now.")
         for command, answer in breaking.what_aws_says(lab):
-            typer.echo(f"in the pod, {command} says now:  {answer}")
+            typer.echo(f"In the pod, {command} now says:  {answer}")
         there = f" --cluster {cluster}" if cluster != "blue" else ""
         typer.echo(f"Next:  labkit doctor -n {namespace} -s {service_account}{there}")
         typer.echo(f"Undo:  labkit mend{_different(namespace, service_account, role, cluster)}")
@@ -60,7 +62,7 @@ def mend(
     role: Role = "my-role",
     cluster: ClusterName = "blue",
 ) -> None:
-    """Take all faults out of the running lab, which is then exactly as before the first one."""
+    """Take all faults out of a run in the running lab. The run is then exactly as before the first fault."""
     from labkit.exercises import examination
     from labkit.faults import breaking
 
@@ -83,7 +85,7 @@ def _list() -> None:
 
 
 def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "Lab":
-    """Return the lab of this run, and start nothing. Raises `LabError` if no lab runs, or if it lacks the cluster."""
+    """Open the running lab for this run. Raises `LabError` if no lab runs, or if the lab doesn't have the cluster."""
     from labkit.run_parameters import Parameters
 
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
@@ -102,7 +104,7 @@ def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "L
 
 
 def _different(namespace: str, service_account: str, role: str, cluster: str) -> str:
-    """Return the options that name this run, without those that have their default."""
+    """Return the options that name this run. An option with its default value is left out."""
     given = {"-n": namespace, "-s": service_account, "--role": role, "--cluster": cluster}
     usual = {"-n": "default", "-s": "my-service-account", "--role": "my-role", "--cluster": "blue"}
     return "".join(f" {option} {value}" for option, value in given.items() if value != usual[option])

@@ -1,4 +1,4 @@
-"""`labkit fleet`: run a notebook for many clusters and roles, examine them, or remove the runs' resources."""
+"""`labkit fleet`: for many clusters and roles, run a notebook, run the doctor, or delete the runs' resources."""
 
 import shlex
 import sys
@@ -29,31 +29,51 @@ def fleet(
     ] = NOTEBOOKS / "irsa.ipynb",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="The results' folder. Without it: runs/fleet/NAME of the file."),
+        typer.Option(metavar="FOLDER", help="The folder for the results. Without it: runs/fleet/NAME for NAME.yaml."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, metavar="NUMBER", help="Worker processes. Without it: one a core.", show_default=False)
+        int,
+        typer.Option(
+            min=0,
+            metavar="NUMBER",
+            help="The number of worker processes. Without it: one for each core.",
+            show_default=False,
+        ),
     ] = 0,
-    scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="Use this Dask scheduler's workers.")] = "",
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address of a Dask scheduler, to use its workers.")
+    ] = "",
     tls_ca: Annotated[Path | None, typer.Option(metavar="FILE", help="The scheduler's certificate authority.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Your certificate for the scheduler.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key of your certificate.")] = None,
     lab_per_worker: Annotated[
-        bool, typer.Option("--lab-per-worker", help="moto: each worker opens a lab of its own, and ends it.")
+        bool, typer.Option("--lab-per-worker", help="With target moto: each worker starts its own lab, and ends it.")
     ] = False,
     time_limit: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="End a run that takes longer.", show_default=False)
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="End each run that takes longer than this.", show_default=False),
     ] = 0.0,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast/--keep-going", help="After a failed row, start no more. Without it: go on.")
+        bool,
+        typer.Option(
+            "--fail-fast/--keep-going", help="After a failed row, start no more rows. Without it: run all rows."
+        ),
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Run only what has not succeeded, or has changed.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what each row finds and would make. Changes nothing.")] = (
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Run only rows that have not succeeded yet, or have changed since.")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what each row would find and create. Changes nothing.")] = (
         False
     ),
-    remove: Annotated[bool, typer.Option("--remove", help="Delete by tag what the rows made.")] = False,
-    doctor: Annotated[bool, typer.Option("--doctor", help="Run the doctor over the rows. It only reads.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Confirm what changes an AWS account.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Delete the resources that carry the tags of the rows' runs.")
+    ] = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Run the doctor for each row. The doctor only reads.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Confirm that rows may change or delete resources in AWS accounts.")
+    ] = False,
 ) -> None:
     """Run a notebook for many clusters and roles, side by side, and write one report.
 
@@ -115,7 +135,7 @@ def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler 
     typer.echo(f"\n{report.headline}, in {took:.0f} s\nThe report: {out / 'report.html'}")
     if report.exit_code:
         again = shlex.join(["labkit", *(part for part in sys.argv[1:] if part != "--resume"), "--resume"])
-        typer.echo(f"{runs.stopped_by and f'It ended early: {runs.stopped_by}. '}Run the rest:\n  {again}")
+        typer.echo(f"{runs.stopped_by and f'The fleet ended early: {runs.stopped_by}. '}Run the rest:\n  {again}")
     return INTERRUPTED if runs.stopped_by == running.INTERRUPTED else report.exit_code
 
 
@@ -139,7 +159,9 @@ def _remove(rows: "Sequence[Row]", yes: bool) -> int:
         failed += isinstance(said, LabError)
         typer.echo(f"{row.run}\n{_indented(str(said) if isinstance(said, LabError) else chr(10).join(said))}")
     if shows_only:
-        typer.echo("Nothing was deleted: rows are in AWS accounts. To delete all that: --yes")
+        typer.echo(
+            "Nothing was deleted, because some rows are in AWS accounts. To delete all these resources, add --yes."
+        )
     return 1 if failed else 0
 
 
@@ -165,9 +187,9 @@ def _require_yes(rows: "Sequence[Row]", yes: bool) -> None:
     accounts = sorted({row.parameters.account_id for row in rows if row.is_in_an_account})
     if accounts and not yes:
         raise NothingRan(
-            f"The fleet changes the AWS account{'s' if len(accounts) > 1 else ''} {', '.join(accounts)}.",
+            f"The fleet would change the AWS account{'s' if len(accounts) > 1 else ''} {', '.join(accounts)}.",
             where="the rows with target eks; nothing ran",
-            next="read what each row makes:  --plan   and confirm it:  --yes",
+            next="read what each row would create, with --plan; then confirm it with --yes",
         )
 
 

@@ -1,4 +1,4 @@
-"""The output of a fleet: a live table in a terminal, and otherwise a line for each row."""
+"""The output of a fleet: a live table in a terminal. If stdout isn't a terminal, one line for each row."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ COLOURS = {"succeeded": "green", "failed": "red", "not run": "dim"}
 
 @contextmanager
 def shown(fleet: "Fleet") -> "Iterator[Callable[[Outcome], None]]":
-    """Show the fleet while it runs. Call the yielded function with each row's outcome."""
+    """Show the fleet while it runs. The caller passes each row's outcome to the yielded function."""
     if not sys.stdout.isatty():
         yield lambda outcome: print(line(outcome, RUNS), flush=True)
         return
@@ -46,7 +46,7 @@ def shown(fleet: "Fleet") -> "Iterator[Callable[[Outcome], None]]":
 
 
 def line(outcome: "Outcome", words: "Mapping[State, str]") -> str:
-    """Return an ended row as one line; `words` has the words for its states."""
+    """Return a line about a row that has ended. `words` has the word to print for each state."""
     result = outcome.result
     took = f"  {result.seconds:.1f} s" if result.seconds else ""
     ids = ", ".join(str(finding.get("id", "")) for finding in result.findings)

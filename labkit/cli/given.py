@@ -13,14 +13,16 @@ Given = Annotated[
 ]
 FromFile = Annotated[
     Path | None,
-    typer.Option("--file", "-f", metavar="FILE", help="A YAML file of parameters, one NAME: VALUE a line. -p wins."),
+    typer.Option(
+        "--file", "-f", metavar="FILE", help="A YAML file of parameters, one NAME: VALUE a line. -p overrides the file."
+    ),
 ]
 
 
 def named(pairs: list[str] | None, file: Path | None = None) -> dict[str, Any]:
-    """Return the parameters by name; a pair replaces the file's value.
+    """Return the parameters by name. A NAME=VALUE pair wins over the same name in the file.
 
-    Raises `LabError` if a pair has no equals sign, or if the file can't be used.
+    Raises `LabError` if a pair has no equals sign, or if the file isn't a list of names and values in YAML.
     """
     for pair in pairs or []:
         if "=" not in pair:
@@ -40,5 +42,7 @@ def _of_file(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise LabError(f"The file of parameters is not YAML: {error}", where=str(file), next=next_) from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise LabError("The file of parameters is not a list of names and values.", where=str(file), next=next_)
+        raise LabError(
+            "The file of parameters does not have one NAME: VALUE on each line.", where=str(file), next=next_
+        )
     return found

@@ -1,4 +1,4 @@
-"""JupyterLab as `labkit lab` starts it: it shows its first page sooner, and ends within seconds whatever runs in it.
+"""The JupyterLab of `labkit lab`. Its first page appears sooner, and it ends within seconds, even if cells still run.
 
 `python -m labkit.cli.jupyterlab` takes JupyterLab's own options.
 """
@@ -16,7 +16,7 @@ GIVE_UP = 10  # seconds
 
 
 def main() -> None:
-    """Run JupyterLab until a signal or its menu ends it."""
+    """Run JupyterLab until a signal or JupyterLab's own menu ends it."""
     from jupyterlab import commands
 
     # While JupyterLab loads, it waits for Node.js to tell yarn's settings. Only JupyterLab's own build needs them.
@@ -28,14 +28,14 @@ def main() -> None:
 
 
 class Server(ServerApp):
-    """Jupyter's server for one learner: it can be found by its folder, and ends quickly."""
+    """Jupyter's server for one learner. `labkit lab` finds it by its folder, and it ends quickly."""
 
     def server_info(self) -> dict[str, object]:
-        """Return this server's entry in Jupyter's list of servers; `labkit` is the folder of `labkit lab`."""
+        """Return this server's entry in Jupyter's list of servers. `labkit` is the folder that contains learn/."""
         return super().server_info() | {"labkit": str(self.root_dir)}
 
     def start_app(self) -> None:
-        """Print the address, open the browser, and import the exporters meanwhile."""
+        """Print the address and open the browser. Import nbconvert's exporters in another thread."""
         super().start_app()
         # The first page asks for the list of exporters, and would wait for this import. So import them while the
         # browser starts.
@@ -44,7 +44,7 @@ class Server(ServerApp):
     def stop(self, from_signal: bool = False) -> None:
         """End the kernels and terminals, then this process. After `GIVE_UP` seconds, end the process anyway.
 
-        Its kernels watch the process, and end soon after it.
+        The kernels watch this process: if it ends, they end, too.
         """
         signal.alarm(GIVE_UP)
         super().stop(from_signal)
@@ -52,7 +52,7 @@ class Server(ServerApp):
     async def cleanup_kernels(self) -> None:
         """End the kernels, also those that are still starting.
 
-        Jupyter's server doesn't know such a kernel yet: it fails with 404, and without this would never end.
+        For a kernel that is still starting, Jupyter's `shutdown_all` fails with 404. So call it until it succeeds.
         """
         while True:
             try:

@@ -22,7 +22,7 @@ COMMENTS = '[ -z "${ZSH_VERSION-}" ] || setopt interactive_comments'
 
 
 def env() -> None:
-    """Print lines for eval in bash or zsh. After them, aws and kubectl in this terminal talk only to the lab."""
+    """Print shell commands for eval in bash or zsh. They make aws and kubectl in that terminal talk only to the lab."""
     from labkit.cli.status import on_cluster
 
     leading = variables()
@@ -37,14 +37,17 @@ def env() -> None:
 
 
 def variables() -> dict[str, str]:
-    """Return the variables that lead `aws`, `kubectl` and `labkit` to the running lab. Raises `LabError`."""
+    """Return the environment variables with which `aws`, `kubectl` and `labkit` use the running lab.
+
+    Raises `LabError` if no lab runs.
+    """
     folder, state = running()
     path = environment.with_programs(os.environ.get("PATH", ""), Path(sys.executable).parent)
     return environment.variables(folder, state.endpoint_url, state.region) | {"PATH": path}
 
 
 def command() -> str:
-    """Return the command that runs this `labkit`: its name, or its path if PATH doesn't lead to it."""
+    """Return the command for this installation of labkit: `labkit`, or its path if PATH doesn't lead to it."""
     path = Path(sys.executable).parent / "labkit"
     if shutil.which("labkit") == str(path):
         return "labkit"
@@ -55,7 +58,7 @@ def command() -> str:
 def status(
     report: Annotated[bool, typer.Option(help="Print a report without secrets, to paste into a question.")] = False,
 ) -> None:
-    """Show what runs, where it listens, and the messages of its start."""
+    """Show whether the lab runs, its addresses and clusters, and the notes from its start."""
     from labkit.cli import status as status_of
 
     folder = Folder.find()
@@ -63,9 +66,11 @@ def status(
 
 
 def clock(
-    move: Annotated[str, typer.Argument(help="+2h, -30m, +1d, +90s; 0 sets it back to the machine's time.")] = "",
+    move: Annotated[
+        str, typer.Argument(help="+2h, -30m, +1d or +90s moves the clock. 0 sets it back to the machine's time.")
+    ] = "",
 ) -> None:
-    """Show the lab's clock, or move it. Tokens and credentials expire by it."""
+    """Show or move the lab's clock. This clock decides when tokens and credentials expire."""
 
     folder = Folder.find()
     lab_clock = folder.clock
@@ -81,15 +86,15 @@ def clock(
     typer.echo(f"{now:%Y-%m-%d %H:%M:%S} UTC ({relation})")
 
 
-def fetch(url: Annotated[str, typer.Argument(help="A URL of a cluster's public issuer.")]) -> None:
-    """GET a URL of the lab's issuer by its real name, as STS does."""
+def fetch(url: Annotated[str, typer.Argument(help="The URL of the issuer's discovery document or keys.")]) -> None:
+    """Fetch a URL of a cluster's public issuer, as STS does, and print the JSON."""
     from labkit.targets.kind import issuer as kind_issuer
 
     typer.echo(json.dumps(kind_issuer.fetch(*running(), url), indent=2))
 
 
 def reset() -> None:
-    """End the lab and forget everything in it, except its ports."""
+    """End the lab and delete everything in it. Only its port numbers stay the same."""
     from labkit.targets.kind import down as leave
     from labkit.targets.kind.leaving import LeftBehind
 
@@ -104,13 +109,21 @@ def reset() -> None:
     typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
 
 
-def down(bare: Annotated[bool, typer.Option("--bare", help="End the lab of `labkit up --bare`.")] = False) -> None:
-    """End the lab and every process that it started. `labkit up` restores everything."""
+def down(
+    bare: Annotated[
+        bool, typer.Option("--bare", help="End the API server of `labkit up --bare` instead of the lab.")
+    ] = False,
+) -> None:
+    """End the lab and every process that it started. `labkit up` starts it again, with everything that was in it."""
     from labkit.targets.kind import down as leave
 
     folder = Folder.find().bare if bare else Folder.find()
     ended = process.stop(folder) if bare else leave()
-    other = "" if bare or not folder.bare.is_running() else " An API server alone does:  labkit down --bare"
+    other = (
+        ""
+        if bare or not folder.bare.is_running()
+        else " The API server of `labkit up --bare` does run. To end it:  labkit down --bare"
+    )
     typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.{other}")
 
 
@@ -118,10 +131,10 @@ def running() -> tuple[Folder, process.State]:
     """Return the running lab's folder and its state. Raises `LabError` if no lab runs."""
     folder = Folder.find()
     if not folder.is_running():
-        raise LabError(f"no lab runs in {folder.path}", next="labkit up")
+        raise LabError(f"No lab runs in {folder.path}.", next="labkit up")
     state = process.State.read(folder)
     if state is None:
-        raise LabError(f"the lab in {folder.path} runs, and its state cannot be read", next="labkit up")
+        raise LabError(f"The lab in {folder.path} runs, but its state cannot be read.", next="labkit up")
     return folder, state
 
 
@@ -129,7 +142,7 @@ def _seconds(move: str) -> float:
     match = re.fullmatch(r"([+-])(\d+(?:\.\d+)?)([smhd])", move)
     if not match:
         raise LabError(
-            f"{move!r} doesn't move the clock: give a sign, a number and one of s, m, h, d; or 0",
+            f"{move!r} doesn't move the clock. Write a sign, a number and s, m, h or d (such as +2h), or write 0.",
             next="labkit clock +2h",
         )
     sign, number, unit = match.groups()

@@ -39,9 +39,14 @@ OPTIONS = ["--LabApp.extension_manager=readonly", "--KernelManager.shutdown_wait
 
 def lab(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[JUPYTERLAB_OPTION]", help="Such as --no-browser or --port=9000.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[JUPYTERLAB_OPTION]", help="Options for JupyterLab, such as --no-browser or --port=9000."
+        ),
     ] = None,
-    fresh: Annotated[str, typer.Option(metavar="NUMBER", help="Start this notebook over, such as 02.")] = "",
+    fresh: Annotated[
+        str, typer.Option(metavar="NUMBER", help="The number of a notebook to start over, such as 02.")
+    ] = "",
 ) -> None:
     """Start the lab and open JupyterLab on your copies of the notebooks, in ./learn/."""
     here = _folder()
@@ -60,7 +65,9 @@ def lab(
         typer.echo(note)
     if running:
         address = f"{running['url']}lab/tree/{LEARN}/{opened}?{urlencode({'token': running['token']})}"
-        reload = "Does a tab show the old notebook? File, Reload Notebook from Disk; then Kernel, Restart Kernel.\n"
+        reload = (
+            "If a tab still shows the old notebook: File, Reload Notebook from Disk; then Kernel, Restart Kernel.\n"
+        )
         typer.echo(
             f"JupyterLab runs in this folder already:\n  {address}\n{reload if fresh else ''}"
             "To start it with other options, first end it: Ctrl-C in its terminal, or File, Shut Down."
@@ -69,9 +76,9 @@ def lab(
             webbrowser.open(address)
         return
     typer.echo(
-        "The lab is up. JupyterLab starts now; Ctrl-C ends it, and `labkit down` ends the lab.\n"
-        f"Next:  follow the first link of {contents.NAME}, the page that opens.\n"
-        "A terminal in JupyterLab talks to the lab already. In another one:\n"
+        "The lab is up, and JupyterLab starts now. Ctrl-C ends JupyterLab; `labkit down` ends the lab.\n"
+        f"Next:  follow the first link on the page that opens, {contents.NAME}.\n"
+        "Terminals in JupyterLab already use the lab. In any other terminal, first run\n"
         f'  eval "$({command()} env)"'
     )
     # https://docs.jupyter.org/en/latest/use/jupyter-directories.html
@@ -100,23 +107,23 @@ def lab(
 
 
 def progress() -> None:
-    """Print what you have done so far in learn/: steps, exercises, hints, questions."""
+    """Print your progress in learn/: the steps, exercises, hints and questions that you have done so far."""
     file = _folder() / LEARN / progress_of.NAME
     if not file.is_file():
-        raise LabError("Nothing is kept yet.", where=str(file), next="labkit lab, and check a step in a notebook")
+        raise LabError("No progress is saved yet.", where=str(file), next="labkit lab, and check a step in a notebook")
     typer.echo(repr(progress_of.read(file)))
 
 
 def _folder() -> Path:
-    """Return the folder that has learn/ in it: the current one, or the one above if the current one is learn/."""
+    """Return the folder that contains learn/: the current folder, or its parent if the current folder is learn/."""
     here = Path.cwd()
     return here.parent if here.name == LEARN and (here / FIRST).is_file() else here
 
 
 def _running(here: Path) -> dict[str, str] | None:
-    """Return the entry (`url`, `token`, …) of the running JupyterLab that `labkit lab` started in this folder, or None.
+    """Return the entry (`url`, `token`, …) of the JupyterLab that `labkit lab` started in `here`; None if none runs.
 
-    Read Jupyter's list of servers as files: Jupyter's own function for it imports the whole server.
+    Read the entries' files directly, because Jupyter's own function for them imports the whole server.
     """
     from jupyter_core.paths import jupyter_runtime_dir
 
@@ -132,15 +139,16 @@ def _running(here: Path) -> dict[str, str] | None:
 
 
 def put_aside(learn: Path, number: str) -> tuple[str, str]:
-    """Rename the learner's copy of a notebook, so that it's copied again. Return its name, and a sentence about it.
+    """Rename the learner's copy of a notebook, so that `copy_notebooks` makes a new copy.
 
-    `number` begins the name. Raises `LabError` if not exactly one copy fits.
+    Return the notebook's name, and a sentence that tells the learner the old copy's new name. The notebook is the one
+    whose name begins with `number`. Raises `LabError` if no copy or more than one has such a name.
     """
     copies = [path for path in learn.glob(f"{number}*.ipynb") if (NOTEBOOKS / path.name).exists()]
     if len(copies) != 1:
         known = ", ".join(sorted(path.stem for path in learn.glob("*.ipynb") if (NOTEBOOKS / path.name).exists()))
         raise LabError(
-            f"{LEARN}/ has no single notebook that begins with {number!r}.",
+            f"{number!r} does not name exactly one notebook in {LEARN}/.",
             where=f"{LEARN}/ has {known or 'no notebooks'}",
             next="labkit lab --fresh 02",
         )
@@ -153,19 +161,19 @@ def put_aside(learn: Path, number: str) -> tuple[str, str]:
 
 
 def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
-    """Copy each notebook that `learn` doesn't have yet, for a learner to solve. Return the names of the new copies.
+    """Copy each notebook that is missing in `learn`, with empty exercises. Return the names of the new copies.
 
-    Copy their pictures and linked pages, too. Write the contents page again, unless it exists and `with_contents` is
-    false, because a browser may have it open.
+    Copy the notebooks' pictures and linked pages, too. Write the contents page if it's missing. With `with_contents`,
+    also replace an existing one; a caller passes False if a browser may have the page open.
 
-    Raises `LabError` if the notebooks aren't installed, or if `learn` can't be written.
+    Raises `LabError` if the notebooks aren't installed, or if no files can be written in `learn`.
     """
     originals = sorted(NOTEBOOKS.glob("*.ipynb"))
     if FIRST not in [original.name for original in originals]:
         raise LabError(
             f"This installation of labkit has no notebook {FIRST}.",
             where=str(NOTEBOOKS),
-            next="pip install --force-reinstall --no-deps ./labkit-….whl   (your own copy: make wheel)",
+            next="pip install --force-reinstall --no-deps ./labkit-….whl   (make wheel builds it in a checkout)",
         )
     missing = [original for original in originals if not (learn / original.name).exists()]
     try:
@@ -202,7 +210,9 @@ def _copied(original: Path) -> str:
 
 
 def _opened(page: str) -> dict[str, object]:
-    """Return JupyterLab's layout with this notebook open beside the files. It appears sooner than by its address.
+    """Return a JupyterLab layout in which `page` is open beside the list of files.
+
+    With this layout, the page appears sooner than if JupyterLab opens it from its address.
 
     https://jupyterlab.readthedocs.io/en/stable/user/workspaces.html
     """

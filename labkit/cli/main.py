@@ -1,4 +1,4 @@
-"""The `labkit` command: a thin layer over the lab, with one module for each group of commands."""
+"""The `labkit` command: a thin layer over the lab. Each group of commands has its own module."""
 
 import gc
 import sys
@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="A lab for IAM Roles for Service Accounts (IRSA): real tokens, a verifying STS, no AWS account.",
+    help="A lab for IAM Roles for Service Accounts (IRSA): real tokens, an STS that verifies them, no AWS account.",
 )
 
 
@@ -40,11 +40,13 @@ def _labkit(
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
     ] = False,
 ) -> None:
-    """Options of the command itself. Raises `LabError` in a folder that was deleted: no command can work there."""
+    """Handle `--version`. Raises `LabError` if the current folder was deleted, because no command can work in it."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
-        raise LabError("The folder that this terminal is in was deleted.", next="cd, then the command again") from error
+        raise LabError(
+            "The current folder of this terminal was deleted.", next="cd, then run the command again"
+        ) from error
 
 
 command: Callable[..., None]
@@ -63,7 +65,7 @@ app.add_typer(webhook.app, name="webhook")
 
 
 def main() -> None:
-    """Run the command. Print an error that a user can cause, with the next command, and exit with its code."""
+    """Run the command. For an error that the user can correct, print only its text, and exit with its `exit_code`."""
     # Loading libraries makes hardly any garbage, but collecting it takes a fifth of the time of `labkit doctor`.
     gc.set_threshold(100_000, 50, 50)
     try:
@@ -78,12 +80,12 @@ def main() -> None:
         raise SystemExit(told.exit_code) from None
     finally:
         _leave_closed_streams()
-        # At its end, Python would search all loaded libraries for garbage, for 0.1 s. What is frozen, it leaves alone.
+        # At its end, Python would search all loaded libraries for garbage, for 0.1 s. It leaves frozen objects alone.
         gc.freeze()
 
 
 def _leave_closed_streams() -> None:
-    """Drop the output that a closed terminal or pipe didn't accept. With it, Python would exit with 120.
+    """Drop the output that a closed terminal or pipe doesn't accept. Otherwise, Python would exit with code 120.
 
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """

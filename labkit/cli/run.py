@@ -29,13 +29,13 @@ def run(
     parameter: Given = None,
     file: FromFile = None,
     output: Annotated[
-        Path | None, typer.Option(help="The executed notebook's file. Without it: a new one in runs/.")
+        Path | None, typer.Option(help="The file for the executed notebook. Without it: a file in runs/.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Confirm the plan, as -p confirm=yes does.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm the plan. Same as -p confirm=yes.")] = False,
 ) -> None:
     """Run a notebook through papermill. Show each step's check and the pod's answers.
 
-    If a cell fails, the command shows the cell, its error and what the doctor finds. It keeps the executed notebook.
+    If a cell fails, the command shows the cell, its error and the doctor's findings. The executed notebook is kept.
     """
     from labkit import runs
     from labkit.run_parameters import Parameters, label_value
@@ -54,13 +54,13 @@ def run(
         raise
     _show_run(done)
     if not done.ok:
-        raise LabError("a check found something", where=str(output), next=f"jupyter lab {quote(str(output))}")
+        raise LabError("A check found something wrong.", where=str(output), next=f"jupyter lab {quote(str(output))}")
     if notebook == WHOLE:
         typer.echo(f"\n{_what_happened(parameters)}")
 
 
 def _what_happened(parameters: "Parameters") -> str:
-    """Return five sentences about the run, the last one with the next command."""
+    """Return sentences that explain the run. The last one names the next command."""
     # https://www.gnu.org/software/make/manual/html_node/Recursion.html
     next_ = "make lab" if "MAKELEVEL" in os.environ else f"{command()} lab"
     return (
@@ -68,7 +68,8 @@ def _what_happened(parameters: "Parameters") -> str:
         "STS fetched the cluster's public key from its issuer, and verified the token with it.\n"
         f"The trust policy of {parameters.role_name} admits this service account, so STS gave the pod credentials of "
         "the role.\n"
-        "With them the pod listed the buckets above; nobody gave it a key, and the credentials expire by themselves.\n"
+        "With these credentials the pod listed the buckets above. Nobody gave the pod a key, and the credentials "
+        "expire.\n"
         f"Now do each step yourself, in notebooks:  {next_}"
     )
 
@@ -83,11 +84,11 @@ def _show_run(done: "runs.Run") -> None:
         typer.echo(f"\n$ {answer['command']}\n{answer['answer'].rstrip()}")
     typer.echo(f"\nThe executed notebook: {_short(done.output)}")
     if Folder.find().is_running():
-        typer.echo("The lab keeps running until `labkit down`.")
+        typer.echo("The lab keeps running. `labkit down` ends it.")
 
 
 def _show_failure(failed: "runs.RunFailed") -> None:
-    """Show the failed cell's source and the doctor's findings. The command prints the error itself at its end."""
+    """Show the failed cell's source and the doctor's findings. `labkit.cli.main` prints the error itself later."""
     from labkit import runs
 
     typer.echo("\nThis cell failed:")

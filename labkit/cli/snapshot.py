@@ -8,32 +8,32 @@ import typer
 from labkit.cli.lab import command
 from labkit.emulator.folder import Folder
 
-GIVEN = "A name, kept beside the lab's folder; or the path of a file to hand out."
+GIVEN = "A name, for a file that is kept beside the lab's folder. Or the path of the file to write."
 
 
 def snapshot(name: Annotated[str, typer.Argument(help=GIVEN)]) -> None:
-    """Keep what the lab holds in a file, to hand out and to go back to. The lab goes on.
+    """Save the lab's state in a file, to give to others or to return to. The lab keeps running.
 
-    Your resources and objects are in it, with users' access keys, KMS keys and Secrets. The lab's own keys, role
-    sessions and pods' files are not.
+    The file contains your AWS resources and Kubernetes objects, including the access keys of IAM users, KMS keys and
+    Secrets. It doesn't contain the lab's own keys, role sessions and pods' files.
     """
     from labkit.emulator import snapshots
 
     file = snapshots.take(Folder.find(), name)
     typer.echo(
-        f"The lab's state is kept in {file} ({max(1, file.stat().st_size // 1024)} kB).\n"
-        "Whoever gets this file gets what the lab's users made, with their access keys.\n"
+        f"The lab's state is saved in {file} ({max(1, file.stat().st_size // 1024)} kB).\n"
+        "The file contains everything that the lab's users created, including their access keys.\n"
         f"Next:  {command()} restore {quote(name)}"
     )
 
 
 def restore(
-    name: Annotated[str, typer.Argument(help="The name that `labkit snapshot` was given, or the path of a file.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the state that the lab holds.")] = False,
+    name: Annotated[str, typer.Argument(help="The name that you gave to `labkit snapshot`, or the path of a file.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the lab's present state.")] = False,
 ) -> None:
-    """Start the lab with what a snapshot holds, and with new keys, certificates and sessions.
+    """Start the lab with a snapshot's state. The lab's own keys, certificates and sessions are new.
 
-    Its pods run as programs of yours: restore only what comes from somebody whose programs you would run.
+    The pods in a snapshot run as processes of your user. Restore a snapshot only if you trust its author.
     """
     from labkit.emulator import snapshots
 
@@ -42,6 +42,7 @@ def restore(
     typer.echo(
         f"The lab is up with the state of {name}: {f'cluster {clusters}' if clusters else 'no cluster'}, account "
         f"{state.account_id}.\n"
-        "Its keys and certificates are new: it refuses tokens and sessions from before. Open it again in notebooks.\n"
+        "The lab's keys and certificates are new, so it refuses older tokens and sessions. In notebooks, open the lab "
+        "again.\n"
         f'Next:  eval "$({command()} env)"'
     )

@@ -1,4 +1,4 @@
-"""`labkit status`: the running lab, in a few lines or as a report for a question."""
+"""`labkit status`: the lab's state in a few lines, or as a report to paste into a question."""
 
 import platform
 import sys
@@ -13,8 +13,8 @@ from labkit.emulator.process import State, silent, unreachable
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
 # The ways in which a pod's mounted files, such as its token, get to their paths in the pod.
 _MOUNTS = {
-    "private": "private: a pod's files, such as its token, are at their paths for that pod alone",
-    "mapped": "mapped: a pod's files, such as its token, are in a folder of the lab, and paths are rewritten",
+    "private": "private: only the pod itself sees its files, such as its token, at their paths",
+    "mapped": "mapped: a pod's files, such as its token, are in a folder of the lab, which rewrites the paths to them",
 }
 ANSWERS_WITHIN = 5  # seconds; the status should appear soon
 
@@ -40,7 +40,7 @@ def summary(folder: Folder) -> str:
         f"  account   {state.account_id}, {state.region}",
         f"  AWS       {state.endpoint_url}",
         f"  clock     {f'{ahead:+.0f} s from' if ahead else 'at'} the machine's time; "
-        f"pods {'follow' if state.pod_clock else 'do not follow'} it",
+        f"pods {'use' if state.pod_clock else 'do not use'} the lab's clock",
         f"  mounts    {_mounts(state)}",
         f"  terminal  {on_cluster(state)}",
     ]
@@ -49,7 +49,9 @@ def summary(folder: Folder) -> str:
         lines.append(f"  cluster   {name}  {facts['endpoint']}  {facts['issuer']}")
         if (kept := joined.get(name)) and (its := kept.facts):
             lines.append(f"            target kind: {its.source}")
-            lines.append(f"            pods reach AWS at {its.aws_host}, image {its.image or Connection.image}")
+            lines.append(
+                f"            pods reach AWS at {its.aws_host} and use the image {its.image or Connection.image}"
+            )
             lines += _changed_issuer(kept, facts["issuer"])
     lines += _remembered(folder)
     lines += [f"  note      {note}" for note in state.notes]
@@ -57,7 +59,7 @@ def summary(folder: Folder) -> str:
 
 
 def report(folder: Folder) -> str:
-    """Return versions, platform and state as Markdown, without keys, tokens and paths of this machine."""
+    """Return versions, the platform and the lab's state as Markdown, without keys, tokens and this machine's paths."""
     running = folder.is_running()
     reply = control.ask(folder, "state", within=ANSWERS_WITHIN) if running else None
     answers = reply is not None and reply.answer is not None
@@ -68,13 +70,13 @@ def report(folder: Folder) -> str:
         f"{platform.system()} {platform.machine()}, {platform.release()}",
         "- " + ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
         f"- virtual environment: {'yes' if sys.prefix != sys.base_prefix else 'no'}",
-        f"- lab: {('runs' if answers else 'runs, and does not answer') if running else 'does not run'}",
+        f"- lab: {('runs' if answers else 'runs, but does not answer') if running else 'does not run'}",
     ]
     if state and running:
         of_kind = Kept.joined(folder)
         clusters = [f"{name} (target kind)" if name in of_kind else name for name in state.clusters]
         lines += [
-            f"- mounts: {_mounts(state)}; pods follow: {'yes' if state.pod_clock else 'no'}",
+            f"- mounts: {_mounts(state)}; pods use the lab's clock: {'yes' if state.pod_clock else 'no'}",
             f"- clock offset: {folder.clock.offset:.0f} s",
             f"- clusters: {', '.join(clusters) or 'none'}",
         ]
@@ -89,12 +91,12 @@ def report(folder: Folder) -> str:
 
 
 def on_cluster(state: State) -> str:
-    """Return a sentence with the cluster that `kubectl` in a terminal talks to, and how to change that."""
+    """Return a sentence that names the cluster that `kubectl` in a terminal uses, and the command to choose another."""
     context = kubeconfig.current(state.kubeconfig.read_text())
     if context == kubeconfig.NO_CLUSTER:
-        return "kubectl is on no cluster: the lab has none yet. Next:  labkit up"
+        return "kubectl uses no cluster, because the lab has none yet. Next:  labkit up"
     others = ", ".join(sorted(state.clusters.keys() - {context}))
-    return f"kubectl is on the cluster {context}." + (
+    return f"kubectl uses the cluster {context}." + (
         f" The lab also has {others}:  kubectl config use-context NAME" if others else ""
     )
 
@@ -104,7 +106,7 @@ def _changed_issuer(kept: Kept, joined: str) -> list[str]:
 
     if not (now := issuer.changed(kept, joined)):
         return []
-    lines = [f"its issuer is {now} by now, and STS takes no token of its pods. Next:", *issuer.way_out(kept)]
+    lines = [f"its issuer is now {now}, so STS refuses the tokens of its pods. Next:", *issuer.way_out(kept)]
     return [f"            {line}" for line in lines]
 
 
@@ -113,10 +115,10 @@ def _mounts(state: State) -> str:
 
 
 def _remembered(folder: Folder) -> list[str]:
-    """Return a line for each remembered cluster of the target kind that isn't joined now, but may have leftovers."""
+    """Return a line for each cluster that the lab still knows, although it isn't joined now: it may have leftovers."""
     joined = {kept.path for kept in Kept.joined(folder).values()}
     return [
-        f"  It remembers {_what_becomes(kept, kept.facts)}"
+        f"  The lab remembers {_what_becomes(kept, kept.facts)}"
         for kept in Kept.all(folder)
         if kept.path not in joined and kept.facts
     ]
@@ -125,10 +127,10 @@ def _remembered(folder: Folder) -> list[str]:
 def _what_becomes(kept: Kept, facts: Facts) -> str:
     up = f"labkit up --target kind --cluster {kept.cluster}"
     if facts.made and not kept.kubeconfig.exists():
-        return f"the kind cluster {facts.made}, which was half made: {up} makes it again, labkit down deletes it."
+        return f"the kind cluster {facts.made}, which is incomplete. {up} creates it again, labkit down deletes it."
     if facts.made:
-        return f"the kind cluster {facts.made}: {up} joins it, labkit down deletes it."
-    return f"the cluster of {facts.source}: {up} joins it, labkit down lets it go."
+        return f"the kind cluster {facts.made}. {up} joins it, labkit down deletes it."
+    return f"the cluster of {facts.source}. {up} joins it, labkit down removes the lab's webhooks from it."
 
 
 def _without_paths(line: str, folder: Folder) -> str:

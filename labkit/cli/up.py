@@ -21,17 +21,18 @@ from labkit.errors import LabError, UnknownName
 
 def up(
     *,
-    cluster: Annotated[str, typer.Option(help="The EKS cluster. Made if it's missing.")] = "blue",
+    cluster: Annotated[str, typer.Option(help="The EKS cluster. If it doesn't exist, it is created.")] = "blue",
     region: Annotated[str, typer.Option(help="The cluster's AWS region.")] = "us-east-1",
     bare: Annotated[
         bool,
-        typer.Option("--bare", help="Start only an API server, without webhook and node, beside the lab."),
+        typer.Option("--bare", help="Start only an API server, separate from the lab, without webhook and node."),
     ] = False,
     target: Annotated[
-        str, typer.Option(help="moto: everything on this machine; kind: a kind cluster, or the one of --kubeconfig.")
+        str,
+        typer.Option(help="moto: everything on this machine; kind: a kind cluster, or the cluster of --kubeconfig."),
     ] = "moto",
     kubeconfig: Annotated[Path | None, typer.Option(help="kind: the kubeconfig of an existing cluster.")] = None,
-    context: Annotated[str, typer.Option(help="kind: the context in that kubeconfig.")] = "",
+    context: Annotated[str, typer.Option(help="kind: the context in the kubeconfig.")] = "",
     aws_host: Annotated[str, typer.Option(help="kind: the IPv4 address at which containers reach this machine.")] = "",
     image: Annotated[str, typer.Option(help="kind: the pods' image. Without it: amazon/aws-cli.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -41,7 +42,10 @@ def up(
 
     if target == "kind":
         if bare:
-            raise LabError("An API server alone joins no cluster: --bare, or --target kind.", next="labkit up --bare")
+            raise LabError(
+                "--bare can't be combined with --target kind, because it starts only an API server.",
+                next="labkit up --bare",
+            )
         join(
             cluster=cluster,
             region=region,
@@ -64,7 +68,7 @@ def up(
         typer.echo(note)
     if bare:
         typer.echo(
-            f"An API server alone is up: {state.clusters[state.context(cluster, region)]['endpoint']}\n"
+            f"Only an API server is up: {state.clusters[state.context(cluster, region)]['endpoint']}\n"
             f"Next:  kubectl --kubeconfig {shlex.quote(str(state.kubeconfig))} get namespaces\n"
             "End:   labkit down --bare"
         )
@@ -73,15 +77,15 @@ def up(
         f"The lab is up: cluster {cluster}, account {state.account_id}, {region}.\n"
         f"  issuer   {issuer}\n"
         f"  AWS      {state.endpoint_url}\n"
-        "Pods are processes of your user, not sandboxes: run in them what you would run yourself.\n"
+        "Pods are processes of your user, not sandboxes. Run only programs in them that you would run yourself.\n"
         f'Next:  eval "$({command()} env)"'
     )
 
 
 def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.State, str, str | None]:
-    """Start the lab and the cluster, and make it kubectl's cluster. Return the state, the issuer, and messages if any.
+    """Start the lab and the cluster, and make kubectl use the cluster.
 
-    Raises `LabError`.
+    Return the lab's state, the cluster's issuer, and a note to print, or None without a note. Raises `LabError`.
     """
     folder = Folder.find().bare if bare else Folder.find()
     # boto3 and its client take as long to load as the server takes to start, so do both at once.
@@ -123,9 +127,10 @@ def join(
     image: str = "",
     as_json: bool = False,
 ) -> None:
-    """Join the cluster that the kubeconfig's context names; without a kubeconfig, the last one, or else a new one.
+    """Join a cluster to the lab, and print the result. Raises `LabError`.
 
-    Print the result. Raises `LabError`.
+    The cluster is the one that the kubeconfig's context names. Without a kubeconfig, it's the cluster that was joined
+    under this name before, or else a new kind cluster.
     """
     from labkit.run_parameters import Parameters
     from labkit.targets import kind
@@ -163,25 +168,25 @@ def join(
         f"  issuer   {connection.issuer}\n"
         f"  AWS      {state.endpoint_url}; pods reach it at {facts.aws_host}\n"
         f"  image    {image or connection.image}\n"
-        "While the lab is up, new pods outside the kube-… namespaces are led to its AWS, and to no real one.\n"
+        "While the lab is up, new pods outside the kube-… namespaces reach the lab's AWS instead of the real AWS.\n"
         f'Next:  eval "$({command()} env)", and in a notebook target = "kind"\n'
         "End:   labkit down"
     )
 
 
 def refuse_options(**given: object) -> None:
-    """Raise `LabError` if one of the options has a value: they are for the target kind only."""
+    """Raise `LabError` if one of these options has a value, because they are only for the target kind."""
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
     if named:
         raise LabError(
-            f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} for the target kind alone.",
+            f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} only for the target kind.",
             where="labkit up; nothing was changed",
             next="labkit up --target kind " + " ".join(f"{name} …" for name in named),
         )
 
 
 def _described(target: str, state: process.State, cluster: str, region: str, issuer: str) -> dict[str, Any]:
-    """Return the lab's addresses and keys as JSON for another program. Later versions only add keys to it."""
+    """Return the lab's addresses and keys, for another program. Later versions of labkit only add keys to this JSON."""
     return {
         "target": target,
         "cluster": cluster,

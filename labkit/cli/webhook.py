@@ -1,4 +1,4 @@
-"""`labkit webhook`: the pod identity webhook for any other API server than the lab's."""
+"""`labkit webhook`: the pod identity webhook for an API server that isn't the lab's."""
 
 import logging
 import sys
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from labkit.webhook import serving
 
 app = typer.Typer(
-    no_args_is_help=True, help="The pod identity webhook alone: for kind, or any other Kubernetes cluster."
+    no_args_is_help=True, help="The pod identity webhook without the lab: for kind, or any other Kubernetes cluster."
 )
 
 Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the webhook listens.")]
 Host = Annotated[
-    str, typer.Option(help="The name or address at which the API server reaches it. Without it: the host of --listen.")
+    str,
+    typer.Option(
+        help="The name or address at which the API server reaches the webhook. Without it: the host of --listen."
+    ),
 ]
 Certificate = Annotated[
     Path | None,
-    typer.Option(help="Its certificate (PEM), followed by the CA's. Without it: make one and keep it."),
+    typer.Option(help="The webhook's certificate (PEM), followed by the CA's. Without it: a new one, which is kept."),
 ]
 Key = Annotated[Path | None, typer.Option(help="The certificate's key (PEM, without a password).")]
 
@@ -36,7 +39,7 @@ def serve(
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
-            help="The kubeconfig for reading service accounts. Without it: KUBECONFIG, or the pod's own account."
+            help="The kubeconfig for reading service accounts. Without it: KUBECONFIG or, in a pod, its own account."
         ),
     ] = None,
     context: Annotated[str | None, typer.Option(help="The kubeconfig's context. Without it: the current one.")] = None,
@@ -46,14 +49,14 @@ def serve(
     key: Key = None,
     region: Annotated[str, typer.Option(help="The containers' AWS_REGION. Without it: not set.")] = "",
     audience: Annotated[str, typer.Option(help="The tokens' audience.")] = "sts.amazonaws.com",
-    token_expiration: Annotated[int, typer.Option(min=600, help="The tokens' life in seconds.")] = 86400,
+    token_expiration: Annotated[int, typer.Option(min=600, help="The tokens' lifetime in seconds.")] = 86400,
     sts_regional_endpoints: Annotated[bool, typer.Option(help="Let SDKs call the region's own STS.")] = True,
     annotation_prefix: Annotated[str, typer.Option(help="The prefix of the annotations' names.")] = "eks.amazonaws.com",
     mount_path: Annotated[
-        str, typer.Option(help="The folder of the token in containers.")
+        str, typer.Option(help="The folder in containers that holds the token.")
     ] = "/var/run/secrets/eks.amazonaws.com/serviceaccount",
 ) -> None:
-    """Answer admission reviews until Ctrl-C. Print the manifest that registers the webhook."""
+    """Print the manifest that registers the webhook. Then answer admission reviews until Ctrl-C."""
     import asyncio
 
     from labkit.webhook import Account, Accounts, WebhookServer, serving
@@ -63,7 +66,7 @@ def serve(
         raise LabError(f"{mount_path!r} is not an absolute path.", next="--mount-path /var/run/secrets/aws")
     prefix = annotation_prefix.rstrip("/")
     if not prefix:
-        raise LabError("the prefix of annotations is empty.", next="--annotation-prefix eks.amazonaws.com")
+        raise LabError("The prefix of the annotations' names is empty.", next="--annotation-prefix eks.amazonaws.com")
     address, identity = _address_and_identity(listen, host, certificate, key)
     client = connect(kubeconfig, context)
     bound = serving.bind(address)
@@ -87,7 +90,7 @@ def serve(
         more = f" --host {host}" if host else ""
         more += f" --certificate {quote(str(certificate))} --key {quote(str(key))}" if certificate else ""
         typer.echo(
-            f"Ready: {address.url}, for the service accounts of {client.base_url}. Ctrl-C ends it.\n"
+            f"Ready: {address.url}, for the service accounts of {client.base_url}. Ctrl-C ends the webhook.\n"
             "Next, in another terminal, as an administrator of the cluster:\n"
             f"  labkit webhook manifest --listen {address.socket}{more} | kubectl apply -f -",
             err=True,
@@ -95,7 +98,10 @@ def serve(
 
     webhook = WebhookServer(accounts, region=region, prefix=prefix, mount_path=mount_path)
     asyncio.run(serving.serve(webhook, client, bound, identity, ready))
-    typer.echo("The webhook has ended. Pods are now made without a role, as with any webhook that is down.", err=True)
+    typer.echo(
+        "The webhook has ended. New pods now get no role, because the API server skips a webhook that is down.",
+        err=True,
+    )
 
 
 @app.command()
@@ -110,7 +116,10 @@ def manifest(
 
     address, identity = _address_and_identity(listen, host, certificate, key)
     if not address.port:
-        raise LabError("port 0 is chosen when the webhook starts.", next="labkit webhook serve, which prints it, too")
+        raise LabError(
+            "With port 0, the port is chosen when the webhook starts.",
+            next="labkit webhook serve, which prints the manifest, too",
+        )
     typer.echo(serving.manifest(address, identity), nl=False)
 
 

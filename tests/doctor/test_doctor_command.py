@@ -512,7 +512,7 @@ def test_all_of_one_namespace_as_json_is_an_object_a_line(shop):
     nobody = doctor("--all", "-n", "kube-system")
     assert (nobody.returncode, nobody.stdout.strip()) == (
         0,
-        "Found no service account of namespace kube-system that should have a role.",
+        "Found no service account in namespace kube-system that should have a role.",
     )
 
 

@@ -144,7 +144,7 @@ def test_a_pod_that_is_made_again_is_waited_for(lab, iam):
 def test_without_a_terminal_it_refuses_with_a_sentence(lab):
     done = labkit_command("doctor", "--repair")
     assert done.returncode == 2
-    assert "--repair asks before each command, so it needs a terminal." in done.stderr
+    assert "--repair asks before each repair, so it needs a terminal." in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--json", "--all"])

@@ -306,7 +306,7 @@ def test_break_says_what_aws_says_now_and_what_to_do_next(lab):
     done = run("break", "keys-in-the-pod")
     assert done.exit_code == 0, done.output
     assert (
-        "aws sts get-caller-identity --query Arn --output text says now:  An error occurred (InvalidClientTokenId)"
+        "aws sts get-caller-identity --query Arn --output text now says:  An error occurred (InvalidClientTokenId)"
         in done.output
     )
     assert done.output.endswith("Next:  labkit doctor -n default -s my-service-account\nUndo:  labkit mend\n")

@@ -68,7 +68,7 @@ def test_without_a_learners_folder_nothing_is_kept(tmp_path, monkeypatch):
 
 def test_the_command_prints_it_or_says_how_to_begin(tmp_path, monkeypatch):
     none = commands.labkit("progress", cwd=tmp_path)
-    assert (none.returncode, "Nothing is kept yet." in none.stderr, "labkit lab" in none.stderr) == (1, True, True)
+    assert (none.returncode, "No progress is saved yet." in none.stderr, "labkit lab" in none.stderr) == (1, True, True)
     (tmp_path / "learn").mkdir()
     monkeypatch.setenv(VARIABLE, str(tmp_path / "learn" / NAME))
     kept("step", "pod")
@@ -85,5 +85,5 @@ def test_a_notebook_started_over_keeps_the_earlier_copy(tmp_path):
         assert learning.put_aside(learn, "02") == (mine.name, told)
         assert learning.copy_notebooks(learn) == ["02-iam-role"]
     assert (learn / "02-iam-role.before-1.ipynb").read_text() == "mine"
-    with pytest.raises(LabError, match=r"^learn/ has no single notebook that begins with '0'\."):
+    with pytest.raises(LabError, match=r"^'0' does not name exactly one notebook in learn/\."):
         learning.put_aside(learn, "0")

@@ -59,7 +59,7 @@ until [ "$(count gone/rows/*.json)" = 2 ] && [ "$(count gone/rows/*.running)" = 
 kill -9 "$scheduler"
 code=0; wait "$ended" || code=$?
 [ "$code" = 1 ] || { echo "the fleet without a scheduler ended with $code"; exit 1; }
-grep "It ended early: the scheduler went away. Run the rest:" gone.log
+grep "The fleet ended early: the scheduler went away. Run the rest:" gone.log
 "$python" -m tests.fleet.planted --check-gone gone
 start
 "$python" -m tests.fleet.planted fleet.yaml in.ipynb

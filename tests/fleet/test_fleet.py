@@ -141,7 +141,7 @@ def test_ctrl_c_and_sigterm_leave_finished_runs_finished_and_say_how_to_go_on(tm
     rows = report(tmp_path / "out")["rows"]
     assert [row["state"] for row in rows] == ["succeeded", "failed", "not run"]
     assert rows[1]["error"].startswith("the fleet was interrupted while this row ran\n")
-    assert "It ended early: the fleet was interrupted. Run the rest:" in done.stdout
+    assert "The fleet ended early: the fleet was interrupted. Run the rest:" in done.stdout
     assert done.stdout.rstrip().endswith("--resume")
 
 
@@ -172,7 +172,7 @@ ONCE = "import sys\nif not hasattr(sys, 'pressed'):\n    sys.pressed = True" + P
 def test_ctrl_c_while_the_workers_start_ends_them_and_says_how_to_go_on(preloaded, tmp_path, press):
     done = preloaded(press)
     assert (done.returncode, done.stderr) == (130, "")
-    assert "It ended early: the fleet was interrupted. Run the rest:" in done.stdout
+    assert "The fleet ended early: the fleet was interrupted. Run the rest:" in done.stdout
     assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["not run", "not run"]
 
 

@@ -201,7 +201,7 @@ def test_an_account_is_changed_only_with_yes(tmp_path):
     file.write_text("runs: [{target: eks, account_id: '111122223333'}]")
     done = labkit("fleet", file, cwd=tmp_path)
     assert done.returncode == 2
-    assert "The fleet changes the AWS account 111122223333." in done.stderr
+    assert "The fleet would change the AWS account 111122223333." in done.stderr
     assert "--plan" in done.stderr and "--yes" in done.stderr
 
 

@@ -78,10 +78,10 @@ def test_a_run_on_another_cluster_leaves_kubectl_where_it_is(home, up):
         {sys.executable} -c 'import labkit; labkit.Lab.open(cluster="teal").close()'
         kubectl config current-context"""
     assert _in_bash(home, made) == "blue\n"
-    assert "kubectl is on the cluster blue. The lab also has teal:" in labkit("status", home=home).stdout
+    assert "kubectl uses the cluster blue. The lab also has teal:" in labkit("status", home=home).stdout
     labkit("up", "--cluster", "teal", home=home)
     env = labkit("env", home=home)
-    assert "kubectl is on the cluster teal. The lab also has blue:" in env.stderr
+    assert "kubectl uses the cluster teal. The lab also has blue:" in env.stderr
     labkit("up", home=home)
     assert _in_bash(home, f'eval "$({commands.LABKIT} env)"; kubectl config current-context') == "blue\n"
     assert "mounts" not in labkit("up", home=home).stdout
@@ -216,7 +216,7 @@ def test_a_terminal_whose_folder_was_deleted_is_told_so(tmp_path, monkeypatch):
         with contextlib.chdir(gone):
             gone.rmdir()
             done = labkit(command, home=tmp_path / "lab")
-        assert (done.returncode, "The folder that this terminal is in was deleted." in done.stderr) == (1, True)
+        assert (done.returncode, "The current folder of this terminal was deleted." in done.stderr) == (1, True)
         assert "next:  cd" in done.stderr
 
 

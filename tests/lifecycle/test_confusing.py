@@ -98,7 +98,7 @@ def test_a_server_without_its_files_ends(lab, name):
     old = psutil.Process(State.read(bare).pid)
     (bare.path / name).unlink()
     assert gone([old]) == []
-    assert "An API server alone is up" in command(lab, "up", "--bare")
+    assert "Only an API server is up" in command(lab, "up", "--bare")
     assert "The lab has ended" in command(lab, "down", "--bare")
 
 
@@ -295,7 +295,7 @@ def test_files_of_the_lab_that_are_none(tmp_path):
                 assert words == "down" or name in refused
                 assert "Traceback" not in refused
             (folder.path / name).rmdir()
-        assert "An API server alone is up" in said("up", "--bare")
+        assert "Only an API server is up" in said("up", "--bare")
     finally:
         assert "has ended" in said("down", "--bare")
 
@@ -304,7 +304,7 @@ def test_a_path_that_is_too_long_for_a_socket(tmp_path):
     folder = Folder(tmp_path.joinpath(*["a-folder-with-a-long-name"] * 6))
     home = {"LABKIT_HOME": str(folder.path)}
     try:
-        assert "An API server alone is up" in commands.labkit("up", "--bare", **home).stdout
+        assert "Only an API server is up" in commands.labkit("up", "--bare", **home).stdout
         assert len(str(folder.bare.path)) > 150
     finally:
         assert "The lab has ended" in commands.labkit("down", "--bare", **home).stdout

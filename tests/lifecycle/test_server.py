@@ -277,7 +277,7 @@ def test_a_disk_that_is_full_for_a_snapshot_and_for_a_restore(on_disk):
     told = [line for line in done.stderr.splitlines() if line.startswith("labkit: ")]
     assert len(told) == 2, done.stderr
     assert all("no space is left on the disk" in line for line in told), told
-    assert "The lab's state is kept in" in done.stdout
+    assert "The lab's state is saved in" in done.stdout
     assert " runs (process " in done.stdout
     assert "Traceback" not in done.stderr
 

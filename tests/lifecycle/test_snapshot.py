@@ -158,7 +158,7 @@ def test_a_snapshot_of_another_labkit_is_opened(one, tmp_path):
         assert commands.labkit("down", **home).returncode == 0
         # It can be handed on, also by a lab that doesn't run.
         done = commands.labkit("snapshot", str(tmp_path / "on"), **home)
-        assert f"is kept in {tmp_path}/on" in done.stdout, done.stderr
+        assert f"is saved in {tmp_path}/on" in done.stdout, done.stderr
     finally:
         process.stop(Folder(tmp_path / ".lab"))
 

@@ -129,7 +129,7 @@ def test_what_a_run_left_in_aws_goes_when_its_cluster_is_gone(terminal, green, i
         "  role my-role",
         f"  OIDC provider {provider}",
         "  bucket irsa-lab",
-        "Nothing was deleted. To delete all that: --yes",
+        "Nothing was deleted. To delete these resources, add --yes.",
     ]
     # The role tells where its cluster is: it may be this command that is mistaken.
     elsewhere = command("remove", *given, "-pregion=eu-west-1", "--yes")
@@ -190,7 +190,7 @@ def test_a_removal_in_a_terminal_is_shown_and_waits_for_its_yes(terminal, moto, 
     shown = command("remove", *given).splitlines()
     assert "  role my-role" in shown
     assert "  bucket of-a-terminal" in shown
-    assert shown[-1] == "Nothing was deleted. To delete all that: --yes"
+    assert shown[-1] == "Nothing was deleted. To delete these resources, add --yes."
     refused = command("remove", *given, "--yes")
     assert isinstance(refused, LabError)
     assert "account is not named" in refused.what

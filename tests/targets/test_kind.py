@@ -116,7 +116,7 @@ def test_status_says_what_has_joined(lab, existing, capsys):
     cli.status()
     said = capsys.readouterr().out
     assert f"target kind: context existing of {existing.kubeconfig}" in said
-    assert "pods reach AWS at 127.0.0.1, image amazon/aws-cli:2.31.13" in said
+    assert "pods reach AWS at 127.0.0.1 and use the image amazon/aws-cli:2.31.13" in said
     assert "no cluster yet" not in said
     cli.status(report=True)
     report = capsys.readouterr().out
@@ -217,7 +217,7 @@ def test_an_issuer_that_changed_after_the_cluster_had_joined(empty, tmp_path, ca
         assert finding.repair.splitlines()[1:] == way_out
         cli.status()
         said = [line.strip() for line in capsys.readouterr().out.splitlines()]
-        assert f"its issuer is {ELSEWHERE} by now, and STS takes no token of its pods. Next:" in said
+        assert f"its issuer is now {ELSEWHERE}, so STS refuses the tokens of its pods. Next:" in said
         assert [line for line in said if line in way_out] == way_out
         lab.close()
         # As they are typed.

@@ -140,7 +140,7 @@ def test_a_cluster_that_is_gone_for_good_is_forgotten_alone(empty, tmp_path, cap
     assert "Connection refused" in ended.stderr
     assert not empty.is_running()
     cli.status()
-    assert f"It remembers the cluster of context existing of {kubeconfig}" in capsys.readouterr().out
+    assert f"The lab remembers the cluster of context existing of {kubeconfig}" in capsys.readouterr().out
     # As it is typed.
     *_, forget = ended.stderr.splitlines()
     subprocess.run(["sh", "-c", forget], check=True, capture_output=True, timeout=60)
@@ -215,7 +215,7 @@ def test_what_a_run_left_in_aws_goes_although_its_cluster_does_not_answer(
             "  role my-role",
             f"  OIDC provider {provider}",
             "  bucket irsa-lab",
-            "Nothing was deleted. To delete all that: --yes",
+            "Nothing was deleted. To delete these resources, add --yes.",
         ]
         assert removed(capsys, *given, yes=True)[2:] == [line.replace("  ", "removed ", 1) for line in lines[:3]]
         assert removed(capsys, *given, yes=True)[2:] == ["nothing to remove"]
@@ -298,7 +298,7 @@ def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empt
         capsys.readouterr()
         cli.status()
         said = capsys.readouterr().out
-        assert f"It remembers the kind cluster {NAME}, which was half made: labkit up --target kind" in said
+        assert f"The lab remembers the kind cluster {NAME}, which is incomplete. labkit up --target kind" in said
         assert "makes it again, labkit down deletes it." in said
         if follows == "up":
             # It makes a whole one.

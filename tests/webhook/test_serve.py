@@ -337,7 +337,7 @@ def web(folder: Path) -> Iterator[int]:
         (["--certificate", "/nowhere", "--key", "/nowhere"], ["the certificate and key cannot be used", "/nowhere"]),
         (["--certificate", "{folder}/broken", "--key", "{folder}/broken"], ["the certificate and key cannot be used"]),
         (["--mount-path", "token"], ["'token' is not an absolute path"]),
-        (["--annotation-prefix", ""], ["the prefix of annotations is empty"]),
+        (["--annotation-prefix", ""], ["The prefix of the annotations' names is empty"]),
         (["--kubeconfig", "{down}"], ["the API server does not answer", "https://127.0.0.1:1"]),
         (
             ["--kubeconfig", "{nobody}"],
@@ -384,7 +384,7 @@ def test_a_mistake_is_a_sentence(cluster, tmp_path, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--listen", "127.0.0.1:0"], "port 0 is chosen when the webhook starts"),
+        (["--listen", "127.0.0.1:0"], "With port 0, the port is chosen when the webhook starts"),
         (["--key", "/nowhere"], "--key needs --certificate"),
     ],
 )
