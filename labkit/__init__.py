@@ -1,4 +1,4 @@
-"""labkit: what the notebooks of the IRSA lab stand on.
+"""labkit: the library behind the notebooks of the IRSA lab.
 
 ::
 
@@ -7,18 +7,19 @@
     lab = labkit.Lab.open(**labkit.parameters())
     lab.ready(before="iam_role")
 
-The names below are imported when they are first asked for: `import labkit` costs next to nothing.
+A name of this package is imported at its first use, so that `import labkit` takes almost no time.
 
-Four parts, in lines of Python:
+labkit has four parts. The numbers count their lines of Python:
 
-- the helper, 11,200: what a notebook touches. `lab`, `workspace`, `run_parameters`, `documents`, `connection`,
+- the helper, 11,200: the parts that a notebook uses. `lab`, `workspace`, `run_parameters`, `documents`, `connection`,
   `errors`, `showing`, `tokens`, `runs`, `terraform`, `execution`, and the folders `steps`, `widgets`, `exercises` and
   `fleet`.
 - the targets, 3,200: where a lab runs. `targets`: moto, kind, eks.
-- the doctor, 14,000: why a pod doesn't get its role. `doctor`, `diagnosis`, and `faults` to try it on.
-- the simulator, 29,400: what the target moto runs on. `emulator`, with `policy` and `webhook`, which also work alone.
+- the doctor, 14,000: finds out why a pod doesn't get its role. `doctor`, `diagnosis`, and `faults` to test the doctor.
+- the simulator, 29,400: the AWS and Kubernetes of the target moto. `emulator`, and `policy` and `webhook`, which also
+  work without it.
 
-`cli` (2,000) is the command over all of them.
+`cli` (2,000) is the `labkit` command, which uses all four parts.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""How to reach a lab: what every target provides, wherever it runs."""
+"""How to reach a lab: the clients, addresses and commands that a target provides."""
 
 import hashlib
 import ssl
@@ -43,7 +43,7 @@ class UserIdentity(TypedDict, total=False):
 
 
 class Record(TypedDict, total=False):
-    """A call to AWS as CloudTrail records it, and under "lab" what CloudTrail lacks: the decision and its reason.
+    """A call to AWS, with CloudTrail's keys. The key "lab" holds the decision and its reason, which CloudTrail lacks.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """
@@ -68,11 +68,11 @@ class Record(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Connection:
-    """The clients, addresses and commands of a lab; None for what its target doesn't have."""
+    """The clients, addresses and commands of a lab. A field is None if the lab's target doesn't have it."""
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"
-    """None if the cluster is gone and only the run's resources in AWS remain to be removed."""
+    """The client of the cluster's API. None if the cluster no longer exists, and only the run's resources in AWS do."""
     issuer: str
     account_id: str
     partition: str = "aws"
@@ -80,39 +80,42 @@ class Connection:
     kubectl: str = "kubectl"
     """The kubectl command that talks to this cluster from a terminal."""
     commands_after: str = ""
-    """The command that makes a shell's `aws` and `kubectl` talk to this account and cluster; empty if not needed."""
+    """The shell command after which `aws` and `kubectl` use this account and cluster; empty if they use them anyway."""
     webhook_restored_by: str = "# see the documentation of your cluster"
     webhook_registration: Callable[[], dict[str, Any]] = dict
-    """The manifest that registers the pod identity webhook; empty where this target doesn't register it."""
+    """A function that returns the manifest that registers the webhook; an empty dict if the target registers none."""
     takes_untagged: bool = False
-    """Whether an untagged object with exactly the parameters' names counts as the run's."""
+    """Whether an object without tags counts as the run's if its names are exactly the parameters'."""
     is_embedded: bool = False
-    """Whether cluster and account are the lab's own: everything in them may be deleted."""
+    """Whether the cluster and the account are the lab's own, so that everything in them may be deleted."""
     shows_removal: bool = False
-    """Whether a removal is shown before it is done, because others may need the objects."""
+    """Whether the lab prints what it will delete before it deletes it, because other people may need the resources."""
     note: str | None = None
-    """A note to print when the lab is opened."""
+    """A note for the person who opens the lab."""
     issuer_restored_by: str = ""
-    """The lines that publish the issuer's own documents again, and what they change; empty if the target has none."""
+    """The shell lines after which STS reads the issuer's own documents again; empty if the target has no such lines."""
     propagates_within: int = 0
-    """The seconds until a change in IAM takes effect everywhere, at most; 0 if it takes effect at once."""
+    """The most seconds until a change in IAM takes effect everywhere; 0 if it takes effect at once."""
     node_within: int = 0
-    """The seconds until a new node is ready for a pod that fits on no node; 0 if no nodes are added."""
+    """The most seconds until the cluster has added a node for a pod that fits on no other; 0 if it adds no nodes."""
     fetch: Callable[[str], Any] | None = None
     served_chain: Callable[[str], list[bytes]] | None = None
-    """A function for the certificates (DER) that an issuer's host serves, its own first; None: ask the host itself."""
+    """A function that returns the certificates (DER) that an issuer's host serves, the host's own first.
+
+    None: the caller has to ask the host.
+    """
     clock: Any = None
     trail: Callable[[], Iterator["Record"]] | None = None
-    """The records of the calls to AWS, newest first."""
+    """A function that yields the records of the calls to AWS, the newest first."""
     node_identity: str | None = None
     pod_identity: str | None = None
-    """The address of the nodes' EKS Pod Identity Agent, as a pod's spec has it."""
+    """The URL at which pods ask the nodes' EKS Pod Identity Agent for credentials."""
     any_cluster: str | None = None
-    """How to create a cluster of any name: name it in a run."""
+    """The call by which a run creates a cluster of any name."""
     other_account: str | None = None
     """Another account (12 digits) that you administer."""
     account: Callable[[str], "boto3.Session | None"] = lambda _: None
-    """A function for a session in the account of this id (12 digits). It returns None if you can't enter it."""
+    """A function that takes an account's id (12 digits) and returns a session in it, or None if you can't enter it."""
 
     @property
     def api(self) -> "ApiClient":
@@ -127,28 +130,29 @@ class Connection:
 
     @property
     def provider_arn(self) -> str:
-        """The ARN of the OIDC provider of the cluster's issuer, registered or not."""
+        """The ARN of the OIDC provider for the cluster's issuer, whether the provider is registered or not."""
         name = self.issuer.removeprefix("https://")
         return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{name}"
 
     def now(self) -> float:
-        """The time by which AWS and the cluster judge, in seconds since the epoch: the machine's, without a clock."""
+        """The time that AWS and the cluster use, in epoch seconds: the lab's clock, or the machine's without one."""
         return float(self.clock.now()) if self.clock else time.time()
 
     def role_arn(self, role_name: str) -> str:
-        """The ARN of a role of this name, whether it exists or not."""
+        """The ARN of the role with this name, whether the role exists or not."""
         return f"arn:{self.partition}:iam::{self.account_id}:role/{role_name}"
 
     def close(self) -> None:
-        """Close the connections to the cluster. The lab goes on."""
+        """Close the connections to the cluster. The lab keeps running."""
         if self.kubernetes:
             self.kubernetes.close()
 
 
 def core_api(api: "ApiClient") -> Any:
-    """The client's `CoreV1Api`, without its types.
+    """Return the client's `CoreV1Api`, typed as `Any`.
 
-    The types want a model where the client also takes a manifest, and make even an answer's metadata optional.
+    The library's types demand a model object where the client also accepts a manifest. And they declare even
+    an answer's metadata as optional.
     """
     from kubernetes.client import CoreV1Api
 
@@ -156,12 +160,12 @@ def core_api(api: "ApiClient") -> Any:
 
 
 def as_document(api: "ApiClient", thing: object) -> Any:
-    """Return the plain document from which the client made its model."""
+    """Return `thing`, a model object of the Kubernetes client, as a plain document."""
     return api.sanitize_for_serialization(thing)
 
 
 def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Configuration":
-    """Return the client's configuration for a context of a kubeconfig: the named one, or the current one."""
+    """Return the Kubernetes client's configuration for a context of the kubeconfig, by default the current one."""
     from kubernetes.client import Configuration
     from kubernetes.config import load_kube_config_from_dict
 
@@ -171,9 +175,10 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 
 
 def patient(api: "ApiClient") -> "ApiClient":
-    """Give the client time limits for an API server that doesn't answer, and return the client.
+    """Set time limits in the client, for an API server that doesn't answer. Return the client.
 
-    A watch gets its own duration on top. The client's errors don't show the answer's headers.
+    A watch may take its own duration and then the time limit; a watch without a duration has no limit. The client's
+    errors no longer show the answer's headers.
     """
     rest: Any = api.rest_client
     ask = rest.request
@@ -186,7 +191,7 @@ def patient(api: "ApiClient") -> "ApiClient":
             within = read + int(asked["timeoutSeconds"][0]) if "timeoutSeconds" in asked else None
         answer = ask(method, url, *arguments, _request_timeout=_request_timeout or (connect, within), **named)
         if not 200 <= answer.status <= 299:
-            answer.read()  # whoever reads by headers has done so
+            answer.read()  # the client has used the headers by now
             answer.response.headers.clear()
         return answer
 
@@ -195,14 +200,14 @@ def patient(api: "ApiClient") -> "ApiClient":
 
 
 def unverified() -> ssl.SSLContext:
-    """Return the TLS settings of a client that accepts any certificate, in order to read the certificate."""
+    """Return TLS settings that accept any certificate, for a client that only reads the server's certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
 def certificates_of(tls: ssl.SSLSocket | ssl.SSLObject) -> list[bytes]:
-    """Return the certificates (DER) that the other end of a TLS connection serves, its own first."""
+    """Return the certificates (DER) that the server of a TLS connection sends, the server's own first."""
     # Public from Python 3.13 on. Since 3.10 the same method has existed with an underscore.
     known: Any = tls
     chain = getattr(tls, "get_unverified_chain", None) or known._sslobj.get_unverified_chain
@@ -215,7 +220,10 @@ def thumbprint(certificate: bytes) -> str:
 
 
 def awaited(look: Callable[[], T], is_settled: Callable[[T], bool] = bool, *, within: float, every: float) -> T:
-    """Call `look` every `every` seconds until its result is settled or `within` seconds are over; return the result."""
+    """Call `look` every `every` seconds until `is_settled` accepts its result, or for `within` seconds.
+
+    Return the last result.
+    """
     until = time.monotonic() + within
     if is_settled(found := look()) or (left := until - time.monotonic()) <= 0:
         return found

@@ -1,6 +1,7 @@
-"""The four documents of IRSA, built from the parameters. Nothing is created here.
+"""The four documents of IRSA, built from the parameters: OIDC provider, trust policy, service account and pod.
 
-`labkit.steps` creates resources from them, `labkit.diagnosis` compares with them, `labkit.faults` breaks them.
+Nothing is created here. `labkit.steps` creates resources from these documents, `labkit.diagnosis` compares the live
+resources with them, and `labkit.faults` changes them.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
@@ -31,7 +32,7 @@ class Statement(TypedDict, total=False):
     Action: str | list[str]
     Resource: str | list[str]
     Condition: dict[str, dict[str, str | list[str]]]
-    """The values by operator and condition key."""
+    """The values that a request must have, by operator and condition key."""
 
 
 class PolicyDocument(TypedDict):
@@ -68,7 +69,7 @@ class Pod(TypedDict):
 
 
 def provider(_: Parameters, issuer: str) -> OidcProvider:
-    """Return the arguments that register the provider: the issuer, and the audience of its tokens for AWS.
+    """Return the arguments that register the OIDC provider: the issuer's URL, and the audience of tokens for AWS.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
     """
@@ -76,7 +77,8 @@ def provider(_: Parameters, issuer: str) -> OidcProvider:
 
 
 def trust_policy(parameters: Parameters, provider_arn: str) -> PolicyDocument:
-    """Return the trust policy: it admits the provider's tokens if they are for STS and of this service account.
+    """Return the trust policy. It admits the provider's tokens whose audience is STS and whose subject is the service
+    account.
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
     """
@@ -117,7 +119,7 @@ def service_account(parameters: Parameters, role_arn: str) -> ServiceAccount:
 
 
 def pod(parameters: Parameters, image: str = "") -> Pod:
-    """Return the manifest of a pod under the service account. It only sleeps, so that you can run `aws` in it.
+    """Return the manifest of a pod that uses the service account. The pod only sleeps, so that you can run `aws` in it.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
     """
@@ -136,7 +138,7 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
 
 
 def _pulled_once(image: str) -> dict[str, str]:
-    """Return the field that lets a node pull the image only once. With a tag other than latest, that's the default.
+    """Return the field with which a node pulls the image only once; empty if that's the default for the image's tag.
 
     https://kubernetes.io/docs/concepts/containers/images/#imagepullpolicy-defaulting
     """

@@ -1,4 +1,4 @@
-"""The lab's own errors: each says what was wrong, where, and what to do next."""
+"""The lab's own errors. Each error says what was wrong, where, and what to do next."""
 
 import json
 import re
@@ -20,9 +20,9 @@ BY_THE_ORGANIZATION = re.compile(r"(service|resource) control policy")
 
 
 class LabError(Exception):
-    """An error that the reader can correct. Its text says what was wrong, where, and the next command.
+    """An error that the user can correct. Its text says what was wrong, where, and the next command.
 
-    A notebook shows the text without a traceback: labkit's own lines would tell a learner nothing.
+    A notebook shows the text without a traceback, because lines of labkit's own code don't help a learner.
     """
 
     exit_code = 1
@@ -52,7 +52,7 @@ class LabError(Exception):
 
 
 class UnknownName(LabError):
-    """An unknown name; the message proposes the nearest known one."""
+    """A name isn't known. The message proposes the most similar known name."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", next: str = ""):
         known = list(known)
@@ -65,11 +65,13 @@ class UnknownName(LabError):
 
 
 class NotAllowed(LabError):
-    """The caller is authenticated but lacks a permission."""
+    """AWS or the cluster refuses a call, although it knows the caller. Usually a permission is missing."""
 
     @classmethod
     def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":
-        """Return the error for a denial by AWS. If the organization denies, the account's permissions can't change it.
+        """Return the error for a denial by AWS of the call `doing`.
+
+        If a policy of the organization denies the call, no permission in the account can allow it.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
         """
@@ -88,9 +90,9 @@ class NotAllowed(LabError):
 
     @classmethod
     def by_the_cluster(cls, error: object, namespace: str = SOME_NAMESPACE) -> "NotAllowed":
-        """Return the error for a 403 of the cluster's API. It has several reasons; only one is a missing permission.
+        """Return the error for a 403 from the cluster's API. A missing permission is only one of its possible reasons.
 
-        `namespace` is used if the cluster's message doesn't name one.
+        The error names the namespace from the cluster's message or, if the message names none, `namespace`.
 
         https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
         """
@@ -106,12 +108,12 @@ class NotAllowed(LabError):
 
 
 class NoCredentials(LabError):
-    """This machine's AWS credentials don't work: they are missing, have expired, or AWS doesn't know them."""
+    """This machine's AWS credentials are missing, have expired, or are unknown to AWS."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason why an API server answers 403: the words by which to recognise it, and the error for the reader."""
+    """A reason why an API server answers 403: a pattern for its message (`words`), and the texts of the error."""
 
     words: str
     what: str
@@ -169,7 +171,7 @@ REASONS = (
 
 
 def by_the_cluster(error: Exception, namespace: str = SOME_NAMESPACE) -> LabError | None:
-    """Return the reader's error for one of the cluster's API (an `ApiException`); None for any other error."""
+    """Return a `LabError` in place of an `ApiException` of the cluster's client; None for any other error."""
     # If this slow library isn't loaded yet, the error can't come from it.
     kubernetes = sys.modules.get("kubernetes.client.exceptions")
     if kubernetes is None or not isinstance(error, kubernetes.ApiException):
@@ -190,9 +192,9 @@ def by_the_cluster(error: Exception, namespace: str = SOME_NAMESPACE) -> LabErro
 
 
 def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
-    """Return the message of a Kubernetes error (an `ApiException`).
+    """Return the message in the answer of a Kubernetes API server; `error` is an `ApiException`.
 
-    If it has none, return `otherwise`, or else the status and its reason.
+    If the answer has no message, return `otherwise` or, if that's empty, the HTTP status and its reason.
     """
     try:
         message: str = json.loads(error.body)["message"]
@@ -203,15 +205,15 @@ def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
 
 
 def without_session(message: str) -> str:
-    """Return AWS's denial with `<session name>` in place of the session's name, which may be a person's name."""
+    """Return AWS's message with `<session name>` in place of the session's name, which may be a person's name."""
     return re.sub(r"(:assumed-role/[^/\s]+/)\S+", r"\1<session name>", message)
 
 
 @contextmanager
 def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
-    """Raise `LabError` if AWS or the cluster doesn't answer a call in this block, or refuses it.
+    """Raise `LabError` if AWS or the cluster refuses a call in this block, or doesn't answer it.
 
-    `namespace` is the one that the block's calls are about.
+    `namespace` is the Kubernetes namespace that the calls are about; an error may name it.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
     from urllib3.exceptions import HTTPError
@@ -238,15 +240,15 @@ def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
 
 
 class NotDenied(LabError, AssertionError):
-    """A call that AWS should refuse was allowed, or refused with another code."""
+    """AWS should refuse a call, but allowed it, or refused it with another error code."""
 
 
 @contextmanager
 def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
-    """Pass if AWS refuses with exactly this error code, and print what it said.
+    """Run a block in which AWS should refuse a call with exactly this error code. Print AWS's message.
 
     Raises:
-        NotDenied: AWS allowed the call, or refused it with another code.
+        NotDenied: AWS allowed the call, or refused it with another error code.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
     """
@@ -271,13 +273,13 @@ def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """Return the known name that begins with this one, or else the most similar one; None if none is similar."""
+    """Return the known name that begins with `name`, or else the most similar known name; None if none is similar."""
     longer = [each for each in known if name and each.startswith(name)]
     return next(iter(longer or get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
 def _asked(error: Exception) -> str:
-    """Return the request, or its endpoint alone, if the error names it."""
+    """Return the request or the endpoint that the error names; empty if it names neither."""
     if isinstance(error, LabError):
         return error.what
     if url := getattr(error, "kwargs", {}).get("endpoint_url"):

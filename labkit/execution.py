@@ -22,10 +22,10 @@ class Executed:
 
 
 def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, container: str = "") -> Executed:
-    """Run `command` in a container of the pod, and return when it has ended.
+    """Run `command` in a container of the pod. Return when the command has ended, or after `WITHIN` seconds.
 
-    `container` is only needed if the pod has several. Raises `NotAllowed` if the cluster refuses. Any other failure
-    is returned as if the command itself had failed.
+    `container` is only needed if the pod has several containers. Raises `NotAllowed` if the cluster doesn't allow the
+    call. After any other failure, the result looks as if the command itself had failed.
 
     https://kubernetes.io/docs/tasks/debug/debug-application/get-shell-running-container/
     """

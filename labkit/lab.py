@@ -1,4 +1,4 @@
-"""The lab: the one object that a notebook opens."""
+"""The lab: the only object that a notebook has to open."""
 
 from collections import Counter
 from contextlib import redirect_stdout
@@ -47,7 +47,7 @@ LOOKUP = "aws cloudtrail lookup-events"
 class Lab(Workspace):
     """AWS and a Kubernetes cluster, for one run: `Lab.open(**labkit.parameters())`.
 
-    It prepares, checks, shows and cleans up; the steps themselves are calls of boto3 and of the Kubernetes client.
+    The lab prepares, checks, shows and cleans up. You take the steps themselves with boto3 and the Kubernetes client.
     """
 
     def __init__(self, parameters: Parameters, connection: Connection):
@@ -59,10 +59,10 @@ class Lab(Workspace):
 
     @classmethod
     def open(cls, **values: Any) -> "Lab":
-        """Open the lab that these parameters name, and start it if it doesn't run.
+        """Open the lab that these parameters name. If it doesn't run, start it.
 
         Raises:
-            LabError: a parameter breaks its rule (nothing is made then), or the lab does not come up.
+            LabError: a parameter breaks its rule (nothing is created then), or the lab doesn't start.
         """
         short_errors.install()
         parameters = Parameters.checked(**values)
@@ -76,8 +76,8 @@ class Lab(Workspace):
     def look(cls, **values: Any) -> "Lab":
         """Open the lab only to look at it: nothing is created in your own account or cluster.
 
-        The embedded lab is started if it doesn't run. If it has nothing of this run, all steps are made in it.
-        Raises `LabError`.
+        With the target moto, start the lab if it doesn't run. If the run has no role, no service account
+        and no pod there, take all steps. Raises `LabError`.
         """
         parameters = Parameters.checked(**values)
         lab = cls(parameters, targets.target(parameters.target).start_and_look(parameters))
@@ -99,17 +99,18 @@ class Lab(Workspace):
     # Prepare and clean up.
 
     def ready(self, *, before: str = "", through: str = "", account: str = "") -> None:
-        """Prepare for a step, and print a line that says so.
+        """Prepare the lab for a step, and print what is ready. Pass exactly one of `before` and `through`.
 
         Args:
-            before: make the earlier steps, and delete this one and the later ones, so that you can make this step. On
-                a cluster of the lab's own, also delete another run's service account and pod of these names.
-            through: make the steps up to this one, and leave the later ones unchanged.
-            account: another account (12 digits), in which to delete this run's resources, too.
+            before: the step that you will take next. The lab takes the earlier steps, and deletes the results of this
+                step and of the later ones. On a cluster of the lab's own, it also deletes a service account and a pod
+                with this run's names that belong to another run.
+            through: the last step that the lab takes. It leaves the results of the later steps unchanged.
+            account: another account (12 digits). The lab deletes this run's resources in that account, too.
 
         Raises:
-            UnknownName: not a step.
-            LabError: a step could not be made, or another run uses its name.
+            UnknownName: `before` or `through` is not a step.
+            LabError: a step failed, or another run uses a name that the step needs.
         """
         if bool(before) == bool(through):
             raise LabError(
@@ -128,7 +129,10 @@ class Lab(Workspace):
                 print(line)
 
     def remove(self) -> None:
-        """Delete what carries this run's tag, the last step first; print what was deleted and what was kept."""
+        """Delete the resources that carry this run's tag, those of the last step first.
+
+        Print what was deleted and what was kept.
+        """
         self._note()
         with answering(self.parameters.namespace), doing("Deleting what this run made"):
             closed = exercises.close_all(self) if self.connection.is_embedded else ()
@@ -138,13 +142,16 @@ class Lab(Workspace):
     # Look.
 
     def evidence(self, *, probe: bool = True) -> Evidence:
-        """Return new evidence about this run. It's read when it's needed; with `probe`, also by commands in the pod."""
+        """Return evidence about this run: an object that reads AWS and the cluster when you ask it for a fact.
+
+        With `probe`, it may also run commands in the pod.
+        """
         return Evidence(self.parameters, self.connection, probe=probe)
 
     def check(self, step: str, *, repair: bool = False) -> Check:
-        """Check a step or an exercise; return the report, expected beside found. Raises `UnknownName`.
+        """Check a step or an exercise. Return a report with the expected values beside the found ones.
 
-        With `repair`, each finding shows the command that puts it right.
+        With `repair`, the report shows the command that repairs each finding. Raises `UnknownName`.
         """
         if step[:1].isdigit():
             return self._check_exercise(step)
@@ -161,7 +168,10 @@ class Lab(Workspace):
         return check
 
     def journey(self) -> "Journey":
-        """Show how far each step is: to do, done, checked and right (by you, in this notebook), or broken."""
+        """Show the state of each step: to do, done, checked and right, or broken.
+
+        "Checked and right" means that `lab.check` found the step right since this notebook opened the lab.
+        """
         from labkit.widgets import journey
 
         self._note_the_doctor()
@@ -169,7 +179,9 @@ class Lab(Workspace):
             return journey.read(self.evidence(), self._right, self.journey)
 
     def token(self, token: str) -> "TokenView":
-        """Show a token's claims beside what the provider and the role's trust policy want; shows no secret.
+        """Show a token's claims beside the values that the OIDC provider and the role's trust policy require.
+
+        The token and its signature aren't shown.
 
         Raises `LabError` if the text isn't a token.
         """
@@ -184,10 +196,10 @@ class Lab(Workspace):
         return compared()
 
     def who_gets_in(self) -> "WhoGetsIn":
-        """Show which of six callers the role's trust policy admits, and why. It's a simulation and changes nothing.
+        """Simulate six callers. Show which of them the role's trust policy admits, and why.
 
-        In a running notebook you can edit the policy and the callers' claims. If the account is the lab's own, a button
-        writes the policy to the role. Raises `LabError` if the role can't be read.
+        In a running notebook you can edit the policy and the callers' claims. If the cluster is the lab's own, a button
+        writes the edited policy to the role; nothing else changes it. Raises `LabError` if the role can't be read.
         """
         from labkit.widgets import who_gets_in
 
@@ -195,16 +207,18 @@ class Lab(Workspace):
             return who_gets_in.read(self.evidence(), self.who_gets_in, self._trust if self.takes_untagged else None)
 
     def _trust(self, policy: str) -> None:
-        """Write a text as the role's trust policy. Raises `LabError`, and boto3's `ClientError` if IAM refuses it."""
+        """Replace the role's trust policy. Raises `LabError`, or boto3's `ClientError` if IAM refuses `policy`."""
         with answering(self.parameters.namespace):
             steps.step("iam_role").make_way(self)
             self.aws.client("iam").update_assume_role_policy(RoleName=self.parameters.role_name, PolicyDocument=policy)
 
     def diagnose(self, *, probe: bool = False, repair: bool = False) -> "Diagnosis":
-        """Find out what is wrong between the pod and its role; only reads. With `repair`, show the repairs, too.
+        """Find out why the pod doesn't get its role. Changes nothing. With `repair`, the diagnosis shows repairs, too.
 
-        With `probe`, also ask AWS in the pod who it is, and try its token. After `Lab.look`, examine all pods of the
-        service account, and the role that its annotation names, unless the parameters name another one.
+        With `probe`, also run commands in the pod: ask AWS for the pod's identity, and try its token.
+
+        After `Lab.look`, examine all pods of the service account. If `role_name` has its default value then, examine
+        the role that the service account's annotation names.
         """
         from labkit import doctor
         from labkit.exercises import examination
@@ -226,9 +240,9 @@ class Lab(Workspace):
     # Exercises and questions.
 
     def exercise(self, id: str) -> str:
-        """Open an exercise: put its own namespace and role into their unsolved state; return their name.
+        """Open an exercise: create its namespace and role as they are before the solution. Return the name of both.
 
-        Raises `UnknownName`. Raises `LabError`, and changes nothing, if the cluster isn't the lab's own.
+        Raises `UnknownName`. Raises `LabError`, and changes nothing, if the target isn't moto.
         """
         opened = exercises.by_id(id)
         self._needs_the_embedded_lab()
@@ -239,7 +253,7 @@ class Lab(Workspace):
         return opened.name
 
     def hint(self, id: str) -> None:
-        """Print an exercise's next hint; after the third one, the first one again. Raises `UnknownName`."""
+        """Print an exercise's next hint; after the last hint, the first one again. Raises `UnknownName`."""
         hints = exercises.by_id(id).hints
         number = self._hints[id] % len(hints)
         self._hints[id] += 1
@@ -251,7 +265,7 @@ class Lab(Workspace):
         return Questions("Predict first", [exercises.prediction(id)], _answered)
 
     def recall(self, notebook: str) -> Questions:
-        """Ask the questions at the end of a notebook, by its number, such as 02. Raises `UnknownName`."""
+        """Ask the questions at the end of a notebook. `notebook` is its number, such as 02. Raises `UnknownName`."""
         return Questions("What do you remember?", exercises.recall(notebook), _answered)
 
     def progress(self) -> "progress.Progress":
@@ -259,10 +273,10 @@ class Lab(Workspace):
         return progress.read()
 
     def examination(self, *, seed: int | None = None, count: int = 10) -> "Examination":
-        """Continue this run's examination, or start one: `count` random faults, one after the other.
+        """Continue this run's examination, or start a new one with `count` random faults, one after the other.
 
-        A seed starts another one; the same seed draws the same faults. Raises `LabError`, and changes nothing, if the
-        cluster isn't the lab's own.
+        With a `seed`, always start a new examination; the same seed chooses the same faults. Raises `LabError`, and
+        changes nothing, if the target isn't moto.
         """
         from labkit.exercises.examination import Examination
 
@@ -281,15 +295,16 @@ class Lab(Workspace):
     # Break and mend.
 
     def to_break(self) -> "Lab":
-        """Return this lab if the cluster is the lab's own. Raises `LabError` otherwise."""
+        """Return this lab. Raises `LabError` if the cluster isn't the lab's own: a fault could hurt its owner."""
         self._needs_own_cluster()
         return self
 
     def break_(self, fault: str = "", *, seed: int | None = None) -> None:
-        """Break one thing, and print what happened and what AWS says in the pod now.
+        """Put a fault into the run. Print what happened, and what AWS now answers in the pod.
 
-        Without a name, draw a fault (the same for the same seed) and print only its symptom. An earlier fault is
-        mended first. Raises `LabError` if the fault doesn't exist, or if the cluster isn't the lab's own.
+        Without `fault`, choose a random fault and don't print its name; the same `seed` chooses the same fault. An
+        earlier fault is mended first. Raises `LabError` if the fault doesn't exist, or if the cluster isn't the lab's
+        own.
         """
         from labkit import faults
         from labkit.faults import breaking
@@ -310,10 +325,10 @@ class Lab(Workspace):
                 print(f"$ {command}\n{stable(answer)}")
 
     def mended(self) -> "Report":
-        """Report what is mended, what is unchanged, and what was left behind; changes nothing.
+        """Report whether the run is mended, and which objects are still broken or left behind. Changes nothing.
 
-        The report names what is still broken, but not how; `diagnose` says how. Raises `LabError` if nothing was
-        broken.
+        The report doesn't say what is wrong with a broken object; `diagnose` says it. Raises `LabError` if the run has
+        no fault.
         """
         from labkit.faults import breaking, report
 
@@ -327,7 +342,7 @@ class Lab(Workspace):
         return found
 
     def mend(self) -> None:
-        """Mend all faults, so that the run is exactly as before the first one. Print what was done."""
+        """Mend all faults, so that the run is exactly as before the first fault. Print what was mended."""
         from labkit.faults import breaking
 
         self._needs_own_cluster()
@@ -336,28 +351,31 @@ class Lab(Workspace):
             print(breaking.mend(self) if breaking.faults_in(self) else "Nothing is broken in this run.")
 
     def fetch(self, url: str) -> Any:
-        """Return the JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""
+        """Fetch a URL of the cluster's public issuer, as STS does, and return the JSON. Raises `LabError`."""
         if self.connection.fetch is None:
             raise LabError("This target fetches nothing.", where="lab.fetch", next=f"curl {quote(url)}")
         return self.connection.fetch(url)
 
     def show(self, thing: Any, command: str = "") -> None:
-        """Show a text, a document, an answer of boto3 or an object of Kubernetes, the same in every run.
+        """Show a text, a document, an answer of boto3 or an object of Kubernetes.
 
-        With `command`, show it as that command's answer.
+        Placeholders replace values that differ from run to run. With `command`, the text is shown as that command's
+        answer.
         """
         show(thing, command)
 
     def trail(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
-        """Show the calls to AWS since this lab was opened, oldest first, without those of other clusters' pods.
+        """Show the calls to AWS since the notebook opened this lab, the oldest first.
+
+        Calls of other clusters' pods are left out.
 
         Args:
             event: only calls of this name, such as `AssumeRoleWithWebIdentity`.
             who: only calls of this role, service account or user.
             decision: only calls with this decision: `allowed`, or the error's code.
-            last: only this many of them, the newest; 0: all.
+            last: only this many of the newest of these calls; 0: all.
 
-        If the target keeps no trail, say so, and name AWS's own.
+        If the target records no calls, show a sentence that leads to AWS CloudTrail instead.
         """
         from labkit.widgets.trail import Calls, NoCalls
 
@@ -367,9 +385,10 @@ class Lab(Workspace):
         return Calls(since).of_issuer(self.provider_arn).only(event=event, who=who, decision=decision, last=last)
 
     def watch(self) -> "Watch":
-        """Show the calls to AWS as arrows between you, the pod and AWS; in a running notebook, as they happen.
+        """Show the calls to AWS as arrows between you, the pod and AWS. A running notebook adds each new call.
 
-        Leaves out those of other clusters' pods. If the target keeps no trail, say so, and name AWS's own.
+        Calls of other clusters' pods are left out. If the target records no calls, show a sentence that leads to AWS
+        CloudTrail instead.
         """
         from labkit.widgets.trail import Calls
         from labkit.widgets.watch import Watch
@@ -387,23 +406,26 @@ class Lab(Workspace):
 
     @property
     def clock(self) -> Any:
-        """The lab's clock: `lab.clock.advance(hours=2)`, `lab.clock.reset()`. Raises `LabError` without one."""
+        """The lab's clock: `lab.clock.advance(hours=2)`, `lab.clock.reset()`.
+
+        Raises `LabError` if the target has no clock of its own.
+        """
         self.needs("clock")
         return self.connection.clock
 
     def now(self) -> datetime:
-        """The time by which AWS and the cluster judge, in UTC: the lab's clock, or the machine's where it has none."""
+        """The time that AWS and the cluster use, in UTC: the lab's clock, or the machine's if there's no lab clock."""
         return datetime.fromtimestamp(self.connection.now(), UTC)
 
     def has(self, capability: str) -> bool:
-        """Return whether the target has this capability, and print why not: `if lab.has("clock"):`."""
+        """Return whether the target has this capability: `if lab.has("clock"):`. If it doesn't, print a sentence."""
         if getattr(self.connection, _known(capability)) is not None:
             return True
         print(f"{self._lacks(capability)} This cell shows it on moto.")
         return False
 
     def needs(self, capability: str) -> "Lab":
-        """Return this lab if the target has this capability. Raises `LabError` with the reason if not."""
+        """Return this lab. Raises `LabError` if the target doesn't have this capability."""
         if getattr(self.connection, _known(capability)) is None:
             raise LabError(
                 self._lacks(capability),
@@ -413,21 +435,21 @@ class Lab(Workspace):
         return self
 
     def _note(self) -> None:
-        """Note for this run's examination that the lab itself changed the run."""
+        """Tell this run's examination that the lab itself changed the run."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:
             examination.note_the_lab(self)
 
     def _note_the_doctor(self) -> None:
-        """Note for this run's examination that a check showed the doctor's findings."""
+        """Tell this run's examination that a check showed the doctor's findings."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:
             examination.note_the_doctor(self)
 
     def _needs_own_cluster(self) -> None:
-        """Raise `LabError` if the cluster or the account isn't the lab's own and so must not be broken."""
+        """Raise `LabError` if the cluster isn't the lab's own: a fault could hurt its owner."""
         if not self.takes_untagged:
             raise LabError(
                 f"The target {self.parameters.target} lacks a cluster of the lab's own, which can be broken.",
@@ -436,7 +458,7 @@ class Lab(Workspace):
             )
 
     def _needs_the_embedded_lab(self) -> None:
-        """Raise `LabError` if exercises can't be done here."""
+        """Raise `LabError` if the target isn't moto, because exercises break things."""
         if not self.connection.is_embedded:
             raise LabError(
                 f"The target {self.parameters.target} lacks exercises, which break things. Nothing was changed.",
@@ -452,7 +474,7 @@ class Lab(Workspace):
         return not (found.role or found.service_account or found.pod)
 
     def close(self) -> None:
-        """Close the connections. The lab goes on; `labkit down` ends it."""
+        """Close the connections to the cluster. The lab keeps running; `labkit down` ends it."""
         self.connection.close()
 
 

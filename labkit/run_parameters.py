@@ -32,13 +32,14 @@ class InvalidParameter(LabError):
 
 
 def parameters() -> dict[str, object]:
-    """Return the parameters that the notebook or script has set, by name, without those that it hasn't set.
+    """Return the parameters that the notebook or the script has set, by name.
 
-    In a notebook, the cells that have run so far set them, also the one that papermill injects. The last assignment
-    counts. A script sets them as global variables, and so does a notebook that is run without a history.
+    In a notebook, they come from the cells that have run so far, including the cell that papermill injects. The last
+    assignment to a name counts. In a script, they are the global variables with the parameters' names. This is also
+    true for a notebook whose kernel keeps no history of cells.
 
     Raises:
-        UnknownName: a cell of parameters assigns an unknown name. papermill itself would ignore that.
+        UnknownName: a cell of parameters assigns an unknown name. papermill itself would ignore the mistake.
 
     https://papermill.readthedocs.io/en/latest/usage-parameterize.html
     """
@@ -52,7 +53,10 @@ def parameters() -> dict[str, object]:
 
 
 def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[str, object]:
-    """Return the parameters that these cells assign, run in this order; see `parameters`."""
+    """Return the parameters that `cells` assign, in the order in which the cells ran. See `parameters`.
+
+    `namespace` has the notebook's variables, for values that a cell computes.
+    """
     known = Parameters.names()
     found: dict[str, Any] = {}
     for cell in cells:
@@ -104,7 +108,7 @@ def _regions() -> set[str]:
 
 
 def partitions() -> list[dict[str, Any]]:
-    """AWS's partitions, as botocore describes them."""
+    """Return AWS's partitions, as botocore's data describes them."""
     text = resources.files("botocore").joinpath("data/partitions.json").read_text()
     found: list[dict[str, Any]] = json.loads(text)["partitions"]
     return found
@@ -125,7 +129,7 @@ def _bucket(value: str) -> str:
 
 
 def is_ipv4(value: str) -> bool:
-    """Whether this is an IPv4 address in four numbers."""
+    """Return whether `value` is an IPv4 address, written as four numbers."""
     try:
         IPv4Address(value)
     except ValueError:
@@ -158,7 +162,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 
 class Parameters(BaseModel):
-    """The parameters of a run. The defaults are those of the notebooks; a run never changes them."""
+    """The parameters of a run. The defaults are the notebooks' own values. An instance can't be changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
@@ -209,11 +213,11 @@ class Parameters(BaseModel):
 
     @classmethod
     def checked(cls, **values: Any) -> "Parameters":
-        """Return the parameters with these values, and defaults for the others.
+        """Return parameters with these values. A parameter without a value gets its default.
 
         Raises:
-            UnknownName: a name isn't a parameter. The message proposes the nearest one.
-            InvalidParameter: a value breaks its rule. The text names every broken value and every unknown name.
+            UnknownName: one name isn't a parameter. The message proposes the most similar parameter.
+            InvalidParameter: a value breaks its rule, or several names are unknown. The text names all of them.
         """
         unknown = [_unknown(name) for name in values if name not in cls.names()]
         known = {name: value for name, value in values.items() if name in cls.names()}
@@ -234,22 +238,22 @@ class Parameters(BaseModel):
 
     @classmethod
     def names(cls) -> list[str]:
-        """The parameters' names, in the order in which notebooks list them."""
+        """Return the parameters' names, in the order in which notebooks list them."""
         return list(cls.model_fields)
 
     @property
     def given(self) -> dict[str, str]:
-        """The parameters that differ from their defaults, by name."""
+        """The parameters that were set, by name, even if the value is the default."""
         return self.model_dump(exclude_unset=True)
 
     @property
     def run(self) -> str:
-        """The run's name, as a tag's value: cluster/namespace/service account/role."""
+        """The run's name, cluster/namespace/service account/role, as the value of its tag in AWS."""
         return tag_value(f"{self.cluster}/{self.namespace}/{self.service_account}/{self.role_name}")
 
     @property
     def subject(self) -> str:
-        """The subject (`sub`) of the service account's tokens.
+        """The subject (claim `sub`) in the service account's tokens.
 
         https://kubernetes.io/docs/reference/access-authn-authz/authentication/#service-account-tokens
         """
@@ -257,7 +261,7 @@ class Parameters(BaseModel):
 
     @property
     def is_usual(self) -> bool:
-        """Whether the service account is the notebooks' own: the default `namespace` and `service_account`."""
+        """Whether `namespace` and `service_account` have their defaults, as in the notebooks."""
         usual = type(self).model_fields
         return (self.namespace, self.service_account) == (usual["namespace"].default, usual["service_account"].default)
 
@@ -268,14 +272,14 @@ class Parameters(BaseModel):
 
     @property
     def up_command(self) -> str:
-        """The command that starts the cluster of these parameters, if the target starts one."""
+        """The command that starts the lab with this cluster, for the targets moto and kind."""
         named = {"target": self.target, "cluster": self.cluster, "region": self.region}
         usual = type(self).model_fields
         return " ".join(["labkit up", *(f"--{name} {it}" for name, it in named.items() if it != usual[name].default)])
 
     @property
     def labels(self) -> dict[str, str]:
-        """The tags as labels of Kubernetes objects; a label's value has no slashes.
+        """The labels of all Kubernetes objects that this run makes. They have the values of the tags, without slashes.
 
         https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
         """
@@ -287,7 +291,7 @@ def _unknown(name: str, where: str = "") -> UnknownName:
 
 
 def tag_value(run: str) -> str:
-    """Return a run's name as a tag's value. If IAM doesn't allow that value, a hash of the whole is part of it.
+    """Return a run's name as a tag's value. If IAM doesn't allow the name, change or shorten it, and add its hash.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#id_tags_rules_creating
     """
@@ -298,7 +302,10 @@ def tag_value(run: str) -> str:
 
 
 def label_value(run: str) -> str:
-    """Return a run's name as a label's value, with dots for slashes. If it's too long, shorten it and add a hash."""
+    """Return a run's name as a label's value, with dots for slashes.
+
+    If Kubernetes doesn't allow that value, change or shorten it, and add a hash of the name.
+    """
     value = run.replace("/", ".")
     if len(value) <= 63 and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value):
         return value

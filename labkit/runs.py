@@ -1,4 +1,4 @@
-"""Run a notebook with papermill: return the steps' results, the pod's answers, and the executed notebook."""
+"""Run a notebook with papermill, and read the steps' checks and the pod's answers from the executed notebook."""
 
 import logging
 import os
@@ -32,30 +32,30 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # A kernel warns in the terminal that its messages, which stay on loopback, are not encrypted, and complains there when
 # it is ended. A cell's own error comes as a message.
 QUIET = ["--IPKernelApp.log_level=CRITICAL"]
-# A kernel with widgets and its clients has about 70; a process that runs one notebook after another, up to 91.
+# A kernel with widgets and its clients has about 70 open files. A process that runs notebooks in turn has up to 91.
 OPEN_FILES, FEWEST_OPEN_FILES = 1024, 128
 
 
 @dataclass(frozen=True)
 class Run:
-    """The results in an executed notebook."""
+    """An executed notebook, and the results in it."""
 
     output: Path
-    """The executed notebook."""
+    """The executed notebook's file."""
     parameters: Parameters
     checks: list[dict[str, Any]] = field(default_factory=list)
     """The reports of the steps' checks, in order; see `labkit.widgets.check.Check.as_json`."""
     answers: list[dict[str, str]] = field(default_factory=list)
-    """The commands and their answers: `{"command": …, "answer": …}`."""
+    """The commands that the notebook showed, with their answers: `{"command": …, "answer": …}`."""
 
     @property
     def ok(self) -> bool:
-        """Whether every check is right."""
+        """Whether every check found its step right."""
         return all(check["ok"] for check in self.checks)
 
 
 class RunFailed(LabError):
-    """A cell failed. The executed notebook is written up to this cell, which has a banner."""
+    """A cell failed. The executed notebook ends with this cell's error, and papermill's banner marks the cell."""
 
     def __init__(self, what: str, run: Run, source: str, *, where: str = "", next: str = ""):
         super().__init__(what, where=where, next=next)
@@ -65,7 +65,7 @@ class RunFailed(LabError):
 
 
 class Interrupted(LabError):
-    """The run ended before the last cell. What it made until then still exists."""
+    """The run was interrupted before the last cell. Everything that it created until then still exists."""
 
     exit_code = 130
 
@@ -75,15 +75,15 @@ def run(
 ) -> Run:
     """Execute a notebook with these parameters and write it to `output`, even if the run fails or is interrupted.
 
-    The kernel gets the environment of the parameters' target: on moto, no AWS or proxy variable of this machine.
-    With `progress`, stderr shows a bar that moves with each cell.
+    The target decides which environment variables the kernel gets: with moto and kind, no AWS or proxy variable of
+    this machine. With `progress`, stderr shows a bar that moves with each cell.
 
     Raises:
         UnknownName, InvalidParameter: a parameter is wrong; nothing was made.
         LabError: the folder isn't writable, the file isn't a notebook, or its kernel isn't installed or doesn't start;
             nothing was made.
         RunFailed: a cell failed; `output` is written.
-        Interrupted: Ctrl-C, or the end of the kernel; `output` is written.
+        Interrupted: the user pressed Ctrl-C, or the kernel ended; `output` is written.
 
     https://papermill.readthedocs.io/en/latest/usage-execute.html
     """
@@ -154,9 +154,10 @@ def run(
 def examined(
     parameters: Parameters, connection: "Connection | None" = None, reads: "Reads | None" = None
 ) -> "Diagnosis":
-    """Return the doctor's findings on a run's service account; only reads. Raises `LabError` if it could not look.
+    """Let the doctor examine a run's service account, and return its diagnosis. Changes nothing.
 
-    For many runs of a cluster, pass the connection and the shared reads: then nothing is read twice.
+    For many runs in one cluster, pass the connection and the shared reads, so that nothing is read twice. Raises
+    `LabError` if the doctor could not look.
     """
     from labkit.doctor.examination import examine_run
 
@@ -164,9 +165,9 @@ def examined(
 
 
 def refresh(notebook: Path | str) -> Run:
-    """Execute a notebook with its own parameters and store the outputs in it. If a cell fails, don't change the file.
+    """Execute a notebook with its own parameters and store the outputs in the notebook's file.
 
-    Raises `RunFailed`.
+    If a cell fails, the file isn't changed. Raises `RunFailed` then.
     """
     notebook = Path(notebook)
     with tempfile.TemporaryDirectory() as folder:
@@ -176,7 +177,7 @@ def refresh(notebook: Path | str) -> Run:
 
 
 def main(notebooks: Sequence[str]) -> int:
-    """Refresh the outputs of each notebook, for `python -m labkit.runs NOTEBOOK…`; return the exit code."""
+    """Refresh the outputs of each notebook, and return the exit code. `python -m labkit.runs NOTEBOOK…` calls this."""
     for notebook in notebooks:
         print(f"{notebook} …", end=" ", flush=True)
         try:
@@ -200,9 +201,9 @@ def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
 
 
 def normalize(notebook: NotebookNode) -> NotebookNode:
-    """Remove what differs between two executions: papermill's and the widgets' metadata, times, ids.
+    """Remove the parts that differ between two executions: papermill's and the widgets' metadata, times, ids.
 
-    Changes the notebook in place, and returns it.
+    Change the notebook in place, and return it.
     """
     for name in ("papermill", "widgets"):
         notebook.metadata.pop(name, None)
@@ -237,9 +238,9 @@ def _require_notebook(file: Path) -> None:
 
 
 def _tidied(output: Path) -> NotebookNode:
-    """Return what papermill has written so far, without this machine's paths and the times in the metadata.
+    """Normalize the notebook that papermill has written, and write it back. Return it, or a notebook without cells.
 
-    Raises `LabError` if it can't be written.
+    Raises `LabError` if the notebook can't be written.
     """
     try:
         executed = normalize(nbformat.read(output, as_version=4))
@@ -261,7 +262,7 @@ def _unwritten(output: Path, error: OSError) -> LabError:
 
 
 def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Join a stream's neighbouring messages into one output, and drop the views of widgets that no longer exist."""
+    """Join neighbouring outputs of one stream, and drop the views of widgets that no longer exist."""
     joined: list[NotebookNode] = []
     for output in outputs:
         last = joined[-1] if joined else None
@@ -295,7 +296,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _sockets() -> Iterator[Config]:
     """Yield the settings for a kernel that talks over sockets in a folder which only this user may enter.
 
-    With ports instead, two kernels that start at the same time may get the same one.
+    With TCP ports, two kernels that start at the same time may get the same port.
     """
     with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
         yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
@@ -328,7 +329,7 @@ def _interrupted(output: Path, parameters: Parameters) -> Interrupted:
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    """Return the three parts of a `LabError`'s text: what, where, next. Any other text is the first part alone."""
+    """Return the three parts of a `LabError`'s text: what, where, next. In any other text, where and next are empty."""
     rest, _, next_ = text.partition("\nnext:  ")
     what, _, where = rest.partition("\nwhere: ")
     return what, where, next_

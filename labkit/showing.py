@@ -1,6 +1,6 @@
 """Show answers of AWS and Kubernetes, with a placeholder for each value that differs from run to run.
 
-With LABKIT_LIVE=1, which `labkit lab` sets, show real session names and dates, and the start of a token.
+With LABKIT_LIVE=1, which `labkit lab` sets, session names, dates and a token's first characters are shown unchanged.
 """
 
 import builtins
@@ -54,12 +54,12 @@ FIELDS = {
     "jti": "<token id>",
     "warnafter": "<date>",
 }
-# The values that LABKIT_LIVE shows unchanged; of a token, the first characters.
+# The placeholders that LABKIT_LIVE doesn't use: it shows the real values. For a token, see `BEGINNING`.
 SHOWN_LIVE = {"<date>", "<expiration>", "<session name>", r"\1<session name>", "current date/time <now>"} | {
     "expiration date/time <expiration>"
 }
-PATIENCE = 1.0  # seconds; a cell that has taken longer says what it does
-LINES_PATIENCE = 2.0  # seconds; one that only calls others says which line runs
+PATIENCE = 1.0  # seconds; a cell that takes longer prints what it does
+LINES_PATIENCE = 2.0  # seconds; if nothing says what a longer cell does, it prints the line that runs
 # The start of the running cell, by `time.monotonic`; empty outside a learner's kernel.
 _BEGAN: list[float] = []
 _DOING: list[str] = []
@@ -89,7 +89,7 @@ _PATTERNS = [
 
 @dataclass(frozen=True, repr=False)
 class Shown:
-    """A text to show; `command` is the command that it answers."""
+    """A text to show, and the command that printed it; empty without a command."""
 
     text: str
     command: str = ""
@@ -105,10 +105,11 @@ class Shown:
 
 
 def show(thing: object, command: str = "") -> None:
-    """Show a text, a document, an answer of boto3 or an object of Kubernetes, the same in every run.
+    """Show a text, a document, an answer of boto3 or an object of Kubernetes.
 
-    Placeholders such as `<access key>` replace ports, dates, keys, tokens, session names, paths and request ids. With
-    `command`, the text appears as that command's answer, and `labkit run` prints it too.
+    Placeholders such as `<access key>` replace values that differ from run to run: ports, dates, keys, tokens, session
+    names, paths and request ids. With `command`, the text appears as that command's answer, and `labkit run` prints it,
+    too.
     """
     shown = Shown(as_text(thing), command)
     if command and _in_ipython():
@@ -120,7 +121,7 @@ def show(thing: object, command: str = "") -> None:
 
 
 def as_text(thing: object) -> str:
-    """Return the text that `show` shows."""
+    """Return the text that `show` shows for `thing`."""
     if isinstance(thing, bytes):
         thing = thing.decode(errors="replace")
     if isinstance(thing, str):
@@ -142,15 +143,15 @@ def stable(text: str) -> str:
 
 
 def is_live() -> bool:
-    """Whether the reader sees real session names and dates, and the start of a token."""
+    """Return whether session names, dates and a token's first characters are shown unchanged."""
     return os.environ.get(LIVE) == "1"
 
 
 @contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Print what this block does if the learner's cell takes long, so that it doesn't seem stuck.
+    """Print `what` if the learner's cell still runs after `PATIENCE` seconds, so that it doesn't seem stuck.
 
-    Print nothing outside the kernels of `labkit lab`: outputs of other kernels are compared.
+    Outside the kernels of `labkit lab`, print nothing, because the outputs of other kernels are compared.
     """
     if not (is_live() and _BEGAN):
         yield
@@ -168,18 +169,18 @@ def doing(what: str) -> Iterator[None]:
 
 
 def say(what: str) -> None:
-    """Print what a cell does, as a line in one piece: the cell's own thread prints, too."""
+    """Print `what` as one line, by a single write, because another thread may print at the same time."""
     _SAID.append(what)
     print(f"{what} …\n", end="", flush=True)
 
 
 def is_told() -> bool:
-    """Whether the cell has said what it does, or `doing` will."""
+    """Return whether `say` has printed what the running cell does, or `doing` may still print it."""
     return bool(_DOING or _SAID)
 
 
 def cell_begins() -> None:
-    """Note that a learner's cell starts now."""
+    """Remember that a learner's cell starts now."""
     _BEGAN[:] = [time.monotonic()]
     _SAID.clear()
 
@@ -224,42 +225,42 @@ def _in_ipython() -> bool:
 
 
 def left_aligned(html: str) -> str:
-    """Return the tables with left-aligned cells: JupyterLab aligns the cells of a plain table to the right."""
+    """Return `html` with left-aligned table cells. JupyterLab aligns the cells of a plain table to the right."""
     return re.sub("<(td|th)>", r'<\1 style="text-align:left">', html)
 
 
 def block(text: str) -> str:
-    """Return the text as HTML in a monospaced font: JupyterLab and nbconvert use it for `code`, not for `pre`."""
+    """Return the text as HTML in a monospaced font. JupyterLab and nbconvert have one for `code`, not for `pre`."""
     return f"<pre><code>{escape(text)}</code></pre>"
 
 
 class Code(str):
-    """The text of a cell that a table shows as code."""
+    """A table cell's text that `table` shows as code."""
 
     __slots__ = ()
 
 
 class Name(str):
-    """The text of a header cell, for its row or its column."""
+    """A table cell's text that `table` shows as the header of a row or a column."""
 
     __slots__ = ()
 
 
 class Marked(str):
-    """The text of a cell that a table shows as code, with one part of it underlined."""
+    """A table cell's text that `table` shows as code, with one part of the text underlined."""
 
     parts: tuple[str, str, str]
 
     @classmethod
     def of(cls, before: str, part: str, after: str) -> "Marked":
-        """Join these three parts, with the middle one underlined."""
+        """Return the text made of three parts, of which `part` is underlined."""
         made = cls(before + part + after)
         made.parts = (before, part, after)
         return made
 
 
 def table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
-    """Return a table as plain HTML, every text escaped. It has no classes and styles: code hosts drop them."""
+    """Return a table as plain HTML, with escaped texts. It has no classes or styles, because code hosts drop them."""
     lines = [*([map(Name, head)] if head else []), *rows]
     return "<table>" + "".join(f"<tr>{''.join(map(_cell, line))}</tr>" for line in lines) + "</table>"
 

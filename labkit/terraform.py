@@ -1,6 +1,7 @@
-"""A run's role as a Terraform configuration, and the role that its module would create.
+"""A run's role as a Terraform configuration, and the role that this configuration would create.
 
-The module is `iam-role-for-service-accounts` of terraform-aws-modules/iam. It has had this name since version 6.
+The configuration calls the module `iam-role-for-service-accounts` of terraform-aws-modules/iam. The module
+has had this name since version 6.
 
 https://registry.terraform.io/modules/terraform-aws-modules/iam/aws/latest/submodules/iam-role-for-service-accounts
 """
@@ -23,7 +24,7 @@ Variables = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rendered:
-    """The parts of the module's role that the lab compares."""
+    """The role that the module would create: the parts that the lab compares."""
 
     name: str
     """The role's name. If it ends in `-`, it's a prefix: the AWS provider appends a timestamp."""
@@ -35,7 +36,7 @@ class Rendered:
 def variables(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
     """Return the module's variables for the role of these parameters, as a dict that a reader can change.
 
-    `use_name_prefix` is true by default in the module: the role's name would be `my-role-` and a timestamp.
+    By default, the module's `use_name_prefix` is true. The role's name would then be `my-role-` and a timestamp.
     """
     subject = f"{parameters.namespace}:{parameters.service_account}"
     return {
@@ -68,8 +69,9 @@ def hcl(module_variables: Variables) -> str:
 def rendered(module_variables: Variables) -> Rendered:
     """Return the role that the module's templates make from these variables.
 
-    The trust policy is that of the module's `data "aws_iam_policy_document" "assume"`: one statement for each provider,
-    in the order of their keys. As the AWS provider does, it omits an empty `Sid` and writes a list of one as a string.
+    The trust policy follows the module's `data "aws_iam_policy_document" "assume"`. It has one statement for each OIDC
+    provider, sorted by the providers' keys. Like Terraform's AWS provider, it omits an empty `Sid`, and writes a list
+    with one element as a string.
 
     https://registry.terraform.io/providers/hashicorp/aws/latest/docs/data-sources/iam_policy_document
     """
@@ -103,7 +105,7 @@ def _statement(provider: Mapping[str, Any], operator: str) -> Statement:
 
 
 def _groups(values: Variables) -> list[str]:
-    """Return the attributes in groups, to separate by empty lines: first the simple ones, then each map."""
+    """Return groups of attributes, which the caller separates by empty lines: first all simple ones, then each map."""
     simple = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
     maps = [{name: value} for name, value in values.items() if isinstance(value, Mapping)]
     return [_attributes(group, 1) for group in [simple, *maps] if group]
@@ -141,7 +143,7 @@ def _key(name: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a string of HCL: JSON's escapes, and escaped template marks (`${`, `%{`).
+    """Return `text` as a quoted HCL string: with JSON's escapes, and with escaped template marks (`${`, `%{`).
 
     https://developer.hashicorp.com/terraform/language/expressions/strings#escape-sequences
     """

@@ -1,4 +1,4 @@
-"""A web identity token's claims, and STS's checks of them: the provider, the audience and the expiry.
+"""A web identity token's claims, and STS's checks of these claims: the OIDC provider, the audience and the expiry.
 
 The emulated STS and the widgets share these checks. `labkit.emulator.aws.web_identity` verifies the signature.
 
@@ -24,7 +24,7 @@ class NotAToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a token, unchanged; None or empty for a missing one. Times are epoch seconds."""
+    """The claims of a token, with unchanged values. A missing claim is None or empty. Times are epoch seconds."""
 
     issuer: str | None
     subject: str | None
@@ -37,7 +37,7 @@ class Claims:
 
     @classmethod
     def parse(cls, token: str) -> "Claims":
-        """Return the claims, unverified. Raises `NotAToken`."""
+        """Return the claims of a token. They aren't verified. Raises `NotAToken`."""
         return cls.of(parts(token)[1])
 
     @classmethod
@@ -59,18 +59,19 @@ class Claims:
 
     @property
     def provider(self) -> str:
-        """The issuer without its scheme: the end of the provider's ARN, and the start of condition keys."""
+        """The issuer without `https://`. An OIDC provider's ARN ends with it, and its condition keys start with it."""
         return (self.issuer or "").removeprefix("https://")
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The values that STS compares with the provider's client ids: `azp` if the token has it, or the audiences."""
+        """The values that STS compares with the provider's client ids: `azp` or, if that's missing, the audiences."""
         return (self.authorized_party,) if self.authorized_party else self.audiences
 
     def context(self) -> dict[str, list[str]]:
-        """Return the condition keys that the token puts into a request (`oidc.eks…/id/X:sub`, `:aud`).
+        """Return the condition keys (`oidc.eks…/id/X:sub`, `:aud`) and their values in a request with this token.
 
-        With `azp`, the key `:aud` holds `azp`, and `:oaud` holds the audiences.
+        If the token has the claim `azp`, the key `:aud` holds that claim, and the key `:oaud` holds the audiences.
+
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
         """
         amr, email = self.raw.get("amr"), _text(self.raw.get("email"))
@@ -87,7 +88,7 @@ class Claims:
 
 
 def parts(token: str) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the token's header and claims, unverified. Raises `NotAToken`.
+    """Return the token's header and its claims. They aren't verified. Raises `NotAToken`.
 
     https://datatracker.ietf.org/doc/html/rfc7515#section-3.1
     """
@@ -103,13 +104,13 @@ AHEAD = 5
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why STS refuses a token before it looks at the role's trust policy."""
+    """STS refuses a token before it looks at the role's trust policy: the failed check, and the API's error."""
 
     check: Literal["provider", "audience", "expiry"]
     code: str
-    """The code of the API's error."""
+    """The API's error code."""
     told: str
-    """A sentence that names the cause. In most cases, STS no longer tells it to a caller."""
+    """A sentence that names the cause. In most cases, STS no longer shows it to the caller."""
     detail: str = ""
 
 
@@ -122,11 +123,13 @@ def refused(
     not_before: float,
     now: float,
 ) -> Refused | None:
-    """Return why STS refuses these claims, in an order that AWS does not document; None if the signature is next.
+    """Return the first reason why STS refuses these claims; None if STS goes on to check the signature.
+
+    AWS doesn't document the order of these checks.
 
     Args:
         audiences: see `Claims.compared`.
-        client_ids: those of the issuer's OIDC provider; None if the role's account has no such provider.
+        client_ids: the client ids of the issuer's OIDC provider; None if the role's account has no such provider.
         expires, not_before, now: epoch seconds.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors
@@ -154,7 +157,7 @@ _INVALID = "InvalidIdentityToken"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A claim, what it must be, and the place (`where`) that says so."""
+    """A claim's required value, its value in the token, and the place (`where`) that requires it."""
 
     field: str
     wanted: str
@@ -172,10 +175,10 @@ def compare(
     *,
     now: float | None = None,
 ) -> list[Comparison]:
-    """Return the rows of the token view, in the order in which STS looks.
+    """Return the rows of the token view, in the order of STS's checks.
 
-    `provider_url` is None if the role's account has no provider for the token's issuer. `now` is the lab's time in
-    epoch seconds; without it, the expiry is not compared.
+    `provider_url` is None if the role's account has no OIDC provider for the token's issuer. `now` is the lab's time in
+    epoch seconds. If it's None, there's no row for the expiry.
     """
     url = f"https://{provider_url.removeprefix('https://')}" if provider_url else ""
     rows = [Comparison("iss", url or "an OIDC provider", claims.issuer or "", bool(url) and url == claims.issuer, _URL)]

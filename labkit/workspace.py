@@ -1,4 +1,4 @@
-"""AWS, the cluster, and the names and tags of one run: all that a step needs."""
+"""AWS, the cluster, and the names and tags of one run: everything that a step needs."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,14 +13,17 @@ if TYPE_CHECKING:
 
 
 class Workspace:
-    """AWS and a Kubernetes cluster, for one run. A `Lab` is one; steps and faults need no more than this."""
+    """AWS and a Kubernetes cluster, for one run. A `Lab` is a workspace, and steps and faults need only a workspace."""
 
     def __init__(self, parameters: Parameters, connection: Connection):
         self.parameters = parameters
         self.connection = connection
 
     def in_account(self, account_id: str) -> "Workspace":
-        """Return this run in another account, as its administrator. Raises `LabError` if you can't enter it."""
+        """Return a workspace for this run with an administrator's session in another account.
+
+        Raises `LabError` if you can't enter that account.
+        """
         session = self.connection.account(account_id)
         if session is None:
             raise LabError(
@@ -32,12 +35,12 @@ class Workspace:
 
     @property
     def aws(self) -> "boto3.Session":
-        """AWS, as the account's administrator."""
+        """The session for AWS. On moto and kind, it's an administrator's; on eks, it has your own credentials."""
         return self.connection.aws
 
     @property
     def kubernetes(self) -> "ApiClient":
-        """The cluster's API, as its administrator: `kubernetes.client.CoreV1Api(lab.kubernetes)`.
+        """The client of the cluster's API: `kubernetes.client.CoreV1Api(lab.kubernetes)`.
 
         Raises `LabError` if the cluster is gone.
         """
@@ -45,22 +48,22 @@ class Workspace:
 
     @property
     def issuer(self) -> str:
-        """The cluster's OIDC issuer, a URL."""
+        """The URL of the cluster's OIDC issuer."""
         return self.connection.issuer
 
     @property
     def account_id(self) -> str:
-        """The AWS account, 12 digits."""
+        """The AWS account's id, 12 digits."""
         return self.connection.account_id
 
     @property
     def provider_arn(self) -> str:
-        """The ARN of the issuer's OIDC provider, whether it's registered or not."""
+        """The ARN of the issuer's OIDC provider, whether the provider is registered or not."""
         return self.connection.provider_arn
 
     @property
     def role_arn(self) -> str:
-        """The ARN of this run's role, whether it exists or not."""
+        """The ARN of this run's role, whether the role exists or not."""
         return self.connection.role_arn(self.parameters.role_name)
 
     @property
@@ -69,7 +72,7 @@ class Workspace:
 
     @property
     def run(self) -> str:
-        """The name that tells this run from others: cluster/namespace/service account/role."""
+        """The run's name, different from every other run's: cluster/namespace/service account/role."""
         return self.parameters.run
 
     @property
@@ -84,10 +87,10 @@ class Workspace:
 
     @property
     def kubectl(self) -> str:
-        """The kubectl command for a terminal, after `eval "$(labkit env)"`."""
+        """The kubectl command that talks to this cluster from a terminal."""
         return self.connection.kubectl
 
     @property
     def takes_untagged(self) -> bool:
-        """Whether an untagged object with exactly the parameters' names counts as this run's."""
+        """Whether an object without tags counts as this run's if its names are exactly the parameters'."""
         return self.connection.takes_untagged

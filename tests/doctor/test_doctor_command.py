@@ -502,7 +502,7 @@ def test_all_service_accounts_that_are_to_have_a_role_are_a_line_each(shop):
     accounts = ["default/my-service-account", *(f"shop/cart-{number}" for number in range(5)), "shop/typo"]
     assert [line[1] for line in lines] == accounts
     assert lines[-1][3] == "service-account-annotation-key-typo,"
-    assert "7 service accounts of the cluster" in done.stdout
+    assert "7 service accounts in the cluster" in done.stdout
 
 
 def test_all_of_one_namespace_as_json_is_an_object_a_line(shop):

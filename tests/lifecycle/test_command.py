@@ -137,7 +137,7 @@ def test_fetch_asks_the_issuer_by_its_real_name(home, up):
         (["clock", "+4000d"], "more than ten years"),
         (["clock", "+99999999999d"], "more than ten years"),
         (["up", "--cluster", "no/such name"], "cluster"),
-        (["up", "--target", "kind", "--bare"], "--bare, or --target kind"),
+        (["up", "--target", "kind", "--bare"], "--bare can't be combined with --target kind"),
         (["run", "-p", "role_nam=x"], "Did you mean 'role_name'?"),
         (["run", "-p", "role_name"], "NAME=VALUE"),
         (["run", "-p", "namespace=Default"], "namespace"),
@@ -271,4 +271,4 @@ def test_three_runs_share_one_lab_at_once(tmp_path):
         *_, first, _, _, _, last = each.stdout.splitlines()
         assert first.startswith("The cluster blue signed a token")
         assert re.fullmatch(r"Now do each step yourself, in notebooks:  (\S*/)?labkit lab", last)
-        assert "\nThe lab keeps running until `labkit down`.\n" in each.stdout
+        assert "\nThe lab keeps running. `labkit down` ends it.\n" in each.stdout

@@ -193,7 +193,7 @@ def test_a_removal_in_a_terminal_is_shown_and_waits_for_its_yes(terminal, moto, 
     assert shown[-1] == "Nothing was deleted. To delete these resources, add --yes."
     refused = command("remove", *given, "--yes")
     assert isinstance(refused, LabError)
-    assert "account is not named" in refused.what
+    assert "did not name the account" in refused.what
     assert inventory() == made
     assert "removed role my-role" in command("remove", *given, f"-paccount_id={ACCOUNT}", "--yes")
     assert inventory() == before
