@@ -72,7 +72,7 @@ class Connection:
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"
-    """The client of the cluster's API. None if the cluster no longer exists, and only the run's resources in AWS do."""
+    """The client of the cluster's API. It's None if only the run's resources in AWS are left, and not the cluster."""
     issuer: str
     account_id: str
     partition: str = "aws"
@@ -89,7 +89,7 @@ class Connection:
     is_embedded: bool = False
     """Whether the cluster and the account are the lab's own, so that everything in them may be deleted."""
     shows_removal: bool = False
-    """Whether the lab prints what it will delete before it deletes it, because other people may need the resources."""
+    """Whether the lab prints a list of resources before it deletes them, because other people may need them."""
     note: str | None = None
     """A note for the person who opens the lab."""
     issuer_restored_by: str = ""
@@ -97,7 +97,7 @@ class Connection:
     propagates_within: int = 0
     """The most seconds until a change in IAM takes effect everywhere; 0 if it takes effect at once."""
     node_within: int = 0
-    """The most seconds until the cluster has added a node for a pod that fits on no other; 0 if it adds no nodes."""
+    """The most seconds until the cluster has added a node for a pod that fits on no existing one; 0 if it adds none."""
     fetch: Callable[[str], Any] | None = None
     served_chain: Callable[[str], list[bytes]] | None = None
     """A function that returns the certificates (DER) that an issuer's host serves, the host's own first.
@@ -122,9 +122,9 @@ class Connection:
         """The cluster's API. Raises `LabError` if the cluster is gone."""
         if self.kubernetes is None:
             raise LabError(
-                "The cluster is gone, and its API with it.",
+                "The cluster no longer exists, so nobody can call its API.",
                 where="lab.kubernetes",
-                next="labkit up, or labkit plan -p target=eks …, which says what a run finds",
+                next="labkit up, or labkit plan -p target=eks …, which shows what a run would find",
             )
         return self.kubernetes
 
@@ -135,7 +135,7 @@ class Connection:
         return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{name}"
 
     def now(self) -> float:
-        """The time that AWS and the cluster use, in epoch seconds: the lab's clock, or the machine's without one."""
+        """The time that AWS and the cluster use, in epoch seconds: by `clock` or, if that's None, by the machine's."""
         return float(self.clock.now()) if self.clock else time.time()
 
     def role_arn(self, role_name: str) -> str:

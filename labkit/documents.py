@@ -138,7 +138,7 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
 
 
 def _pulled_once(image: str) -> dict[str, str]:
-    """Return the field with which a node pulls the image only once; empty if that's the default for the image's tag.
+    """Return the field with which a node pulls the image only once; empty if that's the default for the image.
 
     https://kubernetes.io/docs/concepts/containers/images/#imagepullpolicy-defaulting
     """

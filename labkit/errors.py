@@ -80,12 +80,12 @@ class NotAllowed(LabError):
             return cls(
                 f"The organization's {policy[0]} does not allow {doing}: {told}",
                 where="the organization that your AWS account belongs to",
-                next="ask whoever manages the organization: no permission in your account changes that",
+                next="ask the organization's administrator, because no permission in your account can allow this call",
             )
         return cls(
             f"AWS does not allow {doing}: {told}",
             where="the permissions of your AWS credentials",
-            next="labkit policy -p account_id=…, which prints what a run of the lab needs",
+            next="labkit policy -p account_id=…, which prints the permissions that a run needs",
         )
 
     @classmethod
@@ -123,10 +123,11 @@ class Reason:
 
 NOT_PERMITTED = Reason(
     "",
-    "The cluster does not allow it: {said}",
+    "The cluster does not allow this call: {said}",
     where="RBAC: the permissions of your user in the cluster",
     next="kubectl auth can-i --list -n {namespace}\n"
-    "       what a run needs, for the cluster's administrator:  labkit policy --kubernetes -p namespace={namespace}",
+    "       the permissions that a run needs, for the cluster's administrator:\n"
+    "       labkit policy --kubernetes -p namespace={namespace}",
 )
 REASONS = (
     # https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
@@ -141,30 +142,30 @@ REASONS = (
         "violates PodSecurity",
         "The Pod Security Standard of the namespace {namespace} refuses the pod: {said}",
         where="namespace {namespace}, its label pod-security.kubernetes.io/enforce",
-        next="choose another namespace, and run again   (which standard holds where: "
+        next="choose another namespace, and run again   (each namespace's standard: "
         "kubectl get namespaces -L pod-security.kubernetes.io/enforce)",
     ),
     # https://kubernetes.io/docs/concepts/policy/resource-quotas/
     Reason(
         "(exceeded|failed) quota: ",
-        "A quota of the namespace {namespace} refuses it: {said}",
+        "A quota of the namespace {namespace} refuses the object: {said}",
         where="namespace {namespace}, its ResourceQuota",
-        next="delete what you no longer need there, or choose another namespace, and run again   (what is used: "
+        next="delete objects that you no longer need in the namespace, or choose another one, and run again   (in use: "
         "kubectl describe resourcequota -n {namespace})",
     ),
     # https://kubernetes.io/docs/concepts/policy/limit-range/
     Reason(
         r"(minimum|maximum) \S+ (usage|limit|request)|max limit to request ratio",
-        "A limit range of the namespace {namespace} refuses it: {said}",
+        "A limit range of the namespace {namespace} refuses the object: {said}",
         where="namespace {namespace}, its LimitRange",
-        next="choose another namespace, and run again   (its limits: kubectl describe limitrange -n {namespace})",
+        next="choose another namespace, and run again   (the limits: kubectl describe limitrange -n {namespace})",
     ),
     # https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
     Reason(
         "^admission webhook |ValidatingAdmissionPolicy ",
-        "An admission rule of the cluster refuses it: {said}",
-        where="the rule that the sentence names",
-        next="ask the cluster's administrator what the rule wants   (kubectl get "
+        "An admission rule of the cluster refuses the request: {said}",
+        where="the rule that the cluster's message names",
+        next="ask the cluster's administrator what the rule requires   (the rules: kubectl get "
         "validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies)",
     ),
 )
@@ -182,12 +183,12 @@ def by_the_cluster(error: Exception, namespace: str = SOME_NAMESPACE) -> LabErro
         return LabError(
             "The cluster does not accept your credentials (401 Unauthorized).",
             where="the kubeconfig's user",
-            next="kubectl auth whoami, until it says who you are",
+            next="correct the credentials until this command shows your user:  kubectl auth whoami",
         )
     return LabError(
         f"The cluster answers {error.status or 'as follows'}: {said_by_the_cluster(error)}",
         where="the cluster's API",
-        next="run it again: somebody may have changed the object meanwhile. If it fails again: labkit status",
+        next="run again, because somebody may have changed the object meanwhile. If it fails again:  labkit status",
     )
 
 
@@ -230,7 +231,7 @@ def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
         raise LabError(
             "The lab no longer answers.",
             where=_asked(error) or "AWS's or the cluster's endpoint",
-            next="run the cell that opens the lab once more: it starts what is missing, or says what is wrong\n"
+            next="run the cell that opens the lab again. It starts the lab if needed, or says what is wrong\n"
             "       (in a terminal: labkit up, or labkit plan -p target=eks …)",
         ) from None
     except Exception as error:

@@ -59,6 +59,6 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
         code = connection.returncode
     except ValueError:
         # The container runtime reports an error instead of an exit code: usually, the program is missing.
-        code, said = NOT_STARTED, f"there is no {command[0]} in the container, or it cannot be started"
+        code, said = NOT_STARTED, f"the container has no program {command[0]}, or cannot start it"
     connection.close()
     return Executed(output or "", said or "", 1 if code is None else code)

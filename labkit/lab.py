@@ -311,14 +311,16 @@ class Lab(Workspace):
 
         if fault and seed is not None:
             raise LabError(
-                "Name one fault, or pass a seed for a random one.", where="lab.break_", next=f'lab.break_("{fault}")'
+                "Pass either a fault or a seed. A seed chooses a random fault.",
+                where="lab.break_",
+                next=f'lab.break_("{fault}")',
             )
         chosen = faults.named(fault) if fault else faults.drawn(seed)
         self._needs_own_cluster()
         self._note()
         with answering(self.parameters.namespace), doing("Breaking one thing, and asking AWS in the pod"):
             if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
-                print(f"First, the earlier fault. {taken}")
+                print(f"The earlier fault is taken out first. {taken}")
             breaking.break_lab(self, chosen)
             print(f"{chosen.id}: {chosen.description}" if fault else f"What happened: {chosen.description}")
             for command, answer in breaking.what_aws_says(self):

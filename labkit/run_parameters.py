@@ -24,7 +24,9 @@ LAB, LAB_TAG, RUN_TAG = "irsa", "labkit:lab", "labkit:run"
 LAB_LABEL, RUN_LABEL = "labkit/lab", "labkit/run"
 
 CHANGE = "change it, and run again"
-FIND_CONTEXT = 'kubectl config get-contexts, which shows those of ~/.kube/config, and kubeconfig = "~/.kube/config"'
+FIND_CONTEXT = (
+    'kubectl config get-contexts, which lists the contexts of ~/.kube/config. Then set kubeconfig = "~/.kube/config"'
+)
 
 
 class InvalidParameter(LabError):
@@ -77,7 +79,7 @@ def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[st
             if name in known:
                 found[name] = value
             elif is_parameters_cell:
-                where = "what papermill was given" if injected else "the notebook's cell of parameters"
+                where = "the parameters for papermill" if injected else "the notebook's cell of parameters"
                 raise _unknown(name, where)
     return found
 
@@ -99,7 +101,7 @@ def _matches(pattern: str, rule: str) -> AfterValidator:
 def _region(value: str) -> str:
     known = _regions()
     if value not in known:
-        raise ValueError(f"a region that botocore knows, such as us-east-1 or eu-central-1 ({len(known)} of them)")
+        raise ValueError(f"a region that botocore knows, such as us-east-1 or eu-central-1 ({len(known)} in all)")
     return value
 
 
@@ -150,7 +152,7 @@ def _subdomain(value: str) -> str:
 def _file(value: str) -> str:
     try:
         file = Path(value).expanduser()
-        found = "" if file.is_file() else "it is a folder" if file.is_dir() else "it is not there"
+        found = "" if file.is_file() else "this is a folder" if file.is_dir() else "this file does not exist"
     except (OSError, RuntimeError) as error:  # no user has that home, or the name is too long
         found = getattr(error, "strerror", None) or str(error)
     if value and found:

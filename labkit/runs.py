@@ -131,7 +131,7 @@ def run(
             raise LabError(
                 f"The notebook's kernel did not start: {error}.",
                 where=str(notebook),
-                next="run it again: the machine may be busy. See what a kernel says:  python -m ipykernel_launcher",
+                next="run again, because the machine may be busy. A kernel's errors:  python -m ipykernel_launcher",
             ) from None
         finally:
             executed = _tidied(output)
@@ -257,7 +257,7 @@ def _unwritten(output: Path, error: OSError) -> LabError:
     return LabError(
         f"The executed notebook could not be written: {error.strerror or error}.",
         where=str(output),
-        next="make room, and run it again",
+        next="make room on the disk, and run the notebook again",
     )
 
 
@@ -305,13 +305,13 @@ def _sockets() -> Iterator[Config]:
 def _make_folder(folder: Path) -> None:
     """Make the folder for the executed notebook. Raises `LabError` if nothing can be written there."""
     reason = f"The executed notebook cannot be written to {folder.absolute()}"
-    next_ = "run it in a folder where you can write, or name one:  labkit run --output FILE"
+    next_ = "run the notebook in a folder where you can write, or write elsewhere:  labkit run --output FILE"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LabError(f"{reason}: {error.strerror}.", next=next_) from error
     if not os.access(folder, os.W_OK):
-        raise LabError(f"{reason}: it is read-only.", next=next_)
+        raise LabError(f"{reason}: the folder is read-only.", next=next_)
 
 
 def _first_line(source: str) -> str:
@@ -322,9 +322,9 @@ def _interrupted(output: Path, parameters: Parameters) -> Interrupted:
     given = parameters.given
     named = "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in given.items() if name != "confirm")
     return Interrupted(
-        "The run was interrupted, or its kernel ended. What it made until then still exists.",
-        where=f"{output}; all of it carries the tag labkit:run={parameters.run}",
-        next=f"run it again, or delete what it made:  labkit remove{named}   (deletes with --yes)",
+        "The run was interrupted, or its kernel ended. Everything that the run created until then still exists.",
+        where=f"{output}; everything that the run created carries the tag labkit:run={parameters.run}",
+        next=f"run the notebook again, or list what the run created:  labkit remove{named}   (--yes deletes it)",
     )
 
 

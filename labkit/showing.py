@@ -89,7 +89,7 @@ _PATTERNS = [
 
 @dataclass(frozen=True, repr=False)
 class Shown:
-    """A text to show, and the command that printed it; empty without a command."""
+    """A text to show, and the command whose answer it is. `command` is empty if the text answers no command."""
 
     text: str
     command: str = ""

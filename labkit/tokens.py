@@ -94,7 +94,7 @@ def parts(token: str) -> tuple[dict[str, object], dict[str, object]]:
     """
     found = token.split(".") if isinstance(token, str) else []
     if len(found) != 3:
-        raise NotAToken(f"a token has three parts with dots between them, and this has {len(found)}")
+        raise NotAToken(f"a token has three parts with dots between them, but this text has {len(found)}")
     return _decode(found[0], "header"), _decode(found[1], "claims")
 
 
@@ -104,7 +104,7 @@ AHEAD = 5
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """STS refuses a token before it looks at the role's trust policy: the failed check, and the API's error."""
+    """A refusal by STS before it looks at the role's trust policy: the failed check, and the API's error."""
 
     check: Literal["provider", "audience", "expiry"]
     code: str
@@ -229,9 +229,9 @@ def _decode(part: str, name: str) -> dict[str, Any]:
     try:
         decoded = json.loads(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError):
-        raise NotAToken(f"the token's {name} are not base64url-encoded JSON") from None
+        raise NotAToken(f"the {name} part of the token is not base64url-encoded JSON") from None
     if not isinstance(decoded, dict):
-        raise NotAToken(f"the token's {name} are not a JSON object")
+        raise NotAToken(f"the {name} part of the token is not a JSON object")
     return decoded
 
 

@@ -27,9 +27,9 @@ class Workspace:
         session = self.connection.account(account_id)
         if session is None:
             raise LabError(
-                f"The account {account_id} can't be entered from {self.account_id}.",
+                f"You can't enter the account {account_id} from the account {self.account_id}.",
                 where="the target " + self.parameters.target,
-                next='set target = "moto", where any account can be entered',
+                next='set target = "moto", where you can enter any account',
             )
         return Workspace(self.parameters, replace(self.connection, aws=session, account_id=account_id))
 

@@ -76,15 +76,15 @@ def test_claims_of_a_wrong_type_are_missing():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has three parts with dots between them, and this has 1"),
-        ("a.b", "this has 2"),
-        ("a.b.c.d", "this has 4"),
-        ("!!.e30.x", "the token's header"),
-        ("e30.e30=e30.x", "the token's claims"),
-        ("e30.bm90IGpzb24.x", "the token's claims are not base64url-encoded JSON"),
-        ("e30.W10.x", "the token's claims are not a JSON object"),
-        ("é.e30.x", "the token's header"),
-        (f"e30.{base64.urlsafe_b64encode(b'[' * 100_000).decode().rstrip('=')}.x", "the token's claims"),
+        ("", "has three parts with dots between them, but this text has 1"),
+        ("a.b", "this text has 2"),
+        ("a.b.c.d", "this text has 4"),
+        ("!!.e30.x", "the header part of the token"),
+        ("e30.e30=e30.x", "the claims part of the token"),
+        ("e30.bm90IGpzb24.x", "the claims part of the token is not base64url-encoded JSON"),
+        ("e30.W10.x", "the claims part of the token is not a JSON object"),
+        ("é.e30.x", "the header part of the token"),
+        (f"e30.{base64.urlsafe_b64encode(b'[' * 100_000).decode().rstrip('=')}.x", "the claims part of the token"),
     ],
 )
 def test_anything_but_a_token(text, message):

@@ -58,7 +58,7 @@ def test_an_earlier_fault_is_mended_first(lab, capsys):
     lab.break_("policy-detached")
     capsys.readouterr()
     lab.break_("pod-opted-out")
-    said = "First, the earlier fault. Mended: policy-detached.\n  put back: permissions"
+    said = "The earlier fault is taken out first. Mended: policy-detached.\n  put back: permissions"
     assert capsys.readouterr().out.startswith(said)
     assert [finding.id for finding in lab.diagnose().findings] == ["pod-opted-out-of-webhook"]
 
@@ -154,7 +154,7 @@ def test_without_a_fault_there_is_nothing_to_report_and_nothing_to_mend(lab, cap
 
 
 def test_one_fault_is_named_or_drawn(lab):
-    with pytest.raises(LabError, match="or pass a seed for a random one"):
+    with pytest.raises(LabError, match="Pass either a fault or a seed"):
         lab.break_("pod-deleted", seed=1)
     with pytest.raises(LabError, match="Did you mean 'pod-deleted'"):
         lab.break_("pod-deletet")

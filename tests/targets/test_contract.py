@@ -171,7 +171,7 @@ def test_another_account_is_entered_or_it_says_that_it_cannot_be(target, lab):
         theirs = lab.in_account(lab.connection.other_account)
         assert theirs.aws.client("sts").get_caller_identity()["Account"] == theirs.account_id != lab.account_id
     else:
-        with pytest.raises(LabError, match=r"^The account 222222222222 can't be entered"):
+        with pytest.raises(LabError, match=r"^You can't enter the account 222222222222"):
             lab.in_account("222222222222")
     assert all(lab.has(capability) for capability in target.has)
     if "clock" in target.has:

@@ -302,7 +302,7 @@ def test_what_the_cluster_denies_while_the_lab_is_open_is_a_sentence(terminal, m
         with labkit.Lab.open(**EKS) as lab:
             expel(moto, operator)
             admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy")
-            said = "The cluster does not allow it: serviceaccounts is forbidden"
+            said = "The cluster does not allow this call: serviceaccounts is forbidden"
             with pytest.raises(NotAllowed, match=said) as refusal:
                 lab.ready(through="pod")
             assert "labkit policy --kubernetes -p namespace=default" in refusal.value.next

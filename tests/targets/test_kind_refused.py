@@ -70,8 +70,8 @@ def test_a_context_without_its_kubeconfig(refused):
 @pytest.mark.parametrize(
     ("file", "why"),
     [
-        ("/nowhere/kubeconfig", "it is not there"),
-        ("/tmp", "it is a folder"),
+        ("/nowhere/kubeconfig", "this file does not exist"),
+        ("/tmp", "this is a folder"),
         ("~nobody-has-this-name/config", "home"),
         ("x" * 300, "File name too long"),
     ],

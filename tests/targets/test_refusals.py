@@ -40,23 +40,23 @@ REFUSALS = {
     ),
     'pods "quota-mem-cpu-demo-2" is forbidden: exceeded quota: mem-cpu-demo, requested: requests.memory=700Mi, used: '
     "requests.memory=600Mi, limited: requests.memory=1Gi": (
-        "A quota of the namespace shop refuses it",
+        "A quota of the namespace shop refuses the object",
         "kubectl describe resourcequota -n shop",
     ),
     'pods "x" is forbidden: failed quota: compute: must specify limits.cpu for: aws': (
-        "A quota of the namespace shop refuses it",
+        "A quota of the namespace shop refuses the object",
         "kubectl describe resourcequota -n shop",
     ),
     'pods "constraints-mem-demo-2" is forbidden: maximum memory usage per Container is 1Gi, but limit is 1536Mi.': (
-        "A limit range of the namespace shop refuses it",
+        "A limit range of the namespace shop refuses the object",
         "kubectl describe limitrange -n shop",
     ),
     'admission webhook "policy.example.com" denied the request: no image of Docker Hub': (
-        "An admission rule of the cluster refuses it",
+        "An admission rule of the cluster refuses the request",
         "kubectl get validatingwebhookconfigurations",
     ),
     'pods is forbidden: User "jane" cannot create resource "pods" in API group "" in the namespace "shop"': (
-        "The cluster does not allow it",
+        "The cluster does not allow this call",
         "kubectl auth can-i --list -n shop",
     ),
 }
@@ -178,4 +178,4 @@ def test_a_denial_of_the_organization_names_who_can_lift_it():
     with pytest.raises(NotAllowed) as caught, answering():
         raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": said}}, "DescribeCluster")
     assert caught.value.what.startswith("The organization's service control policy does not allow DescribeCluster")
-    assert "labkit policy" not in caught.value.next and "manages the organization" in caught.value.next
+    assert "labkit policy" not in caught.value.next and "the organization's administrator" in caught.value.next
