@@ -93,11 +93,11 @@ class Connection:
     note: str | None = None
     """A note for the person who opens the lab."""
     issuer_restored_by: str = ""
-    """The shell lines after which STS reads the issuer's own documents again; empty if the target has no such lines."""
+    """The shell lines to run if STS reads documents that aren't the issuer's own; empty if the target has none."""
     propagates_within: int = 0
-    """The most seconds until a change in IAM takes effect everywhere; 0 if it takes effect at once."""
+    """The most seconds that a change in IAM takes to work everywhere; 0 if a change works at once."""
     node_within: int = 0
-    """The most seconds until the cluster has added a node for a pod that fits on no existing one; 0 if it adds none."""
+    """The most seconds that the cluster takes to add a node if a pod fits on none; 0 if the cluster adds no nodes."""
     fetch: Callable[[str], Any] | None = None
     served_chain: Callable[[str], list[bytes]] | None = None
     """A function that returns the certificates (DER) that an issuer's host serves, the host's own first.

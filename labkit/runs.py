@@ -131,7 +131,8 @@ def run(
             raise LabError(
                 f"The notebook's kernel did not start: {error}.",
                 where=str(notebook),
-                next="run again, because the machine may be busy. A kernel's errors:  python -m ipykernel_launcher",
+                next="run the notebook again, because the machine may have been busy. To see the kernel's error:\n"
+                "       python -m ipykernel_launcher",
             ) from None
         finally:
             executed = _tidied(output)

@@ -230,7 +230,7 @@ def left_aligned(html: str) -> str:
 
 
 def block(text: str) -> str:
-    """Return the text as HTML in a monospaced font. JupyterLab and nbconvert have one for `code`, not for `pre`."""
+    """Return the text as HTML in a monospaced font, which JupyterLab and nbconvert use for `code`, not for `pre`."""
     return f"<pre><code>{escape(text)}</code></pre>"
 
 

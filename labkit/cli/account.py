@@ -70,8 +70,8 @@ def policy(
 ) -> None:
     """Print the IAM policy that you need to run irsa.ipynb in an account and to clean up after it.
 
-    Some other notebooks need more permissions. 02 requests tokens from the cluster and changes trust policies. 08
-    creates roles with other names.
+    Some notebooks need more permissions. Notebook 02 requests tokens from the cluster and changes trust policies.
+    Notebook 08 creates roles with other names.
     """
     import botocore.session
 
@@ -101,7 +101,7 @@ def policy(
         f"--policy-document file://{operator_policy.GROUP}.json\n"
         f"  aws iam attach-user-policy --user-name NAME "
         f"--policy-arn arn:{partition}:iam::{parameters.account_id}:policy/{operator_policy.GROUP}\n"
-        "This user also needs access to the cluster. The cluster's administrator grants it with\n"
+        "The user NAME also needs access to the cluster. The cluster's administrator grants it with\n"
         f"  labkit policy --kubernetes{_again(parameters)} | kubectl apply -f -\n"
         f"  aws eks create-access-entry --cluster-name {parameters.cluster} --region {parameters.region} "
         f"--principal-arn ARN --kubernetes-groups {operator_policy.GROUP}\n{NEED_MORE}",

@@ -34,7 +34,7 @@ def doctor(
         typer.Option(
             "--service-account",
             "-s",
-            help="The service account. Without it: my-service-account; with -n, its only one that needs a role.",
+            help="The service account. Without it: my-service-account; with -n, the only one in -n that needs a role.",
         ),
     ] = "",
     pod: Annotated[
@@ -146,7 +146,7 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
 
 
 def _refuse_path(role: str) -> None:
-    """Raise `LabError` if `role` is an ARN or has a path. The error suggests the role's name without them."""
+    """Raise `LabError` if `role` is an ARN or has a path. The error suggests the part after the last slash."""
     path, _, name = role.rpartition("/")
     if path and name:
         raise LabError(

@@ -1,4 +1,4 @@
-"""`labkit break` and `labkit mend`: put a fault into the running lab, and take all faults out again."""
+"""`labkit break` and `labkit mend`: put a fault into a run of the lab, and take all faults out again."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +31,7 @@ def break_(
     role: Role = "my-role",
     cluster: ClusterName = "blue",
 ) -> None:
-    """Put a fault into a run in the running lab. If the run's resources don't exist, create them first."""
+    """Put a fault into a run of the lab. If the run's resources don't exist, create them first."""
     from labkit import faults
     from labkit.exercises import examination
     from labkit.faults import breaking
@@ -62,7 +62,7 @@ def mend(
     role: Role = "my-role",
     cluster: ClusterName = "blue",
 ) -> None:
-    """Take all faults out of a run in the running lab. The run is then exactly as before the first fault."""
+    """Take all faults out of a run of the lab. The run is then exactly as before the first fault."""
     from labkit.exercises import examination
     from labkit.faults import breaking
 

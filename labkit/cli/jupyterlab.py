@@ -1,4 +1,4 @@
-"""The JupyterLab of `labkit lab`. Its first page appears sooner, and it ends within seconds, even if cells still run.
+"""The JupyterLab of `labkit lab`. Its first page appears sooner than usual, and it ends within seconds in any case.
 
 `python -m labkit.cli.jupyterlab` takes JupyterLab's own options.
 """
@@ -31,7 +31,7 @@ class Server(ServerApp):
     """Jupyter's server for one learner. `labkit lab` finds it by its folder, and it ends quickly."""
 
     def server_info(self) -> dict[str, object]:
-        """Return this server's entry in Jupyter's list of servers. `labkit` is the folder that contains learn/."""
+        """Return this server's entry in Jupyter's list of servers, with the folder that contains learn/ as `labkit`."""
         return super().server_info() | {"labkit": str(self.root_dir)}
 
     def start_app(self) -> None:

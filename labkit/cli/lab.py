@@ -22,7 +22,7 @@ COMMENTS = '[ -z "${ZSH_VERSION-}" ] || setopt interactive_comments'
 
 
 def env() -> None:
-    """Print shell commands for eval in bash or zsh. They make aws and kubectl in that terminal talk only to the lab."""
+    """Print shell commands for eval in bash or zsh. They make aws and kubectl in the terminal talk only to the lab."""
     from labkit.cli.status import on_cluster
 
     leading = variables()

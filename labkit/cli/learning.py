@@ -164,7 +164,7 @@ def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
     """Copy each notebook that is missing in `learn`, with empty exercises. Return the names of the new copies.
 
     Copy the notebooks' pictures and linked pages, too. Write the contents page if it's missing. With `with_contents`,
-    also replace an existing one; a caller passes False if a browser may have the page open.
+    also replace an existing page; a caller passes False if a browser may have the page open.
 
     Raises `LabError` if the notebooks aren't installed, or if no files can be written in `learn`.
     """

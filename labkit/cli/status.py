@@ -14,7 +14,7 @@ PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill
 # The ways in which a pod's mounted files, such as its token, get to their paths in the pod.
 _MOUNTS = {
     "private": "private: only the pod itself sees its files, such as its token, at their paths",
-    "mapped": "mapped: a pod's files, such as its token, are in a folder of the lab, which rewrites the paths to them",
+    "mapped": "mapped: the lab keeps a pod's files, such as its token, in a folder, and rewrites the paths to them",
 }
 ANSWERS_WITHIN = 5  # seconds; the status should appear soon
 
@@ -97,7 +97,7 @@ def on_cluster(state: State) -> str:
         return "kubectl uses no cluster, because the lab has none yet. Next:  labkit up"
     others = ", ".join(sorted(state.clusters.keys() - {context}))
     return f"kubectl uses the cluster {context}." + (
-        f" The lab also has {others}:  kubectl config use-context NAME" if others else ""
+        f" The lab also has {others}. To change:  kubectl config use-context NAME" if others else ""
     )
 
 

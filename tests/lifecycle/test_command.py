@@ -78,10 +78,10 @@ def test_a_run_on_another_cluster_leaves_kubectl_where_it_is(home, up):
         {sys.executable} -c 'import labkit; labkit.Lab.open(cluster="teal").close()'
         kubectl config current-context"""
     assert _in_bash(home, made) == "blue\n"
-    assert "kubectl uses the cluster blue. The lab also has teal:" in labkit("status", home=home).stdout
+    assert "kubectl uses the cluster blue. The lab also has teal." in labkit("status", home=home).stdout
     labkit("up", "--cluster", "teal", home=home)
     env = labkit("env", home=home)
-    assert "kubectl uses the cluster teal. The lab also has blue:" in env.stderr
+    assert "kubectl uses the cluster teal. The lab also has blue." in env.stderr
     labkit("up", home=home)
     assert _in_bash(home, f'eval "$({commands.LABKIT} env)"; kubectl config current-context') == "blue\n"
     assert "mounts" not in labkit("up", home=home).stdout
