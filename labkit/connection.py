@@ -85,7 +85,7 @@ class Connection:
     webhook_registration: Callable[[], dict[str, Any]] = dict
     """A function that returns the manifest that registers the webhook; an empty dict if the target registers none."""
     takes_untagged: bool = False
-    """Whether an object without tags counts as the run's if its names are exactly the parameters'."""
+    """Whether an object without tags counts as the run's if it has exactly the names from the parameters."""
     is_embedded: bool = False
     """Whether the cluster and the account are the lab's own, so that everything in them may be deleted."""
     shows_removal: bool = False
@@ -95,9 +95,9 @@ class Connection:
     issuer_restored_by: str = ""
     """The shell lines to run if STS reads documents that aren't the issuer's own; empty if the target has none."""
     propagates_within: int = 0
-    """The most seconds that a change in IAM takes to work everywhere; 0 if a change works at once."""
+    """The longest time, in seconds, until a change in IAM takes effect everywhere; 0 if it takes effect at once."""
     node_within: int = 0
-    """The most seconds that the cluster takes to add a node if a pod fits on none; 0 if the cluster adds no nodes."""
+    """The longest time, in seconds, until the cluster has added a node for a waiting pod; 0 if it adds no nodes."""
     fetch: Callable[[str], Any] | None = None
     served_chain: Callable[[str], list[bytes]] | None = None
     """A function that returns the certificates (DER) that an issuer's host serves, the host's own first.
@@ -151,8 +151,8 @@ class Connection:
 def core_api(api: "ApiClient") -> Any:
     """Return the client's `CoreV1Api`, typed as `Any`.
 
-    The library's types demand a model object where the client also accepts a manifest. And they declare even
-    an answer's metadata as optional.
+    The library's types demand a model object where the client also accepts a manifest. And they declare even an
+    answer's metadata as optional.
     """
     from kubernetes.client import CoreV1Api
 
@@ -215,12 +215,12 @@ def certificates_of(tls: ssl.SSLSocket | ssl.SSLObject) -> list[bytes]:
 
 
 def thumbprint(certificate: bytes) -> str:
-    """Return a certificate's thumbprint as IAM writes it: its SHA-1 in 40 hex digits."""
+    """Return a certificate's thumbprint as IAM writes it: the SHA-1 hash in 40 hex digits."""
     return hashlib.sha1(certificate).hexdigest()  # noqa: S324 - the algorithm is IAM's
 
 
 def awaited(look: Callable[[], T], is_settled: Callable[[T], bool] = bool, *, within: float, every: float) -> T:
-    """Call `look` every `every` seconds until `is_settled` accepts its result, or for `within` seconds.
+    """Call `look` every `every` seconds until `is_settled` accepts the result, but for at most `within` seconds.
 
     Return the last result.
     """

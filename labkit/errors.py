@@ -69,7 +69,7 @@ class NotAllowed(LabError):
 
     @classmethod
     def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":
-        """Return the error for a denial by AWS of the call `doing`.
+        """Return the error for AWS's denial of the call `doing`.
 
         If a policy of the organization denies the call, no permission in the account can allow it.
 
@@ -90,7 +90,7 @@ class NotAllowed(LabError):
 
     @classmethod
     def by_the_cluster(cls, error: object, namespace: str = SOME_NAMESPACE) -> "NotAllowed":
-        """Return the error for a 403 from the cluster's API. A missing permission is only one of its possible reasons.
+        """Return the error for a 403 from the cluster's API. A missing permission is only one reason for a 403.
 
         The error names the namespace from the cluster's message or, if the message names none, `namespace`.
 
@@ -231,7 +231,7 @@ def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
         raise LabError(
             "The lab no longer answers.",
             where=_asked(error) or "AWS's or the cluster's endpoint",
-            next="run the cell that opens the lab again. It starts the lab if needed, or says what is wrong\n"
+            next="run again the cell that opens the lab. The cell starts the lab if needed, or says what is wrong\n"
             "       (in a terminal: labkit up, or labkit plan -p target=eks …)",
         ) from None
     except Exception as error:

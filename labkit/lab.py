@@ -76,8 +76,8 @@ class Lab(Workspace):
     def look(cls, **values: Any) -> "Lab":
         """Open the lab only to look at it: nothing is created in your own account or cluster.
 
-        With the target moto, start the lab if it doesn't run. If the run has no role, no service account
-        and no pod there, take all steps. Raises `LabError`.
+        With the target moto, start the lab if it doesn't run. If the run has no role, service account or pod in
+        that lab, take all steps. Raises `LabError`.
         """
         parameters = Parameters.checked(**values)
         lab = cls(parameters, targets.target(parameters.target).start_and_look(parameters))
@@ -295,7 +295,7 @@ class Lab(Workspace):
     # Break and mend.
 
     def to_break(self) -> "Lab":
-        """Return this lab. Raises `LabError` if the cluster isn't the lab's own: a fault could hurt its owner."""
+        """Return this lab. Raises `LabError` if the cluster isn't the lab's own: faults may hurt other people."""
         self._needs_own_cluster()
         return self
 
@@ -372,8 +372,8 @@ class Lab(Workspace):
         Calls of other clusters' pods are left out.
 
         Args:
-            event: only calls of this name, such as `AssumeRoleWithWebIdentity`.
-            who: only calls of this role, service account or user.
+            event: only calls with this name, such as `AssumeRoleWithWebIdentity`.
+            who: only calls by this role, service account or user.
             decision: only calls with this decision: `allowed`, or the error's code.
             last: only this many of the newest of these calls; 0: all.
 
@@ -420,7 +420,7 @@ class Lab(Workspace):
         return datetime.fromtimestamp(self.connection.now(), UTC)
 
     def has(self, capability: str) -> bool:
-        """Return whether the target has this capability: `if lab.has("clock"):`. If it doesn't, print a sentence."""
+        """Return whether the target has this capability: `if lab.has("clock"):`. If it doesn't, print what it lacks."""
         if getattr(self.connection, _known(capability)) is not None:
             return True
         print(f"{self._lacks(capability)} This cell shows it on moto.")
@@ -451,7 +451,7 @@ class Lab(Workspace):
             examination.note_the_doctor(self)
 
     def _needs_own_cluster(self) -> None:
-        """Raise `LabError` if the cluster isn't the lab's own: a fault could hurt its owner."""
+        """Raise `LabError` if the cluster isn't the lab's own: faults may hurt other people."""
         if not self.takes_untagged:
             raise LabError(
                 f"The target {self.parameters.target} lacks a cluster of the lab's own, which can be broken.",

@@ -239,7 +239,9 @@ def _require_notebook(file: Path) -> None:
 
 
 def _tidied(output: Path) -> NotebookNode:
-    """Normalize the notebook that papermill has written, and write it back. Return it, or a notebook without cells.
+    """Normalize the notebook that papermill has written, write it back, and return it.
+
+    If papermill has written no notebook yet, return one without cells.
 
     Raises `LabError` if the notebook can't be written.
     """

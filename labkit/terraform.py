@@ -36,7 +36,8 @@ class Rendered:
 def variables(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
     """Return the module's variables for the role of these parameters, as a dict that a reader can change.
 
-    By default, the module's `use_name_prefix` is true. The role's name would then be `my-role-` and a timestamp.
+    By default, the module's `use_name_prefix` is true. The role's name would then be `my-role-` and a timestamp,
+    so these variables set it to false.
     """
     subject = f"{parameters.namespace}:{parameters.service_account}"
     return {

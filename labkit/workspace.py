@@ -92,5 +92,5 @@ class Workspace:
 
     @property
     def takes_untagged(self) -> bool:
-        """Whether an object without tags counts as this run's if its names are exactly the parameters'."""
+        """Whether an object without tags counts as this run's if it has exactly the names from the parameters."""
         return self.connection.takes_untagged

@@ -131,7 +131,8 @@ def test_every_wrong_parameter_of_file_and_command_line_is_named_before_a_kernel
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("- a\n", "not a list of names and values"), ("a: [", "is not YAML"), (None, "No such file")]
+    ("text", "said"),
+    [("- a\n", "does not have one NAME: VALUE on each line"), ("a: [", "is not YAML"), (None, "No such file")],
 )
 def test_a_file_that_holds_no_parameters_is_refused(notebook, tmp_path, text, said):
     file = tmp_path / "parameters.yaml"
