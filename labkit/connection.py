@@ -115,7 +115,7 @@ class Connection:
     other_account: str | None = None
     """Another account (12 digits) that you administer."""
     account: Callable[[str], "boto3.Session | None"] = lambda _: None
-    """A function that takes an account's id (12 digits) and returns a session in it, or None if you can't enter it."""
+    """A function from an account's id (12 digits) to a session in the account; None if you can't enter the account."""
 
     @property
     def api(self) -> "ApiClient":
@@ -135,7 +135,7 @@ class Connection:
         return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{name}"
 
     def now(self) -> float:
-        """The time that AWS and the cluster use, in epoch seconds: by `clock` or, if that's None, by the machine's."""
+        """The time of AWS and the cluster, in epoch seconds: `clock`'s time or, if `clock` is None, the machine's."""
         return float(self.clock.now()) if self.clock else time.time()
 
     def role_arn(self, role_name: str) -> str:

@@ -199,7 +199,9 @@ class Lab(Workspace):
         """Simulate six callers. Show which of them the role's trust policy admits, and why.
 
         In a running notebook you can edit the policy and the callers' claims. If the cluster is the lab's own, a button
-        writes the edited policy to the role; nothing else changes it. Raises `LabError` if the role can't be read.
+        writes the edited policy to the role. Nothing else changes the role.
+
+        Raises `LabError` if the role can't be read.
         """
         from labkit.widgets import who_gets_in
 
@@ -217,8 +219,8 @@ class Lab(Workspace):
 
         With `probe`, also run commands in the pod: ask AWS for the pod's identity, and try its token.
 
-        After `Lab.look`, examine all pods of the service account. If `role_name` has its default value then, examine
-        the role that the service account's annotation names.
+        After `Lab.look`, examine all pods of the service account. With the default `role_name`, examine the role
+        that the service account's annotation names.
         """
         from labkit import doctor
         from labkit.exercises import examination
@@ -375,7 +377,7 @@ class Lab(Workspace):
             event: only calls with this name, such as `AssumeRoleWithWebIdentity`.
             who: only calls by this role, service account or user.
             decision: only calls with this decision: `allowed`, or the error's code.
-            last: only this many of the newest of these calls; 0: all.
+            last: only the newest of these calls, at most this many; 0: all.
 
         If the target records no calls, show a sentence that leads to AWS CloudTrail instead.
         """
@@ -416,7 +418,7 @@ class Lab(Workspace):
         return self.connection.clock
 
     def now(self) -> datetime:
-        """The time that AWS and the cluster use, in UTC: the lab's clock, or the machine's if there's no lab clock."""
+        """The time of AWS and the cluster, in UTC: the lab clock's time or, if the lab has no clock, the machine's."""
         return datetime.fromtimestamp(self.connection.now(), UTC)
 
     def has(self, capability: str) -> bool:

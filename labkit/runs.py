@@ -73,7 +73,7 @@ class Interrupted(LabError):
 def run(
     notebook: Path | str, output: Path | str, parameters: Mapping[str, object] | None = None, *, progress: bool = False
 ) -> Run:
-    """Execute a notebook with these parameters and write it to `output`, even if the run fails or is interrupted.
+    """Execute a notebook with these parameters. Write the executed notebook to `output`, even if the run fails.
 
     The target decides which environment variables the kernel gets: with moto and kind, no AWS or proxy variable of
     this machine. With `progress`, stderr shows a bar that moves with each cell.
@@ -168,7 +168,7 @@ def examined(
 def refresh(notebook: Path | str) -> Run:
     """Execute a notebook with its own parameters and store the outputs in the notebook's file.
 
-    If a cell fails, the file isn't changed. Raises `RunFailed` then.
+    If a cell fails, raise `RunFailed`, and don't change the file.
     """
     notebook = Path(notebook)
     with tempfile.TemporaryDirectory() as folder:

@@ -235,19 +235,19 @@ def block(text: str) -> str:
 
 
 class Code(str):
-    """A table cell's text that `table` shows as code."""
+    """The text of a table cell, which `table` shows as code."""
 
     __slots__ = ()
 
 
 class Name(str):
-    """A table cell's text that `table` shows as the header of a row or a column."""
+    """The text of a table cell, which `table` shows as the header of a row or a column."""
 
     __slots__ = ()
 
 
 class Marked(str):
-    """A table cell's text that `table` shows as code, with one part of the text underlined."""
+    """The text of a table cell, which `table` shows as code with one part underlined."""
 
     parts: tuple[str, str, str]
 

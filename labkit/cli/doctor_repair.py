@@ -24,7 +24,7 @@ STARTING = "pod-not-running"
 def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
     """Show each repair, run it if the user confirms it, and call `look` again. Return the last diagnosis's exit code.
 
-    Raises `LabError` if stdin or stdout isn't a terminal, because the command can't ask then. `look` may raise it, too.
+    Raises `LabError` if stdin or stdout isn't a terminal: the command couldn't ask. `look` may also raise one.
     """
     from labkit.doctor import repairing
 

@@ -31,7 +31,7 @@ class Server(ServerApp):
     """Jupyter's server for one learner. `labkit lab` finds it by its folder, and it ends quickly."""
 
     def server_info(self) -> dict[str, object]:
-        """Return this server's entry in Jupyter's list of servers, with the folder that contains learn/ as `labkit`."""
+        """Return this server's entry in Jupyter's list of servers. Its key `labkit` holds learn/'s parent folder."""
         return super().server_info() | {"labkit": str(self.root_dir)}
 
     def start_app(self) -> None:

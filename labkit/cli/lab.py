@@ -114,7 +114,7 @@ def down(
         bool, typer.Option("--bare", help="End the API server of `labkit up --bare` instead of the lab.")
     ] = False,
 ) -> None:
-    """End the lab and every process that it started. `labkit up` starts it again, with everything that was in it."""
+    """End the lab and every process that it started. `labkit up` starts the lab again, with all its data."""
     from labkit.targets.kind import down as leave
 
     folder = Folder.find().bare if bare else Folder.find()

@@ -8,7 +8,7 @@ import typer
 from labkit.cli.lab import command
 from labkit.emulator.folder import Folder
 
-GIVEN = "A name, for a file that is kept beside the lab's folder. Or the path of the file to write."
+GIVEN = "The snapshot's name (its file is kept beside the lab's folder), or the path of the file to write."
 
 
 def snapshot(name: Annotated[str, typer.Argument(help=GIVEN)]) -> None:

@@ -43,7 +43,7 @@ def up(
     if target == "kind":
         if bare:
             raise LabError(
-                "--bare can't be combined with --target kind, because it starts only an API server.",
+                "--bare starts only an API server, so it can't be combined with --target kind.",
                 next="labkit up --bare",
             )
         join(

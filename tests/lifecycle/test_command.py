@@ -137,7 +137,7 @@ def test_fetch_asks_the_issuer_by_its_real_name(home, up):
         (["clock", "+4000d"], "more than ten years"),
         (["clock", "+99999999999d"], "more than ten years"),
         (["up", "--cluster", "no/such name"], "cluster"),
-        (["up", "--target", "kind", "--bare"], "--bare can't be combined with --target kind"),
+        (["up", "--target", "kind", "--bare"], "so it can't be combined with --target kind"),
         (["run", "-p", "role_nam=x"], "Did you mean 'role_name'?"),
         (["run", "-p", "role_name"], "NAME=VALUE"),
         (["run", "-p", "namespace=Default"], "namespace"),
