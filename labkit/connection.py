@@ -177,7 +177,7 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 def patient(api: "ApiClient") -> "ApiClient":
     """Set time limits in the client, for an API server that doesn't answer. Return the client.
 
-    A watch may take its own duration and then the time limit; a watch without a duration has no limit. The client's
+    A watch may last for its own duration plus the time limit. A watch without a duration has no limit. The client's
     errors no longer show the answer's headers.
     """
     rest: Any = api.rest_client
