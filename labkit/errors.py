@@ -11,11 +11,11 @@ from typing import Any
 
 from labkit.showing import stable
 
-# The codes with which AWS's services deny. The last one is S3's answer to a HEAD, which has no message.
+# AWS's error codes for a denied call. The last one is S3's answer to a HEAD, which has no message.
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 SOME_NAMESPACE = "NAMESPACE"
 
-# As AWS names the policy in a denial.
+# AWS's names for an organization's policies, in a denial's message.
 BY_THE_ORGANIZATION = re.compile(r"(service|resource) control policy")
 
 

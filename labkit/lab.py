@@ -53,7 +53,7 @@ class Lab(Workspace):
     def __init__(self, parameters: Parameters, connection: Connection):
         super().__init__(parameters, connection)
         self._is_only_looked_at = False
-        self._right: set[str] = set()  # the steps that were checked, and right
+        self._right: set[str] = set()  # the steps whose last check was right
         self._hints = Counter[str]()
         self._seen = next((record["eventID"] for record in connection.trail()), None) if connection.trail else None
 

@@ -45,7 +45,7 @@ def parameters() -> dict[str, object]:
 
     https://papermill.readthedocs.io/en/latest/usage-parameterize.html
     """
-    # A kernel keeps a notebook's variables, also the list of its cells, where Python keeps a script's.
+    # Python keeps a script's variables here. A kernel keeps a notebook's, including `In`, the list of its cells.
     namespace = vars(sys.modules["__main__"])
     cells = namespace.get("In")
     # nbval keeps no history: even the calling cell is missing from it.
@@ -65,14 +65,14 @@ def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[st
         statements = _parse(cell)
         assigned = _assignments(statements)
         injected = cell.lstrip().startswith(INJECTED)
-        # A kernel doesn't see tags. So a cell of parameters is one that assigns nothing else, or little else.
+        # A kernel doesn't see tags. So a cell of parameters is one that only assigns names, most of them parameters.
         is_parameters_cell = injected or (
             len(assigned) == len(statements) and 2 * sum(name in known for name, _ in assigned) > len(assigned)
         )
         for name, node in assigned:
             try:
                 value = ast.literal_eval(node)
-            except ValueError:  # it is computed
+            except ValueError:  # the value is computed
                 if name in known and is_parameters_cell and isinstance(namespace.get(name), str):
                     found[name] = namespace[name]
                 continue

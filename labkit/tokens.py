@@ -29,7 +29,7 @@ class Claims:
     issuer: str | None
     subject: str | None
     audiences: tuple[str, ...]
-    authorized_party: str | None  # azp
+    authorized_party: str | None  # the claim azp
     expires: float | None
     issued_at: float | None
     kubernetes: dict[str, Any]  # the claim kubernetes.io: namespace, service account, pod, node

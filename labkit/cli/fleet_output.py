@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from labkit.fleet.results import State
     from labkit.fleet.running import Fleet, Outcome
 
-LAST = 8  # the table shows at most so many ended rows
+LAST = 8  # the most ended rows that the table shows
 COLOURS = {"succeeded": "green", "failed": "red", "not run": "dim"}
 
 

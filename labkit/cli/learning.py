@@ -96,7 +96,7 @@ def lab(
     root = ["--allow-root"] if os.geteuid() == 0 else []
     # Without this, a JupyterLab that no terminal started opens login shells, in which /etc/profile replaces PATH.
     shell = f"--ServerApp.terminado_settings=shell_command={os.environ.get('SHELL') or 'sh'}"
-    # The printed address, for a browser elsewhere, then leads to the contents page, too.
+    # With this option, the printed address also leads to the contents page, for a browser on another machine.
     page = f"--LabApp.default_url=/lab/tree/{LEARN}/{contents.NAME}"
     file = str(here / LEARN / contents.NAME)
     layouts = f"--LabApp.workspaces_dir={here / LEARN / LAYOUTS}"
@@ -200,7 +200,7 @@ def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
 
 
 def _copied(original: Path) -> str:
-    # Imported here: with complete copies, a learner need not wait for it.
+    # Imported here, so that a learner without missing copies needn't wait for it.
     import nbformat
 
     from labkit.exercises import copies

@@ -55,7 +55,7 @@ for command in (up, lab.env, run, fleet, diff, lab.status, trail):
 app.command(context_settings={"ignore_unknown_options": True})(lab.clock)  # -30m is a value
 for command in (lab.fetch, snapshot, restore, lab.reset, lab.down):
     app.command()(command)
-app.command(context_settings={"ignore_unknown_options": True})(learning.lab)  # JupyterLab knows them
+app.command(context_settings={"ignore_unknown_options": True})(learning.lab)  # they are JupyterLab's
 app.command()(learning.progress)
 app.command("break")(faults.break_)
 app.command()(faults.mend)
