@@ -422,7 +422,7 @@ class Lab(Workspace):
         return datetime.fromtimestamp(self.connection.now(), UTC)
 
     def has(self, capability: str) -> bool:
-        """Return whether the target has this capability: `if lab.has("clock"):`. If it doesn't, print what it lacks."""
+        """Return whether the target has this capability: `if lab.has("clock"):`. Print what the target lacks."""
         if getattr(self.connection, _known(capability)) is not None:
             return True
         print(f"{self._lacks(capability)} This cell shows it on moto.")

@@ -59,7 +59,7 @@ class Claims:
 
     @property
     def provider(self) -> str:
-        """The issuer without `https://`. An OIDC provider's ARN ends with it, and its condition keys start with it."""
+        """The issuer without `https://`. The provider's ARN ends with this name, and condition keys start with it."""
         return (self.issuer or "").removeprefix("https://")
 
     @property

@@ -39,7 +39,7 @@ def serve(
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
-            help="The kubeconfig for reading service accounts. Without it: KUBECONFIG or, in a pod, its own account."
+            help="The kubeconfig for reading service accounts. Without it: KUBECONFIG or, in a pod, the pod's account."
         ),
     ] = None,
     context: Annotated[str | None, typer.Option(help="The kubeconfig's context. Without it: the current one.")] = None,
