@@ -211,7 +211,7 @@ def test_a_deployment_of_no_replicas_and_a_pod_that_was_replaced_make_no_pod(lab
     shell(f"kubectl wait --for=delete pod/{before} --timeout=60s")
     replaced = only("--pod", before)
     (now,) = found()["pods"]
-    assert replaced["found"] == f"no such pod; deployment/cart has {now}"
+    assert replaced["found"] == f"no such pod; deployment/cart has other pods: {now}"
     shell(replaced["repair"])
     shell(f"kubectl scale deployment/cart --replicas=0 && kubectl wait --for=delete pod/{now} --timeout=60s")
     for options in ([], ["--pod", now]):
