@@ -292,7 +292,7 @@ def _published(situation: Situation, document: str, url: str, own: Document) -> 
     if answer is None:
         return {"document": own}
     if answer["status"] != 200:
-        return {"error": f"{url} answers {answer['status']}, {answer['body']}"}
+        return {"error": f"{url} answers {answer['status']}: {answer['body']}"}
     return {"document": json.loads(answer["body"])}
 
 

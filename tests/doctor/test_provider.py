@@ -140,7 +140,7 @@ def test_a_fault_of_the_provider_is_found_alone_and_its_repair_mends_it(id, answ
 @pytest.mark.parametrize(
     ("id", "answers"),
     [
-        ("issuer-unreachable", {DISCOVERY: {"error": f"{DISCOVERY} answers 403, AccessDenied"}}),
+        ("issuer-unreachable", {DISCOVERY: {"error": f"{DISCOVERY} answers 403: AccessDenied"}}),
         ("issuer-unreachable", {DISCOVERY: {"document": {"issuer": f"{ISSUER}/", "jwks_uri": KEYS}}}),
         ("issuer-unreachable", {DISCOVERY: {"document": ["no object"]}}),
         ("issuer-unreachable", {DISCOVERY: {"document": {"issuer": ISSUER}}}),
@@ -161,7 +161,7 @@ def test_where_nothing_says_how_the_issuer_is_published_the_cluster_s_documents_
     # They go where the discovery document says that they are.
     assert KEYS.endswith("/keys")
     assert "kubectl get --raw /openid/v1/jwks | aws s3 cp - s3://<BUCKET>/keys --content-type" in finding.repair
-    silent = broken | {DISCOVERY: {"error": f"{DISCOVERY} answers 403, AccessDenied"}}
+    silent = broken | {DISCOVERY: {"error": f"{DISCOVERY} answers 403: AccessDenied"}}
     (finding,) = examine(silent, connection=CONNECTION).findings
     assert (
         "kubectl get --raw /openid/v1/jwks | aws s3 cp - s3://<BUCKET>/openid/v1/jwks --content-type" in finding.repair

@@ -108,7 +108,7 @@ def test_who_fetches_the_document_sees_what_sts_sees(clusters):
     before = moto.fetch(clusters.one.state, url)
     override = clusters.published.override(clusters.one.issuer, "keys")
     override.set(403, DENIED)
-    with pytest.raises(LabError, match="answers 403, <Error><Code>AccessDenied</Code>"):
+    with pytest.raises(LabError, match="answers 403: <Error><Code>AccessDenied</Code>"):
         moto.fetch(clusters.one.state, url)
     override.set(200, {"keys": []})
     assert moto.fetch(clusters.one.state, url) == {"keys": []}
