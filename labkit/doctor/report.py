@@ -215,7 +215,7 @@ class Diagnosis:
         return f"{' and '.join(told)}:" if told else ""
 
     def lacking(self, stage: Stage) -> str:
-        """Return text that names the options or calls that a stage needed, but that were missing.
+        """Return a phrase that says why a stage wasn't examined: the options or the calls' answers that were missing.
 
         Empty if the stage was examined, or if it's unknown what was missing.
         """

@@ -108,7 +108,7 @@ def make_way(lab: "Workspace") -> list[str]:
 
 
 def delete(lab: "Workspace", name: str, namespace: str) -> None:
-    """Delete a pod, and wait until it's gone. Raises `PodDoesNotRun` if it still exists later."""
+    """Delete a pod, and wait until it's gone. Raises `PodDoesNotRun` if it still exists after `RUNNING_WITHIN` s."""
     core = core_api(lab.kubernetes)
     try:
         # `sleep` as process 1 ignores SIGTERM, so the usual grace of 30 s would be lost time.

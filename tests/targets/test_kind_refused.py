@@ -338,8 +338,9 @@ def test_the_moto_target_does_not_take_it_for_its_own(lab):
 
 def test_a_second_cluster_under_the_same_name(lab, existing):
     other = changed(existing, elsewhere)
-    with pytest.raises(AnotherCluster, match="is the cluster of context existing"):
+    with pytest.raises(AnotherCluster, match="is the cluster of context existing") as refusal:
         labkit.Lab.open(target="kind", kubeconfig=other, context="existing")
+    assert f"you asked for the cluster of context existing of {other}." in str(refusal.value)
 
 
 def test_another_context_of_the_cluster_that_has_joined(lab, existing):

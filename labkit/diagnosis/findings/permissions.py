@@ -296,9 +296,9 @@ def _allows_all(evidence: Evidence, arn: str) -> bool:
 
 
 def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
-    """Return the actions that a document allows on any resource, as written.
+    """Return the actions that a document allows on at least one resource. They keep their spelling and wildcards.
 
-    With `anywhere`, return only the actions that it allows on all resources.
+    With `anywhere`, return only the actions that the document allows on all resources.
     """
     statements = _statements(document, "Allow")
     if anywhere:

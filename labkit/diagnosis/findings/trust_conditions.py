@@ -1,4 +1,4 @@
-"""The trust policy's conditions on `sub` and `aud`, if the policy refuses the service account's token.
+"""The trust policy's conditions on `sub` and `aud`: which of them refuses the service account's token, and why?
 
 Only the nearest statement is examined: the Allow statement that comes closest to admitting the token.
 """

@@ -1,4 +1,4 @@
-"""The principal and the action in the trust policy's nearest statement, if the policy refuses the token.
+"""The principal and the action in the trust policy's nearest statement: does one of them refuse the token, and why?
 
 The nearest statement is the Allow statement that comes closest to admitting the token. Each cause examines one part of
 the statement, so two mistakes in it are two findings.

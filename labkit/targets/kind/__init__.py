@@ -311,7 +311,8 @@ def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way:
     facts = facts_of(kept)
     if way and way.server.rstrip("/") != cluster["endpoint"]:
         raise AnotherCluster(
-            f"The lab's cluster {parameters.cluster} is the cluster of {facts.source}, not of {way.where}.",
+            f"The lab already has a cluster {parameters.cluster}. It is the cluster of {facts.source}, "
+            f"and you asked for the cluster of {way.where}.",
             where=f"parameters cluster, kubeconfig and context; {NOTHING}",
             next='choose another cluster, such as cluster = "other", or end the lab: labkit down',
         )

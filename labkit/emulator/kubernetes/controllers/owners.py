@@ -36,7 +36,7 @@ def controller_reference(kind: Kind, owner: Stored) -> Object:
 
 
 class Owners:
-    """The index. Call ``observe`` with every change of the storage, before anybody reads the index."""
+    """An index of the storage's owners and dependents. Before you read it, call ``observe`` with every change."""
 
     def __init__(self, storage: Storage):
         self.storage = storage

@@ -22,7 +22,7 @@ BY_NAME = {kind.resource: kind for kind in KINDS}
 
 
 class ObjectFile:
-    """The file. It has each object as JSON without kind and apiVersion. Raises `LabError` if the file can't be used."""
+    """An API server's file: each object as JSON without kind and apiVersion. Raises `LabError` if it can't be used."""
 
     def __init__(self, file: Path):
         self._database = Database(file, layout=LAYOUT, tables=TABLES)
