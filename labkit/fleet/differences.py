@@ -66,7 +66,7 @@ def _given(notebook: NotebookNode) -> dict[str, object]:
 
 
 def _as_read(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook without its injected parameters, which `parameters` compares, and without execution counts.
+    """Return the notebook without its execution counts and its injected parameters. `parameters` compares those.
 
     If an output has a text form, its other forms are removed.
     """

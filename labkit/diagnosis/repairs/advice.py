@@ -113,7 +113,7 @@ def audiences_stay(evidence: Evidence) -> str:
         f"Nothing is changed: whoever uses {evidence.role_name} with a token for another audience would lose the role.",
         "The OIDC provider accepts tokens for the audiences in its ClientIDList:",
         f"  aws iam get-open-id-connect-provider --open-id-connect-provider-arn {evidence.provider_arn}",
-        f"Name the audiences that are needed in a condition on {evidence.provider_name}:aud.",
+        f"Add a condition on {evidence.provider_name}:aud to the trust policy, and list the audiences that you need.",
     )
 
 
@@ -186,8 +186,8 @@ def session_stays(evidence: Evidence, again: str) -> str:
 def deny_stays(policy_arn: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
     return said(
-        f"The policy {policy_arn} denies it. Somebody wrote the Deny on purpose, and other roles may have the policy.",
-        "So no command removes the Deny. Ask whoever owns the policy. This lists who has it:",
+        f"The policy {policy_arn} denies the pod's call. Somebody wrote this Deny on purpose.",
+        "Other roles may have the policy, so no command removes the Deny. Ask the policy's owner. This lists the roles:",
         f"  aws iam list-entities-for-policy --policy-arn {policy_arn}",
     )
 

@@ -327,7 +327,7 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
         account, role = words.name_of_account(evidence.subject), Arn.parse(role_arn).name
         present = _known(lambda: evidence.service_account, None)
         told = words.said(
-            f"Service account {account}: its pods get the role {role} when they are made next.",
+            f"Service account {account}: pods that you create from now on get the role {role}.",
             *words.managed(present["metadata"] if present else {}),
         )
         return f"{told}\n{command}{shlex.quote(role_arn)}"
