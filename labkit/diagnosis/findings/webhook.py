@@ -309,11 +309,11 @@ def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
-    """Return the repair if the webhook's selectors leave the pod out.
+    """Return the repair if the webhook's selectors have requirements that the pod or its namespace doesn't meet.
 
-    If no other pods would get a role, the lines remove the requirements and replace the pod. Otherwise, they add labels
-    that meet the requirements. If these labels could affect others, the lines that remove the requirements are
-    comments.
+    If no other pod would then get a role, the repair removes the requirements. Otherwise, it adds labels that meet them
+    to the pod or its namespace. Both repairs also replace the pod. If such labels could affect others, return only
+    advice.
     """
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is intended, skip the commands below, and add the label that it requires: {wanted}"

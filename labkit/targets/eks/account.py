@@ -137,7 +137,7 @@ def _no_endpoint(why: str) -> LabError:
     return LabError(
         f"The endpoint is not a URL: {why}",
         where="AWS_ENDPOINT_URL, or endpoint_url in ~/.aws/config",
-        next="unset AWS_ENDPOINT_URL   (or set it to an https URL: AWS itself needs none)",
+        next="unset AWS_ENDPOINT_URL   (or set it to an https URL; to call AWS itself, leave it unset)",
     )
 
 
