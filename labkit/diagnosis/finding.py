@@ -126,7 +126,7 @@ class Cause:
     follows_from: tuple["Cause", ...]
     """More specific causes. If one of them has a finding, this cause is left out.
 
-    A cause that has more specific causes is also left out after an error of its own or an earlier stage.
+    A cause that has more specific causes is also left out if its own stage or an earlier one has an error.
     """
     ends: tuple[Stage, ...]
     """The stages that aren't examined any further once this cause has a finding."""
@@ -182,7 +182,7 @@ def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
     """Yield each cause with its result: a finding, None if it finds nothing, or `NotRead` if a fact can't be read.
 
-    Causes of a stage that has ended are skipped, except those that end a stage themselves.
+    If a finding has ended a stage (see `Cause.ends`), the stage's causes are skipped, except those that have `ends`.
     """
     for each in causes:
         # A cause that ends its own stage must still be reported.

@@ -121,7 +121,7 @@ def length_stays() -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
     return said(
         "Nothing is changed: all service accounts that the trust policy names keep the role.",
-        "Before you add a service account, give some of these roles of their own, or ask for a higher quota:",
+        "Before you add a service account, give some of these accounts their own roles, or ask for a higher quota:",
         f"  {QUOTA_REQUEST}",
     )
 

@@ -53,7 +53,7 @@ class Pipes:
         """Do nothing: pipes have no size."""
 
     def hand_over(self) -> None:
-        """Close the far ends in this process. The program has its own copies of them, or will never start."""
+        """Close this process's copies of the program's ends. The program has its own copies, or will never start."""
         for number in self.far:
             if number >= 0:
                 os.close(number)
@@ -101,7 +101,7 @@ class Terminal:
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # This copy stays open while the program runs: the near end fails with EIO when no process has the far end open.
+        # `_own` stays open while the program runs: `read` fails with EIO when no process has the program's end open.
         self._near, self._own = os.openpty()
         self.device = os.ttyname(self._own)
         self.far = [self._own] * 3
@@ -139,10 +139,10 @@ class Terminal:
                 fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def hand_over(self) -> None:
-        """Do nothing. The far end also stays open in this process."""
+        """Do nothing. This process keeps its copy of the program's end open while the program runs."""
 
     def program_has_ended(self) -> None:
-        """Close this process's own far end, so that the reader reaches the end of the output."""
+        """Close this process's copy of the program's end, so that `read` reaches the end of the output."""
         self.over = True
         if self._own >= 0:
             os.close(self._own)
