@@ -148,7 +148,7 @@ class Fleet:
         return None
 
     def interrupted(self) -> list[Outcome]:
-        """Return an outcome for each row, in order. Call this if Ctrl-C stops the workers' start or end."""
+        """Return an outcome for each row, in order. Call this if Ctrl-C comes while the workers start or end."""
         self.stopped_by = INTERRUPTED
         earlier = self.earlier()
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])

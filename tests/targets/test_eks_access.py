@@ -96,7 +96,7 @@ def test_a_credential_process_that_gives_none_is_a_sentence(terminal, monkeypatc
         assert isinstance(refusal, NoCredentials)
         assert "The credentials could not be loaded: " in refusal.what
         assert refusal.where == "credential_process of the profile mine in ~/.aws/config"
-        assert refusal.next == "aws configure list, until it shows an access key"
+        assert refusal.next == "aws configure list   (once the credentials are right, it shows an access key)"
     # The profile that is to be mended is the one that has the process.
     with (tmp_path / "config").open("a") as file:
         file.write(f"[profile chained]\nrole_arn = arn:aws:iam::{ACCOUNT}:role/r\nsource_profile = mine\n")
@@ -158,7 +158,7 @@ def test_an_endpoint_that_keeps_silent_is_a_sentence_before_anybody_gives_up(ter
         with pytest.raises(BlockingIOError):
             mute.accept()
     assert "AWS does not answer: Read timeout on endpoint URL" in refusal.what
-    assert refusal.next == "aws sts get-caller-identity, until it answers"
+    assert refusal.next == "aws sts get-caller-identity   (once AWS is reachable, it answers)"
 
 
 def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(terminal, moto, monkeypatch):

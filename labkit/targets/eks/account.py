@@ -86,7 +86,7 @@ def identify(session: boto3.Session) -> Identity:
         raise NoCredentials(
             f"The credentials could not be loaded: {error}",
             where=_source(),
-            next="aws configure list, until it shows an access key",
+            next="aws configure list   (once the credentials are right, it shows an access key)",
         ) from None
     named = Arn.parse(caller["Arn"])
     if not (role := named.session_role):
@@ -167,7 +167,9 @@ def _sentence(error: Exception) -> LabError:
         case faults.ConnectionError() | faults.HTTPClientError():
             where = _trusted() if isinstance(error, faults.SSLError) else "the network, the region, or AWS_ENDPOINT_URL"
             return LabError(
-                f"AWS does not answer: {text}", where=where, next="aws sts get-caller-identity, until it answers"
+                f"AWS does not answer: {text}",
+                where=where,
+                next="aws sts get-caller-identity   (once AWS is reachable, it answers)",
             )
     return LabError(text, where="your AWS settings", next="aws configure list")
 

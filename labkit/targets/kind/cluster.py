@@ -98,7 +98,7 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
         raise NotUsable(
             "The cluster has no node: no pod would ever run in it.",
             where=f"{way.where}; {NOTHING}",
-            next=f"join a node to the cluster, until {way.kubectl} get nodes shows a node that is Ready",
+            next=f"join a node to the cluster, and wait until it is Ready:  {way.kubectl} get nodes",
         )
     ready = [node for node in nodes if _is_ready(node)]
     if not ready:
@@ -178,7 +178,7 @@ def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
             raise NoWay(
                 "The API server does not accept these credentials (401 Unauthorized).",
                 where=f"{way.where}; {NOTHING}",
-                next=f"{way.kubectl} auth whoami, until it says who you are",
+                next=f"{way.kubectl} auth whoami   (once the credentials are right, it says who you are)",
             ) from None
         raise refused(way, message(error)) from None
     except (HTTPError, OSError) as error:
@@ -194,7 +194,7 @@ def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
         raise NoAnswer(
             f"The API server {way.server} does not answer: {said}",
             where=f"{way.where}; {NOTHING}",
-            next=f"{way.kubectl} cluster-info, until it answers   (does the cluster run?)",
+            next=f"{way.kubectl} cluster-info   (once the cluster runs, it answers)",
         ) from None
 
 
@@ -212,7 +212,7 @@ def _no_discovery(way: Way, message: str) -> LabError:
         return NoWay(
             f"The API server does not recognise the context's credentials: it treats the caller as {NOBODY}.",
             where=f"{way.where}; {NOTHING}",
-            next=f"{way.kubectl} auth whoami, until it says who you are",
+            next=f"{way.kubectl} auth whoami   (once the credentials are right, it says who you are)",
         )
     return NotUsable(
         f"The cluster does not let {named} read its discovery document: STS could not verify the cluster's tokens.",

@@ -138,7 +138,7 @@ class Way:
             raise NoWay(
                 f"The credentials plugin {plugin.get('command', '')} does not give the credentials: {' '.join(said)}",
                 where=f"{self.where}; {NOTHING}",
-                next=f"{self.kubectl} auth whoami, until it says who you are",
+                next=f"{self.kubectl} auth whoami   (once the credentials are right, it says who you are)",
             )
         return patient(api)
 
@@ -171,13 +171,13 @@ def _load(file: Path) -> dict[str, Any]:
         raise NoWay(
             "The kubeconfig cannot be read: it is not YAML" + (f" from line {mark.line + 1} on." if mark else "."),
             where=f"{file}; {NOTHING}",
-            next=f"{_kubectl(file)} config view, until it shows a context",
+            next=f"{_kubectl(file)} config view   (once the file is right, it shows a context)",
         ) from None
     if not isinstance(config, dict) or not isinstance(config.get("contexts") or [], list):
         raise NoWay(
             "The file is not a kubeconfig.",
             where=f"{file}; {NOTHING}",
-            next=f"{_kubectl(file)} config view, until it shows a context",
+            next=f"{_kubectl(file)} config view   (once the file is right, it shows a context)",
         )
     return config
 

@@ -226,7 +226,7 @@ def _runtime() -> tuple[str, str]:
     raise ProgramMissing(
         f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} installed, but not running:\n{said}",
         where=f"{there[0]} info; {NOTHING}",
-        next=f"start it, until the command {there[0]} info answers   (podman machine start, or Docker Desktop)",
+        next=f"start it: podman machine start, or Docker Desktop   (once it runs, {there[0]} info answers)",
     )
 
 
