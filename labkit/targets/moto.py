@@ -278,7 +278,7 @@ def _no_cluster(parameters: "Parameters", state: State) -> LabError:
     there = ", ".join(sorted(state.clusters))
     return LabError(
         f"The lab has no cluster {parameters.cluster} in {parameters.region}. "
-        + (f"There are: {there}." if there else "It has no cluster."),
+        + (f"Its clusters are: {there}." if there else "It has no other cluster either."),
         where="parameters cluster and region; nothing was changed",
         next=parameters.up_command,
     )

@@ -178,7 +178,7 @@ def test_without_a_lab_none_is_started(tmp_path):
 def test_a_missing_cluster_is_not_made(lab):
     done = doctor("--cluster", "green", "--json")
     assert done.returncode == 2
-    assert "There are: blue" in json.loads(done.stdout)["could_not_look"]["what"]
+    assert "Its clusters are: blue" in json.loads(done.stdout)["could_not_look"]["what"]
     assert "green" not in State.read(Folder.find()).clusters
 
 
