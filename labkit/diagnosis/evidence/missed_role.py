@@ -15,7 +15,7 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 def containers(evidence: Evidence) -> list[Container]:
     """Return the pod's containers that lack the annotated role. Those that another cause explains are left out.
 
-    Empty without an annotation, or if the pod runs as another service account. Raises `NotRead`.
+    Empty if the service account has no annotation, or if the pod runs as another service account. Raises `NotRead`.
     """
     spec = evidence.pod_spec
     if spec is None or not evidence.annotation:

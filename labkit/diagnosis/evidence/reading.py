@@ -95,7 +95,7 @@ class NotRead(LabError):
 
     @property
     def is_choice(self) -> bool:
-        """Whether the call wasn't made because the user didn't give the doctor an option such as `--probe`."""
+        """Whether the doctor only makes the call with an option, such as `--probe`, that the user didn't give."""
         return self.needs.startswith("--")
 
 
@@ -120,7 +120,7 @@ class Reads:
         self._lost: dict[str, NotRead] = {}
 
     def shared(self) -> "Reads":
-        """Return new `Reads` for another service account. They share these answers, but list their own calls."""
+        """Return new `Reads` for another service account. Both share their answers, but each lists its own calls."""
         other = Reads()
         other.answers, other.unread, other._live, other._lost = self.answers, self.unread, self._live, self._lost
         return other

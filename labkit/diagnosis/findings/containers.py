@@ -22,6 +22,7 @@ INSIDE = "07-inside-the-exchange.ipynb"
 SOURCE = "kubectl get pod -o yaml, spec.containers[].env"
 WHO = "kubectl exec … -- aws sts get-caller-identity"
 ASSUME = "AssumeRoleWithWebIdentity"
+NEVER_READ = "the doctor doesn't read Secrets"
 KEYS_FIRST = "The container has its own access keys, and the SDK uses them instead of the role."
 CHAINED_FOR = 3600  # seconds; chained sessions never last longer
 
@@ -91,7 +92,7 @@ def aws_profile(evidence: Evidence) -> Symptom | None:
     for container in evidence.containers if not found else []:
         if container.hidden_config and any(container.value(name) for name in variables.PROFILES):
             read = _secret(evidence, container.hidden_config)
-            raise NotRead(read, "Secrets are not read", "a look at the AWS config in this Secret")
+            raise NotRead(read, NEVER_READ, "check the AWS config in this Secret yourself")
     return found
 
 
@@ -295,7 +296,7 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
     for secret in container.secrets:
         read = _secret(evidence, secret)
         kubectl = f"{evidence.connection.kubectl} describe secret {secret} {read.where}"
-        hidden.append(NotRead(read, "Secrets are not read", kubectl))
+        hidden.append(NotRead(read, NEVER_READ, kubectl))
     return hidden
 
 

@@ -284,7 +284,7 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
     account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
     lines = []
     if evidence.annotations.get(AUDIENCE_KEY) == audience:
-        lines.append(said(f"Service account {name_of_account(evidence.subject)}: its tokens are for STS again."))
+        lines.append(said(f"New pods of service account {name_of_account(evidence.subject)} get tokens for STS again:"))
         lines.append(f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-")
     lines += [
         said(
