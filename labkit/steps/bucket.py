@@ -70,12 +70,13 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _used(lab: "Workspace") -> str:
-    """Return the end of the bucket's line, which names the roles of other runs; empty if no other run has a role.
+    """Return a note that other runs' roles may use the bucket; empty if no other run has a role.
 
     Runs with the same bucket name share the bucket. The run that created the bucket owns it.
     """
     others = [name for name, tags in roles_trusting(lab, ":oidc-provider/") if run_of(tags) not in (None, lab.run)]
-    return f", which other runs may still use: {in_words(sorted(others), 'exists', 'exist')}" if others else ""
+    use = in_words(sorted(others), "of another run may still use it", "of other runs may still use it")
+    return f" ({use})" if others else ""
 
 
 def _delete(s3: Any, name: str) -> None:

@@ -31,7 +31,7 @@ class Owner(Enum):
     def line(self, thing: str, others: str = "") -> str:
         """Return the line about the resource `thing`; empty for a stranger's resource.
 
-        `others` is the end of the line, which names other runs or roles.
+        `others` ends the line. It names other runs or roles.
         """
         return self.value.format(thing, others)
 

@@ -89,7 +89,7 @@ def test_a_bucket_that_other_runs_may_use_is_shown_as_such(terminal, moto, inven
             lab.ready(through="iam_role")
     given = [f"-p{name}={value}" for name, value in EKS.items()]
     first, last = [["remove", *given, f"-prole_name={role}", f"-pnamespace=of-{role}"] for role in ("role-a", "role-b")]
-    shown = "bucket irsa-lab, which other runs may still use: the role role-b exists\n"
+    shown = "bucket irsa-lab (the role role-b of another run may still use it)\n"
     assert f"  {shown}" in command(*first)
     assert f"removed {shown}" in command(*first, "--yes")
     # The one that is left needs it again; then nobody else does.

@@ -201,7 +201,7 @@ class Trust:
         return all(arn == self._provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
 
     def conditions(self, claim: str) -> list[Condition]:
-        """Return the conditions on a claim in the statement `nearest`, for any issuer."""
+        """Return the conditions on `claim`, of any issuer, that the statement `self.nearest` has."""
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:

@@ -98,8 +98,8 @@ def was_made_by_a_controller(pod_name: str) -> bool:
 def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
     """Whether a new pod may have replaced a pod of this name.
 
-    It may have, if a workload creates pods with names like it, or if another pod's name differs only at its end.
-    If workloads can't be listed, this is true, too. Raises `NotRead` if pods can't be listed.
+    Return True if a workload creates pods with such names, or if another pod's name differs only at its end. Also
+    return True if workloads can't be listed. Raises `NotRead` if pods can't be listed.
     """
     if not are_known(evidence) or that_made(evidence, pod_name):
         return True

@@ -100,7 +100,7 @@ def others_stay(evidence: Evidence) -> str:
         f"Nothing is changed: whoever else uses {evidence.role_name} would lose the role.",
         "Find out who uses the role. CloudTrail names each of them in userIdentity.userName:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
-        f"Then name these accounts in the condition on {evidence.provider_name}:sub, or give each a role of its own.",
+        f"Then name the service accounts in the condition on {evidence.provider_name}:sub, or give each its own role.",
     )
 
 

@@ -26,8 +26,8 @@ class ContainerStatus:
     def resume(self, reported: Object, now: float) -> None:
         """Take over ``reported``, the status from before the node's last start.
 
-        If the container was running then, it has ended. As with containerd, it gets the exit code 255 and the reason
-        Unknown.
+        If ``reported`` says that the container is running, the container has ended with the node. As with containerd,
+        it gets the exit code 255 and the reason Unknown.
         """
         self.restarts, self.run_id = reported.get("restartCount", 0), reported.get("containerID", "")
         self.state, self.last = reported["state"], reported.get("lastState") or {}
