@@ -404,7 +404,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _path_in(mount: VolumeMount, file: str) -> str:
-    """Return the path in the container of a file in the mounted volume; empty if the mount leaves the file out."""
+    """Return the path at which the container sees the volume's file; empty if the mount leaves the file out."""
     if not file:
         return ""
     inside = mount.get("subPath") or ""

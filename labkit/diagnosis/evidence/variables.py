@@ -65,7 +65,7 @@ def superfluous(evidence: Evidence, container_name: str) -> set[str]:
 
 
 def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
-    """Return, for each ConfigMap, the keys to remove: those of which `envFrom` makes superfluous variables."""
+    """Return, for each ConfigMap, the keys to remove, because `envFrom` turns them into superfluous variables."""
     keys: dict[str, set[str]] = {}
     for _, variable in _superfluous(evidence):
         if variable.config_map:

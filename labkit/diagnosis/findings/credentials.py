@@ -103,11 +103,11 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="The application sends a token that has expired, although the pod's file holds a fresh one.",
-        expected=f"the application reads the file in {TOKEN_FILE} before each exchange, like the web identity provider of an SDK",
+        expected=f"the application reads the file in {TOKEN_FILE} before each exchange, like SDKs do",
         found=f"{late[0]['errorCode']}: {late[0].get('errorMessage', '')} at {late[0].get('eventTime', '')}",
         source=f"cloudtrail:LookupEvents {ASSUME}; {CAT}",
         repair=Repair.of(
-            "# in the application, let the SDK's web identity provider read the token file, or read it before each exchange",
+            "# let the application use the SDK's web identity provider, or read the token file before each exchange",
             "# until the application does that, a new pod helps for the lifetime of one token:",
             pod_commands.replaced(evidence),
         ),

@@ -217,7 +217,7 @@ class Commands:
             return self._evidence.connection.issuer_restored_by
         told = words.said(
             "STS reads the issuer's documents for every token of this issuer. "
-            f"Copy those of the cluster {self.parameters.cluster}"
+            f"Copy the documents of the cluster {self.parameters.cluster}"
         )
         return (
             f"{told}\n# to the place that {self._provider['Url']} is served from, such as a bucket:\n"

@@ -329,7 +329,7 @@ def _pods_owned_by(evidence: Evidence, owner: Workload) -> list[str]:
 
 
 def _changes_shown(template: Document, wanted: Document) -> list[str]:
-    """Return the differences between two templates, without the values of secrets; empty if there are none."""
+    """Return the differences between two templates, without the values of secrets; empty if the templates are equal."""
     before, after = copy.deepcopy(template), copy.deepcopy(wanted)
     before["metadata"] = before.get("metadata") or {}
     for each in (before, after):
@@ -338,7 +338,7 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
 
 
 def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
-    """Return the manifest. If the pod's author set a role, and not the webhook, the manifest has this role again."""
+    """Return a copy of the manifest. If the pod's author, not the webhook, set the role, the copy has that role."""
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):

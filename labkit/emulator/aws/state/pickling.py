@@ -74,7 +74,7 @@ class Dumped:
 
 
 def dumps(state: object, names: Iterator[int]) -> Dumped:
-    """Return the bytes of a service's state. Each new body gets the next of the ``names``.
+    """Return the bytes of a service's state. Each new body of an S3 object gets the next of the ``names``.
 
     Raises :class:`pickle.PicklingError`, TypeError or AttributeError for an object that can't be written.
     """
