@@ -223,10 +223,10 @@ class Trust:
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """Assume that the statement's conditions on the request favour the caller, and return what is left of it.
+        """Return the statement as it counts if its conditions on the request favour the caller.
 
-        An Allow statement loses these conditions. A Deny statement with such a condition doesn't apply, so the result
-        is None.
+        An Allow statement is returned without these conditions. For a Deny statement with such a condition, return
+        None, because it doesn't apply.
         """
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement

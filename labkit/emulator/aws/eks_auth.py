@@ -125,7 +125,7 @@ class EksAuth:
         return facts
 
     async def _verified(self, given: str, facts: ClusterFacts) -> Pod:
-        """Return the token's pod. Raises `Refusal` if the cluster didn't sign the token for EKS, or it has expired."""
+        """Return the token's pod. Raises `Refusal` if the token has expired, or the cluster didn't sign it for EKS."""
         expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
             token = read(given)
