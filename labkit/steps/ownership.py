@@ -142,7 +142,8 @@ def existing(read: Callable[[], Present]) -> Present | None:
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
     """If another run's object has this name, delete it, and return a line about it. Otherwise, return no line.
 
-    If the cluster isn't the lab's own, keep the object and raise `NotThisRuns`, also for an object without labels.
+    A cluster that isn't the lab's own may have an object of this name that belongs to another run or has no labels.
+    Then keep the object and raise `NotThisRuns`.
     """
     if present is None:
         return []

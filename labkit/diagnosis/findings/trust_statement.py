@@ -154,7 +154,7 @@ def action_wrong(evidence: Evidence) -> Symptom | None:
 
 
 def _principal(statement: Statement) -> str:
-    """Return the first names of a statement's principals, and the number of the others; `nobody` without principals."""
+    """Return some of the statement's principals, and the number of the others; `nobody` without principals."""
     principal = statement.get("Principal")
     named = [str(name) for names in principal.values() for name in listed(names)] if isinstance(principal, dict) else []
     return few(named) or "nobody"
