@@ -215,7 +215,7 @@ def test_a_condition_on_the_request_is_sts_s_to_decide(shop):
     shop.add_pod()
     done = doctor()
     assert done.stdout.splitlines()[0] == (
-        "! shop/cart: whether the trust policy admits shop:cart depends on aws:SourceIp (IpAddress 127.0.0.0/8), "
+        "! shop/cart: the trust policy's decision about shop:cart depends on aws:SourceIp (IpAddress 127.0.0.0/8), "
         "and the doctor can't see the pod's request"
     )
     probed = doctor("--probe")

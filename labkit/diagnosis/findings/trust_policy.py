@@ -135,7 +135,7 @@ def _undecided(evidence: Evidence, outcome: str) -> Symptom:
     told = "and STS refuses the request" if outcome == "refused" else "and the doctor can't see the pod's request"
     return symptom(
         evidence,
-        f"Whether the trust policy admits {account_of(evidence.subject)} depends on {named}, {told}.",
+        f"The trust policy's decision about {account_of(evidence.subject)} depends on {named}, {told}.",
         expected=f"a request by {evidence.subject} that meets these conditions",
         found=named,
         severity="error" if outcome == "refused" else "warning",

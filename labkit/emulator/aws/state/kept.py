@@ -143,9 +143,9 @@ class Kept:
     def _carry_out(self, work: Callable[[], Any]) -> Any:
         """Do a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
 
-        Undoing them would also undo other calls' unwritten changes in the same store, so these are written first. Calls
-        on data skip this step. If moto refuses such a call halfway, and other calls have unwritten changes in a store,
-        the refused call's changes in this store stay.
+        The undo puts a whole store back to its state in the file. So that it undoes no other call's changes, the other
+        calls' changes are written first, unless this call is on data. If moto refuses a call on data halfway, the
+        call's changes stay in each store that has unwritten changes of other calls.
         """
         if (change := _change.get()) is None:
             return work()
