@@ -318,7 +318,7 @@ def test_an_address_that_no_container_can_call(refused, address):
 
 
 def test_the_same_cluster_under_two_names(lab, existing):
-    with pytest.raises(AnotherCluster, match="AWS could not tell their tokens apart") as refusal:
+    with pytest.raises(AnotherCluster, match="AWS could not tell the two clusters' tokens apart") as refusal:
         labkit.Lab.open(**existing.parameters, cluster="green")
     assert "delete-cluster --name blue" in refusal.value.next
     assert existing.registered() == WEBHOOKS

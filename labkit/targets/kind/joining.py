@@ -128,13 +128,14 @@ def _checked(folder: Folder, parameters: "Parameters", way: Way, facts: Facts) -
 
 
 def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) -> None:
-    """Raise `AnotherCluster` if another cluster of the lab has this issuer: STS couldn't tell their tokens apart."""
+    """Raise `AnotherCluster` if another cluster of the lab has this issuer: AWS couldn't tell their tokens apart."""
     state = State.read(folder) if folder.is_running() else None
     own = state.context(parameters.cluster, parameters.region) if state else ""
     for name, cluster in (state.clusters if state else {}).items():
         if cluster["issuer"] == issuer and name != own:
             raise AnotherCluster(
-                f"The lab's cluster {name} has the issuer {issuer}, too: AWS could not tell their tokens apart.",
+                f"The lab's cluster {name} has the same issuer, {issuer}. "
+                "AWS could not tell the two clusters' tokens apart.",
                 where=f"parameter cluster; {NOTHING}",
                 next=f"delete that cluster (aws eks delete-cluster --name {name}), or set LABKIT_HOME to a new folder",
             )
