@@ -49,7 +49,7 @@ def trusting(account: Account, parameters: Parameters, provider_arn: str) -> lis
 
 
 def names(role: Role, subject: str) -> bool:
-    """Whether a condition on `sub` in a role's trust policy names exactly this subject, for any issuer."""
+    """Whether a condition on `sub` in the role's trust policy has exactly this subject. Its key may name any issuer."""
     return any(
         condition.claim == "sub" and not condition.is_negated and subject in condition.values
         for statement in _allows(role)

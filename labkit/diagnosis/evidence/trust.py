@@ -216,7 +216,7 @@ class Trust:
         return self._decide(self._alone(statement)).allowed
 
     def names_subject(self, statement: Statement) -> bool:
-        """Whether a statement names the service account in a condition on `sub`, with any operator and any issuer."""
+        """Whether a condition on `sub` names the service account, whichever operator and issuer the condition has."""
         return any(
             condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
             for condition in conditions_of(statement)

@@ -36,7 +36,7 @@ def jobs_of_account(evidence: Evidence) -> list[str]:
 
 
 def without_account(evidence: Evidence) -> list[Workload]:
-    """Return the workloads that name no service account. One of them may be meant to name the examined account.
+    """Return the workloads that name no service account. Perhaps one of them should name the examined account.
 
     Empty if the service account `default` has a role, because a workload may use that role on purpose.
     """
@@ -46,7 +46,7 @@ def without_account(evidence: Evidence) -> list[Workload]:
 
 
 def meant_for_account(evidence: Evidence) -> Workload | None:
-    """Return the workload that names no service account, but is meant to name the examined one; None if unsure.
+    """Return the workload that names no service account, but should name the examined one; None if unsure.
 
     Either only this workload has the service account's name as its own name or `app` label. Or the namespace has no
     other workload and no other service account. A wrong guess would give the role to another workload.

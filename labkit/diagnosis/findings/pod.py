@@ -97,7 +97,7 @@ def uses_another_service_account(evidence: Evidence) -> Symptom | None:
 def older_than_annotation(evidence: Evidence) -> Symptom | None:
     """The pod is older than the service account's annotation, so it didn't get the annotation's role.
 
-    If the annotation's time is unknown, the pod may be older.
+    If the time of the annotation is unknown, the finding says that the pod may be older.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """

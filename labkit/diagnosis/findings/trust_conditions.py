@@ -103,7 +103,7 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
 
 
 def _failed(evidence: Evidence, claim: str) -> list[Condition]:
-    """Return the conditions on a claim that the service account's token doesn't meet, for any issuer.
+    """Return the conditions on ``claim`` that refuse the service account's token, whichever issuer their keys name.
 
     Empty if the policy admits the token.
     """

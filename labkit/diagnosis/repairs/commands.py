@@ -200,7 +200,8 @@ class Commands:
         ]
         after = {**policy, "Statement": statements}
         return self._allow(
-            f"Policy of the bucket {bucket}: its Deny exempts {self.parameters.role_name}, and nobody else.\n"
+            f"Policy of the bucket {bucket}: its Deny no longer applies to {self.parameters.role_name}.\n"
+            "For everybody else, the Deny stays the same.\n"
             "Whoever owns the bucket wrote the Deny on purpose: ask them first.",
             words.difference(policy, after),
             f"aws s3api put-bucket-policy --bucket {bucket} --policy {_quoted(after)}",
@@ -267,7 +268,8 @@ class Commands:
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "It admits nobody else."
         sentences = [f"Trust policy of {self.parameters.role_name}: {self._account} is added.", kept]
         if any(before.denies(statement) for statement in before.statements):
-            sentences.append("The policy's Deny exempts this service account, and nobody else.")
+            sentences.append("The policy's Deny no longer applies to this service account.")
+            sentences.append("For everybody else, the Deny stays the same.")
             asking = "Somebody wrote the Deny on purpose: ask them first. To find the author:"
             sentences.append(f"{asking}\n  {advice.who_wrote_trust()}")
         return sentences

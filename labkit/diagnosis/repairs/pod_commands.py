@@ -48,7 +48,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     because the value isn't shown and would be lost. For a pod of a Deployment, StatefulSet or DaemonSet, the lines
     correct the template. If the template is right, they restart the pods. Without a pod, there are no lines.
 
-    If the pod runs as another service account, return only advice, because that account may need the pod.
+    If the pod runs as another service account, return only advice, because that may be on purpose.
     """
     spec = evidence.pod_spec
     if spec is None:
@@ -56,7 +56,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     owner = spec.owner
     if not _is_free(evidence, name := service_account_of(spec.document["spec"])):
         stays = said(
-            f"The pod {spec.name} stays: it runs as {evidence.parameters.namespace}:{name}, which may need it.",
+            f"The pod {spec.name} stays: it runs as {evidence.parameters.namespace}:{name}, perhaps on purpose.",
             f"Name a pod of {name_of_account(evidence.subject)} with --pod, or ask whoever runs this one.",
         )
         return Repair.of(stays)
