@@ -71,7 +71,7 @@ class RunningLab:
         await listener.stop()
 
     def called(self, scope: Scope) -> None:
-        """Note a client's call, because a lab without calls ends. Calls between the lab's own parts don't count."""
+        """Record a client's call, because a lab without calls ends. Calls between the lab's own parts don't count."""
         peer = scope["state"]["peer"]
         if peer is None or not peer.common_name.startswith("system:"):
             self.last_call = time.monotonic()

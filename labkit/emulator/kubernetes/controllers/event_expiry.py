@@ -19,7 +19,7 @@ class EventExpiry:
         self._looking: asyncio.TimerHandle | None = None
 
     def observe(self, change: Change) -> None:
-        """Note a change of the storage. Call this with every change."""
+        """Record a change of the storage. Call this with every change."""
         if change.kind is not EVENT:
             return
         key = change.stored.namespace, change.stored.name
