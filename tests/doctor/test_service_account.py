@@ -333,12 +333,12 @@ def test_roles_that_admit_it_by_a_pattern_are_mentioned_and_do_not_become_the_ca
     (finding,) = findings_of(of_web(*by_pattern))
     assert finding.summary == "The trust policy admits shop:web, not default:my-service-account."
     assert finding.repair.splitlines()[0] == (
-        "# The roles my-role and my-role-2 admit default:my-service-account already, as one of many. "
-        "If you want that, annotate the account with one of them instead."
+        "# The roles my-role and my-role-2 already admit default:my-service-account, among other service accounts. "
+        "If default:my-service-account should have one of these roles, annotate it with that role instead."
     )
     (command,) = commands(finding.repair)
     assert command.startswith("aws iam update-assume-role-policy --role-name web-role ")
-    assert "as one of many" not in findings_of(of_web())[0].repair
+    assert "among other service accounts" not in findings_of(of_web())[0].repair
 
 
 def test_a_role_that_admits_everybody_by_the_request_may_be_meant():

@@ -1,4 +1,4 @@
-"""IAM's limits for a role's trust policy: did IAM refuse the last one, and is the present one nearly too long?"""
+"""IAM's limits for a role's trust policy: did IAM refuse the last update, and is the present policy nearly too long?"""
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds

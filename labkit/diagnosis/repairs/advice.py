@@ -25,7 +25,7 @@ NO_OTHER_USER = "No pod or workload of another service account uses the ConfigMa
 
 
 def provider_stays(arn: str) -> str:
-    """Return advice to keep the OIDC provider, because roles may trust it, even for a cluster of another account.
+    """Return advice to keep the OIDC provider. Roles may trust it, and its cluster may be in another account.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
     """
@@ -52,7 +52,7 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 
 
 def roles_by_a_pattern(evidence: Evidence) -> str:
-    """Return advice that names the other roles which admit the service account as one of many.
+    """Return advice that names the other roles which admit the service account among others.
 
     Empty without such roles, or if something besides the annotation names the role. A pattern in a trust policy shows
     who may assume a role, but not who the role was made for.
@@ -64,9 +64,11 @@ def roles_by_a_pattern(evidence: Evidence) -> str:
     if not arns:
         return ""
     account, named = name_of_account(evidence.subject), listed([Arn.parse(arn).name for arn in arns])
-    others, one = (f"role {named} admits", "this role") if len(arns) == 1 else (f"roles {named} admit", "one of them")
+    others, one = (f"role {named}", "this role") if len(arns) == 1 else (f"roles {named}", "one of these roles")
+    admit = "admits" if len(arns) == 1 else "admit"
     return said(
-        f"The {others} {account} already, as one of many. If you want that, annotate the account with {one} instead."
+        f"The {others} already {admit} {account}, among other service accounts. "
+        f"If {account} should have {one}, annotate it with that role instead."
     )
 
 

@@ -57,7 +57,8 @@ def corrected(evidence: Evidence) -> Document:
 def with_audience(evidence: Evidence) -> Document | None:
     """Return the policy with a condition on `aud` in each statement that admits tokens for any audience.
 
-    None if others could lose access: the OIDC provider accepts other audiences, or such a statement trusts others.
+    None if others could lose access, because the OIDC provider accepts another audience, or because one of these
+    statements trusts another principal.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
