@@ -235,8 +235,8 @@ def publish_again(cluster: str, issuer: str) -> str:
     The command deletes the folder with the documents that replace them: see `labkit.emulator.published`.
     """
     return (
-        f"# Delete the replacement documents. The issuer of the cluster {cluster} then publishes its own again.\n"
-        "# STS reads them for every token of this issuer.\n"
+        f"# Delete the replacement documents. The issuer of the cluster {cluster} then publishes its own again,\n"
+        "# and STS reads its own documents for every token of this issuer.\n"
         f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"'
     )
 
