@@ -84,7 +84,7 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """Check the call's policy. If moto can't read it, return the parameter with a policy that it can read; otherwise {}."""
+    """Check the call's policy. Return {} if moto can read it, else the parameter with a policy that moto can read."""
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:
