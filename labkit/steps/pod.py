@@ -197,9 +197,9 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
-    """Yield a pod's changes for so many seconds, each as its type and the pod. The first is the present state.
+    """Yield a pod's present state, and then its changes for ``seconds``. Each is a pair: the change's type, and the pod.
 
-    If the pod doesn't exist, yield only an empty type with None.
+    If the pod doesn't exist, yield only the pair of an empty type and None.
     """
     selector = f"metadata.name={name}"
     listed = core.list_namespaced_pod(namespace, field_selector=selector)

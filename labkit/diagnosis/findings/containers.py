@@ -124,7 +124,7 @@ empty_region = in_variables(
     "pod-region-empty",
     stages.EXCHANGE,
     variables.empty_region,
-    "The container's region variable is set but empty, so the webhook set none: SDKs that need AWS_REGION fail.",
+    "The container's region variable is set but empty, so the webhook adds no region. SDKs that need AWS_REGION fail.",
 )
 role_by_hand = in_variables(
     "pod-role-set-by-hand",

@@ -127,7 +127,7 @@ def null(names: Iterable[str]) -> list[str]:
 
 
 def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
-    """Return the limit that a size breaks, in words for `unmet`; empty if the size is within both limits."""
+    """Return the limit that ``size`` breaks, as a text for `unmet`'s ``must``; [] if the size is within both limits."""
     if size < least:
         return [f"have {what} greater than or equal to {least}"]
     return [f"have {what} less than or equal to {most}"] if size > most else []
