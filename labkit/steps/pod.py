@@ -197,7 +197,7 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
-    """Yield a pod's present state, and then its changes for ``seconds``. Each is a pair: the change's type, and the pod.
+    """Yield a pod's present state, and then its changes for ``seconds``. Each is a pair of a type and the pod.
 
     If the pod doesn't exist, yield only the pair of an empty type and None.
     """

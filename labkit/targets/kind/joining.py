@@ -134,7 +134,7 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
     for name, cluster in (state.clusters if state else {}).items():
         if cluster["issuer"] == issuer and name != own:
             raise AnotherCluster(
-                f"The lab's cluster {name} has the same issuer, {issuer}. "
+                f"The cluster {parameters.cluster} has the same issuer as the lab's cluster {name}: {issuer}. "
                 "AWS could not tell the two clusters' tokens apart.",
                 where=f"parameter cluster; {NOTHING}",
                 next=f"delete that cluster (aws eks delete-cluster --name {name}), or set LABKIT_HOME to a new folder",
