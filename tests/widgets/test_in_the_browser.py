@@ -155,7 +155,8 @@ def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
     # A broken text names its line; another one is judged, and made real.
     policy.fill(good.replace('"Allow",', '"Allow"'))
     expect(page.get_by_text("Line 6, column 7 isn't JSON").first).to_be_visible()
-    expect(page.get_by_role("status").filter(has_text="There are no verdicts yet: correct this first. Line 6")).to_be_visible()
+    headline = "There are no verdicts yet: correct this first. Line 6"
+    expect(page.get_by_role("status").filter(has_text=headline)).to_be_visible()
     policy.fill(good.replace("StringEquals", "StringLike").replace(":my-service-account", ":*"))
     expect(page.get_by_role("status").filter(has_text="1 of 6 get in: another service account.")).to_be_visible()
     page.get_by_role("button", name="Make it real").press("Space")
