@@ -236,7 +236,7 @@ def publish_again(cluster: str, issuer: str) -> str:
     """
     return (
         f"# Delete the replacement documents. The issuer of the cluster {cluster} then publishes its own again,\n"
-        "# and STS reads its own documents for every token of this issuer.\n"
+        "# and STS reads the issuer's own documents for every token of the issuer.\n"
         f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"'
     )
 
