@@ -439,7 +439,7 @@ class Lab(Workspace):
         return self
 
     def _note(self) -> None:
-        """Tell this run's examination that the lab itself changed the run."""
+        """Tell this run's examination that the run is being changed by a lab command, not by the learner."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:

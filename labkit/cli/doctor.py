@@ -119,8 +119,9 @@ def _refuse_repair_with(repair: bool, others: dict[str, bool]) -> None:
     for name, is_given in others.items():
         if repair and is_given:
             raise LabError(
-                f"{name} can't be combined with --repair, which is for one service account and asks before a repair.",
-                next="--repair",
+                f"{name} can't be combined with --repair. --repair is for one service account, and asks you before "
+                "each repair.",
+                next="labkit doctor --namespace NAMESPACE --service-account NAME --repair",
             )
 
 

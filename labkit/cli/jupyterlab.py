@@ -1,4 +1,4 @@
-"""The JupyterLab of `labkit lab`. Its first page appears sooner than usual, and it ends within seconds in any case.
+"""The JupyterLab of `labkit lab`. It shows its first page sooner than plain JupyterLab, and always ends within seconds.
 
 `python -m labkit.cli.jupyterlab` takes JupyterLab's own options.
 """

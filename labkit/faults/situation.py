@@ -80,7 +80,8 @@ class Situation(BaseModel):
         made.add(dict(documents.pod(parameters, connection.image)))
         return made.settled()
 
-    # The documents that faults edit. For a missing document, a property returns an empty one, whose edits are lost.
+    # The documents that faults edit. For a missing document, a property returns an empty one. A fault can edit it, but
+    # it isn't part of the situation, so the edit changes nothing.
 
     @property
     def provider_arn(self) -> str:
@@ -134,7 +135,10 @@ class Situation(BaseModel):
 
     @property
     def pod(self) -> Document:
-        """The first pod, or the first Deployment's template if there's no pod. If both are missing, edits are lost."""
+        """The first pod or, if there's no pod, the first Deployment's template.
+
+        If both are missing, return an empty pod that isn't part of the situation.
+        """
         empty = {"metadata": {}, "spec": {"containers": [{"name": ""}]}}
         templates = [obj["spec"]["template"] for key, obj in self.objects.items() if key.startswith("Deployment ")]
         return next((self.objects[key] for key in self.pod_keys), next(iter(templates), empty))
