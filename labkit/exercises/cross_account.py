@@ -121,7 +121,9 @@ PREDICTIONS = (
                 "STS looks for the provider in the role's account, and B has none for this issuer.",
                 right=True,
             ),
-            Answer("AccessDenied.", "STS says that if the trust policy refuses. Here B has no provider for the token."),
+            Answer(
+                "AccessDenied.", "That's the answer if the trust policy refuses. Here B has no provider for the token."
+            ),
         ),
     ),
     Question(

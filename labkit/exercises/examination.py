@@ -3,8 +3,9 @@
 The live lab judges each repair. A repair isn't right if it opens the role too far: to a neighbour, to another
 namespace, or for a write to the bucket.
 
-If the lab itself repairs a fault, the fault counts as given up. If the learner deletes a resource and creates it again,
-that costs points. In both cases the fault disappears although the learner hasn't found its cause.
+If a lab command, such as `labkit mend`, changes the run, the fault counts as given up. If the learner deletes a
+resource and creates it again, that costs points. In both cases the fault disappears although the learner hasn't found
+its cause.
 
 If the learner's progress is recorded, the examination's state is recorded, too. With it, another kernel can continue
 the examination.
@@ -201,13 +202,13 @@ class Examination:
         return paper
 
     def _is_spoilt(self, paper: Paper) -> bool:
-        """Return whether the lab itself has changed the run. If it has, give this fault up and continue with the next.
+        """Return whether a lab command, such as `labkit mend`, has changed the run.
 
-        The learner's repair can't be judged then.
+        If so, the learner's repair can't be judged. Record this fault as given up, and continue with the next one.
         """
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False
-        print(f"The lab itself changed this run, so the fault counts as given up. {_named(paper)}")
+        print(f"A lab command, such as labkit mend, changed this run, so the fault counts as given up. {_named(paper)}")
         self._close(paper, repaired=False)
         return True
 
@@ -305,7 +306,7 @@ def note_the_doctor(lab: "Workspace | None" = None) -> None:
 
 
 def note_the_lab(lab: "Workspace") -> None:
-    """Record that the lab itself changes this run. In an examination, the fault then counts as given up."""
+    """Record that a lab command changes this run. In an examination, the fault then counts as given up."""
     if (mark := _by_the_lab(lab)).parent.is_dir():
         mark.touch()
 

@@ -41,7 +41,8 @@ WITHIN = 30  # seconds
 def read(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
     """Read the run's objects into the situation.
 
-    `registration` is a registration with which the API server reaches the webhook. If it's None, take the present one.
+    `registration` is a registration with which the API server reaches the webhook. If it's None, use the webhook's
+    present registration.
     """
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 
 def read(lab: "Workspace", *others: Situation) -> Situation:
-    """Return the run's present documents, from its own account and from the accounts of the other situations.
+    """Return the run's present documents, from its own account and from the accounts that `others` name.
 
-    The field `registration` comes from the first of the other situations. Without others, it's the present one.
+    The field `registration` is copied from the first situation in `others`. If `others` is empty, the field holds the
+    webhook's present registration.
     """
     situation = Situation(
         parameters=lab.parameters,
