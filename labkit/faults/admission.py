@@ -118,7 +118,10 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the shortest container that the webhook turns into `container`, or `container` if there's none."""
+    """Return the container without the webhook's additions: its last variables and its last mount.
+
+    The webhook must turn the returned container into `container`. If no such container is found, return `container`.
+    """
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}
     kept_mounts = mounts[:-1] if mounts and mounts[-1]["name"] == VOLUME else mounts

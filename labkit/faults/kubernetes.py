@@ -201,7 +201,7 @@ def _wait_for_deployment(lab: "Workspace", key: str) -> None:
 
 
 def is_rolled_out(deployment: Document) -> bool:
-    """Return whether all pods of a Deployment run and come from its present template. True if they can't be created.
+    """Return True if all pods of a Deployment run and come from its present template, or if pods can't be created.
 
     This function compares the same fields as `kubectl rollout status`.
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status

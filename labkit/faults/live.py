@@ -1,4 +1,4 @@
-"""Read a lab as a situation, and change a lab to match a situation."""
+"""Read a lab's documents into a `Situation`, and change a lab to match a `Situation`."""
 
 from typing import TYPE_CHECKING
 

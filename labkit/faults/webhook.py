@@ -1,4 +1,4 @@
-"""Faults of the pod identity webhook, and of pods that get in its way."""
+"""Faults of the pod identity webhook, and faults of a pod's spec that keep the webhook from giving the pod its role."""
 
 import copy
 
