@@ -28,7 +28,7 @@ def main() -> None:
 
 
 class Server(ServerApp):
-    """Jupyter's server for one learner. `labkit lab` finds it by its folder, and it ends quickly."""
+    """Jupyter's server for one learner. `labkit lab` finds the server by its folder. The server ends quickly."""
 
     def server_info(self) -> dict[str, object]:
         """Return this server's entry in Jupyter's list of servers. Its key `labkit` holds learn/'s parent folder."""

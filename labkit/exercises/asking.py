@@ -53,7 +53,10 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
 
 
 def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
-    """Create each of these service accounts in a namespace with a similar name. Return a wrong row if STS admits it."""
+    """Create service accounts with these names in other namespaces. Return a wrong row for each one that STS admits.
+
+    The name of each of these namespaces begins with the name of the exercise's namespace.
+    """
     return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
 
 
@@ -192,7 +195,8 @@ def agent(place: "Workspace", account: str = "") -> str:
 def pod_identity(place: "Workspace", account: str = "") -> str:
     """Exchange a pod's token at EKS Auth. Return the role as assumed-role/NAME, or the text of the refusal.
 
-    The token is for a new pod that no node accepts. Delete the pod afterwards.
+    The token belongs to a new pod that no node accepts. This function creates the pod, and deletes it at the end.
+
     https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
     """
     core, parameters = core_api(place.kubernetes), place.parameters

@@ -107,9 +107,9 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
 def _without_displaced(
     now: Situation, before: Situation, earlier: list[Fault], fault: Fault
 ) -> tuple[Situation, list[Fault]]:
-    """Return the run without the faults that `fault` replaces, and the list of its other faults.
+    """Return the run without the faults that `fault` replaces, and the list of the run's remaining faults.
 
-    If somebody has mended one of these by hand, leave it out, too.
+    If `fault` replaces any, faults that somebody has mended by hand are left out of the run and of the list, too.
     """
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:
