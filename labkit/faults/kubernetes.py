@@ -176,7 +176,10 @@ def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
 
 
 def _runs_or_fails(lab: "Workspace", key: str, wanted: Situation) -> bool:
-    """Return whether a pod runs or fails. Raises `LabError` if it fails, but should run according to `wanted`."""
+    """Return True if the pod runs or has failed to start, and False while it's still starting.
+
+    Raises `LabError` if the pod has failed, but should run according to `wanted`.
+    """
     status = (_get(lab, key) or {}).get("status") or {}
     containers = status.get("containerStatuses") or []
     if status.get("phase") == "Running" and all(container["ready"] for container in containers):
