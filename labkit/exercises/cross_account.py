@@ -192,7 +192,10 @@ RECALL = (
         "A pod needs one bucket of account B, and nothing else there. Which way needs the fewest parts?",
         (
             Answer("A bucket policy.", "It's one document in B. The pod keeps its role and its code.", right=True),
-            Answer("A provider in B.", "You need a provider and a role in B. That's worth it for many services of B."),
+            Answer(
+                "A provider in B.",
+                "You need a provider and a role in B. Choose this way if the pod uses many services of B.",
+            ),
             Answer("Role chaining.", "You need a role in B, a permission in A, and a profile in the pod."),
         ),
     ),
