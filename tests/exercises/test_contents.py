@@ -73,7 +73,7 @@ def test_it_lists_each_notebook_with_its_time_and_begins_with_the_first(learn):
     told = shown(learn)
     assert re.findall(r"^\| \[.+?\]\((.+?)\) \| .+? \| ~\d+ minutes[^|]* \|  \|$", told, re.M) == NAMES
     assert told.startswith("**Next:** [00 The problem](00-the-problem.ipynb), ~8 minutes.\n")
-    assert "labkit lab` writes it\nagain each time" in prose(page(learn))
+    assert "`labkit lab` writes it again at each start." in prose(page(learn))
 
 
 def test_it_knows_every_exercise_and_question(file):
