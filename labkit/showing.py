@@ -175,7 +175,7 @@ def say(what: str) -> None:
 
 
 def is_told() -> bool:
-    """Return whether `say` has printed what the running cell does, or `doing` may still print it."""
+    """Return whether `say` has printed a line for the running cell, or `doing` prints one if the cell takes longer."""
     return bool(_DOING or _SAID)
 
 

@@ -56,7 +56,8 @@ def fleet(
     fail_fast: Annotated[
         bool,
         typer.Option(
-            "--fail-fast/--keep-going", help="After a failed row, start no more rows. Without it: run all rows."
+            "--fail-fast/--keep-going",
+            help="--fail-fast: after a failed row, start no more rows. --keep-going: run all rows.",
         ),
     ] = False,
     resume: Annotated[

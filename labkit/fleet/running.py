@@ -132,7 +132,7 @@ class Fleet:
                 raise OSError(NO_WORKER)
 
     def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:
-        """Return a row's result; None if another worker must run the row, because its worker was lost earlier."""
+        """Return a row's result; None if its worker was lost before the row started, so that another must run it."""
         if future.status == "finished":
             return future.result()
         if (kept := self.results.of(row)) and kept.fleet == self.id:

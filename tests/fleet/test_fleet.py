@@ -321,7 +321,9 @@ def profile(account, tmp_path, monkeypatch):
 
 
 BY_ROLE = "labkit fleet … --resume, which assumes the role again"
-BY_PROFILE = "aws sso login --profile theirs   (or get new keys the way you got these), then:  labkit fleet … --resume"
+BY_PROFILE = (
+    "aws sso login --profile theirs   (or get new keys as you got the old ones), then:  labkit fleet … --resume"
+)
 
 
 @pytest.mark.parametrize(("access", "renew"), [("assume_role", BY_ROLE), ("profile", BY_PROFILE)])

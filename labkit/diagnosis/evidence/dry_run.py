@@ -57,7 +57,8 @@ class DryRun:
             return ""
         before, after = self._counters(""), self._counters("once more")
         if before.get(STARTED) != after.get(STARTED):
-            raise NotRead(self._metrics("once more"), "another API server answered, with its own counters", "--probe")
+            why = "another API server answered, so the counters can't be compared"
+            raise NotRead(self._metrics("once more"), why, "--probe")
         for counter, value in after.items():
             if _is_about_a_failed_call(counter, webhooks) and value > before.get(counter, 0):
                 return f"{counter} rose from {before.get(counter, 0):.0f} to {value:.0f} during a dry run"

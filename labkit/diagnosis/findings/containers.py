@@ -303,8 +303,8 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
 def _told_of_keys(evidence: Evidence) -> str:
     """Return AWS's answer to a call in the pod, if it shows that access keys are in use; otherwise the empty string.
 
-    The answer is an error that rejects the keys, or the caller's ARN. An IAM user's ARN always shows keys. Another ARN
-    shows them if STS gives the role for the pod's token, but the caller isn't the role: the SDK hasn't used the token.
+    Three answers show keys: an error that rejects the keys; an IAM user's ARN; and an ARN that isn't the role's,
+    although STS gives the role for the pod's token. In the third case, the SDK hasn't used the token.
     """
     caller = evidence.caller_if_told
     if caller is None:
