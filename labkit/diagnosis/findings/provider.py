@@ -306,8 +306,8 @@ EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, 
 def _refused_registration(evidence: Evidence) -> PastCall | None:
     """Return the newest attempt to register the issuer, if IAM refused that attempt; otherwise None.
 
-    Without such an attempt, the newest attempt to tag the provider counts instead. If the provider was deleted after
-    the refusal, it must have been registered after the refusal, so the result is None. Raises `NotRead`.
+    If nobody tried to register the issuer, the newest attempt to tag the provider counts instead. The result is also
+    None if the provider was deleted after the refusal: then it's missing because of the deletion. Raises `NotRead`.
     """
     registrations, tags = (_calls_about_issuer(evidence, name) for name in CREATION)
     # The lists begin with the newest.
