@@ -47,7 +47,9 @@ def serve(
     host: Host = "",
     certificate: Certificate = None,
     key: Key = None,
-    region: Annotated[str, typer.Option(help="The containers' AWS_REGION. Without it: not set.")] = "",
+    region: Annotated[
+        str, typer.Option(help="The region for containers without one. Without --region, the webhook sets no region.")
+    ] = "",
     audience: Annotated[str, typer.Option(help="The tokens' audience.")] = "sts.amazonaws.com",
     token_expiration: Annotated[int, typer.Option(min=600, help="The tokens' lifetime in seconds.")] = 86400,
     sts_regional_endpoints: Annotated[bool, typer.Option(help="Let SDKs call the region's own STS.")] = True,

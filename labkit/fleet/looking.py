@@ -28,12 +28,13 @@ def plans(rows: Iterable[Row]) -> Iterator[tuple[Row, str | LabError]]:
 
 
 def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:
-    """Delete the resources with the rows' tags, the last row's first. Yield each row with its lines or its error.
+    """Delete the resources that have the rows' tags, from the last row to the first.
 
+    Yield each row with a list of lines, one for each resource, or with the error that prevented the removal.
     With `shows_only`, delete nothing: the lines say what would be deleted.
 
-    An OIDC provider is kept while another row's role trusts it. So the removal of rows in an AWS account is repeated
-    at the end, when all rows' roles are deleted.
+    An OIDC provider is kept while another row's role trusts it. When all rows' roles are deleted, such a provider can
+    be deleted, too. So the rows in AWS accounts are gone through a second time.
     """
     for row, kept in _removed(reversed(rows), shows_only):
         yield row, kept

@@ -135,7 +135,7 @@ def test_a_pod_that_is_made_again_is_waited_for(lab, iam):
     core.delete_namespaced_pod("my-pod", "default", grace_period_seconds=0)
     doctor = started("--pod", "my-pod")
     doctor.expect(ASK)
-    assert "# The pod my-pod is made. It runs as default:my-service-account." in doctor.before
+    assert "# This creates the pod my-pod. It runs as default:my-service-account." in doctor.before
     doctor.sendline("y")
     said, exit_code = ended(doctor)
     assert exit_code == 0, said

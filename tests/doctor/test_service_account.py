@@ -143,7 +143,7 @@ def test_a_service_account_of_no_run_is_made_without_the_lab_s_labels_and_role()
     answers = healthy() | {SERVICE_ACCOUNTS: [], ROLES: [], PODS: []}
     findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
     told, manifest, comment, command = findings["service-account-missing"].repair.splitlines()
-    assert told == "# The service account default:my-service-account is made, without a role."
+    assert told == "# This creates the service account default:my-service-account without a role."
     assert comment.startswith("# nothing says which role default/my-service-account should have")
     assert f"arn:aws:iam::{CONNECTION.account_id}:role/<ROLE_NAME>" in command
     assert_no_shell_runs(command)

@@ -33,7 +33,7 @@ def namespace_missing(evidence: Evidence) -> Symptom | None:
         expected=f"namespace {namespace}",
         found="no such namespace",
         source="kubectl get namespace",
-        repair=f"# The namespace {namespace} is made.\n{kubectl} create namespace {namespace}\n"
+        repair=f"# This creates the namespace {namespace}.\n{kubectl} create namespace {namespace}\n"
         f"{Commands(evidence).create_service_account()}",
     )
 

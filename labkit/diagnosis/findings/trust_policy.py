@@ -127,9 +127,9 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
-    """Return the symptom that conditions on the request decide whether the policy admits the token.
+    """Return a symptom: whether the trust policy admits the token depends on conditions on the request.
 
-    It's an error if STS has refused the token, otherwise a warning.
+    The symptom is an error if STS has refused the token, otherwise a warning.
     """
     named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.trust.undecided])
     told = "and STS refuses the request" if outcome == "refused" else "and the doctor can't see the pod's request"

@@ -156,9 +156,11 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
 
 
 def request_decides(evidence: Evidence, *, is_known: bool) -> str:
-    """Return advice about the conditions on the request that decide. Only their author should change them.
+    """Return advice for a trust policy whose decision depends on conditions on the request.
 
-    `is_known`: whether STS's decision is known.
+    No command removes these conditions, because somebody wrote them on purpose. The advice says how to find the author.
+
+    `is_known`: whether STS's decision on the pod's request is known.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """

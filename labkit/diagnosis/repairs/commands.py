@@ -98,7 +98,7 @@ class Commands:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-role.html"""
         policy = trust_policy or self._trust_policy
         lines = self._aws(
-            words.said(f"The role {self.parameters.role_name} is made. Only {self._account} may assume it."),
+            words.said(f"This creates the role {self.parameters.role_name}. Only {self._account} may assume it."),
             words.difference(None, policy),
             f"aws iam create-role --role-name {self._role}{self._path} "
             f"--assume-role-policy-document {_quoted(policy)}{self._tags()}",
@@ -231,16 +231,18 @@ class Commands:
     def create_service_account(self) -> str:
         """Return lines that apply the service account's manifest. If its role is unknown, another line annotates it."""
         if self._role_arn:
-            told = words.said(f"The service account {self._account} is made, with the annotation of its role.")
+            told = words.said(
+                f"This creates the service account {self._account} with the annotation that names its role."
+            )
             return f"{told}\n{applied(self._service_account, self._kubectl)}"
         metadata = {key: value for key, value in self._service_account["metadata"].items() if key != "annotations"}
-        told = words.said(f"The service account {self._account} is made, without a role.")
+        told = words.said(f"This creates the service account {self._account} without a role.")
         manifest = applied({**self._service_account, "metadata": metadata}, self._kubectl)
         return f"{told}\n{manifest}\n{annotate(self._evidence, '')}"
 
     def create_pod(self) -> Lines:
         """Return lines that apply the pod's manifest."""
-        told = words.said(f"The pod {self._pod['metadata']['name']} is made. It runs as {self._account}.")
+        told = words.said(f"This creates the pod {self._pod['metadata']['name']}. It runs as {self._account}.")
         return Lines(f"{told}\n{applied(self._pod, self._kubectl)}", makes_pods=True)
 
     def restore_webhook(self) -> str:

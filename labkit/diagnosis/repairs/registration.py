@@ -38,7 +38,7 @@ Path = tuple[str | int, ...]
 def with_its_client(evidence: Evidence) -> str:
     """Return lines that restore the webhook's `clientConfig`; empty if it's right, or if the right one isn't known.
 
-    The selectors stay, because they may exclude others on purpose.
+    The lines leave the webhook's selectors unchanged, because somebody may exclude other pods on purpose.
     """
     registered, known = (evidence.webhook or {}).get("webhooks") or [], evidence.connection.webhook_registration()
     clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}
