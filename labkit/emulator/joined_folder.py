@@ -76,7 +76,7 @@ class Kept:
         self.keep_facts(facts)
 
     def keep_facts(self, facts: Facts) -> None:
-        """Write only the facts: before the cluster is created, or when the image for pods changes."""
+        """Write the facts, and no other file: before a cluster is created, and when the pods get another image."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:

@@ -204,7 +204,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the error's text as one line. For a malformed YAML file, it has the number of the wrong line."""
+    """Return the error's text as one line. If a YAML file is malformed, the text names the wrong line's number."""
     broken = error.__context__
     if isinstance(broken, yaml.MarkedYAMLError) and broken.problem_mark:
         return f"{broken.problem}, line {broken.problem_mark.line + 1}"

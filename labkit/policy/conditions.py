@@ -134,10 +134,9 @@ _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 
 
 def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
-    """Return whether `found` matches a wanted value; for a negated operator, whether it matches no wanted value.
+    """Return whether the operator is satisfied: by a match with a wanted value, or by no match if it's negated.
 
-    Returns None if `found` matches no wanted value and can't be compared with one of them. Also None without wanted
-    values.
+    Without a match, return None if `found` can't be compared with one of the wanted values, or if none is wanted.
     """
     unknown = not compares
     for compare in compares:

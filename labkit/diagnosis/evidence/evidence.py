@@ -578,8 +578,8 @@ class Evidence:
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
         """Return the ARNs of the roles that the annotation should probably name; None if the annotation may be right.
 
-        The annotation is wrong if its role doesn't seem meant for the service account, but another role's trust policy
-        or tags name the account. If that other role only admits the account by a pattern, that isn't enough.
+        The annotation is wrong if its role doesn't seem meant for the service account, and another role does: the other
+        role's trust policy or tags name the account, and not just by a pattern.
         """
         try:
             if role is None:
@@ -591,7 +591,10 @@ class Evidence:
             return None
 
     def _is_wrong_account(self, arn: str) -> bool:
-        """Whether the ARN's account isn't the cluster's, and has neither the role nor the cluster's OIDC provider."""
+        """Whether the ARN seems to name a wrong account.
+
+        Such an account isn't the cluster's. It has no role of this name, and no OIDC provider for the cluster.
+        """
         named = Arn.parse(arn)
         if named.account == self.connection.account_id:
             return False

@@ -41,9 +41,9 @@ def symptom(
     hint: str = "",
     changes: tuple[pod_commands.Change, ...] = (),
 ) -> Symptom | None:
-    """Return the mistake that `check` finds in the pod's containers; None without a mistake or a pod.
+    """Return the symptom of the mistake that `check` finds in the pod's containers; None without a mistake or a pod.
 
-    If all containers with the mistake may work in spite of it, the symptom is only a warning, and its repair is `hint`.
+    A container may work with the mistake. If all that have it may, the symptom is a warning, and its repair is `hint`.
     """
     wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:

@@ -103,9 +103,9 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
 
 
 def _failed(evidence: Evidence, claim: str) -> list[Condition]:
-    """Return the conditions on ``claim`` that refuse the service account's token, whichever issuer their keys name.
+    """Return the conditions on ``claim`` that refuse the service account's token; empty if the policy admits it.
 
-    Empty if the policy admits the token.
+    A condition's key may name any issuer.
     """
     if refusing(evidence) is None:
         return []

@@ -251,10 +251,10 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """Return what the API server reports about a failed call of the webhook in a dry run; empty if no call failed.
+    """Return what the API server reports about a failed call of the webhook in a dry run.
 
-    Raises `NotRead` if there was no dry run although the pod is younger than the annotation. Only this cause could then
-    explain the pod's missing role.
+    Empty if no call failed, or if the pod's missing role has another explanation. Raises `NotRead` if there was no dry
+    run, and the pod is younger than the annotation: then a failed call is the only explanation left.
     """
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
     if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):

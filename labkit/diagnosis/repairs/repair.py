@@ -44,9 +44,9 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """The parts that later repairs can leave out: objects that this repair creates, and its other commands.
+        """The objects that this repair creates, and its other commands, except those that replace pods.
 
-        Commands that replace pods are not included.
+        A later repair with the same part can leave that part out.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 

@@ -543,7 +543,7 @@ def boundaries(iam: IAMBackend) -> set[str | None]:
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """Return the managed policies by ARN, without AWS's unused ones, and a list of AWS's used ones.
+    """Return two values: the managed policies by ARN, except AWS's unused policies; and a list of AWS's used policies.
 
     A policy of AWS is used if it is attached, or if it is a permissions boundary.
     """

@@ -160,9 +160,10 @@ def _exists(name: str, backend: Backend) -> bool:
 
 
 async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check a new provider. If the call has no thumbprint, fetch one, and return it as the call's parameter.
+    """Check a new provider, and return the parameters to add to the call.
 
-    Raises ``Refusal`` if the provider is faulty or its thumbprint can't be fetched.
+    If the call has no thumbprint, that is the issuer's thumbprint; otherwise nothing. Raises ``Refusal`` if the
+    provider is faulty or its thumbprint can't be fetched.
     """
     parameters = asked.requested().parameters
     url = parameters["Url"]
