@@ -75,7 +75,8 @@ EXERCISES = (
         _role_that_refuses,
         only_cart,
         (
-            "STS answers Not authorized to perform sts:AssumeRoleWithWebIdentity. Which policy refuses the role?",
+            "STS answers Not authorized to perform sts:AssumeRoleWithWebIdentity. "
+            "Which policy decides who may assume a role?",
             "Read the role's trust policy, and compare its principal, its action and each condition with cart's "
             "token. A Deny wins over every Allow.",
             "Write the whole trust policy again, with the principal lab.provider_arn and the action "
@@ -170,7 +171,7 @@ RECALL = (
     ),
     Question(
         "09-6",
-        "Where do you look first? It should need as little access as possible.",
+        "Where do you look first, if you want to need as little access as possible?",
         (
             Answer("The role's trust policy.", "You need iam:GetRole for it, which few developers have."),
             Answer("CloudTrail.", "You need access to the account for it, and its events are minutes late."),

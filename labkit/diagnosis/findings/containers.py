@@ -339,7 +339,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
         repair=Repair.of(
             "# these commands show the names of the keys, without their values:",
             *shown,
-            "# the keys stay, because others may use them: empty variables in the container override them",
+            "# the keys stay, because other pods may use them; in this container, empty variables override them:",
             pod_commands.replaced(evidence, without_keys),
         ),
     )

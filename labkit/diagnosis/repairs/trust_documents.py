@@ -91,9 +91,10 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
 
 
 def without(statement: Statement, operator: str, key: str, value: str) -> Statement:
-    """Return a Deny statement, changed so that it no longer applies to one value of a key.
+    """Return a copy of a Deny statement that doesn't deny requests with this ``value`` of the key.
 
-    `operator` is negated, such as `StringNotEquals`. Its condition holds only if the request has none of the values.
+    It gets a condition with the negated ``operator``, such as `StringNotEquals`. That condition holds only if the
+    request has none of the condition's values.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
     """

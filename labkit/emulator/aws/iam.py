@@ -158,7 +158,7 @@ class Iam:
         return body.replace(given.encode(), made.id.encode())
 
     def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
-        """Give a new object an id that is made from its name. Return moto's random id, which is replaced."""
+        """Replace a new object's random id from moto with one that is made from its name. Return the old id."""
         store, _, prefix = MADE[operation]
         own = iam.account_id == self.backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"

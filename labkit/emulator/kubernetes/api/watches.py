@@ -150,7 +150,7 @@ class Watch:
 
 
 def _left(before: Stored, version: int) -> Stored:
-    """Return the object for a DELETED event of an object that no longer matches the selection.
+    """Return what a DELETED event shows of an object that no longer matches the selection.
 
     It's the object before the change, with the resource version of the change.
     """

@@ -69,7 +69,7 @@ class ContainerLife:
 
     @property
     def is_done(self) -> bool:
-        """Whether the container needn't run again, because it succeeded before the node's last start."""
+        """Whether the container succeeded before the node's last start, so that it doesn't run again."""
         return self._pod.policy == "OnFailure" and not self.status.init and self.status.exit_code == 0
 
     def start(self) -> asyncio.Task[bool]:
