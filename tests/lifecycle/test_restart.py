@@ -515,7 +515,7 @@ def test_a_state_that_another_version_wrote_is_refused_in_a_sentence(lab):
     lab("down")
     unknown = "INSERT INTO objects VALUES ('gizmos', 'ours', 'one', '{}')"
     for file, change, says in (
-        ("clusters/blue/objects.db", unknown, "the object one (gizmos) of ours cannot be read: KeyError: 'gizmos'"),
+        ("clusters/blue/objects.db", unknown, "the object one (gizmos) in ours cannot be read: KeyError: 'gizmos'"),
         ("clusters/blue/objects.db", "DROP TABLE objects", "the lab's state is damaged: no such table: objects"),
         ("aws-own.db", "UPDATE parts SET state = x'00'", "in this lab cannot be read: UnpicklingError"),
         (

@@ -164,7 +164,7 @@ def test_an_image_that_cannot_be_pulled(empty, existing):
     with labkit.Lab.open(**existing.parameters, image="example/nothing") as lab:
         with pytest.raises(ImageNotPulled, match="image example/nothing of the pod") as refusal:
             lab.ready(through="pod")
-        assert "set image" in refusal.value.next
+        assert "set the parameter image" in refusal.value.next
         assert existing.core.list_namespaced_pod("default").items == []
         lab.remove()
 

@@ -255,11 +255,11 @@ def test_the_command_prints_manifests_that_the_cluster_takes(moto, terminal):
 
 def test_its_help_and_its_answer_say_which_notebooks_need_more():
     said = " ".join(CliRunner().invoke(account_commands.app, ["policy", "--help"]).stdout.split())
-    assert "02 and 08 among them, need more" in said
+    assert "Some notebooks need more permissions. Notebook 02 requests tokens" in said
     for asked in ([f"-paccount_id={ACCOUNT}"], ["--kubernetes"]):
         done = CliRunner().invoke(account_commands.app, ["policy", *asked])
         lines = [" ".join(line.split()) for line in done.stderr.splitlines()[-3:]]
-        assert lines[0].endswith("Other notebooks need more, among them")
+        assert lines[0].endswith("Other notebooks need more, for example")
         assert lines[1] == "02 create serviceaccounts/token in the cluster, iam:UpdateAssumeRolePolicy"
         assert lines[2].startswith("08 roles of other names")
         assert "need more" not in done.stdout
