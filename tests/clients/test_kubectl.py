@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import labkit
+from tests.emulator.kubernetes.node_kubectl import OUTRUN
 
 pytestmark = pytest.mark.kubectl
 
@@ -59,7 +60,7 @@ def kubectl(environment: dict[str, str]) -> Kubectl:
             timeout=60,
         )
         assert done.returncode == code, f"{line}: {done.returncode}\n{done.stdout}"
-        return done.stdout
+        return OUTRUN.sub("", done.stdout)
 
     return run
 

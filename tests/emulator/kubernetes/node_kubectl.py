@@ -11,7 +11,8 @@ import pexpect
 from tests.emulator.kubernetes.node_lab import Lab
 
 PROMPT = r"[#$] $"
-# kubectl's log says this where the API server's first, empty message outruns kubectl's own making of its streams.
+# kubectl before 1.33 logs this line if the API server's first, empty message arrives before kubectl has made its
+# streams: https://github.com/kubernetes/kubernetes/pull/131203
 OUTRUN = re.compile(r"^E\d{4} [^\n]*Unknown stream id \d, discarding message\r?\n", re.MULTILINE)
 
 
