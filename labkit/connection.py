@@ -68,7 +68,7 @@ class Record(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Connection:
-    """The clients, addresses and commands of a lab. A field is None if the lab's target doesn't have it."""
+    """The clients, addresses and commands of a lab. None stands for something that the lab's target lacks."""
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"
@@ -135,7 +135,7 @@ class Connection:
         return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{name}"
 
     def now(self) -> float:
-        """The time of AWS and the cluster, in epoch seconds: `clock`'s time or, if `clock` is None, the machine's."""
+        """The time of AWS and the cluster, in epoch seconds. Without a `clock`, the machine's time."""
         return float(self.clock.now()) if self.clock else time.time()
 
     def role_arn(self, role_name: str) -> str:

@@ -1,4 +1,4 @@
-"""The lab's own errors. Each error says what was wrong, where, and what to do next."""
+"""The lab's own errors. Each error says what happened, where, and what to do next."""
 
 import json
 import re
@@ -20,7 +20,7 @@ BY_THE_ORGANIZATION = re.compile(r"(service|resource) control policy")
 
 
 class LabError(Exception):
-    """An error that the user can correct. Its text says what was wrong, where, and the next command.
+    """An error that the user can correct. Its text says what happened, where, and the next command.
 
     A notebook shows the text without a traceback, because lines of labkit's own code don't help a learner.
     """

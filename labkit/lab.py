@@ -131,7 +131,7 @@ class Lab(Workspace):
     def remove(self) -> None:
         """Delete the resources that carry this run's tag, those of the last step first.
 
-        Print what was deleted and what was kept.
+        Print the deleted and the kept resources.
         """
         self._note()
         with answering(self.parameters.namespace), doing("Deleting what this run made"):
@@ -346,7 +346,7 @@ class Lab(Workspace):
         return found
 
     def mend(self) -> None:
-        """Mend all faults, so that the run is exactly as before the first fault. Print what was mended."""
+        """Mend all faults, so that the run is exactly as before the first fault. Print the mended objects."""
         from labkit.faults import breaking
 
         self._needs_own_cluster()

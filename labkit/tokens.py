@@ -24,7 +24,10 @@ class NotAToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a token, with unchanged values. A missing claim is None or empty. Times are epoch seconds."""
+    """The claims of a token, with unchanged values. Times are epoch seconds.
+
+    None or an empty text stands for a missing claim.
+    """
 
     issuer: str | None
     subject: str | None
@@ -177,8 +180,8 @@ def compare(
 ) -> list[Comparison]:
     """Return the rows of the token view, in the order of STS's checks.
 
-    `provider_url` is None if the role's account has no OIDC provider for the token's issuer. `now` is the lab's time in
-    epoch seconds. If it's None, there's no row for the expiry.
+    Pass None as `provider_url` if the role's account has no OIDC provider for the token's issuer. `now` is the lab's
+    time in epoch seconds. Without it, there's no row for the expiry.
     """
     url = f"https://{provider_url.removeprefix('https://')}" if provider_url else ""
     rows = [Comparison("iss", url or "an OIDC provider", claims.issuer or "", bool(url) and url == claims.issuer, _URL)]

@@ -14,8 +14,8 @@ OF_NO_POD = (ANNOTATION, PROVIDER, ROLE, PERMISSIONS)
 def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
     """Return the findings of these causes, sorted by `in_order`.
 
-    A cause that needs a fact which can't be read finds nothing, and its `NotRead` is added to the list `unread`. If
-    `unread` is None, the first `NotRead` is raised instead.
+    A cause that needs a fact which can't be read finds nothing, and its `NotRead` is added to the list `unread`.
+    Without this list, the first `NotRead` is raised instead.
     """
     outcomes = [outcome for _, outcome in look_for(causes, evidence)]
     lacking = [outcome for outcome in outcomes if isinstance(outcome, NotRead)]

@@ -218,7 +218,7 @@ class Diagnosis:
     def lacking(self, stage: Stage) -> str:
         """Return a phrase that says why a stage wasn't examined: the options or the calls' answers that were missing.
 
-        Empty if the stage was examined, or if it's unknown what was missing.
+        Empty if the stage was examined, or if the missing options and answers are unknown.
         """
         check = self.checks[stage]
         if check.result != "not looked at" or not check.missing:

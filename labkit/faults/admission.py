@@ -33,7 +33,7 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
 
 
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
-    """Return a pod as it was applied, and the annotations that its service account had when the pod was created.
+    """Return a pod's manifest before admission, and its service account's annotations at that time.
 
     `pod` is the pod after admission, and `annotations` are the service account's present ones. If the webhook didn't
     change the pod, return the pod unchanged, and no annotations.

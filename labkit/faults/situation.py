@@ -160,7 +160,7 @@ class Situation(BaseModel):
     def require(self, claim: str, value: object, *, operator: str = "StringEquals") -> None:
         """Replace the trust policy's conditions on a claim, such as `sub`, with a condition that requires `value`.
 
-        If `value` is None, only remove the conditions.
+        Without a `value`, only remove the conditions.
         """
         blocks = self.statement.get("Condition") or {}
         issuers = [key.rpartition(":")[0] for block in blocks.values() for key in block]

@@ -68,7 +68,7 @@ class Condition:
 def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables: bool) -> Condition:
     """Return a condition, prepared so that it can be tested for many requests.
 
-    The test's result is None if the operator is unknown, or if a policy variable has a syntax error.
+    The test returns None if the operator is unknown, or if a policy variable has a syntax error.
     """
     if not known_operator(name):
         problem = f"the condition operator {name} is unknown"

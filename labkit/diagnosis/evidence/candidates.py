@@ -25,7 +25,7 @@ def candidates(account: Account, parameters: Parameters, provider_arn: str) -> l
     """Return the ARNs of the roles that may be meant for the service account.
 
     These are the roles whose trust policy names the service account. If there are several, the tags may narrow them
-    down. If there are none, these are the roles whose tags name the service account.
+    down. If no trust policy names it, these are the roles whose tags name the service account.
 
     Raises `NotRead` if the roles can't be listed.
     """

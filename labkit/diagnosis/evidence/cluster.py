@@ -26,7 +26,7 @@ GROUPS = {
 
 
 class Cluster:
-    """One cluster's objects, as the API server returns them. An object that doesn't exist is None.
+    """One cluster's objects, as the API server returns them. None stands for an object that doesn't exist.
 
     Every method raises `NotRead` if the caller isn't allowed to read the object. `created_as_dry_run` and `raw` raise
     `ApiException` instead.

@@ -32,8 +32,8 @@ OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 class Evidence:
     """The facts about one service account, its role and its pod.
 
-    Objects of AWS and Kubernetes have the form that their APIs define. An object that doesn't exist is None. Every
-    property raises `NotRead` if a fact that it needs can't be read.
+    Objects of AWS and Kubernetes have the form that their APIs define. None stands for an object that doesn't exist.
+    Every property raises `NotRead` if a fact that it needs can't be read.
     """
 
     def __init__(
@@ -264,7 +264,7 @@ class Evidence:
 
     @property
     def provider(self) -> Provider | None:
-        """The OIDC provider of the cluster's issuer, in the role's account; None if there is no such provider."""
+        """The OIDC provider of the cluster's issuer, in the role's account; None if it doesn't exist."""
         return self.role_account.provider(self.provider_arn)
 
     @property

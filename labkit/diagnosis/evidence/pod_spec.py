@@ -46,7 +46,7 @@ NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNev
 
 @dataclass(frozen=True)
 class Variable:
-    """A container's environment variable. `value` is None if the doctor can't read it (in a Secret, for example)."""
+    """A container's environment variable. `value`: None if the doctor can't read it, such as in a Secret."""
 
     name: str
     value: str | None
@@ -152,8 +152,8 @@ class Container:
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
         """Return what supplies the file at a path, as `ConfigMap NAME` or `Secret NAME`, and the file's text.
 
-        The text is None for a Secret, because the doctor reads no Secrets. The result is None if neither a ConfigMap
-        nor a Secret supplies the file. Raises `NotRead`.
+        A Secret's text is returned as None, because the doctor reads no Secrets. Return None if neither a ConfigMap nor
+        a Secret supplies the file. Raises `NotRead`.
         """
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None

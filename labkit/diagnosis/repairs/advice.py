@@ -1,7 +1,7 @@
 """Advice, for cases in which every command could harm somebody.
 
-It says what is left unchanged, who owns that, and how to find out who needs it. Commands in it are comments, because
-somebody else has to run them, or because you have to find something out first.
+It says which object stays unchanged, who owns the object, and how to find out who needs it. Its commands are comments:
+somebody else has to run them, or you have to find something out first.
 """
 
 import json

@@ -155,7 +155,7 @@ class Commands:
     def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
         """Return lines that replace the inline policy `before` with `after`, which doesn't have the Deny statements.
 
-        `after` is None if no other statement is left. The lines then delete the policy.
+        If no other statement is left, pass None as `after`. The lines then delete the policy.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html

@@ -114,7 +114,7 @@ class Authorization:
     def _holders(self, caller: User | Session) -> list[Any]:
         """Return the objects that have the caller's policies: the session's role, or the user and the user's groups.
 
-        The first object is None if the role or the user was deleted.
+        If the role or the user was deleted, None takes its place.
         """
         if isinstance(caller, Session):
             return [self.backend.role_by_id(caller.account_id, caller.role_id)]

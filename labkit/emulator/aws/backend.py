@@ -272,7 +272,7 @@ class Backend:
         return dict(get_backend(service)[account_id])
 
     def organization(self, management_id: str) -> OrganizationsBackend:
-        """moto's state of the organization that an account manages. ``org`` is None if the account manages none."""
+        """moto's state of the organization that an account manages. ``org``: None if the account doesn't manage one."""
         return organizations_backends[management_id]["aws"]
 
     def bucket(self, name: str) -> FakeBucket | None:

@@ -129,7 +129,7 @@ class Permission:
     """The service's own condition keys that the lab knows. If ``context`` lacks such a key, so does the call.
 
     The keys are in lower case; a tag's key ends with its ``/``. An Allow doesn't count if it depends on a key of the
-    service that isn't in ``known``. If ``known`` is None, the lab knows all keys.
+    service that isn't in ``known``. Without ``known``, the lab knows all keys.
     """
     shown: str | None = None
     """The resource's name in the service's denial. None: the denial shows its ARN. Empty: it shows no resource."""

@@ -183,7 +183,7 @@ class Sessions:
         return session
 
     def find(self, access_key_id: str) -> Session | None:
-        """Return the session with this key, expired or not; None if there is no such session."""
+        """Return the session with this key, expired or not; None if no session has this key."""
         return self._by_key.get(access_key_id)
 
     def is_token(self, session_token: str) -> bool:

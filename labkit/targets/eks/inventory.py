@@ -36,7 +36,7 @@ class NoPolicy(LabError):
 
 @dataclass(frozen=True)
 class Thing:
-    """A resource that a run needs; `owner` is None if it doesn't exist yet."""
+    """A resource that a run needs; `owner`: None if the resource doesn't exist yet."""
 
     what: str
     owner: Owner | None

@@ -32,13 +32,13 @@ def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> C
 
 
 def resource_tags(tags: dict[str, str], service: str = "") -> Context:
-    """Return the condition keys of a resource's tags. If ``service`` is given, add that service's own keys for tags."""
+    """Return the condition keys of a resource's tags. With a ``service``, add its own keys for tags."""
     context: Context = {f"aws:ResourceTag/{name}": value for name, value in tags.items()}
     return context | ({f"{service}:ResourceTag/{name}": value for name, value in tags.items()} if service else {})
 
 
 def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
-    """Return a list of tags, each with ``Key`` and ``Value``, as one mapping; None if ``tags`` is None."""
+    """Return a list of tags, each with ``Key`` and ``Value``, as one mapping. Return None for None."""
     return None if tags is None else {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
 
 

@@ -27,7 +27,7 @@ class Own:
         self._parts: dict[str, bytes] = dict(rows)
 
     def part(self, name: str) -> Any:
-        """Return the object that is kept under this name; None if there is no such object."""
+        """Return the object that is kept under this name; None if it doesn't exist."""
         if not self._database or name not in self._parts:
             return None
         with self._database.reading(f"the state of {name} in this lab"):

@@ -21,7 +21,7 @@ BOOKMARK_SECONDS = 60
 class Selection:
     """The objects that a list or a watch selects.
 
-    The namespace "" selects all namespaces. A selector that is None selects all objects.
+    The namespace "" selects all namespaces. Without a selector, all objects are selected.
     """
 
     namespace: str

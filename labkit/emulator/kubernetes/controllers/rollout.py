@@ -37,7 +37,7 @@ def replicas(stored: Stored) -> int:
 
 
 def counted(stored: Stored | None, name: str) -> int:
-    """Return the number ``name`` from the object's status; 0 if there is no object or no such number."""
+    """Return the number ``name`` from the object's status; 0 if the object doesn't exist or lacks the number."""
     return (stored.object.get("status") or {}).get(name, 0) if stored else 0
 
 

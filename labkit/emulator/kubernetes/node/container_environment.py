@@ -114,7 +114,7 @@ def resource_value(pod: Object, reference: Object, room: Room, container: Object
     """Return the limit or request that ``reference`` names, divided by its divisor and rounded up.
 
     If the container has no such limit, return the node's capacity, `room`. `container` is the default if the reference
-    names no container. Raises ConfigError if there is no such container.
+    names no container. Raises ConfigError if the container doesn't exist.
     https://kubernetes.io/docs/tasks/inject-data-application/downward-api-volume-expose-pod-information/
     """
     spec = pod["spec"]

@@ -78,7 +78,7 @@ def _unparsable(found: str, expected: str) -> Exception:
 def object_selector(selector: Object | None) -> Matcher:
     """Return a function that tells whether labels match a LabelSelector (matchLabels and matchExpressions).
 
-    If ``selector`` is None, all labels match.
+    Without a ``selector``, all labels match.
     """
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}
