@@ -18,7 +18,7 @@ from labkit.diagnosis.evidence.reading import NotRead, Read
 from labkit.diagnosis.findings.catalogue import CATALOGUE, CAUSES
 from labkit.diagnosis.order import in_order
 from labkit.diagnosis.stages import ANNOTATION, EXCHANGE, IDENTITY, PROVIDER, STAGES, TOKEN
-from labkit.doctor import explanations
+from labkit.doctor import families
 from labkit.documents import ROLE_ANNOTATION
 from labkit.faults import CATALOGUE as FAULTS
 from tests.doctor import recording
@@ -26,7 +26,7 @@ from tests.doctor.repairing import commands
 
 SOURCES = Path(labkit.__file__).parent
 NOTEBOOKS = SOURCES.parent / "notebooks"
-EXPLAINED = {id for family in explanations.FAMILIES for id in family.ids}
+EXPLAINED = {id for family in families.FAMILIES for id in family.ids}
 
 # No text of an error leads to these.
 WITHOUT_AN_EXPLANATION = {
@@ -123,7 +123,7 @@ def test_what_looks_for_a_cause_is_declared_as_one():
 
 def test_every_cause_has_an_explanation():
     wrong = (set(CATALOGUE) - EXPLAINED) ^ set(WITHOUT_AN_EXPLANATION)
-    assert not wrong, f"{wrong}: explain it in doctor/explanations.py, or say why not in WITHOUT_AN_EXPLANATION"
+    assert not wrong, f"{wrong}: explain it in doctor/families, or say why not in WITHOUT_AN_EXPLANATION"
 
 
 def test_every_finding_that_an_explanation_names_is_declared():

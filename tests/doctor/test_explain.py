@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.doctor import explanations
+from labkit.doctor import explanations, families
 from tests.commands import labkit
 
 TRUST = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
@@ -74,7 +74,7 @@ def test_the_two_kinds_of_policies_of_an_organization_are_distinguished(kind, ot
 
 
 def test_every_family_has_a_text_of_its_own():
-    assert {family.name for family in explanations.FAMILIES} == {family for _, family in TEXTS}
+    assert {family.name for family in families.FAMILIES} == {family for _, family in TEXTS}
 
 
 def test_the_names_in_a_text_are_those_of_the_next_commands():
