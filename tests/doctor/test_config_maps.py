@@ -1,0 +1,91 @@
+"""A ConfigMap that others use keeps its keys; one that nobody else uses loses them."""
+
+import json
+import shlex
+
+import pytest
+
+from tests.doctor.applying import applied
+from tests.doctor.pods import KEYS, LONG_SESSION, applying, examine, found, with_config, with_sources
+from tests.doctor.recording import (
+    CRON_JOBS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    JOBS,
+    PODS,
+    REPLICA_SETS,
+    STATEFUL_SETS,
+)
+from tests.doctor.repairing import commands
+
+
+def test_keys_in_a_config_map_that_another_pod_uses_are_left_out_of_this_pod_alone():
+    answers = applying(lambda m: m["spec"]["containers"][0].update(envFrom=[{"configMapRef": {"name": "settings"}}]))
+    of_webhook = {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/web", "AWS_REGION": "eu-west-1"}
+    settings = {"data": {**KEYS, **of_webhook, "GREETING": "hello", "no-variable": "x"}}
+    others = {"metadata": {"name": "web", "namespace": "default"}, "spec": {"serviceAccountName": "web"}}
+    others["spec"]["containers"] = [{"name": "web", "envFrom": [{"configMapRef": {"name": "settings"}}]}]
+    answers |= {"get configmap settings -n default": settings, PODS: [*answers[PODS], others]}
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-static-keys"
+    assert "# ConfigMap settings stays: pod web may need it." in finding.repair
+    assert not any(line.startswith("kubectl patch") for line in commands(finding.repair))
+    manifest = json.loads(shlex.split(commands(finding.repair)[-1])[1])
+    (container,) = manifest["spec"]["containers"]
+    reference = {"configMapKeyRef": {"name": "settings", "key": "GREETING"}}
+    assert container["env"] == [{"name": "GREETING", "valueFrom": reference}]
+    assert "envFrom" not in container
+    assert found(applied(answers, finding.repair)) == []
+
+
+def another_team_s(kind):
+    """A workload without a pod, whose pods would take the ConfigMap as another service account."""
+    spec = {"serviceAccountName": "web", "containers": [{"name": "web"}]}
+    with_sources({"spec": spec})
+    job = {"template": {"spec": spec}}
+    spec = {"jobTemplate": {"spec": job}} if kind == "cronjob" else {"replicas": 0, **job}
+    return {"metadata": {"name": "web", "namespace": "default"}, "spec": spec}
+
+
+LISTS = {
+    DEPLOYMENTS: "deployment",
+    STATEFUL_SETS: "statefulset",
+    DAEMON_SETS: "daemonset",
+    CRON_JOBS: "cronjob",
+    JOBS: "job",
+    REPLICA_SETS: "replicaset",
+}
+
+
+@pytest.mark.parametrize(("call", "kind"), LISTS.items(), ids=LISTS.values())
+def test_keys_in_a_config_map_that_a_workload_without_pods_uses_stay(call, kind):
+    answers = applying(with_sources, KEYS) | {call: [another_team_s(kind)]}
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-static-keys"
+    assert f"# ConfigMap settings stays: {kind}/web may need it." in finding.repair
+    assert not any(line.startswith("kubectl patch") for line in commands(finding.repair))
+    assert found(applied(answers, finding.repair)) == []
+
+
+@pytest.mark.parametrize("call", LISTS)
+def test_keys_in_a_config_map_stay_where_workloads_cannot_be_listed(call):
+    answers = applying(with_sources, KEYS)
+    del answers[call]
+    (finding,) = examine(answers).findings
+    assert "# ConfigMap settings stays: any of the workloads (the doctor could not list them)" in finding.repair
+    assert not any(line.startswith("kubectl patch") for line in commands(finding.repair))
+
+
+def test_a_config_map_of_this_service_account_alone_loses_the_keys_and_it_is_said():
+    (finding,) = examine(applying(with_sources, KEYS)).findings
+    said, who, patch = finding.repair.splitlines()[:3]
+    assert said == "# ConfigMap settings: the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are deleted from it."
+    assert who == "# No pod or workload of another service account uses the ConfigMap."
+    assert json.loads(shlex.split(patch)[-1]) == {"data": dict.fromkeys(KEYS)}
+
+
+def test_an_aws_config_that_a_workload_without_pods_uses_is_not_shortened():
+    answers = applying(with_config, {"config": LONG_SESSION}) | {DEPLOYMENTS: [another_team_s("deployment")]}
+    (finding,) = examine(answers).findings
+    assert "# The ConfigMap settings is not changed: deployment/web may use it as well." in finding.repair
+    assert commands(finding.repair) == []

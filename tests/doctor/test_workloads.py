@@ -1,0 +1,320 @@
+"""Deployments, Jobs and their pods: the repair changes the workload, and makes no pod beside it."""
+
+import json
+import shlex
+import subprocess
+
+import pytest
+
+from labkit import doctor
+from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.steps import pod
+from tests.doctor.applying import applied
+from tests.doctor.pods import KEY, KEYS, applying, deployment, examine, found, owned, workload
+from tests.doctor.recording import (
+    CONNECTION,
+    CRON_JOBS,
+    DEPLOYMENTS,
+    EVENTS,
+    INLINE,
+    JOBS,
+    PARAMETERS,
+    PODS,
+    ROLE_ARN,
+    SERVICE_ACCOUNTS,
+    WEBHOOK,
+    a_pod,
+    healthy,
+)
+from tests.doctor.repairing import commands
+
+
+def test_a_deployment_s_pod_is_corrected_in_the_template():
+    (finding,) = examine(owned([{"name": "AWS_PROFILE", "value": "dev"}])).findings
+    assert commands(finding.repair) == [
+        "kubectl set env deployment/cart -n default -c aws AWS_PROFILE-",
+        "kubectl rollout status deployment/cart -n default --timeout=90s",
+    ]
+    assert finding.repair.splitlines()[:4] == [
+        "# Deployment cart: its pods are made again, one after the other.",
+        "#   -     env:",
+        "#   -     - name: AWS_PROFILE",
+        "#   -       value: dev",
+    ]
+
+
+def test_what_changes_in_a_template_is_shown_without_anybody_s_secret():
+    env = [{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "AWS_PROFILE", "value": "dev"}]
+    env += [{"name": name, "value": value} for name, value in KEYS.items()]
+    answers = owned(env)
+    answers["get deployment cart -n default"]["spec"]["template"]["metadata"]["annotations"] = {KEY: ROLE_ARN}
+    # The first one's template is changed by the second one's repair.
+    repair = examine(answers).findings[1].repair
+    assert {"#   -     - name: AWS_ACCESS_KEY_ID", f"#   -     {KEY}: {ROLE_ARN}"} <= {*repair.splitlines()}
+    assert not any(secret in repair for secret in ("hunter2", *KEYS.values()))
+
+
+def test_a_deployment_whose_template_is_right_is_started_again():
+    answers = owned([])
+    for container in answers[PODS][0]["spec"]["containers"]:
+        container["env"] = []
+    del answers[PODS][0]["spec"]["volumes"]
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-older-than-annotation"
+    assert commands(finding.repair)[0] == "kubectl rollout restart deployment/cart -n default"
+
+
+def test_a_deployment_s_template_is_patched_where_more_than_variables_is_wrong():
+    answers = owned([])
+    label = "eks.amazonaws.com/skip-pod-identity-webhook"
+    answers["get deployment cart -n default"]["spec"]["template"]["metadata"]["labels"][label] = "true"
+    live = answers[PODS][0]
+    live["metadata"]["labels"][label] = "true"
+    live["spec"].pop("volumes")
+    live["spec"]["containers"][0].pop("env")
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-opted-out-of-webhook"
+    patch = json.loads(shlex.split(commands(finding.repair)[0])[-1])
+    assert patch == {"spec": {"template": {"metadata": {"labels": {label: None}}}}}
+
+
+def test_the_lab_s_own_pod_is_restored_as_it_was_built():
+    answers = healthy() | {INLINE: []}
+    answers[PODS][0]["status"] = {"phase": "Pending"}
+    (finding,) = examine(answers).findings
+    delete, apply = commands(finding.repair)
+    assert delete == "kubectl delete pod my-pod -n default --grace-period=1"
+    assert json.loads(shlex.split(apply)[1]) == pod.build(PARAMETERS)
+
+
+def without_pods(*workloads):
+    return healthy() | {PODS: [], DEPLOYMENTS: list(workloads)}
+
+
+def test_a_deployment_that_names_no_service_account_is_patched_itself():
+    (finding,) = examine(without_pods(workload("web", account="", app="web")), pod_name="").findings
+    assert (finding.id, finding.found) == ("pod-missing", "deployment/web without serviceAccountName")
+    said, (patch, status) = finding.repair.splitlines()[0], commands(finding.repair)
+    assert said.startswith("# deployment/web runs as default; after this change, its pods run as my-service-account")
+    words = shlex.split(patch)
+    assert words[:3] == ["kubectl", "patch", "deployment/web"]
+    assert json.loads(words[-1]) == {"spec": {"template": {"spec": {"serviceAccountName": "my-service-account"}}}}
+    assert status.startswith("kubectl rollout status deployment/web")
+
+
+@pytest.mark.parametrize(
+    ("mark", "manager"),
+    [
+        ({"annotations": {"meta.helm.sh/release-name": "web"}}, "Helm"),
+        ({"annotations": {"argocd.argoproj.io/tracking-id": "web:apps/Deployment:default/web"}}, "Argo CD"),
+        ({"labels": {"app.kubernetes.io/managed-by": "pulumi"}}, "pulumi"),
+    ],
+)
+def test_who_else_writes_a_deployment_is_said_beside_its_patch(mark, manager):
+    managed = workload("web", account="", app="web")
+    managed["metadata"] |= mark
+    (finding,) = examine(without_pods(managed), pod_name="").findings
+    said = f"# {manager} manages this object: change its source, too, or {manager} may undo this."
+    assert said in finding.repair.splitlines()
+
+
+@pytest.mark.parametrize("account", ["", "my-service-account"])
+def test_access_keys_in_a_deployment_without_pods_show_at_once(account):
+    bare = workload("web", account=account, app="web")
+    (container,) = bare["spec"]["template"]["spec"]["containers"]
+    container["env"] = [{"name": name, "value": value} for name, value in {**KEYS, "GREETING": "hello"}.items()]
+    findings = {finding.id: finding for finding in examine(without_pods(bare), pod_name="").findings}
+    assert set(findings) == {"pod-missing", "pod-static-keys"}
+    first, keys = findings["pod-missing"], findings["pod-static-keys"]
+    assert keys.severity == "warning"
+    assert keys.found.startswith("deployment/web, container aws: AWS_ACCESS_KEY_ID (env)")
+    change = commands(keys.repair)[0]
+    assert " deployment/web " in change
+    if not account:
+        assert next(iter(findings)) == "pod-missing"
+        (changed,) = json.loads(shlex.split(change)[-1])["spec"]["template"]["spec"]["containers"]
+        assert changed["env"] == [{"name": "GREETING", "value": "hello"}]
+    assert not any(secret in f"{first}{keys}" for secret in KEYS.values())
+
+
+def test_of_several_the_one_that_is_called_like_the_service_account_is_meant():
+    named = workload("web", account="", app="my-service-account")
+    (finding,) = examine(without_pods(workload("queue", account=""), named), pod_name="").findings
+    assert finding.found == "deployment/web without serviceAccountName"
+
+
+BARE = [workload("web", account="", app="web"), workload("queue", account="default", app="queue")]
+OTHER = {"metadata": {"name": "other", "namespace": "default"}}
+
+
+@pytest.mark.parametrize(
+    ("workloads", "accounts", "names"),
+    [
+        (BARE, [], "deployment/web, deployment/queue"),
+        ([BARE[0], workload("api", account="api")], [], "deployment/web"),
+        (BARE[:1], [OTHER], "deployment/web"),
+    ],
+    ids=["two", "beside another's", "beside another service account"],
+)
+def test_a_deployment_that_may_be_somebody_else_s_is_asked_about_and_no_shell_runs_the_command(
+    workloads, accounts, names
+):
+    answers = without_pods(*workloads)
+    answers[SERVICE_ACCOUNTS] += accounts
+    (finding,) = examine(answers, pod_name="").findings
+    said, command = finding.repair.splitlines()
+    assert said.startswith("# put the workload that should have the role in place of <WORKLOAD>")
+    assert said.endswith(names)
+    assert command.startswith("kubectl patch <WORKLOAD> -n default")
+    assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode != 0
+
+
+def test_a_deployment_with_no_replicas_is_scaled_and_no_pod_is_made_beside_it():
+    (finding,) = examine(without_pods(workload(replicas=0)), pod_name="").findings
+    assert (finding.id, finding.severity) == ("pod-missing", "warning")
+    assert finding.found == "deployment/cart has replicas: 0"
+    assert finding.repair.splitlines()[1:] == ["kubectl scale deployment/cart -n default --replicas=1"]
+    (finding,) = examine(without_pods(workload(replicas=0)), pod_name="cart-5f6d8b9c7d-x2x4b").findings
+    assert finding.found == "deployment/cart has replicas: 0"
+    assert "echo" not in finding.repair
+
+
+@pytest.mark.parametrize("kind", [CRON_JOBS, JOBS])
+def test_where_a_job_makes_the_pods_none_is_made_beside_it(kind):
+    template = {"spec": {"serviceAccountName": PARAMETERS.service_account, "containers": []}}
+    spec = {"template": template}
+    if kind == CRON_JOBS:
+        spec = {"schedule": "0 3 * * *", "jobTemplate": {"spec": spec}}
+    called = "cronjob/cart" if kind == CRON_JOBS else "job/cart"
+    answers = healthy() | {PODS: [], kind: [{"metadata": {"name": "cart"}, "spec": spec}]}
+    diagnosis = examine(answers, pod_name="")
+    (finding,) = diagnosis.findings
+    assert (finding.id, finding.severity, diagnosis.exit_code) == ("pod-missing", "note", 0)
+    assert finding.found == f"{called} without a pod now"
+    assert commands(finding.repair) == []
+    # Of another service account, it says nothing.
+    template["spec"]["serviceAccountName"] = "web"
+    (finding,) = examine(answers, pod_name="").findings
+    assert (finding.severity, len(commands(finding.repair))) == ("warning", 1)
+
+
+@pytest.mark.parametrize("pod_name", ["", "my-pod"])
+def test_a_caller_who_may_not_list_deployments_makes_no_pod_beside_one(pod_name):
+    answers = healthy() | {PODS: []}
+    del answers[DEPLOYMENTS]
+    (finding,) = examine(answers, pod_name=pod_name).findings
+    assert finding.id == "pod-missing"
+    assert [line for line in finding.repair.splitlines() if not line.startswith("#")] == []
+
+
+def test_a_deployment_that_could_not_make_its_pod_says_why():
+    answers = without_pods(workload())
+    message = 'Error creating: pods "cart-1-" is forbidden: exceeded quota: small'
+    involved = {"kind": "ReplicaSet", "name": "cart-1"}
+    answers[EVENTS] = [{"reason": "FailedCreate", "message": message, "involvedObject": involved}]
+    (finding,) = examine(answers, pod_name="").findings
+    assert (finding.id, finding.found) == ("pod-missing", f"deployment/cart: {message}")
+    assert "echo" not in finding.repair
+
+
+def test_a_pod_that_was_replaced_is_not_made_and_its_successor_is_named():
+    answers = owned([])
+    answers[DEPLOYMENTS] = [workload()]
+    answers[PODS][0]["metadata"] |= {"name": "cart-7b4f9c6d5f-bbbbb", "labels": {"app": "cart"}}
+    (finding,) = examine(answers, pod_name="cart-5f6d8b9c7d-x2x4b").findings
+    assert finding.found == "no such pod; deployment/cart has other pods: cart-7b4f9c6d5f-bbbbb"
+    assert [line for line in finding.repair.splitlines() if not line.startswith("#")] == []
+    assert "--pod cart-7b4f9c6d5f-bbbbb" in finding.repair
+    # Where nobody knows any longer who made it, it is not made either.
+    (finding,) = examine(healthy(), pod_name="shop-5f6d8b9c7d-x2x4b").findings
+    assert finding.repair.splitlines()[-1] == "# kubectl get pods -n default"
+
+
+def replica_set_pod(hashed, at, *, has_role):
+    """A Deployment's pod of the ReplicaSet with this hash."""
+    live = a_pod()
+    owner = {"kind": "ReplicaSet", "name": f"cart-{hashed}", "controller": True}
+    labels = {"app": "cart", "pod-template-hash": hashed}
+    live["metadata"] |= {"name": f"cart-{hashed}-x", "creationTimestamp": at, "ownerReferences": [owner]}
+    live["metadata"]["labels"] = labels
+    if not has_role:
+        live["spec"]["containers"][0].pop("env")
+        live["spec"]["volumes"] = []
+    return live
+
+
+def rollout(*, new_has_role):
+    answers = healthy()
+    old = replica_set_pod("old", "2026-01-01T00:00:10Z", has_role=False)
+    new = replica_set_pod("new", "2026-01-01T00:07:00Z", has_role=new_has_role)
+    answers[PODS] = [old, new]
+    above = [{"kind": "Deployment", "name": "cart", "controller": True}]
+    for hashed in ("old", "new"):
+        metadata = {"name": f"cart-{hashed}", "ownerReferences": above}
+        answers[f"get replicaset cart-{hashed} -n default"] = {"metadata": metadata}
+    answers["get deployment cart -n default"] = deployment([])
+    return answers
+
+
+def examine_all(answers):
+    def evidence(name):
+        return Evidence(PARAMETERS, CONNECTION, pod_name=name, probe=False, reads=Reads(answers))
+
+    return doctor.examination.examine_pods(evidence)
+
+
+def test_in_a_rollout_the_old_pods_are_listed_and_wait_for_it():
+    diagnosis = examine_all(rollout(new_has_role=True))
+    assert diagnosis.pods == ["cart-new-x", "cart-old-x"]
+    (finding,) = diagnosis.findings
+    assert finding.id == "pod-older-than-annotation"
+    commands = [line for line in finding.repair.splitlines() if not line.startswith("#")]
+    assert commands == ["kubectl rollout status deployment/cart -n default --timeout=90s"]
+
+
+def test_two_pods_of_one_deployment_that_lack_the_same_are_one_finding_and_one_restart():
+    (finding,) = examine_all(rollout(new_has_role=False)).findings
+    assert finding.repair.count("rollout restart") == 1
+
+
+def test_a_pod_that_is_about_to_go_is_not_looked_at():
+    answers = rollout(new_has_role=True)
+    answers[PODS][0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:08:00Z"
+    diagnosis = examine_all(answers)
+    assert (diagnosis.pods, diagnosis.findings) == (["cart-new-x"], [])
+
+
+def commands_of(diagnosis):
+    return [line for line in diagnosis.script().splitlines() if line and not line.startswith("#")]
+
+
+def test_two_findings_of_one_deployment_restart_it_once_and_after_the_webhook():
+    answers = rollout(new_has_role=False)
+    answers[PODS] = answers[PODS][1:]
+    answers[WEBHOOK] = None
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    diagnosis = examine(answers, pod_name="cart-new-x")
+    assert [finding.id for finding in diagnosis.findings] == ["webhook-missing", "service-account-annotation-missing"]
+    assert [line.partition(" -n ")[0] for line in commands_of(diagnosis)] == [
+        "labkit reset",
+        "kubectl annotate serviceaccount my-service-account",
+        "kubectl rollout restart deployment/cart",
+        "kubectl rollout status deployment/cart",
+    ]
+
+
+def test_a_pod_is_made_again_after_what_the_webhook_goes_by():
+    answers = applying(lambda m: m["spec"].pop("serviceAccountName"))
+    answers[WEBHOOK] = None
+    diagnosis = examine(answers)
+    assert [finding.id for finding in diagnosis.findings] == ["pod-uses-another-service-account", "webhook-missing"]
+    commands = commands_of(diagnosis)
+    assert [line.split()[0:3] for line in commands][:2] == [["labkit", "reset"], ["kubectl", "delete", "pod"]]
+    assert found(applied(answers, "\n".join(commands))) == []
+
+
+def test_a_deployment_is_started_after_its_service_account_is_annotated():
+    answers = without_pods(workload(replicas=0))
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    commands = commands_of(examine(answers, pod_name=""))
+    assert [line.split()[1] for line in commands] == ["annotate", "scale"]
