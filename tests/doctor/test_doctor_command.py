@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import re
-from functools import partial
 from pathlib import Path
 
 import pexpect
@@ -13,26 +12,19 @@ from kubernetes.client import ApiClient, AppsV1Api, Configuration, CoreV1Api
 from typer.testing import CliRunner
 
 import labkit
-from labkit import targets
 from labkit.cli.main import app
-from labkit.connection import awaited
-from labkit.diagnosis.evidence import Evidence, Reads
-from labkit.diagnosis.evidence.reading import Read
-from labkit.diagnosis.findings.catalogue import CATALOGUE
-from labkit.diagnosis.stages import PROVIDER, STAGES
+from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.stages import PROVIDER
 from labkit.doctor.examination import diagnose, examine
-from labkit.doctor.survey import Survey
 from labkit.emulator import environment
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from labkit.errors import LabError
-from labkit.run_parameters import Parameters
 from tests.commands import LABKIT
-from tests.commands import labkit as labkit_command
 from tests.doctor import recording
+from tests.doctor.callers import POLICY, changed, doctor, session_of
 
 NOTEBOOKS = Path(labkit.__file__).parent.parent / "notebooks"
-POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 NOBODY = {"namespace": "default", "service_account": "my-service-account", "cluster": "blue"}
 
 
@@ -43,10 +35,6 @@ def broken(lab):
     iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
     yield lab
     iam.attach_role_policy(RoleName="my-role", PolicyArn=POLICY)
-
-
-def doctor(*arguments, **variables):
-    return labkit_command("doctor", *arguments, **variables)
 
 
 # What it says.
@@ -299,34 +287,6 @@ def _until(asked):
     return retry(retry=retry_if_result(lambda got: not got), stop=stop_after_delay(60), wait=wait_fixed(0.1))(asked)()
 
 
-# What it may not see.
-
-
-def session_of(lab, *denied):
-    """A session that may read everything but these actions."""
-    allow = {"Effect": "Allow", "Action": "*", "Resource": "*"}
-    deny = [{"Effect": "Deny", "Action": list(denied), "Resource": "*"}] if denied else []
-    iam, sts = lab.aws.client("iam"), lab.aws.client("sts")
-    trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{lab.account_id}:root"}, "Action": "sts:AssumeRole"}
-    name = "operator"
-    if name not in [role["RoleName"] for role in iam.list_roles()["Roles"]]:
-        iam.create_role(
-            RoleName=name, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-        )
-    document = {"Version": "2012-10-17", "Statement": [allow, *deny]}
-    iam.put_role_policy(RoleName=name, PolicyName="own", PolicyDocument=json.dumps(document))
-    keys = sts.assume_role(RoleArn=f"arn:aws:iam::{lab.account_id}:role/{name}", RoleSessionName="somebody")[
-        "Credentials"
-    ]
-    return targets.sessions.BoundSession(
-        endpoint_url=lab.aws.endpoint_url,
-        access_key_id=keys["AccessKeyId"],
-        secret_access_key=keys["SecretAccessKey"],
-        session_token=keys["SessionToken"],
-        region=lab.aws.region_name,
-    )
-
-
 def test_other_programs_bring_their_own_session_and_client(lab):
     found = diagnose(**NOBODY, aws=lab.aws, kubernetes=lab.kubernetes)
     assert found.role_arn == lab.role_arn
@@ -381,17 +341,11 @@ def test_credentials_that_have_expired_are_a_sentence(lab):
         lab.clock.advance(hours=2)
         with pytest.raises(LabError, match="ExpiredToken"):
             diagnose(**NOBODY, aws=aws, kubernetes=lab.kubernetes)
-        found = diagnose(**NOBODY, connection=_with(lab.connection, aws=aws))
+        found = diagnose(**NOBODY, connection=changed(lab.connection, aws=aws))
     finally:
         lab.clock.reset()
     assert found.exit_code == 2
     assert any(error.no_credentials and "sts get-caller-identity" in error.needs for error in found.unread)
-
-
-def _with(connection, **changes):
-    from dataclasses import replace
-
-    return replace(connection, **changes)
 
 
 def on_eks(lab, **variables):
@@ -465,171 +419,3 @@ def test_what_a_report_rests_on_holds_no_secret():
     found = examine(recording.evidence(answers))
     assert found.facts["pod my-pod"]["containers"]["aws"]["AWS_SECRET_ACCESS_KEY"] == "(not shown)"
     assert "hunter2" not in json.dumps(found.facts) + json.dumps(found.as_json()) + repr(found) + found._repr_html_()
-
-
-# All of them.
-
-
-@pytest.fixture
-def shop(lab):
-    """Seven more service accounts in a namespace of their own: five right ones, a misspelt one, one without a role."""
-    core, iam = CoreV1Api(lab.kubernetes), lab.aws.client("iam")
-    core.create_namespace({"metadata": {"name": "shop", "labels": lab.labels}})
-    names = [f"cart-{number}" for number in range(5)]
-    for name in [*names, "typo", "none"]:
-        key = {"typo": "eks.amazon.com/role-arn"}.get(name, "eks.amazonaws.com/role-arn")
-        annotations = {} if name == "none" else {key: lab.connection.role_arn(name)}
-        core.create_namespaced_service_account("shop", {"metadata": {"name": name, "annotations": annotations}})
-    for name in [*names, "typo"]:
-        parameters = Parameters.checked(namespace="shop", service_account=name)
-        trust = labkit.steps.step("iam_role").build(parameters, lab.provider_arn)
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
-        iam.attach_role_policy(RoleName=name, PolicyArn=POLICY)
-    yield lab
-    core.delete_namespace("shop")
-    named = partial(core.list_namespace, field_selector="metadata.name=shop")
-    awaited(named, lambda found: not found.items, within=60, every=0.2)  # its pods end first
-    for name in [*names, "typo"]:
-        iam.detach_role_policy(RoleName=name, PolicyArn=POLICY)
-        iam.delete_role(RoleName=name)
-
-
-def test_all_service_accounts_that_are_to_have_a_role_are_a_line_each(shop):
-    done = doctor("--all")
-    assert done.returncode == 1, done.stderr
-    assert done.stderr == ""
-    lines = [line.split() for line in done.stdout.splitlines() if re.match(r"[✓✗!·] (shop|default)/\S+  ", line)]
-    accounts = ["default/my-service-account", *(f"shop/cart-{number}" for number in range(5)), "shop/typo"]
-    assert [line[1] for line in lines] == accounts
-    assert lines[-1][3] == "service-account-annotation-key-typo,"
-    assert "7 service accounts in the cluster" in done.stdout
-
-
-def test_all_of_one_namespace_as_json_is_an_object_a_line(shop):
-    done = doctor("--all", "-n", "default", "--json")
-    (found,) = map(json.loads, done.stdout.splitlines())
-    assert (found["subject"], done.returncode) == ("system:serviceaccount:default:my-service-account", 0)
-    nobody = doctor("--all", "-n", "kube-system")
-    assert (nobody.returncode, nobody.stdout.strip()) == (
-        0,
-        "Found no service account in namespace kube-system that should have a role.",
-    )
-
-
-def test_of_several_service_accounts_in_a_namespace_the_doctor_picks_none(shop):
-    done = doctor("-n", "shop")
-    assert (done.returncode, done.stdout) == (2, "")
-    names = ", ".join([*(f"cart-{number}" for number in range(5)), "typo"])
-    assert f"shop: 6 service accounts may be meant: {names}." in done.stderr
-    assert "labkit doctor --all -n shop" in done.stderr
-    told = json.loads(doctor("-n", "shop", "--json").stdout)["could_not_look"]
-    assert names in told["what"]
-
-
-def test_the_only_service_account_of_a_namespace_that_names_a_role_is_meant(shop):
-    core = CoreV1Api(shop.kubernetes)
-    for name in ["typo", *(f"cart-{number}" for number in range(1, 5))]:
-        core.delete_namespaced_service_account(name, "shop")
-    done = doctor("-n", "shop", "--json")
-    assert done.stderr == ""
-    assert json.loads(done.stdout)["subject"] == "system:serviceaccount:shop:cart-0"
-    core.delete_namespaced_service_account("cart-0", "shop")
-    nothing = doctor("-n", "shop")
-    assert (nothing.returncode, nothing.stdout) == (2, "")
-    # "none" is the account's name.
-    assert "tells which service account should have a role; the namespace has none." in nothing.stderr
-    assert "next:  labkit doctor -n shop -s none\n" in nothing.stderr
-
-
-def test_a_pod_says_which_service_account_is_meant(shop):
-    core = CoreV1Api(shop.kubernetes)
-    containers = [{"name": "app", "image": "python", "command": ["sleep", "600"]}]
-    spec = {"serviceAccountName": "none", "containers": containers}
-    core.create_namespaced_pod("shop", {"metadata": {"name": "till"}, "spec": spec})
-    found = json.loads(doctor("-n", "shop", "--pod", "till", "--json").stdout)
-    assert (found["subject"], found["pods"]) == ("system:serviceaccount:shop:none", ["till"])
-
-
-@pytest.mark.parametrize("options", [(), ("--all",)], ids=["one", "all"])
-def test_a_misspelt_namespace_is_a_question(shop, options):
-    done = doctor(*options, "-n", "shopp")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "There is no namespace shopp in the cluster; did you mean shop?" in done.stderr
-    assert "my-service-account" not in done.stderr
-
-
-def test_the_namespace_default_means_the_lab_s_own(shop):
-    assert json.loads(doctor("-n", "default", "--json").stdout)["subject"].endswith(":default:my-service-account")
-
-
-def test_no_call_is_made_twice_and_the_roles_are_read_at_once(shop):
-    survey = Survey(shop.connection, shop.parameters)
-    calls = [str(read) for diagnosis in survey for read in diagnosis.made] + [*map(str, survey.reads.made)]
-    assert len(survey) == 7
-    assert len(calls) == len(set(calls))
-    assert not [call for call in calls if call.startswith("iam:GetRole")]
-    single = [diagnose(namespace="shop", service_account=f"cart-{n}", connection=shop.connection) for n in range(5)]
-    told = [diagnosis for diagnosis in survey if "cart" in diagnosis.subject]
-    assert [d.findings for d in told] == [d.findings for d in single]
-
-
-def test_a_caller_who_may_not_read_all_roles_at_once_reads_each(shop):
-    aws = session_of(shop, "iam:GetAccountAuthorizationDetails")
-    survey = Survey(_with(shop.connection, aws=aws), shop.parameters)
-    found = list(survey)
-    assert {diagnosis.exit_code for diagnosis in found if "typo" not in diagnosis.subject} <= {0, 1}
-    assert any(read.kind == "iam:GetRole" for diagnosis in found for read in diagnosis.made)
-
-
-def test_a_caller_who_may_not_list_service_accounts_is_told_what_is_needed(lab):
-    survey = {"connection": _with(lab.connection, kubernetes=_anonymous(lab)), "parameters": lab.parameters}
-    with pytest.raises(LabError, match="serviceaccounts"):
-        Survey(**survey)
-
-
-def _anonymous(lab):
-    configuration = Configuration(host=lab.kubernetes.configuration.host)
-    configuration.ssl_ca_cert = lab.kubernetes.configuration.ssl_ca_cert
-    return ApiClient(configuration)
-
-
-# What a diagnosis is, without a lab.
-
-
-def test_a_record_without_an_answer_says_so_and_is_exit_code_2():
-    answers = recording.healthy()
-    del answers[recording.ATTACHED]
-    found = examine(recording.evidence(answers))
-    assert found.exit_code == 2
-    assert "the record has no answer to this call" in {error.why for error in found.unread}
-
-
-def test_facts_that_nobody_asked_for_do_not_cause_exit_code_2():
-    found = examine(recording.evidence(probe=False))
-    assert found.exit_code == 0, found
-    assert {error.needs for error in found.unread} == {"--probe"}
-
-
-def test_answers_are_shared_and_each_subject_counts_its_own():
-    reads = Reads(recording.healthy())
-    first, second = reads.shared(), reads.shared()
-    role = Read("iam:GetRole", "my-role", f"({recording.ACCOUNT_ID})", "AWS")
-    assert str(role) == recording.ROLE
-    assert first.once(role, dict)["RoleName"] == "my-role"
-    assert ([*first.asked], [*second.asked]) == ([role], [])
-
-
-def test_every_finding_has_its_place_among_the_checks():
-    places = {
-        "pod-missing": 1,
-        "service-account-annotation-missing": 2,
-        "pod-older-than-annotation": 3,
-        "webhook-missing": 3,
-        "token-audience-mismatch": 4,
-        "oidc-provider-missing": 5,
-        "trust-policy-refuses": 6,
-        "credentials-refused": 7,
-        "pod-static-keys": 8,
-        "role-lacks-permission": 9,
-    }
-    assert {id: STAGES.index(CATALOGUE[id].stage) + 1 for id in places} == places

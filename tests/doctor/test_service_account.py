@@ -10,6 +10,7 @@ from labkit import doctor
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.steps import pod, service_account
 from tests.doctor.applying import applied, made
+from tests.doctor.pods import examine, found
 from tests.doctor.recording import (
     ALL_SERVICE_ACCOUNTS,
     ASSOCIATIONS,
@@ -32,7 +33,6 @@ from tests.doctor.recording import (
     healthy,
 )
 from tests.doctor.repairing import commands
-from tests.doctor.test_pod import examine, found
 
 KEY = "eks.amazonaws.com/role-arn"
 EKSCTL = "arn:aws:iam::123456789012:role/eksctl-blue-addon-iamserviceaccount-default-Role1-1ABCDEFGHIJKL"

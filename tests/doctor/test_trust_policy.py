@@ -3,82 +3,31 @@
 import copy
 import json
 import re
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
 
-from labkit import doctor
-from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.policy import Policy, evaluate_trust
 from tests.doctor.recording import (
     ACCOUNT_ID,
     ALL_SERVICE_ACCOUNTS,
-    ATTACHED,
     CALLER,
-    CONNECTION,
     EXCHANGE,
     NAME,
     PARAMETERS,
-    PODS,
     ROLE,
     ROLE_ARN,
-    ROLES,
-    ROLES_MADE,
-    SERVICE_ACCOUNTS,
-    TRUST_WRITTEN,
     healthy,
 )
 from tests.doctor.repairing import commands, repaired
+from tests.doctor.trusting import arn, document, examine, found, principal, sub, trusting, wants
 
 OTHER = "oidc.eks.us-east-1.amazonaws.com/id/FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"
 ACTION = "sts:AssumeRoleWithWebIdentity"
 
 
-def arn(name):
-    return f"arn:aws:iam::{ACCOUNT_ID}:oidc-provider/{name}"
-
-
-def examine(answers, **settings):
-    return doctor.examine(Evidence(PARAMETERS, CONNECTION, reads=Reads(answers), **settings))
-
-
-def found(answers, **settings):
-    return [finding.id for finding in examine(answers, **settings).findings]
-
-
-def document(answers):
-    return answers[ROLE]["AssumeRolePolicyDocument"]
-
-
-def trusting(*changes):
-    """A healthy lab with these changes of the one statement."""
-    answers = healthy()
-    for change in changes:
-        change(document(answers)["Statement"][0])
-    return answers
-
-
-def principal(**names):
-    return lambda statement: statement.update(Principal=names)
-
-
 def action(value):
     return lambda statement: statement.update(Action=value)
-
-
-def wants(claim, value, operator="StringEquals", issuer=NAME):
-    """The statement's condition on a claim becomes this one."""
-
-    def change(statement):
-        for block in statement["Condition"].values():
-            for key in [key for key in block if key.endswith(f":{claim}")]:
-                del block[key]
-        if value is not None:
-            statement["Condition"].setdefault(operator, {})[f"{issuer}:{claim}"] = value
-        statement["Condition"] = {name: block for name, block in statement["Condition"].items() if block}
-
-    return change
 
 
 def named_by(issuer):
@@ -89,10 +38,6 @@ def named_by(issuer):
         statement["Condition"] = json.loads(text.replace(f"{NAME}:", f"{issuer}:"))
 
     return change
-
-
-def sub(text, operator="StringEquals"):
-    return wants("sub", f"system:serviceaccount:{text}", operator)
 
 
 REGION, SWAPPED = NAME.replace("us-east-1", "us-west-2"), NAME.replace("oidc.eks.us-east-1", "oidc.us-east-1.eks")
@@ -451,155 +396,3 @@ def test_another_service_account_that_is_there_is_named():
 
 def test_the_other_service_accounts_are_not_listed_where_the_policy_names_one():
     assert ALL_SERVICE_ACCOUNTS not in examine(healthy()).looked
-
-
-# What IAM refused to take.
-
-
-def refused(answers, code, message, *, name="UpdateAssumeRolePolicy", at="2026-01-02T00:00:00Z"):
-    """A try to write the right trust policy, with the condition's keys as the answers have them."""
-    written = document(healthy())
-    text = json.dumps(written).replace(f'"{NAME}:', f'"https://{NAME}:') if "colon" in message else json.dumps(written)
-    key = "policyDocument" if name.startswith("Update") else "assumeRolePolicyDocument"
-    call = {"eventTime": at, "eventName": name, "errorCode": code, "errorMessage": message, "caller": ""}
-    call["requestParameters"] = {"roleName": "my-role", key: text}
-    return answers | {TRUST_WRITTEN if name.startswith("Update") else ROLES_MADE: [call]}
-
-
-COLON = ("MalformedPolicyDocumentException", "Condition can contain only one colon.")
-TOO_LONG = ("LimitExceededException", "Cannot exceed quota for ACLSizePerRole: 2048")
-MISSING = healthy() | {ROLE: None, ATTACHED: None}
-
-
-@pytest.mark.parametrize(
-    ("id", "answers"),
-    [
-        ("trust-policy-condition-key-with-scheme", refused(trusting(sub("default:a")), *COLON)),
-        ("trust-policy-condition-key-with-scheme", refused(MISSING, *COLON, name="CreateRole")),
-        ("trust-policy-too-long", refused(trusting(sub("default:a")), *TOO_LONG)),
-        ("trust-policy-too-long", refused(MISSING, *TOO_LONG, name="CreateRole")),
-    ],
-)
-def test_a_trust_policy_that_iam_refused_is_what_is_wrong(id, answers):
-    (finding,) = examine(answers).findings
-    assert finding.id == id
-    assert "at 2026-01-02T00:00:00Z" in finding.source
-    assert found(repaired(answers, finding.repair)) == []
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        # Another role's, one that was refused for something else, and one after which another was taken.
-        lambda calls: calls[0]["requestParameters"].update(roleName="other"),
-        lambda calls: calls[0].update(errorCode="AccessDenied"),
-        lambda calls: calls.insert(0, {**calls[0], "errorCode": None}),
-    ],
-)
-def test_an_old_refusal_or_one_of_another_kind_explains_nothing(change):
-    answers = refused(trusting(sub("default:a")), *COLON)
-    change(answers[TRUST_WRITTEN])
-    assert found(answers) == ["trust-policy-sub-mismatch"]
-
-
-def test_what_was_written_to_a_role_before_it_went_does_not_count():
-    answers = refused(MISSING, *COLON, name="CreateRole")
-    (call,) = answers[ROLES_MADE]
-    answers[TRUST_WRITTEN] = [{**call, "eventName": "UpdateAssumeRolePolicy", "errorCode": None}]
-    assert found(answers) == ["trust-policy-condition-key-with-scheme"]
-
-
-def test_a_refused_try_is_not_looked_for_where_the_role_admits_the_account():
-    answers = refused(healthy(), *COLON)
-    diagnosis = examine(answers)
-    assert list(diagnosis.findings) == []
-    assert TRUST_WRITTEN not in diagnosis.looked
-
-
-def test_the_fault_is_found_without_reading_cloudtrail():
-    answers = trusting(sub("default:a"))
-    del answers[TRUST_WRITTEN]
-    diagnosis = examine(answers)
-    assert [finding.id for finding in diagnosis.findings] == ["trust-policy-sub-mismatch"]
-    assert TRUST_WRITTEN in [error.call for error in diagnosis.unread]
-
-
-# The role itself.
-
-
-def test_a_role_that_is_missing_is_made_with_its_policy():
-    (finding,) = examine(MISSING).findings
-    assert finding.id == "role-missing"
-    # AWS takes no session of the role that is gone, which the pod may still hold.
-    assert "kubectl delete pod my-pod" in finding.repair
-    assert "kubectl delete pod" not in examine(MISSING | {PODS: []}).findings[-1].repair
-    assert found(repaired(MISSING, finding.repair)) == []
-
-
-def test_a_role_that_was_renamed_is_annotated():
-    role_arn = ROLE_ARN.replace("my-role", "renamed")
-    answers = copy.deepcopy(MISSING)
-    answers[ROLES] = [{**answers[ROLES][0], "Arn": role_arn, "RoleName": "renamed"}]
-    for account in answers[SERVICE_ACCOUNTS]:
-        account["metadata"]["labels"] = {}
-    (finding,) = examine(answers, role_is_known=False).findings
-    assert finding.id == "role-missing"
-    assert (finding.expected, finding.found) == (role_arn, f"no such role: {ROLE_ARN}")
-    assert f"eks.amazonaws.com/role-arn={role_arn}" in commands(finding.repair)[0]
-    without_pod = {each.id: each for each in examine(answers | {PODS: []}, role_is_known=False).findings}
-    (annotated,) = commands(without_pod["role-missing"].repair)
-    assert annotated.startswith("kubectl annotate") and "kubectl apply" in without_pod["pod-missing"].repair
-
-
-DENIED = "An error occurred (AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized …"
-
-
-def test_a_role_that_was_made_a_moment_ago_is_not_a_fault():
-    answers = healthy() | {CALLER: {"arn": "", "error": DENIED}}
-    assert "role-too-new" not in found(answers)
-    answers[ROLE]["CreateDate"] = datetime.now(UTC).isoformat()
-    (finding,) = examine(answers).findings
-    assert (finding.id, finding.severity) == ("role-too-new", "note")
-    assert found(healthy() | {ROLE: answers[ROLE]}) == []
-    elsewhere = json.loads(json.dumps(answers).replace('"serviceAccountName": "my-service-account"', '"a": "b"'))
-    assert "role-too-new" not in found(elsewhere)
-    sub("default:a")(document(answers)["Statement"][0])
-    assert found(answers) == ["trust-policy-sub-mismatch"]
-
-
-CONFIG = f"[default]\nregion = us-east-1\n\n[profile app]\nrole_arn = {ROLE_ARN}\nsource_profile = default\n"
-
-
-def mounting(answers, text):
-    """The pod mounts an AWS config from a ConfigMap."""
-    (pod,) = answers[PODS]
-    pod["spec"]["volumes"].append({"name": "aws", "configMap": {"name": "aws-config"}})
-    container = pod["spec"]["containers"][0]
-    container["volumeMounts"].append({"name": "aws", "mountPath": "/root/.aws"})
-    return answers | {"get configmap aws-config -n default": {"data": {"config": text}}}
-
-
-def test_a_config_that_assumes_the_role_which_the_pod_has_is_found_and_corrected():
-    (finding,) = examine(mounting(healthy(), CONFIG)).findings
-    assert finding.id == "role-assumes-itself"
-    patch = commands(finding.repair)[0]
-    assert patch.startswith("kubectl patch configmap aws-config -n default --type=merge -p ")
-    assert '{"data": {"config": "[default]\\nregion = us-east-1\\n\\n[profile app]\\n"}}' in patch
-    assert "kubectl delete pod my-pod" in finding.repair
-
-
-def test_a_role_may_assume_itself_where_it_trusts_itself_or_the_profile_is_the_exchange():
-    exchange = CONFIG.replace("source_profile = default", "web_identity_token_file = /token")
-    assert found(mounting(healthy(), exchange)) == []
-    answers = mounting(healthy(), CONFIG)
-    own = {"Effect": "Allow", "Principal": {"AWS": ROLE_ARN}, "Action": "sts:AssumeRole"}
-    document(answers)["Statement"].append(own)
-    assert found(answers) == []
-
-
-def test_the_cluster_s_provider_in_another_account_is_reported_by_the_accounts():
-    answers = trusting(principal(Federated=arn(NAME).replace(ACCOUNT_ID, "210987654321")))
-    (finding,) = [one for one in examine(answers).findings if one.id == "trust-policy-provider-mismatch"]
-    assert finding.summary == (
-        "The trust policy trusts the cluster's OIDC provider in the account 210987654321, not the one in 123456789012."
-    )

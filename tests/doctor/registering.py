@@ -1,0 +1,35 @@
+"""A webhook's opt-out label, a namespace that carries it, and the patch of a registration in a repair."""
+
+import json
+import shlex
+
+from labkit.steps import pod
+from tests.doctor.applying import made
+from tests.doctor.recording import (
+    NAMESPACE,
+    PARAMETERS,
+    PODS,
+    WEBHOOK,
+    healthy,
+)
+
+OPT_OUT = "eks.amazonaws.com/skip-pod-identity-webhook"
+
+
+def in_a_namespace_that_opted_out():
+    answers = healthy()
+    selector = {"matchExpressions": [{"key": "no-webhook", "operator": "NotIn", "values": ["yes"]}]}
+    answers[WEBHOOK]["webhooks"][0]["namespaceSelector"] = selector
+    answers[NAMESPACE]["metadata"]["labels"]["no-webhook"] = "yes"
+    answers[PODS] = [made(pod.build(PARAMETERS), answers)]
+    return answers
+
+
+def patch_of(repair):
+    (line,) = [line for line in repair.splitlines() if line.startswith("kubectl patch mutatingwebhook")]
+    return json.loads(shlex.split(line)[-1])
+
+
+LEFT_OUT = (
+    "; the webhook's matchConditions, which the doctor doesn't evaluate, may leave the pod out: request.name != 'x'"
+)

@@ -1,0 +1,139 @@
+"""`labkit doctor --all`, and a namespace with several service accounts."""
+
+import json
+import re
+from functools import partial
+
+import pytest
+from kubernetes.client import ApiClient, Configuration, CoreV1Api
+
+import labkit
+from labkit.connection import awaited
+from labkit.doctor.examination import diagnose
+from labkit.doctor.survey import Survey
+from labkit.errors import LabError
+from labkit.run_parameters import Parameters
+from tests.doctor.callers import POLICY, changed, doctor, session_of
+
+
+@pytest.fixture
+def shop(lab):
+    """Seven more service accounts in a namespace of their own: five right ones, a misspelt one, one without a role."""
+    core, iam = CoreV1Api(lab.kubernetes), lab.aws.client("iam")
+    core.create_namespace({"metadata": {"name": "shop", "labels": lab.labels}})
+    names = [f"cart-{number}" for number in range(5)]
+    for name in [*names, "typo", "none"]:
+        key = {"typo": "eks.amazon.com/role-arn"}.get(name, "eks.amazonaws.com/role-arn")
+        annotations = {} if name == "none" else {key: lab.connection.role_arn(name)}
+        core.create_namespaced_service_account("shop", {"metadata": {"name": name, "annotations": annotations}})
+    for name in [*names, "typo"]:
+        parameters = Parameters.checked(namespace="shop", service_account=name)
+        trust = labkit.steps.step("iam_role").build(parameters, lab.provider_arn)
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+        iam.attach_role_policy(RoleName=name, PolicyArn=POLICY)
+    yield lab
+    core.delete_namespace("shop")
+    named = partial(core.list_namespace, field_selector="metadata.name=shop")
+    awaited(named, lambda found: not found.items, within=60, every=0.2)  # its pods end first
+    for name in [*names, "typo"]:
+        iam.detach_role_policy(RoleName=name, PolicyArn=POLICY)
+        iam.delete_role(RoleName=name)
+
+
+def test_all_service_accounts_that_are_to_have_a_role_are_a_line_each(shop):
+    done = doctor("--all")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    lines = [line.split() for line in done.stdout.splitlines() if re.match(r"[✓✗!·] (shop|default)/\S+  ", line)]
+    accounts = ["default/my-service-account", *(f"shop/cart-{number}" for number in range(5)), "shop/typo"]
+    assert [line[1] for line in lines] == accounts
+    assert lines[-1][3] == "service-account-annotation-key-typo,"
+    assert "7 service accounts in the cluster" in done.stdout
+
+
+def test_all_of_one_namespace_as_json_is_an_object_a_line(shop):
+    done = doctor("--all", "-n", "default", "--json")
+    (found,) = map(json.loads, done.stdout.splitlines())
+    assert (found["subject"], done.returncode) == ("system:serviceaccount:default:my-service-account", 0)
+    nobody = doctor("--all", "-n", "kube-system")
+    assert (nobody.returncode, nobody.stdout.strip()) == (
+        0,
+        "Found no service account in namespace kube-system that should have a role.",
+    )
+
+
+def test_of_several_service_accounts_in_a_namespace_the_doctor_picks_none(shop):
+    done = doctor("-n", "shop")
+    assert (done.returncode, done.stdout) == (2, "")
+    names = ", ".join([*(f"cart-{number}" for number in range(5)), "typo"])
+    assert f"shop: 6 service accounts may be meant: {names}." in done.stderr
+    assert "labkit doctor --all -n shop" in done.stderr
+    told = json.loads(doctor("-n", "shop", "--json").stdout)["could_not_look"]
+    assert names in told["what"]
+
+
+def test_the_only_service_account_of_a_namespace_that_names_a_role_is_meant(shop):
+    core = CoreV1Api(shop.kubernetes)
+    for name in ["typo", *(f"cart-{number}" for number in range(1, 5))]:
+        core.delete_namespaced_service_account(name, "shop")
+    done = doctor("-n", "shop", "--json")
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["subject"] == "system:serviceaccount:shop:cart-0"
+    core.delete_namespaced_service_account("cart-0", "shop")
+    nothing = doctor("-n", "shop")
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    # "none" is the account's name.
+    assert "tells which service account should have a role; the namespace has none." in nothing.stderr
+    assert "next:  labkit doctor -n shop -s none\n" in nothing.stderr
+
+
+def test_a_pod_says_which_service_account_is_meant(shop):
+    core = CoreV1Api(shop.kubernetes)
+    containers = [{"name": "app", "image": "python", "command": ["sleep", "600"]}]
+    spec = {"serviceAccountName": "none", "containers": containers}
+    core.create_namespaced_pod("shop", {"metadata": {"name": "till"}, "spec": spec})
+    found = json.loads(doctor("-n", "shop", "--pod", "till", "--json").stdout)
+    assert (found["subject"], found["pods"]) == ("system:serviceaccount:shop:none", ["till"])
+
+
+@pytest.mark.parametrize("options", [(), ("--all",)], ids=["one", "all"])
+def test_a_misspelt_namespace_is_a_question(shop, options):
+    done = doctor(*options, "-n", "shopp")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no namespace shopp in the cluster; did you mean shop?" in done.stderr
+    assert "my-service-account" not in done.stderr
+
+
+def test_the_namespace_default_means_the_lab_s_own(shop):
+    assert json.loads(doctor("-n", "default", "--json").stdout)["subject"].endswith(":default:my-service-account")
+
+
+def test_no_call_is_made_twice_and_the_roles_are_read_at_once(shop):
+    survey = Survey(shop.connection, shop.parameters)
+    calls = [str(read) for diagnosis in survey for read in diagnosis.made] + [*map(str, survey.reads.made)]
+    assert len(survey) == 7
+    assert len(calls) == len(set(calls))
+    assert not [call for call in calls if call.startswith("iam:GetRole")]
+    single = [diagnose(namespace="shop", service_account=f"cart-{n}", connection=shop.connection) for n in range(5)]
+    told = [diagnosis for diagnosis in survey if "cart" in diagnosis.subject]
+    assert [d.findings for d in told] == [d.findings for d in single]
+
+
+def test_a_caller_who_may_not_read_all_roles_at_once_reads_each(shop):
+    aws = session_of(shop, "iam:GetAccountAuthorizationDetails")
+    survey = Survey(changed(shop.connection, aws=aws), shop.parameters)
+    found = list(survey)
+    assert {diagnosis.exit_code for diagnosis in found if "typo" not in diagnosis.subject} <= {0, 1}
+    assert any(read.kind == "iam:GetRole" for diagnosis in found for read in diagnosis.made)
+
+
+def test_a_caller_who_may_not_list_service_accounts_is_told_what_is_needed(lab):
+    survey = {"connection": changed(lab.connection, kubernetes=_anonymous(lab)), "parameters": lab.parameters}
+    with pytest.raises(LabError, match="serviceaccounts"):
+        Survey(**survey)
+
+
+def _anonymous(lab):
+    configuration = Configuration(host=lab.kubernetes.configuration.host)
+    configuration.ssl_ca_cert = lab.kubernetes.configuration.ssl_ca_cert
+    return ApiClient(configuration)

@@ -1,0 +1,97 @@
+"""The role: it's missing, renamed, new, assumes itself, or its provider is in another account."""
+
+import copy
+import json
+from datetime import UTC, datetime
+
+from tests.doctor.recording import (
+    ACCOUNT_ID,
+    CALLER,
+    NAME,
+    PODS,
+    ROLE,
+    ROLE_ARN,
+    ROLES,
+    SERVICE_ACCOUNTS,
+    healthy,
+)
+from tests.doctor.repairing import commands, repaired
+from tests.doctor.trusting import MISSING, arn, document, examine, found, principal, sub, trusting
+
+
+def test_a_role_that_is_missing_is_made_with_its_policy():
+    (finding,) = examine(MISSING).findings
+    assert finding.id == "role-missing"
+    # AWS takes no session of the role that is gone, which the pod may still hold.
+    assert "kubectl delete pod my-pod" in finding.repair
+    assert "kubectl delete pod" not in examine(MISSING | {PODS: []}).findings[-1].repair
+    assert found(repaired(MISSING, finding.repair)) == []
+
+
+def test_a_role_that_was_renamed_is_annotated():
+    role_arn = ROLE_ARN.replace("my-role", "renamed")
+    answers = copy.deepcopy(MISSING)
+    answers[ROLES] = [{**answers[ROLES][0], "Arn": role_arn, "RoleName": "renamed"}]
+    for account in answers[SERVICE_ACCOUNTS]:
+        account["metadata"]["labels"] = {}
+    (finding,) = examine(answers, role_is_known=False).findings
+    assert finding.id == "role-missing"
+    assert (finding.expected, finding.found) == (role_arn, f"no such role: {ROLE_ARN}")
+    assert f"eks.amazonaws.com/role-arn={role_arn}" in commands(finding.repair)[0]
+    without_pod = {each.id: each for each in examine(answers | {PODS: []}, role_is_known=False).findings}
+    (annotated,) = commands(without_pod["role-missing"].repair)
+    assert annotated.startswith("kubectl annotate") and "kubectl apply" in without_pod["pod-missing"].repair
+
+
+DENIED = "An error occurred (AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized …"
+
+
+def test_a_role_that_was_made_a_moment_ago_is_not_a_fault():
+    answers = healthy() | {CALLER: {"arn": "", "error": DENIED}}
+    assert "role-too-new" not in found(answers)
+    answers[ROLE]["CreateDate"] = datetime.now(UTC).isoformat()
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == ("role-too-new", "note")
+    assert found(healthy() | {ROLE: answers[ROLE]}) == []
+    elsewhere = json.loads(json.dumps(answers).replace('"serviceAccountName": "my-service-account"', '"a": "b"'))
+    assert "role-too-new" not in found(elsewhere)
+    sub("default:a")(document(answers)["Statement"][0])
+    assert found(answers) == ["trust-policy-sub-mismatch"]
+
+
+CONFIG = f"[default]\nregion = us-east-1\n\n[profile app]\nrole_arn = {ROLE_ARN}\nsource_profile = default\n"
+
+
+def mounting(answers, text):
+    """The pod mounts an AWS config from a ConfigMap."""
+    (pod,) = answers[PODS]
+    pod["spec"]["volumes"].append({"name": "aws", "configMap": {"name": "aws-config"}})
+    container = pod["spec"]["containers"][0]
+    container["volumeMounts"].append({"name": "aws", "mountPath": "/root/.aws"})
+    return answers | {"get configmap aws-config -n default": {"data": {"config": text}}}
+
+
+def test_a_config_that_assumes_the_role_which_the_pod_has_is_found_and_corrected():
+    (finding,) = examine(mounting(healthy(), CONFIG)).findings
+    assert finding.id == "role-assumes-itself"
+    patch = commands(finding.repair)[0]
+    assert patch.startswith("kubectl patch configmap aws-config -n default --type=merge -p ")
+    assert '{"data": {"config": "[default]\\nregion = us-east-1\\n\\n[profile app]\\n"}}' in patch
+    assert "kubectl delete pod my-pod" in finding.repair
+
+
+def test_a_role_may_assume_itself_where_it_trusts_itself_or_the_profile_is_the_exchange():
+    exchange = CONFIG.replace("source_profile = default", "web_identity_token_file = /token")
+    assert found(mounting(healthy(), exchange)) == []
+    answers = mounting(healthy(), CONFIG)
+    own = {"Effect": "Allow", "Principal": {"AWS": ROLE_ARN}, "Action": "sts:AssumeRole"}
+    document(answers)["Statement"].append(own)
+    assert found(answers) == []
+
+
+def test_the_cluster_s_provider_in_another_account_is_reported_by_the_accounts():
+    answers = trusting(principal(Federated=arn(NAME).replace(ACCOUNT_ID, "210987654321")))
+    (finding,) = [one for one in examine(answers).findings if one.id == "trust-policy-provider-mismatch"]
+    assert finding.summary == (
+        "The trust policy trusts the cluster's OIDC provider in the account 210987654321, not the one in 123456789012."
+    )

@@ -1,0 +1,62 @@
+"""A healthy lab with one change in the trust policy, and what the doctor finds then."""
+
+from labkit import doctor
+from labkit.diagnosis.evidence import Evidence, Reads
+from tests.doctor.recording import (
+    ACCOUNT_ID,
+    ATTACHED,
+    CONNECTION,
+    NAME,
+    PARAMETERS,
+    ROLE,
+    healthy,
+)
+
+
+def arn(name):
+    return f"arn:aws:iam::{ACCOUNT_ID}:oidc-provider/{name}"
+
+
+def examine(answers, **settings):
+    return doctor.examine(Evidence(PARAMETERS, CONNECTION, reads=Reads(answers), **settings))
+
+
+def found(answers, **settings):
+    return [finding.id for finding in examine(answers, **settings).findings]
+
+
+def document(answers):
+    return answers[ROLE]["AssumeRolePolicyDocument"]
+
+
+def trusting(*changes):
+    """A healthy lab with these changes of the one statement."""
+    answers = healthy()
+    for change in changes:
+        change(document(answers)["Statement"][0])
+    return answers
+
+
+def principal(**names):
+    return lambda statement: statement.update(Principal=names)
+
+
+def wants(claim, value, operator="StringEquals", issuer=NAME):
+    """The statement's condition on a claim becomes this one."""
+
+    def change(statement):
+        for block in statement["Condition"].values():
+            for key in [key for key in block if key.endswith(f":{claim}")]:
+                del block[key]
+        if value is not None:
+            statement["Condition"].setdefault(operator, {})[f"{issuer}:{claim}"] = value
+        statement["Condition"] = {name: block for name, block in statement["Condition"].items() if block}
+
+    return change
+
+
+def sub(text, operator="StringEquals"):
+    return wants("sub", f"system:serviceaccount:{text}", operator)
+
+
+MISSING = healthy() | {ROLE: None, ATTACHED: None}
