@@ -85,7 +85,7 @@ class Clusters:
             cluster = await self._start(JoinedCluster(region, name, self.lab), request)
         else:
             kept = ClusterFolder(self.lab.folder, called)
-            kept.forget_contents()  # of an earlier cluster whose start was interrupted
+            kept.forget_contents()  # an earlier start may have been interrupted
             issuer_id = identifiers.hex("issuer", f"{called}/{identifiers.serial('issuer', called)}")
             record = Record(region, name, issuer_id, self.lab.folder.clock.now(), request)
             cluster = await self._start(Cluster(record, self.lab, self._signing_key), request)
@@ -265,7 +265,7 @@ class Cluster:
     async def _aws_user(self, token: str) -> User | None:
         """Return the user for a token from `aws eks get-token`.
 
-        Return None if it's another kind of token, if it's invalid, or if no access entry lets the token's principal in.
+        None for another kind of token, for an invalid token, or for a principal without an access entry.
         """
         if not token.startswith(eks_tokens.PREFIX):
             return None
@@ -341,7 +341,7 @@ class Cluster:
     async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
         """Replace the webhook's old URL and CA in its registration with the new ones.
 
-        Leave a registration that somebody has deleted, and values that somebody has changed, as they are.
+        Do nothing if someone has deleted the registration. Keep a URL or a CA that someone has changed.
         """
         answer = await api.get(f"{WEBHOOKS}/{now['metadata']['name']}")
         if answer.status_code == 404:

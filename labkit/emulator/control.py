@@ -27,7 +27,7 @@ SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
 @dataclass(frozen=True)
 class Reply:
-    """The server's answer, and the server's process id, which the kernel tells."""
+    """The server's answer, and the server's process id from the kernel."""
 
     pid: int
     """The server's process id; 0 if the server runs in another container, where this process can't see it."""
@@ -41,7 +41,7 @@ class Reply:
 
 
 def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
-    """Send ``word`` to the folder's server, and return its reply; None if no server listens or it ends meanwhile.
+    """Send ``word`` to the folder's server, and return the reply; None if no server runs.
 
     ``word``: ``state``, ``end`` or ``copy PLACE``. ``within``: the seconds to wait for the answer. Raises
     :class:`LabError` if the folder isn't usable.
@@ -122,7 +122,7 @@ def _address(folder: Folder) -> Iterator[str]:
 
 
 def _peer(connected: socket.socket) -> int:
-    """Return the id of the process that listens at the other end of the socket. The kernel tells it."""
+    """Return the id of the process at the other end of the socket. The kernel knows this id."""
     if sys.platform == "darwin":
         return connected.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
     pid: int = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]

@@ -67,7 +67,7 @@ class Database:
     def reading(self, what: str) -> Iterator[None]:
         """Turn each error of this block into a `LabError`, which says that ``what`` can't be read.
 
-        The block reads content of the file, which another version of labkit or moto may have written.
+        The block reads content that another version of labkit or moto may have written to the file.
         """
         try:
             yield

@@ -27,7 +27,7 @@ def is_open(name: str) -> bool:
 
 
 def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
-    """Return the variables that lead ``aws``, ``kubectl`` and every SDK in a terminal or a notebook to the lab."""
+    """Return variables for a terminal or a notebook: with them, ``aws``, ``kubectl`` and every SDK call the lab."""
     loopback = "127.0.0.1,localhost"
     return {
         "LABKIT_HOME": str(folder.path),

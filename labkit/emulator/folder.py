@@ -21,7 +21,7 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.published import Published
 from labkit.errors import LabError
 
-# A lab's folder has at least one of these files, or is empty. Any other folder may hold somebody's own files.
+# A lab's folder has at least one of these files, or is empty. Any other folder may hold someone's own files.
 MARKS = frozenset({"start.lock", "server.lock", "kind.lock", "ports.json", "server.json", "clock", "joined"})
 # Files and folders that may be in a lab's folder without any of the files above: programs other than the server write
 # them, before the server's start or after its end.
@@ -73,7 +73,7 @@ class Folder:
 
     @property
     def bare(self) -> "Folder":
-        """The folder beside this one for the bare lab, whose clusters are API servers without webhooks and nodes."""
+        """The bare lab's folder, beside this one. A bare lab's clusters are API servers without webhooks and nodes."""
         return Folder(self.path.with_name(f"{self.path.name}-bare"))
 
     def create(self) -> None:
@@ -241,7 +241,7 @@ class Folder:
 
     @contextmanager
     def usable(self) -> Iterator[None]:
-        """Turn an `OSError` of this block into a `LabError`, except a `FileNotFoundError`.
+        """Turn each `OSError` of this block, except `FileNotFoundError`, into a `LabError`.
 
         The error says that the disk is full, or that the folder can't be used.
         """

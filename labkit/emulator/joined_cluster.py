@@ -134,7 +134,7 @@ class JoinedCluster:
         self.endings.append(leave)
 
     async def _listen_as_aws(self, host: str) -> str:
-        """Let the gate (the lab's AWS) listen at an address that the cluster's containers reach. Return its URL."""
+        """Let the gate (the lab's AWS) listen at an address that the cluster's containers can reach. Return its URL."""
         lab = self.lab
         if host == LOOPBACK:
             return lab.state.endpoint_url
@@ -197,9 +197,10 @@ class JoinedCluster:
         return answer
 
     def _bind(self, what: str, host: str) -> socket.socket:
-        """Return a socket at ``host``, which the containers call. If that isn't this machine's address, use loopback.
+        """Return a socket at ``host``, the address that the containers call.
 
-        Another program then forwards the containers' calls.
+        If this machine doesn't have the address, return a socket at loopback. Another program then forwards the
+        containers' calls to loopback.
         """
         name = f"{self.context}/{what}"
         try:

@@ -55,7 +55,7 @@ class Kept:
 
     @classmethod
     def joined(cls, folder: Folder) -> "dict[str, Kept]":
-        """Return the kept facts of every joined cluster in the running lab, by its context; empty if no lab runs."""
+        """Return the kept facts of each cluster that has joined the running lab, by context; empty if no lab runs."""
         state = State.read(folder) if folder.is_running() else None
         if state is None:
             return {}
@@ -76,7 +76,7 @@ class Kept:
         self.keep_facts(facts)
 
     def keep_facts(self, facts: Facts) -> None:
-        """Write the facts, and no other file: before a cluster is created, and when the pods get another image."""
+        """Write only the facts: before a cluster is created, or when the pods get another image."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:

@@ -42,10 +42,10 @@ def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator:
 
 
 def merged(before: str, entries: Iterable[Entry]) -> str:
-    """Return a kubeconfig with a context for each of the lab's clusters, and with others' entries from ``before``.
+    """Return the kubeconfig ``before`` with ``entries`` instead of the lab's earlier entries. Others' entries stay.
 
-    The current context stays if it leads to one of the lab's clusters: a run on another cluster must not switch
-    anybody's terminal. Otherwise, the newest cluster's context becomes current. If `aws eks update-kubeconfig` added an
+    The current context stays if it leads to one of the lab's clusters: a run on another cluster must not switch a
+    user's terminal. Otherwise, the newest cluster's context becomes current. If `aws eks update-kubeconfig` added an
     entry for one of the lab's clusters, the entry gets the cluster's present address.
     """
     entries = list(entries)
@@ -81,7 +81,7 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
 
 
 def current(text: str) -> str:
-    """Return the name of the current context in the kubeconfig ``text``, or `NO_CLUSTER` if there's none."""
+    """Return the name of the current context in the kubeconfig ``text``, or `NO_CLUSTER` if it has none."""
     return _read(text)["current-context"] or NO_CLUSTER
 
 

@@ -44,7 +44,7 @@ class Listener:
     also refuses a head that is too long (431), and a query with too many parameters (414).
 
     With ``client_authority_pem``, clients may present a certificate, and the listener verifies it.
-    ``scope["state"]["peer"]`` is the :class:`Peer` of such a client, and None for any other client. ``on_call`` is
+    ``scope["state"]["peer"]`` is the :class:`Peer`; None for a client without a certificate. ``on_call`` is
     called for every request that the listener doesn't refuse.
     """
 

@@ -25,7 +25,7 @@ REGION = "us-east-1"  # the lab's own region; clusters may be in any region
 READY_WITHIN = 60  # seconds; enough for a busy laptop
 ANSWERS_WITHIN = 20  # seconds
 ENDED_WITHIN = 30  # seconds; the server ends its pods and writes its state first
-UNTOLD = "untold"  # the file in the lab's folder with a note that nobody has seen yet
+UNTOLD = "untold"  # the file in the lab's folder with a note that no one has seen yet
 # The tag of a cluster that joined the lab. Its value is the cluster's target.
 TARGET_TAG = "labkit:target"
 
@@ -135,7 +135,7 @@ def _forget_state(folder: Folder) -> None:
 
 
 def _untold(folder: Folder) -> str | None:
-    """Return the note that nobody has seen yet, and delete it; None if there's no such note."""
+    """Return and delete the note that no one has seen yet; None without such a note."""
     try:
         note = (folder.path / UNTOLD).read_text()
         (folder.path / UNTOLD).unlink()
@@ -167,8 +167,8 @@ def end(folder: Folder) -> bool:
 def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | None:
     """Let the folder's server copy its state into the subfolder ``place``. Return None if no server runs.
 
-    Otherwise, return the AWS services that were used but whose state the lab doesn't keep. If there are any, nothing
-    was copied. Raises `LabError` if the server didn't copy its state within ``within`` seconds.
+    Otherwise, return the AWS services with changes that the lab doesn't keep. If there are any, nothing was copied.
+    Raises `LabError` if the server didn't copy its state within ``within`` seconds.
     """
     if _running(folder) is None:
         return None
@@ -197,7 +197,7 @@ def forget(folder: Folder) -> None:
 
 
 def turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
-    """Make other commands that start or end the lab's server wait until this block ends.
+    """Hold a lock during this block: other commands that start or end the lab's server wait for it.
 
     ``doing`` says what the block does, in the messages of those commands. Raises `LabError` if another command that
     starts or ends the server doesn't finish.
@@ -253,8 +253,8 @@ def _end(folder: Folder) -> bool:
 def _asked(folder: Folder, word: str) -> Reply | None:
     """Send ``word`` to the folder's server, and return the reply; None if no server runs.
 
-    Wait for a server that is starting, ending or busy, but not for a stopped process. Raises `LabError` if the server
-    can't be reached.
+    Wait while the server is starting, ending or busy, but not if its process is stopped. Raises `LabError` if the
+    server can't be reached.
     """
     if not folder.is_running():
         return None

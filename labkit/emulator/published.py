@@ -1,6 +1,6 @@
 """Files in the lab's folder that replace an issuer's documents. The lab's public issuer reads them at each request.
 
-A self-managed cluster publishes its issuer's documents in a bucket, and somebody can break that bucket. These files
+A self-managed cluster publishes its issuer's documents in a bucket, and someone can break that bucket. These files
 represent the broken bucket: the public issuer serves them, and STS, which asks the issuer, refuses tokens as the real
 STS does.
 """
@@ -82,7 +82,7 @@ class Override:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            # Somebody wrote the file by hand, with a mistake. The issuer then answers that it failed.
+            # Someone wrote the file by hand, with a mistake. So the issuer answers that it failed.
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR.value, "")
 
     def set(self, status: int, body: str | dict[str, object]) -> None:

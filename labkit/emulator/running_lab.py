@@ -15,7 +15,7 @@ from labkit.emulator.ports import Ports
 from labkit.emulator.process import State
 
 # Seconds in which the lab's public issuer must answer STS. Both run in this process. If all pods of a class start at
-# once, the answer takes longer than that of an issuer elsewhere.
+# once, this issuer needs longer than a real one.
 OWN_ISSUER_WITHIN = 30.0
 
 

@@ -46,8 +46,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Serve until the server is ended. The command line is ``python -m labkit.emulator FOLDER READY_FD [--bare]``.
 
-    Write one line to the file descriptor READY_FD: ``ready``, or the error (JSON) because of which the server can't
-    start.
+    Write one line to the file descriptor READY_FD: ``ready``, or the error that prevents the start, as JSON.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # ASGI allows an application to refuse a WebSocket with an HTTP answer, but uvicorn logs that as an error.
@@ -90,7 +89,7 @@ class Server:
     async def serve(self, ready: int) -> None:
         """Start, write one line to the file descriptor ``ready``, and serve.
 
-        Return when the server is to end: because of a command, or after 8 hours without a call.
+        Return when a command ends the server, or after 8 hours without a call.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -100,7 +99,7 @@ class Server:
         replacement.settle(self.folder)
         try:
             os.write(ready, b"ready\n")
-        except BrokenPipeError:  # the command that started it was interrupted, and nobody knows that it runs
+        except BrokenPipeError:  # the starting command was interrupted, so no one knows about this server
             self.why = "was interrupted while it started"
             self.ended.set()
         os.close(ready)
@@ -110,7 +109,7 @@ class Server:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         preparing.cancel()
         self.lab.state = replace(self.lab.state, ended=self.why)
-        with contextlib.suppress(LabError):  # a full disk: what runs has to end all the same
+        with contextlib.suppress(LabError):  # a full disk; everything has to end all the same
             self.lab.state.write(self.folder)
         await self.clusters.stop()
         await self.lab.stop()

@@ -54,8 +54,8 @@ BLOCK = 1024 * 1024
 def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
     """Copy the lab's files that match ``patterns`` to the folder ``into``. No other program may write them meanwhile.
 
-    The latest changes of a copied database are in SQLite's log beside it, as after a killed server. Raises `LabError`
-    if the disk is full.
+    For each database, also copy SQLite's log beside it, which has the latest changes. Raises `LabError` if the disk is
+    full.
     """
     with folder.usable():
         for pattern in patterns:

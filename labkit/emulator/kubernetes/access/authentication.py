@@ -69,7 +69,7 @@ class Authentication:
         return user
 
     async def bearer(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
-        """Return the user of ``token``, and those of the wanted ``audiences`` that the token has.
+        """Return the user of ``token``, and the ``audiences`` that the token has.
 
         Without ``audiences``, the token must be for the API server itself. Raises ``InvalidToken``.
         """

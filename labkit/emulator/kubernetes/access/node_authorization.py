@@ -1,4 +1,4 @@
-"""Decide what a node may do: use its own objects, its pods, and what its pods refer to, but no other node's objects.
+"""Decide what a node may do. It may use its own objects, its pods, and the objects that its pods refer to.
 
 https://kubernetes.io/docs/reference/access-authn-authz/node/
 """
@@ -19,7 +19,7 @@ CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 
 def node_of(user: User) -> str:
-    """Return the node's name if the user is a node; "" for anybody else."""
+    """Return the node's name if the user is a node; "" for any other user."""
     return user.name.removeprefix(USER_PREFIX) if NODES in user.groups and user.name.startswith(USER_PREFIX) else ""
 
 
@@ -29,7 +29,7 @@ def node_name(pod: Object) -> str:
 
 
 def refusal(storage: Storage, node: str, wanted: Attributes) -> str | None:
-    """Return why the node may not do what is ``wanted``; None if the node may do it.
+    """Return why the node's request ``wanted`` is refused; None if it's allowed.
 
     The text is "" if the API server gives no reason.
     """

@@ -88,7 +88,7 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
     ],
 }
 
-# Key: a role. Value: the role that aggregates the rules of the first one, by a label.
+# Key: a role. Value: the role that includes the first role's rules, by a label.
 GATHERED = {
     "edit": "admin",
     "view": "edit",

@@ -15,7 +15,7 @@ PARTS = ("apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs")
 
 @dataclass(frozen=True)
 class Attributes:
-    """What a caller wants to do: a verb on a ``resource`` or, if ``resource`` is "", on a ``path``."""
+    """The wanted action: a verb on a ``resource``. If ``resource`` is "", it's a verb on a ``path``."""
 
     verb: str
     path: str = ""
@@ -86,7 +86,7 @@ def _parts(rules: Iterable[Object]) -> Iterator[Object]:
 
 
 def _covers(rule: Object, part: Object) -> bool:
-    """Whether the rule allows everything that ``part``, a part of another rule, allows."""
+    """Whether the rule allows everything that another rule's ``part`` allows."""
     if "nonResourceURLs" in part:
         return allows(rule, Attributes(part["verbs"][0], path=part["nonResourceURLs"][0]))
     resource, _, subresource = part["resources"][0].partition("/")

@@ -1,9 +1,9 @@
 """Answer the API server's requests.
 
-`requests` parses a request, whose body may be `protobuf`. `paths` answers requests for paths that aren't resources
-(health, `discovery`). `routes` passes a request for a resource on to one of these modules:
+`requests` parses a request, and `protobuf` decodes a body in that format. `paths` answers requests for paths that
+aren't resources (health, `discovery`). `routes` passes a request for a resource on to one of these modules:
 - `resources` has the verbs that every kind has.
-- `scale` has one subresource of Deployments and ReplicaSets.
+- `scale` has the subresource `scale` of Deployments and ReplicaSets.
 - `access_reviews` answers reviews and requests for tokens, which are never stored.
 - `streams` passes exec, attach and logs on to a kubelet.
 

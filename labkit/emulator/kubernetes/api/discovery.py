@@ -73,9 +73,9 @@ def resources(name: str) -> Object | None:
 
 
 def aggregated(core: bool) -> Object:
-    """Return all groups of `GET /apis`, with all their resources; with ``core``, those of `GET /api`.
+    """Return the aggregated answer to `GET /apis`; with ``core``, to `GET /api`.
 
-    kubectl first requests this form of both answers.
+    It has all groups with all their resources. kubectl requests this form first.
     """
     items = [
         {

@@ -6,7 +6,7 @@ from labkit.emulator.kubernetes.objects.status import quote
 
 
 def refusal(host: str) -> str:
-    """Return why the API server refuses to call this host; empty for a host on loopback, which it calls."""
+    """Return why the API server refuses to call this host; "" for a host on loopback."""
     try:
         inside = ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -35,7 +35,7 @@ class Writer:
 def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: Writer, *, now: str) -> bytes:
     """Return the managers after a write that isn't an apply.
 
-    ``writer`` now manages all fields that it changed. Nobody manages the fields that it removed.
+    ``writer`` now manages all fields that it changed. Fields that it removed have no manager.
     """
     before, after = _leaves(type_name, old), _leaves(type_name, new)
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
@@ -81,7 +81,7 @@ def applied(
 
 
 def named(entries: list[Object] | None, managers: bytes) -> bytes:
-    """Return the managers after a write that contains metadata.managedFields itself, the ``entries``.
+    """Return the managers after a write with ``entries``, its own metadata.managedFields.
 
     One empty entry removes all managers. No entries, or an unreadable entry, leave the managers unchanged. kubectl
     sends entries when a user changes from client-side to server-side apply.

@@ -24,7 +24,7 @@ MOST, MOST_LOOPS = 64, 2
 
 
 def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
-    """Return the reasons why these conditions can't be stored."""
+    """Return the errors in these conditions."""
     causes, names = [], set()
     if len(conditions) > MOST:
         causes.append(Cause(path, f"Too many: {len(conditions)}: must have at most {MOST} items"))
@@ -47,8 +47,8 @@ def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
 def hold(conditions: list[dict[str, str]], policy: str, review: Review, request: dict[str, object]) -> bool:
     """Return whether to call the webhook that has these conditions. ``policy`` is the webhook's `failurePolicy`.
 
-    ``request`` is what the webhook would get. If any condition is false, return False. If a condition can't be
-    evaluated, and none is false, return False for the policy Ignore. For the policy Fail, raise Forbidden.
+    ``request`` is the request that the webhook would get. If any condition is false, return False. If none is false but
+    one can't be evaluated, the policy decides: for Ignore, return False; for Fail, raise Forbidden.
     """
     if not conditions:
         return True

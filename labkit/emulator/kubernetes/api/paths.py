@@ -17,7 +17,7 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Paths:
-    """Answer requests for these paths. ``address`` is the server's `HOST:PORT` for clients."""
+    """Answer requests for paths that aren't resources. ``address`` is the server's `HOST:PORT` for clients."""
 
     def __init__(self, tokens: Tokens, counters: Counters, address: str):
         self.tokens, self.counters, self.address = tokens, counters, address

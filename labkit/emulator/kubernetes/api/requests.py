@@ -134,9 +134,9 @@ class Request:
             raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
     def resource_version(self, refusal: Callable[[str], ApiError]) -> int | None:
-        """Return the resource version in the query; None without one.
+        """Return the query's resource version; None if the query has none.
 
-        If it isn't valid, raises ``refusal(text)`` with the text of Go's parser.
+        For an invalid version, raises ``refusal(text)``. The text is that of Go's parser.
         """
         text = self.query.get("resourceVersion", "")
         if not text:
@@ -158,7 +158,7 @@ class Request:
             raise invalid("ListOptions", "meta.k8s.io", "", causes)
 
     async def options_version(self) -> str:
-        """Return the apiVersion of the DeleteOptions in the body. It may be that of any API group."""
+        """Return the apiVersion of the DeleteOptions in the body. It may name any API group."""
         return await beside(len(self.body), self._options_version)
 
     def _options_version(self) -> str:
@@ -382,7 +382,7 @@ def _field_manager(name: str) -> list[Cause]:
 def _only_name(selector: str) -> str:
     """Return the name that a field selector requires; "" if it requires none.
 
-    For a list with such a selector, permission for the object with that name is enough.
+    To list with this selector, a caller needs permission only for the object with this name.
     """
     fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
     return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")

@@ -42,7 +42,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the resourceVersion that means "none given": "" in an update, the current one in a patched scale."""
+    """Return the version in a scale if the client gave none: "" in an update, the current one after a patch."""
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 

@@ -110,7 +110,7 @@ class Kubelets:
         return bad_request("unable to upgrade: this server has WebSocket, not SPDY; use kubectl 1.31 or newer")
 
     def refuse_port_forward(self, request: Request) -> ApiError:
-        """Return the error for a port-forward, which says where the pod's ports are.
+        """Return the error for a port-forward. It says where the pod's ports are.
 
         Raises BadRequest if the pod has no node.
         """
@@ -169,7 +169,7 @@ class Kubelets:
             down = asyncio.create_task(_down(send, kubelet))
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             if not down.done() or down.exception():
-                kubelet.transport.abort()  # the client has left, so nobody would get the rest
+                kubelet.transport.abort()  # the client has left, so no one would get the rest
             for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)

@@ -150,9 +150,9 @@ class Watch:
 
 
 def _left(before: Stored, version: int) -> Stored:
-    """Return what a DELETED event shows of an object that no longer matches the selection.
+    """Return the object for a DELETED event, after a change made it leave the selection.
 
-    It's the object before the change, with the resource version of the change.
+    It's the object before the change, but with the resource version of the change.
     """
     metadata = {**before.metadata, "resourceVersion": str(version)}
     return Stored({**before.object, "metadata": metadata}, before.managers)

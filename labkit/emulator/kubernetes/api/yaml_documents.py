@@ -12,7 +12,7 @@ import yaml
 # https://github.com/yaml/go-yaml/blob/v2.4.2/decode.go (allowedAliasRatio)
 SMALL, LARGE = 40_000, 400_000
 MOST, LEAST = 0.99, 0.10
-# A document is always accepted if it has at most this many nodes from aliases, or at most this many nodes.
+# A document is always accepted if it has at most FEW_ALIASES nodes from aliases, or at most FEW_NODES nodes in all.
 FEW_ALIASES, FEW_NODES = 100, 1000
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

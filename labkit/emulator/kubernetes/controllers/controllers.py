@@ -230,7 +230,7 @@ class Controllers:
             return
         load = {node.name: 0 for node in nodes}
         used: dict[str, Amounts] = {node.name: {} for node in nodes}
-        counts = any(requests(pod.object) for pod in waiting)  # most pods request nothing, so that no sums are needed
+        counts = any(requests(pod.object) for pod in waiting)  # most pods request nothing, and need no sums
         for pod in self.storage.list(POD):
             if (name := pod.object["spec"].get("nodeName")) in load:
                 load[name] += 1

@@ -63,7 +63,7 @@ class Events:
     def _counted(self, uid: str, reason: str, message: str) -> tuple[tuple[str, str, str], str]:
         """Return the event's key and its message.
 
-        Many events with the same reason about the same object share one key. They become one event with the last
+        If an object has many events with the same reason, they share one key. They become one event, with the last
         message.
         """
         now = self.storage.clock.now()

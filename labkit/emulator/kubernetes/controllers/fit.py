@@ -35,7 +35,7 @@ def against(pod: Object, node: Object, used: Amounts) -> list[str]:
 def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
     """Whether the pod would fit the node if other pods left the node.
 
-    That is so if its requests are the only reason against it, and the empty node has enough for them.
+    True if the pod's requests are the only reason against the node, and the empty node has enough for them.
     """
     there = allocatable(node)
     enough = all(amount <= _of(there, name) for name, amount in requests(pod).items())

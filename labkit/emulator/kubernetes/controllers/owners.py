@@ -14,7 +14,7 @@ CONTROLLED = (POD, REPLICA_SET)  # objects of these kinds can be controlled by a
 
 
 def controller_of(stored: Stored | None) -> Object:
-    """Return the object's reference to the owner that controls it; an empty one if no owner does."""
+    """Return the object's reference to its controlling owner; {} without such an owner."""
     references = stored.metadata.get("ownerReferences") or () if stored else ()
     return next((reference for reference in references if reference.get("controller")), {})
 

@@ -1,4 +1,4 @@
-"""The ReplicaSet controller: it creates and deletes pods until their number is the wanted one.
+"""The ReplicaSet controller: it creates and deletes pods until there are as many as wanted.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
 """
@@ -78,7 +78,7 @@ class ReplicaSets:
     async def _create(self, replica_set: Stored, count: int) -> ApiError | None:
         """Create ``count`` pods: one, then two at once, then four, and so on.
 
-        If the API refuses a pod, stop and return the refusal. Return None if it refuses none.
+        If the API refuses a pod, stop and return the error. Otherwise, return None.
         """
         size = 1
         while count > 0:
@@ -188,7 +188,7 @@ def _magnitude(age: float) -> int:
 def _concerns(change: Change) -> bool:
     """Whether the controller must look at the ReplicaSet after this change.
 
-    If only the status changed, it needn't, because the controller itself wrote the status.
+    False if only the status changed, because the controller itself wrote the status.
     """
     if change.before is None:
         return True

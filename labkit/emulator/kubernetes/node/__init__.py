@@ -7,5 +7,5 @@
 
 At a container's start, `images` finds its program, `container_environment` makes its variables, and `mounts` prepares
 its volumes. `processes` starts programs, and `program_streams` connects their input and output. After the container's
-end, `termination_message` reads its message for the status.
+end, `termination_message` reads the container's last message for the status.
 """

@@ -166,7 +166,7 @@ def _found(response: httpx.Response) -> Object | None:
 def said(error: Exception) -> str:
     """Return the error as text.
 
-    That is the API server's message for a refusal; for a file's error, it's the system's reason and the file's name.
+    For a refusal, it's the API server's message. For a file's error, it's the system's reason and the file's name.
     """
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):

@@ -111,7 +111,7 @@ def field_value(pod: Object, path: str) -> str:
 
 
 def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
-    """Return the limit or request that ``reference`` names, divided by its divisor and rounded up.
+    """Return the limit or request that ``reference`` names, divided by the reference's divisor and rounded up.
 
     If the container has no such limit, return the node's capacity, `room`. `container` is the default if the reference
     names no container. Raises ConfigError if the container doesn't exist.
@@ -157,7 +157,10 @@ async def _texts(kind: str, reference: Object, fetch: Fetch) -> dict[str, str]:
 
 
 async def referenced(kind: str, reference: Object, fetch: Fetch) -> Object:
-    """Return the ConfigMap or Secret; {} if an optional one is missing. Raises ConfigError for a required one."""
+    """Return the ConfigMap or Secret.
+
+    If it's missing, return {} for an optional one, and raise ConfigError for a required one.
+    """
     found = await fetch(kind, reference.get("name", ""))
     if found is None and not reference.get("optional"):
         raise ConfigError(f'{kind} "{reference.get("name", "")}" not found')

@@ -29,7 +29,7 @@ from labkit.emulator.kubernetes.node.termination_message import termination_mess
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 FIRST_BACKOFF, LONGEST_BACKOFF, FORGIVEN_AFTER = 10.0, 300.0, 600.0  # seconds of lab time
-LEAST_GRACE = 2.0  # the seconds that a container gets at least to end; a grace period of 0 is an exception
+LEAST_GRACE = 2.0  # a container gets at least these seconds to end, except with a grace period of 0
 MISSING_RETRY = 1.0  # seconds
 
 
@@ -96,7 +96,7 @@ class ContainerLife:
     async def end(self, grace: float, turn: asyncio.Future[object] | None = None) -> None:
         """End the container for good, within `grace` seconds; kill it at once if `grace` is 0.
 
-        If there is a `turn`, the stop signal is only sent after `turn` is done.
+        With a `turn`, send the stop signal only after `turn` is done.
         """
         self._stop.set()
         await self._terminate(grace, f"Stopping container {self.status.name}", turn)

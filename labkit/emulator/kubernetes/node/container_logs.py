@@ -34,7 +34,7 @@ class ContainerLog:
         return log
 
     async def copy(self, stream: str, read: Callable[[int], Awaitable[bytes]]) -> None:
-        """Write the output that `read(size)` returns to the log, until it returns none."""
+        """Copy the output of `read(size)` to the log, until `read` returns no more output."""
         rest = b""
         while data := await read(2 * PART):
             *whole, rest = (rest + data).split(b"\n")
@@ -74,9 +74,9 @@ class ContainerLog:
     async def lines(
         self, *, follow: bool = False, tail: int | None = None, since: str = ""
     ) -> AsyncIterator[list[bytes]]:
-        """Yield lists of raw lines: the last `tail` lines of the log, or all of them.
+        """Yield lists of raw lines: the last `tail` lines of the log, or all lines if `tail` is None.
 
-        Lines from before the time `since` are left out. With `follow`, also yield each new line, until the log ends.
+        Leave out lines from before the time `since`. With `follow`, also yield each new line, until the log ends.
         """
         begun, file = self._begun, self.file.open("rb")
         try:

@@ -56,7 +56,7 @@ class Mounts:
 
         The root shows this machine's files, with an empty /run, and with the volumes at their paths. `visible` paths
         are visible even under /run. With `new_proc`, /proc shows only the container's own processes. This method writes
-        only to `root`, beside it, and to the volumes. Raises MountRefused.
+        only to `root`, to new folders beside `root`, and to the volumes. Raises MountRefused.
         """
         layout = _Root(root)
         layout.mirror_machine(new_proc)

@@ -27,7 +27,7 @@ class ContainerStatus:
         """Take over ``reported``, the status from before the node's last start.
 
         If ``reported`` says that the container is running, the container has ended with the node. As with containerd,
-        it gets the exit code 255 and the reason Unknown.
+        the container gets the exit code 255 and the reason Unknown.
         """
         self.restarts, self.run_id = reported.get("restartCount", 0), reported.get("containerID", "")
         self.state, self.last = reported["state"], reported.get("lastState") or {}

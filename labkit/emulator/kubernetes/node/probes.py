@@ -29,7 +29,7 @@ class Probes:
     async def until_unhealthy(self) -> str:
         """Run the probes for as long as the container runs. Write their results to the status's `started` and `passes`.
 
-        Return "startup" or "liveness" if that probe fails, so that the container must restart. Otherwise, never return.
+        Return "startup" or "liveness" when that probe fails: the container must then restart. Until then, don't return.
         """
         spec = self.status.spec
         if "startupProbe" in spec:

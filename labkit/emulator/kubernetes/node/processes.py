@@ -241,12 +241,12 @@ class Sandbox:
 
 
 def end_all_of(home: Path) -> None:
-    """Kill the remaining processes of a pod: those whose HOME is this folder. This may take a while."""
+    """Kill the remaining processes of a pod: those with this folder as HOME. This may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME") == str(home))
 
 
 def end_all_below(folder: Path) -> None:
-    """Kill the remaining processes of all pods whose HOME is below this folder. This may take a while."""
+    """Kill the remaining processes of all pods: those with a HOME below this folder. This may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME", "").startswith(f"{folder}/"))
 
 
@@ -269,7 +269,7 @@ def _let_programs_be_interrupted() -> None:
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:
-    """Return whether this machine allows a container its own root, and whether also its own process namespace."""
+    """Return whether this machine allows own roots for containers, and whether it allows own process namespaces."""
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
             trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
@@ -291,7 +291,7 @@ async def permitted(folder: Path) -> tuple[bool, bool]:
 
 
 def _tool(name: str) -> str:
-    """Return the path of a program of util-linux; "" if it's missing. It isn't searched in a container's PATH."""
+    """Return the path of a program of util-linux on this machine; "" if it's missing."""
     return shutil.which(name, path=TOOLS_PATH) or ""
 
 

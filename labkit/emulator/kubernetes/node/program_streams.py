@@ -60,7 +60,7 @@ class Pipes:
         self.far = []
 
     def program_has_ended(self) -> None:
-        """Set ``over``: the program has ended. The pipes end when the last program that holds them ends."""
+        """Set ``over``. The pipes themselves end only when the last program that holds them ends."""
         self.over = True
 
     def close(self) -> None:

@@ -13,9 +13,9 @@ LONGEST, LONGEST_OF_LOG, LINES_OF_LOG = 4096, 2048, 80  # bytes, bytes, lines
 
 
 def termination_message(container: Object, log: Path, code: int) -> str:
-    """Return the end of the file at terminationMessagePath, which is beside the log.
+    """Return the end of the container's file at terminationMessagePath. On this machine, the file is beside ``log``.
 
-    If the file is empty, the container failed, and its policy is FallbackToLogsOnError, return the end of the log.
+    With the policy FallbackToLogsOnError, return the end of the log for a failed container that left the file empty.
     """
     file = log.with_name("termination-log")
     message = file.read_bytes()[-LONGEST:] if file.is_file() else b""

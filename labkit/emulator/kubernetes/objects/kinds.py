@@ -64,7 +64,7 @@ class Kind:
 class Subresource:
     """A subresource of an object, or a review. Clients can only create reviews, not read them.
 
-    ``kind_group`` is the API group of ``kind``, if it isn't ``group``.
+    ``kind_group`` is the API group of ``kind``, if that group differs from ``group``.
     """
 
     group: str

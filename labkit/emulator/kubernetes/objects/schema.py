@@ -122,7 +122,7 @@ def _field(label: str, go: str, number: int, extra: Object) -> Field:
 
 
 def decode(type_name: str, value: Object) -> tuple[Object, list[str]]:
-    """Return the object as the server stores it, without unknown fields, and the paths of these unknown fields.
+    """Return the object as the server stores it, and the paths of its unknown fields, which the server drops.
 
     Like Go's encoder, drop nulls, empty lists and empty maps. Raises ``WrongType`` if a value doesn't fit its field.
     """

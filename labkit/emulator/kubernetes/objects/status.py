@@ -160,7 +160,7 @@ def too_large(limit: int) -> ApiError:
 
 
 def too_large_to_store(size: int) -> ApiError:
-    """Return the error for an object that is too large for etcd: etcd's error, or that of etcd's client.
+    """Return the error for an object that is too large for etcd. Above 2 MiB, it's the error of etcd's client.
 
     https://github.com/kubernetes/kubernetes/issues/74600
     """

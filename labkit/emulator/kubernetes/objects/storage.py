@@ -118,7 +118,7 @@ class Storage:
 
     @property
     def oldest(self) -> int:
-        """The resource version after which the history has all changes.
+        """The history has all changes after this resource version.
 
         The history isn't in the file, so it starts empty after a restart.
         """
