@@ -11,11 +11,11 @@ FURTHEST = timedelta(days=3650).total_seconds()  # the lab's certificates are va
 
 
 class Clock:
-    """Lab time. Its offset is in a file, which the server, the user's commands and the pods (with libfaketime) share.
+    """Lab time. The server, the user's commands and the pods (with libfaketime) share its offset, through a file.
 
     The file has libfaketime's relative form, seconds with a sign: ``+7200.0``. Each process reads the file again when
-    it has changed. So moving the clock in one process moves it in all. If the file is missing or has no such number,
-    lab time is the machine's time.
+    it has changed. So moving the clock in one process moves it in all. If the file is missing or invalid, lab
+    time is the machine's time.
     """
 
     def __init__(self, file: Path):

@@ -297,7 +297,7 @@ class Cluster:
         )
 
     def _aws_grants(self, user: User) -> Iterator[Grant]:
-        """Yield the permissions from the access policies in the user's access entry, if the user has one."""
+        """Yield a grant for each access policy in the user's access entry."""
         authenticator, _, principal = user.uid.partition(":")
         entry = self.facts.access.find(principal.rpartition(":")[2])
         if authenticator != AWS_UID or entry is None:

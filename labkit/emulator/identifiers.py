@@ -55,7 +55,7 @@ class Identifiers:
         return str(uuid.UUID(bytes=self._digest(kind, name)[:16], version=4))
 
     def serial(self, kind: str, name: str) -> int:
-        """Return 0 when ``name`` is first created, 1 when it's created again, and so on. No number comes twice.
+        """Return 0 when ``name`` is first created, 1 when it's created again, and so on. A name gets no number twice.
 
         After a restart of the lab, a name's numbers continue at the next power of two. So only powers of two have to
         be stored. If there are too many names, the names that were unused for the longest time are forgotten. New names

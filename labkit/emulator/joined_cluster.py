@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class JoinedCluster:
-    """An existing cluster, with the same interface as the lab's own clusters. The lab runs no node for it."""
+    """An existing cluster that joined the lab, with the methods of `Cluster`. The lab runs no node for it."""
 
     node = None
 

@@ -117,7 +117,7 @@ def selector(folder: Folder) -> str:
 
 
 def is_public(discovery: dict[str, Any]) -> bool:
-    """Whether the issuer publishes its own documents at a host whose name also resolves outside the cluster.
+    """Whether the issuer publishes its own documents under a host name that also resolves outside the cluster.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """

@@ -39,7 +39,7 @@ class Peer:
 class Listener:
     """Serve ``app`` on a bound socket, over TLS if there is a ``certificate``.
 
-    The listener refuses a request whose ``Host`` is not in ``hosts`` (status 421), and a request with a browser's
+    The listener refuses a request with a ``Host`` that is not in ``hosts`` (status 421), or with a browser's
     ``Origin`` (403). So no web page can call the lab, not even by a name that was rebound to 127.0.0.1. The listener
     also refuses a head that is too long (431), and a query with too many parameters (414).
 

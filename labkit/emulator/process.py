@@ -85,17 +85,17 @@ class State:
 
 
 def context(cluster: str, region: str, own_region: str) -> str:
-    """Return a cluster's context: see `State.context`. No cluster's name has an @."""
+    """Return a cluster's context: see `State.context`. A cluster's name can't have an @."""
     return cluster if region == own_region else f"{cluster}@{region}"
 
 
 def start(folder: Folder, *, bare: bool = False) -> State:
     """Return the state of the folder's running server. Start a server if none runs.
 
-    Two simultaneous callers get the same server. If an earlier server ended, the state's ``note`` says why, and what
-    was restored. The clusters of a ``bare`` lab are API servers without webhooks and nodes. If a restored state waits
-    in the folder (see `replacement`), the new server starts with it. Raises :class:`LabError` if the new server doesn't
-    come up, or if the running server doesn't answer.
+    Two simultaneous callers get the same server. If an earlier server ended, the state's ``note`` says why, and which
+    pods have started again. The clusters of a ``bare`` lab are API servers without webhooks and nodes. If a restored
+    state waits in the folder (see `replacement`), the new server starts with it. Raises :class:`LabError` if the new
+    server doesn't come up, or if the running server doesn't answer.
     """
     if not folder.is_running():
         moto_line.check()  # first: a start that can't succeed leaves nothing in the folder

@@ -40,7 +40,7 @@ class RunningLab:
         self._listeners: list[Listener] = []
 
     async def listen_as_issuer(self, region: str) -> None:
-        """Serve the host name of EKS's issuers in this region, and tell the gate the port."""
+        """Start the listener for the host name of EKS's issuers in this region, and tell the gate its port."""
         host = f"oidc.eks.{region}.amazonaws.com"
         if host in self.state.issuers:
             return
@@ -66,7 +66,7 @@ class RunningLab:
         return listener
 
     async def close(self, listener: Listener) -> None:
-        """Stop one listener. Its port stays reserved for the listener of the same name."""
+        """Stop one listener. Its port stays reserved for the next listener with the same name."""
         self._listeners.remove(listener)
         await listener.stop()
 

@@ -250,7 +250,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check(file: Path, archive: zipfile.ZipFile) -> None:
-    """Raise `LabError` if the file isn't a snapshot, is damaged, or is of a version whose state can't be read here."""
+    """Raise `LabError` if the file isn't a snapshot, is damaged, or is of a version that can't be read here."""
     try:
         manifest = json.loads(archive.read(MANIFEST))
         wrote = manifest["format"], manifest["labkit"], manifest["moto"]

@@ -146,7 +146,7 @@ class ApiServer:
         await self.kubelets.join(request, scope, receive, send, refuse)
 
     def _authorize_stream(self, request: Request, scope: Scope) -> None:
-        """Raise Forbidden if the caller may not both `get` and `create` the pod's exec or attach.
+        """Raise Forbidden if the caller lacks `get` or `create` for the pod's exec or attach.
 
         A client that offers only the subprotocol v5 needs only `create`. kubectl is such a client: if a real server
         refuses `get`, kubectl sends a POST, which needs only `create`.

@@ -44,7 +44,7 @@ TokenAuthenticator = Callable[[str], Awaitable[User | None]]
 class Authentication:
     """Find the caller of a request.
 
-    ``others`` are functions for tokens that this cluster didn't sign, e.g. those of AWS identities.
+    ``others`` are functions for tokens that this cluster didn't sign, e.g. for tokens of AWS identities.
     """
 
     def __init__(self, tokens: Tokens):

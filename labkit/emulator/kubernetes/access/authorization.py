@@ -46,7 +46,7 @@ class Grant:
 class Authorization:
     """Decide what users may do.
 
-    ``others`` are functions that return a user's grants from other sources than RBAC, e.g. from EKS access policies.
+    ``others`` are functions that return a user's grants outside of RBAC, e.g. those from EKS access policies.
     """
 
     def __init__(self, storage: Storage):

@@ -193,7 +193,7 @@ class _CallFailed(Exception):
     def __init__(self, why: str, code: int = 503):
         super().__init__(why)
         self.code = code
-        """The HTTP status code under which the call is counted."""
+        """The HTTP status code with which the call is counted."""
 
 
 def _meets_conditions(webhook: Object, review: Review) -> bool:

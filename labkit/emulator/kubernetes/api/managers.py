@@ -118,7 +118,7 @@ def _is_step(step: str) -> bool:
 
 
 def _leaves(type_name: str, obj: Object) -> dict[Path, object]:
-    """Return the object's values. Their keys are their paths, in the form of managedFields."""
+    """Return the object's values by path. The paths have the form of managedFields."""
     found: dict[Path, object] = {}
     fields = struct(type_name).fields
     for key, value in obj.items():

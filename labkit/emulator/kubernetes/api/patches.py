@@ -81,7 +81,7 @@ class NotApplicable(Exception):
 class JsonPatching:
     """Apply the operations of a JSON patch to ``document``, a copy of the original.
 
-    The operations may copy LONGEST_COPIES bytes in all.
+    Together, the operations may copy at most LONGEST_COPIES bytes.
     """
 
     def __init__(self, document: Object) -> None:

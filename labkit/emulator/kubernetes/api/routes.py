@@ -1,4 +1,4 @@
-"""Send a request for a resource to the part of the server that answers it, by kind, subresource and verb.
+"""Pass each request for a resource on to the module for its kind, subresource and verb.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#standard-api-terminology
 """

@@ -123,7 +123,7 @@ def _reason(pod: Object) -> str:
 
 
 def _reason_of_containers(pod: Object, reason: str) -> str:
-    """Return the reason of the pod's first container that waits or has ended; ``reason`` without such a container."""
+    """Return the reason of the pod's first container that waits or has ended, or else ``reason``."""
     running = False
     for container in reversed((pod.get("status") or {}).get("containerStatuses") or []):
         state = container.get("state") or {}

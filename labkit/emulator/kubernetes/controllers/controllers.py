@@ -139,9 +139,9 @@ class Controllers:
     # Deletions that cascade
 
     def _gone(self, owner: Stored) -> None:
-        """Delete the dependents of ``owner``, which was removed.
+        """Delete the dependents of the removed object ``owner``.
 
-        ``owner`` itself may have an owner that waited for this removal. Continue the deletion of that owner, too.
+        If an owner of ``owner`` itself waited for this removal, continue the deletion of that owner, too.
         """
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
@@ -166,7 +166,7 @@ class Controllers:
         self.storage.remove(kind, stored)
 
     def _has_owner(self, stored: Stored) -> bool:
-        """Whether any owner of the object exists. An owner counts as existing if its kind isn't served here."""
+        """Whether any owner of the object exists. An owner of a kind that isn't served here counts as existing."""
         return any(
             _kind(reference) is None or self._owner(reference, stored.namespace)
             for reference in stored.metadata["ownerReferences"]

@@ -150,7 +150,7 @@ def ready_since(pod: Stored) -> float | None:
 
 
 def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> float | None:
-    """Return the lab time at which the next pod becomes available; None if no ready pod is waiting for that."""
+    """Return the lab time at which the next ready pod becomes available; None if all ready pods are available."""
     if not (wait := replica_set.object["spec"].get("minReadySeconds", 0)):
         return None
     moments = [since + wait for pod in pods if (since := ready_since(pod)) is not None]

@@ -75,7 +75,7 @@ class NodeClient:
         return await asyncio.shield(task)
 
     async def token(self, pod: Object, audience: str, seconds: int) -> tuple[str, float]:
-        """Return a new token of the pod's service account, bound to the pod, and the token's expiry.
+        """Return a new token and its expiry. The token is for the pod's service account, and bound to the pod.
 
         ``seconds`` is the wanted lifetime. The expiry is in seconds since the epoch.
         https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/

@@ -110,9 +110,10 @@ class Kubelet:
                 await session.end(_failed(f"error attaching to container: {EXITED}"))
 
     async def _life_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
-        """Return the pod and accept the client if the container runs.
+        """Accept the client and return the pod.
 
-        Otherwise, refuse the client, and return None. ``missing`` is the text for a container that doesn't run.
+        If the container doesn't run or the request is wrong, refuse the client and return None. ``missing`` is the text
+        for a container that doesn't run.
         """
         path = socket.path_params
         life = self._find(path["namespace"], path["pod"])
@@ -160,7 +161,10 @@ class _Session:
             streams.close()
 
     async def join(self, attachments: Attachments) -> Object:
-        """Share a container's streams until the container ends or the client leaves. Return the Status."""
+        """Share a container's streams with the client, until the container ends or the client leaves.
+
+        Return the Status for the error channel.
+        """
         ended = asyncio.create_task(attachments.ended.wait())
         attachments.clients.add(self._send)
         try:

@@ -98,14 +98,14 @@ class Node:
     async def start(self) -> None:
         """Start the node and register it. Raises httpx.HTTPError if the API server refuses it.
 
-        The pods that the node had before start again, as after a reboot, with their old volumes and logs.
+        Also start the pods that the node had before, as after a reboot, with their old volumes and logs.
         """
         await self._reaper.start()
         folder = self.folder / "pods"
         if folder.exists():
             await asyncio.to_thread(end_all_below, folder)
         folder.mkdir(exist_ok=True)
-        folder.chmod(0o700)  # the tokens in it are readable for everybody, so only the owner may enter the folder
+        folder.chmod(0o700)  # every user can read the tokens in it, so only the owner may enter the folder
         programs = self._link_programs()
         if not self._clock.file.exists():
             # Without the file, a program's threads race in libfaketime, and the program may crash.

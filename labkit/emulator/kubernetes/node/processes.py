@@ -38,7 +38,7 @@ class Reaper:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start the reaper. First wait until the reaper of an earlier node, which was killed, has finished."""
+        """Start the reaper. If an earlier node was killed, first wait until its reaper has finished."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "reaper.lock").open("w") as lock:
             # Wait for the old reaper, which holds the lock: it would also end the new pods' processes.

@@ -9,7 +9,7 @@ ENDED = ("Succeeded", "Failed")
 
 
 def condition(obj: Object, type_: str) -> Object:
-    """Return the object's condition of this type; an empty one if the object has no such condition."""
+    """Return the object's condition of this type; {} if the object has no such condition."""
     conditions: list[Object] = (obj.get("status") or {}).get("conditions") or []
     for found in conditions:
         if found.get("type") == type_:

@@ -18,7 +18,7 @@ def store(
 ) -> Stored:
     """Store a new version of the object.
 
-    Also remove the object if it's being deleted and no longer waits for a finalizer or a grace period.
+    If the object is being deleted and no longer waits for a finalizer or a grace period, remove it.
     """
     metadata = obj["metadata"]
     if kind.generation and any(obj.get(part) != before.object.get(part) for part in ("spec", "webhooks")):
