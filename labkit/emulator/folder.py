@@ -117,9 +117,9 @@ class Folder:
         return self.kept("secret", lambda: secrets.token_bytes(32))
 
     def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """Return the content of the file ``name``. If the file is missing or empty, first write what ``make`` returns.
+        """Return the content of the file ``name``.
 
-        A power cut may leave an empty file.
+        If the file is missing, or a power cut has left it empty, first write the result of ``make()``.
         """
         file = self.path / name
         if not file.exists() or not file.stat().st_size:

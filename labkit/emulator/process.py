@@ -52,9 +52,9 @@ class State:
 
     @classmethod
     def read(cls, folder: Folder) -> "State | None":
-        """Return the state that the lab's last server wrote; None if there's no readable state.
+        """Return the state that the lab's last server wrote, even if this server has ended.
 
-        The server may have ended.
+        None without a readable state.
         """
         return cls.of(folder.read_json("server.json"))
 

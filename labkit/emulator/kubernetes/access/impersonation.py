@@ -40,7 +40,7 @@ def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: 
 
 
 def _check(authorization: Authorization, user: User, wanted: User) -> None:
-    """Raise Forbidden if ``user`` may not impersonate the wanted name, each group, each extra value and the uid."""
+    """Raise Forbidden if ``user`` may not impersonate a part of ``wanted``: name, group, extra value or uid."""
 
     def may(resource: str, name: str, **more: str) -> None:
         authorization.require(user, Attributes("impersonate", resource=resource, name=name, **more))

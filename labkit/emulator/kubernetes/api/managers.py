@@ -81,7 +81,7 @@ def applied(
 
 
 def named(entries: list[Object] | None, managers: bytes) -> bytes:
-    """Return the managers after a write with ``entries``, its own metadata.managedFields.
+    """Return the managers after a write that sets metadata.managedFields to ``entries``.
 
     One empty entry removes all managers. No entries, or an unreadable entry, leave the managers unchanged. kubectl
     sends entries when a user changes from client-side to server-side apply.

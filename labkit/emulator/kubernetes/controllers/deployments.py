@@ -335,10 +335,7 @@ class _Look:
         return None
 
     def _report_failure(self, after: Object) -> None:
-        """Copy the condition ReplicaFailure from a ReplicaSet into the status.
-
-        The new ReplicaSet's condition comes first, then those of the old ones.
-        """
+        """Copy the condition ReplicaFailure into the status: the new ReplicaSet's, or else an old ReplicaSet's."""
         after["conditions"] = rollout.without_condition(after["conditions"], "ReplicaFailure")
         for one in (self.new, *self.old):
             conditions = (one.object.get("status") or {}).get("conditions") or [] if one else []

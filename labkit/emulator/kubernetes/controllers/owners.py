@@ -20,7 +20,7 @@ def controller_of(stored: Stored | None) -> Object:
 
 
 def is_active(stored: Stored) -> bool:
-    """Whether the object isn't being deleted and, if it's a pod, hasn't ended."""
+    """Whether the object counts as active: it isn't being deleted, and it isn't a pod that has ended."""
     return "deletionTimestamp" not in stored.metadata and not has_ended(stored.object)
 
 

@@ -55,7 +55,7 @@ class Run:
 class ContainerLife:
     """One container. `run` is its current run; None while no program runs.
 
-    `started` is set once the container has started and its startup probe, if it has one, has succeeded.
+    `started` is set when the container has started, and its startup probe (if any) has succeeded.
     """
 
     def __init__(self, pod: Pod, status: ContainerStatus) -> None:
@@ -256,7 +256,7 @@ class ContainerLife:
         return Mounts(mounts)
 
     def _part(self, volume: Path, part: str, name: str) -> Path:
-        """Return the path of a part of a volume (`subPath`). If it's missing, make it as a folder.
+        """Return the path of a part of a volume (`subPath`). If it's missing, create a folder.
 
         Raises ConfigError in a kubelet's words.
         https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kubelet_pods.go

@@ -42,8 +42,8 @@ SUCCESS = {"metadata": {}, "status": "Success"}
 class Kubelet:
     """An ASGI app. `find(namespace, name)` returns the pod, and `now()` returns lab time in epoch seconds.
 
-    Only the API server and administrators may call it, with their client certificates. Whoever may call exec can do
-    everything that the node can do.
+    Only the API server and administrators may call the kubelet, with their client certificates. A client that may call
+    exec can do everything that the node can do.
     """
 
     def __init__(self, find: Callable[[str, str], PodLife | None], now: Callable[[], float]) -> None:

@@ -96,7 +96,7 @@ class Node:
         return bool(self._follow)
 
     async def start(self) -> None:
-        """Start the node and register it. Raises httpx.HTTPError if the API server refuses it.
+        """Start the node and register it. Raises httpx.HTTPError if the API server refuses the node.
 
         Also start the pods that the node had before, as after a reboot, with their old volumes and logs.
         """

@@ -269,7 +269,7 @@ def _let_programs_be_interrupted() -> None:
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:
-    """Return whether this machine allows own roots for containers, and whether it allows own process namespaces."""
+    """Return whether containers can have their own root here, and whether they can have their own process namespace."""
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
             trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
