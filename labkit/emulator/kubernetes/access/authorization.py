@@ -35,7 +35,8 @@ class Authorized:
 class Grant:
     """A ClusterRole that a user has without a binding.
 
-    It's valid in ``namespaces``, which may contain the wildcard ``*``; with None, in the whole cluster.
+    It's valid in ``namespaces``, which may contain the wildcard ``*``. If ``namespaces`` is None, it's valid in the
+    whole cluster.
     """
 
     role: str

@@ -68,6 +68,6 @@ def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _service_account(name: str) -> tuple[str, str] | None:
-    """Return namespace and name if the user name is a service account's; None for any other name."""
+    """Return the namespace and the name from a service account's user name; None for any other user name."""
     parts = name.split(":")
     return (parts[2], parts[3]) if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 else None
