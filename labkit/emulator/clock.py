@@ -63,7 +63,7 @@ class Clock:
             raise LabError(
                 "the lab's clock cannot be more than ten years from the machine's time, because the lab's "
                 "certificates would be invalid.",
-                next="labkit clock 0, which sets it to the machine's time",
+                next="labkit clock 0, which sets the lab's clock to the machine's time",
             )
         return self._write(offset)
 

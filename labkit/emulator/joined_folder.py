@@ -76,7 +76,7 @@ class Kept:
         self.keep_facts(facts)
 
     def keep_facts(self, facts: Facts) -> None:
-        """Write only the facts: before a cluster is created, or when the pods get another image."""
+        """Write only the facts, not the kubeconfig, which may not exist yet."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:

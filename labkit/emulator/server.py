@@ -89,7 +89,7 @@ class Server:
     async def serve(self, ready: int) -> None:
         """Start, write one line to the file descriptor ``ready``, and serve.
 
-        Return when a command ends the server, or after 8 hours without a call.
+        Return when a command or a hanging AWS call ends the server, or after 8 hours without a call.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

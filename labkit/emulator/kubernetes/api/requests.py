@@ -1,4 +1,4 @@
-"""A request to the API server, with its parameters and its body as an object, and a response.
+"""A request to the API server (its parameters, and its body as an object), and the response to a request.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#api-verbs
 https://kubernetes.io/docs/reference/kubernetes-api/common-parameters/common-parameters/
