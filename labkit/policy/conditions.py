@@ -134,9 +134,9 @@ _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 
 
 def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
-    """Return whether the operator is satisfied: by a match with a wanted value, or by no match if it's negated.
+    """Return whether `found` matches one of the wanted values. If `negated`, return the opposite.
 
-    Without a match, return None if `found` can't be compared with one of the wanted values, or if none is wanted.
+    If no value matches, but one can't be compared with `found`, return None. Also None if there are no wanted values.
     """
     unknown = not compares
     for compare in compares:
@@ -233,9 +233,9 @@ def _segments(pattern: Iterable[Token]) -> Matcher:
 def _parsed(
     parse: Parse, test: Callable[[Any, Any], bool], wanted: tuple[str, ...], _variables: bool
 ) -> tuple[Compare, ...]:
-    """Return a comparison for each wanted value. It parses both values, such as numbers, dates or addresses.
+    """Return a comparison for each wanted value. It first parses that value and the request's value with `parse`.
 
-    Policy variables aren't expanded. A comparison returns None if one of the two values can't be parsed.
+    A comparison returns None if one of the two values can't be parsed. Policy variables aren't expanded.
     """
     return tuple(_compare_parsed(parse, test, parse(text)) for text in wanted)
 
@@ -254,9 +254,9 @@ def _number(text: str) -> Decimal | None:
 
 @lru_cache(maxsize=1024)
 def _date(text: str) -> float | None:
-    """Return a date as seconds since 1970. The text is an ISO 8601 date, or already a number of seconds.
+    """Return an ISO 8601 date as seconds since 1970; None for an invalid date.
 
-    A date without a time zone is in UTC. Returns None for any other text.
+    A date without a time zone is in UTC. The text can also be the number of seconds.
     """
     if len(text) < 20 and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return float(text)

@@ -30,8 +30,8 @@ def decode_document(text: str) -> str:
 class Names:
     """Patterns of actions (in lower case) or of ARNs, grouped by how they are matched.
 
-    `exact` has the patterns without a wildcard. `prefixes` has those whose only wildcard is a `*` at their end, without
-    that `*`. `matchers` has the others, which take longer.
+    `exact` has the patterns without a wildcard. `prefixes` has the patterns with a single wildcard, a `*` at the end;
+    the `*` is removed. `matchers` has all other patterns, which take longer.
     """
 
     exact: frozenset[str]
@@ -64,7 +64,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """A Resource or NotResource element, prepared for evaluation. Upper and lower case differ in ARNs."""
+    """A Resource or NotResource element, prepared for evaluation. ARNs are case-sensitive."""
 
     names: Names
     templates: tuple[Template, ...]

@@ -101,7 +101,7 @@ def within(control: Control, request: Request) -> Decision:
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
-    """Return the outcome of a request if these policies, all of one type, are the only ones."""
+    """Return the outcome of a request under these policies, all of one type. No other policies are evaluated."""
     survey = _survey("identity", policies, request, bounded)
     return "explicitDeny" if survey.denied else "allowed" if survey.allowed else "implicitDeny"
 
@@ -111,7 +111,8 @@ def matching(
 ) -> list[tuple[Policy, Statement]]:
     """Return the statements that apply to the request, with their policies.
 
-    With `allow`, these are Allow statements; otherwise Deny statements, even those that can't be evaluated.
+    If `allow` is true, return Allow statements. If it's false, return Deny statements, including those that can't be
+    evaluated.
     """
     return [
         (policy, statement)
@@ -134,7 +135,7 @@ class _Survey:
 
 
 def _controls(control: Control, request: Request) -> list[_Survey]:
-    """Return each level's result, in AWS's order: first the levels of the resource's account, then of the caller's."""
+    """Return each level's result, in AWS's order: the resource's account before the caller's account."""
     return [
         *(_survey("resource control", policies, request, False) for policies in control.resource),
         *(_survey("service control", policies, request, False) for policies in control.service),

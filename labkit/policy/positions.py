@@ -7,7 +7,7 @@ import json
 from functools import lru_cache
 
 Position = tuple[int, int]
-"""The line and column, both from 1, of the character that follows the position."""
+"""The line and column of the character after the position. Both count from 1."""
 
 _decoder = json.JSONDecoder()
 
@@ -39,7 +39,7 @@ def _spans(text: str, at: int) -> list[tuple[int, int]]:
 
 
 def _after(text: str, mark: str, at: int) -> int:
-    """Return the index of the first character, from `at`, that is neither white space nor `mark`."""
+    """Return the index of the first character at or after `at` that is neither white space nor `mark`."""
     while at < len(text) and (text[at].isspace() or text[at] == mark):
         at += 1
     return at

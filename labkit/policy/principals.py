@@ -119,9 +119,9 @@ class Principals:
         return Match.ACCOUNT if principal.account in self.accounts else Match.NONE
 
     def exempts(self, principal: Principal) -> bool:
-        """Return whether a Deny statement with this NotPrincipal element leaves the principal out.
+        """Return whether a Deny statement with this NotPrincipal element doesn't apply to the principal.
 
-        To leave out a user or a role, the element must also name the account.
+        To exempt a user or a role, the element must also name its account.
         """
         if principal.kind in ("federated", "service"):
             return self.match(principal) > Match.NONE

@@ -37,7 +37,7 @@ def evaluate_service_trust(trust: Policy, *, service: str, action: str, context:
 
 
 def names_service(trust: Policy, *, service: str, action: str) -> bool:
-    """Return whether an Allow statement covers this service and this action. Its conditions don't matter."""
+    """Return whether an Allow statement covers this service and this action. Conditions are ignored."""
     request = Request(Principal.service(service), action, "*", {})
     return any(
         statement.allow and names(statement, request) > Match.NONE and covers(statement, request) is not False
@@ -60,11 +60,10 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
 
 
 def _nearest(trust: Policy, request: Request) -> Decision:
-    """Return a denial. Its reason is what doesn't match in the Allow statement that comes nearest.
+    """Return a denial. Its reason says what doesn't match in the nearest Allow statement.
 
-    If a statement covers the principal and the action, the reason is its failed conditions. If one covers only the
-    principal, the reason is the action. Otherwise, the reason is a statement that can't be evaluated, or the principal.
-    If the policy has no Allow statement, the reason says so.
+    The nearest statement covers the principal and the action. If there's no such statement, the nearest statement
+    covers the principal.
     """
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:
@@ -127,7 +126,7 @@ def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -
 
 
 def _denied(reason: str, request: Request, trust: Policy, explicit: Statement | None = None) -> Decision:
-    """Return a denial with this reason. With a Deny statement in `explicit`, it's an explicit deny."""
+    """Return a denial with this reason. If a Deny statement is given in `explicit`, the denial is an explicit deny."""
     if explicit:
         denial = "with an explicit deny in the role trust policy"
         return Decision(request, "explicitDeny", denial, trust, explicit, told=reason)

@@ -166,7 +166,7 @@ def _malformed(kind: Kind, message: str) -> MalformedPolicy:
 def _syntax(kind: Kind, message: str) -> MalformedPolicy:
     """Return the error for a syntax mistake.
 
-    IAM says what the mistake is only in trust and resource policies, so `message` is used only for them.
+    `message` is used only for trust and resource policies. For other kinds, IAM doesn't say what the mistake is.
     """
     return _malformed(kind, message if kind in ("trust", "resource") else "Syntax errors in policy.")
 

@@ -51,7 +51,7 @@ class Account:
 class Accounts:
     """The service accounts, by namespace and name. `client` must be allowed to get, list and watch them.
 
-    If an account lacks an annotation, `defaults` has the setting. The annotations' names begin with `prefix`.
+    If an annotation is missing, the setting comes from `defaults`. The annotations' names begin with `prefix`.
     """
 
     client: httpx.AsyncClient
@@ -74,7 +74,7 @@ class Accounts:
         too late, so ask the API. If the API doesn't know the account, or doesn't answer within 5 seconds, wait at most
         `grace` seconds more for the watch.
 
-        The webhook on EKS asks only for unknown accounts, and waits for the answer no longer than `grace`. This webhook
+        The webhook on EKS asks the API only about unknown accounts, and waits at most `grace` seconds. This webhook
         waits longer, so that a pod gets its role even on a slow machine.
         """
         key = (namespace, name)

@@ -30,7 +30,7 @@ _FIELD = re.compile(r'"((?:[^"]|"")*)"|([^",\r\n]*)')
 
 
 def under(prefix: str, obj: Object) -> dict[str, str]:
-    """Return the values of an object's annotations `prefix/NAME`, by NAME."""
+    """Return an object's annotations that begin with `prefix/`. The returned names lack the prefix."""
     found = (obj.get("metadata") or {}).get("annotations") or {}
     start = f"{prefix}/"
     return {name.removeprefix(start): value or "" for name, value in found.items() if name.startswith(start)}
@@ -54,10 +54,10 @@ def expiration(annotations: Mapping[str, str], default: int) -> int:
 
 
 def skipped_containers(annotations: Mapping[str, str]) -> set[str]:
-    """Return the names of the containers to skip: the first line of the annotation's comma-separated list.
+    """Return the names of the containers to skip; empty if the annotation isn't valid CSV.
 
-    Return an empty set if the line isn't valid CSV. Spaces belong to the names, as in RFC 4180. So `a, b` has the names
-    `a` and ` b`, and no container can have the name ` b`.
+    Only the annotation's first line counts. Spaces belong to the names, as in RFC 4180: `a, b` has the names `a` and
+    ` b`, and no container can have the name ` b`.
     """
     text = annotations.get(SKIP_CONTAINERS, "").lstrip("\r\n")
     names: set[str] = set()

@@ -81,8 +81,7 @@ def review(
 
     Containers get the token at `mount_path`. Containers without a region get `region` as AWS_REGION and
     AWS_DEFAULT_REGION. The names of the pod's annotations begin with `prefix`. The answer refuses anything that isn't a
-    review of a pod. If the service account has a Pod Identity association, the association takes the place of the
-    annotation, as on EKS.
+    review of a pod. If the service account has a Pod Identity association, the annotation is ignored, as on EKS.
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
     if wrong := malformed(admission_review):
@@ -189,7 +188,7 @@ _REVIEW = {"request": {"uid": str, "namespace": str, "object": _POD}}
 
 
 def _mismatch(value: Any, shape: Any, where: str = "") -> str:
-    """Return a sentence about the first place where `value` doesn't have this shape; empty if there's no such place."""
+    """Return a sentence about the first mismatch between `value` and `shape`; empty if they match."""
     if value is None:
         return ""
     wanted: Any = shape if isinstance(shape, type) else type(shape)
@@ -223,9 +222,9 @@ def _web_identity(account: Account, mount_path: str) -> Method:
 
 
 def _with_role(container: Object, account: Account, method: Method, token_file: str, region: str) -> Object:
-    """Return the container with the variables and the mount that it lacks.
+    """Return the container with the missing variables and the missing mount added.
 
-    If it already has one variable of a pair (for the role, or for the region), add neither of the two.
+    Two variables are for the role, and two for the region. If the container has one of the two, the other isn't added.
     """
     present = {variable.get("name") for variable in container.get("env") or ()}
     has_identity = present & {method.variable, method.file_variable}

@@ -60,7 +60,7 @@ class WebhookServer:
         return Response(json.dumps(answer), media_type="application/json")
 
     async def _answered(self, body: bytes) -> tuple[Object, str]:
-        """Return the answer to an AdmissionReview, and the line about it for the log."""
+        """Return the answer to an AdmissionReview, and a line for the log."""
         try:
             asked = whole_characters(json.loads(body, parse_float=_finite, parse_constant=_finite))
         except (ValueError, RecursionError) as error:

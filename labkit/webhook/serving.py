@@ -45,7 +45,7 @@ class Address:
         if address and address.is_unspecified:
             raise LabError(
                 f"{host} is not an address that an API server can call.",
-                next=f"--listen {listen} --host NAME, the name or address of this machine as the API server sees it",
+                next=f"--listen {listen} --host NAME, the name or address by which the API server reaches this machine",
             )
         if not address and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
             raise LabError(f"{host!r} is not a host name or address.", next="--host webhook.example.com")
@@ -75,9 +75,9 @@ class Identity:
 
     @classmethod
     def of(cls, address: Address, folder: Path, given: Path | None, key: Path | None) -> "Identity":
-        """Return the files `given` and `key`. Without them, return the files in `folder`, and make them if necessary.
+        """Return the user's certificate file `given` and its `key`. Without them, return the files in `folder`.
 
-        Raises LabError if the files can't be used.
+        Make the files in `folder` if necessary. Raises LabError if the files can't be used.
         """
         if given and key:
             made = cls(given, key)
@@ -115,7 +115,7 @@ def manifest(address: Address, identity: Identity) -> str:
 
 
 def bind(address: Address) -> socket.socket:
-    """Return a TCP socket bound to the address. Raises LabError if the address is in use, or isn't this machine's."""
+    """Return a TCP socket bound to the address. Raises LabError if that fails, such as for an address in use."""
     try:
         family, *_, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -147,8 +147,8 @@ async def serve(
 ) -> None:
     """Serve `app` on the socket `at` until SIGTERM or SIGINT. Call `ready` as soon as the server answers.
 
-    `client` is the client that `app.accounts` uses. It's closed at the end. Raises LabError if the service accounts
-    can't be read.
+    At the end, close `client`, the client that `app.accounts` uses. Raises LabError if the service accounts can't be
+    read.
     """
     config = uvicorn.Config(
         app,
@@ -197,7 +197,7 @@ def _refused(response: httpx.Response, api: str) -> LabError:
         return LabError(message, where=api)
     user = re.search(r'User "([^"]+)"', message)
     return LabError(
-        f"the webhook may not read service accounts: {message}",
+        f"the webhook isn't allowed to read service accounts: {message}",
         where=api,
         next="as an administrator: labkit webhook manifest | kubectl apply -f -   and then\n"
         f"       kubectl create clusterrolebinding {NAME} --clusterrole={NAME} --user={user[1] if user else 'USER'}",

@@ -44,7 +44,7 @@ class Watch:
         self._version = response["metadata"]["resourceVersion"]
 
     async def follow(self) -> None:
-        """Follow the changes for ever. List the objects first, unless `read` has done so."""
+        """Follow the changes forever. List the objects first if `read` hasn't been called."""
         pause = RETRY
         while True:
             try:
