@@ -62,20 +62,20 @@ def diagnose(
         )
 
     Args:
-        connection: what `labkit.targets.look(parameters)` returns. Without it, pass `aws`, `kubernetes`, `cluster`.
+        connection: the result of `labkit.targets.look(parameters)`. Without it, pass `aws`, `kubernetes`, `cluster`.
         aws: a session in the cluster's account and region.
         kubernetes: a client of the cluster's API.
         cluster: the cluster's name in EKS.
-        pod: the pod to examine; without it, the newest pod of each owner whose pods run as the service account.
-        role: the name of the role that the service account should have; without it, the doctor looks for that role in
-            the annotation and in trust policies.
+        pod: the pod to examine; without it, the newest pod of each owner, such as a ReplicaSet.
+        role: the name of the service account's role; without it, the doctor looks for the role in the annotation and
+            in trust policies.
         action: the action that the pod needs, such as `s3:ListBucket`.
         resource: the ARN of the resource that `action` is for.
         probe: whether the doctor may run commands in the pod, and send its token to STS.
         reads: answers from an earlier diagnosis or from a record. The doctor doesn't make these calls again.
 
-    Raises `InvalidParameter` if a name breaks its rule. Raises `LabError` if the cluster or the account can't be
-    reached, or if the service account, role or pod doesn't exist and nothing shows that it should.
+    Raises `InvalidParameter` if a name is invalid. Raises `LabError` if the cluster or the account can't be reached.
+    Also raises `LabError` if the name of the service account, role or pod seems misspelt.
     """
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
@@ -99,12 +99,12 @@ def examine_run(
     probe: bool = False,
     reads: Reads | None = None,
 ) -> Diagnosis:
-    """Examine the service account of a run. If its role is missing, that is a finding and not an error.
+    """Examine the service account of a run. A missing role is a finding and not an error.
 
     If `is_of_run` is false, the parameters only say where to look, and repairs don't add the run's tags to new
     resources.
 
-    Raises `LabError` if the service account doesn't exist and nothing shows that it should.
+    Raises `LabError` if the service account doesn't exist, and neither a pod nor a role names it.
     """
     reads = reads or Reads()
 
@@ -180,9 +180,9 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """Return the names of the service account's roles: the annotated role, else roles that trust the account.
+    """Return the names of the service account's roles: the annotated role, or else the roles that trust the account.
 
-    Empty if the annotation names the role that the user named.
+    Empty if the annotation and the user name the same role.
     """
     if ROLE_ARN.fullmatch(evidence.annotation):
         annotated = Arn.parse(evidence.annotation).name
@@ -215,10 +215,10 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
 
 
 def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str]:
-    """Return the most similar service account or namespace, and the options for it; both empty if none is similar.
+    """Return the most similar service account or namespace, and the doctor's options for it; empty if none is similar.
 
-    Service accounts of the same namespace come first. Then come those of namespaces with a similar name, and last those
-    with the same name in other namespaces.
+    First look in the same namespace, then in namespaces with a similar name. Last, look for the same name in any
+    namespace.
     """
     mine, name = parameters.namespace, parameters.service_account
     namespaces = {namespace for namespace, _ in accounts}
@@ -238,7 +238,7 @@ def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosi
     """Examine each pod that runs as the service account, and return one diagnosis.
 
     Args:
-        evidence: returns the evidence for a pod's name.
+        evidence: a function that returns the evidence for a pod's name.
         pod: the only pod to examine; without it, the newest pod of each owner, and of each ReplicaSet in a rollout.
     """
     names = [pod] if pod else _pods(evidence(""))
@@ -272,7 +272,7 @@ def examine(evidence: Evidence) -> Diagnosis:
 
 
 def _without_consequences(outcomes: Outcomes) -> list[Finding]:
-    """Return the findings, without those that only follow from an error of their own stage or an earlier one."""
+    """Return the findings without the consequences of an error in the same stage or an earlier stage."""
     found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
     wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]
     first = min((STAGES.index(cause.stage) for cause in wrong), default=len(STAGES))
@@ -280,7 +280,7 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
 
 
 def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
-    """Return a stage's result. It's `right` only if every fact was read, and no cause found anything."""
+    """Return a stage's result. It's `right` only if every fact was read and nothing was found."""
     told = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
     result = min(told, key=RESULTS.index) if told else stage.at_best(evidence)
     unread = each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead))
@@ -389,7 +389,7 @@ def _has_ended(pod: Pod) -> bool:
 
 
 def _owner(metadata: Metadata) -> tuple[str, str]:
-    """Return the kind and name of the pod's controller. Without a controller, the pod itself counts.
+    """Return the kind and name of the pod's controller, or of the pod itself if it has no controller.
 
     In a rollout, pods of the old and the new ReplicaSet have different controllers.
     """

@@ -1,4 +1,4 @@
-"""Explain an error's text: which families of causes the error can have, and the next command. This needs no connection.
+"""Explain an error's text: its possible causes, and the next command. This needs no connection.
 
 `families` has the texts that the doctor recognizes.
 """

@@ -9,17 +9,17 @@ PLACEHOLDER = re.compile(r"<[A-Z][A-Z0-9_]*>|\bNOT-SHOWN\b")
 
 
 def why_not_run(repair: str) -> str:
-    """Return why a repair can't be run, as sentences: it has no command, or lacks a value. Empty if it's complete."""
+    """Return why a repair can't be run, as sentences; empty if it has a command and all values."""
     commands = "\n".join(line for line in repair.splitlines() if not line.lstrip().startswith("#"))
     if not commands.strip():
-        return "the repair has no command. Somebody has to decide first what to do."
+        return "the repair has no command. Someone has to decide first what to do."
     if lacking := PLACEHOLDER.search(commands):
         return f"the repair lacks a value. Replace {lacking[0]} with your value, and run the lines yourself."
     return ""
 
 
 def run(script: str, environment: Mapping[str, str]) -> str:
-    """Run the lines of a script in a shell until one fails. Return why it failed, as a sentence; empty if none failed.
+    """Run a script in a shell until a line fails. Return why it failed, as a sentence; empty if no line failed.
 
     https://www.gnu.org/software/bash/manual/html_node/The-Set-Builtin.html
     """

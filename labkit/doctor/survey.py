@@ -19,7 +19,7 @@ from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
-# With more service accounts than this, read all roles by two calls. With fewer, read each role separately.
+# For more service accounts than this, read all roles with two calls. For fewer, read each role separately.
 MANY = 5
 
 
@@ -104,7 +104,7 @@ class Survey:
         )
 
     def _read_roles(self) -> None:
-        """Read all roles and their policies by two calls. If these calls fail, each diagnosis reads its own role.
+        """Read all roles and their policies with two calls. If these calls fail, each diagnosis reads its own role.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
         """
@@ -138,7 +138,7 @@ class Survey:
             self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:
-        """Return the names of the account's roles in all annotations. Some of these roles may not exist."""
+        """Return the names of all roles in annotations, but only of this AWS account. Some may not exist."""
         accounts = self.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         named = filter(None, map(Arn.find, arns))
@@ -146,7 +146,7 @@ class Survey:
 
 
 def _wants_a_role(metadata: Metadata) -> bool:
-    """Whether an annotation names a role, under the right key or a similar one."""
+    """Whether there's an annotation for a role, with the right key or a similar key."""
     return any(
         key.endswith(("/role-arn", "iam.amazonaws.com/role"))
         or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85

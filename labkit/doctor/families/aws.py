@@ -1,4 +1,4 @@
-"""The errors in which AWS refuses: policies of others, the token, the trust policy, and the caller's permissions."""
+"""The errors with which AWS refuses a call, because of the token, a policy or the caller's permissions."""
 
 from labkit.doctor.families.family import (
     AGENT,
@@ -33,17 +33,17 @@ FAMILIES = (
     Family(
         "vpc-endpoint",
         r"explicit deny in an? VPC endpoint policy|no VPC endpoint policy allows",
-        "The pod reaches AWS through a VPC endpoint, and the endpoint's policy refuses. Neither the trust policy nor "
-        "the role's permissions refuse.",
+        "The pod reaches AWS through a VPC endpoint, and the endpoint's policy refuses the call. The trust policy and "
+        "the role's permissions aren't the cause.",
         ("denied-by-vpc-endpoint-policy",),
         (PROBE, "aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'"),
     ),
     Family(
         "service-control-policy",
         r"explicit deny in an? service control policy|no service control policy allows",
-        "A service control policy (SCP) refuses. It limits what the role's account may do, even with another account's "
-        "resources. Only the organization's administrators can change it. Neither the trust policy nor the role's "
-        "permissions refuse.",
+        "A service control policy (SCP) refuses the call. It limits what the role's account may do, even with another "
+        "account's resources. Only the organization's administrators can change it. The trust policy and the role's "
+        "permissions aren't the cause.",
         ("role-denied-by-service-control-policy", "denied-by-service-control-policy"),
         (
             f"{DOCTOR}{{wants}}",
@@ -53,8 +53,9 @@ FAMILIES = (
     Family(
         "resource-control-policy",
         r"explicit deny in an? resource control policy|no resource control policy allows",
-        "A resource control policy (RCP) refuses. It limits what anybody may do with the resources of an account. Only "
-        "the organization's administrators can change it. Neither the trust policy nor the role's permissions refuse.",
+        "A resource control policy (RCP) refuses the call. It limits what anyone may do with the resources of an "
+        "account. Only the organization's administrators can change it. The trust policy and the role's permissions "
+        "aren't the cause.",
         ("role-denied-by-resource-control-policy", "denied-by-resource-control-policy"),
         (
             f"{DOCTOR}{{wants}}",
@@ -208,7 +209,7 @@ FAMILIES = (
     Family(
         "boundary",
         r"because no permissions boundary allows|explicit deny in a permissions boundary",
-        "The role's permissions boundary refuses. The role's policies don't.",
+        "The role's permissions boundary refuses the call. The role's other policies aren't the cause.",
         ("role-denied-by-boundary",),
     ),
     Family(
@@ -262,7 +263,7 @@ FAMILIES = (
     Family(
         "session-expired",
         r"security token included in the request is expired|The provided token has expired|\bExpiredToken\b(?!Exc)",
-        "Temporary credentials have expired. Somebody copied them, or the program keeps them and fetches no new ones.",
+        "Temporary credentials have expired. Someone copied them, or the program keeps them and fetches no new ones.",
         ("pod-static-keys", "token-read-once"),
         (WHO, VARIABLES),
     ),

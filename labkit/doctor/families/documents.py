@@ -75,13 +75,13 @@ FAMILIES = (
     Family(
         "mount-path-twice",
         r"mountPath: Invalid value: .{0,120}must be unique",
-        "Two webhooks mount the token at the same path, or the manifest and one webhook do.",
+        "Two webhooks, or the manifest and a webhook, mount the token at the same path.",
         ("pod-mount-path-twice",),
     ),
     Family(
         "native-sidecar",
         r"may not be set for init containers without restartPolicy=Always",
-        "An old pod identity webhook removes the fields of init containers that it doesn't know. Update the webhook.",
+        "An old pod identity webhook removes new fields from init containers. Update the webhook.",
         next=("kubectl get deployment -A -l app=pod-identity-webhook -o wide",),
     ),
     Family(
