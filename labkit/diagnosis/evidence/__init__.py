@@ -6,7 +6,7 @@ in the pod. `dry_run` creates a similar pod as a dry run. `reading` makes the ca
 
 `pod_spec` interprets a pod's spec, and `trust` a trust policy. `opt_out`, `variables` and `missed_role` find settings
 that keep a container from getting its role. `workloads` finds the Deployments and other objects that create the pods.
-`candidates` finds the roles that a service account may be meant to have.
+`candidates` finds the roles that could be the service account's role.
 """
 
 from labkit.diagnosis.evidence.evidence import Evidence

@@ -141,7 +141,7 @@ class Account:
 
     @property
     def organization(self) -> Organization:
-        """The organization that the account belongs to. Raises `NotRead` if it belongs to none.
+        """The organization that the account belongs to. Raises `NotRead` if it has no organization.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribeOrganization.html
         """
@@ -232,7 +232,7 @@ class Account:
         return found
 
     def gone(self, issuers: Iterable[str], region: str) -> list[str]:
-        """Return those of the issuers (without `https://`) whose EKS cluster in this region no longer exists.
+        """Return the issuers (without `https://`) of EKS clusters that no longer exist in this region.
 
         Issuers of other regions, or outside EKS, are left out. Clusters are read one by one until each issuer's cluster
         is found.
@@ -247,7 +247,7 @@ class Account:
         return left
 
     def identity_provider_configs(self, cluster: str) -> list[IdentityProviderConfig]:
-        """Return the OIDC providers whose users may log in to a cluster.
+        """Return the OIDC providers that let their users log in to a cluster.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeIdentityProviderConfig.html
         """

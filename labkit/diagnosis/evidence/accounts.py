@@ -11,10 +11,7 @@ DEFAULT = "default"  # the service account of a pod whose manifest names no serv
 
 
 def others_with_a_role(evidence: Evidence) -> list[str] | None:
-    """Return the other service accounts that have a role, as NAMESPACE/NAME. None if they can't be listed.
-
-    The other service accounts are all in the cluster except the examined one.
-    """
+    """Return the cluster's other service accounts that have a role, as NAMESPACE/NAME; None if they can't be listed."""
     try:
         accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
         associated = _associated(evidence)

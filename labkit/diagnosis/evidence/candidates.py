@@ -1,7 +1,7 @@
 """Find the roles that may be meant for a service account if nothing names its role. They're called candidates.
 
 A trust policy or a tag that names the service account makes a role a candidate. A role's name proves nothing, because
-anybody can give a role any name.
+anyone can give a role any name.
 """
 
 import re
@@ -24,8 +24,9 @@ ABOUT_ACCOUNTS = re.compile(r"service[-_ ]?account", re.IGNORECASE)
 def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
     """Return the ARNs of the roles that may be meant for the service account.
 
-    These are the roles whose trust policy names the service account. If there are several, the tags may narrow them
-    down. If no trust policy names it, these are the roles whose tags name the service account.
+    These are the roles with a trust policy that names the service account. Of several such roles, those with a tag for
+    the service account are preferred. Without such a trust policy, these are the roles with a tag for the service
+    account.
 
     Raises `NotRead` if the roles can't be listed.
     """
@@ -40,7 +41,7 @@ def candidates(account: Account, parameters: Parameters, provider_arn: str) -> l
 
 
 def trusting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """Return the ARNs of the roles whose trust policy names the service account, except roles of other clusters.
+    """Return the ARNs of the roles with a trust policy that names the service account, except other clusters' roles.
 
     Raises `NotRead` if the roles can't be listed.
     """
@@ -49,7 +50,7 @@ def trusting(account: Account, parameters: Parameters, provider_arn: str) -> lis
 
 
 def names(role: Role, subject: str) -> bool:
-    """Whether a condition on `sub` in the role's trust policy has exactly this subject. Its key may name any issuer."""
+    """Whether a condition on `sub` in the role's trust policy has exactly this subject, for any issuer."""
     return any(
         condition.claim == "sub" and not condition.is_negated and subject in condition.values
         for statement in _allows(role)
@@ -58,7 +59,7 @@ def names(role: Role, subject: str) -> bool:
 
 
 def admitting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """Return the ARNs of the roles whose trust policy admits the service account. The policy may admit others, too.
+    """Return the ARNs of the roles with a trust policy that admits the service account, by name or by a pattern.
 
     Raises `NotRead` if the roles can't be listed.
     """
@@ -71,7 +72,10 @@ def admits(role: Role, parameters: Parameters, provider_arn: str) -> bool:
 
 
 def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
-    """Whether a role's trust policy names or may admit the service account, or the role's tags name the account."""
+    """Whether a role seems meant for the service account.
+
+    Its trust policy or its tags name the service account, or its trust policy may admit the service account.
+    """
     if names(role, parameters.subject) or _are_for(tags_of(role), parameters, role["RoleName"]):
         return True
     trust = _trust(role, parameters, provider_arn)
@@ -106,7 +110,7 @@ def _trust(role: Role, parameters: Parameters, provider_arn: str) -> Trust:
 
 
 def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """Return the ARNs of the roles whose tags name the service account, except roles of other clusters."""
+    """Return the ARNs of the roles with tags that name the service account, except other clusters' roles."""
     details = account.authorization_details["RoleDetailList"]
     naming = {role["RoleName"] for role in details if _are_for(tags_of(role), parameters, role["RoleName"])}
     roles = [role for role in account.roles if role["RoleName"] in naming]

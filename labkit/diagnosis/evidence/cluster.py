@@ -36,7 +36,7 @@ class Cluster:
         self._api: Any = api
         self._reads = reads
         self.everywhere = False
-        """Whether objects are listed in all namespaces by one call. Set it if many namespaces will be examined."""
+        """Whether one call lists the objects of all namespaces. Set it to examine many namespaces."""
 
     def service_accounts(self, namespace: str) -> list[ServiceAccount]:
         return self._listed("serviceaccounts", namespace)

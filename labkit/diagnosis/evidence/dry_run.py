@@ -46,10 +46,10 @@ class DryRun:
         return bool(self._made["has_role"])
 
     def failed_call(self, webhooks: Iterable[str]) -> str:
-        """Return a message that the API server couldn't call a webhook; empty if no call failed.
+        """Return the API server's message about a failed call to a webhook; empty if no call failed.
 
-        It's the API server's own message, or it says which counter of failed calls to these webhooks rose during the
-        dry run. Raises `NotRead` also if the counters can't be read.
+        If the API server sends no message, name its counter of failed calls that rose during the dry run. Also raises
+        `NotRead` if the counters can't be read.
         """
         if refused := self._made["refused"]:
             return str(refused)

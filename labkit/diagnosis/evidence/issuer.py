@@ -48,7 +48,7 @@ class Issuer:
     def discovery(self) -> Published:
         """The discovery document.
 
-        Raises `NotRead` if EKS hosts the issuer and the doctor can't reach the host. STS can reach it even then.
+        Raises `NotRead` if EKS hosts the issuer and the doctor can't reach the host. STS can still reach the host.
 
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """
@@ -56,7 +56,7 @@ class Issuer:
 
     @property
     def keys(self) -> Published:
-        """The published keys, from the URL in the discovery document. Raises `NotRead` when `discovery` does."""
+        """The published keys, from the URL in the discovery document. Raises `NotRead` if `discovery` raises it."""
         document = self.discovery.get("document")
         location = document.get("jwks_uri") if isinstance(document, dict) else None
         if not isinstance(location, str) or not location.startswith("https://"):
@@ -138,7 +138,7 @@ def _read(kind: str, url: str) -> Read:
 
 
 def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes]:
-    """Return the certificates (DER) that a host serves, without verifying them. The host's own is first.
+    """Return the certificates (DER) that a host serves, without verifying them. The host's own certificate is first.
 
     Raises `OSError`.
     """

@@ -13,7 +13,7 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 
 
 def containers(evidence: Evidence) -> list[Container]:
-    """Return the pod's containers that lack the annotated role. Those that another cause explains are left out.
+    """Return the pod's containers that lack the annotated role, except those that lack it for another known cause.
 
     Empty if the service account has no annotation, or if the pod runs as another service account. Raises `NotRead`.
     """
@@ -47,7 +47,7 @@ def made_at(evidence: Evidence) -> str:
 def was_annotated(evidence: Evidence) -> bool | None:
     """Whether the service account had the annotation when the pod was created.
 
-    None if that isn't known: no time is recorded, or both times are in the same second.
+    None if that isn't known: a time is missing, or both times are in the same second.
     """
     annotated, made = annotated_at(evidence), made_at(evidence)
     return None if not annotated or not made or annotated == made else annotated < made
@@ -74,7 +74,7 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether the container's role exists and trusts the service account, while IAM lacks the annotated role."""
+    """Whether the container's role exists and trusts the service account, although the annotation is wrong."""
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False
     role = evidence.namesake(Arn.parse(role_arn).name)

@@ -43,7 +43,7 @@ class PodStatus(TypedDict, total=False):
 
 
 class KeyReference(TypedDict, total=False):
-    """A key of a ConfigMap or Secret (`name`, `key`), all its keys (`name`), or a field of the pod (`fieldPath`)."""
+    """A reference to a key of a ConfigMap or Secret (`name`, `key`), to all its keys (`name`), or to a `fieldPath`."""
 
     name: str
     key: str

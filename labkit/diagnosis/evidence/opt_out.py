@@ -39,7 +39,7 @@ class Requirement:
     """One requirement on labels, from a selector in the webhook's registration."""
 
     subject: Subject
-    """The object whose labels must meet the requirement."""
+    """Whether the pod's or the namespace's labels must meet the requirement."""
     key: str
     operator: str
     """`In`, `NotIn`, `Exists` or `DoesNotExist`. An entry of `matchLabels` becomes `In` with one value."""
@@ -103,7 +103,7 @@ def rules_leave_out_pods(evidence: Evidence) -> bool:
 def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
     """Yield the pod identity webhook's own entries in a registration, each with its index.
 
-    Their names end with `.amazonaws.com`. Other entries belong to other webhooks. If no name ends so, all count.
+    The names of these entries end with `.amazonaws.com`. If no name does, yield all entries.
     """
     entries = list(enumerate(registration.get("webhooks") or []))
     own = [(number, each) for number, each in entries if (each.get("name") or "").endswith(OF_AWS)]

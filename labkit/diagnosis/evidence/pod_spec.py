@@ -150,10 +150,10 @@ class Container:
         return None
 
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
-        """Return what supplies the file at a path, as `ConfigMap NAME` or `Secret NAME`, and the file's text.
+        """Return the source of the file at a path, `ConfigMap NAME` or `Secret NAME`, and the file's text.
 
-        A Secret's text is returned as None, because the doctor reads no Secrets. Return None if neither a ConfigMap nor
-        a Secret supplies the file. Raises `NotRead`.
+        A Secret's text is None, because the doctor doesn't read Secrets. Return None if the file comes from neither a
+        ConfigMap nor a Secret. Raises `NotRead`.
         """
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None
@@ -217,7 +217,7 @@ class Container:
         return Variable(name, REFERENCE.sub(lambda found: known[found[1] or ""], text), "env")
 
     def _of_sources(self) -> Iterator[Variable]:
-        """Yield the variables of `envFrom`, the last source first. If two have the same name, the last one wins."""
+        """Yield the variables of `envFrom`. The last source comes first, because it wins over the others."""
         for source in reversed(self.document.get("envFrom") or []):
             if reference := source.get("configMapRef"):
                 name, prefix = reference.get("name", ""), source.get("prefix") or ""
@@ -245,7 +245,7 @@ class Container:
         return path in told or path.endswith(("/.aws/config", "/.aws/credentials"))
 
     def _plain(self, name: str) -> str:
-        """Return the value that a variable has in `env`; empty if it has none there. This reads no ConfigMap."""
+        """Return a variable's literal value in `env`; empty if it has no such value. This reads no ConfigMap."""
         entries = [entry for entry in self.document.get("env") or [] if entry["name"] == name]
         return (entries[-1].get("value") or "") if entries else ""
 
@@ -353,7 +353,7 @@ class PodSpec:
 def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) -> Workload:
     """Return the workload that an owner reference names. If a Deployment owns that workload, return the Deployment.
 
-    If the doctor doesn't read workloads of that kind, return only its kind and name. Raises `NotRead`.
+    If the doctor doesn't read workloads of that kind, return only the kind and the name. Raises `NotRead`.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
     found = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()

@@ -1,4 +1,4 @@
-"""Read a live system by calls that change nothing. Each call is made once, and its answer or failure is kept."""
+"""Read a live system with calls that change nothing. Each call is made once, and its answer or failure is kept."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -65,7 +65,7 @@ class Read:
 
 
 class NotRead(LabError):
-    """A fact couldn't be read, or the doctor wasn't allowed to read it. A cause that needs it can't be looked for."""
+    """A fact couldn't be read, or the doctor wasn't allowed to read it."""
 
     def __init__(self, read: Read, why: str, needs: str = "", *, no_answer: bool = False, no_credentials: bool = False):
         super().__init__(f"{read}: {why}", next=f"needed: {needs}" if needs else "")
@@ -90,17 +90,17 @@ class NotRead(LabError):
 
     @property
     def is_of_the_organization(self) -> bool:
-        """Whether the call is to AWS Organizations, which most accounts of an organization may not call."""
+        """Whether it's a call to AWS Organizations. Most accounts of an organization aren't allowed to make it."""
         return self.read.kind.startswith("organizations:")
 
     @property
     def is_choice(self) -> bool:
-        """Whether the doctor only makes the call with an option, such as `--probe`, that the user didn't give."""
+        """Whether the call needs an option, such as `--probe`, that the user didn't give."""
         return self.needs.startswith("--")
 
 
 class Reads:
-    """The answers of calls. Each call is made once, even if it was refused.
+    """The answers to calls. Each call is made once, even if it was refused.
 
     Answers are plain JSON, so that a record can keep them. With `recorded`, no calls are made: all answers come from
     that record.
@@ -126,13 +126,14 @@ class Reads:
         return other
 
     def know(self, read: Read, answer: object) -> None:
-        """Keep an answer that is already known from another call, so that this call isn't made."""
+        """Keep an answer that is already known from another call, so that the call `read` isn't made."""
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:
-        """Return the answer of `call`, made once for each text of `read`; None if the resource doesn't exist.
+        """Make the call and return its answer; None if the resource doesn't exist.
 
-        Raises `NotRead` if the call is refused, or if the endpoint doesn't answer.
+        If a call with the same text was already made, return the earlier answer. Raises `NotRead` if the call is
+        refused, or if the endpoint doesn't answer.
         """
         if read not in self.asked:
             text = str(read)
@@ -188,7 +189,7 @@ def _answered(read: Read, call: Callable[[], Any]) -> Any:
             return None
         needs = str(read) if error.status == 403 else ""
         if error.status == 401:
-            needs = "a kubeconfig whose user the cluster knows   (kubectl auth whoami)"
+            needs = "a kubeconfig with a user that the cluster knows   (kubectl auth whoami)"
         raise NotRead(read, said_by_the_cluster(error), needs, no_credentials=error.status == 401) from None
     except HTTPError as error:
         why = f"the cluster's API server does not answer: {_reason(error)}"

@@ -31,7 +31,7 @@ class Registration:
         self._reads = reads
 
     def fault(self, client: ClientConfig) -> str:
-        """Return the fault that the configuration itself shows; empty if it shows no fault."""
+        """Return a fault in the configuration itself, such as an expired certificate; empty if it has no fault."""
         if not client.get("url") and not client.get("service"):
             return "neither a URL nor a service"
         bundle = client.get("caBundle") or ""
@@ -45,7 +45,10 @@ class Registration:
         return ""
 
     def silence(self, client: ClientConfig) -> str:
-        """Return why no server that the CA bundle verifies answers; empty if one answers, or if that's unknown."""
+        """Return why the webhook can't be reached, or why the CA bundle doesn't verify its certificate.
+
+        Empty if it can be reached, or if the doctor can't test that.
+        """
         if service := client.get("service"):
             return self._service_silence(service)
         url = client["url"]

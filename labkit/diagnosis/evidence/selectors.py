@@ -18,7 +18,7 @@ OWN = "pod-identity-webhook"
 
 
 def by_label(evidence: Evidence, key: str) -> list[str]:
-    """Return the names of the objects that select by a label with this key. Raises `NotRead`.
+    """Return the names of the objects with a selector that uses this label key. Raises `NotRead`.
 
     The pod identity webhook's registration is left out.
     """

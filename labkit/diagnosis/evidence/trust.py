@@ -17,7 +17,7 @@ STRANGER = "system:serviceaccount:somewhere-else:somebody-else"
 NOBODY = "somebody-else"
 EVERYBODY = "every service account of the cluster"
 CLAIMS = ("sub", "aud")
-# Condition keys about a request, not about its token. Their values aren't known before somebody sends the request.
+# Condition keys about a request, not about its token. Their values aren't known before someone sends the request.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-sts
 OF_REQUEST = (
@@ -84,7 +84,7 @@ class Trust:
     def __init__(self, document: object, *, role_name: str, provider_arn: str, subject: str, audience: str):
         """
         Args:
-            document: the trust policy. If it isn't a dict, it admits nobody.
+            document: the trust policy. If it isn't a dict, it admits no one.
             provider_arn: the OIDC provider of the cluster's issuer.
             subject: the token's `sub`.
             audience: the token's `aud`.
@@ -181,7 +181,7 @@ class Trust:
     def others(self) -> list[str]:
         """The other callers that may assume the role, as the Allow statements name them.
 
-        A caller is a token's subject or a pattern for subjects, a service, an account or a provider. Each caller gets
+        A caller is a service, an account, a provider, a token's subject, or a pattern for subjects. Each caller gets
         all the role's permissions.
         """
         found = [name for statement in self.allows for name in self._others_in(statement)]
@@ -190,8 +190,8 @@ class Trust:
     def is_own(self, statement: Statement) -> bool:
         """Whether an Allow statement serves only this service account.
 
-        The statement must name only this account, and compare it literally. Each provider in the statement must be the
-        cluster's, or one whose tokens can't meet the statement's conditions.
+        The statement must name only this service account, and compare the name literally. It may name another cluster's
+        provider only if that provider's tokens can't meet the conditions.
         """
         subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
         if not subjects or any(each.values != (self._subject,) or not each.is_literal for each in subjects):
@@ -201,7 +201,7 @@ class Trust:
         return all(arn == self._provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
 
     def conditions(self, claim: str) -> list[Condition]:
-        """Return the conditions on `claim`, of any issuer, that the statement `self.nearest` has."""
+        """Return the conditions on `claim` in the statement `self.nearest`, for any issuer."""
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:
@@ -216,17 +216,16 @@ class Trust:
         return self._decide(self._alone(statement)).allowed
 
     def names_subject(self, statement: Statement) -> bool:
-        """Whether a condition on `sub` names the service account, whichever operator and issuer the condition has."""
+        """Whether a condition on `sub` names the service account, with any operator and for any issuer."""
         return any(
             condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
             for condition in conditions_of(statement)
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """Return the statement as it counts if its conditions on the request favour the caller.
+        """Return the statement as if all its conditions on the request favoured the caller.
 
-        An Allow statement is returned without these conditions. For a Deny statement with such a condition, return
-        None, because it doesn't apply.
+        Remove these conditions from an Allow statement. Return None for a Deny statement with such a condition.
         """
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement
@@ -266,7 +265,7 @@ class Trust:
         return self.names_subject(statement), self._trusted(statement), allows_action(statement), -len(failed)
 
     def _trusted(self, statement: Statement) -> int:
-        """Return 0 to 3. The number is higher if the statement's principal is closer to the cluster's provider."""
+        """Return how close the statement's principal is to the cluster's provider: from 0 to 3 (the same)."""
         federated = federated_of(statement)
         if self._provider_arn in federated:
             return 3
@@ -329,7 +328,7 @@ def account_of(subject: str) -> str:
 
 
 def statements_of(document: object) -> list[Statement]:
-    """Return a policy's statements, even if a single one isn't in a list; empty if `document` isn't a policy."""
+    """Return a policy's statements as a list, even a single statement; empty if `document` isn't a policy."""
     statements: list[Statement] = listed(document.get("Statement")) if isinstance(document, dict) else []
     return [each for each in statements if isinstance(each, dict)]
 
@@ -342,7 +341,7 @@ def listed(value: object) -> list[Any]:
 
 
 def _never_holds(statement: Statement, provider_arn: str) -> bool:
-    """Whether no token of this provider can meet the conditions, because one of them names another issuer.
+    """Whether this provider's tokens never meet the conditions, because a condition names another issuer.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
     """

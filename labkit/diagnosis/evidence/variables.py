@@ -65,7 +65,7 @@ def superfluous(evidence: Evidence, container_name: str) -> set[str]:
 
 
 def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
-    """Return, for each ConfigMap, the keys to remove, because `envFrom` turns them into superfluous variables."""
+    """Return the keys to remove from each ConfigMap. `envFrom` turns these keys into superfluous variables."""
     keys: dict[str, set[str]] = {}
     for _, variable in _superfluous(evidence):
         if variable.config_map:
@@ -88,10 +88,7 @@ def static_keys(_: Evidence, container: Container) -> Wrong | None:
 
 
 def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
-    """The container selects a profile that no config in the pod defines, or one that needs access keys.
-
-    Such a profile takes access keys from the environment, and the container has none there.
-    """
+    """The container's AWS profile isn't defined in the pod, or it needs access keys that the container lacks."""
     found = _set_ones(container, PROFILES)
     if not found or found[0].value is None or container.hidden_config:
         return None
@@ -160,7 +157,7 @@ def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None
 
 
 def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
-    """Somebody copied the token into a ConfigMap, a Secret or the image. No node renews it there.
+    """Someone copied the token into a ConfigMap, a Secret or the image. No node renews it there.
 
     https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
     """
@@ -192,7 +189,7 @@ def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """A region's variable is set but empty. The webhook then adds no region to the container."""
+    """A region variable is set but empty. So the webhook adds no region to the container."""
     found = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
     if not found:
         return None
@@ -229,10 +226,10 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """Return the containers that have a role, if all of them work without the annotation and the webhook.
+    """Return the containers with a role, if all of them work without the annotation and the webhook; otherwise empty.
 
-    Such a container's manifest sets the role's variables, and mounts a projected token for STS. The role admits the
-    service account. The result is empty if one of the containers doesn't work this way, or if the facts can't be read.
+    The manifest of such a container sets the role's variables, and mounts a projected token for STS. The role admits
+    the service account. Also empty if the facts can't be read.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]
@@ -348,7 +345,7 @@ def _works_by_hand(evidence: Evidence, container: Container) -> bool:
 
 
 def _seen_token(evidence: Evidence, container: Container) -> Token | None:
-    """Return the token that the doctor read in this container; None if it read none."""
+    """Return the token that the doctor read in this container; None if it read no token."""
     if not evidence.probe_allowed or evidence.probe.container is not container:
         return None
     try:
@@ -396,7 +393,7 @@ def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
 
 
 def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[Variable, ...]:
-    """Return the variables of these names that are set and not empty. A value in a Secret counts as not empty."""
+    """Return the variables with these names that are set and not empty. A value in a Secret counts as not empty."""
     return tuple(each for name in names if (each := container.variable(name)) and each.value != "")
 
 

@@ -46,10 +46,10 @@ def without_account(evidence: Evidence) -> list[Workload]:
 
 
 def meant_for_account(evidence: Evidence) -> Workload | None:
-    """Return the workload that names no service account, but should name the examined one; None if unsure.
+    """Return the workload that should name the service account, but doesn't name any; None if unsure.
 
-    Either only this workload has the service account's name as its own name or `app` label. Or the namespace has no
-    other workload and no other service account. A wrong guess would give the role to another workload.
+    It's the only workload with the service account's name as its own name or `app` label. Or the namespace has no other
+    workload and no other service account. A wrong guess would give the role to the wrong workload.
     """
     everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
