@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Outcomes = dict[Cause, Finding | NotRead | None]
 ENDED = ("Succeeded", "Failed")
-# A container's variables whose values aren't secret.
+# A container's variables with values that aren't secret.
 TOLD = (
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL_STS",
@@ -371,7 +371,7 @@ def _variables(container: Container) -> dict[str, str]:
 def _pods(evidence: Evidence) -> list[str]:
     """Return the name of each owner's newest pod. Pods that have ended or are being deleted are left out.
 
-    If there are only such pods, return the newest of them.
+    If all pods have ended or are being deleted, return the newest pod.
     """
     try:
         pods = evidence.pods

@@ -40,7 +40,7 @@ class Check:
 
     @property
     def missing(self) -> list[str]:
-        """What the result lacks: options that the user didn't give, and calls that weren't made or answered."""
+        """The options that the user didn't give, and the calls that weren't made or answered."""
         named = [error.needs if error.is_choice else error.call for error in self.unread]
         return list(dict.fromkeys([*named, *self.unasked]))
 
@@ -216,9 +216,9 @@ class Diagnosis:
         return f"{' and '.join(told)}:" if told else ""
 
     def lacking(self, stage: Stage) -> str:
-        """Return a phrase that says why a stage wasn't examined: the options or the calls' answers that were missing.
+        """Return a phrase that lists the missing options and answers of a stage that wasn't examined.
 
-        Empty if the stage was examined, or if the missing options and answers are unknown.
+        Empty if the stage was examined, or if nothing is known to be missing.
         """
         check = self.checks[stage]
         if check.result != "not looked at" or not check.missing:

@@ -1,4 +1,4 @@
-"""Find the service accounts whose new pods get a role: by an annotation, or by an EKS Pod Identity association.
+"""Find the service accounts that give new pods a role, by an annotation or by an EKS Pod Identity association.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 """

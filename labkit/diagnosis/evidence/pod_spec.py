@@ -283,7 +283,7 @@ class PodSpec:
 
     @property
     def without_image(self) -> set[str]:
-        """The names of the containers whose image the node can't pull."""
+        """The names of the containers with an image that the node can't pull."""
         status = self.document.get("status") or {}
         waiting = {
             each["name"]: ((each.get("state") or {}).get("waiting") or {}).get("reason")

@@ -52,7 +52,7 @@ class Caller:
 
     @property
     def identity(self) -> str:
-        """The caller as text: `assumed-role/ROLE` for every session of a role. Otherwise the ARN, or the error."""
+        """The caller as text: `assumed-role/ROLE` for a role session, or else the ARN or the error."""
         if not self.arn:
             return self.error
         return f"assumed-role/{self.role_name}" if self.role_name else self.arn

@@ -111,9 +111,9 @@ class Reads:
         """The answers, by the text of their call. A record has the same form."""
         self.unread: dict[Read, NotRead] = {}
         self.asked: dict[Read, str] = {}
-        """The calls whose answers were used, in the order of first use, each with its text."""
+        """The answered calls, in the order of first use, each with its text."""
         self.used: dict[Read, None] = {}
-        """The calls whose answers were used in the current stage: an examination clears this before each stage."""
+        """The answered calls of the current stage. An examination clears this before each stage."""
         self.made: list[Read] = []
         """The calls that were really made and answered. All other answers were already known."""
         self._live = recorded is None
@@ -195,7 +195,7 @@ def _answered(read: Read, call: Callable[[], Any]) -> Any:
         why = f"the cluster's API server does not answer: {_reason(error)}"
         raise NotRead(read, why, "a connection to the API server", no_answer=True) from None
     except NoCredentials as error:
-        # The session's own message already says what is wrong with its credentials.
+        # The session's own message already says why its credentials are invalid.
         raise NotRead(read, error.what, error.next, no_credentials=True) from None
 
 

@@ -205,7 +205,7 @@ class Trust:
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:
-        """Whether the condition would hold for the token if its key named the cluster's own issuer."""
+        """Whether the condition would hold for the token if the condition's key named the cluster's own issuer."""
         key = f"{name_of(self._provider_arn)}:{condition.claim}" if condition.claim in CLAIMS else condition.key
         statement: Statement = {
             "Effect": "Allow",
@@ -254,7 +254,7 @@ class Trust:
         subjects = [each for each in conditions_of(statement) if each.claim == "sub" and each.compares_text]
         if not subjects:
             return [EVERYBODY]
-        # Compared literally, a value with a wildcard matches nobody.
+        # Compared literally, a value with a wildcard matches no one.
         values = [
             value for each in subjects for value in each.values if not (each.is_literal and {*value} & {"*", "?"})
         ]

@@ -74,7 +74,7 @@ def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
 
 
 def has_wrong_identity(evidence: Evidence, container: Container) -> bool:
-    """Whether the container's role and token variables have a mistake that a check in `IDENTITY` finds."""
+    """Whether a check in `IDENTITY` finds a mistake in the container's role and token variables."""
     return any(check(evidence, container) for check in IDENTITY)
 
 
@@ -119,17 +119,17 @@ def api_server_token(_: Evidence, container: Container) -> Wrong | None:
 
 
 def token_variable_missing(_: Evidence, container: Container) -> Wrong | None:
-    """The manifest sets the role's variable without the token's, so the webhook adds neither."""
+    """The manifest sets the role variable without the token variable. So the webhook doesn't add the token variable."""
     return _alone(container, ROLE, without=TOKEN_FILE)
 
 
 def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
-    """The manifest sets the token's variable without the role's, so the webhook adds neither."""
+    """The manifest sets the token variable without the role variable. So the webhook doesn't add the role variable."""
     return _alone(container, TOKEN_FILE, without=ROLE)
 
 
 def variables_empty(_: Evidence, container: Container) -> Wrong | None:
-    """The role's and token's variables are set but empty. The webhook adds neither, and SDKs use the node's role."""
+    """The role and token variables are set but empty. So the webhook doesn't add them, and SDKs use the node's role."""
     found = _identity(container)
     if not found or any(variable.value != "" for variable in found):
         return None
@@ -137,7 +137,7 @@ def variables_empty(_: Evidence, container: Container) -> Wrong | None:
 
 
 def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None:
-    """The token's variable names a file, but nothing is mounted there."""
+    """The token variable names a file, but nothing is mounted there."""
     file = container.value(TOKEN_FILE)
     if not file or not _is_set(container, ROLE) or api_server_token(evidence, container):
         return None
