@@ -1,8 +1,9 @@
-"""The notebooks' exercises and questions. A solution is right if the live lab then answers as it should.
+"""The notebooks' exercises and questions. The live lab judges each solution.
 
-`exercise` opens and judges an exercise, `making` creates its resources, and `asking` asks the live lab. `examination`
-is the examination of notebook 98. `copies` makes the learner's notebooks, `progress` records the learner's progress,
-and `contents` shows it. Each module in `NOTEBOOKS` holds the exercises and questions of one notebook.
+`exercise` opens and judges an exercise, `making` creates its resources, and `asking` makes its calls to the lab.
+`examination` is the examination of notebook 98. `copies` makes the learner's notebooks, `progress` records the
+learner's progress, and `contents` shows this progress. Each module in `NOTEBOOKS` holds the exercises and questions of
+one notebook.
 """
 
 import importlib
@@ -45,9 +46,9 @@ def by_id(id: str) -> "Exercise":
 
 
 def prediction(id: str) -> "Question":
-    """Return the question with this id, such as 02-1. It asks the learner to predict a cell's output.
+    """Return the question with this id, such as 02-1, in which the learner predicts a cell's output.
 
-    Raises `UnknownName` if no such question has the id.
+    Raises `UnknownName` if no prediction has the id.
     """
     known: Sequence[Question] = of_notebook(id).PREDICTIONS
     return _named("question", id, known)
@@ -63,7 +64,7 @@ def recall(notebook: str) -> "Sequence[Question]":
 
 
 def close_all(lab: "Workspace") -> Iterator[str]:
-    """Delete the resources of every open exercise. Yield a line for each deleted exercise."""
+    """Delete the resources of every open exercise. Yield a line for each closed exercise."""
     from labkit.run_parameters import RUN_LABEL
 
     namespaces = core_api(lab.kubernetes).list_namespace(label_selector=RUN_LABEL).items

@@ -35,17 +35,18 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
 
 
 def only_cart(place: "Workspace") -> list[Row]:
-    """Return rows that are all right if STS gives the role to the service account cart and to no other one.
+    """Return rows that are right if STS gives the role only to the service account cart.
 
-    The others that ask STS are till, the service account default of another namespace, and new service accounts.
+    STS should refuse the others: till, the service account default in the namespace default, and new service accounts.
     """
     return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
 
 
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
-    """Create service accounts with similar names or namespaces. Return a wrong row for each one that STS admits.
+    """Create service accounts, and return a wrong row for each one that STS admits.
 
-    STS admits them if the trust policy has a wildcard, or if it refuses only the service accounts that exist today.
+    For cart, they are cart-1a2b in the same namespace, and cart in a new namespace. STS admits them if the trust policy
+    has a wildcard, or if it refuses only the service accounts that exist today.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
     accounts = accounts or (place.parameters.service_account,)
@@ -53,9 +54,9 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
 
 
 def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
-    """Create service accounts with these names in other namespaces. Return a wrong row for each one that STS admits.
+    """Create service accounts with these names in new namespaces. Return a wrong row for each one that STS admits.
 
-    The name of each of these namespaces begins with the name of the exercise's namespace.
+    The name of each new namespace begins with the name of the exercise's namespace.
     """
     return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
 
@@ -68,7 +69,7 @@ def _admitted(place: "Workspace", asked: list[tuple[str, str]]) -> list[Row]:
 def newcomer(place: "Workspace", account: str, namespace: str) -> str:
     """Create a service account, exchange its token for the role, and return STS's answer.
 
-    If the namespace is missing, create it, too, and delete it at the end. Always delete the service account.
+    Create the namespace if it's missing. At the end, delete the service account and the new namespace.
     """
     core = core_api(place.kubernetes)
     is_new = existing(partial(core.read_namespace, namespace)) is None
@@ -143,25 +144,25 @@ def credentials(
 
 
 def allows(place: "Workspace", what: str, service: str, operation: str, **more: Any) -> Row:
-    """Return a row that is right if AWS allows this call. Make the call with new credentials of the role."""
+    """Call AWS with new credentials of the role. Return a row that is right if AWS allows the call."""
     return Row(what, ALLOWED, call(place, service, operation, **more))
 
 
 def denies(
     place: "Workspace", what: str, service: str, operation: str, *, given: Credentials | None = None, **more: object
 ) -> Row:
-    """Return a row that is right if AWS refuses this call with AccessDenied.
+    """Call AWS. Return a row that is right if AWS refuses the call with AccessDenied.
 
-    Make the call with the credentials `given`, or by default with new credentials of the role.
+    `given` holds the credentials for the call. By default, they are new credentials of the role.
     """
     found = call(place, service, operation, given=given, **more)
     return Row(what, "refused: AccessDenied", found, found.startswith("AccessDenied"))
 
 
 def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:
-    """Call AWS with the credentials `given`, or by default with new credentials of the role.
+    """Call AWS. Return "allowed", or the text of the refusal.
 
-    Return "allowed", or the text of the refusal.
+    `given` holds the credentials for the call. By default, they are new credentials of the role.
     """
     try:
         client = place.aws.client(service, **(given if given is not None else credentials(place)))
@@ -172,9 +173,9 @@ def call(place: "Workspace", service: str, operation: str, given: Credentials | 
 
 
 def refusal(error: Exception) -> str:
-    """Return an error of AWS or of the cluster as text. A text from AWS begins with the error's code.
+    """Return the text of an error from AWS or from the cluster. AWS's text begins with the error's code.
 
-    If AWS names a session, the text has `<session name>` instead of the name.
+    In AWS's text, `<session name>` replaces the name of a session.
     """
     if isinstance(error, ClientError):
         told = error.response["Error"]
@@ -183,19 +184,19 @@ def refusal(error: Exception) -> str:
 
 
 def injected(place: "Workspace", account: str = "") -> str:
-    """Return the ARN of the role that the webhook gives a new pod of this service account, or "no role"."""
+    """Return the ARN of the role that a new pod of this service account gets from the webhook, or "no role"."""
     return _variable(place, account, "AWS_ROLE_ARN") or "no role"
 
 
 def agent(place: "Workspace", account: str = "") -> str:
-    """Return the URL at which a new pod of this service account asks the agent for credentials, or "no agent"."""
+    """Return the agent's URL that a new pod of this service account gets from the webhook, or "no agent"."""
     return _variable(place, account, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
 
 
 def pod_identity(place: "Workspace", account: str = "") -> str:
-    """Exchange a pod's token at EKS Auth. Return the role as assumed-role/NAME, or the text of the refusal.
+    """Exchange a new pod's token at EKS Auth. Return the role as assumed-role/NAME, or the text of the refusal.
 
-    The token belongs to a new pod that no node accepts. This function creates the pod, and deletes it at the end.
+    No node accepts the new pod. At the end, this function deletes it.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
     """
@@ -217,7 +218,7 @@ def pod_identity(place: "Workspace", account: str = "") -> str:
 
 
 def token_life(place: "Workspace", account: str = "") -> int:
-    """Return how many seconds the AWS token of a new pod lives, or 0 if the pod gets no such token."""
+    """Return the lifetime of a new pod's token for AWS, in seconds; 0 if the pod gets no such token."""
     made = _tried_out(place, account)
     if isinstance(made, str):
         return 0
@@ -240,9 +241,9 @@ def _variable(place: "Workspace", account: str, name: str) -> str:
 
 
 def _tried_out(place: "Workspace", account: str) -> Any:
-    """Return a new pod of this service account after admission, or the cluster's message if it forbids the pod.
+    """Return a new pod of this service account after admission. If the cluster forbids the pod, return its message.
 
-    This is a dry run: the API server calls the webhook and stores nothing.
+    This is a dry run: the API server calls the webhook, but doesn't store the pod.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
     """
     tried = documents.pod(place.parameters, place.image)
@@ -257,7 +258,7 @@ def _tried_out(place: "Workspace", account: str) -> Any:
 
 
 def caller(place: "Workspace") -> str:
-    """Ask AWS, from the pod, which role the pod has. Return it as assumed-role/NAME, or the error if the call fails.
+    """Call AWS from the pod. Return the pod's role as assumed-role/NAME, or the error if the call fails.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
     """
@@ -267,7 +268,7 @@ def caller(place: "Workspace") -> str:
 
 
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME) -> str:
-    """Run a command in a pod. Return its output, or its error if it fails, without white space at both ends."""
+    """Run a command in a pod. Return its output, or the error if the command fails. Strip white space."""
     done = execution.execute(place.kubernetes, pod, place.parameters.namespace, [*command])
     return (done.output if done.exit_code == 0 else done.error or done.output).strip()
 

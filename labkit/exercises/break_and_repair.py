@@ -12,7 +12,7 @@ from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
 
-# STS refuses the role for each of these: Not authorized to perform sts:AssumeRoleWithWebIdentity.
+# With each of these, STS answers: Not authorized to perform sts:AssumeRoleWithWebIdentity.
 REFUSED = (
     "trust-policy-names-another-service-account",
     "trust-policy-names-another-namespace",
@@ -50,7 +50,7 @@ def _made(place: Workspace) -> None:
 
 
 def _break(place: Workspace, names: Sequence[str], *pods: documents.Pod) -> None:
-    """Put a random one of the faults `names` into the run, and create `pods`."""
+    """Choose one of the faults `names` at random, and put it into the run. Create `pods`."""
     fault = faults.named(random.choice(names))  # noqa: S311 - nothing is kept secret by it
     now = live.read(place)
     wanted = now.model_copy(deep=True)
@@ -91,10 +91,9 @@ EXERCISES = (
         _pods_of_cart_alone,
         (
             "The pod acts as the node, so no token was exchanged. What tells the webhook which role a pod gets?",
-            "Read the keys and the values of cart's annotations. Then remember at which moment the webhook changes a "
-            "pod.",
-            "Annotate cart with eks.amazonaws.com/role-arn and the ARN of exercise-09-b. Then delete my-pod, and "
-            "create it again with serviceAccountName cart.",
+            "Read the keys and the values of cart's annotations. Then remember when the webhook changes a pod.",
+            "Give cart the annotation eks.amazonaws.com/role-arn with the ARN of the role exercise-09-b. Then delete "
+            "my-pod, and create it again with serviceAccountName cart.",
         ),
     ),
 )
@@ -111,13 +110,13 @@ PREDICTIONS = (
     ),
     Question(
         "09-2",
-        "The role allows s3:ListBucket, and the bucket's policy denies it to the role. What does the pod get?",
+        "The role's policy allows s3:ListBucket. The bucket's policy denies it to the role. What does the pod get?",
         (
-            Answer("The list: the role allows it.", "An Allow never wins over a Deny."),
+            Answer("The list: the role's policy allows it.", "An Allow never wins over a Deny."),
             Answer("AccessDenied.", "A Deny in any of the policies wins.", right=True),
             Answer(
-                "The list: a bucket's policy is about other accounts.",
-                "A bucket's policy also counts for the account that owns the bucket.",
+                "The list: a bucket's policy applies only to other accounts.",
+                "A bucket's policy also applies to the account that owns the bucket.",
             ),
         ),
     ),
@@ -130,11 +129,11 @@ RECALL = (
         (
             Answer(
                 "The trust policy.",
-                "If it refuses the pod, STS answers AccessDenied. Here STS rejects the token.",
+                "If the trust policy refuses the pod, STS answers AccessDenied. Here STS rejects the token.",
             ),
             Answer(
                 "The provider: does it exist, and does it list the token's audience?",
-                "STS verifies the token with the provider.",
+                "STS compares the token with the provider.",
                 right=True,
             ),
             Answer("The role's permissions.", "The pod doesn't have the role yet."),
@@ -150,7 +149,7 @@ RECALL = (
             ),
             Answer(
                 "The pod doesn't use IRSA.",
-                "Look at the pod, at its service account and at the annotation.",
+                "Look at the pod, its service account and the annotation.",
                 right=True,
             ),
             Answer("The trust policy refuses the pod.", "Then the error would name sts:AssumeRoleWithWebIdentity."),
@@ -162,7 +161,7 @@ RECALL = (
         (
             Answer(
                 "The pod doesn't use IRSA, and can't reach the node's credentials.",
-                "It's the same fault as when a pod acts as its node. Look in the same places.",
+                "On an EC2 node, the same pod would act as its node. Look in the same places.",
                 right=True,
             ),
             Answer("The trust policy refuses the pod.", "Then STS would answer AccessDenied."),
@@ -171,13 +170,13 @@ RECALL = (
     ),
     Question(
         "09-6",
-        "Where do you look first, if you want to need as little access as possible?",
+        "You have little access. Where do you look first?",
         (
-            Answer("The role's trust policy.", "You need iam:GetRole for it, which few developers have."),
-            Answer("CloudTrail.", "You need access to the account for it, and its events are minutes late."),
+            Answer("The role's trust policy.", "That needs the permission iam:GetRole, which few developers have."),
+            Answer("CloudTrail.", "That needs access to the account, and the events arrive minutes late."),
             Answer(
                 "The pod's service account and its annotation.",
-                "Whoever may read the namespace can look there.",
+                "Anyone who may read the namespace can look there.",
                 right=True,
             ),
         ),
@@ -186,7 +185,7 @@ RECALL = (
         "09-7",
         "Which of these repairs needs a new pod?",
         (
-            Answer("The provider's audience.", "The same pod tries its token again, and gets in."),
+            Answer("The provider's audience.", "The same pod sends its token again, and STS accepts it."),
             Answer(
                 "The service account's annotation.",
                 "The webhook reads the annotation only when a pod is created.",
@@ -199,7 +198,7 @@ RECALL = (
         "09-8",
         "You've repaired a trust policy, and your pod gets in. Are you done?",
         (
-            Answer("Yes: the pod works.", "With a wildcard the pod would also get in, and so would everybody else."),
+            Answer("Yes: the pod works.", "The pod would also work with a wildcard, which lets everybody else in."),
             Answer(
                 "Not yet: is the neighbour still refused, and is nothing left behind?",
                 "A repair that lets others in is another fault.",

@@ -1,4 +1,4 @@
-"""Notebook 99: delete a resource after everything that uses it, and never delete a resource of others."""
+"""Notebook 99: before you delete a resource, delete everything that uses it. Never delete other people's resources."""
 
 import json
 
@@ -72,7 +72,7 @@ EXERCISES = (
         _only_the_other_role_is_left,
         (
             "IAM refuses to delete a role that has policies. This role has two kinds of them.",
-            "A role has attached policies and inline policies. iam.list_role_policies names the inline ones.",
+            "A role has attached policies and inline policies. iam.list_role_policies lists the inline ones.",
             'Call iam.detach_role_policy, then iam.delete_role_policy with PolicyName "writing", then iam.delete_role.',
         ),
     ),
@@ -121,20 +121,22 @@ RECALL = (
                 "Delete a resource before the resources that it uses.",
                 right=True,
             ),
-            Answer("The order doesn't matter.", "It does: in the wrong order, a pod that still runs loses its role."),
+            Answer(
+                "The order doesn't matter.", "It matters: in the wrong order, a pod that still runs loses its role."
+            ),
         ),
     ),
     Question(
         "99-3",
         "IAM says: Cannot delete entity, must detach all policies first. What do you do?",
         (
-            Answer("Delete the policy.", "AWS's own policies can't be deleted, and other roles may use yours."),
+            Answer("Delete the policy.", "You can't delete AWS's own policies, and other roles may use your policy."),
             Answer(
                 "Detach the attached policies, and delete the inline ones.",
-                "IAM deletes a role only if it has neither kind.",
+                "IAM deletes a role only if it has no policies of either kind.",
                 right=True,
             ),
-            Answer("Wait until the role's sessions have expired.", "Sessions don't keep a role from being deleted."),
+            Answer("Wait until the role's sessions have expired.", "You can delete a role that has open sessions."),
         ),
     ),
     Question(
@@ -152,16 +154,16 @@ RECALL = (
     ),
     Question(
         "99-5",
-        "You deleted the service account. Somebody has a copy of its token. What can they still do?",
+        "You deleted the service account. Someone has a copy of its token. What can they still do?",
         (
             Answer(
                 "Nothing: the token is invalid now.",
                 "It's invalid for the cluster. But AWS never asks the cluster.",
             ),
             Answer(
-                "Take the role, until the token expires or the role is deleted.",
-                "STS checks the signature, the times and the trust policy. On AWS, STS also takes a token for five "
-                "more minutes after its expiry.",
+                "Become the role, until the token expires or the role is deleted.",
+                "STS checks the signature, the times and the trust policy. On AWS, STS even accepts a token for five "
+                "minutes after it has expired.",
                 right=True,
             ),
             Answer("Get a new token.", "For that, the service account would have to exist."),
@@ -179,9 +181,9 @@ RECALL = (
             ),
             Answer(
                 "Whether a pod still runs.",
-                "This run's pods are gone already. But other runs' pods may need the provider, too.",
+                "This run's pods are gone already, but other runs' pods may need the provider.",
             ),
-            Answer("Nothing: IAM refuses if it's in use.", "IAM deletes a provider even if it's in use."),
+            Answer("Nothing: IAM doesn't delete a provider in use.", "IAM deletes a provider even if roles trust it."),
         ),
     ),
 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labkit.exercises.progress import Progress
 
 PACKAGE = Path(__file__).parents[1]
-# A wheel has the notebooks inside the package, a checkout has them beside it. The README is in the folder above them.
+# The notebooks are inside the package in a wheel, and beside it in a checkout. The README is in the folder above them.
 NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
 NAME = "contents.ipynb"
 CLEAN_UP = "99-clean-up.ipynb"
@@ -81,7 +81,7 @@ class Chapter:
     """The time that the notebook takes, in the notebook's own words."""
     done: str
     left: Sequence[str]
-    """The things that are left to do, such as `exercise 02-a in`. The notebook's link completes each of them."""
+    """The remaining tasks, such as `exercise 02-a in`. The page adds the notebook's link to the end of each task."""
     begun: bool
 
     @property
@@ -98,7 +98,7 @@ class Contents:
     next: str
     """The next thing to do, in Markdown."""
     unread: int
-    """The number of lines in the file of progress that can't be read."""
+    """The number of unreadable lines in the progress file."""
 
     def __repr__(self) -> str:
         lines = [f"{each.label}: {each.time}. {each.done}".rstrip(" .") for each in self.chapters]
@@ -112,7 +112,7 @@ class Contents:
 
 
 def read(file: Path | None = None) -> Contents:
-    """Return the course with the progress in `file`. By default, it's the file of the running JupyterLab."""
+    """Return the course, with the progress in `file`. By default, that's the file of the running JupyterLab."""
     done = progress.read(file)
     chapters = [_chapter(row, done) for row in ROW.finditer(_readme()) if (NOTEBOOKS / row["name"]).is_file()]
     return Contents(chapters, _next(chapters, done.last), done.unread)
@@ -177,7 +177,7 @@ def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
 def _next(chapters: Sequence[Chapter], last: str) -> str:
     """Return the next thing to do, in Markdown.
 
-    Look for it in the notebook that the learner used last, then in the notebooks after it, then in those before it.
+    Look in the notebook that the learner used last, then in the later notebooks, and at last in the earlier ones.
     """
     numbers = [each.name.partition("-")[0] for each in chapters]
     steps = {step: number for number, step in STEPS.items()}
@@ -226,6 +226,6 @@ def _section(heading: str) -> str:
 
 @cache
 def _anchors() -> dict[str, str]:
-    """Return JupyterLab's anchor for each of the page's headings. The keys are the headings' anchors on a code host."""
+    """Return each heading's anchor in JupyterLab, by the heading's anchor on a code host."""
     headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

@@ -1,8 +1,8 @@
-"""The learner's copy of a notebook. It has no outputs, and it has a stub in place of each solution.
+"""The learner's copy of a notebook: without outputs, and with a stub in place of each solution.
 
 The solution is folded below the stub. Links to the README lead to the contents page.
 
-In a code cell with the tag `exercise`, the solution is between two comments, which are those of nbgrader:
+In a code cell with the tag `exercise`, the solution is between nbgrader's two comments:
 https://nbgrader.readthedocs.io/en/stable/user_guide/creating_and_grading_assignments.html
 """
 

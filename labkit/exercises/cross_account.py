@@ -89,7 +89,7 @@ EXERCISES = (
         _cart_is_admitted_over_there,
         (
             "The error begins with InvalidIdentityToken. Is it about the token, or about the trust policy?",
-            "STS looks for the provider in the account of the role. Which providers does account B have?",
+            "STS looks for the provider in the role's account. Which providers does account B have?",
             'Call iam_b.create_open_id_connect_provider(Url=lab.issuer, ClientIDList=["sts.amazonaws.com"]).',
         ),
         in_two_accounts=True,
@@ -101,8 +101,8 @@ EXERCISES = (
         _cart_alone_reads,
         (
             "The error says which kind of policy doesn't allow the call. Which account has that policy?",
-            "The bucket needs a policy with a Principal. With account A as Principal, the policy lets in each role of "
-            "A whose own policy allows the call.",
+            "The bucket needs a policy with a Principal. If the Principal is account A, the policy admits every role "
+            "of A that has the permission itself.",
             "Allow s3:GetObject on arn:aws:s3:::exercise-10-b/* to the Principal "
             '{"AWS": "arn:aws:iam::123456789012:role/exercise-10-b"}.',
         ),
@@ -118,7 +118,7 @@ PREDICTIONS = (
             Answer("It admits the pod.", "A's provider doesn't count for a role in B."),
             Answer(
                 "InvalidIdentityToken.",
-                "STS looks for the provider in the role's account, and B has none for this issuer.",
+                "STS looks for the provider in the role's account, and B has no provider for this issuer.",
                 right=True,
             ),
             Answer(
@@ -144,9 +144,9 @@ PREDICTIONS = (
 RECALL = (
     Question(
         "10-3",
-        "You register the cluster's issuer in account B. What does B have to trust then?",
+        "You register the cluster's issuer in account B. What does B trust now?",
         (
-            Answer("A role of account A.", "The pod needs no role of A: it takes a role of B directly."),
+            Answer("A role of account A.", "The pod needs no role of A: it becomes a role of B directly."),
             Answer(
                 "The cluster's tokens.",
                 "B's own role admits a service account of A's cluster by its subject.",
@@ -157,21 +157,21 @@ RECALL = (
     ),
     Question(
         "10-4",
-        "An error ends in: not authorized to perform: sts:AssumeRole on resource: …, and nothing after it. "
-        "Whose policy is at fault?",
+        "An error says: not authorized to perform: sts:AssumeRole on resource: … It gives no reason. "
+        "Which account's policy is wrong?",
         (
             Answer("B's trust policy.", "It may be. But the message is the same if A's role lacks the permission."),
             Answer("A's permissions.", "They may be. But the message is the same if B's trust policy refuses."),
             Answer(
                 "The message doesn't say.",
-                "Look at the role's permissions in A and at the trust policy in B: both have to allow it.",
+                "Look at the role's permissions in A and at the trust policy in B: both must allow the call.",
                 right=True,
             ),
         ),
     ),
     Question(
         "10-5",
-        "An error ends in: because no resource-based policy allows the s3:GetObject action. Who has to change what?",
+        "An error ends with: because no resource-based policy allows the s3:GetObject action. Who changes what?",
         (
             Answer("Account B: the bucket's policy.", "The resource is the bucket, and B owns it.", right=True),
             Answer("Account A: the role's policy.", "Then the error would say: no identity-based policy."),

@@ -1,14 +1,13 @@
 """The examination of notebook 98: random faults, one after the other. The learner sees only the symptoms of each fault.
 
-The live lab judges each repair. A repair isn't right if it opens the role too far: to a neighbour, to another
-namespace, or for a write to the bucket.
+The live lab judges each repair. A repair is wrong if STS then admits a neighbour or another namespace, or if the role
+may write to the bucket.
 
 If a lab command, such as `labkit mend`, changes the run, the fault counts as given up. If the learner deletes a
 resource and creates it again, that costs points. In both cases the fault disappears although the learner hasn't found
 its cause.
 
-If the learner's progress is recorded, the examination's state is recorded, too. With it, another kernel can continue
-the examination.
+The learner's progress file also holds the examination's state, so that another kernel can continue the examination.
 """
 
 import os
@@ -39,9 +38,9 @@ from labkit.widgets.check import Check
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
-SEED = 5709  # for runs whose outputs are compared: they all draw the same faults
+SEED = 5709  # for runs with compared outputs: all of them draw the same faults
 POINTS, PER_ATTEMPT, FOR_THE_DOCTOR, PER_REBUILT = 10, 2, 5, 3
-SECRET = ("fault", "cause")  # the fields of a `Paper` that the file of progress doesn't hold
+SECRET = ("fault", "cause")  # the fields of a `Paper` that the progress file leaves out
 REFUSED = "refused"
 CERTIFICATE = "certificate.txt"
 NO_NAME = "This certificate shows what the lab saw. It doesn't say who took the examination."
@@ -60,20 +59,20 @@ class Paper:
     """Whether the learner used the doctor. A step's check counts as well, because it shows the same findings."""
     repaired: bool = False
     there: dict[str, str] = field(default_factory=dict)
-    """The ids of the run's resources when the fault was put in, by the resource's name.
+    """The id of each of the run's resources when the fault was put in, by the resource's name.
 
     A resource that is deleted and created again gets a new id.
     """
     rebuilt: list[str] = field(default_factory=list)
     """The names of the resources that the learner deleted and created again."""
     cause: str = ""
-    """The doctor's sentence about the fault. No file holds this sentence, because the learner could read the file."""
+    """The doctor's sentence about the fault. It isn't saved, because the learner could read it in the file."""
 
     @property
     def points(self) -> int:
         """The points for this fault: from 1 to 10 for a repair, and 0 without a repair.
 
-        Further attempts, the use of the doctor, and each resource that was created again cost points.
+        Each further attempt, the use of the doctor, and each resource that was created again cost points.
         """
         if not self.repaired:
             return 0
@@ -105,7 +104,7 @@ class Certificate:
 
     @property
     def headline(self) -> str:
-        """The score, and the seed with which anybody can draw the same faults."""
+        """The seed and the score. With the seed, anyone can draw the same faults."""
         score = sum(paper.points for paper in self.papers)
         return f"IRSA lab, examination with seed {self.seed}: {score} of {POINTS * len(self.papers)} points"
 
@@ -154,7 +153,7 @@ class Examination:
         self._put_in()
 
     def hand_in(self) -> None:
-        """Let the live lab judge the repair, and print the result. If it's right, continue with the next fault.
+        """Let the live lab judge the repair, and print the result. If the repair is right, put in the next fault.
 
         Raises `LabError` after the last fault.
         """
@@ -176,7 +175,7 @@ class Examination:
         self._close(paper, repaired=True)
 
     def give_up(self) -> None:
-        """Print the fault and its cause, take the fault out, and continue with the next fault.
+        """Print the fault and its cause, take the fault out, and put in the next one.
 
         Raises `LabError` after the last fault.
         """
@@ -204,7 +203,7 @@ class Examination:
     def _is_spoilt(self, paper: Paper) -> bool:
         """Return whether a lab command, such as `labkit mend`, has changed the run.
 
-        If so, the learner's repair can't be judged. Record this fault as given up, and continue with the next one.
+        If it has, the learner's repair can't be judged: record the fault as given up, and put in the next one.
         """
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False
@@ -271,13 +270,13 @@ class Examination:
 def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
     """Return the seed and the papers of the learner's last examination.
 
-    Return None if the examination is over or can't be read, or if it belongs to another run.
+    None if the examination is over, can't be read, or belongs to another run.
     """
     stands = progress.read().examination if os.environ.get(progress.VARIABLE) else None
     if not stands or not stands["left"] or stands["run"] != lab.run:
         return None
     try:
-        # The file of progress doesn't name the faults, because the learner could read it. The seed draws them again.
+        # The progress file doesn't name the faults, because the learner could read it. The seed draws them again.
         drawn = faults.drawn_in_a_row(stands["seed"], len(stands["papers"]))
         return stands["seed"], [Paper(fault, **seen) for fault, seen in zip(drawn, stands["papers"], strict=True)]
     except (TypeError, KeyError, ValueError):
@@ -286,7 +285,7 @@ def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
 
 
 def _cause(lab: "Workspace", fault: Fault) -> str:
-    """Return the doctor's sentence about a fault in the run, or an empty text if the fault is repaired already."""
+    """Return the doctor's sentence about a fault in the run; empty if the fault is repaired already."""
     bucket = f"arn:{lab.connection.partition}:s3:::{lab.parameters.bucket}"
     evidence = Evidence(
         lab.parameters, lab.connection, action="s3:ListBucket", resource=bucket, probe=fault.needs_probe
@@ -329,9 +328,9 @@ def _take_out(lab: "Workspace") -> None:
 
 
 def _ids(lab: "Workspace") -> dict[str, str]:
-    """Return the ids of the run's role and service account, and the date when its OIDC provider was created.
+    """Return the ids of the run's role and service account, and the creation date of its OIDC provider.
 
-    A missing resource is left out.
+    Leave out a missing resource.
     """
     iam, names = lab.aws.client("iam"), lab.parameters
     found: dict[str, Any] = {}

@@ -72,7 +72,7 @@ EXERCISES = (
 PREDICTIONS = (
     Question(
         "07-1",
-        "You change sub in the claims and leave the signature as it is. What does STS answer?",
+        "You change sub in the claims, but not the signature. What does STS answer?",
         (
             Answer(
                 "AccessDenied: the trust policy doesn't admit this subject.",
@@ -136,7 +136,7 @@ RECALL = (
         "07-6",
         "A program works for a day. After that, it always gets ExpiredTokenException. What is wrong?",
         (
-            Answer("The node doesn't renew the token.", "The node does: a fresh token is in the file."),
+            Answer("The node doesn't renew the token.", "The node does renew it: a fresh token is in the file."),
             Answer(
                 "The program read the token once and kept it.",
                 "An SDK that supports web identity reads the file again for each exchange.",
@@ -144,7 +144,7 @@ RECALL = (
             ),
             Answer(
                 "The role's sessions are too short.",
-                "The SDK starts a new session in time. Here the token has expired.",
+                "The SDK starts a new session before the old one ends. Here the token has expired.",
             ),
         ),
     ),

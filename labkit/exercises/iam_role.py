@@ -75,7 +75,7 @@ PREDICTIONS = (
             ),
             Answer(
                 "Only my-service-account, as before.",
-                "StringEquals takes the asterisk literally, and my-service-account's subject is another text.",
+                "StringEquals takes the asterisk literally, and this text isn't my-service-account's subject.",
             ),
         ),
     ),
@@ -93,11 +93,11 @@ RECALL = (
     ),
     Question(
         "02-3",
-        "A role has two kinds of policies. Which one does STS read when a pod asks for the role?",
+        "A role has two kinds of policies. Which kind does STS read when a pod asks for the role?",
         (
             Answer("The trust policy.", "It says who may become the role.", right=True),
-            Answer("The permissions policies.", "AWS reads them later, when somebody uses the role's credentials."),
-            Answer("Both.", "STS gives a pod even a role without permissions. That role just can't do anything."),
+            Answer("The permissions policies.", "AWS reads them later, when someone uses the role's credentials."),
+            Answer("Both.", "A pod can also become a role without permissions. That role just can't do anything."),
         ),
     ),
     Question(
@@ -110,7 +110,7 @@ RECALL = (
             ),
             Answer(
                 'StringLike, "system:serviceaccount:shop:*"',
-                "StringLike matches wildcards. Whoever may create a service account in shop can now get the role.",
+                "StringLike matches wildcards. Anyone who may create a service account in shop can now get the role.",
                 right=True,
             ),
             Answer(
@@ -126,7 +126,7 @@ RECALL = (
             Answer("Nobody.", "A missing condition excludes nobody."),
             Answer(
                 "Every service account of the cluster.",
-                "Each of them can get a token from this issuer with the right audience.",
+                "Each of them can get a token with the right issuer and the right audience.",
                 right=True,
             ),
             Answer("Only service accounts with the annotation.", "STS never sees the annotation."),

@@ -1,4 +1,4 @@
-"""Notebook 08: each workload gets its own role, with no more than it needs."""
+"""Notebook 08: each workload gets its own role, with only the permissions that it needs."""
 
 import json
 from typing import Any
@@ -104,7 +104,8 @@ EXERCISES = (
             "Create the role exercise-08-b-till, which admits only till. Name this role in till's annotation. Then "
             "remove till from the trust policy of exercise-08-b.",
             "In the trust policy of exercise-08-b, the key that ends in :sub has two subjects, for cart and for till. "
-            "Create the role exercise-08-b-till with the second subject. Leave only the first one in exercise-08-b.",
+            "Create the role exercise-08-b-till with the subject for till. Leave only the subject for cart in "
+            "exercise-08-b.",
         ),
     ),
 )
@@ -116,7 +117,7 @@ PREDICTIONS = (
         (
             Answer(
                 "It gets the role: the variable says which role the pod has.",
-                "The variable says which role the SDK asks for. STS decides by the token who gets the role.",
+                "The variable only says which role the SDK asks for. STS reads in the token who asks for it.",
             ),
             Answer(
                 "STS refuses it.",
@@ -128,7 +129,8 @@ PREDICTIONS = (
     ),
     Question(
         "08-2",
-        "The trust policy is repaired. A minute ago invoices took the role. What does its next call to S3 get?",
+        "A minute ago, invoices became the role. Then the trust policy was repaired. What does its next call to S3 "
+        "get?",
         (
             Answer("AccessDenied.", "STS reads the trust policy only when a session begins."),
             Answer(
@@ -185,7 +187,7 @@ RECALL = (
         (
             Answer(
                 "Every service account in shop.",
-                "That includes service accounts that somebody creates tomorrow.",
+                "That includes service accounts that someone creates tomorrow.",
                 right=True,
             ),
             Answer("Only those with the annotation.", "STS never sees the annotation."),
@@ -198,14 +200,17 @@ RECALL = (
         (
             Answer(
                 "Name the two service accounts in a list.",
-                "StringEquals takes a list. Then end the sessions that began earlier.",
+                "StringEquals accepts a list. Afterwards, end the sessions that began before the change.",
                 right=True,
             ),
             Answer(
                 "Delete the other service accounts.",
-                "Whoever may create a service account in shop can still get the role.",
+                "Anyone who may create a service account in shop can still get the role.",
             ),
-            Answer("Take permissions away from the role.", "Then the role's own pods can't do their work either."),
+            Answer(
+                "Take permissions away from the role.",
+                "Then the two service accounts' pods can't do their work either.",
+            ),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Create the resources that exercises start with: a role, and service accounts whose annotation names the role."""
+"""Create the resources that exercises start with: a role, and service accounts."""
 
 import json
 
@@ -10,7 +10,7 @@ from labkit.workspace import Workspace
 def role(place: Workspace, policy: documents.PolicyDocument | None = None, *, name: str = "") -> None:
     """Create a role with this trust policy and this name.
 
-    By default, the trust policy admits the run's service account, and the name is that of the run's role.
+    By default, the trust policy admits the run's service account, and the name is `parameters.role_name`.
     """
     policy = policy or documents.trust_policy(place.parameters, place.provider_arn)
     document, name = json.dumps(policy), name or place.parameters.role_name

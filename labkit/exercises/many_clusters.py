@@ -12,7 +12,7 @@ EXERCISES: "tuple[Exercise, ...]" = ()
 PREDICTIONS = (
     Question(
         "12-1",
-        "Two rows have the same role name in two clusters of one account. What does the fleet do with these rows?",
+        "Two rows have the same role name, and are in two clusters of one account. What does the fleet do?",
         (
             Answer(
                 "It makes the role once, for both.",
@@ -28,12 +28,12 @@ PREDICTIONS = (
     ),
     Question(
         "12-2",
-        "Two of the three rows have succeeded. You mend the third, and resume. Which rows run?",
+        "Two of the three rows have succeeded. You correct the third row in the file, and resume. Which rows run?",
         (
-            Answer("All three: the file has changed.", "labkit doesn't compare the file. Each row has its own hash."),
-            Answer("The mended row.", "The other rows have succeeded, and they haven't changed.", right=True),
+            Answer("All three: the file has changed.", "labkit doesn't compare the whole file. It compares each row."),
+            Answer("The corrected row.", "The other rows have succeeded, and they haven't changed.", right=True),
             Answer(
-                "The mended row and the other row of its cluster.",
+                "The corrected row and the other row of its cluster.",
                 "Both rows use the cluster's provider, but the provider exists already.",
             ),
         ),
@@ -62,17 +62,17 @@ RECALL = (
         "Two rows are in one cluster. What must be different in the two rows?",
         (
             Answer(
-                "A role and a namespace.",
+                "The role and the namespace.",
                 "A run's role admits only the run's own service account, and every run calls its pod my-pod.",
                 right=True,
             ),
-            Answer("A role and a bucket.", "Rows may read the same bucket."),
-            Answer("An OIDC provider.", "A cluster has one provider in an account, and all its pods' roles trust it."),
+            Answer("The role and the bucket.", "Rows may read the same bucket."),
+            Answer("The OIDC provider.", "A cluster has one provider in an account, and all its pods' roles trust it."),
         ),
     ),
     Question(
         "12-5",
-        "A colleague installs a newer labkit, and resumes a fleet that has succeeded. What runs?",
+        "Every row of a fleet has succeeded. A colleague installs a newer labkit, and resumes. What runs?",
         (
             Answer("Nothing: every row has succeeded.", "The rows succeeded with another version of labkit."),
             Answer(
@@ -81,8 +81,8 @@ RECALL = (
                 right=True,
             ),
             Answer(
-                "The rows whose notebook prints something else now.",
-                "You only know these rows after all rows have run.",
+                "The rows with changed outputs.",
+                "labkit can't know the new outputs before the rows have run.",
             ),
         ),
     ),
@@ -102,8 +102,8 @@ RECALL = (
         "12-7",
         "The report of last month says that every row succeeded. Is every cluster right today?",
         (
-            Answer("Yes.", "Somebody may have changed a cluster by hand since then."),
-            Answer("--resume tells you.", "It compares the rows with their last run, and doesn't look at a cluster."),
+            Answer("Yes.", "Someone may have changed a cluster by hand since then."),
+            Answer("--resume tells you.", "It compares the rows with their last run. It doesn't look at the clusters."),
             Answer("--doctor tells you.", "It reads the clusters and the account as they are now.", right=True),
         ),
     ),

@@ -38,7 +38,7 @@ def _refused_as_token(place: Workspace, audience: str) -> Row:
 EXERCISES = (
     Exercise(
         "01-a",
-        "make AWS believe the new cluster",
+        "make AWS trust the new cluster",
         _role_that_trusts_the_new_cluster,
         _the_token_for_aws,
         (
@@ -74,12 +74,12 @@ PREDICTIONS = (
                 "STS verifies a token when you send it. A token may be older than the provider.",
             ),
             Answer(
-                "AccessDenied: the token is fine, the role isn't.",
+                "AccessDenied: the token is fine, but the role isn't.",
                 "STS now accepts the token and looks for the role. The answer doesn't say whether the role exists.",
                 right=True,
             ),
             Answer(
-                "NoSuchEntity: there's no role of that name.",
+                "NoSuchEntity: the role doesn't exist.",
                 "IAM would say that. STS gives the same answer for a missing role and a role that doesn't trust you.",
             ),
         ),
@@ -98,8 +98,8 @@ RECALL = (
             ),
             Answer("Only AWS.", "STS has no special access. It fetches a public URL."),
             Answer(
-                "Whoever may call eks:DescribeCluster.",
-                "That call returns the issuer's URL. The URL itself answers everybody.",
+                "Anyone who may call eks:DescribeCluster.",
+                "You need this call only to find the issuer's URL. The URL itself answers everybody.",
             ),
         ),
     ),
@@ -125,7 +125,7 @@ RECALL = (
                 "The code is about the issuer, the audience, the keys or the token itself.",
                 right=True,
             ),
-            Answer("At the role's permissions.", "They count once you have the role's credentials. You have none yet."),
+            Answer("At the role's permissions.", "They count only after you have the role's credentials."),
         ),
     ),
     Question(
@@ -138,12 +138,12 @@ RECALL = (
             ),
             Answer(
                 "Register the new issuer.",
-                "Each cluster has its own id in the issuer's URL, so the old provider never fits again.",
+                "Each cluster has its own id in the issuer's URL, so the old provider doesn't fit the new cluster.",
                 right=True,
             ),
             Answer(
                 "Nothing: EKS updates the provider.",
-                "EKS never changes the providers in IAM. eksctl and Terraform register one if you tell them to.",
+                "EKS never changes a provider in IAM. eksctl and Terraform register an issuer if you tell them to.",
             ),
         ),
     ),

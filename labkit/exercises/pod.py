@@ -98,7 +98,7 @@ def _live(place: Workspace) -> list[dict[str, Any]]:
 EXERCISES = (
     Exercise(
         "04-a",
-        "let the Deployment's pods have their role",
+        "give the Deployment's pods their role",
         _deployment_before_its_annotation,
         _running_pods_have_the_role,
         (
@@ -110,11 +110,11 @@ EXERCISES = (
     ),
     Exercise(
         "04-b",
-        "give the role to one container of two",
+        "give the role to only one of two containers",
         _account_alone,
         _only_one_container_has_the_role,
         (
-            "The webhook changes every container of a pod. An annotation can tell it to skip some of them.",
+            "The webhook changes every container of a pod. With an annotation, it skips some of them.",
             "The annotation eks.amazonaws.com/skip-containers belongs on the pod, not on the service account.",
             "Create the pod cart with serviceAccountName cart and the annotation "
             '{"eks.amazonaws.com/skip-containers": "proxy"}.',
@@ -172,7 +172,7 @@ RECALL = (
     ),
     Question(
         "04-5",
-        "You delete the pod. Somebody copied its token for AWS an hour ago. Who still accepts the copy?",
+        "You delete the pod. Someone copied its token for AWS an hour ago. Who still accepts the copy?",
         (
             Answer("Nobody.", "AWS never asks the cluster whether the pod still exists."),
             Answer(

@@ -112,7 +112,7 @@ PREDICTIONS = (
                 "The webhook knows the associations, and adds variables for the agent instead of IRSA's variables.",
                 right=True,
             ),
-            Answer("Nothing: there's no annotation.", "The association takes the annotation's place."),
+            Answer("Nothing: there's no annotation.", "With an association, the pod doesn't need the annotation."),
         ),
     ),
     Question(
@@ -121,9 +121,12 @@ PREDICTIONS = (
         (
             Answer(
                 "Not authorized to perform sts:TagSession.",
-                "EKS calls STS, not the pod. The pod gets EKS's own message.",
+                "It's EKS that calls STS, and the pod gets only EKS's own message.",
             ),
-            Answer("Nothing new: the session just has no tags.", "By default, EKS always sends the tags."),
+            Answer(
+                "Nothing new: the session just has no tags.",
+                "EKS sends the tags by default, so the trust policy has to allow them.",
+            ),
             Answer(
                 "EKS does not have permissions to assume the associated role.",
                 "EKS says this whenever the trust policy refuses. The message doesn't name the action.",
@@ -136,7 +139,7 @@ PREDICTIONS = (
 RECALL = (
     Question(
         "11-3",
-        "With Pod Identity, which document says which service account gets which role?",
+        "With Pod Identity, what connects a service account with its role?",
         (
             Answer("The service account's annotation.", "Pod Identity doesn't read the annotation."),
             Answer("The association, in EKS.", "It maps a namespace and a name in one cluster to a role.", right=True),
@@ -152,7 +155,7 @@ RECALL = (
         (
             Answer("The pod's SDK.", "The SDK asks the agent on its node, and never calls STS."),
             Answer("The node, with its own role.", "The node's role only lets the agent call EKS Auth."),
-            Answer("EKS.", "The trust policy calls this service pods.eks.amazonaws.com.", right=True),
+            Answer("EKS.", "In the trust policy, EKS is the service pods.eks.amazonaws.com.", right=True),
         ),
     ),
     Question(
@@ -179,10 +182,10 @@ RECALL = (
     ),
     Question(
         "11-7",
-        "Your pods run on Fargate. Do you take IRSA or Pod Identity?",
+        "Your pods run on Fargate. Do you use IRSA or Pod Identity?",
         (
             Answer("IRSA.", "Pod Identity's agent needs an EC2 node to run on.", right=True),
-            Answer("Pod Identity.", "Its agent runs on EC2 nodes. AWS lists Fargate among the restrictions."),
+            Answer("Pod Identity.", "Its agent runs only on EC2 nodes. AWS names Fargate as a restriction."),
             Answer("Either.", "Pod Identity's agent can't run on Fargate."),
         ),
     ),

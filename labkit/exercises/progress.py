@@ -1,6 +1,6 @@
 """The learner's progress, in a file beside the learner's notebooks. Each line of the file is an event.
 
-`labkit lab` sets the variable LABKIT_PROGRESS to the file's path. If it isn't set, as in tests of the notebooks,
+`labkit lab` sets the variable LABKIT_PROGRESS to the file's path. Without this variable, as in tests of the notebooks,
 nothing is recorded.
 """
 
@@ -86,7 +86,7 @@ class Progress:
     examination: Examined | None = None
     """The state of the last examination."""
     last: str = ""
-    """The `id` of the latest event; empty if there's no event."""
+    """The `id` of the latest event; empty without events."""
     unread: int = 0
     """The number of lines that this version of labkit can't read."""
 

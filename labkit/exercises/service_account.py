@@ -53,7 +53,7 @@ EXERCISES = (
             "Read cart's annotations, and compare the key with the one in this notebook, letter by letter.",
             "The webhook knows exactly one key for the role. It ignores all other keys.",
             'Patch the service account cart with {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "…"}}}. '
-            "Take the value of the annotation with the wrong key.",
+            "The value is right in the annotation with the wrong key: copy it.",
         ),
     ),
     Exercise(
@@ -106,7 +106,7 @@ RECALL = (
     ),
     Question(
         "03-3",
-        "Somebody misspells the annotation's key. Who complains?",
+        "Someone misspells the annotation's key. Who complains?",
         (
             Answer("kubectl.", "Kubernetes accepts any well-formed annotation."),
             Answer("STS.", "STS never sees annotations."),

@@ -82,7 +82,8 @@ EXERCISES = (
         (
             "STS gives the same answer for a missing role as for a wrong trust policy. Which role does the annotation "
             "name, and which roles exist?",
-            "The configuration doesn't set use_name_prefix. Look for a role whose name begins with exercise-06-b-.",
+            "The configuration doesn't set use_name_prefix. Look for a role with a name that begins with "
+            "exercise-06-b-.",
             "Find the role's Arn with iam.list_roles(), and write it into cart's annotation "
             "eks.amazonaws.com/role-arn.",
         ),
@@ -158,16 +159,18 @@ RECALL = (
             Answer("The one that ends in role/reader-.", "That's the prefix. The AWS provider adds a timestamp to it."),
             Answer(
                 "The value of module.irsa.arn.",
-                "If Terraform writes the annotation, it stays right when Terraform replaces the role.",
+                "Let Terraform write this value into the annotation. The annotation then stays right when Terraform "
+                "replaces the role.",
                 right=True,
             ),
         ),
     ),
     Question(
         "06-6",
-        'policies holds reader = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess". What does the module create for it?',
+        'The variable policies is {reader = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}. What does the module '
+        "create?",
         (
-            Answer("A policy with the name reader.", "You choose the name reader, and only Terraform uses it."),
+            Answer("A policy with the name reader.", "The policy exists already. Only Terraform uses the name reader."),
             Answer(
                 "An attachment of AmazonS3ReadOnlyAccess to the role.",
                 "The module attaches the policy, as attach-role-policy does in step 2.",

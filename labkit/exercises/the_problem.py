@@ -76,7 +76,8 @@ EXERCISES = (
         _node_that_only_pulls_images,
         (
             "Every pod on the node may do what the node's role may do. List this role's attached policies.",
-            "A node pulls images, joins the cluster and configures the network. Which policy is for none of these?",
+            "A node pulls images, joins the cluster and configures the network. Which policy is for none of these "
+            "tasks?",
             "Call iam.detach_role_policy with the role exercise-00-a-node-role and AmazonDynamoDBReadOnlyAccess's ARN.",
         ),
         own_cluster=True,
@@ -123,7 +124,7 @@ RECALL = (
         (
             Answer(
                 "Nobody: it has no credentials.",
-                "A pod has no credentials only if it can't reach the metadata service either.",
+                "That's true only for a pod that can't reach the metadata service.",
             ),
             Answer(
                 "The node's role.",
@@ -164,7 +165,7 @@ RECALL = (
         "Two pods of one node read a bucket. Which part of the identity in CloudTrail tells the two pods apart?",
         (
             Answer("The pod's name.", "AWS never sees the name of a pod that uses the node's role."),
-            Answer("The session name.", "It's the id of the node's instance, and the same for both pods."),
+            Answer("The session name.", "It's the id of the node's instance, so both pods have the same session name."),
             Answer("None.", "Both pods act as the node's role, in the same session.", right=True),
         ),
     ),
@@ -174,9 +175,9 @@ RECALL = (
         (
             Answer("SDKs can't read the key.", "They can: SDKs read keys from environment variables."),
             Answer(
-                "The key works anywhere, for anybody, until somebody rotates it.",
-                "The token that IRSA gives a pod also works for whoever copies it, but only until it expires, within a "
-                "day. Nobody has to rotate it.",
+                "The key works anywhere, for anybody, until someone rotates it.",
+                "IRSA's token also works for anyone who copies it. But it expires within a day, so nobody has to "
+                "rotate it.",
                 right=True,
             ),
             Answer("AWS forbids it.", "AWS allows it, but advises against it."),

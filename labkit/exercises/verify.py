@@ -52,7 +52,7 @@ def _reading(bucket: str) -> dict[str, Any]:
 def _reads_and_no_more(place: Workspace) -> list[Row]:
     own: dict[str, Any] = {"Bucket": place.parameters.namespace}
     other: dict[str, Any] = {"Bucket": place.parameters.bucket}
-    # A role that may not list another bucket may still read the objects in it. If so, this is a wrong row.
+    # A role that may not list the other bucket may still be able to read the objects in it. Only then show this row.
     read_elsewhere = denies(place, "read an object in another bucket", "s3", "get_object", **other, Key=bucket.KEY)
     return [
         allows(place, "list its bucket", "s3", "list_objects_v2", **own),
@@ -130,11 +130,13 @@ PREDICTIONS = (
 RECALL = (
     Question(
         "05-2",
-        "Which command shows who a pod is in AWS, without any permission?",
+        "Which command shows who a pod is in AWS, and needs no permission?",
         (
-            Answer("aws sts get-caller-identity", "AWS answers this call whatever the role may do.", right=True),
+            Answer(
+                "aws sts get-caller-identity", "AWS answers this call even if the role has no permissions.", right=True
+            ),
             Answer("aws iam get-role", "It needs the permission iam:GetRole, and doesn't name the caller."),
-            Answer("aws s3 ls", "It needs a permission. Only the refusal names the caller."),
+            Answer("aws s3 ls", "It needs a permission, and names the caller only in a refusal."),
         ),
     ),
     Question(
@@ -153,7 +155,7 @@ RECALL = (
             Answer("At the role's permissions.", "The caller doesn't have the role yet."),
             Answer(
                 "At the role's trust policy, and at the role's name.",
-                "STS accepted the token. The role doesn't admit the token's subject, or it doesn't exist.",
+                "STS accepted the token. The role doesn't admit the token's subject, or the role doesn't exist.",
                 right=True,
             ),
             Answer("At the bucket's policy.", "This call went to STS, not to a bucket."),
@@ -161,7 +163,7 @@ RECALL = (
     ),
     Question(
         "05-5",
-        "Somebody creates a service account my-service-account in a namespace of their own. Do they get your role?",
+        "Someone creates a service account my-service-account in a namespace of their own. Do they get your role?",
         (
             Answer("Yes: the name is the same.", "The trust policy also compares the namespace, which is part of sub."),
             Answer("No: sub holds the namespace and the name.", "The trust policy names both.", right=True),

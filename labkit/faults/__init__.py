@@ -33,7 +33,7 @@ def named(name: str) -> Fault:
 
 
 def drawn(seed: int | None = None) -> Fault:
-    """Return a random fault with which the pod loses its role or its access to the bucket.
+    """Return a random fault that takes away the pod's role or its access to the bucket.
 
     The same seed gives the same fault.
     """
@@ -41,7 +41,7 @@ def drawn(seed: int | None = None) -> Fault:
 
 
 def drawn_in_a_row(seed: int, count: int) -> list[Fault]:
-    """Return `count` different faults. With each of them, the pod loses its role or its access to the bucket.
+    """Return `count` different random faults. Each takes away the pod's role or its access to the bucket.
 
     The same seed gives the same faults.
     """

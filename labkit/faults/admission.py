@@ -1,4 +1,4 @@
-"""Compute a pod after admission from the pod before admission, and the other way round."""
+"""Compute a pod's spec after admission from its manifest before admission, and the manifest from the spec."""
 
 import copy
 from typing import Any
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def admitted(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the spec that the pod has after admission. `annotations` are those of its service account."""
+    """Return the pod's spec after admission. `annotations` are its service account's."""
     account = Account.of({"metadata": {"annotations": annotations}})
     made = copy.deepcopy(pod)
     if account.role_arn:
@@ -33,13 +33,13 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
 
 
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
-    """Return a pod's manifest before admission, and its service account's annotations at that time.
+    """Return a pod's manifest before admission, and the annotations that its service account had at admission.
 
-    `pod` is the pod after admission, and `annotations` are the service account's present ones. If the webhook didn't
-    change the pod, return the pod unchanged, and no annotations.
+    `pod` is the pod after admission, and `annotations` are the service account's present annotations. If the webhook
+    didn't change the pod, return the pod unchanged, and no annotations.
     """
     # First try the annotations that the pod shows. If only the present ones were tried, the role of an older annotation
-    # would look as if somebody had set it by hand.
+    # would look as if someone had set it by hand.
     for account_annotations in (_annotations_of(pod), annotations):
         candidate = _without_role(pod, account_annotations, region)
         if candidate != pod and admitted(candidate, account_annotations, region) == pod["spec"]:
@@ -86,7 +86,7 @@ def _without_own_token(container: Document) -> Document:
 def _annotations_of(pod: Document) -> dict[str, str]:
     """Return the annotations that the service account must have had when this pod was created.
 
-    Leave out those that have the default value.
+    Leave out annotations with the default value.
     """
     found = {}
     for container in pod["spec"]["containers"]:
@@ -120,7 +120,7 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
     """Return the container without the webhook's additions: its last variables and its last mount.
 
-    The webhook must turn the returned container into `container`. If no such container is found, return `container`.
+    The webhook would add them again, so that the result equals `container`. If that's impossible, return `container`.
     """
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}

@@ -1,6 +1,6 @@
 """Read a run's documents from AWS, and change AWS to match other documents.
 
-The answers that replace the issuer's public documents are among them.
+These documents include the answers that replace the issuer's public documents.
 """
 
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
-    """Read the run's providers and roles in these accounts, and its other documents, into the situation."""
+    """Fill the situation with the run's documents in AWS. Look for providers and roles in all these accounts."""
     for account_id in sorted(accounts):
         iam = _iam(lab, account_id)
         situation.providers |= _providers(iam)
@@ -32,9 +32,9 @@ def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change AWS from the state `now` to the state `wanted`. `associate` creates the wanted associations later.
+    """Change AWS from the state `now` to the state `wanted`. Leave the wanted associations to `associate`.
 
-    Raises `LabError` if the lab can't enter an account, or if IAM doesn't refuse a call as it should.
+    Raises `LabError` if the lab can't enter an account, or if IAM doesn't answer a call with the expected error.
     """
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)
@@ -99,7 +99,7 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
     """Return the account's roles that belong to the run, by ARN.
 
-    They are the role `parameters.role_name`, and roles with the run's tag, such as one that eksctl made.
+    They are the role `parameters.role_name`, and roles with the run's tag, such as roles from eksctl.
     """
     found = {}
     for page in iam.get_paginator("list_roles").paginate():
@@ -243,8 +243,8 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
 def associate(lab: "Workspace", wanted: Situation) -> None:
     """Create the wanted Pod Identity associations. `make` has deleted the earlier ones.
 
-    Call this function after the pods are created, so that the pods have IRSA's variables. If EKS refuses an association
-    because the role doesn't trust EKS, skip the association.
+    Call this function after the pods are created, so that the pods have IRSA's variables. Skip an association that EKS
+    refuses because the role doesn't trust EKS.
     """
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Kept(BaseModel):
-    """The record of a broken run, which the lab's folder keeps."""
+    """The record of a broken run, kept in the lab's folder."""
 
     run: str
     cluster_made: str
@@ -42,7 +42,7 @@ class Kept(BaseModel):
 
 @dataclass(frozen=True)
 class Mended:
-    """The result of `mend`: the ids of the faults that it took out, and the names of the objects that had changed."""
+    """The result of `mend`: the ids of the faults that `mend` took out, and the names of the changed objects."""
 
     faults: list[str]
     put_back: list[str]
@@ -50,7 +50,7 @@ class Mended:
     mended_before: list[str]
     """The objects that a fault had broken and the user had mended already."""
     left_behind: list[str]
-    """The objects that were changed by somebody, not by a fault. `mend` put them back, too."""
+    """The objects that someone changed, and no fault. `mend` put them back, too."""
 
     @property
     def was_broken(self) -> bool:
@@ -72,23 +72,23 @@ class Progress:
     faults: list[str]
     still_broken: list[str]
     otherwise: list[str]
-    """The broken objects that somebody has changed since, but not mended."""
+    """The objects that a fault broke and someone then changed, but didn't mend."""
     as_before: list[str]
     left_behind: list[str]
-    """The objects that were changed by somebody, not by a fault."""
+    """The objects that someone changed, and no fault."""
 
 
 def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
     """Put a fault into the run. Return the ids of all faults in the run, the latest last.
 
-    If the run is missing, create it first. The fault replaces an earlier one that changed the same thing. Raises
+    If the run is missing, create it first. The fault replaces earlier faults that changed the same thing. Raises
     `LabError` if the cluster isn't the lab's own.
     """
     _refuse_others_clusters(lab)
     kept = _read(lab)
     now = live.read(lab, kept.before, kept.broken) if kept else live.read(lab)
     if kept and not differences(kept.before, now):
-        kept = None  # somebody mended everything by hand
+        kept = None  # someone mended everything by hand
     if kept is None and not is_made(now):
         print(*steps.ready_through(lab, "pod"), sep="\n")
         now = live.read(lab)
@@ -109,7 +109,7 @@ def _without_displaced(
 ) -> tuple[Situation, list[Fault]]:
     """Return the run without the faults that `fault` replaces, and the list of the run's remaining faults.
 
-    If `fault` replaces any, faults that somebody has mended by hand are left out of the run and of the list, too.
+    If `fault` replaces a fault, also leave out the faults that someone has mended by hand.
     """
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:
@@ -133,7 +133,7 @@ def mend(lab: "Workspace") -> Mended:
         others = [other.run for other in _kept(Folder.find())]
         raise LabError(
             f"Nothing is broken in {lab.run}.",
-            where=f"broken: {', '.join(others)}" if others else "",
+            where=f"broken runs: {', '.join(others)}" if others else "",
             next="labkit mend with a broken run's -n, -s, --role and --cluster" if others else "labkit break --list",
         )
     now = live.read(lab, kept.before, kept.broken)

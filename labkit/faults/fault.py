@@ -21,11 +21,11 @@ class Fault:
     apply: Apply
     """The function that edits the documents, and changes nothing else."""
     hides: tuple[str, ...] = ()
-    """The ids of findings and faults that the doctor can't see while this fault is in, as patterns of `fnmatch`."""
+    """The ids of the findings and faults that this fault hides from the doctor, as patterns of `fnmatch`."""
     seen_as: tuple[str, ...] = ()
     """The ids of the findings that the doctor reports in place of `finding` if another fault hides `finding`."""
     changes: tuple[str, ...] = ()
-    """Names for the things that the fault changes. If two faults change the same thing, only the later one stays."""
+    """Names for the things that the fault changes. If two faults change the same thing, the later fault stays."""
     needs_probe: bool = False
     """Whether the doctor has to run a command in the pod to see the fault."""
     works: bool = False
@@ -37,7 +37,7 @@ class Fault:
         return other is not self and any(fnmatchcase(name, pattern) for name in names for pattern in other.hides)
 
     def takes_the_place_of(self, earlier: "Fault") -> bool:
-        """Return whether this fault changes a thing that the earlier fault changed, and so replaces it."""
+        """Return whether this fault replaces the earlier fault, because both change the same thing."""
         return bool(set(self.changes) & set(earlier.changes))
 
     def put_into(self, situation: Situation) -> Situation:
@@ -48,7 +48,7 @@ class Fault:
 
 
 def expected(faults: Sequence[Fault]) -> set[str]:
-    """Return the ids of the findings that the doctor should report if these faults are put in one after the other."""
+    """Return the ids of the findings that the doctor should report for these faults, which are put in in this order."""
     there = [
         fault
         for at, fault in enumerate(faults)

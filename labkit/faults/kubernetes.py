@@ -54,9 +54,9 @@ def read(lab: "Workspace", situation: Situation, registration: Document | None) 
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change the objects from `now` to `wanted`. Wait until the pods run, or until they fail if `wanted` says so.
+    """Change the objects from `now` to `wanted`, and wait until the pods run.
 
-    Raises `LabError` if the pods do neither in time.
+    If `wanted.fails_to_start`, a pod may also fail. Raises `LabError` if a pod neither runs nor fails in time.
     """
     pods = {
         key
@@ -86,7 +86,7 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
 def _objects(lab: "Workspace") -> dict[str, Document]:
     """Return the run's objects by kind and name.
 
-    The webhook's registration and the objects that faults added are among them. Pods of controllers aren't.
+    Include the webhook's registration and the objects that faults added. Leave out pods of controllers.
     """
     namespace, account = lab.parameters.namespace, lab.parameters.service_account
     keys = [f"Namespace {namespace}", f"ServiceAccount {namespace}/{account}", WEBHOOK]
@@ -113,7 +113,7 @@ def _plain(obj: Document) -> Document:
 
 
 def _read_pods_as_applied(situation: Situation) -> None:
-    """Split each pod into the pod as it was applied and its spec after admission.
+    """Split each live pod into its applied manifest, in `objects`, and its spec after admission, in `admitted`.
 
     If the service account had other annotations when the pod was created, set `made_with`.
     """
@@ -128,9 +128,9 @@ def _read_pods_as_applied(situation: Situation) -> None:
 
 
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
-    """Return objects to apply before a pod is created again. With them, the pod gets the same spec as before.
+    """Return objects to apply before a pod is created again, so that the pod gets the same spec as before.
 
-    None stands for an object to delete. If the pod gets that spec from the wanted objects, return an empty dict.
+    None stands for an object to delete. Empty if the wanted objects already give the pod this spec.
     """
     if wanted.made_with is None:
         return {}
@@ -162,7 +162,7 @@ def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: 
 
 
 def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
-    """Create a pod. Wait until it runs, or until it fails if `wanted` says so. Raises `LabError` if it does neither."""
+    """Create a pod, and wait until it runs. If `wanted.fails_to_start`, it may also fail. Raises `LabError`."""
     pod, expected = wanted.objects[key], wanted.admitted[key]
 
     def is_admitted_so() -> bool:
@@ -178,7 +178,7 @@ def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
 def _runs_or_fails(lab: "Workspace", key: str, wanted: Situation) -> bool:
     """Return True if the pod runs or has failed to start, and False while it's still starting.
 
-    Raises `LabError` if the pod has failed, but should run according to `wanted`.
+    Raises `LabError` if the pod has failed to start, but `wanted.fails_to_start` is False.
     """
     status = (_get(lab, key) or {}).get("status") or {}
     containers = status.get("containerStatuses") or []
@@ -199,12 +199,12 @@ def _delete(lab: "Workspace", key: str) -> None:
 
 
 def _wait_for_deployment(lab: "Workspace", key: str) -> None:
-    """Wait until the Deployment's pods run, or can't be created. Raises `LabError` if neither happens in time."""
+    """Wait until the Deployment's pods run or can't be created. Raises `LabError` if that takes too long."""
     _wait(lambda: is_rolled_out(_get(lab, key) or {}), f"The {key} neither runs nor fails.")
 
 
 def is_rolled_out(deployment: Document) -> bool:
-    """Return True if all pods of a Deployment run and come from its present template, or if pods can't be created.
+    """Return whether all pods of a Deployment run with its present template. Also True if pods can't be created.
 
     This function compares the same fields as `kubectl rollout status`.
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status

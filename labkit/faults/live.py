@@ -28,9 +28,9 @@ def read(lab: "Workspace", *others: Situation) -> Situation:
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change the lab from the state `now` to the state `wanted`.
+    """Change the lab from the state `now` to the state `wanted`, and wait until its pods run.
 
-    Wait until its pods run, or until they fail if `wanted` says so. Raises `LabError` if the lab can't be changed.
+    If `wanted.fails_to_start`, a pod may also fail. Raises `LabError` if the lab can't be changed.
     """
     aws.make(lab, now, wanted)
     kubernetes.make(lab, now, wanted)

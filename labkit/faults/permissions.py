@@ -15,7 +15,7 @@ def policy_detached(situation: Situation) -> None:
 
 @fault(finding="role-lacks-permission")
 def permission_denied_by_an_inline_policy(situation: Situation) -> None:
-    """Somebody added another policy to the role, for safety."""
+    """Someone added another policy to the role, for safety."""
     denied = {"Effect": "Deny", "Action": "s3:List*", "Resource": "*"}
     situation.role.setdefault("Inline", {})["no-lists"] = {"Version": "2012-10-17", "Statement": [denied]}
 

@@ -66,7 +66,7 @@ def image_that_nobody_has(situation: Situation) -> None:
     changes=("the pod's service account",),
 )
 def pod_without_its_service_account(situation: Situation) -> None:
-    """Somebody shortened the pod's manifest."""
+    """Someone shortened the pod's manifest."""
     situation.pod["spec"]["serviceAccountName"] = "default"
 
 
@@ -83,7 +83,7 @@ def pod_made_before_the_annotation(situation: Situation) -> None:
     changes=ANNOTATION,
 )
 def annotation_on_the_pod(situation: Situation) -> None:
-    """Somebody moved the annotations closer to the application."""
+    """Someone moved the annotations closer to the application."""
     situation.annotate({key: value for key, value in situation.annotations.items() if key != ROLE_ARN})
     situation.pod["metadata"].setdefault("annotations", {})[ROLE_ARN] = situation.role_arn
 

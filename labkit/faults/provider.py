@@ -98,7 +98,7 @@ def thumbprint_of_an_old_certificate(situation: Situation) -> None:
 
 @fault(finding="issuer-unreachable", hides=("signing-key-not-published",), changes=ISSUER)
 def discovery_is_not_public(situation: Situation) -> None:
-    """Somebody tightened the access rules of the server that publishes the issuer's documents."""
+    """Someone tightened the access rules of the server that publishes the issuer's documents."""
     body = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
     situation.published["openid-configuration"] = {"status": 403, "body": body}
 
@@ -127,7 +127,7 @@ def signing_key_changed(situation: Situation) -> None:
 
 @fault(finding="eks-identity-provider-config", works=True)
 def identity_provider_config_associated(situation: Situation) -> None:
-    """A guide said that a cluster needs an OIDC identity provider, so one was associated."""
+    """A guide said that a cluster needs an OIDC identity provider, so someone associated one with the cluster."""
     issuer = situation.issuer.replace(situation.issuer_id, OLD_ID)
     situation.identity_provider_configs = [
         {"identityProviderConfigName": "irsa", "issuerUrl": issuer, "clientId": "sts.amazonaws.com"}

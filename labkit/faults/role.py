@@ -35,27 +35,27 @@ LIMIT = 2048  # characters of a trust policy
 
 @fault(finding="role-missing", hides=ABSENT_HIDES)
 def role_deleted(situation: Situation) -> None:
-    """A role that looked unused was deleted in IAM."""
+    """An IAM role that looked unused was deleted."""
     situation.roles.pop(situation.role_arn, None)
 
 
 @fault(finding="trust-policy-condition-key-with-scheme", hides=ABSENT_HIDES, changes=REFUSED)
 def role_made_anew_with_the_issuers_url(situation: Situation) -> None:
-    """A script tried to create the role again, from the issuer's URL."""
+    """A script tried to create the role again, with a trust policy that it built from the issuer's URL."""
     trust_policy = _trust_policy(situation, f"{situation.issuer}:sub", situation.parameters.subject)
     _rejected_by_iam(situation, trust_policy, "MalformedPolicyDocument")
 
 
 @fault(finding="trust-policy-too-long", hides=ABSENT_HIDES, changes=REFUSED)
 def role_made_anew_for_everybody(situation: Situation) -> None:
-    """A script tried to create the role again, for every service account of the cluster."""
+    """A script tried to create the role again. The trust policy listed every service account of the cluster."""
     subjects = [f"{situation.parameters.subject}-{number}" for number in range(50)]
     _rejected_by_iam(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects), "LimitExceeded")
 
 
 @fault(finding="trust-policy-sub-mismatch", hides=REFUSED_HIDES, changes=SUBJECT)
 def trust_policy_names_another_service_account(situation: Situation) -> None:
-    """The trust policy was copied from the role of another application."""
+    """The trust policy was copied from another application's role."""
     situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:orders")
 
 
@@ -128,7 +128,7 @@ def trust_policy_wants_an_endpoint_for_audience(situation: Situation) -> None:
 
 @fault(finding="trust-policy-of-a-service", hides=REFUSED_HIDES, changes=WHOLE)
 def trust_policy_of_an_instance(situation: Situation) -> None:
-    """The role was created again in the console, with the first use case that the console offers."""
+    """The role was created again in the console, for the first use case that the console offers."""
     _replace_statement(situation, {"Service": "ec2.amazonaws.com"}, "sts:AssumeRole")
 
 
@@ -148,7 +148,7 @@ def trust_policy_denies(situation: Situation) -> None:
 
 @fault(finding="trust-policy-sub-missing", hides=("trust-policy-admits-others",), changes=SUBJECT, works=True)
 def trust_policy_without_a_subject(situation: Situation) -> None:
-    """Somebody shortened the trust policy."""
+    """Someone shortened the trust policy."""
     situation.require("sub", None)
 
 
@@ -160,7 +160,7 @@ def trust_policy_for_every_service_account(situation: Situation) -> None:
 
 @fault(finding="trust-policy-aud-missing", changes=AUDIENCE, works=True)
 def trust_policy_without_an_audience(situation: Situation) -> None:
-    """Somebody thought that one condition in the trust policy is enough."""
+    """Someone thought that one condition in the trust policy was enough."""
     situation.require("aud", None)
 
 

@@ -25,7 +25,7 @@ KEYS = {
 
 @fault(finding="pod-static-keys", changes=("the pod's keys",))
 def keys_in_the_pod(situation: Situation) -> None:
-    """Somebody needed the pod to work quickly."""
+    """Someone was in a hurry to make the pod work."""
     for name, value in KEYS.items():
         situation.set_variable(name, value)
 
@@ -54,7 +54,7 @@ def profile_of_a_laptop(situation: Situation) -> None:
 
 @fault(finding="pod-uses-the-api-server-token", hides=OWN_TOKEN_HIDES, changes=VARIABLES)
 def token_of_the_api_server(situation: Situation) -> None:
-    """Somebody configured the pod to use a token that it already had."""
+    """Someone configured the pod to use a token that it already had."""
     situation.set_identity(role_arn=situation.role_arn, file=f"{API_MOUNT_PATH}/token")
 
 
@@ -66,7 +66,7 @@ def token_file_of_another_mount(situation: Situation) -> None:
 
 @fault(finding="token-copied", hides=OWN_TOKEN_HIDES, changes=(*VARIABLES, *VOLUME))
 def token_of_last_year(situation: Situation) -> None:
-    """The pod's token was saved, so that nobody has to fetch a token again."""
+    """Someone saved the pod's token, so that the pod doesn't need a new one."""
     claims = {"iss": situation.issuer, "sub": situation.parameters.subject, "aud": [AUDIENCE], **LAST_YEAR}
     parts = ({"alg": "RS256", "kid": "key-1"}, claims, "signature")
     token = ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts)
@@ -85,7 +85,7 @@ def role_of_another_application_by_hand(situation: Situation) -> None:
 
 @fault(finding="pod-region-empty", changes=REGION, works=True)
 def region_left_empty(situation: Situation) -> None:
-    """The pod's manifest was filled in by a script."""
+    """A script filled in the pod's manifest."""
     situation.set_variable("AWS_REGION", "")
 
 
@@ -97,13 +97,13 @@ def proxy_without_exceptions(situation: Situation) -> None:
 
 @fault(finding="pod-role-session-name-invalid", changes=("the pod's session name",))
 def session_name_with_blanks(situation: Situation) -> None:
-    """Somebody gave the pod's sessions a name that people can read."""
+    """Someone gave the pod's sessions a name that people can read."""
     situation.set_variable("AWS_ROLE_SESSION_NAME", "the reader of our bucket")
 
 
 @fault(finding="role-session-too-long", changes=CONFIG, works=True)
 def session_of_twelve_hours(situation: Situation) -> None:
-    """Somebody wanted the pod's sessions to last through the night."""
+    """Someone wanted the pod's sessions to last through the night."""
     _configure(
         situation,
         "[default]\n"
@@ -115,7 +115,7 @@ def session_of_twelve_hours(situation: Situation) -> None:
 
 @fault(finding="role-assumes-itself", changes=CONFIG)
 def config_that_assumes_the_role_again(situation: Situation) -> None:
-    """Somebody configured the pod's role a second time."""
+    """Someone configured the pod's role a second time."""
     _configure(
         situation,
         f"[default]\nrole_arn = {situation.role_arn}\nsource_profile = irsa\n\n"
@@ -132,7 +132,7 @@ def endpoint_of_another_region(situation: Situation) -> None:
 
 @fault(finding="region-not-activated", changes=REGION, works=True)
 def region_that_is_not_on(situation: Situation) -> None:
-    """Somebody wanted the pod to store its data on another continent."""
+    """Someone wanted the pod to store its data on another continent."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         situation.set_variable(name, "af-south-1")
 

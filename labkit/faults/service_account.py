@@ -41,19 +41,19 @@ def annotation_of_kube2iam(situation: Situation) -> None:
 
 @fault(finding="service-account-annotation-arn-malformed", changes=ANNOTATION)
 def annotation_of_a_template(situation: Situation) -> None:
-    """The service account's manifest came out of a template."""
+    """The service account's manifest was made from a template."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, "")})
 
 
 @fault(finding="service-account-annotation-arn-malformed", changes=ANNOTATION)
 def annotation_of_a_policy(situation: Situation) -> None:
-    """The ARN was copied from the list of the role's permissions."""
+    """The annotation's ARN was copied from the list of the role's permissions."""
     _annotate(situation, {ROLE_ARN: situation.parameters.policy_arn})
 
 
 @fault(finding="service-account-annotation-missing", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
 def annotation_left_out(situation: Situation) -> None:
-    """The chart's values were put in order."""
+    """The chart's values were tidied up."""
     _annotate(situation, {})
 
 
@@ -71,25 +71,25 @@ def annotation_of_another_role(situation: Situation) -> None:
 
 @fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
 def annotation_with_a_path(situation: Situation) -> None:
-    """The team planned a path for its roles, and changed the manifests first."""
+    """The team planned to give its roles a path, and changed the manifests first."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace(":role/", ":role/team/")})
 
 
 @fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
 def annotation_of_another_account(situation: Situation) -> None:
-    """The service account's manifest came from the cluster of another environment."""
+    """The service account's manifest came from another environment's cluster."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, ANOTHER_ACCOUNT)})
 
 
 @fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
 def annotation_of_another_partition(situation: Situation) -> None:
-    """The ARN was built by a script that was written for China's regions."""
+    """A script that was written for China's regions built the annotation's ARN."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace("arn:aws:", "arn:aws-cn:")})
 
 
 @fault(finding="eksctl-role-without-annotation", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
 def eksctl_excluded_the_service_account(situation: Situation) -> None:
-    """The service account was created again, and eksctl said that it had nothing to do."""
+    """The service account was created again. After that, eksctl said that it had nothing to do."""
     _annotate(situation, {})
     parameters = situation.parameters
     name = f"eksctl-{parameters.cluster}-addon-iamserviceaccount-{parameters.namespace}-{parameters.service_account}"
@@ -101,7 +101,7 @@ def eksctl_excluded_the_service_account(situation: Situation) -> None:
 
 @fault(finding="service-account-missing", hides=WITHOUT_ACCOUNT_HIDES, changes=("whether there is a service account",))
 def service_account_deleted(situation: Situation) -> None:
-    """A service account that looked unused was deleted in the namespace."""
+    """A service account that looked unused was deleted."""
     if situation.service_account_key in situation.objects:
         if situation.made_with is None:
             situation.made_with = situation.annotations if situation.webhook_is_called else {}
@@ -110,11 +110,11 @@ def service_account_deleted(situation: Situation) -> None:
 
 @fault(finding="token-audience-mismatch", changes=("the token's audience",))
 def audience_annotated(situation: Situation) -> None:
-    """Somebody wanted to use the service account's tokens for another service, too."""
+    """Someone wanted to use the service account's tokens for another service, too."""
     situation.annotate(situation.annotations | {"eks.amazonaws.com/audience": "vault"})
 
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
-    """Replace the service account's annotations for a role with `annotations`. Keep its other annotations."""
+    """Replace the annotations that name a role with `annotations`. Keep the service account's other annotations."""
     kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
     situation.annotate(kept | annotations)

@@ -26,7 +26,7 @@ Document = dict[str, Any]
 
 
 class Situation(BaseModel):
-    """The documents that describe one run, as plain JSON. So situations can be compared and stored."""
+    """The documents that describe one run, as plain JSON: situations can be compared and stored."""
 
     parameters: Parameters
     issuer: str
@@ -48,7 +48,7 @@ class Situation(BaseModel):
     """Calls that IAM refuses: `operation`, `arguments` and the error's `code`. Only CloudTrail shows such calls."""
 
     objects: dict[str, Document] = Field(default_factory=dict)
-    """The Kubernetes objects by kind and name. Pods are as they were applied, without the webhook's additions."""
+    """The Kubernetes objects by kind and name. A pod is its applied manifest, without the webhook's additions."""
     admitted: dict[str, Document] = Field(default_factory=dict)
     """Each pod's spec after admission, by the pod's kind and name."""
     made_with: dict[str, str] | None = None
@@ -56,7 +56,7 @@ class Situation(BaseModel):
     fails_to_start: bool = False
     """Whether a pod fails to start."""
     registration: Document = Field(default_factory=dict)
-    """The registration with which the API server reaches the webhook, even if the cluster has lost or changed it."""
+    """A copy of the webhook's working registration. Faults change only the registration in `objects`."""
 
     @classmethod
     def wanted(cls, parameters: Parameters, connection: "Connection", webhook: Document) -> "Situation":
@@ -111,7 +111,7 @@ class Situation(BaseModel):
 
     @property
     def statement(self) -> Document:
-        """The trust policy's first statement whose principal is an OIDC provider."""
+        """The trust policy's first statement with an OIDC provider as its principal."""
         statements = self.role.get("AssumeRolePolicyDocument", {}).get("Statement") or []
         return next((statement for statement in statements if "Federated" in statement["Principal"]), {})
 
@@ -182,7 +182,7 @@ class Situation(BaseModel):
         }
 
     def annotate(self, annotations: dict[str, str]) -> None:
-        """Replace the service account's annotations with these."""
+        """Replace the service account's annotations with `annotations`."""
         metadata = self.service_account["metadata"]
         metadata.pop("annotations", None)
         if annotations:
@@ -228,16 +228,16 @@ class Situation(BaseModel):
     # Facts that follow from the documents.
 
     def is_as(self, other: "Situation") -> bool:
-        """Return whether the other situation has the same documents. Don't compare the refused calls."""
+        """Return whether both situations have the same documents, apart from the refused calls."""
         return self.model_copy(update={"refused": []}) == other.model_copy(update={"refused": []})
 
     @property
     def accounts(self) -> set[str]:
-        """The ids of the run's own account and of each other account with a provider or a role of the run."""
+        """The ids of the run's own account, and of other accounts that contain the run's providers or roles."""
         return {Arn.parse(arn).account for arn in (*self.providers, *self.roles)} | {self.account_id}
 
     def settled(self) -> "Situation":
-        """Return the same documents, but with `admitted` computed again."""
+        """Return a copy of the situation in which `admitted` is computed again."""
         made = self.model_copy()
         made.admitted = {key: made.admission_of(made.objects[key]) for key in made.pod_keys}
         return made

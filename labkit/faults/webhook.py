@@ -50,7 +50,7 @@ def webhook_of_marked_pods(situation: Situation) -> None:
 
 @fault(finding="pod-opted-out-of-webhook", hides=UNTOUCHED_HIDES, changes=("the pod's labels",))
 def pod_opted_out(situation: Situation) -> None:
-    """Somebody added a label while looking for another problem."""
+    """Someone added a label while looking for the cause of another problem."""
     situation.pod["metadata"].setdefault("labels", {})["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
 
 
@@ -60,26 +60,26 @@ def pod_opted_out(situation: Situation) -> None:
     changes=("the containers that are skipped",),
 )
 def container_skipped(situation: Situation) -> None:
-    """Somebody wanted the pod's sidecars to stay unchanged."""
+    """Someone wanted the pod's sidecars to stay unchanged."""
     annotations = situation.pod["metadata"].setdefault("annotations", {})
     annotations["eks.amazonaws.com/skip-containers"] = situation.container["name"]
 
 
 @fault(finding="pod-token-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
 def role_variable_given_by_hand(situation: Situation) -> None:
-    """Somebody wrote the role into the pod, for safety."""
+    """Someone wrote the role into the pod, for safety."""
     situation.set_identity(role_arn=situation.role_arn)
 
 
 @fault(finding="pod-role-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
 def token_variable_given_by_hand(situation: Situation) -> None:
-    """Somebody wrote the token's path into the pod, for safety."""
+    """Someone wrote the token's path into the pod, for safety."""
     situation.set_identity(file=f"{MOUNT_PATH}/token")
 
 
 @fault(finding="pod-variables-empty", hides=BY_HAND_HIDES, changes=VARIABLES)
 def variables_left_empty(situation: Situation) -> None:
-    """The pod's variables came out of a template."""
+    """The pod's variables came from a template."""
     situation.set_identity(role_arn="", file="")
 
 
@@ -95,7 +95,7 @@ NO_POD_HIDES = (*(each for each in ABSENT_HIDES if each != "pod-static-keys"), "
 
 @fault(finding="pod-mount-path-twice", hides=NO_POD_HIDES, changes=(*PRESENT, *AGE))
 def mount_at_the_tokens_path(situation: Situation) -> None:
-    """The pod became a Deployment, with a mount from another webhook's guide."""
+    """The pod became a Deployment, and got a mount from another webhook's guide."""
     if not situation.pod_keys:
         return
     situation.mount("own-token", {"emptyDir": {}}, MOUNT_PATH)
@@ -125,7 +125,7 @@ def mount_at_the_tokens_path(situation: Situation) -> None:
     changes=(*VARIABLES, *VOLUME),
 )
 def token_written_by_a_script(situation: Situation) -> None:
-    """A script that logs its steps wrote the token for the pod."""
+    """The pod's token was written by a script that logs its steps."""
     situation.add_config_map("my-token", {"token": "11:11:49 the token is: EOF\n"})
     situation.mount("my-token", {"configMap": {"name": "my-token"}}, "/etc/my-token")
     situation.set_identity(role_arn=situation.role_arn, file="/etc/my-token/token")

@@ -1,8 +1,8 @@
-"""The steps of IRSA, one module for each. `order` builds and removes them, and `ownership` tells who owns a resource.
+"""The steps of IRSA, one module for each. `order` builds and removes them. `ownership` says who owns a resource.
 
 Each step has `TITLE`, `build(parameters, …)`, `ensure(lab)`, `check(evidence)`, `rows(evidence)` and `remove(lab)`.
-The last step, `credentials`, builds nothing: it only has `TITLE`, `check` and `rows`. The pod reads an object from the
-bucket, which the module `bucket` creates.
+The last step, `credentials`, builds nothing: it only has `TITLE`, `check` and `rows`. The module `bucket` creates the
+bucket that the pod reads.
 """
 
 from labkit.steps.order import (

@@ -1,4 +1,4 @@
-"""Step 2: make a role whose trust policy admits one service account."""
+"""Step 2: make a role with a trust policy that admits one service account."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ build = documents.trust_policy
 
 
 class RoleOfAnotherRun(LabError):
-    """A role of this name belongs to somebody else. The lab never takes over a role."""
+    """The run's role name is taken by someone else's role. The lab never changes such a role."""
 
 
 def ensure(lab: "Workspace") -> None:
@@ -104,7 +104,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
             try:
                 tags = iam.list_role_tags(RoleName=name)["Tags"]
             except iam.exceptions.NoSuchEntityException:
-                continue  # somebody deleted it a moment ago
+                continue  # someone deleted it a moment ago
             owner = of_tags(lab, tags, same_name=name == lab.parameters.role_name)
             yield Found(f"role {name}", owner, partial(delete, iam, name))
     for page in iam.get_paginator("list_policies").paginate(Scope="Local"):
@@ -115,7 +115,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Raise `RoleOfAnotherRun` if the role belongs to somebody else. Otherwise, return an empty list."""
+    """Return an empty list. Raises `RoleOfAnotherRun` if the role belongs to someone else."""
     iam = lab.aws.client("iam")
     try:
         present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]

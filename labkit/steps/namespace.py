@@ -1,4 +1,4 @@
-"""The namespace of a run. A run creates it if it's missing, and waits for one that is being deleted."""
+"""The run's namespace: create it, and wait until a deleted namespace is gone."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from labkit.steps.ownership import existing
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
-# The most seconds until a namespace is gone: its pods get 30 to end, and Kubernetes checks again after 16 or more.
+# Seconds to wait until a namespace is gone. Its pods get 30 s to end, and Kubernetes checks again after at least 16 s.
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
 GONE_WITHIN = 120
 SOON = 1  # second; a shorter wait prints nothing

@@ -24,9 +24,9 @@ build = documents.provider
 
 
 def ensure(lab: "Workspace") -> None:
-    """Register the issuer as an OIDC provider. If it's registered already, add the audience if that is missing.
+    """Register the issuer as an OIDC provider, or add the audience to an existing provider.
 
-    The runs of a cluster share the provider.
+    All runs in a cluster share the provider.
     """
     iam = lab.aws.client("iam")
     wanted = build(lab.parameters, lab.issuer)
@@ -82,10 +82,10 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
-    """Return the provider's owner, and the end of a message that says why the provider is kept.
+    """Return the provider's owner, and the end of the line that says why the provider is kept.
 
-    The text names the roles or the run that need the provider, and the command that deletes the provider later. The
-    text is empty if no other role and no other run needs the provider.
+    This end names the roles or the run that need the provider, and the command that deletes the provider later. It's
+    empty if no other role and no other run needs the provider.
     """
     run = run_of(tags)
     if owner in GOES and (roles := _others_roles(lab, arn)):

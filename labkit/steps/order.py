@@ -14,7 +14,7 @@ from labkit.workspace import Workspace
 ORDER = ("oidc_provider", "iam_role", "service_account", "pod", "credentials")
 MADE = ORDER[:-1]
 IN_AWS = ORDER[:2]
-# Another run may already use a name of these steps. So they also have `make_way(lab)`, which frees the name or raises.
+# Another run may already use a name that these steps need, so they have `make_way(lab)`. It frees the name, or raises.
 NAMED = MADE[1:]
 
 
@@ -39,8 +39,8 @@ def through(name: str) -> tuple[str, ...]:
 def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     """Build the steps before this step, and remove this step and the later ones. Yield the lines to print.
 
-    Raises `UnknownName`, or `LabError` if a step can't be built. This is so, for example, if another owner's resource
-    has a name that the step needs.
+    Raises `UnknownName`, or `LabError` if a step can't be built: for example, if someone else's resource has a name
+    that the step needs.
     """
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)
@@ -59,8 +59,8 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
 def ready_through(lab: Workspace, name: str) -> Iterator[str]:
     """Build this step and the steps before it. Leave later steps unchanged. Yield the lines to print.
 
-    Raises `UnknownName`, or `LabError` if a step can't be built. This is so, for example, if another owner's resource
-    has a name that the step needs.
+    Raises `UnknownName`, or `LabError` if a step can't be built: for example, if someone else's resource has a name
+    that the step needs.
     """
     made = through(name)
     took = [] if lab.takes_untagged else _make_way(lab, made)
@@ -103,9 +103,9 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield the resources to delete before they are built again.
+    """Yield `things`. On moto, an OIDC provider that other roles trust gets this run as its owner.
 
-    On moto, these include an OIDC provider that other roles trust: the notebook's next cells build it again.
+    Such a provider is deleted, too, because the notebook's next cells build it again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded
@@ -119,7 +119,7 @@ def _in_aws(lab: Workspace) -> list[Found]:
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
     """Free the names that the steps need, before anything is built. Return the lines to print.
 
-    Raises `LabError` if another owner's resource has such a name, and the lab may not delete it.
+    Raises `LabError` if someone else's resource has such a name and the lab may not delete it.
     """
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 Present = TypeVar("Present")
-NAMED = 5  # a line names at most so many roles
+NAMED = 5  # the most roles that a line names
 
 
 class Owner(Enum):
@@ -31,7 +31,7 @@ class Owner(Enum):
     def line(self, thing: str, others: str = "") -> str:
         """Return the line about the resource `thing`; empty for a stranger's resource.
 
-        `others` ends the line. It names other runs or roles.
+        `others` is the end of the line, which names other runs or roles.
         """
         return self.value.format(thing, others)
 
@@ -49,7 +49,7 @@ class Found:
     others: str = ""
     """The end of `line`: who still needs the resource, and the command that deletes it later."""
     until_gone: Callable[[], Iterator[str]] | None = None
-    """Wait until the resource is gone, and yield lines to print meanwhile. Raises `LabError` after a long wait."""
+    """Wait until the resource is gone, and yield lines to print. Raises `LabError` if that takes too long."""
 
     @property
     def goes(self) -> bool:
@@ -62,7 +62,7 @@ class Found:
         return self.owner.line(self.thing, self.others)
 
     def remove(self) -> str:
-        """Delete the resource if its owner allows that. Return the line that says whether it was deleted, and why."""
+        """Delete the resource if `goes` is true. Return `line`."""
         if self.goes:
             self.delete()
         return self.line
@@ -97,7 +97,7 @@ def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
 
 
 def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Yield the names and tags of the account's roles whose trust policy contains `provider`, a part of an ARN.
+    """Yield the name and the tags of each role with `provider`, a part of an ARN, in its trust policy.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
     """
@@ -105,7 +105,7 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
     for page in iam.get_paginator("list_roles").paginate():
         for role in page["Roles"]:
             if provider in json.dumps(role["AssumeRolePolicyDocument"]):
-                # Somebody may have deleted the role a moment ago.
+                # Someone may have deleted the role a moment ago.
                 with suppress(iam.exceptions.NoSuchEntityException):
                     yield role["RoleName"], iam.list_role_tags(RoleName=role["RoleName"])["Tags"]
 
@@ -140,10 +140,9 @@ def existing(read: Callable[[], Present]) -> Present | None:
 
 
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
-    """If another run's object has this name, delete it, and return a line about it. Otherwise, return no line.
+    """Delete another run's object that has this name. Return a line about a deleted object.
 
-    A cluster that isn't the lab's own may have an object of this name that belongs to another run or has no labels.
-    Then keep the object and raise `NotThisRuns`.
+    On a cluster that isn't the lab's own, keep such an object, and an object without labels. Raises `NotThisRuns`.
     """
     if present is None:
         return []

@@ -98,9 +98,9 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """If another run's pod has this name, delete it, and return a line about it. Otherwise, return no line.
+    """Delete another run's pod that has this name. Return a line about a deleted pod.
 
-    If the cluster isn't the lab's own, keep the pod and raise `NotThisRuns`, also for a pod without labels.
+    On a cluster that isn't the lab's own, keep such a pod, and a pod without labels. Raises `NotThisRuns`.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))
@@ -162,7 +162,7 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
 
 def _await_role(lab: "Workspace", pod: Any) -> None:
-    """Wait until STS stops refusing the pod, but at most as long as a new role in IAM needs to take effect."""
+    """Wait until STS stops refusing the pod, but no longer than a new IAM role needs to take effect."""
     variables = {variable.name for variable in pod.spec.containers[0].env or []}
     if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
         return
@@ -176,7 +176,7 @@ def _await_role(lab: "Workspace", pod: Any) -> None:
 
 
 def _scheduler_says(pod: Any) -> str:
-    """Return the scheduler's reason why no node accepts the pod; empty if a node accepts it."""
+    """Return the scheduler's reason why no node accepts the pod; empty if a node has accepted it."""
     conditions = [one for one in pod.status.conditions or [] if (one.type, one.status) == ("PodScheduled", "False")]
     return f"{conditions[0].reason}: {conditions[0].message or ''}".rstrip(": ") if conditions else ""
 
@@ -197,7 +197,7 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
-    """Yield a pod's present state, and then its changes for ``seconds``. Each is a pair of a type and the pod.
+    """Yield pairs of an event's type and the pod: first the pod's present state, then its changes for ``seconds``.
 
     If the pod doesn't exist, yield only the pair of an empty type and None.
     """

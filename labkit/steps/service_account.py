@@ -110,14 +110,14 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _goes_with(lab: "Workspace", metadata: Any) -> bool:
-    """Return whether this pod or account may be deleted with the run's namespace. An object named `default` may."""
+    """Return whether this pod or account may be deleted with the run's namespace. True for the name `default`."""
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """If another run's service account has this name, delete it, and return a line about it. Otherwise, return no line.
+    """Delete another run's service account that has this name. Return a line about a deleted account.
 
-    If the cluster isn't the lab's own, keep the account and raise `NotThisRuns`, also for an account without labels.
+    On a cluster that isn't the lab's own, keep such an account, and an account without labels. Raises `NotThisRuns`.
     """
     core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
