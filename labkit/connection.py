@@ -72,7 +72,7 @@ class Connection:
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"
-    """The client of the cluster's API. It's None if only the run's resources in AWS are left, and not the cluster."""
+    """The client of the cluster's API; None if the cluster is gone and only the run's resources in AWS are left."""
     issuer: str
     account_id: str
     partition: str = "aws"
@@ -80,12 +80,12 @@ class Connection:
     kubectl: str = "kubectl"
     """The kubectl command that talks to this cluster from a terminal."""
     commands_after: str = ""
-    """The shell command after which `aws` and `kubectl` use this account and cluster; empty if they use them anyway."""
+    """The shell command after which `aws` and `kubectl` use this account and cluster; empty if they already do."""
     webhook_restored_by: str = "# see the documentation of your cluster"
     webhook_registration: Callable[[], dict[str, Any]] = dict
-    """A function that returns the manifest that registers the webhook; an empty dict if the target registers none."""
+    """A function that returns the webhook's manifest. It returns an empty dict if the target registers no webhook."""
     takes_untagged: bool = False
-    """Whether an object without tags counts as the run's if it has exactly the names from the parameters."""
+    """Whether an untagged object with exactly the names from the parameters counts as the run's."""
     is_embedded: bool = False
     """Whether the cluster and the account are the lab's own, so that everything in them may be deleted."""
     shows_removal: bool = False
@@ -93,7 +93,7 @@ class Connection:
     note: str | None = None
     """A note for the person who opens the lab."""
     issuer_restored_by: str = ""
-    """The shell lines to run if STS reads documents that aren't the issuer's own; empty if the target has none."""
+    """The shell lines after which STS reads the issuer's own documents again; empty if nothing can replace them."""
     propagates_within: int = 0
     """The longest time, in seconds, until a change in IAM takes effect everywhere; 0 if it takes effect at once."""
     node_within: int = 0
@@ -111,18 +111,21 @@ class Connection:
     pod_identity: str | None = None
     """The URL at which pods ask the nodes' EKS Pod Identity Agent for credentials."""
     any_cluster: str | None = None
-    """The call by which a run creates a cluster of any name."""
+    """The AWS call that creates a cluster of any name when a run needs it."""
     other_account: str | None = None
     """Another account (12 digits) that you administer."""
     account: Callable[[str], "boto3.Session | None"] = lambda _: None
-    """A function from an account's id (12 digits) to a session in the account; None if you can't enter the account."""
+    """A function that takes an account's id (12 digits) and returns a session in the account.
+
+    It returns None if you can't enter the account.
+    """
 
     @property
     def api(self) -> "ApiClient":
         """The cluster's API. Raises `LabError` if the cluster is gone."""
         if self.kubernetes is None:
             raise LabError(
-                "The cluster no longer exists, so nobody can call its API.",
+                "The cluster no longer exists, so its API can't be called.",
                 where="lab.kubernetes",
                 next="labkit up, or labkit plan -p target=eks …, which shows what a run would find",
             )

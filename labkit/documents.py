@@ -77,8 +77,7 @@ def provider(_: Parameters, issuer: str) -> OidcProvider:
 
 
 def trust_policy(parameters: Parameters, provider_arn: str) -> PolicyDocument:
-    """Return the trust policy. It admits the provider's tokens whose audience is STS and whose subject is the service
-    account.
+    """Return the trust policy. It admits this provider's tokens for the service account, if their audience is STS.
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
     """
@@ -138,7 +137,7 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
 
 
 def _pulled_once(image: str) -> dict[str, str]:
-    """Return the field with which a node pulls the image only once; empty if that's the default for the image.
+    """Return the pull policy that makes a node pull the image only once; empty if that's the image's default.
 
     https://kubernetes.io/docs/concepts/containers/images/#imagepullpolicy-defaulting
     """

@@ -188,7 +188,7 @@ def by_the_cluster(error: Exception, namespace: str = SOME_NAMESPACE) -> LabErro
     return LabError(
         f"The cluster answers {error.status or 'as follows'}: {said_by_the_cluster(error)}",
         where="the cluster's API",
-        next="run again, because somebody may have changed the object meanwhile. If it fails again:  labkit status",
+        next="run again, because someone may have changed the object meanwhile. If it fails again:  labkit status",
     )
 
 

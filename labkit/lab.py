@@ -53,7 +53,7 @@ class Lab(Workspace):
     def __init__(self, parameters: Parameters, connection: Connection):
         super().__init__(parameters, connection)
         self._is_only_looked_at = False
-        self._right: set[str] = set()  # the steps whose last check was right
+        self._right: set[str] = set()  # the steps that were right at their last check
         self._hints = Counter[str]()
         self._seen = next((record["eventID"] for record in connection.trail()), None) if connection.trail else None
 
@@ -103,8 +103,8 @@ class Lab(Workspace):
 
         Args:
             before: the step that you will take next. The lab takes the earlier steps, and deletes the results of this
-                step and of the later ones. On a cluster of the lab's own, it also deletes a service account and a pod
-                with this run's names that belong to another run.
+                step and of the later ones. On a cluster of the lab's own, it also deletes another run's service account
+                and pod with the same names.
             through: the last step that the lab takes. It leaves the results of the later steps unchanged.
             account: another account (12 digits). The lab deletes this run's resources in that account, too.
 
@@ -120,7 +120,7 @@ class Lab(Workspace):
             )
         self._note()
         with answering(self.parameters.namespace), doing("Preparing the lab"):
-            # Otherwise, an exercise of another notebook would leave its objects in this one.
+            # Without this, an exercise of another notebook would leave its objects in this notebook's run.
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
                 pass
             if account:
@@ -242,7 +242,7 @@ class Lab(Workspace):
     # Exercises and questions.
 
     def exercise(self, id: str) -> str:
-        """Open an exercise: create its namespace and role as they are before the solution. Return the name of both.
+        """Open an exercise: create its namespace and role as they are before the solution. Return their common name.
 
         Raises `UnknownName`. Raises `LabError`, and changes nothing, if the target isn't moto.
         """
@@ -322,7 +322,7 @@ class Lab(Workspace):
         self._note()
         with answering(self.parameters.namespace), doing("Breaking one thing, and asking AWS in the pod"):
             if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
-                print(f"The earlier fault is taken out first. {taken}")
+                print(f"The earlier fault is mended first. {taken}")
             breaking.break_lab(self, chosen)
             print(f"{chosen.id}: {chosen.description}" if fault else f"What happened: {chosen.description}")
             for command, answer in breaking.what_aws_says(self):
@@ -331,8 +331,7 @@ class Lab(Workspace):
     def mended(self) -> "Report":
         """Report whether the run is mended, and which objects are still broken or left behind. Changes nothing.
 
-        The report doesn't say what is wrong with a broken object; `diagnose` says it. Raises `LabError` if the run has
-        no fault.
+        The report doesn't say why an object is broken; `diagnose` does. Raises `LabError` if the run has no fault.
         """
         from labkit.faults import breaking, report
 
@@ -422,7 +421,7 @@ class Lab(Workspace):
         return datetime.fromtimestamp(self.connection.now(), UTC)
 
     def has(self, capability: str) -> bool:
-        """Return whether the target has this capability: `if lab.has("clock"):`. Print what the target lacks."""
+        """Return whether the target has this capability: `if lab.has("clock"):`. If it doesn't, print a sentence."""
         if getattr(self.connection, _known(capability)) is not None:
             return True
         print(f"{self._lacks(capability)} This cell shows it on moto.")
@@ -439,14 +438,14 @@ class Lab(Workspace):
         return self
 
     def _note(self) -> None:
-        """Tell this run's examination that the run is being changed by a lab command, not by the learner."""
+        """Record that a lab command changes this run: in an examination, its fault then counts as given up."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:
             examination.note_the_lab(self)
 
     def _note_the_doctor(self) -> None:
-        """Tell this run's examination that a check showed the doctor's findings."""
+        """Record for this run's examination that the learner used the doctor."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from labkit.doctor.report import Diagnosis
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-# A kernel warns in the terminal that its messages, which stay on loopback, are not encrypted, and complains there when
-# it is ended. A cell's own error comes as a message.
+# Without this, a kernel warns in the terminal that its messages aren't encrypted (they stay on this machine), and
+# complains when it's ended. A cell's own error doesn't need the log: it comes as a message.
 QUIET = ["--IPKernelApp.log_level=CRITICAL"]
 # A kernel with widgets and its clients has about 70 open files. A process that runs notebooks in turn has up to 91.
 OPEN_FILES, FEWEST_OPEN_FILES = 1024, 128

@@ -89,7 +89,7 @@ _PATTERNS = [
 
 @dataclass(frozen=True, repr=False)
 class Shown:
-    """A text to show, and the command whose answer it is. `command` is empty if the text answers no command."""
+    """A text to show. If the text is a command's answer, `command` is that command; otherwise, it's empty."""
 
     text: str
     command: str = ""
@@ -108,8 +108,8 @@ def show(thing: object, command: str = "") -> None:
     """Show a text, a document, an answer of boto3 or an object of Kubernetes.
 
     Placeholders such as `<access key>` replace values that differ from run to run: ports, dates, keys, tokens, session
-    names, paths and request ids. With `command`, the text appears as that command's answer, and `labkit run` prints it,
-    too.
+    names, paths and request ids. With `command`, the text appears as that command's answer. `labkit run` prints such
+    answers, too.
     """
     shown = Shown(as_text(thing), command)
     if command and _in_ipython():
@@ -175,7 +175,7 @@ def say(what: str) -> None:
 
 
 def is_told() -> bool:
-    """Return whether `say` has printed a line for the running cell, or `doing` prints one if the cell takes longer."""
+    """Return whether the running cell has printed what it does, or will print it if it takes longer (see `doing`)."""
     return bool(_DOING or _SAID)
 
 

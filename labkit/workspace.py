@@ -92,5 +92,5 @@ class Workspace:
 
     @property
     def takes_untagged(self) -> bool:
-        """Whether an object without tags counts as this run's if it has exactly the names from the parameters."""
+        """Whether an untagged object with exactly the names from the parameters counts as this run's."""
         return self.connection.takes_untagged

@@ -4,9 +4,10 @@ import signal
 
 
 def main() -> None:
-    """Run the command. Ctrl-C ends the command without a traceback, even while Python loads its modules.
+    """Run the command. Ctrl-C ends it without a traceback, even while Python still loads modules.
 
-    SIGTERM does the same as Ctrl-C: the command cleans up, and prints how to go on. CI systems cancel a job with it.
+    SIGTERM has the same effect: the command cleans up, and prints how to go on. CI systems send SIGTERM to cancel a
+    job.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:

@@ -19,7 +19,7 @@ app = typer.Typer()
 NEED_MORE = (
     "These permissions are enough for irsa.ipynb and its clean-up. Other notebooks need more, for example\n"
     "  02   create serviceaccounts/token in the cluster, iam:UpdateAssumeRolePolicy\n"
-    "  08   roles of other names, with policies written into them"
+    "  08   iam:CreateRole and iam:PutRolePolicy for roles with other names"
 )
 
 

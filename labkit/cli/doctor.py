@@ -34,7 +34,7 @@ def doctor(
         typer.Option(
             "--service-account",
             "-s",
-            help="The service account. Without it: my-service-account; with -n, the only one in -n that needs a role.",
+            help="The service account. Without it: my-service-account; with -n, the only one there that needs a role.",
         ),
     ] = "",
     pod: Annotated[
@@ -69,9 +69,9 @@ def doctor(
         bool, typer.Option("--repair", help="Show each repair. If you confirm it, run it and look again.")
     ] = False,
 ) -> None:
-    """Find out why a service account's pods don't get their role, and print the commands that repair it.
+    """Find out why a service account's pods don't get their role, and print the commands that repair the fault.
 
-    The command only reads. With --repair, it also runs the repairs that you confirm, after it has shown them to you.
+    Without --repair, the command only reads. With --repair, it shows each repair, and runs those that you confirm.
     Exit code 0: no findings, or only notes; 1: findings; 2: the doctor could not look, or a name does not exist.
     """
     # urllib3 logs each new attempt. The doctor itself tells once which system didn't answer.

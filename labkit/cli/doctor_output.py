@@ -12,7 +12,7 @@ RESULTS = {**MARKS, "right": "✓", "not looked at": "·"}
 
 
 def show(found: Diagnosis, commands_after: str) -> None:
-    """Print the findings with their repairs, each check's result, and the calls that were answered or failed."""
+    """Print the findings with their repairs, each check's result, the number of answers, and the failed calls."""
     console = _console()
     _show_findings(console, found)
     _show_preparation(console, found.findings, commands_after)

@@ -1,4 +1,4 @@
-"""The JupyterLab of `labkit lab`. It shows its first page sooner than plain JupyterLab, and always ends within seconds.
+"""The JupyterLab of `labkit lab`. It shows its first page sooner than plain JupyterLab, and shuts down within seconds.
 
 `python -m labkit.cli.jupyterlab` takes JupyterLab's own options.
 """
@@ -19,7 +19,7 @@ def main() -> None:
     """Run JupyterLab until a signal or JupyterLab's own menu ends it."""
     from jupyterlab import commands
 
-    # While JupyterLab loads, it waits for Node.js to tell yarn's settings. Only JupyterLab's own build needs them.
+    # While JupyterLab loads, it asks Node.js for yarn's settings and waits. Only JupyterLab's own build needs them.
     commands.which = _without_node
     from jupyterlab.labapp import LabApp
 
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 class Server(ServerApp):
-    """Jupyter's server for one learner. `labkit lab` finds the server by its folder. The server ends quickly."""
+    """Jupyter's server for one learner. `labkit lab` finds the server by its folder."""
 
     def server_info(self) -> dict[str, object]:
         """Return this server's entry in Jupyter's list of servers. Its key `labkit` holds learn/'s parent folder."""
@@ -52,7 +52,7 @@ class Server(ServerApp):
     async def cleanup_kernels(self) -> None:
         """End the kernels, also those that are still starting.
 
-        For a kernel that is still starting, Jupyter's `shutdown_all` fails with 404. So call it until it succeeds.
+        While a kernel starts, Jupyter's `shutdown_all` fails with 404. So call it until it succeeds.
         """
         while True:
             try:

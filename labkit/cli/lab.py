@@ -47,7 +47,7 @@ def variables() -> dict[str, str]:
 
 
 def command() -> str:
-    """Return the command for this installation of labkit: `labkit`, or its path if PATH doesn't lead to it."""
+    """Return the command that runs this installation: `labkit`, or the program's path if PATH doesn't lead to it."""
     path = Path(sys.executable).parent / "labkit"
     if shutil.which("labkit") == str(path):
         return "labkit"
@@ -58,7 +58,7 @@ def command() -> str:
 def status(
     report: Annotated[bool, typer.Option(help="Print a report without secrets, to paste into a question.")] = False,
 ) -> None:
-    """Show whether the lab runs, its addresses and clusters, and the notes from its start."""
+    """Show the lab's state: whether it runs, where it listens, its clusters, and the notes from its start."""
     from labkit.cli import status as status_of
 
     folder = Folder.find()

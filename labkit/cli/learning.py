@@ -102,7 +102,7 @@ def lab(
     layouts = f"--LabApp.workspaces_dir={here / LEARN / LAYOUTS}"
     options = [f"--ServerApp.root_dir={here}", shell, page, layouts, *OPTIONS, *root, *(arguments or []), file]
     sys.stdout.flush()
-    # JupyterLab replaces this process, and gets Ctrl-C alone. -P: no file in this folder can hide a library.
+    # JupyterLab replaces this process, so that only JupyterLab gets Ctrl-C. -P: no file in this folder hides a library.
     os.execve(sys.executable, [sys.executable, "-P", "-m", "labkit.cli.jupyterlab", *options], closed_environment)  # noqa: S606
 
 
@@ -139,10 +139,10 @@ def _running(here: Path) -> dict[str, str] | None:
 
 
 def put_aside(learn: Path, number: str) -> tuple[str, str]:
-    """Rename the learner's copy of a notebook, so that `copy_notebooks` makes a new copy.
+    """Rename the learner's copy of the notebook with this number, so that `copy_notebooks` makes a new copy.
 
-    Return the notebook's name, and a sentence that tells the learner the old copy's new name. The notebook is the one
-    whose name begins with `number`. Raises `LabError` if no copy or more than one has such a name.
+    Return the notebook's name, and a sentence with the old copy's new name. Raises `LabError` if no copy's name begins
+    with `number`, or if several do.
     """
     copies = [path for path in learn.glob(f"{number}*.ipynb") if (NOTEBOOKS / path.name).exists()]
     if len(copies) != 1:
@@ -163,8 +163,8 @@ def put_aside(learn: Path, number: str) -> tuple[str, str]:
 def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
     """Copy each notebook that is missing in `learn`, with empty exercises. Return the names of the new copies.
 
-    Copy the notebooks' pictures and linked pages, too. Write the contents page if it's missing. With `with_contents`,
-    also replace an existing page; a caller passes False if a browser may have the page open.
+    Copy the notebooks' pictures and linked pages, too. Write the contents page if it's missing or `with_contents` is
+    true. Pass False if a browser may have the page open.
 
     Raises `LabError` if the notebooks aren't installed, or if no files can be written in `learn`.
     """

@@ -68,7 +68,7 @@ def _what_happened(parameters: "Parameters") -> str:
         "STS fetched the cluster's public key from its issuer, and verified the token with it.\n"
         f"The trust policy of {parameters.role_name} admits this service account, so STS gave the pod credentials of "
         "the role.\n"
-        "With these credentials the pod listed the buckets above. Nobody gave the pod a key, and the credentials "
+        "With these credentials the pod listed the buckets above. No one gave the pod a key, and the credentials "
         "expire.\n"
         f"Now do each step yourself, in notebooks:  {next_}"
     )

@@ -12,10 +12,10 @@ GIVEN = "The snapshot's name (its file is kept beside the lab's folder), or the 
 
 
 def snapshot(name: Annotated[str, typer.Argument(help=GIVEN)]) -> None:
-    """Save the lab's state in a file, to give to others or to return to. The lab keeps running.
+    """Save the lab's state in a file. You can restore it later, or give it to others. The lab keeps running.
 
     The file contains your AWS resources and Kubernetes objects, including the access keys of IAM users, KMS keys and
-    Secrets. It doesn't contain the lab's own keys, role sessions and pods' files.
+    Secrets. It doesn't contain the lab's own keys, role sessions or pods' files.
     """
     from labkit.emulator import snapshots
 
@@ -31,7 +31,7 @@ def restore(
     name: Annotated[str, typer.Argument(help="The name that you gave to `labkit snapshot`, or the path of a file.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the lab's present state.")] = False,
 ) -> None:
-    """Start the lab with a snapshot's state. The lab's own keys, certificates and sessions are new.
+    """Start the lab with a snapshot's state. The lab's own keys and certificates are new, so older tokens fail.
 
     The pods in a snapshot run as processes of your user. Restore a snapshot only if you trust its author.
     """

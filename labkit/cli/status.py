@@ -91,7 +91,7 @@ def report(folder: Folder) -> str:
 
 
 def on_cluster(state: State) -> str:
-    """Return a sentence that names the cluster that `kubectl` in a terminal uses, and the command to choose another."""
+    """Return a sentence with the cluster that `kubectl` uses in a terminal, and the command to choose another."""
     context = kubeconfig.current(state.kubeconfig.read_text())
     if context == kubeconfig.NO_CLUSTER:
         return "kubectl uses no cluster, because the lab has none yet. Next:  labkit up"
@@ -115,7 +115,7 @@ def _mounts(state: State) -> str:
 
 
 def _remembered(folder: Folder) -> list[str]:
-    """Return a line for each cluster that the lab still knows, although it isn't joined now: it may have leftovers."""
+    """Return a line for each cluster that isn't joined any more, but may still have the lab's leftovers."""
     joined = {kept.path for kept in Kept.joined(folder).values()}
     return [
         f"  The lab remembers {_what_becomes(kept, kept.facts)}"

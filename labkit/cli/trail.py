@@ -12,14 +12,12 @@ from labkit.emulator.folder import Folder
 
 def trail(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    last: Annotated[
-        int, typer.Option(min=0, help="Show this many of the newest calls, the newest at the end. 0: all.")
-    ] = 20,
+    last: Annotated[int, typer.Option(min=0, help="The number of newest calls to show, the newest last. 0: all.")] = 20,
     event: Annotated[str, typer.Option(help="Only calls with this name, such as AssumeRoleWithWebIdentity.")] = "",
     role: Annotated[str, typer.Option(help="Only calls by this role, service account or user.")] = "",
     refused: Annotated[bool, typer.Option("--refused", help="Only calls that ended with an error.")] = False,
 ) -> None:
-    """Show the calls to AWS: the caller, the decision, and the reason, which real AWS doesn't show."""
+    """Show each call to AWS with its caller, decision and reason. Real AWS doesn't show the reason."""
     from labkit.emulator.aws.trail import Trail
     from labkit.widgets import trail as shown
 

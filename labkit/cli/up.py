@@ -85,7 +85,7 @@ def up(
 def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.State, str, str | None]:
     """Start the lab and the cluster, and make kubectl use the cluster.
 
-    Return the lab's state, the cluster's issuer, and a note to print, or None without a note. Raises `LabError`.
+    Return the lab's state, the cluster's issuer, and the lab's note or None. Raises `LabError`.
     """
     folder = Folder.find().bare if bare else Folder.find()
     # boto3 and its client take as long to load as the server takes to start, so do both at once.

@@ -48,7 +48,7 @@ def serve(
     certificate: Certificate = None,
     key: Key = None,
     region: Annotated[
-        str, typer.Option(help="The region for containers without one. Without --region, the webhook sets no region.")
+        str, typer.Option(help="The region for containers that set none. Without --region, the webhook sets no region.")
     ] = "",
     audience: Annotated[str, typer.Option(help="The tokens' audience.")] = "sts.amazonaws.com",
     token_expiration: Annotated[int, typer.Option(min=600, help="The tokens' lifetime in seconds.")] = 86400,

@@ -66,7 +66,7 @@ def _given(notebook: NotebookNode) -> dict[str, object]:
 
 
 def _as_read(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook without its execution counts and its injected parameters. `parameters` compares those.
+    """Return the notebook without execution counts and injected parameters.
 
     If an output has a text form, its other forms are removed.
     """

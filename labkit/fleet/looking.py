@@ -1,4 +1,4 @@
-"""Plan or examine the rows without running them, or remove what they made."""
+"""Plan or examine the rows without running them, or remove the resources that they made."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -33,8 +33,8 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
     Yield each row with a list of lines, one for each resource, or with the error that prevented the removal.
     With `shows_only`, delete nothing: the lines say what would be deleted.
 
-    An OIDC provider is kept while another row's role trusts it. When all rows' roles are deleted, such a provider can
-    be deleted, too. So the rows in AWS accounts are gone through a second time.
+    An OIDC provider is kept while another row's role trusts it. So the rows in AWS accounts are processed twice: the
+    second time, all rows' roles are gone, and the provider can be deleted.
     """
     for row, kept in _removed(reversed(rows), shows_only):
         yield row, kept
@@ -47,7 +47,7 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
 
 
 def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
-    """Yield each row with the doctor's findings on its service account. Only read, and make no call twice."""
+    """Yield each row with the doctor's findings on its service account. Change nothing, and make no call twice."""
     from labkit.diagnosis.evidence import Reads
 
     known: dict[object, tuple[Connection, Reads]] = {}

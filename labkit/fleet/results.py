@@ -87,7 +87,7 @@ class Results:
         return result
 
     def begin(self, row: Row, fleet: str) -> IO[str] | None:
-        """Create the file that marks a row as running, and return the open file. Keep it open until the row has ended.
+        """Create the file that marks a row as running, and return it open. The caller keeps it open until the row ends.
 
         Return None if the file exists: a worker of this fleet started the row and was lost. Raises `OSError`.
         """
@@ -102,7 +102,7 @@ class Results:
         return mark
 
     def began(self, row: Row) -> float:
-        """Return the time at which a worker started the row, in seconds since 1970, UTC; 0 if none has started it."""
+        """Return the time at which a worker started the row, in seconds since 1970, UTC; 0 if it hasn't started."""
         try:
             return self._marker(row).stat().st_mtime
         except OSError:
@@ -125,7 +125,7 @@ class Results:
         return self._stop.exists()
 
     def forget_markers(self) -> None:
-        """Delete the marks that an earlier fleet left. Raises `NothingRan` if one of its workers still runs a row."""
+        """Delete the marks that an earlier fleet left. Raises `NothingRan` if a worker of that fleet still runs."""
         markers = [*self.rows.glob("*.running")]
         if running := [marker.stem for marker in markers if _is_open_elsewhere(marker)]:
             raise NothingRan(
@@ -213,7 +213,7 @@ def _is_open_elsewhere(marker: Path) -> bool:
 
 
 def write_at_once(file: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees half of it. Raises `OSError`."""
+    """Write a file so that a reader never sees half of it. Raises `OSError`."""
     with _written_at_once(file, content):
         pass
 

@@ -132,7 +132,7 @@ class Fleet:
                 raise OSError(NO_WORKER)
 
     def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:
-        """Return a row's result; None if its worker was lost before the row started, so that another must run it."""
+        """Return a row's result; None if its worker was lost before the row started: another worker must run it."""
         if future.status == "finished":
             return future.result()
         if (kept := self.results.of(row)) and kept.fleet == self.id:
@@ -196,7 +196,7 @@ class Gate:
         return None
 
     def ended(self, row: Row, succeeded: bool | None) -> None:
-        """Record that a row ended. If it succeeded, let all rows of its cluster run; otherwise, only the next one."""
+        """Record that a row ended. If it succeeded, all rows of its cluster may run; if not, only the next one."""
         if succeeded:
             self._open.add(row.cluster)
         self._alone.discard(row.cluster)

@@ -105,7 +105,7 @@ def _unwritten(error: OSError) -> str:
 def end_labs(out: Path) -> None:
     """End and delete the labs that this machine's workers opened for the rows of this output folder.
 
-    This includes the labs of lost workers, and of an earlier fleet whose scheduler went away.
+    This includes the labs of lost workers, and of an earlier fleet that lost its scheduler.
     """
     from labkit.emulator import process
     from labkit.emulator.folder import Folder
@@ -147,7 +147,7 @@ def _ran(job: Job, results: Results) -> Result:
 
 
 def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
-    """Run the notebook, again if another try may help. Return the number of tries, and the last try's error or None."""
+    """Run the notebook until it succeeds or fails for good. Return the number of tries, and the last error or None."""
     from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 
     within = job.time_limit or float("inf")

@@ -81,7 +81,7 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
     lacking = [f"--tls-{name}" for name in ("ca", "cert", "key") if getattr(scheduler, name) is None]
     if lacking:
         raise NothingRan(
-            f"The scheduler needs {', '.join(lacking)}: without TLS, anybody who reaches it can run code as you.",
+            f"The scheduler needs {', '.join(lacking)}: without TLS, anyone who reaches it can run code as you.",
             where=scheduler.address,
             next="labkit fleet … --scheduler tls://HOST:PORT --tls-ca FILE --tls-cert FILE --tls-key FILE",
         )
@@ -91,7 +91,7 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
             f"The lab of the target {local[0].parameters.target} listens on this machine only, so the scheduler's "
             "workers can't reach it.",
             where=local[0].place,
-            next="--lab-per-worker, with which each worker opens a lab of its own; or target: eks",
+            next="--lab-per-worker, so that each worker opens its own lab; or, in the fleet file, target: eks",
         )
     for name in ("ca", "cert", "key"):
         if not (file := Path(getattr(scheduler, name))).is_file():
@@ -184,7 +184,7 @@ def _settings_told() -> Iterator[None]:
         raise NothingRan(
             f"Dask can't use its settings: {_reason(cause)}.",
             where=", ".join(places),
-            next="correct the setting there; all settings of Dask:  https://docs.dask.org/en/stable/configuration.html",
+            next="correct this setting; all settings of Dask:  https://docs.dask.org/en/stable/configuration.html",
         ) from None
 
 
@@ -204,7 +204,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the error's text as one line. If a YAML file is malformed, the text names the wrong line's number."""
+    """Return the error's text as one line. For a malformed YAML file, it has the number of the malformed line."""
     broken = error.__context__
     if isinstance(broken, yaml.MarkedYAMLError) and broken.problem_mark:
         return f"{broken.problem}, line {broken.problem_mark.line + 1}"
@@ -373,7 +373,7 @@ def prepared(log: Path | None) -> "WorkerPlugin":
     """Return a Dask plugin that lets each worker ignore Ctrl-C. With `log`, the worker writes its output there.
 
     A worker that closes, for example because it lost its scheduler, also ends its row after `ENDS_WITHIN` seconds:
-    nobody would get the result.
+    no one would get the result.
     """
     from distributed import Status, Worker, WorkerPlugin
 

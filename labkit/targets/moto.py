@@ -230,9 +230,9 @@ def _issuers(state: State) -> dict[str, int]:
 
 
 def publish_again(cluster: str, issuer: str) -> str:
-    """Return a comment and the command that publishes the lab's own documents of an issuer again.
+    """Return a comment, and the command after which an issuer publishes its own documents again.
 
-    The command deletes the folder with the documents that replace them: see `labkit.emulator.published`.
+    The command deletes the folder with the replacement documents: see `labkit.emulator.published`.
     """
     return (
         f"# Delete the replacement documents. The issuer of the cluster {cluster} then publishes its own again,\n"

@@ -59,7 +59,7 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
         """Do the same as `boto3.Session.client`. Raise `LabError` if the call names another endpoint.
 
         Calls with the same service and region, and no other argument, return the same client. Making a client takes
-        longer than most of its calls, and threads may share it.
+        longer than most of its calls, and threads may share a client.
         https://docs.aws.amazon.com/boto3/latest/guide/clients.html#multithreading-or-multiprocessing-with-clients
         """
         if args or kwargs.keys() - {"region_name"}:

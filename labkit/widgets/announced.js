@@ -1,4 +1,4 @@
-// Announce the results of a report's or a question's buttons, whose own texts are ipywidgets.
+// Announce the result after a button is pressed in a report or a question. Those are ipywidgets, and announce nothing.
 
 export default { render };
 

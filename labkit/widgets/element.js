@@ -1,4 +1,4 @@
-// What the pages share. Python puts this text before each module beside this file.
+// The functions that the pages share. Python puts this text before each of the other modules in this folder.
 function make(tag, properties, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -11,7 +11,7 @@ function make(tag, properties, ...children) {
 
 const SAID_AFTER = 500; // milliseconds
 
-// A line that screen readers announce and nobody sees. It has to exist before its text does.
+// A line that screen readers announce, but that isn't visible. It has to exist before it gets its text.
 // JupyterLab's status bar changes when a call begins and ends, and Orca announces only the first of two changes within
 // 0.1 s. So each text waits until the status bar is still.
 function announcer() {

@@ -118,7 +118,7 @@ STYLE = """
 
 
 def svg(own: Collection[int] = ()) -> str:
-    """Return the picture as an SVG document, 720 pixels wide, or as wide as a narrower page.
+    """Return the picture as an SVG document, 720 pixels wide. On a narrower page, it shrinks to the page.
 
     Args:
         own: the numbers of the steps to mark as the notebook's own: with a bar, in bold, and in words.

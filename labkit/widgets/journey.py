@@ -92,7 +92,7 @@ def read(evidence: "Evidence", checked: Collection[str], again: Callable[[], Jou
     """Read the journey from the live lab.
 
     Args:
-        checked: the steps whose last check by the learner found everything right.
+        checked: the steps that were right when the learner last checked them.
     """
     stops = [_stop(step, evidence, step in checked) for step in steps.ORDER]
     return Journey(evidence.subject, evidence.parameters.role_name, stops, again)

@@ -51,10 +51,10 @@ class PolicyPage(anywidget.AnyWidget):
     policy = traitlets.Unicode().tag(sync=True)
     callers: traitlets.List[Any] = traitlets.List().tag(sync=True)
     asked = traitlets.Int().tag(sync=True)
-    """The number of requests for verdicts from the page. Verdicts carry the number of the request that they answer."""
+    """The number of times that the page has asked for verdicts. The verdicts repeat the number that they answer."""
     verdicts = traitlets.Dict().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
-    """A message about the result of the last button."""
+    """A message about the result of the last pressed button."""
     can_apply = traitlets.Bool().tag(sync=True)
 
     def __init__(
@@ -83,7 +83,7 @@ class PolicyPage(anywidget.AnyWidget):
         try:
             if button == "apply" and self._apply:
                 self._apply(self.policy)
-                self.said = f"Done: {self.role} has this trust policy now, and STS decides by it."
+                self.said = f"Done: {self.role} has this trust policy now, and STS uses it."
             elif button == "start over":
                 self.policy, self.callers, missing = self._start_over()
                 self.said = missing or f"Read again: this is the trust policy that {self.role} has now."
@@ -120,7 +120,7 @@ class CallsPage(anywidget.AnyWidget):
         self.on_msg(self._heard)
 
     def look(self) -> None:
-        """Read the trail once, and send new calls to the page. Raises the errors of reading the trail."""
+        """Read the trail once, and send new calls to the page. Raises an error if it can't be read."""
         if new := self._read():
             self._calls.extend(new)
             self._tell(new)

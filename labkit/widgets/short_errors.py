@@ -48,7 +48,7 @@ def shown(error: BaseException) -> list[str]:
 
 
 def _short(error: BaseException) -> list[str]:
-    """Return the lines for an error whose next step is known; empty for any other."""
+    """Return the lines for this error if its next step is known; empty otherwise."""
     for kind, told in _kinds().items():
         if isinstance(error, kind):
             what, next_step = told(error)
@@ -70,7 +70,7 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
 
 
 def _store_short(error: Any, lines: list[str]) -> None:
-    """Make IPython's history keep these lines instead of the whole traceback, because that takes seconds to format.
+    """Make IPython's history keep these lines instead of the whole traceback, which takes seconds to format.
 
     IPython asks the error for its lines once, before the cell ends.
     https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py

@@ -1,4 +1,4 @@
-"""The token view: a token's claims beside the fields of the provider and the trust policy that they must match.
+"""The token view: each claim of a token beside the value that the provider or the trust policy requires.
 
 The view doesn't keep the token. It never shows the token or its signature, because anyone who has a token can act as
 the service account.
@@ -117,7 +117,7 @@ class TokenView:
 
 
 def parse(token: str) -> Claims:
-    """Return a token's claims. Raises `LabError` if it isn't a token; the message repeats nothing of the text."""
+    """Return a token's claims. Raises `LabError` if the text isn't a token; the message doesn't quote it."""
     try:
         return Claims.parse(token.strip() if isinstance(token, str) else token)
     except NotAToken as error:
@@ -141,6 +141,6 @@ def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -
         now=evidence.connection.now(),
     )
     if trust is None:
-        return TokenView(claims, name, rows, f"there is no role {name}", again)
+        return TokenView(claims, name, rows, f"the role {name} doesn't exist", again)
     decision = evaluate_trust(trust, provider_arn=evidence.provider_arn, context=claims.context())
     return TokenView(claims, name, rows, "" if decision.allowed else decision.reason, again)

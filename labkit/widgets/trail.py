@@ -37,7 +37,7 @@ class Calls:
         return [(row[0], session_of(record), *row[2:]) for record, row in pairs]
 
     def of_issuer(self, provider_arn: str) -> "Calls":
-        """Return the calls, except those of other clusters' pods, whose tokens have other issuers."""
+        """Return the calls without those of other clusters' pods: their tokens have another issuer."""
         issuer = _issuer(provider_arn)
         return Calls([record for record in self.records if _issuer(_provider(record)) in ("", issuer)])
 
@@ -71,7 +71,7 @@ class Calls:
 
 @dataclass(frozen=True, repr=False)
 class NoCalls(Calls):
-    """The text in place of the table if the target keeps no trail: the reason."""
+    """The reason why the target keeps no trail. It's shown instead of the table."""
 
     why: str
 
@@ -110,7 +110,7 @@ def who(record: Record) -> str:
 
 
 def session_of(record: Record) -> str:
-    """Return the same name as `who`; but ``ROLE/SESSION`` if the caller is a role session."""
+    """Return ``ROLE/SESSION`` if the caller is a role session; otherwise, the same name as `who`."""
     arn = Arn.find((record.get("userIdentity") or {}).get("arn") or "")
     return arn.resource.removeprefix("assumed-role/") if arn and arn.session_role else who(record)
 

@@ -89,7 +89,7 @@ class Watch:
     records: Callable[[], Iterator[Record]] | None
     """The records of the trail, newest first; None if the target keeps no trail."""
     seen: str | None
-    """The id of the newest record that was written before the lab was opened; None if there was none."""
+    """The id of the newest record from before the lab was opened; None if the trail was empty."""
     is_shown: Callable[[Record], bool]
     why_not: str = ""
     """The text to show if the target keeps no trail: the reason, and the next step."""
@@ -133,7 +133,7 @@ class Watch:
         return framed(CallsPage(self.reader(), title=TITLE, parties=PARTIES, own=YOU, next=NEXT, most=MOST))
 
     def reader(self) -> Callable[[], list[dict[str, object]]]:
-        """Return a function that returns, as JSON objects, the calls to AWS since the function last ran."""
+        """Return a function that returns the new calls to AWS, as JSON objects, each time it's called."""
         seen, number = self.seen, 0
 
         def read() -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ function render({ model, el }) {
   let chosen = 0;
   let waiting;
 
-  // A copy of the text below the textarea, line by line: it shows the numbers, and sets the height of wrapped lines.
+  // Below the textarea lies a copy of its text, line by line. The copy shows the line numbers, and gives each line the
+  // height that it needs when it wraps.
   const mirror = make("div", { className: "labkit-mirror", ariaHidden: "true" });
   const policy = make("textarea", { id: `${id}-policy`, spellcheck: false });
   const editor = make("div", { className: "labkit-editor" }, mirror, policy);
@@ -60,7 +61,7 @@ function render({ model, el }) {
     model.save_changes();
     clearTimeout(waiting);
     waiting = setTimeout(() => {
-      headline.textContent = "Waiting for the kernel: these verdicts are older than what you typed.";
+      headline.textContent = "Waiting for the kernel: these verdicts are older than your last change.";
     }, SLOW);
   }
 

@@ -58,7 +58,7 @@ def test_an_earlier_fault_is_mended_first(lab, capsys):
     lab.break_("policy-detached")
     capsys.readouterr()
     lab.break_("pod-opted-out")
-    said = "The earlier fault is taken out first. Mended: policy-detached.\n  put back: permissions"
+    said = "The earlier fault is mended first. Mended: policy-detached.\n  put back: permissions"
     assert capsys.readouterr().out.startswith(said)
     assert [finding.id for finding in lab.diagnose().findings] == ["pod-opted-out-of-webhook"]
 

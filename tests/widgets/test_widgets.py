@@ -276,7 +276,7 @@ def test_it_says_what_is_missing_or_allows_something_else(lab, iam, token):
     lab.ready(through="service_account")
     genuine = token()
     lab.ready(before="iam_role")
-    assert "AccessDenied: there is no role my-role." in repr(lab.token(genuine))
+    assert "AccessDenied: the role my-role doesn't exist." in repr(lab.token(genuine))
     lab.ready(through="iam_role")
     document = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
     document["Statement"][0]["Action"] = "sts:TagSession"

@@ -47,7 +47,8 @@ def up(parameters: "Parameters") -> Connection:
 
     Raises:
         NotConfirmed: the parameter `confirm` is not `yes`; the error's text is the plan.
-        LabError: a run can't use the credentials, the account, the cluster or a name in it.
+        LabError: the credentials, the account or the cluster can't be used, or another owner's resource has a
+            name that the run needs.
     """
     connection, found = _look(parameters)
     if parameters.confirm != "yes":

@@ -33,7 +33,7 @@ TRIES = Config(retries={"mode": "standard", "total_max_attempts": 5})
 CHOSEN_TRIES = ("AWS_RETRY_MODE", "AWS_MAX_ATTEMPTS")
 # The settings for the first call, which shows whether AWS answers at all.
 FIRST = Config(read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
-# The variables with credentials, which come before every profile.
+# The variables with credentials. They override every profile.
 # https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # Operations that send a token. For them, the codes above are about that token, not about your credentials.
@@ -204,7 +204,7 @@ def _source() -> str:
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
     session, name = botocore.session.Session(), _signing_in()
-    # The variable comes before the profile's own settings. It has no effect if another profile has the credentials.
+    # The variable overrides the profile's own settings. It has no effect if another profile has the credentials.
     if name == (session.profile or "default") and os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
         return "AWS_WEB_IDENTITY_TOKEN_FILE"
     profile = session.full_config.get("profiles", {}).get(name, {})

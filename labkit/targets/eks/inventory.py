@@ -27,7 +27,7 @@ WHOSE = {
 
 
 class BucketOfAnother(LabError):
-    """Somebody else owns the bucket. The lab doesn't write into a bucket that it didn't create."""
+    """The bucket isn't the lab's. The lab doesn't write into a bucket that it didn't create."""
 
 
 class NoPolicy(LabError):
@@ -36,7 +36,7 @@ class NoPolicy(LabError):
 
 @dataclass(frozen=True)
 class Thing:
-    """A resource that a run needs; `owner`: None if the resource doesn't exist yet."""
+    """A resource that a run needs. Without an `owner`, it doesn't exist yet."""
 
     what: str
     owner: Owner | None

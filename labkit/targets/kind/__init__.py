@@ -301,7 +301,7 @@ def _described(state: State, parameters: "Parameters") -> Cluster | None:
 
 
 def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str) -> None:
-    """Raise `AnotherCluster` if the lab's cluster of this name isn't the one that the parameters name."""
+    """Raise `AnotherCluster` if the lab's `cluster` differs from the parameters, `way` or `aws_host`."""
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(
             f"The lab's cluster {parameters.cluster} belongs to the target moto.",
@@ -355,7 +355,7 @@ def _listening(facts: Facts) -> str:
         return "AWS and the webhooks listen on loopback only"
     return (
         f"AWS and the webhooks listen on loopback and on {facts.aws_host}: the cluster's containers reach them there, "
-        "and so does everybody else who reaches that address"
+        "and so does anyone else who reaches that address"
     )
 
 

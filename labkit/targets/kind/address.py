@@ -32,7 +32,7 @@ def find(node_addresses: Iterable[str]) -> str:
     found = {_beside(IPv4Address(address)) for address in node_addresses if is_ipv4(address)}
     if len(found) == 1 and (address := next(iter(found))):
         return address
-    raise unknown("the nodes are in several networks" if len(found) > 1 else "no interface here is in their network")
+    raise unknown("the nodes are in several networks" if len(found) > 1 else "this machine isn't in the nodes' network")
 
 
 def unknown(why: str) -> NoAddress:
@@ -41,8 +41,8 @@ def unknown(why: str) -> NoAddress:
         f"Could not find the address at which the cluster's containers reach this machine: {why}.",
         where="nothing was changed",
         next="labkit up --target kind … --aws-host ADDRESS\n"
-        "       With Docker Desktop, this prints it:     docker run --rm busybox nslookup host.docker.internal\n"
-        "       With rootless Podman, this prints it:    podman run --rm busybox nslookup host.containers.internal",
+        "       With Docker Desktop, this prints ADDRESS:    docker run --rm busybox nslookup host.docker.internal\n"
+        "       With rootless Podman, this prints ADDRESS:   podman run --rm busybox nslookup host.containers.internal",
     )
 
 

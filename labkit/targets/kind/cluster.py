@@ -166,7 +166,7 @@ Sentence = Callable[[Way, str], LabError]
 def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
     """Return the answer of `call`. Raises `NoWay` if the API server doesn't answer or doesn't accept the credentials.
 
-    If the API server refuses the call for another reason, raise the error that `refused` makes from its message.
+    If the API server refuses the call for another reason, pass its message to `refused`, and raise the result.
     """
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, SSLError

@@ -21,9 +21,9 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 def fetch(folder: "Folder", state: "State", url: str) -> object:
-    """GET a URL of the issuer of any cluster in the lab, also of a joined cluster. Return the JSON.
+    """GET a URL of a cluster's public issuer, and return the JSON. Raises `LabError`.
 
-    Raises `LabError`.
+    The cluster may be the lab's own or a joined one.
     """
     from labkit.emulator.joined_folder import Kept
     from labkit.targets import moto

@@ -62,7 +62,7 @@ def _say(text: str) -> None:
 def _refuse_for_made(way: Way, kept: Kept) -> None:
     """Raise `AnotherCluster` if kind made the lab's cluster of this name.
 
-    Otherwise, the lab would forget that cluster without deleting it.
+    If another cluster joined under this name, the lab would forget the kind cluster without deleting it.
     """
     if (facts := kept.facts) and facts.made:
         raise AnotherCluster(

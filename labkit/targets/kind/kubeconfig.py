@@ -93,7 +93,7 @@ class Way:
     def kept(cls, kept: "Kept") -> "Way":
         """Return the stored way to a joined cluster. Raises `NoWay`.
 
-        Its ``where`` and ``kubectl`` have the file and the context that you named.
+        Its ``where`` and ``kubectl`` name the user's own file and context, not the stored copy.
         """
         way, facts = cls.read(kept.kubeconfig), kept.facts
         return replace(way, where=facts.source or way.where, kubectl=facts.kubectl or way.kubectl) if facts else way

@@ -28,7 +28,7 @@ class Left:
     """A cluster that could not leave the lab, and so still has the lab's leftovers."""
 
     what: str
-    """What could not be deleted, and why."""
+    """A sentence that names what could not be deleted, and why."""
     command: str
     """The command that removes the leftovers."""
     forget: str
@@ -64,7 +64,7 @@ class LeftBehind(LabError):
 def leave(kept: "Kept", folder: "Folder") -> Left | None:
     """Let a cluster leave the lab, and forget it. If that fails, remember the cluster, and return its leftovers.
 
-    In a cluster that the lab didn't make, the runs' objects are kept and printed: somebody may need them.
+    In a cluster that the lab didn't make, the runs' objects are kept and printed: someone may need them.
     """
     left = _left(kept, kept.facts, folder) if kept.facts else None
     if not left:

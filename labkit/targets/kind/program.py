@@ -138,7 +138,7 @@ class Kind:
             raise NotThisLabs(
                 f"The kind cluster {name} doesn't belong to this lab. It was left unchanged.",
                 where=f"kind get clusters; {NOTHING}",
-                next=f"kind delete cluster --name {name}, if nobody needs it any more, and run again",
+                next=f"if nobody needs that cluster any more, kind delete cluster --name {name}, and run again",
             )
 
     def create(self, config: dict[str, object], kubeconfig: Path) -> None:
