@@ -219,8 +219,8 @@ class Lab(Workspace):
 
         With `probe`, also run commands in the pod: ask AWS for the pod's identity, and try its token.
 
-        After `Lab.look`, examine all pods of the service account. With the default `role_name`, examine the role
-        that the service account's annotation names.
+        If `Lab.look` opened this lab, examine all pods of the service account. If `role_name` also has its default,
+        examine the role that the service account's annotation names.
         """
         from labkit import doctor
         from labkit.exercises import examination
@@ -376,9 +376,9 @@ class Lab(Workspace):
             event: only calls with this name, such as `AssumeRoleWithWebIdentity`.
             who: only calls by this role, service account or user.
             decision: only calls with this decision: `allowed`, or the error's code.
-            last: only the newest of these calls, at most this many; 0: all.
+            last: the number of newest calls to show; 0: all.
 
-        If the target records no calls, show a sentence that leads to AWS CloudTrail instead.
+        If the target records no calls, show how to find them in AWS CloudTrail.
         """
         from labkit.widgets.trail import Calls, NoCalls
 
@@ -390,8 +390,8 @@ class Lab(Workspace):
     def watch(self) -> "Watch":
         """Show the calls to AWS as arrows between you, the pod and AWS. A running notebook adds each new call.
 
-        Calls of other clusters' pods are left out. If the target records no calls, show a sentence that leads to AWS
-        CloudTrail instead.
+        Calls of other clusters' pods are left out. If the target records no calls, show how to find them in AWS
+        CloudTrail.
         """
         from labkit.widgets.trail import Calls
         from labkit.widgets.watch import Watch

@@ -37,8 +37,8 @@ def parameters() -> dict[str, object]:
     """Return the parameters that the notebook or the script has set, by name.
 
     In a notebook, they come from the cells that have run so far, including the cell that papermill injects. The last
-    assignment to a name counts. In a script, they are the global variables with the parameters' names. This is also
-    true for a notebook whose kernel keeps no history of cells.
+    assignment to a name counts. In a script, they are the global variables with the parameters' names. If a kernel
+    keeps no history of cells, its notebook is read like a script.
 
     Raises:
         UnknownName: a cell of parameters assigns an unknown name. papermill itself would ignore the mistake.
@@ -245,7 +245,7 @@ class Parameters(BaseModel):
 
     @property
     def given(self) -> dict[str, str]:
-        """The parameters that were set, by name, even if the value is the default."""
+        """The parameters that the user set, by name, including those set to their default."""
         return self.model_dump(exclude_unset=True)
 
     @property

@@ -41,7 +41,8 @@ def doctor(
         str, typer.Option(help="The pod. Without it: the newest pod of each Deployment or other owner.")
     ] = "",
     everything: Annotated[
-        bool, typer.Option("--all", help="Look at every service account in the cluster (or in -n) that needs a role.")
+        bool,
+        typer.Option("--all", help="Look at all service accounts (with -n: all in that namespace) that need a role."),
     ] = False,
     role: Annotated[str, typer.Option(help="The name of the role that the pods should get, if you know it.")] = "",
     action: Annotated[str, typer.Option(help="The AWS action that the pod calls, such as s3:ListBucket.")] = "",
@@ -72,7 +73,8 @@ def doctor(
     """Find out why a service account's pods don't get their role, and print the commands that repair the fault.
 
     Without --repair, the command only reads. With --repair, it shows each repair, and runs those that you confirm.
-    Exit code 0: no findings, or only notes; 1: findings; 2: the doctor could not look, or a name does not exist.
+    Exit code 0: no findings, or only notes; 1: findings; 2: the doctor could not look, or found no object
+    of a name that you gave.
     """
     # urllib3 logs each new attempt. The doctor itself tells once which system didn't answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())

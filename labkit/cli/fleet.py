@@ -66,9 +66,7 @@ def fleet(
     plan: Annotated[bool, typer.Option("--plan", help="Show what each row would find and create. Changes nothing.")] = (
         False
     ),
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Delete the resources that carry the tags of the rows' runs.")
-    ] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the resources of each row's run.")] = False,
     doctor: Annotated[
         bool, typer.Option("--doctor", help="Run the doctor for each row. The doctor only reads.")
     ] = False,

@@ -74,7 +74,7 @@ class Results:
             return None
 
     def keep(self, row: Row, result: Result) -> Result:
-        """Store a row's result, and make the draft of its notebook the executed notebook. Return the result.
+        """Store a row's result, and rename the draft of its notebook to `notebook(row)`. Return the result.
 
         If that fails, keep the earlier result and notebook, and raise `OSError`.
         """

@@ -231,8 +231,9 @@ def _role_taken(row: Row, earlier: Row) -> str:
 
 def _namespace_taken(row: Row, earlier: Row) -> str:
     return (
-        f"its pod would have the name of row {earlier.number}'s pod in the namespace {row.parameters.namespace} of the "
-        f'cluster {row.parameters.cluster}. Give each row a namespace of its own, such as  namespace: "{{role_name}}"'
+        f"its pod and row {earlier.number}'s pod would have the same name in the namespace "
+        f"{row.parameters.namespace} of the cluster {row.parameters.cluster}. "
+        f'Give each row a namespace of its own, such as  namespace: "{{role_name}}"'
     )
 
 

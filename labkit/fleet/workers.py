@@ -213,7 +213,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _load_early(log: Path) -> None:
-    """Start the process that workers are forked from. It loads its modules while this process loads Dask."""
+    """Start the process that workers are forked from, so that it loads its modules while this process loads Dask."""
     if METHOD != "forkserver":
         return
     multiprocessing.set_forkserver_preload(LOADED)

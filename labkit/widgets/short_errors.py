@@ -72,7 +72,7 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
 def _store_short(error: Any, lines: list[str]) -> None:
     """Make IPython's history keep these lines instead of the whole traceback, which takes seconds to format.
 
-    IPython asks the error for its lines once, before the cell ends.
+    IPython calls the error's `_render_traceback_` once, before the cell ends.
     https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py
     """
 

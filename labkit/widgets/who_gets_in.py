@@ -254,7 +254,7 @@ class WhoGetsIn:
 
 
 def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[str], None] | None = None) -> WhoGetsIn:
-    """Return six callers and the role's live trust policy. If the role doesn't exist, use the policy of step 2.
+    """Return six callers and the role's live trust policy. Without a role, use the policy that step 2 creates.
 
     Args:
         apply: a function that writes a text as the role's trust policy; None if a widget must not change the policy.

@@ -102,7 +102,7 @@ def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
 
 
 def kubectl(parameters: "Parameters", cluster: Cluster) -> str:
-    """Return the kubectl command for the cluster, with the given context or with the one that the AWS CLI creates.
+    """Return the kubectl command for the cluster. Without a given context, it uses the one that the AWS CLI creates.
 
     Raises `UnknownName` if the given kubeconfig doesn't have the context.
     https://docs.aws.amazon.com/eks/latest/userguide/create-kubeconfig.html

@@ -125,7 +125,7 @@ class Kind:
         program, info = _runtime()
         self._environment = {**os.environ, **({"KIND_EXPERIMENTAL_PROVIDER": "podman"} if program == "podman" else {})}
         self.is_apart = sys.platform == "darwin" or bool(APART.search(info))
-        """Whether the nodes' network is out of reach: in a virtual machine, or in a rootless container runtime."""
+        """Whether this machine can't reach the nodes: they run in a virtual machine or in a rootless runtime."""
 
     def has(self, name: str) -> bool:
         """Return whether kind has a cluster of this name, whoever made it."""
@@ -138,7 +138,7 @@ class Kind:
             raise NotThisLabs(
                 f"The kind cluster {name} doesn't belong to this lab. It was left unchanged.",
                 where=f"kind get clusters; {NOTHING}",
-                next=f"if nobody needs that cluster any more, kind delete cluster --name {name}, and run again",
+                next=f"kind delete cluster --name {name}   (only if nobody needs that cluster any more), and run again",
             )
 
     def create(self, config: dict[str, object], kubeconfig: Path) -> None:
