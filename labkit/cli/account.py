@@ -18,7 +18,7 @@ app = typer.Typer()
 
 NEED_MORE = (
     "These permissions are enough for irsa.ipynb and its clean-up. Other notebooks need more, for example\n"
-    "  02   create serviceaccounts/token in the cluster, iam:UpdateAssumeRolePolicy\n"
+    "  02   iam:UpdateAssumeRolePolicy, and in the cluster: create serviceaccounts/token\n"
     "  08   iam:CreateRole and iam:PutRolePolicy for roles with other names"
 )
 

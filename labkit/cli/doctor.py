@@ -34,7 +34,8 @@ def doctor(
         typer.Option(
             "--service-account",
             "-s",
-            help="The service account. Without it: my-service-account; with -n, the only one there that needs a role.",
+            help="The service account. Without it: my-service-account; with -n: the only service account in that "
+            "namespace that needs a role.",
         ),
     ] = "",
     pod: Annotated[
@@ -73,8 +74,8 @@ def doctor(
     """Find out why a service account's pods don't get their role, and print the commands that repair the fault.
 
     Without --repair, the command only reads. With --repair, it shows each repair, and runs those that you confirm.
-    Exit code 0: no findings, or only notes; 1: findings; 2: the doctor could not look, or found no object
-    of a name that you gave.
+    Exit code 0: no findings, or only notes; 1: findings; 2: the doctor could not look, or a named object
+    does not exist.
     """
     # urllib3 logs each new attempt. The doctor itself tells once which system didn't answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())

@@ -57,7 +57,7 @@ class Journey:
     def headline(self) -> str:
         """A sentence that says where the learner is on the way, and what comes next."""
         for states, said in (
-            ((State.BROKEN,), "Broken: {0.title}. To see what is wrong, and what repairs it: {check}"),
+            ((State.BROKEN,), "Broken: {0.title}. To see the reason and the repair: {check}"),
             ((State.MISSING,), "Next: {0.title}."),
             ((State.READY,), "Everything is in place. Next: {0.title}."),
             ((State.THERE,), "Everything is in place, and the pod has its role."),

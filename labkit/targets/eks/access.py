@@ -131,7 +131,7 @@ def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
     return (
         f"{asked}       your present groups:                     "
         f"aws eks describe-access-entry {_entry(cluster, caller)}\n"
-        f"       to set these groups and {GROUP}:        "
+        f"       to keep them, and add {GROUP}:          "
         f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} …"
     )
 
