@@ -46,9 +46,9 @@ class Way:
 
     kubeconfig: dict[str, Any]
     where: str
-    """The way in words, for a message."""
+    """The kubeconfig and its context, as words for a message."""
     kubectl: str
-    """The kubectl command that goes this way."""
+    """The kubectl command with this kubeconfig and context."""
 
     @classmethod
     def read(cls, file: str | Path, context: str = "") -> "Way":
