@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 
 
 class JoinedCluster:
-    """An existing cluster that joined the lab, with the methods of `Cluster`. The lab runs no node for it."""
+    """An existing cluster that joined the lab. The lab runs no node for it.
+
+    The class has the same methods as `Cluster`.
+    """
 
     node = None
 
