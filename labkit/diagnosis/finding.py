@@ -1,7 +1,7 @@
 """Define findings and causes.
 
-A finding is one thing that is wrong. A cause is a possible reason for a finding, and the function that looks for it.
-`@cause` turns such a function into a `Cause`.
+A finding is one thing that is wrong. A cause is one possible reason for a finding. `@cause` turns a function that looks
+for a reason into a `Cause`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -48,7 +48,7 @@ class Finding:
         return str(self.repaired_by)
 
     def as_json(self) -> dict[str, object]:
-        """Return the finding for other programs. Later versions may add keys, but they don't remove any."""
+        """Return the finding as a dict for JSON. Later versions may add keys, but never remove any."""
         keys = ("id", "summary", "expected", "found", "source", "repair", "learn", "severity")
         return {key: getattr(self, key) for key in keys}
 
@@ -67,7 +67,7 @@ class Finding:
     def as_html(self, whose: str = "", *, repair: bool = True) -> str:
         """Return the finding as a block of HTML. It begins with the headline, which names the service account `whose`.
 
-        If `repair` is false, the repair is folded, and a click shows it.
+        If `repair` is false, the repair is hidden until a click.
         """
         compared = [
             (Name("expected"), Code(self.expected)),
@@ -83,7 +83,7 @@ class Finding:
     def headline(self, whose: str = "") -> str:
         """Return one line that says what is wrong: `✗ shop/cart: the trust policy admits shop:web, not shop:cart`.
 
-        `whose` is the service account in the line; if it's empty, the line names no service account.
+        `whose` is the service account to name, such as `shop/cart`. If it's empty, the line names no service account.
         """
         said = self.summary.removesuffix(".")
         if not whose:
@@ -94,7 +94,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Symptom:
-    """What a cause's function found. The `Cause` adds its own fields, such as `id`, and makes a `Finding`."""
+    """The result of a function that looks for a cause. `Cause` adds its own fields, such as `id`: a `Finding`."""
 
     summary: str
     expected: str
@@ -118,15 +118,15 @@ class Cause:
     learn: str
     """The notebook that teaches the subject."""
     reads: tuple[Kinds, ...]
-    """Groups of calls. If the cause finds nothing, at least one call of each group must have been made.
+    """Groups of calls. A stage without findings counts as right only if at least one call of each group was made.
 
-    Otherwise the cause's stage counts as not looked at.
+    Otherwise, the stage counts as not looked at.
     """
     look: Look
     follows_from: tuple["Cause", ...]
     """More specific causes. If one of them has a finding, this cause is left out.
 
-    A cause that has more specific causes is also left out if its own stage or an earlier one has an error.
+    If there are any, this cause is also left out after another error in its own or an earlier stage.
     """
     ends: tuple[Stage, ...]
     """The stages that aren't examined any further once this cause has a finding."""
@@ -180,9 +180,9 @@ def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
 
 
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
-    """Yield each cause with its result: a finding, None if it finds nothing, or `NotRead` if a fact can't be read.
+    """Yield each cause with its result: a finding, `NotRead` if a fact can't be read, or None if nothing is found.
 
-    If a finding has ended a stage (see `Cause.ends`), the stage's causes are skipped, except those that have `ends`.
+    Once a finding has ended a stage (see `Cause.ends`), skip that stage's causes, except those with `ends`.
     """
     for each in causes:
         # A cause that ends its own stage must still be reported.
@@ -195,7 +195,7 @@ def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Caus
 
 
 def is_told(evidence: Evidence, *causes: Cause) -> bool:
-    """Whether one of these causes has a finding. A cause that can't read a fact that it needs has no finding."""
+    """Whether at least one of these causes has a finding. A cause has no finding if it can't read a fact."""
     return any(isinstance(outcome, Finding) for _, outcome in look_for(causes, evidence))
 
 

@@ -14,8 +14,7 @@ OF_NO_POD = (ANNOTATION, PROVIDER, ROLE, PERMISSIONS)
 def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
     """Return the findings of these causes, sorted by `in_order`.
 
-    A cause that needs a fact which can't be read finds nothing, and its `NotRead` is added to the list `unread`.
-    Without this list, the first `NotRead` is raised instead.
+    If a cause can't read a fact, add its `NotRead` to the list `unread`. Without this list, raise the first `NotRead`.
     """
     outcomes = [outcome for _, outcome in look_for(causes, evidence)]
     lacking = [outcome for outcome in outcomes if isinstance(outcome, NotRead)]
@@ -27,10 +26,10 @@ def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | N
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Return each finding once, sorted so that the repairs work in this order: errors first, then by stage.
+    """Return each finding once, in an order in which the repairs work: errors first, then by stage.
 
-    Repairs that replace pods come after those that change what the webhook puts into new pods. No repair does
-    something that an earlier one has done.
+    Repairs that replace pods come after repairs that affect new pods. A repair leaves out the parts that an earlier
+    repair has done.
     """
     ordered = sorted(_each_once(findings), key=_place)
     done: dict[str, str] = {}
@@ -45,7 +44,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 def _each_once(findings: Iterable[Finding]) -> list[Finding]:
     """Return each finding once.
 
-    If a finding belongs to no pod, several pods may have it, each with its own repair. These repairs are joined.
+    Several pods may have the same finding about a shared object, such as the role. Their repairs are joined.
     """
     told: dict[Finding, Repair] = {}
     for finding in findings:
@@ -57,8 +56,8 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
 def _place(finding: Finding) -> tuple[int, int, int]:
     """Return the sort key: the severity, then the place of the repair, then the stage.
 
-    Up to the webhook's stage, findings whose repair replaces pods come last. A finding whose repair waits for another
-    repair comes after all others of its severity.
+    Up to the webhook's stage, repairs that replace pods come last. Repairs that wait for another repair come after all
+    other repairs of the same severity.
     """
     stage, repair = STAGES.index(finding.stage), finding.repaired_by
     when = 2 if stage > STAGES.index(WEBHOOK) else 1 if repair.makes_pods else 0

@@ -22,7 +22,7 @@ class Stage:
     """
 
     def at_best(self, evidence: Evidence) -> Result:
-        """Return the stage's result if no cause finds anything; `not looked at` also if a fact can't be read."""
+        """Return the stage's result if no cause finds anything. If a fact can't be read, it's `not looked at`."""
         try:
             return self.look(evidence)
         except NotRead:
@@ -38,10 +38,10 @@ def _namespace(evidence: Evidence) -> object:
 
 
 def _exchange(evidence: Evidence) -> Result:
-    """Return whether STS accepted the pod's token, sent by the doctor or by the pod itself.
+    """Return the result of sending the pod's token to STS. Either the doctor or the pod itself has sent it.
 
-    `not looked at` if STS refused the token from the doctor, but the pod has its role. The pod may use an older
-    session, or another way to STS.
+    `not looked at` if STS refused the token from the doctor, but the pod has its role. The pod may have an older
+    session, or reach STS another way.
     """
     if evidence.is_its_role:
         return "not looked at" if _is_refused(evidence) else "right"

@@ -71,7 +71,7 @@ def test_each_repair_is_shown_and_confirmed_until_nothing_is_left(lab, iam):
     doctor = started()
     doctor.expect(ASK)
     assert "trust-policy-action-wrong: " in doctor.before
-    assert "# Trust policy of my-role: default:my-service-account is added." in doctor.before
+    assert "# This adds default:my-service-account to the trust policy of my-role." in doctor.before
     assert '"Action": "sts:AssumeRoleWithWebIdentity"' in doctor.before
     assert "aws iam update-assume-role-policy --role-name my-role" in doctor.before
     doctor.sendline("y")

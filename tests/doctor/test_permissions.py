@@ -271,7 +271,7 @@ def test_of_an_inline_policy_only_the_deny_goes():
     (finding,) = examine(answers, **WANTED).findings
     assert finding.found == "an explicit deny in mixed"
     (line,) = commands(finding.repair)
-    assert "Somebody wrote the Deny on purpose: ask them first." in finding.repair
+    assert "Someone wrote the Deny on purpose: ask them first." in finding.repair
     assert line.startswith("aws iam put-role-policy --role-name my-role --policy-name mixed ")
     assert "sqs" in line
     assert "s3" not in line

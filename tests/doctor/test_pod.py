@@ -304,7 +304,7 @@ def test_a_token_volume_that_another_container_needs_keeps_its_token():
     answers = applying(with_vault)
     (finding,) = [each for each in examine(answers).findings if each.id == "token-audience-mismatch"]
     assert finding.repair.splitlines()[0] == (
-        "# The volume own keeps its token for vault: the container vault may need it."
+        "# The volume own keeps its token for vault: other containers may need it (vault)."
     )
     after = applied(answers, finding.repair)
     (own,) = [volume for volume in after[PODS][0]["spec"]["volumes"] if volume["name"] == "own"]
@@ -360,7 +360,7 @@ def test_a_pod_with_a_value_that_is_not_shown_is_left_to_its_author(change, conf
     told = finding.repair.splitlines()
     assert told[:2] == [
         "# Do not run these lines: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
-        "# The author of the pod can change its original manifest like this, keep these values, and apply it:",
+        "# The author of the pod can make these changes in its original manifest, keep the values, and apply it:",
     ]
     assert "#   kubectl delete pod my-pod -n default --grace-period=1" in told
     assert "NOT-SHOWN" in told[-1]
@@ -510,8 +510,8 @@ def test_what_a_pod_loses_is_named_and_shown():
     answers = applying(with_variables(AWS_ROLE_ARN=f"{ROLE_ARN}-of-payments", AWS_REGION="", GREETING="hello"))
     last = examine(answers).findings[-1].repair
     assert last.splitlines()[:-2] == [
-        "# The pod my-pod is deleted, and created again from its manifest.",
-        "# Its container aws no longer sets AWS_ROLE_ARN and AWS_REGION.",
+        "# This deletes the pod my-pod, and creates it again from its manifest.",
+        "# In the new pod, the container aws no longer sets AWS_ROLE_ARN and AWS_REGION.",
         "#   -     - name: AWS_ROLE_ARN",
         f"#   -       value: {ROLE_ARN}-of-payments",
         "#   -     - name: AWS_REGION",
@@ -524,7 +524,7 @@ def test_a_pod_that_only_lacks_what_the_webhook_gives_loses_nothing():
     answers[PODS][0]["spec"]["containers"][0]["env"] = []
     del answers[PODS][0]["spec"]["volumes"]
     said, *more = examine(answers).findings[0].repair.splitlines()
-    assert said == "# The pod my-pod is deleted, and created again from its manifest."
+    assert said == "# This deletes the pod my-pod, and creates it again from its manifest."
     assert not any(line.startswith("#") for line in more)
 
 

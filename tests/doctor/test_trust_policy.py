@@ -132,7 +132,7 @@ def test_a_fault_is_found_alone_and_its_repair_mends_it(id, change):
     is_restricted = any(text in str(document(answers)) for text in ("sts:ExternalId",))
     if id in WORDS or is_restricted:
         assert not commands(finding.repair)
-        said = "Nothing is changed|Somebody wrote (it|the condition) on purpose, so no command removes it"
+        said = "Nothing is changed|is not changed|Someone wrote the restriction on purpose, so no command removes it"
         assert re.search(said, finding.repair)
     else:
         # What is written there for others is there afterwards, too.
@@ -296,7 +296,7 @@ def test_a_subject_is_added_to_those_that_the_trust_policy_names(values, operato
     (statement,) = document(repaired(answers, finding.repair))["Statement"]
     assert statement["Condition"][operator][f"{NAME}:sub"] == after
     said, kept, *diff = [line for line in finding.repair.splitlines() if line.startswith("#")]
-    assert said == "# Trust policy of my-role: default:my-service-account is added."
+    assert said == "# This adds default:my-service-account to the trust policy of my-role."
     assert kept.startswith("# shop:") and kept.endswith(("keeps its access.", "keep their access."))
     assert f'"{MINE}"' in next(line for line in diff if line.startswith("#   +") and MINE in line)
 
@@ -304,7 +304,7 @@ def test_a_subject_is_added_to_those_that_the_trust_policy_names(values, operato
 @pytest.mark.parametrize(
     ("change", "kept"),
     [
-        (sub("*"), "# It admits nobody else."),
+        (sub("*"), "# The policy admits nobody else."),
         (sub("shop:*", "StringLike"), "# shop:* keeps its access."),
         (sub("*", "StringLike"), "# every service account of the cluster keeps its access."),
     ],

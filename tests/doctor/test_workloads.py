@@ -36,7 +36,7 @@ def test_a_deployment_s_pod_is_corrected_in_the_template():
         "kubectl rollout status deployment/cart -n default --timeout=90s",
     ]
     assert finding.repair.splitlines()[:4] == [
-        "# Deployment cart: its pods are made again, one after the other.",
+        "# This replaces the pods of Deployment cart, one after the other.",
         "#   -     env:",
         "#   -     - name: AWS_PROFILE",
         "#   -       value: dev",
@@ -162,9 +162,10 @@ def test_a_deployment_that_may_be_somebody_else_s_is_asked_about_and_no_shell_ru
     answers = without_pods(*workloads)
     answers[SERVICE_ACCOUNTS] += accounts
     (finding,) = examine(answers, pod_name="").findings
-    said, command = finding.repair.splitlines()
-    assert said.startswith("# put the workload that should have the role in place of <WORKLOAD>")
+    said, account, command = finding.repair.splitlines()
+    assert said.startswith("# choose the workload that should have the role, and put it in place of <WORKLOAD>: ")
     assert said.endswith(names)
+    assert account.startswith("# The workload runs as default; after this change, its pods run as my-service-account")
     assert command.startswith("kubectl patch <WORKLOAD> -n default")
     assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode != 0
 

@@ -15,7 +15,7 @@ def of_another_run(evidence: Evidence) -> Symptom | None:
     if owner in (None, evidence.parameters.run) or not evidence.role_is_known:
         return None
     return Symptom(
-        summary=f"The role {evidence.parameters.role_name} belongs to another run of the lab, {owner}.",
+        summary=f"The role {evidence.parameters.role_name} belongs to another run of the lab: {owner}.",
         expected=f"labkit:run = {evidence.parameters.run}",
         found=f"labkit:run = {owner}",
         source="iam:GetRole, Tags",

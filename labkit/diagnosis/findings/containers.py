@@ -43,7 +43,7 @@ def symptom(
 ) -> Symptom | None:
     """Return the symptom of the mistake that `check` finds in the pod's containers; None without a mistake or a pod.
 
-    A container may work with the mistake. If all that have it may, the symptom is a warning, and its repair is `hint`.
+    If all containers with the mistake may still work, the symptom is a warning, and its repair is `hint`.
     """
     wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:
@@ -87,7 +87,7 @@ def static_keys(evidence: Evidence) -> Symptom | None:
 @cause("pod-aws-profile", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
 def aws_profile(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html"""
-    summary = "The container asks for a profile that nothing in the pod defines."
+    summary = "The container uses an AWS profile that nothing in the pod defines."
     found = symptom(evidence, summary, variables.unknown_profile)
     for container in evidence.containers if not found else []:
         if container.hidden_config and any(container.value(name) for name in variables.PROFILES):
@@ -100,7 +100,7 @@ uses_the_api_server_token = in_variables(
     "pod-uses-the-api-server-token",
     stages.TOKEN,
     variables.api_server_token,
-    "The container sends STS the token that is made for the cluster's API server.",
+    "The container sends STS the wrong token: it is for the cluster's API server.",
 )
 token_variable_missing = in_variables(
     "pod-token-variable-missing",
@@ -112,7 +112,7 @@ role_variable_missing = in_variables(
     "pod-role-variable-missing",
     stages.WEBHOOK,
     variables.role_variable_missing,
-    "The container has AWS_WEB_IDENTITY_TOKEN_FILE from elsewhere, so the webhook did not give it the role.",
+    "The container already had AWS_WEB_IDENTITY_TOKEN_FILE, so the webhook did not give it the role.",
 )
 variables_empty = in_variables(
     "pod-variables-empty",
@@ -130,13 +130,13 @@ role_by_hand = in_variables(
     "pod-role-set-by-hand",
     stages.WEBHOOK,
     variables.role_by_hand,
-    "The pod's manifest names another role than the service account does, and the webhook doesn't replace that role.",
+    "The pod's manifest names a role that is not the service account's, and the webhook does not replace it.",
 )
 token_file_missing = in_variables(
     "pod-token-file-missing",
     stages.TOKEN,
     variables.token_file_missing,
-    "The container's token variable names a file that does not exist.",
+    "The container's AWS_WEB_IDENTITY_TOKEN_FILE names a file that does not exist.",
 )
 
 
@@ -145,7 +145,7 @@ def token_copied(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html"""
     return symptom(
         evidence,
-        "The container's token is a copy, which no node renews.",
+        "The container's token is a copy, and nothing renews a copy.",
         variables.copied_token,
         source=f"{SOURCE}, volumeMounts",
         hint="# let the webhook set AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, or mount a projected token yourself",
@@ -172,7 +172,7 @@ role_session_name_invalid = in_variables(
     "pod-role-session-name-invalid",
     stages.EXCHANGE,
     variables.invalid_session_name,
-    "STS rejects the name that the container gives its sessions.",
+    "STS rejects the container's role session name.",
 )
 
 
@@ -202,7 +202,7 @@ sts_endpoint_of_another_region = in_variables(
     "pod-sts-endpoint-of-another-region",
     stages.EXCHANGE,
     variables.endpoint_of_another_region,
-    "The container calls the STS endpoint of a region that is not its own.",
+    "The container calls the STS endpoint of another region.",
     learn=INSIDE,
 )
 
@@ -212,9 +212,9 @@ def proxied(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html"""
     return symptom(
         evidence,
-        "The container calls STS through a proxy: NO_PROXY does not list STS.",
+        "The container calls STS through a proxy, because NO_PROXY does not list STS.",
         variables.proxied,
-        hint="# let the proxy pass calls on to STS's host; or, if pods reach STS directly, add the host to NO_PROXY",
+        hint="# let the proxy forward calls to STS; if pods can reach STS directly, add STS's host to NO_PROXY instead",
         changes=(_past_the_proxy,),
     )
 
@@ -234,7 +234,7 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
 
 
 def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
-    """Return the symptom of access keys in a workload that has no pods yet; None if it has no access keys."""
+    """Return the symptom of access keys in a workload that has no pods yet; None without access keys."""
     template = workload["spec"]["template"]
     metadata: Metadata = template.get("metadata") or Metadata()
     pod: Pod = {"metadata": {**metadata, "namespace": evidence.parameters.namespace}, "spec": template["spec"]}
@@ -256,7 +256,7 @@ def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
 def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
     """Return a change of the manifest that hides the access keys from the SDK.
 
-    It removes keys that `env` sets. Keys from a ConfigMap stay there, and empty variables override them.
+    It removes keys that `env` sets. Keys stay in a ConfigMap, but empty variables override them.
     """
 
     def change(_: Evidence, manifest: Document) -> None:
@@ -304,7 +304,7 @@ def _told_of_keys(evidence: Evidence) -> str:
     """Return AWS's answer to a call in the pod, if it shows that access keys are in use; otherwise the empty string.
 
     Three answers show keys: an error that rejects the keys; an IAM user's ARN; and an ARN that isn't the role's,
-    although STS gives the role for the pod's token. In the third case, the SDK hasn't used the token.
+    although STS accepts the pod's token. In the third case, the SDK hasn't used the token.
     """
     caller = evidence.caller_if_told
     if caller is None:
@@ -346,7 +346,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
 
 
 def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
-    """Add STS's host to NO_PROXY in the containers' own variables. These override the variables from a ConfigMap."""
+    """Add STS's host to NO_PROXY in the containers' own variables, which override those from a ConfigMap."""
     wrong = {each.name: each for each in evidence.containers if variables.proxied(evidence, each)}
     for container in containers_of(manifest["spec"]):
         if found := wrong.get(container["name"]):
@@ -371,7 +371,7 @@ def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) 
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
     shorter = f"s/duration_seconds *= *{seconds}/duration_seconds = {longest}/"
     return Repair.of(
-        said(f"ConfigMap {config_map}: duration_seconds becomes {longest}.", advice.NO_OTHER_USER),
+        said(f"This sets duration_seconds to {longest} in the ConfigMap {config_map}.", advice.NO_OTHER_USER),
         f"{kubectl} get configmap {config_map} -n {namespace} -o yaml | sed '{shorter}' | {kubectl} replace -f -",
         pod_commands.replaced(evidence),
     )

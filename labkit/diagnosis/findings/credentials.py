@@ -58,7 +58,7 @@ def token_malformed(evidence: Evidence) -> Symptom | None:
     if not found or is_told(evidence, containers.token_copied):
         return None
     return Symptom(
-        summary="The pod's token file holds something other than a token.",
+        summary="The pod's token file does not contain a token.",
         expected="a JSON web token: header, claims and signature",
         found=found,
         source=source,
@@ -102,13 +102,13 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
     if not late:
         return None
     return Symptom(
-        summary="The application sends a token that has expired, although the pod's file holds a fresh one.",
+        summary="The application sends an expired token, although the pod's token file has a fresh one.",
         expected=f"the application reads the file in {TOKEN_FILE} before each exchange, like SDKs do",
         found=f"{late[0]['errorCode']}: {late[0].get('errorMessage', '')} at {late[0].get('eventTime', '')}",
         source=f"cloudtrail:LookupEvents {ASSUME}; {CAT}",
         repair=Repair.of(
             "# let the application use the SDK's web identity provider, or read the token file before each exchange",
-            "# until the application does that, a new pod helps for the lifetime of one token:",
+            "# until the application does that, a new pod works only for the lifetime of one token:",
             pod_commands.replaced(evidence),
         ),
     )
@@ -134,17 +134,17 @@ def too_new(evidence: Evidence) -> Symptom | None:
     if evidence.pod_role_arn != evidence.role_arn or not any(pod == evidence.pod for pod in evidence.pods):
         return None
     return Symptom(
-        summary="The role is right, but it was made a moment ago: STS does not know the role yet.",
+        summary="STS does not know the role yet: the role is right, but less than a minute old.",
         expected=f"a role that is older than {SETTLED} seconds",
         found=f"made at {made}; {caller.error}",
         source="iam:GetRole, CreateDate",
-        repair="# wait a minute, and try again. A program should try again by itself, with growing pauses:\nsleep 60",
+        repair="# a program should retry by itself, with growing pauses. By hand, retry after a minute:\nsleep 60",
         severity="note",
     )
 
 
 def denied_by(policy: str, summary: str, advice: str) -> Cause:
-    """Return the cause for a refusal in which AWS names a policy of this kind, such as a VPC endpoint policy.
+    """Return the cause for AWS's errors that name a policy of this kind, such as a VPC endpoint policy.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
@@ -154,7 +154,7 @@ def denied_by(policy: str, summary: str, advice: str) -> Cause:
         said = next(((text, source) for text, source in _refusals(evidence) if named.search(text)), None)
         if said is None:
             return None
-        (found, source), expected = said, f"no {policy} that denies it"
+        (found, source), expected = said, f"no {policy} that denies the call"
         if policy.endswith("control policy"):
             found = f"{found}; {evidence.control_policies_told(policy.upper().replace(' ', '_'))}"
         return Symptom(summary, expected, found, source, repair=f"# {advice}".format(evidence=evidence))
@@ -166,20 +166,20 @@ def denied_by(policy: str, summary: str, advice: str) -> Cause:
 denied_by_service_control_policy = denied_by(
     "service control policy",
     "A service control policy of the organization keeps the pod from its role.",
-    "only the organization's administrators can change the policy. This lists the policies, in their account:\n"
+    "only the organization's administrators can change the policy. In their account, this lists the policies:\n"
     "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
     "--filter SERVICE_CONTROL_POLICY",
 )
 denied_by_resource_control_policy = denied_by(
     "resource control policy",
     "A resource control policy of the organization keeps the pod from its role.",
-    "only the organization's administrators can change the policy. This lists the policies, in their account:\n"
+    "only the organization's administrators can change the policy. In their account, this lists the policies:\n"
     "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
     "--filter RESOURCE_CONTROL_POLICY",
 )
 denied_by_vpc_endpoint_policy = denied_by(
     "VPC endpoint policy",
-    "The pod reaches STS through a VPC endpoint whose policy keeps the pod from its role.",
+    "The pod reaches STS through a VPC endpoint, and the endpoint's policy keeps the pod from its role.",
     "only whoever runs the cluster's network can change the policy. This lists the endpoints and their policies:\n"
     "# aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'",
 )
@@ -208,10 +208,7 @@ NAMED = (
 
 @cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
 def refused(evidence: Evidence) -> Symptom | None:
-    """STS refuses the pod's token, and no other finding explains it.
-
-    A more specific cause would explain it, or an error of an earlier stage.
-    """
+    """STS refuses the pod's token, and no other finding explains why."""
     exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
     if exchange:
         found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
@@ -251,7 +248,8 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
 def _audience(evidence: Evidence) -> str | None:
     """Return the audience of the projected token that a container sends to STS.
 
-    If no container sends one, return the audience of the webhook's token volume, or else the annotation's.
+    If no container sends a projected token, return the audience of the webhook's token volume. Without that volume,
+    return the audience in the service account's annotation.
     """
     for container in evidence.containers:
         token = _sent(container)
@@ -263,7 +261,7 @@ def _audience(evidence: Evidence) -> str | None:
 def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
     """Return lines that give the pod a token for STS.
 
-    They correct the annotation, and the token's volume in the pod's manifest.
+    They correct the annotation with the audience, and the token's volume in the pod's manifest.
     """
 
     shared = _shared_volumes(evidence, audience)
@@ -285,12 +283,12 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
     account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
     lines = []
     if evidence.annotations.get(AUDIENCE_KEY) == audience:
-        lines.append(said(f"New pods of service account {name_of_account(evidence.subject)} get tokens for STS again:"))
+        lines.append(said(f"After this, new pods of {name_of_account(evidence.subject)} get tokens for STS:"))
         lines.append(f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-")
     lines += [
         said(
-            f"The volume {volume} keeps its token for {audience}: the container {listed(names)} may need it.",
-            f"The pod gets a second token, for {evidence.audience}.",
+            f"The volume {volume} keeps its token for {audience}: other containers may need it ({listed(names)}).",
+            f"The new pod gets a second token, for {evidence.audience}.",
         )
         for volume, names in shared.items()
     ]
@@ -298,7 +296,7 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
-    """Return the containers that mount a token for this audience but don't send it to STS, by the volume's name."""
+    """Return, by volume name, the containers that mount a token for this audience but don't send it to STS."""
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
     volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
     found: dict[str, list[str]] = {}
@@ -316,10 +314,7 @@ def _sent(container: Container) -> TokenProjection | None:
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """Change the containers that send the token at `path` in this volume, so that they send the second token.
-
-    The second token is for STS.
-    """
+    """Let the containers that send the token at `path` in this volume send the second token, for STS, instead."""
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
@@ -351,8 +346,8 @@ def _token(evidence: Evidence) -> Token | None:
 def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield AWS's errors about the pod's token, each with the call that shows it: the doctor's call, then the pod's.
 
-    Raises `NotRead` at the end if the call in the pod couldn't be made. The pod's call may get another answer, because
-    the pod may reach AWS by another way.
+    The two calls may get different answers, because the pod may reach AWS another way. Raises `NotRead` at the end if
+    the pod's call couldn't be made.
     """
     if evidence.is_its_role:
         return
@@ -375,7 +370,7 @@ def _refused_exchange(evidence: Evidence) -> Exchange | None:
 
 
 def _made(evidence: Evidence) -> str:
-    """Return the time when the pod was created, as Kubernetes and CloudTrail write times; empty without a pod."""
+    """Return the pod's creation time, in the format of Kubernetes and CloudTrail; empty without a pod."""
     return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
 
 

@@ -76,7 +76,7 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
         found=f"AllowedByOrganizations: false; {evidence.control_policies_told('SERVICE_CONTROL_POLICY')}",
         source="iam:SimulatePrincipalPolicy, OrganizationsDecisionDetail",
         repair="# only the organization's administrators can change the policy. "
-        "This lists the policies, in their account:\n"
+        "In their account, this lists the policies:\n"
         f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
         "--filter SERVICE_CONTROL_POLICY",
     )
@@ -86,8 +86,7 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
 def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
     """A resource control policy of the organization denies the action.
 
-    IAM's simulator doesn't evaluate these policies, so the doctor reads them. It finds this cause only if you may read
-    them.
+    IAM's simulator doesn't evaluate these policies, so the doctor reads them. You need permission for that.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
     """
@@ -119,7 +118,7 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
         found="; ".join(f"{name}: {statement}" for name, statement in denying.items()),
         source="organizations:ListPoliciesForTarget, organizations:DescribePolicy",
         repair="# only the organization's administrators can change the policy. "
-        "This lists the policies, in their account:\n"
+        "In their account, this lists the policies:\n"
         f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
         "--filter RESOURCE_CONTROL_POLICY",
     )
@@ -215,8 +214,8 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
     """An inline policy denies every action of a service that the role's policies allow.
 
-    Somebody may have intended that, so the finding is only a note. If you name the pod's action, this cause is left
-    out: `lacks_permission` evaluates that action.
+    That may be intended, so the finding is only a note. If you name an action, this cause finds nothing, because
+    `lacks_permission` evaluates that action.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """
@@ -309,7 +308,7 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
 
 
 def _lets_through(boundary: Any, action: str) -> bool:
-    """Whether a boundary allows an action that matches the pattern `action`, and doesn't deny all such actions."""
+    """Whether a boundary may allow an action that matches the pattern `action`."""
     if any(wildcard(each)(action.lower()) for each in _denied(boundary)):
         return False
     return any(_overlap(action, each) for each in _allowed(boundary))
@@ -375,7 +374,7 @@ def _requests(evidence: Evidence, bucket: str) -> list[Request]:
 
 
 def _within(organization_id: str, evidence: Evidence) -> Request:
-    """Return the role's request, with the condition keys of a resource in the role's own account and organization."""
+    """Return the role's request, with condition keys for a resource in the role's own account and organization."""
     (request,) = _requests(evidence, "")
     places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
     return replace(request, context={**request.context, **places, "aws:ResourceAccount": evidence.role_account_id})

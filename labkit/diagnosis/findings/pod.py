@@ -29,7 +29,7 @@ NO_NODE = "# nothing is changed: correct the nodes or the pod's manifest. This s
 SYSTEM = "kubernetes.io/os"
 OLDER = "The pod was made before the service account named this role, and a pod gets its role only when it is made."
 MAYBE_OLDER = (
-    "The pod may have been made before the service account named this role (that time is not known), and a pod gets "
+    "The pod may have been made before the service account named this role (it is not known when), and a pod gets "
     "its role only when it is made."
 )
 # A part of the error if a container can't read the token. The container or its node reports the error.
@@ -41,7 +41,6 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
     """The namespace is being deleted, so nothing new can be created in it.
 
     The doctor reads the namespace only if the pod or the service account is missing, or if the pod is being deleted.
-    The end of a namespace explains both.
 
     https://kubernetes.io/docs/tasks/administer-cluster/namespaces/#deleting-a-namespace
     """
@@ -50,7 +49,7 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
         return None
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     return Symptom(
-        f"The namespace {namespace} is being deleted, so nothing new can be made in it.",
+        f"The namespace {namespace} is being deleted, so nothing can be created in it.",
         expected=f"namespace {namespace}: Active",
         found=f"namespace {namespace}: Terminating",
         source="kubectl get namespace -o yaml, status",
@@ -74,7 +73,7 @@ def missing(evidence: Evidence) -> Symptom | None:
         return _missing_for_bare_workload(evidence, bare, workloads.meant_for_account(evidence))
     if jobs := workloads.jobs_of_account(evidence):
         return _nobody(evidence, f"{listed(jobs)} without a pod now", Repair.of(_made_in_time(evidence)), "note")
-    return _nobody(evidence, _others(evidence), Repair.of("# one to try it with:", _created(evidence)))
+    return _nobody(evidence, _others(evidence), Repair.of("# to try the role, create a pod:", _created(evidence)))
 
 
 @cause("pod-uses-another-service-account", stages.POD, LEARN, reads=(kinds.PODS,))
@@ -146,8 +145,8 @@ def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
         expected="a pod that stays",
         found=f"ended {times} times in the last hour",
         source="kubectl get events",
-        repair="# add the webhook's changes (variables, volume aws-iam-token) to what the controller applies, or let "
-        "the controller ignore them;\n# then delete the old events:\n" + _forgotten(evidence, endings),
+        repair="# add the webhook's changes (variables, volume aws-iam-token) to the controller's manifest, or let the "
+        "controller ignore them;\n# then delete the old events:\n" + _forgotten(evidence, endings),
         severity="note",
     )
 
@@ -161,7 +160,7 @@ def not_running(evidence: Evidence) -> Symptom | None:
     describe = f"{evidence.connection.kubectl} describe pod {spec.name} -n {spec.namespace}"
     is_placed = not evidence.scheduler_says
     return Symptom(
-        "The pod does not run." if is_placed else "No node takes the pod.",
+        "The pod does not run." if is_placed else "No node accepts the pod.",
         expected="Running",
         found=f"{spec.phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
         source="kubectl get pod -o yaml, status",
@@ -201,7 +200,7 @@ def windows_by_affinity(evidence: Evidence) -> Symptom | None:
     if not any(file.startswith("/") for file in files):
         return None
     return Symptom(
-        "The pod selects Windows nodes by affinity. The webhook reads only nodeSelector, so it set Linux's token path.",
+        "The pod got Linux's token path: it selects Windows by affinity, but the webhook reads only nodeSelector.",
         expected=f"nodeSelector {SYSTEM}: windows",
         found=f"nodeAffinity {SYSTEM} In windows, {TOKEN_FILE}={', '.join(sorted(filter(None, files)))}",
         source="kubectl get pod -o yaml, spec.affinity",
@@ -246,7 +245,10 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
     elif maker:
         return _missing_of_workload(evidence, [maker])
     elif workloads.was_made_by_a_controller(evidence.pod_name):
-        repair = f"# a controller generates such names. This lists today's pods:\n# {kubectl} get pods -n {namespace}"
+        repair = (
+            "# a controller gave the pod this name, and may have replaced the pod. This lists the present pods:\n"
+            f"# {kubectl} get pods -n {namespace}"
+        )
     return Symptom(
         "The pod does not exist.",
         expected=f"pod {evidence.pod_name} in namespace {namespace}",
@@ -279,24 +281,24 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
     if len(stopped) == len(own):
         found = "; ".join(f"{workloads.called(each)} has replicas: 0" for each in own)
-        started = Lines("\n".join(["# to start it again:", *lines]), makes_pods=True)
+        started = Lines("\n".join(["# to start the pods again:", *lines]), makes_pods=True)
         return _nobody(evidence, found, Repair.of(started))
     waiting = next(each for each in own if each not in stopped)
     why = _failed_creation(evidence, waiting) or "it has made no pod yet"
     return Symptom(
-        "No pod runs as the service account, although one should.",
+        "No pod runs as the service account, although a workload should have one.",
         expected=f"a pod of {workloads.called(waiting)}",
         found=f"{workloads.called(waiting)}: {why}",
         source="kubectl get events",
-        repair=f"# the workload creates the pod by itself once nothing stops it. This shows what stops it:\n"
+        repair=f"# the workload creates the pod by itself once it can. This shows the problem:\n"
         f"# {kubectl} describe {workloads.called(waiting)} -n {namespace}",
     )
 
 
 def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: Workload | None) -> Symptom:
-    """Return the symptom that a workload should name the service account, but names no service account.
+    """Return the symptom that no workload names the service account.
 
-    The workload is `meant`; if that's None, it may be any workload in `bare`.
+    `meant` should name it. If `meant` is None, one of the workloads in `bare` should.
     """
     account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     if meant:
@@ -305,8 +307,8 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
     names = [workloads.called(each) for each in bare]
     patch = json.dumps({"spec": {"template": {"spec": {"serviceAccountName": account}}}})
     chosen = Lines(
-        f"# put the workload that should have the role in place of <WORKLOAD>. "
-        f"It {pod_commands.from_then_on(evidence, 'default')}. Choose from: {', '.join(names)}\n"
+        f"# choose the workload that should have the role, and put it in place of <WORKLOAD>: {', '.join(names)}\n"
+        f"# The workload {pod_commands.from_then_on(evidence, 'default')}.\n"
         f"{evidence.connection.kubectl} patch <WORKLOAD> -n {namespace} --type=merge -p {shlex.quote(patch)}",
         makes_pods=True,
     )

@@ -19,7 +19,7 @@ from labkit.policy.arn import Arn
 LEARN = "01-oidc-provider.ipynb"
 INSIDE = "07-inside-the-exchange.ipynb"
 ENDPOINT = re.compile(r"(https://)?sts(-fips)?\.[a-z0-9-]+\.(amazonaws|api)\.\S+")
-# The shortest last part of an issuer, in characters, that identifies it whatever the host.
+# An issuer's last part identifies the issuer on any host if it has at least this many characters.
 SHORTEST_ID = 16
 CREATION = ("CreateOpenIDConnectProvider", "TagOpenIDConnectProvider")
 DELETION = "DeleteOpenIDConnectProvider"
@@ -75,10 +75,10 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
         *(advice.provider_stays(arn) for arn in evidence.provider_arns if name_of(arn) == old),
     )
     return Symptom(
-        f"The role {evidence.role_name} trusts {old}, which isn't the issuer of any cluster in this account and "
-        "region; today's issuer isn't registered.",
+        f"The role {evidence.role_name} trusts {old}, but no cluster in this account and region has this issuer. The "
+        "cluster's present issuer isn't registered.",
         expected=evidence.provider_name,
-        found=f"{old}, which isn't the issuer of any cluster here",
+        found=f"{old}, but no cluster here has this issuer",
         source="iam:GetRole, AssumeRolePolicyDocument, and eks:DescribeCluster, identity.oidc.issuer",
         repair=repair,
     )
@@ -97,7 +97,7 @@ def operator_not_permitted(evidence: Evidence) -> Symptom | None:
         found=str(call.get("errorMessage")),
         source=f"cloudtrail:LookupEvents, {name} at {call.get('eventTime')}",
         repair=Repair.of(
-            "# let an administrator register the issuer once; the caller then needs no further permission:",
+            "# let an administrator register the issuer. That is necessary only once:",
             Commands(evidence).create_provider(),
         ),
     )
@@ -152,7 +152,7 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
 def dangling(evidence: Evidence) -> Symptom | None:
     """IAM still has the OIDC provider of a deleted cluster.
 
-    The provider would trust anybody who took over the cluster's issuer.
+    The provider would trust anyone who took over the cluster's issuer.
     """
     others = {name_of(arn): arn for arn in evidence.account.provider_arns if not _is_alike_own(evidence, arn)}
     gone = {name: others[name] for name in evidence.account.gone(others, evidence.parameters.region)}
@@ -226,7 +226,7 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
         else "AWS compares thumbprints if no public root signed the certificate"
     )
     return Symptom(
-        f"The thumbprint {listed[0]} doesn't belong to the certificate of the issuer's host; {compared}.",
+        f"The OIDC provider's thumbprint {listed[0]} does not match the issuer's certificate; {compared}.",
         expected=evidence.published.thumbprint,
         found=", ".join(listed),
         source="iam:GetOpenIDConnectProvider, ThumbprintList",
@@ -290,7 +290,7 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
         confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
         if confused or evidence.provider is None:
             return Symptom(
-                f"The identity provider config of {issuer} is for users of the cluster. It doesn't let pods into AWS.",
+                f"The cluster's identity provider config for {issuer} lets users into the cluster, not pods into AWS.",
                 expected="an OIDC provider in IAM for this issuer, and no identity provider config",
                 found=f"{config.get('identityProviderConfigName')}: {issuer}",
                 source="eks:DescribeIdentityProviderConfig",
@@ -306,8 +306,8 @@ EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, 
 def _refused_registration(evidence: Evidence) -> PastCall | None:
     """Return the newest attempt to register the issuer, if IAM refused that attempt; otherwise None.
 
-    If nobody tried to register the issuer, the newest attempt to tag the provider counts instead. The result is also
-    None if the provider was deleted after the refusal: then it's missing because of the deletion. Raises `NotRead`.
+    If no one tried to register the issuer, the newest attempt to tag the provider counts instead. Also None if the
+    provider was deleted after the refusal, because the deletion explains why it's missing. Raises `NotRead`.
     """
     registrations, tags = (_calls_about_issuer(evidence, name) for name in CREATION)
     # The lists begin with the newest.
@@ -342,9 +342,9 @@ def _provider_elsewhere(evidence: Evidence) -> str:
 
 
 def _gone_issuer_of_role(evidence: Evidence) -> str:
-    """Return the EKS issuer in this region that the role trusts but that no cluster has any longer; otherwise empty.
+    """Return the issuer of a deleted EKS cluster in this region, if the role trusts that issuer; otherwise empty.
 
-    Also empty if today's issuer is registered, or if the role names it.
+    Also empty if the cluster's present issuer is registered, or if the role names it.
     """
     if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
         return ""
@@ -364,7 +364,7 @@ def _is_alike_own(evidence: Evidence, arn: str) -> bool:
 
 
 def _is_alike(name: str, issuer: str) -> bool:
-    """Whether `name` seems to mean the issuer: the id is the same, or only scheme, case or the path's end differs."""
+    """Whether `name` resembles the issuer: both have the same id, or only scheme, case or the path's end differs."""
     mine, theirs = _canonical(issuer), _canonical(name)
     host, _, path = mine.partition("/")
     other, _, rest = theirs.partition("/")

@@ -59,7 +59,7 @@ def assumes_itself(evidence: Evidence) -> Symptom | None:
                 # A profile with a token's file is the exchange itself.
                 if settings.get("role_arn") == evidence.role_arn and "web_identity_token_file" not in settings:
                     return Symptom(
-                        summary=f"The profile {name} assumes {evidence.role_name}, the role that the pod has already.",
+                        summary=f"The AWS profile {name} assumes {evidence.role_name}: the pod already has this role.",
                         expected=f"no role_arn in the profile {name}",
                         found=f"{config.path} in container {container.name}: role_arn = {evidence.role_arn}",
                         source=f"kubectl get configmap {config.config_map} -o yaml",
@@ -77,9 +77,9 @@ def _trusts_itself(evidence: Evidence) -> bool:
 
 
 def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, profile: str) -> Repair:
-    """Return lines that remove the settings from a profile that make it assume a role.
+    """Return lines that remove a profile's settings for assuming a role.
 
-    They also replace the pod, because it reads its config only when it starts.
+    The lines also replace the pod, because a pod reads its config only when it starts.
     """
     kept, inside = [], False
     for line in spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
@@ -104,7 +104,7 @@ def _another_role(evidence: Evidence) -> str | Repair:
 
 
 def _renamed(evidence: Evidence) -> str:
-    """Return the ARN of the only role that trusts the service account; empty without one, or with several.
+    """Return the ARN of the role that trusts the service account; empty if no role does, or several do.
 
     Also empty if something besides the annotation names the missing role.
     """

@@ -75,7 +75,7 @@ def annotation_key_typo(evidence: Evidence) -> Symptom | None:
     if not key:
         return None
     return Symptom(
-        f"The role's ARN is under {key}, a key that the pod identity webhook doesn't read.",
+        f"The annotation with the role's ARN has the wrong key, {key}: the pod identity webhook doesn't read it.",
         expected=ROLE_ANNOTATION,
         found=key,
         source=SOURCE,
@@ -153,7 +153,7 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
     if not where:
         return None
     return Symptom(
-        f"The annotation with the role is on the {where}, but the webhook reads the service account's.",
+        f"The annotation with the role is on the {where}, but the webhook reads only the service account's.",
         expected=f"{ROLE_ANNOTATION} on the service account {evidence.parameters.service_account}",
         found=f"{ROLE_ANNOTATION}: {arn} on the {where}",
         source="kubectl get pod -o yaml, metadata.annotations",
@@ -163,7 +163,7 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-taken-away", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_taken_away(evidence: Evidence) -> Symptom | None:
-    """A pod has its role, but since its creation a controller has written the service account without the annotation.
+    """A controller has removed the annotation from the service account since the pod got its role.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
@@ -181,7 +181,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
         source="kubectl get serviceaccount -o yaml --show-managed-fields",
         repair=Repair.of(
-            f"# add the annotation to the manifests that {last['manager']} applies, or it will be removed again",
+            f"# add the annotation to the manifests of {last['manager']}, or {last['manager']} will remove it again",
             _annotated(evidence, role_arn=spec.containers[0].value("AWS_ROLE_ARN")),
         ),
     )
@@ -229,7 +229,7 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     if not ids:
         return None
     return Symptom(
-        f"The service account also has a role by EKS Pod Identity ({', '.join(ids)}): new pods get that role, and "
+        f"The service account also has a role from EKS Pod Identity ({', '.join(ids)}): new pods get that role, and "
         "running pods keep the annotation's role.",
         expected="either the annotation or the association",
         found=f"{ROLE_ANNOTATION}, and the association {', '.join(ids)}",
@@ -266,9 +266,9 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
-    """Return the repair that writes `right`, the ARN of the role with the annotated name, into the annotation.
+    """Return the repair that sets the annotation to `right`, the ARN of a role with the same name.
 
-    If the role may be another team's, return advice, and the commands as comments.
+    If the role may belong to another team, return advice, and the commands as comments.
     """
     if not evidence.has_only_the_name:
         return _annotated(evidence)
@@ -279,8 +279,8 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 def _in_own_account(evidence: Evidence) -> str | None:
     """Return the ARN of the role with the same name in the cluster's account, if the annotated role can't be read.
 
-    None if the annotated role can be read, or if the pod already acts as it. Raises `NotRead` if the cluster's account
-    has no such role for the service account either.
+    None if the annotated role can be read, or if the pod already acts as that role. Raises `NotRead` if the cluster's
+    account has no such role for the service account.
     """
     try:
         evidence.role_account.role(evidence.role_name)
@@ -338,10 +338,10 @@ def _not_found(evidence: Evidence) -> str:
 
 
 def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
-    """Return the kind of object that carries the annotation instead of the service account, and the annotation's value.
+    """Return the kind of the object that has the annotation instead of the service account, and the annotation's value.
 
-    It's the pod or the workload that owns the pod. Both are empty if neither has the annotation, or if they can't be
-    read.
+    The object is the pod, or the workload that owns the pod. Return two empty strings if neither has the annotation, or
+    if they can't be read.
     """
     try:
         spec = evidence.pod_spec

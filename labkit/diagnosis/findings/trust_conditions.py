@@ -46,8 +46,8 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
         if wild and condition.is_literal:
             return symptom(
                 evidence,
-                f"{condition.operator} compares {few([*map(account_of, wild)])} letter by letter: "
-                "this wildcard in the trust policy admits nobody.",
+                f"The wildcard {few([*map(account_of, wild)])} in the trust policy admits nobody: "
+                f"{condition.operator} compares letter by letter.",
                 expected=f"StringEquals {evidence.subject}",
                 found=f"{condition.operator} {', '.join(wild)}",
             )
@@ -81,7 +81,7 @@ sub_of_another_namespace = wrong_subject(
 sub_renamed = wrong_subject(
     "trust-policy-sub-renamed",
     "renamed",
-    " (the name differs by a prefix or suffix, such as a release's)",
+    " (the name differs by a prefix or suffix, such as a Helm release's name)",
 )
 sub_mismatch = wrong_subject(
     "trust-policy-sub-mismatch",
@@ -95,7 +95,7 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
     for condition in _failed(evidence, "aud"):
         return symptom(
             evidence,
-            f"The trust policy wants the audience {few(condition.values)}, but the token is for {evidence.audience}.",
+            f"The trust policy requires audience {few(condition.values)}, but the token is for {evidence.audience}.",
             expected=evidence.audience,
             found=_shown(condition),
         )
@@ -115,7 +115,7 @@ def _failed(evidence: Evidence, claim: str) -> list[Condition]:
 def _wrong_subject(evidence: Evidence) -> Condition | None:
     """Return the condition on `sub` that names another service account; None without such a condition.
 
-    A condition doesn't count if its values would match this service account with `*` and `?` as wildcards.
+    A condition such as `StringEquals` doesn't count if a value would match this service account as a wildcard.
     """
     for condition in _failed(evidence, "sub"):
         if not (condition.is_literal and any(wildcard(value)(evidence.subject) for value in condition.values)):

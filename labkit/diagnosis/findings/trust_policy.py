@@ -1,7 +1,7 @@
 """The trust policy: does it admit this service account, and only this one?
 
 The doctor evaluates the policy as STS would. If the policy refuses the token, the causes in `trust_statement` and
-`trust_conditions` look for the reason, only in the nearest statement.
+`trust_conditions` look for the reason in the Allow statement that comes closest to admitting the token.
 """
 
 from labkit.diagnosis import stages
@@ -20,7 +20,7 @@ NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_co
 def refuses(evidence: Evidence) -> Symptom | None:
     """The trust policy refuses the token for a reason that no other cause describes, such as an explicit deny.
 
-    If conditions on the request decide, only STS can evaluate them. Its answer to the pod shows the result.
+    Only STS can evaluate conditions on the request. So its answer to the pod shows whether they hold.
     """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None
@@ -72,8 +72,8 @@ def admits_others(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        f"The trust policy of {evidence.role_name} admits {few([*map(account_of, others)])}, too.",
-        expected=f"{evidence.subject} alone",
+        f"The trust policy of {evidence.role_name} also admits {few([*map(account_of, others)])}.",
+        expected=f"only {evidence.subject}",
         found=", ".join(others),
         severity="note" if _are_listed(evidence, others) else "warning",
         repair=advice.others_stay(evidence),
@@ -85,7 +85,7 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
     if evidence.role is None or not evidence.trust.admits or not evidence.trust.admits_other(audience=NOBODY):
         return None
     wanted = trust_documents.with_audience(evidence)
-    told = f"Trust policy of {evidence.role_name}: tokens have to be made for {evidence.audience}."
+    told = f"This makes the trust policy of {evidence.role_name} require tokens for {evidence.audience}."
     return symptom(
         evidence,
         f"The trust policy of {evidence.role_name} admits tokens for any audience: it has no condition on aud.",
@@ -127,7 +127,7 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
-    """Return a symptom: whether the trust policy admits the token depends on conditions on the request.
+    """Return the symptom that the trust policy's decision depends on conditions on the request.
 
     The symptom is an error if STS has refused the token, otherwise a warning.
     """
@@ -162,7 +162,7 @@ def _admits_strangers(evidence: Evidence) -> bool:
 
 
 def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
-    """Whether the policy names each of these subjects in full. If so, somebody gave them this role on purpose."""
+    """Whether the policy names each of these subjects in full. If so, someone gave them this role on purpose."""
     conditions = [each for statement in evidence.trust.allows for each in conditions_of(statement)]
     named = {value for each in conditions if each.claim == "sub" and each.compares_text for value in each.values}
     return named.issuperset(subjects)

@@ -88,7 +88,7 @@ def principal_not_a_provider(evidence: Evidence) -> Symptom | None:
 def issuer_host_wrong(evidence: Evidence) -> Symptom | None:
     """The policy names the issuer's path under another host.
 
-    That's another region's host, or `oidc.REGION.eks` instead of `oidc.eks.REGION`.
+    Usually, it's another region's host, or `oidc.REGION.eks` instead of `oidc.eks.REGION`.
     """
     statement = refusing(evidence)
     if statement is None:

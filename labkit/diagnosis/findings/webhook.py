@@ -22,7 +22,7 @@ from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import pod_commands, registration
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.diagnosis.repairs.repair import Repair
-from labkit.diagnosis.repairs.words import said, shown
+from labkit.diagnosis.repairs.words import listed, said, shown
 
 LEARN = "04-pod.ipynb"
 POD = "kubectl get pod -o yaml"
@@ -93,7 +93,7 @@ def not_asked(evidence: Evidence) -> Symptom | None:
     if all(each.is_opt_out for each in lacking):
         return None
     return Symptom(
-        "The pod identity webhook is registered for other pods, so the API server did not call it for this pod.",
+        "The pod identity webhook is registered only for other pods, so the API server did not call it for this pod.",
         expected="; ".join(f"{each.subject} with {each}" for each in lacking),
         found="; ".join(_label_found(evidence, each) for each in lacking),
         source=f"{CONFIGURATION}; metadata.labels",
@@ -115,7 +115,7 @@ def opted_out(evidence: Evidence) -> Symptom | None:
     labels = ", ".join(sorted({_label_against(evidence, each) for each in against}))
     whose = " and ".join(sorted({each.subject for each in against}))
     return Symptom(
-        f"A label of the {whose} tells the pod identity webhook to skip the pod, so the pod got no role.",
+        f"A label on the {whose} tells the pod identity webhook to skip the pod, so the pod got no role.",
         expected=f"no label {labels}",
         found=f"{whose} with the label {labels}",
         source=f"kubectl get {whose} -o yaml, metadata.labels",
@@ -144,7 +144,7 @@ def passed_over(evidence: Evidence) -> Symptom | None:
     then, repair = _why_passed_over(evidence)
     times = f"annotated at {missed_role.annotated_at(evidence)} or before, made at {missed_role.made_at(evidence)}"
     return Symptom(
-        "The service account was annotated before the pod was made, but the webhook did not give the pod the role.",
+        "The webhook did not give the pod the role, although the service account was already annotated.",
         expected=f"{ROLE}={evidence.annotation}",
         found=f"{has}; {times}; {then}",
         source=f"{POD} --show-managed-fields; kubectl get serviceaccount -o yaml --show-managed-fields",
@@ -160,9 +160,9 @@ def container_skipped(evidence: Evidence) -> Symptom | None:
         return None
     others = [container for container in spec.containers if container.has_role]
     return Symptom(
-        "An annotation of the pod keeps the role from some of its containers."
+        "An annotation on the pod keeps some of its containers from the role."
         if others
-        else "An annotation of the pod keeps the role from its containers.",
+        else "An annotation on the pod keeps its containers from the role.",
         expected="the role in every container",
         found=f"{opt_out.SKIP}: {spec.annotations[opt_out.SKIP]}",
         source=f"{POD}, metadata.annotations",
@@ -220,7 +220,7 @@ def explains_absence(evidence: Evidence) -> bool:
 
 
 def may_be_left_out(evidence: Evidence) -> str:
-    """Return a phrase with the webhook's matchConditions, which may leave the pod out; empty without any."""
+    """Return a phrase with the webhook's matchConditions, which may leave the pod out; empty without conditions."""
     conditions = opt_out.match_conditions(evidence)
     if not conditions:
         return ""
@@ -251,10 +251,10 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """Return what the API server reports about a failed call of the webhook in a dry run.
+    """Return the API server's report of a failed call of the webhook in a dry run.
 
-    Empty if no call failed, or if the pod's missing role has another explanation. Raises `NotRead` if there was no dry
-    run, and the pod is younger than the annotation: then a failed call is the only explanation left.
+    Empty if no call failed, or if something else explains why the pod has no role. Raises `NotRead` if a failed call is
+    the only explanation left, but no dry run was made.
     """
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
     if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
@@ -270,7 +270,7 @@ def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> st
 
 
 def _was_passed_over(evidence: Evidence) -> bool:
-    """Whether the service account has the annotation, but the webhook hasn't changed a pod; False if unknown."""
+    """Whether the service account has the annotation, but no pod that the webhook changed; False if unknown."""
     try:
         spec = evidence.pod_spec
         return bool(evidence.annotation) and not (spec and spec.is_mutated)
@@ -279,7 +279,7 @@ def _was_passed_over(evidence: Evidence) -> bool:
 
 
 def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
-    """Return what is known about why the webhook didn't give the pod the role, and the repair."""
+    """Return the best explanation why the webhook didn't give the pod the role, and the repair."""
     may_be = may_be_left_out(evidence)
     again = pod_commands.with_the_annotation(evidence)
     if evidence.pod_spec and evidence.pod_spec.is_mutated:
@@ -311,9 +311,8 @@ def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
     """Return the repair if the webhook's selectors have requirements that the pod or its namespace doesn't meet.
 
-    If no other pod would then get a role, the repair removes the requirements. Otherwise, it adds labels that meet them
-    to the pod or its namespace. Both repairs also replace the pod. If such labels could affect others, return only
-    advice.
+    If that gives no other pod a role, the repair removes the requirements. Otherwise, it adds labels that meet the
+    requirements to the pod or its namespace. If these labels could affect others, return only advice.
     """
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is intended, skip the commands below, and add the label that it requires: {wanted}"
@@ -323,7 +322,7 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
     if labels := registration.labels_that_harm_nobody(evidence, lacking):
         return _labelled(evidence, labels)
     # The selector may exclude others on purpose.
-    nothing = "# Nothing is changed: others would get a role, too. Ask whoever runs the webhook. Then:"
+    nothing = "# Nothing is changed, because others would get a role, too. Ask whoever runs the webhook, then run:"
     return shown(nothing, *lines, str(again))
 
 
@@ -336,12 +335,10 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
     def with_labels(_: Evidence, manifest: dict[str, Any]) -> None:
         manifest["metadata"]["labels"] = {**(manifest["metadata"].get("labels") or {}), **labels.get("pod", {})}
 
-    told = ", ".join(
-        f"the {subject} gets {key}={value}" for subject in labels for key, value in labels[subject].items()
-    )
+    told = [f"the label {key}={value} to the {subject}" for subject in labels for key, value in labels[subject].items()]
     lines = [
         said(
-            f"The selector of the webhook stays; {told}.",
+            f"This adds {listed(told)}. The selector stays the same.",
             "Nothing else selects by such a label: no Service, NetworkPolicy, PodDisruptionBudget, workload or other "
             "webhook.",
         )
@@ -362,7 +359,10 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
     lines = [registration.without(evidence, others)] if others else []
     if others and registration.others_without(evidence, others) != []:
         lines = [
-            shown("# Nothing is changed: others would get a role, too. Ask whoever runs the webhook. Then:", *lines)
+            shown(
+                "# Nothing is changed, because others would get a role, too. Ask whoever runs the webhook, then run:",
+                *lines,
+            )
         ]
     if "namespace" in switches:
         lines.append(registration.without_label(evidence, switches["namespace"]))
@@ -378,10 +378,12 @@ def _has_pods(owner: Workload) -> bool:
 
 
 def _restored(evidence: Evidence) -> Repair:
-    """Return the repair that registers the webhook again; only advice if somebody else has to register it."""
+    """Return the repair that registers the webhook again; only advice if someone else has to register it."""
     by_target = evidence.connection.webhook_restored_by
     if by_target.startswith("#"):
-        return _left_to_others(evidence, "# Nothing is changed: a new pod would get no role either.", by_target)
+        return _left_to_others(
+            evidence, "# Nothing is changed: without the webhook, a new pod gets no role either.", by_target
+        )
     return Repair.of(Commands(evidence).restore_webhook(), _again(evidence))
 
 
@@ -405,7 +407,7 @@ def _reached(evidence: Evidence) -> Repair:
 
 
 def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
-    """Return the lines and those that replace the pod, all as comments.
+    """Return these lines and the lines that replace the pod, all as comments.
 
     A pod that is created before the webhook works gets no role.
     """

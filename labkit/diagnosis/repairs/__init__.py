@@ -1,9 +1,9 @@
 """The repairs of findings, as lines for a shell after `eval "$(labkit env)"`. This package runs none of them.
 
-A repair changes nothing for anybody else. Its comments say what it changes, and for which owner.
+A repair changes nothing for anyone else. Its comments say what it changes, and for which owner.
 
 `words` writes these comments, and the diff of a policy. `advice` is for cases in which every command could harm
-somebody. `commands` has the commands for AWS and for kubectl, and `pod_commands` the lines that replace a pod.
+someone. `commands` has the commands for AWS and for kubectl, and `pod_commands` the lines that replace a pod.
 `manifest` restores a pod's original manifest, `trust_documents` corrects the trust policy, and `registration` corrects
 the webhook's registration. `repair` defines a repair, and how it affects other repairs and their order.
 """

@@ -1,7 +1,7 @@
-"""Advice, for cases in which every command could harm somebody.
+"""Advice, for cases in which every command could harm someone.
 
 It says which object stays unchanged, who owns the object, and how to find out who needs it. Its commands are comments:
-somebody else has to run them, or you have to find something out first.
+someone else has to run them, or you have to find something out first.
 """
 
 import json
@@ -33,8 +33,8 @@ def provider_stays(arn: str) -> str:
     name = json.dumps(provider.issuer)
     naming = shlex.quote(f"Roles[?contains(to_string(AssumeRolePolicyDocument), `{name}`)].RoleName")
     return said(
-        f"The OIDC provider {name} of the account {provider.account} stays: somebody may need it.",
-        "Delete it when no cluster of any account has this issuer, and no role trusts it.",
+        f"The OIDC provider {name} of the account {provider.account} stays: someone may need it.",
+        "Delete it only when no cluster in any account has this issuer, and no role trusts it.",
         "This lists the roles that trust it:",
         f"  aws iam list-roles --query {naming}",
     )
@@ -52,10 +52,10 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 
 
 def roles_by_a_pattern(evidence: Evidence) -> str:
-    """Return advice that names the other roles which admit the service account among others.
+    """Return advice that names other roles that admit the service account by a pattern, such as `shop:*`.
 
-    Empty without such roles, or if something besides the annotation names the role. A pattern in a trust policy shows
-    who may assume a role, but not who the role was made for.
+    Empty without such roles, or if something besides the annotation names the role. It's only advice, because a pattern
+    doesn't show for which service account a role was made.
     """
     try:
         arns = evidence.roles_that_admit_it if evidence.is_only_annotated else []
@@ -94,7 +94,7 @@ def association_stays(evidence: Evidence, ids: list[str]) -> str:
 
 
 def others_stay(evidence: Evidence) -> str:
-    """Return advice to find out who else needs the role, before the trust policy excludes anybody.
+    """Return advice to find out who else needs the role, before the trust policy excludes anyone.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
     """
@@ -122,7 +122,7 @@ def audiences_stay(evidence: Evidence) -> str:
 def length_stays() -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
     return said(
-        "Nothing is changed: all service accounts that the trust policy names keep the role.",
+        "Nothing is changed: all service accounts in the trust policy keep the role.",
         "Before you add a service account, give some of these accounts their own roles, or ask for a higher quota:",
         f"  {QUOTA_REQUEST}",
     )
@@ -144,30 +144,30 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
     """
     return said(
-        f"Trust policy of {evidence.role_name}: a restriction keeps {name_of_account(evidence.subject)} out.",
+        f"The trust policy of {evidence.role_name} has a restriction against {name_of_account(evidence.subject)}.",
         *(
             f"Statement {position} has the condition "
             f"{condition.operator} {condition.key} = {', '.join(condition.values)}."
             for position, condition in restricting
         ),
-        "Somebody wrote it on purpose, so no command removes it. Ask its author. To find the author:",
+        "Someone wrote the restriction on purpose, so no command removes it. Ask its author. To find the author:",
         f"  {who_wrote_trust()}",
     )
 
 
 def request_decides(evidence: Evidence, *, is_known: bool) -> str:
-    """Return advice for a trust policy whose decision depends on conditions on the request.
+    """Return advice for a trust policy with conditions on the request.
 
-    No command removes these conditions, because somebody wrote them on purpose. The advice says how to find the author.
+    No command removes these conditions, because someone wrote them on purpose. The advice says how to find the author.
 
     `is_known`: whether STS's decision on the pod's request is known.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
-    meant = "Somebody wrote the condition on purpose, so no command removes it."
-    first = meant if is_known else "Nothing is changed: --probe shows whether STS accepts the pod's request."
+    meant = "someone wrote the condition on purpose, so no command removes it."
+    why = meant if is_known else "--probe shows whether STS accepts the pod's request."
     return said(
-        f"Trust policy of {evidence.role_name}: {first}",
+        f"The trust policy of {evidence.role_name} is not changed: {why}",
         "Whoever wrote the condition knows which requests it is for. To find the author:",
         f"  {who_wrote_trust()}",
     )
@@ -190,7 +190,7 @@ def session_stays(evidence: Evidence, again: str) -> str:
 def deny_stays(policy_arn: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
     return said(
-        f"The policy {policy_arn} denies the pod's call. Somebody wrote this Deny on purpose.",
+        f"The policy {policy_arn} denies the pod's call. Someone wrote this Deny on purpose.",
         "Other roles may have the policy, so no command removes the Deny. Ask the policy's owner.",
         "This lists the roles and users that have the policy:",
         f"  aws iam list-entities-for-policy --policy-arn {policy_arn}",
@@ -200,8 +200,8 @@ def deny_stays(policy_arn: str) -> str:
 def inline_deny_stays(evidence: Evidence, name: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
     return said(
-        f"Nothing is changed: somebody may have intended the Deny in {evidence.role_name}'s policy {name}.",
-        "Ask whoever wrote it. To find the author:",
+        f"Nothing is changed: the Deny in {evidence.role_name}'s policy {name} may be intended.",
+        "Ask its author. To find the author:",
         f"  {_who_called('PutRolePolicy', IAM_REGION)}",
     )
 
@@ -210,7 +210,7 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     return said(
         f"The permissions boundary {arn} of {evidence.role_name} does not allow {wanted}.",
-        "Somebody set the boundary on purpose, so no command removes it.",
+        "Someone set the boundary on purpose, so no command removes it.",
         "Ask its author for a boundary that also allows this. To find the author:",
         f"  {_who_called('PutRolePermissionsBoundary', IAM_REGION)}",
     )
@@ -219,7 +219,7 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
 def administrator_stays(evidence: Evidence, policies: list[str]) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_last-accessed.html"""
     return said(
-        f"Nothing is changed: whoever uses {evidence.role_name} would lose what {listed(policies)} allows.",
+        f"Nothing is changed: whoever uses {evidence.role_name} would lose the permissions of {listed(policies)}.",
         "Find out which services the role has used:",
         f"  aws iam generate-service-last-accessed-details --arn {evidence.role_arn}",
         "Attach a policy that allows only these services. After that, detach the old policy.",
@@ -229,7 +229,7 @@ def administrator_stays(evidence: Evidence, policies: list[str]) -> str:
 def config_map_stays(evidence: Evidence, name: str, keys: list[str], users: list[str]) -> str:
     """https://kubernetes.io/docs/concepts/configuration/configmap/"""
     return said(
-        f"The ConfigMap {name} is not changed: {listed(users)} may use it as well.",
+        f"The ConfigMap {name} is not changed: {listed(users)} may also use it.",
         f"Ask whoever owns it about {listed(keys)}, or give the pods of {name_of_account(evidence.subject)} a copy.",
     )
 

@@ -56,7 +56,7 @@ class Commands:
         audiences = " ".join(self._provider["ClientIDList"])
         lines = self._aws(
             words.said(
-                f"The issuer of the cluster {self.parameters.cluster} is registered in IAM. Nobody loses access."
+                f"This registers the issuer of the cluster {self.parameters.cluster} in IAM. Nobody loses access."
             ),
             f"aws iam create-open-id-connect-provider --url {self._provider['Url']} --client-id-list {audiences}"
             f"{self._tags()}",
@@ -67,7 +67,7 @@ class Commands:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/add-client-id-to-open-id-connect-provider.html"""
         audience = self._provider["ClientIDList"][0]
         lines = [
-            words.said(f"OIDC provider of the cluster: tokens for {audience} are accepted as well."),
+            words.said(f"This makes the OIDC provider also accept tokens for {audience}."),
             f"aws iam add-client-id-to-open-id-connect-provider "
             f"--open-id-connect-provider-arn {self._evidence.provider_arn} --client-id {audience}",
         ]
@@ -85,10 +85,10 @@ class Commands:
         if len(present) >= THUMBPRINTS:
             return words.said(
                 f"The OIDC provider has {len(present)} thumbprints, the most that AWS allows.",
-                f"Find out which of them no host uses any more, and replace that one with {thumbprint}.",
+                f"Find one that no host uses any more, and replace it with {thumbprint}.",
             )
         return self._aws(
-            words.said("OIDC provider of the cluster: one more thumbprint is accepted. The others stay."),
+            words.said("This adds a thumbprint to the OIDC provider. The other thumbprints stay."),
             "aws iam update-open-id-connect-provider-thumbprint "
             f"--open-id-connect-provider-arn {self._evidence.provider_arn} "
             f"--thumbprint-list {' '.join([*present, thumbprint])}",
@@ -106,7 +106,7 @@ class Commands:
         return Lines(lines, creates=f"role {self.parameters.role_name}")
 
     def update_trust_policy(self, trust_policy: Document, *sentences: str) -> str:
-        """Return lines that replace the trust policy, and say who that affects.
+        """Return lines that replace the trust policy. By default, their comments say who that affects.
 
         Return only advice if the new policy wouldn't admit the service account, or if IAM would reject it as too long.
 
@@ -126,10 +126,10 @@ class Commands:
         )
 
     def admit(self) -> str:
-        """Return lines that add the service account to those that the trust policy admits.
+        """Return lines that add the service account to the trust policy.
 
-        Return only advice if a restriction that isn't about the token keeps the service account out, or if the role may
-        be somebody else's.
+        Return only advice if the role may belong to someone else, or if a restriction that isn't about the token keeps
+        the service account out.
         """
         if self._evidence.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)
@@ -149,8 +149,8 @@ class Commands:
         is_of_run = _known(lambda: self._evidence.role_is_of_run, self.is_of_run)
         policy = shlex.quote(self.parameters.policy_arn) if is_of_run else "<POLICY_ARN>"
         line = f"aws iam attach-role-policy --role-name {self._role} --policy-arn {policy}"
-        name = Arn.parse(self.parameters.policy_arn).name if is_of_run else "the policy that its pods need"
-        return self._allow(f"{self.parameters.role_name} gets {name}.", line)
+        name = f"policy {Arn.parse(self.parameters.policy_arn).name}" if is_of_run else "policy that its pods need"
+        return self._allow(f"This gives the role {self.parameters.role_name} the {name}.", line)
 
     def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
         """Return lines that replace the inline policy `before` with `after`, which doesn't have the Deny statements.
@@ -163,8 +163,8 @@ class Commands:
         call = "delete-role-policy" if after is None else "put-role-policy"
         document = "" if after is None else f" --policy-document {_quoted(after)}"
         return self._allow(
-            f"Inline policy {name} of {self.parameters.role_name}: its Deny is removed.\n"
-            "Somebody wrote the Deny on purpose: ask them first.",
+            f"This removes the Deny from the inline policy {name} of {self.parameters.role_name}.\n"
+            "Someone wrote the Deny on purpose: ask them first.",
             words.difference(before, after),
             f"aws iam {call} --role-name {self._role} --policy-name {shlex.quote(name)}{document}",
         )
@@ -180,14 +180,14 @@ class Commands:
         statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
         document = {"Version": "2012-10-17", "Statement": [statement]}
         return self._allow(
-            f"{self.parameters.role_name} may do {action} on {resource}.",
+            f"This allows the role {self.parameters.role_name} to do {action} on {resource}.",
             words.difference(None, document),
             f"aws iam put-role-policy --role-name {self._role} --policy-name {name} "
             f"--policy-document {_quoted(document)}",
         )
 
     def exempt_in_bucket_policy(self, bucket: str, policy: Document, denying: set[int]) -> str:
-        """Return lines that change the bucket's policy. Deny statements at these positions no longer apply to the role.
+        """Return lines that exempt the role from the Deny statements at these positions in the bucket's policy.
 
         https://docs.aws.amazon.com/cli/latest/reference/s3api/put-bucket-policy.html
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalarn
@@ -200,8 +200,8 @@ class Commands:
         ]
         after = {**policy, "Statement": statements}
         return self._allow(
-            f"Policy of the bucket {bucket}: its Deny no longer applies to {self.parameters.role_name}.\n"
-            "For everybody else, the Deny stays the same.\n"
+            f"This exempts {self.parameters.role_name} from the Deny in the policy of the bucket {bucket}.\n"
+            "For everyone else, the Deny stays the same.\n"
             "Whoever owns the bucket wrote the Deny on purpose: ask them first.",
             words.difference(policy, after),
             f"aws s3api put-bucket-policy --bucket {bucket} --policy {_quoted(after)}",
@@ -247,7 +247,7 @@ class Commands:
 
     def restore_webhook(self) -> str:
         """Return lines that register the target's webhook again."""
-        told = words.said("The webhook is registered as before: pods that are made from now on get their role.")
+        told = words.said("This registers the webhook again. Pods that are made after that get their role.")
         return f"{told}\n{self._evidence.connection.webhook_restored_by}"
 
     @property
@@ -267,12 +267,12 @@ class Commands:
     def _admitted(self, before: Trust) -> list[str]:
         """Return sentences about the change to the trust policy, and about who keeps access."""
         keep = "keeps its" if len(before.others) == 1 else "keep their"
-        kept = f"{words.accounts(before.others)} {keep} access." if before.others else "It admits nobody else."
-        sentences = [f"Trust policy of {self.parameters.role_name}: {self._account} is added.", kept]
+        kept = f"{words.accounts(before.others)} {keep} access." if before.others else "The policy admits nobody else."
+        sentences = [f"This adds {self._account} to the trust policy of {self.parameters.role_name}.", kept]
         if any(before.denies(statement) for statement in before.statements):
-            sentences.append("The policy's Deny no longer applies to this service account.")
-            sentences.append("For everybody else, the Deny stays the same.")
-            asking = "Somebody wrote the Deny on purpose: ask them first. To find the author:"
+            sentences.append(f"It also exempts {self._account} from the Deny in the policy.")
+            sentences.append("For everyone else, the Deny stays the same.")
+            asking = "Someone wrote the Deny on purpose: ask them first. To find the author:"
             sentences.append(f"{asking}\n  {advice.who_wrote_trust()}")
         return sentences
 
@@ -293,7 +293,7 @@ class Commands:
         return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
 
     def _aws(self, *lines: str) -> str:
-        """Return the lines. If the role is in another account than the credentials, they enter that account first."""
+        """Return the lines. If the credentials aren't for the role's account, the lines enter that account first."""
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
@@ -331,7 +331,7 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
         account, role = words.name_of_account(evidence.subject), Arn.parse(role_arn).name
         present = _known(lambda: evidence.service_account, None)
         told = words.said(
-            f"Service account {account}: pods that you create from now on get the role {role}.",
+            f"This annotates the service account {account}. Pods that you create after that get the role {role}.",
             *words.managed(present["metadata"] if present else {}),
         )
         return f"{told}\n{command}{shlex.quote(role_arn)}"
@@ -360,9 +360,10 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
     if users := others_with(evidence, name):
         return advice.config_map_stays(evidence, name, list(data), users)
     deleted = [key for key, value in data.items() if value is None]
-    changes = {"deleted from it": deleted, "changed in it": [key for key in data if key not in deleted]}
+    changes = {"deletes": deleted, "changes": [key for key in data if key not in deleted]}
     told = words.said(
-        *(f"ConfigMap {name}: {_keys(keys)} {what}." for what, keys in changes.items() if keys), advice.NO_OTHER_USER
+        *(f"This {what} {_keys(keys)} in the ConfigMap {name}." for what, keys in changes.items() if keys),
+        advice.NO_OTHER_USER,
     )
     return (
         f"{told}\n{evidence.connection.kubectl} patch configmap {name} -n {evidence.parameters.namespace} "
@@ -407,7 +408,7 @@ def _specs_of_pods(evidence: Evidence) -> dict[str, PodSpec]:
 
 
 def _keys(names: list[str]) -> str:
-    return f"the keys {words.listed(names)} are" if len(names) > 1 else f"the key {names[0]} is"
+    return f"the keys {words.listed(names)}" if len(names) > 1 else f"the key {names[0]}"
 
 
 def _refers(part: Any, config_map: str) -> bool:
@@ -425,8 +426,7 @@ def _refers(part: Any, config_map: str) -> bool:
 def _is_run_of_lab(evidence: Evidence) -> bool:
     """Whether a repair may use the role in the parameters, if nothing names a role.
 
-    It may if this is the lab, if the parameters are the notebooks' own, and if the role doesn't carry another run's
-    tag.
+    It may if the target is the lab, the parameters are the notebooks' own, and the role has no other run's tag.
     """
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:
@@ -436,7 +436,7 @@ def _is_run_of_lab(evidence: Evidence) -> bool:
 
 
 def _name_of_new_pod(evidence: Evidence) -> str:
-    """Return the name of the examined pod, or else a name that no other pod has.
+    """Return the name of the examined pod. Without such a pod, return a name that isn't taken.
 
     That's the lab's usual name for a pod, or a name made from the service account's.
     """

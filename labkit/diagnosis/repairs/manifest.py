@@ -43,7 +43,7 @@ NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "kubectl.kubernetes
 def restored_manifest(pod: Pod, region: str) -> Document:
     """Return the original manifest of a live pod.
 
-    It has no status, no defaults, and nothing that admission and the webhook added, because both add it again.
+    It has no status, no defaults, and nothing that admission and the webhook added, because they add it again.
     `region`: the region that the webhook sets.
     """
     pod = copy.deepcopy(pod)
@@ -73,7 +73,7 @@ def containers_of(spec: Document) -> list[Document]:
 
 
 def set_list(document: Document, key: str, value: list[object]) -> None:
-    """Set the list in the document. An empty list isn't set: the key is removed, or keeps an empty list that it has."""
+    """Set the list in the document. For an empty list, remove the key instead, but keep an empty list that's there."""
     if value:
         document[key] = value
     elif document.get(key):
@@ -112,7 +112,7 @@ def _take_off_mounts(container: Document) -> None:
 
 
 def _take_off_variables(container: Document, region: str) -> None:
-    """Remove the variables that the webhook added. If one stayed, the webhook would not set it again."""
+    """Remove the variables that the webhook added, because it wouldn't set them again if they stayed."""
     variables = container.get("env") or []
     values = {variable["name"]: variable.get("value") for variable in variables if "valueFrom" not in variable}
     gone = set(POD_IDENTITY)

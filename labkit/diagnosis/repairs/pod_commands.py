@@ -46,7 +46,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
 
     A pod without an owner is deleted and created again. The lines are comments if the manifest has a secret value,
     because the value isn't shown and would be lost. For a pod of a Deployment, StatefulSet or DaemonSet, the lines
-    correct the template. If the template is right, they restart the pods. Without a pod, there are no lines.
+    correct the template. If the template is right, they restart the pods. Without a pod, return no lines.
 
     If the pod runs as another service account, return only advice, because that may be on purpose.
     """
@@ -57,7 +57,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     if not _is_free(evidence, name := service_account_of(spec.document["spec"])):
         stays = said(
             f"The pod {spec.name} stays: it runs as {evidence.parameters.namespace}:{name}, perhaps on purpose.",
-            f"Name a pod of {name_of_account(evidence.subject)} with --pod, or ask whoever runs this one.",
+            f"Use --pod to name a pod of {name_of_account(evidence.subject)}, or ask whoever runs this one.",
         )
         return Repair.of(stays)
     lines = _config_map_lines(evidence)
@@ -75,14 +75,17 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     else:
         kind = f"{owner['kind']} {owner['metadata']['name']}"
         again = [
-            f"# {kind} makes the pod: make any changes there, not in the pod",
+            f"# {kind} makes the pod: make your changes there, not in the pod",
             _delete(evidence, spec.name),
         ]
     return Repair.of(*lines, _making_pods(again))
 
 
 def _is_free(evidence: Evidence, service_account: str) -> bool:
-    """Whether a repair may replace this service account's pods: it's the examined one, or `default` without a role."""
+    """Whether a repair may replace this service account's pods.
+
+    It may for the examined service account, and for `default` if that has no role.
+    """
     if service_account == accounts.DEFAULT != evidence.parameters.service_account:
         return not accounts.default_has_a_role(evidence)
     return service_account == evidence.parameters.service_account
@@ -210,10 +213,9 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Refer to single keys of a ConfigMap that others use, but not to those that keep the container from its role.
+    """Replace a shared ConfigMap in `envFrom` with its single keys, except keys that keep the container from its role.
 
-    Keys with the names of the webhook's variables are also left out. The webhook replaces values from `envFrom`, but
-    not the variables in `env`.
+    Keys named like the webhook's variables are left out, too, because the webhook doesn't replace variables in `env`.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
@@ -265,7 +267,7 @@ def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
     """Return the lines as comments. If you ran them, NOT_SHOWN would replace the pod's secret values."""
     why = said(
         f"Do not run these lines: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
-        "The author of the pod can change its original manifest like this, keep these values, and apply it:",
+        "The author of the pod can make these changes in its original manifest, keep the values, and apply it:",
     )
     return f"{why}\n{shown(*lines)}"
 
@@ -277,8 +279,8 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
     _corrected(evidence, wanted, changes)
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
-    how = "deleted, and new ones are made" if _is_bare_set(owner) else "made again, one after the other"
-    told = [said(f"{owner['kind']} {owner['metadata']['name']}: its pods are {how}.")]
+    how = "all at once" if _is_bare_set(owner) else "one after the other"
+    told = [said(f"This replaces the pods of {owner['kind']} {owner['metadata']['name']}, {how}.")]
     if (was := service_account_of(template["spec"])) != evidence.parameters.service_account:
         told.insert(0, said(f"{workload} {from_then_on(evidence, was)}:"))
     if differences := _changes_shown(template, wanted):
@@ -294,7 +296,9 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
         merged = shlex.quote(json.dumps({"spec": {"template": patch}}))
         lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {merged}"]
     elif _is_being_replaced(evidence):
-        lines = ["# a rollout is under way, and the webhook has changed its new pods. This waits for its end:"]
+        lines = [
+            "# a rollout is under way, and the webhook has changed the new pods. This waits until the rollout ends:"
+        ]
     else:
         lines = [] if _is_bare_set(owner) else [f"{kubectl} rollout restart {workload} {namespace}"]
     if _is_bare_set(owner):
@@ -352,13 +356,13 @@ def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Doc
 def _what_changes(evidence: Evidence, before: Document, after: Document) -> list[str]:
     """Return sentences about the changes in the pod's new manifest, and the lines that differ."""
     pod, account = before["metadata"]["name"], evidence.parameters.service_account
-    sentences = [f"The pod {pod} is deleted, and created again from its manifest."]
+    sentences = [f"This deletes the pod {pod}, and creates it again from its manifest."]
     if (was := service_account_of(before["spec"])) != account:
-        sentences.append(f"It runs as {was}; the new pod runs as {account}, with the role of that account.")
+        sentences.append(f"The old pod runs as {was}; the new pod runs as {account}, with the role of that account.")
     for old, new in zip(containers_of(before["spec"]), containers_of(after["spec"]), strict=True):
         kept = {variable["name"] for variable in new.get("env") or []}
         if gone := [each["name"] for each in old.get("env") or [] if each["name"] not in kept]:
-            sentences.append(f"Its container {old['name']} no longer sets {listed(gone)}.")
+            sentences.append(f"In the new pod, the container {old['name']} no longer sets {listed(gone)}.")
     return [said(*sentences), *_changes_shown(before, after)]
 
 
@@ -410,7 +414,7 @@ def _config_map_lines(evidence: Evidence) -> list[str]:
     If others use a ConfigMap, it stays unchanged, and the pod no longer uses the wrong keys.
     """
     return [
-        said(f"ConfigMap {name} stays: {listed(users)} may need it. The pod stops using {listed(sorted(keys))}.")
+        said(f"ConfigMap {name} stays: {listed(users)} may need it. The new pod ignores {listed(sorted(keys))}.")
         if (users := others_with(evidence, name))
         else patch_config_map(evidence, name, dict.fromkeys(sorted(keys)))
         for name, keys in variables.superfluous_keys(evidence).items()

@@ -1,7 +1,7 @@
 """The commands that change the webhook's registration, each with a diff.
 
-Each command is a JSON patch of the wrong part alone. `kubectl apply` keeps fields that aren't in its manifest, and
-`kubectl replace` would remove EKS's caBundle.
+Each command is a JSON patch that changes only the wrong part. `kubectl apply` keeps fields that aren't in its manifest,
+and `kubectl replace` would remove EKS's caBundle.
 https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
 https://datatracker.ietf.org/doc/html/rfc6902
 """
@@ -25,8 +25,8 @@ from labkit.diagnosis.repairs import words
 
 NAME = "mutatingwebhookconfiguration/pod-identity-webhook"
 REACHED = (
-    "# The API server can call the webhook again: new pods get the role that their service account names.\n"
-    "# Nothing but clientConfig changes. Pods that the selectors leave out still get no role."
+    "# This lets the API server call the webhook again. New pods get the role that their service account names.\n"
+    "# Only clientConfig changes. Pods that the selectors leave out still get no role."
 )
 RUN_PODS = ("pods", "deployments", "statefulsets", "daemonsets", "cronjobs", "jobs")
 MANY = 4  # the most service accounts that one line names
@@ -38,7 +38,7 @@ Path = tuple[str | int, ...]
 def with_its_client(evidence: Evidence) -> str:
     """Return lines that restore the webhook's `clientConfig`; empty if it's right, or if the right one isn't known.
 
-    The lines leave the webhook's selectors unchanged, because somebody may exclude other pods on purpose.
+    The lines leave the webhook's selectors unchanged, because someone may exclude other pods on purpose.
     """
     registered, known = (evidence.webhook or {}).get("webhooks") or [], evidence.connection.webhook_registration()
     clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}
@@ -63,7 +63,7 @@ def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
 
 
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
-    """Return the other service accounts whose new pods would get a role if these requirements were removed.
+    """Return the other service accounts whose new pods would get a role without these requirements.
 
     They are named as NAMESPACE/NAME. None if they can't be listed.
     """
@@ -83,7 +83,7 @@ def _removals(evidence: Evidence, requirements: Sequence[Requirement]) -> list[D
 
 
 def with_rule_for_pods(evidence: Evidence) -> str:
-    """Return lines that let the API server ask the webhook about new pods."""
+    """Return lines that make the API server call the webhook for new pods."""
     number, webhook = next(opt_out.own_webhooks(evidence.webhook or {}), (0, {}))
     path, rules = f"/webhooks/{number}/rules", ON_EKS["rules"]
     added = {"path": f"{path}/-", "value": rules[0]} if "rules" in webhook else {"path": path, "value": rules}
@@ -144,7 +144,7 @@ def without_label(evidence: Evidence, label: str) -> str:
             "# Ask whoever owns these service accounts. Then run:",
             command,
         )
-    told = f"# Namespace {namespace}: the label {label} is removed. No other service account in it names a role."
+    told = f"# This removes the label {label} from the namespace {namespace}, where no other account names a role."
     return f"{told}\n{command}"
 
 
@@ -159,19 +159,19 @@ def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
 def _who_is_affected(names: list[str] | None) -> str:
     """Return a comment about the other service accounts whose new pods will also get a role."""
     if names is None:
-        return "# new pods of other service accounts also get their role, if the webhook skipped them until now"
+        return "# This may also give new pods of other service accounts their role."
     if not names:
-        return "# this changes nothing for others: the webhook skips no other service account that names a role"
+        return "# This changes nothing for others: the webhook skips no other service account that names a role."
     more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
     told = ", ".join(names[:MANY])
-    return f"# new pods of other service accounts that the webhook skipped until now also get their role: {told}{more}"
+    return f"# This also gives new pods of other service accounts their role: {told}{more}."
 
 
 def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] | None:
-    """Return the other service accounts whose new pods the webhook changes only after these operations.
+    """Return the other service accounts whose new pods get a role only after these operations on the registration.
 
-    The operations change the webhook's registration. A service account without pods counts as if it had a pod without
-    labels. If labels can't be read, return all other service accounts that name a role. None if they can't be listed.
+    A service account without pods counts as if it had a pod without labels. If labels can't be read, return all other
+    service accounts that name a role. None if the service accounts can't be listed.
     """
     names, before = accounts.others_with_a_role(evidence), evidence.webhook or WebhookConfiguration()
     if not names:
@@ -189,7 +189,7 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
 
 
 def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[dict[Subject, dict[str, str]]]]:
-    """Return the labels of these service accounts' pods and of their namespaces, by service account. Raises `NotRead`.
+    """Return, by service account, the labels of its pods and its namespace. Raises `NotRead`.
 
     Pods that a workload will create count, too.
     """
@@ -250,7 +250,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Return the path of the value that leaves the pod out, if a `NotIn` requirement has several values; else empty."""
+    """Return the path of the value that leaves the pod out; empty without a `NotIn` requirement with several values."""
     if requirement.operator != "NotIn" or len(requirement.values) == 1:
         return ()
     value = labels_of(evidence, requirement.subject)[requirement.key]

@@ -44,9 +44,9 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """The objects that this repair creates, and its other commands, except those that replace pods.
+        """The objects that this repair creates, and its other commands, except commands that replace pods.
 
-        A later repair with the same part can leave that part out.
+        A later repair can leave out the same parts.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 
@@ -64,14 +64,14 @@ class Repair:
         return replace(self, parts=tuple(parts))
 
     def also(self, other: "Repair") -> "Repair":
-        """Return this repair joined with that of another pod. The lines that replace pods come last."""
+        """Return this repair joined with the repair of another pod. The lines that replace pods come last."""
         parts = (*self._split()[0], *other._split()[0], *self._split()[1], *other._split()[1])
         return Repair(tuple(dict.fromkeys(parts)), self.waits or other.waits)
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
-        """Return the repair as it's reported before the `later` ones.
+        """Return the repair for a report in which the `later` repairs follow.
 
-        If a later repair replaces the same pods, this one leaves that out.
+        If a later repair replaces the same pods, this repair doesn't replace them.
         """
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):
@@ -94,7 +94,7 @@ def _done_by(lines: Lines) -> list[str]:
 
 
 def _whole(line: str) -> str:
-    """Return the line. In a comment with an unpaired quote, similar but harmless characters replace the quotes.
+    """Return the line. If it's a comment with an unpaired quote, similar but harmless characters replace the quotes.
 
     A comment's text may have an apostrophe. A shell that doesn't know `#` as a comment would wait for a second
     apostrophe:

@@ -34,9 +34,8 @@ def alone(evidence: Evidence) -> PolicyDocument:
 def corrected(evidence: Evidence) -> Document:
     """Return the present policy, changed so that it also admits this service account.
 
-    Deny statements no longer apply to the account. If no Allow statement then admits the account, the nearest one is
-    changed: it also names the account, or is corrected if it serves only this account. If that doesn't work, a new
-    statement is appended.
+    Deny statements no longer apply to the account. If that isn't enough, the nearest Allow statement is changed so that
+    it admits the account. If that's impossible, a new statement is appended.
     """
     trust, own = evidence.trust, f"{evidence.provider_name}:sub"
     statements = [
@@ -57,8 +56,8 @@ def corrected(evidence: Evidence) -> Document:
 def with_audience(evidence: Evidence) -> Document | None:
     """Return the policy with a condition on `aud` in each statement that admits tokens for any audience.
 
-    None if others could lose access, because the OIDC provider accepts another audience, or because one of these
-    statements trusts another principal.
+    None if others could lose access: the OIDC provider accepts another audience, or one of these statements trusts
+    another principal.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
@@ -76,7 +75,7 @@ def with_audience(evidence: Evidence) -> Document | None:
 def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
     """Yield the conditions that keep the service account out, but aren't about its token.
 
-    Each comes with its statement's position, from 1. Somebody wrote these restrictions on purpose, so only their author
+    Each comes with its statement's position, from 1. Someone wrote these restrictions on purpose, so only their author
     may remove them.
     """
     trust = evidence.trust
@@ -91,10 +90,9 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
 
 
 def without(statement: Statement, operator: str, key: str, value: str) -> Statement:
-    """Return a copy of a Deny statement that doesn't deny requests with this ``value`` of the key.
+    """Return a copy of a Deny statement that doesn't apply to requests in which the key has this ``value``.
 
-    It gets a condition with the negated ``operator``, such as `StringNotEquals`. That condition holds only if the
-    request has none of the condition's values.
+    ``operator`` is negated, such as `StringNotEquals`: its condition holds only if the request has none of the values.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
     """

@@ -30,7 +30,7 @@ def said(*sentences: str) -> str:
 
 
 def shown(*lines: str) -> str:
-    """Return lines of a repair as comments, for somebody else to run."""
+    """Return lines of a repair as comments, for someone else to run."""
     return "\n".join(line if line.startswith("#") else f"#   {line}" for each in lines for line in each.splitlines())
 
 
@@ -55,9 +55,7 @@ def changes_in(before: object, after: object) -> str:
 
 
 def managed(metadata: Metadata) -> list[str]:
-    """Return a sentence about the tool that manages an object, because it may undo other changes.
-
-    The list is empty if no tool manages the object.
+    """Return, in a list, a sentence about the tool that manages an object and may undo a repair; empty without a tool.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
     """
@@ -73,7 +71,7 @@ def name_of_account(subject: str) -> str:
 
 
 def accounts(names: Sequence[str]) -> str:
-    """Return the service accounts as text. Of many, the text has the first few and the number of the others."""
+    """Return the service accounts as text. If there are many, it names the first few, and counts the others."""
     shown = [name_of_account(name) for name in names]
     return listed(shown if len(shown) <= MANY else [*shown[: MANY - 1], f"{len(shown) - MANY + 1} more"])
 
