@@ -233,9 +233,10 @@ def _segments(pattern: Iterable[Token]) -> Matcher:
 def _parsed(
     parse: Parse, test: Callable[[Any, Any], bool], wanted: tuple[str, ...], _variables: bool
 ) -> tuple[Compare, ...]:
-    """Return a comparison for each wanted value. It first parses that value and the request's value with `parse`.
+    """Return a comparison for each wanted value.
 
-    A comparison returns None if one of the two values can't be parsed. Policy variables aren't expanded.
+    A comparison parses the wanted value and the request's value. It returns None if one of them can't be parsed. Policy
+    variables aren't expanded.
     """
     return tuple(_compare_parsed(parse, test, parse(text)) for text in wanted)
 

@@ -35,7 +35,7 @@ class Template:
 
     parts: tuple[Token | Variable, ...]
     pattern: tuple[Token, ...] | None
-    """The same as `parts`, so that one pattern serves all requests. None if one of the parts is a variable."""
+    """The parts of a text without variables: one pattern that serves all requests. None for a text with variables."""
 
     def fill(self, values: Values) -> list[Token] | None:
         """Return the parts, with each variable replaced by its value as literal text.

@@ -302,7 +302,7 @@ class Account:
         return self._once(kind, name, lambda: reduce(getitem, keys, self._call(kind, **request)))
 
     def _listed(self, kind: str, name: str, key: str, /, **request: Any) -> list[Any]:
-        """Return the items of all pages of a call's answer; empty if the resource doesn't exist."""
+        """Return the items in all pages of an answer; empty if the resource doesn't exist."""
 
         def read() -> list[Any]:
             service, operation = _operation(kind)

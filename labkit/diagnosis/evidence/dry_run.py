@@ -46,9 +46,9 @@ class DryRun:
         return bool(self._made["has_role"])
 
     def failed_call(self, webhooks: Iterable[str]) -> str:
-        """Return the API server's message about a failed call to a webhook; empty if no call failed.
+        """Return why the API server couldn't call a webhook; empty if no call failed.
 
-        If the API server sends no message, name its counter of failed calls that rose during the dry run. Also raises
+        The reason is the API server's message, or a counter of failed calls that rose during the dry run. Also raises
         `NotRead` if the counters can't be read.
         """
         if refused := self._made["refused"]:
