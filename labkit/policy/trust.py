@@ -21,9 +21,9 @@ def evaluate_trust(
 ) -> Decision:
     """Decide by the trust policy whether a caller with a token of this provider may call `action`.
 
-    In `context`, the keys of the token's claims begin with the provider's URL without its scheme (`oidc.eks…/id/X:sub`,
-    `:aud`). For a refusal, the decision's `reason` names the condition, action or principal that doesn't match. AWS
-    doesn't tell the caller this reason.
+    `context` has the token's claims. Their keys begin with the provider's host and path, such as `oidc.eks…/id/X:sub`.
+    For a refusal, the decision's `reason` names the condition, action or principal that doesn't match. AWS doesn't tell
+    the caller this reason.
     """
     return _evaluate(trust, Request(Principal.federated(provider_arn), action, "*", context))
 
