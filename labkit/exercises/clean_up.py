@@ -49,11 +49,11 @@ def _role_of(place: Workspace, workload: str) -> str:
 
 def _gone(place: Workspace, role: str) -> Row:
     found = _asked_for(place, role)
-    return Row(f"IAM, asked for {role}", f"refused: {GONE}", found, found.startswith(GONE))
+    return Row(f"IAM's answer for {role}", f"refused: {GONE}", found, found.startswith(GONE))
 
 
 def _kept(place: Workspace, role: str) -> Row:
-    return Row(f"IAM, asked for {role}", EXISTS, _asked_for(place, role))
+    return Row(f"IAM's answer for {role}", EXISTS, _asked_for(place, role))
 
 
 def _asked_for(place: Workspace, role: str) -> str:
@@ -82,7 +82,7 @@ EXERCISES = (
         _roles_of_two_teams,
         _only_the_other_team_has_roles,
         (
-            "A role's name doesn't tell you its team. What else does a role carry?",
+            "A role's name doesn't tell you which team owns the role. What else does a role have?",
             'iam.list_role_tags(RoleName="exercise-99-b-cart") returns the tags of one role.',
             "Go through the three roles, and delete each one whose tags have the key team and the value shop.",
         ),
@@ -96,7 +96,7 @@ PREDICTIONS = (
         (
             Answer(
                 "It deletes the role and the policy.",
-                "The policy is AWS's own, and other roles use it. IAM never deletes it with a role.",
+                "IAM never deletes a policy with a role. Other roles may use the same policy.",
             ),
             Answer(
                 "It detaches the policy, and deletes the role.",

@@ -78,7 +78,7 @@ class Chapter:
     about: str
     """A sentence about the notebook."""
     time: str
-    """The time that the notebook takes, in the notebook's own words."""
+    """The time that the notebook takes, as text, such as `~8 minutes`."""
     done: str
     left: Sequence[str]
     """The remaining tasks, such as `exercise 02-a in`. The page adds the notebook's link to the end of each task."""

@@ -29,8 +29,8 @@ def _role_and_till(place: Workspace) -> None:
 def _tokens_of_an_hour_for_cart_alone(place: Workspace) -> list[Row]:
     cart, till = token_life(place), token_life(place, "till")
     return [
-        Row("the token of a new pod of cart lives", f"at most {HOUR} s", f"{cart} s", 0 < cart <= HOUR),
-        Row("the token of a new pod of till lives", f"{DAY} s", f"{till} s"),
+        Row("token lifetime in a new pod of cart", f"at most {HOUR} s", f"{cart} s", 0 < cart <= HOUR),
+        Row("token lifetime in a new pod of till", f"{DAY} s", f"{till} s"),
     ]
 
 
@@ -38,8 +38,8 @@ def _sessions_of_four_hours(place: Workspace) -> list[Row]:
     code = "ValidationError"
     four, twelve = (exchange(place, seconds=hours * HOUR) for hours in (4, 12))
     return [
-        Row("cart, for 4 hours", ADMITTED, four),
-        Row("cart, for 12 hours", f"refused: {code}", twelve, twelve.startswith(code)),
+        Row("cart, a session of 4 hours", ADMITTED, four),
+        Row("cart, a session of 12 hours", f"refused: {code}", twelve, twelve.startswith(code)),
         refuses(place, "till"),
     ]
 

@@ -67,7 +67,10 @@ RECALL = (
                 right=True,
             ),
             Answer("The role and the bucket.", "Rows may read the same bucket."),
-            Answer("The OIDC provider.", "A cluster has one provider in an account, and all its pods' roles trust it."),
+            Answer(
+                "The OIDC provider.",
+                "A cluster has only one provider in an account. The roles of all its pods trust this provider.",
+            ),
         ),
     ),
     Question(

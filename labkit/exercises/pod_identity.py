@@ -59,7 +59,7 @@ def _cart_alone_is_associated(place: Workspace) -> list[Row]:
         _cart_is_the_role(place),
         Row("a new pod of till asks", "no agent", agent(place, "till")),
         _till_is_refused(place, "ResourceNotFoundException"),
-        Row("associated", "cart", ", ".join(_associated(place))),
+        Row("associated service accounts", "cart", ", ".join(_associated(place))),
     ]
 
 

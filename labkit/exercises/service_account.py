@@ -126,7 +126,7 @@ RECALL = (
                 "AWS compares them with the provider's URL, its client IDs, and the subject in the trust policy.",
                 right=True,
             ),
-            Answer("iat, exp and jti.", "AWS checks iat and exp as times. It compares jti with nothing."),
+            Answer("iat, exp and jti.", "AWS checks the times iat and exp against its clock. It ignores jti."),
             Answer(
                 "The namespace, the pod and the node.",
                 "A pod's token names them in the claim kubernetes.io, which AWS doesn't compare. The namespace counts "

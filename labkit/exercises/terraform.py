@@ -145,7 +145,10 @@ RECALL = (
         (
             Answer("Every service account of shop.", "For that, trust_condition_test must be StringLike."),
             Answer("Nobody.", "StringEquals takes the asterisk literally.", right=True),
-            Answer("Every service account of the cluster.", "StringLike would admit those of shop, but no others."),
+            Answer(
+                "Every service account of the cluster.",
+                "With StringLike, the role would admit shop's service accounts, but no others.",
+            ),
         ),
     ),
     Question(

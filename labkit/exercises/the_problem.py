@@ -52,8 +52,8 @@ def _only_the_leaked_key_is_dead(place: Workspace) -> list[Row]:
     user = f"arn:{place.connection.partition}:iam::{place.account_id}:user/{place.parameters.namespace}"
     code = "InvalidClientTokenId"
     return [
-        Row("AWS, asked with the leaked key", f"refused: {code}", leaked, leaked.startswith(code)),
-        Row("AWS, asked with the key in use", user, in_use),
+        Row("AWS's answer to the leaked key", f"refused: {code}", leaked, leaked.startswith(code)),
+        Row("AWS's answer to the key in use", user, in_use),
     ]
 
 

@@ -68,7 +68,7 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Row]:
     held = core_api(place.kubernetes).read_namespaced_secret(COPIED, place.parameters.namespace)
     copied = {name: _decoded(value) for name, value in held.data.items()}
     read: dict[str, Any] = {"Bucket": place.parameters.namespace, "Key": NOTE}
-    old = denies(place, "the copied credentials read", "s3", "get_object", given=copied, **read)
+    old = denies(place, "read with the copied credentials", "s3", "get_object", given=copied, **read)
     # Sessions begin at whole seconds. So the policy also refuses sessions from the second in which it was written.
     fresh = awaited(
         partial(call, place, "s3", "get_object", **read),
@@ -76,7 +76,7 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Row]:
         within=2,
         every=0.5,
     )
-    return [old, Row("a fresh session reads", "allowed", fresh)]
+    return [old, Row("read in a fresh session", "allowed", fresh)]
 
 
 def _decoded(value: str) -> str:

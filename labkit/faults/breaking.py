@@ -134,7 +134,9 @@ def mend(lab: "Workspace") -> Mended:
         raise LabError(
             f"Nothing is broken in {lab.run}.",
             where=f"broken runs: {', '.join(others)}" if others else "",
-            next="labkit mend with a broken run's -n, -s, --role and --cluster" if others else "labkit break --list",
+            next="labkit mend -n … -s … --role … --cluster …, with a broken run's names"
+            if others
+            else "labkit break --list",
         )
     now = live.read(lab, kept.before, kept.broken)
     live.make(lab, now, kept.before)

@@ -48,7 +48,10 @@ class Fault:
 
 
 def expected(faults: Sequence[Fault]) -> set[str]:
-    """Return the ids of the findings that the doctor should report for these faults, which are put in in this order."""
+    """Return the ids of the findings that the doctor should report for these faults.
+
+    `faults` is in the order in which the faults were put in.
+    """
     there = [
         fault
         for at, fault in enumerate(faults)

@@ -162,7 +162,10 @@ def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: 
 
 
 def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
-    """Create a pod, and wait until it runs. If `wanted.fails_to_start`, it may also fail. Raises `LabError`."""
+    """Create a pod, and wait until it runs. If `wanted.fails_to_start`, it may also fail.
+
+    Raises `LabError` if it neither runs nor fails in time.
+    """
     pod, expected = wanted.objects[key], wanted.admitted[key]
 
     def is_admitted_so() -> bool:

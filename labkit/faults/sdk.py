@@ -66,7 +66,7 @@ def token_file_of_another_mount(situation: Situation) -> None:
 
 @fault(finding="token-copied", hides=OWN_TOKEN_HIDES, changes=(*VARIABLES, *VOLUME))
 def token_of_last_year(situation: Situation) -> None:
-    """Someone saved the pod's token, so that the pod doesn't need a new one."""
+    """Someone saved a token for the pod, so that the pod never needs a new one."""
     claims = {"iss": situation.issuer, "sub": situation.parameters.subject, "aud": [AUDIENCE], **LAST_YEAR}
     parts = ({"alg": "RS256", "kid": "key-1"}, claims, "signature")
     token = ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts)

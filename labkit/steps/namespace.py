@@ -45,7 +45,7 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
     """
     if _is_gone(lab, name, within=SOON):
         return
-    yield f"waiting until the namespace {name} is gone, {GONE_WITHIN} s at most …"
+    yield f"waiting at most {GONE_WITHIN} s until the namespace {name} is gone …"
     if _is_gone(lab, name, within=GONE_WITHIN):
         return
     left = existing(partial(core_api(lab.kubernetes).read_namespace, name))

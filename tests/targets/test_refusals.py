@@ -123,7 +123,7 @@ def test_removing_waits_until_the_namespace_is_gone_and_says_so(run):
             assert run.core.read_namespace(NAME).status.phase == "Terminating"
             run.release()
     assert said[-2:] == [
-        f"waiting until the namespace {NAME} is gone, 120 s at most …",
+        f"waiting at most 120 s until the namespace {NAME} is gone …",
         f"removed namespace {NAME}",
     ]
     assert said.count(f"removed namespace {NAME}") == 1
@@ -165,7 +165,7 @@ def test_a_lab_gets_ready_in_a_namespace_that_somebody_has_just_deleted(moto, mo
         lab.ready(through="service_account")
         said = capsys.readouterr()
         assert said.out == "Ready: the OIDC provider, the IAM role and the service account exist.\n"
-        assert said.err.splitlines() == [f"waiting until the namespace {NAME} is gone, 120 s at most …"]
+        assert said.err.splitlines() == [f"waiting at most 120 s until the namespace {NAME} is gone …"]
         assert core.read_namespace(NAME).metadata.uid != before
         lab.remove()
 

@@ -14,18 +14,18 @@ def delete(lab: Lab, name: str, *workloads: str) -> None:
         lab.aws.client("iam").delete_role(RoleName=f"{name}-{workload}")
 
 
-@wrong("99-a", "IAM, asked for exercise-99-a found exists")
+@wrong("99-a", "IAM's answer for exercise-99-a found exists")
 def one_policy_detached(lab, name):
     lab.aws.client("iam").detach_role_policy(RoleName=name, PolicyArn=ATTACHED)
 
 
-@wrong("99-a", "IAM, asked for exercise-99-a-till found NoSuchEntity")
+@wrong("99-a", "IAM's answer for exercise-99-a-till found NoSuchEntity")
 def both_roles(lab, name):
     for role in (name, f"{name}-till"):
         iam_role.delete(lab.aws.client("iam"), role)
 
 
-@wrong("99-a", "IAM, asked for exercise-99-a found exists")
+@wrong("99-a", "IAM's answer for exercise-99-a found exists")
 def the_other_role(lab, name):
     delete(lab, name, "till")
 
@@ -43,17 +43,17 @@ def whatever_the_lists_have(lab, name):
     iam_role.delete(lab.aws.client("iam"), name)
 
 
-@wrong("99-b", "IAM, asked for exercise-99-b-till found NoSuchEntity")
+@wrong("99-b", "IAM's answer for exercise-99-b-till found NoSuchEntity")
 def all_that_begin_alike(lab, name):
     delete(lab, name, *TEAMS)
 
 
-@wrong("99-b", "IAM, asked for exercise-99-b-vault found exists")
+@wrong("99-b", "IAM's answer for exercise-99-b-vault found exists")
 def the_first_alone(lab, name):
     delete(lab, name, "cart")
 
 
-@wrong("99-b", "IAM, asked for exercise-99-b-cart found exists")
+@wrong("99-b", "IAM's answer for exercise-99-b-cart found exists")
 def none(lab, name):
     pass
 

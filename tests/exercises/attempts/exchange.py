@@ -25,17 +25,17 @@ def policy(lab: Lab, name: str) -> dict:
     return lab.aws.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
 
 
-@wrong("07-a", "a new pod of cart lives found 86400 s")
+@wrong("07-a", "a new pod of cart found 86400 s")
 def minutes_with_their_unit(lab, name):
     annotate(lab, name, "cart", **{LIFE: "60m"})
 
 
-@wrong("07-a", "a new pod of cart lives found 7200 s")
+@wrong("07-a", "a new pod of cart found 7200 s")
 def two_hours(lab, name):
     annotate(lab, name, "cart", **{LIFE: "7200"})
 
 
-@wrong("07-a", "a new pod of till lives found 3600 s")
+@wrong("07-a", "a new pod of till found 3600 s")
 def the_neighbour_as_well(lab, name):
     for account in ("cart", "till"):
         annotate(lab, name, account, **{LIFE: "3600"})
@@ -51,12 +51,12 @@ def less_than_the_shortest_life(lab, name):
     annotate(lab, name, "cart", **{LIFE: "60"})
 
 
-@wrong("07-b", "cart, for 12 hours found admitted")
+@wrong("07-b", "cart, a session of 12 hours found admitted")
 def as_long_as_iam_allows(lab, name):
     sessions(lab, name, 43200)
 
 
-@wrong("07-b", "cart, for 4 hours found ValidationError")
+@wrong("07-b", "cart, a session of 4 hours found ValidationError")
 def two_hours_are_too_few(lab, name):
     sessions(lab, name, 7200)
 

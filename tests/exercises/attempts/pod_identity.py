@@ -55,7 +55,7 @@ def a_role_of_another_name(lab, name):
     associate(lab, name, "cart", f"{name}-mine")
 
 
-@wrong("11-a", "associated found cart, chart")
+@wrong("11-a", "associated service accounts found cart, chart")
 def an_association_beside_the_wrong_one(lab, name):
     associate(lab, name, "cart")
 

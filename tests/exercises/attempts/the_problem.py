@@ -63,18 +63,18 @@ def denied_explicitly(lab, name):
     deny(lab, "dynamodb:*")
 
 
-@wrong("00-b", "AWS, asked with the key in use found InvalidClientTokenId")
+@wrong("00-b", "AWS's answer to the key in use found InvalidClientTokenId")
 def both_keys_deleted(lab, name):
     for secret in ("leaked", "in-use"):
         lab.aws.client("iam").delete_access_key(**key(lab, name, secret))
 
 
-@wrong("00-b", "AWS, asked with the leaked key found arn:aws:iam::")
+@wrong("00-b", "AWS's answer to the leaked key found arn:aws:iam::")
 def the_wrong_key(lab, name):
     lab.aws.client("iam").update_access_key(**key(lab, name, "in-use"), Status="Inactive")
 
 
-@wrong("00-b", "AWS, asked with the leaked key found arn:aws:iam::")
+@wrong("00-b", "AWS's answer to the leaked key found arn:aws:iam::")
 def only_the_permissions_taken_away(lab, name):
     lab.aws.client("iam").put_user_policy(UserName=name, PolicyName="deny", PolicyDocument=denial("*"))
 

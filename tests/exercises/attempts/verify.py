@@ -68,18 +68,18 @@ def two_statements_in_a_policy_of_their_own(lab, name):
     put(lab, name, "own", *own)
 
 
-@wrong("05-b", f"a fresh session reads found {REFUSED}exercise-05-b/<session name> is not authorized to perform: ")
+@wrong("05-b", f"read in a fresh session found {REFUSED}exercise-05-b/<session name> is not authorized to perform: ")
 def the_permissions_taken_away(lab, name):
     lab.aws.client("iam").delete_role_policy(RoleName=name, PolicyName="reading")
 
 
-@wrong("05-b", "the copied credentials read found allowed")
+@wrong("05-b", "read with the copied credentials found allowed")
 def later_sessions_denied(lab, name):
     tomorrow = "2099-01-01T00:00:00Z"
     put(lab, name, "revoke", deny(DateGreaterThan={"aws:TokenIssueTime": tomorrow}))
 
 
-@wrong("05-b", "the copied credentials read found allowed")
+@wrong("05-b", "read with the copied credentials found allowed")
 def the_trust_policy_closed_and_opened(lab, name):
     iam = lab.aws.client("iam")
     before = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
