@@ -85,7 +85,7 @@ class Control:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the lock file and the socket in the folder are still those of this server."""
+        """Whether the lock file and the socket in the folder still belong to this server."""
         try:
             return self._files == self._identity()
         except (FileNotFoundError, NotADirectoryError):

@@ -25,7 +25,7 @@ def is_joined(request: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts about a joined cluster that its kubeconfig doesn't have."""
+    """Facts about a joined cluster that aren't in the cluster's kubeconfig."""
 
     aws_host: str  # the IPv4 address at which the cluster's containers reach this machine
     image: str = ""  # the image for the lab's pods; empty for the default image

@@ -136,7 +136,7 @@ class Request:
     def resource_version(self, refusal: Callable[[str], ApiError]) -> int | None:
         """Return the query's resource version; None if the query has none.
 
-        For an invalid version, raises ``refusal(text)``. The text is that of Go's parser.
+        For an invalid version, raises ``refusal(text)``. The text has the words of Go's parser.
         """
         text = self.query.get("resourceVersion", "")
         if not text:

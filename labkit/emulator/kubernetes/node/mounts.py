@@ -93,7 +93,7 @@ class _Root:
             self._bind(Path("/proc"), self.root / "proc")
 
     def _make_devices(self) -> None:
-        """Make a /dev like that of a container runtime. Volumes can also be mounted in it."""
+        """Make a /dev as a container runtime does. Volumes can also be mounted in it."""
         folder = self._own["/dev"] = self.root / "dev"
         folder.mkdir()
         for name in DEVICES:
