@@ -105,7 +105,7 @@ def test_the_patch_says_first_who_else_it_affects():
     others = [{"metadata": {"name": name, "namespace": "shop", "annotations": annotations}} for name in names]
     answers[ALL_SERVICE_ACCOUNTS] += others
     (finding,) = examine(answers).findings
-    assert "their role: shop/web-0, shop/web-1, shop/web-2, shop/web-3 and 2 more\n" in finding.repair
+    assert "their role: shop/web-0, shop/web-1, shop/web-2, shop/web-3 and 2 more.\n" in finding.repair
     # Somebody may have left these out on purpose: nothing of it runs when it is pasted.
     assert all(line.startswith("#") for line in finding.repair.splitlines())
 
