@@ -543,7 +543,10 @@ def test_a_pod_that_is_named_and_runs_as_default_is_said_to_get_another_role(is_
             "with the role of that account:"
         )
     else:
-        assert "# The old pod runs as default; the new pod runs as my-service-account, with the role of that account." in told
+        assert (
+            "# The old pod runs as default; the new pod runs as my-service-account, with the role of that account."
+            in told
+        )
 
 
 UNSCHEDULABLE = "0/3 nodes are available: 3 Insufficient memory."

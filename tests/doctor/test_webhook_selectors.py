@@ -184,7 +184,9 @@ def test_of_a_namespace_that_is_left_out_only_its_own_accounts_are_affected():
     }
     answers[NAMESPACE]["metadata"]["labels"]["no"] = namespaces[0]["labels"]["no"] = ""
     (finding,) = examine(of_cluster(answers, namespaces=namespaces)).findings
-    assert "# This also gives new pods of other service accounts their role: five/web-0, five/web-1.\n" in finding.repair
+    assert (
+        "# This also gives new pods of other service accounts their role: five/web-0, five/web-1.\n" in finding.repair
+    )
     assert "# Nothing is changed" in finding.repair and "kubectl patch" not in "".join(commands(finding.repair))
 
 
