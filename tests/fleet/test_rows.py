@@ -208,7 +208,7 @@ def test_an_account_is_changed_only_with_yes(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--scheduler", "tls://h:1"), "The scheduler needs --tls-ca, --tls-cert, --tls-key: without TLS, anybody"),
+        (("--scheduler", "tls://h:1"), "The scheduler needs --tls-ca, --tls-cert, --tls-key: without TLS, anyone"),
         (
             ("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"),
             "The lab of the target moto listens on this machine only",
