@@ -466,6 +466,6 @@ def test_the_state_of_another_moto_is_refused(filled):
         if made_by == own:
             filled.down_and_up()
             continue
-        with pytest.raises(LabError, match=r"moto 5\.2\.0 made the AWS state of this lab") as refused:
+        with pytest.raises(LabError, match=r"moto 5\.2\.0 wrote the AWS state of this lab") as refused:
             process.start(filled.folder)
         assert refused.value.next.startswith("labkit reset")

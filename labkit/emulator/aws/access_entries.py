@@ -35,7 +35,7 @@ PrincipalId = Callable[[str], str | None]
 
 @dataclass
 class Association:
-    """An access policy that an entry has, in the whole cluster or in some namespaces (with ``*`` as a wildcard)."""
+    """An access policy of an entry, for the whole cluster or for some namespaces."""
 
     name: str
     scope: dict[str, Any]
@@ -44,7 +44,7 @@ class Association:
 
     @property
     def namespaces(self) -> list[str] | None:
-        """The namespaces in which the policy holds; None if it holds in the whole cluster."""
+        """The namespaces in which the policy holds (``*`` is a wildcard); None if it holds in the whole cluster."""
         return self.scope.get("namespaces") or [] if self.scope["type"] == "namespace" else None
 
     def document(self) -> dict[str, object]:
@@ -106,7 +106,7 @@ class AccessEntries:
         return self._entries.get(principal_arn)
 
     def of_arn(self, arn: str, cluster_arn: str) -> AccessEntry | None:
-        """Return the entry with this ARN (the entry's own, not the principal's); None if it doesn't exist."""
+        """Return the entry with this ARN, which isn't the ARN of its principal. None if the entry doesn't exist."""
         return next(
             (each for each in self._entries.values() if entry_arn(cluster_arn, each.principal_arn) == arn), None
         )
@@ -155,7 +155,7 @@ class AccessEntries:
         if identifier is None:
             raise invalid_parameter("The specified principalArn is invalid: invalid principal.")
         if request.get("type", "STANDARD") != "STANDARD":
-            raise invalid_parameter("The lab only has access entries of the type STANDARD. Its nodes need no entries.")
+            raise invalid_parameter("The lab only has access entries of the type STANDARD. Nodes don't need entries.")
         if principal_arn in self._entries:
             told = "The specified access entry resource is already in use on this cluster."
             raise Refusal(409, "ResourceInUseException", told)
@@ -207,13 +207,13 @@ def _associate(entry: AccessEntry, request: dict[str, Any], now: float) -> Assoc
     name = str(request.get("policyArn", "")).removeprefix(POLICY_ARN)
     if name not in POLICIES:
         raise invalid_parameter(
-            f"The policyArn {request.get('policyArn')} is invalid. The lab only has {', '.join(POLICIES)}."
+            f"The policyArn {request.get('policyArn')} is invalid. The lab only has the policies {', '.join(POLICIES)}."
         )
     scope = request.get("accessScope") or {}
     if scope.get("type") not in ("cluster", "namespace"):
         raise invalid_parameter("The accessScope type must be cluster or namespace.")
     if (scope["type"] == "namespace") != bool(scope.get("namespaces")):
-        raise invalid_parameter("The accessScope type namespace needs namespaces. The type cluster can't have any.")
+        raise invalid_parameter("If the accessScope type is namespace, pass namespaces. If it's cluster, don't.")
     since = entry.policies[name].associated_at if name in entry.policies else now
     entry.policies[name] = Association(name, scope, since, now)
     return entry.policies[name]

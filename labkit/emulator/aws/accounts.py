@@ -1,13 +1,12 @@
-"""Other accounts of the lab's organization. Every 12-digit id is an account. Administrators enter it by a role.
+"""Other accounts of the lab's organization. Every 12-digit id is an account. Administrators assume a role to enter it.
 
 What differs from AWS:
 
-- Creation: the lab creates an account when somebody first enters it. From then on, the organization lists the account.
-- Who may enter: on AWS, only administrators of the management account may enter another account by this role. Here,
-  administrators of the learner's own account may, too, although it's a member account. Nobody may enter the management
-  account.
-- The role: the lab creates the role when somebody first enters the account. The role's trust policy admits the
-  management account. In other accounts than the learner's own, it also admits the learner's own account.
+- Creation: the lab creates an account when someone first enters it. From then on, the organization lists the account.
+- Who may enter: on AWS, only administrators of the management account may assume this role. In the lab, administrators
+  of the learner's own account may also assume it, to enter any account except the management account.
+- The role: the lab creates the role when someone first enters the account. The role's trust policy admits the
+  management account. In any account but the learner's own, the policy also admits the learner's own account.
 
 organizations.py lists how the organization itself differs from AWS.
 
@@ -58,11 +57,11 @@ class Accounts:
 
 
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:
-    """Whether the caller may make a call whose permissions the lab can't derive.
+    """Whether the caller may make a call for which the lab can't derive the permissions.
 
-    An administrator may. So may a session of the role by which administrators enter an account. But the role must still
-    have its original policies, and the call must name no other account. Then only the organization's policies could
-    refuse the call.
+    An administrator may make any call. A session of the role by which administrators enter an account may make calls
+    that name no other account. The role must still have its original policies, and the session must not have session
+    policies. This function doesn't check the organization's policies.
     """
     if not isinstance(caller, Session):
         return isinstance(caller, Administrator)

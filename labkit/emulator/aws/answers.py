@@ -21,13 +21,13 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def respond(content: dict[str, Any] | None, content_type: str = "application/json") -> Response:
-    """Return a JSON service's answer with this content. If it's None, the body is empty."""
+    """Return a JSON service's answer with this content. If ``content`` is None, the body is empty."""
     headers = [("content-type", content_type), ("x-amzn-requestid", str(uuid.uuid4()))]
     return Response(200, headers, b"" if content is None else json.dumps(content).encode())
 
 
 def done(asked: Asked, result: str = "") -> Response:
-    """Return the answer to a successful call of the query protocol. ``result`` is XML; empty without a result."""
+    """Return the answer to a successful call of the query protocol. ``result`` is XML; it may be empty."""
     name, request_id = asked.operation, str(uuid.uuid4())
     told = f"<{name}Result>{result}</{name}Result>" if result else ""
     body = (
@@ -38,7 +38,7 @@ def done(asked: Asked, result: str = "") -> Response:
 
 
 def xml(content: object) -> str:
-    """Return the content as XML of the query protocol. Dicts become structures; EvalDecisionDetails becomes a map."""
+    """Return the content as the query protocol's XML. A dict becomes a structure, or a map for EvalDecisionDetails."""
     if isinstance(content, dict):
         return "".join(
             f"<{name}>{_entries(part) if name == 'EvalDecisionDetails' else xml(part)}</{name}>"

@@ -1,4 +1,4 @@
-"""Decide whether a caller may make a call, by the policies of the caller, the resource and the organization together.
+"""Decide whether a caller may make a call, from the policies of the caller, the resource and the organization.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -30,7 +30,7 @@ class Grant:
     refused: tuple[tuple[str, str], ...] = ()
     """The keys that a DeleteObjects call may not delete, each with the error message for the caller."""
     role: Role | None = None
-    """The role for which the call opens a session; None if it opens none."""
+    """The role for which the call opens a session; None if the call doesn't open a session."""
     tags: SessionTags = field(default_factory=SessionTags)
     """The tags of that session."""
     source_identity: str = ""
@@ -56,8 +56,8 @@ class Authorization:
     ) -> Decision:
         """Decide whether the caller has this permission.
 
-        ``resource_policy`` is the resource's own policy. ``owner`` is the resource's account; empty: the caller's. If
-        the two accounts differ, policies of both must allow the call.
+        ``resource_policy`` is the resource's own policy. ``owner`` is the resource's account; empty means the caller's
+        account. If the two accounts differ, policies of both accounts must allow the call.
         """
         owner = owner or caller.account_id
         same_account = owner == caller.account_id
@@ -132,9 +132,9 @@ class Authorization:
         return decision.reason
 
     def require_organization(self, caller: Administrator | Session, asked: Asked, what: str) -> None:
-        """Check the organization's policies on the call's action. The call's resource is unknown.
+        """Raise the denial if the organization's policies could deny the call's action on some resource.
 
-        Raises the denial if these policies could deny the action on some resource.
+        The call's own resource is unknown. ``what`` describes the call.
         """
         if not self.organization.member(caller.account_id).is_bound:
             return
@@ -182,7 +182,7 @@ def denial(caller: Caller, asked: Asked, permission: Permission, decision: Decis
 
 def underivable(caller: Caller, asked: Asked, what: str) -> Refusal:
     """Return the refusal of a call whose permissions the lab can't derive. ``what`` describes the call."""
-    message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot authorize {what} yet"
+    message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot yet authorize {what}"
     return fault(asked, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
 
 
@@ -193,7 +193,7 @@ def stored_policy(document: str, kind: Any, name: str) -> Policy:
 
 
 def _certain_control(control: Control, request: Request, permission: Permission) -> Control:
-    """Do the same as `_certain` for an organization's policies."""
+    """Apply `_certain` to the organization's policies."""
     if control is NO_CONTROL:
         return control
     resource, service = (
@@ -203,10 +203,7 @@ def _certain_control(control: Control, request: Request, permission: Permission)
 
 
 def _on_anything(control: Control) -> Control:
-    """Return the policies, with each Deny extended to all resources.
-
-    The call's resource is unknown, so any of these policies could deny it.
-    """
+    """Return the policies, with each Deny extended to all resources, because the call's resource is unknown."""
 
     def widened(policy: Policy) -> Policy:
         statements = (each if each.allow else replace(each, resources=None) for each in policy.statements)
@@ -219,9 +216,10 @@ def _on_anything(control: Control) -> Control:
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
-    """Return the policies, with statements that the lab can't evaluate marked as faulty.
+    """Return the policies. Statements that the lab can't evaluate are marked as faulty.
 
-    These are the statements on this request with a condition key that the lab can't know.
+    Such a statement applies to this request, and uses a condition key of the service that isn't in
+    ``permission.known``.
     """
     known, service = permission.known, permission.action.partition(":")[0] + ":"
     if known is None:
@@ -237,7 +235,7 @@ def _doubted(policy: Policy, request: Request, unknown: set[str]) -> tuple[State
         asked = {_key(condition.key) for condition in statement.conditions} & unknown
         if not asked or covers(statement, request) is False:
             return statement
-        return replace(statement, fault=f"the lab does not know this call's {', '.join(sorted(asked))}")
+        return replace(statement, fault=f"the lab does not know the value of {', '.join(sorted(asked))} in this call")
 
     return tuple(map(doubt, policy.statements))
 
@@ -248,7 +246,7 @@ def _keys(policy: Policy) -> frozenset[str]:
 
 
 def _key(name: str) -> str:
-    """Return a condition key in lower case. If it ends with a tag's name, leave the tag's name out."""
+    """Return a condition key in lower case, without the tag's name after a ``/``."""
     before, slash, _ = name.lower().partition("/")
     return before + slash
 

@@ -1,4 +1,4 @@
-"""moto, behind the gate. moto has the state of IAM, S3 and the rest of AWS. It runs in this process, without a port.
+"""moto, behind the gate. moto keeps the state of most of AWS. It runs in this process, without a port.
 
 This is the only module of the lab that imports moto. moto's public interface is its decorators and its server. But the
 gate needs other parts of moto, which may change at any time. So the lab only runs on the release line of moto that it
@@ -109,13 +109,13 @@ BY_NAME = {"group": "groups", "instance profile": "instance_profiles", "role": "
 
 @dataclass(frozen=True)
 class Resource:
-    """An object of IAM, with the fields that permissions on it depend on."""
+    """The fields of an IAM object that permissions depend on."""
 
     arn: str
     path: str
     """The path with its slashes; ``/`` for an object without a path."""
     boundary_arn: str
-    """The ARN of the object's permissions boundary; empty if it has none."""
+    """The ARN of the object's permissions boundary; empty if the object has no boundary."""
     tags: dict[str, str]
 
 
@@ -141,19 +141,19 @@ class Backend:
         return await self.run(corrected.get(asked.service, self._answer), asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
-        """Return moto's answer to DeleteBucket. Also delete the bucket's tags, which a new bucket would get."""
+        """Return moto's answer to DeleteBucket. Also delete the tags, which a new bucket of this name would get."""
         return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:
-        """Load moto's part of these services before they are called."""
+        """Load moto's modules for these services in advance."""
         for service in services:
             await self.run(self._load, service)
 
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
         """Run a function in moto's thread, and return its result.
 
-        Use this for functions that change or read much of moto's state. Raises ``Refusal`` (503) if the function, or an
-        earlier call in that thread, doesn't return.
+        Use this for functions that change moto's state, or that read much of it. Raises ``Refusal`` (503) if the
+        function, or an earlier one in that thread, doesn't return.
         """
         try:
             # Run it in the caller's context, in which state/places.py notes the stores that are used.
@@ -161,10 +161,10 @@ class Backend:
             result: Result = await self.thread.run(copy_context().run, self.carry_out, work)
             return result
         except Stuck as stuck:
-            raise Refusal(503, "ServiceUnavailable", STUCK, "a call of moto does not return") from stuck
+            raise Refusal(503, "ServiceUnavailable", STUCK, "a call to moto does not return") from stuck
 
     def iam(self, account_id: str) -> IAMBackend | None:
-        """Return IAM's state in the lab's own account, or in one that somebody entered; None for any other account."""
+        """Return IAM's state in an account; None if no one has entered it. The lab's own account counts as entered."""
         known = account_id == self.account_id or account_id in iam_backends
         return self.entered(account_id) if known else None
 
@@ -205,13 +205,13 @@ class Backend:
         return iam.roles.get(role_id) if iam else None
 
     def user_and_groups(self, account_id: str, user_id: str) -> list[object]:
-        """Return the user with this unique id (None if it was deleted), and the groups that the user is in."""
+        """Return the user with this unique id (None if the user was deleted), followed by the user's groups."""
         iam = self.entered(account_id)
         user = next((one for one in every(iam, "users") if one.id == user_id), None)
         return [user, *(group for group in every(iam, "groups") if user in group.users)]
 
     def user_of_key(self, access_key_id: str) -> tuple[User, AccessKey] | None:
-        """Return the user of an access key, in any account, and the key; None if no user has the key."""
+        """Return the user who has this access key, in any account, and the key; None if no user has the key."""
         for account in list(iam_backends.values()):
             if key := account["aws"].access_keys.get(access_key_id):
                 users = list(account["aws"].users.values())
@@ -237,10 +237,7 @@ class Backend:
                     bucket.policy = renamed(text, arn, unique_id).encode()
 
     def managed_policy(self, arn: str) -> str | None:
-        """Return the document of a managed policy's default version; None if the policy doesn't exist.
-
-        AWS's own policies are loaded on demand.
-        """
+        """Return the document of a managed policy's default version; None if the policy doesn't exist."""
         account_id = named.account if (named := Arn.find(arn)) else ""
         iam = self.iam(self.account_id if account_id == "aws" else account_id)
         if iam is None:
@@ -255,12 +252,12 @@ class Backend:
             _add(iam, *found, arn)
 
     def load_managed_policies(self, iam: IAMBackend) -> None:
-        """Load all of AWS's managed policies into ``iam``, so that a call can list them."""
+        """Load all AWS managed policies into ``iam``, so that a call can list them."""
         for name, content in managed_policies.every(aws_managed_policies_data):
             _add(iam, name, content)
 
     def unload_managed_policies(self, iam: IAMBackend) -> None:
-        """Remove the AWS managed policies that nobody uses from ``iam``. They can be loaded again on demand."""
+        """Remove unused AWS managed policies from ``iam``. They can be loaded again on demand."""
         iam.managed_policies, iam.aws_managed_policies = policies_in_use(iam)
 
     def store(self, service: Any, region: str, account_id: str) -> Any:
@@ -268,11 +265,11 @@ class Backend:
         return get_backend(service)[account_id][region]
 
     def stores(self, service: Any, account_id: str) -> dict[str, Any]:
-        """Return moto's state of a service in an account, by region, for all regions that were used."""
+        """Return moto's state of a service in an account, by region. Unused regions are left out."""
         return dict(get_backend(service)[account_id])
 
     def organization(self, management_id: str) -> OrganizationsBackend:
-        """moto's state of the organization that an account manages. ``org``: None if the account doesn't manage one."""
+        """moto's state of the organization that an account manages. Without an organization, ``org`` is None."""
         return organizations_backends[management_id]["aws"]
 
     def bucket(self, name: str) -> FakeBucket | None:
@@ -281,13 +278,13 @@ class Backend:
         return s3_backends[account_id]["aws"].buckets.get(name) if account_id else None
 
     def object_tags(self, bucket: str, key: str) -> dict[str, str]:
-        """Return the tags of an object; empty if the object doesn't exist or has a delete marker."""
+        """Return the tags of an S3 object; empty if the object doesn't exist or has a delete marker."""
         found = self.bucket(bucket)
         arn = getattr(found.keys.get(key), "arn", None) if found else None
         return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if found and arn else {}
 
     def delete_marker(self, bucket: str, key: str, version: str | None) -> FakeDeleteMarker | None:
-        """Return a key's version if it is a delete marker, else None. ``version`` None means the current version."""
+        """Return a key's version if it is a delete marker, else None. Without ``version``, use the current version."""
         found = self.bucket(bucket)
         versions = found.keys.getlist(key, []) if found else []
         chosen = [each for each in versions if version in (None, str(each.version_id))][-1:]
@@ -333,10 +330,10 @@ class Backend:
         return Response(status, headers, body)
 
     def _parameters_answer(self, asked: Asked) -> Response:
-        """Return moto's answer to a call of SSM. Then remove the empty parameter that moto adds for each missing name.
+        """Return moto's answer to a call of SSM. Sort GetParameters' answer: moto's order differs after each start.
 
-        Such a parameter would make DescribeParameters and other calls fail. Sort GetParameters' answer, because moto's
-        order differs after each start of the lab.
+        Also remove the empty parameter that moto adds for each missing name. With an empty parameter,
+        DescribeParameters and other calls would fail.
         """
         try:
             response = self._answer(asked)
@@ -439,7 +436,7 @@ class Backend:
 
 
 def adopt() -> None:
-    """Replace functions of moto that the gate can't use as they are, and keep moto from opening connections.
+    """Replace two functions of moto that don't fit the gate, and keep moto from opening connections.
 
     Raises :class:`LabError` if moto is missing or of another release line.
     """
@@ -451,9 +448,9 @@ def adopt() -> None:
 
 
 def tell_uses(used: Callable[[str, str], None]) -> None:
-    """Make moto call ``used`` with the service and the account of each store that it uses.
+    """Make moto call ``used`` with the service and the account whenever moto gets the state of a service.
 
-    This replaces the one method by which moto gets each store.
+    This replaces the one method by which moto gets such state.
     """
 
     def found(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
@@ -477,18 +474,15 @@ def without_body(thing: FakeKey) -> dict[str, object]:
 
 
 def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
-    """Set the content of an S3 object.
-
-    ``opened`` returns the content. Its argument is the number of bytes to keep in memory.
-    """
+    """Set an S3 object's content, which ``opened`` returns. ``opened`` takes the number of bytes to keep in memory."""
     thing.lock = threading.Lock()
     thing._value_buffer = opened(thing._max_buffer_size)
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the attributes and the items of ``parameters``, which is moto's dictionary of SSM's parameters.
+    """Return the attributes and the items of moto's dictionary of SSM parameters.
 
-    AWS's own parameters are left out. moto loads them again on demand.
+    AWS's own parameters are left out, because moto loads them on demand.
     """
     own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
     unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
@@ -496,7 +490,7 @@ def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], di
 
 
 def name_policy(policy: FakePolicy, arn: str) -> None:
-    """Give an organization's policy this ARN. The ARN that moto makes would contain the management account's id."""
+    """Give an organization's policy this ARN instead of moto's, which would contain the management account's id."""
     policy._arn_format = arn
 
 
@@ -506,7 +500,7 @@ def bound(user: User, boundary_arn: str | None) -> None:
 
 
 def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> Refusal:
-    """Return the refusal of a call that the lab can't answer. ``error`` is the error that moto raised, if any."""
+    """Return the refusal of a call that the lab can't answer. ``error`` is moto's error, if moto raised one."""
     # 501 is the one server error that no SDK tries again.
     operation = asked.request.operation if asked.request else asked.operation
     what = f"{asked.service}:{operation}" if operation.isidentifier() else f"{operation} of {asked.service}"
@@ -538,14 +532,14 @@ def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
 
 
 def boundaries(iam: IAMBackend) -> set[str | None]:
-    """The ARNs of the policies that are the permissions boundary of a role or a user."""
+    """The ARNs of all policies that are permissions boundaries of roles or users. The set may also contain None."""
     return {getattr(one, "permissions_boundary_arn", None) for kind in ("roles", "users") for one in every(iam, kind)}
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """Return two values: the managed policies by ARN, except AWS's unused policies; and a list of AWS's used policies.
+    """Return the managed policies by ARN, without AWS's unused policies. Also return a list of AWS's used policies.
 
-    A policy of AWS is used if it is attached, or if it is a permissions boundary.
+    A policy is used if it is attached, or if it is a permissions boundary.
     """
     bounding = boundaries(iam)
     used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]
@@ -561,7 +555,7 @@ def parse_parameters(protocol: str, model: OperationModel, **parts: object) -> d
 
 
 def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> list[object]:
-    """Return the values of the keys in a DynamoDB key condition; empty if the condition can't be read."""
+    """Return the key values in a DynamoDB key condition; empty if the condition can't be read."""
     # Import this only now: it loads moto's part of DynamoDB.
     from moto.dynamodb.exceptions import MockValidationException
     from moto.dynamodb.parsing.key_condition_expression import parse_expression

@@ -35,7 +35,7 @@ class Response:
 
     @property
     def error_message(self) -> str | None:
-        """The message that belongs to :attr:`error_code`."""
+        """The error's message; None if the answer isn't an error, or has no message."""
         text = self.body[:4096].decode("utf-8", "replace") if self.status >= 400 else ""
         found = re.search(r"<Message>([^<]*)</Message>", text) or re.search(r'"[mM]essage"\s*:\s*"([^"]*)"', text)
         return found[1] if found else None
@@ -43,7 +43,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Call:
-    """One request, as it came in."""
+    """One HTTP request to the lab's AWS."""
 
     method: str
     raw_path: str
@@ -77,7 +77,7 @@ class Call:
 
     @property
     def is_form(self) -> bool:
-        """Whether the body is a form, which has the operation and the parameters."""
+        """Whether the body is a form with the operation and the parameters."""
         takes_form = self.raw_path == "/" or QUEUE_PATH.fullmatch(self.raw_path)
         return bool(takes_form) and self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
 
@@ -85,7 +85,7 @@ class Call:
     def form_pairs(self) -> list[tuple[str, str]]:
         """The parameters of a query-protocol call, from the query and the body.
 
-        Such a call's path is ``/`` or, for SQS, the path of a queue. For any other path, there are no parameters.
+        They are empty for any path except ``/`` and, for SQS, the path of a queue.
         """
         if self.raw_path != "/" and not QUEUE_PATH.fullmatch(self.raw_path):
             return []
@@ -120,19 +120,19 @@ class ApiRequest:
 
 @dataclass(frozen=True)
 class Permission:
-    """An action on a resource, and the condition keys that the service adds for it."""
+    """An action on a resource, with the condition keys that the service adds."""
 
     action: str
     resource: str
     context: Context = field(default_factory=dict)
     known: frozenset[str] | None = None
-    """The service's own condition keys that the lab knows. If ``context`` lacks such a key, so does the call.
+    """The service's own condition keys that the lab can evaluate; None means all of them.
 
-    The keys are in lower case; a tag's key ends with its ``/``. An Allow doesn't count if it depends on a key of the
-    service that isn't in ``known``. Without ``known``, the lab knows all keys.
+    The keys are in lower case; a tag's key ends with ``/``. A known key that isn't in ``context`` is absent from the
+    call. An Allow that depends on any other key of the service doesn't count.
     """
     shown: str | None = None
-    """The resource's name in the service's denial. None: the denial shows its ARN. Empty: it shows no resource."""
+    """The resource's name in the service's denial. None: the denial shows the ARN. Empty: it shows nothing."""
     resource_policy: str = ""
     """The document of the resource's own policy."""
 
@@ -144,32 +144,32 @@ class Asked:
     call: Call
     service: str = ""
     region: str = ""
-    """The region in the signature's scope; for an unsigned call, the lab's own; empty if the signature is malformed."""
+    """The region in the signature's scope; the lab's region for an unsigned call; empty for a malformed signature."""
     operation: str = ""
     """The API operation's name; the method and the path if the lab doesn't know the operation."""
     account_id: str = ""
-    """The account of the call's resources: usually the caller's."""
+    """The account of the call's resources, usually the caller's account."""
     request: ApiRequest | None = None
-    """The operation's parameters. None if they weren't read, and for S3: the fields below describe S3's calls."""
+    """The operation's parameters; None if they weren't read. Always None for S3, which uses the fields below."""
     unread: Exception | None = None
-    """The error if the lab can't read the parameters (for S3: the operation)."""
+    """The error from reading the parameters or, for S3, the operation; None if there was no error."""
     bucket: str = ""
     key: str = ""
     version: str | None = None
     """The version id in the query. Only S3's calls have a bucket, a key and a version."""
     needed: tuple[Permission, ...] = ()
-    """For S3: the permissions that the caller needs; for DeleteObjects, one for each key."""
+    """The permissions that an S3 call needs; for DeleteObjects, one for each key."""
 
     @property
     def family(self) -> str:
-        """The call's protocol: s3, query, ec2, json, rest-xml or rest-json. It decides how a refusal looks.
+        """The call's protocol: s3, query, ec2, json, rest-xml or rest-json. It decides the format of a refusal.
 
         https://smithy.io/2.0/aws/protocols/index.html
         """
         return protocol(self.call, self.service)
 
     def requested(self) -> ApiRequest:
-        """Return the operation with its parameters. Raises the error in ``unread`` if they could not be read."""
+        """Return the operation with its parameters. If they could not be read, raise the error in ``unread``."""
         if self.request is None:
             raise self.unread or LookupError(f"the parameters of {self.operation} were not read")
         return self.request
@@ -189,5 +189,5 @@ def protocol(call: Call, service: str) -> str:
 
 
 def no_number(name: str) -> None:
-    """Raise ``ValueError`` for NaN and Infinity, which are not JSON (RFC 8259). `json.loads` calls this for them."""
+    """Raise ``ValueError``. `json.loads` calls this for NaN and Infinity, which are not JSON (RFC 8259)."""
     raise ValueError(f"{name} is not a JSON number")

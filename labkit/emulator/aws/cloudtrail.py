@@ -71,7 +71,7 @@ class CloudTrail:
     clock: Clock
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """Answer a call of CloudTrail. LookupEvents finds the management events of the caller's account and region."""
+        """Answer a call of CloudTrail. LookupEvents finds management events of the caller's account in one region."""
         if asked.operation != "LookupEvents":
             response = await self.backend.answer(asked)
             return _undelivered(response) if asked.operation == "GetTrailStatus" else response
@@ -90,7 +90,7 @@ class CloudTrail:
         begins, ends = self._range(asked)
         key, value = _attribute(asked)
         if (category := asked.get("EventCategory")) not in (None, "insight"):
-            raise _refusal("InvalidEventCategory", f"There is no event category {category}. Use insight.")
+            raise _refusal("InvalidEventCategory", f"Unknown event category {category}. Use insight.")
         # The lab has no insights: they report unusual activity.
         found = self._events(key, value, caller.account_id, region) if category is None else iter(())
         found = (event for event in found if begins <= event["EventTime"] <= ends)
@@ -126,7 +126,7 @@ class CloudTrail:
 
 
 def _undelivered(response: Response) -> Response:
-    """Return GetTrailStatus's answer without a delivery. moto always reports a delivery at the present time."""
+    """Return GetTrailStatus's answer without a delivery. moto always reports a delivery that has just happened."""
     if response.status == 200:
         content = json.loads(response.body)
         content.pop("LatestDeliveryTime", None)
@@ -200,9 +200,9 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
 
 
 def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
-    """Return the events after the last one of the previous page.
+    """Return the events that follow the last event of the previous page.
 
-    ``token`` names that event, so that new calls don't shift the pages.
+    ``token`` names that event instead of a page number, so that new calls don't shift the pages.
     """
     try:
         last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")

@@ -1,4 +1,4 @@
-"""What EKS's answers say about the lab's clusters. The clusters themselves run in the Kubernetes half of the lab."""
+"""The facts about the lab's clusters that EKS's answers contain. The Kubernetes half of the lab runs the clusters."""
 
 import re
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Clusters(Protocol):
     """The clusters of the lab, by region and name."""
 
     async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
-        """Run a new cluster, and return its facts once it answers. ``request``: the parameters of CreateCluster."""
+        """Run a new cluster, and return its facts once it answers. ``request`` has the parameters of CreateCluster."""
 
     async def delete(self, region: str, name: str) -> None:
         """Stop the cluster and everything that runs in it."""

@@ -39,7 +39,7 @@ OF_CLUSTER = re.compile("Access|IdentityProviderConfig|PodIdentityAssociation")
 
 @dataclass(frozen=True)
 class Eks:
-    """EKS's operations on clusters, on access entries and on associations."""
+    """EKS's operations."""
 
     backend: Backend
     clusters: Clusters
@@ -51,7 +51,7 @@ class Eks:
     """The function that writes moto's changes to the lab's folder. It's called before a cluster is stopped."""
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """Answer a call of EKS. In a cluster's description, put the cluster's real endpoint, CA, issuer and version."""
+        """Answer a call of EKS. A cluster in the answer has its real endpoint, CA, issuer and version, not moto's."""
         if asked.request is None:
             raise not_emulated(asked, str(asked.unread))
         operation, name = asked.request.operation, _cluster(asked)
@@ -75,7 +75,7 @@ class Eks:
         return await self.backend.answer(asked)
 
     def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
-        """Yield the ARN of the call's cluster, and EKS's stored data about the cluster (None if it was deleted)."""
+        """Yield the ARN of the call's cluster, and the data to store under this ARN (None for a deleted cluster)."""
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)
         if facts:
@@ -84,20 +84,20 @@ class Eks:
             yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
 
     def put_back(self, asked: Asked, kept: Callable[[str], dict[str, object] | None]) -> None:
-        """Undo a call: restore EKS's data about the call's cluster. ``kept`` returns the stored data for an ARN."""
+        """Undo a call: restore EKS's data about the call's cluster. ``kept`` returns the data stored under an ARN."""
         if facts := self.clusters.get(asked.region, _cluster(asked)):
             known = kept(facts.arn) or {}
             for name, part in facts.associated.items():
                 part.__dict__ = known.get(name, type(part)()).__dict__
 
     def forget_lost(self) -> None:
-        """Make moto forget the clusters that don't run, such as one that couldn't join the lab again."""
+        """Make moto forget the clusters that no longer run, such as one that couldn't join the lab again."""
         for region, store in self.backend.stores("eks", self.backend.account_id).items():
             for name in [name for name in store.clusters if not self.clusters.get(region, name)]:
                 del store.clusters[name]
 
     async def know(self, region: str, name: str, request: dict[str, object]) -> None:
-        """Tell moto about a running cluster, if moto doesn't know it. ``request``: the parameters of CreateCluster."""
+        """If moto doesn't know this running cluster, create it in moto. ``request`` has CreateCluster's parameters."""
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
         if (await self.backend.answer(_on(asked, "GET", name))).status == 200:
@@ -163,7 +163,7 @@ class Eks:
         )
 
     def _require_role(self, role_arn: str) -> None:
-        """Refuse a role for pods that doesn't exist, or that EKS may not assume."""
+        """Raise ``Refusal`` if the role doesn't exist, or if EKS may not assume it."""
         role = self.backend.role(role_arn)
         if role is None:
             raise invalid_parameter("Role provided in the request does not exist.")
@@ -198,7 +198,7 @@ class Eks:
 
 
 def _cluster(asked: Asked) -> str:
-    """Return the name of the call's cluster; empty if the call isn't about a cluster."""
+    """Return the name of the call's cluster; empty if the call names no cluster."""
     parameters = asked.requested().parameters
     if "resourceArn" in parameters:
         return eks_tags.cluster_of(parameters["resourceArn"], asked.region, asked.account_id)
@@ -206,7 +206,7 @@ def _cluster(asked: Asked) -> str:
 
 
 def _on(asked: Asked, method: str, name: str) -> Asked:
-    """Return the request to describe (GET) or delete (DELETE) the cluster with this name in moto."""
+    """Return a request that makes moto describe (GET) or delete (DELETE) the cluster with this name."""
     operation = "DescribeCluster" if method == "GET" else "DeleteCluster"
     return replace(asked, operation=operation, call=Call(method, f"/clusters/{name}", "", [], b""))
 

@@ -1,4 +1,4 @@
-"""EKS Auth exchanges a pod's token for credentials of a role. The pod's Pod Identity association names the role.
+"""EKS Auth exchanges a pod's token for credentials of the role in the pod's Pod Identity association.
 
 What differs from AWS:
 
@@ -53,7 +53,7 @@ class Pod:
 
 @dataclass
 class _Expected:
-    """The issuer and the audience that a token must have, in the form of the OIDC provider that `verify` needs."""
+    """The issuer and the audience that a token must have. `verify` takes this in place of an OIDC provider."""
 
     url: str
     client_id_list: list[str]
@@ -91,7 +91,7 @@ class EksAuth:
         return replace(grant, role=role, tags=tags, reason=told)
 
     def answer(self, grant: Grant) -> tuple[Response, Session]:
-        """Open the granted session, and return its credentials."""
+        """Open the granted session. Return an answer with the session's credentials, and the session."""
         asked, role, tags = grant.asked, grant.role, grant.tags
         assert role is not None
         facts, token = self._cluster(asked), readable(asked).parameters["token"]
@@ -125,7 +125,7 @@ class EksAuth:
         return facts
 
     async def _verified(self, given: str, facts: ClusterFacts) -> Pod:
-        """Return the token's pod. Raises `Refusal` if the token has expired, or the cluster didn't sign it for EKS."""
+        """Return the token's pod. Raises `Refusal` if the token has expired, or if the cluster didn't sign it."""
         expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
             token = read(given)
@@ -140,10 +140,7 @@ class EksAuth:
         return _pod(identity.claims)
 
     def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
-        """Return why the role's trust policy lets EKS assume the role with these tags.
-
-        Raises the denial if the trust policy doesn't allow it.
-        """
+        """Return the reason why EKS may assume the role with these tags. Raises the denial if EKS may not."""
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context: Context = {
             **self.authorization.context(asked),
@@ -178,7 +175,7 @@ def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
 
 
 def _of_another(claims: Claims, facts: ClusterFacts) -> str:
-    """Return why the token has the wrong issuer or audience; empty if both are right."""
+    """Return the error in the token's issuer or audience; empty if both are right."""
     if claims.issuer != facts.issuer:
         return f"the token is from {claims.issuer or 'nobody'}; the issuer of {facts.name} is {facts.issuer}"
     if SERVICE not in claims.compared:

@@ -1,4 +1,4 @@
-"""EKS's operations on the tags of a cluster and of a cluster's parts.
+"""EKS's operations on the tags of clusters and their parts, such as access entries.
 
 https://docs.aws.amazon.com/eks/latest/userguide/eks-using-tags.html
 """
@@ -13,7 +13,7 @@ from labkit.policy.arn import Arn
 
 
 def answer(asked: Asked, backend: Backend) -> Response:
-    """Answer an operation on tags. Run this in moto's thread, because moto has some of the tags. Raises ``Refusal``."""
+    """Answer an operation on tags. Run this in moto's thread, because moto keeps some tags. Raises ``Refusal``."""
     request = asked.requested()
     arn, removed = request.parameters["resourceArn"], request.parameters.get("tagKeys")
     if removed == []:
@@ -30,7 +30,7 @@ def answer(asked: Asked, backend: Backend) -> Response:
 
 
 def cluster_of(arn: str, region: str, account_id: str) -> str:
-    """Return the cluster's name in an ARN; empty if the ARN isn't EKS's, or is of another region or account."""
+    """Return the cluster's name in an ARN of EKS; empty for an ARN of another service, region or account."""
     named = Arn.find(arn)
     if named is None or (named.service, named.region, named.account) != ("eks", region, account_id):
         return ""
@@ -38,9 +38,9 @@ def cluster_of(arn: str, region: str, account_id: str) -> str:
 
 
 def tags_of(arn: str, backend: Backend) -> dict[str, str] | None:
-    """Return the tags of the cluster, or the part of a cluster, with this ARN; None if it doesn't exist.
+    """Return the tags of the cluster, or of a cluster's part, with this ARN; None if it doesn't exist.
 
-    The result isn't a copy: changing it changes the resource's tags.
+    The result isn't a copy. If you change it, you change the tags.
     """
     named = Arn.parse(arn)
     name = cluster_of(arn, named.region, named.account)

@@ -2,7 +2,7 @@
 
 What differs from AWS:
 
-- The ConfigMap `aws-auth`: only access entries let a principal in.
+- The ConfigMap `aws-auth`: never read. Only access entries let a principal in.
 
 https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
 https://github.com/kubernetes-sigs/aws-iam-authenticator#how-does-it-work
@@ -28,7 +28,7 @@ PARAMETERS = {
 
 
 class InvalidToken(Exception):
-    """The token is malformed, or STS doesn't know its signer. The text is for the lab's log, never for the caller."""
+    """The token is malformed, or STS doesn't accept it. The message is for the lab's log, never for the caller."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Identity:
 
     @property
     def canonical_arn(self) -> str:
-        """The principal's ARN as the authenticator writes it. A role's path is left out."""
+        """The principal's ARN in the authenticator's form: a role's ARN has no path."""
         named = Arn.parse(self.arn)
         return f"arn:{named.partition}:iam::{named.account}:role/{role}" if (role := named.session_role) else self.arn
 
@@ -54,8 +54,8 @@ class Identity:
 async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> Identity:
     """Return the principal that the token represents. Raises :class:`InvalidToken`.
 
-    The token must be for the cluster named ``cluster``. Its URL must be on the lab's own endpoint (``endpoint_url``).
-    Nothing is fetched: the gate answers the call in this process.
+    The token must be for the cluster named ``cluster``. The URL in the token must be on the lab's own endpoint
+    (``endpoint_url``). The gate answers the call in this process, so nothing is fetched.
     """
     call = _call(token, cluster, endpoint_url)
     outcome = await gate.respond(call)
@@ -74,7 +74,7 @@ async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> 
 
 
 def _call(token: str, cluster: str, endpoint_url: str) -> Call:
-    """Return the call that the authenticator would send for this token."""
+    """Return the call that the authenticator would send to STS for this token."""
     if len(token) > LONGEST:
         raise InvalidToken("the token is too large")
     encoded = token.removeprefix(PREFIX)

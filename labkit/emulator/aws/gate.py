@@ -134,12 +134,12 @@ class Gate:
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
-        """Return the ARN of one of the lab's own roles, such as a node's. If missing, create it with these policies."""
+        """Return the ARN of one of the lab's own roles, such as a node's. Create the role if it's missing."""
         async with self._kept.keeping_all():
             return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
     async def know_cluster(self, region: str, name: str, request: dict[str, object]) -> None:
-        """Tell EKS about a running cluster. ``request`` has the parameters of ``eks:CreateCluster``."""
+        """Tell EKS about a running cluster. ``request`` has CreateCluster's parameters."""
         async with self._kept.keeping_all():
             await self._eks.know(region, name, request)
 
@@ -155,12 +155,12 @@ class Gate:
             await self.backend.run(self._organization.found)
 
     def associated(self, cluster_arn: str) -> dict[str, Any]:
-        """Return EKS's stored data about a cluster: the fields in `ClusterFacts.associated`; empty without data."""
+        """Return EKS's stored data about a cluster, by the names in `ClusterFacts.associated`. It may be empty."""
         return self._own.part(cluster_arn) or {}
 
     @property
     def unkept(self) -> list[str]:
-        """The services that calls have changed, although their state is lost when the lab ends."""
+        """The changed services that lose their state when the lab ends."""
         return sorted(self._told)
 
     async def close(self) -> None:
@@ -192,10 +192,10 @@ class Gate:
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
 
     async def respond(self, call: Call, body: Body | None = None) -> Outcome:
-        """Answer a call and record it. The outcome has the answer, the authenticated caller and the decision's reason.
+        """Answer a call, record it, and return the outcome: the answer, the caller and the reason for the decision.
 
-        ``body`` is a function that reads the call's body. If it's None, the body is already in ``call``. Raises
-        ClientDisconnect if the body ends early.
+        ``body`` reads the call's body. Without ``body``, the body is already in ``call``. Raises ClientDisconnect if
+        the body ends early.
         """
         asked, caller, grant, failure = Asked(call), None, None, ""
         try:
@@ -241,9 +241,10 @@ class Gate:
     async def _authenticate(
         self, asked: Asked, signed: Signature | Malformed | None, body: Body | None
     ) -> tuple[Asked, Caller | WebIdentity]:
-        """Authenticate the caller. Return the request with its signed body, and the caller.
+        """Authenticate the caller. Return the request with its body, and the caller.
 
-        Read the body only if the lab knows the access key, so that a stranger can't send a gigabyte.
+        Read the body of a signed request only if the lab knows the access key, so that a stranger can't send a
+        gigabyte.
         """
         call = asked.call
         if isinstance(signed, Malformed):
@@ -354,7 +355,7 @@ class Gate:
                 return await self.backend.answer(asked)
 
     def _keep_own(self, asked: Asked, response: Response) -> None:
-        """Store the gate's own data of EKS and of regions. Undo a change that can't be stored.
+        """Store the gate's own data about EKS and regions. Undo a change that can't be stored.
 
         The state of some services isn't stored at all. Tell the user after the first call that changes such a service.
         """
@@ -380,10 +381,10 @@ class Gate:
         for record in written:
             self._trail.append(record, secrets)
         if failure:
-            _log.error("the gate failed on a call of %s\n%s", outcome.asked.service, hidden(failure, secrets))
+            _log.error("the gate failed on a call to %s\n%s", outcome.asked.service, hidden(failure, secrets))
 
     def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
-        """Return the secret key for the call's signature. First check expiry, role and date, in AWS's order."""
+        """Return the caller's secret key. First check the session, its role and the call's date, in AWS's order."""
         now = self._clock.now()
         if isinstance(caller, Session):
             if caller.credentials.expiration <= now:
@@ -460,10 +461,9 @@ class Gate:
         return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
 
     def _check_date(self, asked: Asked, signed: Signature, lab: float) -> None:
-        """Refuse a signature that is too old or too new both by the lab's clock and by the machine's clock.
+        """Refuse a signature with a date that is wrong by both clocks: the lab's and the machine's.
 
-        If it's right by one of the two clocks, it's accepted. So clients outside pods still work after the lab's clock
-        was changed.
+        Clients outside pods use the machine's clock. They still work after the lab's clock was changed.
         """
         machine, at = time.time(), signed.signed_at
         if signed.expires_in is not None:
@@ -496,7 +496,7 @@ def _administrator(keys: Keys, account_id: str, name: str, identifiers: Identifi
 
 
 def _head(scope: "Scope") -> Call:
-    """Return the call without its body."""
+    """Return the call in ``scope``. Its body isn't read yet."""
     raw_path = scope.get("raw_path") or scope["path"].encode()
     return Call(
         method=scope["method"],
@@ -509,7 +509,7 @@ def _head(scope: "Scope") -> Call:
 
 
 async def _with_form(asked: Asked, body: Body) -> Call:
-    """Return the call with the form in its body. Raises Refusal if the form is too large for any service."""
+    """Return the call with its form as the body. Raises Refusal if the form is too large."""
     try:
         form = await body(LONGEST_FORM)
     except TooLong:
@@ -557,12 +557,12 @@ def _addressed(call: Call, service: str, region: str) -> Asked:
 
 
 def _is_by_token(call: Call) -> bool:
-    """Whether the call is AssumeRoleWithWebIdentity. It is unsigned: its token, in a form or a URL, says who calls."""
+    """Whether the call is AssumeRoleWithWebIdentity, which isn't signed: its token says who calls."""
     return call.method in ("GET", "POST") and call.form.get("Action") == WEB_IDENTITY
 
 
 def _guess_service(call: Call) -> str:
-    """Return the service of an unsigned call. If nothing in the call shows another service, it's S3."""
+    """Return the service of an unsigned call. Return ``s3`` if nothing in the call shows another service."""
     if "Action" in call.form:
         return VERSIONS.get(call.form.get("Version", ""), "sts")
     if target := call.headers.get("x-amz-target"):

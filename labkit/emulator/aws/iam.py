@@ -7,8 +7,8 @@ What differs from AWS:
 - Delay: a change takes effect at once; on AWS it can take a few minutes.
 - Quotas: the lab limits client ids, thumbprints, policy sizes, policy versions and access keys. It doesn't limit roles,
   attached policies, tags and the rest.
-- Usage data: no service last accessed details, no `RoleLastUsed`.
-- Sign-in: login profiles and MFA devices are kept, but nobody can sign in with them.
+- Usage data: no details about when a service was last accessed, and no `RoleLastUsed`.
+- Sign-in: login profiles and MFA devices are stored, but no one can sign in with them.
 - Root: there is no root user; the administrator takes its place.
 - Advice: no Access Analyzer, no policy recommendations.
 
@@ -100,7 +100,7 @@ class Iam:
         return iam_documents.reworded(response)
 
     async def _complete(self, asked: Asked, iam: IAMBackend, deleted: Any, response: Response) -> None:
-        """Do the parts of a successful call that moto leaves out."""
+        """Do the steps of a successful call that moto leaves out."""
         run, operation = self.backend.run, asked.operation
         if deleted:
             await run(self.backend.orphan, deleted.arn, deleted.id)
@@ -122,7 +122,7 @@ class Iam:
                 await self.backend.run(self.backend.load_managed_policy, iam, value)
 
     def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
-        """Return the ARN of one of the lab's own roles. If it's missing, create it with these managed policies."""
+        """Return the ARN of one of the lab's own roles. If the role is missing, create it with these policies."""
         account_id = account_id or self.backend.account_id
         arn = f"arn:aws:iam::{account_id}:role/{name}"
         if self.backend.role(arn) is None:
@@ -135,7 +135,7 @@ class Iam:
         return arn
 
     def _left_out(self, asked: Asked) -> dict[str, str]:
-        """Return the role's values for the parameters that UpdateRole leaves out. moto would remove these values.
+        """Return the role's values for the parameters that an UpdateRole call omits. moto would remove these values.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
         """
@@ -147,7 +147,7 @@ class Iam:
         return {name: str(value) for name, value in kept.items() if value and name not in parameters}
 
     def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
-        """Give a new object an id that is made from its name. Return the answer with this id instead of moto's."""
+        """Give a new object an id that is made from its name. Return the answer's body with this id."""
         store, parameter, _ = MADE[asked.operation]
         name = asked.requested().parameters[parameter]
         # Compare the id, too: one of AWS's own policies may have the same name.
@@ -158,7 +158,7 @@ class Iam:
         return body.replace(given.encode(), made.id.encode())
 
     def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
-        """Replace a new object's random id from moto with one that is made from its name. Return the old id."""
+        """Replace a new object's random id with an id that is made from its name. Return the random id."""
         store, _, prefix = MADE[operation]
         own = iam.account_id == self.backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"
@@ -184,7 +184,7 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
 
 
 def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
-    """Add an audience to a provider, or remove one. moto can't do this. Repeating a call is not an error.
+    """Add an audience to a provider, or remove one. moto can't do this. A repeated call isn't an error.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """

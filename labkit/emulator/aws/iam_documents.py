@@ -45,7 +45,7 @@ WORDS = (
 
 
 async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check the call's document, tags or URL. Return the parameters that moto needs with other values.
+    """Check the call's document, tags or URL. Return the parameters to change in the call for moto.
 
     Raises ``Refusal`` if a document, a tag or a URL is faulty.
     """
@@ -73,7 +73,7 @@ def reworded(response: Response) -> Response:
 
 
 def missing_principals(document: dict[str, object], backend: Backend) -> list[str]:
-    """Return the users and roles that a trust policy or a bucket policy names but that don't exist."""
+    """Return the missing users and roles that a trust policy or a bucket policy names."""
     principals = (
         statement.get(element)
         for statement in listed(document.get("Statement", []))
@@ -84,7 +84,7 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """Check the call's policy. Return {} if moto can read it, else the parameter with a policy that moto can read."""
+    """Check the call's policy. Return {} if moto can read it. If not, return the parameter with a readable policy."""
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:
@@ -137,7 +137,7 @@ def _check_unused(asked: Asked, backend: Backend) -> None:
 
 
 def _quote_numbers(document: dict[str, Any]) -> bool:
-    """Change numbers in the conditions to strings, because moto accepts nothing else. Return whether there were any."""
+    """Change numbers in the conditions to strings: moto can't read numbers. Return whether anything was changed."""
     found = False
     for statement in listed(document["Statement"]):
         for block in statement.get("Condition", {}).values():
@@ -160,10 +160,10 @@ def _exists(name: str, backend: Backend) -> bool:
 
 
 async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check a new provider, and return the parameters to add to the call.
+    """Check a new provider. If the call has no thumbprint, return the issuer's thumbprint as a parameter.
 
-    If the call has no thumbprint, that is the issuer's thumbprint; otherwise nothing. Raises ``Refusal`` if the
-    provider is faulty or its thumbprint can't be fetched.
+    Return {} if the call has thumbprints. Raises ``Refusal`` if the provider is faulty, or if the issuer's thumbprint
+    can't be fetched.
     """
     parameters = asked.requested().parameters
     url = parameters["Url"]

@@ -2,9 +2,9 @@
 
 What differs from AWS:
 
-- Log-in: the lab only stores and describes a config. The lab's API servers let nobody in because of a config, and
-  nothing is fetched from the config's issuer.
-- Time: a config is ACTIVE at once; on AWS that takes a quarter of an hour.
+- Log-in: the lab only stores and describes a config. No one can log in with it, and the lab fetches nothing from the
+  config's issuer.
+- Time: a config is ACTIVE at once; on AWS this takes a quarter of an hour.
 
 https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
 """

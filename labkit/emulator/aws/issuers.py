@@ -49,11 +49,11 @@ FETCHES, WITHIN = 10, 10.0
 
 
 class IssuerUnreachable(Exception):
-    """The keys could not be fetched; the message says which step failed."""
+    """The issuer's keys could not be fetched. The message says which step failed."""
 
 
 class ThumbprintMismatch(Exception):
-    """The issuer's certificate chains to no trusted root, and the provider doesn't list the chain's top certificate."""
+    """The issuer's certificate is trusted neither through a public root nor through the provider's thumbprints."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class _Mapping:
 
 @dataclass
 class _Source:
-    """The fetched keys of an issuer, for one provider's thumbprints."""
+    """The fetched keys of an issuer, for providers with the same thumbprints."""
 
     edition: object = None
     keys: dict[str | None, jwt.PyJWK] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class _Source:
 
 
 class Issuers:
-    """The keys of all issuers. If a token names an unknown key id, the lab fetches its issuer's keys again."""
+    """The keys of all issuers. If a token has an unknown key id, the lab fetches the issuer's keys again."""
 
     def __init__(self) -> None:
         self._mapped: dict[str, _Mapping] = {}
@@ -100,23 +100,23 @@ class Issuers:
     ) -> None:
         """Send requests for ``https://host/…`` to ``address``.
 
-        The server there must have a certificate for ``host`` that chains to ``ca_pem``. ``edition`` returns the edition
-        of an issuer's documents; when it changes, the lab fetches the keys again. ``within`` is how many seconds the
-        lab waits for the keys; None means `TIMEOUT`.
+        The server at ``address`` must have a certificate for ``host`` that chains to ``ca_pem``. ``edition`` takes an
+        issuer; when it returns a new value, the lab fetches the issuer's keys again. The lab waits at most ``within``
+        seconds for keys; None means `TIMEOUT`.
         """
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)
 
     def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
-        """Accept this issuer, too.
+        """Allow the lab to fetch this issuer's keys.
 
-        ``api`` is a client of the issuer's API server, which serves the keys. If it's None, the lab fetches the keys
-        from the issuer's own URL.
+        ``api`` is a client of the API server that serves the keys. If ``api`` is None, the lab fetches the keys from
+        the issuer's URL.
         """
         self._joined[issuer] = api
         self.forget(issuer)
 
     def leave(self, issuer: str) -> None:
-        """Stop asking an issuer that had joined."""
+        """Undo `join`."""
         self._joined.pop(issuer, None)
         self.forget(issuer)
 
@@ -130,7 +130,8 @@ class Issuers:
         if source.fetching is None:
             if len(source.asked) == FETCHES and time.monotonic() - source.asked[0] < WITHIN:
                 found = source.failure or f"none of its keys has the id {key_id!r}"
-                raise IssuerUnreachable(f"{issuer} was asked {FETCHES} times within {WITHIN:.0f} seconds: {found}")
+                said = f"{issuer} was asked for its keys {FETCHES} times within {WITHIN:.0f} seconds: {found}"
+                raise IssuerUnreachable(said)
             source.asked.append(time.monotonic())
             source.fetching = asyncio.create_task(self._fetch(source, issuer, pinned))
         await asyncio.shield(source.fetching)
@@ -208,8 +209,8 @@ class Issuers:
     async def _trust(self, host: str, port: int, pinned: frozenset[str]) -> ssl.SSLContext:
         """Return a TLS context for a host that isn't mapped. Raises :class:`ThumbprintMismatch`.
 
-        It trusts the public roots if the host's certificate chains to one. If not, it trusts the top certificate of the
-        host's chain, which must have one of the thumbprints in ``pinned``.
+        If the host's certificate chains to a public root, the context trusts the public roots. If not, the context
+        trusts the top certificate of the host's chain, which must have a thumbprint in ``pinned``.
         """
         try:
             await self._served_chain(host, port, self._public_roots)
@@ -230,7 +231,7 @@ class Issuers:
         return context
 
     async def _served_chain(self, host: str, port: int, context: ssl.SSLContext | None = None) -> list[bytes]:
-        """Return the certificates (DER) that the host serves, the host's own first; unverified without ``context``."""
+        """Return the host's certificate chain (DER), from the host's own certificate up. Verify it with ``context``."""
         address, port = self._address(host, port)
         try:
             _, writer = await asyncio.open_connection(address, port, ssl=context or unverified(), server_hostname=host)
@@ -260,7 +261,7 @@ class Issuers:
 
 
 async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str, **request: Any) -> dict[str, Any]:
-    """Fetch the JSON object at ``target``. Error messages name ``url`` instead."""
+    """Return the JSON object at ``target``. Error messages name ``url`` instead of ``target``."""
     # A few compressed bytes could expand to very many.
     accepted = {"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"}
     headers = {**request.pop("headers", {}), **accepted}
@@ -284,7 +285,7 @@ async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str
 
 
 def _location(issuer: str, discovery: dict[str, Any]) -> str:
-    """Return the URL of the keys. Raises `IssuerUnreachable` if the document names another issuer, or no URL."""
+    """Return the URL of the keys. Raises `IssuerUnreachable` if the document has another issuer or no such URL."""
     if (named := discovery.get("issuer")) != issuer:
         shown = f"{named!r}" if isinstance(named, str) else "its issuer is not a string"
         raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")
@@ -295,7 +296,7 @@ def _location(issuer: str, discovery: dict[str, Any]) -> str:
 
 
 def _keys(location: str, document: dict[str, Any]) -> dict[str | None, jwt.PyJWK]:
-    """Return the usable keys by their ids."""
+    """Return the usable keys in ``document`` by their ids."""
     entries = document.get("keys")
     if not isinstance(entries, list):
         raise IssuerUnreachable(f"{location} holds no list of keys")

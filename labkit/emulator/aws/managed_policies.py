@@ -1,7 +1,7 @@
 """Read AWS's managed policies from moto's data, which is one long text.
 
-A policy is only parsed when somebody attaches or reads it. moto itself would parse all policies at once, and they would
-take about 50 MiB.
+A policy is only parsed when someone attaches or reads it. moto itself would parse all policies at once, into about
+50 MiB of memory.
 """
 
 import json
@@ -14,10 +14,7 @@ _decoder = json.JSONDecoder()
 
 
 def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
-    """Return the name and the content of the policy with this ARN; None if AWS has no such policy.
-
-    The ARN's path isn't compared.
-    """
+    """Return the name and the content of the policy with this ARN, in any path; None if AWS has no such policy."""
     if not (found := _ARN.fullmatch(arn)):
         return None
     key = f'\n "{found[1]}":'

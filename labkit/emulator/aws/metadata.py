@@ -3,7 +3,7 @@
 What differs from AWS:
 
 - IMDSv1: a request without a token is refused.
-- The hop limit: every process that reaches the port gets an answer.
+- The hop limit: the lab has none. Every process that reaches the port gets an answer.
 - Data: the service has the ids, the type, the placement, the role's credentials and the identity document. It has no
   user data, network, tags, events or signatures.
 
@@ -43,7 +43,8 @@ CATEGORIES = {
 class Metadata:
     """The metadata service (IMDSv2) of one node, as an ASGI application. It returns credentials of the node's role.
 
-    Each node's service has its own port. Its endpoint has no path, because the SDKs for Go 1 and JavaScript drop it.
+    Each node's service has its own port. The endpoint has no path, because the SDKs for Go 1 and JavaScript would drop
+    a path.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The thread that runs moto's calls one at a time, and a limit for calls that don't return."""
+"""The thread that runs moto's calls one at a time, and a time limit for calls that don't return."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,10 @@ Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 
 LONGEST = 10.0
-"""The most seconds that a call may use the processor, and the most seconds that it may be idle."""
+"""A call may use the processor for at most this many seconds. It may also be idle for at most this many seconds."""
 LOOKS = 10
 IDLE = 0.002
-"""The thread counts as idle if it uses a smaller share of the processor's time than this."""
+"""If the thread uses a smaller share of the processor's time than this, it counts as idle."""
 
 
 class Stuck(Exception):
@@ -27,7 +27,7 @@ class Stuck(Exception):
 class OneThread:
     """Run calls one after the other, in a thread beside the event loop. If a call doesn't return, call ``on_stuck``.
 
-    The time limit counts the thread's own processor time. So a call doesn't exceed it only because the machine is busy.
+    The time limit counts the thread's processor time. So a busy machine alone doesn't make a call exceed the limit.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):
@@ -61,7 +61,7 @@ class OneThread:
             self._waiting.discard(ended)
 
     def _look(self) -> None:
-        """Check whether the call that ran at the last look still runs, and for how long. Then look again later."""
+        """Call ``on_stuck`` if the running call has exceeded the time limit. If not, look again later."""
         loop = self._watched
         if loop is None or not self._waiting:
             self._watched = None
@@ -84,7 +84,7 @@ class OneThread:
         loop.call_later(self.longest / LOOKS, self._look)
 
     def begin_anew(self) -> None:
-        """Restart the time limit of the running call, for work that only takes long the first time."""
+        """Restart the time limit for the running call. Use this after work that only takes long the first time."""
         self._call = object()
 
     def close(self) -> None:
@@ -117,10 +117,10 @@ def _settle(ended: asyncio.Future[None]) -> None:
 
 @dataclass
 class _Seen:
-    """The result of the last look at the thread. ``call`` is the call that ran.
+    """The result of the last look at the thread. ``call`` is the call that was running.
 
-    ``began`` and ``at`` are the thread's time at the first and the last look at this call. ``idle`` counts the last
-    looks in a row at which the thread was idle.
+    ``began`` is the thread's time at the first look at this call, and ``at`` is the time at the last look. ``idle`` is
+    the number of consecutive looks at which the thread was idle.
     """
 
     call: object = None

@@ -1,16 +1,16 @@
 """Organizations. moto answers most calls.
 
-All accounts of the lab are in one organization. The policies of this organization limit what calls may do. The account
-`MANAGEMENT_ID` manages the organization. The learner's own account is a member, and so is every other account that
-somebody has entered.
+All accounts of the lab are in one organization, which the account `MANAGEMENT_ID` manages. The learner's own account is
+a member. Any other account becomes a member when someone first enters it. The organization's policies limit what
+its members may do.
 
 What differs from AWS:
 
-- Policies: service control policies and resource control policies are evaluated. Policies of other types are only kept.
+- Policies: service control policies and resource control policies are evaluated. Other policies are only stored.
 - Time: a policy takes effect at once.
 - Delegation: delegated administrators may only read, and the organization can't have a resource policy.
 - Accounts: CreateAccount creates the account before it returns, and ignores RoleName. There are no invitations and no
-  handshakes. If somebody enters a removed account, it becomes a member again.
+  handshakes. If someone enters a removed account, it becomes a member again.
 - Deletion: the lab creates a deleted organization again at once.
 - Quotas: the lab limits the size of a policy and the number of attached policies, but nothing else.
 
@@ -52,8 +52,8 @@ Levels = tuple[tuple[Policy, ...], ...]
 class Member:
     """How the organization limits one account.
 
-    ``service`` and ``resource`` are the service and resource control policies on the account, by level. Each level is
-    the root, an OU or the account itself. Levels that allow everything are left out.
+    ``service`` has the service control policies on the account, and ``resource`` the resource control policies. Both
+    are grouped by level: the root, each OU, and the account itself. Levels that allow everything are left out.
     """
 
     organization_id: str = ""
@@ -67,7 +67,7 @@ class Member:
 
     @cached_property
     def of_principal(self) -> Context:
-        """The condition keys of a caller in this account, about the account's place in the organization.
+        """The condition keys about the organization, for a caller in this account.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalorgid
         """
@@ -76,7 +76,7 @@ class Member:
 
     @cached_property
     def of_resource(self) -> Context:
-        """The condition keys of a resource in this account, about the account's place in the organization."""
+        """The condition keys about the organization, for a resource in this account."""
         organization_id = self.organization_id
         return {"aws:ResourceOrgID": organization_id, "aws:ResourceOrgPaths": [self.path]} if organization_id else {}
 
@@ -107,7 +107,7 @@ class Organization:
         return made.replace(tzinfo=UTC).timestamp()
 
     def control(self, caller: Caller, owner: str, action: str) -> Control:
-        """The organization's policies that limit the caller's ``action`` on resources of the account ``owner``."""
+        """The organization's policies that apply if the caller takes ``action`` on a resource of account ``owner``."""
         # Neither kind of policy limits service-linked roles.
         if isinstance(caller, Session) and SERVICE_LINKED in caller.role_arn:
             return NO_CONTROL
@@ -115,7 +115,7 @@ class Organization:
         return Control(resource, service) if resource or service else NO_CONTROL
 
     def resource_control(self, owner: str, action: str) -> Levels:
-        """The resource control policies that limit an ``action`` on resources of the account ``owner``."""
+        """The resource control policies that apply to ``action`` on a resource of account ``owner``."""
         resource = self.member(owner).resource
         return resource if resource and action.partition(":")[0].lower() in RESOURCE_CONTROLLED else ()
 
@@ -151,7 +151,7 @@ class Organization:
         return respond(store.create_account(**{**given, "AccountId": f"2{digits:011}"}), "application/x-amz-json-1.1")
 
     def _remove_account(self, store: OrganizationsBackend, account_id: str) -> Response:
-        """Remove an account, and detach its policies. moto could only remove the account that calls.
+        """Remove an account, and detach its policies. moto can only remove the calling account.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_RemoveAccountFromOrganization.html
         """
@@ -163,7 +163,7 @@ class Organization:
         return respond({}, "application/x-amz-json-1.1")
 
     def _settle(self, store: OrganizationsBackend, operation: str, given: dict[str, Any], response: Response) -> None:
-        """Finish a successful call: give a new object its id, and remove deleted objects wherever moto keeps them."""
+        """Finish a successful call: give a new object its id, and remove attachments that moto leaves behind."""
         match operation:
             case "CreatePolicy":
                 self._rename(store.policies[-1], "p", response)
@@ -180,7 +180,7 @@ class Organization:
                         policy.attachments = []
 
     def _rename(self, made: Any, prefix: str, response: Response) -> None:
-        """Give a new object an id that is made from its name. Put this id into the answer, too: moto's id is random."""
+        """Give a new object an id that is made from its name. In the answer, replace moto's random id with this id."""
         serial = self._identifiers.serial(f"organizations-{prefix}", made.name)
         given = made.id
         made.id = f"{prefix}-{self._identifiers.base32(f'organizations-{prefix}', f'{made.name}#{serial}', 8).lower()}"
@@ -230,9 +230,9 @@ def _member(store: OrganizationsBackend, account_id: str) -> Member:
 
 
 def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> Levels:
-    """Return the policies of one type for each level on the path. Leave out the levels with only AWS's own policy.
+    """Return the policies of one type for each level on the path.
 
-    AWS's own policy allows everything.
+    Levels with only AWS's own policy are left out, because this policy allows everything.
     """
     if not _is_enabled(store, policy_type):
         return ()
@@ -245,7 +245,7 @@ def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> L
 
 
 def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
-    """Return the request for moto. If a delegated administrator calls, moto reads from the management account.
+    """Return the request for moto. A delegated administrator's request becomes a request of the management account.
 
     Raises ``Refusal`` if the caller's account may not make the call.
 
@@ -276,7 +276,7 @@ def _check_new(_: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_changed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to change or delete AWS's own policy, and refuse content that is invalid for the policy's type."""
+    """Refuse to change or delete AWS's own policies. Refuse content that is invalid for the policy's type."""
     policy = _policy(store, given)
     if policy is None:
         return

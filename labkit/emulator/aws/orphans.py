@@ -10,7 +10,7 @@ from labkit.policy.validation import listed
 
 
 def renamed(document: str, arn: str, unique_id: str) -> str:
-    """Return a policy with a deleted principal's unique id instead of its ARN.
+    """Return the policy with a deleted principal's unique id instead of the principal's ARN.
 
     IAM itself stores the id from the start, and shows the ARN as long as the principal exists.
     """

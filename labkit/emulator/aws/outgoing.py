@@ -32,7 +32,7 @@ def close() -> None:
 
 
 def closed(error: BaseException | None) -> Closed | None:
-    """Return the `Closed` that caused moto's error; None if the error has another cause."""
+    """Return the `Closed` error that caused moto's error; None if moto's error has another cause."""
     while error is not None and not isinstance(error, Closed):
         error = error.__cause__ or error.__context__
     return error

@@ -3,9 +3,9 @@
 What differs from AWS:
 
 - Time: an association takes effect at once; on AWS it takes some seconds.
-- The add-on: each node of the lab's own clusters has the agent (`pod_identity_agent`), without an add-on. A cluster of
-  the target kind has no agent, and its webhook injects nothing for an association.
-- Session policies and target roles: the lab refuses an association with one of them.
+- The add-on: each node of the lab's own clusters has the agent (`pod_identity_agent`), without an add-on. Clusters of
+  the target kind have no agent, and their webhook ignores associations.
+- Session policies and target roles: the lab refuses associations that have them.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 """
@@ -51,7 +51,7 @@ class PodIdentityAssociations:
         return next((one["tags"] for one in self._associations.values() if one["associationArn"] == arn), None)
 
     def of(self, namespace: str, service_account: str) -> dict[str, Any] | None:
-        """The association of a service account; None if it has no association."""
+        """The association of a service account; None if the service account doesn't have one."""
         whose = {"namespace": namespace, "serviceAccount": service_account}
         return next((one for one in self._associations.values() if whose.items() <= one.items()), None)
 
@@ -62,7 +62,7 @@ class PodIdentityAssociations:
         """
         request = asked.requested().parameters
         if unknown := [name for name in NOT_HERE if request.get(name)]:
-            raise Refusal(501, "NotImplemented", f"The lab has no Pod Identity associations with {unknown[0]}")
+            raise Refusal(501, "NotImplemented", f"The lab does not support {unknown[0]} in a Pod Identity association")
         match asked.operation:
             case "CreatePodIdentityAssociation":
                 return respond({"association": self._create(request, cluster_arn, new_id, require_role, now)})
@@ -86,7 +86,7 @@ class PodIdentityAssociations:
     ) -> dict[str, Any]:
         for name, pattern in NAMES.items():
             if not isinstance(given := request.get(name), str) or not pattern.fullmatch(given):
-                raise invalid_parameter(f"The parameter {name} is invalid: {given or 'it is missing'}.")
+                raise invalid_parameter(f"The parameter {name} is invalid: {given or '(missing)'}.")
         whose = {name: request[name] for name in NAMES}
         require_role(role_arn := _role(request, cluster_arn))
         for identifier, known in self._associations.items():
@@ -114,7 +114,7 @@ class PodIdentityAssociations:
         raise Refusal(404, "ResourceNotFoundException", f"Association not found: {association_id}")
 
     def _list(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Return one page of the requested associations. ``nextToken`` is the last id on the previous page."""
+        """Return one page of the requested associations. The page's ``nextToken`` is the last id on the page."""
         most: int = asked.get("maxResults", MOST_LISTED)
         token = asked.get("nextToken", "")
         wanted = {name: asked[name] for name in NAMES if name in asked}
@@ -139,6 +139,6 @@ def _role(request: dict[str, Any], cluster_arn: str) -> str:
     named = ROLE.fullmatch(role_arn)
     if named is None or named[1] != Arn.parse(cluster_arn).account:
         raise invalid_parameter(
-            f"The parameter roleArn is not a role of the cluster's account: {role_arn or 'it is missing'}."
+            f"The parameter roleArn is not a role of the cluster's account: {role_arn or '(missing)'}."
         )
     return role_arn

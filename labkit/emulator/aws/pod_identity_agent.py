@@ -1,4 +1,4 @@
-"""The EKS Pod Identity Agent of a node. It exchanges a pod's token for credentials, which it gets from EKS Auth.
+"""The EKS Pod Identity Agent of a node. It sends a pod's token to EKS Auth, and returns credentials to the pod.
 
 What differs from AWS:
 
@@ -76,7 +76,7 @@ class PodIdentityAgent:
         )
 
     def _malformed(self, token: str) -> str:
-        """Return the agent's error for a malformed or expired token; empty for any other. No signature is verified."""
+        """Return the error for a malformed or expired token; empty for any other. The signature isn't verified."""
         if not token:
             return "Service account token cannot be empty"
         if len(token) > LONGEST_TOKEN:
@@ -92,7 +92,7 @@ class PodIdentityAgent:
         return ""
 
     def _call(self, token: str) -> Call:
-        """Return the call of EKS Auth, signed with the node's credentials."""
+        """Return the call to EKS Auth, signed with the node's credentials."""
         host, path = f"eks-auth.{self._region}.api.aws", f"/clusters/{self._cluster}/assume-role-for-pod-identity"
         body = json.dumps({"token": token}).encode()
         headers = {"host": host, "content-type": "application/json", "user-agent": "eks-pod-identity-agent"}

@@ -87,7 +87,7 @@ class Outcome:
 
     @property
     def error_code(self) -> str | None:
-        """The error code in the caller's answer."""
+        """The error code that the caller gets; None for a successful call."""
         return self.refusal.code if self.refusal else self.response.error_code
 
 
@@ -97,7 +97,7 @@ def records(
     """Return the records of an answered call, and the call's secrets. ``now`` is lab time in seconds.
 
     If the call used a role or a bucket of another account, that account gets a second record with the same
-    ``sharedEventID``. If the caller's account is unknown, the call is recorded in the account ``account_id``.
+    ``sharedEventID``. If the caller's account is unknown, the account ``account_id`` gets the record.
     """
     asked, response = outcome.asked, outcome.response
     account = _account(outcome) or account_id
@@ -217,7 +217,7 @@ def _error(outcome: Outcome, secrets: list[str]) -> dict[str, str]:
 
 
 def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
-    """Return what CloudTrail doesn't record: the decision, its reason, and the error code that the caller got."""
+    """Return facts that CloudTrail doesn't record: the decision, its reason, and the caller's error code."""
     refusal, grant, caller = outcome.refusal, outcome.grant, outcome.caller
     reason = refusal.reason if refusal else grant.reason if grant else ""
     about: dict[str, Any] = {
@@ -309,17 +309,14 @@ def _is_signed(call: Call) -> bool:
 
 
 def _account(outcome: Outcome) -> str:
-    """Return the account in which a call is recorded; empty if the caller is unknown.
-
-    It is the caller's account. A web identity's call is recorded in the account of its OIDC provider.
-    """
+    """Return the account of the caller or of the web identity's OIDC provider; empty for an unknown caller."""
     if identity := outcome.identity:
         return Arn.parse(identity.provider_arn).account
     return outcome.signer.account_id if outcome.signer else ""
 
 
 def _secrets(outcome: Outcome) -> list[str]:
-    """Return the secrets of a call, so that they can be kept out of the call's record."""
+    """Return the secrets of a call, which its record must not contain."""
     call, caller, session = outcome.asked.call, outcome.caller, outcome.session
     found = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
     found += [value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")]

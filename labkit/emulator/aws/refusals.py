@@ -58,7 +58,7 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Claimed:
-    """The unverified identity that a refused caller claimed. It's for the trail."""
+    """The identity that a refused caller claimed. It isn't verified, and only the trail shows it."""
 
     key_of: str = ""
     """The ARN of the access key's owner, if the call was signed."""
@@ -86,7 +86,7 @@ class Refusal(Exception):
 
 
 def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
-    """Return the refusal for a fault named in `S3_FAULTS` and `FAULTS`. ``message`` replaces the service's usual words.
+    """Return the refusal for a fault from `S3_FAULTS` and `FAULTS`. ``message`` replaces the service's usual message.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
@@ -107,7 +107,7 @@ def invalid_parameter(message: str) -> Refusal:
 
 
 def invalid(*faults: str) -> Refusal:
-    """Return the ``ValidationError`` that lists these faults. `unmet` and `null` make the faults."""
+    """Return a ``ValidationError`` that lists these faults, which come from `unmet` and `null`."""
     return Refusal(400, "ValidationError", told(faults))
 
 
@@ -117,7 +117,7 @@ def told(faults: Sequence[str]) -> str:
 
 
 def unmet(where: str, must: str, value: str = "") -> str:
-    """Return one fault: the constraint that a parameter breaks. ``where`` and ``value`` must include their quotes."""
+    """Return a fault's text: the value at ``where`` breaks a constraint. ``where`` and ``value`` include quotes."""
     return f"Value {value + ' ' if value else ''}at {where} failed to satisfy constraint: Member must {must}"
 
 
@@ -127,7 +127,7 @@ def null(names: Iterable[str]) -> list[str]:
 
 
 def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
-    """Return the limit that ``size`` breaks, as a text for `unmet`'s ``must``; [] if the size is within both limits."""
+    """Return a list with the broken limit, worded for `unmet`; an empty list if ``size`` is within both limits."""
     if size < least:
         return [f"have {what} greater than or equal to {least}"]
     return [f"have {what} less than or equal to {most}"] if size > most else []

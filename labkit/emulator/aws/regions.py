@@ -4,7 +4,7 @@ What differs from AWS:
 
 - Regions that are off: only STS refuses calls to them; other services answer.
 - Time: a region is on or off at once; on AWS it takes minutes to hours.
-- The Account Management API: beside operations on regions, it only has operations on alternate contacts, from moto.
+- The Account Management API: it only has operations on regions and, from moto, on alternate contacts.
 
 https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
@@ -52,7 +52,7 @@ class Regions:
         return dict(self._enabled)
 
     def put_back(self, enabled: dict[str, set[str]]) -> None:
-        """Replace the enabled opt-in regions with ``enabled``, which was stored before."""
+        """Replace the enabled opt-in regions with ``enabled``, which comes from the lab's folder."""
         self._enabled = defaultdict(set, enabled)
 
     def enable(self, account_id: str, region: str) -> None:
@@ -60,9 +60,9 @@ class Regions:
         self._enabled[account_id].add(region)
 
     def check(self, asked: Asked, caller: Caller) -> None:
-        """Refuse, in STS's words, a call that is signed for a region which is off in the caller's account.
+        """Refuse a call to STS that is signed for a region which is off in the caller's account.
 
-        AssumeRoleWithWebIdentity isn't checked: it isn't signed, so it names no region.
+        AssumeRoleWithWebIdentity isn't checked: it isn't signed, so it doesn't name a region.
         """
         region = asked.region
         if region not in BY_DEFAULT and region in regions() and region not in self._enabled[caller.account_id]:
@@ -71,7 +71,7 @@ class Regions:
             raise Refusal(403, "RegionDisabledException", told)
 
     async def answer(self, asked: Asked) -> Response:
-        """Answer a call of the Account Management API. moto answers the calls that aren't on regions.
+        """Answer a call of the Account Management API. moto answers the calls that aren't about regions.
 
         https://docs.aws.amazon.com/accounts/latest/reference/API_Operations.html
         """
@@ -131,7 +131,7 @@ class Regions:
         if named is None:
             return own
         if own != self._backend.account_id or named == own or not re.fullmatch(r"\d{12}", str(named), re.ASCII):
-            told = "AccountId names a member account of the organization, for calls from its management account."
+            told = f"Only the account {self._backend.account_id} may pass AccountId, with another account's id."
             raise Refusal(400, "ValidationException", told)
         return str(named)
 
@@ -162,7 +162,7 @@ def regions() -> tuple[str, ...]:
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return the filters. Each has a field of the answer, and the patterns that the field may match."""
+    """Return the filters. Each filter has a field of the answer, and patterns: the field must match one of them."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

@@ -4,14 +4,14 @@ What differs from AWS:
 
 - Public access: an unsigned request is always denied, whatever a bucket policy or an ACL says. ACLs and Block Public
   Access are kept, but not evaluated.
-- Virtual-hosted addresses: the bucket is always in the path.
+- Virtual-hosted addresses: not supported. The bucket is always in the path.
 - Uploads by a form (presigned POST): refused.
 - S3 Control (access points, grants, batch jobs): only administrators may use it. Other callers may only use the
-  operations on the account's Block Public Access. The host name doesn't begin with the account id, because such a name
-  doesn't resolve here.
+  operations on the account's Block Public Access. S3 Control's host name doesn't begin with the account id, because
+  such a name doesn't resolve here.
 - Directory buckets: not supported.
-- KMS: `aws:kms` is kept as a header. Nothing is encrypted, and callers need no permission on a key.
-- Settings without effect: lifecycle and replication rules, website hosting and inventory are only kept.
+- KMS: `aws:kms` is stored as a header. Nothing is encrypted, and callers need no permission on a key.
+- Settings without effect: lifecycle and replication rules, website hosting and inventory are only stored.
 - Redirects: the lab sends none, because its endpoint has the buckets of all regions.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-policy-language-overview.html
@@ -59,7 +59,10 @@ class S3:
     authorization: Authorization
 
     def read(self, asked: Asked, caller: Caller) -> Asked:
-        """Read the operation, the permissions and the bucket's account. Raises ``Refusal`` if S3 has no such call."""
+        """Return the request with its operation, its permissions and its bucket's account.
+
+        Raises ``Refusal`` if the request is invalid.
+        """
         _check_checksum(asked.call)
         check_names(asked)
         try:
@@ -145,8 +148,8 @@ class S3:
     def _may_deny(self, asked: Asked) -> bool:
         """Whether a bucket policy could deny this call to the administrator.
 
-        It can't deny operations on the policy itself. On AWS, that is true only for the account's root user. Here, the
-        administrator acts as the root user, too.
+        A bucket policy can't keep the root user from operations on the policy itself. The lab's administrator takes
+        the root user's place.
         """
         if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
             return False
@@ -195,7 +198,7 @@ class S3:
         return self.authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
 
     def _may_delete(self, asked: Asked, caller: Caller) -> Grant:
-        """Grant a DeleteObjects call. Decide on each key separately; moto gets only the keys that may be deleted."""
+        """Grant a DeleteObjects call, but only for the keys that the caller may delete. moto gets only these keys."""
         refused, kept, reason = [], ElementTree.Element("Delete"), ""
         for permission, (key, _, element) in zip(asked.needed, _keys_to_delete(asked.call), strict=True):
             decision = self._decide(asked, caller, permission)

@@ -68,7 +68,7 @@ def check_complete(asked: Asked) -> None:
 
 
 def check_digest(call: Call) -> None:
-    """Refuse a body that doesn't have the MD5 digest in the request's ``Content-MD5`` header."""
+    """Refuse a request if its ``Content-MD5`` header isn't the MD5 digest of its body."""
     if (given := call.headers.get("content-md5")) is None:
         return
     try:
@@ -84,10 +84,10 @@ def check_digest(call: Call) -> None:
 
 
 class _Member(NamedTuple):
-    """A member of an operation's input that the lab checks."""
+    """A parameter, or the body, of an operation."""
 
     location: str
-    """``querystring`` or ``header``; empty if the member is the body."""
+    """``querystring`` or ``header``; empty for the body."""
     name: str
     key: str
     required: bool
@@ -96,7 +96,7 @@ class _Member(NamedTuple):
 
 @cache
 def _checked(operation: str) -> list[_Member]:
-    """Return the members of an operation's input that the lab checks; empty if S3's model lacks the operation."""
+    """Return the parameters and the body that the lab checks; empty if S3's model doesn't have the operation."""
     try:
         shape = get_service_model("s3").operation_model(operation).input_shape
     except OperationNotFoundError:
@@ -129,7 +129,7 @@ def _invalid_argument(message: str, name: str, given: str, reason: str = "") -> 
 
 
 def _check_new_tags(body: bytes) -> None:
-    """Refuse a new bucket's tags that PutBucketTagging would refuse. moto doesn't check tags in CreateBucket."""
+    """Refuse tags for a new bucket if PutBucketTagging would refuse them. moto doesn't check tags in CreateBucket."""
     keys = [each.text or "" for each in _root(body).iter() if each.tag.rpartition("}")[2] == "Key"]
     if len({*keys}) < len(keys):
         raise Refusal(400, "InvalidTag", "Cannot provide multiple Tags with the same key")

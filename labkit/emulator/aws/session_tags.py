@@ -31,13 +31,13 @@ class SessionTags:
 
     @property
     def transitive(self) -> dict[str, str]:
-        """The tags that are passed on to a session which this session opens."""
+        """The inherited tags and the tags with transitive keys. A session passes them on to sessions that it opens."""
         keys = {key.lower() for key in self.transitive_keys}
         return {**self.inherited, **{key: value for key, value in self.passed.items() if key.lower() in keys}}
 
     @property
     def size(self) -> float:
-        """The share of the allotted space that these tags use; 1 is the whole space."""
+        """The share of the allotted space that these tags use: 1 is all of it."""
         tags = {**self.inherited, **self.passed}
         return sum(len(f"{key}{value}".encode()) + OVERHEAD for key, value in tags.items()) / ALLOTTED
 
@@ -56,9 +56,9 @@ class SessionTags:
 
 
 def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> SessionTags:
-    """Return the tags of an AssumeRole call. Use :func:`faults` first to check the parameters.
+    """Return the tags of an AssumeRole call. Before that, check the parameters with :func:`faults`.
 
-    Raises ``Refusal`` if a key is repeated, inherited or AWS's own, or if a transitive key belongs to no tag.
+    Raises ``Refusal`` if a key is repeated, inherited or AWS's own, or if a transitive key isn't the key of a tag.
     """
     tags, transitive = parameters.get("Tags", []), tuple(parameters.get("TransitiveTagKeys", []))
     passed = {tag["Key"]: tag["Value"] for tag in tags}
@@ -78,7 +78,7 @@ def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> Sess
 
 
 def faults(parameters: Mapping[str, Any]) -> list[str]:
-    """Return the constraints that the parameters ``Tags`` and ``TransitiveTagKeys`` of a call break."""
+    """Return the constraints that a call's ``Tags`` and ``TransitiveTagKeys`` break."""
     tags, transitive = parameters.get("Tags", []), parameters.get("TransitiveTagKeys", [])
     found = [
         unmet(f"'{name}'", must)
@@ -98,7 +98,7 @@ def faults(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def of_token(claims: Mapping[str, object]) -> SessionTags:
-    """Return the tags in a token, which has one claim for all tags or one for each.
+    """Return the tags in a token. A token has one claim for all tags, or one claim for each tag.
 
     Raises ``Refusal`` if a tag is invalid.
 

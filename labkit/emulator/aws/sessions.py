@@ -17,7 +17,7 @@ KEPT_AFTER_ITS_END = 86_400
 
 
 class Role(Protocol):
-    """The part of a role that a session needs."""
+    """The fields of a role that `Sessions.open` needs."""
 
     id: str
     name: str
@@ -28,7 +28,7 @@ class Role(Protocol):
 
 
 class KeptSessions(Protocol):
-    """The store that keeps sessions when the lab's server ends."""
+    """A store of sessions that outlives the lab's server."""
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return the kept sessions, the oldest first."""
@@ -75,9 +75,9 @@ class Session:
     context: dict[str, str | list[str]] = field(default_factory=dict)
     """Condition keys that the session carries, such as the web identity's."""
     federation: dict[str, str] = field(default_factory=dict)
-    """The provider and the subject of a web identity session, for the trail."""
+    """The web identity's provider and subject, for the trail; empty for other sessions."""
     transitive_tags: dict[str, str] = field(default_factory=dict)
-    """The session tags that are passed on to a session which this session opens."""
+    """The session tags that this session passes on to the sessions that it opens."""
 
     @property
     def arn(self) -> str:
@@ -131,7 +131,7 @@ class Sessions:
             self._add(Session(credentials, **session | {"policies": tuple(session["policies"])}))
 
     def issue(self, role_arn: str, session_name: str, duration: int) -> Credentials:
-        """Open a session for a part of the lab itself, and return its credentials.
+        """Open a session for a part of the lab itself, such as a node. Return the session's credentials.
 
         Raises LookupError if the role doesn't exist.
         """
@@ -187,7 +187,7 @@ class Sessions:
         return self._by_key.get(access_key_id)
 
     def is_token(self, session_token: str) -> bool:
-        """Whether this is the session token of any session of the lab."""
+        """Whether any session of the lab has this session token."""
         return session_token in self._key_of_token
 
     def _add(self, session: Session) -> None:
@@ -195,7 +195,7 @@ class Sessions:
         self._key_of_token[session.credentials.session_token] = session.credentials.access_key_id
 
     def _forget(self, ended: float) -> None:
-        """Forget the sessions that expired before ``ended``, and the oldest ones if there are too many."""
+        """Forget the sessions that expired before ``ended``. If there are too many, also forget the oldest sessions."""
         while self._by_key:
             key, oldest = next(iter(self._by_key.items()))
             if len(self._by_key) <= KEPT and oldest.credentials.expiration > ended:

@@ -27,7 +27,7 @@ class Malformed(Exception):
 
 
 class Unsupported(Malformed):
-    """Another algorithm signed the request, such as Signature Version 2."""
+    """The request is signed with another algorithm, such as Signature Version 2."""
 
 
 class Mismatch(Exception):
@@ -66,7 +66,7 @@ class Signature:
 
 
 def read(call: Call) -> Signature | None:
-    """Return the signature in the header or the query of ``call``; None if it's unsigned. Raises :class:`Malformed`."""
+    """Return the signature in the header or the query; None for an unsigned call. Raises :class:`Malformed`."""
     if authorization := call.headers.get("authorization"):
         return _from_header(call, authorization)
     if "X-Amz-Signature" in call.query or "X-Amz-Algorithm" in call.query:
@@ -245,7 +245,7 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call
 
 
 def _chunk(body: bytes, at: int) -> tuple[bytes, bytes, int]:
-    """Return the data of the chunk that begins at ``at``, its extension, and the position after it.
+    """Return the data and the extension of the chunk that begins at ``at``, and the position after the chunk.
 
     The last chunk's data is empty.
     """

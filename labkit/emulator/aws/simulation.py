@@ -1,9 +1,9 @@
-"""IAM's policy simulator. It decides on a call as the gate would, but doesn't make the call.
+"""IAM's policy simulator. It decides whether calls would be allowed, without making them.
 
 What differs from AWS:
 
-- Organizations: the service control policies of the simulated principal's account count. Parameters that add or exclude
-  such policies are refused. Resource control policies are not evaluated.
+- Organizations: the simulator evaluates the service control policies of the principal's account, but no resource
+  control policies. It refuses parameters that add or exclude such policies.
 - `ResourceHandlingOption`: ignored. Each action is simulated on the resources that the call names.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
@@ -114,7 +114,8 @@ class Simulated:
     def same_account(self, resource: str) -> bool:
         """Whether caller and resource are in one account. Always true without a resource policy.
 
-        A resource whose ARN has no account belongs to ``ResourceOwner``, or else to the caller's account.
+        If the resource's ARN has no account, ``ResourceOwner`` counts. Without ``ResourceOwner``, the caller's account
+        counts.
         """
         account = named.account if (named := Arn.find(resource)) else ""
         owner = account or self.owner or self.caller.account
@@ -315,7 +316,7 @@ def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any
 
 
 def _outside(resource: str, outcome: Outcome) -> dict[str, Any]:
-    """Return the result if the organization's policies deny the action on the resource. No other policy counts then."""
+    """Return the result for a resource on which the organization's policies deny the action."""
     return {
         "EvalResourceName": resource,
         "EvalResourceDecision": outcome,
@@ -334,7 +335,7 @@ def _details(simulated: Simulated, request: Request) -> dict[str, Outcome]:
 
 
 def _missing(simulated: Simulated, request: Request) -> list[str]:
-    """Return the condition keys that statements on the request's action use, but that the request doesn't have."""
+    """Return the condition keys that statements on the request's action use, but the request lacks."""
     keys = (
         key
         for policy in simulated.sources

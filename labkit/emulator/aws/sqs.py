@@ -57,7 +57,7 @@ class Sqs:
             await asyncio.sleep(BETWEEN_LOOKS)
 
     def _wait(self, request: ApiRequest) -> int:
-        """Return the waiting time in seconds: the request's, or else the queue's."""
+        """Return the waiting time in seconds. If the request doesn't set it, the queue does."""
         if "WaitTimeSeconds" in request.parameters:
             return int(request.parameters["WaitTimeSeconds"])
         name = queue_name(request.parameters["QueueUrl"], request.account_id)
@@ -66,7 +66,7 @@ class Sqs:
 
 
 def _with(asked: Asked, **changes: Any) -> Asked:
-    """Return the same call with new values for these parameters."""
+    """Return the call with its parameters changed by ``changes``."""
     body = asked.call.body
     if asked.family == "json":
         body = requests.json_text(json.loads(body) | changes)

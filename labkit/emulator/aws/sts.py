@@ -68,7 +68,7 @@ class Sts:
     accounts: Accounts
 
     async def identify(self, asked: Asked) -> WebIdentity:
-        """Verify the web identity token of an unsigned call, and return its content. Raises ``Refusal``."""
+        """Verify the web identity token of an unsigned call, and return the token's content. Raises ``Refusal``."""
         form = asked.call.form
         _validate(asked, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
         account_id, token = Arn.parse(form["RoleArn"]).account, read(form["WebIdentityToken"])
@@ -115,8 +115,8 @@ class Sts:
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
         """Decide whether a web identity may take an action on the role. Raises the denial if it may not.
 
-        The role's trust policy decides, and so do the resource control policies for the role's account. Service control
-        policies don't: a web identity is in no account.
+        The role's trust policy and the resource control policies must allow the action. Service control policies don't
+        apply, because a web identity isn't in an account.
         """
         told = {TAG_SESSION: "the token has session tags; "}.get(action, "")
         if levels := self.authorization.organization.resource_control(role.account_id, action):
@@ -189,7 +189,7 @@ class Sts:
         context: Context | None = None,
         federation: dict[str, str] | None = None,
     ) -> tuple[Response, Session]:
-        """Open a session of the granted role, and return its credentials."""
+        """Open a session of the granted role. Return an answer with the session's credentials, and the session."""
         given, role, tags = _parameters(grant.asked), grant.role, grant.tags
         if role is None:
             raise _not_authorized("no role was granted")
@@ -239,10 +239,7 @@ class Sts:
         return Grant(asked, reason, role=role, tags=tags, source_identity=source_identity)
 
     def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, context: Context) -> str:
-        """Return why the caller's policies and the role's trust policy allow this action.
-
-        Raises the denial if they don't allow it.
-        """
+        """Return why the caller may take this action on the role. Raises the denial if the caller may not."""
         given = _parameters(asked)
         keys: Context = {f"sts:{name}": given[name] for name in ("RoleSessionName", "ExternalId") if name in given}
         decision = self.authorization.decide(
@@ -282,7 +279,7 @@ def _parameters(asked: Asked) -> Mapping[str, Any]:
 
 
 def _validate(asked: Asked, required: tuple[str, ...]) -> None:
-    """Raise STS's ValidationError if the parameters break constraints. The error names all of these constraints."""
+    """Raise STS's ValidationError if the parameters break constraints. The error names all broken constraints."""
     form, parameters = asked.call.form, asked.request.parameters if asked.request else {}
     missing = null(name for name in required if name not in form)
     if faults := [*missing, *_constraints(form), *session_tags.faults(parameters)]:
@@ -334,7 +331,7 @@ def _denied(
 
 
 def _claimed_source_identity(identity: WebIdentity) -> str:
-    """Return the source identity in a token; empty if it has none. Raises ``Refusal`` if the claim isn't valid.
+    """Return the source identity in a token; empty if the token has none. Raises ``Refusal`` for an invalid claim.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
     """
@@ -367,9 +364,7 @@ def _assumed(session: Session) -> dict[str, Any]:
 
 
 def _packed(policies: list[str], tags: SessionTags) -> dict[str, int]:
-    """Return ``PackedPolicySize`` in percent; empty if there are no policies and no tags.
-
-    Raises ``Refusal`` if the size is above 100 percent.
+    """Return ``PackedPolicySize`` in percent; empty without policies and tags. Raises ``Refusal`` above 100 percent.
 
     AWS doesn't publish how it computes the size. This computation fits examples in public threads.
     """

@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 class Trail:
     """A file of JSON lines that only its owner can read. No token, signature or secret is ever in it.
 
-    The oldest records are dropped. The trail and the older file beside it have at most 16 MiB together, with the newest
-    10,000 to 20,000 calls. CloudTrail's event history comes from both files.
+    When the file is full, it replaces the older file beside it, and a new file begins. Both files together have at most
+    16 MiB, with the newest 10,000 to 20,000 calls. CloudTrail's event history comes from both files.
     """
 
     def __init__(self, file: Path, *, largest: int = LARGEST):
@@ -41,7 +41,7 @@ class Trail:
         self._handle: int | None = None
 
     def append(self, record: Mapping[str, object], secrets: Iterable[str] = ()) -> None:
-        """Add a record at the end, without the ``secrets`` of its call. If that fails, only log an error."""
+        """Add a record at the end, without the call's ``secrets``. If the record can't be written, log an error."""
         line = hidden(_encode(record), secrets).encode() + b"\n"
         try:
             self._write(line)
@@ -51,10 +51,10 @@ class Trail:
 
     @staticmethod
     def newest(file: Path, containing: str = "") -> Iterator[Record]:
-        """Yield the complete records of the trail in ``file``, newest first. Each is only read when it's needed.
+        """Yield the records of the trail in ``file``, newest first. A record is only read when it's needed.
 
-        With ``containing``, yield only the records that contain this text. Incomplete records are left out. There may
-        be one if the server was killed, or if it is writing one right now.
+        With ``containing``, yield only the records that contain this text. Leave out incomplete records: the server may
+        have been killed while it wrote a record, or may be writing one at this moment.
         """
         wanted = json.dumps(containing)[1:-1].encode()
         for line in _lines_backwards(file):
@@ -66,9 +66,9 @@ class Trail:
 
     @staticmethod
     def read(file: Path, last: int | None = None) -> list[Record]:
-        """Return the records of the trail in ``file``, oldest first; empty if the file doesn't exist.
+        """Return the newest ``last`` records of the trail in ``file`` (None: all), oldest first.
 
-        ``last`` is how many of the newest records are returned; None: all.
+        Empty if the file doesn't exist.
         """
         return [*islice(Trail.newest(file), last)][::-1]
 

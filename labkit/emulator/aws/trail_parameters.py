@@ -42,7 +42,7 @@ def is_shown(asked: Asked) -> bool:
 class Shown:
     """The parameters of a call as the trail shows them, and the values that the trail hides.
 
-    The parameters are None if the call has none, or if the lab doesn't know them.
+    ``parameters`` is None if the call has no parameters, or if the lab doesn't know them.
     """
 
     def __init__(self, asked: Asked):

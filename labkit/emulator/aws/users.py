@@ -1,8 +1,8 @@
-"""Features of IAM's users that moto lacks: permissions boundaries, and calls in which a user leaves out its own name.
+"""Features of IAM users that moto lacks: permissions boundaries, and calls in which users omit their own names.
 
 What differs from AWS:
 
-- The user's name: a user may leave out its own name only in GetUser and in the calls on access keys.
+- The user's name: users may omit their own names only in GetUser and in the calls on access keys.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
 """
@@ -24,7 +24,7 @@ OF_ONESELF = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys",
 
 
 def of_oneself(asked: Asked, caller: Caller) -> Call:
-    """Return the call. If a user calls and names no user, fill in the caller's own name."""
+    """Return the call. If the caller is a user and the call doesn't name a user, add the caller's name."""
     call = asked.call
     if not isinstance(caller, User) or asked.operation not in OF_ONESELF or "UserName" in call.form:
         return call
@@ -33,7 +33,7 @@ def of_oneself(asked: Asked, caller: Caller) -> Call:
 
 
 def as_user(asked: Asked, caller: Caller, organization: Organization) -> Response | None:
-    """Answer GetUser for the administrator, who isn't a user in moto; return None if moto should answer.
+    """Return GetUser's answer for the administrator, who isn't a user in moto. Return None if moto should answer.
 
     Raises ``Refusal`` if a role session names no user.
     """
@@ -55,7 +55,7 @@ def check_boundary(asked: Asked, backend: Backend) -> None:
 
 
 def set_boundary(asked: Asked, iam: IAMBackend) -> Response:
-    """Set or remove the permissions boundary of the call's user."""
+    """Set or remove the permissions boundary of the user that the call names."""
     parameters = asked.requested().parameters
     name = parameters["UserName"]
     if (user := iam.users.get(name)) is None:

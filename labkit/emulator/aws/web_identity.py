@@ -59,7 +59,7 @@ class WebIdentity:
     issuer: str
     subject: str
     audience: str
-    """The token's audience that is also a client id of the provider."""
+    """The token's audience, which is also a client id of the provider."""
     provider_arn: str
     claims: dict[str, Any]
 
@@ -140,7 +140,7 @@ def told(claims: dict[str, object]) -> dict[str, object]:
 
 
 def refusal(telling: str, detail: str = "") -> Refusal:
-    """Return a refusal. The caller gets STS's general sentence, and the trail gets the detailed reason.
+    """Return a refusal. The caller gets STS's general message, and the trail gets the detailed reason.
 
     Until about June 2026, STS seems to have told callers the detailed reason.
     """
@@ -159,7 +159,7 @@ async def _key(issuers: Issuers, issuer: str, key_id: str | None, thumbprints: l
 
 
 def _unsigned(token: Token, algorithm: str, key: Any) -> str:
-    """Return why this key and algorithm don't verify the token's signature; empty if they do."""
+    """Return the error if this key and algorithm don't verify the token's signature; empty if they do."""
     verifier = _algorithms[algorithm]
     try:
         signed = verifier.verify(token.signed, verifier.prepare_key(key), token.signature)

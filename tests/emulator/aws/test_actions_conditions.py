@@ -296,7 +296,7 @@ def test_a_deny_on_what_the_lab_cannot_tell_denies_what_it_is_about(stocked):
     with pytest.raises(ClientError) as caught:
         aws.client("s3", session).get_object(Bucket="irsa-lab", Key="hello.txt")
     assert caught.value.response["Error"]["Message"].endswith("with an explicit deny in an identity-based policy")
-    assert "the lab does not know this call's s3:jobsuspendedcause" in aws.last()["lab"]["reason"]
+    assert "the lab does not know the value of s3:jobsuspendedcause in this call" in aws.last()["lab"]["reason"]
 
 
 @pytest.mark.parametrize("kind", ["sqs", "secretsmanager", "dynamodb"])

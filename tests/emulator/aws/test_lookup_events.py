@@ -168,7 +168,7 @@ def test_pages_stay_as_they_are_while_calls_come_in(aws, irsa, cloudtrail):
         ({"NextToken": "x"}, "InvalidNextToken", "LookupEvents didn't return this token."),
         ({"NextToken": "é"}, "InvalidNextToken", "LookupEvents didn't return this token."),
         ({"StartTime": 2, "EndTime": 1}, "InvalidTimeRange", "The start time is after the end time."),
-        ({"EventCategory": "data"}, "InvalidEventCategory", "There is no event category data. Use insight."),
+        ({"EventCategory": "data"}, "InvalidEventCategory", "Unknown event category data. Use insight."),
         (
             {"LookupAttributes": by("EventName", "a") * 2},
             "InvalidLookupAttributes",

@@ -201,7 +201,7 @@ def test_a_user_that_was_made_again_is_not_the_one_that_was_trusted(aws, ann):
 def test_what_the_lab_cannot_do_for_a_user(aws, ann):
     refused(ann.client("sts").get_session_token, 501, "NotImplemented", "The lab does not emulate sts:GetSessionToken.")
     ann.iam.attach_user_policy(UserName="ann", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
-    said = f"User: {ARN} is not authorized to perform this call: the lab cannot authorize sns:ListTopics yet"
+    said = f"User: {ARN} is not authorized to perform this call: the lab cannot yet authorize sns:ListTopics"
     refused(ann.client("sns").list_topics, 403, "AccessDenied", said)
     refused(
         lambda: ann.iam.create_user(UserName="administrator"),

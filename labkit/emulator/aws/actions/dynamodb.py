@@ -108,7 +108,7 @@ class _Tables:
         arn, known = self.prefix + name, KNOWN
         found, index = self._store.tables.get(name), asked.get("IndexName")
         if index is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", index):
-            raise CannotDerive(f"dynamodb:{action} on something that is not an index")
+            raise CannotDerive(f"dynamodb:{action} with an invalid index name")
         context = _context(action, asked) | tag_keys(as_dict(asked.get("Tags")))
         if self._request.operation.startswith("Transact"):
             context["dynamodb:EnclosingOperation"] = self._request.operation
@@ -167,7 +167,7 @@ def _context(action: str, asked: dict[str, Any]) -> Context:
 
 
 def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[dict[str, Any]]) -> list[str] | None:
-    """Return the values of the partition keys: empty if the request names no items, None if they can't be derived."""
+    """Return the values of the partition keys; empty if the request names no items. None if they can't be derived."""
     if action != "Query" and not items:
         return []
     if table is None:

@@ -69,7 +69,7 @@ KNOWN = frozenset(f"eks:{name.lower()}" for name in (*FROM_PARAMETERS, *SETTINGS
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """Return the permissions that an operation of EKS needs, including ``iam:PassRole`` if the operation has a role."""
+    """Return the permissions that an operation of EKS needs, with ``iam:PassRole`` if the operation passes a role."""
     operation, parameters = request.operation, request.parameters
     account = f"arn:aws:eks:{request.region}:{request.account_id}:"
     if operation == "ListClusters":
@@ -83,13 +83,13 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     # In operations on the cluster itself, EKS calls the parameter `name` instead of `clusterName`.
     name = parameters.get("clusterName") or parameters["name"]
     if not CLUSTER_NAME.fullmatch(name):
-        raise CannotDerive(f"eks:{operation} on something that is not a cluster's name")
+        raise CannotDerive(f"eks:{operation} with an invalid cluster name")
     resource, tagged = f"{account}cluster/{name}", store.clusters.get(name)
     if operation in ON_CLUSTER:
         return _needed(operation, parameters, resource, context | _tags(tagged))
     if "principalArn" in parameters:
         if not (arn := entry_arn(resource, parameters["principalArn"])):
-            raise CannotDerive(f"eks:{operation} for something that is not the ARN of a user or role")
+            raise CannotDerive(f"eks:{operation} with a principalArn that is not the ARN of a user or role")
         facts = backend.clusters.get(request.region, name)
         return [_permission(operation, arn, _of_entry(parameters["principalArn"], facts) | context)]
     if "associationId" in parameters or operation in ON_IDENTITY_PROVIDER_CONFIG:
@@ -102,10 +102,10 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _on_arn(request: ApiRequest, context: Context, backend: Backend) -> Permission:
-    """Return the permission for an operation on the tags of a cluster, or of a part of a cluster."""
+    """Return the permission for an operation on the tags of ``resourceArn``: a cluster, or part of a cluster."""
     operation, arn = request.operation, request.parameters["resourceArn"]
     if not (name := cluster_of(arn, request.region, request.account_id)):
-        raise CannotDerive(f"eks:{operation} on something that is not a cluster's in this account and region")
+        raise CannotDerive(f"eks:{operation} on a resource that is not part of a cluster in this account and region")
     facts = backend.clusters.get(request.region, name)
     if facts and (entry := facts.access.of_arn(arn, facts.arn)):
         whose = {"eks:clusterName": name, "eks:principalArn": entry.principal_arn, "eks:accessEntryType": "STANDARD"}
@@ -121,7 +121,7 @@ def _needed(operation: str, parameters: dict[str, Any], resource: str, context: 
 
 
 def _of_entry(principal_arn: str, facts: ClusterFacts | None) -> Context:
-    """Return the condition keys of the stored access entry: its user name, groups and tags; empty without an entry."""
+    """Return the condition keys of a principal's access entry: user name, groups and tags. Empty without an entry."""
     entry = facts.access.get(principal_arn) if facts else None
     if entry is None:
         return {}
@@ -154,9 +154,9 @@ def _associated(
 
 
 def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
-    """Return the ARN of a cluster's nodegroup or Fargate profile, and moto's object for it.
+    """Return the ARN of a cluster's nodegroup or Fargate profile, and moto's object for it (None if it doesn't exist).
 
-    If the nodegroup or profile doesn't exist, the ARN ends with ``*``, and None is returned as the object.
+    The ARN of a missing nodegroup or profile ends with ``*``.
     """
     kind, key, store, arn = "nodegroup", "nodegroupName", "nodegroups", "arn"
     if "fargateProfileName" in parameters:

@@ -13,7 +13,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     """Return the permission that an operation of EKS Auth needs on the cluster."""
     name = request.parameters["clusterName"]
     if not CLUSTER_NAME.fullmatch(name):
-        raise CannotDerive(f"eks-auth:{request.operation} on something that is not a cluster's name")
+        raise CannotDerive(f"eks-auth:{request.operation} with an invalid cluster name")
     facts = backend.clusters.get(request.region, name)
     resource = f"arn:aws:eks:{request.region}:{request.account_id}:cluster/{name}"
     context = resource_tags(facts.tags) if facts else {}

@@ -75,8 +75,8 @@ KNOWN = frozenset({
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     """Return the permissions that an operation of IAM needs.
 
-    An operation that creates a tagged resource also needs the permission to tag it. Passing a role needs
-    ``iam:PassRole``.
+    An operation that creates a tagged resource also needs the permission to tag it. An operation that passes a role
+    also needs ``iam:PassRole``.
     """
     operation, parameters = request.operation, request.parameters
     account, resource = f"arn:aws:iam::{request.account_id}:", partial(backend.resource, request.account_id)
@@ -129,7 +129,7 @@ def _named_by(operation: str) -> str:
 def _arn(
     operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Resource | None
 ) -> tuple[str, str | None]:
-    """Return the ARN of an operation's resource, and its name in IAM's denial (None: the denial shows the ARN)."""
+    """Return the ARN of an operation's resource, and the resource's name in IAM's denial (None if that is the ARN)."""
     kind, name = KINDS[parameter], parameters[parameter]
     if parameter == "Url":
         return f"{account}oidc-provider/{name.partition('://')[2]}", None

@@ -10,7 +10,7 @@ class CannotDerive(Exception):
 
 
 def pass_role(role_arn: str, service: str, resource: str) -> Permission:
-    """Return the permission to pass a role to a service, which uses it for a resource.
+    """Return the permission to pass a role to a service. The service uses the role for ``resource``.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
     """
@@ -32,16 +32,16 @@ def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> C
 
 
 def resource_tags(tags: dict[str, str], service: str = "") -> Context:
-    """Return the condition keys of a resource's tags. With a ``service``, add its own keys for tags."""
+    """Return the condition keys of a resource's tags. With a ``service``, add the keys ``SERVICE:ResourceTag/…``."""
     context: Context = {f"aws:ResourceTag/{name}": value for name, value in tags.items()}
     return context | ({f"{service}:ResourceTag/{name}": value for name, value in tags.items()} if service else {})
 
 
 def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
-    """Return a list of tags, each with ``Key`` and ``Value``, as one mapping. Return None for None."""
+    """Return a dict of these tags. Each tag has a ``Key`` and a ``Value``. Return None for None."""
     return None if tags is None else {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
 
 
 def as_text(value: object) -> str:
-    """Return a parameter's value as text, in the form that policy conditions compare."""
+    """Return a parameter's value as the text that policy conditions compare: True becomes ``true``."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,6 +1,6 @@
 """Read a call's operation and parameters, using botocore's model of the service.
 
-The parameters are then encoded again, into a new call for moto. So moto reads exactly the same parameters.
+The parameters are then encoded again, into a new call for moto. So moto reads the same parameters as the lab.
 
 https://smithy.io/2.0/aws/protocols/index.html
 """
@@ -67,7 +67,7 @@ def read(asked: Asked) -> Asked:
 
 
 def named(call: Call, service: str) -> str:
-    """Return the operation that the request itself names; for S3 and unknown REST calls, the method and the path."""
+    """Return the operation's name in the request. For S3 and unknown REST calls, return the method and the path."""
     match protocol(call, service):
         case "json":
             return call.headers.get("x-amz-target", "").rpartition(".")[2]
@@ -86,10 +86,7 @@ def named(call: Call, service: str) -> str:
 
 
 def readable(asked: Asked) -> ApiRequest:
-    """Return the operation and its parameters, for a call that the lab answers itself.
-
-    Raises ``Refusal`` if the lab can't read them.
-    """
+    """Return the operation and its parameters. Raises ``Refusal`` if the lab can't read them."""
     try:
         return asked.requested()
     except (CannotDerive, LookupError) as unknown:
@@ -97,7 +94,7 @@ def readable(asked: Asked) -> ApiRequest:
 
 
 def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
-    """Return the same call of the query protocol, but with the parameters in ``form``."""
+    """Return a call of the query protocol with its parameters replaced by ``form``."""
     headers = [header for header in asked.call.header_list if header[0] != "content-type"]
     headers.append(("content-type", f"{FORM}; charset=utf-8"))
     call = replace(asked.call, method="POST", query_string="", header_list=headers, body=urlencode(form).encode())
@@ -255,7 +252,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _count(content: object) -> None:
-    """Raise ``ValueError`` if there are too many values. Each value takes as long to read as a kilobyte of text."""
+    """Raise ``ValueError`` if there are too many values: reading a value takes as long as reading a kilobyte."""
     left, level = MOST_VALUES, [content]
     while level:
         left -= len(level)
@@ -282,7 +279,7 @@ def json_text(content: dict[str, object]) -> bytes:
 
 
 def _modelled(shape: Any, value: Any) -> Any:
-    """Return the value without fields that the model doesn't have. Raises ``TypeError`` if a type is wrong."""
+    """Return the value without the fields that aren't in the model. Raises ``TypeError`` if a type is wrong."""
     if shape is None:
         return {}
     kind: str = shape.type_name

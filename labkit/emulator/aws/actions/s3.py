@@ -140,7 +140,7 @@ TAGGED_TWICE = (
 
 
 class UnknownCall(CannotDerive):
-    """The lab doesn't know the call's method or sub-resource. moto would confuse it with another call on this path."""
+    """The lab doesn't know the call's method or sub-resource. moto would confuse the call with another one."""
 
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -154,15 +154,15 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
     """
     call, bucket, key = asked.call, asked.bucket, asked.key
     if not BUCKET.fullmatch(bucket) and (bucket or key):
-        raise CannotDerive("S3 call on a bucket whose name is invalid")
+        raise CannotDerive("S3 calls on a bucket with an invalid name")
     if call.path.startswith(CONTROL):
         return _on_account(asked)
     if call.method in ("POST", "PUT") and call.headers.get("content-type", "").lower().startswith(_FORMS):
-        raise CannotDerive("S3 call with a form as its body")
+        raise CannotDerive("S3 calls with a form as the body")
     subresource = _subresource(call, BUCKET_SUBRESOURCES if not key else OBJECT_SUBRESOURCES)
     if not bucket:
         if call.method != "GET" or subresource:
-            raise CannotDerive(f"S3 call {call.method} /")
+            raise CannotDerive(f"the S3 call {call.method} /")
         return replace(asked, operation="ListBuckets", needed=(_permission(call, "ListAllMyBuckets", "*", shown=""),))
     if not key:
         operation, needed = _on_bucket(call, f"arn:aws:s3:::{bucket}", subresource, deleted_keys)
@@ -176,9 +176,7 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
 
 
 def timed(call: Call, permission: Permission, clock: Clock) -> Context:
-    """Return the condition keys that depend on the time.
-
-    They are the age of a presigned URL in milliseconds, and the days until a requested object lock ends.
+    """Return the condition keys that depend on the time: the URL's age (ms), and the object lock's remaining days.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/bucket-policy-s3-sigv4-conditions.html
     """
@@ -229,14 +227,14 @@ def _on_bucket(
 
 def _deletions(call: Call, arn: str, deleted: list[tuple[str, str | None]]) -> tuple[Permission, ...]:
     if BYPASS in call.headers:
-        raise CannotDerive("S3 call DeleteObjects that bypasses a retention")
+        raise CannotDerive("the S3 call DeleteObjects that bypasses a retention")
     return tuple(
         _permission(call, f"DeleteObject{'Version' if version else ''}", f"{arn}/{key}") for key, version in deleted
     )
 
 
 def _configuration(method: str, subresource: str) -> tuple[str, str]:
-    """Return the operation on a part of a bucket's configuration, and the action that it needs."""
+    """Return the names of an operation on a bucket's configuration and of the action that it needs."""
     if subresource in BUCKET_READS:
         name, action = BUCKET_READS[subresource]
         action = action or name
@@ -246,7 +244,7 @@ def _configuration(method: str, subresource: str) -> tuple[str, str]:
             return f"Put{name}", f"Put{action}"
         if method == "DELETE" and subresource not in NOT_WRITTEN | NOT_DELETED:
             return f"Delete{name}", DELETED.get(subresource, f"Put{action}")
-    raise UnknownCall(f"S3 call {method} /BUCKET?{subresource}")
+    raise UnknownCall(f"the S3 call {method} /BUCKET?{subresource}")
 
 
 def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Permission, ...]]:
@@ -260,7 +258,7 @@ def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Per
     elif (call.method, subresource) == ("POST", ""):
         raise Refusal(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
     else:
-        raise UnknownCall(f"S3 call {call.method} /BUCKET/KEY?{subresource}")
+        raise UnknownCall(f"the S3 call {call.method} /BUCKET/KEY?{subresource}")
     if operation in BYPASSING and BYPASS in call.headers:
         actions.append("BypassGovernanceRetention")
     version = "" if asked.version is None else "Version"
@@ -280,7 +278,7 @@ def _put(call: Call, arn: str, *, upload: bool) -> tuple[str, tuple[Permission, 
         return "UploadPart" if upload else "PutObject", needed
     # Access points have another form: their ARN wouldn't be the ARN of the object.
     if (found := copy_source(source)) is None:
-        raise CannotDerive("S3 call CopyObject from a source that is not BUCKET/KEY")
+        raise CannotDerive("the S3 call CopyObject from a source that is not BUCKET/KEY")
     bucket, key, version = found
     read = _permission(call, "GetObjectVersion" if version else "GetObject", f"arn:aws:s3:::{bucket}/{key}")
     return "UploadPartCopy" if upload else "CopyObject", (*needed, read)
@@ -316,7 +314,7 @@ def _create_actions(call: Call) -> tuple[str, ...]:
 def _on_account(asked: Asked) -> Asked:
     call, what = asked.call, "AccountPublicAccessBlock"
     if call.path != f"{CONTROL}configuration/publicAccessBlock" or call.method not in ON_ACCOUNT:
-        raise CannotDerive("S3 Control call")
+        raise CannotDerive("this S3 Control call")
     _subresource(call, set())
     operation, action = ON_ACCOUNT[call.method]
     needed = (_permission(call, f"{action}{what}", "*", shown=""),)
@@ -328,15 +326,15 @@ def _permission(call: Call, action: str, resource: str, shown: str | None = None
 
 
 def _subresource(call: Call, known: set[str]) -> str:
-    """Return the sub-resource in the query; empty if it has none.
+    """Return the sub-resource in the call's query; empty if the query has none.
 
-    Raises `CannotDerive` for two sub-resources or an unknown one, because the call could then need other permissions.
+    Raises `CannotDerive` if the sub-resource is unknown or if there are several: the call could need other permissions.
     """
     if len(call.query) < len(call.query_pairs):
-        raise CannotDerive(f"S3 call {call.method} with a parameter given twice")
+        raise CannotDerive(f"the S3 call {call.method} with a parameter given twice")
     names = [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]
     if len(names) > 1 or any(name not in known for name in names):
-        raise UnknownCall(f"S3 call {call.method} with the query {'&'.join(sorted(names))}")
+        raise UnknownCall(f"the S3 call {call.method} with the query {'&'.join(sorted(names))}")
     return names[0] if names else ""
 
 
@@ -390,7 +388,7 @@ def _read_xml(document: bytes) -> ElementTree.Element:
     try:
         root = ElementTree.fromstring(document)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
     except ElementTree.ParseError as error:
-        raise CannotDerive("S3 call whose body is not XML") from error
+        raise CannotDerive("S3 calls with a body that is not XML") from error
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     return root

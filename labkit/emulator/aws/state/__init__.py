@@ -1,1 +1,1 @@
-"""AWS's state, which survives the end of the lab's server: moto's (`kept`) and the gate's own (`own`)."""
+"""AWS's state, which survives the end of the lab's server: moto's state (`kept`) and the gate's own state (`own`)."""

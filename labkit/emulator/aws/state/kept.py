@@ -1,12 +1,12 @@
 """Keep moto's state in the lab's folder. Write it before a call is answered, and load it when the lab starts again.
 
-After each call that changes something, the lab writes the whole state of the services that the call used. In a lab of
-20 roles, that is some 10 kB and takes 0.2 ms. It takes about 10 ms for each 1,000 objects of a service. Waiting calls
-share one write, and the body of an S3 object is written only once. So the lab needs no journal of calls, which it would
-have to replay with the original ids and times.
+After each call that changes something, the lab writes the whole state of the services that the call used. In a lab with
+20 roles, that is some 10 kB and takes 0.2 ms. A service with more objects takes about 10 ms per 1,000 objects. Waiting
+calls share one write, and the body of an S3 object is written only once. So the lab doesn't need a journal of calls,
+which it would have to replay with the original ids and times.
 
-Before the write, the file still has the state from before the call. With that state, the lab undoes a call that moto
-refuses halfway, or that can't be written. So the lab never answers from state that isn't in the file.
+Until the write, the file has the state from before the call. If moto refuses a call halfway, or if a call's changes
+can't be written, the lab restores this state. So the lab never answers from state that isn't in the file.
 """
 
 import itertools
@@ -34,9 +34,9 @@ KEPT = (
     "account", "cloudtrail", "dynamodb", "dynamodbstreams", "eks", "iam", "kms", "organizations", "s3", "s3control",
     "secretsmanager", "sns", "sqs", "ssm",
 )  # fmt: skip
-"""moto's services whose state is kept. The lab itself has STS's sessions, CloudTrail's events and EKS's clusters."""
+"""The services for which moto's state is kept. The lab itself keeps role sessions, CloudTrail's events and clusters."""
 SIGNED_AS = {*KEPT, "eks-auth", "sts", "tagging"}
-"""The services that lose no state when the lab ends, by their names in signatures. All others lose their state."""
+"""The services that keep their state when the lab ends, by their names in signatures."""
 # Their names look like reads, but they change later answers.
 CHANGING_READS = ("BatchGetSecretValue", "GetRecords", "GetSecretValue", "GetShardIterator", "ReceiveMessage")
 # moto runs these operations in threads of their own, which read or write S3.
@@ -50,7 +50,7 @@ TABLES = """
 """
 
 _log = logging.getLogger(__name__)
-# Whether the call is on data. There are so many of these that the changes of other calls aren't written before each.
+# Whether the call is on data. Such calls are so frequent that other calls' changes aren't written before each of them.
 _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 
 
@@ -58,7 +58,8 @@ _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 class _Change:
     """A call that may change something.
 
-    ``touched`` are the stores that the call used. ``undone`` is the error for which its changes were undone, if any.
+    ``touched`` are the stores that the call used. If a write failed and the call's changes were undone, ``undone`` is
+    the error of the write.
     """
 
     touched: set[Store] = field(default_factory=set)
@@ -90,7 +91,7 @@ class Kept:
 
     @asynccontextmanager
     async def keeping(self, asked: Asked) -> AsyncIterator[None]:
-        """Write the call's changes at the end of this block. If that fails, undo them and raise `NotWritten`."""
+        """Write the call's changes when this block ends. If that fails, undo the changes and raise `NotWritten`."""
         if not changes(asked):
             yield
             return
@@ -141,11 +142,11 @@ class Kept:
                 self._database.close()
 
     def _carry_out(self, work: Callable[[], Any]) -> Any:
-        """Do a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
+        """Run a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
 
-        The undo puts a whole store back to its state in the file. So that it undoes no other call's changes, the other
-        calls' changes are written first, unless this call is on data. If moto refuses a call on data halfway, the
-        call's changes stay in each store that has unwritten changes of other calls.
+        To undo them, restore whole stores from the file. So the changes of other calls must be written first. Calls on
+        data are too frequent for that. If moto refuses a call on data halfway, its changes stay in the stores that have
+        unwritten changes of other calls.
         """
         if (change := _change.get()) is None:
             return work()
@@ -168,7 +169,7 @@ class Kept:
                     self._unwritten.setdefault(store, set()).add(change)
 
     def _undone(self, touched: set[Store]) -> set[Store]:
-        """Put the stores back to their state in the file. Return the stores that could be put back."""
+        """Restore the stores from the file. Return the stores that could be restored."""
         assert self._database is not None
         stores = _kept(touched) - self._unwritable
         for store in stores:
@@ -185,9 +186,9 @@ class Kept:
         _require_standing(change)
 
     def _write(self) -> None:
-        """Write all changes. This runs in moto's own thread, so that nothing changes meanwhile.
+        """Write the changes of all calls. If that fails, undo all these calls and raise `NotWritten`.
 
-        The changes may come from several calls. If the write fails, all these calls are undone.
+        This runs in moto's own thread, so that nothing changes meanwhile.
         """
         assert self._database is not None
         ended = [*self._ended]
@@ -259,7 +260,7 @@ def _kept(stores: set[Store]) -> set[Store]:
 
 
 def changes(asked: Asked) -> bool:
-    """Whether a call may change something, judged by the name of its operation."""
+    """Whether a call may change something. Its operation's name decides."""
     operation = asked.operation
     if operation == "AssumeRole":
         # Entering an account creates it.
@@ -273,7 +274,7 @@ def changes(asked: Asked) -> bool:
 
 
 def unkept(service: str) -> str:
-    """Return the sentence which says that the lab doesn't keep this service's state."""
+    """Return a message for the user: the lab doesn't keep this service's state."""
     return f"The state of {service} is not kept: it is lost when the lab's server ends."
 
 
@@ -288,7 +289,7 @@ def _check_version(database: Database) -> None:
             raise LabError(f"{error}.", where=str(database.file), next="make room, then:  labkit up") from error
     elif found != installed:
         raise LabError(
-            f"moto {found} made the AWS state of this lab, but moto {installed} is installed.",
+            f"moto {found} wrote the AWS state of this lab, but moto {installed} is installed.",
             where=str(database.file),
-            next=f"labkit reset, which empties the lab; or install moto {found} again",
+            next=f"labkit reset, which empties the lab; or install moto {found}",
         )

@@ -27,7 +27,7 @@ class Own:
         self._parts: dict[str, bytes] = dict(rows)
 
     def part(self, name: str) -> Any:
-        """Return the object that is kept under this name; None if it doesn't exist."""
+        """Return the object with this name; None if it doesn't exist."""
         if not self._database or name not in self._parts:
             return None
         with self._database.reading(f"the state of {name} in this lab"):
@@ -35,7 +35,7 @@ class Own:
             return pickle.loads(self._parts[name])  # noqa: S301
 
     def keep_part(self, name: str, state: object) -> None:
-        """Keep an object under this name; None deletes it. Raises `NotWritten`."""
+        """Keep an object under this name. If ``state`` is None, delete the object. Raises `NotWritten`."""
         content = None if state is None else pickle.dumps(state)
         if not self._database or self._parts.get(name) == content:
             return
@@ -71,5 +71,5 @@ class Own:
 
 
 def forget_sessions(file: sqlite3.Connection) -> None:
-    """Delete the role sessions from a copy of the file. Their credentials are only valid in the original lab."""
+    """Delete the role sessions from a copy of the file. Their credentials only work in the original lab."""
     file.execute("DELETE FROM sessions")

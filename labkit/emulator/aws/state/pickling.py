@@ -1,7 +1,7 @@
-"""Convert moto's state of a service to bytes and back, with pickle. Types that pickle can't convert are handled here.
+"""Convert moto's state of a service to bytes and back with pickle, even types that pickle itself can't convert.
 
 When the state is loaded, locks are created again, and anonymous functions and other backends are looked up. The bodies
-of S3's objects are kept separately. Each body is written once, and read when it's needed.
+of S3 objects are stored separately. Each body is written once, and is read when it's needed.
 """
 
 import copyreg
@@ -61,7 +61,7 @@ _bodies: ContextVar["_Bodies"] = ContextVar("bodies")
 
 @dataclass
 class Dumped:
-    """The bytes of a service's state, the names of all bodies in it, and the objects whose bodies are new."""
+    """The bytes of a service's state, the names of all S3 bodies in it, and the objects with new bodies."""
 
     content: bytes
     bodies: set[int]
@@ -74,9 +74,9 @@ class Dumped:
 
 
 def dumps(state: object, names: Iterator[int]) -> Dumped:
-    """Return the bytes of a service's state. Each new body of an S3 object gets the next of the ``names``.
+    """Return the bytes of a service's state. ``names`` yields a name for each new body of an S3 object.
 
-    Raises :class:`pickle.PicklingError`, TypeError or AttributeError for an object that can't be written.
+    Raises :class:`pickle.PicklingError`, TypeError or AttributeError if an object can't be written.
     """
     file = io.BytesIO()
     pickler = _Pickler(file, names)
@@ -86,9 +86,9 @@ def dumps(state: object, names: Iterator[int]) -> Dumped:
 
 
 def loads(content: bytes, read_body: ReadBody) -> tuple[Any, set[int]]:
-    """Return the state that :func:`dumps` converted to bytes, and the names of the bodies in it.
+    """Return the state that :func:`dumps` converted to ``content``, and the names of the S3 bodies in the state.
 
-    Raises pickle's error if moto's classes have changed since then.
+    Raises pickle's error if moto's classes have changed in the meantime.
     """
     bodies = _Bodies(read_body)
     token = _bodies.set(bodies)
@@ -108,7 +108,7 @@ class _Bodies:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Turn off garbage collection in this block. It would only cost time: pickle creates many objects, no cycles."""
+    """Turn off garbage collection in this block. It would only cost time, because pickle creates no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -129,7 +129,7 @@ class _Pickler(pickle.Pickler):
     def _object(self, thing: FakeKey) -> Any:
         """Reduce an S3 object, or an upload's part, for pickle. A number takes the place of the body.
 
-        The body never changes, so it's stored separately and only once.
+        The body is stored separately, and only once, because it never changes.
         """
         state: dict[str, Any] = without_body(thing)
         if thing.disposed:
@@ -143,7 +143,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Reducers(dict[type, Any]):
-    """The functions that reduce objects for pickle, by type. pickle looks one up for every object, so this is quick."""
+    """The functions that reduce objects for pickle, by type. The lookup must be fast: pickle does it per object."""
 
     def __missing__(self, kind: type) -> Any:
         if issubclass(kind, type):
@@ -252,7 +252,7 @@ def _private_key(der: bytes) -> Any:
 
 
 def _place_of(function: FunctionType) -> tuple[str, str, int]:
-    """Return an anonymous function's place: the module, the function around it, and the number in that function."""
+    """Return an anonymous function's module, its enclosing function, and its index among the code objects there."""
     if function.__closure__:
         raise pickle.PicklingError(f"{function.__module__}.{function.__qualname__} has variables of its own")
     outer = function.__qualname__.partition(LOCALS)[0]

@@ -37,7 +37,7 @@ def watch() -> None:
 
 @contextmanager
 def noting(touched: set[Store]) -> Iterator[None]:
-    """Add to ``touched`` each store that this block uses, also in moto's thread."""
+    """Add each store that this block uses to ``touched``. The block may use stores in moto's thread, too."""
     token = _touched.set(touched)
     try:
         yield
@@ -52,7 +52,7 @@ def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
 
 
 def wait_for_threads(store: Store) -> None:
-    """Wait for moto's background work in a store: the exports and imports of DynamoDB's tables."""
+    """Wait until moto has finished the exports and imports of a store's DynamoDB tables."""
     service: Any = store.service
     for backend in get_backend(service)[store.account_id].values():
         for name in THREADS:
@@ -62,7 +62,7 @@ def wait_for_threads(store: Store) -> None:
 
 
 def state_of(store: Store) -> State:
-    """Return a store's state in moto: its backends by region, and its entries in the service's indexes."""
+    """Return a store's state in moto: its backends by region, and its entries in moto's `INDEXES`."""
     service: Any = store.service
     stores = get_backend(service)
     regions = {region: _held(backend) for region, backend in stores[store.account_id].items()}
