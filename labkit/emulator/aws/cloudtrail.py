@@ -71,7 +71,7 @@ class CloudTrail:
     clock: Clock
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """Answer a call of CloudTrail. LookupEvents finds management events of the caller's account in one region."""
+        """Answer a call of CloudTrail. LookupEvents only finds management events in the call's account and region."""
         if asked.operation != "LookupEvents":
             response = await self.backend.answer(asked)
             return _undelivered(response) if asked.operation == "GetTrailStatus" else response
