@@ -43,7 +43,7 @@ def only_cart(place: "Workspace") -> list[Row]:
 
 
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
-    """Create service accounts, and return a wrong row for each one that STS admits.
+    """Create new service accounts, and return a wrong row for each one that STS admits.
 
     For cart, they are cart-1a2b in the same namespace, and cart in a new namespace. STS admits them if the trust policy
     has a wildcard, or if it refuses only the service accounts that exist today.
@@ -184,12 +184,12 @@ def refusal(error: Exception) -> str:
 
 
 def injected(place: "Workspace", account: str = "") -> str:
-    """Return the ARN of the role that a new pod of this service account gets from the webhook, or "no role"."""
+    """Return the role's ARN in a new pod of this service account, or "no role"."""
     return _variable(place, account, "AWS_ROLE_ARN") or "no role"
 
 
 def agent(place: "Workspace", account: str = "") -> str:
-    """Return the agent's URL that a new pod of this service account gets from the webhook, or "no agent"."""
+    """Return the agent's URL in a new pod of this service account, or "no agent"."""
     return _variable(place, account, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
 
 
@@ -241,7 +241,7 @@ def _variable(place: "Workspace", account: str, name: str) -> str:
 
 
 def _tried_out(place: "Workspace", account: str) -> Any:
-    """Return a new pod of this service account after admission. If the cluster forbids the pod, return its message.
+    """Return a new pod of this service account after admission. If the cluster forbids it, return the cluster's text.
 
     This is a dry run: the API server calls the webhook, but doesn't store the pod.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run

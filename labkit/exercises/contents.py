@@ -177,7 +177,7 @@ def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
 def _next(chapters: Sequence[Chapter], last: str) -> str:
     """Return the next thing to do, in Markdown.
 
-    Look in the notebook that the learner used last, then in the later notebooks, and at last in the earlier ones.
+    Look in the notebook that the learner used last, then in the later notebooks, and finally in the earlier ones.
     """
     numbers = [each.name.partition("-")[0] for each in chapters]
     steps = {step: number for number, step in STEPS.items()}

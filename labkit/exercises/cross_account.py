@@ -149,7 +149,8 @@ RECALL = (
             Answer("A role of account A.", "The pod needs no role of A: it becomes a role of B directly."),
             Answer(
                 "The cluster's tokens.",
-                "B's own role admits a service account of A's cluster by its subject.",
+                "With them, a service account of A's cluster can become a role of B, if the role's trust policy names "
+                "it.",
                 right=True,
             ),
             Answer("A key of account A's administrator.", "No AWS key signs the exchange: the token is the proof."),
@@ -171,7 +172,7 @@ RECALL = (
     ),
     Question(
         "10-5",
-        "An error ends with: because no resource-based policy allows the s3:GetObject action. Who changes what?",
+        "An error ends with: because no resource-based policy allows the s3:GetObject action. Who has to change what?",
         (
             Answer("Account B: the bucket's policy.", "The resource is the bucket, and B owns it.", right=True),
             Answer("Account A: the role's policy.", "Then the error would say: no identity-based policy."),

@@ -1,7 +1,7 @@
 """The examination of notebook 98: random faults, one after the other. The learner sees only the symptoms of each fault.
 
-The live lab judges each repair. A repair is wrong if STS then admits a neighbour or another namespace, or if the role
-may write to the bucket.
+The live lab judges each repair. A repair is wrong if STS also admits another service account, or if the role may write
+to the bucket.
 
 If a lab command, such as `labkit mend`, changes the run, the fault counts as given up. If the learner deletes a
 resource and creates it again, that costs points. In both cases the fault disappears although the learner hasn't found
@@ -59,7 +59,7 @@ class Paper:
     """Whether the learner used the doctor. A step's check counts as well, because it shows the same findings."""
     repaired: bool = False
     there: dict[str, str] = field(default_factory=dict)
-    """The id of each of the run's resources when the fault was put in, by the resource's name.
+    """The ids that the run's resources had when the fault was put in, by the resource's name.
 
     A resource that is deleted and created again gets a new id.
     """
@@ -175,7 +175,7 @@ class Examination:
         self._close(paper, repaired=True)
 
     def give_up(self) -> None:
-        """Print the fault and its cause, take the fault out, and put in the next one.
+        """Print the fault and its cause, take the fault out, and put in the next fault.
 
         Raises `LabError` after the last fault.
         """
@@ -203,7 +203,7 @@ class Examination:
     def _is_spoilt(self, paper: Paper) -> bool:
         """Return whether a lab command, such as `labkit mend`, has changed the run.
 
-        If it has, the learner's repair can't be judged: record the fault as given up, and put in the next one.
+        If it has, the learner's repair can't be judged: record the fault as given up, and put in the next fault.
         """
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False

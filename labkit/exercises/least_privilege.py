@@ -117,7 +117,7 @@ PREDICTIONS = (
         (
             Answer(
                 "It gets the role: the variable says which role the pod has.",
-                "The variable only says which role the SDK asks for. STS reads in the token who asks for it.",
+                "The variable only says which role the SDK asks for. STS reads from the token who asks.",
             ),
             Answer(
                 "STS refuses it.",
@@ -129,8 +129,8 @@ PREDICTIONS = (
     ),
     Question(
         "08-2",
-        "A minute ago, invoices became the role. Then the trust policy was repaired. What does its next call to S3 "
-        "get?",
+        "A minute ago, invoices became the role. Then the trust policy was repaired. What does the next S3 call of "
+        "invoices get?",
         (
             Answer("AccessDenied.", "STS reads the trust policy only when a session begins."),
             Answer(

@@ -122,7 +122,7 @@ RECALL = (
             Answer("At the role's trust policy.", "If the trust policy refuses a token, STS answers AccessDenied."),
             Answer(
                 "At the token and the provider.",
-                "The code is about the issuer, the audience, the keys or the token itself.",
+                "This error is about the issuer, the audience, the keys or the token itself.",
                 right=True,
             ),
             Answer("At the role's permissions.", "They count only after you have the role's credentials."),

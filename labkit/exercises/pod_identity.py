@@ -142,7 +142,11 @@ RECALL = (
         "With Pod Identity, what connects a service account with its role?",
         (
             Answer("The service account's annotation.", "Pod Identity doesn't read the annotation."),
-            Answer("The association, in EKS.", "It maps a namespace and a name in one cluster to a role.", right=True),
+            Answer(
+                "The association, in EKS.",
+                "In one cluster, it maps a namespace and a service account's name to a role.",
+                right=True,
+            ),
             Answer(
                 "The trust policy, by its subject.",
                 "This trust policy has no subject. It names the service that may assume the role.",

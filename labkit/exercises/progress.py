@@ -77,7 +77,7 @@ class Progress:
     opened: dict[str, float] = field(default_factory=dict)
     """The opened exercises, each with the time when it was first opened, in seconds since 1970."""
     took: dict[str, float] = field(default_factory=dict)
-    """The solved exercises, each with the seconds between its first opening and its first right solution."""
+    """For each solved exercise, the seconds from its first opening to its first right solution."""
     hints: Counter[str] = field(default_factory=Counter)
     steps: set[str] = field(default_factory=set)
     """The steps whose check was right."""

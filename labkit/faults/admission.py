@@ -1,4 +1,4 @@
-"""Compute a pod's spec after admission from its manifest before admission, and the manifest from the spec."""
+"""Compute a pod's spec after admission from the pod's manifest, and the manifest from the spec."""
 
 import copy
 from typing import Any
@@ -118,9 +118,9 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the container without the webhook's additions: its last variables and its last mount.
+    """Return the container without its last variables and its last mount if the webhook has added them.
 
-    The webhook would add them again, so that the result equals `container`. If that's impossible, return `container`.
+    The webhook has added them if it turns the returned container into `container`.
     """
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}

@@ -50,7 +50,7 @@ class Mended:
     mended_before: list[str]
     """The objects that a fault had broken and the user had mended already."""
     left_behind: list[str]
-    """The objects that someone changed, and no fault. `mend` put them back, too."""
+    """The changed objects that no fault had changed. `mend` put them back, too."""
 
     @property
     def was_broken(self) -> bool:
@@ -75,7 +75,7 @@ class Progress:
     """The objects that a fault broke and someone then changed, but didn't mend."""
     as_before: list[str]
     left_behind: list[str]
-    """The objects that someone changed, and no fault."""
+    """The changed objects that no fault has changed."""
 
 
 def break_lab(lab: "Workspace", fault: Fault) -> list[str]:

@@ -1,4 +1,4 @@
-"""Faults of the pod, and of the time and the way in which it was created."""
+"""Faults of the pod, and of when and how it was created."""
 
 from labkit.faults.fault import fault
 from labkit.faults.service_account import ANNOTATION, WITHOUT_ROLE_HIDES

@@ -83,7 +83,7 @@ def annotation_of_another_account(situation: Situation) -> None:
 
 @fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
 def annotation_of_another_partition(situation: Situation) -> None:
-    """A script that was written for China's regions built the annotation's ARN."""
+    """A script for AWS's regions in China wrote the annotation's ARN."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace("arn:aws:", "arn:aws-cn:")})
 
 

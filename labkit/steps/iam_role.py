@@ -115,7 +115,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Return an empty list. Raises `RoleOfAnotherRun` if the role belongs to someone else."""
+    """Raise `RoleOfAnotherRun` if the role belongs to someone else. Return no line: this step deletes no role."""
     iam = lab.aws.client("iam")
     try:
         present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]

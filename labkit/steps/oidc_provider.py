@@ -82,10 +82,10 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
-    """Return the provider's owner, and the end of the line that says why the provider is kept.
+    """Return the provider's owner, and a text that says why the provider is kept.
 
-    This end names the roles or the run that need the provider, and the command that deletes the provider later. It's
-    empty if no other role and no other run needs the provider.
+    The text names the roles or the run that need the provider, and the command that deletes it later. The text is empty
+    if no other role and no other run needs the provider.
     """
     run = run_of(tags)
     if owner in GOES and (roles := _others_roles(lab, arn)):

@@ -111,7 +111,7 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
 
 
 def in_words(names: list[str], singular: str, plural: str) -> str:
-    """Return a clause about the roles, such as `the role a trusts it`. It names at most `NAMED` roles."""
+    """Return a clause about the roles, such as `the role my-role trusts it`. It names at most `NAMED` roles."""
     if len(names) == 1:
         return f"the role {names[0]} {singular}"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -142,7 +142,7 @@ def existing(read: Callable[[], Present]) -> Present | None:
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
     """Delete another run's object that has this name. Return a line about a deleted object.
 
-    On a cluster that isn't the lab's own, keep such an object, and an object without labels. Raises `NotThisRuns`.
+    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for an object without labels.
     """
     if present is None:
         return []

@@ -100,7 +100,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 def make_way(lab: "Workspace") -> list[str]:
     """Delete another run's pod that has this name. Return a line about a deleted pod.
 
-    On a cluster that isn't the lab's own, keep such a pod, and a pod without labels. Raises `NotThisRuns`.
+    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for a pod without labels.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))

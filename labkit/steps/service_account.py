@@ -117,7 +117,7 @@ def _goes_with(lab: "Workspace", metadata: Any) -> bool:
 def make_way(lab: "Workspace") -> list[str]:
     """Delete another run's service account that has this name. Return a line about a deleted account.
 
-    On a cluster that isn't the lab's own, keep such an account, and an account without labels. Raises `NotThisRuns`.
+    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for an account without labels.
     """
     core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
