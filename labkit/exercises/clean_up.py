@@ -84,7 +84,7 @@ EXERCISES = (
         (
             "A role's name doesn't tell you which team owns the role. What else does a role have?",
             'iam.list_role_tags(RoleName="exercise-99-b-cart") returns the tags of one role.',
-            "Go through the three roles, and delete each one whose tags have the key team and the value shop.",
+            "Delete each of the three roles that has a tag with the key team and the value shop.",
         ),
     ),
 )

@@ -1,7 +1,7 @@
 """The contents page in learn/: the course, the learner's progress, the next thing to do, and a glossary.
 
-`labkit lab` writes the page again at each start. The learner's copies of the notebooks link to this page instead of to
-the README, because no README is beside learn/ if labkit was installed from a wheel.
+`labkit lab` writes the page again at each start. The learner's copies of the notebooks link to this page. They can't
+link to the README, because a wheel doesn't install it beside learn/.
 """
 
 import json

@@ -181,7 +181,7 @@ RECALL = (
     ),
     Question(
         "10-6",
-        "A session of one role opens a session of another role. How long can the second session live?",
+        "With the session of its role, a pod assumes a second role. How long can the second session live?",
         (
             Answer("12 hours, if the role's maximum allows it.", "In a chain of roles, this maximum doesn't count."),
             Answer("1 hour at most.", "That's the limit of role chaining. SDKs renew the session.", right=True),

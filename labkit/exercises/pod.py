@@ -128,7 +128,7 @@ PREDICTIONS = (
         "The pod started while the annotation was missing. The annotation is back. When does the pod get its role?",
         (
             Answer("At once.", "The API server asks the webhook only about new pods."),
-            Answer("When its token is renewed.", "The pod has no token for AWS: the webhook added no volume for one."),
+            Answer("When its token is renewed.", "The pod has no token for AWS: the webhook added no token volume."),
             Answer(
                 "Never.",
                 "The webhook changes a pod only when it is created. This pod has to be created again.",

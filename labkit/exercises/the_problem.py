@@ -89,7 +89,7 @@ EXERCISES = (
         _only_the_leaked_key_is_dead,
         (
             "The user has two access keys. Which one is in the Secret `leaked`?",
-            'Read the AWS_ACCESS_KEY_ID of core.read_namespaced_secret("leaked", …), and decode it with base64.',
+            'Read AWS_ACCESS_KEY_ID from core.read_namespaced_secret("leaked", …).data, and decode it with base64.',
             "Call iam.update_access_key with the leaked key's AccessKeyId and Status Inactive, or delete that key.",
         ),
     ),

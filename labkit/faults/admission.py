@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def admitted(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the pod's spec after admission. `annotations` are its service account's."""
+    """Return the spec that the pod has after admission if its service account has these annotations."""
     account = Account.of({"metadata": {"annotations": annotations}})
     made = copy.deepcopy(pod)
     if account.role_arn:

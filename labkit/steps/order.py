@@ -39,8 +39,8 @@ def through(name: str) -> tuple[str, ...]:
 def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     """Build the steps before this step, and remove this step and the later ones. Yield the lines to print.
 
-    Raises `UnknownName`, or `LabError` if a step can't be built: for example, if someone else's resource has a name
-    that the step needs.
+    Raises `UnknownName`. Raises `LabError` if a step can't be built, for example because someone else's resource has a
+    name that the step needs.
     """
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)
@@ -59,8 +59,8 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
 def ready_through(lab: Workspace, name: str) -> Iterator[str]:
     """Build this step and the steps before it. Leave later steps unchanged. Yield the lines to print.
 
-    Raises `UnknownName`, or `LabError` if a step can't be built: for example, if someone else's resource has a name
-    that the step needs.
+    Raises `UnknownName`. Raises `LabError` if a step can't be built, for example because someone else's resource has a
+    name that the step needs.
     """
     made = through(name)
     took = [] if lab.takes_untagged else _make_way(lab, made)

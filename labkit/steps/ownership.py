@@ -87,7 +87,10 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
 
 
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
-    """Return the owner of an AWS resource with these tags. `same_name`: whether it has the name in the parameters."""
+    """Return the owner of an AWS resource with these tags.
+
+    `same_name`: whether the resource has the name that the run's parameters give.
+    """
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 
 
@@ -119,7 +122,10 @@ def in_words(names: list[str], singular: str, plural: str) -> str:
 
 
 def of_labels(lab: "Workspace", labels: Mapping[str, str] | None, *, same_name: bool) -> Owner:
-    """Return the owner of an object with these labels. `same_name`: whether it has the name in the parameters."""
+    """Return the owner of a Kubernetes object with these labels.
+
+    `same_name`: whether the object has the name that the run's parameters give.
+    """
     return _owner(lab, (labels or {}).get(RUN_LABEL), lab.labels[RUN_LABEL], same_name)
 
 
