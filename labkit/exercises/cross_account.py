@@ -158,7 +158,7 @@ RECALL = (
     ),
     Question(
         "10-4",
-        "An error says: not authorized to perform: sts:AssumeRole on resource: … It gives no reason. "
+        "An error says: not authorized to perform: sts:AssumeRole on resource: … The error gives no reason. "
         "Which account's policy is wrong?",
         (
             Answer("B's trust policy.", "It may be. But the message is the same if A's role lacks the permission."),

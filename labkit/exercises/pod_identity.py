@@ -189,8 +189,8 @@ RECALL = (
         "Your pods run on Fargate. Do you use IRSA or Pod Identity?",
         (
             Answer("IRSA.", "Pod Identity's agent needs an EC2 node to run on.", right=True),
-            Answer("Pod Identity.", "Its agent runs only on EC2 nodes. AWS names Fargate as a restriction."),
-            Answer("Either.", "Pod Identity's agent can't run on Fargate."),
+            Answer("Pod Identity.", "AWS doesn't support Pod Identity on Fargate: its agent needs an EC2 node."),
+            Answer("Either.", "Only IRSA works on Fargate."),
         ),
     ),
 )
