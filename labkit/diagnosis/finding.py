@@ -34,7 +34,7 @@ class Finding:
     expected: str
     found: str
     source: str
-    """The API call whose answer shows what is wrong."""
+    """The API call that shows the mistake."""
     repaired_by: Repair
     learn: str
     """The notebook that teaches the subject."""
@@ -94,7 +94,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Symptom:
-    """The result of a function that looks for a cause. `Cause` adds its own fields, such as `id`: a `Finding`."""
+    """The result of a function that looks for a cause. `Cause` adds fields such as `id` to make a `Finding`."""
 
     summary: str
     expected: str

@@ -130,7 +130,7 @@ role_by_hand = in_variables(
     "pod-role-set-by-hand",
     stages.WEBHOOK,
     variables.role_by_hand,
-    "The pod's manifest names a role that is not the service account's, and the webhook does not replace it.",
+    "The pod's manifest sets a different role, so the webhook does not add the service account's role.",
 )
 token_file_missing = in_variables(
     "pod-token-file-missing",
@@ -160,7 +160,7 @@ def names_its_role(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="The pod's manifest names the role and mounts the token itself, without the annotation or the webhook.",
-        expected="the role from the service account's annotation or, as in this pod, from the manifest",
+        expected="the role from the service account's annotation, or from the pod's manifest",
         found="; ".join(f"container {each.name}: {ROLE}={each.value(ROLE)}" for each in by_hand),
         source=SOURCE,
         repair="# nothing has to change; but if you change the annotation, this pod keeps the role in its manifest",
@@ -254,9 +254,9 @@ def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
 
 
 def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
-    """Return a change of the manifest that hides the access keys from the SDK.
+    """Return a function that changes a manifest so that the SDK sees no access keys.
 
-    It removes keys that `env` sets. Keys stay in a ConfigMap, but empty variables override them.
+    It removes keys that `env` sets. Keys in a ConfigMap stay, but empty variables override them.
     """
 
     def change(_: Evidence, manifest: Document) -> None:

@@ -314,7 +314,7 @@ def _sent(container: Container) -> TokenProjection | None:
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """Let the containers that send the token at `path` in this volume send the second token, for STS, instead."""
+    """Switch the containers that send the token at `path` in this volume to the second token, which is for STS."""
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])

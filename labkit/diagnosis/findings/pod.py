@@ -29,8 +29,8 @@ NO_NODE = "# nothing is changed: correct the nodes or the pod's manifest. This s
 SYSTEM = "kubernetes.io/os"
 OLDER = "The pod was made before the service account named this role, and a pod gets its role only when it is made."
 MAYBE_OLDER = (
-    "The pod may have been made before the service account named this role (it is not known when), and a pod gets "
-    "its role only when it is made."
+    "The pod may have been made before the service account named this role, and a pod gets its role only when it is "
+    "made."
 )
 # A part of the error if a container can't read the token. The container or its node reports the error.
 DENIED = "Permission denied"
@@ -290,7 +290,7 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
         expected=f"a pod of {workloads.called(waiting)}",
         found=f"{workloads.called(waiting)}: {why}",
         source="kubectl get events",
-        repair=f"# the workload creates the pod by itself once it can. This shows the problem:\n"
+        repair=f"# the workload creates the pod by itself once the problem is solved. This shows the problem:\n"
         f"# {kubectl} describe {workloads.called(waiting)} -n {namespace}",
     )
 

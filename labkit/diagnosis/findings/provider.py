@@ -107,7 +107,7 @@ def operator_not_permitted(evidence: Evidence) -> Symptom | None:
 def url_differs(evidence: Evidence) -> Symptom | None:
     """A provider's URL resembles the cluster's issuer, but isn't the same.
 
-    A token's `iss` must be `https://` and the provider's URL, character by character.
+    A token's `iss` must equal `https://` plus the provider's URL, character by character.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
     """
@@ -327,7 +327,7 @@ def _is_about(call: PastCall, issuer: str) -> bool:
 
 
 def _provider_elsewhere(evidence: Evidence) -> str:
-    """Return the ARN of the issuer's provider in an account other than the role's; empty if none is known.
+    """Return the ARN of the issuer's provider in an account other than the role's; empty if no such provider is known.
 
     The account is the cluster's, or one that the role's trust policy names.
     """

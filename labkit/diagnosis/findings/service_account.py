@@ -153,7 +153,7 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
     if not where:
         return None
     return Symptom(
-        f"The annotation with the role is on the {where}, but the webhook reads only the service account's.",
+        f"The annotation with the role is on the {where}. The webhook reads only the service account's annotations.",
         expected=f"{ROLE_ANNOTATION} on the service account {evidence.parameters.service_account}",
         found=f"{ROLE_ANNOTATION}: {arn} on the {where}",
         source="kubectl get pod -o yaml, metadata.annotations",
@@ -277,7 +277,7 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 
 
 def _in_own_account(evidence: Evidence) -> str | None:
-    """Return the ARN of the role with the same name in the cluster's account, if the annotated role can't be read.
+    """If the annotated role can't be read, return the ARN of the role with the same name in the cluster's account.
 
     None if the annotated role can be read, or if the pod already acts as that role. Raises `NotRead` if the cluster's
     account has no such role for the service account.

@@ -115,7 +115,7 @@ def _failed(evidence: Evidence, claim: str) -> list[Condition]:
 def _wrong_subject(evidence: Evidence) -> Condition | None:
     """Return the condition on `sub` that names another service account; None without such a condition.
 
-    A condition such as `StringEquals` doesn't count if a value would match this service account as a wildcard.
+    A pattern such as `shop:*` under `StringEquals` doesn't count, because another cause reports it.
     """
     for condition in _failed(evidence, "sub"):
         if not (condition.is_literal and any(wildcard(value)(evidence.subject) for value in condition.values)):

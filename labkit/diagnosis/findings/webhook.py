@@ -270,7 +270,7 @@ def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> st
 
 
 def _was_passed_over(evidence: Evidence) -> bool:
-    """Whether the service account has the annotation, but no pod that the webhook changed; False if unknown."""
+    """Whether the service account is annotated, but has no pod that the webhook changed; False if unknown."""
     try:
         spec = evidence.pod_spec
         return bool(evidence.annotation) and not (spec and spec.is_mutated)
@@ -279,7 +279,7 @@ def _was_passed_over(evidence: Evidence) -> bool:
 
 
 def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
-    """Return the best explanation why the webhook didn't give the pod the role, and the repair."""
+    """Return the explanation of why the webhook didn't give the pod the role, and the repair."""
     may_be = may_be_left_out(evidence)
     again = pod_commands.with_the_annotation(evidence)
     if evidence.pod_spec and evidence.pod_spec.is_mutated:
@@ -311,8 +311,8 @@ def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
     """Return the repair if the webhook's selectors have requirements that the pod or its namespace doesn't meet.
 
-    If that gives no other pod a role, the repair removes the requirements. Otherwise, it adds labels that meet the
-    requirements to the pod or its namespace. If these labels could affect others, return only advice.
+    If removing the requirements gives no other pod a role, the repair removes them. Otherwise, it adds labels that meet
+    them to the pod or its namespace. If these labels could affect others, return only advice.
     """
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is intended, skip the commands below, and add the label that it requires: {wanted}"
@@ -339,8 +339,7 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
     lines = [
         said(
             f"This adds {listed(told)}. The selector stays the same.",
-            "Nothing else selects by such a label: no Service, NetworkPolicy, PodDisruptionBudget, workload or other "
-            "webhook.",
+            "No Service, NetworkPolicy, PodDisruptionBudget, workload or other webhook selects by such a label.",
         )
     ]
     if on_namespace := labels.get("namespace"):

@@ -144,7 +144,8 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
     """
     return said(
-        f"The trust policy of {evidence.role_name} has a restriction against {name_of_account(evidence.subject)}.",
+        f"The trust policy of {evidence.role_name} has a restriction that keeps "
+        f"{name_of_account(evidence.subject)} out.",
         *(
             f"Statement {position} has the condition "
             f"{condition.operator} {condition.key} = {', '.join(condition.values)}."

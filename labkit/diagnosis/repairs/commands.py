@@ -217,11 +217,12 @@ class Commands:
         if self._evidence.connection.issuer_restored_by:
             return self._evidence.connection.issuer_restored_by
         told = words.said(
-            "STS reads the issuer's documents for every token of this issuer. "
-            f"Copy the documents of the cluster {self.parameters.cluster}"
+            "STS reads the issuer's documents for every token of this issuer.",
+            f"This copies the documents from the cluster {self.parameters.cluster} to the place that serves",
+            f"{self._provider['Url']}, such as a bucket:",
         )
         return (
-            f"{told}\n# to the place that {self._provider['Url']} is served from, such as a bucket:\n"
+            f"{told}\n"
             f"{self._kubectl} get --raw /.well-known/openid-configuration | "
             "aws s3 cp - s3://<BUCKET>/.well-known/openid-configuration --content-type application/json\n"
             f"{self._kubectl} get --raw /openid/v1/jwks | "
@@ -285,7 +286,7 @@ class Commands:
         if others:
             told = words.said(
                 f"{words.accounts(others)} can use {self.parameters.role_name}, too, and would get these permissions.",
-                f"Give {self._account} a role of its own, or ask the owner of the present role, who can run this:",
+                f"Give {self._account} a role of its own, or ask the owner of this role to run the following:",
                 what,
             )
             return f"{told}\n{words.shown(*lines)}"

@@ -342,7 +342,7 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
 
 
 def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
-    """Return a copy of the manifest. If the pod's author, not the webhook, set the role, the copy has that role."""
+    """Return a copy of the manifest. It has the role that the pod's author set, but no role from the webhook."""
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):

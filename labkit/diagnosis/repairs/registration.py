@@ -250,7 +250,10 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Return the path of the value that leaves the pod out; empty without a `NotIn` requirement with several values."""
+    """Return the path of the value that leaves the pod out.
+
+    Empty if the requirement isn't a `NotIn` requirement, or if it has only one value.
+    """
     if requirement.operator != "NotIn" or len(requirement.values) == 1:
         return ()
     value = labels_of(evidence, requirement.subject)[requirement.key]

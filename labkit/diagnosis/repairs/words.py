@@ -55,7 +55,9 @@ def changes_in(before: object, after: object) -> str:
 
 
 def managed(metadata: Metadata) -> list[str]:
-    """Return, in a list, a sentence about the tool that manages an object and may undo a repair; empty without a tool.
+    """Return a sentence about the tool that manages an object and may undo a repair.
+
+    The list is empty if no tool manages the object.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
     """
