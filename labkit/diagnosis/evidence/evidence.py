@@ -54,7 +54,7 @@ class Evidence:
         role_is_known: whether the caller named the role, policy and bucket in `parameters`. If not, these three are
             only defaults.
         is_of_run: whether `parameters` are those of a run of the lab. If they are, a repair can create the run's
-            missing role. If a user only named a role to the doctor, it's unknown which policy a new role should have.
+            missing role. If they aren't, it's unknown which policy a new role should have.
         action: the action that the pod needs, such as `s3:ListBucket`; if empty, permissions aren't tested.
         resource: the ARN of the resource that `action` is for.
         probe: whether the doctor may run commands in the pod, and send its token to STS.
@@ -83,7 +83,7 @@ class Evidence:
 
     @cached_property
     def audience(self) -> str:
-        """The audience that the tokens should have: the annotated audience if the OIDC provider lists it, else STS.
+        """The expected audience of the tokens: the annotated audience if the OIDC provider lists it, or else STS.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
         """
@@ -120,12 +120,12 @@ class Evidence:
     def role_arn(self) -> str:
         """The ARN of the role that the service account should have; empty if that role is unknown.
 
-        The first of these that names a role counts: the parameters, a run's label on the service account, its
-        annotation, the variables in a container's manifest, or else the only candidate. The ARN found there may have a
-        wrong path, partition or account. If IAM has a role of that name, this property is the role's real ARN.
+        The first of these that names a role counts: the parameters, a run's label on the service account, the
+        annotation, the variables in a container's manifest, the only candidate. The ARN in it may have a wrong path,
+        partition or account. If IAM has a role of that name, this property is the role's ARN in IAM.
 
-        The annotation may also name another team's role. If exactly one other role is meant for this service account,
-        this property is that role's ARN; if several may be meant, it's empty.
+        If the annotation seems to name another team's role, this property is the ARN of the only candidate; empty if
+        there are several candidates.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -145,12 +145,12 @@ class Evidence:
 
     @cached_property
     def roles_that_trust_it(self) -> list[str]:
-        """The ARNs of the roles whose trust policy names the service account. Raises `NotRead`."""
+        """The ARNs of the roles with a trust policy that names the service account. Raises `NotRead`."""
         return candidates.trusting(self.account, self.parameters, self.connection.provider_arn)
 
     @cached_property
     def roles_that_admit_it(self) -> list[str]:
-        """The ARNs of the roles whose trust policy admits the service account. The policy may admit others, too.
+        """The ARNs of the roles with a trust policy that admits the service account, by name or by a pattern.
 
         Raises `NotRead`.
         """
@@ -192,9 +192,9 @@ class Evidence:
     def role_is_of_run(self) -> bool:
         """Whether the role belongs to a run of the lab. If it does, it should have the policy in `parameters`.
 
-        If the service account carries a run's label, the role belongs to that run. Otherwise the caller must have named
-        the role, and the role must carry the run's tag. For the notebooks' own service account, a role without a run's
-        tag counts, too. A missing role belongs to the run if `parameters` are those of a run. Raises `NotRead`.
+        If the service account carries a run's label, the role belongs to that run. Without the label, the caller must
+        have named the role, and the role must carry the run's tag. For the notebooks' own service account, the tag may
+        be missing. A missing role belongs to the run if `parameters` are those of a run. Raises `NotRead`.
         """
         if self.is_of_lab or not self.role_is_known:
             return self.is_of_lab
@@ -238,7 +238,7 @@ class Evidence:
 
     @cached_property
     def role_account(self) -> Account:
-        """The role's account, which may not be the cluster's. Raises `NotRead` without credentials for it."""
+        """The role's account, which can differ from the cluster's. Raises `NotRead` without credentials for it."""
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:
@@ -487,7 +487,7 @@ class Evidence:
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """The same as `caller`; None also if the pod can't call AWS, for example because its image has no `aws`."""
+        """The same as `caller`, but also None if the pod can't call AWS, such as with an image without `aws`."""
         try:
             return self.caller
         except NotRead as unread:
@@ -508,7 +508,7 @@ class Evidence:
         return (session.partition, session.account) == (role.partition, role.account)
 
     def control_policies_told(self, policy_type: str) -> str:
-        """Return a phrase that lists the organization's policies for the role's account, or why they're unknown."""
+        """Return a phrase that lists the organization's policies for the role's account, or why that failed."""
         try:
             names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
             return f"policies attached to the account or above it: {', '.join(names)}"
@@ -516,7 +516,7 @@ class Evidence:
             return f"the organization's policies could not be read: {unread.call}: {unread.why}"
 
     def _role_by_hand(self) -> str:
-        """Return the ARN of the role that the manifest sets in containers which have a projected token.
+        """Return the role's ARN in the manifest of containers with a projected token.
 
         Empty if the containers name several roles, or if the role doesn't exist in the cluster's account.
         """
@@ -551,8 +551,8 @@ class Evidence:
     def _role_so_called(self, arn: str) -> Role | None:
         """Return the role that an ARN names; None if the role doesn't exist or can't be read.
 
-        If the ARN is of another account, and the role doesn't exist there, return the role of the same name in the
-        cluster's account. Do the same if the role can't be read and STS refused the pod's token.
+        If another account's role doesn't exist, return the role with the same name in the cluster's account. Do the
+        same if the role can't be read and STS refused the pod's token.
         """
         named = Arn.parse(arn)
         try:
@@ -578,8 +578,8 @@ class Evidence:
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
         """Return the ARNs of the roles that the annotation should probably name; None if the annotation may be right.
 
-        The annotation is wrong if its role doesn't seem meant for the service account, and another role does: the other
-        role's trust policy or tags name the account, and not just by a pattern.
+        The annotation is probably wrong if its account is wrong. It's also probably wrong if its role doesn't seem
+        meant for the service account, and there are candidates.
         """
         try:
             if role is None:
@@ -626,7 +626,7 @@ class Evidence:
 
 
 def _looks_like_it(key: str, value: str) -> bool:
-    """Whether somebody probably wrote this annotation to name the role."""
+    """Whether someone probably wrote this annotation to name the role."""
     if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85:
         return True
     return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))
