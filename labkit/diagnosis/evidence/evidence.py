@@ -121,11 +121,11 @@ class Evidence:
         """The ARN of the role that the service account should have; empty if that role is unknown.
 
         The first of these that names a role counts: the parameters, a run's label on the service account, the
-        annotation, the variables in a container's manifest, the only candidate. The ARN in it may have a wrong path,
+        annotation, the variables in a container's manifest, the only candidate. The ARN found may have a wrong path,
         partition or account. If IAM has a role of that name, this property is the role's ARN in IAM.
 
         If the annotation seems to name another team's role, this property is the ARN of the only candidate; empty if
-        there are several candidates.
+        there isn't exactly one candidate.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -244,7 +244,7 @@ class Evidence:
     def namesake(self, role_name: str) -> Role | None:
         """Return the role of this name in the cluster's account.
 
-        None if its trust policy neither admits nor names the service account, or if the role can't be read.
+        None if the role can't be read, or if its trust policy neither admits nor names the service account.
         """
         try:
             role = self.account.role(role_name)
@@ -508,7 +508,7 @@ class Evidence:
         return (session.partition, session.account) == (role.partition, role.account)
 
     def control_policies_told(self, policy_type: str) -> str:
-        """Return a phrase that lists the organization's policies for the role's account, or why that failed."""
+        """Return a phrase: the organization's policies for the role's account, or why they're unknown."""
         try:
             names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
             return f"policies attached to the account or above it: {', '.join(names)}"
