@@ -551,8 +551,8 @@ class Evidence:
     def _role_so_called(self, arn: str) -> Role | None:
         """Return the role that an ARN names; None if the role doesn't exist or can't be read.
 
-        If another account's role doesn't exist, return the role with the same name in the cluster's account. Do the
-        same if the role can't be read and STS refused the pod's token.
+        If the ARN names another account without this role, return the role with the same name in the cluster's account.
+        Do the same if the role can't be read and STS refused the pod's token.
         """
         named = Arn.parse(arn)
         try:

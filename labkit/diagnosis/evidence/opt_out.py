@@ -39,7 +39,7 @@ class Requirement:
     """One requirement on labels, from a selector in the webhook's registration."""
 
     subject: Subject
-    """Whether the pod's or the namespace's labels must meet the requirement."""
+    """The labels that must meet the requirement: those of the pod or of the namespace."""
     key: str
     operator: str
     """`In`, `NotIn`, `Exists` or `DoesNotExist`. An entry of `matchLabels` becomes `In` with one value."""
