@@ -361,7 +361,7 @@ class Evidence:
 
     @property
     def misspelt_key(self) -> str:
-        """A misspelt annotation key that holds the role. The webhook ignores it. Empty if the right key has a role."""
+        """The misspelt key of the role's annotation, which the webhook ignores; empty if the right key has a role."""
         if self.annotation:
             return ""
         others = {key: value for key, value in self.annotations.items() if key != ROLE_ANNOTATION}
