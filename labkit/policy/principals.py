@@ -121,7 +121,7 @@ class Principals:
     def exempts(self, principal: Principal) -> bool:
         """Return whether a Deny statement with this NotPrincipal element doesn't apply to the principal.
 
-        To exempt a user or a role, the element must also name its account.
+        To exempt a user or a role, the element must also name the account of that user or role.
         """
         if principal.kind in ("federated", "service"):
             return self.match(principal) > Match.NONE
