@@ -119,7 +119,7 @@ def test_removing_waits_until_the_namespace_is_gone_and_says_so(run):
     said = []
     for line in lines:
         said.append(line)
-        if line.startswith("waiting until"):
+        if line.startswith("waiting at most"):
             assert run.core.read_namespace(NAME).status.phase == "Terminating"
             run.release()
     assert said[-2:] == [
