@@ -79,7 +79,7 @@ def test_keys_in_a_config_map_stay_where_workloads_cannot_be_listed(call):
 def test_a_config_map_of_this_service_account_alone_loses_the_keys_and_it_is_said():
     (finding,) = examine(applying(with_sources, KEYS)).findings
     said, who, patch = finding.repair.splitlines()[:3]
-    assert said == "# This deletes the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the ConfigMap settings."
+    assert said == "# This deletes the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from the ConfigMap settings."
     assert who == "# No pod or workload of another service account uses the ConfigMap."
     assert json.loads(shlex.split(patch)[-1]) == {"data": dict.fromkeys(KEYS)}
 

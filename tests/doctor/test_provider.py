@@ -245,7 +245,7 @@ def test_two_findings_never_make_the_same_provider(answers):
 
 def test_a_caller_who_may_not_register_the_issuer_is_named_and_gets_no_policy():
     (finding,) = examine(registered_as() | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")}).findings
-    assert "user/op may not do iam:CreateOpenIDConnectProvider" in finding.summary
+    assert "user/op is not allowed to do iam:CreateOpenIDConnectProvider" in finding.summary
     assert finding.repair.startswith("# let an administrator register the issuer")
     (create,) = commands_of(finding.repair)
     assert create.startswith(f"aws iam create-open-id-connect-provider --url {ISSUER} ")

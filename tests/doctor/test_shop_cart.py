@@ -429,7 +429,10 @@ def test_a_refused_registration_before_a_successful_one_is_history(shop):
         )
         shop.shell(f"! env -u AWS_PROFILE {variables} {register}")
         refused = found()
-        assert "deployer may not do iam:CreateOpenIDConnectProvider" in refused["operator-not-permitted"]["summary"]
+        assert (
+            "deployer is not allowed to do iam:CreateOpenIDConnectProvider"
+            in refused["operator-not-permitted"]["summary"]
+        )
         assert "put-" not in refused["operator-not-permitted"]["repair"]
         shop.shell(register)
         shop.iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=shop.lab.provider_arn)

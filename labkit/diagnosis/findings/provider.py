@@ -92,8 +92,8 @@ def operator_not_permitted(evidence: Evidence) -> Symptom | None:
         return None
     name, caller = call["eventName"], call.get("caller") or "the caller"
     return Symptom(
-        f"IAM refused to register the issuer: {caller} may not do iam:{name}.",
-        expected=f"{caller} may do iam:{name}",
+        f"IAM refused to register the issuer: {caller} is not allowed to do iam:{name}.",
+        expected=f"{caller} is allowed to do iam:{name}",
         found=str(call.get("errorMessage")),
         source=f"cloudtrail:LookupEvents, {name} at {call.get('eventTime')}",
         repair=Repair.of(

@@ -59,7 +59,7 @@ def assumes_itself(evidence: Evidence) -> Symptom | None:
                 # A profile with a token's file is the exchange itself.
                 if settings.get("role_arn") == evidence.role_arn and "web_identity_token_file" not in settings:
                     return Symptom(
-                        summary=f"The AWS profile {name} assumes {evidence.role_name}: the pod already has this role.",
+                        summary=f"The AWS profile {name} assumes {evidence.role_name}, but the pod already has it.",
                         expected=f"no role_arn in the profile {name}",
                         found=f"{config.path} in container {container.name}: role_arn = {evidence.role_arn}",
                         source=f"kubectl get configmap {config.config_map} -o yaml",

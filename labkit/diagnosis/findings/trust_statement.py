@@ -78,7 +78,7 @@ def principal_not_a_provider(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        f"The trust policy trusts {_principal(statement)}, which is not the ARN of an OIDC provider.",
+        f"The trust policy trusts {_principal(statement)}, not the ARN of an OIDC provider.",
         expected=f"Federated {evidence.provider_arn}",
         found=json.dumps(statement.get("Principal", "no Principal")),
     )

@@ -53,7 +53,7 @@ def near_size_limit(evidence: Evidence) -> Symptom | None:
     if evidence.role is None or evidence.trust.size <= NEAR:
         return None
     return Symptom(
-        f"The trust policy of {evidence.role_name} is nearly too long: {evidence.trust.size} of {QUOTA} characters.",
+        f"The trust policy of {evidence.role_name} has {evidence.trust.size} characters. IAM's usual limit is {QUOTA}.",
         expected=f"at most {NEAR} of {QUOTA} characters, without white space",
         found=f"{evidence.trust.size} characters",
         source="iam:GetRole, AssumeRolePolicyDocument",

@@ -314,7 +314,7 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
     If removing the requirements gives no other pod a role, the repair removes them. Otherwise, it adds labels that meet
     them to the pod or its namespace. If these labels could affect others, return only advice.
     """
-    wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
+    wanted = "; ".join(f"{each} on the {each.subject}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is intended, skip the commands below, and add the label that it requires: {wanted}"
     lines, again = [meant, registration.without(evidence, lacking)], pod_commands.replaced(evidence)
     if registration.others_without(evidence, lacking) == []:
@@ -367,7 +367,7 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
         lines.append(registration.without_label(evidence, switches["namespace"]))
     again = pod_commands.replaced(evidence)
     is_words = lines and all(line.startswith("#") for each in lines for line in each.splitlines())
-    return Repair.of(*lines, shown("# and then:", str(again)) if is_words else again)
+    return Repair.of(*lines, shown("# Then run:", str(again)) if is_words else again)
 
 
 def _has_pods(owner: Workload) -> bool:
@@ -411,7 +411,7 @@ def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
     A pod that is created before the webhook works gets no role.
     """
     again = str(_again(evidence))
-    return Repair.of(shown(*lines, *(["# and then:", again] if again else [])))
+    return Repair.of(shown(*lines, *(["# Then run:", again] if again else [])))
 
 
 def _again(evidence: Evidence) -> Repair:

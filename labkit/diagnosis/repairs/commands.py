@@ -271,7 +271,7 @@ class Commands:
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "The policy admits nobody else."
         sentences = [f"This adds {self._account} to the trust policy of {self.parameters.role_name}.", kept]
         if any(before.denies(statement) for statement in before.statements):
-            sentences.append(f"It also exempts {self._account} from the Deny in the policy.")
+            sentences.append(f"This also exempts {self._account} from the Deny in the policy.")
             sentences.append("For everyone else, the Deny stays the same.")
             asking = "Someone wrote the Deny on purpose: ask them first. To find the author:"
             sentences.append(f"{asking}\n  {advice.who_wrote_trust()}")
@@ -361,9 +361,10 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
     if users := others_with(evidence, name):
         return advice.config_map_stays(evidence, name, list(data), users)
     deleted = [key for key, value in data.items() if value is None]
-    changes = {"deletes": deleted, "changes": [key for key in data if key not in deleted]}
+    changed = [key for key in data if key not in deleted]
     told = words.said(
-        *(f"This {what} {_keys(keys)} in the ConfigMap {name}." for what, keys in changes.items() if keys),
+        *([f"This deletes {_keys(deleted)} from the ConfigMap {name}."] if deleted else []),
+        *([f"This changes {_keys(changed)} in the ConfigMap {name}."] if changed else []),
         advice.NO_OTHER_USER,
     )
     return (

@@ -112,7 +112,7 @@ def _take_off_mounts(container: Document) -> None:
 
 
 def _take_off_variables(container: Document, region: str) -> None:
-    """Remove the variables that the webhook added, because it wouldn't set them again if they stayed."""
+    """Remove the variables that the webhook added, because the webhook doesn't replace variables in `env`."""
     variables = container.get("env") or []
     values = {variable["name"]: variable.get("value") for variable in variables if "valueFrom" not in variable}
     gone = set(POD_IDENTITY)

@@ -42,13 +42,13 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in
 
 
 def replaced(evidence: Evidence, *changes: Change) -> Repair:
-    """Return lines that replace the pod, with the mistakes in its manifest corrected and `changes` applied.
+    """Return lines that replace the pod with a corrected one, and apply `changes`; empty without a pod.
 
-    A pod without an owner is deleted and created again. The lines are comments if the manifest has a secret value,
-    because the value isn't shown and would be lost. For a pod of a Deployment, StatefulSet or DaemonSet, the lines
-    correct the template. If the template is right, they restart the pods. Without a pod, return no lines.
+    A pod without an owner is deleted and created again. For a pod of a Deployment, StatefulSet or DaemonSet, the lines
+    correct the template. If the template is right, they restart the pods.
 
-    If the pod runs as another service account, return only advice, because that may be on purpose.
+    The lines are comments if the manifest has a secret value, because the value isn't shown and would be lost. If the
+    pod runs as another service account, return only advice, because that may be on purpose.
     """
     spec = evidence.pod_spec
     if spec is None:

@@ -237,7 +237,7 @@ def _apply(document: WebhookConfiguration, operation: Document) -> None:
 
 
 def _difference(before: WebhookConfiguration, after: WebhookConfiguration) -> list[str]:
-    """Return the lines that differ, with context, like `diff -u`. They are YAML, as kubectl shows it."""
+    """Return the lines that differ, in YAML and with context, like `diff -u`."""
     was, will_be = (_as_yaml(each.get("webhooks")).splitlines() for each in (before, after))
     lines = difflib.unified_diff(was, will_be, f"{NAME}, as it is", "as it will be", lineterm="", n=2)
     return [line for line in lines if not line.startswith("@@")]

@@ -55,7 +55,7 @@ def changes_in(before: object, after: object) -> str:
 
 
 def managed(metadata: Metadata) -> list[str]:
-    """Return a sentence about the tool that manages an object and may undo a repair.
+    """Return a list with a sentence about the tool that manages an object, because the tool may undo a repair.
 
     The list is empty if no tool manages the object.
 
