@@ -67,7 +67,7 @@ def _identity(evidence: Evidence) -> Result:
 
 POD = Stage("the pod, and the service account that it runs as")
 ANNOTATION = Stage("the annotation on the service account", lambda evidence: _if_there(_namespace(evidence)))
-WEBHOOK = Stage("what the webhook put into the pod", lambda evidence: _if_there(evidence.pod))
+WEBHOOK = Stage("the webhook's changes to the pod", lambda evidence: _if_there(evidence.pod))
 TOKEN = Stage("the token", lambda evidence: _if_there(evidence.pod))
 PROVIDER = Stage("the OIDC provider, and its audiences")
 ROLE = Stage("the role, and its trust policy", lambda evidence: _if_there(evidence.role_arn))

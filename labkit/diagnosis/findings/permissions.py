@@ -362,7 +362,7 @@ def _bucket(evidence: Evidence) -> str:
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:
     """Return the requests to evaluate, as the role would make them.
 
-    If you named an action, that's the only request. If not, the requests list the bucket and read an object in it.
+    If you named an action, that's the only request. If not, one request lists the bucket, and one reads an object.
     """
     partition, name = Arn.parse(evidence.role_arn).partition, evidence.role_name
     session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"

@@ -426,9 +426,9 @@ def _refers(part: Any, config_map: str) -> bool:
 
 
 def _is_run_of_lab(evidence: Evidence) -> bool:
-    """Whether a repair may use the role in the parameters, if nothing names a role.
+    """Whether a repair may use the role in the parameters, although nothing names that role.
 
-    It may if the target is the lab, the parameters are the notebooks' own, and the role has no other run's tag.
+    That's allowed only in the lab, with the notebooks' own parameters, and if the role has no other run's tag.
     """
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:
