@@ -100,7 +100,7 @@ def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
 
 
 def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Yield the name and the tags of each role with `provider`, a part of an ARN, in its trust policy.
+    """Yield the name and tags of each role with `provider` in its trust policy. `provider` is a part of an ARN.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
     """
