@@ -1,7 +1,7 @@
 """The commands that change the webhook's registration, each with a diff.
 
-Each command is a JSON patch that changes only the wrong part. `kubectl apply` keeps fields that aren't in its manifest,
-and `kubectl replace` would remove EKS's caBundle.
+Each command is a JSON patch that changes only the wrong part. `kubectl apply` wouldn't remove a field, and
+`kubectl replace` would remove EKS's caBundle.
 https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
 https://datatracker.ietf.org/doc/html/rfc6902
 """
@@ -139,8 +139,8 @@ def without_label(evidence: Evidence, label: str) -> str:
     if naming is None or beside:
         whose = ", ".join(beside[:MANY]) or "accounts that could not be listed"
         return words.shown(
-            f"# Nothing is changed: without the label {label}, new pods of other service accounts in the namespace "
-            f"{namespace} would get their role, too: {whose}.",
+            f"# Nothing is changed: without the label {label} on the namespace {namespace}, new pods of these service "
+            f"accounts would get a role, too: {whose}.",
             "# Ask whoever owns these service accounts. Then run:",
             command,
         )
