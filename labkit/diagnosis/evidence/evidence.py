@@ -121,11 +121,11 @@ class Evidence:
         """The ARN of the role that the service account should have; empty if that role is unknown.
 
         The first of these that names a role counts: the parameters, a run's label on the service account, the
-        annotation, the variables in a container's manifest, the only candidate. The ARN found may have a wrong path,
-        partition or account. If IAM has a role of that name, this property is the role's ARN in IAM.
+        annotation, the variables in a container's manifest. The ARN may have a wrong path, partition or account. If
+        IAM has a role of that name, this property is the role's ARN in IAM.
 
-        If the annotation seems to name another team's role, this property is the ARN of the only candidate; empty if
-        there isn't exactly one candidate.
+        If nothing names a role, this property is the ARN in `role_candidates`; empty if it doesn't hold exactly one.
+        The same holds if only the annotation names a role, and seems to name the wrong one.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """

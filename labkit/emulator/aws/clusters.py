@@ -32,7 +32,7 @@ class ClusterFacts:
 
     @property
     def associated(self) -> dict[str, object]:
-        """The access entries, identity provider configs and Pod Identity associations, by the names of these fields."""
+        """A dict of three fields: `access`, `identity_providers` and `pod_identity`."""
         return {name: getattr(self, name) for name in ("access", "identity_providers", "pod_identity")}
 
 

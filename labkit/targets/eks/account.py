@@ -108,7 +108,8 @@ def require_account(wanted: str, found: Identity) -> None:
         raise WrongAccount(
             f"The credentials belong to the account {found.account_id} ({found.principal}), and not to {wanted}.",
             where="parameter account_id; nothing was changed",
-            next="export AWS_PROFILE=…, a profile of that account (aws configure list-profiles), and run again",
+            next=f"export AWS_PROFILE=…, a profile of the account {wanted} (aws configure list-profiles),"
+            " and run again",
         )
 
 

@@ -124,10 +124,10 @@ def to_remove(parameters: "Parameters") -> Connection:
 
 
 def down() -> bool:
-    """End the lab, delete its webhooks from the clusters, and delete the clusters that it made with kind.
+    """End the lab. Delete the clusters that the lab made with kind, and the lab's webhooks from the other clusters.
 
-    Print a line for each cluster that has left; return whether the lab ran. Raises `LeftBehind` at the end if a
-    cluster could not leave.
+    Print a line for each cluster. Return whether the lab was running. Raises `LeftBehind` at the end if a cluster or
+    its webhooks could not be deleted.
     """
     folder = Folder.find()
     ran, left = process.stop(folder), []

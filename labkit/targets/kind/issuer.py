@@ -1,4 +1,4 @@
-"""Reach a cluster's issuer as STS does: at the lab's own issuer, at a public host, or at the API server."""
+"""Fetch a cluster's discovery document and keys: from the lab, a public host, or the cluster's API server."""
 
 from contextlib import closing, suppress
 from dataclasses import dataclass
