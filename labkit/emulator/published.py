@@ -32,7 +32,7 @@ class Answer:
 
 
 class Published:
-    """The answers that replace issuers' documents. ``write`` has to write a file completely or not at all."""
+    """The overrides of issuers' documents. The function ``write`` has to write a file completely or not at all."""
 
     def __init__(self, path: Path, write: Callable[[Path, bytes], None]):
         self._path = Path(path)

@@ -141,7 +141,7 @@ class Backend:
         return await self.run(corrected.get(asked.service, self._answer), asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
-        """Return moto's answer to DeleteBucket. Also delete the tags, which a new bucket of this name would get."""
+        """Return moto's answer to DeleteBucket. Also delete the tags: a new bucket of this name must not get them."""
         return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:

@@ -91,7 +91,7 @@ def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -
 
     program, name = kind_program.Kind(), kind_program.name_of(parameters.cluster, parameters.region)
     if not aws_host and program.is_apart:
-        raise kind_address.unknown("the containers are in a virtual machine, or in a network of your user only")
+        raise kind_address.unknown("the containers run in a virtual machine or in a rootless runtime")
     if kept.facts and kept.facts.made == name:
         program.delete(name)  # an interrupted `up` left an incomplete cluster
         kept.kubeconfig.unlink(missing_ok=True)
