@@ -61,7 +61,7 @@ def fleet(
         ),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Run only rows that have not succeeded yet, or have changed since.")
+        bool, typer.Option("--resume", help="Run only rows that have not succeeded, or have changed since they did.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show what each row would find and create. Changes nothing.")] = (
         False

@@ -155,7 +155,7 @@ class Gate:
             await self.backend.run(self._organization.found)
 
     def associated(self, cluster_arn: str) -> dict[str, Any]:
-        """Return EKS's stored data about a cluster, by the names in `ClusterFacts.associated`. It may be empty."""
+        """Return a cluster's `ClusterFacts.associated` as the lab stored it; empty if it stored nothing for the cluster."""
         return self._own.part(cluster_arn) or {}
 
     @property

@@ -34,7 +34,7 @@ class NotReached(LabError):
 
 
 def plan(parameters: "Parameters") -> str:
-    """Return a sentence about what `up` would make. Raises `LabError` if the kubeconfig can't be used."""
+    """Return a phrase that says what `up` would do. Raises `LabError` if the kubeconfig can't be used."""
     folder = Folder.find()
     lab = f"starts the lab in {folder.path}, registers two webhooks in the cluster, and emulates AWS on this machine"
     kept = Kept(folder, parameters.cluster, parameters.region)
@@ -45,7 +45,7 @@ def plan(parameters: "Parameters") -> str:
     if way:
         return f"uses the cluster of {way.where}, {lab}"
     if facts := kept.facts:
-        return f"uses the cluster of {facts.source}, as before, {lab}"
+        return f"uses the cluster of {facts.source} again, {lab}"
     return f"makes a kind cluster for {parameters.cluster}, {lab}"
 
 
