@@ -68,7 +68,7 @@ def doctor(
     context: Annotated[str, typer.Option(help="kind: the context in the kubeconfig.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all, one object a line.")] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Show each repair. If you confirm it, run it and look again.")
+        bool, typer.Option("--repair", help="Show each repair, run those that you confirm, and check again.")
     ] = False,
 ) -> None:
     """Find out why a service account's pods don't get their role, and print the commands that repair the fault.

@@ -63,6 +63,6 @@ def test_without_the_extra_one_sentence_says_what_to_install(executed, monkeypat
     monkeypatch.setattr("labkit.fleet.differences.find_spec", lambda name: None if name == "nbdime" else found(name))
     notebook = executed("a.ipynb", "reader", "")
     assert labkit("diff", notebook, notebook).stderr == (
-        'labkit: This needs more packages: pip install "./labkit-….whl[fleet]"   '
+        'labkit: The commands fleet and diff need more packages: pip install "./labkit-….whl[fleet]"   '
         "(in a clone, make wheel builds this file)\n"
     )

@@ -252,7 +252,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path, monkeypat
     done = labkit("fleet", file, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
-        'labkit: This needs more packages: pip install "./labkit-….whl[fleet]"   '
+        'labkit: The commands fleet and diff need more packages: pip install "./labkit-….whl[fleet]"   '
         "(in a clone, make wheel builds this file)\n",
     )
     assert not Path(tmp_path / "runs").exists()

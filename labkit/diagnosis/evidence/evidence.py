@@ -593,7 +593,7 @@ class Evidence:
     def _is_wrong_account(self, arn: str) -> bool:
         """Whether the ARN seems to name a wrong account.
 
-        Such an account isn't the cluster's. It has no role of this name, and no OIDC provider for the cluster.
+        Such an account isn't the cluster's. It doesn't have the ARN's role or an OIDC provider for the cluster.
         """
         named = Arn.parse(arn)
         if named.account == self.connection.account_id:
