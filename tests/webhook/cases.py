@@ -198,7 +198,7 @@ CASES = [
         env={"app": {"AWS_DEFAULT_REGION": "eu-west-1"} | STS | IDENTITY},
     ),
     Case(
-        "keys of one's own keep out nothing: the SDK takes them before the role",
+        "keys of one's own keep out nothing: the SDK uses them instead of the role",
         spec={"containers": [container(env={"AWS_ACCESS_KEY_ID": "AKIA", "HOME": "/"})]},
         env={"app": {"AWS_ACCESS_KEY_ID": "AKIA", "HOME": "/"} | ALL},
     ),

@@ -323,7 +323,7 @@ def name_of(provider_arn: str) -> str:
 
 
 def account_of(subject: str) -> str:
-    """Return the service account that a subject names, such as `shop:cart`. Other subjects are unchanged."""
+    """Return the service account in `subject`, such as `shop:cart`; `subject` itself if it has no service account."""
     return subject.removeprefix("system:serviceaccount:")
 
 

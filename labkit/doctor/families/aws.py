@@ -271,7 +271,7 @@ FAMILIES = (
         "keys-unknown",
         r"InvalidClientTokenId|InvalidAccessKeyId|UnrecognizedClientException"
         r"|security token included in the request is invalid",
-        "AWS does not know the access key. The SDK uses keys in the environment or in a config before the role.",
+        "AWS does not know the access key. The SDK uses keys in the environment or a config file instead of the role.",
         ("pod-static-keys", "role-missing"),
         (VARIABLES, DOCTOR),
     ),

@@ -200,7 +200,7 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
 
 
 def _source() -> str:
-    """Return the place that configures credentials from a process or a file: a variable's name, or a profile.
+    """Return the variable or the profile that tells the SDK to get credentials from a process or a file.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """

@@ -290,7 +290,7 @@ def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issu
 
 
 def _described(state: State, parameters: "Parameters") -> Cluster | None:
-    """Return the cluster of this name in the running lab; None if the lab doesn't have it."""
+    """Return the cluster `parameters.cluster` of the running lab; None if the lab has no such cluster."""
     eks = moto.session(state, parameters.region).client("eks")
     with answering():
         try:

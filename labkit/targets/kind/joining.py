@@ -60,9 +60,9 @@ def _say(text: str) -> None:
 
 
 def _refuse_for_made(way: Way, kept: Kept) -> None:
-    """Raise `AnotherCluster` if kind made the lab's cluster of this name.
+    """Raise `AnotherCluster` if `kept` is a cluster that kind made.
 
-    If another cluster joined under this name, the lab would forget the kind cluster without deleting it.
+    If another cluster joined under the same name, the lab would forget the kind cluster without deleting it.
     """
     if (facts := kept.facts) and facts.made:
         raise AnotherCluster(
@@ -74,7 +74,7 @@ def _refuse_for_made(way: Way, kept: Kept) -> None:
 
 
 def _leave_for_another(kept: Kept, folder: Folder) -> None:
-    """Let the lab's earlier cluster of this name leave. If that fails, only print why: the cluster may be gone."""
+    """Let the cluster in `kept` leave the lab. If that fails, only print why: the cluster may be gone."""
     if left := leave(kept, folder):
         told = f"If that cluster still exists, remove the lab's leftovers from it:  {left.command}"
         print(f"{left.what}\n{told}", file=sys.stderr)

@@ -139,9 +139,9 @@ class Controllers:
     # Deletions that cascade
 
     def _gone(self, owner: Stored) -> None:
-        """Delete the dependents of the removed object ``owner``.
+        """Delete the dependents of ``owner``, which was removed. A dependent that has another owner stays.
 
-        If an owner of ``owner`` itself waited for this removal, continue the deletion of that owner, too.
+        ``owner`` may itself be a dependent. If the deletion of its own owner waited for this removal, continue it.
         """
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
