@@ -136,7 +136,7 @@ _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
     """Return whether `found` matches one of the wanted values. If `negated`, return the opposite.
 
-    If no value matches, but one can't be compared with `found`, return None. Also None if there are no wanted values.
+    If no value matches, but one can't be compared with `found`, return None. Without wanted values, also return None.
     """
     unknown = not compares
     for compare in compares:

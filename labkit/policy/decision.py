@@ -173,7 +173,7 @@ def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
 def _misses(statement: Statement, request: Request) -> tuple[Miss, ...]:
     """Return the parts of an Allow statement that don't match the request, the worst first.
 
-    Empty if the statement names no action of the request's service. Also empty if the action and another part differ.
+    Empty if the statement names no action of the request's service, or if the action and another part differ.
     """
     if statement.fault:
         return (_unevaluable(statement, request),)
