@@ -117,7 +117,7 @@ PREDICTIONS = (
         (
             Answer(
                 "It gets the role: the variable says which role the pod has.",
-                "The variable only says which role the SDK asks for. STS reads from the token who asks.",
+                "The variable only says which role the SDK asks for. The token tells STS who asks.",
             ),
             Answer(
                 "STS refuses it.",
