@@ -161,7 +161,8 @@ RECALL = (
         (
             Answer(
                 "The pod doesn't use IRSA, and can't reach the node's credentials.",
-                "On an EC2 node, this pod would act as its node. Look at the pod, its service account and the annotation.",
+                "On an EC2 node, this pod would act as its node. Look at the pod, its service account and the "
+                "annotation.",
                 right=True,
             ),
             Answer("The trust policy refuses the pod.", "Then STS would answer AccessDenied."),

@@ -155,7 +155,7 @@ class Gate:
             await self.backend.run(self._organization.found)
 
     def associated(self, cluster_arn: str) -> dict[str, Any]:
-        """Return a cluster's `ClusterFacts.associated` as the lab stored it; empty if it stored nothing for the cluster."""
+        """Return the stored `ClusterFacts.associated` of a cluster; empty if the lab stored nothing for the cluster."""
         return self._own.part(cluster_arn) or {}
 
     @property
