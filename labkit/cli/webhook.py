@@ -119,8 +119,8 @@ def manifest(
     address, identity = _address_and_identity(listen, host, certificate, key)
     if not address.port:
         raise LabError(
-            "With port 0, the port is chosen when the webhook starts.",
-            next="labkit webhook serve, which prints the manifest, too",
+            "The manifest needs the webhook's port. With port 0, the webhook chooses its port when it starts.",
+            next="name a port in --listen, or run labkit webhook serve, which also prints the manifest",
         )
     typer.echo(serving.manifest(address, identity), nl=False)
 

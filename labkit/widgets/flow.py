@@ -145,7 +145,7 @@ def svg(own: Collection[int] = ()) -> str:
 def described(own: Collection[int] = ()) -> str:
     """Return the picture in words: each step, and the numbers of the marked steps."""
     steps = " ".join(f"{number}. {step.text}." for number, step in enumerate(STEPS, start=1))
-    marked = f" Marked as this notebook's: {', '.join(map(str, sorted(own)))}." if own else ""
+    marked = f" This notebook's steps are marked: {', '.join(map(str, sorted(own)))}." if own else ""
     return steps + marked
 
 

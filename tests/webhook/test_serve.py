@@ -384,7 +384,7 @@ def test_a_mistake_is_a_sentence(cluster, tmp_path, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--listen", "127.0.0.1:0"], "With port 0, the port is chosen when the webhook starts"),
+        (["--listen", "127.0.0.1:0"], "With port 0, the webhook chooses its port when it starts"),
         (["--key", "/nowhere"], "--key needs --certificate"),
     ],
 )

@@ -33,7 +33,7 @@ def test_a_picture_says_in_words_what_it_shows(own):
     shown = [text.text for text in picture.iter(f"{SVG}text")]
     assert [text for text in flow.PARTIES if text not in shown] == []
     assert shown.count("this notebook") == len(own)
-    assert ("Marked as this notebook's" in said) == bool(own)
+    assert ("This notebook's steps are marked" in said) == bool(own)
 
 
 @pytest.mark.parametrize("unknown", [0, 12])

@@ -14,7 +14,10 @@ _decoder = json.JSONDecoder()
 
 
 def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
-    """Return the name and the content of the policy with this ARN, in any path; None if AWS has no such policy."""
+    """Find a managed policy in moto's text. Return its name and its content; None if AWS has no such policy.
+
+    Only the name in the ARN counts: the ARN's path may be wrong.
+    """
     if not (found := _ARN.fullmatch(arn)):
         return None
     key = f'\n "{found[1]}":'
@@ -23,6 +26,6 @@ def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
 
 
 def every(text: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the name and the content of each policy."""
+    """Yield the name and the content of each policy in moto's text."""
     for found in _NAME.finditer(text):
         yield found[1], _decoder.raw_decode(text, found.end() - 1)[0]
