@@ -62,7 +62,7 @@ STEPS = (
     Step("STS returns temporary credentials", (Arrow("STS", "pod", "credentials"),)),
     Step("The application uses them, within what the role permits", (Arrow("pod", "S3", "ListObjectsV2"),)),
     Step(
-        "The credentials expire; the SDK starts again at 7 with a fresh token",
+        "The credentials expire; the SDK starts again at step 7 with a fresh token",
         (Arrow("pod", "STS", "AssumeRoleWithWebIdentity"),),
     ),
 )

@@ -65,13 +65,13 @@ def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
 
     report = ipywidgets.HTML(styled(html))
     button = ipywidgets.Button(description=label, layout=ipywidgets.Layout(width="auto"))
-    said = ipywidgets.HTML(_said("Read", ""))
+    said = ipywidgets.HTML(_said("Checked", ""))
     announced = Announced()
 
     def press(_: "ipywidgets.Button") -> None:
         before = report.value
         # The reader sees this at once. A check that starts a program in a pod takes seconds.
-        said.value = "Reading …"
+        said.value = "Checking …"
         try:
             report.value = styled(again())
             came_to = "nothing has changed" if report.value == before else "it has changed"
@@ -79,7 +79,7 @@ def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
             name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
             report.value = styled(f'<pre role="alert">{WRONG}: {escape(name + stable(str(error)))}</pre>')
             came_to = "it failed"
-        said.value = announced.text = _said("Read again", came_to)
+        said.value = announced.text = _said("Checked again", came_to)
 
     button.on_click(press)
     below = ipywidgets.HBox([button, said, announced])

@@ -86,7 +86,7 @@ class PolicyPage(anywidget.AnyWidget):
                 self.said = f"Done: {self.role} has this trust policy now, and STS uses it."
             elif button == "start over":
                 self.policy, self.callers, missing = self._start_over()
-                self.said = missing or f"Read again: this is the trust policy that {self.role} has now."
+                self.said = missing or f"Started over: this is the present trust policy of {self.role}."
         except LabError as error:
             self.said = f"Nothing was changed. {error}"
         except Exception as error:  # the browser's log would swallow a callback's error

@@ -214,7 +214,7 @@ def test_a_press_is_answered_before_the_lab_was_read():
 
     _, button, said = parts(live.panel("<p>fine</p>", reads, "Check"))
     button.click()
-    assert seen == ["Reading …"]
+    assert seen == ["Checking …"]
     assert "nothing has changed" in said.value
 
 

@@ -164,7 +164,7 @@ class ApiServer:
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the warnings as a real server sends them: cut to the limits above, and none with control characters."""
+    """Yield the warnings that a real server sends: no text with control characters, and long texts cut."""
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
     for text in told:
