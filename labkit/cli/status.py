@@ -127,10 +127,13 @@ def _remembered(folder: Folder) -> list[str]:
 def _what_becomes(kept: Kept, facts: Facts) -> str:
     up = f"labkit up --target kind --cluster {kept.cluster}"
     if facts.made and not kept.kubeconfig.exists():
-        return f"the kind cluster {facts.made}, which is incomplete. {up} creates it again, labkit down deletes it."
+        return f"the kind cluster {facts.made}, which is incomplete. {up} creates it again, and labkit down deletes it."
     if facts.made:
-        return f"the kind cluster {facts.made}. {up} joins it, labkit down deletes it."
-    return f"the cluster of {facts.source}. {up} joins it, labkit down removes the lab's webhooks from it."
+        return f"the kind cluster {facts.made}. {up} lets it join the lab again, and labkit down deletes it."
+    return (
+        f"the cluster of {facts.source}. {up} lets it join the lab again, "
+        "and labkit down removes the lab's webhooks from it."
+    )
 
 
 def _without_paths(line: str, folder: Folder) -> str:

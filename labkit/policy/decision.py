@@ -94,7 +94,7 @@ class Decision:
 
     @property
     def failed(self) -> tuple[ConditionResult, ...]:
-        """The conditions in the nearest statement that don't hold; empty without a near statement."""
+        """The nearest statement's conditions that don't hold; empty if no statement nearly matches."""
         return self.near[0].failed if self.near else ()
 
     @cached_property

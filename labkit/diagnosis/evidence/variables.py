@@ -229,7 +229,7 @@ def works_by_hand(evidence: Evidence) -> list[Container]:
     """Return the containers with a role, if all of them work without the annotation and the webhook.
 
     The manifest of such a container sets the role's variables, and mounts a projected token for STS. The role admits
-    the service account. Return an empty list if one container doesn't work so, or if the facts can't be read.
+    the service account. The list is empty if one of the containers isn't like this, or if the facts can't be read.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]

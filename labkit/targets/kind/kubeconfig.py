@@ -52,7 +52,7 @@ class Way:
 
     @classmethod
     def read(cls, file: str | Path, context: str = "") -> "Way":
-        """Return the way to the cluster of a context in the file; without `context`, of the current context.
+        """Read a context of the kubeconfig `file`, and return it. Without `context`, read the current context.
 
         Raises `NoWay`, and `UnknownName` if the file doesn't have the context.
         https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
