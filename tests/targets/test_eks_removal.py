@@ -177,7 +177,7 @@ def test_a_caller_who_may_not_list_the_roles_cannot_see_what_a_removal_takes(ter
 def test_the_plan_in_a_terminal(terminal, inventory):
     before = inventory()
     assert "will be made   role my-role" in command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
-    assert "is not named" in command("plan", "-ptarget=eks").what
+    assert "You did not name the account" in command("plan", "-ptarget=eks").what
     assert inventory() == before
 
 

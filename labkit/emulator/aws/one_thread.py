@@ -27,7 +27,7 @@ class Stuck(Exception):
 class OneThread:
     """Run calls one after the other, in a thread beside the event loop. If a call doesn't return, call ``on_stuck``.
 
-    The time limit counts the thread's processor time. So a busy machine alone doesn't make a call exceed the limit.
+    The time limit counts the thread's processor time. So a call doesn't exceed the limit just because the machine is busy.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):
@@ -119,7 +119,7 @@ def _settle(ended: asyncio.Future[None]) -> None:
 class _Seen:
     """The result of the last look at the thread. ``call`` is the call that was running.
 
-    ``began`` is the thread's time at the first look at this call, and ``at`` is the time at the last look. ``idle`` is
+    ``began`` is the thread's processor time at the first look at this call, and ``at`` at the last look. ``idle`` is
     the number of consecutive looks at which the thread was idle.
     """
 

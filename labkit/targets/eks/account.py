@@ -100,7 +100,7 @@ def require_account(wanted: str, found: Identity) -> None:
     """Raise `WrongAccount` if `wanted` is empty, or if the credentials belong to another account."""
     if not wanted:
         raise WrongAccount(
-            f"The account is not named; the credentials belong to {found.account_id} ({found.principal}).",
+            f"You did not name the account. Your credentials belong to {found.account_id} ({found.principal}).",
             where="parameter account_id; nothing was changed",
             next=f'if that is the account you mean, set account_id = "{found.account_id}", and run again',
         )
