@@ -99,7 +99,7 @@ def others_stay(evidence: Evidence) -> str:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
     """
     return said(
-        f"Nothing is changed: whoever else uses {evidence.role_name} would lose the role.",
+        f"Nothing is changed, because everybody else who uses {evidence.role_name} would lose the role.",
         "Find out who uses the role. CloudTrail names each of them in userIdentity.userName:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
         f"Then name the service accounts in the condition on {evidence.provider_name}:sub, or give each its own role.",
@@ -112,7 +112,8 @@ def audiences_stay(evidence: Evidence) -> str:
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
     return said(
-        f"Nothing is changed: whoever uses {evidence.role_name} with a token for another audience would lose the role.",
+        f"Nothing is changed, because everybody who uses {evidence.role_name} with a token for another audience "
+        "would lose the role.",
         "The OIDC provider accepts tokens for the audiences in its ClientIDList:",
         f"  aws iam get-open-id-connect-provider --open-id-connect-provider-arn {evidence.provider_arn}",
         f"Add a condition on {evidence.provider_name}:aud to the trust policy, and list the audiences that you need.",
@@ -220,7 +221,8 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
 def administrator_stays(evidence: Evidence, policies: list[str]) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_last-accessed.html"""
     return said(
-        f"Nothing is changed: whoever uses {evidence.role_name} would lose the permissions of {listed(policies)}.",
+        f"Nothing is changed, because everybody who uses {evidence.role_name} would lose the permissions of "
+        f"{listed(policies)}.",
         "Find out which services the role has used:",
         f"  aws iam generate-service-last-accessed-details --arn {evidence.role_arn}",
         "Attach a policy that allows only these services. After that, detach the old policy.",
