@@ -61,7 +61,7 @@ def fleet(
         ),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Run only rows that have not succeeded, or have changed since they did.")
+        bool, typer.Option("--resume", help="Skip rows that succeeded earlier and have not changed since.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show what each row would find and create. Changes nothing.")] = (
         False

@@ -54,10 +54,10 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _place(finding: Finding) -> tuple[int, int, int]:
-    """Return the sort key: the severity, then the place of the repair, then the stage.
+    """Return the sort key: the severity, then the repair's place, then the stage.
 
-    Up to the webhook's stage, repairs that replace pods come last. Repairs that wait for another repair come after all
-    other repairs of the same severity.
+    The place is 3 for a repair that waits for another repair. For other repairs, it's 2 if the stage comes after the
+    webhook's stage, 1 if the repair replaces pods, and 0 otherwise.
     """
     stage, repair = STAGES.index(finding.stage), finding.repaired_by
     when = 2 if stage > STAGES.index(WEBHOOK) else 1 if repair.makes_pods else 0

@@ -67,8 +67,8 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
 def arn_matcher(pattern: Iterable[Token]) -> Matcher:
     """Return a matcher of ARNs, as AWS defines it for the Resource element.
 
-    If the first five segments have a `*` only at their ends, that `*` also matches later segments. If they have any
-    other wildcard, each segment is compared separately.
+    A `*` at the end of one of the first five segments matches colons, too, and so it also matches later segments. But
+    if one of the first five segments has a `?`, or a `*` elsewhere, each segment is compared separately.
     """
     pattern = _joined(pattern)
     segments = [_joined(segment) for segment in split(pattern, ":", 5)]
