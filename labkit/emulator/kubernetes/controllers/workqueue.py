@@ -11,14 +11,14 @@ Key = tuple[str, str]  # namespace and name
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 0.005, 16.0  # seconds before a retry; they double with each failure
-TICK = 0.5  # seconds between two looks at lab time, which a user may move at any moment
-BREATH = 0.1  # seconds: the longest pause between two looks at the same object
+TICK = 0.5  # seconds between two readings of lab time, which a user may move at any moment
+BREATH = 0.1  # seconds: the longest pause between two calls of ``look`` for the same object
 
 
 class WorkQueue:
-    """Call ``look`` for each added key, and again after a failure. Two looks at the same key never run at once.
+    """Call ``look`` for each added key, and again after a failure. For each key, at most one call runs at a time.
 
-    ``look`` returns the lab time of its next look at the key, or None. ``now`` returns lab time.
+    ``look`` returns the lab time at which it must be called again for the key, or None. ``now`` returns lab time.
     """
 
     def __init__(self, look: Callable[[Key], Awaitable[float | None]], now: Callable[[], float]):
@@ -37,7 +37,7 @@ class WorkQueue:
             self._running[key] = asyncio.get_running_loop().create_task(self._run(key))
 
     def close(self) -> None:
-        """Cancel all running looks and all later ones."""
+        """Cancel the running calls of ``look``, and the planned ones."""
         for task in self._running.values():
             task.cancel()
         for timer in (*self._retrying.values(), self._ticking):
@@ -50,7 +50,7 @@ class WorkQueue:
                 self._added.discard(key)
                 began = time.monotonic()
                 await self._once(key)
-                # After a long look (a thousand pods), the next one waits, because the pods change one by one meanwhile.
+                # After a long call (a thousand pods), the next call waits: meanwhile the pods change one by one.
                 await asyncio.sleep(min(4 * (time.monotonic() - began), BREATH))
         finally:
             del self._running[key]
