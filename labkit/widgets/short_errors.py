@@ -85,7 +85,7 @@ def _store_short(error: Any, lines: list[str]) -> None:
 
 
 def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:
-    """Return the lines for any other error: its message, and the last line of a cell in its traceback."""
+    """Return an error's message, and the place where it happened: the last line of a cell in the traceback."""
     where = [
         f"where: {cell}, {line}"
         for frame, number in traceback.walk_tb(trace)
