@@ -34,8 +34,8 @@ def doctor(
         typer.Option(
             "--service-account",
             "-s",
-            help="The service account. Without it: my-service-account; with -n: the only service account in that "
-            "namespace that needs a role.",
+            help="The service account. Without -s and -n: my-service-account. With -n but without -s: the only "
+            "service account in that namespace that needs a role.",
         ),
     ] = "",
     pod: Annotated[
@@ -60,7 +60,7 @@ def doctor(
     ] = None,
     cluster: Annotated[str, typer.Option(help="The EKS cluster.")] = "blue",
     target: Annotated[str, typer.Option(help="Where the cluster runs: moto, kind or eks.")] = "moto",
-    region: Annotated[str, typer.Option(help="The AWS region. Without it: us-east-1; on eks, AWS_REGION.")] = "",
+    region: Annotated[str, typer.Option(help="The AWS region. Without it: us-east-1, or on eks AWS_REGION.")] = "",
     account_id: Annotated[
         str, typer.Option(help="The AWS account that you expect. The doctor refuses any other.")
     ] = "",
