@@ -94,7 +94,9 @@ def test_looking_asks_for_no_account_and_no_plan(terminal, inventory):
         targets.connect(Parameters.checked(target="eks", account_id="222222222222"))
 
 
-@pytest.mark.parametrize(("account", "said"), [("", "You did not name the account"), ("222222222222", "and not to 222222222222")])
+@pytest.mark.parametrize(
+    ("account", "said"), [("", "did not name the account"), ("222222222222", "and not to 222222222222")]
+)
 def test_the_account_has_to_be_named_and_right(refused, account, said):
     refusal = refused(account_id=account)
     assert isinstance(refusal, WrongAccount)
