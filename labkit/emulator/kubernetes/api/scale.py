@@ -42,7 +42,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the version to ignore, because the client didn't set it: "" in an update, the current one in a patch."""
+    """Return the version of a write in which the client set none: "" in an update, the current one in a patch."""
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 
