@@ -136,7 +136,11 @@ FAMILIES = (
         r"^(?!.*failed calling webhook).*(CERTIFICATE_VERIFY_FAILED|certificate signed by unknown authority"
         r"|PKIX path building failed|self[- ]signed certificate|unable to get local issuer certificate)",
         "Something between the pod and AWS, usually a proxy, presents a certificate that the program doesn't trust.",
-        next=(VARIABLES, "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY   # then: AWS_CA_BUNDLE, NO_PROXY"),
+        next=(
+            VARIABLES,
+            "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY"
+            "   # for a proxy: set AWS_CA_BUNDLE to its CA, or name AWS's hosts in NO_PROXY",
+        ),
     ),
     Family(
         "endpoint-certificate",
