@@ -139,8 +139,8 @@ def without_label(evidence: Evidence, label: str) -> str:
     if naming is None or beside:
         whose = ", ".join(beside[:MANY]) or "accounts that could not be listed"
         return words.shown(
-            f"# Nothing is changed: without the label {label} on the namespace {namespace}, new pods of these service "
-            f"accounts would get a role, too: {whose}.",
+            f"# Nothing is changed, because removing the label {label} from the namespace {namespace} would also give "
+            f"a role to new pods of {whose}.",
             "# Ask whoever owns these service accounts. Then run:",
             command,
         )

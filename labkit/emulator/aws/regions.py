@@ -162,7 +162,7 @@ def regions() -> tuple[str, ...]:
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return the filters. Each filter has a field of the answer, and patterns: the field must match one of them."""
+    """Return the filters, each as a field of a region and patterns. The field must match at least one pattern."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

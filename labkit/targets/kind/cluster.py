@@ -71,7 +71,7 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
 def published(api: "ApiClient", *, keys: bool = False, _request_timeout: object = ANSWERS_WITHIN) -> Any:
     """Return the API server's discovery document, or its keys if `keys` is true.
 
-    Raises `ApiException`, and `ValueError` if the answer isn't JSON.
+    Raises `ApiException` if the API server refuses the call, and `ValueError` if its answer isn't JSON.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
