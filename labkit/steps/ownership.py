@@ -148,7 +148,8 @@ def existing(read: Callable[[], Present]) -> Present | None:
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
     """Delete another run's object that has this name. Return a line about a deleted object.
 
-    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for an object without labels.
+    On a cluster that isn't the lab's own, nothing is deleted. Raises `NotThisRuns` there if the object has another
+    run's label or no run's label.
     """
     if present is None:
         return []

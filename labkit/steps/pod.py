@@ -100,7 +100,8 @@ def found(lab: "Workspace") -> Iterator[Found]:
 def make_way(lab: "Workspace") -> list[str]:
     """Delete another run's pod that has this name. Return a line about a deleted pod.
 
-    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for a pod without labels.
+    On a cluster that isn't the lab's own, nothing is deleted. Raises `NotThisRuns` there if a pod with this name has
+    another run's label or no run's label.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))

@@ -117,7 +117,8 @@ def _goes_with(lab: "Workspace", metadata: Any) -> bool:
 def make_way(lab: "Workspace") -> list[str]:
     """Delete another run's service account that has this name. Return a line about a deleted account.
 
-    If the cluster isn't the lab's own, raise `NotThisRuns` instead, also for an account without labels.
+    On a cluster that isn't the lab's own, nothing is deleted. Raises `NotThisRuns` there if a service account with
+    this name has another run's label or no run's label.
     """
     core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace

@@ -55,7 +55,7 @@ def missing(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_missing(evidence: Evidence) -> Symptom | None:
-    """The annotation is missing, and no other cause explains why."""
+    """The annotation is missing, and no other finding explains why."""
     if not _is_bare(evidence):
         return None
     if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):

@@ -18,9 +18,9 @@ NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_co
 
 @cause("trust-policy-refuses", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def refuses(evidence: Evidence) -> Symptom | None:
-    """The trust policy refuses the token for a reason that no other cause describes, such as an explicit deny.
+    """The trust policy refuses the token, and no other finding explains why. An explicit deny is one example.
 
-    Only STS can evaluate conditions on the request. So its answer to the pod shows whether they hold.
+    Only STS can evaluate conditions on the request. So STS's answer to the pod shows whether they hold.
     """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None

@@ -54,8 +54,8 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 def roles_by_a_pattern(evidence: Evidence) -> str:
     """Return advice that names other roles that admit the service account by a pattern, such as `shop:*`.
 
-    Empty without such roles, or if something besides the annotation names the role. It's only advice, because a pattern
-    doesn't show for which service account a role was made.
+    Return an empty text if no other role does so, or if the caller or a run's label names the service account's role.
+    It's only advice, because a pattern doesn't show for which service account a role was made.
     """
     try:
         arns = evidence.roles_that_admit_it if evidence.is_only_annotated else []

@@ -59,9 +59,9 @@ class Accounts:
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:
     """Whether the caller may make a call for which the lab can't derive the permissions.
 
-    An administrator may make any call. A session of the role by which administrators enter an account may make calls
-    that name no other account. The role must still have its original policies, and the session must not have session
-    policies. This function doesn't check the organization's policies.
+    The account's administrator may make any call. A session of the role `ENTRANCE` may make a call if the call names
+    no other account, the role still has only its original policy, and the session has no session policies. This
+    function doesn't check the organization's policies.
     """
     if not isinstance(caller, Session):
         return isinstance(caller, Administrator)
