@@ -53,7 +53,7 @@ class Pipes:
         """Do nothing: pipes have no size."""
 
     def hand_over(self) -> None:
-        """Close this process's copies of the program's ends. The program has its own copies, or will never start."""
+        """Close this process's copies of the program's descriptors. The program has its own copies, or never starts."""
         for number in self.far:
             if number >= 0:
                 os.close(number)
@@ -101,7 +101,7 @@ class Terminal:
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # `_own` stays open while the program runs: `read` fails with EIO when no process has the program's end open.
+        # `_own` stays open while the program runs: `read` fails with EIO when no process has the program's side open.
         self._near, self._own = os.openpty()
         self.device = os.ttyname(self._own)
         self.far = [self._own] * 3
@@ -115,7 +115,7 @@ class Terminal:
                 self._readable.clear()
                 self._loop.add_reader(self._near, self._on_readable)
                 await self._readable.wait()
-            except OSError:  # Linux raises EIO after the program has closed its end
+            except OSError:  # Linux raises EIO after the program has closed its side
                 break
         return b""
 
@@ -139,10 +139,10 @@ class Terminal:
                 fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def hand_over(self) -> None:
-        """Do nothing. This process keeps its copy of the program's end open while the program runs."""
+        """Do nothing. This process keeps its copy of the program's descriptor until the program ends."""
 
     def program_has_ended(self) -> None:
-        """Close this process's copy of the program's end, so that `read` reaches the end of the output."""
+        """Close this process's copy of the program's descriptor, so that `read` reaches the end of the output."""
         self.over = True
         if self._own >= 0:
             os.close(self._own)
