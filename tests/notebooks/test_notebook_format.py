@@ -21,7 +21,7 @@ MOST = {"09-break-and-repair.ipynb": 86}
 RULE = """If you use them, use them from beginning to end:
 
 - Run all boxes and cells in order. Later ones use the variables and files of earlier ones.
-- Skip the cell right below a box that changes something in AWS or in the cluster. """
+- If a box changes something in AWS or in the cluster, skip the cell right below the box. """
 RULED = [name for name in NAMES if name not in ("doctor.ipynb", "irsa.ipynb") and fences(read(name))]
 
 # What may not be printed: it is secret, or never the same twice.
