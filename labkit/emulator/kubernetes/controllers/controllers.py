@@ -139,9 +139,9 @@ class Controllers:
     # Deletions that cascade
 
     def _gone(self, owner: Stored) -> None:
-        """Delete the dependents of ``owner``, which was removed. A dependent that has another owner stays.
+        """Delete the dependents of the removed object ``owner``. A dependent that has another owner stays.
 
-        ``owner`` may itself be a dependent. If the deletion of its own owner waited for this removal, continue it.
+        ``owner`` may have an owner itself. If that owner is being deleted, continue its deletion.
         """
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
