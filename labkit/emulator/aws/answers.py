@@ -38,7 +38,10 @@ def done(asked: Asked, result: str = "") -> Response:
 
 
 def xml(content: object) -> str:
-    """Return the content as the query protocol's XML. A dict becomes a structure, or a map for EvalDecisionDetails."""
+    """Return the content as the query protocol's XML. A dict becomes a structure.
+
+    The value of `EvalDecisionDetails` is the exception: it becomes a map, which has an `entry` for each key.
+    """
     if isinstance(content, dict):
         return "".join(
             f"<{name}>{_entries(part) if name == 'EvalDecisionDetails' else xml(part)}</{name}>"
