@@ -144,7 +144,7 @@ def too_new(evidence: Evidence) -> Symptom | None:
 
 
 def denied_by(policy: str, summary: str, advice: str) -> Cause:
-    """Return the cause for AWS's errors that name a policy of this kind, such as a VPC endpoint policy.
+    """Return a `Cause` that finds errors in which AWS names a `policy`, such as a "VPC endpoint policy".
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """

@@ -1,7 +1,7 @@
 """The node's end of a program's standard streams: pipes, or a pseudo-terminal.
 
-Both classes ``read`` the program's output, ``write`` to its input, and end its input (``end_input``). ``far`` are the
-program's ends: standard input, output and error. Call ``hand_over`` after the program has started with them.
+Both classes ``read`` the program's output, ``write`` to its input, and end its input (``end_input``). ``far`` holds the
+descriptors that the program gets as its standard input, output and error. Call ``hand_over`` after the program's start.
 """
 
 import asyncio
