@@ -208,7 +208,7 @@ class Server:
     async def _copy(self, into: Path) -> dict[str, Any]:
         """Copy the lab's state at one moment to the folder ``into``, and return the answer for `process.have_copied`.
 
-        If the lab doesn't keep a part of its state, copy nothing.
+        If an AWS service has changes that the lab doesn't store, copy nothing.
         """
         gate, loop = self.lab.gate, asyncio.get_running_loop()
 

@@ -190,11 +190,15 @@ class Evidence:
 
     @property
     def role_is_of_run(self) -> bool:
-        """Whether the role belongs to a run of the lab. If it does, it should have the policy in `parameters`.
+        """Whether the role belongs to a run of the lab. Such a role should have the policy in `parameters`.
 
-        If the service account carries a run's label, the role belongs to that run. Without the label, the caller must
-        have named the role, and the role must carry the run's tag. For the notebooks' own service account, the tag may
-        be missing. A missing role belongs to the run if `parameters` are those of a run. Raises `NotRead`.
+        True if the service account carries a run's label. Also true if the caller named the role, and
+
+        - the role carries the tag of the run in `parameters`, or
+        - the role carries no run's tag, and `parameters` name the notebooks' own service account, or
+        - the role is missing, and `parameters` are those of a run.
+
+        Raises `NotRead`.
         """
         if self.is_of_lab or not self.role_is_known:
             return self.is_of_lab

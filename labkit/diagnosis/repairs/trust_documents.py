@@ -92,8 +92,8 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
 def without(statement: Statement, operator: str, key: str, value: str) -> Statement:
     """Return a copy of a Deny statement that doesn't apply to requests in which the key has this ``value``.
 
-    The copy has a condition with ``operator``, a negated operator such as `StringNotEquals`. The condition holds only
-    if the request has none of its values.
+    In the copy, ``value`` is added to the condition on the key with ``operator``, a negated operator such as
+    `StringNotEquals`. Such a condition doesn't hold if the request has one of the condition's values.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
     """

@@ -3,10 +3,10 @@
 What differs from AWS:
 
 - Creation: the lab creates an account when someone first enters it. From then on, the organization lists the account.
-- Who may enter: on AWS, only administrators of the management account may assume this role. In the lab, administrators
-  of the learner's own account may also assume it, to enter any account except the management account.
+- Who may enter an account: on AWS, only administrators of the management account. In the lab, administrators of the
+  learner's own account may also enter any account, except the management account.
 - The role: the lab creates the role when someone first enters the account. The role's trust policy admits the
-  management account. In any account but the learner's own, the policy also admits the learner's own account.
+  management account and the learner's own account. In the learner's own account, it admits only the management account.
 
 organizations.py lists how the organization itself differs from AWS.
 
