@@ -89,7 +89,7 @@ class Verdict:
 
     @property
     def decided_by(self) -> str:
-        """The deciding line, with its number."""
+        """What decides the verdict: `decides`, after the number of the policy's line if a line decides."""
         return f"line {self.line}: {self.decides}" if self.line else self.decides
 
 
