@@ -73,7 +73,7 @@ def test_the_plan_says_what_exists_and_what_will_be_made_and_makes_nothing(refus
         "  will be made   service account team-a/my-service-account",
         "  will be made   pod team-a/my-pod (amazon/aws-cli:2.31.13)",
         "The run's resources get the tag labkit:run=blue/team-a/my-service-account/reader. "
-        "lab.remove() deletes only resources with it.",
+        "lab.remove() deletes only resources with this tag.",
     ]
     assert "labkit run … --yes" in refusal.next
 

@@ -111,7 +111,7 @@ class Probe:
             return None
         read, answer = self._once("sts:GetCallerIdentity", lambda: _said(self._asked_anew()))
         if answer.get("no_program"):
-            raise NotRead(read, "there is no aws in the container", "an image with the AWS CLI")
+            raise NotRead(read, "the container has no program `aws`", "an image with the AWS CLI")
         return Caller(answer["arn"], answer["error"])
 
     @property
@@ -125,7 +125,7 @@ class Probe:
             return None
         read, answer = self._once("the token's claims", lambda: self._parsed(self._cat(container)))
         if answer.get("no_program"):
-            raise NotRead(read, "there is no cat in the container", "an image with cat")
+            raise NotRead(read, "the container has no program `cat`", "an image with cat")
         return Token(answer["header"], answer["claims"], answer["unreadable"], answer["malformed"])
 
     @property

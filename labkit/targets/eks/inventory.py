@@ -68,7 +68,8 @@ class Plan:
                 f"The plan for the account {self.account_id} ({self.principal}), region {self.region}:",
                 f"  exists         cluster {self.cluster}{takes_pods}",
                 *map(str, self.things),
-                f"The run's resources get the tag labkit:run={self.run}. lab.remove() deletes only resources with it.",
+                f"The run's resources get the tag labkit:run={self.run}. "
+                "lab.remove() deletes only resources with this tag.",
             ]
         )
 
