@@ -34,7 +34,7 @@ def variables(endpoint_url: str) -> dict[str, str]:
 
 
 async def answer(request: Request, added: Mapping[str, str]) -> Response:
-    """Answer the API server's request to review a new pod. ``added`` has the variables."""
+    """Answer the API server's request to review a new pod. ``added`` has the variables to add to the pod."""
     body = await body_of(request)
     try:
         asked = whole_characters(json.loads(body))

@@ -583,7 +583,7 @@ class Evidence:
         """Return the ARNs of the roles that the annotation should probably name; None if the annotation may be right.
 
         The annotation is probably wrong if its account is wrong. It's also probably wrong if its role doesn't seem
-        meant for the service account, and there are candidates.
+        meant for the service account, but other roles do.
         """
         try:
             if role is None:

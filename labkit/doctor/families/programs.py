@@ -43,7 +43,7 @@ FAMILIES = (
         r"config profile \(.+?\) could not be found|failed to get shared config profile"
         r"|Profile .{1,60} (could not be found|was not found|not found)|ProfileNotFound"
         r"|Could not resolve credentials using profile",
-        "AWS_PROFILE names a profile that no config in the pod defines. SDKs use a profile before the pod's own role.",
+        "AWS_PROFILE names a profile that no config in the pod defines. SDKs use a profile instead of the pod's role.",
         ("pod-aws-profile",),
         (DOCTOR, VARIABLES),
     ),
@@ -139,7 +139,7 @@ FAMILIES = (
         next=(
             VARIABLES,
             "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY"
-            "   # for a proxy: set AWS_CA_BUNDLE to its CA, or name AWS's hosts in NO_PROXY",
+            "   # for a proxy: set AWS_CA_BUNDLE to its CA, or list the AWS hosts in NO_PROXY",
         ),
     ),
     Family(
