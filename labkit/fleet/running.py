@@ -187,7 +187,7 @@ class Gate:
         self._alone: set[tuple[str, ...]] = set()
 
     def next(self, waiting: deque[Row]) -> Row | None:
-        """Remove the first row that may run now from `waiting`, and return it; return None if all rows must wait."""
+        """Return the first row in `waiting` that may run now, and remove it there; None if all rows must wait."""
         for row in waiting:
             if row.cluster in self._open or row.cluster not in self._alone:
                 waiting.remove(row)

@@ -273,7 +273,7 @@ class Evidence:
 
     @property
     def role(self) -> Role | None:
-        """The role that the service account should have; None if IAM lacks it. Raises `NotRead` if no role is named."""
+        """The role that the service account should have; None if IAM lacks it. Raises `NotRead` if nothing names it."""
         if not self.role_name:
             raise NotRead(
                 Read("iam:GetRole", of="AWS"), "nothing says which role the service account should have", "--role NAME"
