@@ -160,9 +160,9 @@ def container_skipped(evidence: Evidence) -> Symptom | None:
         return None
     others = [container for container in spec.containers if container.has_role]
     return Symptom(
-        "An annotation on the pod keeps some of its containers from the role."
+        "Because of an annotation on the pod, some of its containers get no role."
         if others
-        else "An annotation on the pod keeps its containers from the role.",
+        else "Because of an annotation on the pod, its containers get no role.",
         expected="the role in every container",
         found=f"{opt_out.SKIP}: {spec.annotations[opt_out.SKIP]}",
         source=f"{POD}, metadata.annotations",
