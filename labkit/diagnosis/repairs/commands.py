@@ -440,7 +440,7 @@ def _is_run_of_lab(evidence: Evidence) -> bool:
 def _name_of_new_pod(evidence: Evidence) -> str:
     """Return the name of the examined pod. Without such a pod, return a name that isn't taken.
 
-    That's the lab's usual name for a pod, or a name made from the service account's.
+    First try the lab's usual pod name, and then names that begin with the service account's name.
     """
     pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
     taken = {each["metadata"]["name"] for each in pods}

@@ -73,7 +73,7 @@ class Session:
     policies: tuple[str, ...] = ()
     """The session policies' documents."""
     context: dict[str, str | list[str]] = field(default_factory=dict)
-    """Condition keys that the session carries, such as the web identity's."""
+    """The condition keys that the session carries, such as the `sub` of a web identity."""
     federation: dict[str, str] = field(default_factory=dict)
     """The web identity's provider and subject, for the trail; empty for other sessions."""
     transitive_tags: dict[str, str] = field(default_factory=dict)

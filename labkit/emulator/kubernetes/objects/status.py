@@ -103,7 +103,7 @@ def already_exists(kind: Kind, name: str) -> ApiError:
 def conflict(kind: Kind, name: str, why: str, *, called: str = "") -> ApiError:
     """Return a Conflict.
 
-    ``called`` replaces the resource's name in the message, where a real server uses another name, e.g. the kind's.
+    ``called`` replaces the resource's name in the message. A real server sometimes names the kind or a subresource.
     """
     details = _details(kind, name) | ({"kind": called} if called else {})
     message = f'Operation cannot be fulfilled on {called or kind.resource} "{name}": {why}'
