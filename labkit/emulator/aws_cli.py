@@ -19,7 +19,7 @@ OLD_NAMES = ("docdb", "emr", "health", "neptune", "rds", "sqs")
 
 
 def awscli_initialize(events: Any) -> None:
-    """Register the functions below for two of the CLI's events. The CLI calls this when it starts."""
+    """Register `keep_endpoint` and `keep_host` for two of the CLI's events. The CLI calls this when it starts."""
     events.register_first("before-building-argument-table-parser", keep_endpoint)
     events.register_first(S3_CONTROL, keep_host)
 

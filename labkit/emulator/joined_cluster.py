@@ -200,7 +200,7 @@ class JoinedCluster:
         return answer
 
     def _bind(self, what: str, host: str) -> socket.socket:
-        """Return a socket at ``host``, the address that the containers call.
+        """Return a socket for the listener ``what`` at ``host``, the address that the containers call.
 
         If this machine doesn't have the address, return a socket at loopback. Another program then forwards the
         containers' calls to loopback.

@@ -71,7 +71,10 @@ class RunningLab:
         await listener.stop()
 
     def called(self, scope: Scope) -> None:
-        """Record a client's call, because a lab without calls ends. Calls between the lab's own parts don't count."""
+        """Record the time of a client's call. The lab ends 8 hours after the last one.
+
+        Calls between the lab's own parts don't count.
+        """
         peer = scope["state"]["peer"]
         if peer is None or not peer.common_name.startswith("system:"):
             self.last_call = time.monotonic()

@@ -37,7 +37,7 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True)
 class Verified:
-    """The claims of a valid token, and the wanted audiences that it has."""
+    """The claims of a valid token, and the requested audiences that it has."""
 
     claims: Object
     audiences: list[str]

@@ -8,6 +8,6 @@ aren't resources (health, `discovery`). `routes` passes a request for a resource
 - `streams` passes exec, attach and logs on to a kubelet.
 
 A patch is first applied (`patches`). Then each write passes `admission`, `validation` and `managers`. Admission also
-includes `node_restriction` and `escalation`; all of its parts get a `review`. A list may be answered as a table
-(`tables`), and a watch is answered by `watches`.
+includes `node_restriction` and `escalation`; each of these checks gets the write as a `review`. A list may be answered
+as a table (`tables`), and a watch is answered by `watches`.
 """

@@ -256,7 +256,7 @@ def _paths(kind: Kind) -> Object:
         }
 
     def placed(*names: str) -> list[Object]:
-        """Return the parameters that are part of the path."""
+        """Return the path parameters: `namespace` for a namespaced kind, and ``names``."""
         found = ["namespace"] * kind.namespaced + [*names]
         return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in found]
 

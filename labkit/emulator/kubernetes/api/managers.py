@@ -202,7 +202,7 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 
 
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
-    """Return the object without the fields at ``paths``. Remove a whole list item if no ``kept`` path is inside it."""
+    """Return the object without the fields at ``paths``. A list item stays if a ``kept`` path is inside it."""
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
         _remove(result, path, kept)

@@ -203,8 +203,8 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
     """Return the items of a list in the order that a patch wants.
 
-    The items that the patch names keep the patch's order, and the other items keep the old order. Another item comes
-    before a named item only if both are in ``old``, in that order.
+    The items that the patch names keep the patch's order, and the other items keep the old order. An item that
+    the patch doesn't name comes before a named item only if both are in ``old``, in that order.
     """
 
     def name(item: object) -> bytes:

@@ -50,7 +50,7 @@ _yaml_dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 @dataclass
 class Response:
-    """The answer to a request. The answer to a watch, or a log, has a ``stream`` instead of a ``body``."""
+    """The answer to a request. For a watch or for logs, it has a ``stream`` instead of a ``body``."""
 
     status: int
     body: bytes = b""

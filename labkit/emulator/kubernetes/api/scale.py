@@ -42,7 +42,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the version of a write in which the client set none: "" in an update, the current one in a patch."""
+    """Return the resourceVersion of a write if the client sets none: "" for PUT, the current one for PATCH."""
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 

@@ -380,7 +380,7 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
             ("External-IP", "The service's address outside the cluster."),
             ("Port(s)", "The service's ports."),
             *_AGE,
-            ("Selector", "The labels of the pods that answer.", 1),
+            ("Selector", "The labels that select the service's pods.", 1),
         ],
         _service,
     ),

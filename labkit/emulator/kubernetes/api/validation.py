@@ -212,7 +212,10 @@ def _deployment(deployment: Object) -> list[Cause]:
 
 
 def _workload(obj: Object, called: str) -> list[Cause]:
-    """Validate what Deployments and ReplicaSets have in common: replicas, selector and pod template."""
+    """Validate what Deployments and ReplicaSets have in common: replicas, selector and pod template.
+
+    ``called`` is the kind's name in an error.
+    """
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
     causes = _not_negative("spec.replicas", spec["replicas"])
     causes += _not_negative("spec.minReadySeconds", spec.get("minReadySeconds", 0))

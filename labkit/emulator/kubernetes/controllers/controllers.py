@@ -252,7 +252,7 @@ class Controllers:
             self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
 
     def _cannot_be_scheduled(self, pod: Stored, nodes: list[Stored], reasons: dict[str, list[str]]) -> None:
-        """Update the pod's condition with the reasons against each node. If they are new, record an event, too."""
+        """Write the reasons against each node into the pod's condition. If the condition changes, record an event."""
         preemption = [
             "No preemption victims found for incoming pod"
             if is_helped_by_room(pod.object, node.object, reasons[node.name])

@@ -79,7 +79,7 @@ class _Look:
     async def take(self) -> float | None:
         """Take the next step of the rollout, if there is one.
 
-        Return the lab time at which to look again if nothing changes before that; None for never.
+        Return the lab time at which to look again, even if nothing changes; None if no such look is needed.
         """
         deleted, paused = "deletionTimestamp" in self.deployment.metadata, self.spec.get("paused", False)
         if not deleted:
@@ -100,7 +100,7 @@ class _Look:
         return None if self._outdated() else self._report()
 
     def _outdated(self) -> bool:
-        """Whether the Deployment changed while this look waited. Another look then follows."""
+        """Whether the Deployment changed during this look. If so, another look follows."""
         return bool(self.deployment.metadata["generation"] != self.generation)
 
     # The new ReplicaSet and the revision
@@ -335,7 +335,7 @@ class _Look:
         return None
 
     def _report_failure(self, after: Object) -> None:
-        """Copy the condition ReplicaFailure into the status: the new ReplicaSet's, or else an old ReplicaSet's."""
+        """Copy the new ReplicaSet's condition ReplicaFailure into ``after``; if it has none, an old ReplicaSet's."""
         after["conditions"] = rollout.without_condition(after["conditions"], "ReplicaFailure")
         for one in (self.new, *self.old):
             conditions = (one.object.get("status") or {}).get("conditions") or [] if one else []

@@ -145,7 +145,7 @@ class _Session:
     async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> Object:
         """Run a program until it ends or the client leaves. Return the Status for the error channel.
 
-        If the client leaves, the program's input ends, or its terminal hangs up. The program itself continues.
+        If the client leaves, end the program's input, or hang up its terminal. The program itself continues.
         """
         try:
             process = await start()

@@ -143,7 +143,7 @@ class _Root:
         self._mirror(os.scandir(existing), ours, target)
 
     def _mirror(self, entries: Iterable[os.DirEntry[str]], ours: Path, target: Path | None = None) -> None:
-        """Show the machine's ``entries`` in our own folder ``ours``, which is mounted at `target`."""
+        """Show the machine's ``entries`` in our own folder ``ours``. ``target`` is its mount point, if it has one."""
         for entry in entries:
             if entry.is_symlink():
                 (ours / entry.name).symlink_to(Path(entry.path).readlink())

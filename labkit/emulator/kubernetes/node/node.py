@@ -112,7 +112,7 @@ class Node:
             self._clock.reset()
         private, own_processes = (False, False) if self.mounts == "mapped" else await permitted(self.folder)
         if self.mounts == "private" and not private:
-            raise RuntimeError("this machine allows no user and mount namespaces: the node needs mounts='mapped'")
+            raise RuntimeError("this machine doesn't allow user and mount namespaces: the node needs mounts='mapped'")
         self.mounts = "private" if private else "mapped"
         self._ground = Ground(
             client=self._client,

@@ -168,7 +168,7 @@ class PodLife:
         return []
 
     async def _first_of(self, waiting: Awaitable[Any], *tasks: asyncio.Task[Any]) -> None:
-        """Wait until the first of these is done, or until the pod has to end."""
+        """Wait until ``waiting`` or one of the ``tasks`` is done, or until the pod has to end."""
         own = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._stop.wait())]
         await asyncio.wait({*own, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in own:

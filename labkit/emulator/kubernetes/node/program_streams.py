@@ -53,14 +53,14 @@ class Pipes:
         """Do nothing: pipes have no size."""
 
     def hand_over(self) -> None:
-        """Close this process's copies of the program's descriptors. The program has its own copies, or never starts."""
+        """Close this process's copies of the program's descriptors. A started program has its own copies."""
         for number in self.far:
             if number >= 0:
                 os.close(number)
         self.far = []
 
     def program_has_ended(self) -> None:
-        """Set ``over``. The pipes themselves end only when the last program that holds them ends."""
+        """Set ``over``, because the pipes end only when the last program that holds them ends."""
         self.over = True
 
     def close(self) -> None:
