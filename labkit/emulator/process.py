@@ -85,7 +85,7 @@ class State:
 
 
 def context(cluster: str, region: str, own_region: str) -> str:
-    """Return a cluster's context: see `State.context`. A cluster's name can't have an @."""
+    """Return a cluster's context: see `State.context`. Cluster names have no @, so contexts are unique."""
     return cluster if region == own_region else f"{cluster}@{region}"
 
 

@@ -36,7 +36,7 @@ from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, for
 from labkit.emulator.kubernetes.objects.storage import Storage, dump
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
-# The most characters of all warnings together. If they have more, each is cut to the second number.
+# If all warnings together have more characters than the first number, each is cut to the second number.
 # https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go
 LONGEST_WARNINGS, LONGEST_WARNING = 4 * 1024, 256
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")

@@ -400,7 +400,7 @@ class Resources:
         return with_metadata(obj, metadata)
 
     def _named(self, obj: Object) -> Object:
-        """Return the object, with a generated name if it has none. A real server, too, does this after admission."""
+        """Return the object, with a generated name if it has none. As on a real server, this follows admission."""
         metadata = obj["metadata"]
         if metadata.get("name") or not (prefix := metadata.get("generateName")):
             return obj
