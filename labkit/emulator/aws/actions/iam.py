@@ -129,7 +129,10 @@ def _named_by(operation: str) -> str:
 def _arn(
     operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Resource | None
 ) -> tuple[str, str | None]:
-    """Return the ARN of an operation's resource, and the resource's name in IAM's denial (None if that is the ARN)."""
+    """Return the ARN of an operation's resource, and the text that names the resource in IAM's denial.
+
+    The text is None if the denial names the resource by its ARN.
+    """
     kind, name = KINDS[parameter], parameters[parameter]
     if parameter == "Url":
         return f"{account}oidc-provider/{name.partition('://')[2]}", None
