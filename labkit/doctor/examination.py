@@ -180,7 +180,7 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """Return the names of the service account's roles: the annotated role, or else the roles that trust the account.
+    """Return the name of the annotated role or, without one, the names of the roles that trust the service account.
 
     Empty if the annotation and the user name the same role.
     """

@@ -301,7 +301,7 @@ def _is_its_role(evidence: Evidence) -> bool:
 
 
 def _and_is_named(evidence: Evidence) -> str:
-    """Return a phrase that names a pod of the missing service account, or else the role that trusts the account.
+    """Return a phrase that names a pod or, without a pod, the role that trusts the missing service account.
 
     Empty if there's neither a pod nor a role, or if they can't be read.
     """
