@@ -57,7 +57,7 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
 def wrong_subject(id: str, mistake: str, why: str) -> Cause:
     """Return the cause for a condition on `sub` that names another service account.
 
-    `mistake` is the difference between the two names, as `_mistake` returns it. `why` is the end of the summary.
+    `mistake` is the difference between the two service accounts: see `_mistake`. `why` is the end of the summary.
     """
 
     def look(evidence: Evidence) -> Symptom | None:
@@ -124,7 +124,10 @@ def _wrong_subject(evidence: Evidence) -> Condition | None:
 
 
 def _mistake(evidence: Evidence, condition: Condition) -> str:
-    """Return how the service accounts in the condition differ from this one: a `mistake` of `wrong_subject`."""
+    """Return how the service accounts in the condition differ from the service account of the evidence.
+
+    Return "another namespace", "renamed" (the name has another prefix or suffix), or "another account".
+    """
     mine = evidence.parameters
     matches = [match for value in condition.values if (match := SERVICE_ACCOUNT.fullmatch(value))]
     accounts = [(wildcard(match[1])(mine.namespace), match[2]) for match in matches]
