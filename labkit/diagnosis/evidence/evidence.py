@@ -124,8 +124,8 @@ class Evidence:
         annotation, the variables in a container's manifest. The ARN may have a wrong path, partition or account. If
         IAM has a role of that name, this property is the role's ARN in IAM.
 
-        If nothing names a role, this property is the ARN in `role_candidates`; empty if it doesn't hold exactly one.
-        The same holds if only the annotation names a role, and seems to name the wrong one.
+        If nothing names a role, this property is the only ARN in `role_candidates`. With several candidates, or none,
+        it's empty. The same rule applies if only the annotation names a role, but seems to name the wrong one.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
