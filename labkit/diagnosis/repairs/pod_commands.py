@@ -213,9 +213,10 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Replace a shared ConfigMap in `envFrom` with its single keys, except keys that keep the container from its role.
+    """Replace a shared ConfigMap in `envFrom` with a variable in `env` for each of the ConfigMap's keys.
 
-    Keys named like the webhook's variables are left out, too, because the webhook doesn't replace variables in `env`.
+    Two kinds of keys get no variable: keys that keep the container from its role, and keys with the name of a variable
+    that the webhook adds. The webhook doesn't replace variables in `env`.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
