@@ -188,7 +188,7 @@ def _told(row: Row, failed: LabError) -> str:
         renew = "labkit fleet … --resume, which assumes the role again"
     else:
         profile = f" --profile {quote(row.profile)}" if row.profile else ""
-        renew = f"aws sso login{profile}   (or get new keys as you got the old ones), then:  labkit fleet … --resume"
+        renew = f"aws sso login{profile}   (or get new keys where you got the old ones), then:  labkit fleet … --resume"
     what = f"The row's AWS credentials have expired. {failed.what}"
     return str(LabError(what, where=failed.where, next=renew))
 

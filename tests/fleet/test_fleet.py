@@ -322,7 +322,7 @@ def profile(account, tmp_path, monkeypatch):
 
 BY_ROLE = "labkit fleet … --resume, which assumes the role again"
 BY_PROFILE = (
-    "aws sso login --profile theirs   (or get new keys as you got the old ones), then:  labkit fleet … --resume"
+    "aws sso login --profile theirs   (or get new keys where you got the old ones), then:  labkit fleet … --resume"
 )
 
 

@@ -193,7 +193,7 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
         raise NoCredentials(
             what,
             where=f"the environment: {', '.join(given)}",
-            next=f"get new keys as you got the old ones, or use a profile (unset {' '.join(given)}), and run again",
+            next=f"get new keys where you got the old ones, or use a profile (unset {' '.join(given)}), and run again",
         )
     profile = _signing_in()
     raise NoCredentials(what, where=f"profile {profile}", next=_log_in(profile))
@@ -236,4 +236,4 @@ def _signing_in() -> str:
 
 def _log_in(profile: str) -> str:
     chosen = f" --profile {quote(profile)}" if profile != "default" else ""
-    return f"aws sso login{chosen}   (or get new keys as you got the old ones), and run again"
+    return f"aws sso login{chosen}   (or get new keys where you got the old ones), and run again"
