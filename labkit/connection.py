@@ -68,7 +68,7 @@ class Record(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Connection:
-    """The clients, addresses and commands of a lab. None stands for something that the lab's target lacks."""
+    """The clients, addresses and commands of a lab. A field is None if the lab's target lacks it."""
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"
@@ -93,7 +93,7 @@ class Connection:
     note: str | None = None
     """A note for the person who opens the lab."""
     issuer_restored_by: str = ""
-    """The shell lines after which STS reads the issuer's own documents again; empty if nothing can replace them."""
+    """The shell lines that make STS read the issuer's own documents again; empty if the documents can't be replaced."""
     propagates_within: int = 0
     """The longest time, in seconds, until a change in IAM takes effect everywhere; 0 if it takes effect at once."""
     node_within: int = 0
@@ -152,10 +152,9 @@ class Connection:
 
 
 def core_api(api: "ApiClient") -> Any:
-    """Return the client's `CoreV1Api`, typed as `Any`.
+    """Return the client's `CoreV1Api`, typed as `Any`, because the library's own types are too strict.
 
-    The library's types demand a model object where the client also accepts a manifest. And they declare even an
-    answer's metadata as optional.
+    The types don't allow a manifest in place of a model object, and declare even an answer's metadata as optional.
     """
     from kubernetes.client import CoreV1Api
 
@@ -180,8 +179,8 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 def patient(api: "ApiClient") -> "ApiClient":
     """Set time limits in the client, for an API server that doesn't answer. Return the client.
 
-    A watch may last for its own duration plus the time limit. A watch without a duration has no limit. The client's
-    errors no longer show the answer's headers.
+    A watch may last for its `timeoutSeconds` plus the time limit. Without `timeoutSeconds`, it has no limit. The
+    client's errors no longer show the answer's headers.
     """
     rest: Any = api.rest_client
     ask = rest.request

@@ -69,9 +69,9 @@ class NotAllowed(LabError):
 
     @classmethod
     def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":
-        """Return the error for AWS's denial of the call `doing`.
+        """Return the error for a call that AWS denied: `refusal` is the error in AWS's answer, `doing` names the call.
 
-        If a policy of the organization denies the call, no permission in the account can allow it.
+        If a policy of the organization denied the call, the error says that no permission in the account can allow it.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
         """
@@ -113,7 +113,7 @@ class NoCredentials(LabError):
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason why an API server answers 403: a pattern for its message (`words`), and the texts of the error."""
+    """A reason why an API server answers 403. `words` is a pattern for the answer; the other texts are the error's."""
 
     words: str
     what: str

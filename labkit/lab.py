@@ -76,8 +76,8 @@ class Lab(Workspace):
     def look(cls, **values: Any) -> "Lab":
         """Open the lab only to look at it: nothing is created in your own account or cluster.
 
-        With the target moto, start the lab if it doesn't run. If the run has no role, service account or pod in
-        that lab, take all steps. Raises `LabError`.
+        With the target moto, start the lab if it doesn't run. If the run's role, service account and pod
+        are all missing in that lab, take all steps. Raises `LabError`.
         """
         parameters = Parameters.checked(**values)
         lab = cls(parameters, targets.target(parameters.target).start_and_look(parameters))
@@ -219,8 +219,8 @@ class Lab(Workspace):
 
         With `probe`, also run commands in the pod: ask AWS for the pod's identity, and try its token.
 
-        If `Lab.look` opened this lab, examine all pods of the service account. If `role_name` also has its default,
-        examine the role that the service account's annotation names.
+        If `Lab.look` opened this lab, examine all pods of the service account. In this case, if `role_name` has its
+        default, examine the role that the service account's annotation names.
         """
         from labkit import doctor
         from labkit.exercises import examination
@@ -421,7 +421,7 @@ class Lab(Workspace):
         return datetime.fromtimestamp(self.connection.now(), UTC)
 
     def has(self, capability: str) -> bool:
-        """Return whether the target has this capability: `if lab.has("clock"):`. If it doesn't, print a sentence."""
+        """Return whether the target has this capability: `if lab.has("clock"):`. If not, print a message about it."""
         if getattr(self.connection, _known(capability)) is not None:
             return True
         print(f"{self._lacks(capability)} This cell shows it on moto.")
@@ -438,7 +438,7 @@ class Lab(Workspace):
         return self
 
     def _note(self) -> None:
-        """Record that a lab command changes this run: in an examination, its fault then counts as given up."""
+        """Record that a lab command changes this run: in an examination, the fault then counts as given up."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:

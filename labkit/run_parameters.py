@@ -41,7 +41,7 @@ def parameters() -> dict[str, object]:
     keeps no history of cells, its notebook is read like a script.
 
     Raises:
-        UnknownName: a cell of parameters assigns an unknown name. papermill itself would ignore the mistake.
+        UnknownName: a cell that sets parameters also assigns an unknown name. papermill itself would ignore that name.
 
     https://papermill.readthedocs.io/en/latest/usage-parameterize.html
     """

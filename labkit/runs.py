@@ -158,7 +158,7 @@ def examined(
     """Let the doctor examine a run's service account, and return its diagnosis. Changes nothing.
 
     For many runs in one cluster, pass the connection and the shared reads, so that nothing is read twice. Raises
-    `LabError` if the doctor could not look.
+    `LabError` if the target can't be reached, or if the service account doesn't exist and no pod or role names it.
     """
     from labkit.doctor.examination import examine_run
 

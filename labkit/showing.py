@@ -151,7 +151,7 @@ def is_live() -> bool:
 def doing(what: str) -> Iterator[None]:
     """Print `what` if the learner's cell still runs after `PATIENCE` seconds, so that it doesn't seem stuck.
 
-    Outside the kernels of `labkit lab`, print nothing, because the outputs of other kernels are compared.
+    Outside the kernels of `labkit lab`, print nothing, because other kernels' outputs are compared with stored ones.
     """
     if not (is_live() and _BEGAN):
         yield

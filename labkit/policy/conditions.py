@@ -66,7 +66,7 @@ class Condition:
 
 
 def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables: bool) -> Condition:
-    """Return a condition, prepared so that it can be tested for many requests.
+    """Return a condition that can be tested for many requests. `name` is its operator, `wanted` has its values.
 
     The test returns None if the operator is unknown, or if a policy variable has a syntax error.
     """

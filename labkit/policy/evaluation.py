@@ -101,7 +101,10 @@ def within(control: Control, request: Request) -> Decision:
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
-    """Return the outcome of a request under these policies, all of one type. No other policies are evaluated."""
+    """Return the outcome of a request under these policies, all of one type. No other policies are evaluated.
+
+    `bounded`: whether the principal has a permissions boundary.
+    """
     survey = _survey("identity", policies, request, bounded)
     return "explicitDeny" if survey.denied else "allowed" if survey.allowed else "implicitDeny"
 
@@ -112,7 +115,7 @@ def matching(
     """Return the statements that apply to the request, with their policies.
 
     If `allow` is true, return Allow statements. If it's false, return Deny statements, including those that can't be
-    evaluated.
+    evaluated. `bounded`: whether the principal has a permissions boundary.
     """
     return [
         (policy, statement)
@@ -135,7 +138,7 @@ class _Survey:
 
 
 def _controls(control: Control, request: Request) -> list[_Survey]:
-    """Return each level's result, in AWS's order: the resource's account before the caller's account."""
+    """Return the result of each level, in AWS's order: first the resource's levels, then the caller's."""
     return [
         *(_survey("resource control", policies, request, False) for policies in control.resource),
         *(_survey("service control", policies, request, False) for policies in control.service),

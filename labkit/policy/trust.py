@@ -60,10 +60,9 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
 
 
 def _nearest(trust: Policy, request: Request) -> Decision:
-    """Return a denial. Its reason says what doesn't match in the nearest Allow statement.
+    """Return a denial. Its reason names the condition, action or principal that doesn't match.
 
-    The nearest statement covers the principal and the action. If there's no such statement, the nearest statement
-    covers the principal.
+    The reason is about an Allow statement for the principal and the action or, if there's none, for the principal.
     """
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:

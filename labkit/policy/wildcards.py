@@ -68,7 +68,7 @@ def arn_matcher(pattern: Iterable[Token]) -> Matcher:
     """Return a matcher of ARNs, as AWS defines it for the Resource element.
 
     A `*` at the end of one of the first five segments matches colons, too, and so it also matches later segments. But
-    if one of the first five segments has a `?`, or a `*` elsewhere, each segment is compared separately.
+    if one of these segments has a `?`, or a `*` that isn't its last character, each segment is compared separately.
     """
     pattern = _joined(pattern)
     segments = [_joined(segment) for segment in split(pattern, ":", 5)]

@@ -45,7 +45,7 @@ def up(parameters: "Parameters") -> Connection:
 def connect(parameters: "Parameters") -> Connection:
     """Return the connection to the running lab. Start nothing, and create no cluster.
 
-    Raises `LabError` if no lab runs, or if it doesn't have the cluster.
+    Raises `LabError` if no lab runs, or if the lab doesn't have the cluster.
     """
     folder = Folder.find()
     state = State.read(folder)

@@ -81,7 +81,7 @@ def review(
 
     Containers get the token at `mount_path`. Containers without a region get `region` as AWS_REGION and
     AWS_DEFAULT_REGION. The names of the pod's annotations begin with `prefix`. The answer refuses anything that isn't a
-    review of a pod. If the service account has a Pod Identity association, the annotation is ignored, as on EKS.
+    review of a pod. If the service account has a Pod Identity association, its role annotation is ignored, as on EKS.
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
     if wrong := malformed(admission_review):
@@ -117,7 +117,7 @@ def pod_patch(
 ) -> list[Operation]:
     """Return the JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 
-    Without a `method`, use IRSA with the annotation's role. If the pod already has a volume with the token volume's
+    Without a `method`, use IRSA with `account.role_arn`. If the pod already has a volume with the token volume's
     name, keep that volume, as on EKS.
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
@@ -224,7 +224,8 @@ def _web_identity(account: Account, mount_path: str) -> Method:
 def _with_role(container: Object, account: Account, method: Method, token_file: str, region: str) -> Object:
     """Return the container with the missing variables and the missing mount added.
 
-    Two variables are for the role, and two for the region. If the container has one of the two, the other isn't added.
+    Two variables are for the role, and two are for the region. If the container already has one variable of a pair,
+    the other isn't added.
     """
     present = {variable.get("name") for variable in container.get("env") or ()}
     has_identity = present & {method.variable, method.file_variable}

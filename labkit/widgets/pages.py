@@ -25,7 +25,7 @@ AT_ONCE = 100  # the most calls in one message to the page
 
 
 def framed(page: anywidget.AnyWidget) -> ipywidgets.VBox:
-    """Return the page inside the lab's frame. The frame also tells the reader if the kernel has ended."""
+    """Return the page in a box with the lab's style. If the kernel has ended, the box shows a sentence about it."""
     frame = ipywidgets.VBox([page])
     frame.add_class("labkit")
     return frame
@@ -51,7 +51,7 @@ class PolicyPage(anywidget.AnyWidget):
     policy = traitlets.Unicode().tag(sync=True)
     callers: traitlets.List[Any] = traitlets.List().tag(sync=True)
     asked = traitlets.Int().tag(sync=True)
-    """The number of times that the page has asked for verdicts. The verdicts repeat the number that they answer."""
+    """How many times the page has asked for verdicts. `verdicts` contains the number of the answered request."""
     verdicts = traitlets.Dict().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
     """A message about the result of the last pressed button."""
@@ -120,7 +120,7 @@ class CallsPage(anywidget.AnyWidget):
         self.on_msg(self._heard)
 
     def look(self) -> None:
-        """Read the trail once, and send new calls to the page. Raises an error if it can't be read."""
+        """Read the trail once, and send new calls to the page. Raises an error if the trail can't be read."""
         if new := self._read():
             self._calls.extend(new)
             self._tell(new)

@@ -89,7 +89,7 @@ class Verdict:
 
     @property
     def decided_by(self) -> str:
-        """What decides the verdict: `decides`, after the number of the policy's line if a line decides."""
+        """The text in `decides`. If a line of the policy decides, the line's number comes before the text."""
         return f"line {self.line}: {self.decides}" if self.line else self.decides
 
 
@@ -113,9 +113,9 @@ class WhoGetsIn:
     policy: str
     callers: Sequence[Caller]
     provider_arn: Callable[[str], str]
-    """The ARN of an issuer's OIDC provider in the role's account, registered or not."""
+    """A function that returns the ARN of an issuer's OIDC provider in the role's account, registered or not."""
     client_ids: Callable[[str], Sequence[str] | None]
-    """The client ids of an issuer's provider; None if the account has no such provider."""
+    """A function that returns the client ids of an issuer's provider; None if the account has no such provider."""
     now: Callable[[], float]
     again: Callable[[], "WhoGetsIn"]
     """A function that reads the live lab again."""
@@ -331,9 +331,9 @@ def _line(decision: Decision, trust: Policy) -> int:
 
 
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
-    """Return the number of the line in ``statement`` that has the last of ``names``.
+    """Find ``names`` in ``statement``, each after the previous one. Return the number of the last one's line.
 
-    Look for each name after the previous name. If the statement has none of them, return its first line's number.
+    If the statement has none of the names, return the number of the statement's first line.
     """
     places = statement_positions(trust.text)
     if statement.position > len(places):

@@ -1,4 +1,4 @@
-"""Reach an EKS cluster: get its description from EKS, and call its API with a token made from AWS credentials."""
+"""Reach an EKS cluster: get the cluster's description, and call the cluster's API with a token from AWS credentials."""
 
 import base64
 import time
@@ -70,7 +70,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
 
 
 def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
-    """Return a client of the cluster's API, which renews its token before the token expires.
+    """Return a client of the cluster's API. The client renews its token before the token expires.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
     """

@@ -75,7 +75,7 @@ class Plan:
 
 
 def things(lab: "Workspace") -> tuple[Thing, ...]:
-    """Return the resources that the run needs, in the order of building, with the owner of each that exists.
+    """Return the resources that the run needs, in the order in which it makes them. Those that exist have an owner.
 
     Raises:
         RoleOfAnotherRun, NotThisRuns, BucketOfAnother: another owner's resource has a name that the run needs.

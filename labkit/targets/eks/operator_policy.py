@@ -122,7 +122,7 @@ def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
 
 
 def needed_in_the_cluster(parameters: Parameters, *, makes_namespace: bool) -> Iterator[dict[str, str]]:
-    """Yield the permissions that a run needs in the cluster, each as the resource attributes of an access review.
+    """Yield the permissions that a run needs in the cluster, each as `resourceAttributes` of an access review.
 
     https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-access-review-v1/
     """
