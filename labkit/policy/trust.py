@@ -62,7 +62,7 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
 def _nearest(trust: Policy, request: Request) -> Decision:
     """Return a denial. Its reason names the condition, action or principal that doesn't match.
 
-    The reason is about an Allow statement for the principal and the action or, if there's none, for the principal.
+    The reason is about an Allow statement for the principal and action or, if there's none, one for the principal.
     """
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:

@@ -1,4 +1,4 @@
-"""Reach an EKS cluster: get the cluster's description, and call the cluster's API with a token from AWS credentials."""
+"""Reach an EKS cluster: get its description, and call its API with a token made from AWS credentials."""
 
 import base64
 import time
