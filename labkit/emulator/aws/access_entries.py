@@ -106,7 +106,7 @@ class AccessEntries:
         return self._entries.get(principal_arn)
 
     def of_arn(self, arn: str, cluster_arn: str) -> AccessEntry | None:
-        """Return the entry with this ARN, which isn't the ARN of its principal. None if the entry doesn't exist."""
+        """Return the entry whose own ARN (not its principal's) is ``arn``; None if the entry doesn't exist."""
         return next(
             (each for each in self._entries.values() if entry_arn(cluster_arn, each.principal_arn) == arn), None
         )
@@ -213,7 +213,7 @@ def _associate(entry: AccessEntry, request: dict[str, Any], now: float) -> Assoc
     if scope.get("type") not in ("cluster", "namespace"):
         raise invalid_parameter("The accessScope type must be cluster or namespace.")
     if (scope["type"] == "namespace") != bool(scope.get("namespaces")):
-        raise invalid_parameter("If the accessScope type is namespace, pass namespaces. If it's cluster, don't.")
+        raise invalid_parameter("Pass namespaces if the accessScope type is namespace. Omit them if it is cluster.")
     since = entry.policies[name].associated_at if name in entry.policies else now
     entry.policies[name] = Association(name, scope, since, now)
     return entry.policies[name]

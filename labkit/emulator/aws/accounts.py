@@ -6,7 +6,8 @@ What differs from AWS:
 - Who may enter an account: on AWS, only administrators of the management account. In the lab, administrators of the
   learner's own account may also enter any account, except the management account.
 - The role: the lab creates the role when someone first enters the account. The role's trust policy admits the
-  management account and the learner's own account. In the learner's own account, it admits only the management account.
+  management account and the learner's own account. In the learner's own account, the role's trust policy admits only
+  the management account.
 
 organizations.py lists how the organization itself differs from AWS.
 
@@ -60,8 +61,8 @@ def administers(caller: Caller, call: Call, backend: Backend) -> bool:
     """Whether the caller may make a call for which the lab can't derive the permissions.
 
     The account's administrator may make any call. A session of the role `ENTRANCE` may make a call if the call names
-    no other account, the role still has only its original policy, and the session has no session policies. This
-    function doesn't check the organization's policies.
+    no account except the session's own, the role still has only its original policy, and the session has no session
+    policies. This function doesn't check the organization's policies.
     """
     if not isinstance(caller, Session):
         return isinstance(caller, Administrator)

@@ -216,10 +216,10 @@ def _on_anything(control: Control) -> Control:
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
-    """Return the policies. Statements that the lab can't evaluate are marked as faulty.
+    """Return the policies, with a fault in each statement that the lab can't evaluate.
 
-    Such a statement applies to this request, and uses a condition key of the service that isn't in
-    ``permission.known``.
+    The lab can't evaluate a statement that may apply to ``request`` and uses an unknown condition key of the service.
+    ``permission.known`` has the known keys.
     """
     known, service = permission.known, permission.action.partition(":")[0] + ":"
     if known is None:

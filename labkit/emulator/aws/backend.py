@@ -141,7 +141,7 @@ class Backend:
         return await self.run(corrected.get(asked.service, self._answer), asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
-        """Return moto's answer to DeleteBucket. Also delete the tags: a new bucket of this name must not get them."""
+        """Delete a bucket and its tags, so that a new bucket of the same name has no tags. Return moto's answer."""
         return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:
@@ -269,7 +269,7 @@ class Backend:
         return dict(get_backend(service)[account_id])
 
     def organization(self, management_id: str) -> OrganizationsBackend:
-        """moto's state of the organization that an account manages. Without an organization, ``org`` is None."""
+        """moto's state of the organization that an account manages; its ``org`` is None if there is no organization."""
         return organizations_backends[management_id]["aws"]
 
     def bucket(self, name: str) -> FakeBucket | None:
@@ -469,7 +469,7 @@ def place(backend: BaseBackend) -> tuple[str, str, str]:
 
 
 def without_body(thing: FakeKey) -> dict[str, object]:
-    """Return the attributes of an S3 object, or of an upload's part, without its content."""
+    """Return the attributes of an S3 object, or of an upload's part, except the content."""
     return {name: value for name, value in thing.__dict__.items() if name not in ("_value_buffer", "lock")}
 
 
@@ -527,7 +527,7 @@ def every(iam: IAMBackend | None, kind: str) -> list[Any]:
 
 
 def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
-    """Return the object of :func:`every` with this name; None if it doesn't exist."""
+    """Return the object with this name from ``every(iam, kind)``; None if it doesn't exist."""
     return next((one for one in every(iam, kind) if one.name == name), None)
 
 
@@ -555,7 +555,7 @@ def parse_parameters(protocol: str, model: OperationModel, **parts: object) -> d
 
 
 def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> list[object]:
-    """Return the key values in a DynamoDB key condition; empty if the condition can't be read."""
+    """Return the partition key's values in a DynamoDB key condition; empty if the condition can't be read."""
     # Import this only now: it loads moto's part of DynamoDB.
     from moto.dynamodb.exceptions import MockValidationException
     from moto.dynamodb.parsing.key_condition_expression import parse_expression

@@ -129,7 +129,7 @@ class Permission:
     """The service's own condition keys that the lab can evaluate; None means all of them.
 
     The keys are in lower case; a tag's key ends with ``/``. A known key that isn't in ``context`` is absent from the
-    call. An Allow that depends on any other key of the service doesn't count.
+    call. An Allow that depends on an unknown key of the service doesn't count.
     """
     shown: str | None = None
     """The resource's name in the service's denial. None: the denial shows the ARN. Empty: it shows nothing."""

@@ -97,7 +97,7 @@ def _call(token: str, cluster: str, endpoint_url: str) -> Call:
         raise InvalidToken("unexpected action in the presigned URL")
     # The authenticator doesn't send other signed headers, so STS would see another request than the signed one.
     if sorted(call.query.get("X-Amz-SignedHeaders", "").lower().split(";")) != ["host", CLUSTER_HEADER]:
-        raise InvalidToken(f"the signed headers are not host and {CLUSTER_HEADER}")
+        raise InvalidToken(f"the signed headers must be exactly host and {CLUSTER_HEADER}")
     expires = call.query.get("X-Amz-Expires", "")
     if not (expires.isdecimal() and len(expires) < 10 and int(expires) <= LONGEST_EXPIRY):
         raise InvalidToken("invalid X-Amz-Expires in the presigned URL")

@@ -160,7 +160,7 @@ class Gate:
 
     @property
     def unkept(self) -> list[str]:
-        """The changed services that lose their state when the lab ends."""
+        """The services that calls have changed, but that lose their state when the lab ends."""
         return sorted(self._told)
 
     async def close(self) -> None:

@@ -84,7 +84,7 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """Check the call's policy. Return {} if moto can read it. If not, return the parameter with a readable policy."""
+    """Check the call's policy. Return {} if moto can read the policy; if not, return {PARAMETER: corrected policy}."""
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:

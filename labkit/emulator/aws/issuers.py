@@ -66,7 +66,7 @@ class _Mapping:
 
 @dataclass
 class _Source:
-    """The fetched keys of an issuer, for providers with the same thumbprints."""
+    """The keys of an issuer. Providers with the same issuer and the same thumbprints share one `_Source`."""
 
     edition: object = None
     keys: dict[str | None, jwt.PyJWK] = field(default_factory=dict)
@@ -285,7 +285,7 @@ async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str
 
 
 def _location(issuer: str, discovery: dict[str, Any]) -> str:
-    """Return the URL of the keys. Raises `IssuerUnreachable` if the document has another issuer or no such URL."""
+    """Return the URL of the keys. Raises `IssuerUnreachable` if ``discovery`` has another issuer, or no URL of keys."""
     if (named := discovery.get("issuer")) != issuer:
         shown = f"{named!r}" if isinstance(named, str) else "its issuer is not a string"
         raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")

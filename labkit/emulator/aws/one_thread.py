@@ -61,7 +61,7 @@ class OneThread:
             self._waiting.discard(ended)
 
     def _look(self) -> None:
-        """Call ``on_stuck`` if the running call has exceeded the time limit. If not, look again later."""
+        """Call ``on_stuck`` if the running call has exceeded the time limit. If not, check again later."""
         loop = self._watched
         if loop is None or not self._waiting:
             self._watched = None
@@ -117,10 +117,10 @@ def _settle(ended: asyncio.Future[None]) -> None:
 
 @dataclass
 class _Seen:
-    """The result of the last look at the thread. ``call`` is the call that was running.
+    """The result of the last check of the thread. ``call`` is the call that was running.
 
-    ``began`` is the thread's processor time at the first look at this call, and ``at`` at the last look. ``idle`` is
-    the number of consecutive looks at which the thread was idle.
+    ``began`` is the thread's processor time at the first check of this call. ``at`` is the thread's processor time at
+    the last check. ``idle`` is the number of consecutive checks that found the thread idle.
     """
 
     call: object = None

@@ -230,9 +230,9 @@ def _member(store: OrganizationsBackend, account_id: str) -> Member:
 
 
 def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> Levels:
-    """Return the policies of one type for each level on the path.
+    """Return the attached policies of one type, for each level on the path from the root to an account.
 
-    Levels with only AWS's own policy are left out, because this policy allows everything.
+    Levels that only have AWS's own policy are left out, because this policy allows everything.
     """
     if not _is_enabled(store, policy_type):
         return ()

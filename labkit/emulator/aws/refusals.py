@@ -86,7 +86,7 @@ class Refusal(Exception):
 
 
 def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
-    """Return the refusal for a fault from `S3_FAULTS` and `FAULTS`. ``message`` replaces the service's usual message.
+    """Return the refusal for the fault ``name`` of `S3_FAULTS` or `FAULTS`. ``message`` replaces the usual message.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
@@ -117,7 +117,10 @@ def told(faults: Sequence[str]) -> str:
 
 
 def unmet(where: str, must: str, value: str = "") -> str:
-    """Return a fault's text: the value at ``where`` breaks a constraint. ``where`` and ``value`` include quotes."""
+    """Return a fault's text: the value at ``where`` breaks the constraint ``must``.
+
+    ``where`` and ``value`` include quotes.
+    """
     return f"Value {value + ' ' if value else ''}at {where} failed to satisfy constraint: Member must {must}"
 
 

@@ -131,7 +131,7 @@ class Regions:
         if named is None:
             return own
         if own != self._backend.account_id or named == own or not re.fullmatch(r"\d{12}", str(named), re.ASCII):
-            told = f"Only the account {self._backend.account_id} may pass AccountId, with another account's id."
+            told = f"Only the account {self._backend.account_id} may pass AccountId. It must be another account's id."
             raise Refusal(400, "ValidationException", told)
         return str(named)
 
@@ -162,7 +162,7 @@ def regions() -> tuple[str, ...]:
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return the filters, each as a field of a region and patterns. The field must match at least one pattern."""
+    """Return the filters, as pairs of a region's field and patterns. The field must match at least one pattern."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

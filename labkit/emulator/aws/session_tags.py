@@ -56,7 +56,7 @@ class SessionTags:
 
 
 def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> SessionTags:
-    """Return the tags of an AssumeRole call. Before that, check the parameters with :func:`faults`.
+    """Return the tags of an AssumeRole call. Callers must check ``parameters`` with :func:`faults` first.
 
     Raises ``Refusal`` if a key is repeated, inherited or AWS's own, or if a transitive key isn't the key of a tag.
     """

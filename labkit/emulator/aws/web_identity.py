@@ -140,9 +140,9 @@ def told(claims: dict[str, object]) -> dict[str, object]:
 
 
 def refusal(telling: str, detail: str = "") -> Refusal:
-    """Return a refusal. The caller gets STS's general message, and the trail gets the detailed reason.
+    """Return a refusal. The caller gets STS's general message. The trail gets the reason: ``telling`` and ``detail``.
 
-    Until about June 2026, STS seems to have told callers the detailed reason.
+    Until about June 2026, STS seems to have sent ``telling`` to callers.
     """
     reason = f"{telling}: {detail}" if detail else telling
     return Refusal(400, "InvalidIdentityToken", GENERIC, reason)

@@ -67,7 +67,7 @@ def read(asked: Asked) -> Asked:
 
 
 def named(call: Call, service: str) -> str:
-    """Return the operation's name in the request. For S3 and unknown REST calls, return the method and the path."""
+    """Return the name of the call's operation. For S3 and unknown REST calls, return the method and the path."""
     match protocol(call, service):
         case "json":
             return call.headers.get("x-amz-target", "").rpartition(".")[2]
@@ -252,7 +252,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _count(content: object) -> None:
-    """Raise ``ValueError`` if there are too many values: reading a value takes as long as reading a kilobyte."""
+    """Raise ``ValueError`` if ``content`` has too many values, because each takes as long to read as a kilobyte."""
     left, level = MOST_VALUES, [content]
     while level:
         left -= len(level)

@@ -176,7 +176,7 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
 
 
 def timed(call: Call, permission: Permission, clock: Clock) -> Context:
-    """Return the condition keys that depend on the time: the URL's age (ms), and the object lock's remaining days.
+    """Return condition keys that depend on the time: a presigned URL's age (ms) and an object lock's remaining days.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/bucket-policy-s3-sigv4-conditions.html
     """
@@ -234,7 +234,7 @@ def _deletions(call: Call, arn: str, deleted: list[tuple[str, str | None]]) -> t
 
 
 def _configuration(method: str, subresource: str) -> tuple[str, str]:
-    """Return the names of an operation on a bucket's configuration and of the action that it needs."""
+    """Return the name of an operation on a bucket's configuration, and the name of the operation's action."""
     if subresource in BUCKET_READS:
         name, action = BUCKET_READS[subresource]
         action = action or name
@@ -328,7 +328,7 @@ def _permission(call: Call, action: str, resource: str, shown: str | None = None
 def _subresource(call: Call, known: set[str]) -> str:
     """Return the sub-resource in the call's query; empty if the query has none.
 
-    Raises `CannotDerive` if the sub-resource is unknown or if there are several: the call could need other permissions.
+    Raises `CannotDerive` if the query has several sub-resources, or one that isn't in ``known``.
     """
     if len(call.query) < len(call.query_pairs):
         raise CannotDerive(f"the S3 call {call.method} with a parameter given twice")

@@ -67,7 +67,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permission]:
-    """Return the permissions that RotateSecret also needs: to invoke the Lambda function and to pass the role."""
+    """Return the permissions that RotateSecret needs besides ``rotation``: to invoke a function and to pass a role."""
     function = parameters.get("RotationLambdaARN") or rotation.context.get(ROTATED_BY)
     role = parameters.get("ExternalSecretRotationRoleArn")
     needed = [Permission("lambda:InvokeFunction", str(function), known=frozenset())] if function else []

@@ -144,9 +144,9 @@ class Kept:
     def _carry_out(self, work: Callable[[], Any]) -> Any:
         """Run a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
 
-        To undo them, restore whole stores from the file. So the changes of other calls must be written first. Calls on
-        data are too frequent for that. If moto refuses a call on data halfway, its changes stay in the stores that have
-        unwritten changes of other calls.
+        To undo changes, this method restores whole stores from the file. So it writes the changes of other calls before
+        it runs this call. It doesn't do so for calls on data (see `is_data`), because they are too frequent. If moto
+        refuses a call on data halfway, the call's changes stay in stores that have unwritten changes of other calls.
         """
         if (change := _change.get()) is None:
             return work()

@@ -252,7 +252,7 @@ def _private_key(der: bytes) -> Any:
 
 
 def _place_of(function: FunctionType) -> tuple[str, str, int]:
-    """Return an anonymous function's module, its enclosing function, and its index among the code objects there."""
+    """Return an anonymous function's module, the function around it, and its index in that function's code objects."""
     if function.__closure__:
         raise pickle.PicklingError(f"{function.__module__}.{function.__qualname__} has variables of its own")
     outer = function.__qualname__.partition(LOCALS)[0]
