@@ -126,7 +126,7 @@ class Cause:
     follows_from: tuple["Cause", ...]
     """More specific causes. If one of them has a finding, this cause is left out.
 
-    If there are any, this cause is also left out after another error in its own or an earlier stage.
+    A cause that has more specific causes is also left out if the same stage or an earlier stage has another error.
     """
     ends: tuple[Stage, ...]
     """The stages that aren't examined any further once this cause has a finding."""

@@ -40,7 +40,7 @@ class Explanation:
 def explain(text: str) -> list[Explanation]:
     """Return an explanation for each family that an error's text matches; empty if no family matches.
 
-    General families count only if no other family matches. Then only the first of them is returned.
+    A general family counts only if no other family matches. Of several general families, only the first one counts.
     """
     # A log puts an error's lines on one line, with the line breaks as `\n`.
     readings = _readings(text.replace("\\n", " ").replace("\\t", " ").splitlines())

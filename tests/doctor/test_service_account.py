@@ -334,7 +334,7 @@ def test_roles_that_admit_it_by_a_pattern_are_mentioned_and_do_not_become_the_ca
     assert finding.summary == "The trust policy admits shop:web, not default:my-service-account."
     assert finding.repair.splitlines()[0] == (
         "# The roles my-role and my-role-2 already admit default:my-service-account, among other service accounts. "
-        "If default:my-service-account should have one of these roles, annotate it with that role instead."
+        "If default:my-service-account should have one of these roles, correct its annotation instead."
     )
     (command,) = commands(finding.repair)
     assert command.startswith("aws iam update-assume-role-policy --role-name web-role ")

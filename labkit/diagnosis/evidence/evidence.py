@@ -491,7 +491,7 @@ class Evidence:
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """The same as `caller`, but also None if the pod can't call AWS, such as with an image without `aws`."""
+        """The same as `caller`, but also None if the pod can't call AWS, for example because its image has no `aws`."""
         try:
             return self.caller
         except NotRead as unread:

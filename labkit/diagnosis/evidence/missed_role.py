@@ -74,7 +74,7 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether the container's role exists and trusts the service account, although the annotation is wrong."""
+    """Whether the role `role_arn` exists and trusts the service account, although the annotation is wrong."""
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False
     role = evidence.namesake(Arn.parse(role_arn).name)

@@ -90,7 +90,7 @@ class NotRead(LabError):
 
     @property
     def is_of_the_organization(self) -> bool:
-        """Whether it's a call to AWS Organizations. Most accounts of an organization aren't allowed to make it."""
+        """Whether the failed call was to AWS Organizations. Most accounts can't read an organization's policies."""
         return self.read.kind.startswith("organizations:")
 
     @property

@@ -314,7 +314,10 @@ def _sent(container: Container) -> TokenProjection | None:
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """Switch the containers that send the token at `path` in this volume to the second token, which is for STS."""
+    """Change the containers that send the token at `path` in this volume, so that they send the volume's second token.
+
+    The second token is for STS. Its path ends with `BESIDE`.
+    """
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])

@@ -212,7 +212,7 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
 )
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
-    """An inline policy denies every action of a service that the role's policies allow.
+    """An inline policy denies all actions that the role's policies allow for a service.
 
     That may be intended, so the finding is only a note. If you name an action, this cause finds nothing, because
     `lacks_permission` evaluates that action.

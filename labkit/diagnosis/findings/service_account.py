@@ -359,7 +359,10 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
 
 
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
-    """Return the repair that sets the annotation. It also replaces a running pod: pods get a role only when created."""
+    """Return the repair that annotates the service account, and removes the annotation with the key `without`.
+
+    It also replaces a running pod, because pods get a role only when they are created.
+    """
     # A run of the lab has its own role.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
     known = evidence.role_arn if is_told else role_arn

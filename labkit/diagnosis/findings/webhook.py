@@ -50,7 +50,7 @@ def unreachable(evidence: Evidence) -> Symptom | None:
 
     The doctor tries to reach the webhook only if a pod was created without its role. If the API server runs on this
     machine, the doctor connects to the webhook itself. Otherwise, the doctor makes a dry run, and the API server's
-    counters show whether the call of the webhook failed.
+    counters show whether the call to the webhook failed.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#contacting-the-webhook
     """
@@ -251,7 +251,7 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """Return the API server's report of a failed call of the webhook in a dry run.
+    """Return the API server's report of a failed call to the webhook in a dry run.
 
     Empty if no call failed, or if something else explains why the pod has no role. Raises `NotRead` if a failed call is
     the only explanation left, but no dry run was made.
@@ -311,8 +311,8 @@ def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
     """Return the repair if the webhook's selectors have requirements that the pod or its namespace doesn't meet.
 
-    If removing the requirements gives no other pod a role, the repair removes them. Otherwise, it adds labels that meet
-    them to the pod or its namespace. If these labels could affect others, return only advice.
+    The repair removes the requirements if that gives no other pod a role. Otherwise, it adds the required labels to the
+    pod or its namespace. If these labels could affect others, return only advice.
     """
     wanted = "; ".join(f"{each} on the {each.subject}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is intended, skip the commands below, and add the label that it requires: {wanted}"

@@ -68,7 +68,7 @@ def roles_by_a_pattern(evidence: Evidence) -> str:
     admit = "admits" if len(arns) == 1 else "admit"
     return said(
         f"The {others} already {admit} {account}, among other service accounts. "
-        f"If {account} should have {one}, annotate it with that role instead."
+        f"If {account} should have {one}, correct its annotation instead."
     )
 
 
@@ -100,7 +100,7 @@ def others_stay(evidence: Evidence) -> str:
     """
     return said(
         f"Nothing is changed, because everybody else who uses {evidence.role_name} would lose the role.",
-        "Find out who uses the role. CloudTrail names each of them in userIdentity.userName:",
+        "Find out who uses the role. CloudTrail names each caller in userIdentity.userName:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
         f"Then name the service accounts in the condition on {evidence.provider_name}:sub, or give each its own role.",
     )
@@ -177,6 +177,8 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
 
 def session_stays(evidence: Evidence, again: str) -> str:
     """Return advice to keep a pod that STS refuses. It may still have an earlier session, and a new pod wouldn't.
+
+    `again`: the lines that replace the pod. The advice shows them as comments.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """

@@ -106,7 +106,9 @@ class Commands:
         return Lines(lines, creates=f"role {self.parameters.role_name}")
 
     def update_trust_policy(self, trust_policy: Document, *sentences: str) -> str:
-        """Return lines that replace the trust policy. By default, their comments say who that affects.
+        """Return lines that replace the trust policy.
+
+        The lines begin with `sentences` as comments. Without `sentences`, the comments say who keeps access.
 
         Return only advice if the new policy wouldn't admit the service account, or if IAM would reject it as too long.
 
@@ -230,7 +232,7 @@ class Commands:
         )
 
     def create_service_account(self) -> str:
-        """Return lines that apply the service account's manifest. If its role is unknown, another line annotates it."""
+        """Return lines that create the service account. If its role is unknown, another command annotates it."""
         if self._role_arn:
             told = words.said(
                 f"This creates the service account {self._account} with the annotation that names its role."
@@ -280,7 +282,8 @@ class Commands:
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
         """Return lines that give the role permissions.
 
-        Return only advice if others can use the role, because they would get these permissions, too.
+        `what`: a sentence that says what the commands in `lines` change. Return only advice if others can use the role,
+        because they would get these permissions, too.
         """
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:

@@ -60,7 +60,7 @@ FAMILIES = (
         (
             f"{DOCTOR}{{wants}}",
             "aws organizations list-policies-for-target --target-id {account} --filter RESOURCE_CONTROL_POLICY   "
-            "# of the account that owns the resource",
+            "# --target-id: the account that owns the resource",
         ),
     ),
     # STS's errors about the token (provider, audience, keys, expiry), not about the trust policy.
