@@ -48,7 +48,7 @@ class DryRun:
     def failed_call(self, webhooks: Iterable[str]) -> str:
         """Return why the API server couldn't call a webhook; empty if no call failed.
 
-        The reason is the API server's message, or a counter of failed calls that rose during the dry run. Also raises
+        The reason is the API server's message, or a counter of failed calls that rose during the dry run. Raises
         `NotRead` if the counters can't be read.
         """
         if refused := self._made["refused"]:

@@ -126,7 +126,7 @@ class Container:
 
     @property
     def has_role(self) -> bool:
-        """Whether the container has both variables that make its SDK exchange a token. Raises `NotRead`."""
+        """Whether the container's role and token variables are set and not empty. Raises `NotRead`."""
         return bool(self.value(ROLE) and self.value(TOKEN_FILE))
 
     def mount_of(self, path: str) -> VolumeMount | None:
@@ -304,7 +304,10 @@ class PodSpec:
 
     @property
     def is_mutated(self) -> bool:
-        """Whether the webhook has changed the pod: the pod has the token volume, and a container has both variables."""
+        """Whether the webhook has changed the pod.
+
+        If it has, the pod has the token volume, and a container has the role and token variables.
+        """
         return is_token_volume(self.volumes.get(TOKEN_VOLUME)) and any(
             {ROLE, TOKEN_FILE} <= container.own_names for container in self.containers
         )

@@ -104,7 +104,7 @@ class Probe:
     def caller(self) -> Caller | None:
         """The pod's identity according to AWS: sts:GetCallerIdentity, called in the pod. None if the pod isn't running.
 
-        The command exchanges the token again, and leaves no cached session in the pod. Raises `NotRead` also if the
+        The command exchanges the token again, and leaves no cached session in the pod. Raises `NotRead` if the
         container has no `aws`.
         """
         if self._running is None:
@@ -118,7 +118,7 @@ class Probe:
     def token(self) -> Token | None:
         """The token in the file that the container's variables name; None without the variables or a running pod.
 
-        Raises `NotRead` also if the container has no `cat`.
+        Raises `NotRead` if the container has no `cat`.
         """
         container = self.container
         if self._running is None or container is None or not _has_role(container):

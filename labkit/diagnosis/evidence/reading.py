@@ -120,7 +120,10 @@ class Reads:
         self._lost: dict[str, NotRead] = {}
 
     def shared(self) -> "Reads":
-        """Return new `Reads` for another service account. Both share their answers, but each lists its own calls."""
+        """Return new `Reads` for another service account.
+
+        The old and the new object share their answers, but each lists its own calls.
+        """
         other = Reads()
         other.answers, other.unread, other._live, other._lost = self.answers, self.unread, self._live, self._lost
         return other

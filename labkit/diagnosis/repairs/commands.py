@@ -232,7 +232,10 @@ class Commands:
         )
 
     def create_service_account(self) -> str:
-        """Return lines that create the service account. If its role is unknown, another command annotates it."""
+        """Return lines that create the service account, with its annotation if the role is known.
+
+        If the role is unknown, a second command adds the annotation. You have to fill in the role's name.
+        """
         if self._role_arn:
             told = words.said(
                 f"This creates the service account {self._account} with the annotation that names its role."
