@@ -148,7 +148,7 @@ class Account:
         return self._answered("organizations:DescribeOrganization", "", "Organization") or Organization()
 
     def control_policies(self, policy_type: str) -> list[ControlPolicy]:
-        """Return the organization's policies of a type that limit the account, the root's policies first.
+        """Return the organization's policies of the type `policy_type` that limit the account; the root's come first.
 
         Only the organization's management account and its delegated administrators can list them.
 

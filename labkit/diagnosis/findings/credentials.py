@@ -261,7 +261,7 @@ def _audience(evidence: Evidence) -> str | None:
 def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
     """Return lines that give the pod a token for STS.
 
-    They correct the annotation with the audience, and the token's volume in the pod's manifest.
+    They remove the annotation that sets `audience`, and correct the token's volume in the pod's manifest.
     """
 
     shared = _shared_volumes(evidence, audience)

@@ -349,7 +349,7 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
 
 
 def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
-    """Return the repair that makes the webhook change the pod again: it removes the opt-out label and replaces the pod.
+    """Return the repair that makes the webhook change the pod: it removes the opt-out label and replaces the pod.
 
     If the label isn't the webhook's own, others may use it. The repair then removes the selector's requirement instead.
     """

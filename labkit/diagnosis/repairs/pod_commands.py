@@ -84,7 +84,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
 def _is_free(evidence: Evidence, service_account: str) -> bool:
     """Whether a repair may replace this service account's pods.
 
-    It may for the examined service account, and for `default` if that has no role.
+    True for the examined service account, and for `default` if `default` has no role.
     """
     if service_account == accounts.DEFAULT != evidence.parameters.service_account:
         return not accounts.default_has_a_role(evidence)

@@ -96,8 +96,8 @@ def labels_that_harm_nobody(
 ) -> dict[Subject, dict[str, str]] | None:
     """Return the labels that meet these requirements, grouped by object; None if they could affect others.
 
-    A label on the namespace affects the others in the namespace. Any label affects the cluster's objects that select by
-    it. A label that already exists has another use.
+    A label on the namespace affects the namespace's other service accounts. Any label affects objects of the
+    cluster that select by it. A label that already exists has another use.
     """
     wanted: dict[Subject, dict[str, str]] = {}
     try:
