@@ -12,7 +12,10 @@ RESULTS = {**MARKS, "right": "✓", "not looked at": "·"}
 
 
 def show(found: Diagnosis, commands_after: str) -> None:
-    """Print the findings with their repairs, each check's result, the number of answers, and the failed calls."""
+    """Print the findings with their repairs, each check's result, and a summary of the doctor's calls.
+
+    `commands_after` is the shell command to run before the repairs; empty if none is needed.
+    """
     console = _console()
     _show_findings(console, found)
     _show_preparation(console, found.findings, commands_after)
@@ -31,7 +34,10 @@ def show(found: Diagnosis, commands_after: str) -> None:
 
 
 def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> None:
-    """Print a line for each service account, then all findings, then the calls that failed."""
+    """Print a line for each service account, then all findings, then the calls that failed.
+
+    `commands_after` is the shell command to run before the repairs; empty if none is needed.
+    """
     console = _console()
     if not found:
         _print(console, f"Found no service account in {where} that should have a role.")

@@ -270,7 +270,7 @@ class Examination:
 def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
     """Return the seed and the papers of the learner's last examination.
 
-    None if the examination is over, can't be read, or belongs to another run.
+    Return None if the examination is over, can't be read, or belongs to another run.
     """
     stands = progress.read().examination if os.environ.get(progress.VARIABLE) else None
     if not stands or not stands["left"] or stands["run"] != lab.run:

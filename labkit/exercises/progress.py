@@ -113,7 +113,7 @@ class Progress:
 
     @property
     def score(self) -> str:
-        """The points of the last examination, and the number of its remaining faults. Empty without an examination."""
+        """The points of the last examination, and the number of its remaining faults; empty without an examination."""
         if self.examination is None:
             return ""
         left = self.examination["left"]

@@ -48,7 +48,7 @@ def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Do
 
 
 def with_defaults(obj: Document) -> Document:
-    """Return an object with the API server's defaults. From a pod's spec, leave out the fields in `FILLED_IN`."""
+    """Return the object with the API server's defaults. A pod is returned without the fields in `FILLED_IN`."""
     completed = defaults.with_defaults(BY_NAME[obj["kind"]], obj)
     if obj["kind"] != "Pod":
         return completed
@@ -64,7 +64,7 @@ def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
 def plain(pod: Document) -> Document:
     """Return a live pod without the API server's additions.
 
-    They are the token for the API server, the default tolerations, and the fields in `FILLED_IN`.
+    The additions are the token for the API server, the default tolerations, and the fields in `FILLED_IN`.
     """
     spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
     volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(API_VOLUME)]
@@ -102,7 +102,7 @@ def _annotations_of(pod: Document) -> dict[str, str]:
 
 
 def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the pod without the webhook's additions for this service account."""
+    """Return the pod without the webhook's additions. The pod's service account has these annotations."""
     bare = copy.deepcopy(pod)
     volumes = bare["spec"].pop("volumes", [])
     if volumes and volumes[0]["name"] == VOLUME and "projected" in volumes[0]:

@@ -1,6 +1,6 @@
 """Read a run's documents from AWS, and change AWS to match other documents.
 
-These documents include the answers that replace the issuer's public documents.
+The run's documents include the HTTP answers that a fault puts in place of the issuer's public documents.
 """
 
 import json
@@ -34,7 +34,8 @@ def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """Change AWS from the state `now` to the state `wanted`. Leave the wanted associations to `associate`.
 
-    Raises `LabError` if the lab can't enter an account, or if IAM doesn't answer a call with the expected error.
+    Raises `LabError` if the lab can't enter an account. Raises `LabError` if IAM doesn't refuse a call in
+    `wanted.refused` with the call's `code`.
     """
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)
@@ -243,8 +244,8 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
 def associate(lab: "Workspace", wanted: Situation) -> None:
     """Create the wanted Pod Identity associations. `make` has deleted the earlier ones.
 
-    Call this function after the pods are created, so that the pods have IRSA's variables. Skip an association that EKS
-    refuses because the role doesn't trust EKS.
+    Call this function after the pods are created, so that the webhook gives the pods IRSA's variables, not
+    Pod Identity's. Skip an association that EKS refuses because the role doesn't trust EKS.
     """
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}

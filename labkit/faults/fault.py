@@ -75,7 +75,8 @@ def fault(
 ) -> Callable[[Apply], Fault]:
     """Return a decorator that turns a function into a fault. The function edits a `Situation`.
 
-    The fault's id is the function's name with hyphens. The fault's description is the function's docstring.
+    The parameters set the fields of `Fault`. The fault's id is the function's name with hyphens. The fault's
+    description is the function's docstring.
     """
 
     def made(apply: Apply) -> Fault:

@@ -130,7 +130,7 @@ def _read_pods_as_applied(situation: Situation) -> None:
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     """Return objects to apply before a pod is created again, so that the pod gets the same spec as before.
 
-    None stands for an object to delete. Empty if the wanted objects already give the pod this spec.
+    None stands for an object to delete. If the wanted objects already give the pod this spec, return no objects.
     """
     if wanted.made_with is None:
         return {}
@@ -162,9 +162,9 @@ def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: 
 
 
 def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
-    """Create a pod, and wait until it runs. If `wanted.fails_to_start`, it may also fail.
+    """Create a pod, and wait until it runs. If `wanted.fails_to_start`, the pod may also fail.
 
-    Raises `LabError` if it neither runs nor fails in time.
+    Raises `LabError` if the pod neither runs nor fails in time.
     """
     pod, expected = wanted.objects[key], wanted.admitted[key]
 
@@ -207,7 +207,7 @@ def _wait_for_deployment(lab: "Workspace", key: str) -> None:
 
 
 def is_rolled_out(deployment: Document) -> bool:
-    """Return whether all pods of a Deployment run with its present template. Also True if pods can't be created.
+    """Return True if all pods of a Deployment run with its present template, or if pods can't be created.
 
     This function compares the same fields as `kubectl rollout status`.
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status

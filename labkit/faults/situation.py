@@ -43,7 +43,7 @@ class Situation(BaseModel):
     """The EKS Pod Identity associations of the service account."""
     identity_provider_configs: list[Document] = Field(default_factory=list)
     published: dict[str, Document] = Field(default_factory=dict)
-    """The answers that replace the issuer's public documents, by the document's name. Each has `status` and `body`."""
+    """HTTP answers that replace the issuer's public documents, by the document's name. Each has `status` and `body`."""
     refused: list[Document] = Field(default_factory=list)
     """Calls that IAM refuses: `operation`, `arguments` and the error's `code`. Only CloudTrail shows such calls."""
 
@@ -52,7 +52,7 @@ class Situation(BaseModel):
     admitted: dict[str, Document] = Field(default_factory=dict)
     """Each pod's spec after admission, by the pod's kind and name."""
     made_with: dict[str, str] | None = None
-    """The annotations that the service account had when the pods were created. None if it still has the same ones."""
+    """The annotations that the service account had when the pods were created. None if they haven't changed since."""
     fails_to_start: bool = False
     """Whether a pod fails to start."""
     registration: Document = Field(default_factory=dict)
@@ -160,7 +160,7 @@ class Situation(BaseModel):
     def require(self, claim: str, value: object, *, operator: str = "StringEquals") -> None:
         """Replace the trust policy's conditions on a claim, such as `sub`, with a condition that requires `value`.
 
-        Without a `value`, only remove the conditions.
+        If `value` is None, only remove the conditions.
         """
         blocks = self.statement.get("Condition") or {}
         issuers = [key.rpartition(":")[0] for block in blocks.values() for key in block]
@@ -237,7 +237,7 @@ class Situation(BaseModel):
         return {Arn.parse(arn).account for arn in (*self.providers, *self.roles)} | {self.account_id}
 
     def settled(self) -> "Situation":
-        """Return a copy of the situation in which `admitted` is computed again."""
+        """Return a copy of the situation. Its field `admitted` is computed from the copy's other documents."""
         made = self.model_copy()
         made.admitted = {key: made.admission_of(made.objects[key]) for key in made.pod_keys}
         return made

@@ -27,8 +27,8 @@ EVERY = 0.5  # seconds between two updates
 def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, resume: bool = False) -> Report:
     """Run a fleet of the target moto on `count` workers, and return its report.
 
-    A running notebook shows the rows meanwhile. Without `notebook`, run irsa.ipynb. With `resume`, run only rows that
-    have changed or haven't succeeded.
+    The notebook that calls this function shows the rows while they run. Without `notebook`, run irsa.ipynb. With
+    `resume`, skip rows that succeeded earlier and haven't changed since.
 
     Raises `NothingRan` if the fleet file or the folder can't be used, or if the workers can't start.
     """

@@ -66,7 +66,7 @@ class Results:
         return self.rows / f"{row.name}.draft.ipynb"
 
     def of(self, row: Row) -> Result | None:
-        """Return the result of a row's last run; None if it has no readable result."""
+        """Return the result of a row's last run; None if the row has no readable result."""
         try:
             kept = json.loads(self._file(row).read_text())
             return Result(**kept["result"])
@@ -102,7 +102,7 @@ class Results:
         return mark
 
     def began(self, row: Row) -> float:
-        """Return the time at which a worker started the row, in seconds since 1970, UTC; 0 if it hasn't started."""
+        """Return the time when a worker started the row, in seconds since 1970, UTC; 0 if the row hasn't started."""
         try:
             return self._marker(row).stat().st_mtime
         except OSError:
@@ -142,7 +142,7 @@ class Results:
         """Make the folder, and lock it for this fleet during this block.
 
         Raises `NothingRan` if the folder isn't writable, or if another fleet or its workers write into it. Without
-        `resume`, it's also raised if the folder holds the results of an earlier fleet.
+        `resume`, also raises `NothingRan` if the folder holds the results of an earlier fleet.
         """
         with writing(self.out):
             self.rows.mkdir(parents=True, exist_ok=True)

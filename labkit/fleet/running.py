@@ -62,7 +62,7 @@ class Fleet:
         self._version = workers.labkit_version()
 
     def earlier(self) -> list[Outcome]:
-        """Return the rows that succeeded in an earlier fleet and haven't changed since; empty without `resume`."""
+        """Return the outcomes of rows that succeeded earlier and haven't changed since; empty without `resume`."""
         if not self.resume:
             return []
         kept = [(row, self.results.of(row)) for row in self.rows]
@@ -132,7 +132,10 @@ class Fleet:
                 raise OSError(NO_WORKER)
 
     def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:
-        """Return a row's result; None if its worker was lost before the row started: another worker must run it."""
+        """Return a row's result; None if the row must run again because its worker was lost before the row started.
+
+        `times` says how often the row was assigned to a worker. After `ASSIGNED` times, the row counts as failed.
+        """
         if future.status == "finished":
             return future.result()
         if (kept := self.results.of(row)) and kept.fleet == self.id:
@@ -187,7 +190,7 @@ class Gate:
         self._alone: set[tuple[str, ...]] = set()
 
     def next(self, waiting: deque[Row]) -> Row | None:
-        """Return the first row in `waiting` that may run now, and remove it there; None if all rows must wait."""
+        """Remove from `waiting` the first row that may run now, and return this row; None if all rows must wait."""
         for row in waiting:
             if row.cluster in self._open or row.cluster not in self._alone:
                 waiting.remove(row)
@@ -196,7 +199,10 @@ class Gate:
         return None
 
     def ended(self, row: Row, succeeded: bool | None) -> None:
-        """Record that a row ended. If it succeeded, all rows of its cluster may run; if not, only the next one."""
+        """Record that a row ended. If it succeeded, all rows of its cluster may run; if not, only the next one.
+
+        `succeeded` is None if the row's worker was lost before the row started.
+        """
         if succeeded:
             self._open.add(row.cluster)
         self._alone.discard(row.cluster)

@@ -31,7 +31,7 @@ class Entry:
     place: str
     """The row's place, such as `row 3, line 12`."""
     values: Mapping[str, object]
-    """The row's own values, and the file's defaults, as text. A list or a mapping has lost its contents."""
+    """The row's own values, and the file's defaults, as text. A list or a mapping is replaced by an empty one."""
 
 
 def read(file: Path) -> list[Entry]:

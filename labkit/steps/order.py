@@ -117,9 +117,9 @@ def _in_aws(lab: Workspace) -> list[Found]:
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
-    """Free the names that the steps need, before anything is built. Return the lines to print.
+    """If another run's resource has a name that these steps need, delete the resource. Return the lines to print.
 
-    Raises `LabError` if someone else's resource has such a name and the lab may not delete it.
+    Raises `LabError` if someone else's resource has that name, and the lab may not delete the resource.
     """
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 

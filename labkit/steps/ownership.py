@@ -18,7 +18,10 @@ NAMED = 5  # the most roles that a line names
 
 
 class Owner(Enum):
-    """The owner of a resource. The value is the line that a removal prints about the resource."""
+    """The owner of a resource. The value is the line that a removal prints about the resource.
+
+    A `STRANGER` owns a resource that carries neither this run's tag nor a name that this run uses.
+    """
 
     THIS_RUN = "removed {}"
     NOBODY = "removed {}: it carries no tag, and has exactly this run's name"
@@ -29,7 +32,7 @@ class Owner(Enum):
     STRANGER = ""
 
     def line(self, thing: str, others: str = "") -> str:
-        """Return the line about the resource `thing`; empty for a stranger's resource.
+        """Return the line about the resource `thing`; empty if the owner is `STRANGER`.
 
         `others` is the end of the line, which names other runs or roles.
         """
@@ -58,7 +61,7 @@ class Found:
 
     @property
     def line(self) -> str:
-        """The line about the resource's removal; empty for a stranger's resource."""
+        """The line about the resource's removal; empty if the owner is `STRANGER`."""
         return self.owner.line(self.thing, self.others)
 
     def remove(self) -> str:
@@ -114,7 +117,10 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
 
 
 def in_words(names: list[str], singular: str, plural: str) -> str:
-    """Return a clause about the roles, such as `the role my-role trusts it`. It names at most `NAMED` roles."""
+    """Return a clause about the roles, such as `the role my-role trusts it`. It names at most `NAMED` roles.
+
+    The clause ends with the text `singular` if there is one role, and with `plural` if there are more.
+    """
     if len(names) == 1:
         return f"the role {names[0]} {singular}"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -130,7 +136,7 @@ def of_labels(lab: "Workspace", labels: Mapping[str, str] | None, *, same_name: 
 
 
 class NotThisRuns(LabError):
-    """A Kubernetes object that this run didn't make already has the name that the run needs."""
+    """A Kubernetes object of another owner has the name that this run needs."""
 
 
 def existing(read: Callable[[], Present]) -> Present | None:
@@ -146,10 +152,9 @@ def existing(read: Callable[[], Present]) -> Present | None:
 
 
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
-    """Delete another run's object that has this name. Return a line about a deleted object.
+    """Delete the object `present` if it carries another run's label. Return a line about a deleted object.
 
-    On a cluster that isn't the lab's own, nothing is deleted. Raises `NotThisRuns` there if the object has another
-    run's label or no run's label.
+    If the cluster isn't the lab's own, an object without this run's label is kept, and `NotThisRuns` is raised.
     """
     if present is None:
         return []

@@ -63,7 +63,10 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the pod runs as the service account, and that the pod has the role. Return the findings."""
+    """Check that the pod runs as the service account, and that the pod has the role. Return the findings.
+
+    If a fact can't be read, its `NotRead` is added to `unread`, or raised if `unread` is None.
+    """
     return findings.found(CAUSES, evidence, unread)
 
 
@@ -98,10 +101,9 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Delete another run's pod that has this name. Return a line about a deleted pod.
+    """Delete the pod `NAME` if it carries another run's label. Return a line about a deleted pod.
 
-    On a cluster that isn't the lab's own, nothing is deleted. Raises `NotThisRuns` there if a pod with this name has
-    another run's label or no run's label.
+    If the cluster isn't the lab's own, a pod without this run's label is kept, and `NotThisRuns` is raised.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))

@@ -61,7 +61,10 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the service account exists and names the role. Return the findings."""
+    """Check that the service account exists and names the role. Return the findings.
+
+    If a fact can't be read, its `NotRead` is added to `unread`, or raised if `unread` is None.
+    """
     return findings.found(CAUSES, evidence, unread)
 
 
@@ -110,15 +113,18 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _goes_with(lab: "Workspace", metadata: Any) -> bool:
-    """Return whether this pod or account may be deleted with the run's namespace. True for the name `default`."""
+    """Return whether a pod or a service account with this metadata may be deleted with the run's namespace.
+
+    If the name is `default`, the result is always True.
+    """
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Delete another run's service account that has this name. Return a line about a deleted account.
+    """Delete the service account that the parameters name if it carries another run's label.
 
-    On a cluster that isn't the lab's own, nothing is deleted. Raises `NotThisRuns` there if a service account with
-    this name has another run's label or no run's label.
+    Return a line about a deleted account. If the cluster isn't the lab's own, an account without this run's label is
+    kept, and `NotThisRuns` is raised.
     """
     core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
