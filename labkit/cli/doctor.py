@@ -172,7 +172,7 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
 def _meant(parameters: "Parameters", connection: "Connection", pod: str) -> "Parameters":
     """Return `parameters` with the service account that `labkit.doctor.meant` chooses for the namespace and the pod.
 
-    Raises `LabError` if several service accounts fit, or none.
+    Raises `LabError` if no service account fits, or if several do.
     """
     from labkit.doctor import meant
     from labkit.doctor.survey import Survey

@@ -196,7 +196,7 @@ def agent(place: "Workspace", account: str = "") -> str:
 def pod_identity(place: "Workspace", account: str = "") -> str:
     """Exchange a new pod's token at EKS Auth. Return the role as assumed-role/NAME, or the text of the refusal.
 
-    No node accepts the new pod. At the end, this function deletes it.
+    No node accepts the new pod. At the end, this function deletes the pod.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
     """

@@ -22,7 +22,7 @@ EXAMINATION = "98-examination"
 
 
 class Examined(TypedDict):
-    """The state of an examination. With it, another kernel can continue. It doesn't name the faults."""
+    """The state of an examination, from which another kernel can continue. The state doesn't name the faults."""
 
     run: str
     seed: int

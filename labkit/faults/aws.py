@@ -187,7 +187,7 @@ def _name(arn: str) -> str:
 def _try(lab: "Workspace", call: Document) -> None:
     """Make a call that IAM refuses, so that CloudTrail records the call.
 
-    Raises `LabError` if IAM doesn't answer with the expected error.
+    Raises `LabError` if IAM doesn't answer with the call's `code`.
     """
     try:
         getattr(lab.aws.client("iam"), call["operation"])(**call["arguments"])

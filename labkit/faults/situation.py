@@ -173,7 +173,7 @@ class Situation(BaseModel):
         self.statement["Condition"] = {name: block for name, block in condition.items() if block}
 
     def trust(self, principal: str, issuer: str) -> None:
-        """Put this principal into the trust policy, and this issuer into its condition keys."""
+        """Put this principal into the trust policy, and this issuer into the policy's condition keys."""
         blocks = self.statement.get("Condition") or {}
         self.statement["Principal"] = {"Federated": principal}
         self.statement["Condition"] = {
@@ -203,7 +203,7 @@ class Situation(BaseModel):
                 self.set_variable(name, value)
 
     def mount(self, name: str, source: Document, path: str) -> None:
-        """Add a volume to the pod, and mount it into the first container at this path."""
+        """Add or replace the pod's volume `name`, and mount this volume into the first container at `path`."""
         spec, container = self.pod["spec"], self.container
         volumes = [volume for volume in spec.get("volumes") or [] if volume["name"] != name]
         spec["volumes"] = admission.volumes_with_defaults([*volumes, {"name": name, **source}])

@@ -193,7 +193,10 @@ def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, objec
 
 
 def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
-    """Return a sentence for each row that collides with an earlier row: they share a role, a namespace or files."""
+    """Return a sentence for each row that repeats an earlier row, or has the same files as an earlier row.
+
+    If `makes` is true, a row may not have the same role or the same namespace as an earlier row either.
+    """
     problems = []
     seen: dict[object, Row] = {}
     roles: dict[object, Row] = {}

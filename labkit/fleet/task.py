@@ -198,7 +198,7 @@ def _findings(done: "object") -> tuple[Mapping[str, object], ...]:
 
 
 def _doctor(row: Row) -> list[Mapping[str, object]]:
-    """Return the doctor's findings on the row's service account; empty if the doctor can't examine it."""
+    """Return the doctor's findings on the row's service account; empty if the doctor fails."""
     from labkit import runs
 
     try:

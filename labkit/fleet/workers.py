@@ -1,7 +1,7 @@
 """The processes that run the rows: Dask's workers, on this machine or behind your own scheduler.
 
-A scheduler runs any code that a caller sends. So every scheduler must accept only callers with a certificate. The one
-that this module starts also listens on loopback only: https://distributed.dask.org/en/stable/tls.html
+A scheduler runs any code that a caller sends. So every scheduler must accept only callers with a certificate. The
+scheduler that this module starts also listens on loopback only: https://distributed.dask.org/en/stable/tls.html
 """
 
 import atexit

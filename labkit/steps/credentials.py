@@ -22,7 +22,7 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each value that the check compares with the expected one."""
+    """Return a row for each value that `check` compares with an expected value."""
     caller = evidence.caller
     found = "the pod does not run" if caller is None else caller.identity
     return [

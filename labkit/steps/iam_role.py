@@ -26,7 +26,7 @@ build = documents.trust_policy
 
 
 class RoleOfAnotherRun(LabError):
-    """The run's role name is taken by someone else's role. The lab never changes such a role."""
+    """The run's role name is taken by someone else's role, which the lab never changes."""
 
 
 def ensure(lab: "Workspace") -> None:
@@ -61,7 +61,7 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each value that the check compares with the expected one."""
+    """Return a row for each value that `check` compares with an expected value."""
     if evidence.role is None:
         return [Row("role", evidence.role_arn, "no such role")]
     admits, admitted = "admits the service account", evidence.trust.admits

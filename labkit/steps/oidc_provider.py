@@ -50,7 +50,7 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each value that the check compares with the expected one."""
+    """Return a row for each value that `check` compares with an expected value."""
     registered = evidence.provider
     wanted = evidence.audience
     if not registered:

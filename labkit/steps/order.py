@@ -103,9 +103,9 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield `things`. On moto, an OIDC provider that other roles trust gets this run as its owner.
+    """Yield `things`. On moto, this run becomes the owner of an OIDC provider that other roles trust.
 
-    Such a provider is deleted, too, because the notebook's next cells build it again.
+    The provider is then deleted, too, because the notebook's next cells build it again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded

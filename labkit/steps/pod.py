@@ -45,7 +45,7 @@ class ImageNotPulled(PodDoesNotRun):
 
 
 def ensure(lab: "Workspace") -> None:
-    """Create the pod, or replace it if it differs from the wanted pod. Wait until it runs.
+    """Create the pod, or replace it if it differs from the wanted pod. Wait until the pod runs.
 
     Raises `PodDoesNotRun` and `NotThisRuns`.
     """
@@ -71,7 +71,7 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each value that the check compares with the expected one."""
+    """Return a row for each value that `check` compares with an expected value."""
     if evidence.pod is None:
         return [Row("pod", f"{evidence.parameters.namespace}/{NAME}", "no such pod")]
     return [

@@ -69,7 +69,7 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each value that the check compares with the expected one."""
+    """Return a row for each value that `check` compares with an expected value."""
     if evidence.service_account is None:
         return [Row("service account", evidence.subject, "no such service account")]
     return [
