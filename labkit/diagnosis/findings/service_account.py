@@ -266,7 +266,7 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
-    """Return the repair that sets the annotation to `right`, the ARN of a role with the same name.
+    """Return the repair that sets the annotation to `right`, an ARN with the annotated role's name.
 
     If the role may belong to another team, return advice, and the commands as comments.
     """
