@@ -1,4 +1,4 @@
-"""Policies that name a deleted user or role. IAM then shows the principal's unique id in place of its ARN.
+"""Policies that name a deleted user or role: IAM shows the principal's unique id in place of the principal's ARN.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-roles
 """

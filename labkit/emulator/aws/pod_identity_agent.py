@@ -4,7 +4,7 @@ What differs from AWS:
 
 - The address: on EKS the agent listens on the node's address 169.254.170.23. Here it listens on a port of loopback,
   which SDKs also accept. The node writes the agent's address into each container's environment.
-- The cache: EKS's agent keeps a token's credentials for three hours. This one asks EKS Auth each time.
+- The cache: EKS's agent keeps a token's credentials for three hours. The lab's agent asks EKS Auth each time.
 - Missing parts: IPv6, the rate limit, the probes and the metrics.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html

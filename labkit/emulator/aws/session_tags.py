@@ -1,4 +1,4 @@
-"""Session tags, from a call's parameters or a token's claims, and their condition keys.
+"""Session tags and their condition keys. The tags come from a call's parameters or from a token's claims.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html
 """
