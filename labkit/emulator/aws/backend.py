@@ -272,7 +272,10 @@ class Backend:
         return dict(get_backend(service)[account_id])
 
     def organization(self, management_id: str) -> OrganizationsBackend:
-        """moto's state of the organization that an account manages; its ``org`` is None if there is no organization."""
+        """moto's state of the organization that an account manages.
+
+        The state's ``org`` is None if the account manages no organization.
+        """
         return organizations_backends[management_id]["aws"]
 
     def bucket(self, name: str) -> FakeBucket | None:

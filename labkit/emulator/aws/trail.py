@@ -53,8 +53,8 @@ class Trail:
     def newest(file: Path, containing: str = "") -> Iterator[Record]:
         """Yield the records of the trail in ``file``, newest first. A record is only read when it's needed.
 
-        With ``containing``, yield only the records that contain this text. Leave out incomplete records: the server may
-        have been killed while it wrote a record, or may be writing one at this moment.
+        With ``containing``, yield only the records that contain this text. Incomplete records are always left out: the
+        server may have been killed while it wrote a record, or may be writing one at this moment.
         """
         wanted = json.dumps(containing)[1:-1].encode()
         for line in _lines_backwards(file):
