@@ -40,7 +40,7 @@ def _labkit(
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
     ] = False,
 ) -> None:
-    """Handle `--version`. Raises `LabError` if the current folder was deleted, because no command can work in it."""
+    """Handle `--version`. Raises `LabError` if the current folder was deleted, because no command can work there."""
     try:
         Path.cwd()
     except FileNotFoundError as error:

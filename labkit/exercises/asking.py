@@ -45,8 +45,8 @@ def only_cart(place: "Workspace") -> list[Row]:
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
     """Create new service accounts, and return a wrong row for each one that STS admits.
 
-    For cart, they are cart-1a2b in the same namespace, and cart in a new namespace. STS admits them if the trust policy
-    has a wildcard, or if it refuses only the service accounts that exist today.
+    For cart, the new ones are cart-1a2b in the same namespace, and cart in a new namespace. STS admits them if the
+    trust policy has a wildcard, or if the policy refuses only the service accounts that exist today.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
     accounts = accounts or (place.parameters.service_account,)
@@ -229,7 +229,7 @@ def token_life(place: "Workspace", account: str = "") -> int:
 
 
 def _variable(place: "Workspace", account: str, name: str) -> str:
-    """Return a variable's value in a new pod, or an empty text if it isn't set.
+    """Return a variable's value in a new pod, or an empty text if the variable isn't set.
 
     If the cluster forbids the pod, return the cluster's message.
     """
@@ -241,7 +241,7 @@ def _variable(place: "Workspace", account: str, name: str) -> str:
 
 
 def _tried_out(place: "Workspace", account: str) -> Any:
-    """Return a new pod of this service account after admission. If the cluster forbids it, return the cluster's text.
+    """Return a new pod of this service account after admission, or the cluster's text if the cluster forbids the pod.
 
     This is a dry run: the API server calls the webhook, but doesn't store the pod.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run

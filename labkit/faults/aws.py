@@ -100,7 +100,7 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
     """Return the account's roles that belong to the run, by ARN.
 
-    They are the role `parameters.role_name`, and roles with the run's tag, such as roles from eksctl.
+    The run's roles are the role `parameters.role_name`, and roles with the run's tag, such as roles from eksctl.
     """
     found = {}
     for page in iam.get_paginator("list_roles").paginate():

@@ -21,7 +21,7 @@ MENDED, NOT_MENDED = RIGHT.replace("right", "mended"), WRONG.replace("wrong", "n
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """A report on how far a run is mended. Its truth value says whether the run is mended. It doesn't name faults."""
+    """A report on how far a run is mended. The report is true if the run is mended, and doesn't name faults."""
 
     ok: bool
     """Whether the doctor reports no error, and no finding about the faults."""

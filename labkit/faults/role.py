@@ -206,7 +206,7 @@ def _trust_policy(situation: Situation, key: str, value: Any) -> dict[str, Any]:
 
 
 def _replace_statement(situation: Situation, principal: Any, action: Any) -> None:
-    """Set the principal and the action of the statement for the OIDC provider, and remove its condition."""
+    """Set the principal and the action of the statement for the OIDC provider. Remove the statement's condition."""
     if statement := situation.statement:
         statement.pop("Condition", None)
         statement |= {"Principal": principal, "Action": action}

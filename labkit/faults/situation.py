@@ -243,7 +243,7 @@ class Situation(BaseModel):
         return made
 
     def admission_of(self, pod: Document) -> Document:
-        """Return a pod's spec after admission. It has the webhook's additions if the webhook changes the pod."""
+        """Return a pod's spec after admission. The spec has the webhook's additions if the webhook changes the pod."""
         annotations: dict[str, str] = {}
         if pod["spec"].get("serviceAccountName") == self.parameters.service_account and self._is_selected(pod):
             if self.made_with is not None:

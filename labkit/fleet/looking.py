@@ -1,4 +1,4 @@
-"""Plan or examine the rows without running them, or remove the resources that they made."""
+"""Plan or examine the rows without running them, or remove the resources that the rows' runs made."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING

@@ -79,7 +79,7 @@ class Row:
         return replace(self, parameters=Parameters.checked(**self.parameters.given, confirm="yes"))
 
     def as_json(self) -> dict[str, object]:
-        """Return the run's parameters for a report. They hold no secret."""
+        """Return the run's parameters for a report. The parameters hold no secret."""
         given = {name: value for name, value in self.parameters.given.items() if name != "confirm"}
         access = {name: getattr(self, name) for name in ACCESS if getattr(self, name)}
         return {**given, **access}

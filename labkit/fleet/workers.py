@@ -373,7 +373,7 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
 
 
 def prepared(log: Path | None) -> "WorkerPlugin":
-    """Return a Dask plugin that lets each worker ignore Ctrl-C. With `log`, the worker writes its output there.
+    """Return a Dask plugin that lets each worker ignore Ctrl-C. The worker writes its output into `log`, if given.
 
     A worker that closes, for example because it lost its scheduler, also ends its row after `ENDS_WITHIN` seconds:
     no one would get the result.

@@ -98,7 +98,7 @@ def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: b
 
 
 def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
-    """Return the run in these tags, as CLUSTER/NAMESPACE/SERVICE ACCOUNT/ROLE; None if they lack the lab's tag."""
+    """Return the run in these tags, as CLUSTER/NAMESPACE/SERVICE ACCOUNT/ROLE; None without the lab's tag."""
     return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
 
 
