@@ -47,7 +47,7 @@ def doctor(
     ] = False,
     role: Annotated[str, typer.Option(help="The name of the role that the pods should get, if you know it.")] = "",
     action: Annotated[str, typer.Option(help="The AWS action that the pod calls, such as s3:ListBucket.")] = "",
-    resource: Annotated[str, typer.Option(help="The ARN of the resource that the pod uses with --action.")] = "",
+    resource: Annotated[str, typer.Option(help="With --action: the ARN of the action's resource.")] = "",
     probe: Annotated[
         bool,
         typer.Option(
