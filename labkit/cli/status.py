@@ -13,7 +13,7 @@ from labkit.emulator.process import State, silent, unreachable
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
 # The ways in which a pod's mounted files, such as its token, get to their paths in the pod.
 _MOUNTS = {
-    "private": "private: only the pod itself sees its files, such as its token, at their paths",
+    "private": "private: a pod's files, such as its token, are at the usual paths, but only inside the pod",
     "mapped": "mapped: the lab keeps a pod's files, such as its token, in a folder, and rewrites the paths to them",
 }
 ANSWERS_WITHIN = 5  # seconds; the status should appear soon
