@@ -300,7 +300,7 @@ class Commands:
         return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
 
     def _aws(self, *lines: str) -> str:
-        """Return the lines. If the credentials are for another account, first switch to the role's account."""
+        """Return the lines. If the role is in another account, they run in a subshell that enters that account."""
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
