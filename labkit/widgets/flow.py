@@ -43,7 +43,7 @@ STEPS = (
     Step("You make a service account, annotated with the role's ARN", (Arrow("you", "API server", "ServiceAccount"),)),
     Step("You start a pod that names the service account", (Arrow("you", "API server", "Pod"),)),
     Step(
-        "The webhook adds variables and a volume; the node adds a signed token",
+        "The webhook adds variables and a volume; the node adds the token",
         (
             Arrow("API server", "webhook", "patch", answered=True),
             Arrow("API server", "node", "token"),
