@@ -54,7 +54,7 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
         found=f"namespace {namespace}: Terminating",
         source="kubectl get namespace -o yaml, status",
         repair=said(
-            "Nothing is changed: ask whoever deleted the namespace whether it will be created again.",
+            "No command repairs this. Ask whoever deleted the namespace whether it will be created again.",
             f"status.conditions says why the namespace is not gone yet:\n  {kubectl} get namespace {namespace} -o yaml",
             f"Once the namespace exists again:\n  {_doctor(evidence)}",
         ),

@@ -406,9 +406,9 @@ def _reached(evidence: Evidence) -> Repair:
 
 
 def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
-    """Return these lines and the lines that replace the pod, all as comments.
+    """Return advice: `lines`, and the commands that replace the pod.
 
-    A pod that is created before the webhook works gets no role.
+    All commands are comments, because a pod gets no role if it is created before someone repairs the webhook.
     """
     again = str(_again(evidence))
     return Repair.of(shown(*lines, *(["# Then run:", again] if again else [])))

@@ -166,11 +166,11 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
-    meant = "someone wrote the condition on purpose, so no command removes it."
-    why = meant if is_known else "--probe shows whether STS accepts the pod's request."
     return said(
-        f"The trust policy of {evidence.role_name} is not changed: {why}",
-        "Whoever wrote the condition knows which requests it is for. To find the author:",
+        f"Nothing is changed: the trust policy of {evidence.role_name} has conditions on the request. "
+        "Someone wrote them on purpose.",
+        *([] if is_known else ["--probe shows whether STS accepts the pod's request."]),
+        "Ask the author of these conditions which requests should get the role. To find the author:",
         f"  {who_wrote_trust()}",
     )
 
