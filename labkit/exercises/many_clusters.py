@@ -95,7 +95,7 @@ RECALL = (
         (
             Answer(
                 "It ran again in another process.",
-                "labkit doesn't run such a row again by itself: some of its resources may exist.",
+                "labkit doesn't automatically run such a row again: some of its resources may exist.",
             ),
             Answer("Not run.", "The row began, and the resources that it made still exist."),
             Answer("Failed: worker lost.", "Nobody knows how far the row got. --resume runs it again.", right=True),

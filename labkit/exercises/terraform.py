@@ -133,7 +133,7 @@ RECALL = (
             Answer("Nothing.", "The module always writes a condition on :aud."),
             Answer(
                 "sts.amazonaws.com",
-                "The module writes this audience by itself, and the webhook asks for tokens with the same audience.",
+                "The module itself writes this audience, and the webhook asks for tokens with the same audience.",
                 right=True,
             ),
             Answer("The cluster's own audience.", "That's the audience of a pod's token for the Kubernetes API."),

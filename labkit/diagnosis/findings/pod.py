@@ -290,7 +290,7 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
         expected=f"a pod of {workloads.called(waiting)}",
         found=f"{workloads.called(waiting)}: {why}",
         source="kubectl get events",
-        repair=f"# the workload creates the pod by itself once the problem is solved. This shows the problem:\n"
+        repair=f"# once the problem is solved, the workload creates the pod automatically. This shows the problem:\n"
         f"# {kubectl} describe {workloads.called(waiting)} -n {namespace}",
     )
 

@@ -17,7 +17,7 @@ from labkit.policy.arn import Arn
 
 LEARN = "03-service-account.ipynb"
 SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
-# The field managers of clients that people use by hand. Any other client may write the object again by itself.
+# The field managers of clients that people use by hand. Any other client may write the object again automatically.
 BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetch|unknown|curl|Lens", re.IGNORECASE)
 
 
