@@ -75,8 +75,9 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
         *(advice.provider_stays(arn) for arn in evidence.provider_arns if name_of(arn) == old),
     )
     return Symptom(
-        f"The role {evidence.role_name} trusts {old}, but no cluster in this account and region has this issuer. The "
-        "cluster's present issuer isn't registered.",
+        f"The role {evidence.role_name} trusts the issuer {old}, but no cluster in this account and region has that "
+        "issuer. The role's account has no OIDC provider for the present issuer of the cluster "
+        f"{evidence.parameters.cluster}.",
         expected=evidence.provider_name,
         found=f"{old}, but no cluster here has this issuer",
         source="iam:GetRole, AssumeRolePolicyDocument, and eks:DescribeCluster, identity.oidc.issuer",
