@@ -442,9 +442,11 @@ class Backend:
 
 
 def adopt() -> None:
-    """Replace two functions of moto that don't fit the gate, and keep moto from opening connections.
+    """Replace two of moto's functions, and keep moto from opening connections.
 
-    Raises :class:`LabError` if moto is missing or of another release line.
+    Afterwards moto doesn't evaluate bucket policies, and creates accounts with the ids that the lab chooses.
+
+    Raises :class:`LabError` if moto is missing, or if the lab wasn't tested with moto's release line.
     """
     moto_line.check()
     outgoing.close()
