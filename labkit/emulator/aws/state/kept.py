@@ -50,7 +50,8 @@ TABLES = """
 """
 
 _log = logging.getLogger(__name__)
-# Whether the call is on data. Such calls are so frequent that other calls' changes aren't written before each of them.
+# Whether CloudTrail counts the call as a data event.
+# Data events are so frequent that other calls' changes aren't written before each of them.
 _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 
 
@@ -144,9 +145,10 @@ class Kept:
     def _carry_out(self, work: Callable[[], Any]) -> Any:
         """Run a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
 
-        To undo changes, this method restores whole stores from the file. So it writes the changes of other calls before
-        it runs this call. It doesn't do so for calls on data (see `is_data`), because they are too frequent. If moto
-        refuses a call on data halfway, the call's changes stay in stores that have unwritten changes of other calls.
+        To undo changes, this method restores whole stores from the file. That must not undo the changes of other calls,
+        so this method writes them before it runs the call. Data events (see `is_data`) are too frequent for such a
+        write. If moto refuses a data event, this method doesn't restore stores that have unwritten changes of other
+        calls: the data event's changes stay in these stores.
         """
         if (change := _change.get()) is None:
             return work()
