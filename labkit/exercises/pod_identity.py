@@ -80,7 +80,7 @@ EXERCISES = (
         _association_of_another_name,
         _cart_alone_is_associated,
         (
-            "Nothing is wrong in IAM. Which service account does the association name?",
+            "Nothing is wrong in IAM. Which service account is the association for?",
             "You can't move an association to another service account. Create a new one, and delete the wrong one.",
             "Call eks.create_pod_identity_association(clusterName=cluster, namespace=task, serviceAccount="
             '"cart", roleArn=…) with the ARN of exercise-11-a. Then call eks.delete_pod_identity_association('
