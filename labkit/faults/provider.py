@@ -80,7 +80,7 @@ def audience_misspelt(situation: Situation) -> None:
 
 @fault(finding="oidc-provider-audience-is-an-endpoint", changes=AUDIENCE)
 def audience_taken_for_an_endpoint(situation: Situation) -> None:
-    """The provider was changed so that pods use the region's own STS."""
+    """Someone wanted pods to use the region's own STS, and changed the provider."""
     situation.provider["ClientIDList"] = [f"sts.{situation.parameters.region}.amazonaws.com"]
 
 

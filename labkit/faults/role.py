@@ -122,7 +122,7 @@ def trust_policy_allows_another_action(situation: Situation) -> None:
 
 @fault(finding="trust-policy-aud-mismatch", hides=REFUSED_HIDES, changes=AUDIENCE)
 def trust_policy_wants_an_endpoint_for_audience(situation: Situation) -> None:
-    """The trust policy was changed so that pods use the region's own STS."""
+    """Someone wanted pods to use the region's own STS, and changed the trust policy."""
     situation.require("aud", f"sts.{situation.parameters.region}.amazonaws.com")
 
 
