@@ -85,7 +85,10 @@ class State:
 
 
 def context(cluster: str, region: str, own_region: str) -> str:
-    """Return a cluster's context: see `State.context`. Cluster names have no @, so contexts are unique."""
+    """Return a cluster's context in the kubeconfig: NAME, or NAME@REGION outside the lab's own region.
+
+    Two clusters never get the same context, because a cluster's own name can't contain an @.
+    """
     return cluster if region == own_region else f"{cluster}@{region}"
 
 

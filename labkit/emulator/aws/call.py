@@ -176,7 +176,7 @@ class Asked:
 
 
 def protocol(call: Call, service: str) -> str:
-    """Return a call's protocol: see `Asked.family`."""
+    """Return a call's protocol, e.g. query or rest-json: see `Asked.family`."""
     if service in ("s3", ""):
         return "s3"
     if "x-amz-target" in call.headers or "x-amz-json" in call.headers.get("content-type", ""):
