@@ -173,7 +173,8 @@ def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
         raise LabError(
             f"This installation of labkit has no notebook {FIRST}.",
             where=str(NOTEBOOKS),
-            next="pip install --force-reinstall --no-deps ./labkit-….whl   (make wheel builds it in a checkout)",
+            next="pip install --force-reinstall --no-deps ./labkit-….whl   "
+            "(in a clone, build this file with: make wheel)",
         )
     missing = [original for original in originals if not (learn / original.name).exists()]
     try:

@@ -38,7 +38,7 @@ OPEN_FILES, A_WORKER, FEWEST_OPEN_FILES = 4096, 16, 128
 ENDS_WITHIN = 60  # seconds for a worker that has lost its scheduler; Dask waits up to 30 s for the worker's row
 NO_EXTRA = (
     'The commands fleet and diff need more packages: pip install "./labkit-….whl[fleet]"   '
-    "(in a clone, make wheel builds this file)"
+    "(in a clone, build this file with: make wheel)"
 )
 # On Linux, workers are forked from one process that has loaded these modules. Elsewhere a fork may hang.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"

@@ -64,5 +64,5 @@ def test_without_the_extra_one_sentence_says_what_to_install(executed, monkeypat
     notebook = executed("a.ipynb", "reader", "")
     assert labkit("diff", notebook, notebook).stderr == (
         'labkit: The commands fleet and diff need more packages: pip install "./labkit-….whl[fleet]"   '
-        "(in a clone, make wheel builds this file)\n"
+        "(in a clone, build this file with: make wheel)\n"
     )

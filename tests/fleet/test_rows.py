@@ -253,6 +253,6 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path, monkeypat
     assert (done.returncode, done.stderr) == (
         2,
         'labkit: The commands fleet and diff need more packages: pip install "./labkit-….whl[fleet]"   '
-        "(in a clone, make wheel builds this file)\n",
+        "(in a clone, build this file with: make wheel)\n",
     )
     assert not Path(tmp_path / "runs").exists()
