@@ -76,7 +76,7 @@ class Fleet:
         ]
 
     def run(self, client: "Client") -> Iterator[Outcome]:
-        """Run the rows that haven't succeeded. Yield an outcome for each, even if the fleet ends before it runs."""
+        """Run the rows that `earlier` doesn't return. Yield an outcome for each, even if the fleet ends early."""
         done = {outcome.row.number for outcome in self.earlier()}
         waiting = deque(row for row in self.rows if row.number not in done)
         try:

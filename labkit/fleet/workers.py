@@ -164,7 +164,7 @@ def _require_open_files(count: int) -> None:
 
 
 def _forget_clusters() -> None:
-    """Keep Dask from ending a half-started cluster at exit, which would fail. The workers end with this process."""
+    """Keep Dask from ending a half-started cluster at exit: that would fail. The workers end with this process."""
     from distributed.deploy import spec
 
     atexit.unregister(spec.close_clusters)

@@ -102,7 +102,7 @@ class Watch:
 
     @property
     def calls(self) -> list[Call]:
-        """The calls of pods and nodes until now. Stored outputs show only these."""
+        """The calls that pods and nodes have made since the lab was opened."""
         shown = [Call.of(record, 0) for record in self.since(self.seen) if self.is_shown(record)]
         return [call for call in shown if not call.is_own]
 

@@ -51,7 +51,10 @@ class SessionTags:
         return context
 
     def of_session(self) -> dict[str, str | list[str]]:
-        """The condition keys of a session's tags, which override the role's tags with the same keys."""
+        """Return the condition key `aws:PrincipalTag/KEY` of each session tag, with the tag's value.
+
+        If the role has a tag with the same key, the session tag overrides the role's tag.
+        """
         return {f"aws:PrincipalTag/{key}": value for key, value in {**self.inherited, **self.passed}.items()}
 
 
