@@ -10,8 +10,8 @@ From the top down:
   has these permissions.
 - web_identity.py verifies a web identity token with the issuer's keys, which issuers.py fetches.
 - state/ writes each change to the lab's folder before the lab answers the call.
-- backend.py is the only module that imports moto. The other modules use it to read moto's state and to get moto's
-  answers.
+- backend.py is the only module that imports moto. The other modules use backend.py to read moto's state and to
+  get moto's answers.
 - call.py defines a call and its answer. answers.py and refusals.py create the answers that don't come from moto.
 - metadata.py (a node's metadata service), pod_identity_agent.py (a node's Pod Identity Agent) and eks_tokens.py (the
   tokens of ``aws eks get-token``) use the gate directly.

@@ -1,4 +1,4 @@
-"""Other accounts of the lab's organization. Every 12-digit id is an account. Administrators assume a role to enter it.
+"""Other accounts of the lab's organization. Every 12-digit id is an account. Administrators assume a role to enter one.
 
 What differs from AWS:
 
@@ -60,9 +60,14 @@ class Accounts:
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:
     """Whether the caller may make a call for which the lab can't derive the permissions.
 
-    The account's administrator may make any call. A session of the role `ENTRANCE` may make a call if the call names
-    no account except the session's own, the role still has only its original policy, and the session has no session
-    policies. This function doesn't check the organization's policies.
+    The account's administrator may make any call. A session of `ENTRANCE` (the role by which administrators enter an
+    account) may make a call under three conditions:
+
+    - The call names no account except the session's own.
+    - The role still has only its original policy.
+    - The session has no session policies.
+
+    This function doesn't check the organization's policies.
     """
     if not isinstance(caller, Session):
         return isinstance(caller, Administrator)

@@ -38,9 +38,9 @@ def done(asked: Asked, result: str = "") -> Response:
 
 
 def xml(content: object) -> str:
-    """Return the content as the query protocol's XML. A dict becomes a structure.
+    """Return the content as the query protocol's XML. A dict becomes one element for each key, named like the key.
 
-    The value of `EvalDecisionDetails` is the exception: it becomes a map, which has an `entry` for each key.
+    `EvalDecisionDetails` is the exception. Its dict becomes a map: one `entry` element for each key and value.
     """
     if isinstance(content, dict):
         return "".join(

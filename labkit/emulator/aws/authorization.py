@@ -216,7 +216,7 @@ def _on_anything(control: Control) -> Control:
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
-    """Return the policies, with a fault in each statement that the lab can't evaluate.
+    """Return the policies. In each statement that the lab can't evaluate, set ``fault`` to the reason.
 
     The lab can't evaluate a statement that may apply to ``request`` and uses an unknown condition key of the service.
     ``permission.known`` has the known keys.

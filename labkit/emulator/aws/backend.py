@@ -290,7 +290,10 @@ class Backend:
         return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if found and arn else {}
 
     def delete_marker(self, bucket: str, key: str, version: str | None) -> FakeDeleteMarker | None:
-        """Return a key's version if it is a delete marker, else None. Without ``version``, use the current version."""
+        """Return the delete marker that is this version of a key; None if this version isn't a delete marker.
+
+        If ``version`` is None, use the key's current version.
+        """
         found = self.bucket(bucket)
         versions = found.keys.getlist(key, []) if found else []
         chosen = [each for each in versions if version in (None, str(each.version_id))][-1:]

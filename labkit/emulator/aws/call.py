@@ -85,7 +85,7 @@ class Call:
     def form_pairs(self) -> list[tuple[str, str]]:
         """The parameters of a query-protocol call, from the query and the body.
 
-        They are empty for any path except ``/`` and, for SQS, the path of a queue.
+        Only calls to the path ``/`` or to an SQS queue's path have such parameters. For other paths, the list is empty.
         """
         if self.raw_path != "/" and not QUEUE_PATH.fullmatch(self.raw_path):
             return []
@@ -176,7 +176,7 @@ class Asked:
 
 
 def protocol(call: Call, service: str) -> str:
-    """Return a call's protocol, e.g. query or rest-json: see `Asked.family`."""
+    """Return a call's protocol: s3, query, ec2, json, rest-xml or rest-json."""
     if service in ("s3", ""):
         return "s3"
     if "x-amz-target" in call.headers or "x-amz-json" in call.headers.get("content-type", ""):

@@ -91,7 +91,7 @@ class Eks:
                 part.__dict__ = known.get(name, type(part)()).__dict__
 
     def forget_lost(self) -> None:
-        """Make moto forget the clusters that no longer run, such as one that couldn't join the lab again."""
+        """Make moto forget the clusters that no longer run, such as joined clusters after a new start of the lab."""
         for region, store in self.backend.stores("eks", self.backend.account_id).items():
             for name in [name for name in store.clusters if not self.clusters.get(region, name)]:
                 del store.clusters[name]

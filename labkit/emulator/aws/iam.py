@@ -62,7 +62,10 @@ class Iam:
     organization: Organization
 
     async def completed(self, asked: Asked) -> Asked:
-        """Check the call's documents. Return the call for moto. Raises ``Refusal`` if IAM would refuse a document."""
+        """Check the call's documents. Return the call with the parameters that moto needs.
+
+        Raises ``Refusal`` if IAM would refuse a document.
+        """
         if asked.operation in simulation.OPERATIONS:
             return asked
         if asked.request is None:

@@ -45,7 +45,7 @@ WORDS = (
 
 
 async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check the call's document, tags or URL. Return the parameters to change in the call for moto.
+    """Check the call's document, tags or URL. Return the parameters to add or to correct for moto.
 
     Raises ``Refusal`` if a document, a tag or a URL is faulty.
     """

@@ -2,8 +2,8 @@
 
 What differs from AWS:
 
-- The internet: the lab only asks mapped hosts (see `map_host`), hosts on this machine, and the issuers of clusters that
-  joined the lab. On the moto target, no request leaves this machine.
+- The internet: the lab only asks hosts on this machine, the issuers of clusters that joined the lab, and hosts with an
+  address from `map_host`. On the moto target, no request leaves this machine.
 - Revocation: neither CRLs nor OCSP are checked.
 - Caching: the lab keeps keys for only 30 seconds, so that you soon see the effect of a withdrawn key.
 
@@ -100,9 +100,9 @@ class Issuers:
     ) -> None:
         """Send requests for ``https://host/…`` to ``address``.
 
-        The server at ``address`` must have a certificate for ``host`` that chains to ``ca_pem``. ``edition`` takes an
-        issuer; when it returns a new value, the lab fetches the issuer's keys again. The lab waits at most ``within``
-        seconds for keys; None means `TIMEOUT`.
+        The server at ``address`` must have a certificate for ``host`` that chains to ``ca_pem``. The lab calls
+        ``edition`` with an issuer. When ``edition`` returns a new value, the lab fetches the issuer's keys again. The
+        lab waits at most ``within`` seconds for keys; None means `TIMEOUT`.
         """
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)
 
@@ -207,7 +207,7 @@ class Issuers:
         return ssl.create_default_context()
 
     async def _trust(self, host: str, port: int, pinned: frozenset[str]) -> ssl.SSLContext:
-        """Return a TLS context for a host that isn't mapped. Raises :class:`ThumbprintMismatch`.
+        """Return a TLS context for a host without an address from `map_host`. Raises :class:`ThumbprintMismatch`.
 
         If the host's certificate chains to a public root, the context trusts the public roots. If not, the context
         trusts the top certificate of the host's chain, which must have a thumbprint in ``pinned``.

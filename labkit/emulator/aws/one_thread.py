@@ -27,7 +27,8 @@ class Stuck(Exception):
 class OneThread:
     """Run calls one after the other, in a thread beside the event loop. If a call doesn't return, call ``on_stuck``.
 
-    The time limit counts the thread's processor time. So a call doesn't exceed it just because the machine is busy.
+    The time limit counts the thread's processor time. So a call doesn't exceed the limit just because the machine is
+    busy.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):

@@ -1,7 +1,7 @@
 """Keep moto from opening connections and from starting processes.
 
 moto opens connections in many of its services: SNS and Firehose post to any URL, Lambda and Batch talk to Docker.
-Python reports each connection to an audit hook before it is opened, whichever library opens it.
+Before any library opens a connection, Python reports the connection to an audit hook.
 
 https://peps.python.org/pep-0578/
 https://docs.python.org/3/library/audit_events.html

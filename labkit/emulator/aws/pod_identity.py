@@ -3,8 +3,8 @@
 What differs from AWS:
 
 - Time: an association takes effect at once; on AWS it takes some seconds.
-- The add-on: each node of the lab's own clusters has the agent (`pod_identity_agent`), without an add-on. Clusters of
-  the target kind have no agent, and their webhook ignores associations.
+- The add-on: each node of the lab's own clusters has the agent (`pod_identity_agent`), without an add-on. On the
+  target `kind`, clusters have no agent, and their webhook ignores associations.
 - Session policies and target roles: the lab refuses associations that have them.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html

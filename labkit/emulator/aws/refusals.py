@@ -130,7 +130,10 @@ def null(names: Iterable[str]) -> list[str]:
 
 
 def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
-    """Return a list with the broken limit, worded for `unmet`; an empty list if ``size`` is within both limits."""
+    """Return a list with the limit that ``size`` breaks; an empty list if ``size`` is within both limits.
+
+    The limit is a text that `unmet` takes as ``must``.
+    """
     if size < least:
         return [f"have {what} greater than or equal to {least}"]
     return [f"have {what} less than or equal to {most}"] if size > most else []

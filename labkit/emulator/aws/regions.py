@@ -162,7 +162,7 @@ def regions() -> tuple[str, ...]:
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return the filters, as pairs of a region's field and patterns. The field must match at least one pattern."""
+    """Return each filter as a pair: the name of a region's field, and patterns. One pattern must match the field."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

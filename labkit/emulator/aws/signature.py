@@ -112,7 +112,7 @@ def canonical_request(call: Call, signature: Signature, payload: str) -> str:
 
 @lru_cache(maxsize=1024)
 def signing_key(secret: str, date: str, region: str, service: str) -> bytes:
-    """Return the key with which ``secret`` signs on ``date`` (YYYYMMDD)."""
+    """Return the key that signs calls to a service in a region on ``date`` (YYYYMMDD), made from ``secret``."""
     key = f"AWS4{secret}".encode()
     for part in (date, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")

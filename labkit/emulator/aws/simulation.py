@@ -3,7 +3,7 @@
 What differs from AWS:
 
 - Organizations: the simulator evaluates the service control policies of the principal's account, but no resource
-  control policies. It refuses parameters that add or exclude such policies.
+  control policies. It refuses `OrderedOrganizationPolicyInputList` and `PolicyExclusionList`.
 - `ResourceHandlingOption`: ignored. Each action is simulated on the resources that the call names.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
@@ -335,7 +335,7 @@ def _details(simulated: Simulated, request: Request) -> dict[str, Outcome]:
 
 
 def _missing(simulated: Simulated, request: Request) -> list[str]:
-    """Return the condition keys that statements on the request's action use, but the request lacks."""
+    """Return the condition keys that the request lacks. Only look for keys in statements on the request's action."""
     keys = (
         key
         for policy in simulated.sources

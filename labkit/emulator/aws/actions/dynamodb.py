@@ -167,7 +167,7 @@ def _context(action: str, asked: dict[str, Any]) -> Context:
 
 
 def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[dict[str, Any]]) -> list[str] | None:
-    """Return the values of the partition keys; empty if the request names no items. None if they can't be derived."""
+    """Return the partition keys' values; empty if the request names no items. None if a value can't be derived."""
     if action != "Query" and not items:
         return []
     if table is None:

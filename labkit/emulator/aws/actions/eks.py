@@ -154,9 +154,9 @@ def _associated(
 
 
 def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
-    """Return the ARN of a cluster's nodegroup or Fargate profile, and moto's object for it (None if it doesn't exist).
+    """Return the ARN of a cluster's nodegroup or Fargate profile, and moto's object for this nodegroup or profile.
 
-    The ARN of a missing nodegroup or profile ends with ``*``.
+    If the nodegroup or the profile doesn't exist, the ARN ends with ``*`` and the object is None.
     """
     kind, key, store, arn = "nodegroup", "nodegroupName", "nodegroups", "arn"
     if "fargateProfileName" in parameters:

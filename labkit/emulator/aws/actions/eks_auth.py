@@ -1,4 +1,4 @@
-"""The permission that the Pod Identity Agent needs. AmazonEKSWorkerNodePolicy gives it to a node's role.
+"""The permission that the Pod Identity Agent needs. AmazonEKSWorkerNodePolicy gives a node's role this permission.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneksauth.html
 """

@@ -118,7 +118,10 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 @cache
 def _named_by(operation: str) -> str:
-    """Return the parameter that names an operation's resource. Raises ``CannotDerive`` if the lab doesn't know it."""
+    """Return the name of the parameter that names an operation's resource.
+
+    Raises ``CannotDerive`` if the lab doesn't know this parameter.
+    """
     shape = get_service_model("iam").operation_model(operation).input_shape
     parameter = next((name for name in KINDS if name in shape.members), None) if shape else None
     if parameter is None or operation in NOT_DERIVED:

@@ -109,7 +109,7 @@ def required(service: str, operation: str) -> list[str]:
 
 @cache
 def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
-    """Return the method, path and name of each EKS operation on a path that matches `OWN_PATH`."""
+    """Return the method, the path's pattern and the name of each EKS operation that has a path of `OWN_PATH`."""
     service, found = get_service_model("eks"), []
     for name in service.operation_names:
         http = service.operation_model(name).http
@@ -252,7 +252,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _count(content: object) -> None:
-    """Raise ``ValueError`` if ``content`` has too many values, because each takes as long to read as a kilobyte."""
+    """Raise ``ValueError`` if ``content`` has too many values. Reading a value takes as long as reading a kilobyte."""
     left, level = MOST_VALUES, [content]
     while level:
         left -= len(level)

@@ -234,7 +234,7 @@ def _deletions(call: Call, arn: str, deleted: list[tuple[str, str | None]]) -> t
 
 
 def _configuration(method: str, subresource: str) -> tuple[str, str]:
-    """Return the name of an operation on a bucket's configuration, and the name of the operation's action."""
+    """Return the name of an operation on a bucket's configuration, and its IAM action (without ``s3:``)."""
     if subresource in BUCKET_READS:
         name, action = BUCKET_READS[subresource]
         action = action or name

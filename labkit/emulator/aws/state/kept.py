@@ -1,12 +1,13 @@
 """Keep moto's state in the lab's folder. Write it before a call is answered, and load it when the lab starts again.
 
 After each call that changes something, the lab writes the whole state of the services that the call used. In a lab with
-20 roles, that is some 10 kB and takes 0.2 ms. A service with more objects takes about 10 ms per 1,000 objects. Waiting
-calls share one write, and the body of an S3 object is written only once. So the lab doesn't need a journal of calls,
-which it would have to replay with the original ids and times.
+20 roles, that is some 10 kB and takes 0.2 ms. A service with more objects takes about 10 ms per 1,000 objects. Calls
+that wait at the same time share one write. The body of an S3 object is written only once. So the lab doesn't need a
+journal of calls, which it would have to replay with the original ids and times.
 
-Until the write, the file has the state from before the call. If moto refuses a call halfway, or if a call's changes
-can't be written, the lab restores this state. So the lab never answers from state that isn't in the file.
+Until the write, the file has the state from before the call. If moto refuses a call after changing something, or if a
+call's changes can't be written, the lab restores the state from the file. So the lab never answers from state that
+isn't in the file.
 """
 
 import itertools
@@ -59,8 +60,8 @@ _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 class _Change:
     """A call that may change something.
 
-    ``touched`` are the stores that the call used. If a write failed and the call's changes were undone, ``undone`` is
-    the error of the write.
+    ``touched`` are the stores that the call used (a `Store` is the state of one service in one account). If a write
+    failed and the call's changes were undone, ``undone`` is the error of the write.
     """
 
     touched: set[Store] = field(default_factory=set)
@@ -104,9 +105,10 @@ class Kept:
 
     @asynccontextmanager
     async def keeping_all(self) -> AsyncIterator[set[Store]]:
-        """Write the state of all services that this block uses, when the block ends.
+        """When this block ends, write the state of all services that the block used.
 
-        If that fails, undo the changes and raise `NotWritten`.
+        Yield the set of stores that the block has used so far. The set stays empty without a file. If the write fails,
+        undo the changes and raise `NotWritten`.
         """
         if not self._database:
             yield set()
@@ -145,10 +147,10 @@ class Kept:
     def _carry_out(self, work: Callable[[], Any]) -> Any:
         """Run a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
 
-        To undo changes, this method restores whole stores from the file. That must not undo the changes of other calls,
-        so this method writes them before it runs the call. Data events (see `is_data`) are too frequent for such a
-        write. If moto refuses a data event, this method doesn't restore stores that have unwritten changes of other
-        calls: the data event's changes stay in these stores.
+        To undo changes, this method restores whole stores from the file. The changes of other calls must not be lost,
+        so this method writes those changes before it runs the call. Data events (see `is_data`) are too frequent for
+        such a write. If moto refuses a data event, this method doesn't restore stores that have unwritten changes of
+        other calls: the data event's changes stay in these stores.
         """
         if (change := _change.get()) is None:
             return work()

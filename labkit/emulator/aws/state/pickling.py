@@ -108,7 +108,7 @@ class _Bodies:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Turn off garbage collection in this block. It would only cost time, because pickle creates no cycles."""
+    """Turn off garbage collection in this block. Garbage collection would only cost time: pickle creates no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -143,7 +143,10 @@ class _Pickler(pickle.Pickler):
 
 
 class _Reducers(dict[type, Any]):
-    """The functions that reduce objects for pickle, by type. The lookup must be fast: pickle does it per object."""
+    """The functions that reduce objects for pickle, by type.
+
+    The lookup must be fast: pickle looks up the type of each object.
+    """
 
     def __missing__(self, kind: type) -> Any:
         if issubclass(kind, type):
