@@ -75,7 +75,11 @@ class Eks:
         return await self.backend.answer(asked)
 
     def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
-        """Yield the ARN of the call's cluster, and the data to store under this ARN (None for a deleted cluster)."""
+        """Yield the ARN of the call's cluster, and the `ClusterFacts.associated` to store under this ARN.
+
+        Yield None instead of `ClusterFacts.associated` if the call deleted the cluster or failed to create it. Yield
+        nothing if any other call names a cluster that doesn't run.
+        """
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)
         if facts:

@@ -175,7 +175,7 @@ def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
 
 
 def _of_another(claims: Claims, facts: ClusterFacts) -> str:
-    """Return the error in the token's issuer or audience; empty if both are right."""
+    """Return the error if the token has the wrong issuer or audience; empty if both are right."""
     if claims.issuer != facts.issuer:
         return f"the token is from {claims.issuer or 'nobody'}; the issuer of {facts.name} is {facts.issuer}"
     if SERVICE not in claims.compared:

@@ -31,8 +31,9 @@ _log = logging.getLogger(__name__)
 class Trail:
     """A file of JSON lines that only its owner can read. No token, signature or secret is ever in it.
 
-    When the file is full, it replaces the older file beside it, and a new file begins. Both files together have at most
-    16 MiB, with the newest 10,000 to 20,000 calls. CloudTrail's event history comes from both files.
+    When the file is full, the trail renames it and begins a new file. The renamed file replaces the one that was
+    renamed before. Both files together have at most 16 MiB, with the newest 10,000 to 20,000 calls. CloudTrail's event
+    history comes from both files.
     """
 
     def __init__(self, file: Path, *, largest: int = LARGEST):

@@ -1,7 +1,8 @@
 """Convert moto's state of a service to bytes and back with pickle, even types that pickle itself can't convert.
 
-When the state is loaded, locks are created again, and anonymous functions and other backends are looked up. The bodies
-of S3 objects are stored separately. Each body is written once, and is read when it's needed.
+Locks, anonymous functions and moto's backends are not written themselves. When the state is loaded, locks are created
+again, and the functions and the backends are looked up. The bodies of S3 objects are stored separately. Each body is
+written once, and is read when it's needed.
 """
 
 import copyreg

@@ -1,4 +1,7 @@
-"""Read and replace moto's stores, and find the stores that a call uses."""
+"""Read and replace moto's stores, and find the stores that a call uses.
+
+A store is the state of one service in one account.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
