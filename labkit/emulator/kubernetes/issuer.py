@@ -16,7 +16,10 @@ PATHS = {"/.well-known/openid-configuration": "openid-configuration", "/keys": "
 
 
 class Issuer:
-    """An ASGI application that serves each cluster's discovery document and keys. ``published`` may replace both."""
+    """An ASGI application that serves each cluster's discovery document and keys.
+
+    If ``published`` has an override for a document, the application serves the override.
+    """
 
     def __init__(self, published: Published) -> None:
         self._published = published

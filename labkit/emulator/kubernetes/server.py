@@ -146,7 +146,9 @@ class ApiServer:
         await self.kubelets.join(request, scope, receive, send, refuse)
 
     def _authorize_stream(self, request: Request, scope: Scope) -> None:
-        """Raise Forbidden if the caller lacks `get` or `create` for the pod's exec or attach.
+        """Raise Forbidden if the caller may not open the pod's exec or attach.
+
+        For most clients, the caller needs both `get` and `create`.
 
         A client that offers only the subprotocol v5 needs only `create`. kubectl is such a client: if a real server
         refuses `get`, kubectl sends a POST, which needs only `create`.
@@ -164,7 +166,10 @@ class ApiServer:
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the warnings that a real server sends: no text with control characters, and long texts cut."""
+    """Yield the warnings that a real server sends: those of the ``texts`` that have no control characters.
+
+    If they are too long together, cut each long text, and leave out the last texts.
+    """
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
     for text in told:

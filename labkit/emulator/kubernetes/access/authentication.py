@@ -44,7 +44,8 @@ TokenAuthenticator = Callable[[str], Awaitable[User | None]]
 class Authentication:
     """Find the caller of a request.
 
-    ``others`` are functions for tokens that this cluster didn't sign, e.g. for tokens of AWS identities.
+    ``others`` are functions that find the user of a token that this cluster didn't sign, e.g. of an EKS token.
+    Each function returns None for a token that it doesn't know.
     """
 
     def __init__(self, tokens: Tokens):
@@ -69,7 +70,7 @@ class Authentication:
         return user
 
     async def bearer(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
-        """Return the user of ``token``, and the ``audiences`` that the token has.
+        """Return the user of ``token``, and those of the ``audiences`` that the token is for.
 
         Without ``audiences``, the token must be for the API server itself. Raises ``InvalidToken``.
         """

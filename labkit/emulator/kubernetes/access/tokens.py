@@ -37,7 +37,7 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True)
 class Verified:
-    """The claims of a valid token, and the requested audiences that it has."""
+    """The claims of a valid token, and those of the requested audiences that the token is for."""
 
     claims: Object
     audiences: list[str]
@@ -137,7 +137,7 @@ class Tokens:
         return self._signed(claims)
 
     def verify(self, token: str, audiences: list[str] | None = None) -> Verified:
-        """Return the token's claims, and the ``audiences`` that it has. Raises ``InvalidToken``.
+        """Return the token's claims, and those of the ``audiences`` that the token is for. Raises ``InvalidToken``.
 
         A token is valid if its signature is right, lab time is within its lifetime, it has a wanted audience, and the
         objects that it is bound to still exist. Without ``audiences``, the API server's own audience is wanted.
@@ -211,7 +211,10 @@ class Tokens:
                     raise InvalidToken(f"{key} UID ({found.uid}) {why}")
 
     def _is_going(self, stored: Stored) -> bool:
-        """Whether the object's deletion time has passed. Such an object still waits for its finalizers or its node."""
+        """Whether the object's deletion time has passed.
+
+        After this time, the object may still exist, because it waits for its finalizers or its node.
+        """
         deadline = str(stored.metadata.get("deletionTimestamp", ""))
         return "" < deadline < rfc3339(self.clock.now() - LEEWAY)
 

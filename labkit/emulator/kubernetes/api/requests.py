@@ -205,7 +205,7 @@ class Request:
         return self.headers.get(b"user-agent", b"unknown").decode("latin-1").partition("/")[0][:128] or "unknown"
 
     def dry_run(self, options: str) -> bool:
-        """Return whether the write is only a dry run, so that nothing is stored.
+        """Return whether the write is a dry run: the server must not store it.
 
         ``options`` is the kind of the write's options, e.g. ``CreateOptions``. Raises Invalid for a wrong option in the
         query.

@@ -400,7 +400,10 @@ class Resources:
         return with_metadata(obj, metadata)
 
     def _named(self, obj: Object) -> Object:
-        """Return the object, with a generated name if it has none. As on a real server, this follows admission."""
+        """Return the object, with a generated name if it has none.
+
+        As on a real server, the name is generated after admission.
+        """
         metadata = obj["metadata"]
         if metadata.get("name") or not (prefix := metadata.get("generateName")):
             return obj

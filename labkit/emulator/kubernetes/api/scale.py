@@ -42,7 +42,10 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the resourceVersion of a write if the client sets none: "" for PUT, the current one for PATCH."""
+    """Return the resourceVersion that a written scale contains if the client doesn't set one.
+
+    It's "" for PUT, and the current resourceVersion for PATCH.
+    """
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 

@@ -257,9 +257,9 @@ def _template(spec: Object) -> list[str]:
 
 
 def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
-    """Return the columns of a simple kind, and a function that returns a row's cells.
+    """Return a kind's columns (the object's name, ``columns``, and the object's age), and a function for its rows.
 
-    The columns are the object's name, the given ``columns``, and the object's age.
+    The returned function returns the cells of one row. ``cells`` returns the cells for ``columns``.
     """
     return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 

@@ -45,7 +45,7 @@ class ControllerClient:
         return self.storage.get(kind, namespace, made["metadata"]["name"])
 
     def update(self, kind: Kind, before: Stored, obj: Object, subresource: str = "") -> Stored:
-        """Store the changed object. Raises Conflict if another client changed it first."""
+        """Store the changed object and return its new version. Raises Conflict if another client changed it first."""
         if obj == before.object:
             return before
         writer = Writer(MANAGER, "Update", kind.api_version, subresource)

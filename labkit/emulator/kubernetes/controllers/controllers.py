@@ -1,6 +1,6 @@
-"""The cluster's controllers: the contents of namespaces, cascading deletions, and a minimal scheduler.
+"""The cluster's controllers. They fill and empty namespaces, cascade deletions, and schedule pods.
 
-Deployments and ReplicaSets have their own modules.
+The controllers of Deployments and ReplicaSets have their own modules.
 
 https://kubernetes.io/docs/concepts/architecture/controller/
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/

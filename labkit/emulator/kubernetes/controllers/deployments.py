@@ -265,7 +265,10 @@ class _Look:
         return bool(going)
 
     def _scale_old(self, index: int, size: int) -> bool:
-        """Scale an old ReplicaSet, and read its new version for the next change. Return whether its size changed."""
+        """Scale the old ReplicaSet number ``index``. Return whether its size changed.
+
+        Also put the ReplicaSet's new version into ``self.old``: the next change needs it.
+        """
         changed = self._scale(self.old[index], size)
         self.old[index] = self.storage.get(REPLICA_SET, self.deployment.namespace, self.old[index].name)
         return changed
@@ -335,7 +338,10 @@ class _Look:
         return None
 
     def _report_failure(self, after: Object) -> None:
-        """Copy the new ReplicaSet's condition ReplicaFailure into ``after``; if it has none, an old ReplicaSet's."""
+        """Copy a ReplicaSet's condition ReplicaFailure into the status ``after``.
+
+        The new ReplicaSet comes first. If it lacks this condition, copy the condition of an old ReplicaSet.
+        """
         after["conditions"] = rollout.without_condition(after["conditions"], "ReplicaFailure")
         for one in (self.new, *self.old):
             conditions = (one.object.get("status") or {}).get("conditions") or [] if one else []

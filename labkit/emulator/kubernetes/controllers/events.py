@@ -61,10 +61,9 @@ class Events:
         self.storage.create(EVENT, event)
 
     def _counted(self, uid: str, reason: str, message: str) -> tuple[tuple[str, str, str], str]:
-        """Return the event's key and its message.
+        """Return the event's key and its message. Events with the same key are counted as one event.
 
-        If an object has many events with the same reason, they share one key. They become one event, with the last
-        message.
+        If an object has many events with the same reason, they share one key. Their event has the last message.
         """
         now = self.storage.clock.now()
         last, messages = self._similar.pop((uid, reason), (now, set()))

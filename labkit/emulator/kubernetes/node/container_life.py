@@ -69,7 +69,10 @@ class ContainerLife:
 
     @property
     def is_done(self) -> bool:
-        """Whether the container succeeded before the node's last start, so that it doesn't run again."""
+        """Whether the container doesn't need to run again after a restart of the node.
+
+        True if it succeeded, it isn't an init container, and the pod's restart policy is OnFailure.
+        """
         return self._pod.policy == "OnFailure" and not self.status.init and self.status.exit_code == 0
 
     def start(self) -> asyncio.Task[bool]:

@@ -67,7 +67,7 @@ class Mounts:
 
 
 class _Root:
-    """A folder that becomes a root: its mount points, its links, and the list of its mounts."""
+    """Prepare a folder as a container's root: make its mount points and links, and list its mounts."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -143,7 +143,10 @@ class _Root:
         self._mirror(os.scandir(existing), ours, target)
 
     def _mirror(self, entries: Iterable[os.DirEntry[str]], ours: Path, target: Path | None = None) -> None:
-        """Show the machine's ``entries`` in our own folder ``ours``. ``target`` is its mount point, if it has one."""
+        """Show the machine's ``entries`` in our own folder ``ours``.
+
+        ``target`` is the path in the root at which ``ours`` is mounted; None if ``ours`` is the root itself.
+        """
         for entry in entries:
             if entry.is_symlink():
                 (ours / entry.name).symlink_to(Path(entry.path).readlink())

@@ -315,7 +315,10 @@ class Node:
 
 
 def _say_why(task: asyncio.Task[None]) -> None:
-    """Log the error that ended a task of the node. Without this task, pods may silently stop changing."""
+    """If an error ended this task of the node, log the error.
+
+    Without the log, nobody would see why the node no longer updates its pods.
+    """
     if not task.cancelled() and task.exception():
         log.error("a task of the node has ended", exc_info=task.exception())
 

@@ -45,7 +45,10 @@ class PodLife:
         self._over: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start the pod's containers, even if they already ran before the node's last start."""
+        """Start the pod's containers.
+
+        After a restart of the node, the pod's restart policy decides which of them start again.
+        """
         in_memory = [v["name"] for v in self.pod.document["spec"].get("volumes") or () if _is_in_memory(v)]
         for folder in [self.pod.home, *(self.pod.volumes.folder / name for name in in_memory)]:
             shutil.rmtree(folder, ignore_errors=True)

@@ -260,7 +260,7 @@ def _end(belongs: Callable[[int], bool]) -> None:
 def _let_programs_be_interrupted() -> None:
     """Stop ignoring the signals that nohup, or a shell's `&`, has made this process ignore.
 
-    Programs that this process starts would ignore them, too.
+    Otherwise, the programs that this process starts would ignore these signals, too.
     """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -269,7 +269,10 @@ def _let_programs_be_interrupted() -> None:
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:
-    """Return whether containers can have their own root here, and whether they can have their own process namespace."""
+    """Return whether this machine lets containers have their own root, and also their own process namespace.
+
+    To find out, run a trial container in ``folder``.
+    """
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
             trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)

@@ -1,7 +1,8 @@
 """The node's end of a program's standard streams: pipes, or a pseudo-terminal.
 
-Both classes ``read`` the program's output, ``write`` to its input, and end its input (``end_input``). ``far`` holds the
-descriptors that the program gets as its standard input, output and error. Call ``hand_over`` after the program's start.
+`Pipes` and `Terminal` have the same methods: ``read`` reads the program's output, ``write`` writes to its input, and
+``end_input`` ends its input. Call ``hand_over`` after the program's start. ``far`` holds the descriptors that the
+program gets as its standard input, output and error.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ class Pipes:
         self.far = []
 
     def program_has_ended(self) -> None:
-        """Set ``over``, because the pipes end only when the last program that holds them ends."""
+        """Set ``over``: the program has ended. The pipes stay open until the last process that holds them ends."""
         self.over = True
 
     def close(self) -> None:

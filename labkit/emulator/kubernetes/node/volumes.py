@@ -70,7 +70,10 @@ class ProjectedToken:
 
 @dataclass
 class Volumes:
-    """The volumes of one pod. Each is a folder in `folder`; for a hostPath, it's a folder of this machine."""
+    """The volumes of one pod.
+
+    Each volume is a folder in `folder`, but a hostPath is an existing path of this machine.
+    """
 
     pod: Object
     folder: Path

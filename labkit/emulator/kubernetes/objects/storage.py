@@ -90,7 +90,9 @@ class Change:
 
 
 class Storage:
-    """The objects, in memory. If there is a ``file``, they are read from it first, and changes are also written to it.
+    """The objects, in memory.
+
+    With a ``file``, the storage first reads its objects from the file. It also writes each change to the file.
 
     A change goes to the file first, then to the watches, then to the observers. If the file can't be written, the
     changing method raises `NotWritten`, and nothing changes. If the file can't be used at all, the constructor raises
@@ -118,7 +120,7 @@ class Storage:
 
     @property
     def oldest(self) -> int:
-        """The history has all changes after this resource version.
+        """The resource version after which the history has all changes.
 
         The history isn't in the file, so it starts empty after a restart.
         """

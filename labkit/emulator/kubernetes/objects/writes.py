@@ -16,7 +16,7 @@ CASCADES = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}  # a propaga
 def store(
     storage: Storage, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
 ) -> Stored:
-    """Store a new version of the object.
+    """Store a new version of the object, and return it.
 
     If the object is being deleted and no longer waits for a finalizer or a grace period, remove it.
     """
@@ -69,7 +69,7 @@ def delete(
 
 
 def bind(storage: Storage, pod: Stored, node: str) -> Stored:
-    """Assign the pod to the node."""
+    """Assign the pod to the node, and return the pod's new version."""
     bound = {**pod.object, "spec": {**pod.object["spec"], "nodeName": node}}
     return storage.replace(POD, pod, _scheduled(storage, bound, {"status": "True"}), pod.managers)
 
