@@ -44,8 +44,8 @@ TokenAuthenticator = Callable[[str], Awaitable[User | None]]
 class Authentication:
     """Find the caller of a request.
 
-    ``others`` are functions that find the user of a token that this cluster didn't sign, e.g. of an EKS token.
-    Each function returns None for a token that it doesn't know.
+    ``others`` are functions that find the user of a token that this cluster didn't sign, e.g. a token from
+    `aws eks get-token`. Each function returns None for a token that it doesn't know.
     """
 
     def __init__(self, tokens: Tokens):

@@ -35,8 +35,8 @@ class Authorized:
 class Grant:
     """A ClusterRole that a user has without a binding.
 
-    It's valid in ``namespaces``, which may contain the wildcard ``*``. If ``namespaces`` is None, it's valid in the
-    whole cluster.
+    The grant is valid in ``namespaces``. The namespaces' names may contain the wildcard ``*``. If ``namespaces`` is
+    None, the grant is valid in the whole cluster.
     """
 
     role: str

@@ -1,4 +1,4 @@
-"""Decide what a node may do. It may use its own objects, its pods, and the objects that its pods refer to.
+"""Decide what a node may do. A node may use its own objects, its pods, and the objects that its pods refer to.
 
 https://kubernetes.io/docs/reference/access-authn-authz/node/
 """

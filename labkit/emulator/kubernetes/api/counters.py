@@ -40,9 +40,10 @@ class Counters:
         self._counted: Counter[tuple[str, Labels]] = Counter()
 
     def called(self, webhook: str, operation: str, code: int, *, rejected: bool) -> None:
-        """Count a call to a webhook. ``code`` is the HTTP status of the answer or of the failed call.
+        """Count a call to a webhook. ``rejected`` says whether the write was refused.
 
-        ``rejected`` says whether the write was refused.
+        ``code`` is an HTTP status code: 200 if the webhook allowed the write, or else the code of the refusal or of the
+        failure. If the webhook's patch can't be applied, it's 0.
         """
         told = {"code": _code(code), "name": webhook, "operation": operation, "rejected": str(rejected).lower()}
         self._count(REQUESTS, **told)

@@ -24,9 +24,9 @@ class ControllerClient:
         self.events = Events(self.storage, name)
 
     async def create(self, kind: Kind, namespace: str, obj: Object) -> Stored:
-        """Create an object like any other client: through admission plugins, webhooks and validation.
+        """Create the object and return it. Raises ``ApiError`` if a check refuses the object.
 
-        Raises ``ApiError`` if one of them refuses the object.
+        The checks are the same as for any other client: admission plugins, webhooks and validation.
         """
         request = Request(
             "POST",

@@ -24,10 +24,10 @@ class ContainerStatus:
     passes: bool = False  # the readiness probe succeeds, or the container has no readiness probe
 
     def resume(self, reported: Object, now: float) -> None:
-        """Take over ``reported``, the status from before the node's last start.
+        """Take over ``reported``, the status that was reported before the node restarted.
 
-        If ``reported`` says that the container is running, the container has ended with the node. As with containerd,
-        the container gets the exit code 255 and the reason Unknown.
+        A container that was running at that time has ended with the node. As with containerd, it gets the exit code 255
+        and the reason Unknown.
         """
         self.restarts, self.run_id = reported.get("restartCount", 0), reported.get("containerID", "")
         self.state, self.last = reported["state"], reported.get("lastState") or {}

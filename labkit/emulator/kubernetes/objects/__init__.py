@@ -2,7 +2,7 @@
 
 - `storage` has all objects of one server, in memory and in an `object_file`.
 - `writes` changes and deletes objects. `paging` makes the tokens for lists that are read in pages.
-- `kinds` lists the kinds, and `schema` the fields of each kind's type.
+- `kinds` lists the kinds. `schema` lists the fields of each kind's type.
 - `status` has the API's error answers.
 - `defaults`, `services`, `selectors`, `pods`, `names` and `quantities` work on single objects and their fields.
 """
