@@ -44,7 +44,8 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 def _each_once(findings: Iterable[Finding]) -> list[Finding]:
     """Return each finding once.
 
-    Several pods may have the same finding about a shared object, such as the role. Their repairs are joined.
+    Several pods may have the same finding about a shared object, such as the role. Such findings become one
+    finding, with the repairs for all these pods.
     """
     told: dict[Finding, Repair] = {}
     for finding in findings:

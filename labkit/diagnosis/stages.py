@@ -22,7 +22,7 @@ class Stage:
     """
 
     def at_best(self, evidence: Evidence) -> Result:
-        """Return the stage's result if no cause finds anything. If a fact can't be read, it's `not looked at`."""
+        """Return the stage's result if no cause finds anything: `not looked at` if a fact can't be read."""
         try:
             return self.look(evidence)
         except NotRead:

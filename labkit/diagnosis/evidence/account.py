@@ -148,9 +148,10 @@ class Account:
         return self._answered("organizations:DescribeOrganization", "", "Organization") or Organization()
 
     def control_policies(self, policy_type: str) -> list[ControlPolicy]:
-        """Return the organization's policies of the type `policy_type` that limit the account; the root's come first.
+        """Return the organization's policies of the type `policy_type` that limit the account.
 
-        Only the organization's management account and its delegated administrators can list them.
+        The policies attached to the organization's root come first, those attached to the account last. Only the
+        organization's management account and its delegated administrators can list policies.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListPoliciesForTarget.html
         """
@@ -232,10 +233,10 @@ class Account:
         return found
 
     def gone(self, issuers: Iterable[str], region: str) -> list[str]:
-        """Return the issuers (without `https://`) of EKS clusters that no longer exist in this region.
+        """Return those of `issuers` (without `https://`) whose EKS cluster in this region no longer exists.
 
-        Issuers of other regions, or outside EKS, are left out. Clusters are read one by one until each issuer's cluster
-        is found.
+        Issuers of other regions, or outside EKS, are left out. The region's clusters are read one by one. The reading
+        stops early if all issuers are found.
         """
         left = [name for name in issuers if (match := EKS_ISSUER.fullmatch(name)) and match[1] == region]
         for name in self.cluster_names if left else ():
@@ -353,7 +354,10 @@ def _with_document(role: Role) -> Role:
 
 
 def _recorded(event: Record) -> PastCall:
-    """Return the fields of a CloudTrail record that the doctor needs. `caller` is an ARN without a session."""
+    """Return the fields of a CloudTrail record that the doctor needs.
+
+    For a role session, `caller` is the role's ARN.
+    """
     identity = event.get("userIdentity") or {}
     issuer = (identity.get("sessionContext") or {}).get("sessionIssuer") or {}
     return {

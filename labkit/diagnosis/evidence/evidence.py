@@ -83,7 +83,9 @@ class Evidence:
 
     @cached_property
     def audience(self) -> str:
-        """The expected audience of the tokens: the annotated audience if the OIDC provider lists it, or else STS.
+        """The expected audience of the tokens: the annotated audience if the OIDC provider lists it.
+
+        Otherwise, it's the audience for STS, `sts.amazonaws.com`.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
         """
@@ -125,7 +127,8 @@ class Evidence:
         IAM has a role of that name, this property is the role's ARN in IAM.
 
         If nothing names a role, this property is the only ARN in `role_candidates`. With several candidates, or none,
-        it's empty. The same rule applies if only the annotation names a role, but seems to name the wrong one.
+        this property is empty. `role_candidates` also decides if only the annotation names a role, and that role seems
+        wrong.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -520,9 +523,9 @@ class Evidence:
             return f"the organization's policies could not be read: {unread.call}: {unread.why}"
 
     def _role_by_hand(self) -> str:
-        """Return the role's ARN in the manifest of containers with a projected token.
+        """Return the ARN of the role that the pod's author set in containers with a projected token.
 
-        Empty if the containers name several roles, or if the role doesn't exist in the cluster's account.
+        Empty if these containers name several roles or none, or if the role doesn't exist in the cluster's account.
         """
         try:
             by_hand = [each for each in self.containers if each.has_role and (each.is_by_hand or each.declares_role)]
@@ -535,7 +538,10 @@ class Evidence:
 
     @property
     def _named_role_arn(self) -> str:
-        """The role's ARN, not yet compared with IAM; empty if nothing names the role."""
+        """The role's ARN, not yet compared with IAM. If nothing names the role, the only ARN in `role_candidates`.
+
+        Empty with several candidates, or none.
+        """
         if self.role_is_known:
             return self.connection.role_arn(self.parameters.role_name)
         if name := self.role_of_run:

@@ -13,7 +13,10 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 
 
 def containers(evidence: Evidence) -> list[Container]:
-    """Return the pod's containers that lack the annotated role, except those that lack it for another known cause.
+    """Return the pod's containers that lack the annotated role for no known reason.
+
+    A reason is known if the webhook skips the container, or if the container's token isn't a projected token. It's also
+    known if the container's role works although the annotation is wrong, or if `variables.has_wrong_identity` is true.
 
     Empty if the service account has no annotation, or if the pod runs as another service account. Raises `NotRead`.
     """
@@ -29,8 +32,8 @@ def containers(evidence: Evidence) -> list[Container]:
 def annotated_at(evidence: Evidence) -> str:
     """Return a time at which the annotation already existed; empty if Kubernetes recorded no such time.
 
-    Kubernetes records when each field manager last changed any of its fields. If several manage the annotation, the
-    earliest of their times counts.
+    Kubernetes records when each field manager last changed any of its fields. If several field managers set the
+    annotation, the earliest of their times counts.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """

@@ -43,7 +43,10 @@ class PodStatus(TypedDict, total=False):
 
 
 class KeyReference(TypedDict, total=False):
-    """A reference to a key of a ConfigMap or Secret (`name`, `key`), to all its keys (`name`), or to a `fieldPath`."""
+    """A reference to a value: a key of a ConfigMap or Secret (`name` and `key`), or a field of the pod (`fieldPath`).
+
+    With `name` only, it's a reference to all keys of the ConfigMap or Secret.
+    """
 
     name: str
     key: str

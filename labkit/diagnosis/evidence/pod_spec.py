@@ -46,7 +46,7 @@ NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNev
 
 @dataclass(frozen=True)
 class Variable:
-    """A container's environment variable. `value`: None if the doctor can't read it, such as in a Secret."""
+    """A container's environment variable. `value`: None if the doctor can't read it, as with a Secret's values."""
 
     name: str
     value: str | None
@@ -178,7 +178,10 @@ class Container:
 
     @property
     def hidden_config(self) -> str:
-        """A Secret that may supply the container's AWS config; empty without one. The doctor doesn't read Secrets."""
+        """The name of a Secret that may supply the container's AWS config; empty without such a Secret.
+
+        The doctor doesn't read Secrets.
+        """
         for mount in self.mounts:
             names = _secrets(self._pod.volumes.get(mount["name"]) or {})
             if names and self._may_hold_config(mount):
@@ -345,18 +348,19 @@ class PodSpec:
 
     @cached_property
     def owner(self) -> Workload | None:
-        """The workload that created the pod, as `workload` returns it; None for a pod without an owner.
+        """The workload that created the pod: a Deployment, for example, not its ReplicaSet.
 
-        Raises `NotRead`.
+        None for a pod without an owner. Raises `NotRead`.
         """
         reference = _controller(self.document["metadata"])
         return workload(self._cluster, self.namespace, reference) if reference else None
 
 
 def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) -> Workload:
-    """Return the workload that an owner reference names. If a Deployment owns that workload, return the Deployment.
+    """Return the workload that an owner reference names.
 
-    If the doctor doesn't read workloads of that kind, return only the kind and the name. Raises `NotRead`.
+    If that workload has an owner, return the owner: a Deployment owns a ReplicaSet, for example. If the doctor doesn't
+    read workloads of that kind, return only the kind and the name. Raises `NotRead`.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
     found = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()
@@ -388,7 +392,7 @@ def normal(path: str) -> str:
 
 
 def _spec_applied(note: str) -> objects.PodSpec:
-    """Return the spec in kubectl's last-applied annotation; empty if the text `note` isn't a manifest in JSON."""
+    """Return the spec in `note`, the text of kubectl's last-applied annotation; empty if `note` isn't a manifest."""
     try:
         manifest = json.loads(note)
     except ValueError:

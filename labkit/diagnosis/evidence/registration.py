@@ -45,9 +45,11 @@ class Registration:
         return ""
 
     def silence(self, client: ClientConfig) -> str:
-        """Return why the webhook can't be reached, or why the CA bundle doesn't verify its certificate.
+        """Return why the API server can't reach the webhook.
 
-        Empty if it can be reached, or if the doctor can't test that.
+        That can also be a CA bundle that doesn't verify the webhook's certificate.
+
+        Empty if the test finds no problem, or if the doctor can't test the connection.
         """
         if service := client.get("service"):
             return self._service_silence(service)

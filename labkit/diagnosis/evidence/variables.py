@@ -157,7 +157,7 @@ def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None
 
 
 def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
-    """Someone copied the token into a ConfigMap, a Secret or the image. No node renews it there.
+    """Someone copied the token into a ConfigMap, a Secret or the image. The node doesn't renew such a copy.
 
     https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
     """

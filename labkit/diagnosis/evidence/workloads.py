@@ -48,8 +48,9 @@ def without_account(evidence: Evidence) -> list[Workload]:
 def meant_for_account(evidence: Evidence) -> Workload | None:
     """Return the workload that should name the service account, but doesn't name any; None if unsure.
 
-    It's the only workload with the service account's name as its own name or `app` label. Or the namespace has no other
-    workload and no other service account. A wrong guess would give the role to the wrong workload.
+    It's the only such workload that has the service account's name, as its own name or in an app label. If there isn't
+    exactly one, it's the namespace's only workload, as long as the namespace has no other service account except
+    `default`. A wrong guess would give the role to the wrong workload.
     """
     everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]

@@ -362,9 +362,10 @@ def _secret(evidence: Evidence, name: str) -> Read:
 
 
 def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) -> str | Repair:
-    """Return commands that shorten the sessions in an AWS config; only advice if others may use its ConfigMap.
+    """Return commands that shorten the sessions in an AWS config from `seconds` to `longest`.
 
-    The commands don't print the config, because it may contain access keys.
+    Return only advice if others may use the ConfigMap `config_map`, which contains the AWS config. The commands don't
+    print the AWS config, because it may contain access keys.
     """
     if users := others_with(evidence, config_map):
         return advice.config_map_stays(evidence, config_map, ["duration_seconds"], users)

@@ -146,6 +146,8 @@ def too_new(evidence: Evidence) -> Symptom | None:
 def denied_by(policy: str, summary: str, advice: str) -> Cause:
     """Return a `Cause` that finds errors in which AWS names a `policy`, such as a "VPC endpoint policy".
 
+    `summary` and `advice` become the summary and the repair of its finding.
+
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
     named = re.compile(rf"explicit deny in an? {policy}|no {policy} allows", re.IGNORECASE)
@@ -327,9 +329,9 @@ def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> Non
 
 
 def _malformed(evidence: Evidence) -> tuple[str, str]:
-    """Return why a container's token file doesn't contain a token, and the command that shows it.
+    """Return why a container's token file doesn't contain a token, and the command that prints the file.
 
-    Both are empty if the file contains a token, or if the file wasn't read.
+    Both texts are empty if the file contains a token, or if the file wasn't read.
     """
     for container in evidence.containers:
         copied = container.copied_at(container.value(TOKEN_FILE)) if container.has_role else None

@@ -268,8 +268,9 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 
 
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
-    """Return lines that allow the request. They remove statements that deny it, and add a statement that allows it.
+    """Return shell lines that allow the request.
 
+    They remove the statements that deny the request. If no other policy allows it, they add an inline policy that does.
     If a managed policy denies the request, return only advice.
     """
     commands, lines = Commands(evidence), []
@@ -374,7 +375,10 @@ def _requests(evidence: Evidence, bucket: str) -> list[Request]:
 
 
 def _within(organization_id: str, evidence: Evidence) -> Request:
-    """Return the role's request, with condition keys for a resource in the role's own account and organization."""
+    """Return the request for the action that you named, as the role would make it.
+
+    It has the condition keys of a resource in the role's own account and organization.
+    """
     (request,) = _requests(evidence, "")
     places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
     return replace(request, context={**request.context, **places, "aws:ResourceAccount": evidence.role_account_id})

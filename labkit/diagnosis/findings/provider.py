@@ -345,7 +345,8 @@ def _provider_elsewhere(evidence: Evidence) -> str:
 def _gone_issuer_of_role(evidence: Evidence) -> str:
     """Return the issuer of a deleted EKS cluster in this region, if the role trusts that issuer; otherwise empty.
 
-    Also empty if the cluster's present issuer is registered, or if the role's trust policy names that issuer.
+    Also empty if the cluster's present issuer is registered, or if the trust policy names this present issuer or a
+    similar one.
     """
     if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
         return ""

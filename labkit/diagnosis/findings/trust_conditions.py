@@ -57,7 +57,8 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
 def wrong_subject(id: str, mistake: str, why: str) -> Cause:
     """Return the cause for a condition on `sub` that names another service account.
 
-    `mistake` is the difference between the two service accounts: see `_mistake`. `why` is the end of the summary.
+    `mistake` is the difference between the two service accounts: "another namespace", "renamed" or "another account".
+    `why` is the end of the summary.
     """
 
     def look(evidence: Evidence) -> Symptom | None:

@@ -18,9 +18,10 @@ NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_co
 
 @cause("trust-policy-refuses", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def refuses(evidence: Evidence) -> Symptom | None:
-    """The trust policy refuses the token, and no other finding explains why. An explicit deny is one example.
+    """The trust policy refuses the token, and no other finding explains why.
 
-    Only STS can evaluate conditions on the request. So STS's answer to the pod shows whether they hold.
+    For example, a statement may explicitly deny the token. Only STS can evaluate conditions on the request. So STS's
+    answer to the pod's token shows whether these conditions hold.
     """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None

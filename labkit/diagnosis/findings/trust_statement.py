@@ -154,7 +154,7 @@ def action_wrong(evidence: Evidence) -> Symptom | None:
 
 
 def _principal(statement: Statement) -> str:
-    """Return some of the statement's principals, and the number of the others; `nobody` without principals."""
+    """Return text that names the first principals and counts the others, or the text `nobody` without principals."""
     principal = statement.get("Principal")
     named = [str(name) for names in principal.values() for name in listed(names)] if isinstance(principal, dict) else []
     return few(named) or "nobody"
@@ -166,7 +166,8 @@ def _principal(statement: Statement) -> str:
 def refusing(evidence: Evidence) -> Statement | None:
     """Return the nearest statement if the trust policy refuses the token; otherwise None.
 
-    Also None if IAM has refused a newer trust policy, because that is the mistake to report.
+    Also None if the trust policy has no Allow statement. Also None if IAM has refused a newer trust policy, because
+    another finding reports that refusal.
     """
     if evidence.role is None or evidence.trust.nearest is None or was_refused(evidence):
         return None
@@ -194,7 +195,7 @@ def symptom(
     severity: Severity = "error",
     repair: str | Repair = "",
 ) -> Symptom:
-    """Return a symptom of the trust policy.
+    """Return a symptom for a mistake in the trust policy.
 
     If `repair` is empty, the symptom's repair makes the policy admit the service account.
     """

@@ -371,7 +371,7 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
 
 
 def _has_pods(owner: Workload) -> bool:
-    """Whether pods of a workload are ready. If so, its events of rejected pods are out of date."""
+    """Whether pods of a workload are ready. If so, the workload's events about rejected pods are out of date."""
     status = owner.get("status") or {}
     return bool(status.get("readyReplicas") or status.get("numberReady"))
 

@@ -265,7 +265,10 @@ def _delete(evidence: Evidence, name: str) -> str:
 
 
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
-    """Return the lines as comments. If you ran them, NOT_SHOWN would replace the pod's secret values."""
+    """Return `lines` as comments, because they contain the text `NOT-SHOWN` in place of the pod's secret values.
+
+    `hidden`: the names of these values.
+    """
     why = said(
         f"Do not run these lines: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
         "The author of the pod can make these changes in its original manifest, keep the values, and apply it:",
@@ -377,7 +380,7 @@ def _is_being_replaced(evidence: Evidence) -> bool:
 
 
 def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
-    """Return the removed variables by container, as `kubectl set env` takes them.
+    """Return the removed variables by container, as arguments of `kubectl set env`, such as `AWS_PROFILE-`.
 
     Empty if anything else changes, too.
     """

@@ -94,10 +94,13 @@ def with_rule_for_pods(evidence: Evidence) -> str:
 def labels_that_harm_nobody(
     evidence: Evidence, requirements: Sequence[Requirement]
 ) -> dict[Subject, dict[str, str]] | None:
-    """Return the labels that meet these requirements, grouped by object; None if they could affect others.
+    """Return the labels that would meet these requirements, by their object: `namespace` or `pod`.
 
-    A label on the namespace affects the namespace's other service accounts. Any label affects objects of the
-    cluster that select by it. A label that already exists has another use.
+    None if a label could affect others. A label on the namespace affects the namespace's other service accounts. Any
+    label affects objects with a selector that uses the label's key. If the pod or the namespace already has a label
+    with this key, others may need the present value.
+
+    Also None if a repair can't add the labels, or if a fact can't be read.
     """
     wanted: dict[Subject, dict[str, str]] = {}
     try:

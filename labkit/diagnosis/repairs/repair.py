@@ -46,7 +46,7 @@ class Repair:
     def does(self) -> list[str]:
         """The objects that this repair creates, and its other commands, except commands that replace pods.
 
-        A later repair doesn't have to create these objects or run these commands again: see `without`.
+        A later repair doesn't have to create these objects or run these commands again.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 
