@@ -129,7 +129,7 @@ class Account:
         return document(self._once("iam:GetPolicyVersion", arn, read))
 
     def simulated(self, role_arn: str, action: str, resource: str) -> Simulated:
-        """Ask IAM whether a role may use an action on a resource. Return its answer; empty if the role doesn't exist.
+        """Ask IAM whether a role may use an action on a resource. Return IAM's answer; empty if the role doesn't exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
         """

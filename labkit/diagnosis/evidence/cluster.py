@@ -139,7 +139,9 @@ class Cluster:
         return self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
 
     def _get(self, path: str) -> Document:
-        """Return the API's answer as plain JSON. The client's models take half a second to load, and drop new fields.
+        """Return the API server's answer as plain JSON.
+
+        This avoids the Kubernetes client's models, which take half a second to load and drop fields they don't know.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
         """

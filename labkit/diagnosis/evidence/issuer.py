@@ -56,7 +56,10 @@ class Issuer:
 
     @property
     def keys(self) -> Published:
-        """The published keys, from the URL in the discovery document. Raises `NotRead` if `discovery` raises it."""
+        """The published keys, from the URL in the discovery document.
+
+        Raises `NotRead` if EKS hosts the issuer and the doctor can't reach the host.
+        """
         document = self.discovery.get("document")
         location = document.get("jwks_uri") if isinstance(document, dict) else None
         if not isinstance(location, str) or not location.startswith("https://"):

@@ -63,12 +63,15 @@ class Requirement:
 
     @property
     def is_opt_out(self) -> bool:
-        """Whether the requirement fails only for objects that have the label. Such a label opts an object out."""
+        """Whether the requirement fails only for objects that have a label with the requirement's key.
+
+        Such a label opts an object out.
+        """
         return self.operator in AGAINST
 
     @property
     def is_switch(self) -> bool:
-        """Whether the requirement fails only for objects that have the label `SWITCH`."""
+        """Whether the requirement fails only for objects that have a label with the key `SWITCH`."""
         return self.key == SWITCH and self.is_opt_out
 
     def __str__(self) -> str:

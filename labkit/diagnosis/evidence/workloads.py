@@ -99,8 +99,9 @@ def was_made_by_a_controller(pod_name: str) -> bool:
 def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
     """Whether a new pod may have replaced a pod of this name.
 
-    Return True if a workload creates pods with such names, or if another pod's name differs only at its end. Also
-    return True if workloads can't be listed. Raises `NotRead` if pods can't be listed.
+    Return True if a workload creates pods with such names, or if workloads can't be listed. Also return True if a
+    controller seems to have generated this name and another pod's name, and they differ only at the end. Raises
+    `NotRead` if pods can't be listed.
     """
     if not are_known(evidence) or that_made(evidence, pod_name):
         return True

@@ -43,7 +43,8 @@ def symptom(
 ) -> Symptom | None:
     """Return the symptom of the mistake that `check` finds in the pod's containers; None without a mistake or a pod.
 
-    If all containers with the mistake may still work, the symptom is a warning, and its repair is `hint`.
+    If all containers with the mistake may still work, the symptom is a warning, and its repair is `hint`. Otherwise,
+    the repair also replaces the pod, and applies `changes` to the pod's manifest.
     """
     wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:

@@ -92,9 +92,10 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 
 
 def _another_role(evidence: Evidence) -> str | Repair:
-    """Return the repair that uses another role, if other roles trust the service account; otherwise empty.
+    """Return the repair that annotates another role, if other roles trust the service account; otherwise empty.
 
-    The missing role may have been renamed, or its name may be misspelt.
+    The missing role may have been renamed, or its name may be misspelt. If the annotation already names another role,
+    return a comment that suggests this role for `--role`.
     """
     if service_account.is_role_of_its_own(evidence):
         return f"# did you mean the role that the annotation names?  --role {Arn.parse(evidence.annotation).name}"

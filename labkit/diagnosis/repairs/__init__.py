@@ -1,6 +1,6 @@
-"""The repairs of findings, as lines for a shell after `eval "$(labkit env)"`. This package runs none of them.
+"""The repairs of findings, as lines for a shell after `eval "$(labkit env)"`. This package runs none of these lines.
 
-A repair changes nothing for anyone else. Its comments say what it changes, and for which owner.
+A repair doesn't harm other service accounts. Its comments say what it changes, and who that affects.
 
 `words` writes these comments, and the diff of a policy. `advice` is for cases in which every command could harm
 someone. `commands` has the commands for AWS and for kubectl, and `pod_commands` the lines that replace a pod.

@@ -52,9 +52,11 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 
 
 def roles_by_a_pattern(evidence: Evidence) -> str:
-    """Return advice that names other roles that admit the service account by a pattern, such as `shop:*`.
+    """Return advice that names the roles that already admit the service account, for example by a pattern: `shop:*`.
 
-    Return an empty text if no other role does so, or if the caller or a run's label names the service account's role.
+    Return an empty text if no role admits the service account, or if the roles can't be listed. Do the same if the
+    caller or a run's label names the service account's role, or if the annotation isn't a role's ARN.
+
     It's only advice, because a pattern doesn't show for which service account a role was made.
     """
     try:

@@ -210,7 +210,7 @@ def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[
 
 
 def _template(obj: Document) -> Document:
-    """Return the pod template of an object of `RUN_PODS`; for a pod, the pod itself."""
+    """Return the pod template of a workload, CronJob or Job. If `obj` is a pod, return the pod itself."""
     spec = obj["spec"]
     if "jobTemplate" in spec:
         spec = spec["jobTemplate"]["spec"]
