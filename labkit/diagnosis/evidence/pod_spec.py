@@ -359,8 +359,8 @@ class PodSpec:
 def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) -> Workload:
     """Return the workload that an owner reference names.
 
-    If that workload has an owner, return the owner: a Deployment owns a ReplicaSet, for example. If the doctor doesn't
-    read workloads of that kind, return only the kind and the name. Raises `NotRead`.
+    If that workload has an owner, return the owner: a Deployment owns a ReplicaSet, for example. Return only the kind
+    and the name if the doctor doesn't read workloads of the kind. Raises `NotRead`.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
     found = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()

@@ -45,9 +45,9 @@ class Registration:
         return ""
 
     def silence(self, client: ClientConfig) -> str:
-        """Return why the API server can't reach the webhook.
+        """Return why the API server can't call the webhook.
 
-        That can also be a CA bundle that doesn't verify the webhook's certificate.
+        For example, nothing answers, or the CA bundle doesn't verify the webhook's certificate.
 
         Empty if the test finds no problem, or if the doctor can't test the connection.
         """

@@ -65,7 +65,7 @@ def superfluous(evidence: Evidence, container_name: str) -> set[str]:
 
 
 def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
-    """Return the keys to remove from each ConfigMap. `envFrom` turns these keys into superfluous variables."""
+    """Return the keys to remove, by ConfigMap name. The containers get superfluous variables from these keys."""
     keys: dict[str, set[str]] = {}
     for _, variable in _superfluous(evidence):
         if variable.config_map:

@@ -146,7 +146,7 @@ def too_new(evidence: Evidence) -> Symptom | None:
 def denied_by(policy: str, summary: str, advice: str) -> Cause:
     """Return a `Cause` that finds errors in which AWS names a `policy`, such as a "VPC endpoint policy".
 
-    `summary` and `advice` become the summary and the repair of its finding.
+    `summary` and `advice` become the summary and the repair of the cause's finding.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """

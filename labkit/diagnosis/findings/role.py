@@ -92,10 +92,10 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 
 
 def _another_role(evidence: Evidence) -> str | Repair:
-    """Return the repair that annotates another role, if other roles trust the service account; otherwise empty.
+    """Return the repair that puts another role into the annotation; empty if no other role trusts the service account.
 
-    The missing role may have been renamed, or its name may be misspelt. If the annotation already names another role,
-    return a comment that suggests this role for `--role`.
+    The missing role may have been renamed, or its name may be misspelt. If the annotation already names another role
+    that trusts the service account, return a comment that suggests the option `--role` with that role.
     """
     if service_account.is_role_of_its_own(evidence):
         return f"# did you mean the role that the annotation names?  --role {Arn.parse(evidence.annotation).name}"

@@ -311,7 +311,7 @@ def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
     """Return the repair for requirements of the webhook's selectors that the pod or its namespace doesn't meet.
 
-    The repair removes the requirements if no other service account's pods get a role from that. Otherwise, it adds the
+    The repair removes the requirements if that gives no other service account's pods a role. Otherwise, it adds the
     required labels to the pod or its namespace. If these labels could affect others, return only advice.
     """
     wanted = "; ".join(f"{each} on the {each.subject}" for each in lacking if not each.is_opt_out)

@@ -126,7 +126,10 @@ def _right(evidence: Evidence) -> Statement:
 
 
 def _like(present: Statement, right: Statement) -> Statement:
-    """Return `right`, with the Sid and the further actions of `present`, the statement that it replaces."""
+    """Return the statement `right`, with the Sid of `present`, the statement that `right` replaces.
+
+    The actions of `present` stay, too, if they include the action that exchanges a token, and have no wildcard.
+    """
     made: Statement = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):
         made["Action"] = present["Action"]
