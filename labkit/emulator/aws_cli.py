@@ -19,7 +19,10 @@ OLD_NAMES = ("docdb", "emr", "health", "neptune", "rds", "sqs")
 
 
 def awscli_initialize(events: Any) -> None:
-    """Register `keep_endpoint` and `keep_host` for two of the CLI's events. The CLI calls this when it starts."""
+    """Register `keep_endpoint` and `keep_host` for two of the CLI's events.
+
+    The CLI calls this function when it starts.
+    """
     events.register_first("before-building-argument-table-parser", keep_endpoint)
     events.register_first(S3_CONTROL, keep_host)
 
@@ -33,7 +36,7 @@ def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
 def keep_host(request: "AWSRequest", **_: object) -> None:
     """Remove the account id from the host name of a request to S3 Control: a name with the id doesn't resolve.
 
-    The CLI calls this before it signs the request.
+    The CLI calls this function before it signs the request.
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_GetPublicAccessBlock.html
     """
     request.url = re.sub(r"//\d{12}\.", "//", request.url, count=1)

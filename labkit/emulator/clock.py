@@ -11,11 +11,12 @@ FURTHEST = timedelta(days=3650).total_seconds()  # the lab's certificates are va
 
 
 class Clock:
-    """Lab time. The server, the user's commands and the pods (with libfaketime) share its offset, through a file.
+    """Lab time: the machine's time plus the offset in ``file``.
 
-    The file has libfaketime's relative form, seconds with a sign: ``+7200.0``. Each process reads the file again when
-    it has changed. So moving the clock in one process moves it in all. If the file is missing or invalid, lab
-    time is the machine's time.
+    The server, the user's commands and the pods (with libfaketime) share the file. The offset has libfaketime's
+    relative form, seconds with a sign: ``+7200.0``. Each process reads the file again when the file has changed. So if
+    one process moves the clock, the clock moves in all of them. If the file is missing or invalid, lab time is the
+    machine's time.
     """
 
     def __init__(self, file: Path):

@@ -96,7 +96,10 @@ class Clusters:
         return cluster.facts
 
     async def delete(self, region: str, name: str) -> None:
-        """Stop a cluster and its pods, and delete its objects. If the cluster had joined, it only leaves the lab."""
+        """Stop a cluster and its pods, and delete its objects.
+
+        A cluster that joined the lab isn't stopped: it only leaves the lab.
+        """
         cluster = self.running.pop(context(name, region, REGION))
         kept = ClusterFolder(self.lab.folder, cluster.context)
         kept.forget_record()
@@ -187,7 +190,10 @@ class Cluster:
         self.endings = AsyncExitStack()
 
     async def start(self, request: dict[str, Any]) -> None:
-        """Start the cluster; return when a pod can be created. Raises `LabError` if its kept state is not usable."""
+        """Start the cluster; return when a pod can be created.
+
+        Raises `LabError` if the stored state of the cluster is not usable.
+        """
         gate, folder = self.lab.gate, self.lab.folder
         self.authority = folder.named_authority(f"{self._kept.keys}/ca", "kubernetes")
         self.administrator = self._client("kubernetes-admin", "system:masters")
@@ -339,7 +345,7 @@ class Cluster:
         return self.facts.pod_identity.of(namespace, service_account) is not None
 
     async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
-        """Replace the webhook's old URL and CA in its registration with the new ones.
+        """In the webhook's registration, replace the URL and the CA of ``before`` with those of ``now``.
 
         Do nothing if someone has deleted the registration. Keep a URL or a CA that someone has changed.
         """

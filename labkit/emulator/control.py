@@ -1,6 +1,6 @@
 """The requests that commands send to the lab's server, over a unix socket in the lab's folder.
 
-The kernel tells a command the id of the process at the socket's other end.
+A command learns the server's process id from the kernel, even if the server doesn't answer.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
 @dataclass(frozen=True)
 class Reply:
-    """The server's answer, and the server's process id from the kernel."""
+    """The server's answer, and the server's process id, which comes from the kernel."""
 
     pid: int
     """The server's process id; 0 if the server runs in another container, where this process can't see it."""
@@ -43,8 +43,8 @@ class Reply:
 def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
     """Send ``word`` to the folder's server, and return the reply; None if no server runs.
 
-    ``word``: ``state``, ``end`` or ``copy PLACE``. ``within``: the seconds to wait for the answer. Raises
-    :class:`LabError` if the folder isn't usable.
+    ``word`` is ``state``, ``end`` or ``copy PLACE``. PLACE is the name of a subfolder for the copy of the lab's state.
+    ``within`` is the number of seconds to wait for the answer. Raises :class:`LabError` if the folder isn't usable.
     """
     with folder.usable(), socket.socket(socket.AF_UNIX) as asking, _address(folder) as address:
         asking.settimeout(max(within, 0.1))
@@ -61,7 +61,7 @@ def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
 
 
 class Control:
-    """The server's listening socket. Only the process that holds the lock on ``server.lock`` may create it.
+    """The server's listening socket. Only the process that holds the lock on ``server.lock`` may create the socket.
 
     Raises :class:`LabError` if the folder's file system doesn't support unix sockets.
     """
@@ -110,7 +110,7 @@ def network() -> str:
 
 @contextlib.contextmanager
 def _address(folder: Folder) -> Iterator[str]:
-    """Yield a path to the socket that is short enough for the kernel."""
+    """Yield a path to the socket. The path is short enough for the kernel."""
     path = folder.path / NAME
     if len(os.fsencode(path)) <= LONGEST_PATH:
         yield str(path)

@@ -24,7 +24,7 @@ class NotWritten(Exception):
 class Database:
     """One SQLite file. ``tables`` is the SQL that creates its tables. ``layout`` is the tables' version number.
 
-    Raises `LabError` if another version of labkit wrote the file, if the file is damaged, or if it can't be used here.
+    Raises `LabError` if another version of labkit wrote the file, if the file is damaged, or if it can't be used.
     """
 
     def __init__(self, file: Path, *, layout: int, tables: str):

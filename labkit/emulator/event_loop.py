@@ -11,7 +11,10 @@ AT_ONCE = 16 * 1024  # bytes; work on more than that is done in a thread
 
 
 async def beside(size: int, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-    """Run ``function`` and return its result. If ``size``, the bytes to process, is over 16 KiB, run it in a thread."""
+    """Run ``function`` and return its result.
+
+    Use a thread if ``size`` (the number of bytes to process) is over 16 KiB.
+    """
     if size > AT_ONCE:
         return await asyncio.to_thread(function, *arguments)
     return function(*arguments)

@@ -233,7 +233,11 @@ class Folder:
         return None
 
     def _holder(self, name: str) -> str:
-        """Return a clause that says what the process with the lock does. That process wrote it into the lock's file."""
+        """Return a clause that says what the process with the lock does.
+
+        That process wrote the clause into the lock's file. If the file is empty or can't be read, the clause only
+        says that the process holds the lock.
+        """
         with suppress(OSError, ValueError):
             if text := (self.path / name).read_text():
                 return text

@@ -36,7 +36,7 @@ class Facts:
 
 
 class Kept:
-    """The kept facts and files of one joined cluster, in a folder of its own."""
+    """The kept facts and files of one joined cluster. Each joined cluster has its own subfolder."""
 
     def __init__(self, folder: Folder, cluster: str, region: str):
         self._folder = folder

@@ -81,7 +81,7 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
 
 
 def current(text: str) -> str:
-    """Return the name of the current context in the kubeconfig ``text``, or `NO_CLUSTER` if it has none."""
+    """Return the name of the current context in the kubeconfig ``text``; `NO_CLUSTER` if no context is current."""
     return _read(text)["current-context"] or NO_CLUSTER
 
 

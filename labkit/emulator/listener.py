@@ -41,7 +41,7 @@ class Listener:
 
     The listener refuses a request with a ``Host`` that is not in ``hosts`` (status 421), or with a browser's
     ``Origin`` (403). So no web page can call the lab, not even by a name that was rebound to 127.0.0.1. The listener
-    also refuses a head that is too long (431), and a query with too many parameters (414).
+    also refuses a request if its head is too long (431), or if its query has too many parameters (414).
 
     With ``client_authority_pem``, clients may present a certificate, and the listener verifies it.
     ``scope["state"]["peer"]`` is the :class:`Peer`; None for a client without a certificate. ``on_call`` is

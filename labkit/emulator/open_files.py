@@ -1,4 +1,4 @@
-"""Raise a process's limit of open files. Sockets and pipes count as open files, too."""
+"""Let a process open more files at the same time. Sockets and pipes count as open files, too."""
 
 import resource
 

@@ -17,7 +17,7 @@ class Ports:
         self.notes: list[str] = []
 
     def bind(self, name: str, address: str = "127.0.0.1") -> socket.socket:
-        """Return a socket on the port of ``name``. Raises OSError if ``address`` isn't an address of this machine."""
+        """Return a socket bound to the port with this name. Raises OSError if this machine doesn't have ``address``."""
         wanted = self.ports.get(name, 0)
         try:
             bound = bind(wanted, address)

@@ -52,7 +52,7 @@ class State:
 
     @classmethod
     def read(cls, folder: Folder) -> "State | None":
-        """Return the state that the lab's last server wrote, even if this server has ended.
+        """Return the state that the lab's last server wrote, even if that server has ended.
 
         None without a readable state.
         """
@@ -161,7 +161,7 @@ def stop(folder: Folder) -> bool:
 
 
 def end(folder: Folder) -> bool:
-    """Do the same as `stop`, for callers that already hold the `turn`."""
+    """Do the same as `stop`, for callers that already hold the lock of `turn`."""
     ran = _end(folder)
     _forget_state(folder)
     return ran
@@ -306,7 +306,7 @@ def silent(folder: Folder, reply: Reply) -> LabError:
 
 
 def unreachable(folder: Folder) -> str:
-    """Return a sentence about a server that labkit can't reach."""
+    """Return a sentence that says why labkit may be unable to reach the folder's server."""
     return (
         f"The lab in {folder.path} has a server that labkit cannot reach: it is starting or ending, another version of "
         "labkit started it, or it runs on another machine."

@@ -1,8 +1,8 @@
 """Files in the lab's folder that replace an issuer's documents. The lab's public issuer reads them at each request.
 
-A self-managed cluster publishes its issuer's documents in a bucket, and someone can break that bucket. These files
-represent the broken bucket: the public issuer serves them, and STS, which asks the issuer, refuses tokens as the real
-STS does.
+A self-managed cluster publishes its issuer's documents in a bucket, and someone can break that bucket. In the lab,
+these files take the place of the broken bucket: the public issuer serves them. STS asks the issuer for them, so STS
+refuses tokens as the real STS does.
 """
 
 import json
@@ -41,8 +41,8 @@ class Published:
     def override(self, issuer: str, document: str) -> "Override":
         """Return the override for one document of an issuer.
 
-        ``issuer`` is the issuer's URL, ``/id/X`` or ``X``. ``document`` is ``openid-configuration`` or ``keys``. Raises
-        :class:`LabError` for any other ``issuer`` or ``document``.
+        ``issuer`` is the issuer's URL, the URL's path (``/id/ID``) or only the ID. ``document`` is
+        ``openid-configuration`` or ``keys``. Raises :class:`LabError` for any other ``issuer`` or ``document``.
         """
         if document not in DOCUMENTS:
             raise UnknownName("document of an issuer", document, DOCUMENTS)

@@ -71,7 +71,7 @@ class RunningLab:
         await listener.stop()
 
     def called(self, scope: Scope) -> None:
-        """Record the time of a client's call. The lab ends 8 hours after the last one.
+        """Record the time of a client's call. The lab ends 8 hours after the last call.
 
         Calls between the lab's own parts don't count.
         """

@@ -115,7 +115,10 @@ class Server:
         await self.lab.stop()
 
     async def _prepare(self) -> None:
-        """Load the parts of moto that the first calls need. Then collect garbage rarely, and only among new objects."""
+        """Load the parts of moto that the first calls need. Then make Python's garbage collector work less.
+
+        The collector then runs rarely, and doesn't look at the objects that were loaded here.
+        """
         await self.lab.gate.backend.prepare("eks", "iam")
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
@@ -191,7 +194,10 @@ class Server:
                 return
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a command's request: see `control.ask`."""
+        """Answer a request that a command sent with `control.ask`.
+
+        The request is ``state``, ``end`` or ``copy PLACE``. Each answer has the server's state.
+        """
         with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):
             word, _, place = (await reader.readline()).decode().strip().partition(" ")
             if word == "end":

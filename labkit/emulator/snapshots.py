@@ -4,9 +4,10 @@ The file has the state of the lab's AWS and Kubernetes: resources, objects, ids,
 published documents and faults.
 
 The file doesn't have the lab's own credentials: CAs, the clusters' signing keys, the administrators' keys, role
-sessions, and tokens in Secrets. A restored lab creates new credentials, so older signatures and tokens aren't valid
-there. The users' own secrets are state, so the file has them: access keys of IAM users, KMS keys, Secrets, messages.
-The file doesn't have the pods' files, because they include tokens. Restored pods start as on a new node.
+sessions, and tokens in Secrets. A restored lab creates new credentials, so it doesn't accept older signatures and
+tokens. The users' own secrets are state, so the file has them: access keys of IAM users, KMS keys, Secrets, messages.
+The file doesn't have the pods' files, because these files include tokens. Restored pods start without the files, as
+on a new node.
 
 The file is a zip archive, with a manifest that says which versions wrote it.
 """
@@ -67,8 +68,8 @@ def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
 def take(folder: Folder, name: str) -> Path:
     """Write the lab's state to a new file (mode 0600), and return the file. The lab may be running.
 
-    ``name`` is a snapshot's name or a path. Raises `LabError` if the file exists or can't be written, or if the lab has
-    state that it doesn't keep.
+    ``name`` is a snapshot's name or a path. Raises `LabError` if the file exists or can't be written, if the lab has
+    no state yet, or if an AWS service has changes that the lab doesn't store.
     """
     file = _file(folder, name)
     if file.exists():

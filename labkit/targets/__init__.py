@@ -14,7 +14,7 @@ NAMES = ("moto", "kind", "eks")
 
 
 class Target(Protocol):
-    """A module of this package. Each function that takes parameters may raise `LabError`."""
+    """A module of this package. Each function with an argument ``parameters`` may raise `LabError`."""
 
     def plan(self, parameters: "Parameters") -> str:
         """Return a text that says what `up` would make. Change nothing."""

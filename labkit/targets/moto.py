@@ -101,7 +101,7 @@ def session(state: State, region: str) -> "BoundSession":
 def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession":
     """Return an administrator's session in an account of the lab's organization. Raises `LabError`.
 
-    The session is valid for an hour. If ``account_id`` is ``own``, return ``aws`` itself.
+    The session is valid for an hour. If ``account_id`` is ``own``, the account of ``aws``, return ``aws`` itself.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
     """
@@ -231,9 +231,9 @@ def _issuers(state: State) -> dict[str, int]:
 
 
 def publish_again(cluster: str, issuer: str) -> str:
-    """Return a comment, and the command after which an issuer publishes its own documents again.
+    """Return a shell command with a comment above it. The command makes the issuer publish its own documents again.
 
-    The command deletes the folder with the replacement documents: see `labkit.emulator.published`.
+    The command deletes the folder with the issuer's replacement documents (`labkit.emulator.published`).
     """
     return (
         f"# Delete the replacement documents. The issuer of the cluster {cluster} then publishes its own again,\n"

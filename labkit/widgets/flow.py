@@ -121,9 +121,9 @@ def svg(own: Collection[int] = ()) -> str:
     """Return the picture as an SVG document, 720 pixels wide. On a narrower page, it shrinks to the page.
 
     Args:
-        own: the numbers of the steps to mark as the notebook's own: with a bar, in bold, and in words.
+        own: the numbers of the notebook's own steps. The picture marks these steps with a bar, bold text and a label.
 
-    Raises `ValueError` if one of them isn't a number from 1 to 11.
+    Raises `ValueError` if a number in `own` isn't from 1 to 11.
     """
     if unknown := sorted(set(own) - set(range(1, len(STEPS) + 1))):
         raise ValueError(f"{unknown[0]} is not a step: the steps are 1 to {len(STEPS)}")

@@ -89,10 +89,11 @@ class Journey:
 
 
 def read(evidence: "Evidence", checked: Collection[str], again: Callable[[], Journey]) -> Journey:
-    """Read the journey from the live lab.
+    """Return the journey, as read from the live lab.
 
     Args:
         checked: the steps that were right when the learner last checked them.
+        again: a function that reads the journey again, for the button.
     """
     stops = [_stop(step, evidence, step in checked) for step in steps.ORDER]
     return Journey(evidence.subject, evidence.parameters.role_name, stops, again)

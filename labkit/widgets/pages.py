@@ -25,7 +25,7 @@ AT_ONCE = 100  # the most calls in one message to the page
 
 
 def framed(page: anywidget.AnyWidget) -> ipywidgets.VBox:
-    """Return the page in a box with the lab's style. If the kernel has ended, the box shows a sentence about it."""
+    """Return the page in a box with the lab's style. If the kernel has ended, the box says so."""
     frame = ipywidgets.VBox([page])
     frame.add_class("labkit")
     return frame

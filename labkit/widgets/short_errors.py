@@ -72,7 +72,8 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
 def _store_short(error: Any, lines: list[str]) -> None:
     """Make IPython's history keep these lines instead of the whole traceback, which takes seconds to format.
 
-    IPython calls the error's `_render_traceback_` once, before the cell ends.
+    IPython's history gets the lines from the error's method `_render_traceback_`. IPython calls that method once,
+    before the cell ends.
     https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py
     """
 
@@ -85,7 +86,10 @@ def _store_short(error: Any, lines: list[str]) -> None:
 
 
 def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:
-    """Return an error's message, and the place where it happened: the last line of a cell in the traceback."""
+    """Return lines with an error's message, the place where it happened, and the next step.
+
+    The place is the last line of a cell in the traceback. It's left out if the traceback has no line of a cell.
+    """
     where = [
         f"where: {cell}, {line}"
         for frame, number in traceback.walk_tb(trace)

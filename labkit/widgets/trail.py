@@ -37,7 +37,7 @@ class Calls:
         return [(row[0], session_of(record), *row[2:]) for record, row in pairs]
 
     def of_issuer(self, provider_arn: str) -> "Calls":
-        """Return the calls without those of other clusters' pods: their tokens have another issuer."""
+        """Return the calls. Leave out callers with a token whose issuer isn't the issuer of this provider."""
         issuer = _issuer(provider_arn)
         return Calls([record for record in self.records if _issuer(_provider(record)) in ("", issuer)])
 

@@ -333,7 +333,8 @@ def _line(decision: Decision, trust: Policy) -> int:
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
     """Find ``names`` in ``statement``, each after the previous one. Return the number of the last one's line.
 
-    If the statement has none of the names, return the number of the statement's first line.
+    Skip names that the statement doesn't have. If the statement has none of them, return the number of
+    the statement's first line.
     """
     places = statement_positions(trust.text)
     if statement.position > len(places):

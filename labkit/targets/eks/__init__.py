@@ -123,7 +123,7 @@ def fetch(url: str) -> object:
 
 
 def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
-    """Return the connection and the plan. Raises `LabError` if something would stop a run half-way."""
+    """Return the connection and the plan. Raises `LabError` if the run can't start or would stop early."""
     session = account.open_session(parameters.region)
     caller = account.identify(session)
     account.require_account(parameters.account_id, caller)

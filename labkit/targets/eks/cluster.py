@@ -102,9 +102,11 @@ def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
 
 
 def kubectl(parameters: "Parameters", cluster: Cluster) -> str:
-    """Return the kubectl command for the cluster. Without a given context, it uses the one that the AWS CLI creates.
+    """Return the kubectl command for the cluster, with the context in the parameters.
 
-    Raises `UnknownName` if the given kubeconfig doesn't have the context.
+    If the parameters name no context, the command uses the context that the AWS CLI creates.
+
+    Raises `UnknownName` if the kubeconfig in the parameters doesn't have the context.
     https://docs.aws.amazon.com/eks/latest/userguide/create-kubeconfig.html
     """
     file, context = parameters.kubeconfig, parameters.context or cluster["arn"]

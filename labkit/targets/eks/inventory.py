@@ -75,7 +75,9 @@ class Plan:
 
 
 def things(lab: "Workspace") -> tuple[Thing, ...]:
-    """Return the resources that the run needs, in the order in which it makes them. Those that exist have an owner.
+    """Return the resources that the run needs, in the order in which the run makes them.
+
+    A resource that already exists has an owner.
 
     Raises:
         RoleOfAnotherRun, NotThisRuns, BucketOfAnother: another owner's resource has a name that the run needs.

@@ -50,7 +50,7 @@ def plan(parameters: "Parameters") -> str:
 
 
 def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
-    """Start the lab and join the cluster to it, if that isn't done yet.
+    """Start the lab if it isn't running, and let the cluster join if it hasn't joined. Return the connection.
 
     Args:
         aws_host: the IPv4 address by which the cluster's containers reach this machine; if empty, the lab finds it.
@@ -96,7 +96,7 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
 def connect(parameters: "Parameters") -> Connection:
     """Return the connection to a joined cluster of the running lab. Start nothing, and register nothing.
 
-    Raises `LabError` if no lab runs, if the cluster hasn't joined it, or if the cluster's issuer has changed.
+    Raises `LabError` if no lab runs, if the cluster hasn't joined the lab, or if the cluster's issuer has changed.
     """
     connection = _connected(parameters)
     kind_issuer.refuse_another(Kept(Folder.find(), parameters.cluster, parameters.region), connection.issuer)
@@ -124,7 +124,7 @@ def to_remove(parameters: "Parameters") -> Connection:
 
 
 def down() -> bool:
-    """End the lab. Delete the clusters that the lab made with kind, and the lab's webhooks from the other clusters.
+    """End the lab. Delete the clusters that the lab made with kind. Remove the lab's webhooks from the others.
 
     Print a line for each cluster. Return whether the lab was running. Raises `LeftBehind` at the end if a cluster or
     its webhooks could not be deleted.
@@ -172,8 +172,8 @@ def _connected(parameters: "Parameters") -> Connection:
 def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> Cluster:
     """Register the cluster in the lab's EKS, and return it as eks:CreateCluster shows it. Raises `LabError`.
 
-    Then check that the API server calls the webhooks, and, with `tries`, that a pod reaches the lab. If a check fails,
-    delete the cluster from EKS again.
+    Then check that the API server calls the webhooks. With `tries`, also check that a pod reaches the lab. If a check
+    fails, delete the cluster from the lab's EKS again.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -301,7 +301,11 @@ def _described(state: State, parameters: "Parameters") -> Cluster | None:
 
 
 def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str) -> None:
-    """Raise `AnotherCluster` if the lab's `cluster` differs from the parameters, `way` or `aws_host`."""
+    """Raise `AnotherCluster` if the lab's `cluster` isn't the cluster that the user asked for.
+
+    `cluster` must belong to the target kind. If `way` (a kubeconfig context) or `aws_host` is given, the cluster must
+    have joined with the same context or address.
+    """
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(
             f"The lab's cluster {parameters.cluster} belongs to the target moto.",

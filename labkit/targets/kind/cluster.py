@@ -42,9 +42,9 @@ def require_answer(way: Way, api: "ApiClient") -> None:
 
 
 def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
-    """Return the API server's discovery document. Check that its keys can be read, too.
+    """Return the API server's discovery document. Also check that the API server's keys can be read.
 
-    Raises `NoWay` or `NotUsable` if the document or the keys can't be read.
+    Raises `NoWay` or `NotUsable` if the document or the keys can't be read, or if the issuer isn't an https URL.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
@@ -166,7 +166,8 @@ Sentence = Callable[[Way, str], LabError]
 def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
     """Return the answer of `call`. Raises `NoWay` if the API server doesn't answer or doesn't accept the credentials.
 
-    If the API server refuses the call for another reason, pass its message to `refused`, and raise the result.
+    If the API server refuses the call for another reason, pass its message to `refused`, and raise the
+    error that `refused` returns.
     """
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, SSLError

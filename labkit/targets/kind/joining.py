@@ -1,4 +1,8 @@
-"""Choose the cluster that joins the lab: the named one, the one that joined before, or a new one from kind."""
+"""Choose the cluster that joins the lab.
+
+If the parameters name a kubeconfig, choose the cluster in it. Otherwise, choose the cluster that joined before under
+the same name. If no such cluster exists, create a kind cluster.
+"""
 
 import sys
 from contextlib import closing, suppress
@@ -81,7 +85,7 @@ def _leave_for_another(kept: Kept, folder: Folder) -> None:
 
 
 def _is_of(way: Way, kept: Kept) -> bool:
-    """Return whether the way leads to the API server of the stored cluster."""
+    """Return whether `way` (a kubeconfig context) leads to the API server of the cluster in `kept`."""
     return kept.kubeconfig.exists() and Way.read(kept.kubeconfig).server == way.server
 
 

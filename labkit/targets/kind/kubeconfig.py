@@ -42,7 +42,7 @@ def facts_of(kept: "Kept") -> "Facts":
 
 @dataclass(frozen=True)
 class Way:
-    """The way to a cluster: one context of a kubeconfig. The paths of files in it are absolute."""
+    """The way to a cluster: a kubeconfig with one context. The kubeconfig names files by absolute paths."""
 
     kubeconfig: dict[str, Any]
     where: str
@@ -195,7 +195,7 @@ def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str,
 
 
 def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the entry without extensions. Paths relative to the kubeconfig's folder become absolute."""
+    """Return the entry without its field `extensions`. Paths relative to the kubeconfig's folder become absolute."""
     entry = {key: value for key, value in entry.items() if key != "extensions"}
     for key in FILES:
         if entry.get(key):
