@@ -64,8 +64,10 @@ log = logging.getLogger(__name__)
 class Clusters:
     """The clusters that ``eks:CreateCluster`` created or joined. The gate (the lab's AWS) calls this class.
 
-    ``running`` has the clusters by their contexts in the kubeconfig. The lab's folder has a record of each of the lab's
-    own clusters. From these records, the lab's next server starts the clusters again.
+    The keys of ``running`` are the names of the clusters' contexts in the kubeconfig.
+
+    The lab's folder has a record of each of the lab's own clusters. From these records, the lab's next server starts
+    the clusters again.
     """
 
     def __init__(self, lab: RunningLab):
@@ -110,7 +112,7 @@ class Clusters:
     async def start_again(self) -> None:
         """Start the clusters of the lab's last server. Raises `LabError` if a cluster's state is not usable.
 
-        Clusters that had joined the lab aren't among them: `labkit up --target kind` joins them again.
+        Don't start clusters that had joined the lab: `labkit up --target kind` joins them again.
         """
         records = ClusterFolder.records(self.lab.folder)
         clusters = [Cluster(record, self.lab, self._signing_key, again=True) for record in records]

@@ -127,7 +127,10 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 
 
 def start_again(folder: Folder, *, bare: bool = False) -> None:
-    """Start the folder's server again, and leave a note for the next person who opens the lab. Raises `LabError`."""
+    """Start the folder's server again. Raises `LabError`.
+
+    If the new server's state has a note, store the note for the next person who opens the lab.
+    """
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())
 

@@ -53,10 +53,10 @@ BLOCK = 1024 * 1024
 
 
 def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
-    """Copy the lab's files that match ``patterns`` to the folder ``into``. No other program may write them meanwhile.
+    """Copy the lab's files that match ``patterns`` to the folder ``into``.
 
-    For each database, also copy SQLite's log beside it, which has the latest changes. Raises `LabError` if the disk is
-    full.
+    The caller must make sure that nothing changes these files meanwhile. For each database, also copy
+    SQLite's log beside it, which has the latest changes. Raises `LabError` if the disk is full.
     """
     with folder.usable():
         for pattern in patterns:

@@ -100,7 +100,7 @@ def styled(html: str) -> str:
 
 
 def shown(html: str) -> str:
-    """Return the HTML for an output that has no button. If outputs aren't stored (`is_live`), add the lab's style."""
+    """Return the HTML for an output that has no button. With LABKIT_LIVE=1, add the lab's style."""
     return styled(html) if is_live() else left_aligned(html)
 
 

@@ -37,12 +37,18 @@ class Calls:
         return [(row[0], session_of(record), *row[2:]) for record, row in pairs]
 
     def of_issuer(self, provider_arn: str) -> "Calls":
-        """Return the calls. Leave out callers with a token whose issuer isn't the issuer of this provider."""
+        """Return the calls, except the calls of pods in other clusters.
+
+        ``provider_arn`` names this cluster's issuer. The tokens of other clusters' pods have other issuers.
+        """
         issuer = _issuer(provider_arn)
         return Calls([record for record in self.records if _issuer(_provider(record)) in ("", issuer)])
 
     def only(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
-        """Return the calls with this name, caller and decision. With `last`, return only the newest `last` of them."""
+        """Return the calls with this name, caller and decision. An empty argument matches every call.
+
+        With `last`, return only the newest `last` of these calls.
+        """
         wanted = (event, who, decision)
         kept = [
             record
