@@ -25,7 +25,7 @@ def is_joined(request: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about a joined cluster that aren't in the cluster's kubeconfig."""
+    """Facts about a joined cluster. The cluster's kubeconfig doesn't have these facts."""
 
     aws_host: str  # the IPv4 address at which the cluster's containers reach this machine
     image: str = ""  # the image for the lab's pods; empty for the default image

@@ -1,4 +1,4 @@
-"""The plan of a run: the resources that exist in an account and a cluster, and those that the run will make."""
+"""The plan of a run: the resources that exist in an account and a cluster, and the resources that the run will make."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cluster and the resources that exist, and those that a run will make. Show it with `print(plan)`."""
+    """The cluster, the resources that exist, and the resources that a run will make. `print(plan)` shows the plan."""
 
     account_id: str
     principal: str

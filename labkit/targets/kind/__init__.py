@@ -280,7 +280,7 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
 
 
 def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issuer: str) -> str:
-    """Return the commands after which STS reads the cluster's own documents again; empty for a public issuer."""
+    """Return the commands that make STS read the cluster's own documents again; empty for a public issuer."""
     if facts.made:
         return moto.publish_again(parameters.cluster, issuer)
     if facts.public_issuer:
