@@ -16,8 +16,8 @@ labkit has four parts. The numbers count their lines of Python:
   `fleet`.
 - the targets, 3,200: where a lab runs. `targets`: moto, kind, eks.
 - the doctor, 14,000: finds out why a pod doesn't get its role. `doctor`, `diagnosis`, and `faults` to test the doctor.
-- the simulator, 29,400: the AWS and Kubernetes of the target moto. `emulator`, and `policy` and `webhook`, which also
-  work without it.
+- the simulator, 29,400: the AWS and Kubernetes of the target moto. `emulator`, and the folders `policy` and
+  `webhook`, which also work without `emulator`.
 
 `cli` (2,000) is the `labkit` command, which uses all four parts.
 """

@@ -43,7 +43,9 @@ class UserIdentity(TypedDict, total=False):
 
 
 class Record(TypedDict, total=False):
-    """A call to AWS, with CloudTrail's keys. The key "lab" holds the decision and its reason, which CloudTrail lacks.
+    """A call to AWS, as a dict with the keys of a CloudTrail event.
+
+    The key "lab" holds the decision and its reason. CloudTrail has no such key.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """
@@ -179,8 +181,9 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 def patient(api: "ApiClient") -> "ApiClient":
     """Set time limits in the client, for an API server that doesn't answer. Return the client.
 
-    A watch may last for its `timeoutSeconds` plus the time limit. Without `timeoutSeconds`, it has no limit. The
-    client's errors no longer show the answer's headers.
+    A watch may last for its `timeoutSeconds` plus the time limit. A watch without `timeoutSeconds` has no limit.
+
+    If the API server answers with an error, delete the answer's headers, so that no exception shows them.
     """
     rest: Any = api.rest_client
     ask = rest.request

@@ -137,7 +137,9 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
 
 
 def _pulled_once(image: str) -> dict[str, str]:
-    """Return the pull policy that makes a node pull the image only once; empty if that's the image's default.
+    """Return the container's field `imagePullPolicy`, with which a node pulls the image only once.
+
+    If that's the default for this image, return an empty dict.
 
     https://kubernetes.io/docs/concepts/containers/images/#imagepullpolicy-defaulting
     """

@@ -113,7 +113,10 @@ class NoCredentials(LabError):
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason why an API server answers 403. `words` is a pattern for the answer; the other texts are the error's."""
+    """A reason why an API server answers 403.
+
+    `words` is a regular expression for the API server's message. The other fields are the texts of a `LabError`.
+    """
 
     words: str
     what: str

@@ -105,7 +105,7 @@ class Lab(Workspace):
             before: the step that you will take next. The lab takes the earlier steps, and deletes the results of this
                 step and of the later ones. On a cluster of the lab's own, it also deletes another run's service account
                 and pod with the same names.
-            through: the last step that the lab takes. It leaves the results of the later steps unchanged.
+            through: the last step that the lab takes. The lab leaves the results of the later steps unchanged.
             account: another account (12 digits). The lab deletes this run's resources in that account, too.
 
         Raises:
@@ -242,7 +242,7 @@ class Lab(Workspace):
     # Exercises and questions.
 
     def exercise(self, id: str) -> str:
-        """Open an exercise: create its namespace and role as they are before the solution. Return their common name.
+        """Open an exercise: create its namespace and its role, unsolved. Return the name that both have.
 
         Raises `UnknownName`. Raises `LabError`, and changes nothing, if the target isn't moto.
         """

@@ -55,9 +55,10 @@ def parameters() -> dict[str, object]:
 
 
 def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[str, object]:
-    """Return the parameters that `cells` assign, in the order in which the cells ran. See `parameters`.
+    """Return the parameters that `cells` assign, by name. The last assignment to a name counts.
 
-    `namespace` has the notebook's variables, for values that a cell computes.
+    `cells` are in the order in which they ran. `namespace` has the notebook's variables: it provides the values that a
+    cell computes. Raises `UnknownName` if a cell that sets parameters also assigns an unknown name.
     """
     known = Parameters.names()
     found: dict[str, Any] = {}

@@ -65,7 +65,7 @@ class RunFailed(LabError):
 
 
 class Interrupted(LabError):
-    """The run was interrupted before the last cell. Everything that it created until then still exists."""
+    """The run was interrupted before it ended. All resources that the run had created still exist."""
 
     exit_code = 130
 
@@ -75,8 +75,8 @@ def run(
 ) -> Run:
     """Execute a notebook with these parameters. Write the executed notebook to `output`, even if the run fails.
 
-    The target decides which environment variables the kernel gets: with moto and kind, no AWS or proxy variable of
-    this machine. With `progress`, stderr shows a bar that moves with each cell.
+    The target decides which environment variables the kernel gets. With moto and kind, the kernel gets none of this
+    machine's AWS and proxy variables. With `progress`, stderr shows a bar that moves with each cell.
 
     Raises:
         UnknownName, InvalidParameter: a parameter is wrong; nothing was made.
@@ -157,8 +157,11 @@ def examined(
 ) -> "Diagnosis":
     """Let the doctor examine a run's service account, and return its diagnosis. Changes nothing.
 
-    For many runs in one cluster, pass the connection and the shared reads, so that nothing is read twice. Raises
-    `LabError` if the target can't be reached, or if the service account doesn't exist and no pod or role names it.
+    To examine many runs in one cluster, pass the same `connection` and `reads` each time. `reads` stores the answers,
+    and no call is made twice.
+
+    Raises `LabError` if the target can't be reached. Also raises `LabError` if the service account doesn't exist, and
+    neither a pod nor a role names it.
     """
     from labkit.doctor.examination import examine_run
 
@@ -191,7 +194,7 @@ def main(notebooks: Sequence[str]) -> int:
 
 
 def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
-    """Return the steps' checks and the commands' answers from an executed notebook's outputs."""
+    """Return a `Run` with the checks and the commands' answers from the executed notebook's outputs."""
     data = [part["data"] for cell in executed.cells for part in cell.get("outputs", []) if "data" in part]
     return Run(
         output=output,

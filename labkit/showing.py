@@ -149,7 +149,7 @@ def is_live() -> bool:
 
 @contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Print `what` if the learner's cell still runs after `PATIENCE` seconds, so that it doesn't seem stuck.
+    """Print `what` if the learner's cell still runs after `PATIENCE` seconds, so that the cell doesn't seem stuck.
 
     Outside the kernels of `labkit lab`, print nothing, because other kernels' outputs are compared with stored ones.
     """
@@ -169,13 +169,13 @@ def doing(what: str) -> Iterator[None]:
 
 
 def say(what: str) -> None:
-    """Print `what` as one line, by a single write, because another thread may print at the same time."""
+    """Print `what` as one line, with a single write, because another thread may print at the same time."""
     _SAID.append(what)
     print(f"{what} …\n", end="", flush=True)
 
 
 def is_told() -> bool:
-    """Return whether the running cell has printed what it does, or will print it if it takes longer (see `doing`)."""
+    """Return whether `say` has printed a text in the running cell, or an open `doing` block may still print one."""
     return bool(_DOING or _SAID)
 
 
@@ -230,7 +230,7 @@ def left_aligned(html: str) -> str:
 
 
 def block(text: str) -> str:
-    """Return the text as HTML in a monospaced font, which JupyterLab and nbconvert use for `code`, not for `pre`."""
+    """Return the text as HTML in a monospaced font. JupyterLab and nbconvert use it for `code`, but not for `pre`."""
     return f"<pre><code>{escape(text)}</code></pre>"
 
 

@@ -106,7 +106,10 @@ def _statement(provider: Mapping[str, Any], operator: str) -> Statement:
 
 
 def _groups(values: Variables) -> list[str]:
-    """Return groups of attributes, which the caller separates by empty lines: first all simple ones, then each map."""
+    """Return groups of `name = value` lines. The caller puts an empty line between two groups.
+
+    The first group has all simple attributes. Each map is a group of its own.
+    """
     simple = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
     maps = [{name: value} for name, value in values.items() if isinstance(value, Mapping)]
     return [_attributes(group, 1) for group in [simple, *maps] if group]

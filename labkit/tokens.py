@@ -131,7 +131,7 @@ def refused(
     AWS doesn't document the order of these checks.
 
     Args:
-        audiences: see `Claims.compared`.
+        audiences: the values that STS compares with the client ids, as in `Claims.compared`.
         client_ids: the client ids of the issuer's OIDC provider; None if the role's account has no such provider.
         expires, not_before, now: epoch seconds.
 

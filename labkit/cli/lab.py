@@ -47,7 +47,10 @@ def variables() -> dict[str, str]:
 
 
 def command() -> str:
-    """Return the command that runs this installation: `labkit`, or the program's path if PATH doesn't lead to it."""
+    """Return the shell command that runs this installation of labkit.
+
+    It's `labkit`, or the installed program's path if PATH has another `labkit` or none.
+    """
     path = Path(sys.executable).parent / "labkit"
     if shutil.which("labkit") == str(path):
         return "labkit"

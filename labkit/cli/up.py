@@ -175,7 +175,7 @@ def join(
 
 
 def refuse_options(**given: object) -> None:
-    """Raise `LabError` if one of these options has a value. They can be used only with `--target kind`."""
+    """Raise `LabError` if an option in `given` has a value. These options can be used only with `--target kind`."""
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
     if named:
         raise LabError(

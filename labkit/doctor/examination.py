@@ -72,7 +72,7 @@ def diagnose(
         action: the action that the pod needs, such as `s3:ListBucket`.
         resource: the ARN of the resource that `action` is for.
         probe: whether the doctor may run commands in the pod, and send its token to STS.
-        reads: answers from an earlier diagnosis or from a record. The doctor doesn't make these calls again.
+        reads: answers from an earlier diagnosis or from a record. The doctor doesn't repeat the calls that led to them.
 
     Raises `InvalidParameter` if a name is invalid. Raises `LabError` if the cluster or the account can't be reached.
     Also raises `LabError` if the name of the service account, role or pod seems misspelt.

@@ -14,7 +14,10 @@ def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
 
     The lab's own service account counts if it exists, even without an annotation.
 
-    Raises `LabError` if several service accounts may be meant, or if none should have a role.
+    If no service account should have a role, but the parameters have the default names, return the default name.
+
+    Raises `LabError` if several service accounts may be meant. Also raises `LabError` if no service account should have
+    a role, and the parameters have other names.
     """
     namespace, own = parameters.namespace, parameters.service_account
     if (of_pod := _of_pod(survey, namespace, pod)) not in ("", NO_CHOICE):

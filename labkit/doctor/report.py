@@ -226,7 +226,7 @@ class Diagnosis:
         return f"missing: {few(check.missing)}"
 
     def account(self) -> Iterator[str]:
-        """Yield the number of answers, the commands run in the pod, and the calls that failed, with their reasons."""
+        """Yield lines of text: the number of answers, the commands run in the pod, and why calls failed."""
         answers = Counter(read.of for read in self.read)
         named: dict[Answerer, str] = {"AWS": "AWS", "the cluster": "the cluster", "a host": "the issuer"}
         counted = [(answers[of], name) for of, name in named.items() if answers[of]]

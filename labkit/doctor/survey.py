@@ -138,7 +138,7 @@ class Survey:
             self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:
-        """Return the names of all roles in annotations, but only of this AWS account. Some may not exist."""
+        """Return the names of this AWS account's roles that annotations name. Some of these roles may not exist."""
         accounts = self.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         named = filter(None, map(Arn.find, arns))

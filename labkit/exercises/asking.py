@@ -1,6 +1,9 @@
 """An exercise's calls to the live lab. They show whether STS admits a token, what a pod says, and what a role may do.
 
 `place` is the exercise's workspace. By default, each function uses the service account and the role of `place`.
+
+A `Row` compares the lab's answer with the right answer. A call to AWS is the method `operation` of boto3's client for
+`service`, with the arguments `more`.
 """
 
 from functools import partial
@@ -196,7 +199,7 @@ def agent(place: "Workspace", account: str = "") -> str:
 def pod_identity(place: "Workspace", account: str = "") -> str:
     """Exchange a new pod's token at EKS Auth. Return the role as assumed-role/NAME, or the text of the refusal.
 
-    No node accepts the new pod. At the end, this function deletes the pod.
+    The pod never runs, because its node selector matches no node. At the end, this function deletes the pod.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
     """
@@ -268,7 +271,10 @@ def caller(place: "Workspace") -> str:
 
 
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME) -> str:
-    """Run a command in a pod. Return its output, or the error if the command fails. Strip white space."""
+    """Run a command in a pod. Return its output, or the error if the command fails.
+
+    The result has no white space at its ends.
+    """
     done = execution.execute(place.kubernetes, pod, place.parameters.namespace, [*command])
     return (done.output if done.exit_code == 0 else done.error or done.output).strip()
 

@@ -1,7 +1,7 @@
 """The contents page in learn/: the course, the learner's progress, the next thing to do, and a glossary.
 
-`labkit lab` writes the page again at each start. The learner's copies of the notebooks link to this page. They can't
-link to the README, because a wheel doesn't install it beside learn/.
+`labkit lab` writes the page again at each start. The learner's copies of the notebooks link to this page. The copies
+can't link to the README, because a wheel doesn't install the README beside learn/.
 """
 
 import json
@@ -214,7 +214,7 @@ def _readme() -> str:
 
 
 def _texts() -> list[str]:
-    """Return the sections that the notebooks link to. Each text begins with the section's heading."""
+    """Return the contents page's sections that the notebooks link to. Each section begins with its heading."""
     steps, words = (_section(heading) for heading in ("The eleven steps", "Words"))
     return [TERMINAL, steps.replace("](notebooks/", "]("), *re.split(r"\n+(?=### )", words)]
 
@@ -226,6 +226,9 @@ def _section(heading: str) -> str:
 
 @cache
 def _anchors() -> dict[str, str]:
-    """Return each heading's anchor in JupyterLab, by the heading's anchor on a code host."""
+    """Return a dict of the anchors of all headings in `_texts()`.
+
+    The keys are the anchors on a code host, and the values are the anchors in JupyterLab.
+    """
     headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

@@ -109,7 +109,7 @@ def _without_displaced(
 ) -> tuple[Situation, list[Fault]]:
     """Return the run without the faults that `fault` replaces, and the list of the run's remaining faults.
 
-    If `fault` replaces any, the list also lacks the faults that someone has mended by hand.
+    If `fault` replaces any faults, also leave out the faults that someone has mended by hand.
     """
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:

@@ -115,7 +115,7 @@ def _plain(obj: Document) -> Document:
 def _read_pods_as_applied(situation: Situation) -> None:
     """Split each live pod into its applied manifest, in `objects`, and its spec after admission, in `admitted`.
 
-    If the service account had other annotations when the pod was created, set `made_with`.
+    If the service account had other annotations when the pod was created, store these annotations in `made_with`.
     """
     region = situation.parameters.region
     for key in situation.pod_keys:

@@ -25,7 +25,7 @@ EVERY = 0.5  # seconds between two updates
 
 
 def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, resume: bool = False) -> Report:
-    """Run a fleet of the target moto on `count` workers, and return its report.
+    """Run a fleet on `count` workers, and return its report. The target of all rows is moto.
 
     The notebook that calls this function shows the rows while they run. Without `notebook`, run irsa.ipynb. With
     `resume`, skip rows that succeeded earlier and haven't changed since.

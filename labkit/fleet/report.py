@@ -50,7 +50,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: every row succeeded. 1: at least one row didn't. 2: no row ran."""
+        """0: every row succeeded. 1: at least one row ran, but not every row succeeded. 2: no row ran."""
         if self.counts["not run"] == len(self.outcomes):
             return 2
         return 0 if self.counts["succeeded"] == len(self.outcomes) else 1

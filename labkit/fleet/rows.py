@@ -116,7 +116,7 @@ def read(file: Path, *, makes: bool = True) -> list[Row]:
 
 
 def _places(places: list[str]) -> str:
-    """Return the first place, and the number of further rows that have the same problem."""
+    """Return the place of the first row with a problem, and the number of further rows with the same problem."""
     more = len(places) - 1
     return places[0] + (f" and {more} more row{'s' if more > 1 else ''}" if more else "")
 

@@ -157,7 +157,7 @@ class Fleet:
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:
-        """Yield an outcome for each row that isn't in `done`. Some of these rows may have ended unreported."""
+        """Yield an outcome for each row that isn't in `done`. Some of these rows may have ended without a report."""
         self.running = []
         for row in self.rows:
             if row.number not in done:

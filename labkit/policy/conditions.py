@@ -136,7 +136,8 @@ _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
     """Return whether `found` matches one of the wanted values. If `negated`, return the opposite.
 
-    If no value matches, but one can't be compared with `found`, return None. Without wanted values, also return None.
+    If `found` matches no wanted value, but can't be compared with one of them, return None. Without wanted values, also
+    return None.
     """
     unknown = not compares
     for compare in compares:

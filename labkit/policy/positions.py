@@ -16,7 +16,7 @@ _decoder = json.JSONDecoder()
 def statement_positions(text: str) -> tuple[tuple[Position, Position], ...]:
     """Return the start and end of each statement in the text of a valid policy; empty if there's no statement.
 
-    In a list, the first statement starts right after the bracket. Each other one starts where the one before it ends.
+    In a list, the first statement starts right after the bracket. Each later one starts where the previous one ends.
     """
     at = _after(text, "{", 0)
     while at < len(text) and text[at] == '"':

@@ -62,7 +62,9 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
 def _nearest(trust: Policy, request: Request) -> Decision:
     """Return a denial. Its reason names the condition, action or principal that doesn't match.
 
-    The reason is about an Allow statement for the principal and action or, if there's none, one for the principal.
+    If Allow statements name the principal and the action, the reason names the conditions that don't hold. If Allow
+    statements name only the principal, the reason names the action. Otherwise, the reason names a malformed statement
+    or the principals that the policy trusts, or says that the policy has no Allow statement.
     """
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:

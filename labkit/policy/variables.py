@@ -38,9 +38,9 @@ class Template:
     """The parts of a text without variables: one pattern that serves all requests. None for a text with variables."""
 
     def fill(self, values: Values) -> list[Token] | None:
-        """Return the parts, with each variable replaced by its value as literal text.
+        """Return the template's parts, with each variable replaced by its value as literal text.
 
-        None if a variable has no value.
+        Return None if a variable has no value.
         """
         filled: list[Token] = []
         for part in self.parts:

@@ -121,7 +121,7 @@ def _joined(pattern: Iterable[Token]) -> list[Token]:
 def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
     """Return a matcher for texts that begin with `head`, contain the `middle` pieces in order, and end with `tail`.
 
-    It finds the leftmost place of each piece. If that doesn't lead to a match, no other place does.
+    The matcher finds the leftmost place of each piece. If these places lead to no match, no other places do.
     """
     least = len(head) + len(tail)
 
@@ -144,7 +144,7 @@ def _automaton(pattern: list[Token]) -> Matcher:
     """Return a matcher for `pattern` that uses the shift-and algorithm.
 
     Each bit of an integer is a position in the pattern. The bit is 1 if the text so far matches the pattern up to
-    there.
+    this position.
     """
     symbols: list[str | None] = []
     loops = 0

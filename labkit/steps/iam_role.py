@@ -118,7 +118,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Raise `RoleOfAnotherRun` if the role belongs to someone else. Return no line: this step deletes no role."""
+    """Raise `RoleOfAnotherRun` if the role belongs to someone else. Return an empty list: no role is deleted."""
     iam = lab.aws.client("iam")
     try:
         present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]

@@ -92,7 +92,7 @@ def empty(lab: Workspace) -> None:
 def found(lab: Workspace) -> Iterator[Found]:
     """Yield each resource that a removal finds, with its owner.
 
-    The last step's resources come first, and those in the second account last.
+    The last step's resources come first. The resources in the lab's other account come last.
     """
     # If the cluster is gone, so are its objects.
     yield from _made(lab, ORDER if lab.connection.kubernetes else IN_AWS)

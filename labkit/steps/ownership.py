@@ -34,7 +34,7 @@ class Owner(Enum):
     def line(self, thing: str, others: str = "") -> str:
         """Return the line about the resource `thing`; empty if the owner is `STRANGER`.
 
-        `others` is the end of the line, which names other runs or roles.
+        `others` is a text that names other runs or roles. The line ends with it.
         """
         return self.value.format(thing, others)
 

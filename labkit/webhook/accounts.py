@@ -70,9 +70,9 @@ class Accounts:
     async def appear(self, namespace: str, name: str, grace: float = GRACE) -> None:
         """Wait until the account's role is known, or until the API says that the account has no role.
 
-        People often create or annotate a service account right before they create its pod. The watch may report that
-        too late, so ask the API. If the API doesn't know the account, or doesn't answer within 5 seconds, wait at most
-        `grace` seconds more for the watch.
+        People often create or annotate a service account right before they create its pod. The watch may report
+        this change too late, so ask the API. If the API doesn't know the account, or doesn't answer within 5 seconds,
+        wait at most `grace` seconds more for the watch.
 
         The webhook on EKS asks the API only about unknown accounts, and waits at most `grace` seconds. This webhook
         waits longer, so that a pod gets its role even on a slow machine.

@@ -77,11 +77,14 @@ def review(
     mount_path: str = MOUNT_PATH,
     associated: Associated = lambda _namespace, _name: False,
 ) -> Object:
-    """Return the AdmissionReview that answers this one. If the service account has no role, the pod stays unchanged.
+    """Return the AdmissionReview that answers `admission_review`. A pod without a role stays unchanged.
 
-    Containers get the token at `mount_path`. Containers without a region get `region` as AWS_REGION and
+    With IRSA, containers get the token at `mount_path`. Containers without a region get `region` as AWS_REGION and
     AWS_DEFAULT_REGION. The names of the pod's annotations begin with `prefix`. The answer refuses anything that isn't a
-    review of a pod. If the service account has a Pod Identity association, its role annotation is ignored, as on EKS.
+    review of a pod.
+
+    `associated` tells whether a service account has a Pod Identity association. If it has one, the pod gets Pod
+    Identity's variables and token, and the service account's role annotation is ignored, as on EKS.
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
     if wrong := malformed(admission_review):
@@ -117,8 +120,8 @@ def pod_patch(
 ) -> list[Operation]:
     """Return the JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 
-    Without a `method`, use IRSA with `account.role_arn`. If the pod already has a volume with the token volume's
-    name, keep that volume, as on EKS.
+    Without a `method`, use IRSA with `account.role_arn` and `mount_path`. If the pod already has a volume with the
+    token volume's name, keep that volume, as on EKS.
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     spec = pod["spec"]

@@ -102,7 +102,8 @@ def mutating_webhook_configuration(
 ) -> Object:
     """Return the manifest that registers a webhook for pods at `url`. The CA bundle verifies the server's certificate.
 
-    `namespaces` are expressions that a namespace's labels must match. The API server doesn't call the webhook for a pod
+    `name` names the manifest, and `webhook` the webhook in it. `namespaces` are expressions that a namespace's labels
+    must match. The API server doesn't call the webhook for a pod
     with the label `opt_out_label`.
     https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/
     """

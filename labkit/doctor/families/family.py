@@ -1,4 +1,4 @@
-"""What a family of errors is, and the commands and findings that several families share."""
+"""The class `Family`, and the commands and findings that several families share."""
 
 from dataclasses import dataclass
 
