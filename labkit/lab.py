@@ -144,7 +144,7 @@ class Lab(Workspace):
     def evidence(self, *, probe: bool = True) -> Evidence:
         """Return evidence about this run: an object that reads AWS and the cluster when you ask it for a fact.
 
-        With `probe`, it may also run commands in the pod.
+        With `probe`, this object may also run commands in the pod.
         """
         return Evidence(self.parameters, self.connection, probe=probe)
 

@@ -101,6 +101,8 @@ def examine_run(
 ) -> Diagnosis:
     """Examine the service account of a run. A missing role is a finding and not an error.
 
+    If `role_is_known` is false, the role, policy and bucket in `parameters` are only defaults.
+
     If `is_of_run` is false, the parameters only say where to look, and repairs don't add the run's tags to new
     resources.
 
@@ -180,9 +182,9 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """Return the name of the annotated role or, without one, the names of the roles that trust the service account.
+    """Return the name of the annotated role. Without an annotation, return the roles that trust the service account.
 
-    Empty if the annotation and the user name the same role.
+    Return an empty list if the role in the annotation is the one that the user named.
     """
     if ROLE_ARN.fullmatch(evidence.annotation):
         annotated = Arn.parse(evidence.annotation).name

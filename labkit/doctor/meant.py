@@ -12,12 +12,12 @@ NO_CHOICE = "default"  # the service account of a pod whose manifest names no se
 def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
     """Return the pod's service account, or else the namespace's only service account that should have a role.
 
-    The lab's own service account counts if it exists, even without an annotation.
+    The service account in `parameters` counts if it exists, even without an annotation.
 
-    If no service account should have a role, but the parameters have the default names, return the default name.
+    If no service account should have a role, but `parameters` has the default names, return the default name.
 
     Raises `LabError` if several service accounts may be meant. Also raises `LabError` if no service account should have
-    a role, and the parameters have other names.
+    a role, and `parameters` has other names.
     """
     namespace, own = parameters.namespace, parameters.service_account
     if (of_pod := _of_pod(survey, namespace, pod)) not in ("", NO_CHOICE):

@@ -185,7 +185,11 @@ class Diagnosis:
 
     @property
     def headline(self) -> str:
-        """One line that names the first finding, or says that nothing is wrong and which stages weren't examined."""
+        """One line about the first finding.
+
+        Without a finding, the line says that nothing is wrong, and names the stages that weren't examined. If the
+        doctor can't say whether something is wrong, the line says why.
+        """
         if self.begins_with_a_finding:
             return self.findings[0].headline(self.name)
         if self.unanswered:
@@ -204,7 +208,7 @@ class Diagnosis:
 
     @property
     def begins_with_a_finding(self) -> bool:
-        """Whether the first line is about the first finding."""
+        """Whether `headline` is about the first finding."""
         return bool(self.findings) and not self.unanswered
 
     @property
@@ -238,7 +242,7 @@ class Diagnosis:
 
 
 def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
-    """Return the errors in their order, but only one for each call."""
+    """Return one error for each call: its last one. The order is that of the calls' first errors."""
     return list({error.read: error for error in unread}.values())
 
 

@@ -146,7 +146,7 @@ class Survey:
 
 
 def _wants_a_role(metadata: Metadata) -> bool:
-    """Whether there's an annotation for a role, with the right key or a similar key."""
+    """Whether an object with this metadata has an annotation for a role, with the right key or a similar key."""
     return any(
         key.endswith(("/role-arn", "iam.amazonaws.com/role"))
         or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85

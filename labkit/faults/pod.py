@@ -1,4 +1,4 @@
-"""Faults of the pod, and of when and how it was created."""
+"""Faults of the pod and of its creation."""
 
 from labkit.faults.fault import fault
 from labkit.faults.service_account import ANNOTATION, WITHOUT_ROLE_HIDES

@@ -21,7 +21,10 @@ MENDED, NOT_MENDED = RIGHT.replace("right", "mended"), WRONG.replace("wrong", "n
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """A report on how far a run is mended. The report is true if the run is mended, and doesn't name faults."""
+    """A report on how far a run is mended. `bool(report)` is true if the run is mended.
+
+    The report doesn't name the faults.
+    """
 
     ok: bool
     """Whether the doctor reports no error, and no finding about the faults."""

@@ -57,7 +57,7 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """The numbers of rows that succeeded, failed and didn't run, as text."""
+        """The number of all rows and the number of rows in each state, as text."""
         earlier = sum(outcome.is_earlier for outcome in self.outcomes)
         told = [f"{self.words[state]}: {count}" for state, count in self.counts.items() if count]
         if earlier:

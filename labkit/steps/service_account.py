@@ -121,7 +121,7 @@ def _goes_with(lab: "Workspace", metadata: Any) -> bool:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Delete the service account that the parameters name if it carries another run's label.
+    """Delete the service account `parameters.service_account` if it carries another run's label.
 
     Return a line about a deleted account. If the cluster isn't the lab's own, an account without this run's label is
     kept, and `NotThisRuns` is raised.
