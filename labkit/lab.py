@@ -149,7 +149,7 @@ class Lab(Workspace):
         return Evidence(self.parameters, self.connection, probe=probe)
 
     def check(self, step: str, *, repair: bool = False) -> Check:
-        """Check a step or an exercise. Return a report with the expected values beside the found ones.
+        """Check a step or an exercise. Return a report with the expected values beside the found values.
 
         With `repair`, the report shows the command that repairs each finding. Raises `UnknownName`.
         """
@@ -267,7 +267,7 @@ class Lab(Workspace):
         return Questions("Predict first", [exercises.prediction(id)], _answered)
 
     def recall(self, notebook: str) -> Questions:
-        """Ask the questions at the end of a notebook. `notebook` is its number, such as 02. Raises `UnknownName`."""
+        """Ask the questions at the end of the notebook with this number, such as 02. Raises `UnknownName`."""
         return Questions("What do you remember?", exercises.recall(notebook), _answered)
 
     def progress(self) -> "progress.Progress":

@@ -182,9 +182,10 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """Return the name of the annotated role. Without an annotation, return the roles that trust the service account.
+    """Return the name of the role in the annotation, in a list.
 
-    Return an empty list if the role in the annotation is the one that the user named.
+    If the annotation isn't the ARN of a role, return the names of the roles that trust the service account. Return an
+    empty list if the role in the annotation is the one that the user named.
     """
     if ROLE_ARN.fullmatch(evidence.annotation):
         annotated = Arn.parse(evidence.annotation).name

@@ -236,8 +236,8 @@ def _parsed(
 ) -> tuple[Compare, ...]:
     """Return a comparison for each wanted value.
 
-    A comparison parses the wanted value and the request's value. It returns None if one of them can't be parsed. Policy
-    variables aren't expanded.
+    A comparison parses the wanted value and the request's value. It returns None if one of these values can't be
+    parsed. Policy variables aren't expanded.
     """
     return tuple(_compare_parsed(parse, test, parse(text)) for text in wanted)
 

@@ -26,7 +26,7 @@ build = documents.trust_policy
 
 
 class RoleOfAnotherRun(LabError):
-    """The run's role name is taken by someone else's role, which the lab never changes."""
+    """Someone else's role has the name that this run needs. The lab never changes that role."""
 
 
 def ensure(lab: "Workspace") -> None:
