@@ -242,7 +242,7 @@ class Diagnosis:
 
 
 def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
-    """Return one error for each call: its last one. The order is that of the calls' first errors."""
+    """Return each call's last error. The calls are in the order of their first errors."""
     return list({error.read: error for error in unread}.values())
 
 

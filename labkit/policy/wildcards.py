@@ -48,7 +48,7 @@ def prefix(pattern: Iterable[Token]) -> str | None:
 def matcher(pattern: Iterable[Token]) -> Matcher:
     """Return a function that tells whether a whole text matches the tokens.
 
-    In a literal text, `*` and `?` stand for themselves.
+    In a token that is a literal text, `*` and `?` stand for themselves.
     """
     pattern = _joined(pattern)
     if Wild.ONE in pattern:

@@ -115,7 +115,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 def _goes_with(lab: "Workspace", metadata: Any) -> bool:
     """Return whether a pod or a service account with this metadata may be deleted with the run's namespace.
 
-    If the name is `default`, the result is always True.
+    If the pod or service account itself is named `default`, the result is always True.
     """
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 

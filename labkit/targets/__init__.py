@@ -26,7 +26,7 @@ class Target(Protocol):
         """Return the connection, and create nothing. On eks, this needs no confirmed plan."""
 
     def look(self, parameters: "Parameters") -> "Connection":
-        """Do the same as `connect`. On eks, the caller may have fewer permissions in the cluster than a run needs."""
+        """Do the same as `connect`, but on eks, also accept a caller without all permissions that a run needs."""
 
     def start_and_look(self, parameters: "Parameters") -> "Connection":
         """Do the same as `look`, but on moto start the lab and the cluster first if they don't run."""

@@ -63,7 +63,7 @@ def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
 
 
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
-    """Return the other service accounts whose new pods would get a role without these requirements.
+    """Return the other service accounts whose new pods would get a role if these requirements were removed.
 
     They are named as NAMESPACE/NAME. None if they can't be listed.
     """

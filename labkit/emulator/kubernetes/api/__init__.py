@@ -10,5 +10,5 @@ resources (health, `discovery`). `routes` passes a request for a resource on to 
 A patch is first applied (`patches`). Then each write passes `admission`, `validation` and `managers`. Admission also
 calls `node_restriction` and `escalation`. All checks of admission get the write as a `review`.
 
-`tables` makes the answer to a list if the client wants a table. `watches` answers a watch.
+If the client wants a table, `tables` makes it from the listed objects. `watches` answers a watch.
 """

@@ -1,4 +1,4 @@
-"""Let the API server call only loopback addresses, whatever address a webhook or a node has."""
+"""Refuse the API server's calls to addresses that aren't loopback addresses, such as a webhook's or a node's."""
 
 from ipaddress import ip_address
 
