@@ -67,7 +67,7 @@ def _show(finding: "Finding") -> None:
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
     """Call `look` until the repair's new pods run, for at most `STARTS_WITHIN` seconds. Return the last diagnosis.
 
-    `before` is the diagnosis before the repair. If it already reports starting pods, call `look` only once.
+    `before` is the diagnosis before the repair. If `before` already has the finding `STARTING`, call `look` only once.
     """
     return awaited(
         look,

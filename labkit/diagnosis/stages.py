@@ -22,7 +22,10 @@ class Stage:
     """
 
     def at_best(self, evidence: Evidence) -> Result:
-        """Return the stage's result if no cause finds anything: `not looked at` if a fact can't be read."""
+        """Return the result of `look`: the stage's result if no cause finds anything.
+
+        If `look` can't read a fact, return `not looked at`.
+        """
         try:
             return self.look(evidence)
         except NotRead:

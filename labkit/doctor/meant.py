@@ -10,14 +10,15 @@ NO_CHOICE = "default"  # the service account of a pod whose manifest names no se
 
 
 def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
-    """Return the pod's service account, or else the namespace's only service account that should have a role.
+    """Return the name of the pod's service account, unless it's `default`. Otherwise, return the only candidate.
 
-    The service account in `parameters` counts if it exists, even without an annotation.
+    The candidates are the surveyed service accounts, which should have a role. The service account that `parameters`
+    names is a candidate, too, if it exists.
 
-    If no service account should have a role, but `parameters` has the default names, return the default name.
+    Without candidates, return the service account's name in `parameters` if `parameters.is_usual`.
 
-    Raises `LabError` if several service accounts may be meant. Also raises `LabError` if no service account should have
-    a role, and `parameters` has other names.
+    Raises `LabError` if there are several candidates. Also raises `LabError` if there are no candidates, and
+    `parameters.is_usual` is false.
     """
     namespace, own = parameters.namespace, parameters.service_account
     if (of_pod := _of_pod(survey, namespace, pod)) not in ("", NO_CHOICE):

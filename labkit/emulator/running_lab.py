@@ -40,7 +40,7 @@ class RunningLab:
         self._listeners: list[Listener] = []
 
     async def listen_as_issuer(self, region: str) -> None:
-        """Start the listener for the host name of EKS's issuers in this region, and tell the gate its port."""
+        """Start the listener for the host name of EKS's issuers in this region. Tell the gate the listener's port."""
         host = f"oidc.eks.{region}.amazonaws.com"
         if host in self.state.issuers:
             return

@@ -46,10 +46,13 @@ def only_cart(place: "Workspace") -> list[Row]:
 
 
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
-    """Create new service accounts, and return a wrong row for each one that STS admits.
+    """Return a row for each new service account that STS admits. Such a row is wrong: STS should refuse the account.
 
-    For cart, the new ones are cart-1a2b in the same namespace, and cart in a new namespace. STS admits them if the
-    trust policy has a wildcard, or if the policy refuses only the service accounts that exist today.
+    For each name in `accounts`, create two service accounts. For the name cart, they are cart-1a2b in the same
+    namespace, and cart in a new namespace. STS admits new service accounts if the trust policy has a wildcard, or if
+    the policy refuses only the service accounts that exist today.
+
+    Without `accounts`, the only name is `parameters.service_account`.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
     accounts = accounts or (place.parameters.service_account,)

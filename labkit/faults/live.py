@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 
 def read(lab: "Workspace", *others: Situation) -> Situation:
-    """Return the run's present documents, from its own account and from the accounts that `others` name.
+    """Return a situation with the run's present documents.
 
-    The field `registration` is copied from the first situation in `others`. If `others` is empty, the field holds the
-    webhook's present registration.
+    The documents of AWS are read from the run's own account, and from the accounts of the situations in `others`.
+
+    The result's field `registration` is copied from the first situation in `others`. If `others` is empty, the field
+    holds the webhook's present registration.
     """
     situation = Situation(
         parameters=lab.parameters,

@@ -76,7 +76,10 @@ class Fleet:
         ]
 
     def run(self, client: "Client") -> Iterator[Outcome]:
-        """Run the rows that `earlier` doesn't return. Yield an outcome for each, even if the fleet ends early."""
+        """Yield an outcome for each row, except the rows whose outcome `earlier` returns. Those rows don't run again.
+
+        If the fleet ends early, the rows that didn't run get an outcome, too.
+        """
         done = {outcome.row.number for outcome in self.earlier()}
         waiting = deque(row for row in self.rows if row.number not in done)
         try:

@@ -121,10 +121,10 @@ def _goes_with(lab: "Workspace", metadata: Any) -> bool:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Delete the service account `parameters.service_account` if it carries another run's label.
+    """Return a line about the deleted service account; empty if nothing was deleted.
 
-    Return a line about a deleted account. If the cluster isn't the lab's own, an account without this run's label is
-    kept, and `NotThisRuns` is raised.
+    On the lab's own cluster, delete the service account `parameters.service_account` if it carries another run's label.
+    On any other cluster, delete nothing. Raise `NotThisRuns` if the service account doesn't carry this run's label.
     """
     core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace

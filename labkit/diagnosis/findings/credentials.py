@@ -316,9 +316,10 @@ def _sent(container: Container) -> TokenProjection | None:
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """Change the containers that send the token at `path` in this volume, so that they send the volume's second token.
+    """Make containers send the volume's second token to STS, instead of the volume's first token.
 
-    The second token is for STS. Its path ends with `BESIDE`.
+    The first token is at `path` in the volume. The second token is at `path` with `BESIDE` added. Only containers that
+    now send the first token to STS are changed.
     """
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):

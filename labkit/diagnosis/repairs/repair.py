@@ -1,4 +1,4 @@
-"""A repair, and its effects on repairs that run before or after it."""
+"""A repair: lines for a shell. A repair leaves out the work that an earlier or a later repair does."""
 
 import shlex
 from collections.abc import Mapping, Sequence

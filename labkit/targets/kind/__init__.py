@@ -1,4 +1,7 @@
-"""The target kind: a kind cluster or an existing cluster. The lab's server emulates AWS for it on this machine."""
+"""The target named `kind`. The cluster is a kind cluster, or any existing cluster that joined the lab.
+
+The lab's server emulates AWS for the cluster on this machine.
+"""
 
 import sys
 from contextlib import closing, suppress

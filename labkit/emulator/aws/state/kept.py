@@ -147,10 +147,11 @@ class Kept:
     def _carry_out(self, work: Callable[[], Any]) -> Any:
         """Run a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
 
-        To undo changes, this method restores whole stores from the file. The changes of other calls must not be lost,
-        so this method writes those changes before it runs the call. Data events (see `is_data`) are too frequent for
-        such a write. If moto refuses a data event, this method doesn't restore stores that have unwritten changes of
-        other calls: the data event's changes stay in these stores.
+        To undo changes, this method restores whole stores from the file. That would lose unwritten changes of other
+        calls. So this method first writes the changes of other calls to the file, and then runs the call.
+
+        Data events (see `is_data`) are too frequent for such a write. If moto refuses a data event, a store with
+        unwritten changes of other calls isn't restored. The data event's changes stay in that store.
         """
         if (change := _change.get()) is None:
             return work()
