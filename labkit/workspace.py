@@ -92,5 +92,5 @@ class Workspace:
 
     @property
     def takes_untagged(self) -> bool:
-        """Whether an untagged object with exactly the names from the parameters counts as this run's."""
+        """Whether an untagged object belongs to this run if it has exactly the names from the run's parameters."""
         return self.connection.takes_untagged

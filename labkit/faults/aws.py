@@ -32,10 +32,11 @@ def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change AWS from the state `now` to the state `wanted`. Leave the wanted associations to `associate`.
+    """Change AWS from the state `now` to the state `wanted`. Create no associations: `associate` creates them later.
 
-    Raises `LabError` if the lab can't enter an account. Raises `LabError` if IAM doesn't refuse a call in
-    `wanted.refused` with the call's `code`.
+    Also make the calls in `wanted.refused`. IAM must refuse each of these calls with the call's `code`.
+
+    Raises `LabError` if the lab can't enter an account, or if IAM answers one of these calls otherwise.
     """
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)

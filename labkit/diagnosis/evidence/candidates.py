@@ -24,9 +24,10 @@ ABOUT_ACCOUNTS = re.compile(r"service[-_ ]?account", re.IGNORECASE)
 def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
     """Return the ARNs of the roles that may be meant for the service account.
 
-    These are the roles with a trust policy that names the service account. Of several such roles, those with a tag for
-    the service account are preferred. Without such a trust policy, these are the roles with a tag for the service
-    account.
+    - If one role's trust policy names the service account, return this role.
+    - If several roles' trust policies name the service account, return those of these roles that also have a tag for
+      the service account. If none has such a tag, return all of these roles.
+    - If no trust policy names the service account, return the roles with a tag for the service account.
 
     Raises `NotRead` if the roles can't be listed.
     """

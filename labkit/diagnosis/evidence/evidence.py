@@ -456,7 +456,7 @@ class Evidence:
 
     @property
     def failed_creations(self) -> list[Event]:
-        """The events about rejected pods in the namespace, the newest first; empty if the pod exists."""
+        """The events about rejected pods in the namespace, the newest first; empty if the examined pod exists."""
         if self.pod is not None:
             return []
         failed = [event for event in self.cluster.events(self.parameters.namespace) if event["reason"] == FAILED]
@@ -603,7 +603,7 @@ class Evidence:
     def _is_wrong_account(self, arn: str) -> bool:
         """Whether the ARN seems to name a wrong account.
 
-        Such an account isn't the cluster's. It doesn't have the ARN's role or an OIDC provider for the cluster.
+        A wrong account isn't the cluster's account. It has neither the ARN's role nor the cluster's OIDC provider.
         """
         named = Arn.parse(arn)
         if named.account == self.connection.account_id:

@@ -15,10 +15,16 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 def containers(evidence: Evidence) -> list[Container]:
     """Return the pod's containers that lack the annotated role for no known reason.
 
-    A reason is known if the webhook skips the container, or if the container's token isn't a projected token. It's also
-    known if the container's role works although the annotation is wrong, or if `variables.has_wrong_identity` is true.
+    The known reasons are:
 
-    Empty if the service account has no annotation, or if the pod runs as another service account. Raises `NotRead`.
+    - The webhook skips the container.
+    - The container's token isn't a projected token.
+    - The annotation is wrong, and the container has another role. This role's trust policy admits or names the
+      service account.
+    - `variables.has_wrong_identity` is true for the container.
+
+    The list is empty without a pod, if the service account has no annotation, or if the pod runs as another service
+    account. Raises `NotRead`.
     """
     spec = evidence.pod_spec
     if spec is None or not evidence.annotation:

@@ -238,7 +238,7 @@ class Trust:
         return {**statement, "Condition": {operator: block for operator, block in kept.items() if block}}
 
     def _others_in(self, statement: Statement) -> list[str]:
-        """Return the other callers that a statement admits."""
+        """Return the callers that a statement admits, except this service account."""
         principal = statement.get("Principal")
         names = [name for kind in ("AWS", "Service") for name in principals_of(statement, kind)]
         for arn in federated_of(statement):

@@ -226,10 +226,10 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """Return the containers with a role, if all of them work without the annotation and the webhook.
+    """Return the containers with a role if all of them work without the annotation and the webhook; else no containers.
 
-    The manifest of such a container sets the role's variables, and mounts a projected token for STS. The role admits
-    the service account. The list is empty if one of the containers isn't like this, or if the facts can't be read.
+    A container works without them if the manifest sets the role's variables and mounts a projected token for STS, and
+    if the role admits the service account. If the facts can't be read, return no containers.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]

@@ -46,11 +46,13 @@ def without_account(evidence: Evidence) -> list[Workload]:
 
 
 def meant_for_account(evidence: Evidence) -> Workload | None:
-    """Return the workload that should name the service account, but doesn't name any; None if unsure.
+    """Return the workload that names no service account, but should name this one; None if unsure.
 
-    It's the only such workload that has the service account's name, as its own name or in an app label. If there isn't
-    exactly one, it's the namespace's only workload, as long as the namespace has no other service account except
-    `default`. A wrong guess would give the role to the wrong workload.
+    A wrong guess would give the role to the wrong workload. So a workload that names no service account is returned
+    only in two cases:
+
+    - It's the only such workload whose own name, or whose app label, is the service account's name.
+    - It's the namespace's only workload, and the namespace has no other service account except `default`.
     """
     everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]

@@ -270,8 +270,9 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
     """Return shell lines that allow the request.
 
-    They remove the statements that deny the request. If no other policy allows it, they add an inline policy that does.
-    If a managed policy denies the request, return only advice.
+    The lines remove the statements that deny the request. If the policies without such statements don't allow the
+    request, the lines also add an inline policy that allows it. If a managed policy denies the request, return only
+    advice.
     """
     commands, lines = Commands(evidence), []
     if managed := [name for name in denying if name not in evidence.inline_policies]:
@@ -377,7 +378,8 @@ def _requests(evidence: Evidence, bucket: str) -> list[Request]:
 def _within(organization_id: str, evidence: Evidence) -> Request:
     """Return the request for the action that you named, as the role would make it.
 
-    It has the condition keys of a resource in the role's own account and organization.
+    The request's condition keys say that the resource is in the role's account. They also say that the role and the
+    resource are in this organization.
     """
     (request,) = _requests(evidence, "")
     places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}

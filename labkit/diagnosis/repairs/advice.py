@@ -178,7 +178,9 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
 
 
 def session_stays(evidence: Evidence, again: str) -> str:
-    """Return advice to keep a pod that STS refuses. It may still have an earlier session, and a new pod wouldn't.
+    """Return advice to keep a pod that STS refuses.
+
+    The pod may still have an earlier session. A new pod would have no session.
 
     `again`: the lines that replace the pod. The advice shows them as comments.
 

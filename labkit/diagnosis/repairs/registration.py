@@ -266,9 +266,10 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
 def _as_a_whole(
     registration: WebhookConfiguration, requirement: Requirement, requirements: Sequence[Requirement]
 ) -> Path:
-    """Return the path of the requirement to remove.
+    """Return the path to delete so that the requirement is removed.
 
-    If no other requirement would stay in its list or map, return the path of the list or map.
+    Usually, this is the requirement's own path. All `requirements` are removed. If the list or map that contains the
+    requirement would then be empty, this is the path of that list or map.
     """
     *way, _ = requirement.path
     beside = [each for each in requirements if each.path[:-1] == tuple(way)]

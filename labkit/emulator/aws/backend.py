@@ -491,9 +491,10 @@ def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the attributes and the items of moto's dictionary of SSM parameters.
+    """Return two parts of moto's dictionary of SSM parameters: first its attributes, then its items.
 
-    AWS's own parameters are left out, because moto loads them on demand.
+    The items don't contain AWS's own parameters. The attributes say that moto hasn't loaded AWS's own parameters yet:
+    moto loads them on demand.
     """
     own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
     unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)

@@ -340,7 +340,8 @@ class _Look:
     def _report_failure(self, after: Object) -> None:
         """Copy a ReplicaSet's condition ReplicaFailure into the status ``after``.
 
-        The new ReplicaSet comes first. If it lacks this condition, copy the condition of an old ReplicaSet.
+        Copy the new ReplicaSet's condition. If the new ReplicaSet lacks the condition, copy an old ReplicaSet's. If
+        every ReplicaSet lacks the condition, remove the condition from ``after``.
         """
         after["conditions"] = rollout.without_condition(after["conditions"], "ReplicaFailure")
         for one in (self.new, *self.old):
