@@ -41,10 +41,10 @@ def _namespace(evidence: Evidence) -> object:
 
 
 def _exchange(evidence: Evidence) -> Result:
-    """Return the result of sending the pod's token to STS. Either the doctor or the pod itself has sent it.
+    """Return the result of sending the pod's token to STS. Either the doctor or the pod itself has sent the token.
 
-    `not looked at` if STS refused the token from the doctor, but the pod has its role. The pod may have an older
-    session, or reach STS another way.
+    If the doctor sent the token and STS refused it, but the pod has its role, return `not looked at`. Then the pod may
+    have an older session, or may reach STS another way.
     """
     if evidence.is_its_role:
         return "not looked at" if _is_refused(evidence) else "right"

@@ -218,10 +218,11 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
 
 
 def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str]:
-    """Return the most similar service account or namespace, and the doctor's options for it; empty if none is similar.
+    """Return what the user probably meant: a service account or a namespace, and the doctor's options to examine it.
 
-    First look in the same namespace, then in namespaces with a similar name. Last, look for the same name in any
-    namespace.
+    First, look for a similar service account in the given namespace, and then in namespaces with a similar name. If
+    nothing is found, and the given namespace has no service account, return the most similar namespace. Last, look in
+    all namespaces for a service account with the given name. If that fails too, return two empty strings.
     """
     mine, name = parameters.namespace, parameters.service_account
     namespaces = {namespace for namespace, _ in accounts}

@@ -199,7 +199,10 @@ class Diagnosis:
 
     @property
     def unanswered(self) -> str:
-        """Why the doctor can't say whether something is wrong: a call and its error. Empty if the doctor can say it."""
+        """The call that keeps the doctor from saying whether something is wrong, and the call's error.
+
+        Empty if no call does that, or if the doctor found an error in spite of the call.
+        """
         if self.exit_code != COULD_NOT_LOOK or not self.ok:
             return ""
         unread = [each for each in self.unread if not each.is_of_the_organization]

@@ -1,4 +1,4 @@
-"""Diagnose every service account of a cluster that should have a role. No fact is read twice."""
+"""Survey a cluster: diagnose each of its service accounts that should have a role. No fact is read twice."""
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher, get_close_matches
@@ -138,7 +138,10 @@ class Survey:
             self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:
-        """Return the names of this AWS account's roles that annotations name. Some of these roles may not exist."""
+        """Return the names of roles in this AWS account, from the annotations of the surveyed service accounts.
+
+        Some of these roles may not exist.
+        """
         accounts = self.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         named = filter(None, map(Arn.find, arns))

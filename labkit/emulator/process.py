@@ -259,8 +259,8 @@ def _end(folder: Folder) -> bool:
 def _asked(folder: Folder, word: str) -> Reply | None:
     """Send ``word`` to the folder's server, and return the reply; None if no server runs.
 
-    Wait while the server is starting, ending or busy, but not if its process is stopped. Raises `LabError` if the
-    server can't be reached.
+    Wait while the server is starting, ending or busy. Don't wait for a server whose process was stopped, for example by
+    SIGSTOP. Raises `LabError` if the server can't be reached.
     """
     if not folder.is_running():
         return None

@@ -58,7 +58,7 @@ def go_back(folder: Folder) -> bool:
 
 
 def settle(folder: Folder) -> None:
-    """Delete the replaced state, once the lab's server has come up with the new state."""
+    """Delete the state that was replaced. Call this only when that state won't be put back."""
     _delete(folder.path / REPLACED)
 
 

@@ -164,7 +164,10 @@ def _require_open_files(count: int) -> None:
 
 
 def _forget_clusters() -> None:
-    """Keep Dask from ending a half-started cluster at exit: that would fail. The workers end with this process."""
+    """Keep Dask from closing a half-started cluster when this process exits.
+
+    Closing a half-started cluster would fail. The workers end with this process anyway.
+    """
     from distributed.deploy import spec
 
     atexit.unregister(spec.close_clusters)
@@ -207,7 +210,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the error's text as one line. For a malformed YAML file, it has the number of the malformed line."""
+    """Return the error's text as one line. For a malformed YAML file, the text names the file's malformed line."""
     broken = error.__context__
     if isinstance(broken, yaml.MarkedYAMLError) and broken.problem_mark:
         return f"{broken.problem}, line {broken.problem_mark.line + 1}"

@@ -474,7 +474,7 @@ class Evidence:
 
     @cached_property
     def dry_run(self) -> DryRun:
-        """The dry run of a pod like this one. It shows what the webhook would do to the pod now."""
+        """A dry run that creates a pod like the examined pod. It shows what the webhook would do to such a pod now."""
         return DryRun(self.pod_spec, self.cluster, self.reads, allowed=self.probe_allowed)
 
     @cached_property
@@ -559,10 +559,12 @@ class Evidence:
         return found[0] if len(found) == 1 else ""
 
     def _role_so_called(self, arn: str) -> Role | None:
-        """Return the role that an ARN names; None if the role doesn't exist or can't be read.
+        """Return the role that an ARN names or, in two cases, the role's `namesake` in the cluster's account.
 
-        If the ARN names another account without this role, return the role with the same name in the cluster's account.
-        Do the same if the role can't be read and STS refused the pod's token.
+        Return the `namesake` if the ARN names another account, and the role doesn't exist in that account. Also return
+        the `namesake` if the other account's role can't be read, and STS refused the pod's token.
+
+        None if no such role is found.
         """
         named = Arn.parse(arn)
         try:

@@ -42,7 +42,10 @@ class SessionTags:
         return sum(len(f"{key}{value}".encode()) + OVERHEAD for key, value in tags.items()) / ALLOTTED
 
     def of_request(self) -> dict[str, str | list[str]]:
-        """The condition keys of the call that passes the tags."""
+        """Return the condition keys, with their values, for the call that passes these tags.
+
+        For example, `aws:RequestTag/KEY` has the value of the tag with this key.
+        """
         context: dict[str, str | list[str]] = {f"aws:RequestTag/{key}": value for key, value in self.passed.items()}
         if self.passed:
             context["aws:TagKeys"] = list(self.passed)

@@ -109,7 +109,7 @@ def required(service: str, operation: str) -> list[str]:
 
 @cache
 def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
-    """Return the method, the path's pattern and the name of each EKS operation that has a path of `OWN_PATH`."""
+    """Return the method, the path's pattern and the name of each EKS operation whose path matches `OWN_PATH`."""
     service, found = get_service_model("eks"), []
     for name in service.operation_names:
         http = service.operation_model(name).http

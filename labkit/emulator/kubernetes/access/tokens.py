@@ -37,7 +37,7 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True)
 class Verified:
-    """The claims of a valid token, and those of the requested audiences that the token is for."""
+    """A valid token: its claims, and its audiences. An audience that wasn't requested is left out."""
 
     claims: Object
     audiences: list[str]

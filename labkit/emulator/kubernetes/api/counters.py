@@ -43,7 +43,7 @@ class Counters:
         """Count a call to a webhook. ``rejected`` says whether the write was refused.
 
         ``code`` is an HTTP status code: 200 if the webhook allowed the write, or else the code of the refusal or of the
-        failure. If the webhook's patch can't be applied, it's 0.
+        failure. ``code`` is 0 if the webhook's patch can't be applied.
         """
         told = {"code": _code(code), "name": webhook, "operation": operation, "rejected": str(rejected).lower()}
         self._count(REQUESTS, **told)

@@ -203,8 +203,9 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
     """Return the items of a list in the order that a patch wants.
 
-    The items that the patch names keep the patch's order, and the other items keep the old order. An item that
-    the patch doesn't name comes before a named item only if both are in ``old``, in that order.
+    ``order`` has the items that the patch names. The named items are sorted as in ``order``, and the unnamed items keep
+    their order. Then both lists are merged. In each step, the next named item comes before the next unnamed item,
+    unless ``old`` has both items in the opposite order.
     """
 
     def name(item: object) -> bytes:

@@ -61,9 +61,10 @@ class Events:
         self.storage.create(EVENT, event)
 
     def _counted(self, uid: str, reason: str, message: str) -> tuple[tuple[str, str, str], str]:
-        """Return the event's key and its message. Events with the same key are counted as one event.
+        """Return an event's key and its message. Events with the same key are counted as one event.
 
-        If an object has many events with the same reason, they share one key. Their event has the last message.
+        Usually, the key is the object's uid, the reason and the message. If the object's events with this reason have
+        had many different messages lately, the key has no message. The one event then shows the latest message.
         """
         now = self.storage.clock.now()
         last, messages = self._similar.pop((uid, reason), (now, set()))

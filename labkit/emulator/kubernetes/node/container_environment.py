@@ -159,9 +159,9 @@ async def _texts(kind: str, reference: Object, fetch: Fetch) -> dict[str, str]:
 
 
 async def referenced(kind: str, reference: Object, fetch: Fetch) -> Object:
-    """Return the ConfigMap or Secret.
+    """Return the ConfigMap or Secret that ``reference`` names.
 
-    If it's missing, return {} for an optional one, and raise ConfigError for a required one.
+    If the object is missing, return {} for an optional reference, and raise ConfigError for a required one.
     """
     found = await fetch(kind, reference.get("name", ""))
     if found is None and not reference.get("optional"):
