@@ -171,10 +171,11 @@ def end(folder: Folder) -> bool:
 
 
 def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | None:
-    """Let the folder's server copy its state into the subfolder ``place``. Return None if no server runs.
+    """Let the folder's server copy the lab's state into the subfolder ``place``. Return None if no server runs.
 
-    Otherwise, return the AWS services with changes that the lab doesn't keep. If there are any, nothing was copied.
-    Raises `LabError` if the server didn't copy its state within ``within`` seconds.
+    Return an empty list if the state was copied. If AWS services have changes that the lab doesn't keep, nothing is
+    copied: return the names of these services. Raises `LabError` if the copy fails, or takes longer than ``within``
+    seconds.
     """
     if _running(folder) is None:
         return None

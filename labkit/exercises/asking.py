@@ -195,7 +195,11 @@ def injected(place: "Workspace", account: str = "") -> str:
 
 
 def agent(place: "Workspace", account: str = "") -> str:
-    """Return the agent's URL in a new pod of this service account, or "no agent"."""
+    """Return the Pod Identity Agent's URL from a new pod's variable; "no agent" if the variable isn't set.
+
+    The pod has the service account `account`; by default, the service account in the parameters of `place`. If the
+    cluster forbids the pod, return the cluster's message.
+    """
     return _variable(place, account, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
 
 

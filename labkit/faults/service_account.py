@@ -115,6 +115,6 @@ def audience_annotated(situation: Situation) -> None:
 
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
-    """Replace the annotations that name a role with `annotations`. Keep the service account's other annotations."""
+    """Set `annotations` on the service account. Remove its other annotations that name a role, and keep the rest."""
     kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
     situation.annotate(kept | annotations)

@@ -62,7 +62,7 @@ class Results:
         return self.rows / f"{row.name}.ipynb"
 
     def draft(self, row: Row) -> Path:
-        """Return the path of a row's notebook while it runs."""
+        """Return the path of the file that holds a row's notebook while the row runs."""
         return self.rows / f"{row.name}.draft.ipynb"
 
     def of(self, row: Row) -> Result | None:

@@ -219,7 +219,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _load_early(log: Path) -> None:
-    """Start the process that workers are forked from, so that it loads its modules while this process loads Dask."""
+    """Start the fork server: it loads the workers' modules while this process loads Dask.
+
+    Workers are then forked from the fork server. Do nothing if workers are started in another way.
+    """
     if METHOD != "forkserver":
         return
     multiprocessing.set_forkserver_preload(LOADED)

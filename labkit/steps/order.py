@@ -103,9 +103,10 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield `things`. On moto, this run becomes the owner of an OIDC provider that other roles trust.
+    """Yield `things` for a removal after which the notebook's next cells create everything again.
 
-    The provider is then deleted, too, because the notebook's next cells build it again.
+    Normally, a removal keeps an OIDC provider that other roles trust. On moto, such a provider is yielded with this run
+    as its owner, so that the removal deletes the provider, too.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded

@@ -226,7 +226,11 @@ def _connection(
 
 
 def _issuers(state: State) -> dict[str, int]:
-    """Return the port of each issuer's host. Read the state again: `state` may lack a newer cluster."""
+    """Return the loopback port of each issuer, by the issuer's host name.
+
+    The ports are read again from `server.json`, because `state` may lack a newer cluster. If the file can't be read,
+    the ports come from `state`.
+    """
     return (State.read(Folder.find()) or state).issuers
 
 

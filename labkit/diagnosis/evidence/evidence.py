@@ -590,8 +590,9 @@ class Evidence:
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
         """Return the ARNs of the roles that the annotation should probably name; None if the annotation may be right.
 
-        The annotation is probably wrong if its account is wrong. It's also probably wrong if its role doesn't seem
-        meant for the service account, but other roles do.
+        `arn` is the annotated ARN, and `role` is the role found for it. Without a role, the annotation is probably
+        wrong if the ARN names a wrong account. With a role, the annotation is probably wrong if that role doesn't seem
+        meant for the service account, but other roles do. None also if a fact can't be read.
         """
         try:
             if role is None:

@@ -266,9 +266,9 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
-    """Return the repair that sets the annotation to `right`, an ARN with the annotated role's name.
+    """Return the repair that changes the annotation to `right`. Both ARNs have the same role name.
 
-    If the role may belong to another team, return advice, and the commands as comments.
+    If the role with the ARN `right` may belong to another team, return advice, and the command as a comment.
     """
     if not evidence.has_only_the_name:
         return _annotated(evidence)

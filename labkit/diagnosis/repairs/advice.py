@@ -54,10 +54,13 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 def roles_by_a_pattern(evidence: Evidence) -> str:
     """Return advice that names the roles that already admit the service account, for example by a pattern: `shop:*`.
 
-    Return an empty text if no role admits the service account, or if the roles can't be listed. Do the same if the
-    caller or a run's label names the service account's role, or if the annotation isn't a role's ARN.
+    Return an empty text in each of these cases:
 
-    It's only advice, because a pattern doesn't show for which service account a role was made.
+    - No role admits the service account, or the roles can't be listed.
+    - The doctor was told the role's name, or a run's label names the role.
+    - The annotation isn't a role's ARN.
+
+    The text is only advice, because a pattern doesn't show for which service account a role was made.
     """
     try:
         arns = evidence.roles_that_admit_it if evidence.is_only_annotated else []

@@ -162,7 +162,10 @@ def regions() -> tuple[str, ...]:
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return each filter as a pair: the name of a region's field, and patterns. One pattern must match the field."""
+    """Return each filter as a pair: the name of a region's field, and patterns.
+
+    A filter selects the regions whose field matches at least one of the patterns.
+    """
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

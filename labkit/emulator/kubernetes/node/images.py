@@ -64,7 +64,10 @@ def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
 
 
 def of_this_environment() -> dict[str, list[str]]:
-    """Return the images for which this Python environment has a program."""
+    """Return the entrypoint of each image that pods can use. The keys are repositories, the values argument lists.
+
+    Each entrypoint is a program of this Python environment.
+    """
     aws, python = [str(Path(sys.executable).with_name("aws"))], [sys.executable]
     return {
         "amazon/aws-cli": aws,
