@@ -1,4 +1,6 @@
-"""A plugin for the AWS CLI 1: it makes the CLI call the lab for every service. The lab's AWS config names the plugin.
+"""A plugin for the AWS CLI 1. With the plugin, the CLI calls the lab for every service.
+
+The lab's AWS config names the plugin.
 
 Without the plugin, the CLI ignores ``AWS_ENDPOINT_URL`` for SQS, RDS and a few other services. It calls old host names
 of the real AWS instead.

@@ -152,9 +152,10 @@ def existing(read: Callable[[], Present]) -> Present | None:
 
 
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
-    """Delete the object `present` if it carries another run's label. Return a line about a deleted object.
+    """Delete the object `present` if it carries another run's label. Return one line if it was deleted, else none.
 
-    If the cluster isn't the lab's own, an object without this run's label is kept, and `NotThisRuns` is raised.
+    Objects are deleted only in a cluster of the lab's own. In any other cluster, `NotThisRuns` is raised if `present`
+    lacks this run's label.
     """
     if present is None:
         return []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. Pass `ok` if the found value can be right without being equal."""
+    """One comparison. Pass `ok` if the found value can be right although it differs from the expected value."""
 
     what: str
     expected: str

@@ -105,9 +105,9 @@ def shown(html: str) -> str:
 
 
 def labelled(html: str) -> str:
-    """Return the HTML with the column's name at each cell of its tables.
+    """Return the HTML with an attribute at each cell of a table: the name of the cell's column.
 
-    A narrow panel puts a row's cells below each other, and shows each cell's column.
+    A narrow panel puts a row's cells below each other, and shows the column's name beside each cell.
     """
     return _TABLE.sub(_labelled, html)
 

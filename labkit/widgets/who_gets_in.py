@@ -354,7 +354,7 @@ def _place(trust: Policy, statement: Statement, *names: str) -> int:
 
 
 def _stored(text: str) -> str:
-    """Return the text for a stored output, so that it's the same in every run."""
+    """Return the text with shortened issuer ids, and with a placeholder for each value that differs from run to run."""
     return _short(stable(text))
 
 

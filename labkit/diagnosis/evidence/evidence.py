@@ -195,11 +195,12 @@ class Evidence:
     def role_is_of_run(self) -> bool:
         """Whether the role belongs to a run of the lab. Such a role should have the policy in `parameters`.
 
-        True if the service account carries a run's label. Also true if the caller named the role, and
+        True if the service account carries a run's label. Also true if the doctor's caller named the role, and one of
+        these conditions holds:
 
-        - the role carries the tag of the run in `parameters`, or
-        - the role carries no run's tag, and `parameters` name the notebooks' own service account, or
-        - the role is missing, and `parameters` are those of a run.
+        - The role carries the tag of the run in `parameters`.
+        - The role carries no run's tag, and `parameters` name the notebooks' own service account.
+        - The role is missing, and `parameters` are those of a run.
 
         Raises `NotRead`.
         """

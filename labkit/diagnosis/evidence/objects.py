@@ -105,7 +105,10 @@ class KeyToPath(TypedDict):
 
 
 class Files(TypedDict, total=False):
-    """A volume's files, from a ConfigMap (`name`) or a Secret (`secretName`, or `name` in a projected volume)."""
+    """The files that a volume gets from a ConfigMap or a Secret.
+
+    `name` is the name of the ConfigMap. The name of the Secret is `secretName`; in a projected volume, it's `name`.
+    """
 
     name: str
     secretName: str

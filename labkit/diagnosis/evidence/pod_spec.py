@@ -189,7 +189,10 @@ class Container:
         return ""
 
     def _variable(self, name: str, entries: list[EnvVar]) -> Variable | None:
-        """Return the variable as these entries of `env` define it, or else as `envFrom` does; None if neither does."""
+        """Return the variable with this name; None if the container doesn't define the variable.
+
+        The last of the `entries` (from `env`) with this name counts. If no entry has this name, `envFrom` counts.
+        """
         for at in reversed(range(len(entries))):
             if entries[at]["name"] == name:
                 return self._of_env(entries[at], entries[:at])

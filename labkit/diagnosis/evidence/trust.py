@@ -223,9 +223,10 @@ class Trust:
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """Return the statement as if all its conditions on the request favoured the caller.
+        """Return what remains of the statement if all its conditions on the request favour the caller.
 
-        Remove these conditions from an Allow statement. Return None for a Deny statement with such a condition.
+        An Allow statement is returned without these conditions. For a Deny statement with such a condition, return
+        None: the statement then denies nothing.
         """
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement

@@ -307,8 +307,10 @@ EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, 
 def _refused_registration(evidence: Evidence) -> PastCall | None:
     """Return the newest attempt to register the issuer, if IAM refused that attempt; otherwise None.
 
-    If no one tried to register the issuer, the newest attempt to tag the provider counts instead. Also None if the
-    provider was deleted after the refusal, because the deletion explains why it's missing. Raises `NotRead`.
+    If no one tried to register the issuer, the newest attempt to tag the provider counts instead.
+
+    If a provider of the issuer was deleted after the refused attempt, return None: the deletion explains why the
+    provider is missing. Raises `NotRead`.
     """
     registrations, tags = (_calls_about_issuer(evidence, name) for name in CREATION)
     # The lists begin with the newest.

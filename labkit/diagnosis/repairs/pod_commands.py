@@ -265,9 +265,9 @@ def _delete(evidence: Evidence, name: str) -> str:
 
 
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
-    """Return `lines` as comments, because they contain the text `NOT-SHOWN` in place of the pod's secret values.
+    """Return `lines` as comments, below a warning not to run them.
 
-    `hidden`: the names of these values.
+    The lines contain the text `NOT-SHOWN` in place of the pod's secret values. `hidden` has the names of these values.
     """
     why = said(
         f"Do not run these lines: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",

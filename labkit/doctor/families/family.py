@@ -67,7 +67,7 @@ AGENT = r"169\.254\.170\.23|fd00:ec2::23"
 
 @dataclass(frozen=True)
 class Family:
-    """The causes that errors with similar texts can have."""
+    """A family of errors: errors with similar texts, which have the same possible causes."""
 
     name: str
     pattern: str

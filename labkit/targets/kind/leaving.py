@@ -49,7 +49,7 @@ class LeftBehind(LabError):
         )
 
     def forgotten(self, folder: "Folder") -> LabError:
-        """Return the error for a lab that was reset: it has forgotten these clusters."""
+        """Return the error to raise after the lab's reset. The error says that the lab has forgotten the clusters."""
         return LabError(
             "\n".join(one.what for one in self.left),
             where=f"the lab in {folder.path} is empty, and has forgotten the cluster",
@@ -62,7 +62,9 @@ class LeftBehind(LabError):
 
 
 def leave(kept: "Kept", folder: "Folder") -> Left | None:
-    """Let a cluster leave the lab, and forget it. If that fails, remember the cluster, and return its leftovers.
+    """Let a cluster leave the lab, and forget the cluster. Return None if that succeeds.
+
+    If that fails, return the cluster's leftovers. The lab then still remembers the cluster.
 
     In a cluster that the lab didn't make, the runs' objects are kept and printed: someone may need them.
     """

@@ -70,7 +70,7 @@ class Authentication:
         return user
 
     async def bearer(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
-        """Return the user of ``token``, and those of the ``audiences`` that the token is for.
+        """Return the user of ``token``, and the token's audiences that are also in ``audiences``.
 
         Without ``audiences``, the token must be for the API server itself. Raises ``InvalidToken``.
         """
