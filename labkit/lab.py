@@ -242,8 +242,9 @@ class Lab(Workspace):
     # Exercises and questions.
 
     def exercise(self, id: str) -> str:
-        """Open an exercise: create its namespace and its role, unsolved. Return the name that both have.
+        """Open an exercise. Return the name of the exercise's namespace, which is also the name of its role.
 
+        This deletes the resources of an earlier try, and creates the exercise's resources without the solution.
         Raises `UnknownName`. Raises `LabError`, and changes nothing, if the target isn't moto.
         """
         opened = exercises.by_id(id)
@@ -263,7 +264,7 @@ class Lab(Workspace):
         print(f"Hint {number + 1} of {len(hints)}: {hints[number]}")
 
     def predict(self, id: str) -> Questions:
-        """Ask a question to answer before you run the next cell. Raises `UnknownName`."""
+        """Show a question. Answer the question before you run the next cell. Raises `UnknownName`."""
         return Questions("Predict first", [exercises.prediction(id)], _answered)
 
     def recall(self, notebook: str) -> Questions:

@@ -107,9 +107,10 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
 def _without_displaced(
     now: Situation, before: Situation, earlier: list[Fault], fault: Fault
 ) -> tuple[Situation, list[Fault]]:
-    """Return the run without the faults that `fault` replaces, and the list of the run's remaining faults.
+    """Return the situation without the faults that `fault` replaces, and the list of the remaining faults.
 
-    If `fault` replaces any faults, also leave out the faults that someone has mended by hand.
+    If `fault` replaces no fault, the situation is `now`, and all faults remain. Otherwise, faults that someone has
+    mended by hand don't remain either, and the situation is `before` with the remaining faults.
     """
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:

@@ -303,9 +303,9 @@ def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Call
 
 
 def _request(provider_arn: str, now: float) -> dict[str, str]:
-    """Return the condition keys of the request that the simulation knows, with their values.
+    """Return the simulated request's condition keys, with their values.
 
-    The condition keys that come from the token aren't included.
+    Only the keys that the simulation can know are included. The keys that come from the token aren't included.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """

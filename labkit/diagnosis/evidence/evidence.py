@@ -126,9 +126,10 @@ class Evidence:
         annotation, the variables in a container's manifest. The ARN may have a wrong path, partition or account. If
         IAM has a role of that name, this property is the role's ARN in IAM.
 
-        If nothing names a role, this property is the only ARN in `role_candidates`. With several candidates, or none,
-        this property is empty. `role_candidates` also decides if only the annotation names a role, and that role seems
-        wrong.
+        In two cases, this property is the only ARN in `role_candidates`, or empty with several candidates or none:
+
+        - nothing names a role, or
+        - only the annotation names a role, and the annotation seems wrong.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -186,8 +187,8 @@ class Evidence:
     def belongs_to_run(self) -> bool:
         """Whether the resources that a repair creates belong to a run of the lab.
 
-        They do if the service account carries a run's label. They also do if `parameters` are those of a run
-        (`is_of_run`) and name its role.
+        True if the service account carries a run's label. Also true if `parameters` are those of a run (`is_of_run`),
+        and the caller named the role in `parameters` (`role_is_known`).
         """
         return self.is_of_lab or (self.role_is_known and self.is_of_run)
 
@@ -369,7 +370,10 @@ class Evidence:
 
     @property
     def misspelt_key(self) -> str:
-        """The misspelt key of the role's annotation, which the webhook ignores; empty if the right key has a role."""
+        """The wrong key of an annotation that someone probably wrote to name the role; empty without such a key.
+
+        The webhook ignores a wrong key. This property is also empty if the annotation with the right key has a value.
+        """
         if self.annotation:
             return ""
         others = {key: value for key, value in self.annotations.items() if key != ROLE_ANNOTATION}

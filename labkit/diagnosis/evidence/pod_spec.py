@@ -251,7 +251,7 @@ class Container:
         return path in told or path.endswith(("/.aws/config", "/.aws/credentials"))
 
     def _plain(self, name: str) -> str:
-        """Return a variable's literal value in `env`; empty if it has no such value. This reads no ConfigMap."""
+        """Return the literal value that `env` gives a variable; empty without a literal value. Reads no ConfigMap."""
         entries = [entry for entry in self.document.get("env") or [] if entry["name"] == name]
         return (entries[-1].get("value") or "") if entries else ""
 
@@ -312,7 +312,7 @@ class PodSpec:
     def is_mutated(self) -> bool:
         """Whether the webhook has changed the pod.
 
-        If it has, the pod has the token volume, and a container has the role and token variables.
+        A changed pod has the token volume, and at least one of its containers has the role and token variables.
         """
         return is_token_volume(self.volumes.get(TOKEN_VOLUME)) and any(
             {ROLE, TOKEN_FILE} <= container.own_names for container in self.containers

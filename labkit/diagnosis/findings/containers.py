@@ -257,7 +257,7 @@ def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
 def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
     """Return a function that changes a manifest so that the SDK sees no access keys.
 
-    It removes keys that `env` sets. Keys in a ConfigMap stay, but empty variables override them.
+    The function removes keys that `env` sets. Keys in a ConfigMap stay, but empty variables override them.
     """
 
     def change(_: Evidence, manifest: Document) -> None:
@@ -380,7 +380,10 @@ def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) 
 
 
 def _longest(evidence: Evidence, settings: dict[str, str]) -> int:
-    """Return the longest session, in seconds, that the role in a profile's settings allows."""
+    """Return how many seconds a session may last with the profile that has these settings.
+
+    The role's maximum decides. The result is `CHAINED_FOR` if the profile chains roles, or if the role isn't found.
+    """
     if "source_profile" in settings or "credential_source" in settings:
         return CHAINED_FOR
     arn = settings.get("role_arn") or evidence.role_arn

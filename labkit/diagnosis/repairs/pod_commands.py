@@ -108,7 +108,7 @@ def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair
 
 
 def from_then_on(evidence: Evidence, was: str) -> str:
-    """Return a phrase with the service account that a workload's pods use now (`was`), and the one for new pods."""
+    """Return a phrase that names a workload's service account before a change (`was`) and after the change."""
     account = evidence.parameters.service_account
     return f"runs as {was}; after this change, its pods run as {account}, with the role of that account"
 

@@ -69,9 +69,10 @@ class Repair:
         return Repair(tuple(dict.fromkeys(parts)), self.waits or other.waits)
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
-        """Return the repair for a report in which the `later` repairs follow.
+        """Return this repair, for a report that shows the `later` repairs after this one.
 
-        If a later repair replaces the same pods, this repair doesn't replace them.
+        If a later repair replaces the same pods, the returned repair has a comment instead of the lines that replace
+        them.
         """
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):
@@ -94,10 +95,10 @@ def _done_by(lines: Lines) -> list[str]:
 
 
 def _whole(line: str) -> str:
-    """Return the line. If it's a comment with an unpaired quote, similar but harmless characters replace the quotes.
+    """Return the line. In a comment that could make a shell wait for another line, replace the risky characters.
 
-    A comment's text may have an apostrophe. A shell that doesn't know `#` as a comment would wait for a second
-    apostrophe:
+    For example, a comment may have only one apostrophe. A shell that doesn't know `#` as a comment would wait for a
+    second apostrophe. In such a comment, curly quotes replace the quotes, and backticks and backslashes are removed.
     https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
     """
     return line if not line.startswith("#") or _is_closed(line) else "".join(HARMLESS.get(each, each) for each in line)

@@ -92,8 +92,9 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
 def without(statement: Statement, operator: str, key: str, value: str) -> Statement:
     """Return a copy of a Deny statement that doesn't apply to requests in which the key has this ``value``.
 
-    In the copy, ``value`` is added to the condition on the key with ``operator``, a negated operator such as
-    `StringNotEquals`. Such a condition doesn't hold if the request has one of the condition's values.
+    ``operator`` is a negated operator, such as `StringNotEquals`. In the copy, the condition with this operator and
+    this key also lists ``value``. A statement without such a condition gets one. The condition doesn't hold if it lists
+    the request's value.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
     """

@@ -202,7 +202,7 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
 def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
     """Return the events that follow the last event of the previous page.
 
-    ``token`` names that event instead of a page number, so that new calls don't shift the pages.
+    ``token`` names the last event of the previous page. A page number wouldn't work, because new calls shift the pages.
     """
     try:
         last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")

@@ -100,9 +100,11 @@ class Issuers:
     ) -> None:
         """Send requests for ``https://host/…`` to ``address``.
 
-        The server at ``address`` must have a certificate for ``host`` that chains to ``ca_pem``. The lab calls
-        ``edition`` with an issuer. When ``edition`` returns a new value, the lab fetches the issuer's keys again. The
-        lab waits at most ``within`` seconds for keys; None means `TIMEOUT`.
+        The server at ``address`` must have a certificate for ``host`` that chains to ``ca_pem``.
+
+        Each time the lab needs a key of an issuer at ``host``, the lab calls ``edition`` with the issuer. If
+        ``edition`` returns another value than before, the lab fetches the issuer's keys again. The lab waits at most
+        ``within`` seconds for the keys; None means `TIMEOUT`.
         """
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)
 

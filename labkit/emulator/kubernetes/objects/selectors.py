@@ -127,7 +127,7 @@ def selector_text(selector: Object) -> str:
 
 
 def field_selector(kind: Kind, text: str) -> Matcher | None:
-    """Return a function that tells whether an object's fields match the selector ``text``; None if it's empty.
+    """Return a function that tells whether an object's fields match the selector ``text``; None without a selector.
 
     Raises BadRequest in the API server's words.
     """
