@@ -60,9 +60,10 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
 
 
 def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
-    """Create service accounts with these names in new namespaces. Return a wrong row for each one that STS admits.
+    """Return a row for each new service account that STS admits. These rows are wrong: STS should refuse the accounts.
 
-    The name of each new namespace begins with the name of the exercise's namespace.
+    For each name, create a service account in a new namespace. The name of each new namespace begins with the name of
+    the exercise's namespace.
     """
     return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
 

@@ -203,7 +203,8 @@ class Examination:
     def _is_spoilt(self, paper: Paper) -> bool:
         """Return whether a lab command, such as `labkit mend`, has changed the run.
 
-        If it has, the learner's repair can't be judged: record the fault as given up, and put in the next fault.
+        If a lab command has changed the run, the learner's repair can't be judged. This function then records the
+        fault as given up, and puts in the next fault, if any.
         """
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False

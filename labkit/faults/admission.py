@@ -118,9 +118,9 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the container without the webhook's additions, which are its last variables and its last mount.
+    """Return the shortest container that the webhook turns into `container`; without one, return `container`.
 
-    The result is the shortest container that the webhook turns into `container`.
+    The webhook adds variables after a container's own variables, and a mount after the container's own mounts.
     """
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}

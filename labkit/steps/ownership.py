@@ -117,9 +117,10 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
 
 
 def in_words(names: list[str], singular: str, plural: str) -> str:
-    """Return a clause about the roles, such as `the role my-role trusts it`. It names at most `NAMED` roles.
+    """Return a clause about the roles `names`, such as "the role my-role trusts it".
 
-    The clause ends with the text `singular` if there is one role, and with `plural` if there are more.
+    With one role, the clause ends with `singular`, such as "trusts it". With more roles, it ends with `plural`, such
+    as "trust it". The clause names at most `NAMED` roles, and gives the number of the others.
     """
     if len(names) == 1:
         return f"the role {names[0]} {singular}"

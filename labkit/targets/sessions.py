@@ -56,10 +56,12 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
         )
 
     def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
-        """Do the same as `boto3.Session.client`. Raise `LabError` if the call names another endpoint.
+        """Return a client of the service. The arguments are those of `boto3.Session.client`.
 
-        Calls with the same service and region, and no other argument, return the same client. Making a client takes
-        longer than most of its calls, and threads may share a client.
+        Raises `LabError` if the argument `endpoint_url` isn't the lab's endpoint.
+
+        Calls with the same service and region, and no other argument, return the same client. To make a client takes
+        longer than most calls that the client sends. Threads may share a client.
         https://docs.aws.amazon.com/boto3/latest/guide/clients.html#multithreading-or-multiprocessing-with-clients
         """
         if args or kwargs.keys() - {"region_name"}:

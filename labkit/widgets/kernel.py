@@ -27,7 +27,10 @@ def load_ipython_extension(shell: "InteractiveShell") -> None:
 
 
 class _Cell:
-    """The running cell. If `showing.doing` reports no progress, a slow cell says which of its lines runs."""
+    """The running cell. If the cell is slow, this object prints the line that the cell runs.
+
+    This object prints nothing if `showing.say` has already printed a text, or if `showing.doing` may still print one.
+    """
 
     def __init__(self, shell: "InteractiveShell"):
         self._compiler: CachingCompiler = shell.compile

@@ -92,10 +92,13 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 
 
 def _another_role(evidence: Evidence) -> str | Repair:
-    """Return the repair that puts another role into the annotation; empty if no other role trusts the service account.
+    """Return the repair that annotates the service account with another role, because the expected role is missing.
 
-    The missing role may have been renamed, or its name may be misspelt. If the annotation already names another role
-    that trusts the service account, return a comment that suggests the option `--role` with that role.
+    If the annotation already names another role that trusts the service account, return only a comment. The comment
+    suggests the option `--role` with that role.
+
+    Otherwise, the repair uses the role that trusts the service account. If several roles do, the repair lists them.
+    Empty if no role does, if the roles can't be read, or if the caller named the missing role.
     """
     if service_account.is_role_of_its_own(evidence):
         return f"# did you mean the role that the annotation names?  --role {Arn.parse(evidence.annotation).name}"

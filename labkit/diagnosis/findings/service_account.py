@@ -277,10 +277,12 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 
 
 def _in_own_account(evidence: Evidence) -> str | None:
-    """If the annotated role can't be read, return the ARN of the role with the same name in the cluster's account.
+    """Return the ARN of the role in the cluster's account that has the annotated role's name.
 
-    None if the annotated role can be read, or if the pod already acts as that role. Raises `NotRead` if the cluster's
-    account has no such role for the service account.
+    None if the doctor may look up the annotated role, or if the pod already acts as the annotated role.
+
+    Raises `NotRead` if the role in the cluster's account doesn't exist or can't be read. Also raises `NotRead` if the
+    role's trust policy neither admits nor names the service account.
     """
     try:
         evidence.role_account.role(evidence.role_name)

@@ -254,9 +254,10 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Return the path of the value that leaves the pod out.
+    """Return the path of one value in a `NotIn` requirement: the value that the pod's or the namespace's label has.
 
-    Empty if the requirement isn't a `NotIn` requirement, or if it has only one value.
+    Because of this value, the webhook skips the pod. The path is empty if the operator isn't `NotIn`, or if the
+    requirement has only one value.
     """
     if requirement.operator != "NotIn" or len(requirement.values) == 1:
         return ()

@@ -193,7 +193,7 @@ def stored_policy(document: str, kind: Any, name: str) -> Policy:
 
 
 def _certain_control(control: Control, request: Request, permission: Permission) -> Control:
-    """Apply `_certain` to the organization's policies."""
+    """Return the organization's policies. In each statement that the lab can't evaluate, ``fault`` has the reason."""
     if control is NO_CONTROL:
         return control
     resource, service = (

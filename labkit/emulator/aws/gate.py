@@ -271,7 +271,10 @@ class Gate:
         return replace(asked, call=call, account_id=caller.account_id), caller
 
     def _read(self, asked: Asked, caller: Caller | WebIdentity) -> Asked:
-        """Read the request's parameters; for S3, also the operation and the permissions that it needs."""
+        """Return ``asked`` with the parameters in the request; for S3, with the operation and the needed permissions.
+
+        If the lab doesn't need the parameters, return ``asked`` unchanged.
+        """
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return requests.read(asked)
         if asked.service == "s3":

@@ -148,10 +148,10 @@ class ApiServer:
     def _authorize_stream(self, request: Request, scope: Scope) -> None:
         """Raise Forbidden if the caller may not open the pod's exec or attach.
 
-        For most clients, the caller needs both `get` and `create`.
+        The caller needs `create`. The caller also needs `get`, unless the client offers only the subprotocol v5.
 
-        A client that offers only the subprotocol v5 needs only `create`. kubectl is such a client: if a real server
-        refuses `get`, kubectl sends a POST, which needs only `create`.
+        kubectl offers only v5. A real server refuses kubectl's WebSocket if the caller lacks `get`. kubectl then sends
+        a POST, for which `create` is enough. So here, `create` is enough for kubectl's WebSocket.
         https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource
         """
         if scope.get("subprotocols") != ["v5.channel.k8s.io"]:

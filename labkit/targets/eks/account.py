@@ -214,7 +214,9 @@ def _source() -> str:
 
 
 def _trusted() -> str:
-    """Return the variable that names the CAs for AWS's certificate. If none is set, return the places to check.
+    """Return the environment variable that names the trusted CAs, as `VARIABLE = VALUE`.
+
+    If no such variable is set, return the places where the user should look for the mistake.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html
     """

@@ -84,7 +84,9 @@ def issuer_host(region: str, partition: str) -> str:
 
 
 def require_partition(parameters: Parameters, partition: str) -> None:
-    """Raise `AnotherPartition` if the role's policy isn't in this partition. The error names the right ARN.
+    """Raise `AnotherPartition` if the ARN `parameters.policy_arn` isn't in this partition.
+
+    The error suggests the same ARN with this partition.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
     """

@@ -42,9 +42,9 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the resourceVersion that a written scale contains if the client doesn't set one.
+    """Return the resourceVersion in a client's new scale if the client has set none.
 
-    It's "" for PUT, and the current resourceVersion for PATCH.
+    For PUT, the result is "". For PATCH, it's the current resourceVersion, because a PATCH changes the current scale.
     """
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 

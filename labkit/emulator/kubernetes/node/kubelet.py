@@ -203,7 +203,8 @@ class _Session:
     ) -> None:
         """Return when the client has left, or when the task ``ended`` is done.
 
-        With ``keeps_input``, a client that ends its input counts as gone, but the program's input stays open.
+        With ``keeps_input``, also return when the client ends its input, and leave the program's input open. Without
+        ``keeps_input``, end the program's input when the client ends its input.
         """
         receiving = asyncio.create_task(self._receive(streams, keeps_input))
         await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)

@@ -54,9 +54,10 @@ class ProjectedToken:
         return now >= self.issued + min(0.8 * (self.expires - self.issued), DAY) or now < self.issued - 1
 
     async def valid(self, request: RequestToken, now: float) -> str:
-        """Return the token. If it's due, renew it first: `request(audience, seconds)` returns a token and its expiry.
+        """Return the token. If the token must be renewed, renew it first.
 
-        If that fails, return the old token until it expires. After that, raise ConfigError or httpx.HTTPError.
+        `request(audience, seconds)` returns a new token and its expiry. If `request` fails, return the old token. If
+        `request` fails and the old token has expired, raise ConfigError or httpx.HTTPError.
         """
         if self.due(now):
             try:
