@@ -67,8 +67,9 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
 def arn_matcher(pattern: Iterable[Token]) -> Matcher:
     """Return a matcher of ARNs, as AWS defines it for the Resource element.
 
-    A `*` at the end of one of the first five segments matches colons, too, and so it also matches later segments. But
-    if one of these segments has a `?`, or a `*` that isn't its last character, each segment is compared separately.
+    Each of the six segments is compared separately if one of the first five has a `?`, or has a `*` that isn't its last
+    character. In any other case, the pattern is compared as a whole. Then a `*` also matches colons, and so it also
+    matches later segments.
     """
     pattern = _joined(pattern)
     segments = [_joined(segment) for segment in split(pattern, ":", 5)]

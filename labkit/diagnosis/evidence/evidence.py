@@ -543,9 +543,10 @@ class Evidence:
 
     @property
     def _named_role_arn(self) -> str:
-        """The role's ARN, not yet compared with IAM. If nothing names the role, the only ARN in `role_candidates`.
+        """The role's ARN, before it is compared with IAM.
 
-        Empty with several candidates, or none.
+        If nothing names the role, this is the only ARN in `role_candidates`. Empty if there are several candidates or
+        none, or if the candidates can't be read.
         """
         if self.role_is_known:
             return self.connection.role_arn(self.parameters.role_name)

@@ -83,7 +83,10 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether the role `role_arn` exists and trusts the service account, although the annotation is wrong."""
+    """Whether the annotation is wrong, but `role_arn` is the ARN of a role for the service account.
+
+    The role's trust policy admits or names the service account. The role is in the cluster's account.
+    """
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False
     role = evidence.namesake(Arn.parse(role_arn).name)

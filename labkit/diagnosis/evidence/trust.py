@@ -136,10 +136,10 @@ class Trust:
 
     @cached_property
     def undecided(self) -> list[Condition]:
-        """The conditions on the request that may refuse the token, if nothing else refuses it.
+        """The conditions on the request that alone decide whether the policy admits the token.
 
-        Whether they refuse it isn't known before the request. Empty if the policy admits the token, or refuses it for
-        another reason.
+        Their result isn't known before the request. The list is empty if the policy admits the token, or if the policy
+        refuses the token for another reason.
         """
         if self.admits:
             return []

@@ -298,7 +298,10 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
-    """Return, by volume name, the containers that mount a token for this audience but don't send it to STS."""
+    """Return a dict from volume names to the names of containers that mount the volume.
+
+    The volume has a token for this audience. The containers don't send a token for this audience to STS.
+    """
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
     volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
     found: dict[str, list[str]] = {}

@@ -44,9 +44,10 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """The objects that this repair creates, and its other commands, except commands that replace pods.
+        """What later repairs don't have to do again, as text: one entry for each part of this repair.
 
-        A later repair doesn't have to create these objects or run these commands again.
+        If a part creates an object, the entry is the object. If not, the entry is the part's commands. A part that
+        only replaces pods, or waits for pods, has no entry. A part without commands has none, either.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 

@@ -127,9 +127,10 @@ def _right(evidence: Evidence) -> Statement:
 
 
 def _like(present: Statement, right: Statement) -> Statement:
-    """Return the statement `right`, with the Sid of `present`, the statement that `right` replaces.
+    """Return the statement that replaces the statement `present`: a copy of `right` with the Sid of `present`.
 
-    The actions of `present` stay, too, if they include the action that exchanges a token, and have no wildcard.
+    If the actions of `present` include the action that exchanges a token, and none of them has a wildcard, the copy
+    also has the actions of `present`.
     """
     made: Statement = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):

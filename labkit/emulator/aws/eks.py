@@ -75,10 +75,10 @@ class Eks:
         return await self.backend.answer(asked)
 
     def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
-        """Yield the ARN of the call's cluster, and the `ClusterFacts.associated` to store under this ARN.
+        """Yield the ARN of the call's cluster, and the value to store under this ARN after the call.
 
-        Yield None instead of `ClusterFacts.associated` if the call deleted the cluster or failed to create it. Yield
-        nothing if any other call names a cluster that doesn't run.
+        If the cluster is ready, the value is its `ClusterFacts.associated`. If the cluster doesn't exist or isn't
+        ready, the value is None for CreateCluster and DeleteCluster. For any other call, yield nothing in that case.
         """
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)

@@ -209,10 +209,11 @@ class Issuers:
         return ssl.create_default_context()
 
     async def _trust(self, host: str, port: int, pinned: frozenset[str]) -> ssl.SSLContext:
-        """Return a TLS context for a host without an address from `map_host`. Raises :class:`ThumbprintMismatch`.
+        """Return the TLS context for calls to a host. The host has no address from `map_host`.
 
         If the host's certificate chains to a public root, the context trusts the public roots. If not, the context
-        trusts the top certificate of the host's chain, which must have a thumbprint in ``pinned``.
+        trusts the top certificate of the host's chain. Raises :class:`ThumbprintMismatch` if the thumbprint of that
+        certificate isn't in ``pinned``.
         """
         try:
             await self._served_chain(host, port, self._public_roots)

@@ -126,7 +126,12 @@ class Regions:
         return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
 
     def _account(self, asked: Asked, request: dict[str, Any]) -> str:
-        """Return the account that the call is about. Only the lab's own account may name another account."""
+        """Return the id of the account that the call is about.
+
+        That's the request's `AccountId`. If the request has no `AccountId`, that's the caller's account. Raises
+        `Refusal` if a caller outside the lab's own account passes an `AccountId`, or if the `AccountId` isn't the id of
+        another account.
+        """
         named, own = request.get("AccountId"), asked.account_id
         if named is None:
             return own

@@ -235,7 +235,10 @@ def _require_led(kept: Kept) -> None:
 
 
 def _require_reached(kept: Kept) -> None:
-    """Raise `NotReached` if a pod of the cluster doesn't reach the lab at its `aws_host`."""
+    """Raise `NotReached` if a pod of the cluster doesn't reach the lab at the address `Facts.aws_host`.
+
+    If this can't be checked, only print why.
+    """
     way, facts = Way.kept(kept), facts_of(kept)
     print(f"Checking from a pod whether it reaches this machine at {facts.aws_host} …", file=sys.stderr)
     with closing(way.client()) as api:

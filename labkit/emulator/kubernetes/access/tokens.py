@@ -137,10 +137,12 @@ class Tokens:
         return self._signed(claims)
 
     def verify(self, token: str, audiences: list[str] | None = None) -> Verified:
-        """Return the token's claims, and those of the ``audiences`` that the token is for. Raises ``InvalidToken``.
+        """Return the token's claims, and the wanted audiences that the token has. Raises ``InvalidToken``.
 
-        A token is valid if its signature is right, lab time is within its lifetime, it has a wanted audience, and the
-        objects that it is bound to still exist. Without ``audiences``, the API server's own audience is wanted.
+        The wanted audiences are ``audiences``; by default, the API server's own audience. A token is valid if its
+        signature is right, lab time is within the token's lifetime, the token has a wanted audience, and the objects
+        to which the token is bound still exist. A Secret's token has no lifetime, but the Secret must still contain the
+        token.
         """
         options: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         issuers = [self.issuer, LEGACY_ISSUER]

@@ -257,9 +257,10 @@ def _template(spec: Object) -> list[str]:
 
 
 def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
-    """Return a kind's columns (the object's name, ``columns``, and the object's age), and a function for its rows.
+    """Return the columns of a kind's table, and a function that returns the cells of an object's row.
 
-    The returned function returns the cells of one row. ``cells`` returns the cells for ``columns``.
+    The columns are the object's name, then ``columns``, then the object's age. ``cells`` is a function that returns an
+    object's cells for ``columns``.
     """
     return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 

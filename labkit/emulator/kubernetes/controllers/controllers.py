@@ -180,9 +180,10 @@ class Controllers:
         return (kind, found) if found is not None and found.uid == reference["uid"] else None
 
     def _cascade(self, kind: Kind, stored: Stored) -> None:
-        """Release the object's dependents, or delete them, as its finalizer says. Then remove that finalizer.
+        """Do what the object's finalizer `orphan` or `foregroundDeletion` asks for. Then remove the finalizer.
 
-        With foreground deletion, keep the finalizer until the dependents that block the deletion are gone.
+        For `orphan`, release the object's dependents. For `foregroundDeletion`, delete the dependents. Keep this
+        finalizer until the dependents that block the object's deletion are gone.
         """
         current = self.storage.find(kind, stored.namespace, stored.name)
         if current is None or current.uid != stored.uid:

@@ -58,7 +58,10 @@ class Probes:
                 self.changed()
 
     async def _results(self, kind: str, probe: Object) -> AsyncIterator[bool]:
-        """Yield a probe's result whenever enough results in a row (the probe's threshold) are the same."""
+        """Run a probe again and again. Yield a result whenever the same result came often enough in a row.
+
+        The probe's `successThreshold` says how many successes are enough, and its `failureThreshold` how many failures.
+        """
         thresholds = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
         due = self.began + probe.get("initialDelaySeconds", 0)
         last, agreed = None, 0
