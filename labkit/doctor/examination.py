@@ -276,7 +276,11 @@ def examine(evidence: Evidence) -> Diagnosis:
 
 
 def _without_consequences(outcomes: Outcomes) -> list[Finding]:
-    """Return the findings without the consequences of an error in the same stage or an earlier stage."""
+    """Return the findings, but leave out consequences of errors.
+
+    A consequence is a finding whose cause has more specific causes (`follows_from`). A consequence is left out if its
+    stage or an earlier stage has an error that isn't a consequence.
+    """
     found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
     wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]
     first = min((STAGES.index(cause.stage) for cause in wrong), default=len(STAGES))
