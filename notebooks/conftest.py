@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     # Only a lab of the worker's own: without workers it is the reader's.
     if item.path.name in ("12-fleet.ipynb", "98-examination.ipynb") and hasattr(item.config, "workerinput"):
         _empty_lab()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what a cell that failed wrote to stderr: nbval only says that it wrote something."""
+    report = yield
+    if report.failed and (outputs := getattr(item, "test_outputs", None)):
+        said = [output.get("text", "") for output in outputs if output.get("name") == "stderr"]
+        report.sections += [("stderr of the cell", text) for text in said]
+    return report
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

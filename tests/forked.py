@@ -84,6 +84,12 @@ def _launch(command: Sequence[str], *, env: dict[str, str], cwd: str | None = No
 def _run_kernel(arguments: list[str], env: dict[str, str], cwd: str | None, ready: Connection) -> None:
     from ipykernel.kernelapp import launch_new_instance
 
+    from labkit.emulator import folder, process
+    from labkit.steps import namespace
+
+    # What is stored can't hold a line that only a busy machine prints.
+    folder.SAID_AFTER = process.SAID_AFTER = process.ANSWERS_WITHIN
+    namespace.SOON = namespace.GONE_WITHIN
     _become(["ipykernel_launcher", *arguments], env, cwd, ready)
     threading.Thread(target=_end_with_the_client, daemon=True).start()
     # Without a parent it would print how to connect to it.
