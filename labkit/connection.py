@@ -70,7 +70,7 @@ class Record(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Connection:
-    """The clients, addresses and commands of a lab. A field is None if the lab's target lacks it."""
+    """The clients, addresses and commands of a lab. None stands for what the lab's target lacks."""
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"

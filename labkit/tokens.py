@@ -26,7 +26,7 @@ class NotAToken(ValueError):
 class Claims:
     """The claims of a token, with unchanged values. Times are epoch seconds.
 
-    A missing claim is None or an empty text.
+    None or an empty text stands for a missing claim.
     """
 
     issuer: str | None

@@ -1,4 +1,4 @@
-"""Read a run's objects from Kubernetes, and change Kubernetes to match other objects.
+"""Read a run's objects from Kubernetes, and change them to those of a wanted `Situation`.
 
 If a pod's spec has to change, the pod is deleted and created again.
 """

@@ -204,7 +204,7 @@ class Gate:
     def ended(self, row: Row, succeeded: bool | None) -> None:
         """Record that a row ended. If it succeeded, all rows of its cluster may run; if not, only the next one.
 
-        `succeeded` is None if the row's worker was lost before the row started.
+        `succeeded`: None if the row's worker was lost before the row started.
         """
         if succeeded:
             self._open.add(row.cluster)

@@ -16,7 +16,7 @@ CAUSES = findings.causes_of(credentials)
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Check that the pod's token is for STS, and that AWS identifies the pod as the role. Return the findings.
 
-    If a fact can't be read, its `NotRead` is added to `unread`, or raised if `unread` is None.
+    If a fact can't be read, its `NotRead` is added to `unread`, or raised without `unread`.
     """
     return findings.found(CAUSES, evidence, unread)
 

@@ -44,7 +44,7 @@ def ensure(lab: "Workspace") -> None:
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Check that the issuer is registered, and that the provider has the tokens' audience. Return the findings.
 
-    If a fact can't be read, its `NotRead` is added to `unread`, or raised if `unread` is None.
+    If a fact can't be read, its `NotRead` is added to `unread`, or raised without `unread`.
     """
     return findings.found(CAUSES, evidence, unread)
 

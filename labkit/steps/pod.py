@@ -65,7 +65,7 @@ def ensure(lab: "Workspace") -> None:
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Check that the pod runs as the service account, and that the pod has the role. Return the findings.
 
-    If a fact can't be read, its `NotRead` is added to `unread`, or raised if `unread` is None.
+    If a fact can't be read, its `NotRead` is added to `unread`, or raised without `unread`.
     """
     return findings.found(CAUSES, evidence, unread)
 

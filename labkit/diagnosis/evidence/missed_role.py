@@ -83,9 +83,10 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether the annotation is wrong, but `role_arn` is the ARN of a role for the service account.
+    """Whether a container's `role_arn` is right although the annotation is wrong.
 
-    The role's trust policy admits or names the service account. The role is in the cluster's account.
+    It's right if it's the ARN of a role in the cluster's account with a trust policy that admits or names the service
+    account.
     """
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False

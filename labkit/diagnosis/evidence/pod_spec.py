@@ -152,8 +152,8 @@ class Container:
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
         """Return the source of the file at a path, `ConfigMap NAME` or `Secret NAME`, and the file's text.
 
-        A Secret's text is None, because the doctor doesn't read Secrets. Return None if the file comes from neither a
-        ConfigMap nor a Secret. Raises `NotRead`.
+        For a Secret's text, return None, because the doctor doesn't read Secrets. Return None if the file comes from
+        neither a ConfigMap nor a Secret. Raises `NotRead`.
         """
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None

@@ -201,7 +201,7 @@ class Probe:
     def _execute(self, command: list[str]) -> Executed:
         pod, container, api = self._pod, self.container, self._connection.kubernetes
         if pod is None or container is None or api is None:
-            raise LabError("There is no pod to run commands in.", where=self._connection.issuer)
+            raise LabError("The pod to run commands in doesn't exist.", where=self._connection.issuer)
         try:
             return execute(api, pod.name, pod.namespace, command, container=container.name)
         except NotAllowed as refusal:

@@ -43,8 +43,8 @@ def symptom(
 ) -> Symptom | None:
     """Return the symptom of the mistake that `check` finds in the pod's containers; None without a mistake or a pod.
 
-    If all containers with the mistake may still work, the symptom is a warning, and its repair is `hint`. Otherwise,
-    the repair also replaces the pod, and applies `changes` to the pod's manifest.
+    The repair begins with `hint`. If all containers with the mistake may still work, the symptom is a warning, and its
+    repair is only `hint`. Otherwise, after `hint`, the repair replaces the pod, with `changes` applied to its manifest.
     """
     wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:

@@ -100,7 +100,7 @@ FAMILIES = (
     Family(
         "namespace-not-found",
         r"namespaces \\?\"(?P<namespace>[a-z0-9-]+)\\?\" not found",
-        "There is no such namespace.",
+        "This namespace doesn't exist.",
         ("namespace-missing",),
         ("kubectl get namespaces",),
     ),

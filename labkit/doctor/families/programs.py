@@ -17,7 +17,7 @@ FAMILIES = (
         r"(No such file or directory|ENOENT|FileNotFound|NoSuchFile|cannot find the (file|path)).{0,120}"
         r"serviceaccount/token|serviceaccount/token.{0,60}(no such file|does not exist)"
         r"|failed to (read|load) token file(?!.{0,160}denied)",
-        "There is no token at the path that AWS_WEB_IDENTITY_TOKEN_FILE names. The token isn't mounted in this "
+        "No token is at the path that AWS_WEB_IDENTITY_TOKEN_FILE names. The token isn't mounted in this "
         "container, or the program doesn't run in the pod.",
         ("pod-token-file-missing", "pod-volume-name-taken", "pod-container-skipped"),
         (DOCTOR, "kubectl exec {pod} -n {namespace} -- ls -l /var/run/secrets/eks.amazonaws.com/serviceaccount/"),

@@ -21,7 +21,7 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def respond(content: dict[str, Any] | None, content_type: str = "application/json") -> Response:
-    """Return a JSON service's answer with this content. If ``content`` is None, the body is empty."""
+    """Return a JSON service's answer with this content. Without ``content``, the body is empty."""
     headers = [("content-type", content_type), ("x-amzn-requestid", str(uuid.uuid4()))]
     return Response(200, headers, b"" if content is None else json.dumps(content).encode())
 

@@ -274,7 +274,7 @@ class Backend:
     def organization(self, management_id: str) -> OrganizationsBackend:
         """moto's state of the organization that an account manages.
 
-        The state's ``org`` is None if the account manages no organization.
+        If the account manages no organization, the state has no ``org``.
         """
         return organizations_backends[management_id]["aws"]
 
@@ -292,7 +292,7 @@ class Backend:
     def delete_marker(self, bucket: str, key: str, version: str | None) -> FakeDeleteMarker | None:
         """Return the delete marker that is this version of a key; None if this version isn't a delete marker.
 
-        If ``version`` is None, use the key's current version.
+        Without ``version``, use the key's current version.
         """
         found = self.bucket(bucket)
         versions = found.keys.getlist(key, []) if found else []

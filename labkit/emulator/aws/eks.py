@@ -78,7 +78,7 @@ class Eks:
         """Yield the ARN of the call's cluster, and the value to store under this ARN after the call.
 
         If the cluster is ready, the value is its `ClusterFacts.associated`. If the cluster doesn't exist or isn't
-        ready, the value is None for CreateCluster and DeleteCluster. For any other call, yield nothing in that case.
+        ready, None is the value for CreateCluster and DeleteCluster. For any other call, yield nothing in that case.
         """
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)

@@ -111,7 +111,7 @@ class Issuers:
     def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
         """Allow the lab to fetch this issuer's keys.
 
-        ``api`` is a client of the API server that serves the keys. If ``api`` is None, the lab fetches the keys from
+        ``api`` is a client of the API server that serves the keys. Without ``api``, the lab fetches the keys from
         the issuer's URL.
         """
         self._joined[issuer] = api

@@ -42,7 +42,7 @@ def is_shown(asked: Asked) -> bool:
 class Shown:
     """The parameters of a call as the trail shows them, and the values that the trail hides.
 
-    ``parameters`` is None if the call has no parameters, or if the lab doesn't know them.
+    ``parameters``: None if the call has no parameters, or if the lab doesn't know them.
     """
 
     def __init__(self, asked: Asked):

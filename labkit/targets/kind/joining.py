@@ -1,7 +1,7 @@
 """Choose the cluster that joins the lab.
 
 If the parameters name a kubeconfig, choose the cluster in it. Otherwise, choose the cluster that joined before under
-the same name. If no such cluster exists, create a kind cluster.
+the name `parameters.cluster`. If no such cluster exists, create a kind cluster.
 """
 
 import sys
@@ -141,7 +141,8 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
                 f"The cluster {parameters.cluster} has the same issuer as the lab's cluster {name}: {issuer}. "
                 "AWS could not tell the two clusters' tokens apart.",
                 where=f"parameter cluster; {NOTHING}",
-                next=f"delete that cluster (aws eks delete-cluster --name {name}), or set LABKIT_HOME to a new folder",
+                next=f"set LABKIT_HOME to a new folder, or, if nobody needs the lab's cluster {name}, delete it: "
+                f"aws eks delete-cluster --name {name}",
             )
 
 

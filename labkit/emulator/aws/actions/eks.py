@@ -156,7 +156,7 @@ def _associated(
 def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
     """Return the ARN of a cluster's nodegroup or Fargate profile, and moto's object for this nodegroup or profile.
 
-    If the nodegroup or the profile doesn't exist, the ARN ends with ``*`` and the object is None.
+    If the nodegroup or the profile doesn't exist, the ARN ends with ``*``, and None stands for the object.
     """
     kind, key, store, arn = "nodegroup", "nodegroupName", "nodegroups", "arn"
     if "fargateProfileName" in parameters:

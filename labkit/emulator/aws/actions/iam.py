@@ -134,7 +134,7 @@ def _arn(
 ) -> tuple[str, str | None]:
     """Return the ARN of an operation's resource, and the text that names the resource in IAM's denial.
 
-    The text is None if the denial names the resource by its ARN.
+    None stands for the text if the denial names the resource by its ARN.
     """
     kind, name = KINDS[parameter], parameters[parameter]
     if parameter == "Url":

@@ -35,7 +35,7 @@ class Own:
             return pickle.loads(self._parts[name])  # noqa: S301
 
     def keep_part(self, name: str, state: object) -> None:
-        """Keep an object under this name. If ``state`` is None, delete the object. Raises `NotWritten`."""
+        """Keep an object under this name. With None as the ``state``, delete the object. Raises `NotWritten`."""
         content = None if state is None else pickle.dumps(state)
         if not self._database or self._parts.get(name) == content:
             return

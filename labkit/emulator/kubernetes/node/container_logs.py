@@ -74,7 +74,7 @@ class ContainerLog:
     async def lines(
         self, *, follow: bool = False, tail: int | None = None, since: str = ""
     ) -> AsyncIterator[list[bytes]]:
-        """Yield lists of raw lines: the last `tail` lines of the log, or all lines if `tail` is None.
+        """Yield lists of raw lines: the last `tail` lines of the log, or all lines without `tail`.
 
         Leave out lines from before the time `since`. With `follow`, also yield each new line, until the log ends.
         """
