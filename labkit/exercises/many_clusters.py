@@ -28,7 +28,7 @@ PREDICTIONS = (
     ),
     Question(
         "12-2",
-        "Two of the three rows have succeeded. You correct the third row in the file, and resume. Which rows run?",
+        "Two of the three rows have succeeded. You correct the row that failed, and resume. Which rows run?",
         (
             Answer("All three: the file has changed.", "labkit doesn't compare the whole file. It compares each row."),
             Answer("The corrected row.", "The other rows have succeeded, and they haven't changed.", right=True),
