@@ -210,9 +210,9 @@ def on_disk(lab):
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs a user namespace, for a disk of its own")
     lab.folder.create()
-    leading = {**os.environ, "LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
 
     def run(size: str, script: str) -> subprocess.CompletedProcess:
+        leading = {**os.environ, "LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
         script = f'mount -t tmpfs -o size={size} tmpfs "$LABKIT_HOME" && {script}'
         return subprocess.run(
             ["unshare", "-rm", "sh", "-c", script], env=leading, capture_output=True, text=True, check=False
@@ -258,8 +258,9 @@ def test_a_disk_that_fills_while_the_lab_runs(on_disk):
     assert phase == "Running"
 
 
-def test_no_call_of_aws_that_a_full_disk_refuses_leaves_anything_behind(on_disk):
-    """Neither at once nor after a restart."""
+def test_no_call_of_aws_that_a_full_disk_refuses_leaves_anything_behind(on_disk, monkeypatch):
+    """Neither at once nor after a restart. With this seed, a set of the regions changes its order when it's stored."""
+    monkeypatch.setenv("PYTHONHASHSEED", "17")
     done = on_disk("24m", f"$LABKIT up && {sys.executable} -m tests.lifecycle.full_disk; $LABKIT down")
     assert "PutObject" in done.stdout, done.stdout + done.stderr
     refused = json.loads(done.stdout.splitlines()[-2])

@@ -100,15 +100,19 @@ class Eks:
             for name in [name for name in store.clusters if not self.clusters.get(region, name)]:
                 del store.clusters[name]
 
-    async def know(self, region: str, name: str, request: dict[str, object]) -> None:
-        """If moto doesn't know this running cluster, create it in moto. ``request`` has CreateCluster's parameters."""
+    async def know(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts | None:
+        """If moto doesn't know this running cluster, create it in moto. ``request`` has CreateCluster's parameters.
+
+        Return the cluster's facts if they changed: its creator has access now.
+        """
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
         if (await self.backend.answer(_on(asked, "GET", name))).status == 200:
-            return
+            return None
         await self.backend.answer(asked)
         if facts := self.clusters.get(region, name):
             self._admit_creator(facts, request, self.administrator)
+        return facts
 
     async def _delete(self, asked: Asked, name: str) -> Response:
         unfinished = not self.clusters.get(asked.region, name)

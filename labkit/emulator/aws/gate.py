@@ -141,7 +141,8 @@ class Gate:
     async def know_cluster(self, region: str, name: str, request: dict[str, object]) -> None:
         """Tell EKS about a running cluster. ``request`` has CreateCluster's parameters."""
         async with self._kept.keeping_all():
-            await self._eks.know(region, name, request)
+            if facts := await self._eks.know(region, name, request):
+                self._own.keep_part(facts.arn, facts.associated)
 
     async def forget_lost_clusters(self) -> None:
         """Make EKS forget the clusters that no longer run."""
@@ -362,6 +363,8 @@ class Gate:
 
         The state of some services isn't stored at all. Tell the user after the first call that changes such a service.
         """
+        if not changes(asked):
+            return  # a call that only reads must work on a full disk
         try:
             if asked.service in ("account", "eks"):
                 self._own.keep_part(REGIONS, self._regions.enabled)
@@ -372,8 +375,7 @@ class Gate:
             self._regions.put_back(self._own.part(REGIONS) or {})
             self._eks.put_back(asked, self._own.part)
             raise
-        changed = response.status < 400 and changes(asked)
-        if asked.service not in SIGNED_AS and changed and asked.service not in self._told:
+        if asked.service not in SIGNED_AS and response.status < 400 and asked.service not in self._told:
             self._told.add(asked.service)
             self._tell(unkept(asked.service))
 
