@@ -168,9 +168,9 @@ class Lab(Workspace):
         return check
 
     def journey(self) -> "Journey":
-        """Show the state of each step: to do, done, checked and right, or broken.
+        """Show the state of each step: "to do", "ready", "done", "checked and right" or "broken".
 
-        "Checked and right" means that `lab.check` found the step right since this notebook opened the lab.
+        "Checked and right" means that the step was right when this notebook last checked it with `lab.check`.
         """
         from labkit.widgets import journey
 

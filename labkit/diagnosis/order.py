@@ -55,10 +55,10 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _place(finding: Finding) -> tuple[int, int, int]:
-    """Return the sort key: the severity, then the repair's place, then the stage.
+    """Return a finding's sort key: the rank of its severity, of its repair and of its stage.
 
-    The place is 3 for a repair that waits for another repair. For other repairs, it's 2 if the stage comes after the
-    webhook's stage, 1 if the repair replaces pods, and 0 otherwise.
+    The repair's rank is 3 if the repair waits for another repair. If not, the rank is 2 if the finding's stage comes
+    after the webhook's stage, 1 if the repair replaces pods, and 0 for all others.
     """
     stage, repair = STAGES.index(finding.stage), finding.repaired_by
     when = 2 if stage > STAGES.index(WEBHOOK) else 1 if repair.makes_pods else 0

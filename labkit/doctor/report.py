@@ -81,7 +81,7 @@ class Diagnosis:
 
     @property
     def looked(self) -> list[str]:
-        """The answered calls, as text: `iam:GetRole my-role (123456789012)`."""
+        """The calls that got an answer, each as text: `iam:GetRole my-role (123456789012)`."""
         return [str(read) for read in self.read]
 
     @property
@@ -245,7 +245,7 @@ class Diagnosis:
 
 
 def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
-    """Return each call's last error. The calls are in the order of their first errors."""
+    """Return one error for each failed call: its last error. The order is that of the calls' first errors."""
     return list({error.read: error for error in unread}.values())
 
 

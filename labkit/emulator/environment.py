@@ -27,7 +27,7 @@ def is_open(name: str) -> bool:
 
 
 def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
-    """Return variables for a terminal or a notebook: with them, ``aws``, ``kubectl`` and every SDK call the lab."""
+    """Return variables for a terminal or a notebook. They lead ``aws``, ``kubectl`` and every SDK to the lab."""
     loopback = "127.0.0.1,localhost"
     return {
         "LABKIT_HOME": str(folder.path),

@@ -42,13 +42,13 @@ def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator:
 
 
 def merged(before: str, entries: Iterable[Entry]) -> str:
-    """Return the kubeconfig ``before``, with the lab's earlier entries replaced by ``entries``. Others' entries stay.
+    """Return the kubeconfig ``before``, with ``entries`` instead of the lab's earlier entries. All other entries stay.
 
     A current context that leads to one of the lab's clusters stays current: a new cluster must not change where a
     user's `kubectl` commands go. Otherwise, the newest cluster's context becomes current.
 
-    Without ``entries``, a current context that leads to someone else's cluster stays current, and `NO_CLUSTER` replaces
-    any other current context.
+    Without ``entries``, `NO_CLUSTER` becomes the current context, unless the current context leads to a cluster of
+    someone else.
 
     If `aws eks update-kubeconfig` added an entry for one of the lab's clusters, the entry gets the cluster's present
     address.

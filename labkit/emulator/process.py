@@ -96,9 +96,9 @@ def start(folder: Folder, *, bare: bool = False) -> State:
     """Return the state of the folder's running server. Start a server if none runs.
 
     Two simultaneous callers get the same server. If an earlier server ended, the state's ``note`` says why, and which
-    pods have started again. The clusters of a ``bare`` lab are API servers without webhooks and nodes. If a restored
-    state waits in the folder (see `replacement`), the new server starts with it. Raises :class:`LabError` if the new
-    server doesn't come up, or if the running server doesn't answer.
+    pods have started again. With ``bare``, the lab's clusters are API servers without webhooks and nodes. If a snapshot
+    was restored into the folder (see `replacement`), the new server starts with the snapshot's state. Raises
+    :class:`LabError` if the new server doesn't come up, or if the running server doesn't answer.
     """
     if not folder.is_running():
         moto_line.check()  # first: a start that can't succeed leaves nothing in the folder
@@ -141,7 +141,7 @@ def _forget_state(folder: Folder) -> None:
 
 
 def _untold(folder: Folder) -> str | None:
-    """Return and delete the note that no one has seen yet; None without such a note."""
+    """Return the note from the file `UNTOLD`, and delete the file; None if there is no file."""
     try:
         note = (folder.path / UNTOLD).read_text()
         (folder.path / UNTOLD).unlink()

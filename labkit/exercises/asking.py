@@ -33,7 +33,7 @@ HOUR = 3600  # seconds: how long a session lives by default
 
 
 def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
-    """Return a row that is right if STS gives this service account the role."""
+    """Exchange a token of the service account for the role. Return a row that is right if STS accepts the token."""
     return Row(_subject(place, account, ""), ADMITTED, exchange(place, account, role_arn=role_arn))
 
 
@@ -60,10 +60,10 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
 
 
 def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
-    """Return a row for each new service account that STS admits. These rows are wrong: STS should refuse the accounts.
+    """Return a row for each new service account that STS admits. Such a row is wrong: STS should refuse the account.
 
-    For each name, create a service account in a new namespace. The name of each new namespace begins with the name of
-    the exercise's namespace.
+    For each name in `accounts`, create a service account in a new namespace. In an exercise with the namespace shop, a
+    new namespace is called shop-1a2b, for example.
     """
     return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
 
@@ -191,7 +191,10 @@ def refusal(error: Exception) -> str:
 
 
 def injected(place: "Workspace", account: str = "") -> str:
-    """Return the role's ARN in a new pod of this service account, or "no role"."""
+    """Return the role's ARN that the webhook would write into a new pod of this service account, or "no role".
+
+    If the cluster forbids the pod, return the cluster's message.
+    """
     return _variable(place, account, "AWS_ROLE_ARN") or "no role"
 
 
@@ -240,7 +243,7 @@ def token_life(place: "Workspace", account: str = "") -> int:
 
 
 def _variable(place: "Workspace", account: str, name: str) -> str:
-    """Return a variable's value in a new pod, or an empty text if the variable isn't set.
+    """Return the value that a variable would have in a new pod; empty if the variable isn't set.
 
     If the cluster forbids the pod, return the cluster's message.
     """

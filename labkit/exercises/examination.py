@@ -269,9 +269,9 @@ class Examination:
 
 
 def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
-    """Return the seed and the papers of the learner's last examination.
+    """Return the seed of the learner's unfinished examination, and a paper for each of its faults.
 
-    Return None if the examination is over, can't be read, or belongs to another run.
+    Return None if the last examination is over, can't be read, or belongs to another run.
     """
     stands = progress.read().examination if os.environ.get(progress.VARIABLE) else None
     if not stands or not stands["left"] or stands["run"] != lab.run:

@@ -84,9 +84,9 @@ def _without_own_token(container: Document) -> Document:
 
 
 def _annotations_of(pod: Document) -> dict[str, str]:
-    """Return the annotations that the service account must have had when this pod was created.
+    """Return the annotations that the service account had when this pod was created.
 
-    Leave out annotations with the default value.
+    The pod's role, token audience and token lifetime show the annotations. Leave out annotations with default values.
     """
     found = {}
     for container in pod["spec"]["containers"]:
@@ -118,9 +118,9 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the shortest container that the webhook turns into `container`; without one, return `container`.
+    """Return `container` without the variables and the mount that the webhook added after the container's own.
 
-    The webhook adds variables after a container's own variables, and a mount after the container's own mounts.
+    Try the shortest container first. Return the first that the webhook turns into `container`, or else `container`.
     """
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}

@@ -54,7 +54,7 @@ class Mended:
 
     @property
     def was_broken(self) -> bool:
-        """Whether anything had to be put back."""
+        """Whether `mend` put any object back."""
         return bool(self.put_back or self.left_behind)
 
     def __str__(self) -> str:

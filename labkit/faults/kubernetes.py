@@ -128,9 +128,10 @@ def _read_pods_as_applied(situation: Situation) -> None:
 
 
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
-    """Return objects to apply before a pod is created again, so that the pod gets the same spec as before.
+    """Return the service account and the webhook's registration with which the wanted pod was created.
 
-    None stands for an object to delete. If the wanted objects already give the pod this spec, return no objects.
+    Apply them before the pod is created again: then the pod gets the same spec. None stands for an object to delete.
+    Return no objects if the wanted objects already give the pod this spec.
     """
     if wanted.made_with is None:
         return {}

@@ -228,7 +228,7 @@ class Situation(BaseModel):
     # Facts that follow from the documents.
 
     def is_as(self, other: "Situation") -> bool:
-        """Return whether both situations have the same documents, apart from the refused calls."""
+        """Return whether both situations are equal. The field `refused` may differ."""
         return self.model_copy(update={"refused": []}) == other.model_copy(update={"refused": []})
 
     @property

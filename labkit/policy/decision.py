@@ -47,7 +47,7 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """An Allow statement that would allow the request if the parts in `misses` matched the request."""
+    """An Allow statement that nearly allows the request. `misses` are its parts that don't match the request."""
 
     policy: Policy
     statement: Statement
@@ -158,8 +158,8 @@ class Decision:
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
     """Return the Allow statements that nearly allow the request, the nearest first.
 
-    If a statement covers the request's action, any of its other parts may differ. If a statement covers only other
-    actions of the same service, no other part may differ. A malformed Allow statement is included.
+    A statement with the request's action is included, whichever other parts differ. A statement with only other actions
+    of the service is included if nothing else differs. A malformed Allow statement is included, too.
     """
     found = []
     for policy in policies:

@@ -127,7 +127,7 @@ def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -
 
 
 def _denied(reason: str, request: Request, trust: Policy, explicit: Statement | None = None) -> Decision:
-    """Return a denial with this reason. If a Deny statement is given in `explicit`, the denial is an explicit deny."""
+    """Return a denial with this reason. With the Deny statement `explicit`, it's an explicit deny."""
     if explicit:
         denial = "with an explicit deny in the role trust policy"
         return Decision(request, "explicitDeny", denial, trust, explicit, told=reason)

@@ -16,7 +16,7 @@ CAUSES = findings.causes_of(credentials)
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Check that the pod's token is for STS, and that AWS identifies the pod as the role. Return the findings.
 
-    If a fact can't be read, its `NotRead` is added to `unread`, or raised without `unread`.
+    If a fact can't be read, add its `NotRead` to `unread`. Without `unread`, raise the `NotRead`.
     """
     return findings.found(CAUSES, evidence, unread)
 

@@ -103,10 +103,10 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield `things` for a removal after which the notebook's next cells create everything again.
+    """Yield `things` for a removal. After the removal, the notebook's next cells create everything again.
 
-    Normally, a removal keeps an OIDC provider that other roles trust. On moto, such a provider is yielded with this run
-    as its owner, so that the removal deletes the provider, too.
+    Normally, a removal keeps an OIDC provider that other roles trust. On moto, yield such a provider with this run as
+    its owner, so that the removal deletes the provider, too.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded

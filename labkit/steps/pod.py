@@ -65,7 +65,7 @@ def ensure(lab: "Workspace") -> None:
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Check that the pod runs as the service account, and that the pod has the role. Return the findings.
 
-    If a fact can't be read, its `NotRead` is added to `unread`, or raised without `unread`.
+    If a fact can't be read, add its `NotRead` to `unread`. Without `unread`, raise the `NotRead`.
     """
     return findings.found(CAUSES, evidence, unread)
 

@@ -82,7 +82,10 @@ def own_region() -> str:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a notebook's kernel may see: none that lead to another AWS, cluster or proxy."""
+    """Return the environment variables for a notebook's kernel, with the lab's folder in `LABKIT_HOME`.
+
+    Variables that could lead to another AWS, to another cluster or to a proxy are left out.
+    """
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 

@@ -217,9 +217,10 @@ class Evidence:
 
     @property
     def has_only_the_name(self) -> bool:
-        """Whether the role has the annotated name but another ARN, and doesn't seem meant for the service account.
+        """Whether nothing but the name in the annotation connects the role with the service account.
 
-        The role may be another team's: a name alone proves nothing.
+        The role's ARN isn't the annotation's. Neither its trust policy nor its tags point to the service account or to
+        the namespace. So the role may be another team's.
         """
         role = self.role if self.is_only_annotated else None
         if role is None or role["Arn"] == self.annotation:
@@ -251,9 +252,10 @@ class Evidence:
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:
-        """Return the role of this name in the cluster's account.
+        """Return the role with this name in the cluster's account.
 
-        None if the role can't be read, or if its trust policy neither admits nor names the service account.
+        Return None if the role doesn't exist or can't be read, or if its trust policy neither admits nor names the
+        service account.
         """
         try:
             role = self.account.role(role_name)
@@ -610,9 +612,9 @@ class Evidence:
             return None
 
     def _is_wrong_account(self, arn: str) -> bool:
-        """Whether the ARN seems to name a wrong account.
+        """Whether the account in the ARN seems wrong.
 
-        A wrong account isn't the cluster's account. It has neither the ARN's role nor the cluster's OIDC provider.
+        True if it isn't the cluster's account, and has neither the ARN's role nor the cluster's OIDC provider.
         """
         named = Arn.parse(arn)
         if named.account == self.connection.account_id:

@@ -188,10 +188,10 @@ class Trust:
         return list(dict.fromkeys(found))
 
     def is_own(self, statement: Statement) -> bool:
-        """Whether an Allow statement serves only this service account.
+        """Whether an Allow statement is for this service account alone.
 
-        The statement must name only this service account, and compare the name literally. It may name another cluster's
-        provider only if that provider's tokens can't meet the conditions.
+        Its conditions on `sub` must name only this service account, with `StringEquals`. Its principals must be OIDC
+        providers: the cluster's own, and others only if their tokens can't meet the conditions.
         """
         subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
         if not subjects or any(each.values != (self._subject,) or not each.is_literal for each in subjects):

@@ -362,9 +362,10 @@ def _bucket(evidence: Evidence) -> str:
 
 
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:
-    """Return the requests to evaluate, as the role would make them.
+    """Return the requests for which the doctor evaluates the role's permissions.
 
-    If you named an action, that's the only request. If not, one request lists the bucket, and one reads an object.
+    There is one request for the action that the user named. Without a named action, there are two: `s3:ListBucket` and
+    `s3:GetObject` on the bucket.
     """
     partition, name = Arn.parse(evidence.role_arn).partition, evidence.role_name
     session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"

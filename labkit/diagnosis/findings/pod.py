@@ -274,7 +274,7 @@ def _created(evidence: Evidence) -> str | Lines:
 def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
     """Return the symptom that the service account's workloads have no pods.
 
-    Either all workloads have `replicas: 0`, or a workload couldn't create its pod.
+    Either all workloads have `replicas: 0`, or a workload couldn't create its pod or hasn't created it yet.
     """
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     stopped = [each for each in own if each["spec"].get("replicas") == 0]

@@ -345,10 +345,10 @@ def _provider_elsewhere(evidence: Evidence) -> str:
 
 
 def _gone_issuer_of_role(evidence: Evidence) -> str:
-    """Return the issuer of a deleted EKS cluster in this region, if the role trusts that issuer; otherwise empty.
+    """Return the issuer of a deleted EKS cluster of this region, if the role's trust policy still names that issuer.
 
-    Also empty if the cluster's present issuer is registered, or if the trust policy names this present issuer or a
-    similar one.
+    If not, return an empty text. The text is also empty if the present cluster's issuer is registered, or if the trust
+    policy admits the pod's token, or names the present issuer or a similar one.
     """
     if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
         return ""

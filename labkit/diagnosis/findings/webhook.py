@@ -379,7 +379,10 @@ def _has_pods(owner: Workload) -> bool:
 
 
 def _restored(evidence: Evidence) -> Repair:
-    """Return the repair that registers the webhook again; only advice if someone else has to register it."""
+    """Return the repair that registers the webhook again.
+
+    If someone else has to register the webhook, all lines of the repair are comments.
+    """
     by_target = evidence.connection.webhook_restored_by
     if by_target.startswith("#"):
         return _left_to_others(
@@ -417,9 +420,9 @@ def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
 
 
 def _again(evidence: Evidence) -> Repair:
-    """Return lines that replace a pod that was created without its role.
+    """Return the repair that replaces a pod which was created without its role.
 
-    Empty if the pod has its role, or if that can't be read.
+    The repair is empty if the webhook changed the pod, if there is no pod or no annotation, or if a fact can't be read.
     """
     try:
         spec = evidence.pod_spec

@@ -52,7 +52,7 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 
 
 def roles_by_a_pattern(evidence: Evidence) -> str:
-    """Return advice that names the roles that already admit the service account, for example by a pattern: `shop:*`.
+    """Return a comment with the names of roles that already admit the service account, for example by a pattern.
 
     Return an empty text in each of these cases:
 
@@ -60,7 +60,7 @@ def roles_by_a_pattern(evidence: Evidence) -> str:
     - The doctor was told the role's name, or a run's label names the role.
     - The annotation isn't a role's ARN.
 
-    The text is only advice, because a pattern doesn't show for which service account a role was made.
+    The comment has no command, because a pattern (`shop:*`) doesn't show which service account a role was made for.
     """
     try:
         arns = evidence.roles_that_admit_it if evidence.is_only_annotated else []

@@ -213,10 +213,10 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Replace a shared ConfigMap in `envFrom` with a variable in `env` for each of the ConfigMap's keys.
+    """Remove shared ConfigMaps (see `others_with`) with superfluous keys from `envFrom`.
 
-    Two kinds of keys get no variable: keys that keep the container from its role, and keys with the name of a variable
-    that the webhook adds. The webhook doesn't replace variables in `env`.
+    Add a variable to `env` for each of their other keys. A key gets no variable if its name isn't valid in a shell, or
+    if `env` or the webhook sets the variable. The webhook doesn't replace variables in `env`.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
@@ -346,7 +346,10 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
 
 
 def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
-    """Return a copy of the manifest. It has the role that the pod's author set, but no role from the webhook."""
+    """Return a copy of the manifest with each `AWS_ROLE_ARN` that the pod's author set.
+
+    An `AWS_ROLE_ARN` with the annotation's role is left out.
+    """
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):
@@ -413,9 +416,10 @@ def _difference(before: Document, after: Document) -> Document:
 
 
 def _config_map_lines(evidence: Evidence) -> list[str]:
-    """Return lines that delete wrong variables from ConfigMaps.
+    """Return lines for each ConfigMap that gives the pod superfluous variables: delete these keys from the ConfigMap.
 
-    If others use a ConfigMap, it stays unchanged, and the pod no longer uses the wrong keys.
+    If pods of other service accounts may use the ConfigMap, return a comment: the ConfigMap stays unchanged, and the
+    new pod doesn't use these keys.
     """
     return [
         said(f"ConfigMap {name} stays: {listed(users)} may need it. The new pod ignores {listed(sorted(keys))}.")

@@ -63,9 +63,10 @@ def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
 
 
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
-    """Return the other service accounts whose new pods would get a role if these requirements were removed.
+    """Return the other service accounts whose new pods would get a role without these requirements.
 
-    They are named as NAMESPACE/NAME. None if they can't be listed.
+    The requirements are parts of the webhook's selectors. The service accounts are returned as NAMESPACE/NAME; None if
+    they can't be listed.
     """
     return _affected(evidence, _removals(evidence, requirements))
 
@@ -160,7 +161,7 @@ def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
 
 
 def _who_is_affected(names: list[str] | None) -> str:
-    """Return a comment about the other service accounts whose new pods will also get a role."""
+    """Return a comment for a repair that also gives a role to new pods of other service accounts (`names`)."""
     if names is None:
         return "# This may also give new pods of other service accounts their role."
     if not names:

@@ -58,7 +58,7 @@ class Accounts:
 
 
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:
-    """Whether the caller may make a call for which the lab can't derive the permissions.
+    """Whether the caller may make a call although the lab doesn't know which permissions the call needs.
 
     The account's administrator may make any call. A session of `ENTRANCE` (the role by which administrators enter an
     account) may make a call under three conditions:

@@ -193,7 +193,7 @@ def stored_policy(document: str, kind: Any, name: str) -> Policy:
 
 
 def _certain_control(control: Control, request: Request, permission: Permission) -> Control:
-    """Return the organization's policies. In each statement that the lab can't evaluate, ``fault`` has the reason."""
+    """Return the organization's policies, after `_certain` has set each ``fault`` in them."""
     if control is NO_CONTROL:
         return control
     resource, service = (
@@ -216,10 +216,10 @@ def _on_anything(control: Control) -> Control:
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
-    """Return the policies. In each statement that the lab can't evaluate, set ``fault`` to the reason.
+    """Return the policies, with a ``fault`` (a reason) in each statement that the lab can't evaluate.
 
-    The lab can't evaluate a statement that may apply to ``request`` and uses an unknown condition key of the service.
-    ``permission.known`` has the known keys.
+    The lab can't evaluate a statement that may apply to ``request`` and uses a condition key of the service, if the key
+    isn't in ``permission.known``.
     """
     known, service = permission.known, permission.action.partition(":")[0] + ":"
     if known is None:

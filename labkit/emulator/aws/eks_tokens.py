@@ -46,7 +46,7 @@ class Identity:
 
     @property
     def canonical_arn(self) -> str:
-        """The principal's ARN in the authenticator's form: a role's ARN has no path."""
+        """The principal's ARN as aws-iam-authenticator writes it: for a role session, the role's ARN without a path."""
         named = Arn.parse(self.arn)
         return f"arn:{named.partition}:iam::{named.account}:role/{role}" if (role := named.session_role) else self.arn
 

@@ -466,9 +466,9 @@ class Gate:
         return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
 
     def _check_date(self, asked: Asked, signed: Signature, lab: float) -> None:
-        """Refuse a signature with a date that is wrong by both clocks: the lab's and the machine's.
+        """Refuse a signature if its date is wrong by the lab's clock and also by the machine's clock.
 
-        Clients outside pods use the machine's clock. They still work after the lab's clock was changed.
+        Clients outside pods sign with the machine's clock. They must still work after the lab's clock was changed.
         """
         machine, at = time.time(), signed.signed_at
         if signed.expires_in is not None:
@@ -514,7 +514,10 @@ def _head(scope: "Scope") -> Call:
 
 
 async def _with_form(asked: Asked, body: Body) -> Call:
-    """Return the call with its form as the body. Raises Refusal if the form is too large."""
+    """Read the request's body, which is a form (`Action=…&Version=…`). Return the call with this body.
+
+    Raises Refusal if the form has too many bytes or too many parameters.
+    """
     try:
         form = await body(LONGEST_FORM)
     except TooLong:

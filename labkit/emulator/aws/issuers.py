@@ -234,7 +234,10 @@ class Issuers:
         return context
 
     async def _served_chain(self, host: str, port: int, context: ssl.SSLContext | None = None) -> list[bytes]:
-        """Return the host's certificate chain (DER), from the host's own certificate up. Verify it with ``context``."""
+        """Return the certificates (DER) that the host sends: first its own certificate, last the top one.
+
+        With ``context``, verify the certificates. Without it, accept any certificates.
+        """
         address, port = self._address(host, port)
         try:
             _, writer = await asyncio.open_connection(address, port, ssl=context or unverified(), server_hostname=host)

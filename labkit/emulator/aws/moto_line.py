@@ -9,7 +9,7 @@ REQUIREMENT = "moto>=5.2,<5.3"
 
 
 def check(installed: str = "") -> None:
-    """Raise :class:`LabError` if moto is missing, or if the lab wasn't tested with moto's release line.
+    """Raise :class:`LabError` if moto is missing, or if its release line (such as 5.2) isn't ``CHECKED_WITH``.
 
     ``installed`` is moto's version, if the caller already knows it.
     """

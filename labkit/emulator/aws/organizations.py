@@ -276,7 +276,10 @@ def _check_new(_: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_changed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to change or delete AWS's own policies. Refuse content that is invalid for the policy's type."""
+    """Check the parameters (``given``) of a call that changes or deletes a policy.
+
+    Raises Refusal if the policy is AWS's own, or if the new content is invalid for the policy's type.
+    """
     policy = _policy(store, given)
     if policy is None:
         return

@@ -309,7 +309,10 @@ def _is_signed(call: Call) -> bool:
 
 
 def _account(outcome: Outcome) -> str:
-    """Return the account of the caller or of the web identity's OIDC provider; empty for an unknown caller."""
+    """Return the caller's account, or an empty text if the caller is unknown.
+
+    For a call with a web identity token, it's the account of the token's OIDC provider.
+    """
     if identity := outcome.identity:
         return Arn.parse(identity.provider_arn).account
     return outcome.signer.account_id if outcome.signer else ""

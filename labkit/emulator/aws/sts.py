@@ -364,7 +364,9 @@ def _assumed(session: Session) -> dict[str, Any]:
 
 
 def _packed(policies: list[str], tags: SessionTags) -> dict[str, int]:
-    """Return ``PackedPolicySize`` in percent; empty without policies and tags. Raises ``Refusal`` above 100 percent.
+    """Return a dict with ``PackedPolicySize`` in percent, or an empty dict if the call has no policies and tags.
+
+    Raises ``Refusal`` above 100 percent.
 
     AWS doesn't publish how it computes the size. This computation fits examples in public threads.
     """

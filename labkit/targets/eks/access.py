@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class NotLetIn(LabError):
-    """The cluster doesn't know the caller, or doesn't allow everything that a run does."""
+    """The cluster doesn't know the caller, or refuses the caller an action that a run needs."""
 
 
 class AllowedTooLittle(NotLetIn):

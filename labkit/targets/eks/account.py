@@ -225,7 +225,9 @@ def _trusted() -> str:
 
 
 def _signing_in() -> str:
-    """Return the profile that has the credentials: the chosen profile, or its source profile.
+    """Return the name of the AWS profile that has the credentials.
+
+    It's the chosen profile. If this profile has a `source_profile`, it's the last profile in the chain of sources.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
     """

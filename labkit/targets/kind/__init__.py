@@ -154,7 +154,7 @@ own_region, environment = moto.own_region, moto.environment
 
 
 def _connected(parameters: "Parameters") -> Connection:
-    """Return the connection to a joined cluster, whatever its present issuer is. Raises `LabError`."""
+    """Return the connection to a joined cluster, even if the cluster's issuer has changed. Raises `LabError`."""
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)
     _refuse_another_account(parameters)
@@ -286,7 +286,10 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
 
 
 def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issuer: str) -> str:
-    """Return the commands that make STS read the cluster's own documents again; empty for a public issuer."""
+    """Return commands after which STS reads the cluster's own issuer documents again.
+
+    Empty for a public issuer: STS asks the issuer's host, not the lab.
+    """
     if facts.made:
         return moto.publish_again(parameters.cluster, issuer)
     if facts.public_issuer:

@@ -25,7 +25,7 @@ MADE_WITHIN = 900  # seconds; kind may have to download the node's image first
 
 
 class AnotherCluster(LabError):
-    """The lab has another cluster of this name, or another cluster with this issuer."""
+    """The lab already has another cluster that has the same name or the same issuer."""
 
 
 def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:

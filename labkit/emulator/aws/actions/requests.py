@@ -55,9 +55,10 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def read(asked: Asked) -> Asked:
-    """Return ``asked`` with the operation's parameters in ``request``, or with an error in ``unread``.
+    """Read the call's parameters. Return ``asked`` with the parameters in ``request``, or with an error in ``unread``.
 
-    The error is ``CannotDerive`` if the lab can't read a call of this form, and ``Refusal`` if AWS would refuse it.
+    The error is ``CannotDerive`` if the lab can't read a call of this form, and ``Refusal`` if AWS would refuse the
+    call.
     """
     try:
         return replace(asked, request=_request(asked))
@@ -109,7 +110,7 @@ def required(service: str, operation: str) -> list[str]:
 
 @cache
 def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
-    """Return the method, the path's pattern and the name of each EKS operation whose path matches `OWN_PATH`."""
+    """Return the method, the path's pattern and the name of each EKS operation that the lab itself answers."""
     service, found = get_service_model("eks"), []
     for name in service.operation_names:
         http = service.operation_model(name).http
@@ -279,7 +280,10 @@ def json_text(content: dict[str, object]) -> bytes:
 
 
 def _modelled(shape: Any, value: Any) -> Any:
-    """Return the value without the fields that aren't in the model. Raises ``TypeError`` if a type is wrong."""
+    """Return a JSON value without null fields, and without fields that aren't in botocore's model (``shape``).
+
+    Raises ``TypeError`` if the value or a part of it has another type than in the model.
+    """
     if shape is None:
         return {}
     kind: str = shape.type_name

@@ -40,7 +40,7 @@ def watch() -> None:
 
 @contextmanager
 def noting(touched: set[Store]) -> Iterator[None]:
-    """Add each store that this block uses to ``touched``. The block may use stores in moto's thread, too."""
+    """While this block runs, add each store that moto uses for the block to ``touched``."""
     token = _touched.set(touched)
     try:
         yield

@@ -45,9 +45,9 @@ def allows(rule: Object, wanted: Attributes) -> bool:
 
 
 def missing(wanted: list[Object], held: list[Object]) -> list[Object]:
-    """Return the parts of the ``wanted`` rules that no ``held`` rule covers.
+    """Return rules for those permissions of the ``wanted`` rules that no ``held`` rule grants.
 
-    Parts that differ only in the verb become one rule.
+    The verbs for the same resource are joined in one rule. A rule for a path (``nonResourceURLs``) has one verb.
     """
     merged: dict[tuple[object, ...], Object] = {}
     for part in _parts(wanted):

@@ -23,7 +23,7 @@ class Malformed(Exception):
 
 
 def envelope(body: bytes) -> tuple[str, str, bytes]:
-    """Return the apiVersion, the kind and the encoded object of a body. Raises ``Malformed``."""
+    """Return the apiVersion, the kind and the still encoded object of a protobuf ``body``. Raises ``Malformed``."""
     if not body.startswith(MAGIC):
         raise Malformed("the provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:

@@ -265,9 +265,9 @@ class _Look:
         return bool(going)
 
     def _scale_old(self, index: int, size: int) -> bool:
-        """Scale the old ReplicaSet number ``index``. Return whether its size changed.
+        """Scale the ReplicaSet ``self.old[index]`` to ``size`` pods. Return whether its size changed.
 
-        Also put the ReplicaSet's new version into ``self.old``: the next change needs it.
+        Then read the ReplicaSet into ``self.old`` again, because the next change needs its new version.
         """
         changed = self._scale(self.old[index], size)
         self.old[index] = self.storage.get(REPLICA_SET, self.deployment.namespace, self.old[index].name)

@@ -113,8 +113,8 @@ def field_value(pod: Object, path: str) -> str:
 def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
     """Return the limit or request that ``reference`` names, divided by the reference's divisor and rounded up.
 
-    The reference may name a container. If it names none, `container` is used. If the container has no such limit, the
-    node's capacity (`room`) is used as the limit. Without such a request, the request is 0.
+    Read it from the container that the reference names, or else from `container`. A missing limit is the node's
+    capacity (`room`). A missing request is 0.
 
     Raises ConfigError if the named container doesn't exist, or if no container is given.
     https://kubernetes.io/docs/tasks/inject-data-application/downward-api-volume-expose-pod-information/

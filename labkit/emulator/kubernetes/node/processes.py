@@ -96,7 +96,7 @@ class Process:
         return await asyncio.shield(self._ending)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the program itself, as a container runtime does."""
+        """Send a signal to the program itself, not to the tool that may have started it (`nsenter`)."""
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             os.kill(_child(self._started.pid) if self._wrapped else self._started.pid, number)
 

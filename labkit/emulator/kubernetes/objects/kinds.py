@@ -62,7 +62,7 @@ class Kind:
 
 @dataclass(frozen=True, eq=False)
 class Subresource:
-    """A subresource of an object, or a review. Clients can only create reviews, not read them.
+    """A subresource (`pods/log`) or a review (`tokenreviews`). Clients can create a review, but not read it.
 
     ``kind_group`` is the API group of ``kind``, if that group differs from ``group``.
     """

@@ -17,10 +17,10 @@ def token(last: Stored, version: int) -> str:
 
 
 def start(given: str, storage: Storage) -> tuple[tuple[str, str] | None, int]:
-    """Return the last object (namespace and name) before the page that the client wants, and the list's version.
+    """Return what a continue token contains: the previous page's last object (namespace, name), and the list's version.
 
-    For the first page, without a token, return None and 0. Raises BadRequest if ``given`` isn't a token. Raises Expired
-    if the token's version is too old, or if this server hasn't had that version yet.
+    If the token ``given`` is empty, the client wants the first page: return None and 0. Raises BadRequest if ``given``
+    isn't a token. Raises Expired if the token's version is too old, or if this server hasn't had that version yet.
     """
     if not given:
         return None, 0
