@@ -205,7 +205,7 @@ def patient(api: "ApiClient") -> "ApiClient":
 
 
 def unverified() -> ssl.SSLContext:
-    """Return TLS settings that accept any certificate, for a client that only reads the server's certificate."""
+    """Return TLS settings that accept any certificate. Use them only to read a server's certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

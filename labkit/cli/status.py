@@ -115,7 +115,10 @@ def _mounts(state: State) -> str:
 
 
 def _remembered(folder: Folder) -> list[str]:
-    """Return a line for each cluster that isn't joined any more, but may still have the lab's leftovers."""
+    """Return a line for each cluster that the lab remembers, but that isn't joined now.
+
+    The line says what `labkit up` and `labkit down` would do with the cluster.
+    """
     joined = {kept.path for kept in Kept.joined(folder).values()}
     return [
         f"  The lab remembers {_what_becomes(kept, kept.facts)}"

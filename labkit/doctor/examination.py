@@ -288,7 +288,7 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
 
 
 def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
-    """Return a stage's result. It's `right` only if every fact was read and nothing was found."""
+    """Return a stage's `Check`. Its result is `right` only if every fact was read, and the stage has no finding."""
     told = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
     result = min(told, key=RESULTS.index) if told else stage.at_best(evidence)
     unread = each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead))

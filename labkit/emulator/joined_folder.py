@@ -36,7 +36,7 @@ class Facts:
 
 
 class Kept:
-    """The kept facts and files of one joined cluster. Each joined cluster has its own subfolder."""
+    """The facts and files that the lab keeps about one joined cluster, in a subfolder for this cluster."""
 
     def __init__(self, folder: Folder, cluster: str, region: str):
         self._folder = folder
@@ -55,7 +55,10 @@ class Kept:
 
     @classmethod
     def joined(cls, folder: Folder) -> "dict[str, Kept]":
-        """Return the kept facts of each cluster that has joined the running lab, by context; empty if no lab runs."""
+        """Return the `Kept` of each cluster that has joined the running lab, by the cluster's context.
+
+        Empty if no lab runs.
+        """
         state = State.read(folder) if folder.is_running() else None
         if state is None:
             return {}
@@ -76,7 +79,7 @@ class Kept:
         self.keep_facts(facts)
 
     def keep_facts(self, facts: Facts) -> None:
-        """Write only the facts, not the kubeconfig, which may not exist yet."""
+        """Write the facts to their file. Don't write the kubeconfig, because it may not exist yet."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:

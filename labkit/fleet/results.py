@@ -191,7 +191,7 @@ class Results:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Raise `NothingRan` if this block can't write to the output folder."""
+    """Raise `NothingRan` if the code in this block can't write to the output folder `out`."""
     try:
         yield
     except OSError as error:

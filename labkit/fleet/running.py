@@ -39,7 +39,7 @@ class Outcome:
 
 @dataclass
 class Fleet:
-    """A fleet: its rows, the notebook to run for each of them, and the output folder."""
+    """Run the notebook for each row of a fleet, and store the results in the folder `out`."""
 
     rows: Sequence[Row]
     notebook: Path
@@ -168,7 +168,10 @@ class Fleet:
                 yield Outcome(row, kept if kept and kept.fleet == self.id else self._unknown(row))
 
     def _unknown(self, row: Row) -> Result:
-        """Return a result for a row whose worker didn't report one. The worker may still store its own result later."""
+        """Return `failed` or `not run` as the result of a row, if the row's worker reported no result.
+
+        The worker may still store its own result later.
+        """
         if began := self.results.runs(row, self.id) and self.results.began(row):
             error = f"{self.stopped_by} while this row ran\nnext:  labkit fleet … --resume, which runs the row again"
             return Result("failed", self.id, started=began, seconds=time.time() - began, error=error)

@@ -58,10 +58,10 @@ def validate(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, o
 
 
 def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
-    """Return the document as a JSON object, its text, and its size in characters without white space.
+    """Return the document as a JSON object, the document's text, and the text's length without white space.
 
-    Raises `MalformedPolicy` if the document isn't a JSON object, if it's nested too deeply, or if a text in it has an
-    unpaired surrogate.
+    Raises `MalformedPolicy` if the document isn't a JSON object, if it's nested too deeply, or if one of its
+    strings has an unpaired surrogate.
     """
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))

@@ -165,7 +165,7 @@ def refusal(admission_review: Object, why: str) -> Object:
 
 
 def malformed(admission_review: Object) -> str:
-    """Return why the webhook can't read this as a review of a pod; empty if it can."""
+    """Return why the webhook can't read `admission_review` as a review of a pod; empty if the webhook can."""
     request = admission_review.get("request")
     if not isinstance(request, dict):
         return "bad content"

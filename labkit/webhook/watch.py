@@ -24,9 +24,9 @@ WATCH = 300  # seconds of one watch, and so the longest life of a connection tha
 class Watch:
     """Call `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
 
-    The types are the Kubernetes API's, such as `DELETED`. If changes may have been missed, list all objects again.
-    `client` calls the API server, `what` names the objects in the log, and `query` selects some of the objects, for
-    example by a `fieldSelector`.
+    `type` is the change's type in the Kubernetes API, such as `DELETED`. If the watch may have missed changes, call
+    `listed` with all objects again. `client` calls the API server, and `what` names the objects in the log. `query`
+    selects some of the objects, for example by a `fieldSelector`.
     """
 
     client: httpx.AsyncClient

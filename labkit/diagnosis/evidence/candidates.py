@@ -44,7 +44,7 @@ def candidates(account: Account, parameters: Parameters, provider_arn: str) -> l
 
 
 def trusting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """Return the ARNs of the roles with a trust policy that names the service account, except other clusters' roles.
+    """Return the ARNs of the roles with a trust policy that names the service account. Leave out other clusters' roles.
 
     Raises `NotRead` if the roles can't be listed.
     """
@@ -113,7 +113,7 @@ def _trust(role: Role, parameters: Parameters, provider_arn: str) -> Trust:
 
 
 def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """Return the ARNs of the roles with tags that name the service account, except other clusters' roles."""
+    """Return the ARNs of the roles with tags that name the service account. Leave out other clusters' roles."""
     details = account.authorization_details["RoleDetailList"]
     naming = {role["RoleName"] for role in details if _are_for(tags_of(role), parameters, role["RoleName"])}
     roles = [role for role in account.roles if role["RoleName"] in naming]

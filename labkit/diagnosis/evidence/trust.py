@@ -205,7 +205,10 @@ class Trust:
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:
-        """Whether the condition would hold for the token if the condition's key named the cluster's own issuer."""
+        """Whether the token meets the condition. For `sub` and `aud`, the issuer in the condition's key doesn't matter.
+
+        For example, `OTHER_ISSUER:sub` is compared with the token's `sub`.
+        """
         key = f"{name_of(self._provider_arn)}:{condition.claim}" if condition.claim in CLAIMS else condition.key
         statement: Statement = {
             "Effect": "Allow",

@@ -31,7 +31,10 @@ ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 @dataclass(frozen=True)
 class Accounts:
-    """The organization's member accounts, and the roles by which administrators enter them."""
+    """Create the organization's member accounts.
+
+    Each account has the role `OrganizationAccountAccessRole`. Administrators assume this role to enter the account.
+    """
 
     backend: Backend
     iam: Iam

@@ -112,7 +112,7 @@ def invalid(*faults: str) -> Refusal:
 
 
 def told(faults: Sequence[str]) -> str:
-    """Return the sentence that lists these faults."""
+    """Return one sentence with all faults: `2 validation errors detected: FAULT; FAULT`."""
     return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
 
 

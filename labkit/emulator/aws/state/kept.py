@@ -72,7 +72,7 @@ _change: ContextVar[_Change | None] = ContextVar("change", default=None)
 
 
 class Kept:
-    """moto's state in a file that only moto's thread uses. Without a ``file``, nothing is kept.
+    """Keep moto's state in a file, which only moto's thread uses. If ``file`` is None, keep nothing.
 
     Raises `LabError` if another version of labkit or of moto wrote the file.
     """
@@ -191,9 +191,9 @@ class Kept:
         _require_standing(change)
 
     def _write(self) -> None:
-        """Write the changes of all calls. If that fails, undo all these calls and raise `NotWritten`.
+        """Write all changes since the last write. If the write fails, undo these changes and raise `NotWritten`.
 
-        This runs in moto's own thread, so that nothing changes meanwhile.
+        moto's own thread runs this method, so that no call changes the state during the write.
         """
         assert self._database is not None
         ended = [*self._ended]

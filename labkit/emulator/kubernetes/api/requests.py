@@ -205,10 +205,10 @@ class Request:
         return self.headers.get(b"user-agent", b"unknown").decode("latin-1").partition("/")[0][:128] or "unknown"
 
     def dry_run(self, options: str) -> bool:
-        """Return whether the write is a dry run: the server must not store it.
+        """Return whether the write is a dry run, which the server must not store.
 
-        ``options`` is the kind of the write's options, e.g. ``CreateOptions``. Raises Invalid for a wrong option in the
-        query.
+        ``options`` is the type of the options in the query, e.g. ``CreateOptions``. Raises Invalid if one of these
+        options is wrong.
         """
         causes = [] if options == "DeleteOptions" else _field_manager(self.query.get("fieldManager", ""))
         given = [value for key, value in self.queries if key == "dryRun" and value]

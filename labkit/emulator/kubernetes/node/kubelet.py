@@ -161,9 +161,9 @@ class _Session:
             streams.close()
 
     async def join(self, attachments: Attachments) -> Object:
-        """Share a container's streams with the client, until the container ends or the client leaves.
+        """Connect the client to the container's input and output, until the container ends or the client leaves.
 
-        Return the Status for the error channel.
+        Return the Status to send on the error channel.
         """
         ended = asyncio.create_task(attachments.ended.wait())
         attachments.clients.add(self._send)

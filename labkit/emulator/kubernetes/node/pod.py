@@ -74,7 +74,7 @@ class Pod:
         return float(self.document["spec"].get("terminationGracePeriodSeconds", 30))
 
     def new_log(self, status: ContainerStatus, file: Path) -> ContainerLog:
-        """Return the log for a container's next run. Keep the log of the run before, and delete older ones."""
+        """Return the log for a container's next run. Keep the log of the previous run, and delete older logs."""
         name, run = status.name, status.restarts
         for older in [key for key in self.logs if key[0] == name and key[1] != run - 1]:
             self.logs.pop(older).file.unlink(missing_ok=True)

@@ -27,9 +27,10 @@ class Probes:
     began: float = field(default_factory=time.monotonic)
 
     async def until_unhealthy(self) -> str:
-        """Run the probes for as long as the container runs. Write their results to the status's `started` and `passes`.
+        """Run the container's probes. Return "startup" or "liveness" when the startup or the liveness probe fails.
 
-        Return "startup" or "liveness" when that probe fails: the container must then restart. Until then, don't return.
+        The container must then restart. As long as neither of the two probes fails, this call doesn't return. Write the
+        probes' results to `started` and `passes` of the container's status.
         """
         spec = self.status.spec
         if "startupProbe" in spec:
