@@ -149,7 +149,11 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
 
 
 def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: dict[str, Document | None]) -> None:
-    """Create or replace the objects, and delete those that are None. Write the new state into `present`."""
+    """Create or replace these objects in the cluster. If an object is None, delete it from the cluster.
+
+    `present` has the cluster's objects. Skip an object that is the same in `present`. Write each change into `present`,
+    too.
+    """
     for key, obj in objects.items():
         if obj == present.get(key):
             continue

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def read(lab: "Workspace", *others: Situation) -> Situation:
-    """Return a situation with the run's present documents.
+    """Return the present state of the run as a situation.
 
     The documents of AWS are read from the run's own account, and from the accounts of the situations in `others`.
 
-    The result's field `registration` is copied from the first situation in `others`. If `others` is empty, the field
-    holds the webhook's present registration.
+    The result's `registration` is that of the first situation in `others`. Without `others`, it's the webhook's present
+    registration in the cluster.
     """
     situation = Situation(
         parameters=lab.parameters,

@@ -78,7 +78,7 @@ def require_extra() -> None:
 
 
 def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_worker: bool) -> None:
-    """Raise `NothingRan` if the scheduler's workers can't reach the rows' lab, or if a TLS file is missing."""
+    """Raise `NothingRan` if the scheduler's workers can't reach a row's lab, or if a TLS option or file is missing."""
     if scheduler is None:
         return
     lacking = [f"--tls-{name}" for name in ("ca", "cert", "key") if getattr(scheduler, name) is None]
@@ -379,10 +379,10 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
 
 
 def prepared(log: Path | None) -> "WorkerPlugin":
-    """Return a Dask plugin that lets each worker ignore Ctrl-C. The worker writes its output into `log`, if given.
+    """Return a Dask plugin: a worker ignores Ctrl-C, and writes its output to the file `log` unless `log` is None.
 
-    A worker that closes, for example because it lost its scheduler, also ends its row after `ENDS_WITHIN` seconds:
-    no one would get the result.
+    If a worker closes, for example because it lost its scheduler, its process ends after `ENDS_WITHIN` seconds, even in
+    the middle of a row: no one would get the row's result.
     """
     from distributed import Status, Worker, WorkerPlugin
 

@@ -94,7 +94,7 @@ class Decision:
 
     @property
     def failed(self) -> tuple[ConditionResult, ...]:
-        """The nearest statement's conditions that don't hold; empty if no statement nearly matches."""
+        """The conditions of the nearest statement (`near[0]`) that don't hold; empty if no statement nearly matches."""
         return self.near[0].failed if self.near else ()
 
     @cached_property
@@ -171,9 +171,10 @@ def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
 
 
 def _misses(statement: Statement, request: Request) -> tuple[Miss, ...]:
-    """Return the parts of an Allow statement that don't match the request, the worst first.
+    """Return the parts of an Allow statement that don't match the request, the worst mismatch first.
 
-    Empty if the statement names no action of the request's service, or if the action and another part differ.
+    Return an empty tuple if the statement is too far from the request: it names no action of the request's service, or
+    its action and another part don't match.
     """
     if statement.fault:
         return (_unevaluable(statement, request),)

@@ -32,9 +32,9 @@ class Owner(Enum):
     STRANGER = ""
 
     def line(self, thing: str, others: str = "") -> str:
-        """Return the line about the resource `thing`; empty if the owner is `STRANGER`.
+        """Return the line that a removal prints about the resource `thing`; empty for a `STRANGER`.
 
-        `others` is a text that names other runs or roles. The line ends with it.
+        The lines of `ANOTHER_RUN` and `TRUSTED` end with the text `others`, which is about other runs or roles.
         """
         return self.value.format(thing, others)
 

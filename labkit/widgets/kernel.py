@@ -27,9 +27,10 @@ def load_ipython_extension(shell: "InteractiveShell") -> None:
 
 
 class _Cell:
-    """The running cell. If the cell is slow, this object prints the line that the cell runs.
+    """The running cell. If the cell is slow, print the line of code that it runs now.
 
-    This object prints nothing if `showing.say` has already printed a text, or if `showing.doing` may still print one.
+    Print nothing if `showing.say` has already printed a text in this cell, or if an open `showing.doing` block may
+    still print one.
     """
 
     def __init__(self, shell: "InteractiveShell"):

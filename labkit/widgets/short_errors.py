@@ -48,7 +48,7 @@ def shown(error: BaseException) -> list[str]:
 
 
 def _short(error: BaseException) -> list[str]:
-    """Return the lines for this error if its next step is known; empty otherwise."""
+    """Return lines that say what went wrong, and the next step; empty if this type of error isn't in `_kinds`."""
     for kind, told in _kinds().items():
         if isinstance(error, kind):
             what, next_step = told(error)

@@ -83,9 +83,10 @@ class Evidence:
 
     @cached_property
     def audience(self) -> str:
-        """The expected audience of the tokens: the annotated audience if the OIDC provider lists it.
+        """The audience that the tokens should have.
 
-        Otherwise, it's the audience for STS, `sts.amazonaws.com`.
+        It's the audience in the service account's annotation if the OIDC provider lists that audience. Otherwise, it's
+        `sts.amazonaws.com`.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
         """
@@ -235,7 +236,7 @@ class Evidence:
 
     @property
     def wanted_role_name(self) -> str:
-        """The role's name; the name in `parameters` if the role is unknown."""
+        """The role's name. If the role isn't known, it's the name in `parameters`."""
         return self.role_name or self.parameters.role_name
 
     @property
@@ -501,7 +502,10 @@ class Evidence:
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """The same as `caller`, but also None if the pod can't call AWS, for example because its image has no `aws`."""
+        """The pod's identity, as in `caller`. Also None if the pod can't call AWS, e.g. because its image has no `aws`.
+
+        Raises `NotRead` if probing isn't allowed.
+        """
         try:
             return self.caller
         except NotRead as unread:
@@ -567,12 +571,10 @@ class Evidence:
         return found[0] if len(found) == 1 else ""
 
     def _role_so_called(self, arn: str) -> Role | None:
-        """Return the role that an ARN names or, in two cases, the role's `namesake` in the cluster's account.
+        """Return the role with this ARN, or the role's `namesake`: the role of the same name in the cluster's account.
 
-        Return the `namesake` if the ARN names another account, and the role doesn't exist in that account. Also return
-        the `namesake` if the other account's role can't be read, and STS refused the pod's token.
-
-        None if no such role is found.
+        Return the `namesake` if the ARN names another account, and the role doesn't exist there. A role that can't be
+        read counts as missing if STS refused the pod's token. Return None if no role is found.
         """
         named = Arn.parse(arn)
         try:

@@ -105,9 +105,9 @@ class KeyToPath(TypedDict):
 
 
 class Files(TypedDict, total=False):
-    """The files that a volume gets from a ConfigMap or a Secret.
+    """A `configMap` or a `secret` in the definition of a volume.
 
-    `name` is the name of the ConfigMap. The name of the Secret is `secretName`; in a projected volume, it's `name`.
+    The name of a ConfigMap is in `name`. The name of a Secret is in `secretName`, or, in a projected volume, in `name`.
     """
 
     name: str

@@ -35,7 +35,10 @@ Answerer = Literal["AWS", "the cluster", "the pod", "a host"]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The description of one call. Reports, records and `--json` show its text."""
+    """One call, described by a text such as `iam:GetRole my-role (123456789012)`.
+
+    Reports, records and `--json` show this text.
+    """
 
     kind: str
     """The kind of call: `iam:GetRole`, `list pods`, `the token's claims in pod`."""
@@ -100,10 +103,10 @@ class NotRead(LabError):
 
 
 class Reads:
-    """The answers to calls. Each call is made once, even if it was refused.
+    """Make each call only once, and keep the answer. A refused call isn't repeated, either.
 
-    Answers are plain JSON, so that a record can keep them. With `recorded`, no calls are made: all answers come from
-    that record.
+    Answers are plain JSON, so that a record can contain them. If `recorded` is passed (the answers in a record), take
+    all answers from `recorded`, and make no calls.
     """
 
     def __init__(self, recorded: Mapping[str, object] | None = None):

@@ -46,12 +46,12 @@ def without_account(evidence: Evidence) -> list[Workload]:
 
 
 def meant_for_account(evidence: Evidence) -> Workload | None:
-    """Return the workload that names no service account, but should name this one; None if unsure.
+    """Return the workload that should name the examined service account, but names none; None if that isn't clear.
 
-    A wrong guess would give the role to the wrong workload. So a workload that names no service account is returned
-    only in two cases:
+    A wrong guess would give the role to the wrong workload. So the workload must name no service account, and meet one
+    of two conditions:
 
-    - It's the only such workload whose own name, or whose app label, is the service account's name.
+    - It's the only such workload with the service account's name as its own name or as its app label.
     - It's the namespace's only workload, and the namespace has no other service account except `default`.
     """
     everything, bare = _all(evidence), without_account(evidence)

@@ -28,7 +28,7 @@ CHAINED_FOR = 3600  # seconds; chained sessions never last longer
 
 
 def in_variables(id: str, stage: Stage, check: variables.Check, summary: str, *, learn: str = LEARN) -> Cause:
-    """Return the cause for the mistake that `check` looks for in a container's variables."""
+    """Return the `Cause` for a mistake in a container's variables. The function `check` finds the mistake."""
     return cause(id, stage, learn, reads=(kinds.PODS,))(lambda evidence: symptom(evidence, summary, check))
 
 
@@ -380,9 +380,10 @@ def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) 
 
 
 def _longest(evidence: Evidence, settings: dict[str, str]) -> int:
-    """Return how many seconds a session may last with the profile that has these settings.
+    """Return the maximum duration of a session, in seconds, for an AWS profile with these `settings`.
 
-    The role's maximum decides. The result is `CHAINED_FOR` if the profile chains roles, or if the role isn't found.
+    The limit is the role's `MaxSessionDuration`. If the profile chains roles, or if the role isn't found, the limit is
+    `CHAINED_FOR` (one hour).
     """
     if "source_profile" in settings or "credential_source" in settings:
         return CHAINED_FOR

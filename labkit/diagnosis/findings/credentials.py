@@ -144,9 +144,9 @@ def too_new(evidence: Evidence) -> Symptom | None:
 
 
 def denied_by(policy: str, summary: str, advice: str) -> Cause:
-    """Return a `Cause` that finds errors in which AWS names a `policy`, such as a "VPC endpoint policy".
+    """Return a `Cause` that finds an AWS error about a policy of the type `policy`, e.g. a "VPC endpoint policy".
 
-    `summary` and `advice` become the summary and the repair of the cause's finding.
+    The finding has the summary `summary`. Its repair is the text `advice`.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """

@@ -212,9 +212,9 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
 )
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
-    """An inline policy denies all actions that the role's policies allow for a service.
+    """For one AWS service, an inline policy denies every action that the role's policies allow.
 
-    That may be intended, so the finding is only a note. If you name an action, this cause finds nothing, because
+    This may be intended, so the finding is only a note. If the user names an action, this cause finds nothing, because
     `lacks_permission` evaluates that action.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html

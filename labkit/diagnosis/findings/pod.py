@@ -298,7 +298,8 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
 def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: Workload | None) -> Symptom:
     """Return the symptom that no workload names the service account.
 
-    The workload `meant` should name it. Without `meant`, one of the workloads in `bare` should.
+    The repair changes the workload `meant`. If `meant` is None, the user has to choose one of the workloads in `bare`,
+    which name no service account.
     """
     account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     if meant:

@@ -108,9 +108,9 @@ def _another_role(evidence: Evidence) -> str | Repair:
 
 
 def _renamed(evidence: Evidence) -> str:
-    """Return the ARN of the role that trusts the service account; empty if no role does, or several do.
+    """Return the ARN of the only role that trusts the service account; empty if no role does, or several do.
 
-    Also empty if something besides the annotation names the missing role.
+    Also empty if the caller named the missing role, or if the roles can't be read.
     """
     trusting = _trusting(evidence)
     return trusting[0] if len(trusting) == 1 else ""

@@ -283,10 +283,10 @@ class Commands:
         return sentences
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
-        """Return lines that give the role permissions.
+        """Return the comment `what`, and then the commands in `lines`, which give the role permissions.
 
-        `what`: a sentence that says what the commands in `lines` change. Return only advice if others can use the role,
-        because they would get these permissions, too.
+        If others can use the role, they would get these permissions, too. In that case, return advice, and the commands
+        only as comments.
         """
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:

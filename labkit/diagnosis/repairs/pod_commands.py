@@ -92,9 +92,9 @@ def _is_free(evidence: Evidence, service_account: str) -> bool:
 
 
 def with_the_annotation(evidence: Evidence) -> Repair:
-    """Return lines that replace the pod, so that it gets the role in the annotation.
+    """Return lines that replace the pod. The new pod gets the role that the service account's annotation names.
 
-    If the annotation isn't right, the lines are comments, because a working pod would lose its role.
+    If the annotation isn't right, return the lines as comments: a pod that works now would lose its role.
     """
     again = replaced(evidence, without_identity)
     if evidence.is_annotated_rightly:

@@ -95,11 +95,13 @@ def with_rule_for_pods(evidence: Evidence) -> str:
 def labels_that_harm_nobody(
     evidence: Evidence, requirements: Sequence[Requirement]
 ) -> dict[Subject, dict[str, str]] | None:
-    """Return the labels that would meet these requirements, by their object: `namespace` or `pod`.
+    """Return the labels that would meet these requirements, by the object that gets them: `namespace` or `pod`.
 
-    None if a label could affect others. A label on the namespace affects the namespace's other service accounts. Any
-    label affects objects with a selector that uses the label's key. If the pod or the namespace already has a label
-    with this key, others may need the present value.
+    None if one of these labels could affect others:
+
+    - The label is for the namespace, and other service accounts use the namespace.
+    - A selector uses the label's key.
+    - The object already has a label with this key. Others may need its present value.
 
     Also None if a repair can't add the labels, or if a fact can't be read.
     """

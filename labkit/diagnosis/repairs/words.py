@@ -30,7 +30,7 @@ def said(*sentences: str) -> str:
 
 
 def shown(*lines: str) -> str:
-    """Return lines of a repair as comments, for someone else to run."""
+    """Return lines of a repair as comments, so that the user's shell doesn't run them."""
     return "\n".join(line if line.startswith("#") else f"#   {line}" for each in lines for line in each.splitlines())
 
 

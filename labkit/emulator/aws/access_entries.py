@@ -35,7 +35,7 @@ PrincipalId = Callable[[str], str | None]
 
 @dataclass
 class Association:
-    """An access policy of an entry, for the whole cluster or for some namespaces."""
+    """An access policy of an access entry. The policy holds in the whole cluster or only in some namespaces."""
 
     name: str
     scope: dict[str, Any]

@@ -549,9 +549,10 @@ def boundaries(iam: IAMBackend) -> set[str | None]:
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """Return the managed policies by ARN, without AWS's unused policies. Also return a list of AWS's used policies.
+    """Return the managed policies by ARN, and a list of AWS's own policies that are in use.
 
-    A policy is used if it is attached, or if it is a permissions boundary.
+    The managed policies include AWS's own policies only if they are in use. A policy is in use if it is attached, or if
+    it is a permissions boundary.
     """
     bounding = boundaries(iam)
     used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]

@@ -139,7 +139,10 @@ class Permission:
 
 @dataclass(frozen=True)
 class Asked:
-    """The service and the operation that a call asks for. Authorization, answer and trail all use this object."""
+    """The service, the operation and the parameters of a call.
+
+    The lab uses this object to authorize the call, to answer it, and to record it in the trail.
+    """
 
     call: Call
     service: str = ""

@@ -389,10 +389,10 @@ class Gate:
             _log.error("the gate failed on a call to %s\n%s", outcome.asked.service, hidden(failure, secrets))
 
     def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
-        """Return the caller's secret key. Before that, check the request as AWS does before it verifies a signature.
+        """Check the request, and return the caller's secret key. Raises `Refusal` if a check fails.
 
-        The checks, in AWS's order: the session hasn't ended, the session's role exists, the date is right, and
-        a request to S3 has no unsigned `x-amz-` header.
+        The checks, in AWS's order: the session hasn't ended, the session's role exists, the date is right, and a
+        request to S3 has no unsigned `x-amz-` header.
         """
         now = self._clock.now()
         if isinstance(caller, Session):

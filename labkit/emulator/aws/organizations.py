@@ -300,7 +300,9 @@ def _check_content(policy_type: str, content: Any) -> None:
 
 
 def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to attach a policy twice, beyond the quota, or of a type that isn't enabled.
+    """Refuse to attach a policy if its type isn't enabled, or if the target already has this policy.
+
+    Also refuse if the target already has the largest possible number of policies of this type.
 
     https://docs.aws.amazon.com/organizations/latest/APIReference/API_AttachPolicy.html
     """

@@ -10,9 +10,9 @@ from labkit.policy.validation import listed
 
 
 def renamed(document: str, arn: str, unique_id: str) -> str:
-    """Return the policy with a deleted principal's unique id instead of the principal's ARN.
+    """Return the policy ``document`` with ``unique_id`` instead of ``arn``, the ARN of a deleted principal.
 
-    IAM itself stores the id from the start, and shows the ARN as long as the principal exists.
+    IAM itself stores the unique id from the start. It shows the ARN only as long as the principal exists.
     """
     if arn not in document:
         return document

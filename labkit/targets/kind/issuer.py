@@ -139,7 +139,7 @@ class IssuerWay:
     def _published(self, url: str, *, keys: bool) -> Any:
         """Return the discovery document or the keys from the API server, which serves both at fixed paths.
 
-        Raises `LabError`, which names `url`, the document's public address.
+        Raises `LabError` if that fails. The error names `url`, the public address of the document or the keys.
 
         https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
         """

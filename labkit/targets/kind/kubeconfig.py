@@ -91,9 +91,9 @@ class Way:
 
     @classmethod
     def kept(cls, kept: "Kept") -> "Way":
-        """Return the stored way to a joined cluster. Raises `NoWay`.
+        """Return the way to a joined cluster, from the lab's copy of the cluster's kubeconfig. Raises `NoWay`.
 
-        Its ``where`` and ``kubectl`` name the user's own file and context, not the stored copy.
+        Its ``where`` and ``kubectl`` name the user's own kubeconfig and context, not the lab's copy.
         """
         way, facts = cls.read(kept.kubeconfig), kept.facts
         return replace(way, where=facts.source or way.where, kubectl=facts.kubectl or way.kubectl) if facts else way

@@ -132,9 +132,9 @@ def _named_by(operation: str) -> str:
 def _arn(
     operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Resource | None
 ) -> tuple[str, str | None]:
-    """Return the ARN of an operation's resource, and the text that names the resource in IAM's denial.
+    """Return the ARN of an operation's resource, and the text for the resource in IAM's denial: `role my-role`.
 
-    None stands for the text if the denial names the resource by its ARN.
+    If the denial has the ARN itself, return None instead of the text.
     """
     kind, name = KINDS[parameter], parameters[parameter]
     if parameter == "Url":

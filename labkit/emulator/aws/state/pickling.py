@@ -1,8 +1,8 @@
-"""Convert moto's state of a service to bytes and back with pickle, even types that pickle itself can't convert.
+"""Convert moto's state of a service to bytes with pickle, and convert such bytes to the state again.
 
-Locks, anonymous functions and moto's backends are not written themselves. When the state is loaded, locks are created
-again, and the functions and the backends are looked up. The bodies of S3 objects are stored separately. Each body is
-written once, and is read when it's needed.
+Pickle can't convert locks and anonymous functions. For a lock, the bytes have only its type, and loading creates a new
+lock. For an anonymous function or one of moto's backends, the bytes say where it is, and loading looks it up. The
+bodies of S3 objects are stored separately. Each body is written once, and is read when it's needed.
 """
 
 import copyreg

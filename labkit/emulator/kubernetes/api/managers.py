@@ -53,7 +53,7 @@ def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: W
 def applied(
     managers: bytes, type_name: str, old: Object, wanted: Object, writer: Writer, *, now: str, force: bool
 ) -> tuple[Object, bytes]:
-    """Return the object with the applied fields, and the object's managers.
+    """Return the object ``old`` after ``writer`` has applied the fields in ``wanted``, and the object's new managers.
 
     Without ``force``, raises Conflict if another writer manages a field that would change.
     """

@@ -45,10 +45,10 @@ def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
 
 
 def hold(conditions: list[dict[str, str]], policy: str, review: Review, request: dict[str, object]) -> bool:
-    """Return whether to call the webhook that has these conditions. ``policy`` is the webhook's `failurePolicy`.
+    """Return whether a webhook's ``conditions`` let the API server send the ``request`` to the webhook.
 
-    ``request`` is the request that the webhook would get. If any condition is false, return False. If none is false but
-    one can't be evaluated, the policy decides: for Ignore, return False; for Fail, raise Forbidden.
+    If a condition is false, return False. If no condition is false, but one can't be evaluated, ``policy`` decides. It
+    is the webhook's `failurePolicy`: for Ignore, return False; for Fail, raise Forbidden.
     """
     if not conditions:
         return True

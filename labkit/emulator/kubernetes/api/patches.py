@@ -101,9 +101,10 @@ class JsonPatching:
             raise NotApplicable(str(error)) from error
 
     def _copying(self, operation: Object) -> Object:
-        """Return the `copy` operation as an `add` operation, because the library copies without a limit.
+        """Return an `add` operation that does the same as this `copy` operation.
 
-        Raises NotApplicable if the operations copy too many bytes.
+        The library copies any number of bytes. This method raises NotApplicable if the patch copies more than
+        LONGEST_COPIES bytes.
         """
         text = dump(jsonpointer.resolve_pointer(self.document, operation["from"]))
         self._copied += len(text)
@@ -127,7 +128,7 @@ def merge_patch(document: object, patch: object) -> object:
 
 
 def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Object:
-    """Return the document after a strategic merge patch. It merges lists by a key, e.g. containers by name.
+    """Return the document after a strategic merge patch. Such a patch merges lists by a key, e.g. containers by name.
 
     https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md
     """

@@ -273,9 +273,9 @@ class Resources:
 
     @staticmethod
     def _parts(kind: Kind, subresource: str, obj: Object, before: Stored) -> Object:
-        """Return the object, but with the old values in the parts that the request may not change.
+        """Return ``obj`` with the values of ``before`` in all fields that the request may not change.
 
-        For example, only a request for the status subresource may change the status.
+        For example, the status is that of ``before`` unless the request is for the subresource `status`.
         """
         if not kind.has_status:
             return obj

@@ -53,7 +53,7 @@ class Controllers:
         self.storage.observers.append(self._observe)
 
     def close(self) -> None:
-        """End all pending work."""
+        """Cancel everything that the controllers are doing or will do later."""
         self._replica_sets.queue.close()
         self._deployments.queue.close()
         self._event_expiry.close()
