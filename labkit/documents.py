@@ -137,9 +137,7 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
 
 
 def _pulled_once(image: str) -> dict[str, str]:
-    """Return the container's field `imagePullPolicy`, with which a node pulls the image only once.
-
-    If that's the default for this image, return an empty dict.
+    """Return `imagePullPolicy: IfNotPresent`, so that a node pulls the image only once; empty if that's the default.
 
     https://kubernetes.io/docs/concepts/containers/images/#imagepullpolicy-defaulting
     """

@@ -194,7 +194,7 @@ def main(notebooks: Sequence[str]) -> int:
 
 
 def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
-    """Return a `Run` with the checks and the commands' answers from the executed notebook's outputs."""
+    """Return the `Run` of an executed notebook. The notebook's outputs contain the checks and the commands' answers."""
     data = [part["data"] for cell in executed.cells for part in cell.get("outputs", []) if "data" in part]
     return Run(
         output=output,

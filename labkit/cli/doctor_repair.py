@@ -82,10 +82,10 @@ def _ids(found: "Diagnosis") -> list[str]:
 
 
 def _environment(connection: "Connection") -> dict[str, str]:
-    """Return the environment for a repair's commands.
+    """Return the environment variables for a repair's commands.
 
-    If `connection.commands_after` is set, the commands use the running lab. Otherwise they use the user's own
-    environment, with the connection's region.
+    On the targets moto and kind, the commands use the running lab. On eks, they use the user's own environment, with
+    the connection's region.
     """
     if connection.commands_after:
         return environment.closed(os.environ) | lab.variables()

@@ -182,10 +182,10 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """Return the name of the role in the annotation, in a list.
+    """Return the names of the roles that the service account probably has.
 
-    If the annotation isn't the ARN of a role, return the names of the roles that trust the service account. Return an
-    empty list if the role in the annotation is the one that the user named.
+    If the annotation is a role's ARN, the list has only that role's name. If the user named the same role, the list is
+    empty. If the annotation isn't a role's ARN, return the roles that trust the service account.
     """
     if ROLE_ARN.fullmatch(evidence.annotation):
         annotated = Arn.parse(evidence.annotation).name
@@ -278,8 +278,8 @@ def examine(evidence: Evidence) -> Diagnosis:
 def _without_consequences(outcomes: Outcomes) -> list[Finding]:
     """Return the findings, but leave out consequences of errors.
 
-    A consequence is a finding whose cause has more specific causes (`follows_from`). A consequence is left out if its
-    stage or an earlier stage has an error that isn't a consequence.
+    A finding is a consequence if its cause has a list of more specific causes (`follows_from`). Leave a consequence out
+    if its stage or an earlier stage has an error that isn't a consequence.
     """
     found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
     wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]

@@ -20,7 +20,10 @@ FEW = 30
 
 @dataclass(frozen=True)
 class Explanation:
-    """A possible meaning of an error's text. The next commands contain the names from the text."""
+    """A possible meaning of an error's text, with the ids of the findings that can cause the error.
+
+    `next` has the next commands. They contain names from the error's text, such as the pod's.
+    """
 
     family: str
     means: str

@@ -122,7 +122,7 @@ def _address(folder: Folder) -> Iterator[str]:
 
 
 def _peer(connected: socket.socket) -> int:
-    """Return the id of the process at the other end of the socket. The kernel knows this id."""
+    """Return the id of the process at the other end of the socket. The kernel reports the id."""
     if sys.platform == "darwin":
         return connected.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
     pid: int = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]

@@ -55,11 +55,12 @@ class Identifiers:
         return str(uuid.UUID(bytes=self._digest(kind, name)[:16], version=4))
 
     def serial(self, kind: str, name: str) -> int:
-        """Return 0 when ``name`` is first created, 1 when it's created again, and so on. A name gets no number twice.
+        """Return a number for a new object: 0 for the first object named ``name``, 1 for the second, and so on.
 
-        After a restart of the lab, a name's numbers continue at the next power of two. So only powers of two have to
-        be stored. If there are too many names, the names that were unused for the longest time are forgotten. New names
-        then start above the forgotten names' numbers. Raises `NotWritten` if the number can't be stored.
+        The lab never repeats a name's number. After a restart, the numbers continue at the next power of two, so the
+        lab stores only powers of two. If there are too many names, the lab forgets those that were unused for the
+        longest time. Then the numbers of new names start above the forgotten names' numbers. Raises `NotWritten` if a
+        number can't be stored.
         """
         with self._lock:
             known = self._next.get((kind, name))

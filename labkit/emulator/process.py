@@ -275,9 +275,9 @@ def _asked(folder: Folder, word: str) -> Reply | None:
 
 
 def _reply(folder: Folder, word: str, within: float) -> Reply | None:
-    """Ask a server again and again, for at most ``within`` seconds; return the last reply.
+    """Send ``word`` to the server until it answers, and return the last reply; None if no reply came.
 
-    Stop asking when the server answers, is stopped or has ended.
+    Give up after ``within`` seconds, or when the server's process is stopped or has ended.
     """
     until = time.monotonic() + within
     return awaited(

@@ -20,9 +20,10 @@ OWN_ISSUER_WITHIN = 30.0
 
 
 class RunningLab:
-    """The parts that all clusters share. The server sets ``gate`` and ``state`` before the first cluster is created.
+    """The parts of a running lab that all its clusters share, such as the ports and the issuer.
 
-    Clusters of a ``bare`` lab have no webhook and no node, and the lab's next server doesn't start them again.
+    The server sets ``gate`` and ``state`` before it creates the first cluster. The clusters of a ``bare`` lab have no
+    webhook and no node. The lab's next server doesn't start them again.
     """
 
     gate: Gate

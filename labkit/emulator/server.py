@@ -212,9 +212,10 @@ class Server:
             await writer.drain()
 
     async def _copy(self, into: Path) -> dict[str, Any]:
-        """Copy the lab's state at one moment to the folder ``into``, and return the answer for `process.have_copied`.
+        """Copy the lab's state at one moment to the folder ``into``. Return a dict for `process.have_copied`.
 
-        If an AWS service has changes that the lab doesn't store, copy nothing.
+        In the dict, ``unkept`` has the AWS services with changes that the lab doesn't store. If there are any, copy
+        nothing. If the copy fails, the dict has ``failed`` instead, with the error's texts.
         """
         gate, loop = self.lab.gate, asyncio.get_running_loop()
 

@@ -47,7 +47,10 @@ def copy(notebook: NotebookNode) -> NotebookNode:
 
 
 def split(source: str) -> tuple[str, str]:
-    """Return the stub and the solution of an exercise's cell. Raises `ValueError` if the cell has no solution."""
+    """Return an exercise's cell with `# Your code here.` in place of the solution, and the solution.
+
+    Raises `ValueError` if the cell has no solution.
+    """
     solutions = [found["solution"].rstrip("\n") for found in SOLUTION.finditer(source)]
     if not solutions:
         raise ValueError(f"no solution between ### BEGIN SOLUTION and ### END SOLUTION in:\n{source}")

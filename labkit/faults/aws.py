@@ -243,10 +243,10 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
 
 
 def associate(lab: "Workspace", wanted: Situation) -> None:
-    """Create the wanted Pod Identity associations. `make` has deleted the earlier ones.
+    """Create the wanted Pod Identity associations. `make` has deleted the earlier associations.
 
-    Call this function after the pods are created, so that the webhook gives the pods IRSA's variables, not
-    Pod Identity's. Skip an association that EKS refuses because the role doesn't trust EKS.
+    Call this function after the pods are created. With an association, the webhook would give new pods Pod Identity's
+    variables instead of IRSA's. Skip an association if EKS refuses it because the role doesn't trust EKS.
     """
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}

@@ -26,7 +26,10 @@ Document = dict[str, Any]
 
 
 class Situation(BaseModel):
-    """The documents that describe one run, as plain JSON: situations can be compared and stored."""
+    """The documents that describe one run, such as its roles, policies and pods.
+
+    The documents are plain JSON, so situations can be compared and stored.
+    """
 
     parameters: Parameters
     issuer: str

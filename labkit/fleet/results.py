@@ -74,9 +74,10 @@ class Results:
             return None
 
     def keep(self, row: Row, result: Result) -> Result:
-        """Store a row's result, and rename the draft of its notebook to `notebook(row)`. Return the result.
+        """Store a row's result, and rename the row's notebook from `draft(row)` to `notebook(row)`.
 
-        If that fails, keep the earlier result and notebook, and raise `OSError`.
+        Return the result, with `has_notebook` set. If a file can't be written, keep the earlier result and the earlier
+        notebook, and raise `OSError`.
         """
         result = replace(result, has_notebook=self._has_draft(row))
         document = {"run": row.run, "parameters": row.as_json(), "result": asdict(result)}
@@ -125,7 +126,10 @@ class Results:
         return self._stop.exists()
 
     def forget_markers(self) -> None:
-        """Delete the marks that an earlier fleet left. Raises `NothingRan` if a worker of that fleet still runs."""
+        """Delete an earlier fleet's files that say which rows run, and that the fleet must stop.
+
+        Raises `NothingRan` if a worker of that fleet still runs.
+        """
         markers = [*self.rows.glob("*.running")]
         if running := [marker.stem for marker in markers if _is_open_elsewhere(marker)]:
             raise NothingRan(

@@ -208,7 +208,10 @@ def _doctor(row: Row) -> list[Mapping[str, object]]:
 
 
 def _without_draft(ended: Ended, draft: Path, notebook: Path) -> Ended:
-    """Return the error without keys, tokens and session names, and with the notebook's name instead of the draft's."""
+    """Return the failed run with a new error text. The text names the notebook instead of its draft.
+
+    Placeholders replace keys, tokens and session names.
+    """
     return replace(ended, error=stable(ended.error.replace(str(draft), f"{notebook.parent.name}/{notebook.name}")))
 
 

@@ -49,9 +49,10 @@ class Account:
 
 @dataclass
 class Accounts:
-    """The service accounts, by namespace and name. `client` must be allowed to get, list and watch them.
+    """The service accounts that the webhook knows, by namespace and name.
 
-    If an annotation is missing, the setting comes from `defaults`. The annotations' names begin with `prefix`.
+    `client` must be allowed to get, list and watch service accounts. The annotations' names begin with `prefix`. If an
+    annotation is missing, its setting comes from `defaults`. The role never comes from `defaults`.
     """
 
     client: httpx.AsyncClient

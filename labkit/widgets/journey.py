@@ -30,7 +30,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Stop:
-    """A part of the journey: its state, and a line of text about it."""
+    """A part of the journey, such as `iam_role`. `line` says what the lab has for this part, or what's missing."""
 
     step: str
     title: str
@@ -114,7 +114,7 @@ def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
 
 
 def _missing(step: str, evidence: "Evidence") -> str:
-    """Return a phrase that names what the step still lacks; empty if it lacks nothing."""
+    """Return what a step still lacks, such as `no such role`; empty if nothing is missing."""
     if step == "credentials":
         if evidence.pod_phase != "Running":
             return "no pod runs"

@@ -58,7 +58,10 @@ def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, object]:
 
 
 def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
-    """Return the widget: the report, and below it the button and the result of pressing it."""
+    """Return a widget that shows the report ``html``, and below it a button with the text ``label``.
+
+    The button replaces the report with the result of ``again``. A text beside the button says whether it has changed.
+    """
     import ipywidgets
 
     from labkit.widgets.pages import Announced

@@ -600,9 +600,13 @@ class Evidence:
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
         """Return the ARNs of the roles that the annotation should probably name; None if the annotation may be right.
 
-        `arn` is the annotated ARN, and `role` is the role found for it. Without a role, the annotation is probably
-        wrong if the ARN names a wrong account. With a role, the annotation is probably wrong if that role doesn't seem
-        meant for the service account, but other roles do. None also if a fact can't be read.
+        `arn` is the ARN in the annotation. `role` is the role with this ARN, or None. The annotation is probably wrong
+        in two cases:
+
+        - The role wasn't found, and the account in the ARN seems wrong.
+        - The role was found but doesn't seem meant for the service account, and another role does.
+
+        Return None, too, if a fact can't be read.
         """
         try:
             if role is None:

@@ -111,7 +111,10 @@ class Container:
 
     @property
     def declares_role(self) -> bool:
-        """Whether the pod's template or applied manifest sets the container's role variable. Raises `NotRead`."""
+        """Whether the container sets AWS_ROLE_ARN in the template of the pod's owner, or in the applied manifest.
+
+        Raises `NotRead`.
+        """
         return ROLE in (self._pod.declared(self.name) or ())
 
     @property

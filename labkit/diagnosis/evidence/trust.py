@@ -269,7 +269,10 @@ class Trust:
         return self.names_subject(statement), self._trusted(statement), allows_action(statement), -len(failed)
 
     def _trusted(self, statement: Statement) -> int:
-        """Return how close the statement's principal is to the cluster's provider: from 0 to 3 (the same)."""
+        """Return how similar the statement's principal is to the cluster's OIDC provider.
+
+        3: the same provider. 2: a provider with the same issuer id. 1: another federated principal. 0: none of these.
+        """
         federated = federated_of(statement)
         if self._provider_arn in federated:
             return 3

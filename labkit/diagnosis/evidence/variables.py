@@ -47,7 +47,7 @@ ON = ("opt-in-not-required", "opted-in")
 
 @dataclass(frozen=True)
 class Wrong:
-    """A mistake in a container: the variables to remove, the expected value, and the value found."""
+    """A mistake in a container's variables. A repair removes `variables`; the finding shows `expected` and `found`."""
 
     variables: tuple[Variable, ...]
     expected: str

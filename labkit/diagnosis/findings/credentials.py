@@ -353,10 +353,10 @@ def _token(evidence: Evidence) -> Token | None:
 
 
 def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield AWS's errors about the pod's token, each with the call that shows it: the doctor's call, then the pod's.
+    """Yield AWS's errors about the pod's token, each with the call that got the error.
 
-    The two calls may get different answers, because the pod may reach AWS another way. Raises `NotRead` at the end if
-    the pod's call couldn't be made.
+    The doctor's call comes first, then the pod's. Their errors may differ, because the pod may reach AWS in another
+    way. Raises `NotRead` at the end if the pod's call couldn't be made.
     """
     if evidence.is_its_role:
         return

@@ -270,9 +270,9 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
     """Return shell lines that allow the request.
 
-    The lines remove the statements that deny the request. If the policies without such statements don't allow the
-    request, the lines also add an inline policy that allows it. If a managed policy denies the request, return only
-    advice.
+    Each policy in `denying` has statements that deny the request. If one of these policies is a managed policy, return
+    only advice. Otherwise, the lines remove these statements. If the other policies don't allow the request, the lines
+    also add an inline policy that allows it.
     """
     commands, lines = Commands(evidence), []
     if managed := [name for name in denying if name not in evidence.inline_policies]:

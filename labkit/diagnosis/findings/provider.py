@@ -330,9 +330,9 @@ def _is_about(call: PastCall, issuer: str) -> bool:
 
 
 def _provider_elsewhere(evidence: Evidence) -> str:
-    """Return the ARN of the issuer's provider in an account other than the role's; empty if no such provider is known.
+    """Return the ARN of the issuer's OIDC provider in another account than the role's; empty if no such ARN is known.
 
-    The account is the cluster's, or one that the role's trust policy names.
+    The provider is in the cluster's account, or the role's trust policy names it.
     """
     cluster = evidence.connection.provider_arn
     if evidence.role_account_id != evidence.connection.account_id and evidence.account.provider(cluster):

@@ -92,12 +92,11 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 
 
 def _another_role(evidence: Evidence) -> str | Repair:
-    """Return the repair that annotates the service account with another role, because the expected role is missing.
+    """Return the repair for a missing role: annotate the service account with another role that trusts it.
 
-    If the annotation already names another role that trusts the service account, return only a comment. The comment
-    suggests the option `--role` with that role.
+    If the annotation already names such a role, return only a comment that suggests `--role` with that role. If several
+    roles trust the service account, the repair lists them.
 
-    Otherwise, the repair uses the role that trusts the service account. If several roles do, the repair lists them.
     Empty if no role does, if the roles can't be read, or if the caller named the missing role.
     """
     if service_account.is_role_of_its_own(evidence):

@@ -317,9 +317,9 @@ def _and_is_named(evidence: Evidence) -> str:
 
 
 def _wanted(evidence: Evidence) -> str:
-    """Return the role's ARN. If it's unknown, return the ARNs of the roles that may be meant, joined by `or`.
+    """Return the role's ARN. If it's unknown, return the ARNs of the roles that may be meant, such as `ARN or ARN`.
 
-    If these are unknown, too, return a placeholder.
+    If no such role is found, or the roles can't be read, return the placeholder `<ROLE_NAME>`.
     """
     if evidence.role_arn:
         return evidence.role_arn

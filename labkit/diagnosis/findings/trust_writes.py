@@ -49,7 +49,7 @@ def too_long(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-near-size-limit", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def near_size_limit(evidence: Evidence) -> Symptom | None:
-    """The trust policy is nearly as long as IAM allows. IAM may refuse it with one more service account."""
+    """The trust policy is nearly as long as IAM allows. IAM may refuse a policy with one more service account."""
     if evidence.role is None or evidence.trust.size <= NEAR:
         return None
     return Symptom(

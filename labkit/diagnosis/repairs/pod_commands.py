@@ -42,13 +42,15 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in
 
 
 def replaced(evidence: Evidence, *changes: Change) -> Repair:
-    """Return lines that replace the pod with a corrected one, and apply `changes`; empty without a pod.
+    """Return lines that correct the pod's manifest and replace the pod; empty without a pod.
 
-    A pod without an owner is deleted and created again. For a pod of a Deployment, StatefulSet or DaemonSet, the lines
-    correct the template. If the template is right, they restart the pods.
+    `changes` are further corrections of the manifest. A pod without an owner is deleted and created again. For a pod of
+    a Deployment, StatefulSet or DaemonSet, the lines correct the template. If the template is right, they restart the
+    pods.
 
-    The lines are comments if the manifest has a secret value, because the value isn't shown and would be lost. If the
-    pod runs as another service account, return only advice, because that may be on purpose.
+    A manifest's secret values aren't shown, so a new pod would lose them. With such a value, the lines are comments for
+    a pod without an owner, and open an editor for a template. If the pod runs as another service account, perhaps on
+    purpose, return only advice.
     """
     spec = evidence.pod_spec
     if spec is None:

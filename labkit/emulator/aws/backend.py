@@ -485,16 +485,19 @@ def without_body(thing: FakeKey) -> dict[str, object]:
 
 
 def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
-    """Set an S3 object's content, which ``opened`` returns. ``opened`` takes the number of bytes to keep in memory."""
+    """Set an S3 object's content to the file that ``opened`` returns.
+
+    The argument of ``opened`` is the number of bytes that the file may keep in memory.
+    """
     thing.lock = threading.Lock()
     thing._value_buffer = opened(thing._max_buffer_size)
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return two parts of moto's dictionary of SSM parameters: first its attributes, then its items.
+    """Return the attributes and the items of moto's SSM parameters, which are an object and a dictionary in one.
 
-    The items don't contain AWS's own parameters. The attributes say that moto hasn't loaded AWS's own parameters yet:
-    moto loads them on demand.
+    The items don't contain AWS's own parameters. According to the attributes, moto hasn't loaded AWS's own parameters
+    yet, so moto loads them again on demand.
     """
     own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
     unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)

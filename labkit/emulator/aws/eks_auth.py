@@ -53,7 +53,10 @@ class Pod:
 
 @dataclass
 class _Expected:
-    """The issuer and the audience that a token must have. `verify` takes this in place of an OIDC provider."""
+    """The issuer and the audience that a token must have.
+
+    `verify` expects an OIDC provider, but Pod Identity has none. So `verify` gets an object of this class.
+    """
 
     url: str
     client_id_list: list[str]

@@ -193,10 +193,10 @@ class Gate:
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
 
     async def respond(self, call: Call, body: Body | None = None) -> Outcome:
-        """Answer a call, record it, and return the outcome: the answer, the caller and the reason for the decision.
+        """Answer and record a call. Return the outcome: answer, caller, and why the call was allowed or refused.
 
-        ``body`` reads the call's body. Without ``body``, the body is already in ``call``. Raises ClientDisconnect if
-        the body ends early.
+        ``body`` is a function that reads the call's body; None if ``call`` already contains the body. Raises
+        ClientDisconnect if the client disconnects before the body's end.
         """
         asked, caller, grant, failure = Asked(call), None, None, ""
         try:

@@ -102,9 +102,9 @@ class Issuers:
 
         The server at ``address`` must have a certificate for ``host`` that chains to ``ca_pem``.
 
-        Each time the lab needs a key of an issuer at ``host``, the lab calls ``edition`` with the issuer. If
-        ``edition`` returns another value than before, the lab fetches the issuer's keys again. The lab waits at most
-        ``within`` seconds for the keys; None means `TIMEOUT`.
+        ``edition`` takes an issuer at ``host``, and returns a value that changes when the issuer's keys change. The lab
+        calls ``edition`` each time it needs a key. If the value has changed, the lab fetches the keys again. A fetch
+        may take ``within`` seconds; None means `TIMEOUT`.
         """
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)
 

@@ -118,10 +118,10 @@ def _settle(ended: asyncio.Future[None]) -> None:
 
 @dataclass
 class _Seen:
-    """The result of the last check of the thread. ``call`` is the call that was running.
+    """The result of the last check of moto's thread. ``call`` is the call that was running at that check, or None.
 
     ``began`` is the thread's processor time at the first check of this call. ``at`` is the thread's processor time at
-    the last check. ``idle`` is the number of consecutive checks that found the thread idle.
+    the last check. ``idle`` says how many checks in a row, up to the last one, found the thread idle.
     """
 
     call: object = None

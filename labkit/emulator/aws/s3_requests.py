@@ -84,7 +84,7 @@ def check_digest(call: Call) -> None:
 
 
 class _Member(NamedTuple):
-    """A parameter, or the body, of an operation."""
+    """A parameter of an operation, or the body of its requests."""
 
     location: str
     """``querystring`` or ``header``; empty for the body."""

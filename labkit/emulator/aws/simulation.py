@@ -335,7 +335,10 @@ def _details(simulated: Simulated, request: Request) -> dict[str, Outcome]:
 
 
 def _missing(simulated: Simulated, request: Request) -> list[str]:
-    """Return the condition keys that the request lacks. Only look for keys in statements on the request's action."""
+    """Return the condition keys that the policies use but the request lacks.
+
+    Ignore statements that don't cover the request's action.
+    """
     keys = (
         key
         for policy in simulated.sources

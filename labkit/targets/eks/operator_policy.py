@@ -19,10 +19,10 @@ class AnotherPartition(LabError):
 
 
 def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, object]:
-    """Return the identity-based policy for the run of these parameters in the account (12 digits).
+    """Return the IAM policy for the user or role that makes a run with these parameters in the account (12 digits).
 
-    Each statement has one purpose: without it, a step fails. The policy allows attaching only the run's own policy to
-    a role. It allows changing and deleting only roles and providers that carry the run's tag. For the permissions in
+    Each statement has one purpose: without it, a step fails. The policy allows attaching only the run's own policy, and
+    only to a role with the run's tag. It allows deleting only roles and providers with that tag. For the permissions in
     the cluster, see `in_the_cluster`. Raises `AnotherPartition`.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html
     """

@@ -153,9 +153,9 @@ class IssuerWay:
             raise LabError(f"{url} does not answer with JSON: {error}", where="fetch", next="labkit status") from None
 
     def served_chain(self, host: str) -> list[bytes]:
-        """Return the certificates (DER) that the issuer's host serves, the host's own first. Raises `OSError`.
+        """Return the certificates (DER) that the issuer's host serves; the first one is the host's. Raises `OSError`.
 
-        If only the API server can be reached, return the API server's certificates.
+        If the issuer doesn't publish its own keys, return the certificates of the API server.
         """
         from labkit.diagnosis.evidence.issuer import served_chain
 

@@ -147,7 +147,10 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
 
 
 def _issuer(folder: Folder, parameters: "Parameters") -> str:
-    """Return the issuer for a cluster that kind makes. It's the same each time, and no cluster on moto has it."""
+    """Return the URL of the issuer for a cluster that kind creates.
+
+    In one lab, the same name and region always give the same URL. No cluster on the target moto has that URL.
+    """
     from labkit.emulator.identifiers import Identifiers
 
     cluster = f"kind/{parameters.cluster}@{parameters.region}"

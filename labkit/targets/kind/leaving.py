@@ -25,7 +25,7 @@ LABELLED = f"{LAB_LABEL}={LAB}"  # selects the objects that runs made
 
 @dataclass(frozen=True)
 class Left:
-    """A cluster that could not leave the lab, and so still has the lab's leftovers."""
+    """The leftovers of a cluster that could not leave the lab: the kind cluster itself, or the lab's webhooks in it."""
 
     what: str
     """A sentence that names what could not be deleted, and why."""

@@ -102,7 +102,10 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _on_arn(request: ApiRequest, context: Context, backend: Backend) -> Permission:
-    """Return the permission for an operation on the tags of a cluster, or of part of a cluster (``resourceArn``)."""
+    """Return the permission for an operation on the tags of ``resourceArn``.
+
+    ``resourceArn`` is the ARN of a cluster, or of a part such as an access entry. Raises `CannotDerive` for other ARNs.
+    """
     operation, arn = request.operation, request.parameters["resourceArn"]
     if not (name := cluster_of(arn, request.region, request.account_id)):
         raise CannotDerive(f"eks:{operation} on a resource that is not part of a cluster in this account and region")

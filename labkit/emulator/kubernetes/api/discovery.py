@@ -73,9 +73,10 @@ def resources(name: str) -> Object | None:
 
 
 def aggregated(core: bool) -> Object:
-    """Return the aggregated answer to `GET /apis`; with ``core``, to `GET /api`.
+    """Return the aggregated answer to `GET /apis`, or to `GET /api` if ``core`` is true.
 
-    It has all groups with all their resources. kubectl requests this form first.
+    The answer to `GET /apis` has all groups but the core group, with all their resources. The answer to `GET /api` has
+    the core group. kubectl requests the aggregated answers first.
     """
     items = [
         {

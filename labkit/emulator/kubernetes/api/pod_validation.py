@@ -474,7 +474,10 @@ def _deadline(new: int | None, old: int | None) -> list[Cause]:
 
 
 def _frozen(new: Object, old: Object) -> Object:
-    """Return the new spec, but with the old values in all fields that an update may change."""
+    """Return the new spec, but with the old images, tolerations and deadline. Only these may change in an update.
+
+    So if the result differs from the old spec, the update isn't allowed.
+    """
     kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
     frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
     for lists in ("containers", "initContainers"):

@@ -42,9 +42,10 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the resourceVersion in a client's new scale if the client has set none.
+    """Return the resourceVersion that the client's new scale has if the client didn't set one.
 
-    For PUT, the result is "". For PATCH, it's the current resourceVersion, because a PATCH changes the current scale.
+    A PUT replaces the whole scale, so the result is "". A PATCH changes the current scale, so the result is the current
+    resourceVersion.
     """
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 

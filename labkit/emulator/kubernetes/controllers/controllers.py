@@ -253,7 +253,10 @@ class Controllers:
             self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
 
     def _cannot_be_scheduled(self, pod: Stored, nodes: list[Stored], reasons: dict[str, list[str]]) -> None:
-        """Write the reasons against each node into the pod's condition. If the condition changes, record an event."""
+        """Write into the pod's condition why the pod fits no node. If the condition changes, record an event.
+
+        ``reasons`` has each node's reasons, by the node's name.
+        """
         preemption = [
             "No preemption victims found for incoming pod"
             if is_helped_by_room(pod.object, node.object, reasons[node.name])

@@ -52,11 +52,11 @@ class Mounts:
         return self._pattern.sub(lambda found: self._sources[found[0]], text) if self._pattern else text
 
     def table(self, root: Path, *, visible: Iterable[Path] = (), new_proc: bool) -> str:
-        """Prepare the folder `root` as a container's root. Return the mounts that it still needs, in fstab(5) form.
+        """Prepare the folder `root` as a container's root. Return the mounts to make in it, in fstab(5) form.
 
-        The root shows this machine's files, with an empty /run, and with the volumes at their paths. `visible` paths
-        are visible even under /run. With `new_proc`, /proc shows only the container's own processes. This method writes
-        only to `root`, to new folders beside `root`, and to the volumes. Raises MountRefused.
+        The container sees this machine's files, an empty /run, and the volumes at their paths. It sees the paths in
+        `visible`, even those under /run. With `new_proc`, /proc shows only the container's own processes. This method
+        writes only to `root`, to new folders beside `root`, and to the volumes. Raises MountRefused.
         """
         layout = _Root(root)
         layout.mirror_machine(new_proc)

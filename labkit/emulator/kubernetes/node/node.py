@@ -237,7 +237,10 @@ class Node:
         }
 
     def _link_programs(self) -> Path:
-        """Return a new folder with those programs of this Python environment that a container may call by name."""
+        """Return a new folder with the programs `python`, `python3` and `aws` of this Python environment.
+
+        A container's PATH contains this folder. `aws` is missing if this environment doesn't have it.
+        """
         folder = self.folder / "bin"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

@@ -140,7 +140,7 @@ class Terminal:
                 fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def hand_over(self) -> None:
-        """Do nothing. This process keeps its copy of the program's descriptor until the program ends."""
+        """Do nothing. The program's side of the terminal stays open in this process, too, until the program ends."""
 
     def program_has_ended(self) -> None:
         """Close this process's copy of the program's descriptor, so that `read` reaches the end of the output."""
