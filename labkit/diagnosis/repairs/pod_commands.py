@@ -48,9 +48,9 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     a Deployment, StatefulSet or DaemonSet, the lines correct the template. If the template is right, they restart the
     pods.
 
-    A manifest's secret values aren't shown, so a new pod would lose them. With such a value, the lines are comments for
-    a pod without an owner, and open an editor for a template. If the pod runs as another service account, perhaps on
-    purpose, return only advice.
+    A manifest's secret values aren't shown, so a new pod would lose them. With such a value, the lines are comments if
+    the pod has no owner. A template with such a value is patched in an editor. If the pod runs as another service
+    account, perhaps on purpose, return only advice.
     """
     spec = evidence.pod_spec
     if spec is None:
