@@ -67,7 +67,7 @@ class Kept:
 
     @property
     def facts(self) -> Facts | None:
-        """The kept facts; None if none are kept, or if another version of labkit wrote them."""
+        """The facts in the file `facts.json`; None if the file is missing, or if another version of labkit wrote it."""
         try:
             return Facts(**self._folder.read_json(f"joined/{self.path.name}/facts.json"))
         except TypeError:

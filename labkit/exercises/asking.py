@@ -46,7 +46,7 @@ def only_cart(place: "Workspace") -> list[Row]:
 
 
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
-    """Return a row for each new service account that STS admits. Such a row is wrong: STS should refuse the account.
+    """Create service accounts that STS should refuse. Return a row, marked as wrong, for each one that STS admits.
 
     For each name in `accounts`, create two service accounts. For the name cart, they are cart-1a2b in the same
     namespace, and cart in a new namespace. STS admits new service accounts if the trust policy has a wildcard, or if

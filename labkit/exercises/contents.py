@@ -194,7 +194,7 @@ def _next(chapters: Sequence[Chapter], last: str) -> str:
 def _asked(name: str) -> tuple[str, list[str], list[str]]:
     """Return the time that a notebook takes, the ids of its exercises, and the ids of its questions.
 
-    Read them from the notebook's text, because importing the modules takes a second.
+    Search the notebook's file for them: importing the modules that define the exercises would take a second.
     """
     cells = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]
     time = TIME.search("".join(cells[0]["source"]))

@@ -193,9 +193,9 @@ def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, objec
 
 
 def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
-    """Return a sentence for each row that repeats an earlier row, or has the same files as an earlier row.
+    """Return an error for each row that is equal to an earlier row, or that would overwrite an earlier row's results.
 
-    If `makes` is true, a row may not have the same role or the same namespace as an earlier row either.
+    If `makes` is true, also return an error for each row with the role or the namespace of an earlier row.
     """
     problems = []
     seen: dict[object, Row] = {}

@@ -248,7 +248,7 @@ class Account:
         return left
 
     def identity_provider_configs(self, cluster: str) -> list[IdentityProviderConfig]:
-        """Return the OIDC providers that let their users log in to a cluster.
+        """Return the cluster's identity provider configs: the OIDC providers for people who log in to the cluster.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeIdentityProviderConfig.html
         """
@@ -299,7 +299,10 @@ class Account:
         return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
 
     def _answered(self, kind: str, name: str, /, *keys: str | int, **request: Any) -> Any:
-        """Return the answer to a call, or the part of the answer at these keys; None if the resource doesn't exist."""
+        """Return a call's answer; None if the resource doesn't exist.
+
+        `keys` is the path to a value in the answer. With a path, return only this value.
+        """
         return self._once(kind, name, lambda: reduce(getitem, keys, self._call(kind, **request)))
 
     def _listed(self, kind: str, name: str, key: str, /, **request: Any) -> list[Any]:

@@ -56,7 +56,7 @@ def made_at(evidence: Evidence) -> str:
 def was_annotated(evidence: Evidence) -> bool | None:
     """Whether the service account had the annotation when the pod was created.
 
-    None if that isn't known: a time is missing, or both times are in the same second.
+    None if the annotation's time or the pod's creation time is missing, or if both are in the same second.
     """
     annotated, made = annotated_at(evidence), made_at(evidence)
     return None if not annotated or not made or annotated == made else annotated < made

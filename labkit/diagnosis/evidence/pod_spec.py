@@ -292,7 +292,7 @@ class PodSpec:
 
     @property
     def without_image(self) -> set[str]:
-        """The names of the containers with an image that the node can't pull."""
+        """The names of the containers that can't start because the node can't pull their images."""
         status = self.document.get("status") or {}
         waiting = {
             each["name"]: ((each.get("state") or {}).get("waiting") or {}).get("reason")
@@ -322,10 +322,10 @@ class PodSpec:
         )
 
     def declared(self, container: str) -> set[str] | None:
-        """Return the names of the variables that a container's manifest sets in `env`. Raises `NotRead`.
+        """Return the names of the variables that a container has in `env` of the pod's manifest. Raises `NotRead`.
 
-        The manifest is the template of the pod's owner, or else the manifest that kubectl applied. None if neither is
-        known.
+        If the pod has an owner, such as a Deployment, the manifest is the owner's pod template. For any other pod, it's
+        the manifest that kubectl applied. Return None if the manifest isn't known.
         """
         spec = _spec_applied(self.annotations.get(APPLIED) or "")
         if self.owner:

@@ -136,10 +136,10 @@ class Trust:
 
     @cached_property
     def undecided(self) -> list[Condition]:
-        """The conditions on the request that alone decide whether the policy admits the token.
+        """The conditions on the request, such as on `aws:SourceIp`, that are the only possible reason for a refusal.
 
-        Their result isn't known before the request. The list is empty if the policy admits the token, or if the policy
-        refuses the token for another reason.
+        Before the request, nobody knows whether they hold. The list is empty if the policy admits the token, or if the
+        policy refuses the token in every request.
         """
         if self.admits:
             return []

@@ -123,8 +123,8 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
 def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
     """The pod's controller replaces the pod again and again, because the webhook changed the pod.
 
-    Kubernetes' own controllers don't do that. So the doctor reads the events only if another controller owns the pod,
-    or if the pod is missing, being deleted or not running.
+    Kubernetes' own controllers, such as ReplicaSets, don't do that. So the doctor reads a healthy pod's events only if
+    the pod has a controller of another kind.
     """
     owner = _controller_of_another_kind(evidence)
     if not owner and not _is_unsettled(evidence):

@@ -99,7 +99,7 @@ def association_stays(evidence: Evidence, ids: list[str]) -> str:
 
 
 def others_stay(evidence: Evidence) -> str:
-    """Return advice to find out who else needs the role, before the trust policy excludes anyone.
+    """Return advice: first find out who else uses the role, and only then restrict the trust policy.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
     """

@@ -376,7 +376,7 @@ def _what_changes(evidence: Evidence, before: Document, after: Document) -> list
 
 
 def _is_being_replaced(evidence: Evidence) -> bool:
-    """Whether a rollout has already replaced the pod with one that the webhook has changed."""
+    """Whether a rollout has already created a newer pod of the service account, with the webhook's changes."""
     return any(
         service_account_of(pod["spec"]) == evidence.parameters.service_account
         and PodSpec(pod, evidence.cluster).is_mutated

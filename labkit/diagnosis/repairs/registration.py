@@ -271,10 +271,10 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
 def _as_a_whole(
     registration: WebhookConfiguration, requirement: Requirement, requirements: Sequence[Requirement]
 ) -> Path:
-    """Return the path to delete so that the requirement is removed.
+    """Return the path to delete in order to remove `requirement`. All `requirements` are removed together.
 
-    Usually, this is the requirement's own path. All `requirements` are removed. If the list or map that contains the
-    requirement would then be empty, this is the path of that list or map.
+    If the list or map that contains the requirement would then be empty, return the path of that list or map.
+    Otherwise, return the requirement's own path.
     """
     *way, _ = requirement.path
     beside = [each for each in requirements if each.path[:-1] == tuple(way)]

@@ -1,4 +1,4 @@
-"""A repair: lines for a shell. A repair leaves out the work that an earlier or a later repair does."""
+"""A repair: the shell lines that correct a finding. If two repairs in a report need the same step, only one has it."""
 
 import shlex
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Answers in AWS's formats, for calls that the gate answers without moto."""
+"""Build answers in AWS's JSON and XML formats, for the calls that the lab answers itself, without moto."""
 
 import json
 import re

@@ -76,7 +76,10 @@ class EksAuth:
     authorization: Authorization
 
     async def admit(self, grant: Grant) -> Grant:
-        """Grant a session of the associated role, if the role's trust policy admits EKS. Raises `Refusal`."""
+        """Return ``grant`` with the role of the pod's association.
+
+        Raises `Refusal`, for example if the role's trust policy doesn't admit EKS.
+        """
         asked = grant.asked
         facts = self._cluster(asked)
         pod = await self._verified(readable(asked).parameters["token"], facts)
@@ -94,7 +97,10 @@ class EksAuth:
         return replace(grant, role=role, tags=tags, reason=told)
 
     def answer(self, grant: Grant) -> tuple[Response, Session]:
-        """Open the granted session. Return an answer with the session's credentials, and the session."""
+        """Open a session of the granted role. Return the answer with the session's credentials, and the session itself.
+
+        Raises `Refusal` if the pod's association was deleted during the call.
+        """
         asked, role, tags = grant.asked, grant.role, grant.tags
         assert role is not None
         facts, token = self._cluster(asked), readable(asked).parameters["token"]

@@ -156,7 +156,10 @@ class Gate:
             await self.backend.run(self._organization.found)
 
     def associated(self, cluster_arn: str) -> dict[str, Any]:
-        """Return the stored `ClusterFacts.associated` of a cluster; empty if the lab stored nothing for the cluster."""
+        """Return a cluster's stored access entries, identity provider configs and Pod Identity associations.
+
+        The keys are those of `ClusterFacts.associated`. The dict is empty if the lab stored nothing for the cluster.
+        """
         return self._own.part(cluster_arn) or {}
 
     @property
@@ -505,7 +508,7 @@ def _administrator(keys: Keys, account_id: str, name: str, identifiers: Identifi
 
 
 def _head(scope: "Scope") -> Call:
-    """Return the call in ``scope``. Its body isn't read yet."""
+    """Return the call with the method, path, query and headers in ``scope``. The call's body is still empty."""
     raw_path = scope.get("raw_path") or scope["path"].encode()
     return Call(
         method=scope["method"],

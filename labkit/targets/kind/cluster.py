@@ -145,7 +145,7 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
 
 
 def is_led(api: "ApiClient") -> bool:
-    """Create a pod in a dry run. Return whether the lab's webhooks changed it. Raises `ApiException`.
+    """Return whether the lab's webhooks change a new pod. The pod is only created in a dry run. Raises `ApiException`.
 
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
     """
@@ -164,10 +164,10 @@ Sentence = Callable[[Way, str], LabError]
 
 
 def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
-    """Return the answer of `call`. Raises `NoWay` if the API server doesn't answer or doesn't accept the credentials.
+    """Call the API server with `call`, and return the answer.
 
-    If the API server refuses the call for another reason, pass its message to `refused`, and raise the
-    error that `refused` returns.
+    Raises `NoWay` if the API server doesn't answer, or doesn't accept the credentials. If it refuses the call for
+    another reason, raises the error that `refused` makes from the API server's message.
     """
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, SSLError

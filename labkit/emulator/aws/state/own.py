@@ -27,7 +27,7 @@ class Own:
         self._parts: dict[str, bytes] = dict(rows)
 
     def part(self, name: str) -> Any:
-        """Return the object with this name; None if it doesn't exist."""
+        """Return the object that `keep_part` stored under this name; None if no object is stored."""
         if not self._database or name not in self._parts:
             return None
         with self._database.reading(f"the state of {name} in this lab"):

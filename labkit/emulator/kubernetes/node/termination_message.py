@@ -13,9 +13,9 @@ LONGEST, LONGEST_OF_LOG, LINES_OF_LOG = 4096, 2048, 80  # bytes, bytes, lines
 
 
 def termination_message(container: Object, log: Path, code: int) -> str:
-    """Return the end of the container's file at terminationMessagePath. On this machine, the file is beside ``log``.
+    """Return the end of the file with the container's termination message: `termination-log`, beside ``log``.
 
-    With the policy FallbackToLogsOnError, return the end of the log for a failed container that left the file empty.
+    If a failed container left this file empty, and its policy is FallbackToLogsOnError, return the end of the log.
     """
     file = log.with_name("termination-log")
     message = file.read_bytes()[-LONGEST:] if file.is_file() else b""

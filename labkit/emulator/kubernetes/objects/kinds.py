@@ -76,7 +76,7 @@ class Subresource:
 
     @property
     def type(self) -> str:
-        """The kind's name in the schema; "" for options such as PodExecOptions, which clients send in the query."""
+        """The name of ``kind`` in the schema, e.g. `autoscaling.Scale`; "" for query options such as PodExecOptions."""
         return "" if self.kind.endswith("Options") else _type(self.kind_group or self.group, self.kind)
 
 
