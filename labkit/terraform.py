@@ -24,7 +24,7 @@ Variables = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rendered:
-    """The role that the module would create: the parts that the lab compares."""
+    """The role that the Terraform module would create, with only the attributes that the lab compares."""
 
     name: str
     """The role's name. If it ends in `-`, it's a prefix: the AWS provider appends a timestamp."""

@@ -218,11 +218,11 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
 
 
 def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str]:
-    """Return what the user probably meant: a service account or a namespace, and the doctor's options to examine it.
+    """Return the service account or namespace that the user probably meant, and the doctor's options to examine it.
 
-    First, look for a similar service account in the given namespace, and then in namespaces with a similar name. If
-    nothing is found, and the given namespace has no service account, return the most similar namespace. Last, look in
-    all namespaces for a service account with the given name. If that fails too, return two empty strings.
+    First, look for a service account with a similar name: in the given namespace, and then in namespaces with a similar
+    name. If nothing is found, and the given namespace has no service account, return the most similar namespace. Last,
+    look in all namespaces for a service account with the given name. If that fails too, return two empty strings.
     """
     mine, name = parameters.namespace, parameters.service_account
     namespaces = {namespace for namespace, _ in accounts}
@@ -239,11 +239,11 @@ def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[s
 
 
 def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosis:
-    """Examine each pod that runs as the service account, and return one diagnosis.
+    """Examine pods that run as the service account, and return one diagnosis.
 
     Args:
         evidence: a function that returns the evidence for a pod's name.
-        pod: the only pod to examine; without it, the newest pod of each owner, and of each ReplicaSet in a rollout.
+        pod: the only pod to examine. Without it, examine the newest pod of each controller, such as a ReplicaSet.
     """
     names = [pod] if pod else _pods(evidence(""))
     return _joined([examine(evidence(name)) for name in names or [""]])

@@ -70,9 +70,10 @@ def _compiled(family: Family) -> re.Pattern[str]:
 def _readings(lines: list[str]) -> list[str]:
     """Return the possible readings of the text, each as one line. A line break becomes a space, or nothing.
 
-    A terminal breaks long lines at its width, even inside a word. If several lines have the greatest length, a terminal
-    broke them. If only one line has the greatest length, both readings are possible. A short text may not show the
-    terminal's width, so a reading with all lines joined is added.
+    A terminal breaks long lines at its width, even inside a word. If several lines have the greatest length, the
+    terminal broke them, and their line breaks become nothing. If only one line has the greatest length, return both
+    readings: with a space, and with nothing. A short text may not show the terminal's width, so also return a reading
+    with all lines joined.
     """
     width = max(map(len, lines), default=0)
     breaks = ["" if len(line) == width >= NARROWEST else " " for line in lines[:-1]]

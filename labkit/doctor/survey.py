@@ -152,7 +152,7 @@ class Survey:
 
 
 def _wants_a_role(metadata: Metadata) -> bool:
-    """Whether an object with this metadata has an annotation for a role, with the right key or a similar key."""
+    """Whether an object has an annotation with the key `eks.amazonaws.com/role-arn` or with a similar key."""
     return any(
         key.endswith(("/role-arn", "iam.amazonaws.com/role"))
         or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85

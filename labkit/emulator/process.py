@@ -129,7 +129,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 def start_again(folder: Folder, *, bare: bool = False) -> None:
     """Start the folder's server again. Raises `LabError`.
 
-    If the new server's state has a note, store the note for the next person who opens the lab.
+    If `start` returns a note for the user, store the note, so that the next call of `start` returns it.
     """
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())

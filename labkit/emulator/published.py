@@ -21,7 +21,7 @@ ISSUER = re.compile(r"(?:(?:https://[^/?#]+)?/id/)?([0-9A-Za-z]{1,64})")
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer that replaces a document."""
+    """An HTTP answer of an issuer: the document, an answer that replaces the document, or an error."""
 
     status: int
     body: str

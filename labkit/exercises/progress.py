@@ -49,7 +49,10 @@ class Event(TypedDict):
 
 
 def kept(what: str, id: str, *, right: bool = True, examination: Examined | None = None) -> None:
-    """Append an event to the file. Do nothing if LABKIT_PROGRESS isn't set, or if the file can't be written."""
+    """Append an event to the learner's progress file. The parameters are the fields of `Event`.
+
+    Do nothing if LABKIT_PROGRESS isn't set, or if the file can't be written.
+    """
     if not (name := os.environ.get(VARIABLE)):
         return
     event = Event(version=VERSION, at=time.time(), what=what, id=id, right=right)

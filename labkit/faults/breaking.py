@@ -109,8 +109,8 @@ def _without_displaced(
 ) -> tuple[Situation, list[Fault]]:
     """Return the situation without the faults that `fault` replaces, and the list of the remaining faults.
 
-    If `fault` replaces no fault, the situation is `now`, and all faults remain. Otherwise, faults that someone has
-    mended by hand don't remain either, and the situation is `before` with the remaining faults.
+    If `fault` replaces none of the `earlier` faults, return `now` and all of them. Otherwise, also leave out the faults
+    that someone has mended by hand. Put the remaining faults into `before`, and return the result.
     """
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:

@@ -113,7 +113,7 @@ def _plain(obj: Document) -> Document:
 
 
 def _read_pods_as_applied(situation: Situation) -> None:
-    """Split each live pod into its applied manifest, in `objects`, and its spec after admission, in `admitted`.
+    """For each live pod, store the manifest before admission in `objects`, and the spec after admission in `admitted`.
 
     If the service account had other annotations when the pod was created, store these annotations in `made_with`.
     """

@@ -176,7 +176,7 @@ class Situation(BaseModel):
         self.statement["Condition"] = {name: block for name, block in condition.items() if block}
 
     def trust(self, principal: str, issuer: str) -> None:
-        """Put this principal into the trust policy, and this issuer into the policy's condition keys."""
+        """Set the trust policy's principal to this OIDC provider. Use this issuer in the policy's condition keys."""
         blocks = self.statement.get("Condition") or {}
         self.statement["Principal"] = {"Federated": principal}
         self.statement["Condition"] = {

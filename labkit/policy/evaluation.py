@@ -138,7 +138,10 @@ class _Survey:
 
 
 def _controls(control: Control, request: Request) -> list[_Survey]:
-    """Return the result of each level, in AWS's order: first the resource's levels, then the caller's."""
+    """Evaluate the organization's policies. Return one result for each level.
+
+    The levels of the resource's account come first, then those of the caller's account, as in AWS.
+    """
     return [
         *(_survey("resource control", policies, request, False) for policies in control.resource),
         *(_survey("service control", policies, request, False) for policies in control.service),

@@ -83,7 +83,10 @@ def names(statement: Statement, request: Request, *, bounded: bool = False) -> M
 
 
 def conditions_hold(statement: Statement, request: Request, verdict: bool | None) -> bool | None:
-    """Return False if a condition doesn't hold, else None if one can't be evaluated, else `verdict`."""
+    """Return False if a condition is false. Otherwise, return None if a condition can't be evaluated.
+
+    If all conditions are true, return `verdict`.
+    """
     values = request.values
     for condition in statement.conditions:
         holds = condition.test(values)

@@ -118,9 +118,10 @@ def _in_aws(lab: Workspace) -> list[Found]:
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
-    """If another run's resource has a name that these steps need, delete the resource. Return the lines to print.
+    """Delete other runs' service accounts and pods that have a name that these steps need. Return the lines to print.
 
-    Raises `LabError` if someone else's resource has that name, and the lab may not delete the resource.
+    Raises `LabError` if the lab may not delete such an object, or if the run's role name belongs to someone else's
+    role.
     """
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 

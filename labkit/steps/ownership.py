@@ -90,9 +90,9 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
 
 
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
-    """Return the owner of an AWS resource with these tags.
+    """Return the owner of the AWS resource that has these tags.
 
-    `same_name`: whether the resource has the name that the run's parameters give.
+    `same_name`: whether the resource's name is one that this run uses.
     """
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 

@@ -150,7 +150,7 @@ def described(own: Collection[int] = ()) -> str:
 
 
 def file_name(own: Collection[int]) -> str:
-    """Return the name of the stored picture: `steps.svg`, `steps-4-5.svg`, `steps-6-to-10.svg`."""
+    """Return the file name of the picture that marks these steps: `steps.svg`, `steps-4-5.svg`, `steps-6-to-10.svg`."""
     numbers = sorted(own)
     run = len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1))
     parts = [numbers[0], "to", numbers[-1]] if run else numbers

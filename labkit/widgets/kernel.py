@@ -58,9 +58,9 @@ class _Cell:
             patience = LOOKS_EVERY
 
     def _line(self, thread: int) -> str:
-        """Return the cell's line that this thread runs; empty if it runs no line of the cell yet.
+        """Return the line of the cell that this thread is running; empty if the thread isn't in the cell's code yet.
 
-        If the line calls a function of the cell, return the line with the call, because it says more.
+        If that line is in a function of the cell, return the line that called the function, because it says more.
         """
         for frame, number in reversed([*traceback.walk_stack(sys._current_frames()[thread])]):
             if line := short_errors.line_of(self._compiler, frame, number)[1]:

@@ -1,4 +1,7 @@
-"""Groups of calls, for the field `reads` of a cause. The cause needs the answer of at least one call in each group."""
+"""Groups of calls that the doctor makes. A cause lists in its field `reads` the groups that it needs.
+
+For each of these groups, the cause needs the answer to at least one call.
+"""
 
 Kinds = tuple[str, ...]
 

@@ -132,7 +132,7 @@ def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
 
 
 def variables_empty(_: Evidence, container: Container) -> Wrong | None:
-    """The role and token variables are set but empty. The webhook leaves them empty, and SDKs use the node's role."""
+    """The role and token variables are set, but empty. The webhook doesn't change them, so SDKs use the node's role."""
     found = _identity(container)
     if not found or any(variable.value != "" for variable in found):
         return None

@@ -298,9 +298,9 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
-    """Return a dict from volume names to the names of containers that mount the volume.
+    """Return the names of the volumes with a token for this audience, each with the containers that may need the token.
 
-    The volume has a token for this audience. The containers don't send a token for this audience to STS.
+    These containers mount the volume, but don't send a token for this audience to STS.
     """
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
     volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
@@ -319,10 +319,9 @@ def _sent(container: Container) -> TokenProjection | None:
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """Make containers send the volume's second token to STS, instead of the volume's first token.
+    """Make containers send another token of the volume to STS: the token at `path` with `BESIDE` added.
 
-    The first token is at `path` in the volume. The second token is at `path` with `BESIDE` added. Only containers that
-    now send the first token to STS are changed.
+    Only containers that now send the volume's token at `path` are changed.
     """
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):

@@ -363,7 +363,7 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
     """Return the repair that annotates the service account, and removes the annotation with the key `without`.
 
-    It also replaces a running pod, because pods get a role only when they are created.
+    The repair also replaces the service account's pod, because a pod gets a role only when it's created.
     """
     # A run of the lab has its own role.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn

@@ -57,8 +57,8 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
 def wrong_subject(id: str, mistake: str, why: str) -> Cause:
     """Return the cause for a condition on `sub` that names another service account.
 
-    `mistake` is the difference between the two service accounts: "another namespace", "renamed" or "another account".
-    `why` is the end of the summary.
+    `mistake` says how that service account differs from the examined one: "another namespace", "renamed" or "another
+    account". `why` is added to the end of the finding's summary.
     """
 
     def look(evidence: Evidence) -> Symptom | None:

@@ -303,7 +303,7 @@ def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 
 def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
-    """Return the label that makes the webhook skip the pod: `KEY=VALUE` if the value matters, otherwise `KEY`."""
+    """Return the label that makes the webhook skip the pod: `KEY=VALUE`, or only `KEY` if any value has this effect."""
     key = requirement.key
     return f"{key}={opt_out.labels_of(evidence, requirement.subject)[key]}" if requirement.values else key
 

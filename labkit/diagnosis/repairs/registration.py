@@ -36,7 +36,7 @@ Path = tuple[str | int, ...]
 
 
 def with_its_client(evidence: Evidence) -> str:
-    """Return lines that restore the webhook's `clientConfig`; empty if it's right, or if the right one isn't known.
+    """Return lines that correct the webhook's `clientConfig`. Return "" if it's right, or if the right one isn't known.
 
     The lines leave the webhook's selectors unchanged, because someone may exclude other pods on purpose.
     """

@@ -75,10 +75,10 @@ class Eks:
         return await self.backend.answer(asked)
 
     def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
-        """Yield the ARN of the call's cluster, and the value to store under this ARN after the call.
+        """Yield the ARN of the call's cluster, and the value to store for the cluster after the call.
 
-        If the cluster is ready, the value is its `ClusterFacts.associated`. If the cluster doesn't exist or isn't
-        ready, None is the value for CreateCluster and DeleteCluster. For any other call, yield nothing in that case.
+        For a ready cluster, the value is its `ClusterFacts.associated`. If the cluster is missing or not ready,
+        CreateCluster and DeleteCluster yield None, which deletes the stored value, and other calls yield nothing.
         """
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)

@@ -38,9 +38,9 @@ def cluster_of(arn: str, region: str, account_id: str) -> str:
 
 
 def tags_of(arn: str, backend: Backend) -> dict[str, str] | None:
-    """Return the tags of the cluster, or of a cluster's part, with this ARN; None if it doesn't exist.
+    """Return the tags of the EKS resource with this ARN, such as a cluster or a node group; None if it doesn't exist.
 
-    The result isn't a copy. If you change it, you change the tags.
+    The returned dict isn't a copy: if you change it, you change the resource's tags.
     """
     named = Arn.parse(arn)
     name = cluster_of(arn, named.region, named.account)

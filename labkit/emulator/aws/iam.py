@@ -150,7 +150,7 @@ class Iam:
         return {name: str(value) for name, value in kept.items() if value and name not in parameters}
 
     def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
-        """Give a new object an id that is made from its name. Return the answer's body with this id."""
+        """Replace a new object's random id with one made from its name. Return the answer's body with the new id."""
         store, parameter, _ = MADE[asked.operation]
         name = asked.requested().parameters[parameter]
         # Compare the id, too: one of AWS's own policies may have the same name.

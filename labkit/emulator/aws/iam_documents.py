@@ -84,7 +84,10 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """Check the call's policy. Return {} if moto can read the policy; if not, return {PARAMETER: corrected policy}."""
+    """Check the call's policy document. Return {} if the call has no document, or if moto can read the document.
+
+    Otherwise, return the parameter with a corrected document, e.g. `{"PolicyDocument": "…"}`.
+    """
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:

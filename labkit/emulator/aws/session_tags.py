@@ -64,7 +64,7 @@ class SessionTags:
 def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> SessionTags:
     """Return the tags of an AssumeRole call. Callers must check ``parameters`` with :func:`faults` first.
 
-    Raises ``Refusal`` if a key is repeated, inherited or AWS's own, or if a transitive key isn't the key of a tag.
+    Raises ``Refusal`` if a tag's key is repeated, inherited or begins with `aws:`, or if a transitive key has no tag.
     """
     tags, transitive = parameters.get("Tags", []), tuple(parameters.get("TransitiveTagKeys", []))
     passed = {tag["Key"]: tag["Value"] for tag in tags}

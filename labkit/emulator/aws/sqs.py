@@ -57,7 +57,7 @@ class Sqs:
             await asyncio.sleep(BETWEEN_LOOKS)
 
     def _wait(self, request: ApiRequest) -> int:
-        """Return the waiting time in seconds. If the request sets none, return the queue's own."""
+        """Return for how many seconds the call waits: its WaitTimeSeconds or, without it, the queue's setting."""
         if "WaitTimeSeconds" in request.parameters:
             return int(request.parameters["WaitTimeSeconds"])
         name = queue_name(request.parameters["QueueUrl"], request.account_id)

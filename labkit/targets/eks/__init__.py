@@ -70,7 +70,7 @@ def connect(parameters: "Parameters") -> Connection:
 
 
 def look(parameters: "Parameters") -> Connection:
-    """Do the same as `connect`, but also accept a caller without all permissions that a run needs in the cluster."""
+    """Return the connection, like `connect`, even if the caller lacks permissions that a run needs in the cluster."""
     session, caller = _identified(parameters)
     return _connect(parameters, session, caller, to_look=True)[0]
 

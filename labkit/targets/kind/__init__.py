@@ -312,8 +312,8 @@ def _described(state: State, parameters: "Parameters") -> Cluster | None:
 def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str) -> None:
     """Raise `AnotherCluster` if the lab's `cluster` isn't the cluster that the user asked for.
 
-    `cluster` must belong to the target kind. If `way` (a kubeconfig context) or `aws_host` is given, the cluster must
-    have joined with the same context or address.
+    The cluster must belong to the target kind. If `way` (a kubeconfig context) is given, the cluster must have joined
+    with this context. If `aws_host` is given, the cluster must reach this machine at that address.
     """
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(

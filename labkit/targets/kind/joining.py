@@ -85,7 +85,7 @@ def _leave_for_another(kept: Kept, folder: Folder) -> None:
 
 
 def _is_of(way: Way, kept: Kept) -> bool:
-    """Return whether `way` (a kubeconfig context) leads to the API server of the cluster in `kept`."""
+    """Return whether the kubeconfig context `way` has the same API server as the kubeconfig in `kept`."""
     return kept.kubeconfig.exists() and Way.read(kept.kubeconfig).server == way.server
 
 

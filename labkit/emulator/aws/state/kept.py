@@ -107,8 +107,8 @@ class Kept:
     async def keeping_all(self) -> AsyncIterator[set[Store]]:
         """When this block ends, write the state of all services that the block used.
 
-        Yield the set of stores that the block has used so far. The set stays empty without a file. If the write fails,
-        undo the changes and raise `NotWritten`.
+        Yield a set, to which each `Store` is added when the block uses it. Without a file, the set stays empty. If the
+        write fails, undo the changes and raise `NotWritten`.
         """
         if not self._database:
             yield set()

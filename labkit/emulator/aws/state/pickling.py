@@ -69,7 +69,7 @@ class Dumped:
     new: list[tuple[FakeKey, int]]
 
     def remember(self) -> None:
-        """Mark the new bodies as written, so that they aren't written again."""
+        """Note in each S3 object with a new body that the body has been written. The next write leaves the body out."""
         for thing, name in self.new:
             setattr(thing, BODY, name)
 

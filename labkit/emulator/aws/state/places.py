@@ -65,7 +65,7 @@ def wait_for_threads(store: Store) -> None:
 
 
 def state_of(store: Store) -> State:
-    """Return a store's state in moto: its backends by region, and its entries in moto's `INDEXES` across accounts."""
+    """Return a store's state in moto: its backends' fields by region, and its account's entries in moto's `INDEXES`."""
     service: Any = store.service
     stores = get_backend(service)
     regions = {region: _held(backend) for region, backend in stores[store.account_id].items()}

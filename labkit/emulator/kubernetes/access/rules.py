@@ -86,7 +86,7 @@ def _parts(rules: Iterable[Object]) -> Iterator[Object]:
 
 
 def _covers(rule: Object, part: Object) -> bool:
-    """Whether the rule allows everything that another rule's ``part`` allows."""
+    """Whether the rule allows ``part``: one verb on one resource, one resource name or one path."""
     if "nonResourceURLs" in part:
         return allows(rule, Attributes(part["verbs"][0], path=part["nonResourceURLs"][0]))
     resource, _, subresource = part["resources"][0].partition("/")

@@ -170,7 +170,7 @@ def _rows(name: str) -> list[Object]:
 
 
 def _schemas(name: str) -> Object:
-    """Return the types of a group's kinds, and all types that these types contain."""
+    """Return the OpenAPI schemas of a group's kinds and subresources, and of all types that these schemas use."""
     groups = {kind.type: name for kind in KINDS if kind.group == name}
     groups |= {sub.type: sub.kind_group or name for sub in SUBRESOURCES if sub.group == name and sub.type}
     schemas: Object = dict(_UNIONS)

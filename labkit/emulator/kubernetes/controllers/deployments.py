@@ -145,7 +145,7 @@ class _Look:
         return new
 
     def _note_new(self, new: Stored) -> None:
-        """Give the latest revision number to the new ReplicaSet, which already exists, and to the Deployment."""
+        """Write the latest revision number into the Deployment and into its new ReplicaSet, which already exists."""
         revision = self._next_revision()
         notes = rollout.annotations(new) | self._inherited()
         if (before := rollout.revision(new)) < int(revision):

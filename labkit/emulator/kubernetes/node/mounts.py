@@ -143,9 +143,10 @@ class _Root:
         self._mirror(os.scandir(existing), ours, target)
 
     def _mirror(self, entries: Iterable[os.DirEntry[str]], ours: Path, target: Path | None = None) -> None:
-        """Show the machine's ``entries`` in our own folder ``ours``.
+        """Make the machine's ``entries`` visible, under their names, in ``ours``: a folder that this class has made.
 
-        ``target`` is the path in the root at which ``ours`` is mounted; None if ``ours`` is the root itself.
+        ``target`` is the path in the container's root at which ``ours`` is mounted; None if ``ours`` is the root
+        itself.
         """
         for entry in entries:
             if entry.is_symlink():

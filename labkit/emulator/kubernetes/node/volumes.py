@@ -244,9 +244,9 @@ def _of_this_machine(asked: Object) -> Path:
 
 
 def _has_one_user(spec: Object) -> bool:
-    """Whether all containers have the same user, or the pod has an fsGroup.
+    """Whether the spec sets one user for all containers, or an fsGroup for the pod.
 
-    If so, only this user or this group can read the file of a token.
+    If so, the file of a token is readable only by this user or this group.
     """
     of_pod = (spec.get("securityContext") or {}).get("runAsUser")
     containers = [*(spec.get("initContainers") or ()), *spec["containers"]]

@@ -48,7 +48,10 @@ def with_address(storage: Storage, service: Object) -> Object:
 
 
 def with_kept_address(service: Object, before: Object) -> Object:
-    """Return the changed service with its address from ``before``, if the change itself names no address."""
+    """Return the changed service. If it has no address, take the address from ``before``.
+
+    A service of the type ExternalName is returned unchanged.
+    """
     kept = {key: before["spec"][key] for key in ("clusterIP", "clusterIPs") if key in before["spec"]}
     if service["spec"]["type"] == "ExternalName" or service["spec"].get("clusterIP"):
         return service
