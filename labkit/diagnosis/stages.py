@@ -22,9 +22,9 @@ class Stage:
     """
 
     def at_best(self, evidence: Evidence) -> Result:
-        """Return the result of `look`: the stage's result if no cause finds anything.
+        """Return the stage's result if no cause finds anything: the result of `look`.
 
-        If `look` can't read a fact, return `not looked at`.
+        If `look` can't read a fact, the result is `not looked at`.
         """
         try:
             return self.look(evidence)
@@ -41,10 +41,10 @@ def _namespace(evidence: Evidence) -> object:
 
 
 def _exchange(evidence: Evidence) -> Result:
-    """Return the result of sending the pod's token to STS. Either the doctor or the pod itself has sent the token.
+    """Return the result of this stage: does STS accept the pod's token? The doctor or the pod has sent it to STS.
 
-    If the doctor sent the token and STS refused it, but the pod has its role, return `not looked at`. Then the pod may
-    have an older session, or may reach STS another way.
+    If the pod has its role although STS refused the token from the doctor, return `not looked at`. The pod may have an
+    older session, or may reach STS another way.
     """
     if evidence.is_its_role:
         return "not looked at" if _is_refused(evidence) else "right"

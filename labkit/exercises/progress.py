@@ -22,7 +22,7 @@ EXAMINATION = "98-examination"
 
 
 class Examined(TypedDict):
-    """The state of an examination, from which another kernel can continue. The state doesn't name the faults."""
+    """The saved state of an examination, without the faults' names. Another kernel can continue the examination."""
 
     run: str
     seed: int

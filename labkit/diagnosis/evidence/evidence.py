@@ -124,13 +124,11 @@ class Evidence:
         """The ARN of the role that the service account should have; empty if that role is unknown.
 
         The first of these that names a role counts: the parameters, a run's label on the service account, the
-        annotation, the variables in a container's manifest. The ARN may have a wrong path, partition or account. If
-        IAM has a role of that name, this property is the role's ARN in IAM.
+        annotation (even under a wrong key), the variables in a container's manifest. Such an ARN may have a wrong
+        path, partition or account. If IAM has a role of that name, this property is the role's ARN in IAM.
 
-        In two cases, this property is the only ARN in `role_candidates`, or empty with several candidates or none:
-
-        - nothing names a role, or
-        - only the annotation names a role, and the annotation seems wrong.
+        If nothing names a role, or if only the annotation does and it seems wrong, `role_candidates` counts. If it has
+        exactly one ARN, this property is that ARN. Otherwise, this property is empty.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -175,9 +173,9 @@ class Evidence:
 
     @property
     def is_of_lab(self) -> bool:
-        """Whether the service account carries the label of a run of the lab. False if that can't be read.
+        """Whether the service account carries the label of a run of the lab. False if the labels can't be read.
 
-        If it carries the label, `parameters` name the run's policy and bucket.
+        If the service account carries the label, the policy and the bucket in `parameters` are those of the run.
         """
         try:
             return bool(self.role_of_run)
@@ -373,9 +371,9 @@ class Evidence:
 
     @property
     def misspelt_key(self) -> str:
-        """The wrong key of an annotation that someone probably wrote to name the role; empty without such a key.
+        """The wrong key of an annotation with which someone probably meant to name the role.
 
-        The webhook ignores a wrong key. This property is also empty if the annotation with the right key has a value.
+        The webhook ignores this key. Empty if there's no such annotation, or if the right key has a value.
         """
         if self.annotation:
             return ""

@@ -36,10 +36,10 @@ def containers(evidence: Evidence) -> list[Container]:
 
 
 def annotated_at(evidence: Evidence) -> str:
-    """Return a time at which the annotation already existed; empty if Kubernetes recorded no such time.
+    """Return a time at which the service account already had the annotation; empty if no such time is known.
 
-    Kubernetes records when each field manager last changed any of its fields. If several field managers set the
-    annotation, the earliest of their times counts.
+    For each field manager, Kubernetes records only the time of its last change, to any field. Return the earliest time
+    among the managers of the annotation.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """

@@ -69,7 +69,7 @@ class Condition:
 
     @property
     def compares_text(self) -> bool:
-        """Whether the condition holds for text that equals or matches one of its values."""
+        """Whether the operator compares texts or ARNs and isn't negated, such as `StringLike` or `ArnEquals`."""
         return not self.is_negated and any(word in self.operator.lower() for word in ("string", "arn"))
 
     @property

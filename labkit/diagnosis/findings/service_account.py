@@ -266,9 +266,9 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
-    """Return the repair that changes the annotation to `right`. Both ARNs have the same role name.
+    """Return the repair that changes the annotated ARN to `right`, the ARN of a role with the same name.
 
-    If the role with the ARN `right` may belong to another team, return advice, and the command as a comment.
+    If that role may belong to another team, the repair is advice, and the command is only a comment.
     """
     if not evidence.has_only_the_name:
         return _annotated(evidence)
@@ -303,9 +303,9 @@ def _is_its_role(evidence: Evidence) -> bool:
 
 
 def _and_is_named(evidence: Evidence) -> str:
-    """Return a phrase that names a pod or, without a pod, the role that trusts the missing service account.
+    """Return the end of a sentence about a missing service account: a pod uses it, or else the role trusts it.
 
-    Empty if there's neither a pod nor a role, or if they can't be read.
+    Empty if no pod uses it and the role doesn't trust it, or if the facts can't be read.
     """
     try:
         if evidence.pods:

@@ -309,12 +309,12 @@ def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
-    """Return the repair for a pod that the webhook's selectors leave out.
+    """Return the repair for a pod that the selectors in the webhook's registration exclude.
 
     `lacking` has the selectors' requirements that the pod or its namespace doesn't meet. The repair removes these
-    requirements from the selectors, unless pods of other service accounts could then get a role, too. In that case, the
-    repair adds the required labels to the pod or its namespace. If the labels can't be added, or could also
-    affect others, return only advice.
+    requirements from the selectors. If pods of other service accounts could then get a role, too, the repair adds the
+    required labels to the pod or its namespace instead. If these labels can't be added, or could affect others, the
+    repair is only advice.
     """
     wanted = "; ".join(f"{each} on the {each.subject}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is intended, skip the commands below, and add the label that it requires: {wanted}"

@@ -110,7 +110,7 @@ def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair
 
 
 def from_then_on(evidence: Evidence, was: str) -> str:
-    """Return a phrase that names a workload's service account before a change (`was`) and after the change."""
+    """Return a phrase about a workload: its present service account (`was`), and the one that a repair gives it."""
     account = evidence.parameters.service_account
     return f"runs as {was}; after this change, its pods run as {account}, with the role of that account"
 

@@ -106,9 +106,9 @@ def without(statement: Statement, operator: str, key: str, value: str) -> Statem
 
 
 def _better(evidence: Evidence, nearest: Statement) -> Statement | None:
-    """Return the nearest statement, changed so that it also admits this service account. Nobody else gains access.
+    """Return the statement `nearest`, changed so that it also admits this service account, but no other new caller.
 
-    None if no such change is possible.
+    None if the statement can't be changed in this way.
     """
     if evidence.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
@@ -127,10 +127,9 @@ def _right(evidence: Evidence) -> Statement:
 
 
 def _like(present: Statement, right: Statement) -> Statement:
-    """Return the statement that replaces the statement `present`: a copy of `right` with the Sid of `present`.
+    """Return a copy of the statement `right`, with the Sid of `present`. The copy replaces `present`.
 
-    If the actions of `present` include the action that exchanges a token, and none of them has a wildcard, the copy
-    also has the actions of `present`.
+    The copy keeps the actions of `present` if they include `sts:AssumeRoleWithWebIdentity` and have no wildcard.
     """
     made: Statement = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):

@@ -203,7 +203,7 @@ def _certain_control(control: Control, request: Request, permission: Permission)
 
 
 def _on_anything(control: Control) -> Control:
-    """Return the policies, with each Deny extended to all resources, because the call's resource is unknown."""
+    """Return the policies for a call with an unknown resource: each Deny statement now applies to all resources."""
 
     def widened(policy: Policy) -> Policy:
         statements = (each if each.allow else replace(each, resources=None) for each in policy.statements)
@@ -246,7 +246,7 @@ def _keys(policy: Policy) -> frozenset[str]:
 
 
 def _key(name: str) -> str:
-    """Return a condition key in lower case, without the tag's name after a ``/``."""
+    """Return a condition key in lower case, without a tag's name: ``aws:requesttag/`` for ``aws:RequestTag/Team``."""
     before, slash, _ = name.lower().partition("/")
     return before + slash
 

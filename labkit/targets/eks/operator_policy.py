@@ -15,7 +15,7 @@ TAGS_OF_IAM = ("iam:ListRoleTags", "iam:ListPolicyTags", "iam:ListOpenIDConnectP
 
 
 class AnotherPartition(LabError):
-    """The role's policy is in another partition than the region, so a role in the region's partition can't have it."""
+    """The policy's partition (such as `aws-cn`) isn't the region's partition, so the role can't get the policy."""
 
 
 def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, object]:

@@ -95,7 +95,7 @@ class Authorization:
         return self.storage.get(kind, namespace, reference["name"]).object.get("rules") or []
 
     def unlisted(self, user: User) -> str:
-        """Return why the user may have more permissions than :meth:`rules` returns; "" if :meth:`rules` returns all."""
+        """Return why :meth:`rules` may not return all permissions of the user; "" if it returns all of them."""
         if node_authorization.node_of(user):
             return "node authorizer does not support user rule resolution"
         if any(True for tell in self.others for _ in tell(user)):

@@ -204,9 +204,9 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
     """Return the items of a list in the order that a patch wants.
 
-    ``order`` has the items that the patch names. The named items are sorted as in ``order``, and the unnamed items keep
-    their order. Then both lists are merged. In each step, the next named item comes before the next unnamed item,
-    unless ``old`` has both items in the opposite order.
+    ``order`` names some of the items. These items are sorted as in ``order``, and the other items keep their order.
+    Then the two lists are merged: in each step, the next item in ``order`` is taken, unless ``old`` has the next other
+    item before it.
     """
 
     def name(item: object) -> bytes:

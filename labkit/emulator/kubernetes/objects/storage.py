@@ -120,9 +120,9 @@ class Storage:
 
     @property
     def oldest(self) -> int:
-        """The resource version after which the history has all changes.
+        """The oldest resource version from which a watch can start: the history has all changes after this version.
 
-        The history isn't in the file, so it starts empty after a restart.
+        The history isn't stored in the file, so it's empty after a restart.
         """
         return self.history[0].version - 1 if len(self.history) == HISTORY else self._read_at
 
