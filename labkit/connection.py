@@ -70,7 +70,7 @@ class Record(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Connection:
-    """The clients, addresses and commands of a lab. None stands for what the lab's target lacks."""
+    """The clients, addresses and commands of a lab. A field such as `clock` is None if the target doesn't have it."""
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"
@@ -154,9 +154,9 @@ class Connection:
 
 
 def core_api(api: "ApiClient") -> Any:
-    """Return the client's `CoreV1Api`, typed as `Any`, because the library's own types are too strict.
+    """Return the client's `CoreV1Api`, but typed as `Any`, because the library's own types are too strict.
 
-    The types don't allow a manifest in place of a model object, and declare even an answer's metadata as optional.
+    These types don't accept a manifest as a dict. They also say that an answer's metadata may be None.
     """
     from kubernetes.client import CoreV1Api
 

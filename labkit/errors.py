@@ -65,7 +65,7 @@ class UnknownName(LabError):
 
 
 class NotAllowed(LabError):
-    """AWS or the cluster refuses a call, although it knows the caller. Usually a permission is missing."""
+    """AWS or the cluster accepts the caller's credentials, but refuses the call. Usually a permission is missing."""
 
     @classmethod
     def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":

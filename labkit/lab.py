@@ -47,7 +47,7 @@ LOOKUP = "aws cloudtrail lookup-events"
 class Lab(Workspace):
     """AWS and a Kubernetes cluster, for one run: `Lab.open(**labkit.parameters())`.
 
-    The lab prepares, checks, shows and cleans up. You take the steps themselves with boto3 and the Kubernetes client.
+    The methods prepare, check, show and clean up. You do the steps yourself, with boto3 and the Kubernetes client.
     """
 
     def __init__(self, parameters: Parameters, connection: Connection):

@@ -200,10 +200,10 @@ class JoinedCluster:
         return answer
 
     def _bind(self, what: str, host: str) -> socket.socket:
-        """Return a socket for the listener ``what`` at ``host``, the address that the containers call.
+        """Return a socket for the listener ``what``. The cluster's containers call the address ``host``.
 
-        If this machine doesn't have the address, return a socket at loopback. Another program then forwards the
-        containers' calls to loopback.
+        The socket is bound to ``host`` or, if this machine doesn't have that address, to 127.0.0.1. In this case,
+        another program forwards the containers' calls to 127.0.0.1.
         """
         name = f"{self.context}/{what}"
         try:

@@ -2,8 +2,8 @@
 
 `place` is the exercise's workspace. By default, each function uses the service account and the role of `place`.
 
-A `Row` compares the lab's answer with the right answer. A call to AWS is the method `operation` of boto3's client for
-`service`, with the arguments `more`.
+A `Row` compares the lab's answer with the right answer. For a call to AWS, `service` (such as `s3`) selects boto3's
+client, `operation` (such as `get_object`) is the client's method, and `more` has the method's arguments.
 """
 
 from functools import partial

@@ -1,6 +1,7 @@
 """Put faults into a run of a lab, and take all of them out again.
 
-The lab's folder keeps the run's documents from before the first fault, so that any process can restore them.
+Before the first fault, the run's documents (such as the trust policy) are saved in the lab's folder. So any process
+can restore them.
 """
 
 from collections.abc import Iterator

@@ -297,7 +297,7 @@ def _ctrl_c_later() -> Iterator[None]:
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """Keep processes that start in this block from loading modules of the current folder, such as a `yaml.py`."""
+    """A process that starts in this block loads no module (such as a `yaml.py`) from the current folder."""
     before = dict(os.environ)
     os.environ[SAFE_PATH] = "1"
     try:

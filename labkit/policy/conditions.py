@@ -134,10 +134,10 @@ _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 
 
 def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
-    """Return whether `found` matches one of the wanted values. If `negated`, return the opposite.
+    """Return whether `found`, a value in the request, matches a value of the condition; the opposite if `negated`.
 
-    If `found` matches no wanted value, but can't be compared with one of them, return None. Without wanted values, also
-    return None.
+    `compares` has one function for each value of the condition. Return None if nothing matches and one function
+    returns None (it can't compare the values), or if `compares` is empty.
     """
     unknown = not compares
     for compare in compares:

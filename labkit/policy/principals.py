@@ -80,7 +80,7 @@ class Principal:
 
 
 class Match(IntEnum):
-    """How closely a Principal element names a principal.
+    """How closely a statement's Principal element names the caller: its account, its role, or the caller itself.
 
     The closer the match, the fewer other policies must also allow the request (see `evaluation`).
     """

@@ -113,9 +113,9 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _goes_with(lab: "Workspace", metadata: Any) -> bool:
-    """Return whether a pod or a service account with this metadata may be deleted with the run's namespace.
+    """Return whether the pod or the service account with this metadata may be deleted together with the namespace.
 
-    If the pod or service account itself is named `default`, the result is always True.
+    True if it carries the run's label, or if its name is `default`.
     """
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 

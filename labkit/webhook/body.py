@@ -1,4 +1,4 @@
-"""Read a request's body in full or not at all, and replace incomplete characters in JSON texts."""
+"""Read a request's whole body, up to a limit. Replace unpaired surrogates (half characters) in JSON texts."""
 
 import io
 import re

@@ -22,7 +22,11 @@ STS_ENDPOINTS = "AWS_STS_REGIONAL_ENDPOINTS"
 
 @dataclass(frozen=True)
 class Method:
-    """IRSA or EKS Pod Identity: the variables that SDKs read, and the token that SDKs exchange for credentials."""
+    """A way to give a pod its role: IRSA or EKS Pod Identity.
+
+    The webhook sets `variable` to `value`, and `file_variable` to the path of the token's file. SDKs read the two
+    variables, and exchange the token for credentials.
+    """
 
     variable: str
     value: str

@@ -19,7 +19,7 @@ NUMBERS = {"oidc_provider": "1", "iam_role": "2", "service_account": "3", "pod":
 
 
 class State(StrEnum):
-    """The state of a part of the journey."""
+    """The state of one part of the journey, such as the IAM role."""
 
     MISSING = "○ to do"
     READY = "● ready"

@@ -100,9 +100,9 @@ def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[s
 
 
 def line_of(compiler: "CachingCompiler", frame: FrameType, number: int) -> tuple[str, str]:
-    """Return the name of the cell that a frame runs, such as In[5], and the cell's line with this number.
+    """Return the name of the cell that a frame runs, such as In[5], and the text `line NUMBER:  CODE`.
 
-    Both are empty if the frame isn't a cell's.
+    If the frame doesn't run a cell, return two empty texts.
     """
     file = frame.f_code.co_filename
     if not (named := compiler.format_code_name(file)):

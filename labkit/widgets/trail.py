@@ -95,7 +95,7 @@ def _provider(record: Record) -> str | None:
 
 
 def _issuer(provider_arn: str | None) -> str:
-    """Return the issuer in a provider's ARN. Providers in several accounts can have the same issuer."""
+    """Return the issuer in a provider's ARN, without the account; empty without an ARN."""
     return (provider_arn or "").partition(":oidc-provider/")[2]
 
 

@@ -89,7 +89,7 @@ class Verdict:
 
     @property
     def decided_by(self) -> str:
-        """The text in `decides`. If a line of the policy decides, the line's number comes before the text."""
+        """The text in `decides`. If a line of the policy decides, its number comes first, such as `line 12: …`."""
         return f"line {self.line}: {self.decides}" if self.line else self.decides
 
 

@@ -138,9 +138,10 @@ def _are_for(tags: dict[str, str], parameters: Parameters, role_name: str) -> bo
 
 
 def _is_of_another_cluster(account: Account, parameters: Parameters, provider_arn: str, role: Role) -> bool:
-    """Whether the role's tag or its OIDC provider shows that the role belongs to another cluster.
+    """Whether the role belongs to another cluster, which may have a service account with the same name.
 
-    That cluster may have a service account of the same name. Also return True if the providers can't be read.
+    True if the role's run tag names another cluster, or if the trust policy names registered OIDC providers of other
+    clusters, but not this cluster's provider. Also true if the account's OIDC providers can't be read.
     """
     run = _tags(account, role["RoleName"]).get(RUN_TAG)
     if run is not None and run.partition("/")[0] != parameters.cluster:

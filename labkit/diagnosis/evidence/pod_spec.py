@@ -153,10 +153,10 @@ class Container:
         return None
 
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
-        """Return the source of the file at a path, `ConfigMap NAME` or `Secret NAME`, and the file's text.
+        """Return where the file at a path comes from (`ConfigMap NAME` or `Secret NAME`), and the file's text.
 
-        For a Secret's text, return None, because the doctor doesn't read Secrets. Return None if the file comes from
-        neither a ConfigMap nor a Secret. Raises `NotRead`.
+        With a Secret, the text is None, because the doctor doesn't read Secrets. If the file comes from neither a
+        ConfigMap nor a Secret, return None instead of the pair. Raises `NotRead`.
         """
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None

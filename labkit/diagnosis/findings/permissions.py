@@ -351,9 +351,10 @@ def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
 
 
 def _bucket(evidence: Evidence) -> str:
-    """Return the bucket that the pod uses; empty if it isn't known.
+    """Return the name of the bucket that the pod uses; empty if it isn't known.
 
-    If you named an action, it's the bucket in the resource's ARN. Otherwise, it's the run's bucket.
+    With `--action s3:…`, it's the bucket in the ARN of `--resource`. Without `--action`, it's the run's bucket if the
+    role is the run's own.
     """
     if evidence.action:
         named = Arn.find(evidence.resource) if evidence.action.lower().startswith("s3:") else None

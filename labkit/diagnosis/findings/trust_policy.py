@@ -163,7 +163,10 @@ def _admits_strangers(evidence: Evidence) -> bool:
 
 
 def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
-    """Whether the policy names each of these subjects in full. If so, someone gave them this role on purpose."""
+    """Whether the Allow statements list each of these subjects by its full name, not only by a pattern.
+
+    If so, someone gave these service accounts the role on purpose.
+    """
     conditions = [each for statement in evidence.trust.allows for each in conditions_of(statement)]
     named = {value for each in conditions if each.claim == "sub" and each.compares_text for value in each.values}
     return named.issuperset(subjects)

@@ -52,9 +52,9 @@ class Repair:
         return [name for lines in self.parts for name in _done_by(lines)]
 
     def without(self, done: Mapping[str, str]) -> "Repair":
-        """Return the repair without the parts that earlier repairs have done.
+        """Return the repair. A comment replaces each part that an earlier finding's repair has already done.
 
-        `done` has these parts, each with the id of the earlier finding.
+        `done` maps such a part to the id of the earlier finding. The comment names this id.
         """
         parts = (
             Lines(f"# done already by the repair of {by[0]}")

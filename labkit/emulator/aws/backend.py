@@ -459,9 +459,9 @@ def adopt() -> None:
 
 
 def tell_uses(used: Callable[[str, str], None]) -> None:
-    """Make moto call ``used`` with the service and the account whenever moto gets the state of a service.
+    """Whenever moto reads the state of a service in an account, call ``used`` with the service and the account id.
 
-    This replaces the one method by which moto gets such state.
+    To do so, replace the only method with which moto looks up this state.
     """
 
     def found(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:

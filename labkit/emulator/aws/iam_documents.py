@@ -45,9 +45,10 @@ WORDS = (
 
 
 async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check the call's document, tags or URL. Return the parameters to add or to correct for moto.
+    """Check the call's document, tags or URL. Return parameters for moto.
 
-    Raises ``Refusal`` if a document, a tag or a URL is faulty.
+    They replace the call's parameters with these names, or are added. Raises ``Refusal`` if a document, a tag or a URL
+    is faulty, or if the call deletes a policy that is in use.
     """
     parameters = asked.requested().parameters
     if faults := session_tags.faults(parameters):

@@ -50,10 +50,10 @@ Levels = tuple[tuple[Policy, ...], ...]
 
 @dataclass(frozen=True)
 class Member:
-    """How the organization limits one account.
+    """One account's place in the organization (``path``), and the organization's policies that limit the account.
 
-    ``service`` has the service control policies on the account, and ``resource`` the resource control policies. Both
-    are grouped by level: the root, each OU, and the account itself. Levels that allow everything are left out.
+    ``service`` has the service control policies, and ``resource`` the resource control policies. Both are grouped by
+    level: the root, each OU, and the account itself. Levels with only AWS's own policy are left out.
     """
 
     organization_id: str = ""
@@ -163,7 +163,11 @@ class Organization:
         return respond({}, "application/x-amz-json-1.1")
 
     def _settle(self, store: OrganizationsBackend, operation: str, given: dict[str, Any], response: Response) -> None:
-        """Finish a successful call: give a new object its id, and remove attachments that moto leaves behind."""
+        """Correct moto's state after a successful call.
+
+        A new policy or OU gets an id that is made from its name. If the call deleted an OU or disabled a policy type,
+        remove the policy attachments that moto didn't remove.
+        """
         match operation:
             case "CreatePolicy":
                 self._rename(store.policies[-1], "p", response)
@@ -319,7 +323,9 @@ def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_detached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to detach a policy that isn't attached, or that must stay attached.
+    """Refuse to detach a policy that isn't attached, or that nobody may detach.
+
+    Nobody may detach `RCPFullAWSAccess`, or the last service control policy of a target.
 
     https://docs.aws.amazon.com/organizations/latest/APIReference/API_DetachPolicy.html
     """

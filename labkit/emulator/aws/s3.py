@@ -146,10 +146,9 @@ class S3:
             raise Refusal(404, "NoSuchUpload", f"{said}aborted or completed.", fields={"UploadId": upload or ""})
 
     def _may_deny(self, asked: Asked) -> bool:
-        """Whether a bucket policy could deny this call to the administrator.
+        """Whether a bucket policy could deny this call to the lab's administrator, who takes the root user's place.
 
-        A bucket policy can't keep the root user from operations on the policy itself. The lab's administrator takes
-        the root user's place.
+        On AWS, the root user may always read, replace and delete a bucket policy, even if the policy denies it.
         """
         if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
             return False

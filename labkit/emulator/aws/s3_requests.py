@@ -96,7 +96,10 @@ class _Member(NamedTuple):
 
 @cache
 def _checked(operation: str) -> list[_Member]:
-    """Return the parameters and the body that the lab checks; empty if S3's model doesn't have the operation."""
+    """Return the inputs of an operation that the lab checks; empty if S3's model doesn't have the operation.
+
+    They are the required and the integer parameters in the query string and the headers, and a required body.
+    """
     try:
         shape = get_service_model("s3").operation_model(operation).input_shape
     except OperationNotFoundError:

@@ -84,7 +84,7 @@ def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> Sess
 
 
 def faults(parameters: Mapping[str, Any]) -> list[str]:
-    """Return the constraints that a call's ``Tags`` and ``TransitiveTagKeys`` break."""
+    """Return an error text for each constraint that a call's ``Tags`` and ``TransitiveTagKeys`` break."""
     tags, transitive = parameters.get("Tags", []), parameters.get("TransitiveTagKeys", [])
     found = [
         unmet(f"'{name}'", must)

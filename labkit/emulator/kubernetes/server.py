@@ -166,9 +166,9 @@ class ApiServer:
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the warnings that a real server sends: those of the ``texts`` that have no control characters.
+    """Yield the warnings that a real server sends: the ``texts`` without control characters.
 
-    If they are too long together, cut each long text, and leave out the last texts.
+    If the sum of their lengths is over the limit, cut each long text, and leave out the texts beyond the limit.
     """
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0

@@ -110,7 +110,7 @@ look = start_and_look = connect  # only `up` lets a cluster join
 
 
 def to_remove(parameters: "Parameters") -> Connection:
-    """Return the connection; if the cluster doesn't answer, a connection to the lab's AWS only. Raises `LabError`."""
+    """Return the connection, without the cluster if the cluster doesn't answer. Raises `LabError`."""
     connection = _connected(parameters)
     kept = Kept(Folder.find(), parameters.cluster, parameters.region)
     try:

@@ -98,9 +98,9 @@ class _Tables:
         self._store = backend.store("dynamodb", request.region, request.account_id)
 
     def items(self, action: str, table: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> Permission:
-        """Return the permission for ``action`` on a table, or on the table's index that ``asked`` names.
+        """Return the permission for ``action`` on a table or, if ``asked`` has an ``IndexName``, on this index.
 
-        ``items`` are the items in the request, or their keys.
+        ``items`` are the items in the request, or only the keys of the items.
         """
         name = table.removeprefix(self.prefix)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):

@@ -1,4 +1,4 @@
-"""The permissions that EKS's operations need, on clusters and on parts of clusters.
+"""The permissions that EKS's operations need, on a cluster or on its resources, such as nodegroups and access entries.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelastickubernetesservice.html
 """

@@ -15,7 +15,7 @@ PARTS = ("apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs")
 
 @dataclass(frozen=True)
 class Attributes:
-    """The wanted action: a verb on a ``resource``. If ``resource`` is "", it's a verb on a ``path``."""
+    """What a user wants to do: a ``verb`` on a ``resource`` or, if ``resource`` is "", on a URL path (``path``)."""
 
     verb: str
     path: str = ""
@@ -73,7 +73,10 @@ def compact(rule: Object) -> str:
 
 
 def _parts(rules: Iterable[Object]) -> Iterator[Object]:
-    """Yield the parts of the rules: each part allows one verb on one resource, one resource name or one path."""
+    """Split the rules into parts. Yield each part as a rule with one verb, and one resource or one URL path.
+
+    If a rule has resource names, each of its resource parts also has one of these names.
+    """
     for rule in rules:
         for verb in rule.get("verbs") or ():
             for group in rule.get("apiGroups") or ():

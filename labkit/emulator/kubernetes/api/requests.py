@@ -350,7 +350,10 @@ def _forbidden_match(more: str) -> Cause:
 
 
 def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> str:
-    """Return why an object of the kind ``given`` isn't accepted as an object of ``kind``; "" if it is accepted."""
+    """Return the error if an object's kind or apiVersion isn't the wanted one; "" if both are right.
+
+    ``given`` is the object's kind, and ``given_version`` its apiVersion. If one is missing (""), that's no error.
+    """
     if given and given != kind:
         if given not in KNOWN_KINDS:
             return f'no kind "{given}" is registered for version "{given_version}" in scheme {SCHEME}'

@@ -257,10 +257,9 @@ def _template(spec: Object) -> list[str]:
 
 
 def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
-    """Return the columns of a kind's table, and a function that returns the cells of an object's row.
+    """Return the columns NAME, ``columns`` and AGE, and a function that returns the row of an object.
 
-    The columns are the object's name, then ``columns``, then the object's age. ``cells`` is a function that returns an
-    object's cells for ``columns``.
+    The function ``cells`` returns the object's cells for ``columns``. The returned function adds name and age to them.
     """
     return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 

@@ -150,9 +150,9 @@ class Watch:
 
 
 def _left(before: Stored, version: int) -> Stored:
-    """Return the object for a DELETED event, after a change made it leave the selection.
+    """Return the object for a DELETED event: after a change, the object no longer matches the watch's selection.
 
-    It's the object before the change, but with the resource version of the change.
+    It's the object from before the change, but with the resource version of the change.
     """
     metadata = {**before.metadata, "resourceVersion": str(version)}
     return Stored({**before.object, "metadata": metadata}, before.managers)

@@ -163,7 +163,7 @@ class _Look:
         self._set(rollout.annotations(self.new).get(rollout.REVISION, revision), progress)
 
     def _inherited(self) -> Object:
-        """Return the Deployment's annotations that its ReplicaSets get, too."""
+        """Return the annotations that ReplicaSets copy from the Deployment."""
         own = rollout.OWN_ANNOTATIONS
         return {key: value for key, value in rollout.annotations(self.deployment).items() if key not in own}
 

@@ -33,9 +33,9 @@ def against(pod: Object, node: Object, used: Amounts) -> list[str]:
 
 
 def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
-    """Whether the pod would fit the node if other pods left the node.
+    """Whether the pod would fit on the node if other pods left the node.
 
-    True if the pod's requests are the only reason against the node, and the empty node has enough for them.
+    True if the node only lacks free resources (such as CPU), and would have enough of them without other pods.
     """
     there = allocatable(node)
     enough = all(amount <= _of(there, name) for name, amount in requests(pod).items())

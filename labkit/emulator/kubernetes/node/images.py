@@ -15,7 +15,8 @@ _REFERENCE = re.compile(
 class ImageError(Exception):
     """The image can't be used.
 
-    `reason` is the reason in the container's waiting state. `event` is a pair: an event's reason and message.
+    `reason`, such as `ErrImagePull`, is for the container's waiting state. `event` is the reason and the message of an
+    event to record; both are empty if no such event is needed.
     """
 
     def __init__(self, message: str, reason: str, event: tuple[str, str] = ("", "")) -> None:

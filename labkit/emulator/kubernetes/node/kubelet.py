@@ -143,9 +143,10 @@ class _Session:
         self._socket = socket
 
     async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> Object:
-        """Run a program until it ends or the client leaves. Return the Status for the error channel.
+        """Run a program, and return the Status for the error channel.
 
-        If the client leaves, end the program's input, or hang up its terminal. The program itself continues.
+        If the client leaves first, return an empty Status. Then the program's input ends, or its terminal hangs up, but
+        the program itself isn't ended.
         """
         try:
             process = await start()

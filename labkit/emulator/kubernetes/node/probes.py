@@ -59,9 +59,10 @@ class Probes:
                 self.changed()
 
     async def _results(self, kind: str, probe: Object) -> AsyncIterator[bool]:
-        """Run a probe again and again. Yield a result whenever the same result came often enough in a row.
+        """Run a probe again and again. Yield True after enough successes in a row, and False after enough failures.
 
-        The probe's `successThreshold` says how many successes are enough, and its `failureThreshold` how many failures.
+        The probe's `successThreshold` and `failureThreshold` say how many are enough. Each further run with the same
+        result yields the result again.
         """
         thresholds = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
         due = self.began + probe.get("initialDelaySeconds", 0)
