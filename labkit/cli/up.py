@@ -129,8 +129,8 @@ def join(
 ) -> None:
     """Join a cluster to the lab, and print the result. Raises `LabError`.
 
-    The cluster is the one that the kubeconfig's context names. Without a kubeconfig, it's the cluster that was joined
-    under this name before, or else a new kind cluster.
+    With a kubeconfig, join the cluster of its context `context`. Without one, join the cluster that joined under the
+    name `cluster` before. If no cluster joined under this name, create one with kind.
     """
     from labkit.run_parameters import Parameters
     from labkit.targets import kind

@@ -74,7 +74,7 @@ class Kept:
             return None
 
     def keep(self, facts: Facts, kubeconfig: dict[str, object]) -> None:
-        """Write the facts, and the cluster's kubeconfig, which has one context."""
+        """Write the facts and the kubeconfig. The kubeconfig's only context is the cluster's."""
         self._folder.write_private(self.kubeconfig, yaml.safe_dump(kubeconfig).encode())
         self.keep_facts(facts)
 

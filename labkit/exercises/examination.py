@@ -286,7 +286,7 @@ def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
 
 
 def _cause(lab: "Workspace", fault: Fault) -> str:
-    """Return the doctor's sentence about a fault in the run; empty if the fault is repaired already."""
+    """Return the summary of the doctor's finding about this fault; empty if the doctor no longer finds the fault."""
     bucket = f"arn:{lab.connection.partition}:s3:::{lab.parameters.bucket}"
     evidence = Evidence(
         lab.parameters, lab.connection, action="s3:ListBucket", resource=bucket, probe=fault.needs_probe

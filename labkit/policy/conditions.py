@@ -66,9 +66,10 @@ class Condition:
 
 
 def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables: bool) -> Condition:
-    """Return a condition that can be tested for many requests. `name` is its operator, `wanted` has its values.
+    """Return a condition that can be tested for many requests.
 
-    The test returns None if the operator is unknown, or if a policy variable has a syntax error.
+    `name` is the operator, such as `StringEquals`. `wanted` has the values in the policy. The condition's test returns
+    None if the operator is unknown, or if a policy variable has a syntax error.
     """
     if not known_operator(name):
         problem = f"the condition operator {name} is unknown"

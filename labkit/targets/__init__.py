@@ -38,7 +38,7 @@ class Target(Protocol):
         """End the lab and its processes; return whether the lab ran."""
 
     def own_region(self) -> str:
-        """Return the region in the machine's own AWS settings; empty if this target doesn't use them."""
+        """Return the value of the variable `AWS_REGION`; empty if it isn't set, or if this target ignores it."""
 
     def environment(self, variables: "Mapping[str, str]") -> dict[str, str]:
         """Return the environment variables that a notebook's kernel may see on this target."""

@@ -86,9 +86,10 @@ class Requirement:
 
 
 def unmet(evidence: Evidence) -> list[Requirement]:
-    """Return the registration's requirements that the labels of the pod or its namespace don't meet.
+    """Return the requirements on labels that the pod or its namespace fails, so that no webhook selects the pod.
 
-    Empty without a pod, or if at least one webhook in the registration selects the pod. Raises `NotRead`.
+    If the registration has several webhooks, return the requirements of the first one. Empty without a pod, or if any
+    webhook selects the pod. Raises `NotRead`.
     """
     if evidence.pod_spec is None:
         return []

@@ -244,7 +244,7 @@ class Container:
                         yield AwsConfig(path, name, key, _profiles(text))
 
     def _may_hold_config(self, mount: VolumeMount) -> bool:
-        """Whether an SDK could look for its config in this mount. This reads nothing from the cluster."""
+        """Whether the mount may contain an AWS config for an SDK. Only paths are compared: no ConfigMap is read."""
         path = normal(mount["mountPath"])
         told = [value for name in CONFIG_FILES if (value := self._plain(name))]
         return "/.aws" in path or any(_is_below(normal(value), path) for value in told)

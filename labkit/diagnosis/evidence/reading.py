@@ -132,7 +132,7 @@ class Reads:
         return other
 
     def know(self, read: Read, answer: object) -> None:
-        """Keep an answer that is already known from another call, so that the call `read` isn't made."""
+        """Store the answer to the call `read`, which another call has shown. So `once` needn't make the call `read`."""
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:

@@ -310,7 +310,7 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
 
 
 def _lets_through(boundary: Any, action: str) -> bool:
-    """Whether a boundary may allow an action that matches the pattern `action`."""
+    """Whether the permissions boundary may allow an action that matches the pattern `action`, such as `s3:Get*`."""
     if any(wildcard(each)(action.lower()) for each in _denied(boundary)):
         return False
     return any(_overlap(action, each) for each in _allowed(boundary))
@@ -404,7 +404,7 @@ def _is_of_the_role_s_account(evidence: Evidence) -> bool:
 
 
 def _is_known(statement: dict[str, Any]) -> bool:
-    """Whether the doctor can evaluate all conditions of a statement without seeing a request."""
+    """Whether the doctor knows the values of the statement's condition keys without a request (see `KNOWN_KEYS`)."""
     return all(key.lower().startswith(KNOWN_KEYS) for key in _keys(statement))
 
 

@@ -1,4 +1,4 @@
-"""The OIDC provider: is the cluster's issuer registered in IAM, for the tokens' audience, and can STS read its keys?"""
+"""The OIDC provider: does IAM have one for the cluster's issuer, with the tokens' audience? Can STS read the keys?"""
 
 import re
 import unicodedata

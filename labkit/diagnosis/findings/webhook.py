@@ -220,7 +220,7 @@ def explains_absence(evidence: Evidence) -> bool:
 
 
 def may_be_left_out(evidence: Evidence) -> str:
-    """Return a phrase with the webhook's matchConditions, which may leave the pod out; empty without conditions."""
+    """Return a phrase that lists the webhook's matchConditions: they may leave the pod out. Empty without them."""
     conditions = opt_out.match_conditions(evidence)
     if not conditions:
         return ""

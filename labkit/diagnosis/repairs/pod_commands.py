@@ -105,7 +105,7 @@ def with_the_annotation(evidence: Evidence) -> Repair:
 
 
 def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair:
-    """Return lines that correct a workload's template, because the workload couldn't create pods from it."""
+    """Return lines that correct the pod template of the workload `owner`. The lines also apply `changes`."""
     return Repair.of(_making_pods(_template_lines(evidence, owner, {**owner["spec"]["template"]}, changes)))
 
 
@@ -188,7 +188,7 @@ def _image_that_is_there(evidence: Evidence, manifest: Document) -> None:
 
 
 def _other_volume_name(_: Evidence, manifest: Document) -> None:
-    """Rename a volume that has the name of the webhook's volume, but is of another kind."""
+    """Rename a volume that isn't the webhook's token volume, but has the token volume's name."""
     volumes = {volume["name"]: volume for volume in manifest["spec"].get("volumes") or []}
     if TOKEN_VOLUME not in volumes or is_token_volume(volumes[TOKEN_VOLUME]):
         return

@@ -70,10 +70,10 @@ class Repair:
         return Repair(tuple(dict.fromkeys(parts)), self.waits or other.waits)
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
-        """Return this repair, for a report that shows the `later` repairs after this one.
+        """Return this repair for a report in which the repairs `later` follow it.
 
-        If a later repair replaces the same pods, the returned repair has a comment instead of the lines that replace
-        them.
+        If a later repair replaces the same pods, this repair doesn't: it has a comment instead of the lines that
+        replace pods.
         """
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):

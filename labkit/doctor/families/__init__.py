@@ -1,4 +1,4 @@
-"""The families of errors that the doctor knows. Each family has its texts, its meaning and the findings behind it.
+"""The error messages that the doctor knows, in families: the messages of one family have the same meaning.
 
 Since about June 2026, STS seems to answer most faults of a token with the same sentence. Older threads on the web show
 the earlier messages, which name the cause.

@@ -132,9 +132,9 @@ class Authorization:
         return decision.reason
 
     def require_organization(self, caller: Administrator | Session, asked: Asked, what: str) -> None:
-        """Raise the denial if the organization's policies could deny the call's action on some resource.
+        """Raise the denial unless the organization's policies allow the call's action on every resource.
 
-        The call's own resource is unknown. ``what`` describes the call.
+        The lab doesn't know which resource the call uses. ``what`` describes the call.
         """
         if not self.organization.member(caller.account_id).is_bound:
             return

@@ -88,7 +88,7 @@ class Eks:
             yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
 
     def put_back(self, asked: Asked, kept: Callable[[str], dict[str, object] | None]) -> None:
-        """Undo a call: restore EKS's data about the call's cluster. ``kept`` returns the data stored under an ARN."""
+        """Undo a call that changed a cluster's data. ``kept(ARN)`` returns the cluster's data from before the call."""
         if facts := self.clusters.get(asked.region, _cluster(asked)):
             known = kept(facts.arn) or {}
             for name, part in facts.associated.items():

@@ -214,9 +214,9 @@ def _source() -> str:
 
 
 def _trusted() -> str:
-    """Return the environment variable that names the trusted CAs, as `VARIABLE = VALUE`.
+    """Return a text that says where the user should look after a TLS error.
 
-    If no such variable is set, return the places where the user should look for the mistake.
+    If an environment variable sets the trusted CAs, the text is `VARIABLE = VALUE`. If not, it lists other places.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html
     """

@@ -1,4 +1,4 @@
-"""How a cluster leaves the lab. A cluster that kind made is deleted; any other only loses the lab's webhooks."""
+"""Remove a cluster from the lab. Delete it if the lab made it. In any other cluster, delete only the lab's webhooks."""
 
 import shlex
 from collections.abc import Sequence

@@ -95,7 +95,7 @@ def readable(asked: Asked) -> ApiRequest:
 
 
 def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
-    """Return a call of the query protocol with its parameters replaced by ``form``."""
+    """Return the call as a POST of the query protocol, with ``form`` as its parameters."""
     headers = [header for header in asked.call.header_list if header[0] != "content-type"]
     headers.append(("content-type", f"{FORM}; charset=utf-8"))
     call = replace(asked.call, method="POST", query_string="", header_list=headers, body=urlencode(form).encode())

@@ -58,10 +58,10 @@ _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 
 @dataclass(eq=False)
 class _Change:
-    """A call that may change something.
+    """A call that may change moto's state.
 
-    ``touched`` are the stores that the call used (a `Store` is the state of one service in one account). If a write
-    failed and the call's changes were undone, ``undone`` is the error of the write.
+    - ``touched``: the stores that the call used. A `Store` is the state of one service in one account.
+    - ``undone``: the error of a failed write, because of which the call's changes were undone.
     """
 
     touched: set[Store] = field(default_factory=set)

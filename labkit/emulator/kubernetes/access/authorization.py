@@ -103,9 +103,9 @@ class Authorization:
         return ""
 
     def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[Object], str]]:
-        """For each binding of the user, yield the rules of its role, and a text that says why they apply.
+        """Yield a pair for each binding of the user: the rules of the binding's role, and a reason as text.
 
-        If the role is missing, add an error to ``broken`` instead.
+        If a binding's role doesn't exist, yield nothing for that binding, and add an error to ``broken``.
         """
         for binding in self.storage.list(CLUSTER_ROLE_BINDING):
             yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "", broken)

@@ -1,4 +1,6 @@
-"""Answer requests for tokens, reviews of tokens, and reviews of what a user may do. None of them is ever stored.
+"""Answer TokenRequest, TokenReview, SelfSubjectReview, and reviews of permissions such as SubjectAccessReview.
+
+The API server stores none of these objects.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/

@@ -1,4 +1,4 @@
-"""Refuse the API server's calls to addresses that aren't loopback addresses, such as a webhook's or a node's."""
+"""The API server calls webhooks and nodes only at loopback addresses. This module refuses all other calls."""
 
 from ipaddress import ip_address
 

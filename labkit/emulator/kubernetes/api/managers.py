@@ -202,7 +202,10 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 
 
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
-    """Return the object without the fields at ``paths``. A list item stays if a ``kept`` path is inside it."""
+    """Return a copy of the object without the fields at ``paths``.
+
+    If one of ``paths`` leads to a list item, the item is removed only if no path in ``kept`` leads into that item.
+    """
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
         _remove(result, path, kept)

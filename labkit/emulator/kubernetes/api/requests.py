@@ -383,9 +383,9 @@ def _field_manager(name: str) -> list[Cause]:
 
 
 def _only_name(selector: str) -> str:
-    """Return the name that a field selector requires; "" if it requires none.
+    """Return the name in a field selector such as ``metadata.name=web``; "" if the selector has no name.
 
-    To list with this selector, a caller needs permission only for the object with this name.
+    A caller that lists with such a selector needs permission only for the object of this name.
     """
     fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
     return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")
