@@ -65,9 +65,9 @@ def _show(finding: "Finding") -> None:
 
 
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
-    """Call `look` until the repair's new pods run, for at most `STARTS_WITHIN` seconds. Return the last diagnosis.
+    """Return the diagnosis after a repair. First wait up to `STARTS_WITHIN` seconds until the repair's new pods run.
 
-    `before` is the diagnosis before the repair. If `before` already has the finding `STARTING`, call `look` only once.
+    `look` makes a diagnosis. If `before`, the diagnosis before the repair, has the finding `STARTING`, don't wait.
     """
     return awaited(
         look,

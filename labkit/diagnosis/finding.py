@@ -109,7 +109,7 @@ Look = Callable[[Evidence], Symptom | None]
 
 @dataclass(frozen=True, eq=False)
 class Cause:
-    """One possible reason for a finding, and the function `look` that looks for it."""
+    """A kind of problem that the doctor knows. The function `look` looks for the problem."""
 
     id: str
     """The id of the cause's findings."""

@@ -40,7 +40,7 @@ class Check:
 
     @property
     def missing(self) -> list[str]:
-        """The options that the user didn't give, and the calls that weren't made or answered."""
+        """The reasons for an incomplete result: missing options (`--probe`), failed calls, and calls not made."""
         named = [error.needs if error.is_choice else error.call for error in self.unread]
         return list(dict.fromkeys([*named, *self.unasked]))
 

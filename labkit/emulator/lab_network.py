@@ -44,7 +44,9 @@ async def answer(request: Request, added: Mapping[str, str]) -> Response:
 
 
 def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[str, object]:
-    """Return the answer to a pod's AdmissionReview: each container gets the variables from ``added`` that it lacks.
+    """Return the answer to a pod's AdmissionReview: a patch that adds variables to each container.
+
+    ``added`` has these variables. A container keeps its own value of a variable.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """

@@ -164,7 +164,7 @@ def stop(folder: Folder) -> bool:
 
 
 def end(folder: Folder) -> bool:
-    """Do the same as `stop`, for callers that already hold the lock of `turn`."""
+    """Do the same as `stop`, but don't take the lock of `turn`: the caller already has it."""
     ran = _end(folder)
     _forget_state(folder)
     return ran

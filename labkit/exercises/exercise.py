@@ -38,7 +38,7 @@ class Exercise:
 
     @property
     def name(self) -> str:
-        """The name of the exercise's namespace, of its role, and of its own cluster if it has one."""
+        """`exercise-ID`: the name of the exercise's namespace, of its role, and of its own cluster (if it has one)."""
         return f"exercise-{self.id}"
 
     def open(self, lab: Workspace) -> None:

@@ -41,8 +41,8 @@ WITHIN = 30  # seconds
 def read(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
     """Read the run's objects into the situation.
 
-    `registration` is a registration with which the API server reaches the webhook. If it's None, use the webhook's
-    present registration.
+    `registration` is the webhook's working registration. If it's None, the present registration counts as the working
+    one.
     """
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}

@@ -76,9 +76,9 @@ class Fleet:
         ]
 
     def run(self, client: "Client") -> Iterator[Outcome]:
-        """Yield an outcome for each row, except the rows whose outcome `earlier` returns. Those rows don't run again.
+        """Run the rows, and yield an outcome for each. Leave out the rows that have an outcome in `earlier()`.
 
-        If the fleet ends early, the rows that didn't run get an outcome, too.
+        If the fleet ends early, also yield an outcome for each row that didn't run.
         """
         done = {outcome.row.number for outcome in self.earlier()}
         waiting = deque(row for row in self.rows if row.number not in done)
@@ -160,7 +160,7 @@ class Fleet:
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:
-        """Yield an outcome for each row that isn't in `done`. Some of these rows may have ended without a report."""
+        """Yield an outcome for each row that isn't in `done`. Use the result that the row's worker stored, if any."""
         self.running = []
         for row in self.rows:
             if row.number not in done:

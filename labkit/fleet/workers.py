@@ -175,7 +175,7 @@ def _forget_clusters() -> None:
 
 @contextmanager
 def _settings_told() -> Iterator[None]:
-    """Raise `NothingRan` if Dask fails in this block, and the user has Dask settings that may be the reason.
+    """Raise `NothingRan` if Dask fails in this block, probably because of the user's own Dask settings.
 
     https://docs.dask.org/en/stable/configuration.html
     """
@@ -243,7 +243,7 @@ def _complaints_to(log: Path) -> Iterator[None]:
 
 
 def _append(log: Path, *descriptors: int) -> None:
-    """Let these file descriptors write to the end of the log."""
+    """Redirect these file descriptors to the log. All output to them is appended to the log."""
     opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor in descriptors:
         os.dup2(opened, descriptor)
@@ -252,7 +252,7 @@ def _append(log: Path, *descriptors: int) -> None:
 
 @contextmanager
 def _ctrl_c_ignored() -> Iterator[None]:
-    """Let processes that start in this block ignore Ctrl-C: this process ends them."""
+    """Make the processes that start in this block ignore Ctrl-C. This process ends them itself."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set signal handlers
         return

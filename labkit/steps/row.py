@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. Pass `ok` if the found value can be right although it differs from the expected value."""
+    """One comparison. `ok` says whether the found value is right. If `ok` is None, only the expected value is right."""
 
     what: str
     expected: str

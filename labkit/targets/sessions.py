@@ -1,4 +1,4 @@
-"""An AWS session that talks to one endpoint only, whatever the machine's own AWS settings are."""
+"""An AWS session for the lab's endpoint. The machine's own AWS settings have no effect on this session."""
 
 import os
 from typing import Any

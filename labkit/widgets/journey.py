@@ -39,7 +39,7 @@ class Stop:
 
     @property
     def numbers(self) -> str:
-        """The numbers of the IRSA steps, from 1 to 11, that this part covers."""
+        """The numbers of the IRSA steps in this part, as text such as `4–5`."""
         return NUMBERS[self.step]
 
 

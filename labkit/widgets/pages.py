@@ -43,7 +43,7 @@ class Announced(anywidget.AnyWidget):
 
 
 class PolicyPage(anywidget.AnyWidget):
-    """A trust policy and six callers' claims, both editable, and the verdicts on the callers."""
+    """A widget to edit a trust policy and six callers' claims. It shows which callers the policy admits."""
 
     _esm = _text("element.js") + _text("who_gets_in.js")
     _css = _text("live.css")

@@ -547,9 +547,9 @@ class Evidence:
 
     @property
     def _named_role_arn(self) -> str:
-        """The role's ARN, before it is compared with IAM.
+        """The role's ARN, from the parameters, a label, an annotation or a container. IAM may not have this role.
 
-        If nothing names the role, this is the only ARN in `role_candidates`. Empty if there are several candidates or
+        If none of these names a role, it's the only ARN in `role_candidates`. Empty if there are several candidates or
         none, or if the candidates can't be read.
         """
         if self.role_is_known:

@@ -63,10 +63,7 @@ class Requirement:
 
     @property
     def is_opt_out(self) -> bool:
-        """Whether the requirement fails only for objects that have a label with the requirement's key.
-
-        Such a label opts an object out.
-        """
+        """Whether every object without the label `key` meets the requirement. So an object opts out with this label."""
         return self.operator in AGAINST
 
     @property
@@ -86,10 +83,10 @@ class Requirement:
 
 
 def unmet(evidence: Evidence) -> list[Requirement]:
-    """Return the requirements on labels that the pod or its namespace fails, so that no webhook selects the pod.
+    """Return the requirements that the labels of the pod, or of its namespace, don't meet. Raises `NotRead`.
 
-    If the registration has several webhooks, return the requirements of the first one. Empty without a pod, or if any
-    webhook selects the pod. Raises `NotRead`.
+    Empty without a pod, or if any webhook in the registration selects the pod. If none of several webhooks selects it,
+    return only the first webhook's requirements.
     """
     if evidence.pod_spec is None:
         return []

@@ -347,7 +347,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
 
 
 def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
-    """Add STS's host to NO_PROXY in the containers' own variables, which override those from a ConfigMap."""
+    """Add STS's host to NO_PROXY in the containers' `env`. It overrides a NO_PROXY from a ConfigMap in `envFrom`."""
     wrong = {each.name: each for each in evidence.containers if variables.proxied(evidence, each)}
     for container in containers_of(manifest["spec"]):
         if found := wrong.get(container["name"]):

@@ -367,9 +367,9 @@ def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _refused_exchange(evidence: Evidence) -> Exchange | None:
-    """Return STS's refusal of the pod's token; None if STS didn't refuse it.
+    """Try the pod's token with STS. Return STS's answer if it's a refusal, and None if it isn't.
 
-    If the pod is known to act as its role, the doctor doesn't ask STS.
+    Return None without asking STS if the pod already acts as its role.
     """
     if evidence.is_its_role:
         return None

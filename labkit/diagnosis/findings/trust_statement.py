@@ -1,7 +1,7 @@
-"""The principal and the action in the trust policy's nearest statement: does one of them refuse the token, and why?
+"""Find the mistakes in the principal and the action of the trust policy's nearest statement.
 
-The nearest statement is the Allow statement that comes closest to admitting the token. Each cause examines one part of
-the statement, so two mistakes in it are two findings.
+The nearest statement is the Allow statement that comes closest to admitting the token. A mistake in the principal and
+a mistake in the action are two findings.
 """
 
 import json
@@ -164,10 +164,9 @@ def _principal(statement: Statement) -> str:
 
 
 def refusing(evidence: Evidence) -> Statement | None:
-    """Return the nearest statement if the trust policy refuses the token; otherwise None.
+    """Return the trust policy's nearest statement; None if the policy admits the token or has no Allow statement.
 
-    Also None if the trust policy has no Allow statement. Also None if IAM has refused a newer trust policy, because
-    another finding reports that refusal.
+    Also None if IAM has refused a newer trust policy: another finding reports that.
     """
     if evidence.role is None or evidence.trust.nearest is None or was_refused(evidence):
         return None

@@ -128,10 +128,10 @@ class Commands:
         )
 
     def admit(self) -> str:
-        """Return lines that add the service account to the trust policy.
+        """Return lines that add the service account to the role's trust policy.
 
-        Return only advice if the role may belong to someone else, or if a restriction that isn't about the token keeps
-        the service account out.
+        Return only advice if the role may belong to someone else. Also return only advice if a condition keeps the
+        service account out, but isn't about its token (for example, a condition on the IP address).
         """
         if self._evidence.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)
@@ -300,7 +300,7 @@ class Commands:
         return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
 
     def _aws(self, *lines: str) -> str:
-        """Return the lines. If the role is in another account, they run in a subshell that enters that account."""
+        """Return the lines as text. If the role is in another account, a subshell enters that account and runs them."""
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)

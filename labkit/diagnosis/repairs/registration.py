@@ -195,10 +195,10 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
 
 
 def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[dict[Subject, dict[str, str]]]]:
-    """Return a list for each service account in `names`, by its name: NAMESPACE/NAME. Raises `NotRead`.
+    """Return, for each service account in `names` (NAMESPACE/NAME), the labels of its pods. Raises `NotRead`.
 
-    The list has an entry for each pod of the service account: the pod's labels and the namespace's labels. Pod
-    templates of workloads count as pods. Without any pod, the list has one entry, for a pod without labels.
+    The list of a service account has an entry for each pod: the pod's labels, and its namespace's labels. The pod
+    template of a workload counts as a pod. Without any pod, the list has one entry, for a pod without labels.
     """
     listed = {each["metadata"]["name"]: each["metadata"] for each in evidence.cluster.all_of("namespaces")}
     of_pods: dict[str, list[dict[str, str]]] = {}

@@ -149,7 +149,7 @@ class EksAuth:
         return _pod(identity.claims)
 
     def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
-        """Return the reason why EKS may assume the role with these tags. Raises the denial if EKS may not."""
+        """Return why the trust policy lets EKS assume the role with these tags. Raises the denial if it doesn't."""
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context: Context = {
             **self.authorization.context(asked),

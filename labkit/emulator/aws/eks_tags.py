@@ -1,4 +1,4 @@
-"""EKS's operations on the tags of clusters and their parts, such as access entries.
+"""EKS's operations on tags. Clusters have tags. Access entries, node groups and so on have tags, too.
 
 https://docs.aws.amazon.com/eks/latest/userguide/eks-using-tags.html
 """

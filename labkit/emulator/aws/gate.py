@@ -275,9 +275,9 @@ class Gate:
         return replace(asked, call=call, account_id=caller.account_id), caller
 
     def _read(self, asked: Asked, caller: Caller | WebIdentity) -> Asked:
-        """Return ``asked`` with the parameters in the request; for S3, with the operation and the needed permissions.
+        """Read the call's parameters, and return ``asked`` with them; unchanged if the lab doesn't need them.
 
-        If the lab doesn't need the parameters, return ``asked`` unchanged.
+        For S3, return ``asked`` with its operation and the needed permissions instead.
         """
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return requests.read(asked)

@@ -85,7 +85,7 @@ class OneThread:
         loop.call_later(self.longest / LOOKS, self._look)
 
     def begin_anew(self) -> None:
-        """Restart the time limit for the running call. Use this after work that only takes long the first time."""
+        """Give the running call its full time limit again, for example after it has loaded code for the first time."""
         self._call = object()
 
     def close(self) -> None:

@@ -112,10 +112,9 @@ class Simulated:
         return Request(self.caller, action, resource, self.context)
 
     def same_account(self, resource: str) -> bool:
-        """Whether caller and resource are in one account. Always true without a resource policy.
+        """Whether the caller and the resource are in the same account. Always true without a resource policy.
 
-        If the resource's ARN has no account, ``ResourceOwner`` counts. Without ``ResourceOwner``, the caller's account
-        counts.
+        The resource's account is the one in its ARN, or else ``ResourceOwner``, or else the caller's account.
         """
         account = named.account if (named := Arn.find(resource)) else ""
         owner = account or self.owner or self.caller.account

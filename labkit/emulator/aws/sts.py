@@ -343,7 +343,7 @@ def _claimed_source_identity(identity: WebIdentity) -> str:
 
 
 def _role_tags(role: Role) -> Context:
-    """Return the condition keys of the requested role's tags.
+    """Return the requested role's tags as condition keys, such as `aws:ResourceTag/team`.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
     """

@@ -33,9 +33,9 @@ def of_oneself(asked: Asked, caller: Caller) -> Call:
 
 
 def as_user(asked: Asked, caller: Caller, organization: Organization) -> Response | None:
-    """Return GetUser's answer for the administrator, who isn't a user in moto. Return None if moto should answer.
+    """Return the answer to GetUser if the administrator asks about itself. Otherwise return None: moto answers.
 
-    Raises ``Refusal`` if a role session names no user.
+    moto has no user for the administrator. Raises ``Refusal`` if a role session doesn't name a user.
     """
     name = asked.requested().parameters.get("UserName")
     if isinstance(caller, Session) and name is None:

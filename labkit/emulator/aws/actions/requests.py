@@ -253,7 +253,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _count(content: object) -> None:
-    """Raise ``ValueError`` if ``content`` has too many values. Reading a value takes as long as reading a kilobyte."""
+    """Raise ``ValueError`` if ``content`` has more than `MOST_VALUES` values: to read so many values takes too long."""
     left, level = MOST_VALUES, [content]
     while level:
         left -= len(level)

@@ -103,7 +103,7 @@ class Authorization:
         return ""
 
     def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[Object], str]]:
-        """Yield a pair for each binding of the user: the rules of the binding's role, and a reason as text.
+        """Yield a pair for each binding of the user: the rules of the binding's role, and why these rules apply.
 
         If a binding's role doesn't exist, yield nothing for that binding, and add an error to ``broken``.
         """

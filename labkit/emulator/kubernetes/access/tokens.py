@@ -37,7 +37,7 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True)
 class Verified:
-    """A valid token: its claims, and its audiences. An audience that wasn't requested is left out."""
+    """The claims of a valid token, and the wanted audiences (see `Tokens.verify`) that the token has."""
 
     claims: Object
     audiences: list[str]

@@ -1,4 +1,4 @@
-"""Events that a component of the cluster writes.
+"""Write the events of a component of the cluster, such as the scheduler.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """

@@ -18,7 +18,7 @@ COMMON = ("cpu", "memory", "ephemeral-storage")
 
 
 def against(pod: Object, node: Object, used: Amounts) -> list[str]:
-    """Return why the pod doesn't fit the node; [] if it fits. Pods on the node already request the ``used`` amounts."""
+    """Return why the pod doesn't fit the node; [] if it fits. The pods on the node request the ``used`` amounts."""
     spec = node.get("spec") or {}
     if spec.get("unschedulable") and not _tolerates(pod, CORDONED):
         return ["node(s) were unschedulable"]

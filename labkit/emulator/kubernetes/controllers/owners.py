@@ -36,7 +36,7 @@ def controller_reference(kind: Kind, owner: Stored) -> Object:
 
 
 class Owners:
-    """An index of the storage's owners and dependents. Before you read it, call ``observe`` with every change."""
+    """An index of all objects by their owners. Call ``observe`` with every change of the storage."""
 
     def __init__(self, storage: Storage):
         self.storage = storage

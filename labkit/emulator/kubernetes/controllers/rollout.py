@@ -159,7 +159,7 @@ def _fraction(deployment: Stored, one: Stored, allowed: int) -> int:
 
 
 def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str) -> Object:
-    """Return the Deployment's new status. Of its conditions, only Available is updated."""
+    """Return the Deployment's new status: new counts, a new condition Available, and the other conditions unchanged."""
     before = deployment.object.get("status") or {}
     available = sum(counted(one, "availableReplicas") for one in sets)
     counts = {

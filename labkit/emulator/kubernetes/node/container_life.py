@@ -69,9 +69,9 @@ class ContainerLife:
 
     @property
     def is_done(self) -> bool:
-        """Whether the container doesn't need to run again after a restart of the node.
+        """Whether the container stays ended after a restart of the node.
 
-        True if it succeeded, it isn't an init container, and the pod's restart policy is OnFailure.
+        True if the container succeeded, isn't an init container, and the pod's restart policy is OnFailure.
         """
         return self._pod.policy == "OnFailure" and not self.status.init and self.status.exit_code == 0
 

@@ -202,10 +202,10 @@ class _Session:
     async def _until_client_leaves(
         self, streams: Pipes | Terminal, ended: asyncio.Task[Any], *, keeps_input: bool = False
     ) -> None:
-        """Return when the client has left, or when the task ``ended`` is done.
+        """Wait until the client has left, or until the task ``ended`` is done.
 
-        With ``keeps_input``, also return when the client ends its input, and leave the program's input open. Without
-        ``keeps_input``, end the program's input when the client ends its input.
+        If the client ends its input, end the program's input, too. With ``keeps_input``, stop waiting instead, and
+        leave the program's input open.
         """
         receiving = asyncio.create_task(self._receive(streams, keeps_input))
         await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)

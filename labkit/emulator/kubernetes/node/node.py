@@ -47,7 +47,7 @@ LEASE, HEARTBEAT = 40, 300  # seconds
 class Node:
     """One node. `client` is its client certificate, for the user system:node:NAME in the group system:nodes.
 
-    - `mounts` "private": each container has a root of its own.
+    - `mounts` "private": each container has its own root directory.
     - `mounts` "mapped": mount paths are rewritten in the container's variables and arguments.
     - `mounts` None: "private" if this machine allows it, and "mapped" if not.
     """

@@ -144,7 +144,7 @@ class PodStatus:
         )
 
     def phase(self, *, ended: bool = False) -> str:
-        """Return the pod's phase. With `ended`, no container of the pod will run again."""
+        """Return the pod's phase. Pass `ended=True` if no container of the pod will run again."""
         if self.why:
             return "Failed"
         codes = [status.exit_code for status in self.apps]

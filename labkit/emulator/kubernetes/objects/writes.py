@@ -108,7 +108,7 @@ def _require(kind: Kind, stored: Stored, preconditions: Object) -> None:
 
 
 def _grace(kind: Kind, stored: Stored, options: Object) -> int:
-    """Return how many seconds the object still exists after its deletion: 0, except for a pod that runs on a node."""
+    """Return a deletion's grace period in seconds. It's 0, except for a pod that has a node and hasn't ended."""
     if kind is not POD:
         return 0
     spec = stored.object["spec"]
