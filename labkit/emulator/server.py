@@ -194,9 +194,10 @@ class Server:
                 return
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a request that a command sent with `control.ask`.
+        """Answer one request that a command sent with `control.ask`.
 
-        The request is ``state``, ``end`` or ``copy PLACE``. Each answer has the server's state.
+        ``state`` asks only for the server's state. ``end`` also ends the server. ``copy PLACE`` also copies the lab's
+        state to the folder PLACE. Each answer contains the server's state.
         """
         with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):
             word, _, place = (await reader.readline()).decode().strip().partition(" ")

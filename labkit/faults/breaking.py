@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Kept(BaseModel):
-    """The record of a broken run, kept in the lab's folder."""
+    """The record of a run with faults, stored in the lab's folder."""
 
     run: str
     cluster_made: str

@@ -55,9 +55,10 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
 
 @contextmanager
 def untold() -> Iterator[list[str]]:
-    """Collect the errors that the Kubernetes client only logs while it loads a kubeconfig.
+    """Yield a list. While the Kubernetes client loads a kubeconfig, the errors that it logs are added to this list.
 
-    If a credentials plugin fails, the client raises nothing, and would call the API server anonymously.
+    The client raises no error if a credentials plugin fails. It only logs the failure, and would then call the API
+    server anonymously.
     https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
     """
     said: list[str] = []

@@ -140,7 +140,7 @@ class Evidence:
 
     @cached_property
     def role_candidates(self) -> list[str]:
-        """The ARNs of the roles that may be meant for the service account if nothing names its role.
+        """The ARNs of the roles that may be meant for the service account, judged by their trust policies and tags.
 
         Raises `NotRead`.
         """
@@ -279,7 +279,10 @@ class Evidence:
 
     @property
     def role(self) -> Role | None:
-        """The role that the service account should have; None if IAM lacks it. Raises `NotRead` if nothing names it."""
+        """The role that the service account should have; None if IAM has no such role.
+
+        Raises `NotRead` if nothing says which role the service account should have.
+        """
         if not self.role_name:
             raise NotRead(
                 Read("iam:GetRole", of="AWS"), "nothing says which role the service account should have", "--role NAME"
@@ -345,9 +348,9 @@ class Evidence:
 
     @property
     def is_named(self) -> bool:
-        """Whether a pod, an event about a rejected pod, or a role names the service account.
+        """Whether a pod or an event about a rejected pod names the service account, or a role is meant for it.
 
-        If the roles can't be read, they don't count.
+        If the roles can't be read, only pods and events count.
         """
         name = f"{self.parameters.namespace}/{self.parameters.service_account}"
         # The API server's words when it rejects a pod.
@@ -524,7 +527,10 @@ class Evidence:
         return (session.partition, session.account) == (role.partition, role.account)
 
     def control_policies_told(self, policy_type: str) -> str:
-        """Return a phrase: the organization's policies for the role's account, or why they're unknown."""
+        """Return a phrase with the names of the organization's policies that apply to the role's account.
+
+        If they can't be read, the phrase says why.
+        """
         try:
             names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
             return f"policies attached to the account or above it: {', '.join(names)}"

@@ -83,10 +83,10 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether a container's `role_arn` is right although the annotation is wrong.
+    """Whether the annotation is wrong, but the role in a container, `role_arn`, is right.
 
-    It's right if it's the ARN of a role in the cluster's account with a trust policy that admits or names the service
-    account.
+    `role_arn` is right if a role in the cluster's account has this ARN, and the role's trust policy admits or names the
+    service account.
     """
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False

@@ -18,9 +18,9 @@ OWN = "pod-identity-webhook"
 
 
 def by_label(evidence: Evidence, key: str) -> list[str]:
-    """Return the names of the objects with a selector that uses this label key. Raises `NotRead`.
+    """Return the names of the objects whose selectors use this label key, such as Services and Deployments.
 
-    The pod identity webhook's registration is left out.
+    Leave out the pod identity webhook's registration. Raises `NotRead`.
     """
     others = [each for kind in KINDS for each in evidence.cluster.all_of(kind)]
     found = [*others, *evidence.cluster.workloads(evidence.parameters.namespace)]

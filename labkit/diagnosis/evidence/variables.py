@@ -321,7 +321,7 @@ def _sts_url(evidence: Evidence, container: Container) -> SplitResult:
 
 
 def _is_excepted(container: Container, host: str) -> bool:
-    """Whether NO_PROXY lists the host or one of its domains. Also true if NO_PROXY's value is in a Secret.
+    """Whether NO_PROXY lists the host, one of its domains or `*`. Also true if NO_PROXY's value is in a Secret.
 
     https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
     """
@@ -388,7 +388,7 @@ def _identity(container: Container) -> tuple[Variable, ...]:
 
 
 def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
-    """Return the mistake if the variable `name` is set and the variable `without` isn't."""
+    """Return a `Wrong` if the variable `name` is set, but the variable `without` isn't. Otherwise, return None."""
     variable = container.variable(name)
     if variable is None or variable.value == "" or _is_set(container, without):
         return None

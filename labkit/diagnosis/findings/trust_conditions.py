@@ -21,7 +21,10 @@ SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):(.+)")
 
 @cause("trust-policy-condition-key-of-another-issuer", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def condition_key_of_another_issuer(evidence: Evidence) -> Symptom | None:
-    """A condition's key names another issuer. No token of this cluster has such a key, so the condition never holds."""
+    """A condition's key, such as `ISSUER:sub`, names another issuer.
+
+    A request with this cluster's token doesn't have that key, so the condition never holds.
+    """
     statement = refusing(evidence)
     if statement is None or is_told(evidence, provider.cluster_rebuilt):
         return None
@@ -104,9 +107,10 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
 
 
 def _failed(evidence: Evidence, claim: str) -> list[Condition]:
-    """Return the conditions on ``claim`` that refuse the service account's token; empty if the policy admits it.
+    """Return the conditions on ``claim`` that the service account's token doesn't meet. Their keys may name any issuer.
 
-    A condition's key may name any issuer.
+    The conditions are in the Allow statement that comes closest to admitting the token. Empty if the policy admits the
+    token.
     """
     if refusing(evidence) is None:
         return []

@@ -44,10 +44,10 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """What later repairs don't have to do again, as text: one entry for each part of this repair.
+        """The work that later repairs don't have to do again, as one text for each part of this repair.
 
-        If a part creates an object, the entry is the object. If not, the entry is the part's commands. A part that
-        only replaces pods, or waits for pods, has no entry. A part without commands has none, either.
+        If a part creates an object, the text is the object, such as `role cart`. Otherwise, it's the part's lines.
+        Parts without commands, and parts that only replace pods or wait for pods, have no text.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 
@@ -81,7 +81,7 @@ class Repair:
         return replace(self, parts=(*head, Lines(BELOW)))
 
     def _split(self) -> tuple[tuple[Lines, ...], tuple[Lines, ...]]:
-        """Return the lines in two groups: the lines that replace pods are the second group."""
+        """Return two groups of lines. The second group is the end of the repair: it replaces pods or waits for pods."""
         at = len(self.parts)
         while at and self.parts[at - 1].makes_pods:
             at -= 1
@@ -96,10 +96,10 @@ def _done_by(lines: Lines) -> list[str]:
 
 
 def _whole(line: str) -> str:
-    """Return the line. In a comment that could make a shell wait for another line, replace the risky characters.
+    """Return the line. If it's a comment that a shell might continue on the next line, make it harmless.
 
-    For example, a comment may have only one apostrophe. A shell that doesn't know `#` as a comment would wait for a
-    second apostrophe. In such a comment, curly quotes replace the quotes, and backticks and backslashes are removed.
+    For example, an interactive zsh may not know `#` as a comment. After a single apostrophe, it waits for a second one.
+    So quotes become curly quotes, and backticks and backslashes are removed.
     https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
     """
     return line if not line.startswith("#") or _is_closed(line) else "".join(HARMLESS.get(each, each) for each in line)

@@ -341,8 +341,8 @@ class Backend:
     def _parameters_answer(self, asked: Asked) -> Response:
         """Return moto's answer to a call of SSM. Sort GetParameters' answer: moto's order differs after each start.
 
-        Also remove the empty parameter that moto adds for each missing name. With an empty parameter,
-        DescribeParameters and other calls would fail.
+        If a call names a missing parameter, moto stores an empty one. Delete it, because with it DescribeParameters and
+        other calls would fail.
         """
         try:
             response = self._answer(asked)

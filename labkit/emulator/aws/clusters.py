@@ -1,4 +1,4 @@
-"""The facts about the lab's clusters that EKS's answers contain. The Kubernetes half of the lab runs the clusters."""
+"""The lab's clusters, as EKS's answers describe them. The Kubernetes half of the lab runs the clusters."""
 
 import re
 from dataclasses import dataclass, field

@@ -164,7 +164,10 @@ class Gate:
 
     @property
     def unkept(self) -> list[str]:
-        """The services that calls have changed, but that lose their state when the lab ends."""
+        """The services that calls have changed, although the lab doesn't store their state.
+
+        That state is lost when the lab's server ends.
+        """
         return sorted(self._told)
 
     async def close(self) -> None:

@@ -53,7 +53,7 @@ class IssuerUnreachable(Exception):
 
 
 class ThumbprintMismatch(Exception):
-    """The issuer's certificate is trusted neither through a public root nor through the provider's thumbprints."""
+    """The issuer's certificate doesn't chain to a public root, and no thumbprint of the provider matches the chain."""
 
 
 @dataclass(frozen=True)

@@ -180,9 +180,9 @@ class Tokens:
             raise InvalidToken("service account token has expired")
 
     def _legacy_claims(self, claims: Object, token: str) -> Object:
-        """Convert the ``claims`` of a Secret's token to the form of a newer token's claims, and return them.
+        """Return the ``claims`` of a Secret's token in the form that newer tokens have.
 
-        Raises InvalidToken if the Secret no longer contains this token.
+        Raises InvalidToken if the Secret is missing, or if it contains another token.
         """
         namespace, secret = claims[f"{LEGACY}namespace"], claims[f"{LEGACY}secret.name"]
         found = self.storage.find(SECRET, namespace, secret)

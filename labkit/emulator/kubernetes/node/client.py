@@ -166,7 +166,8 @@ def _found(response: httpx.Response) -> Object | None:
 def said(error: Exception) -> str:
     """Return the error as text.
 
-    For a refusal, it's the API server's message. For a file's error, it's the system's reason and the file's name.
+    For a refused request, the text is the API server's message. For a file that can't be used, it's the system's reason
+    and the file's name.
     """
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):

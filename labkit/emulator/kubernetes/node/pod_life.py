@@ -79,13 +79,16 @@ class PodLife:
         self._given = grace
 
     async def remove(self, grace: float) -> None:
-        """End everything within `grace` seconds, and remove the pod's folder."""
+        """End the pod's containers within `grace` seconds, and remove the pod's folder."""
         await self.stop(grace)
         self.pod.ground.events.forget(self.pod.document)
         await asyncio.to_thread(shutil.rmtree, self.pod.folder, ignore_errors=True)
 
     async def stop(self, grace: float = 0.0) -> None:
-        """End everything within `grace` seconds, but don't tell the API server, as if the machine had lost power."""
+        """End the pod's containers within `grace` seconds, but don't tell the API server.
+
+        To the API server, this looks as if the machine had lost power.
+        """
         for task in (self._ending, self._over, self._reporting):
             if task and task is not asyncio.current_task():
                 task.cancel()
@@ -141,9 +144,9 @@ class PodLife:
             self.pod.changed.set()
 
     async def _make_folders(self) -> bool:
-        """Make the pod's home folder and its volumes. Try again until that succeeds.
+        """Make the pod's home folder and its volumes. Try again until both exist, and return True.
 
-        Return False if the pod has to end before that.
+        Return False if the pod has to end first.
         """
         for attempt in itertools.count(1):
             reason, messages = "FailedToMakePodDataDirectories", self._make_home()
