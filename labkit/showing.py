@@ -143,7 +143,10 @@ def stable(text: str) -> str:
 
 
 def is_live() -> bool:
-    """Return whether session names, dates and a token's first characters are shown unchanged."""
+    """Return whether LABKIT_LIVE=1 is set.
+
+    If it's set, dates, session names and a token's first characters are shown unchanged.
+    """
     return os.environ.get(LIVE) == "1"
 
 

@@ -107,7 +107,7 @@ AHEAD = 5
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A refusal by STS before it looks at the role's trust policy: the failed check, and the API's error."""
+    """STS refused the token before it looked at the role's trust policy. `check` is the check that failed."""
 
     check: Literal["provider", "audience", "expiry"]
     code: str

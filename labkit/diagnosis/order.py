@@ -26,7 +26,7 @@ def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | N
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Return each finding once, in an order in which the repairs work: errors first, then by stage.
+    """Return each finding once, in the order in which the user should run the repairs. Errors come first.
 
     Repairs that replace pods come after repairs that affect new pods. A repair leaves out the parts that an earlier
     repair has done.

@@ -1,4 +1,4 @@
-"""Run a repair exactly as shown, line by line. A repair that lacks a value isn't run."""
+"""Run a repair exactly as shown, line by line. A repair with a placeholder, such as `<ROLE_NAME>`, isn't run."""
 
 import re
 import subprocess

@@ -223,9 +223,9 @@ class Diagnosis:
         return f"{' and '.join(told)}:" if told else ""
 
     def lacking(self, stage: Stage) -> str:
-        """Return a phrase that lists the missing options and answers of a stage that wasn't examined.
+        """Return a phrase that says why a stage wasn't examined: options are missing, or calls got no answer.
 
-        Empty if the stage was examined, or if nothing is known to be missing.
+        Empty if the stage was examined, or if nothing is missing.
         """
         check = self.checks[stage]
         if check.result != "not looked at" or not check.missing:

@@ -32,7 +32,10 @@ class Answer:
 
 
 class Published:
-    """The overrides of issuers' documents. The function ``write`` has to write a file completely or not at all."""
+    """The answers that replace issuers' own documents, stored as files.
+
+    ``write`` has to write a file completely or not at all.
+    """
 
     def __init__(self, path: Path, write: Callable[[Path, bytes], None]):
         self._path = Path(path)

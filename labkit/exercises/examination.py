@@ -72,7 +72,8 @@ class Paper:
     def points(self) -> int:
         """The points for this fault: from 1 to 10 for a repair, and 0 without a repair.
 
-        Each further attempt, the use of the doctor, and each resource that was created again cost points.
+        Each attempt after the first costs points. So do the use of the doctor, and each resource that was deleted and
+        created again.
         """
         if not self.repaired:
             return 0

@@ -1,4 +1,4 @@
-"""Read a run's objects from Kubernetes, and change them to those of a wanted `Situation`.
+"""Read a run's objects from Kubernetes into a `Situation`, or change the objects to those of a `Situation`.
 
 If a pod's spec has to change, the pod is deleted and created again.
 """

@@ -88,7 +88,7 @@ class Results:
         return result
 
     def begin(self, row: Row, fleet: str) -> IO[str] | None:
-        """Create the file that marks a row as running, and return it open. The caller keeps it open until the row ends.
+        """Create the file that marks a row as running. Return the open file: the caller closes it when the row ends.
 
         Return None if the file exists: a worker of this fleet started the row and was lost. Raises `OSError`.
         """
@@ -224,7 +224,7 @@ def write_at_once(file: Path, content: bytes) -> None:
 
 @contextmanager
 def _written_at_once(file: Path, content: bytes) -> Iterator[None]:
-    """Write the content to a draft beside the file, run this block, and then replace the file with the draft."""
+    """Write the content to a draft beside the file. After the `with` block, replace the file with the draft."""
     draft = file.with_name(f".{file.name}.part")
     try:
         with draft.open("wb") as opened:

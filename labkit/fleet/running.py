@@ -189,7 +189,10 @@ class Fleet:
 
 
 class Gate:
-    """Let each cluster's rows run one by one until one has succeeded. That row makes the cluster's OIDC provider."""
+    """Let each cluster's rows run one by one until one has succeeded. Then let the others run together.
+
+    The first successful row creates the cluster's OIDC provider, which the other rows use, too.
+    """
 
     def __init__(self) -> None:
         self._open: set[tuple[str, ...]] = set()
@@ -205,7 +208,7 @@ class Gate:
         return None
 
     def ended(self, row: Row, succeeded: bool | None) -> None:
-        """Record that a row ended. If it succeeded, all rows of its cluster may run; if not, only the next one.
+        """Record that a row ended. After a success, all rows of its cluster may run; otherwise, only the next row may.
 
         `succeeded`: None if the row's worker was lost before the row started.
         """

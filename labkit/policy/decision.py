@@ -1,7 +1,7 @@
-"""The decision on a request, and its explanation.
+"""The decision on a request, and the statements that explain it.
 
-If a statement decided, that statement is the explanation. Otherwise, the explanation is the nearest Allow statements.
-They would allow the request if a few of their parts, such as the resource or a condition, matched the request.
+If one statement decided, that statement is the explanation. Otherwise, the explanation is the Allow statements that
+almost match the request. They differ from the request in a few parts, such as the resource or a condition.
 """
 
 from collections.abc import Iterable, Sequence

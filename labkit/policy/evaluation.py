@@ -101,7 +101,7 @@ def within(control: Control, request: Request) -> Decision:
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
-    """Return the outcome of a request under these policies, all of one type. No other policies are evaluated.
+    """Return the outcome of a request if these were the only policies. All are of one type, such as identity policies.
 
     `bounded`: whether the principal has a permissions boundary.
     """

@@ -46,9 +46,9 @@ def prefix(pattern: Iterable[Token]) -> str | None:
 
 
 def matcher(pattern: Iterable[Token]) -> Matcher:
-    """Return a function that tells whether a whole text matches the tokens.
+    """Return a function that returns whether a whole text matches the pattern.
 
-    In a token that is a literal text, `*` and `?` stand for themselves.
+    Only a `Wild` token is a wildcard. In a literal token, `*` and `?` stand for themselves.
     """
     pattern = _joined(pattern)
     if Wild.ONE in pattern:
@@ -122,7 +122,7 @@ def _joined(pattern: Iterable[Token]) -> list[Token]:
 def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
     """Return a matcher for texts that begin with `head`, contain the `middle` pieces in order, and end with `tail`.
 
-    The matcher finds the leftmost place of each piece. If these places lead to no match, no other places do.
+    The matcher takes the leftmost place of each piece. This leaves the most text for the next pieces.
     """
     least = len(head) + len(tail)
 

@@ -55,7 +55,7 @@ def ensure(lab: "Workspace") -> None:
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Check that the role exists, admits only this service account and has its permissions. Return the findings.
 
-    If a fact can't be read, its `NotRead` is added to `unread`, or raised without `unread`.
+    If a fact can't be read, add its `NotRead` to the list `unread`. Without this list, raise the first `NotRead`.
     """
     return findings.found(CAUSES, evidence, unread)
 

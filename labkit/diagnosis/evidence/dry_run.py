@@ -46,10 +46,10 @@ class DryRun:
         return bool(self._made["has_role"])
 
     def failed_call(self, webhooks: Iterable[str]) -> str:
-        """Return why the API server couldn't call a webhook; empty if no call failed.
+        """Return why the API server couldn't call one of these webhooks; empty if no call failed.
 
-        The reason is the API server's message, or a counter of failed calls that rose during the dry run. Raises
-        `NotRead` if the counters can't be read.
+        The text is the API server's message, or a counter of failed calls that rose during the dry run.
+        Raises `NotRead` if the counters can't be read or compared.
         """
         if refused := self._made["refused"]:
             return str(refused)

@@ -68,8 +68,9 @@ class Issuer:
 
     @property
     def keys_path(self) -> str:
-        """The path of the published keys below the issuer's URL: from the discovery document, else Kubernetes' default.
+        """The path of the published keys, without the issuer's URL before it.
 
+        The path comes from the discovery document. If no path is found there, it's Kubernetes' default.
         https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
         """
         document = self.discovery.get("document")

@@ -226,10 +226,10 @@ class Trust:
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """Return what remains of the statement if all its conditions on the request favour the caller.
+        """Return the statement as if its conditions on the request, such as `aws:CurrentTime`, favoured the caller.
 
-        An Allow statement is returned without these conditions. For a Deny statement with such a condition, return
-        None: the statement then denies nothing.
+        An Allow statement loses these conditions. For a Deny statement with such a condition, return None: the
+        statement denies nothing. A statement without such conditions stays unchanged.
         """
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement

@@ -378,10 +378,10 @@ def _requests(evidence: Evidence, bucket: str) -> list[Request]:
 
 
 def _within(organization_id: str, evidence: Evidence) -> Request:
-    """Return the request for the action that you named, as the role would make it.
+    """Return the role's request for the action that you named with `--action`.
 
-    The request's condition keys say that the resource is in the role's account. They also say that the role and the
-    resource are in this organization.
+    The request's condition keys say that the resource is in the role's account, and that this account is in the
+    organization `organization_id`.
     """
     (request,) = _requests(evidence, "")
     places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}

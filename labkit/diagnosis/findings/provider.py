@@ -305,11 +305,11 @@ EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, 
 
 
 def _refused_registration(evidence: Evidence) -> PastCall | None:
-    """Return the newest attempt to register the issuer, if IAM refused that attempt; otherwise None.
+    """Return the newest call that tried to register the issuer, if IAM refused that call; otherwise None.
 
-    If no one tried to register the issuer, the newest attempt to tag the provider counts instead.
+    If nobody tried to register the issuer, use the newest call that tried to tag its provider.
 
-    If a provider of the issuer was deleted after the refused attempt, return None: the deletion explains why the
+    Also return None if a provider of the issuer was deleted after that call. The deletion explains why the
     provider is missing. Raises `NotRead`.
     """
     registrations, tags = (_calls_about_issuer(evidence, name) for name in CREATION)

@@ -240,7 +240,10 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
 
 
 def is_role_of_its_own(evidence: Evidence) -> bool:
-    """Whether the requested role is missing, and the annotation names another role that trusts the service account."""
+    """Whether the annotation names another role than expected, and this other role seems right.
+
+    It seems right if IAM lacks the expected role, and the other role's trust policy names the service account.
+    """
     arn = evidence.annotation
     try:
         return evidence.role is None and arn != evidence.role_arn and arn in evidence.roles_that_trust_it

@@ -66,7 +66,10 @@ REFUSED = (condition_key_with_scheme, too_long)
 
 
 def was_refused(evidence: Evidence) -> bool:
-    """Whether IAM has refused a newer trust policy for the role. If so, the present policy isn't the problem."""
+    """Whether a finding says that IAM refused a newer trust policy for the role.
+
+    That refusal explains why the role is missing, or why its present trust policy is wrong.
+    """
     return is_told(evidence, *REFUSED)
 
 

@@ -56,7 +56,8 @@ def with_its_client(evidence: Evidence) -> str:
 def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
     """Return lines that remove these requirements from the registration.
 
-    If a `NotIn` requirement has several values, only the value that leaves the pod out is removed.
+    If a `NotIn` requirement has several values, the lines remove only the value that the pod's label has, or
+    its namespace's label.
     """
     operations = _removals(evidence, requirements)
     return _patched(evidence, operations, _who_is_affected(_affected(evidence, operations)))
@@ -174,10 +175,10 @@ def _who_is_affected(names: list[str] | None) -> str:
 
 
 def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] | None:
-    """Return the other service accounts whose new pods get a role only after these operations on the registration.
+    """Return other service accounts with a role: the webhook skips their new pods now, but not after `operations`.
 
     A service account without pods counts as if it had a pod without labels. If labels can't be read, return all other
-    service accounts that name a role. None if the service accounts can't be listed.
+    service accounts with a role. If the service accounts can't be listed, return None.
     """
     names, before = accounts.others_with_a_role(evidence), evidence.webhook or WebhookConfiguration()
     if not names:

@@ -73,10 +73,10 @@ def with_audience(evidence: Evidence) -> Document | None:
 
 
 def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
-    """Yield the conditions that keep the service account out, but aren't about its token.
+    """Yield the conditions that keep the service account out, and that aren't about the token's `sub` or `aud`.
 
-    Each comes with its statement's position, from 1. Someone wrote these restrictions on purpose, so only their author
-    may remove them.
+    With each condition, yield its statement's position, from 1. Someone wrote these restrictions on purpose, so only
+    their author may remove them.
     """
     trust = evidence.trust
     for position, statement in enumerate(trust.statements, 1):

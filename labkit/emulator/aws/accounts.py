@@ -41,9 +41,10 @@ class Accounts:
     organization: Organization
 
     async def open(self, caller: Caller, role_arn: str) -> None:
-        """If ``role_arn`` is the role by which administrators enter an account, create the account and the role.
+        """Create an account and its role when an administrator first assumes this role.
 
-        Do nothing if they exist already, or if the caller may not enter the account.
+        Do nothing if ``role_arn`` isn't the role `ENTRANCE`, if both exist already, or if the caller may not enter the
+        account.
         """
         account_id = Arn.parse(role_arn).account
         admitted = [each for each in (self.backend.account_id, MANAGEMENT_ID) if each != account_id]

@@ -526,7 +526,10 @@ def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> R
 
 
 def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
-    """Create an account with the given id in an organization. moto would use a random id, and add an IAM role."""
+    """Fill a new account of an organization, with the id in ``given``.
+
+    This replaces moto's own code, which would use a random id, and add an IAM role.
+    """
     account.type, account.status, account.state, account.joined_method = "ACCOUNT", "ACTIVE", "ACTIVE", "CREATED"
     account.region, account.organization_id = organization.region, organization.id
     account.master_account_id, account.parent_id = organization.master_account_id, organization.root_id

@@ -200,9 +200,10 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
 
 
 def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
-    """Return the events that follow the last event of the previous page.
+    """Return the events after the event that ``token`` names: the last event of the previous page.
 
-    ``token`` names the last event of the previous page. A page number wouldn't work, because new calls shift the pages.
+    A page number wouldn't work, because new calls move events to other pages. Raises `Refusal` if ``token`` is invalid,
+    comes from another lookup than ``asked_for``, or names an event that is gone.
     """
     try:
         last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")

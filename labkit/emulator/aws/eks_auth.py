@@ -134,7 +134,10 @@ class EksAuth:
         return facts
 
     async def _verified(self, given: str, facts: ClusterFacts) -> Pod:
-        """Return the token's pod. Raises `Refusal` if the token has expired, or if the cluster didn't sign it."""
+        """Return the pod that the token names.
+
+        Raises `Refusal` if the token names no pod, has expired, has another audience, or isn't signed by the cluster.
+        """
         expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
             token = read(given)

@@ -103,7 +103,10 @@ class Iam:
         return iam_documents.reworded(response)
 
     async def _complete(self, asked: Asked, iam: IAMBackend, deleted: Any, response: Response) -> None:
-        """Do the steps of a successful call that moto leaves out."""
+        """After a successful call, do what moto leaves out.
+
+        For example, give a new role an id that comes from its name.
+        """
         run, operation = self.backend.run, asked.operation
         if deleted:
             await run(self.backend.orphan, deleted.arn, deleted.id)

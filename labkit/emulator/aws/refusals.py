@@ -132,7 +132,7 @@ def null(names: Iterable[str]) -> list[str]:
 def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
     """Return a list with the limit that ``size`` breaks; an empty list if ``size`` is within both limits.
 
-    The limit is a text that `unmet` takes as ``must``.
+    The limit is a text for the parameter ``must`` of `unmet`, such as "have length less than or equal to 64".
     """
     if size < least:
         return [f"have {what} greater than or equal to {least}"]

@@ -243,8 +243,9 @@ def _named(permission: Permission) -> tuple[str, str]:
 
 
 def _deleted(asked: Asked, response: Response, version: str) -> Response:
-    """Return S3's answer to a request that found a delete marker. S3 refuses a request for the marker's own version.
+    """Return S3's answer to a request for an object that has the delete marker ``version`` instead of content.
 
+    If the request names ``version`` itself, the answer is the error MethodNotAllowed.
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
     """
     if asked.version is not None:

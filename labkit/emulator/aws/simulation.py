@@ -315,7 +315,7 @@ def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any
 
 
 def _outside(resource: str, outcome: Outcome) -> dict[str, Any]:
-    """Return the result for a resource on which the organization's policies deny the action."""
+    """Return the result for a resource if the organization's policies don't allow the action on it."""
     return {
         "EvalResourceName": resource,
         "EvalResourceDecision": outcome,

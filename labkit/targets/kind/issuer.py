@@ -174,7 +174,7 @@ def _fetch(issuer: str, kept: "Kept", state: "State", url: str) -> Any:
 
 
 def _issuers(state: "State") -> dict[str, int]:
-    """Return the port of each issuer's host. Read the state again: `state` may lack a newer cluster."""
+    """Return the port of each issuer, by host name. Read the newest state, because `state` may lack a newer cluster."""
     from labkit.emulator.folder import Folder
     from labkit.emulator.process import State
 

@@ -62,7 +62,7 @@ _bodies: ContextVar["_Bodies"] = ContextVar("bodies")
 
 @dataclass
 class Dumped:
-    """The bytes of a service's state, the names of all S3 bodies in it, and the objects with new bodies."""
+    """A service's state as bytes. `bodies` names all S3 bodies in it. `new` has the S3 objects with bodies to write."""
 
     content: bytes
     bodies: set[int]

@@ -83,8 +83,8 @@ def applied(
 def named(entries: list[Object] | None, managers: bytes) -> bytes:
     """Return the managers after a write that sets metadata.managedFields to ``entries``.
 
-    One empty entry removes all managers. No entries, or an unreadable entry, leave the managers unchanged. kubectl
-    sends entries when a user changes from client-side to server-side apply.
+    `[{}]` removes all managers. With no entries, or with an entry that can't be read, return ``managers`` unchanged.
+    kubectl sends entries when a user changes from client-side to server-side apply.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
     """
@@ -110,7 +110,10 @@ def _is_path(path: Path) -> bool:
 
 
 def _is_step(step: str) -> bool:
-    """Whether the text is a step of a path in managedFields. Raises ValueError if its key or value isn't JSON."""
+    """Whether the text is a step of a path in managedFields, such as `f:spec` or `k:{"name":"app"}`.
+
+    Raises ValueError if the text after `k:` or `v:` isn't JSON.
+    """
     kind, _, text = step.partition(":")
     if kind == "f":
         return True

@@ -34,7 +34,7 @@ def _lines(spec: Object) -> list[str]:
 
 
 def internal(type_: str, value: Any) -> object:
-    """Convert a value of a public type to the internal type ``type_``."""
+    """Convert a value from a client's object to the API server's internal type ``type_``, such as `PodSpec`."""
     if type_.startswith("*"):
         return None if value is None else internal(type_[1:], value)
     if type_.startswith("[]"):

@@ -95,7 +95,7 @@ def _plain(template: Object) -> Object:
 
 
 def limits(deployment: Stored) -> tuple[int, int]:
-    """Return how many more pods than wanted may exist, and how many of the wanted pods may be unavailable.
+    """Return `maxSurge` and `maxUnavailable` of a Deployment, as numbers of pods.
 
     Both numbers are 0 if the strategy isn't RollingUpdate.
     """

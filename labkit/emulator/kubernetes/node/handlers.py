@@ -35,7 +35,8 @@ class Outcome:
 async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> Outcome:
     """Run a probe or a hook within `seconds` (None: no limit), and return its outcome. Raises NotTried.
 
-    `execute(command, streams)` starts a program in the container. A request goes to loopback if it names no host.
+    `execute(command, streams)` starts a program in the container. An HTTP or TCP request without a host goes to
+    127.0.0.1.
     """
     if "exec" in handler:
         return await _command(handler["exec"]["command"], execute, seconds)
