@@ -30,7 +30,10 @@ def awscli_initialize(events: Any) -> None:
 
 
 def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
-    """Use the endpoint in ``AWS_ENDPOINT_URL`` for a service in ``OLD_NAMES``, if the command line has no endpoint."""
+    """If the command is for a service in ``OLD_NAMES``, such as SQS, use the endpoint in ``AWS_ENDPOINT_URL``.
+
+    An endpoint on the command line overrides it.
+    """
     if parsed_globals.command in OLD_NAMES and parsed_globals.endpoint_url is None:
         parsed_globals.endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
 

@@ -43,7 +43,7 @@ class Clock:
         return self._offset
 
     def mended(self) -> list[str]:
-        """Reset the clock if its file holds something other than an offset. Return notes about the reset, if any."""
+        """Reset the clock if its file has an invalid offset. Return a list with a note about the reset, if any."""
         found = self.file.read_text(errors="replace").strip() if self.file.is_file() else ""
         if not found or _seconds(found) is not None:
             return []

@@ -30,7 +30,7 @@ def offer(folder: Folder, state: Path) -> None:
 
 
 def enter(folder: Folder) -> None:
-    """Replace the lab's state with the restored state that waits in the folder, if any.
+    """If a restored state waits in the folder, make it the lab's state. Keep the previous state for `go_back`.
 
     The server must not be running.
     """
@@ -47,7 +47,10 @@ def enter(folder: Folder) -> None:
 
 
 def go_back(folder: Folder) -> bool:
-    """Put the replaced state back; return False if no state was replaced. The server must not be running."""
+    """Put back the state that `enter` has replaced, and delete the restored state. Return False without such a state.
+
+    The server must not be running.
+    """
     if not (folder.path / REPLACED).is_dir():
         return False
     with folder.usable():

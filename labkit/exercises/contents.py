@@ -226,9 +226,9 @@ def _section(heading: str) -> str:
 
 @cache
 def _anchors() -> dict[str, str]:
-    """Return a dict of the anchors of all headings in `_texts()`.
+    """Return JupyterLab's anchor for each anchor on a code host, such as `#Words` for `words`.
 
-    The keys are the anchors on a code host, and the values are the anchors in JupyterLab.
+    The anchors belong to the headings in `_texts()`.
     """
     headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

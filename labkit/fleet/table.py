@@ -110,7 +110,7 @@ def _mapping(file: Path, node: yaml.Node | None, what: str) -> dict[str, yaml.No
 
 
 def what_it_looks_like(what: str) -> str:
-    """Return an example of `what`, a part of the fleet file."""
+    """Return an example of `what` in YAML: the whole fleet file (`the file`) or a mapping in it, such as `defaults`."""
     return "runs: [{cluster: green}]" if what == "the file" else "cluster: green"
 
 

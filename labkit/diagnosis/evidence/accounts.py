@@ -29,7 +29,7 @@ def others_with_a_role(evidence: Evidence) -> list[str] | None:
 
 
 def default_has_a_role(evidence: Evidence) -> bool:
-    """Whether the namespace's service account `default` has a role. Also true if that can't be read."""
+    """Whether the namespace's service account `default` has a role. If the doctor can't find out, return True."""
     namespace = evidence.parameters.namespace
     try:
         account = evidence.cluster.service_account(namespace, DEFAULT) or {}

@@ -53,7 +53,10 @@ def trusting(account: Account, parameters: Parameters, provider_arn: str) -> lis
 
 
 def names(role: Role, subject: str) -> bool:
-    """Whether a condition on `sub` in the role's trust policy has exactly this subject, for any issuer."""
+    """Whether an Allow statement in the role's trust policy has a condition on `sub` that lists exactly `subject`.
+
+    The condition may be for any issuer. A pattern that matches `subject` doesn't count.
+    """
     return any(
         condition.claim == "sub" and not condition.is_negated and subject in condition.values
         for statement in _allows(role)

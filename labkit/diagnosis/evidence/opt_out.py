@@ -68,7 +68,7 @@ class Requirement:
 
     @property
     def is_switch(self) -> bool:
-        """Whether the requirement fails only for objects that have a label with the key `SWITCH`."""
+        """Whether an object that has the label `SWITCH` opts out of the webhook by this requirement."""
         return self.key == SWITCH and self.is_opt_out
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ def unmet(evidence: Evidence) -> list[Requirement]:
 
 
 def rules_leave_out_pods(evidence: Evidence) -> bool:
-    """Whether the webhook is registered, but no rule in its registration is for new pods."""
+    """Whether the webhook is registered, but no rule in its registration matches the creation of a pod."""
     return evidence.webhook is not None and not any(True for _ in _asked_about_pods(evidence.webhook))
 
 

@@ -351,9 +351,10 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
 
 
 def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
-    """Return the repair that makes the webhook change the pod: it removes the opt-out label and replaces the pod.
+    """Return the repair for a pod that the webhook skips because of a label. The repair also replaces the pod.
 
-    If the label isn't the webhook's own, others may use it. The repair then removes the selector's requirement instead.
+    If the label is `SWITCH`, the repair removes the label. Any other label may have another purpose. The repair keeps
+    such a label, and removes the requirement about it from the webhook's registration.
     """
     switches = {each.subject: each.key for each in against if each.is_switch}
     others = [each for each in against if not each.is_switch]

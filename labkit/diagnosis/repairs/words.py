@@ -55,9 +55,7 @@ def changes_in(before: object, after: object) -> str:
 
 
 def managed(metadata: Metadata) -> list[str]:
-    """Return a list with a sentence about the tool that manages an object, because the tool may undo a repair.
-
-    The list is empty if no tool manages the object.
+    """Return a list with one sentence: the tool that manages the object may undo a repair. Empty if no tool manages it.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
     """

@@ -164,10 +164,10 @@ def _exists(name: str, backend: Backend) -> bool:
 
 
 async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check a new provider. If the call has no thumbprint, return the issuer's thumbprint as a parameter.
+    """Check a new OIDC provider. Return the parameter to add to the call: the issuer's thumbprint.
 
-    Return {} if the call has thumbprints. Raises ``Refusal`` if the provider is faulty, or if the issuer's thumbprint
-    can't be fetched.
+    Return {} if the call already has a thumbprint. Raises ``Refusal`` if the provider is faulty, or if the issuer's
+    thumbprint can't be fetched.
     """
     parameters = asked.requested().parameters
     url = parameters["Url"]

@@ -31,7 +31,10 @@ class SessionTags:
 
     @property
     def transitive(self) -> dict[str, str]:
-        """The inherited tags and the tags with transitive keys. A session passes them on to sessions that it opens."""
+        """The tags that a session passes on to the sessions that it opens.
+
+        These are the inherited tags, and the call's own tags with a transitive key.
+        """
         keys = {key.lower() for key in self.transitive_keys}
         return {**self.inherited, **{key: value for key, value in self.passed.items() if key.lower() in keys}}
 
@@ -54,7 +57,7 @@ class SessionTags:
         return context
 
     def of_session(self) -> dict[str, str | list[str]]:
-        """Return the condition key `aws:PrincipalTag/KEY` of each session tag, with the tag's value.
+        """Return the condition keys of the session tags: `aws:PrincipalTag/KEY` has the value of the tag with this key.
 
         If the role has a tag with the same key, the session tag overrides the role's tag.
         """

@@ -77,7 +77,7 @@ class Plan:
 def things(lab: "Workspace") -> tuple[Thing, ...]:
     """Return the resources that the run needs, in the order in which the run makes them.
 
-    A resource that already exists has an owner.
+    A resource without an `owner` doesn't exist yet.
 
     Raises:
         RoleOfAnotherRun, NotThisRuns, BucketOfAnother: another owner's resource has a name that the run needs.

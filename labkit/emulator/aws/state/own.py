@@ -16,9 +16,10 @@ TABLES = """
 
 
 class Own:
-    """The gate's own state in a file that only the event loop uses. Without a ``file``, nothing is kept.
+    """The state that the gate keeps itself, such as role sessions. moto keeps its state in another file.
 
-    Raises `LabError` if another version of labkit wrote the file.
+    Only the event loop uses the ``file``. Without a ``file``, nothing is kept. Raises `LabError` if another version of
+    labkit wrote the file.
     """
 
     def __init__(self, file: Path | None):

@@ -256,7 +256,10 @@ def _private_key(der: bytes) -> Any:
 
 
 def _place_of(function: FunctionType) -> tuple[str, str, int]:
-    """Return an anonymous function's module, the function around it, and its index in that function's code objects."""
+    """Return the names of an anonymous function's module and of its outer function, and the index of its code.
+
+    The index is the position in `_codes` of the outer function.
+    """
     if function.__closure__:
         raise pickle.PicklingError(f"{function.__module__}.{function.__qualname__} has variables of its own")
     outer = function.__qualname__.partition(LOCALS)[0]

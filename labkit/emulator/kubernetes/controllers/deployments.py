@@ -168,7 +168,10 @@ class _Look:
         return {key: value for key, value in rollout.annotations(self.deployment).items() if key not in own}
 
     def _sizes(self) -> Object:
-        """Return the annotations with the Deployment's size. A ReplicaSet gets them each time it's scaled."""
+        """Return the annotations that contain the Deployment's wanted number and highest number of pods.
+
+        A ReplicaSet gets these annotations when it's created, and each time it's scaled.
+        """
         wanted, (surge, _) = replicas(self.deployment), rollout.limits(self.deployment)
         return {rollout.DESIRED: str(wanted), rollout.MAXIMUM: str(wanted + surge)}
 
@@ -318,7 +321,7 @@ class _Look:
         return None if rollout.complete(self.deployment, after) else moment
 
     def _news(self, before: Object, after: Object, progress: Object | None) -> Object | None:
-        """Return the new condition Progressing; None if the current one stays."""
+        """Return the condition Progressing that replaces ``progress``; None if ``progress`` stays."""
         what = f'ReplicaSet "{self.new.name}"' if self.new else f'Deployment "{self.deployment.name}"'
         now = self.storage.now()
         if rollout.complete(self.deployment, after):

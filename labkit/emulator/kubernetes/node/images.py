@@ -65,9 +65,9 @@ def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
 
 
 def of_this_environment() -> dict[str, list[str]]:
-    """Return the entrypoint of each image that pods can use. The keys are repositories, the values argument lists.
+    """Return the entrypoint of each image that pods can use. The keys are repositories, such as `amazon/aws-cli`.
 
-    Each entrypoint is a program of this Python environment.
+    An entrypoint is a list of arguments. The first argument is the path of a program in this Python environment.
     """
     aws, python = [str(Path(sys.executable).with_name("aws"))], [sys.executable]
     return {
