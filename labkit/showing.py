@@ -154,7 +154,7 @@ def is_live() -> bool:
 def doing(what: str) -> Iterator[None]:
     """Print `what` if the learner's cell still runs after `PATIENCE` seconds, so that the cell doesn't seem stuck.
 
-    Outside the kernels of `labkit lab`, print nothing, because other kernels' outputs are compared with stored ones.
+    Only a kernel of `labkit lab` prints `what`. In any other kernel, a cell's output must equal its stored output.
     """
     if not (is_live() and _BEGAN):
         yield

@@ -92,5 +92,5 @@ class Workspace:
 
     @property
     def takes_untagged(self) -> bool:
-        """Whether an untagged object belongs to this run if it has exactly the names from the run's parameters."""
+        """Whether an object without a run's tag counts as this run's if it has the name that the parameters give."""
         return self.connection.takes_untagged

@@ -182,8 +182,8 @@ def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
     """Yield each cause with its result: a finding, `NotRead` if a fact can't be read, or None if nothing is found.
 
-    Once a finding has ended a stage (see `Cause.ends`), skip the stage's other causes. Causes that end stages
-    themselves are never skipped.
+    A finding may end a stage (see `Cause.ends`). Then skip the stage's remaining causes, except those that could end a
+    stage themselves.
     """
     for each in causes:
         # A cause that ends its own stage must still be reported.

@@ -99,12 +99,13 @@ def examine_run(
     probe: bool = False,
     reads: Reads | None = None,
 ) -> Diagnosis:
-    """Examine the service account of a run. A missing role is a finding and not an error.
+    """Examine the service account in `parameters`. If its role is missing, return a finding and raise no error.
 
-    If `role_is_known` is false, the role, policy and bucket in `parameters` are only defaults.
+    `role_is_known`: whether the caller named the role, policy and bucket in `parameters`. If not, these three are only
+    defaults.
 
-    If `is_of_run` is false, the parameters only say where to look, and repairs don't add the run's tags to new
-    resources.
+    `is_of_run`: whether `parameters` are those of a run. If not, a repair gives new AWS resources a run's tag only if
+    the service account carries a run's label.
 
     Raises `LabError` if the service account doesn't exist, and neither a pod nor a role names it.
     """

@@ -199,9 +199,9 @@ class Diagnosis:
 
     @property
     def unanswered(self) -> str:
-        """The call that keeps the doctor from saying whether something is wrong, and the call's error.
+        """The first failed call, with its error. Because of this call, the doctor can't say whether something is wrong.
 
-        Empty if no call does that, or if the doctor found an error in spite of the call.
+        Empty if the doctor can say that, or if a finding is an error.
         """
         if self.exit_code != COULD_NOT_LOOK or not self.ok:
             return ""

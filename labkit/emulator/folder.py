@@ -34,8 +34,7 @@ class Folder:
     """One lab's folder: its seed, ports, CA, keys, clock, trail, log, and documents that replace an issuer's own.
 
     Files with secrets in them have mode 0600, and the folder has 0700. The process that holds the lock on
-    ``server.lock`` is the lab's server. The system releases the lock when the process ends. So a server that was killed
-    never seems to run.
+    ``server.lock`` is the lab's server. The system releases the lock when the process ends, even if it was killed.
     """
 
     def __init__(self, path: Path):

@@ -78,7 +78,7 @@ class Override:
     write: Callable[[Path, bytes], None]
 
     def get(self) -> Answer | None:
-        """Return the answer that replaces the document; None if the issuer serves its own document."""
+        """Return the answer that the issuer gives instead of its own document; None if the file doesn't exist."""
         try:
             content = json.loads(self.file.read_text())
             return Answer(HTTPStatus(content["status"]).value, str(content["body"]))

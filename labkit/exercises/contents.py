@@ -175,7 +175,7 @@ def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
 
 
 def _next(chapters: Sequence[Chapter], last: str) -> str:
-    """Return the next thing to do, in Markdown.
+    """Return the learner's next task in Markdown: an exercise, a question, or a notebook to begin.
 
     Look in the notebook that the learner used last, then in the later notebooks, and finally in the earlier ones.
     """

@@ -82,7 +82,7 @@ class Paper:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The fault's row in the certificate, with the columns of `HEAD`."""
+        """The fault's row in the table of the certificate. `HEAD` has the names of the columns."""
         if not self.ended:
             return "not named yet" if self.began else "not begun yet", "open", str(self.attempts or ""), "", "", "", "0"
         minutes, seconds = divmod(round(self.ended - self.began), 60)

@@ -102,7 +102,7 @@ def _annotations_of(pod: Document) -> dict[str, str]:
 
 
 def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the pod without the webhook's additions. The pod's service account has these annotations."""
+    """Return the pod without the webhook's additions. `annotations` are those of the pod's service account."""
     bare = copy.deepcopy(pod)
     volumes = bare["spec"].pop("volumes", [])
     if volumes and volumes[0]["name"] == VOLUME and "projected" in volumes[0]:

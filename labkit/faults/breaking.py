@@ -68,7 +68,10 @@ class Mended:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a broken run is mended: the ids of its faults, and the names of its objects by their state."""
+    """How much of a broken run is mended.
+
+    `faults` has the ids of the run's faults. The other lists have names of the run's objects.
+    """
 
     faults: list[str]
     still_broken: list[str]

@@ -232,7 +232,7 @@ def _load_early(log: Path) -> None:
 
 @contextmanager
 def _complaints_to(log: Path) -> Iterator[None]:
-    """Send stderr to the log in this block, also for processes that start in it."""
+    """In this block, append this process's stderr to `log`, and the stderr of processes that start in the block."""
     terminal = os.dup(2)
     try:
         _append(log, 2)

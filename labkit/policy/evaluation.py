@@ -128,7 +128,11 @@ def matching(
 
 @dataclass(slots=True)
 class _Survey:
-    """The policies of one type, and the statements in them that decide a request."""
+    """The policies of one type, such as `identity`, and the two statements that decide a request.
+
+    `allowed` is the Allow statement, and `denied` the Deny statement, each with its policy. `level` says how closely
+    `allowed` names the principal.
+    """
 
     kind: str
     policies: Iterable[Policy]

@@ -103,7 +103,7 @@ def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
 
 
 def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Yield the name and tags of each role with `provider` in its trust policy. `provider` is a part of an ARN.
+    """Yield the name and tags of each role with the text `provider` in its trust policy, such as `:oidc-provider/`.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
     """
@@ -155,8 +155,8 @@ def existing(read: Callable[[], Present]) -> Present | None:
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
     """Delete the object `present` if it carries another run's label. Return one line if it was deleted, else none.
 
-    Objects are deleted only in a cluster of the lab's own. In any other cluster, `NotThisRuns` is raised if `present`
-    lacks this run's label.
+    This only deletes in the lab's own cluster. In any other cluster, it raises `NotThisRuns` if `present` lacks this
+    run's label.
     """
     if present is None:
         return []

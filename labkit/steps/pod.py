@@ -165,7 +165,10 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
 
 def _await_role(lab: "Workspace", pod: Any) -> None:
-    """Wait until STS stops refusing the pod, but no longer than a new IAM role needs to take effect."""
+    """Wait until STS doesn't refuse the pod any more: a new IAM role takes effect only after some seconds.
+
+    Wait at most `lab.connection.propagates_within` seconds.
+    """
     variables = {variable.name for variable in pod.spec.containers[0].env or []}
     if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
         return

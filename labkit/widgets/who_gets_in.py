@@ -333,10 +333,10 @@ def _line(decision: Decision, trust: Policy) -> int:
 
 
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
-    """Find ``names`` in ``statement``, each after the previous one. Return the number of the last one's line.
+    """Return the number of a line in the policy's text: the line of the last of ``names`` that ``statement`` has.
 
-    Skip names that the statement doesn't have. If the statement has none of them, return the number of
-    the statement's first line.
+    Each name is searched after the previous one. If the statement has none of the names, return the number of its
+    first line.
     """
     places = statement_positions(trust.text)
     if statement.position > len(places):

@@ -45,11 +45,9 @@ class Registration:
         return ""
 
     def silence(self, client: ClientConfig) -> str:
-        """Return why the API server can't call the webhook.
+        """Return why the API server can't call the webhook, such as `no answer` or an untrusted certificate.
 
-        For example, nothing answers, or the CA bundle doesn't verify the webhook's certificate.
-
-        Empty if the test finds no problem, or if the doctor can't test the connection.
+        Empty if the doctor finds no reason, or can't look for one.
         """
         if service := client.get("service"):
             return self._service_silence(service)

@@ -229,10 +229,10 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """Return the containers with a role if all of them work without the annotation and the webhook; else no containers.
+    """Return the containers with a role if all of them have it without the annotation and the webhook; otherwise, none.
 
-    A container works without them if the manifest sets the role's variables and mounts a projected token for STS, and
-    if the role admits the service account. If the facts can't be read, return no containers.
+    For that, the manifest must set the role's variables and mount a projected token for STS, and the role must admit
+    the service account. If the facts can't be read, return no containers.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]

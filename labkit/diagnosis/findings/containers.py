@@ -363,10 +363,10 @@ def _secret(evidence: Evidence, name: str) -> Read:
 
 
 def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) -> str | Repair:
-    """Return commands that shorten the sessions in an AWS config from `seconds` to `longest`.
+    """Return commands that change `duration_seconds` from `seconds` to `longest` in a ConfigMap's AWS config.
 
-    Return only advice if others may use the ConfigMap `config_map`, which contains the AWS config. The commands don't
-    print the AWS config, because it may contain access keys.
+    If pods of another service account may use the ConfigMap, return only advice. The commands don't print the AWS
+    config, because it may contain access keys.
     """
     if users := others_with(evidence, config_map):
         return advice.config_map_stays(evidence, config_map, ["duration_seconds"], users)

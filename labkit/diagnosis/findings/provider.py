@@ -368,7 +368,10 @@ def _is_alike_own(evidence: Evidence, arn: str) -> bool:
 
 
 def _is_alike(name: str, issuer: str) -> bool:
-    """Whether `name` resembles the issuer: both have the same id, or only scheme, case or the path's end differs."""
+    """Whether `name` is almost the issuer: it has the same id, or the same host and a longer or shorter path.
+
+    The scheme, and upper or lower case, make no difference.
+    """
     mine, theirs = _canonical(issuer), _canonical(name)
     host, _, path = mine.partition("/")
     other, _, rest = theirs.partition("/")

@@ -280,11 +280,11 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 
 
 def _in_own_account(evidence: Evidence) -> str | None:
-    """Return the ARN of the role in the cluster's account that has the annotated role's name.
+    """Return the ARN of the role in the cluster's account that has the same name as the annotated role.
 
-    None if the doctor may look up the annotated role, or if the pod already acts as the annotated role.
+    None if the doctor may read the annotated role, or if the pod already acts as the annotated role.
 
-    Raises `NotRead` if the role in the cluster's account doesn't exist or can't be read. Also raises `NotRead` if the
+    Raises `NotRead` if the role in the cluster's account doesn't exist or can't be read. Also raises `NotRead` if this
     role's trust policy neither admits nor names the service account.
     """
     try:

@@ -125,9 +125,9 @@ def opted_out(evidence: Evidence) -> Symptom | None:
 
 @cause("webhook-passed-over-pod", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
 def passed_over(evidence: Evidence) -> Symptom | None:
-    """The webhook didn't give the pod the role, although the pod is younger than the annotation.
+    """The webhook didn't give the pod the role, although the service account was annotated before the pod was created.
 
-    No other finding about the webhook explains that.
+    None if another finding about the webhook, such as `unreachable`, already explains why the pod has no role.
     """
     spec = evidence.pod_spec
     if spec and not spec.is_mutated and not evidence.annotation and (left_out := may_be_left_out(evidence)):
@@ -239,7 +239,10 @@ def gives_role_now(evidence: Evidence) -> bool:
 
 
 def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """Return the first fault that the doctor sees in the webhooks' client configurations; empty without a fault."""
+    """Return the first fault in the webhooks' client configurations, such as an expired CA; empty without a fault.
+
+    If the webhook should have changed the pod but didn't (`_was_passed_over`), a failed connection is a fault, too.
+    """
     for webhook in webhooks:
         client = webhook.get("clientConfig") or {}
         wrong = evidence.registration.fault(client)
@@ -251,10 +254,10 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """Return the API server's report of a failed call to the webhook in a dry run.
+    """Return why the API server couldn't call the webhook in a dry run; empty if no call failed.
 
-    Empty if no call failed, or if something else explains why the pod has no role. Raises `NotRead` if a failed call is
-    the only explanation left, but no dry run was made.
+    Also empty if something else may explain why the pod has no role. Raises `NotRead` if nothing else explains that,
+    and the result of a dry run can't be read.
     """
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
     if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
@@ -270,7 +273,10 @@ def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> st
 
 
 def _was_passed_over(evidence: Evidence) -> bool:
-    """Whether the service account is annotated, but has no pod that the webhook changed; False if unknown."""
+    """Whether the service account has the annotation, but the webhook didn't change the pod.
+
+    Also True without a pod. False if the facts can't be read.
+    """
     try:
         spec = evidence.pod_spec
         return bool(evidence.annotation) and not (spec and spec.is_mutated)

@@ -215,7 +215,7 @@ class Commands:
         return self._aws(f"aws iam list-role-tags --role-name {self._role}")
 
     def publish_issuer(self) -> str:
-        """Return lines that copy the issuer's documents from the cluster to the place where STS reads them."""
+        """Return lines after which STS reads the cluster's own issuer documents, for example in a bucket."""
         if self._evidence.connection.issuer_restored_by:
             return self._evidence.connection.issuer_restored_by
         told = words.said(

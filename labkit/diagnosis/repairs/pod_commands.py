@@ -116,9 +116,9 @@ def from_then_on(evidence: Evidence, was: str) -> str:
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
-    """Return the repair. If it creates the role, it also replaces the pod.
+    """Return the repair. If the role doesn't exist and a pod does, the repair also replaces the pod.
 
-    The pod may still have a session of the deleted role.
+    The pod may still have a session of a deleted role. A new role doesn't make such a session valid.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
     """
@@ -385,9 +385,9 @@ def _is_being_replaced(evidence: Evidence) -> bool:
 
 
 def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
-    """Return the removed variables by container, as arguments of `kubectl set env`, such as `AWS_PROFILE-`.
+    """Return the arguments of `kubectl set env` that remove variables, such as `AWS_PROFILE-`. The keys are containers.
 
-    Empty if anything else changes, too.
+    Empty if `template` and `wanted` also differ in anything else.
     """
     lines, rest = {}, copy.deepcopy(template)
     rest.setdefault("metadata", {})

@@ -258,9 +258,9 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Return the path of one value in a `NotIn` requirement: the value that the pod's or the namespace's label has.
+    """Return the path of one value in a `NotIn` requirement: because of this value, the webhook skips the pod.
 
-    Because of this value, the webhook skips the pod. The path is empty if the operator isn't `NotIn`, or if the
+    The pod's or the namespace's label has this value. The path is empty if the operator isn't `NotIn`, or if the
     requirement has only one value.
     """
     if requirement.operator != "NotIn" or len(requirement.values) == 1:

@@ -209,11 +209,11 @@ class Issuers:
         return ssl.create_default_context()
 
     async def _trust(self, host: str, port: int, pinned: frozenset[str]) -> ssl.SSLContext:
-        """Return the TLS context for calls to a host. The host has no address from `map_host`.
+        """Return the TLS context for calls to a host that `map_host` hasn't mapped.
 
-        If the host's certificate chains to a public root, the context trusts the public roots. If not, the context
-        trusts the top certificate of the host's chain. Raises :class:`ThumbprintMismatch` if the thumbprint of that
-        certificate isn't in ``pinned``.
+        If a public root verifies the host's certificates, the context trusts the public roots. Otherwise, the context
+        trusts only the top certificate of the host's chain. Raises :class:`ThumbprintMismatch` if the thumbprint of
+        this top certificate isn't in ``pinned``.
         """
         try:
             await self._served_chain(host, port, self._public_roots)

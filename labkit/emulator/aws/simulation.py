@@ -96,7 +96,7 @@ def answer(asked: Asked, backend: Backend, organization: Organization) -> Respon
 
 @dataclass(frozen=True)
 class Simulated:
-    """The policies and the context of a simulation. ``sources`` has IAM's name for each policy."""
+    """The policies and the context of a simulation. ``sources`` has the name of each policy for IAM's answer."""
 
     sources: dict[Policy, str]
     identity: list[Policy]

@@ -99,7 +99,7 @@ class Trail:
 
 
 def put_aside(file: Path) -> Path:
-    """Return the path to which a full trail is renamed."""
+    """Return the path of the older trail. A full trail is renamed to this path, and a new trail begins."""
     return file.with_suffix(".older" + file.suffix)
 
 

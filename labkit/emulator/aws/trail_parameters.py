@@ -40,7 +40,7 @@ def is_shown(asked: Asked) -> bool:
 
 
 class Shown:
-    """The parameters of a call as the trail shows them, and the values that the trail hides.
+    """The parameters of a call for its record in the trail. ``secrets`` are the values that the trail must not show.
 
     ``parameters``: None if the call has no parameters, or if the lab doesn't know them.
     """

@@ -118,7 +118,9 @@ def _let_in(cluster: Cluster, caller: "Identity") -> str:
 
 
 def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
-    """Return the commands that give a known caller the permissions for a run. The present permissions are kept.
+    """Return the commands that give the caller the permissions for a run. The caller can already log in to the cluster.
+
+    The commands keep the caller's present groups.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
     """

@@ -200,7 +200,9 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
 
 
 def _source() -> str:
-    """Return the variable or the profile that tells the SDK to get credentials from a process or a file.
+    """Return the setting that makes the SDK get credentials from a process or a file.
+
+    For example, `AWS_WEB_IDENTITY_TOKEN_FILE`, or `credential_process of the profile dev in ~/.aws/config`.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """

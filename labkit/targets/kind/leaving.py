@@ -65,9 +65,9 @@ class LeftBehind(LabError):
 
 
 def leave(kept: "Kept", folder: "Folder") -> Left | None:
-    """Let a cluster leave the lab, and forget the cluster. Return None if that succeeds.
+    """Delete the cluster if the lab made it. Otherwise, delete the lab's webhooks from it. Then forget the cluster.
 
-    If that fails, return the cluster's leftovers. The lab then still remembers the cluster.
+    Return None if that succeeds. If it fails, return the cluster's leftovers. The lab then still remembers the cluster.
 
     In a cluster that the lab didn't make, the runs' objects are kept and printed: someone may need them.
     """

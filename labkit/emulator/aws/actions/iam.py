@@ -118,9 +118,9 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 @cache
 def _named_by(operation: str) -> str:
-    """Return the name of the parameter that names an operation's resource.
+    """Return the parameter that names an operation's resource, such as `RoleName` for `GetRole`.
 
-    Raises ``CannotDerive`` if the lab doesn't know this parameter.
+    Raises ``CannotDerive`` if the lab doesn't know the parameter, or if the operation is in ``NOT_DERIVED``.
     """
     shape = get_service_model("iam").operation_model(operation).input_shape
     parameter = next((name for name in KINDS if name in shape.members), None) if shape else None

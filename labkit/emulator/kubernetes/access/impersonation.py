@@ -59,7 +59,10 @@ def _check(authorization: Authorization, user: User, wanted: User) -> None:
 
 
 def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the groups from the headers, with the groups that the user name implies."""
+    """Return the groups from the headers, with `system:authenticated` or `system:unauthenticated`.
+
+    If the headers have no groups, a service account also gets the groups of all service accounts and of its namespace.
+    """
     if not groups and (account := _service_account(name)):
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{account[0]}")
     if name == ANONYMOUS.name:

@@ -43,7 +43,10 @@ def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
 
 
 def requests(pod: Object) -> Amounts:
-    """Return the amounts that a pod requests: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
+    """Return the amount of each resource, such as `cpu`, that a pod requests.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+    """
     sidecars: Amounts = {}
     most: Amounts = {}
     for container in pod["spec"].get("initContainers") or ():

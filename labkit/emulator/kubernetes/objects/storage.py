@@ -127,7 +127,7 @@ class Storage:
         return self.history[0].version - 1 if len(self.history) == HISTORY else self._read_at
 
     def announce(self) -> None:
-        """Call the observers for every object from the file, as if it were new."""
+        """Tell the observers about each object from the file, as if the object were new."""
         for kind, objects in list(self._objects.items()):
             for stored in list(objects.values()):
                 change = Change(int(stored.metadata["resourceVersion"]), "ADDED", kind, stored, None)
