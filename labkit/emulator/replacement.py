@@ -47,9 +47,9 @@ def enter(folder: Folder) -> None:
 
 
 def go_back(folder: Folder) -> bool:
-    """Put back the state that `enter` has replaced, and delete the restored state. Return False without such a state.
+    """Put back the state that `enter` has replaced, and delete the restored state.
 
-    The server must not be running.
+    Return False if `enter` has replaced no state. The server must not be running.
     """
     if not (folder.path / REPLACED).is_dir():
         return False

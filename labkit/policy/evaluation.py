@@ -128,10 +128,10 @@ def matching(
 
 @dataclass(slots=True)
 class _Survey:
-    """The policies of one type, such as `identity`, and the two statements that decide a request.
+    """The policies of one type, such as `identity`, and their result for one request.
 
-    `allowed` is the Allow statement, and `denied` the Deny statement, each with its policy. `level` says how closely
-    `allowed` names the principal.
+    `allowed` is the statement that allows the request, and `denied` the statement that denies it, each with its policy.
+    `level` says how closely `allowed` names the principal.
     """
 
     kind: str

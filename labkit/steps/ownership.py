@@ -155,7 +155,7 @@ def existing(read: Callable[[], Present]) -> Present | None:
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
     """Delete the object `present` if it carries another run's label. Return one line if it was deleted, else none.
 
-    This only deletes in the lab's own cluster. In any other cluster, it raises `NotThisRuns` if `present` lacks this
+    Objects are deleted only in the lab's own cluster. In any other cluster, raise `NotThisRuns` if `present` lacks this
     run's label.
     """
     if present is None:

@@ -68,7 +68,7 @@ class Requirement:
 
     @property
     def is_switch(self) -> bool:
-        """Whether an object that has the label `SWITCH` opts out of the webhook by this requirement."""
+        """Whether this requirement makes the webhook skip objects with the label `SWITCH`."""
         return self.key == SWITCH and self.is_opt_out
 
     def __str__(self) -> str:

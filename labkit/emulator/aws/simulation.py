@@ -96,7 +96,7 @@ def answer(asked: Asked, backend: Backend, organization: Organization) -> Respon
 
 @dataclass(frozen=True)
 class Simulated:
-    """The policies and the context of a simulation. ``sources`` has the name of each policy for IAM's answer."""
+    """The policies and the context of a simulation. In IAM's answer, each policy has the name from ``sources``."""
 
     sources: dict[Policy, str]
     identity: list[Policy]

@@ -256,9 +256,9 @@ def _private_key(der: bytes) -> Any:
 
 
 def _place_of(function: FunctionType) -> tuple[str, str, int]:
-    """Return the names of an anonymous function's module and of its outer function, and the index of its code.
+    """Return where an anonymous function is defined: its module, its outer function, and its index.
 
-    The index is the position in `_codes` of the outer function.
+    The index is the function's position in `_codes` of the outer function.
     """
     if function.__closure__:
         raise pickle.PicklingError(f"{function.__module__}.{function.__qualname__} has variables of its own")

@@ -257,7 +257,7 @@ def _paths(kind: Kind) -> Object:
         }
 
     def placed(*names: str) -> list[Object]:
-        """Return the OpenAPI parameters ``names`` of a path, after `namespace` if the kind is namespaced."""
+        """Return the descriptions of the path parameters ``names``. For a namespaced kind, `namespace` comes first."""
         found = ["namespace"] * kind.namespaced + [*names]
         return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in found]
 

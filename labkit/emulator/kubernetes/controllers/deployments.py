@@ -321,7 +321,7 @@ class _Look:
         return None if rollout.complete(self.deployment, after) else moment
 
     def _news(self, before: Object, after: Object, progress: Object | None) -> Object | None:
-        """Return the condition Progressing that replaces ``progress``; None if ``progress`` stays."""
+        """Return the condition Progressing that replaces ``progress``; None if ``progress`` doesn't change."""
         what = f'ReplicaSet "{self.new.name}"' if self.new else f'Deployment "{self.deployment.name}"'
         now = self.storage.now()
         if rollout.complete(self.deployment, after):
