@@ -128,7 +128,7 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
-    """Return the symptom that conditions on the request, such as one on `aws:SourceIp`, decide whether STS accepts it.
+    """Return the symptom that STS's answer depends on conditions on the request, for example on its IP address.
 
     The symptom is an error if STS has refused the token, otherwise a warning.
     """
