@@ -33,12 +33,12 @@ HOUR = 3600  # seconds: how long a session lives by default
 
 
 def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
-    """Exchange a token of the service account for the role. Return a row that is right if STS accepts the token."""
+    """Exchange a token of the service account for the role. Return a row, marked as right if STS accepts the token."""
     return Row(_subject(place, account, ""), ADMITTED, exchange(place, account, role_arn=role_arn))
 
 
 def only_cart(place: "Workspace") -> list[Row]:
-    """Return rows that are right if STS gives the role only to the service account cart.
+    """Return rows, all marked as right if STS gives the role only to the service account cart.
 
     STS should refuse the others: till, the service account default in the namespace default, and new service accounts.
     """
@@ -100,7 +100,7 @@ def refuses(
     role_arn: str = "",
     code: str = "AccessDenied",
 ) -> Row:
-    """Return a row that is right if STS refuses this service account's token with the error `code`."""
+    """Return a row, marked as right if STS refuses the service account's token with the error `code`."""
     found = exchange(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
     what = _subject(place, account, namespace) + (f", audience {audience}" if audience != AUDIENCE else "")
     return Row(what, f"refused: {code}", found, found.startswith(code))

@@ -22,7 +22,7 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each value that `check` compares with an expected value."""
+    """Return the rows that `lab.check` shows for this step. Each row has an expected value and the value found."""
     caller = evidence.caller
     found = "the pod does not run" if caller is None else caller.identity
     return [

@@ -55,13 +55,13 @@ def ensure(lab: "Workspace") -> None:
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Check that the role exists, admits only this service account and has its permissions. Return the findings.
 
-    If a fact can't be read, add its `NotRead` to the list `unread`. Without this list, raise the first `NotRead`.
+    If a fact can't be read, add its `NotRead` to `unread`. Without `unread`, raise the `NotRead`.
     """
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each value that `check` compares with an expected value."""
+    """Return the rows that `lab.check` shows for this step. Each row has an expected value and the value found."""
     if evidence.role is None:
         return [Row("role", evidence.role_arn, "no such role")]
     admits, admitted = "admits the service account", evidence.trust.admits

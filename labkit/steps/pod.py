@@ -71,7 +71,7 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each value that `check` compares with an expected value."""
+    """Return the rows that `lab.check` shows for this step. Each row has an expected value and the value found."""
     if evidence.pod is None:
         return [Row("pod", f"{evidence.parameters.namespace}/{NAME}", "no such pod")]
     return [

@@ -63,13 +63,13 @@ def ensure(lab: "Workspace") -> None:
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Check that the service account exists and names the role. Return the findings.
 
-    If a fact can't be read, its `NotRead` is added to `unread`, or raised without `unread`.
+    If a fact can't be read, add its `NotRead` to `unread`. Without `unread`, raise the `NotRead`.
     """
     return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:
-    """Return a row for each value that `check` compares with an expected value."""
+    """Return the rows that `lab.check` shows for this step. Each row has an expected value and the value found."""
     if evidence.service_account is None:
         return [Row("service account", evidence.subject, "no such service account")]
     return [
