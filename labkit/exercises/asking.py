@@ -151,14 +151,14 @@ def credentials(
 
 
 def allows(place: "Workspace", what: str, service: str, operation: str, **more: Any) -> Row:
-    """Call AWS with new credentials of the role. Return a row, named `what`, that is right if AWS allows the call."""
+    """Call AWS with new credentials of the role. Return a row named `what`, marked as right if AWS allows it."""
     return Row(what, ALLOWED, call(place, service, operation, **more))
 
 
 def denies(
     place: "Workspace", what: str, service: str, operation: str, *, given: Credentials | None = None, **more: object
 ) -> Row:
-    """Call AWS. Return a row, named `what`, that is right if AWS refuses the call with AccessDenied.
+    """Call AWS. Return a row named `what`, marked as right if AWS refuses with AccessDenied.
 
     `given` holds the credentials for the call. By default, they are new credentials of the role.
     """
