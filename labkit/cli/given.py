@@ -32,7 +32,7 @@ def named(pairs: list[str] | None, file: Path | None = None) -> dict[str, Any]:
 
 
 def _of_file(file: Path) -> dict[str, Any]:
-    next_ = "write one NAME: VALUE a line, such as  role_name: reader"
+    next_ = "write each parameter on its own line, such as  role_name: reader"
     try:
         # Every scalar stays text, as with -p. YAML would read an account such as 012345670123 as an octal number.
         found = yaml.load(file.read_text(), yaml.BaseLoader)  # noqa: S506 (it makes text, lists and mappings only)

@@ -1,9 +1,10 @@
 """An exercise's calls to the live lab. They show whether STS admits a token, what a pod says, and what a role may do.
 
-`place` is the exercise's workspace. By default, each function uses the service account and the role of `place`.
+In each function, `place` is the exercise's workspace. The default service account and role are those of `place`. For a
+call to AWS, `service` (such as `s3`) selects boto3's client, `operation` (such as `get_object`) is the client's method,
+and `more` has the method's arguments.
 
-A `Row` compares the lab's answer with the right answer. For a call to AWS, `service` (such as `s3`) selects boto3's
-client, `operation` (such as `get_object`) is the client's method, and `more` has the method's arguments.
+Most functions return a `Row`. It compares the lab's answer with the right answer.
 """
 
 from functools import partial

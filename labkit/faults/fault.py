@@ -66,6 +66,7 @@ def expected(faults: Sequence[Fault]) -> set[str]:
 
 
 def fault(
+    description: str,
     *,
     finding: str,
     hides: tuple[str, ...] = (),
@@ -75,12 +76,11 @@ def fault(
 ) -> Callable[[Apply], Fault]:
     """Return a decorator that turns a function into a fault. The function edits a `Situation`.
 
-    The parameters set the fields of `Fault`. The fault's id is the function's name with hyphens. The fault's
-    description is the function's docstring.
+    The parameters set the fields of `Fault`. The fault's id is the function's name with hyphens.
     """
 
     def made(apply: Apply) -> Fault:
         name = apply.__name__.replace("_", "-")
-        return Fault(name, (apply.__doc__ or "").strip(), finding, apply, hides, seen_as, changes, **settings)
+        return Fault(name, description, finding, apply, hides, seen_as, changes, **settings)
 
     return made

@@ -34,6 +34,7 @@ ABSENT_HIDES = (
 
 
 @fault(
+    "A node was drained.",
     finding="pod-missing",
     hides=(
         *ABSENT_HIDES,
@@ -46,51 +47,56 @@ ABSENT_HIDES = (
     changes=PRESENT,
 )
 def pod_deleted(situation: Situation) -> None:
-    """A node was drained."""
     for key in situation.pod_keys:
         del situation.objects[key]
 
 
-@fault(finding="pod-not-running", hides=("keys-in-a-secret",), changes=("the pod's image",))
+@fault(
+    "A new version was rolled out.",
+    finding="pod-not-running",
+    hides=("keys-in-a-secret",),
+    changes=("the pod's image",),
+)
 def image_that_nobody_has(situation: Situation) -> None:
-    """A new version was rolled out."""
     situation.container["image"] = "registry.example.com/aws-cli:2"
     situation.container["imagePullPolicy"] = "IfNotPresent"
     situation.fails_to_start = bool(situation.pod_keys)
 
 
 @fault(
+    "Someone shortened the pod's manifest.",
     finding="pod-uses-another-service-account",
     hides=("pod-older-than-annotation", "pod-mount-path-twice"),
     seen_as=("pod-missing",),
     changes=("the pod's service account",),
 )
 def pod_without_its_service_account(situation: Situation) -> None:
-    """Someone shortened the pod's manifest."""
     situation.pod["spec"]["serviceAccountName"] = "default"
 
 
-@fault(finding="pod-older-than-annotation", changes=AGE)
+@fault(
+    "The service account was repaired, and nothing else was touched.", finding="pod-older-than-annotation", changes=AGE
+)
 def pod_made_before_the_annotation(situation: Situation) -> None:
-    """The service account was repaired, and nothing else was touched."""
     situation.made_with = {}
 
 
 @fault(
+    "Someone moved the annotations closer to the application.",
     finding="annotation-on-the-pod",
     hides=WITHOUT_ROLE_HIDES,
     seen_as=("service-account-annotation-missing",),
     changes=ANNOTATION,
 )
 def annotation_on_the_pod(situation: Situation) -> None:
-    """Someone moved the annotations closer to the application."""
     situation.annotate({key: value for key, value in situation.annotations.items() if key != ROLE_ARN})
     situation.pod["metadata"].setdefault("annotations", {})[ROLE_ARN] = situation.role_arn
 
 
-@fault(finding="pod-replaced-in-a-loop", works=True)
+@fault(
+    "The pod now belongs to a controller that undoes changes to its pods.", finding="pod-replaced-in-a-loop", works=True
+)
 def pod_replaced_again_and_again(situation: Situation) -> None:
-    """The pod now belongs to a controller that undoes changes to its pods."""
     pod, namespace = situation.pod, situation.parameters.namespace
     if not situation.pod_keys:
         return
@@ -114,9 +120,8 @@ def pod_replaced_again_and_again(situation: Situation) -> None:
     )
 
 
-@fault(finding="pod-identity-association-too", works=True)
+@fault("The cluster was prepared for EKS Pod Identity.", finding="pod-identity-association-too", works=True)
 def pod_identity_association_made(situation: Situation) -> None:
-    """The cluster was prepared for EKS Pod Identity."""
     tags = {tag["Key"]: tag["Value"] for tag in situation.parameters.tags}
     situation.associations = [{"roleArn": situation.role_arn, "tags": tags}]
     admitted = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}}

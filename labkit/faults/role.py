@@ -33,146 +33,225 @@ ANOTHER_ID = "E" * 32
 LIMIT = 2048  # characters of a trust policy
 
 
-@fault(finding="role-missing", hides=ABSENT_HIDES)
+@fault("An IAM role that looked unused was deleted.", finding="role-missing", hides=ABSENT_HIDES)
 def role_deleted(situation: Situation) -> None:
-    """An IAM role that looked unused was deleted."""
     situation.roles.pop(situation.role_arn, None)
 
 
-@fault(finding="trust-policy-condition-key-with-scheme", hides=ABSENT_HIDES, changes=REFUSED)
+@fault(
+    "A script tried to create the role again, with a trust policy that it built from the issuer's URL.",
+    finding="trust-policy-condition-key-with-scheme",
+    hides=ABSENT_HIDES,
+    changes=REFUSED,
+)
 def role_made_anew_with_the_issuers_url(situation: Situation) -> None:
-    """A script tried to create the role again, with a trust policy that it built from the issuer's URL."""
     trust_policy = _trust_policy(situation, f"{situation.issuer}:sub", situation.parameters.subject)
     _rejected_by_iam(situation, trust_policy, "MalformedPolicyDocument")
 
 
-@fault(finding="trust-policy-too-long", hides=ABSENT_HIDES, changes=REFUSED)
+@fault(
+    "A script tried to create the role again. The trust policy listed every service account of the cluster.",
+    finding="trust-policy-too-long",
+    hides=ABSENT_HIDES,
+    changes=REFUSED,
+)
 def role_made_anew_for_everybody(situation: Situation) -> None:
-    """A script tried to create the role again. The trust policy listed every service account of the cluster."""
     subjects = [f"{situation.parameters.subject}-{number}" for number in range(50)]
     _rejected_by_iam(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects), "LimitExceeded")
 
 
-@fault(finding="trust-policy-sub-mismatch", hides=REFUSED_HIDES, changes=SUBJECT)
+@fault(
+    "The trust policy was copied from another application's role.",
+    finding="trust-policy-sub-mismatch",
+    hides=REFUSED_HIDES,
+    changes=SUBJECT,
+)
 def trust_policy_names_another_service_account(situation: Situation) -> None:
-    """The trust policy was copied from another application's role."""
     situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:orders")
 
 
-@fault(finding="trust-policy-sub-of-another-namespace", hides=REFUSED_HIDES, changes=SUBJECT)
+@fault(
+    "The application moved to another namespace.",
+    finding="trust-policy-sub-of-another-namespace",
+    hides=REFUSED_HIDES,
+    changes=SUBJECT,
+)
 def trust_policy_names_another_namespace(situation: Situation) -> None:
-    """The application moved to another namespace."""
     situation.require("sub", f"system:serviceaccount:staging:{situation.parameters.service_account}")
 
 
-@fault(finding="trust-policy-sub-renamed", hides=REFUSED_HIDES, changes=SUBJECT)
+@fault(
+    "A chart was installed under another release name.",
+    finding="trust-policy-sub-renamed",
+    hides=REFUSED_HIDES,
+    changes=SUBJECT,
+)
 def service_account_renamed_by_a_chart(situation: Situation) -> None:
-    """A chart was installed under another release name."""
     subject = f"system:serviceaccount:{situation.parameters.namespace}:prod-{situation.parameters.service_account}"
     situation.require("sub", subject)
 
 
-@fault(finding="trust-policy-sub-wildcard-under-string-equals", hides=REFUSED_HIDES, changes=SUBJECT)
+@fault(
+    "The trust policy was widened to the whole namespace.",
+    finding="trust-policy-sub-wildcard-under-string-equals",
+    hides=REFUSED_HIDES,
+    changes=SUBJECT,
+)
 def wildcard_is_compared_letter_by_letter(situation: Situation) -> None:
-    """The trust policy was widened to the whole namespace."""
     situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:*")
 
 
-@fault(finding="trust-policy-issuer-host-wrong", hides=REFUSED_HIDES, changes=ISSUER)
+@fault(
+    "The trust policy was copied from a guide that uses another region.",
+    finding="trust-policy-issuer-host-wrong",
+    hides=REFUSED_HIDES,
+    changes=ISSUER,
+)
 def trust_policy_of_another_region(situation: Situation) -> None:
-    """The trust policy was copied from a guide that uses another region."""
     region = situation.parameters.region
     here, there = f"oidc.eks.{region}.", f"oidc.eks.{'us-west-2' if region != 'us-west-2' else 'us-east-1'}."
     situation.trust(situation.provider_arn.replace(here, there), situation.provider_name.replace(here, there))
 
 
-@fault(finding="trust-policy-issuer-host-wrong", hides=REFUSED_HIDES, changes=ISSUER)
+@fault(
+    "The trust policy's conditions were typed from memory.",
+    finding="trust-policy-issuer-host-wrong",
+    hides=REFUSED_HIDES,
+    changes=ISSUER,
+)
 def condition_keys_with_swapped_host(situation: Situation) -> None:
-    """The trust policy's conditions were typed from memory."""
     region = situation.parameters.region
     host = situation.provider_name.replace(f"oidc.eks.{region}.", f"oidc.{region}.eks.")
     situation.trust(situation.provider_arn, host)
 
 
-@fault(finding="trust-policy-condition-key-of-another-issuer", hides=REFUSED_HIDES, changes=ISSUER)
+@fault(
+    "The trust policy's principal was brought up to date after the cluster was replaced.",
+    finding="trust-policy-condition-key-of-another-issuer",
+    hides=REFUSED_HIDES,
+    changes=ISSUER,
+)
 def condition_keys_of_another_cluster(situation: Situation) -> None:
-    """The trust policy's principal was brought up to date after the cluster was replaced."""
     other = situation.provider_name.replace(situation.issuer_id, ANOTHER_ID)
     situation.trust(situation.provider_arn, other)
 
 
-@fault(finding="trust-policy-provider-mismatch", hides=REFUSED_HIDES, changes=ISSUER)
+@fault(
+    "The trust policy's principal was copied from another cluster's role.",
+    finding="trust-policy-provider-mismatch",
+    hides=REFUSED_HIDES,
+    changes=ISSUER,
+)
 def trust_policy_trusts_another_cluster(situation: Situation) -> None:
-    """The trust policy's principal was copied from another cluster's role."""
     other = situation.provider_arn.replace(situation.issuer_id, ANOTHER_ID)
     situation.trust(other, situation.provider_name)
 
 
-@fault(finding="trust-policy-principal-not-a-provider", hides=REFUSED_HIDES, changes=ISSUER)
+@fault(
+    "The trust policy's principal was shortened until IAM accepted it.",
+    finding="trust-policy-principal-not-a-provider",
+    hides=REFUSED_HIDES,
+    changes=ISSUER,
+)
 def trust_policy_trusts_a_host(situation: Situation) -> None:
-    """The trust policy's principal was shortened until IAM accepted it."""
     situation.trust(situation.provider_name.partition("/")[0], situation.provider_name)
 
 
-@fault(finding="trust-policy-action-wrong", hides=REFUSED_HIDES, changes=ACTION)
+@fault(
+    "The trust policy's action was copied from a role that people assume.",
+    finding="trust-policy-action-wrong",
+    hides=REFUSED_HIDES,
+    changes=ACTION,
+)
 def trust_policy_allows_another_action(situation: Situation) -> None:
-    """The trust policy's action was copied from a role that people assume."""
     situation.statement["Action"] = "sts:AssumeRole"
 
 
-@fault(finding="trust-policy-aud-mismatch", hides=REFUSED_HIDES, changes=AUDIENCE)
+@fault(
+    "Someone wanted pods to use the region's own STS, and changed the trust policy.",
+    finding="trust-policy-aud-mismatch",
+    hides=REFUSED_HIDES,
+    changes=AUDIENCE,
+)
 def trust_policy_wants_an_endpoint_for_audience(situation: Situation) -> None:
-    """Someone wanted pods to use the region's own STS, and changed the trust policy."""
     situation.require("aud", f"sts.{situation.parameters.region}.amazonaws.com")
 
 
-@fault(finding="trust-policy-of-a-service", hides=REFUSED_HIDES, changes=WHOLE)
+@fault(
+    "The role was created again in the console, for the first use case that the console offers.",
+    finding="trust-policy-of-a-service",
+    hides=REFUSED_HIDES,
+    changes=WHOLE,
+)
 def trust_policy_of_an_instance(situation: Situation) -> None:
-    """The role was created again in the console, for the first use case that the console offers."""
     _replace_statement(situation, {"Service": "ec2.amazonaws.com"}, "sts:AssumeRole")
 
 
-@fault(finding="trust-policy-of-pod-identity", hides=REFUSED_HIDES, changes=WHOLE)
+@fault(
+    "The role was moved to EKS Pod Identity.",
+    finding="trust-policy-of-pod-identity",
+    hides=REFUSED_HIDES,
+    changes=WHOLE,
+)
 def trust_policy_for_pod_identity(situation: Situation) -> None:
-    """The role was moved to EKS Pod Identity."""
     _replace_statement(situation, {"Service": "pods.eks.amazonaws.com"}, ["sts:AssumeRole", "sts:TagSession"])
 
 
-@fault(finding="trust-policy-refuses", hides=ADMITTED_TOO_MUCH)
+@fault(
+    "A statement was added to the trust policy after an audit.", finding="trust-policy-refuses", hides=ADMITTED_TOO_MUCH
+)
 def trust_policy_denies(situation: Situation) -> None:
-    """A statement was added to the trust policy after an audit."""
     denied = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRoleWithWebIdentity"}
     if situation.role and denied not in situation.role["AssumeRolePolicyDocument"]["Statement"]:
         situation.role["AssumeRolePolicyDocument"]["Statement"].append(denied)
 
 
-@fault(finding="trust-policy-sub-missing", hides=("trust-policy-admits-others",), changes=SUBJECT, works=True)
+@fault(
+    "Someone shortened the trust policy.",
+    finding="trust-policy-sub-missing",
+    hides=("trust-policy-admits-others",),
+    changes=SUBJECT,
+    works=True,
+)
 def trust_policy_without_a_subject(situation: Situation) -> None:
-    """Someone shortened the trust policy."""
     situation.require("sub", None)
 
 
-@fault(finding="trust-policy-sub-missing", hides=("trust-policy-admits-others",), changes=SUBJECT, works=True)
+@fault(
+    "The trust policy was widened until it worked.",
+    finding="trust-policy-sub-missing",
+    hides=("trust-policy-admits-others",),
+    changes=SUBJECT,
+    works=True,
+)
 def trust_policy_for_every_service_account(situation: Situation) -> None:
-    """The trust policy was widened until it worked."""
     situation.require("sub", "system:serviceaccount:*", operator="StringLike")
 
 
-@fault(finding="trust-policy-aud-missing", changes=AUDIENCE, works=True)
+@fault(
+    "Someone thought that one condition in the trust policy was enough.",
+    finding="trust-policy-aud-missing",
+    changes=AUDIENCE,
+    works=True,
+)
 def trust_policy_without_an_audience(situation: Situation) -> None:
-    """Someone thought that one condition in the trust policy was enough."""
     situation.require("aud", None)
 
 
-@fault(finding="trust-policy-admits-others", changes=SUBJECT, works=True)
+@fault(
+    "The trust policy was widened to the namespace.", finding="trust-policy-admits-others", changes=SUBJECT, works=True
+)
 def trust_policy_for_the_whole_namespace(situation: Situation) -> None:
-    """The trust policy was widened to the namespace."""
     situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:*", operator="StringLike")
 
 
-@fault(finding="trust-policy-near-size-limit", changes=LENGTH, works=True)
+@fault(
+    "More and more applications were admitted to the role.",
+    finding="trust-policy-near-size-limit",
+    changes=LENGTH,
+    works=True,
+)
 def trust_policy_has_grown(situation: Situation) -> None:
-    """More and more applications were admitted to the role."""
     if not situation.role:
         return
     principal = {"AWS": f"arn:aws:iam::{situation.account_id}:root"}

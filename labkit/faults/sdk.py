@@ -23,50 +23,64 @@ KEYS = {
 }
 
 
-@fault(finding="pod-static-keys", changes=("the pod's keys",))
+@fault("Someone was in a hurry to make the pod work.", finding="pod-static-keys", changes=("the pod's keys",))
 def keys_in_the_pod(situation: Situation) -> None:
-    """Someone was in a hurry to make the pod work."""
     for name, value in KEYS.items():
         situation.set_variable(name, value)
 
 
-@fault(finding="pod-static-keys", changes=("the pod's keys",))
+@fault("The pod's settings come from a sample's ConfigMap.", finding="pod-static-keys", changes=("the pod's keys",))
 def keys_in_a_config_map(situation: Situation) -> None:
-    """The pod's settings come from a sample's ConfigMap."""
     situation.add_config_map("my-settings", KEYS)
     others = [each for each in situation.container.get("envFrom") or [] if "configMapRef" not in each]
     situation.container["envFrom"] = [*others, {"configMapRef": {"name": "my-settings"}}]
 
 
-@fault(finding="pod-static-keys", changes=("the pod's keys",), needs_probe=True)
+@fault(
+    "The pod's passwords come from a Secret.", finding="pod-static-keys", changes=("the pod's keys",), needs_probe=True
+)
 def keys_in_a_secret(situation: Situation) -> None:
-    """The pod's passwords come from a Secret."""
     situation.add_secret("my-passwords", KEYS)
     others = [each for each in situation.container.get("envFrom") or [] if "secretRef" not in each]
     situation.container["envFrom"] = [*others, {"secretRef": {"name": "my-passwords"}}]
 
 
-@fault(finding="pod-aws-profile", changes=("the pod's profile",))
+@fault(
+    "The pod got its environment variables from a developer's laptop.",
+    finding="pod-aws-profile",
+    changes=("the pod's profile",),
+)
 def profile_of_a_laptop(situation: Situation) -> None:
-    """The pod got its environment variables from a developer's laptop."""
     situation.set_variable("AWS_PROFILE", "dev")
 
 
-@fault(finding="pod-uses-the-api-server-token", hides=OWN_TOKEN_HIDES, changes=VARIABLES)
+@fault(
+    "Someone configured the pod to use a token that it already had.",
+    finding="pod-uses-the-api-server-token",
+    hides=OWN_TOKEN_HIDES,
+    changes=VARIABLES,
+)
 def token_of_the_api_server(situation: Situation) -> None:
-    """Someone configured the pod to use a token that it already had."""
     situation.set_identity(role_arn=situation.role_arn, file=f"{API_MOUNT_PATH}/token")
 
 
-@fault(finding="pod-token-file-missing", hides=OWN_TOKEN_HIDES, changes=VARIABLES)
+@fault(
+    "The pod's variables were written for another cluster.",
+    finding="pod-token-file-missing",
+    hides=OWN_TOKEN_HIDES,
+    changes=VARIABLES,
+)
 def token_file_of_another_mount(situation: Situation) -> None:
-    """The pod's variables were written for another cluster."""
     situation.set_identity(role_arn=situation.role_arn, file="/var/run/secrets/aws/token")
 
 
-@fault(finding="token-copied", hides=OWN_TOKEN_HIDES, changes=(*VARIABLES, *VOLUME))
+@fault(
+    "Someone saved a token for the pod, so that the pod never needs a new one.",
+    finding="token-copied",
+    hides=OWN_TOKEN_HIDES,
+    changes=(*VARIABLES, *VOLUME),
+)
 def token_of_last_year(situation: Situation) -> None:
-    """Someone saved a token for the pod, so that the pod never needs a new one."""
     claims = {"iss": situation.issuer, "sub": situation.parameters.subject, "aud": [AUDIENCE], **LAST_YEAR}
     parts = ({"alg": "RS256", "kid": "key-1"}, claims, "signature")
     token = ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts)
@@ -75,35 +89,49 @@ def token_of_last_year(situation: Situation) -> None:
     situation.set_identity(role_arn=situation.role_arn, file="/etc/my-token/token")
 
 
-@fault(finding="pod-role-set-by-hand", hides=(*OWN_TOKEN_HIDES, "token-audience-mismatch"), changes=VARIABLES)
+@fault(
+    "The pod's manifest was copied from another application, which ran in a cluster without webhooks.",
+    finding="pod-role-set-by-hand",
+    hides=(*OWN_TOKEN_HIDES, "token-audience-mismatch"),
+    changes=VARIABLES,
+)
 def role_of_another_application_by_hand(situation: Situation) -> None:
-    """The pod's manifest was copied from another application, which ran in a cluster without webhooks."""
     token = {"audience": AUDIENCE, "expirationSeconds": 86400, "path": "token"}
     situation.mount("token-for-aws", {"projected": {"sources": [{"serviceAccountToken": token}]}}, "/etc/token-for-aws")
     situation.set_identity(role_arn=f"{situation.role_arn}-of-payments", file="/etc/token-for-aws/token")
 
 
-@fault(finding="pod-region-empty", changes=REGION, works=True)
+@fault("A script filled in the pod's manifest.", finding="pod-region-empty", changes=REGION, works=True)
 def region_left_empty(situation: Situation) -> None:
-    """A script filled in the pod's manifest."""
     situation.set_variable("AWS_REGION", "")
 
 
-@fault(finding="pod-proxy-without-no-proxy", changes=("the pod's proxy",), works=True)
+@fault(
+    "The pod got the settings for the company's network.",
+    finding="pod-proxy-without-no-proxy",
+    changes=("the pod's proxy",),
+    works=True,
+)
 def proxy_without_exceptions(situation: Situation) -> None:
-    """The pod got the settings for the company's network."""
     situation.set_variable("HTTPS_PROXY", "http://proxy.example.com:3128")
 
 
-@fault(finding="pod-role-session-name-invalid", changes=("the pod's session name",))
+@fault(
+    "Someone gave the pod's sessions a name that people can read.",
+    finding="pod-role-session-name-invalid",
+    changes=("the pod's session name",),
+)
 def session_name_with_blanks(situation: Situation) -> None:
-    """Someone gave the pod's sessions a name that people can read."""
     situation.set_variable("AWS_ROLE_SESSION_NAME", "the reader of our bucket")
 
 
-@fault(finding="role-session-too-long", changes=CONFIG, works=True)
+@fault(
+    "Someone wanted the pod's sessions to last through the night.",
+    finding="role-session-too-long",
+    changes=CONFIG,
+    works=True,
+)
 def session_of_twelve_hours(situation: Situation) -> None:
-    """Someone wanted the pod's sessions to last through the night."""
     _configure(
         situation,
         "[default]\n"
@@ -113,9 +141,8 @@ def session_of_twelve_hours(situation: Situation) -> None:
     )
 
 
-@fault(finding="role-assumes-itself", changes=CONFIG)
+@fault("Someone configured the pod's role a second time.", finding="role-assumes-itself", changes=CONFIG)
 def config_that_assumes_the_role_again(situation: Situation) -> None:
-    """Someone configured the pod's role a second time."""
     _configure(
         situation,
         f"[default]\nrole_arn = {situation.role_arn}\nsource_profile = irsa\n\n"
@@ -123,16 +150,24 @@ def config_that_assumes_the_role_again(situation: Situation) -> None:
     )
 
 
-@fault(finding="pod-sts-endpoint-of-another-region", changes=("the pod's STS endpoint",), works=True)
+@fault(
+    "The pod's manifest came from a cluster in another region.",
+    finding="pod-sts-endpoint-of-another-region",
+    changes=("the pod's STS endpoint",),
+    works=True,
+)
 def endpoint_of_another_region(situation: Situation) -> None:
-    """The pod's manifest came from a cluster in another region."""
     other = "eu-west-1" if situation.parameters.region != "eu-west-1" else "us-east-1"
     situation.set_variable("AWS_ENDPOINT_URL_STS", f"https://sts.{other}.amazonaws.com")
 
 
-@fault(finding="region-not-activated", changes=REGION, works=True)
+@fault(
+    "Someone wanted the pod to store its data on another continent.",
+    finding="region-not-activated",
+    changes=REGION,
+    works=True,
+)
 def region_that_is_not_on(situation: Situation) -> None:
-    """Someone wanted the pod to store its data on another continent."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         situation.set_variable(name, "af-south-1")
 

@@ -27,69 +27,107 @@ WITHOUT_ACCOUNT_HIDES = (
 )
 
 
-@fault(finding="service-account-annotation-key-typo", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+@fault(
+    "The service account's manifest was typed again.",
+    finding="service-account-annotation-key-typo",
+    hides=WITHOUT_ROLE_HIDES,
+    changes=ANNOTATION,
+)
 def annotation_key_misspelt(situation: Situation) -> None:
-    """The service account's manifest was typed again."""
     _annotate(situation, {"eks.amazon.com/role-arn": situation.role_arn})
 
 
-@fault(finding="service-account-annotation-key-typo", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+@fault(
+    "The application came from a cluster that gives pods their roles in another way.",
+    finding="service-account-annotation-key-typo",
+    hides=WITHOUT_ROLE_HIDES,
+    changes=ANNOTATION,
+)
 def annotation_of_kube2iam(situation: Situation) -> None:
-    """The application came from a cluster that gives pods their roles in another way."""
     _annotate(situation, {"iam.amazonaws.com/role": situation.role_arn})
 
 
-@fault(finding="service-account-annotation-arn-malformed", changes=ANNOTATION)
+@fault(
+    "The service account's manifest was made from a template.",
+    finding="service-account-annotation-arn-malformed",
+    changes=ANNOTATION,
+)
 def annotation_of_a_template(situation: Situation) -> None:
-    """The service account's manifest was made from a template."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, "")})
 
 
-@fault(finding="service-account-annotation-arn-malformed", changes=ANNOTATION)
+@fault(
+    "The annotation's ARN was copied from the list of the role's permissions.",
+    finding="service-account-annotation-arn-malformed",
+    changes=ANNOTATION,
+)
 def annotation_of_a_policy(situation: Situation) -> None:
-    """The annotation's ARN was copied from the list of the role's permissions."""
     _annotate(situation, {ROLE_ARN: situation.parameters.policy_arn})
 
 
-@fault(finding="service-account-annotation-missing", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+@fault(
+    "The chart's values were tidied up.",
+    finding="service-account-annotation-missing",
+    hides=WITHOUT_ROLE_HIDES,
+    changes=ANNOTATION,
+)
 def annotation_left_out(situation: Situation) -> None:
-    """The chart's values were tidied up."""
     _annotate(situation, {})
 
 
-@fault(finding="service-account-annotation-missing", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+@fault(
+    "A variable of the deployment pipeline was renamed.",
+    finding="service-account-annotation-missing",
+    hides=WITHOUT_ROLE_HIDES,
+    changes=ANNOTATION,
+)
 def annotation_empty(situation: Situation) -> None:
-    """A variable of the deployment pipeline was renamed."""
     _annotate(situation, {ROLE_ARN: ""})
 
 
-@fault(finding="service-account-annotation-role-mismatch", changes=ANNOTATION)
+@fault(
+    "The service account's manifest was copied from another application.",
+    finding="service-account-annotation-role-mismatch",
+    changes=ANNOTATION,
+)
 def annotation_of_another_role(situation: Situation) -> None:
-    """The service account's manifest was copied from another application."""
     _annotate(situation, {ROLE_ARN: f"{situation.role_arn}-of-orders"})
 
 
-@fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
+@fault(
+    "The team planned to give its roles a path, and changed the manifests first.",
+    finding="service-account-annotation-arn-differs",
+    changes=ANNOTATION,
+)
 def annotation_with_a_path(situation: Situation) -> None:
-    """The team planned to give its roles a path, and changed the manifests first."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace(":role/", ":role/team/")})
 
 
-@fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
+@fault(
+    "The service account's manifest came from another environment's cluster.",
+    finding="service-account-annotation-arn-differs",
+    changes=ANNOTATION,
+)
 def annotation_of_another_account(situation: Situation) -> None:
-    """The service account's manifest came from another environment's cluster."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, ANOTHER_ACCOUNT)})
 
 
-@fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
+@fault(
+    "A script for AWS's regions in China wrote the annotation's ARN.",
+    finding="service-account-annotation-arn-differs",
+    changes=ANNOTATION,
+)
 def annotation_of_another_partition(situation: Situation) -> None:
-    """A script for AWS's regions in China wrote the annotation's ARN."""
     _annotate(situation, {ROLE_ARN: situation.role_arn.replace("arn:aws:", "arn:aws-cn:")})
 
 
-@fault(finding="eksctl-role-without-annotation", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+@fault(
+    "The service account was created again. After that, eksctl said that it had nothing to do.",
+    finding="eksctl-role-without-annotation",
+    hides=WITHOUT_ROLE_HIDES,
+    changes=ANNOTATION,
+)
 def eksctl_excluded_the_service_account(situation: Situation) -> None:
-    """The service account was created again. After that, eksctl said that it had nothing to do."""
     _annotate(situation, {})
     parameters = situation.parameters
     name = f"eksctl-{parameters.cluster}-addon-iamserviceaccount-{parameters.namespace}-{parameters.service_account}"
@@ -99,18 +137,25 @@ def eksctl_excluded_the_service_account(situation: Situation) -> None:
     situation.roles[arn] = role | {"Tags": [*role["Tags"], *({"Key": k, "Value": v} for k, v in tags.items())]}
 
 
-@fault(finding="service-account-missing", hides=WITHOUT_ACCOUNT_HIDES, changes=("whether there is a service account",))
+@fault(
+    "A service account that looked unused was deleted.",
+    finding="service-account-missing",
+    hides=WITHOUT_ACCOUNT_HIDES,
+    changes=("whether there is a service account",),
+)
 def service_account_deleted(situation: Situation) -> None:
-    """A service account that looked unused was deleted."""
     if situation.service_account_key in situation.objects:
         if situation.made_with is None:
             situation.made_with = situation.annotations if situation.webhook_is_called else {}
         del situation.objects[situation.service_account_key]
 
 
-@fault(finding="token-audience-mismatch", changes=("the token's audience",))
+@fault(
+    "Someone wanted to use the service account's tokens for another service, too.",
+    finding="token-audience-mismatch",
+    changes=("the token's audience",),
+)
 def audience_annotated(situation: Situation) -> None:
-    """Someone wanted to use the service account's tokens for another service, too."""
     situation.annotate(situation.annotations | {"eks.amazonaws.com/audience": "vault"})
 
 

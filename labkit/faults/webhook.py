@@ -16,76 +16,108 @@ UNTOUCHED_HIDES = ("pod-older-than-annotation", "pod-mount-path-twice")
 BY_HAND_HIDES = ("pod-older-than-annotation",)
 
 
-@fault(finding="webhook-missing", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
+@fault(
+    "The cluster's admission webhooks were tidied up.",
+    finding="webhook-missing",
+    hides=UNTOUCHED_HIDES,
+    changes=REGISTRATION,
+)
 def webhook_registration_deleted(situation: Situation) -> None:
-    """The cluster's admission webhooks were tidied up."""
     situation.objects.pop(WEBHOOK, None)
 
 
-@fault(finding="webhook-unreachable", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
+@fault(
+    "The webhook's manifest was applied unchanged, and nothing filled in its missing values.",
+    finding="webhook-unreachable",
+    hides=UNTOUCHED_HIDES,
+    changes=REGISTRATION,
+)
 def webhook_without_a_ca_bundle(situation: Situation) -> None:
-    """The webhook's manifest was applied unchanged, and nothing filled in its missing values."""
     situation.webhook["clientConfig"].pop("caBundle", None)
 
 
-@fault(finding="webhook-unreachable", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
+@fault("The webhook's address was changed.", finding="webhook-unreachable", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
 def webhook_that_nobody_answers_for(situation: Situation) -> None:
-    """The webhook's address was changed."""
     situation.webhook["clientConfig"]["url"] = "https://127.0.0.1:9/mutate"
 
 
-@fault(finding="webhook-not-asked-about-pod", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
+@fault(
+    "The team that looks after the admission webhooks tidied them up.",
+    finding="webhook-not-asked-about-pod",
+    hides=UNTOUCHED_HIDES,
+    changes=REGISTRATION,
+)
 def webhook_of_one_team(situation: Situation) -> None:
-    """The team that looks after the admission webhooks tidied them up."""
     situation.webhook["namespaceSelector"] = {"matchLabels": {"team": "platform"}}
 
 
-@fault(finding="webhook-not-asked-about-pod", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
+@fault(
+    "The webhook's registration was copied from another cluster.",
+    finding="webhook-not-asked-about-pod",
+    hides=UNTOUCHED_HIDES,
+    changes=REGISTRATION,
+)
 def webhook_of_marked_pods(situation: Situation) -> None:
-    """The webhook's registration was copied from another cluster."""
     marked = {"key": "irsa", "operator": "In", "values": ["enabled"]}
     expressions = situation.webhook.get("objectSelector", {}).get("matchExpressions") or []
     situation.webhook["objectSelector"] = {"matchExpressions": [*expressions, marked]}
 
 
-@fault(finding="pod-opted-out-of-webhook", hides=UNTOUCHED_HIDES, changes=("the pod's labels",))
+@fault(
+    "Someone added a label while looking for the cause of another problem.",
+    finding="pod-opted-out-of-webhook",
+    hides=UNTOUCHED_HIDES,
+    changes=("the pod's labels",),
+)
 def pod_opted_out(situation: Situation) -> None:
-    """Someone added a label while looking for the cause of another problem."""
     situation.pod["metadata"].setdefault("labels", {})["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
 
 
 @fault(
+    "Someone wanted the pod's sidecars to stay unchanged.",
     finding="pod-container-skipped",
     hides=("pod-older-than-annotation", "pod-mount-path-twice"),
     changes=("the containers that are skipped",),
 )
 def container_skipped(situation: Situation) -> None:
-    """Someone wanted the pod's sidecars to stay unchanged."""
     annotations = situation.pod["metadata"].setdefault("annotations", {})
     annotations["eks.amazonaws.com/skip-containers"] = situation.container["name"]
 
 
-@fault(finding="pod-token-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
+@fault(
+    "Someone wrote the role into the pod, for safety.",
+    finding="pod-token-variable-missing",
+    hides=BY_HAND_HIDES,
+    changes=VARIABLES,
+)
 def role_variable_given_by_hand(situation: Situation) -> None:
-    """Someone wrote the role into the pod, for safety."""
     situation.set_identity(role_arn=situation.role_arn)
 
 
-@fault(finding="pod-role-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
+@fault(
+    "Someone wrote the token's path into the pod, for safety.",
+    finding="pod-role-variable-missing",
+    hides=BY_HAND_HIDES,
+    changes=VARIABLES,
+)
 def token_variable_given_by_hand(situation: Situation) -> None:
-    """Someone wrote the token's path into the pod, for safety."""
     situation.set_identity(file=f"{MOUNT_PATH}/token")
 
 
-@fault(finding="pod-variables-empty", hides=BY_HAND_HIDES, changes=VARIABLES)
+@fault(
+    "The pod's variables came from a template.", finding="pod-variables-empty", hides=BY_HAND_HIDES, changes=VARIABLES
+)
 def variables_left_empty(situation: Situation) -> None:
-    """The pod's variables came from a template."""
     situation.set_identity(role_arn="", file="")
 
 
-@fault(finding="pod-volume-name-taken", hides=("pod-mount-path-twice",), changes=VOLUME)
+@fault(
+    "The pod got its own volume for downloads.",
+    finding="pod-volume-name-taken",
+    hides=("pod-mount-path-twice",),
+    changes=VOLUME,
+)
 def volume_of_the_same_name(situation: Situation) -> None:
-    """The pod got its own volume for downloads."""
     situation.mount("aws-iam-token", {"emptyDir": {}}, "/cache")
 
 
@@ -93,9 +125,13 @@ def volume_of_the_same_name(situation: Situation) -> None:
 NO_POD_HIDES = (*(each for each in ABSENT_HIDES if each != "pod-static-keys"), "keys-in-a-secret")
 
 
-@fault(finding="pod-mount-path-twice", hides=NO_POD_HIDES, changes=(*PRESENT, *AGE))
+@fault(
+    "The pod became a Deployment, and got a mount from another webhook's guide.",
+    finding="pod-mount-path-twice",
+    hides=NO_POD_HIDES,
+    changes=(*PRESENT, *AGE),
+)
 def mount_at_the_tokens_path(situation: Situation) -> None:
-    """The pod became a Deployment, and got a mount from another webhook's guide."""
     if not situation.pod_keys:
         return
     situation.mount("own-token", {"emptyDir": {}}, MOUNT_PATH)
@@ -120,12 +156,12 @@ def mount_at_the_tokens_path(situation: Situation) -> None:
 
 
 @fault(
+    "The pod's token was written by a script that logs its steps.",
     finding="token-malformed",
     hides=(*BY_HAND_HIDES, "pod-container-skipped"),
     changes=(*VARIABLES, *VOLUME),
 )
 def token_written_by_a_script(situation: Situation) -> None:
-    """The pod's token was written by a script that logs its steps."""
     situation.add_config_map("my-token", {"token": "11:11:49 the token is: EOF\n"})
     situation.mount("my-token", {"configMap": {"name": "my-token"}}, "/etc/my-token")
     situation.set_identity(role_arn=situation.role_arn, file="/etc/my-token/token")

@@ -158,8 +158,8 @@ class Decision:
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
     """Return the Allow statements that nearly allow the request, the nearest first.
 
-    A statement with the request's action is included, whichever other parts differ. A statement with only other actions
-    of the service is included if nothing else differs. A malformed Allow statement is included, too.
+    A statement that has the request's action is included. A statement with another action of the same AWS service is
+    included only if its other parts match the request. A malformed Allow statement is included, too.
     """
     found = []
     for policy in policies:

@@ -273,10 +273,10 @@ def _refuse_another_account(parameters: "Parameters", state: State) -> None:
 
 
 def _refuse_joined(cluster: Cluster) -> None:
-    """Raise `LabError` if the cluster belongs to the target kind: such a cluster lacks features of moto."""
+    """Raise `LabError` if the cluster is one of the target `kind`. The target `moto` can't use it."""
     if (cluster.get("tags") or {}).get(TARGET_TAG):
         raise LabError(
-            f"The lab's cluster {cluster['name']} belongs to the target kind.",
+            f"The lab's cluster {cluster['name']} belongs to another target: kind.",
             where="parameters target and cluster; nothing was changed",
             next='set target = "kind", or choose another cluster, or end the lab: labkit down',
         )

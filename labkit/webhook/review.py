@@ -231,7 +231,8 @@ def _web_identity(account: Account, mount_path: str) -> Method:
 def _with_role(container: Object, account: Account, method: Method, token_file: str, region: str) -> Object:
     """Return the container with the variables for its role, region and STS endpoint, and with the token's mount.
 
-    The role and the region have two variables each. If the container already has one of the two, the other isn't added.
+    The role and the region have two variables each. If the container already has one variable of a pair, the other one
+    isn't added.
     A container that already has variables for role, region and endpoint is returned unchanged.
     """
     present = {variable.get("name") for variable in container.get("env") or ()}

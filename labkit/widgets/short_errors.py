@@ -23,7 +23,7 @@ FROM_THE_TOP = "run the cells above this one first: Run > Run All Above Selected
 LAB_ENDED = "if the lab has ended, run the opening cell again: it starts the lab, and nothing is lost"
 WHY = "lab.trail(last=1) shows what AWS decided, and why"
 CORRECT = "correct this line; if it looks right, %tb in a new cell shows the whole traceback"
-STOPPED = f"run this cell again; if it had begun to change something, {START_OVER}"
+STOPPED = f"if the cell had changed nothing yet, run it again; otherwise, {START_OVER}"
 LONGEST, LONGEST_LINE = 600, 100  # the most characters of a line of the message, and of the cell's line
 # How the error codes of AWS and Kubernetes begin for a name that exists already.
 EXISTS = ("EntityAlreadyExists", "AlreadyExists", "BucketAlreadyOwnedByYou", "BucketAlreadyExists", "ResourceInUse")

@@ -332,7 +332,7 @@ def test_a_cluster_of_the_moto_target_is_not_taken_for_it(empty, existing):
 
 def test_the_moto_target_does_not_take_it_for_its_own(lab):
     for look in (labkit.Lab.open, lambda: targets.connect(Parameters.checked())):
-        with pytest.raises(LabError, match="belongs to the target kind"):
+        with pytest.raises(LabError, match="belongs to another target: kind"):
             look()
 
 

@@ -63,7 +63,7 @@ CELLS = {
     "a cell that the learner stops": (
         'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nlab.aws.client("iam").list_roles()',
         "KeyboardInterrupt: you stopped this cell",
-        "run this cell again",
+        "if the cell had changed nothing yet, run it again",
     ),
     "a command in a pod, and the lab ended": (
         f"{END}from kubernetes.stream import stream\n"

@@ -271,10 +271,7 @@ class Commands:
         return words.name_of_account(self.parameters.subject)
 
     def _admitted(self, before: Trust) -> list[str]:
-        """Return sentences about a new trust policy: who gains access, and who keeps it.
-
-        If a Deny statement refused the service account until now, the last sentence has a command to find its author.
-        """
+        """Return sentences about a new trust policy: who gains access, and who keeps it."""
         keep = "keeps its" if len(before.others) == 1 else "keep their"
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "The policy admits nobody else."
         sentences = [f"This adds {self._account} to the trust policy of {self.parameters.role_name}.", kept]
@@ -437,7 +434,7 @@ def _refers(part: Any, config_map: str) -> bool:
 def _is_run_of_lab(evidence: Evidence) -> bool:
     """Whether a repair may use `parameters.role_name`, although nothing connects that role with the service account.
 
-    That's allowed in the lab, with the notebooks' namespace and service account, unless the role has another run's tag.
+    True only in the lab, only for the notebooks' own service account, and only for a role without another run's tag.
     """
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:

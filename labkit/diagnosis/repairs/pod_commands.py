@@ -418,11 +418,7 @@ def _difference(before: Document, after: Document) -> Document:
 
 
 def _config_map_lines(evidence: Evidence) -> list[str]:
-    """Return lines for each ConfigMap that gives the pod superfluous variables: delete these keys from the ConfigMap.
-
-    If pods of other service accounts may use the ConfigMap, return a comment: the ConfigMap stays unchanged, and the
-    new pod doesn't use these keys.
-    """
+    """Return the commands that delete superfluous variables from ConfigMaps, or a comment for a shared ConfigMap."""
     return [
         said(f"ConfigMap {name} stays: {listed(users)} may need it. The new pod ignores {listed(sorted(keys))}.")
         if (users := others_with(evidence, name))

@@ -62,11 +62,13 @@ _bodies: ContextVar["_Bodies"] = ContextVar("bodies")
 
 @dataclass
 class Dumped:
-    """A service's state as bytes. `bodies` names all S3 bodies in it. `new` has the S3 objects with bodies to write."""
+    """A service's state as bytes, without the bodies of S3 objects."""
 
     content: bytes
     bodies: set[int]
+    """The names of the bodies of all S3 objects in the state."""
     new: list[tuple[FakeKey, int]]
+    """The S3 objects with a body that isn't in the lab's file yet, each with the body's name."""
 
     def remember(self) -> None:
         """Note in each S3 object with a new body that the body has been written. The next write leaves the body out."""

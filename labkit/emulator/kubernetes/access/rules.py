@@ -73,10 +73,7 @@ def compact(rule: Object) -> str:
 
 
 def _parts(rules: Iterable[Object]) -> Iterator[Object]:
-    """Split the rules into parts. Yield each part as a rule with one verb, and one resource or one URL path.
-
-    If a rule has resource names, each of its resource parts also has one of these names.
-    """
+    """Yield the smallest rules that the rules consist of: one verb, and one resource, resource name or URL path."""
     for rule in rules:
         for verb in rule.get("verbs") or ():
             for group in rule.get("apiGroups") or ():
