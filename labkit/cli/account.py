@@ -110,7 +110,6 @@ def policy(
 
 
 def _again(parameters: "Parameters") -> str:
-    """Return the parameters that the user has set, as `-p` options for another `labkit` command."""
     return "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in parameters.given.items())
 
 

@@ -150,7 +150,6 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
 
 
 def _refuse_path(role: str) -> None:
-    """Raise `LabError` if `role` is an ARN or has a path. The error suggests the part after the last slash."""
     path, _, name = role.rpartition("/")
     if path and name:
         raise LabError(
@@ -170,10 +169,7 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
 
 
 def _meant(parameters: "Parameters", connection: "Connection", pod: str) -> "Parameters":
-    """Return `parameters` with the service account that `labkit.doctor.meant` chooses for the namespace and the pod.
-
-    Raises `LabError` if no service account fits, or if several do.
-    """
+    """Return `parameters` with the pod's service account, or else with the namespace's only candidate."""
     from labkit.doctor import meant
     from labkit.doctor.survey import Survey
 

@@ -71,7 +71,6 @@ def _print(console: Console, line: str, style: str = "") -> None:
 
 
 def _show_findings(console: Console, found: Diagnosis) -> None:
-    """Print all findings. If the diagnosis doesn't begin with a finding, first print its headline."""
     others = [*found.findings]
     if found.begins_with_a_finding:
         _show_finding(console, others.pop(0), found.name)

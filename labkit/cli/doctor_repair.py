@@ -35,6 +35,7 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
         )
     found, shown = look(), set[tuple[str, str]]()
     while finding := next((each for each in found.findings if _key(each) not in shown), None):
+        # Show a finding only once, even if its repair doesn't help.
         shown.add(_key(finding))
         _show(finding)
         if why := repairing.why_not_run(finding.repair):
@@ -54,7 +55,6 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
 
 
 def _key(finding: "Finding") -> tuple[str, str]:
-    """Return the finding's id and repair. A finding is shown only once, even if its repair doesn't help."""
     return finding.id, finding.repair
 
 
@@ -65,10 +65,7 @@ def _show(finding: "Finding") -> None:
 
 
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
-    """Return the diagnosis after a repair. First wait up to `STARTS_WITHIN` seconds until the repair's new pods run.
-
-    `look` makes a diagnosis. If `before`, the diagnosis before the repair, has the finding `STARTING`, don't wait.
-    """
+    """Return the diagnosis after a repair, and allow new pods `STARTS_WITHIN` seconds to start."""
     return awaited(
         look,
         lambda found: STARTING not in _ids(found) or STARTING in _ids(before),
@@ -82,11 +79,8 @@ def _ids(found: "Diagnosis") -> list[str]:
 
 
 def _environment(connection: "Connection") -> dict[str, str]:
-    """Return the environment variables for a repair's commands.
-
-    On the targets moto and kind, the commands use the running lab. On eks, they use the user's own environment, with
-    the connection's region.
-    """
+    """Return the environment variables for a repair's commands."""
+    # The targets moto and kind have a running lab.
     if connection.commands_after:
         return environment.closed(os.environ) | lab.variables()
     region = connection.aws.region_name

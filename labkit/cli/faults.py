@@ -85,7 +85,7 @@ def _list() -> None:
 
 
 def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "Lab":
-    """Open the running lab for this run. Raises `LabError` if no lab runs, or if the lab doesn't have the cluster."""
+    """Open the running lab for the run with these names."""
     from labkit.run_parameters import Parameters
 
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
@@ -104,7 +104,7 @@ def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "L
 
 
 def _different(namespace: str, service_account: str, role: str, cluster: str) -> str:
-    """Return the options that name this run. An option with its default value is left out."""
+    """Return this run's options that differ from their defaults."""
     given = {"-n": namespace, "-s": service_account, "--role": role, "--cluster": cluster}
     usual = {"-n": "default", "-s": "my-service-account", "--role": "my-role", "--cluster": "blue"}
     return "".join(f" {option} {value}" for option, value in given.items() if value != usual[option])

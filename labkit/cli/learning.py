@@ -115,18 +115,16 @@ def progress() -> None:
 
 
 def _folder() -> Path:
-    """Return the folder that contains learn/: the current folder, or its parent if the current folder is learn/."""
+    """Return the folder that contains `learn/`."""
     here = Path.cwd()
     return here.parent if here.name == LEARN and (here / FIRST).is_file() else here
 
 
 def _running(here: Path) -> dict[str, str] | None:
-    """Return the entry (`url`, `token`, …) of the JupyterLab that `labkit lab` started in `here`; None if none runs.
-
-    Read the entries' files directly, because Jupyter's own function for them imports the whole server.
-    """
+    """Return the entry of the JupyterLab that `labkit lab` started in `here`."""
     from jupyter_core.paths import jupyter_runtime_dir
 
+    # Jupyter's own function for these entries imports the whole server.
     for file in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         with suppress(OSError, ValueError):
             told: dict[str, str] = json.loads(file.read_text())
@@ -211,9 +209,9 @@ def _copied(original: Path) -> str:
 
 
 def _opened(page: str) -> dict[str, object]:
-    """Return a JupyterLab layout in which `page` is open beside the list of files.
+    """Return a JupyterLab layout in which `page` is open.
 
-    With this layout, the page appears sooner than if JupyterLab opens it from its address.
+    JupyterLab opens a page sooner from a layout than from a URL.
 
     https://jupyterlab.readthedocs.io/en/stable/user/workspaces.html
     """

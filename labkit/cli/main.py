@@ -40,7 +40,7 @@ def _labkit(
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
     ] = False,
 ) -> None:
-    """Handle `--version`. Raises `LabError` if the current folder was deleted, because no command can work there."""
+    """Refuse every command in a deleted folder."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _leave_closed_streams() -> None:
-    """Drop the output that a closed terminal or pipe doesn't accept. Otherwise, Python would exit with code 120.
+    """Drop output for a closed terminal or pipe, because Python would otherwise exit with code 120.
 
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """

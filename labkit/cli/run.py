@@ -60,7 +60,6 @@ def run(
 
 
 def _what_happened(parameters: "Parameters") -> str:
-    """Return sentences that explain the run. The last one names the next command."""
     # https://www.gnu.org/software/make/manual/html_node/Recursion.html
     next_ = "make lab" if "MAKELEVEL" in os.environ else f"{command()} lab"
     return (
@@ -88,7 +87,6 @@ def _show_run(done: "runs.Run") -> None:
 
 
 def _show_failure(failed: "runs.RunFailed") -> None:
-    """Show the failed cell's source and the doctor's findings. `labkit.cli.main` prints the error itself later."""
     from labkit import runs
 
     typer.echo("\nThis cell failed:")

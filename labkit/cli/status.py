@@ -115,10 +115,7 @@ def _mounts(state: State) -> str:
 
 
 def _remembered(folder: Folder) -> list[str]:
-    """Return a line for each cluster that the lab remembers, but that isn't joined now.
-
-    The line says what `labkit up` and `labkit down` would do with the cluster.
-    """
+    """Return a line about each cluster that the lab remembers, but that isn't joined now."""
     joined = {kept.path for kept in Kept.joined(folder).values()}
     return [
         f"  The lab remembers {_what_becomes(kept, kept.facts)}"

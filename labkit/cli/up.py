@@ -186,7 +186,7 @@ def refuse_options(**given: object) -> None:
 
 
 def _described(target: str, state: process.State, cluster: str, region: str, issuer: str) -> dict[str, Any]:
-    """Return the lab's addresses and keys, for another program. Later versions of labkit only add keys to this JSON."""
+    """Return the lab's addresses and keys for other programs. Later versions of labkit only add fields."""
     return {
         "target": target,
         "cluster": cluster,

@@ -132,7 +132,7 @@ class Cause:
     """The stages that aren't examined any further once this cause has a finding."""
 
     def __call__(self, evidence: Evidence) -> Finding | None:
-        """Return the cause's finding; None if the cause finds nothing, or if a more specific cause has a finding.
+        """Return the cause's finding, unless a more specific cause already has a finding.
 
         Raises `NotRead` if a fact that the cause needs can't be read.
         """

@@ -293,21 +293,15 @@ class Account:
         return Read(kind, name, f"({self.account_id})", "AWS")
 
     def _call(self, kind: str, /, **request: Any) -> Any:
-        """Return the answer to a call such as `iam:GetRole`."""
         service, operation = _operation(kind)
         answer = getattr(self.client(service), operation)(**request)
         return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
 
     def _answered(self, kind: str, name: str, /, *keys: str | int, **request: Any) -> Any:
-        """Return a call's answer; None if the resource doesn't exist.
-
-        `keys` is the path to a value in the answer. With a path, return only this value.
-        """
+        """Return the value at the path `keys` of the answer; None if the resource doesn't exist."""
         return self._once(kind, name, lambda: reduce(getitem, keys, self._call(kind, **request)))
 
     def _listed(self, kind: str, name: str, key: str, /, **request: Any) -> list[Any]:
-        """Return the items in all pages of an answer; empty if the resource doesn't exist."""
-
         def read() -> list[Any]:
             service, operation = _operation(kind)
             pages = self.client(service).get_paginator(operation).paginate(**request)
@@ -320,7 +314,7 @@ class Account:
 
 
 def _operation(kind: str) -> tuple[str, str]:
-    """Split `iam:GetRole` into boto3's names: `iam`, `get_role`."""
+    """Split `iam:GetRole` into boto3's `iam` and `get_role`."""
     from botocore import xform_name
 
     service, _, operation = kind.partition(":")
@@ -357,11 +351,8 @@ def _with_document(role: Role) -> Role:
 
 
 def _recorded(event: Record) -> PastCall:
-    """Return the fields of a CloudTrail record that the doctor needs.
-
-    For a role session, `caller` is the role's ARN.
-    """
     identity = event.get("userIdentity") or {}
+    # The issuer of a role session is the role.
     issuer = (identity.get("sessionContext") or {}).get("sessionIssuer") or {}
     return {
         "eventTime": event["eventTime"],

@@ -116,7 +116,7 @@ def _trust(role: Role, parameters: Parameters, provider_arn: str) -> Trust:
 
 
 def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """Return the ARNs of the roles with tags that name the service account. Leave out other clusters' roles."""
+    """Return the ARNs of the roles with tags that name the service account."""
     details = account.authorization_details["RoleDetailList"]
     naming = {role["RoleName"] for role in details if _are_for(tags_of(role), parameters, role["RoleName"])}
     roles = [role for role in account.roles if role["RoleName"] in naming]
@@ -124,9 +124,7 @@ def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list
 
 
 def _are_for(tags: dict[str, str], parameters: Parameters, role_name: str) -> bool:
-    """Whether a role's tags name the service account. The lab, eksctl and Terraform modules set such tags.
-
-    A value such as `shop/cart` could be a repository's name. It counts only if the tag's key mentions service accounts.
+    """Whether a role's tags name the service account, as eksctl's and Terraform modules' tags do.
 
     https://github.com/cloudposse/terraform-aws-eks-iam-role
     """
@@ -136,16 +134,13 @@ def _are_for(tags: dict[str, str], parameters: Parameters, role_name: str) -> bo
     of_run = parameters.model_copy(update={"role_name": role_name}).run
     if tags.get(RUN_TAG) == of_run or f"{name}@{namespace}" in tags.values():
         return True
+    # Under any other key, `shop/cart` may be a repository's name.
     wanted = (f"{namespace}/{name}", f"{namespace}:{name}", parameters.subject)
     return any(value in wanted for key, value in tags.items() if ABOUT_ACCOUNTS.search(key))
 
 
 def _is_of_another_cluster(account: Account, parameters: Parameters, provider_arn: str, role: Role) -> bool:
-    """Whether the role belongs to another cluster, which may have a service account with the same name.
-
-    True if the role's run tag names another cluster, or if the trust policy names registered OIDC providers of other
-    clusters, but not this cluster's provider. Also true if the account's OIDC providers can't be read.
-    """
+    """Whether the role belongs to another cluster, which may have a service account of the same name."""
     run = _tags(account, role["RoleName"]).get(RUN_TAG)
     if run is not None and run.partition("/")[0] != parameters.cluster:
         return True
@@ -160,7 +155,6 @@ def _is_of_another_cluster(account: Account, parameters: Parameters, provider_ar
 
 
 def _tags(account: Account, role_name: str) -> dict[str, str]:
-    """Return a role's tags; empty if they can't be read."""
     try:
         return tags_of(account.role(role_name))
     except NotRead:

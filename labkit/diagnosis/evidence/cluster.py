@@ -139,9 +139,7 @@ class Cluster:
         return self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
 
     def _get(self, path: str) -> Document:
-        """Return the API server's answer as plain JSON.
-
-        This avoids the Kubernetes client's models, which take half a second to load and drop fields they don't know.
+        """Return plain JSON, because the Kubernetes client's models load slowly and drop unknown fields.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
         """
@@ -168,7 +166,6 @@ class Cluster:
 
 
 def _path(kind: str, namespace: str = "") -> str:
-    """Return the API path of a kind's objects. `kind` is the singular or plural name in lower case."""
     plural = kind if kind.endswith("s") else f"{kind}s"
     group = GROUPS.get(plural, "/api/v1")
     return f"{group}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{group}/{plural}"

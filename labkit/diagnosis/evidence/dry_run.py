@@ -66,7 +66,7 @@ class DryRun:
 
     @cached_property
     def _made(self) -> Document:
-        """The dry run's result: `has_role` (whether the pod got a role) and `refused` (why a webhook call failed)."""
+        """The dry run's result, with the keys `has_role` and `refused`."""
         pod = self._pod
         read = Read("create pod --dry-run=server, like", pod.name if pod else "", f"-n {pod.namespace if pod else ''}")
         if not self._allowed or pod is None:
@@ -107,9 +107,6 @@ class DryRun:
 
 
 def _is_about_a_failed_call(counter: str, webhooks: Iterable[str]) -> bool:
-    """Whether a counter of the API server counts failed calls to one of these webhooks.
-
-    If the webhook answers, and rejects the request, the call hasn't failed.
-    """
+    # A webhook that rejects a request has answered the call.
     is_refusal = counter.startswith(REJECTION) and 'error_type="no_error"' in counter
     return not is_refusal and any(f'name="{name}"' in counter for name in webhooks)

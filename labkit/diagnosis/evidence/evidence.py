@@ -51,10 +51,8 @@ class Evidence:
     ):
         """Args:
         pod_name: the pod to examine; if empty, the newest pod that runs as the service account.
-        role_is_known: whether the caller named the role, policy and bucket in `parameters`. If not, these three are
-            only defaults.
-        is_of_run: whether `parameters` are those of a run of the lab. If they are, a repair can create the run's
-            missing role. If they aren't, it's unknown which policy a new role should have.
+        role_is_known: whether the caller named the role, policy and bucket in `parameters`; if not, they're defaults.
+        is_of_run: whether `parameters` belong to a run of the lab, so that a repair can create a missing role.
         action: the action that the pod needs, such as `s3:ListBucket`; if empty, permissions aren't tested.
         resource: the ARN of the resource that `action` is for.
         probe: whether the doctor may run commands in the pod, and send its token to STS.
@@ -436,7 +434,6 @@ class Evidence:
         return self._newest_event("FailedScheduling")
 
     def _newest_event(self, reason: str) -> str:
-        """Return the pod's newest event with this reason, as `REASON: MESSAGE`; empty if no such event can be read."""
         try:
             events = self.cluster.events(self.parameters.namespace)
         except NotRead:
@@ -538,10 +535,7 @@ class Evidence:
             return f"the organization's policies could not be read: {unread.call}: {unread.why}"
 
     def _role_by_hand(self) -> str:
-        """Return the ARN of the role that the pod's author set in containers with a projected token.
-
-        Empty if these containers name several roles or none, or if the role doesn't exist in the cluster's account.
-        """
+        """Return the ARN of the role that the pod's author set in containers with a projected token."""
         try:
             by_hand = [each for each in self.containers if each.has_role and (each.is_by_hand or each.declares_role)]
             arns = {each.value(ROLE) for each in by_hand if each.token_at(each.value(TOKEN_FILE))}
@@ -553,11 +547,7 @@ class Evidence:
 
     @property
     def _named_role_arn(self) -> str:
-        """The role's ARN, from the parameters, a label, an annotation or a container. IAM may not have this role.
-
-        If none of these names a role, it's the only ARN in `role_candidates`. Empty if there are several candidates or
-        none, or if the candidates can't be read.
-        """
+        """The ARN of the role that the pod should get, even if IAM doesn't have the role."""
         if self.role_is_known:
             return self.connection.role_arn(self.parameters.role_name)
         if name := self.role_of_run:
@@ -575,11 +565,7 @@ class Evidence:
         return found[0] if len(found) == 1 else ""
 
     def _role_so_called(self, arn: str) -> Role | None:
-        """Return the role with this ARN, or the role's `namesake`: the role of the same name in the cluster's account.
-
-        Return the `namesake` if the ARN names another account, and the role doesn't exist there. A role that can't be
-        read counts as missing if STS refused the pod's token. Return None if no role is found.
-        """
+        """Return the role with this ARN, or else the role of the same name in the cluster's account."""
         named = Arn.parse(arn)
         try:
             role = self._account(named.account).role(named.name)
@@ -593,7 +579,7 @@ class Evidence:
 
     @property
     def _is_refused(self) -> bool:
-        """Whether STS refused the pod's token; False if that isn't known."""
+        """Whether STS refused the pod's token."""
         try:
             caller = self.caller_if_told
             exchange = None if caller and caller.arn else self.probe.exchange
@@ -602,16 +588,7 @@ class Evidence:
         return bool(exchange and exchange.code)
 
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
-        """Return the ARNs of the roles that the annotation should probably name; None if the annotation may be right.
-
-        `arn` is the ARN in the annotation. `role` is the role with this ARN, or None. The annotation is probably wrong
-        in two cases:
-
-        - The role wasn't found, and the account in the ARN seems wrong.
-        - The role was found but doesn't seem meant for the service account, and another role does.
-
-        Return None, too, if a fact can't be read.
-        """
+        """Return the ARNs of the roles that the annotation should name; None if the annotation may be right."""
         try:
             if role is None:
                 return self.role_candidates if self._is_wrong_account(arn) else None
@@ -622,10 +599,6 @@ class Evidence:
             return None
 
     def _is_wrong_account(self, arn: str) -> bool:
-        """Whether the account in the ARN seems wrong.
-
-        True if it isn't the cluster's account, and has neither the ARN's role nor the cluster's OIDC provider.
-        """
         named = Arn.parse(arn)
         if named.account == self.connection.account_id:
             return False
@@ -633,14 +606,9 @@ class Evidence:
         return account.role(named.name) is None and account.provider(self._provider_arn_in(named.account)) is None
 
     def _provider_arn_in(self, account_id: str) -> str:
-        """Return the ARN that the cluster's OIDC provider has in this account."""
         return self.connection.provider_arn.replace(f":{self.connection.account_id}:", f":{account_id}:", 1)
 
     def _account(self, account_id: str) -> Account:
-        """Return the account with this id, even if it isn't the cluster's. Each account gets only one session.
-
-        Raises `NotRead` if the caller can't get credentials for it.
-        """
         if account_id in self._accounts:
             return self._accounts[account_id]
         from botocore.exceptions import ClientError

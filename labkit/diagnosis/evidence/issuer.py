@@ -154,7 +154,7 @@ def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes
 
 
 def _connect(host: str, address: str, port: int) -> socket.socket:
-    """Return a connection to `address`, or else to `host` (perhaps through this machine's proxy). Raises `OSError`."""
+    """Connect to `address`, or else to `host`, perhaps through this machine's proxy."""
     proxy = urlsplit(getproxies().get("https", ""))
     if address or not proxy.hostname or proxy_bypass(host):
         return socket.create_connection((address or host, port), timeout=TIMEOUT)

@@ -83,11 +83,7 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether the annotation is wrong, but the role in a container, `role_arn`, is right.
-
-    `role_arn` is right if a role in the cluster's account has this ARN, and the role's trust policy admits or names the
-    service account.
-    """
+    """Whether the role in a container, `role_arn`, is right, although the annotation is wrong."""
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False
     role = evidence.namesake(Arn.parse(role_arn).name)

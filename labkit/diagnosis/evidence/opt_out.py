@@ -155,7 +155,6 @@ def skips_all(manifest: dict[str, Any]) -> bool:
 
 
 def _asked_about_pods(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
-    """Yield the pod identity webhook's entries that have a rule for new pods, each with its index in `registration`."""
     for number, webhook in own_webhooks(registration):
         if any(_is_for_new_pods(rule) for rule in webhook.get("rules") or []):
             yield number, webhook

@@ -192,10 +192,7 @@ class Container:
         return ""
 
     def _variable(self, name: str, entries: list[EnvVar]) -> Variable | None:
-        """Return the variable with this name; None if the container doesn't define the variable.
-
-        The last of the `entries` (from `env`) with this name counts. If no entry has this name, `envFrom` counts.
-        """
+        # The last entry of `env` wins, and `env` wins over `envFrom`.
         for at in reversed(range(len(entries))):
             if entries[at]["name"] == name:
                 return self._of_env(entries[at], entries[:at])
@@ -214,7 +211,7 @@ class Container:
         return Variable(name, None, "resources") if source else self._filled_in(entry, earlier)
 
     def _filled_in(self, entry: EnvVar, earlier: list[EnvVar]) -> Variable:
-        """Return the variable with each `$(NAME)` replaced by the value of an earlier variable, as the node does."""
+        """Return the variable with each `$(NAME)` replaced by an earlier variable's value, as the node does."""
         name, text, known = entry["name"], entry.get("value") or "", {"": "$"}
         for other in filter(None, REFERENCE.findall(text)):
             variable = self._variable(other, earlier)
@@ -226,7 +223,7 @@ class Container:
         return Variable(name, REFERENCE.sub(lambda found: known[found[1] or ""], text), "env")
 
     def _of_sources(self) -> Iterator[Variable]:
-        """Yield the variables of `envFrom`. The last source comes first, because it wins over the others."""
+        # The last source wins.
         for source in reversed(self.document.get("envFrom") or []):
             if reference := source.get("configMapRef"):
                 name, prefix = reference.get("name", ""), source.get("prefix") or ""
@@ -244,7 +241,6 @@ class Container:
                         yield AwsConfig(path, name, key, _profiles(text))
 
     def _may_hold_config(self, mount: VolumeMount) -> bool:
-        """Whether the mount may contain an AWS config for an SDK. Only paths are compared: no ConfigMap is read."""
         path = normal(mount["mountPath"])
         told = [value for name in CONFIG_FILES if (value := self._plain(name))]
         return "/.aws" in path or any(_is_below(normal(value), path) for value in told)
@@ -254,7 +250,7 @@ class Container:
         return path in told or path.endswith(("/.aws/config", "/.aws/credentials"))
 
     def _plain(self, name: str) -> str:
-        """Return the literal value that `env` gives a variable; empty without a literal value. Reads no ConfigMap."""
+        """Return the variable's literal value in `env`, without reading a ConfigMap."""
         entries = [entry for entry in self.document.get("env") or [] if entry["name"] == name]
         return (entries[-1].get("value") or "") if entries else ""
 
@@ -398,7 +394,7 @@ def normal(path: str) -> str:
 
 
 def _spec_applied(note: str) -> objects.PodSpec:
-    """Return the spec in `note`, the text of kubectl's last-applied annotation; empty if `note` isn't a manifest."""
+    """Return the pod spec in `note`, the text of kubectl's last-applied annotation."""
     try:
         manifest = json.loads(note)
     except ValueError:
@@ -417,7 +413,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _path_in(mount: VolumeMount, file: str) -> str:
-    """Return the path at which the container sees the volume's file; empty if the mount leaves the file out."""
+    """Return the path at which the container sees the volume's file."""
     if not file:
         return ""
     inside = mount.get("subPath") or ""
@@ -429,7 +425,6 @@ def _path_in(mount: VolumeMount, file: str) -> str:
 
 
 def _config_maps(volume: Volume) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the name of each ConfigMap in a volume, and the paths that the volume sets for its keys."""
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     for source in sources:
         if reference := source.get("configMap"):
@@ -437,7 +432,6 @@ def _config_maps(volume: Volume) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _secrets(volume: Volume) -> list[str]:
-    """Return the names of a volume's Secrets."""
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     found = [each["secret"] for each in sources if "secret" in each]
     return [secret.get("secretName") or secret.get("name") or "" for secret in found]

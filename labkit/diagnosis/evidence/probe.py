@@ -151,7 +151,6 @@ class Probe:
 
     @property
     def _running(self) -> PodSpec | None:
-        """The pod if it runs; otherwise None."""
         return self._pod if self._pod and self._pod.phase == "Running" else None
 
     def _asked_anew(self) -> Executed:

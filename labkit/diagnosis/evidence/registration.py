@@ -89,7 +89,7 @@ def _certificates(bundle: str) -> list[Any]:
 
 
 def _handshake(url: str, bundle: str) -> str:
-    """Return why the TLS connection fails; empty if it succeeds."""
+    """Return why the TLS handshake fails; empty if the handshake succeeds."""
     parts = urlsplit(url)
     context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
     try:

@@ -226,11 +226,7 @@ class Trust:
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """Return the statement as if its conditions on the request, such as `aws:CurrentTime`, favoured the caller.
-
-        An Allow statement loses these conditions. For a Deny statement with such a condition, return None: the
-        statement denies nothing. A statement without such conditions stays unchanged.
-        """
+        """Return the statement as if its conditions on the request, such as `aws:CurrentTime`, favoured the caller."""
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement
         if statement.get("Effect") == "Deny":
@@ -269,10 +265,7 @@ class Trust:
         return self.names_subject(statement), self._trusted(statement), allows_action(statement), -len(failed)
 
     def _trusted(self, statement: Statement) -> int:
-        """Return how similar the statement's principal is to the cluster's OIDC provider.
-
-        3: the same provider. 2: a provider with the same issuer id. 1: another federated principal. 0: none of these.
-        """
+        """Rank the statement by the similarity between its principal and the cluster's OIDC provider."""
         federated = federated_of(statement)
         if self._provider_arn in federated:
             return 3

@@ -321,11 +321,12 @@ def _sts_url(evidence: Evidence, container: Container) -> SplitResult:
 
 
 def _is_excepted(container: Container, host: str) -> bool:
-    """Whether NO_PROXY lists the host, one of its domains or `*`. Also true if NO_PROXY's value is in a Secret.
+    """Whether NO_PROXY excepts the host from the proxy.
 
     https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
     """
     excepted = _set_ones(container, NO_PROXIES)
+    # A value that can't be read, such as a Secret's, may list the host.
     if any(each.value is None for each in excepted):
         return True
     names = [name.strip().lstrip("*").lstrip(".") for each in excepted for name in (each.value or "").split(",")]
@@ -348,7 +349,6 @@ def _works_by_hand(evidence: Evidence, container: Container) -> bool:
 
 
 def _seen_token(evidence: Evidence, container: Container) -> Token | None:
-    """Return the token that the doctor read in this container; None if it read no token."""
     if not evidence.probe_allowed or evidence.probe.container is not container:
         return None
     try:
@@ -358,10 +358,7 @@ def _seen_token(evidence: Evidence, container: Container) -> Token | None:
 
 
 def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | None:
-    """Return the source of the container's copied token, and the token's claims; None if the token isn't a copy.
-
-    The source is `ConfigMap NAME`, `Secret NAME` or `the image`. The claims are empty if the token wasn't read.
-    """
+    """Return the source of the container's copied token, and the token's claims; None if the token isn't a copy."""
     file = container.value(TOKEN_FILE)
     if not file or not _is_set(container, ROLE) or container.token_at(file) or api_server_token(evidence, container):
         return None
@@ -376,7 +373,6 @@ def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | No
 
 
 def _claims(text: str | None) -> Document:
-    """Return the claims of the token in a file's text; empty if the text isn't a token."""
     try:
         return parts(text.strip())[1] if text else {}
     except NotAToken:
@@ -388,7 +384,6 @@ def _identity(container: Container) -> tuple[Variable, ...]:
 
 
 def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
-    """Return a `Wrong` if the variable `name` is set, but the variable `without` isn't. Otherwise, return None."""
     variable = container.variable(name)
     if variable is None or variable.value == "" or _is_set(container, without):
         return None
@@ -396,7 +391,6 @@ def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
 
 
 def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[Variable, ...]:
-    """Return the variables with these names that are set and not empty. A value in a Secret counts as not empty."""
     return tuple(each for name in names if (each := container.variable(name)) and each.value != "")
 
 
@@ -405,5 +399,5 @@ def _is_set(container: Container, name: str) -> bool:
 
 
 def _named(variables: tuple[Variable, ...]) -> str:
-    """Return text that lists the variables' names and sources, but never their values."""
+    """List the variables without their values, which may be secret."""
     return ", ".join(f"{variable.name} ({variable.source})" for variable in variables)

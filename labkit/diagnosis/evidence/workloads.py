@@ -187,7 +187,7 @@ def _names(workload: Workload) -> set[str]:
 
 
 def _deployment_of(metadata: Metadata) -> str:
-    """Return the name of the Deployment that owns the pod's ReplicaSet; empty if no Deployment does."""
+    """Return the name of the Deployment that owns the pod's ReplicaSet."""
     for owner in metadata.get("ownerReferences") or []:
         suffix = f"-{_template_hash(metadata)}"
         if owner.get("controller") and owner["kind"] == "ReplicaSet" and owner["name"].endswith(suffix):

@@ -235,7 +235,7 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
 
 
 def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
-    """Return the symptom of access keys in a workload that has no pods yet; None without access keys."""
+    """Return the symptom of access keys in a workload that has no pods yet."""
     template = workload["spec"]["template"]
     metadata: Metadata = template.get("metadata") or Metadata()
     pod: Pod = {"metadata": {**metadata, "namespace": evidence.parameters.namespace}, "spec": template["spec"]}
@@ -255,14 +255,12 @@ def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
 
 
 def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
-    """Return a function that changes a manifest so that the SDK sees no access keys.
-
-    The function removes keys that `env` sets. Keys in a ConfigMap stay, but empty variables override them.
-    """
+    """Return a change that hides the access keys in `wrong` from the SDK."""
 
     def change(_: Evidence, manifest: Document) -> None:
         for container in containers_of(manifest["spec"]):
             keys = wrong[container["name"]].variables if container["name"] in wrong else ()
+            # `env` wins over a ConfigMap in `envFrom`, even with an empty value.
             kept = [entry for entry in container.get("env") or [] if entry["name"] not in [key.name for key in keys]]
             set_list(container, "env", [*kept, *({"name": key.name, "value": ""} for key in keys if key.config_map)])
 
@@ -277,10 +275,7 @@ def _static_keys_read(evidence: Evidence, container: Container) -> variables.Wro
 
 
 def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
-    """Return a `NotRead` for each object that may contain the container's access keys but wasn't read.
-
-    Such objects are Secrets, and ConfigMaps that the doctor isn't allowed to read.
-    """
+    """Return a `NotRead` for each unread object that may contain the container's access keys."""
     hidden = []
     try:
         variables.static_keys(evidence, container)
@@ -302,11 +297,7 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
 
 
 def _told_of_keys(evidence: Evidence) -> str:
-    """Return AWS's answer to a call in the pod, if it shows that access keys are in use; otherwise the empty string.
-
-    Three answers show keys: an error that rejects the keys; an IAM user's ARN; and an ARN that isn't the role's,
-    although STS accepts the pod's token. In the third case, the SDK hasn't used the token.
-    """
+    """Return AWS's answer to the pod's call, if the answer shows that access keys are in use."""
     caller = evidence.caller_if_told
     if caller is None:
         return ""
@@ -316,6 +307,7 @@ def _told_of_keys(evidence: Evidence) -> str:
         exchange = evidence.probe.exchange
     except NotRead:
         exchange = None
+    # STS accepts the token, but the SDK hasn't used the token.
     is_other = exchange is not None and bool(exchange.arn) and not evidence.is_its_role
     return caller.arn if is_other or ":user/" in caller.arn else ""
 
@@ -347,7 +339,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
 
 
 def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
-    """Add STS's host to NO_PROXY in the containers' `env`. It overrides a NO_PROXY from a ConfigMap in `envFrom`."""
+    """Add STS's host to NO_PROXY in the containers that would reach STS through a proxy."""
     wrong = {each.name: each for each in evidence.containers if variables.proxied(evidence, each)}
     for container in containers_of(manifest["spec"]):
         if found := wrong.get(container["name"]):
@@ -355,6 +347,7 @@ def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
             others = [entry for entry in container.get("env") or [] if entry["name"] not in names]
             host = variables.sts_host(evidence, found)
             values = {name: ",".join(filter(None, (found.value(name), host))) for name in names}
+            # `env` wins over a ConfigMap in `envFrom`.
             container["env"] = [*others, *({"name": name, "value": value} for name, value in values.items())]
 
 
@@ -363,13 +356,10 @@ def _secret(evidence: Evidence, name: str) -> Read:
 
 
 def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) -> str | Repair:
-    """Return commands that change `duration_seconds` from `seconds` to `longest` in a ConfigMap's AWS config.
-
-    If pods of another service account may use the ConfigMap, return only advice. The commands don't print the AWS
-    config, because it may contain access keys.
-    """
+    """Return commands that set `duration_seconds` to `longest` in a ConfigMap's AWS config."""
     if users := others_with(evidence, config_map):
         return advice.config_map_stays(evidence, config_map, ["duration_seconds"], users)
+    # The commands don't print the AWS config, because it may contain access keys.
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
     shorter = f"s/duration_seconds *= *{seconds}/duration_seconds = {longest}/"
     return Repair.of(
@@ -380,11 +370,7 @@ def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) 
 
 
 def _longest(evidence: Evidence, settings: dict[str, str]) -> int:
-    """Return the maximum duration of a session, in seconds, for an AWS profile with these `settings`.
-
-    The limit is the role's `MaxSessionDuration`. If the profile chains roles, or if the role isn't found, the limit is
-    `CHAINED_FOR` (one hour).
-    """
+    """Return the maximum duration of a session, in seconds, for an AWS profile with these `settings`."""
     if "source_profile" in settings or "credential_source" in settings:
         return CHAINED_FOR
     arn = settings.get("role_arn") or evidence.role_arn

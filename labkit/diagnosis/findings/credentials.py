@@ -248,11 +248,7 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
 
 
 def _audience(evidence: Evidence) -> str | None:
-    """Return the audience of the projected token that a container sends to STS.
-
-    If no container sends a projected token, return the audience of the webhook's token volume. Without that volume,
-    return the audience in the service account's annotation.
-    """
+    """Return the audience of the token that the pod sends to STS."""
     for container in evidence.containers:
         token = _sent(container)
         if token and token.get("audience"):
@@ -261,10 +257,7 @@ def _audience(evidence: Evidence) -> str | None:
 
 
 def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
-    """Return lines that give the pod a token for STS.
-
-    They remove the annotation that sets `audience`, and correct the token's volume in the pod's manifest.
-    """
+    """Return the repair that gives the pod a token for STS."""
 
     shared = _shared_volumes(evidence, audience)
 
@@ -298,10 +291,7 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
-    """Return the names of the volumes with a token for this audience, each with the containers that may need the token.
-
-    These containers mount the volume, but don't send a token for this audience to STS.
-    """
+    """Return volumes with a token for this audience, each with the containers that don't send the token to STS."""
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
     volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
     found: dict[str, list[str]] = {}
@@ -314,15 +304,12 @@ def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
 
 
 def _sent(container: Container) -> TokenProjection | None:
-    """Return the projected token that a container sends to STS; None if it sends no projected token."""
+    """Return the projected token that a container sends to STS."""
     return container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """Make containers send another token of the volume to STS: the token at `path` with `BESIDE` added.
-
-    Only containers that now send the volume's token at `path` are changed.
-    """
+    """Make containers send the volume's second token to STS instead of the token at `path`."""
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
@@ -332,10 +319,7 @@ def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> Non
 
 
 def _malformed(evidence: Evidence) -> tuple[str, str]:
-    """Return why a container's token file doesn't contain a token, and the command that prints the file.
-
-    Both texts are empty if the file contains a token, or if the file wasn't read.
-    """
+    """Return the fault in a container's token file, and the command that prints the file."""
     for container in evidence.containers:
         copied = container.copied_at(container.value(TOKEN_FILE)) if container.has_role else None
         if copied and copied[1] is not None:
@@ -352,25 +336,19 @@ def _token(evidence: Evidence) -> Token | None:
 
 
 def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield AWS's errors about the pod's token, each with the call that got the error.
-
-    The doctor's call comes first, then the pod's. Their errors may differ, because the pod may reach AWS in another
-    way. Raises `NotRead` at the end if the pod's call couldn't be made.
-    """
+    """Yield AWS's errors about the pod's token, each with the call that got the error."""
     if evidence.is_its_role:
         return
     if exchange := _refused_exchange(evidence):
         yield f"{exchange.code}: {exchange.message}", EXCHANGE
+    # The pod may reach AWS in another way than the doctor, so its error may differ.
     caller = evidence.caller
     if caller and caller.error:
         yield caller.error, CALL
 
 
 def _refused_exchange(evidence: Evidence) -> Exchange | None:
-    """Try the pod's token with STS. Return STS's answer if it's a refusal, and None if it isn't.
-
-    Return None without asking STS if the pod already acts as its role.
-    """
+    """Return STS's answer to the pod's token, if STS refuses the token."""
     if evidence.is_its_role:
         return None
     exchange = evidence.probe.exchange
@@ -378,7 +356,6 @@ def _refused_exchange(evidence: Evidence) -> Exchange | None:
 
 
 def _made(evidence: Evidence) -> str:
-    """Return the pod's creation time, in the format of Kubernetes and CloudTrail; empty without a pod."""
     return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
 
 

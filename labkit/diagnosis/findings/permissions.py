@@ -243,7 +243,6 @@ def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
 
 
 def _documents(evidence: Evidence) -> dict[str, Any]:
-    """Return the documents of the role's policies: managed policies by ARN, and inline policies by name."""
     managed = {arn: evidence.role_account.policy(arn) for arn in evidence.attached_policies}
     return managed | evidence.inline_policies
 
