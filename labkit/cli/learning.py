@@ -115,7 +115,7 @@ def progress() -> None:
 
 
 def _folder() -> Path:
-    """Return the folder that contains `learn/`."""
+    """Return the parent folder of `learn/`, even if the current folder is `learn/`."""
     here = Path.cwd()
     return here.parent if here.name == LEARN and (here / FIRST).is_file() else here
 

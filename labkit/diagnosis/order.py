@@ -42,11 +42,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _each_once(findings: Iterable[Finding]) -> list[Finding]:
-    """Return each finding once.
-
-    Several pods may have the same finding about a shared object, such as the role. Such findings become one
-    finding, with the repairs for all these pods.
-    """
+    """Merge equal findings, such as several pods' findings about the same role."""
     told: dict[Finding, Repair] = {}
     for finding in findings:
         same = replace(finding, repaired_by=Repair(())) if finding.stage in OF_NO_POD else finding
@@ -55,11 +51,7 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _place(finding: Finding) -> tuple[int, int, int]:
-    """Return a finding's sort key: the rank of its severity, of its repair and of its stage.
-
-    The repair's rank is 3 if the repair waits for another repair. If not, the rank is 2 if the finding's stage comes
-    after the webhook's stage, 1 if the repair replaces pods, and 0 for all others.
-    """
+    """Return a finding's sort key, made from the severity, the repair and the stage."""
     stage, repair = STAGES.index(finding.stage), finding.repaired_by
     when = 2 if stage > STAGES.index(WEBHOOK) else 1 if repair.makes_pods else 0
     return SEVERITIES.index(finding.severity), 3 if repair.waits else when, stage

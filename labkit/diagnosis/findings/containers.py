@@ -260,8 +260,8 @@ def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
     def change(_: Evidence, manifest: Document) -> None:
         for container in containers_of(manifest["spec"]):
             keys = wrong[container["name"]].variables if container["name"] in wrong else ()
-            # `env` wins over a ConfigMap in `envFrom`, even with an empty value.
             kept = [entry for entry in container.get("env") or [] if entry["name"] not in [key.name for key in keys]]
+            # An empty variable in `env` hides a ConfigMap's key from the SDK.
             set_list(container, "env", [*kept, *({"name": key.name, "value": ""} for key in keys if key.config_map)])
 
     return change

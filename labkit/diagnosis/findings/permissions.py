@@ -255,11 +255,9 @@ def _policies(evidence: Evidence) -> dict[str, Policy]:
 
 
 def _wanted_actions(evidence: Evidence) -> list[str]:
-    """Return the actions that the run's policy allows, even if the policy isn't attached.
-
-    If the role belongs to no run, return the actions that the role's policies allow.
-    """
+    """Return the actions that the role is meant to allow."""
     if evidence.role_is_of_run:
+        # The run's policy counts even if it isn't attached to the role.
         documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
     else:
         documents = [*_documents(evidence).values()]
@@ -267,12 +265,7 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 
 
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
-    """Return shell lines that allow the request.
-
-    Each policy in `denying` has statements that deny the request. If one of these policies is a managed policy, return
-    only advice. Otherwise, the lines remove these statements. If the other policies don't allow the request, the lines
-    also add an inline policy that allows it.
-    """
+    """Return the commands that allow the request, although the policies in `denying` deny the request."""
     commands, lines = Commands(evidence), []
     if managed := [name for name in denying if name not in evidence.inline_policies]:
         return [advice.deny_stays(name) for name in managed]
@@ -296,10 +289,7 @@ def _allows_all(evidence: Evidence, arn: str) -> bool:
 
 
 def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
-    """Return the actions that a document allows on at least one resource. They keep their spelling and wildcards.
-
-    With `anywhere`, return only the actions that the document allows on all resources.
-    """
+    """Return the actions that a document allows on some resource, or with `anywhere`, on all resources."""
     statements = _statements(document, "Allow")
     if anywhere:
         statements = [statement for statement in statements if "*" in listed(statement.get("Resource"))]
@@ -316,7 +306,6 @@ def _lets_through(boundary: Any, action: str) -> bool:
 
 
 def _denied(document: Any) -> list[str]:
-    """Return the actions, in lower case, that a document denies on all resources and without a condition."""
     return [
         str(each).lower()
         for statement in _statements(document, "Deny")
@@ -350,11 +339,7 @@ def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
 
 
 def _bucket(evidence: Evidence) -> str:
-    """Return the name of the bucket that the pod uses; empty if it isn't known.
-
-    With `--action s3:…`, it's the bucket in the ARN of `--resource`. Without `--action`, it's the run's bucket if the
-    role is the run's own.
-    """
+    """Return the name of the bucket that the pod uses."""
     if evidence.action:
         named = Arn.find(evidence.resource) if evidence.action.lower().startswith("s3:") else None
         return named.resource.partition("/")[0] if named else ""
@@ -362,11 +347,7 @@ def _bucket(evidence: Evidence) -> str:
 
 
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:
-    """Return the requests for which the doctor evaluates the role's permissions.
-
-    There is one request for the action that the user named. Without a named action, there are two: `s3:ListBucket` and
-    `s3:GetObject` on the bucket.
-    """
+    """Return the requests for which the doctor evaluates the role's permissions."""
     partition, name = Arn.parse(evidence.role_arn).partition, evidence.role_name
     session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"
     principal = Principal.role_session(session, evidence.role_arn)
@@ -377,25 +358,17 @@ def _requests(evidence: Evidence, bucket: str) -> list[Request]:
 
 
 def _within(organization_id: str, evidence: Evidence) -> Request:
-    """Return the role's request for the action that you named with `--action`.
-
-    The request's condition keys say that the resource is in the role's account, and that this account is in the
-    organization `organization_id`.
-    """
+    """Return the role's request for a resource in the role's account and in the organization."""
     (request,) = _requests(evidence, "")
     places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
     return replace(request, context={**request.context, **places, "aws:ResourceAccount": evidence.role_account_id})
 
 
 def _is_of_the_role_s_account(evidence: Evidence) -> bool:
-    """Whether the resource belongs to the role's account.
-
-    A bucket's ARN doesn't name an account, so the account's buckets are listed. If they can't be listed, the bucket
-    counts as the account's own.
-    """
     account = arn.account if (arn := Arn.find(evidence.resource)) else ""
     if account or not (bucket := _bucket(evidence)):
         return account in ("", evidence.role_account_id)
+    # A bucket's ARN doesn't name an account, but the account lists its buckets.
     try:
         return bucket in evidence.role_account.buckets
     except NotRead:
@@ -403,7 +376,7 @@ def _is_of_the_role_s_account(evidence: Evidence) -> bool:
 
 
 def _is_known(statement: dict[str, Any]) -> bool:
-    """Whether the doctor knows the values of the statement's condition keys without a request (see `KNOWN_KEYS`)."""
+    """Whether the doctor knows the values of the statement's condition keys."""
     return all(key.lower().startswith(KNOWN_KEYS) for key in _keys(statement))
 
 

@@ -223,7 +223,6 @@ def _made_in_time(evidence: Evidence) -> str:
 
 
 def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity = "warning") -> Symptom:
-    """Return the symptom that no pod runs as the service account."""
     return Symptom(
         "No pod runs as the service account.",
         expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
@@ -235,7 +234,7 @@ def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity =
 
 
 def _missing_by_name(evidence: Evidence) -> Symptom:
-    """Return the symptom that the requested pod doesn't exist. Its controller may have replaced it with another pod."""
+    """Return the symptom of a requested pod that doesn't exist."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     maker, found = workloads.that_made(evidence, evidence.pod_name), "no such pod"
     repair: str | Lines = _created(evidence)
@@ -259,10 +258,6 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
 
 
 def _created(evidence: Evidence) -> str | Lines:
-    """Return the line that creates a pod.
-
-    If Deployments can't be listed, the line is a comment, because a Deployment may create the pod.
-    """
     made = Commands(evidence).create_pod()
     if workloads.are_known(evidence):
         return made
@@ -272,10 +267,7 @@ def _created(evidence: Evidence) -> str | Lines:
 
 
 def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
-    """Return the symptom that the service account's workloads have no pods.
-
-    Either all workloads have `replicas: 0`, or a workload couldn't create its pod or hasn't created it yet.
-    """
+    """Return the symptom that the service account's workloads have no pods."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     stopped = [each for each in own if each["spec"].get("replicas") == 0]
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
@@ -296,11 +288,7 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
 
 
 def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: Workload | None) -> Symptom:
-    """Return the symptom that no workload names the service account.
-
-    The repair changes the workload `meant`. If `meant` is None, the user has to choose one of the workloads in `bare`,
-    which name no service account.
-    """
+    """Return the symptom that the workloads in `bare` name no service account."""
     account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     if meant:
         repair = pod_commands.of_workload(evidence, meant)
@@ -317,7 +305,7 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
 
 
 def _failed_creation(evidence: Evidence, workload: Workload) -> str:
-    """Return why a workload couldn't create a pod, in the API server's words; empty if no event shows it."""
+    """Return the API server's reason for not creating a workload's pod."""
     name = workload["metadata"]["name"]
     try:
         failed = evidence.failed_creations
@@ -342,7 +330,7 @@ def _role_found(container: Container, *, alone: bool) -> str:
 
 
 def _controller_of_another_kind(evidence: Evidence) -> str:
-    """Return the name of the pod's controller if it isn't one of Kubernetes' own controllers; otherwise empty."""
+    """Return the name of the pod's controller, if the controller isn't built into Kubernetes."""
     references = ((evidence.pod or {}).get("metadata") or {}).get("ownerReferences") or []
     return next((each["name"] for each in references if each.get("controller") and each["kind"] not in BUILT_IN), "")
 

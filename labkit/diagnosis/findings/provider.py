@@ -305,18 +305,13 @@ EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, 
 
 
 def _refused_registration(evidence: Evidence) -> PastCall | None:
-    """Return the newest call that tried to register the issuer, if IAM refused that call; otherwise None.
-
-    If nobody tried to register the issuer, use the newest call that tried to tag its provider.
-
-    Also return None if a provider of the issuer was deleted after that call. The deletion explains why the
-    provider is missing. Raises `NotRead`.
-    """
+    """Return the newest attempt to register the issuer, if IAM refused that attempt."""
     registrations, tags = (_calls_about_issuer(evidence, name) for name in CREATION)
     # The lists begin with the newest.
     last = next(iter(registrations or tags), None)
     if last is None or last.get("errorCode") not in FORBIDDEN:
         return None
+    # A later deletion explains the missing provider better than the refusal.
     deleted = [call["eventTime"] for call in _calls_about_issuer(evidence, DELETION) if not call.get("errorCode")]
     return None if any(time > last["eventTime"] for time in deleted) else last
 
@@ -330,10 +325,7 @@ def _is_about(call: PastCall, issuer: str) -> bool:
 
 
 def _provider_elsewhere(evidence: Evidence) -> str:
-    """Return the ARN of the issuer's OIDC provider in another account than the role's; empty if no such ARN is known.
-
-    The provider is in the cluster's account, or the role's trust policy names it.
-    """
+    """Return the ARN of the issuer's OIDC provider outside the role's account."""
     cluster = evidence.connection.provider_arn
     if evidence.role_account_id != evidence.connection.account_id and evidence.account.provider(cluster):
         return cluster
@@ -345,11 +337,7 @@ def _provider_elsewhere(evidence: Evidence) -> str:
 
 
 def _gone_issuer_of_role(evidence: Evidence) -> str:
-    """Return the issuer of a deleted EKS cluster of this region, if the role's trust policy still names that issuer.
-
-    If not, return an empty text. The text is also empty if the present cluster's issuer is registered, or if the trust
-    policy admits the pod's token, or names the present issuer or a similar one.
-    """
+    """Return a deleted EKS cluster's issuer that the role's trust policy still names."""
     if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
         return ""
     named = [
@@ -368,10 +356,7 @@ def _is_alike_own(evidence: Evidence, arn: str) -> bool:
 
 
 def _is_alike(name: str, issuer: str) -> bool:
-    """Whether `name` is almost the issuer: it has the same id, or the same host and a longer or shorter path.
-
-    The scheme, and upper or lower case, make no difference.
-    """
+    """Whether `name` has the issuer's id, or the issuer's host with a longer or shorter path."""
     mine, theirs = _canonical(issuer), _canonical(name)
     host, _, path = mine.partition("/")
     other, _, rest = theirs.partition("/")
@@ -387,7 +372,6 @@ def _canonical(name: str) -> str:
 
 
 def _with_invisible(evidence: Evidence) -> list[str]:
-    """Return the ARNs of providers whose URL differs from the issuer only by invisible or look-alike characters."""
     wanted = evidence.provider_name
     return [arn for arn in evidence.provider_arns if name_of(arn) != wanted and _looks_like(name_of(arn), wanted)]
 
@@ -409,7 +393,7 @@ def _look_alike(evidence: Evidence) -> str:
 
 
 def _looks_like(text: str, wanted: str) -> bool:
-    """Whether `text` looks like `wanted`, but differs by invisible or look-alike characters."""
+    """Whether `text` differs from `wanted` only by invisible or look-alike characters."""
     if text == wanted:
         return False
     if _clean(text) == wanted:
@@ -424,7 +408,6 @@ def _clean(text: str) -> str:
 
 
 def _names(found: str, expected: str) -> str:
-    """Return the Unicode names of the characters in `found` that `expected` doesn't contain."""
     strange = [c for c in dict.fromkeys(found) if c not in expected]
     return ", ".join(unicodedata.name(c, f"U+{ord(c):04X}") for c in strange) or "a character too many"
 
@@ -434,10 +417,7 @@ def _is_list_of_keys(document: object) -> bool:
 
 
 def _signing_key_ids(evidence: Evidence) -> list[str]:
-    """Return the id of the key that signed the pod's token.
-
-    If the doctor couldn't read the token, or if the token is a copy, return the ids of the cluster's keys.
-    """
+    """Return the id of the key that signed the pod's token, or else the ids of the cluster's keys."""
     try:
         # A copied token has a cause of its own: its signer doesn't matter here.
         is_copied = any(variables.copied_token(evidence, container) for container in evidence.containers)

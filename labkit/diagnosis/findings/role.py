@@ -77,10 +77,7 @@ def _trusts_itself(evidence: Evidence) -> bool:
 
 
 def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, profile: str) -> Repair:
-    """Return lines that remove a profile's settings for assuming a role.
-
-    The lines also replace the pod, because a pod reads its config only when it starts.
-    """
+    """Return the repair that removes a profile's settings for assuming a role."""
     kept, inside = [], False
     for line in spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
         if line.lstrip().startswith("["):
@@ -88,17 +85,12 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
         if not (inside and line.partition("=")[0].strip() in ASSUMING):
             kept.append(line)
     patch = patch_config_map(evidence, config.config_map, {config.key: "".join(kept)})
+    # A pod reads its config only when it starts.
     return Repair.of(patch, pod_commands.replaced(evidence))
 
 
 def _another_role(evidence: Evidence) -> str | Repair:
-    """Return the repair for a missing role: annotate the service account with another role that trusts it.
-
-    If the annotation already names such a role, return only a comment that suggests `--role` with that role. If several
-    roles trust the service account, the repair lists them.
-
-    Empty if no role does, if the roles can't be read, or if the caller named the missing role.
-    """
+    """Return the repair that annotates the service account with a role that trusts the service account."""
     if service_account.is_role_of_its_own(evidence):
         return f"# did you mean the role that the annotation names?  --role {Arn.parse(evidence.annotation).name}"
     if renamed := _renamed(evidence):
@@ -107,10 +99,7 @@ def _another_role(evidence: Evidence) -> str | Repair:
 
 
 def _renamed(evidence: Evidence) -> str:
-    """Return the ARN of the only role that trusts the service account; empty if no role does, or several do.
-
-    Also empty if the caller named the missing role, or if the roles can't be read.
-    """
+    """Return the ARN of the only role that trusts the service account."""
     trusting = _trusting(evidence)
     return trusting[0] if len(trusting) == 1 else ""
 

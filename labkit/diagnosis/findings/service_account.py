@@ -252,7 +252,6 @@ def is_role_of_its_own(evidence: Evidence) -> bool:
 
 
 def _place(arn: str) -> tuple[str, str]:
-    """Return an ARN's partition and account."""
     parsed = Arn.parse(arn)
     return parsed.partition, parsed.account
 
@@ -269,10 +268,7 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
-    """Return the repair that changes the annotated ARN to `right`, the ARN of a role with the same name.
-
-    If that role may belong to another team, the repair is advice, and the command is only a comment.
-    """
+    """Return the repair that changes the annotated ARN to `right`, the ARN of a role with the same name."""
     if not evidence.has_only_the_name:
         return _annotated(evidence)
     told = "# Once the owner has done that, run this, and then create the pod again:"
@@ -280,13 +276,7 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 
 
 def _in_own_account(evidence: Evidence) -> str | None:
-    """Return the ARN of the role in the cluster's account that has the same name as the annotated role.
-
-    None if the doctor may read the annotated role, or if the pod already acts as the annotated role.
-
-    Raises `NotRead` if the role in the cluster's account doesn't exist or can't be read. Also raises `NotRead` if this
-    role's trust policy neither admits nor names the service account.
-    """
+    """Return the ARN of an unreadable role's namesake in the cluster's account."""
     try:
         evidence.role_account.role(evidence.role_name)
     except NotRead:
@@ -306,10 +296,6 @@ def _is_its_role(evidence: Evidence) -> bool:
 
 
 def _and_is_named(evidence: Evidence) -> str:
-    """Return the end of a sentence about a missing service account: a pod uses it, or else the role trusts it.
-
-    Empty if no pod uses it and the role doesn't trust it, or if the facts can't be read.
-    """
     try:
         if evidence.pods:
             return f", but the pod {evidence.pods[0]['metadata']['name']} runs as it"
@@ -320,10 +306,7 @@ def _and_is_named(evidence: Evidence) -> str:
 
 
 def _wanted(evidence: Evidence) -> str:
-    """Return the role's ARN. If it's unknown, return the ARNs of the roles that may be meant, such as `ARN or ARN`.
-
-    If no such role is found, or the roles can't be read, return the placeholder `<ROLE_NAME>`.
-    """
+    """Return the role's ARN, or else the ARNs of the roles that may be meant."""
     if evidence.role_arn:
         return evidence.role_arn
     try:
@@ -333,7 +316,7 @@ def _wanted(evidence: Evidence) -> str:
 
 
 def _is_bare(evidence: Evidence) -> bool:
-    """Whether the service account exists, but no annotation and no container names a role for it."""
+    """Whether the service account exists, but nothing names its role."""
     is_bare = evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
     return is_bare and not variables.works_by_hand(evidence)
 
@@ -343,11 +326,7 @@ def _not_found(evidence: Evidence) -> str:
 
 
 def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
-    """Return the kind of the object that has the annotation instead of the service account, and the annotation's value.
-
-    The object is the pod, or the workload that owns the pod. Return two empty strings if neither has the annotation, or
-    if they can't be read.
-    """
+    """Return the kind of the wrongly annotated object (the pod or its workload), and the annotated ARN."""
     try:
         spec = evidence.pod_spec
         if spec is None:
@@ -364,14 +343,12 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
 
 
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
-    """Return the repair that annotates the service account, and removes the annotation with the key `without`.
-
-    The repair also replaces the service account's pod, because a pod gets a role only when it's created.
-    """
+    """Return the repair that annotates the service account, and removes the annotation with the key `without`."""
     # A run of the lab has its own role.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
     known = evidence.role_arn if is_told else role_arn
     named = Repair.of(annotate(evidence, known, without=without))
+    # A pod gets its role only when it's created.
     try:
         pod = evidence.pod
         if pod and service_account_of(pod["spec"]) == evidence.parameters.service_account:

@@ -107,32 +107,23 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
 
 
 def _failed(evidence: Evidence, claim: str) -> list[Condition]:
-    """Return the conditions on ``claim`` that the service account's token doesn't meet. Their keys may name any issuer.
-
-    The conditions are in the Allow statement that comes closest to admitting the token. Empty if the policy admits the
-    token.
-    """
+    """Return the conditions on `claim` that the service account's token doesn't meet."""
     if refusing(evidence) is None:
         return []
     return [c for c in evidence.trust.conditions(claim) if c.compares_text and not evidence.trust.holds(c)]
 
 
 def _wrong_subject(evidence: Evidence) -> Condition | None:
-    """Return the condition on `sub` that names another service account; None without such a condition.
-
-    A pattern such as `shop:*` under `StringEquals` doesn't count, because another cause reports it.
-    """
+    """Return the condition on `sub` that names another service account."""
     for condition in _failed(evidence, "sub"):
+        # Another cause reports a pattern such as `shop:*` under `StringEquals`.
         if not (condition.is_literal and any(wildcard(value)(evidence.subject) for value in condition.values)):
             return condition
     return None
 
 
 def _mistake(evidence: Evidence, condition: Condition) -> str:
-    """Return how the service accounts in the condition differ from the service account of the evidence.
-
-    Return "another namespace", "renamed" (the name has another prefix or suffix), or "another account".
-    """
+    """Return the kind of mistake in a condition that names other service accounts."""
     mine = evidence.parameters
     matches = [match for value in condition.values if (match := SERVICE_ACCOUNT.fullmatch(value))]
     accounts = [(wildcard(match[1])(mine.namespace), match[2]) for match in matches]

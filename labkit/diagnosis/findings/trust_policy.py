@@ -128,10 +128,7 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
-    """Return the symptom that STS's answer depends on conditions on the request, for example on its IP address.
-
-    The symptom is an error if STS has refused the token, otherwise a warning.
-    """
+    """Return the symptom that STS's answer depends on the request, for example on its IP address."""
     named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.trust.undecided])
     told = "and STS refuses the request" if outcome == "refused" else "and the doctor can't see the pod's request"
     return symptom(
@@ -145,7 +142,7 @@ def _undecided(evidence: Evidence, outcome: str) -> Symptom:
 
 
 def _exchange(evidence: Evidence) -> str:
-    """Return `taken` if STS accepts the pod's token, and `refused` if it answers AccessDenied; otherwise empty."""
+    """Return STS's decision about the pod's token, `taken` or `refused`; empty if unknown."""
     try:
         if evidence.is_its_role:
             return "taken"
@@ -163,20 +160,14 @@ def _admits_strangers(evidence: Evidence) -> bool:
 
 
 def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
-    """Whether the Allow statements list each of these subjects by its full name, not only by a pattern.
-
-    If so, someone gave these service accounts the role on purpose.
-    """
+    """Whether the trust policy lists each of these subjects by its full name, probably on purpose."""
     conditions = [each for statement in evidence.trust.allows for each in conditions_of(statement)]
     named = {value for each in conditions if each.claim == "sub" and each.compares_text for value in each.values}
     return named.issuperset(subjects)
 
 
 def _is_exact(evidence: Evidence) -> bool:
-    """Whether every statement that trusts the cluster's provider names only this service account.
-
-    If so, the cluster's other service accounts needn't be read.
-    """
+    """Whether every statement that trusts the cluster's provider names only this service account."""
     return all(
         any(c.claim == "sub" and c.is_literal and c.values == (evidence.subject,) for c in conditions_of(statement))
         for statement in evidence.trust.allows
@@ -185,7 +176,6 @@ def _is_exact(evidence: Evidence) -> bool:
 
 
 def _subjects(evidence: Evidence) -> list[str]:
-    """Return the subjects of the cluster's other service accounts."""
     found = [
         f"system:serviceaccount:{account['metadata']['namespace']}:{account['metadata']['name']}"
         for account in evidence.cluster.all_service_accounts

@@ -154,7 +154,6 @@ def action_wrong(evidence: Evidence) -> Symptom | None:
 
 
 def _principal(statement: Statement) -> str:
-    """Return text that names the first principals and counts the others, or the text `nobody` without principals."""
     principal = statement.get("Principal")
     named = [str(name) for names in principal.values() for name in listed(names)] if isinstance(principal, dict) else []
     return few(named) or "nobody"

@@ -74,10 +74,7 @@ def was_refused(evidence: Evidence) -> bool:
 
 
 def _refused_write(evidence: Evidence) -> PastCall | None:
-    """Return the newest attempt to write the trust policy, if IAM refused that attempt; otherwise None.
-
-    Also None if the present policy already admits the service account. Raises `NotRead` if CloudTrail can't be read.
-    """
+    """Return the newest attempt to write the trust policy, if IAM refused that attempt."""
     if evidence.role is not None and evidence.trust.admits:
         return None
     # For a deleted role, all that counts is whether it could be created again.
@@ -94,7 +91,6 @@ def _refused_write(evidence: Evidence) -> PastCall | None:
 
 
 def _statements_of(record: PastCall) -> list[Statement]:
-    """Return the statements of the trust policy in a recorded call."""
     parameters = record.get("requestParameters") or {}
     return statements_of(document(parameters.get("policyDocument") or parameters.get("assumeRolePolicyDocument")))
 

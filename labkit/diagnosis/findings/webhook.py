@@ -206,6 +206,7 @@ def mount_path_twice(evidence: Evidence) -> Symptom | None:
             continue
         owner = workload(evidence.cluster, evidence.parameters.namespace, event["involvedObject"])
         template = (owner.get("spec") or {}).get("template")
+        # Once pods are ready, events about rejected pods are out of date.
         if not template or _has_pods(owner):
             continue
         if service_account_of(template["spec"]) == evidence.parameters.service_account:
@@ -239,10 +240,7 @@ def gives_role_now(evidence: Evidence) -> bool:
 
 
 def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """Return the first fault in the webhooks' client configurations, such as an expired CA; empty without a fault.
-
-    If the webhook should have changed the pod but didn't (`_was_passed_over`), a failed connection is a fault, too.
-    """
+    """Return the first fault in the webhooks' client configurations, such as an expired CA."""
     for webhook in webhooks:
         client = webhook.get("clientConfig") or {}
         wrong = evidence.registration.fault(client)
@@ -254,11 +252,7 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
-    """Return why the API server couldn't call the webhook in a dry run; empty if no call failed.
-
-    Also empty if something else may explain why the pod has no role. Raises `NotRead` if nothing else explains that,
-    and the result of a dry run can't be read.
-    """
+    """Return the error of the API server's call to the webhook in a dry run."""
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
     if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
         return ""
@@ -273,10 +267,7 @@ def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> st
 
 
 def _was_passed_over(evidence: Evidence) -> bool:
-    """Whether the service account has the annotation, but the webhook didn't change the pod.
-
-    Also True without a pod. False if the facts can't be read.
-    """
+    """Whether the service account has the annotation, but the webhook didn't change the pod."""
     try:
         spec = evidence.pod_spec
         return bool(evidence.annotation) and not (spec and spec.is_mutated)
@@ -285,7 +276,7 @@ def _was_passed_over(evidence: Evidence) -> bool:
 
 
 def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
-    """Return the explanation of why the webhook didn't give the pod the role, and the repair."""
+    """Return the reason why the pod got no role from the webhook, and the repair."""
     may_be = may_be_left_out(evidence)
     again = pod_commands.with_the_annotation(evidence)
     if evidence.pod_spec and evidence.pod_spec.is_mutated:
@@ -309,19 +300,13 @@ def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 
 def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
-    """Return the label that makes the webhook skip the pod: `KEY=VALUE`, or only `KEY` if any value has this effect."""
+    """Return the label that makes the webhook skip the pod."""
     key = requirement.key
     return f"{key}={opt_out.labels_of(evidence, requirement.subject)[key]}" if requirement.values else key
 
 
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
-    """Return the repair for a pod that the selectors in the webhook's registration exclude.
-
-    `lacking` has the selectors' requirements that the pod or its namespace doesn't meet. The repair removes these
-    requirements from the selectors. If pods of other service accounts could then get a role, too, the repair adds the
-    required labels to the pod or its namespace instead. If these labels can't be added, or could affect others, the
-    repair is only advice.
-    """
+    """Return the repair for a pod that the webhook's selectors exclude by the requirements in `lacking`."""
     wanted = "; ".join(f"{each} on the {each.subject}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is intended, skip the commands below, and add the label that it requires: {wanted}"
     lines, again = [meant, registration.without(evidence, lacking)], pod_commands.replaced(evidence)
@@ -335,10 +320,7 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
 
 
 def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]]) -> Repair:
-    """Return the repair that adds the selectors' labels to the namespace and to the pod's manifest.
-
-    It also replaces the pod.
-    """
+    """Return the repair that adds `labels` to the namespace and to the pod's manifest."""
 
     def with_labels(_: Evidence, manifest: dict[str, Any]) -> None:
         manifest["metadata"]["labels"] = {**(manifest["metadata"].get("labels") or {}), **labels.get("pod", {})}
@@ -357,13 +339,10 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
 
 
 def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
-    """Return the repair for a pod that the webhook skips because of a label. The repair also replaces the pod.
-
-    If the label is `SWITCH`, the repair removes the label. Any other label may have another purpose. The repair keeps
-    such a label, and removes the requirement about it from the webhook's registration.
-    """
+    """Return the repair for a pod that the webhook skips because of a label."""
     switches = {each.subject: each.key for each in against if each.is_switch}
     others = [each for each in against if not each.is_switch]
+    # Any label except `SWITCH` may have another purpose, so change the registration instead.
     lines = [registration.without(evidence, others)] if others else []
     if others and registration.others_without(evidence, others) != []:
         lines = [
@@ -380,16 +359,12 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
 
 
 def _has_pods(owner: Workload) -> bool:
-    """Whether pods of a workload are ready. If so, the workload's events about rejected pods are out of date."""
     status = owner.get("status") or {}
     return bool(status.get("readyReplicas") or status.get("numberReady"))
 
 
 def _restored(evidence: Evidence) -> Repair:
-    """Return the repair that registers the webhook again.
-
-    If someone else has to register the webhook, all lines of the repair are comments.
-    """
+    """Return the repair that registers the webhook again."""
     by_target = evidence.connection.webhook_restored_by
     if by_target.startswith("#"):
         return _left_to_others(
@@ -399,10 +374,7 @@ def _restored(evidence: Evidence) -> Repair:
 
 
 def _reached(evidence: Evidence) -> Repair:
-    """Return the repair that corrects `clientConfig` in the webhook's registration.
-
-    Return only advice if the right `clientConfig` isn't known, or is already registered.
-    """
+    """Return the repair that corrects `clientConfig` in the webhook's registration."""
     if patch := registration.with_its_client(evidence):
         return Repair.of(patch, _again(evidence))
     by_target = evidence.connection.webhook_restored_by
@@ -418,19 +390,14 @@ def _reached(evidence: Evidence) -> Repair:
 
 
 def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
-    """Return advice: `lines`, and the commands that replace the pod.
-
-    All commands are comments, because a pod gets no role if it is created before someone repairs the webhook.
-    """
+    """Return the commands that replace the pod as comments, below `lines`."""
+    # A pod that is created before the webhook's repair gets no role.
     again = str(_again(evidence))
     return Repair.of(shown(*lines, *(["# Then run:", again] if again else [])))
 
 
 def _again(evidence: Evidence) -> Repair:
-    """Return the repair that replaces a pod which was created without its role.
-
-    The repair is empty if the webhook changed the pod, if there is no pod or no annotation, or if a fact can't be read.
-    """
+    """Return the repair that replaces a pod that was created without its role."""
     try:
         spec = evidence.pod_spec
         if spec is not None and evidence.annotation and not spec.is_mutated:

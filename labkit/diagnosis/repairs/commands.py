@@ -258,7 +258,6 @@ class Commands:
 
     @property
     def _path(self) -> str:
-        """The option of `aws iam create-role` for the path in the role's ARN; empty without a path."""
         path = Arn.parse(self._role_arn).path if self._role_arn else "/"
         return f" --path {shlex.quote(path)}" if path != "/" else ""
 
@@ -271,7 +270,7 @@ class Commands:
         return words.name_of_account(self.parameters.subject)
 
     def _admitted(self, before: Trust) -> list[str]:
-        """Return sentences about a new trust policy: who gains access, and who keeps it."""
+        """Return sentences about the access that a new trust policy adds and keeps."""
         keep = "keeps its" if len(before.others) == 1 else "keep their"
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "The policy admits nobody else."
         sentences = [f"This adds {self._account} to the trust policy of {self.parameters.role_name}.", kept]
@@ -283,11 +282,7 @@ class Commands:
         return sentences
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
-        """Return the comment `what`, and then the commands in `lines`, which give the role permissions.
-
-        If others can use the role, they would get these permissions, too. In that case, return advice, and the commands
-        only as comments.
-        """
+        """Return the commands in `lines`, which give the role permissions, below the comment `what`."""
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:
             told = words.said(
@@ -300,7 +295,7 @@ class Commands:
         return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
 
     def _aws(self, *lines: str) -> str:
-        """Return the lines as text. If the role is in another account, a subshell enters that account and runs them."""
+        """Return the lines as text, inside a subshell for a role in another account."""
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
@@ -420,7 +415,6 @@ def _keys(names: list[str]) -> str:
 
 
 def _refers(part: Any, config_map: str) -> bool:
-    """Whether a part of a pod's spec refers to a ConfigMap of this name."""
     if isinstance(part, list):
         return any(_refers(each, config_map) for each in part)
     if not isinstance(part, dict):
@@ -432,10 +426,7 @@ def _refers(part: Any, config_map: str) -> bool:
 
 
 def _is_run_of_lab(evidence: Evidence) -> bool:
-    """Whether a repair may use `parameters.role_name`, although nothing connects that role with the service account.
-
-    True only in the lab, only for the notebooks' own service account, and only for a role without another run's tag.
-    """
+    """Whether a repair may use `parameters.role_name`, although nothing connects that role with the service account."""
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:
         return False
@@ -444,10 +435,7 @@ def _is_run_of_lab(evidence: Evidence) -> bool:
 
 
 def _name_of_new_pod(evidence: Evidence) -> str:
-    """Return the name of the examined pod. Without such a pod, return a name that isn't taken.
-
-    First try the lab's usual pod name, and then names that begin with the service account's name.
-    """
+    """Return the name of the examined pod, or else a name that isn't taken."""
     pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
     taken = {each["metadata"]["name"] for each in pods}
     own = f"{evidence.parameters.service_account}-pod"
@@ -456,13 +444,11 @@ def _name_of_new_pod(evidence: Evidence) -> str:
 
 
 def _free(names: list[str], base: str, taken: Container[str]) -> str:
-    """Return the first of these names that isn't taken, or else the base name with a number."""
     numbered = (f"{base}-{number}" for number in count(2))
     return next(name for name in chain(names, numbered) if name not in taken)
 
 
 def _known(read: Callable[[], Any], otherwise: Any) -> Any:
-    """Return the result of `read`, or `otherwise` if `read` raises `NotRead`."""
     try:
         return read()
     except NotRead:

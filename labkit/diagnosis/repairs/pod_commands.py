@@ -84,10 +84,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
 
 
 def _is_free(evidence: Evidence, service_account: str) -> bool:
-    """Whether a repair may replace this service account's pods.
-
-    True for the examined service account, and for `default` if `default` has no role.
-    """
+    """Whether a repair may replace this service account's pods."""
     if service_account == accounts.DEFAULT != evidence.parameters.service_account:
         return not accounts.default_has_a_role(evidence)
     return service_account == evidence.parameters.service_account
@@ -215,10 +212,7 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Remove shared ConfigMaps (see `others_with`) with superfluous keys from `envFrom`.
-
-    Add a variable to `env` for each of their other keys. A key gets no variable if its name isn't valid in a shell, or
-    if `env` or the webhook sets the variable. The webhook doesn't replace variables in `env`.
+    """Remove shared ConfigMaps with superfluous keys from `envFrom`, and keep their other keys in `env`.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
@@ -228,6 +222,7 @@ def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
         return
     for container in containers_of(manifest["spec"]):
         sources, env = container.get("envFrom") or [], container.get("env") or []
+        # The webhook doesn't replace variables in `env`.
         named = {variable["name"] for variable in env} | BY_WEBHOOK
         for source in sources:
             name, prefix = (source.get("configMapRef") or {}).get("name", ""), source.get("prefix") or ""
@@ -267,10 +262,6 @@ def _delete(evidence: Evidence, name: str) -> str:
 
 
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
-    """Return `lines` as comments, below a warning not to run them.
-
-    The lines contain the text `NOT-SHOWN` in place of the pod's secret values. `hidden` has the names of these values.
-    """
     why = said(
         f"Do not run these lines: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
         "The author of the pod can make these changes in its original manifest, keep the values, and apply it:",
@@ -317,7 +308,7 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
 
 
 def _is_bare_set(owner: Workload) -> bool:
-    """Whether the owner is a ReplicaSet without a Deployment. `kubectl rollout` doesn't work on a ReplicaSet.
+    """Whether the owner is a ReplicaSet without a Deployment, for which `kubectl rollout` doesn't work.
 
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
     """
@@ -325,7 +316,6 @@ def _is_bare_set(owner: Workload) -> bool:
 
 
 def _pods_owned_by(evidence: Evidence, owner: Workload) -> list[str]:
-    """Return the names of the owner's pods that aren't being deleted."""
     mine = (owner["kind"], owner["metadata"]["name"])
     return [
         metadata["name"]
@@ -339,7 +329,6 @@ def _pods_owned_by(evidence: Evidence, owner: Workload) -> list[str]:
 
 
 def _changes_shown(template: Document, wanted: Document) -> list[str]:
-    """Return the differences between two templates, without the values of secrets; empty if the templates are equal."""
     before, after = copy.deepcopy(template), copy.deepcopy(wanted)
     before["metadata"] = before.get("metadata") or {}
     for each in (before, after):
@@ -348,10 +337,7 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
 
 
 def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
-    """Return a copy of the manifest with each `AWS_ROLE_ARN` that the pod's author set.
-
-    An `AWS_ROLE_ARN` with the annotation's role is left out.
-    """
+    """Return a copy of the manifest with each `AWS_ROLE_ARN` that the pod's author set."""
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):
@@ -363,7 +349,6 @@ def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Doc
 
 
 def _what_changes(evidence: Evidence, before: Document, after: Document) -> list[str]:
-    """Return sentences about the changes in the pod's new manifest, and the lines that differ."""
     pod, account = before["metadata"]["name"], evidence.parameters.service_account
     sentences = [f"This deletes the pod {pod}, and creates it again from its manifest."]
     if (was := service_account_of(before["spec"])) != account:
@@ -376,7 +361,7 @@ def _what_changes(evidence: Evidence, before: Document, after: Document) -> list
 
 
 def _is_being_replaced(evidence: Evidence) -> bool:
-    """Whether a rollout has already created a newer pod of the service account, with the webhook's changes."""
+    """Whether a rollout has already created a newer pod with the webhook's changes."""
     return any(
         service_account_of(pod["spec"]) == evidence.parameters.service_account
         and PodSpec(pod, evidence.cluster).is_mutated
@@ -385,10 +370,7 @@ def _is_being_replaced(evidence: Evidence) -> bool:
 
 
 def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
-    """Return the arguments of `kubectl set env` that remove variables, such as `AWS_PROFILE-`. The keys are containers.
-
-    Empty if `template` and `wanted` also differ in anything else.
-    """
+    """Return each container's `kubectl set env` arguments that remove variables, such as `AWS_PROFILE-`."""
     lines, rest = {}, copy.deepcopy(template)
     rest.setdefault("metadata", {})
     for container, after in zip(containers_of(rest["spec"]), containers_of(wanted["spec"]), strict=True):
@@ -401,7 +383,7 @@ def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
 
 
 def _difference(before: Document, after: Document) -> Document:
-    """Return the changes as a JSON merge patch: it contains changed lists as a whole, and null for deleted keys.
+    """Return the changes as a JSON merge patch.
 
     https://datatracker.ietf.org/doc/html/rfc7386
     """
@@ -418,7 +400,7 @@ def _difference(before: Document, after: Document) -> Document:
 
 
 def _config_map_lines(evidence: Evidence) -> list[str]:
-    """Return the commands that delete superfluous variables from ConfigMaps, or a comment for a shared ConfigMap."""
+    """Return the commands that delete superfluous variables from ConfigMaps."""
     return [
         said(f"ConfigMap {name} stays: {listed(users)} may need it. The new pod ignores {listed(sorted(keys))}.")
         if (users := others_with(evidence, name))

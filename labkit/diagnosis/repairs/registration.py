@@ -124,10 +124,6 @@ def labels_that_harm_nobody(
 
 
 def _is_alone(evidence: Evidence) -> bool:
-    """Whether the namespace has no other service accounts, except `default`, and no pods of other service accounts.
-
-    Raises `NotRead`.
-    """
     namespace, mine = evidence.parameters.namespace, evidence.parameters.service_account
     accounts = {each["metadata"]["name"] for each in evidence.cluster.service_accounts(namespace)}
     users = {service_account_of(pod["spec"]) for pod in evidence.cluster.pods(namespace)}
@@ -164,7 +160,6 @@ def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
 
 
 def _who_is_affected(names: list[str] | None) -> str:
-    """Return a comment for a repair that also gives a role to new pods of other service accounts (`names`)."""
     if names is None:
         return "# This may also give new pods of other service accounts their role."
     if not names:
@@ -175,11 +170,7 @@ def _who_is_affected(names: list[str] | None) -> str:
 
 
 def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] | None:
-    """Return other service accounts with a role: the webhook skips their new pods now, but not after `operations`.
-
-    A service account without pods counts as if it had a pod without labels. If labels can't be read, return all other
-    service accounts with a role. If the service accounts can't be listed, return None.
-    """
+    """Return other service accounts whose new pods get a role only after `operations`."""
     names, before = accounts.others_with_a_role(evidence), evidence.webhook or WebhookConfiguration()
     if not names:
         return names
