@@ -137,7 +137,7 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
 
 
 def _pulled_once(image: str) -> dict[str, str]:
-    """Return `imagePullPolicy: IfNotPresent`, so that a node pulls the image only once; empty if that's the default.
+    """Return the field that a container needs so that its node pulls the image only once.
 
     https://kubernetes.io/docs/concepts/containers/images/#imagepullpolicy-defaulting
     """

@@ -41,12 +41,8 @@ def _namespace(evidence: Evidence) -> object:
 
 
 def _exchange(evidence: Evidence) -> Result:
-    """Return the result of this stage: does STS accept the pod's token? The doctor or the pod has sent it to STS.
-
-    If the pod has its role although STS refused the token from the doctor, return `not looked at`. The pod may have an
-    older session, or may reach STS another way.
-    """
     if evidence.is_its_role:
+        # If STS refused the doctor, the pod may have an older session, or may reach STS another way.
         return "not looked at" if _is_refused(evidence) else "right"
     caller, exchange = evidence.caller_if_told, evidence.probe.exchange
     if (exchange and exchange.code) or (caller and "AssumeRoleWithWebIdentity" in caller.error):
@@ -55,7 +51,7 @@ def _exchange(evidence: Evidence) -> Result:
 
 
 def _is_refused(evidence: Evidence) -> bool:
-    """Whether STS refused the pod's token when the doctor sent it; False if the doctor couldn't send it."""
+    """Whether STS refused the pod's token when the doctor sent the token."""
     try:
         exchange = evidence.probe.exchange
     except NotRead:

@@ -127,7 +127,6 @@ def examine_run(
 
 
 def _refuse_misspelt_names(evidence: Callable[[str], Evidence], pod: str) -> None:
-    """Raise `LabError` if the user seems to have misspelt the name of the service account, the role or the pod."""
     refuse_misspelt(any_pod := evidence(""))
     if any_pod.role_is_known:
         refuse_misspelt_role(any_pod)
@@ -183,11 +182,7 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """Return the names of the roles that the service account probably has.
-
-    If the annotation is a role's ARN, the list has only that role's name. If the user named the same role, the list is
-    empty. If the annotation isn't a role's ARN, return the roles that trust the service account.
-    """
+    """Return the names of other roles that the service account probably has."""
     if ROLE_ARN.fullmatch(evidence.annotation):
         annotated = Arn.parse(evidence.annotation).name
         return [annotated] if annotated != evidence.parameters.role_name else []
@@ -219,12 +214,7 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
 
 
 def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str]:
-    """Return the service account or namespace that the user probably meant, and the doctor's options to examine it.
-
-    First, look for a service account with a similar name: in the given namespace, and then in namespaces with a similar
-    name. If nothing is found, and the given namespace has no service account, return the most similar namespace. Last,
-    look in all namespaces for a service account with the given name. If that fails too, return two empty strings.
-    """
+    """Return the service account or namespace that the user probably meant, with the doctor's options for that name."""
     mine, name = parameters.namespace, parameters.service_account
     namespaces = {namespace for namespace, _ in accounts}
     alike = get_close_matches(mine, namespaces - {mine})
@@ -277,11 +267,7 @@ def examine(evidence: Evidence) -> Diagnosis:
 
 
 def _without_consequences(outcomes: Outcomes) -> list[Finding]:
-    """Return the findings, but leave out consequences of errors.
-
-    A finding is a consequence if its cause has a list of more specific causes (`follows_from`). Leave a consequence out
-    if its stage or an earlier stage has an error that isn't a consequence.
-    """
+    """Return the findings, without consequences of an error in the same or an earlier stage."""
     found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
     wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]
     first = min((STAGES.index(cause.stage) for cause in wrong), default=len(STAGES))
@@ -289,7 +275,7 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
 
 
 def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
-    """Return a stage's `Check`. Its result is `right` only if every fact was read, and the stage has no finding."""
+    """Return the stage's result, with the facts that were read or are missing."""
     told = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
     result = min(told, key=RESULTS.index) if told else stage.at_best(evidence)
     unread = each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead))
@@ -302,7 +288,7 @@ def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
 
 
 def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
-    """Return one diagnosis of several pods of one service account. Findings that belong to no pod appear once."""
+    """Return one diagnosis for all pods of a service account."""
     first, last = diagnoses[0], diagnoses[-1]
     return Diagnosis(
         subject=first.subject,
@@ -318,7 +304,7 @@ def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
 
 
 def _check_of_all(checks: list[Check]) -> Check:
-    """Return the result of one stage for several pods: the worst of their results."""
+    """Return one stage's `Check` for several pods, with the worst result."""
     return Check(
         min((each.result for each in checks), key=RESULTS.index),
         list(dict.fromkeys(read for each in checks for read in each.read)),
@@ -328,7 +314,7 @@ def _check_of_all(checks: list[Check]) -> Check:
 
 
 def _facts(evidence: Evidence, pod_name: str) -> dict[str, Any]:
-    """Return the objects that the findings rely on, without secrets. For a pod, return only fields about its role."""
+    """Return the objects that the findings rely on, without secrets."""
     read: dict[str, Callable[[], Any]] = {
         "service account": lambda: evidence.service_account and _metadata(evidence.service_account),
         f"pod {pod_name}".strip(): lambda: evidence.pod and _of_pod(evidence.pod),
@@ -369,7 +355,6 @@ def _of_pod(pod: Pod) -> dict[str, Any]:
 
 
 def _variables(container: Container) -> dict[str, str]:
-    """Return a container's `AWS_…` variables. Values that may be secret are replaced."""
     return {
         variable["name"]: variable.get("value", "(a reference)") if variable["name"] in TOLD else "(not shown)"
         for variable in container.get("env") or []
@@ -378,15 +363,13 @@ def _variables(container: Container) -> dict[str, str]:
 
 
 def _pods(evidence: Evidence) -> list[str]:
-    """Return the name of each owner's newest pod. Pods that have ended or are being deleted are left out.
-
-    If all pods have ended or are being deleted, return the newest pod.
-    """
+    """Return the name of each owner's newest pod."""
     try:
         pods = evidence.pods
     except NotRead:
         return []
     alive = [pod for pod in pods if not _has_ended(pod)]
+    # In a rollout, the pods of the old and of the new ReplicaSet have different owners.
     newest: dict[tuple[str, str], str] = {}
     for pod in alive or pods[:1]:
         newest.setdefault(_owner(pod["metadata"]), pod["metadata"]["name"])
@@ -398,10 +381,6 @@ def _has_ended(pod: Pod) -> bool:
 
 
 def _owner(metadata: Metadata) -> tuple[str, str]:
-    """Return the kind and name of the pod's controller, or of the pod itself if it has no controller.
-
-    In a rollout, pods of the old and the new ReplicaSet have different controllers.
-    """
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller"):
             return owner["kind"], owner["name"]
@@ -409,7 +388,7 @@ def _owner(metadata: Metadata) -> tuple[str, str]:
 
 
 def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> Connection:
-    """Return a connection that uses the caller's own session and client. Raises `LabError` if one is missing."""
+    """Return a connection that uses the given AWS session and Kubernetes client."""
     # Import only now: these modules load boto3, which takes long.
     from labkit.targets import eks
     from labkit.targets.eks import cluster as eks_cluster

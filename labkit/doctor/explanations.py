@@ -68,18 +68,17 @@ def _compiled(family: Family) -> re.Pattern[str]:
 
 
 def _readings(lines: list[str]) -> list[str]:
-    """Return the possible readings of the text, each as one line. A line break becomes a space, or nothing.
+    """Return each possible reading of the text as one line.
 
-    A terminal breaks long lines at its width, even inside a word. If several lines have the greatest length, the
-    terminal broke them, and their line breaks become nothing. If only one line has the greatest length, return both
-    readings: with a space, and with nothing. A short text may not show the terminal's width, so also return a reading
-    with all lines joined.
+    A terminal breaks long lines at its width, even inside a word.
     """
     width = max(map(len, lines), default=0)
     breaks = ["" if len(line) == width >= NARROWEST else " " for line in lines[:-1]]
     broken = breaks.count("")
     joined = "".join(line + end for line, end in zip(lines, [*breaks, ""], strict=False))
+    # If several lines have the greatest length, the terminal broke them. A single one may just be long.
     texts = [joined] if broken > 1 else [" ".join(lines), *([joined] if broken else [])]
+    # A short text may not show the terminal's width.
     texts += ["".join(lines)] if len(lines) <= FEW else []
     return list(dict.fromkeys(" ".join(each.split()) for each in texts))
 
@@ -94,7 +93,7 @@ def _named(match: re.Match[str]) -> dict[str, str]:
 
 
 def _names(said: str) -> dict[str, str]:
-    """Return the names in the error's text, by kind. For a name that isn't in the text, return a placeholder."""
+    """Return the names in the error's text by kind, with placeholders for missing names."""
     names = {
         "namespace": "NAMESPACE",
         "service_account": "SERVICE_ACCOUNT",

@@ -46,7 +46,6 @@ def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
 
 
 def _of_pod(survey: Survey, namespace: str, pod: str) -> str:
-    """Return the service account that the pod runs as; empty if the pod doesn't exist or can't be read."""
     try:
         found = survey.cluster.pod(namespace, pod) if pod else None
     except NotRead:

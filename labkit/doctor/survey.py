@@ -53,7 +53,6 @@ class Survey:
         return len(self.subjects)
 
     def __iter__(self) -> Iterator[Diagnosis]:
-        """Yield the diagnosis of each service account, sorted by namespace and name."""
         if len(self) > MANY:
             self._read_roles()
         for namespace, name in self.subjects:
@@ -141,10 +140,7 @@ class Survey:
             self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:
-        """Return the names of roles in this AWS account, from the annotations of the surveyed service accounts.
-
-        Some of these roles may not exist.
-        """
+        """Return the role names in the service accounts' annotations, without roles of other AWS accounts."""
         accounts = self.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         named = filter(None, map(Arn.find, arns))
@@ -152,7 +148,6 @@ class Survey:
 
 
 def _wants_a_role(metadata: Metadata) -> bool:
-    """Whether an object has an annotation with the key `eks.amazonaws.com/role-arn` or with a similar key."""
     return any(
         key.endswith(("/role-arn", "iam.amazonaws.com/role"))
         or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85

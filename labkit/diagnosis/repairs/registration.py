@@ -187,11 +187,7 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
 
 
 def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[dict[Subject, dict[str, str]]]]:
-    """Return, for each service account in `names` (NAMESPACE/NAME), the labels of its pods. Raises `NotRead`.
-
-    The list of a service account has an entry for each pod: the pod's labels, and its namespace's labels. The pod
-    template of a workload counts as a pod. Without any pod, the list has one entry, for a pod without labels.
-    """
+    """Return, for each service account, the labels of its pods and of its namespace."""
     listed = {each["metadata"]["name"]: each["metadata"] for each in evidence.cluster.all_of("namespaces")}
     of_pods: dict[str, list[dict[str, str]]] = {}
     for obj in [each for kind in RUN_PODS for each in evidence.cluster.all_of(kind)]:
@@ -201,12 +197,12 @@ def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[
     found: dict[str, list[dict[Subject, dict[str, str]]]] = {}
     for name in names:
         of_namespace = listed.get(name.partition("/")[0], {}).get("labels") or {}
+        # Treat a service account without pods as if it had a pod without labels.
         found[name] = [{"namespace": of_namespace, "pod": each} for each in of_pods.get(name, [{}])]
     return found
 
 
 def _template(obj: Document) -> Document:
-    """Return the pod template of a workload, CronJob or Job. If `obj` is a pod, return the pod itself."""
     spec = obj["spec"]
     if "jobTemplate" in spec:
         spec = spec["jobTemplate"]["spec"]
@@ -236,7 +232,6 @@ def _apply(document: WebhookConfiguration, operation: Document) -> None:
 
 
 def _difference(before: WebhookConfiguration, after: WebhookConfiguration) -> list[str]:
-    """Return the lines that differ, in YAML and with context, like `diff -u`."""
     was, will_be = (_as_yaml(each.get("webhooks")).splitlines() for each in (before, after))
     lines = difflib.unified_diff(was, will_be, f"{NAME}, as it is", "as it will be", lineterm="", n=2)
     return [line for line in lines if not line.startswith("@@")]
@@ -249,11 +244,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Return the path of one value in a `NotIn` requirement: because of this value, the webhook skips the pod.
-
-    The pod's or the namespace's label has this value. The path is empty if the operator isn't `NotIn`, or if the
-    requirement has only one value.
-    """
+    """Return the path of the value in a `NotIn` list that makes the webhook skip the pod."""
     if requirement.operator != "NotIn" or len(requirement.values) == 1:
         return ()
     value = labels_of(evidence, requirement.subject)[requirement.key]
@@ -263,11 +254,7 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
 def _as_a_whole(
     registration: WebhookConfiguration, requirement: Requirement, requirements: Sequence[Requirement]
 ) -> Path:
-    """Return the path to delete in order to remove `requirement`. All `requirements` are removed together.
-
-    If the list or map that contains the requirement would then be empty, return the path of that list or map.
-    Otherwise, return the requirement's own path.
-    """
+    """Return the requirement's path, or the parent's path if removing `requirements` would leave the parent empty."""
     *way, _ = requirement.path
     beside = [each for each in requirements if each.path[:-1] == tuple(way)]
     return tuple(way) if len(beside) == len(_at(registration, tuple(way))) else requirement.path

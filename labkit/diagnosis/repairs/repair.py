@@ -81,7 +81,7 @@ class Repair:
         return replace(self, parts=(*head, Lines(BELOW)))
 
     def _split(self) -> tuple[tuple[Lines, ...], tuple[Lines, ...]]:
-        """Return two groups of lines. The second group is the end of the repair: it replaces pods or waits for pods."""
+        """Split off the last parts, which replace pods or wait for pods."""
         at = len(self.parts)
         while at and self.parts[at - 1].makes_pods:
             at -= 1
@@ -96,10 +96,9 @@ def _done_by(lines: Lines) -> list[str]:
 
 
 def _whole(line: str) -> str:
-    """Return the line. If it's a comment that a shell might continue on the next line, make it harmless.
+    """Make a comment harmless if a shell might continue it on the next line.
 
-    For example, an interactive zsh may not know `#` as a comment. After a single apostrophe, it waits for a second one.
-    So quotes become curly quotes, and backticks and backslashes are removed.
+    An interactive zsh may not know `#` as a comment. After a single apostrophe, it waits for a second one.
     https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
     """
     return line if not line.startswith("#") or _is_closed(line) else "".join(HARMLESS.get(each, each) for each in line)

@@ -106,10 +106,7 @@ def without(statement: Statement, operator: str, key: str, value: str) -> Statem
 
 
 def _better(evidence: Evidence, nearest: Statement) -> Statement | None:
-    """Return the statement `nearest`, changed so that it also admits this service account, but no other new caller.
-
-    None if the statement can't be changed in this way.
-    """
+    """Return `nearest`, changed to also admit this service account, but no other new caller."""
     if evidence.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
     if evidence.provider_arn not in federated_of(nearest):
@@ -127,10 +124,7 @@ def _right(evidence: Evidence) -> Statement:
 
 
 def _like(present: Statement, right: Statement) -> Statement:
-    """Return a copy of the statement `right`, with the Sid of `present`. The copy replaces `present`.
-
-    The copy keeps the actions of `present` if they include `sts:AssumeRoleWithWebIdentity` and have no wildcard.
-    """
+    """Return a copy of `right` that can replace `present` in the policy."""
     made: Statement = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):
         made["Action"] = present["Action"]

@@ -103,7 +103,6 @@ class Authorization:
         )
 
     def _accounts(self, caller: Caller, owner: str) -> Context:
-        """Return the condition keys of the caller's account, the resource's account and their organization."""
         member = self.organization.member
         return {
             "aws:ResourceAccount": owner,
@@ -112,9 +111,9 @@ class Authorization:
         }
 
     def _holders(self, caller: User | Session) -> list[Any]:
-        """Return the objects that have the caller's policies: the session's role, or the user and the user's groups.
+        """Return the role, or the user and the groups, that have the caller's policies.
 
-        If the role or the user was deleted, None takes its place.
+        None takes the place of a deleted role or user.
         """
         if isinstance(caller, Session):
             return [self.backend.role_by_id(caller.account_id, caller.role_id)]
@@ -193,7 +192,6 @@ def stored_policy(document: str, kind: Any, name: str) -> Policy:
 
 
 def _certain_control(control: Control, request: Request, permission: Permission) -> Control:
-    """Return the organization's policies, after `_certain` has set each ``fault`` in them."""
     if control is NO_CONTROL:
         return control
     resource, service = (
@@ -203,7 +201,7 @@ def _certain_control(control: Control, request: Request, permission: Permission)
 
 
 def _on_anything(control: Control) -> Control:
-    """Return the policies for a call with an unknown resource: each Deny statement now applies to all resources."""
+    """Widen each Deny statement to all resources, because the call's resource is unknown."""
 
     def widened(policy: Policy) -> Policy:
         statements = (each if each.allow else replace(each, resources=None) for each in policy.statements)
@@ -216,11 +214,7 @@ def _on_anything(control: Control) -> Control:
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
-    """Return the policies, with a ``fault`` (a reason) in each statement that the lab can't evaluate.
-
-    The lab can't evaluate a statement that may apply to ``request`` and uses a condition key of the service, if the key
-    isn't in ``permission.known``.
-    """
+    """Return the policies, with a ``fault`` in each statement that the lab can't evaluate."""
     known, service = permission.known, permission.action.partition(":")[0] + ":"
     if known is None:
         return policies
@@ -246,7 +240,7 @@ def _keys(policy: Policy) -> frozenset[str]:
 
 
 def _key(name: str) -> str:
-    """Return a condition key in lower case, without a tag's name: ``aws:requesttag/`` for ``aws:RequestTag/Team``."""
+    """Return a condition key such as ``aws:RequestTag/Team`` in lower case and without the tag's name."""
     before, slash, _ = name.lower().partition("/")
     return before + slash
 

@@ -339,29 +339,26 @@ class Backend:
         return Response(status, headers, body)
 
     def _parameters_answer(self, asked: Asked) -> Response:
-        """Return moto's answer to a call of SSM. Sort GetParameters' answer: moto's order differs after each start.
-
-        If a call names a missing parameter, moto stores an empty one. Delete it, because with it DescribeParameters and
-        other calls would fail.
-        """
         try:
             response = self._answer(asked)
             if asked.operation == "GetParameters" and response.status == 200:
                 answer = json.loads(response.body)
+                # moto's order differs after each start.
                 answer["Parameters"].sort(key=itemgetter("Name"))
                 response.body = json.dumps(answer).encode()
             return response
         finally:
             if store := self.stores("ssm", asked.account_id).get(asked.region):
+                # If a call names a missing parameter, moto stores an empty one. With it, DescribeParameters would fail.
                 for name in [name for name, versions in dict.items(store._parameters) if not versions]:
                     del store._parameters[name]
 
     def _secrets_answer(self, asked: Asked) -> Response:
-        """Return moto's answer to a call of Secrets Manager. Correct the creation times of ListSecretVersionIds."""
         response = self._answer(asked)
         if asked.operation == "ListSecretVersionIds" and response.status == 200:
             answer = json.loads(response.body)
             made = self.store("secretsmanager", asked.region, asked.account_id).secrets[answer["ARN"]].versions
+            # moto returns the current time for both dates.
             for version in answer["Versions"]:
                 version["CreatedDate"] = made[version["VersionId"]]["createdate"]
                 del version["LastAccessedDate"]
@@ -398,10 +395,7 @@ class Backend:
         return self._apps[name]
 
     def _environ(self, asked: Asked) -> dict[str, Any]:
-        """Return the call's WSGI environment (PEP 3333).
-
-        moto only reads the scope of the signature, so the rest of the signature is a dummy.
-        """
+        """Return the call's WSGI environment (PEP 3333)."""
         call = asked.call
         pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
@@ -419,6 +413,7 @@ class Backend:
             "SERVER_PROTOCOL": "HTTP/1.1",
             "REMOTE_ADDR": call.source_ip,
             "HTTP_X_MOTO_ACCOUNT_ID": asked.account_id or self.account_id,
+            # moto only reads the scope of the signature.
             "HTTP_AUTHORIZATION": (
                 f"AWS4-HMAC-SHA256 Credential=LAB/19700101/{asked.region}/{asked.service}/aws4_request, "
                 "SignedHeaders=host, Signature=0"
@@ -526,9 +521,9 @@ def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> R
 
 
 def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
-    """Fill a new account of an organization, with the id in ``given``.
+    """Fill in a new account of an organization.
 
-    This replaces moto's own code, which would use a random id, and add an IAM role.
+    Unlike moto's own code, keep the given id, and add no IAM role.
     """
     account.type, account.status, account.state, account.joined_method = "ACCOUNT", "ACTIVE", "ACTIVE", "CREATED"
     account.region, account.organization_id = organization.region, organization.id

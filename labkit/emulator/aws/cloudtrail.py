@@ -136,10 +136,7 @@ def _undelivered(response: Response) -> Response:
 
 
 def _is_in_history(record: Record) -> bool:
-    """Whether the record is in CloudTrail's event history.
-
-    The history has the management events of callers with a valid signature or token.
-    """
+    """Whether the record is a management event of a caller with a valid signature or token."""
     identity = record.get("userIdentity") or {}
     return (
         bool(record.get("managementEvent"))
@@ -200,10 +197,9 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
 
 
 def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
-    """Return the events after the event that ``token`` names: the last event of the previous page.
+    """Return the events after the last event of the previous page, which ``token`` names.
 
-    A page number wouldn't work, because new calls move events to other pages. Raises `Refusal` if ``token`` is invalid,
-    comes from another lookup than ``asked_for``, or names an event that is gone.
+    A page number wouldn't work, because new calls move events to other pages.
     """
     try:
         last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")

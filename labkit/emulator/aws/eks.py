@@ -171,7 +171,6 @@ class Eks:
         )
 
     def _require_role(self, role_arn: str) -> None:
-        """Raise ``Refusal`` if the role doesn't exist, or if EKS may not assume it."""
         role = self.backend.role(role_arn)
         if role is None:
             raise invalid_parameter("Role provided in the request does not exist.")
@@ -206,7 +205,6 @@ class Eks:
 
 
 def _cluster(asked: Asked) -> str:
-    """Return the name of the call's cluster; empty if the call names no cluster."""
     parameters = asked.requested().parameters
     if "resourceArn" in parameters:
         return eks_tags.cluster_of(parameters["resourceArn"], asked.region, asked.account_id)
@@ -214,7 +212,6 @@ def _cluster(asked: Asked) -> str:
 
 
 def _on(asked: Asked, method: str, name: str) -> Asked:
-    """Return a request that makes moto describe (GET) or delete (DELETE) the cluster with this name."""
     operation = "DescribeCluster" if method == "GET" else "DeleteCluster"
     return replace(asked, operation=operation, call=Call(method, f"/clusters/{name}", "", [], b""))
 

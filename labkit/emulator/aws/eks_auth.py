@@ -55,7 +55,7 @@ class Pod:
 class _Expected:
     """The issuer and the audience that a token must have.
 
-    `verify` expects an OIDC provider, but Pod Identity has none. So `verify` gets an object of this class.
+    `verify` expects an OIDC provider, but Pod Identity has none.
     """
 
     url: str
@@ -134,10 +134,7 @@ class EksAuth:
         return facts
 
     async def _verified(self, given: str, facts: ClusterFacts) -> Pod:
-        """Return the pod that the token names.
-
-        Raises `Refusal` if the token names no pod, has expired, has another audience, or isn't signed by the cluster.
-        """
+        """Verify the token, and return the pod that the token names."""
         expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
             token = read(given)
@@ -152,7 +149,7 @@ class EksAuth:
         return _pod(identity.claims)
 
     def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
-        """Return why the trust policy lets EKS assume the role with these tags. Raises the denial if it doesn't."""
+        """Return the trust policy's reason to let EKS assume the role with these tags."""
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context: Context = {
             **self.authorization.context(asked),
@@ -171,10 +168,7 @@ class EksAuth:
 
 
 def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
-    """Return the six session tags of a pod. All of them are transitive.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html"""
     values = {
         "eks-cluster-arn": facts.arn,
         "eks-cluster-name": facts.name,
@@ -187,7 +181,6 @@ def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
 
 
 def _of_another(claims: Claims, facts: ClusterFacts) -> str:
-    """Return the error if the token has the wrong issuer or audience; empty if both are right."""
     if claims.issuer != facts.issuer:
         return f"the token is from {claims.issuer or 'nobody'}; the issuer of {facts.name} is {facts.issuer}"
     if SERVICE not in claims.compared:
@@ -196,7 +189,6 @@ def _of_another(claims: Claims, facts: ClusterFacts) -> str:
 
 
 def _pod(claims: dict[str, Any]) -> Pod:
-    """Return the pod that the claims name. Raises `Refusal` if they name no pod."""
     about = claims.get("kubernetes.io")
     about = about if isinstance(about, dict) else {}
     account, pod = about.get("serviceaccount"), about.get("pod")

@@ -233,7 +233,7 @@ class Gate:
         return outcome
 
     def _address(self, call: Call) -> tuple[Asked, Signature | Malformed | None]:
-        """Return the call's service and region, and the signature that it carries. Nothing is verified yet."""
+        """Return the call with its service and region, and its signature, which isn't verified yet."""
         if _is_by_token(call):
             return _addressed(call, "sts", self.region), None
         try:
@@ -248,11 +248,7 @@ class Gate:
     async def _authenticate(
         self, asked: Asked, signed: Signature | Malformed | None, body: Body | None
     ) -> tuple[Asked, Caller | WebIdentity]:
-        """Authenticate the caller. Return the request with its body, and the caller.
-
-        Read the body of a signed request only if the lab knows the access key, so that a stranger can't send a
-        gigabyte.
-        """
+        """Return the request with its body, and the authenticated caller."""
         call = asked.call
         if isinstance(signed, Malformed):
             name = "unsupported" if isinstance(signed, Unsupported) else "malformed"
@@ -269,6 +265,7 @@ class Gate:
         caller = self._caller(asked, signed)
         try:
             secret = self._secret(asked, signed, caller)
+            # Only a caller with a known access key gets here, so a stranger can't send a gigabyte.
             call = await _with_body(asked, body) if body else call
             call = await self._verify(asked, call, signed, secret)
         except Refusal as refusal:
@@ -278,10 +275,7 @@ class Gate:
         return replace(asked, call=call, account_id=caller.account_id), caller
 
     def _read(self, asked: Asked, caller: Caller | WebIdentity) -> Asked:
-        """Read the call's parameters, and return ``asked`` with them; unchanged if the lab doesn't need them.
-
-        For S3, return ``asked`` with its operation and the needed permissions instead.
-        """
+        """Return ``asked`` with the call's parameters or, for S3, with the operation and the needed permissions."""
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return requests.read(asked)
         if asked.service == "s3":
@@ -293,7 +287,7 @@ class Gate:
         return replace(read, call=asked.call, operation=derived.operation if derived else asked.operation)
 
     async def _authorize(self, asked: Asked, caller: Caller | WebIdentity) -> Grant:
-        """Grant the call if the caller has all permissions that the call needs. Raises the denial if one is missing."""
+        """Grant the call if the caller has all permissions that the call needs."""
         if isinstance(caller, WebIdentity):
             return self._sts.admit(asked, caller)
         match asked.service:
@@ -318,7 +312,7 @@ class Gate:
         return grant
 
     def _is_bound(self, caller: Caller) -> bool:
-        """Whether policies limit the caller. Only policies of the organization can limit an administrator."""
+        """Whether policies limit the caller."""
         return not isinstance(caller, Administrator) or self._organization.member(caller.account_id).is_bound
 
     async def _permitted(self, asked: Asked, caller: Caller) -> Grant:
@@ -333,7 +327,7 @@ class Gate:
         return Grant(replace(asked, call=asked.requested().told), reasons[-1])
 
     async def _answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
-        """Answer a granted call. Return the answer, and the session that the call opened (None if it opened none)."""
+        """Return the answer to a granted call, and the session that the call opened."""
         asked = grant.asked
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return self._sts.answer(grant, caller)
@@ -365,10 +359,7 @@ class Gate:
                 return await self.backend.answer(asked)
 
     def _keep_own(self, asked: Asked, response: Response) -> None:
-        """Store the gate's own data about EKS and regions. Undo a change that can't be stored.
-
-        The state of some services isn't stored at all. Tell the user after the first call that changes such a service.
-        """
+        """Store the gate's own data about EKS and regions."""
         if not changes(asked):
             return  # a call that only reads must work on a full disk
         try:
@@ -381,12 +372,12 @@ class Gate:
             self._regions.put_back(self._own.part(REGIONS) or {})
             self._eks.put_back(asked, self._own.part)
             raise
+        # The state of some services isn't stored at all.
         if asked.service not in SIGNED_AS and response.status < 400 and asked.service not in self._told:
             self._told.add(asked.service)
             self._tell(unkept(asked.service))
 
     def _record(self, outcome: Outcome, failure: str) -> None:
-        """Write the call into the trail, and a failure of the gate itself into the log."""
         now = self._clock.now()
         written, secrets = records(outcome, now=now, account_id=self.account_id, identifiers=self._event_ids)
         for record in written:
@@ -395,11 +386,7 @@ class Gate:
             _log.error("the gate failed on a call to %s\n%s", outcome.asked.service, hidden(failure, secrets))
 
     def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
-        """Check the request, and return the caller's secret key. Raises `Refusal` if a check fails.
-
-        The checks, in AWS's order: the session hasn't ended, the session's role exists, the date is right, and a
-        request to S3 has no unsigned `x-amz-` header.
-        """
+        """Check the request in AWS's order, and return the caller's secret key."""
         now = self._clock.now()
         if isinstance(caller, Session):
             if caller.credentials.expiration <= now:
@@ -418,7 +405,6 @@ class Gate:
         return secret
 
     async def _verify(self, asked: Asked, call: Call, signed: Signature, secret: str) -> Call:
-        """Return the call if it was signed with this secret key. Raises the refusal if it wasn't."""
         try:
             if len(call.body) > HASHED_AT_ONCE:
                 return await asyncio.to_thread(signature.verify, call, signed, secret)
@@ -476,9 +462,9 @@ class Gate:
         return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
 
     def _check_date(self, asked: Asked, signed: Signature, lab: float) -> None:
-        """Refuse a signature if its date is wrong by the lab's clock and also by the machine's clock.
+        """Refuse a signature if its date is wrong by the lab's clock and by the machine's clock.
 
-        Clients outside pods sign with the machine's clock. They must still work after the lab's clock was changed.
+        Clients outside pods sign with the machine's clock.
         """
         machine, at = time.time(), signed.signed_at
         if signed.expires_in is not None:
@@ -511,7 +497,7 @@ def _administrator(keys: Keys, account_id: str, name: str, identifiers: Identifi
 
 
 def _head(scope: "Scope") -> Call:
-    """Return the call with the method, path, query and headers in ``scope``. The call's body is still empty."""
+    """Return the call in ``scope``, still without its body."""
     raw_path = scope.get("raw_path") or scope["path"].encode()
     return Call(
         method=scope["method"],
@@ -524,10 +510,7 @@ def _head(scope: "Scope") -> Call:
 
 
 async def _with_form(asked: Asked, body: Body) -> Call:
-    """Read the request's body, which is a form (`Action=…&Version=…`). Return the call with this body.
-
-    Raises Refusal if the form has too many bytes or too many parameters.
-    """
+    """Return the call with its body, which is a form (`Action=…&Version=…`)."""
     try:
         form = await body(LONGEST_FORM)
     except TooLong:
@@ -538,7 +521,7 @@ async def _with_form(asked: Asked, body: Body) -> Call:
 
 
 async def _with_body(asked: Asked, body: Body) -> Call:
-    """Return the call with its body. Raises Refusal if the body is too long for the call's service.
+    """Return the call with its body, if the body isn't too long for the service.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     """
@@ -575,7 +558,7 @@ def _addressed(call: Call, service: str, region: str) -> Asked:
 
 
 def _is_by_token(call: Call) -> bool:
-    """Whether the call is AssumeRoleWithWebIdentity, which isn't signed: its token says who calls."""
+    """Whether the call is AssumeRoleWithWebIdentity, in which a token takes the place of a signature."""
     return call.method in ("GET", "POST") and call.form.get("Action") == WEB_IDENTITY
 
 

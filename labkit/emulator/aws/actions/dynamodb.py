@@ -98,9 +98,9 @@ class _Tables:
         self._store = backend.store("dynamodb", request.region, request.account_id)
 
     def items(self, action: str, table: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> Permission:
-        """Return the permission for ``action`` on a table or, if ``asked`` has an ``IndexName``, on this index.
+        """Return the permission for ``action`` on a table or its index.
 
-        ``items`` are the items in the request, or only the keys of the items.
+        ``items`` are the items in the request, or only their keys.
         """
         name = table.removeprefix(self.prefix)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):
@@ -167,7 +167,7 @@ def _context(action: str, asked: dict[str, Any]) -> Context:
 
 
 def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[dict[str, Any]]) -> list[str] | None:
-    """Return the partition keys' values; empty if the request names no items. None if a value can't be derived."""
+    """Return the request's partition key values, or None if the lab can't derive them."""
     if action != "Query" and not items:
         return []
     if table is None:
@@ -208,7 +208,7 @@ def _text(value: Any) -> str | None:
 
 
 def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> set[str] | None:
-    """Return the top-level attributes that the request names; None if it reads all attributes."""
+    """Return the top-level attributes that the request names, or None for all attributes."""
     projected = "ProjectionExpression" in asked or "AttributesToGet" in asked
     if action in ("GetItem", "BatchGetItem", "Query", "Scan") and not projected and asked.get("Select") != "COUNT":
         return None
@@ -221,6 +221,6 @@ def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]])
 
 
 def _named(expression: str, placeholders: dict[str, str]) -> set[str]:
-    """Return the top-level attributes in an expression, with placeholders resolved."""
+    """Return the top-level attributes in an expression."""
     found = re.findall(r"(?<![\w:#.])(?:#\w+|[A-Za-z_]\w*)", expression)
     return {placeholders.get(name, name) for name in found if name.upper() not in WORDS}

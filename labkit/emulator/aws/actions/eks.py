@@ -102,10 +102,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _on_arn(request: ApiRequest, context: Context, backend: Backend) -> Permission:
-    """Return the permission for an operation on the tags of ``resourceArn``.
-
-    ``resourceArn`` is the ARN of a cluster, or of a part such as an access entry. Raises `CannotDerive` for other ARNs.
-    """
+    """Return the permission for an operation on a resource's tags."""
     operation, arn = request.operation, request.parameters["resourceArn"]
     if not (name := cluster_of(arn, request.region, request.account_id)):
         raise CannotDerive(f"eks:{operation} on a resource that is not part of a cluster in this account and region")
@@ -124,7 +121,6 @@ def _needed(operation: str, parameters: dict[str, Any], resource: str, context: 
 
 
 def _of_entry(principal_arn: str, facts: ClusterFacts | None) -> Context:
-    """Return the condition keys of a principal's access entry: user name, groups and tags. Empty without an entry."""
     entry = facts.access.get(principal_arn) if facts else None
     if entry is None:
         return {}
@@ -148,7 +144,6 @@ def _settings(parameters: dict[str, Any]) -> Context:
 def _associated(
     cluster_arn: str, parameters: dict[str, Any], facts: ClusterFacts | None
 ) -> tuple[str, dict[str, str] | None]:
-    """Return the ARN and the tags of a cluster's Pod Identity association or identity provider config."""
     if "associationId" in parameters:
         identifier = parameters["associationId"]
         return association_arn(cluster_arn, identifier), facts.pod_identity.tags(identifier) if facts else None
@@ -157,10 +152,7 @@ def _associated(
 
 
 def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
-    """Return the ARN of a cluster's nodegroup or Fargate profile, and moto's object for this nodegroup or profile.
-
-    If the nodegroup or the profile doesn't exist, the ARN ends with ``*``, and None stands for the object.
-    """
+    """Return the ARN and the moto object of a cluster's nodegroup or Fargate profile."""
     kind, key, store, arn = "nodegroup", "nodegroupName", "nodegroups", "arn"
     if "fargateProfileName" in parameters:
         kind, key, store = "fargateprofile", "fargateProfileName", "fargate_profiles"

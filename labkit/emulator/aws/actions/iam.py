@@ -118,10 +118,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 @cache
 def _named_by(operation: str) -> str:
-    """Return the parameter that names an operation's resource, such as `RoleName` for `GetRole`.
-
-    Raises ``CannotDerive`` if the lab doesn't know the parameter, or if the operation is in ``NOT_DERIVED``.
-    """
+    """Return the parameter that names an operation's resource, such as `RoleName` for `GetRole`."""
     shape = get_service_model("iam").operation_model(operation).input_shape
     parameter = next((name for name in KINDS if name in shape.members), None) if shape else None
     if parameter is None or operation in NOT_DERIVED:
@@ -132,9 +129,9 @@ def _named_by(operation: str) -> str:
 def _arn(
     operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Resource | None
 ) -> tuple[str, str | None]:
-    """Return the ARN of an operation's resource, and the text for the resource in IAM's denial: `role my-role`.
+    """Return the ARN of an operation's resource, and IAM's name for the resource in a denial.
 
-    If the denial has the ARN itself, return None instead of the text.
+    Without such a name, IAM's denial shows the ARN.
     """
     kind, name = KINDS[parameter], parameters[parameter]
     if parameter == "Url":

@@ -110,7 +110,7 @@ def required(service: str, operation: str) -> list[str]:
 
 @cache
 def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
-    """Return the method, the path's pattern and the name of each EKS operation that the lab itself answers."""
+    """Return the routes of the EKS operations that the lab itself answers."""
     service, found = get_service_model("eks"), []
     for name in service.operation_names:
         http = service.operation_model(name).http
@@ -253,7 +253,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _count(content: object) -> None:
-    """Raise ``ValueError`` if ``content`` has more than `MOST_VALUES` values: to read so many values takes too long."""
+    """Refuse content with so many values that reading them would take too long."""
     left, level = MOST_VALUES, [content]
     while level:
         left -= len(level)
@@ -280,10 +280,7 @@ def json_text(content: dict[str, object]) -> bytes:
 
 
 def _modelled(shape: Any, value: Any) -> Any:
-    """Return a JSON value without null fields, and without fields that aren't in botocore's model (``shape``).
-
-    Raises ``TypeError`` if the value or a part of it has another type than in the model.
-    """
+    """Return a JSON value without null fields and without fields that botocore's model lacks."""
     if shape is None:
         return {}
     kind: str = shape.type_name

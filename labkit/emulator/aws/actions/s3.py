@@ -234,7 +234,7 @@ def _deletions(call: Call, arn: str, deleted: list[tuple[str, str | None]]) -> t
 
 
 def _configuration(method: str, subresource: str) -> tuple[str, str]:
-    """Return the name of an operation on a bucket's configuration, and its IAM action (without ``s3:``)."""
+    """Return the name and the IAM action (without ``s3:``) of an operation on a bucket's configuration."""
     if subresource in BUCKET_READS:
         name, action = BUCKET_READS[subresource]
         action = action or name
@@ -326,10 +326,6 @@ def _permission(call: Call, action: str, resource: str, shown: str | None = None
 
 
 def _subresource(call: Call, known: set[str]) -> str:
-    """Return the sub-resource in the call's query; empty if the query has none.
-
-    Raises `CannotDerive` if the query has several sub-resources, or one that isn't in ``known``.
-    """
     if len(call.query) < len(call.query_pairs):
         raise CannotDerive(f"the S3 call {call.method} with a parameter given twice")
     names = [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]
@@ -380,7 +376,6 @@ def _tags_in(document: bytes) -> list[tuple[str, str]]:
 
 
 def _elements(document: bytes, name: str) -> list[str]:
-    """Return the text of each XML element with this name; an empty list for an empty body."""
     return [(each.text or "").strip() for each in _read_xml(document).iter(name)] if document.strip() else []
 
 

@@ -67,7 +67,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permission]:
-    """Return the permissions that RotateSecret needs besides ``rotation``: to invoke a function and to pass a role."""
+    """Return the permissions that RotateSecret needs besides ``rotation``."""
     function = parameters.get("RotationLambdaARN") or rotation.context.get(ROTATED_BY)
     role = parameters.get("ExternalSecretRotationRoleArn")
     needed = [Permission("lambda:InvokeFunction", str(function), known=frozenset())] if function else []
@@ -100,7 +100,7 @@ def _on_secret(operation: str, secret_id: str, request: ApiRequest, backend: Bac
 
 
 def _of_secret(secret: Any) -> Context:
-    """Return the condition keys of a secret. A replica has the condition keys of the original secret."""
+    # A replica has the condition keys of the original secret.
     source = getattr(secret, "source", secret)
     context = resource_tags(as_dict(source.tags) or {}, "secretsmanager")
     if source.rotation_lambda_arn:
