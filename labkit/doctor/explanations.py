@@ -76,7 +76,7 @@ def _readings(lines: list[str]) -> list[str]:
     breaks = ["" if len(line) == width >= NARROWEST else " " for line in lines[:-1]]
     broken = breaks.count("")
     joined = "".join(line + end for line, end in zip(lines, [*breaks, ""], strict=False))
-    # If several lines have the greatest length, the terminal broke them. A single one may just be long.
+    # If several lines have the greatest length, the terminal broke them. A single longest line proves nothing.
     texts = [joined] if broken > 1 else [" ".join(lines), *([joined] if broken else [])]
     # A short text may not show the terminal's width.
     texts += ["".join(lines)] if len(lines) <= FEW else []

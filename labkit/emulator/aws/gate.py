@@ -563,7 +563,6 @@ def _is_by_token(call: Call) -> bool:
 
 
 def _guess_service(call: Call) -> str:
-    """Return the service of an unsigned call. Return ``s3`` if nothing in the call shows another service."""
     if "Action" in call.form:
         return VERSIONS.get(call.form.get("Version", ""), "sts")
     if target := call.headers.get("x-amz-target"):

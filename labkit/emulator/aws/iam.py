@@ -103,10 +103,7 @@ class Iam:
         return iam_documents.reworded(response)
 
     async def _complete(self, asked: Asked, iam: IAMBackend, deleted: Any, response: Response) -> None:
-        """After a successful call, do what moto leaves out.
-
-        For example, give a new role an id that comes from its name.
-        """
+        """Correct moto's state and answer after a successful call."""
         run, operation = self.backend.run, asked.operation
         if deleted:
             await run(self.backend.orphan, deleted.arn, deleted.id)
@@ -153,7 +150,7 @@ class Iam:
         return {name: str(value) for name, value in kept.items() if value and name not in parameters}
 
     def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
-        """Replace a new object's random id with one made from its name. Return the answer's body with the new id."""
+        """Give a new object an id made from its name, and return the answer's body with this id."""
         store, parameter, _ = MADE[asked.operation]
         name = asked.requested().parameters[parameter]
         # Compare the id, too: one of AWS's own policies may have the same name.
@@ -164,7 +161,7 @@ class Iam:
         return body.replace(given.encode(), made.id.encode())
 
     def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
-        """Replace a new object's random id with an id that is made from its name. Return the random id."""
+        """Give a new object an id that is made from its name, and return its old id."""
         store, _, prefix = MADE[operation]
         own = iam.account_id == self.backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"
@@ -190,7 +187,7 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
 
 
 def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
-    """Add an audience to a provider, or remove one. moto can't do this. A repeated call isn't an error.
+    """Add or remove a provider's audience, which moto can't do.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """

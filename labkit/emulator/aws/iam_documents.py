@@ -85,10 +85,7 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """Check the call's policy document. Return {} if the call has no document, or if moto can read the document.
-
-    Otherwise, return the parameter with a corrected document, e.g. `{"PolicyDocument": "…"}`.
-    """
+    """Check the policy document, and return a changed parameter if moto couldn't read the document."""
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:
@@ -129,7 +126,6 @@ def _check_size(asked: Asked, policy: Policy, backend: Backend) -> None:
 
 
 def _check_unused(asked: Asked, backend: Backend) -> None:
-    """Refuse to delete a policy that is attached, is a permissions boundary, or has several versions."""
     iam, arn = backend.iam(asked.account_id), asked.requested().parameters["PolicyArn"]
     if iam is None or (policy := iam.managed_policies.get(arn)) is None:
         return
@@ -141,7 +137,7 @@ def _check_unused(asked: Asked, backend: Backend) -> None:
 
 
 def _quote_numbers(document: dict[str, Any]) -> bool:
-    """Change numbers in the conditions to strings: moto can't read numbers. Return whether anything was changed."""
+    """Change numbers in the conditions to strings, because moto can't read numbers."""
     found = False
     for statement in listed(document["Statement"]):
         for block in statement.get("Condition", {}).values():
@@ -164,11 +160,7 @@ def _exists(name: str, backend: Backend) -> bool:
 
 
 async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check a new OIDC provider. Return the parameter to add to the call: the issuer's thumbprint.
-
-    Return {} if the call already has a thumbprint. Raises ``Refusal`` if the provider is faulty, or if the issuer's
-    thumbprint can't be fetched.
-    """
+    """Check a new OIDC provider, and fetch the issuer's thumbprint if the call has no thumbprint."""
     parameters = asked.requested().parameters
     url = parameters["Url"]
     if not _is_issuer(url):

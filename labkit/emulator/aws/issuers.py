@@ -209,11 +209,9 @@ class Issuers:
         return ssl.create_default_context()
 
     async def _trust(self, host: str, port: int, pinned: frozenset[str]) -> ssl.SSLContext:
-        """Return the TLS context for calls to a host that `map_host` hasn't mapped.
+        """Return the TLS context for calls to a host.
 
-        If a public root verifies the host's certificates, the context trusts the public roots. Otherwise, the context
-        trusts only the top certificate of the host's chain. Raises :class:`ThumbprintMismatch` if the thumbprint of
-        this top certificate isn't in ``pinned``.
+        Like AWS, compare thumbprints only if no public root verifies the host's certificates.
         """
         try:
             await self._served_chain(host, port, self._public_roots)
@@ -234,10 +232,7 @@ class Issuers:
         return context
 
     async def _served_chain(self, host: str, port: int, context: ssl.SSLContext | None = None) -> list[bytes]:
-        """Return the certificates (DER) that the host sends: first its own certificate, last the top one.
-
-        With ``context``, verify the certificates. Without it, accept any certificates.
-        """
+        """Return the certificates (DER) that the host sends, from its own certificate to the top certificate."""
         address, port = self._address(host, port)
         try:
             _, writer = await asyncio.open_connection(address, port, ssl=context or unverified(), server_hostname=host)
@@ -267,7 +262,7 @@ class Issuers:
 
 
 async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str, **request: Any) -> dict[str, Any]:
-    """Return the JSON object at ``target``. Error messages name ``url`` instead of ``target``."""
+    """Return the JSON object at ``target``. ``url`` is only for error messages."""
     # A few compressed bytes could expand to very many.
     accepted = {"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"}
     headers = {**request.pop("headers", {}), **accepted}
@@ -291,7 +286,6 @@ async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str
 
 
 def _location(issuer: str, discovery: dict[str, Any]) -> str:
-    """Return the URL of the keys. Raises `IssuerUnreachable` if ``discovery`` has another issuer, or no URL of keys."""
     if (named := discovery.get("issuer")) != issuer:
         shown = f"{named!r}" if isinstance(named, str) else "its issuer is not a string"
         raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")
@@ -302,7 +296,6 @@ def _location(issuer: str, discovery: dict[str, Any]) -> str:
 
 
 def _keys(location: str, document: dict[str, Any]) -> dict[str | None, jwt.PyJWK]:
-    """Return the usable keys in ``document`` by their ids."""
     entries = document.get("keys")
     if not isinstance(entries, list):
         raise IssuerUnreachable(f"{location} holds no list of keys")
@@ -313,7 +306,6 @@ def _keys(location: str, document: dict[str, Any]) -> dict[str | None, jwt.PyJWK
 
 
 def _host(url: str) -> tuple[str, int]:
-    """Return the host and the port of an https URL. Raises `IssuerUnreachable` for any other URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 443
@@ -325,7 +317,7 @@ def _host(url: str) -> tuple[str, int]:
 
 
 def _parse(entry: dict[str, Any]) -> jwt.PyJWK | None:
-    """Return the key; None if the lab can't use it, or if it's published for encryption."""
+    """Return the public key if the lab can verify signatures with this key."""
     if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC"):
         return None
     # Only the public part: if somebody publishes a private key, checking its other numbers would take long.

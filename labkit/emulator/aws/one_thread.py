@@ -62,7 +62,7 @@ class OneThread:
             self._waiting.discard(ended)
 
     def _look(self) -> None:
-        """Call ``on_stuck`` if the running call has exceeded the time limit. If not, check again later."""
+        """Call ``on_stuck`` if the running call takes too long."""
         loop = self._watched
         if loop is None or not self._waiting:
             self._watched = None
@@ -118,10 +118,9 @@ def _settle(ended: asyncio.Future[None]) -> None:
 
 @dataclass
 class _Seen:
-    """The result of the last check of moto's thread. ``call`` is the call that was running at that check, or None.
+    """The result of the last check of moto's thread.
 
-    ``began`` is the thread's processor time at the first check of this call. ``at`` is the thread's processor time at
-    the last check. ``idle`` says how many checks in a row, up to the last one, found the thread idle.
+    ``began`` and ``at`` are the thread's processor times at the call's first check and at the last check.
     """
 
     call: object = None

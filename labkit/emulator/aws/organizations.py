@@ -151,7 +151,7 @@ class Organization:
         return respond(store.create_account(**{**given, "AccountId": f"2{digits:011}"}), "application/x-amz-json-1.1")
 
     def _remove_account(self, store: OrganizationsBackend, account_id: str) -> Response:
-        """Remove an account, and detach its policies. moto can only remove the calling account.
+        """Remove any account. moto can only remove the calling account.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_RemoveAccountFromOrganization.html
         """
@@ -163,11 +163,7 @@ class Organization:
         return respond({}, "application/x-amz-json-1.1")
 
     def _settle(self, store: OrganizationsBackend, operation: str, given: dict[str, Any], response: Response) -> None:
-        """Correct moto's state after a successful call.
-
-        A new policy or OU gets an id that is made from its name. If the call deleted an OU or disabled a policy type,
-        remove the policy attachments that moto didn't remove.
-        """
+        """Correct moto's state after a successful call."""
         match operation:
             case "CreatePolicy":
                 self._rename(store.policies[-1], "p", response)
@@ -184,14 +180,13 @@ class Organization:
                         policy.attachments = []
 
     def _rename(self, made: Any, prefix: str, response: Response) -> None:
-        """Give a new object an id that is made from its name. In the answer, replace moto's random id with this id."""
+        """Give a new object an id that is made from its name."""
         serial = self._identifiers.serial(f"organizations-{prefix}", made.name)
         given = made.id
         made.id = f"{prefix}-{self._identifiers.base32(f'organizations-{prefix}', f'{made.name}#{serial}', 8).lower()}"
         response.body = response.body.replace(given.encode(), made.id.encode())
 
     def _store(self) -> OrganizationsBackend:
-        """Return moto's state of the organization. Create the organization if it is missing."""
         store = self._backend.organization(MANAGEMENT_ID)
         if store.org is None:
             self._found(store)
@@ -234,24 +229,20 @@ def _member(store: OrganizationsBackend, account_id: str) -> Member:
 
 
 def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> Levels:
-    """Return the attached policies of one type, for each level on the path from the root to an account.
-
-    Levels that only have AWS's own policy are left out, because this policy allows everything.
-    """
+    """Return the attached policies of one type, level by level from the root to an account."""
     if not _is_enabled(store, policy_type):
         return ()
     levels = ([policy for policy in each.attached_policies if policy.type == policy_type] for each in path)
     return tuple(
         tuple(Policy.read(policy.content, kind=KINDS[policy_type], name=policy.name) for policy in level)
         for level in levels
+        # AWS's own policy allows everything, so a level with only this policy limits nothing.
         if not level or not all(policy.aws_managed for policy in level)
     )
 
 
 def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
-    """Return the request for moto. A delegated administrator's request becomes a request of the management account.
-
-    Raises ``Refusal`` if the caller's account may not make the call.
+    """Return the request for moto, if the caller's account may call the operation.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
     """
@@ -280,10 +271,7 @@ def _check_new(_: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_changed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Check the parameters (``given``) of a call that changes or deletes a policy.
-
-    Raises Refusal if the policy is AWS's own, or if the new content is invalid for the policy's type.
-    """
+    """Check a call that changes or deletes a policy."""
     policy = _policy(store, given)
     if policy is None:
         return
@@ -304,12 +292,7 @@ def _check_content(policy_type: str, content: Any) -> None:
 
 
 def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to attach a policy if its type isn't enabled, or if the target already has this policy.
-
-    Also refuse if the target already has the largest possible number of policies of this type.
-
-    https://docs.aws.amazon.com/organizations/latest/APIReference/API_AttachPolicy.html
-    """
+    """https://docs.aws.amazon.com/organizations/latest/APIReference/API_AttachPolicy.html"""
     policy, target = _policy(store, given), _target(store, given)
     if policy is None or target is None:
         return
@@ -323,12 +306,7 @@ def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_detached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to detach a policy that isn't attached, or that nobody may detach.
-
-    Nobody may detach `RCPFullAWSAccess`, or the last service control policy of a target.
-
-    https://docs.aws.amazon.com/organizations/latest/APIReference/API_DetachPolicy.html
-    """
+    """https://docs.aws.amazon.com/organizations/latest/APIReference/API_DetachPolicy.html"""
     policy, target = _policy(store, given), _target(store, given)
     if policy is None or target is None:
         return
@@ -359,10 +337,7 @@ def _check_new_unit(store: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to delete an OU that isn't empty.
-
-    https://docs.aws.amazon.com/organizations/latest/APIReference/API_DeleteOrganizationalUnit.html
-    """
+    """https://docs.aws.amazon.com/organizations/latest/APIReference/API_DeleteOrganizationalUnit.html"""
     within: list[Any] = [*store.accounts, *store.ou]
     if any(each.parent_id == given.get("OrganizationalUnitId") for each in within):
         told = "The specified OU is not empty. Move all accounts to another root or to other OUs, remove all child "
@@ -370,7 +345,6 @@ def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> N
 
 
 def _check_removed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Refuse to remove the management account, a delegated administrator, or an account that isn't a member."""
     account_id = given.get("AccountId")
     if account_id == MANAGEMENT_ID:
         told = "You can't remove a management account from an organization."

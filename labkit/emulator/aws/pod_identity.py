@@ -114,7 +114,7 @@ class PodIdentityAssociations:
         raise Refusal(404, "ResourceNotFoundException", f"Association not found: {association_id}")
 
     def _list(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Return one page of the requested associations. The page's ``nextToken`` is the last id on the page."""
+        """Return one page of the requested associations."""
         most: int = asked.get("maxResults", MOST_LISTED)
         token = asked.get("nextToken", "")
         wanted = {name: asked[name] for name in NAMES if name in asked}

@@ -76,7 +76,7 @@ class PodIdentityAgent:
         )
 
     def _malformed(self, token: str) -> str:
-        """Return the error for a malformed or expired token; empty for any other token. Don't verify the signature."""
+        """Return the error if the token is malformed or expired."""
         if not token:
             return "Service account token cannot be empty"
         if len(token) > LONGEST_TOKEN:

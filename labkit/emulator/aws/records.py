@@ -217,7 +217,7 @@ def _error(outcome: Outcome, secrets: list[str]) -> dict[str, str]:
 
 
 def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
-    """Return facts that CloudTrail doesn't record, such as the decision, its reason and the answer's error code."""
+    """Return facts that CloudTrail doesn't record, such as the decision and its reason."""
     refusal, grant, caller = outcome.refusal, outcome.grant, outcome.caller
     reason = refusal.reason if refusal else grant.reason if grant else ""
     about: dict[str, Any] = {
@@ -242,7 +242,7 @@ def _token(session_name: str, claims: dict[str, object]) -> dict[str, object]:
 
 
 def _elements(outcome: Outcome) -> dict[str, Any] | None:
-    """Return the record's ``responseElements`` for a call that opened a session; None for any other call."""
+    """Return the record's ``responseElements`` for a call that opened a session."""
     if (session := outcome.session) is None:
         return None
     ends = datetime.fromtimestamp(session.credentials.expiration, UTC)
@@ -309,17 +309,13 @@ def _is_signed(call: Call) -> bool:
 
 
 def _account(outcome: Outcome) -> str:
-    """Return the caller's account, or an empty text if the caller is unknown.
-
-    For a call with a web identity token, it's the account of the token's OIDC provider.
-    """
     if identity := outcome.identity:
         return Arn.parse(identity.provider_arn).account
     return outcome.signer.account_id if outcome.signer else ""
 
 
 def _secrets(outcome: Outcome) -> list[str]:
-    """Return the secrets of a call, which its record must not contain."""
+    """Return the call's secrets, which the record must not contain."""
     call, caller, session = outcome.asked.call, outcome.caller, outcome.session
     found = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
     found += [value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")]

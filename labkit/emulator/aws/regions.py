@@ -126,12 +126,6 @@ class Regions:
         return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
 
     def _account(self, asked: Asked, request: dict[str, Any]) -> str:
-        """Return the id of the account that the call is about.
-
-        That's the request's `AccountId`. If the request has no `AccountId`, that's the caller's account. Raises
-        `Refusal` if a caller outside the lab's own account passes an `AccountId`, or if the `AccountId` isn't the id of
-        another account.
-        """
         named, own = request.get("AccountId"), asked.account_id
         if named is None:
             return own
@@ -167,10 +161,7 @@ def regions() -> tuple[str, ...]:
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return each filter as a pair: the name of a region's field, and patterns.
-
-    A filter selects the regions whose field matches at least one of the patterns.
-    """
+    """Return, for each filter, a region field's name and the patterns for this field."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

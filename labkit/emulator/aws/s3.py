@@ -146,16 +146,14 @@ class S3:
             raise Refusal(404, "NoSuchUpload", f"{said}aborted or completed.", fields={"UploadId": upload or ""})
 
     def _may_deny(self, asked: Asked) -> bool:
-        """Whether a bucket policy could deny this call to the lab's administrator, who takes the root user's place.
-
-        On AWS, the root user may always read, replace and delete a bucket policy, even if the policy denies it.
-        """
+        """Whether a bucket policy could deny this call to the lab's administrator."""
+        # Like AWS's root user, the administrator may always read, replace and delete a bucket policy.
         if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
             return False
         return any(self._bucket_policy(asked, permission) for permission in asked.needed)
 
     def _check_policy(self, asked: Asked) -> None:
-        """Refuse a bucket policy that isn't valid, or that names a missing principal or another bucket."""
+        """Refuse an invalid bucket policy."""
         if asked.operation != "PutBucketPolicy":
             return
         try:
@@ -173,7 +171,7 @@ class S3:
                     raise Refusal(400, "MalformedPolicy", "Policy has invalid resource", told)
 
     def _copied_tags(self, asked: Asked) -> list[Permission]:
-        """Return the permissions that CopyObject needs to copy the object's tags; empty if it copies no tags.
+        """Return the permissions that CopyObject needs to copy the object's tags.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
         """
@@ -197,7 +195,7 @@ class S3:
         return self.authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
 
     def _may_delete(self, asked: Asked, caller: Caller) -> Grant:
-        """Grant a DeleteObjects call, but only for the keys that the caller may delete. moto gets only these keys."""
+        """Grant a DeleteObjects call, but only for the keys that the caller may delete."""
         refused, kept, reason = [], ElementTree.Element("Delete"), ""
         for permission, (key, _, element) in zip(asked.needed, _keys_to_delete(asked.call), strict=True):
             decision = self._decide(asked, caller, permission)
@@ -216,7 +214,6 @@ class S3:
         return self.backend.bucket(_named(permission)[0])
 
     def _owner(self, asked: Asked, permission: Permission) -> str:
-        """Return the account that owns the permission's bucket; empty if the bucket doesn't exist."""
         bucket = self._bucket(asked, permission)
         return bucket.account_id if bucket else ""
 
@@ -237,15 +234,13 @@ class S3:
 
 
 def _named(permission: Permission) -> tuple[str, str]:
-    """Return the bucket and the key of the permission's resource."""
     bucket, _, key = permission.resource.removeprefix(BUCKET).partition("/")
     return bucket, key
 
 
 def _deleted(asked: Asked, response: Response, version: str) -> Response:
-    """Return S3's answer to a request for an object that has the delete marker ``version`` instead of content.
+    """Return S3's answer for an object with the delete marker ``version``.
 
-    If the request names ``version`` itself, the answer is the error MethodNotAllowed.
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
     """
     if asked.version is not None:
@@ -274,7 +269,7 @@ def _check_owners(asked: Asked, owners: list[str]) -> None:
 
 
 def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
-    """Return key, version id and XML element of each object in a DeleteObjects call; empty for any other call."""
+    """Return the key, version id and XML element of each object in a DeleteObjects call."""
     if call.method != "POST" or "delete" not in call.query:
         return []
     try:

@@ -96,10 +96,7 @@ class _Member(NamedTuple):
 
 @cache
 def _checked(operation: str) -> list[_Member]:
-    """Return the inputs of an operation that the lab checks; empty if S3's model doesn't have the operation.
-
-    They are the required and the integer parameters in the query string and the headers, and a required body.
-    """
+    """Return the operation's inputs that the lab checks."""
     try:
         shape = get_service_model("s3").operation_model(operation).input_shape
     except OperationNotFoundError:
@@ -132,7 +129,7 @@ def _invalid_argument(message: str, name: str, given: str, reason: str = "") -> 
 
 
 def _check_new_tags(body: bytes) -> None:
-    """Refuse tags for a new bucket if PutBucketTagging would refuse them. moto doesn't check tags in CreateBucket."""
+    """Refuse invalid tags of a new bucket, because moto doesn't check these tags."""
     keys = [each.text or "" for each in _root(body).iter() if each.tag.rpartition("}")[2] == "Key"]
     if len({*keys}) < len(keys):
         raise Refusal(400, "InvalidTag", "Cannot provide multiple Tags with the same key")

@@ -195,7 +195,7 @@ class Sessions:
         self._key_of_token[session.credentials.session_token] = session.credentials.access_key_id
 
     def _forget(self, ended: float) -> None:
-        """Forget the sessions that expired before ``ended``. If there are too many, also forget the oldest sessions."""
+        """Forget the oldest sessions that expired before ``ended`` or exceed the limit."""
         while self._by_key:
             key, oldest = next(iter(self._by_key.items()))
             if len(self._by_key) <= KEPT and oldest.credentials.expiration > ended:

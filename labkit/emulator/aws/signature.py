@@ -208,7 +208,7 @@ def _sign(key: bytes, text: str) -> str:
 
 
 def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call:
-    """Return the call without ``aws-chunked`` framing. If chunks are signed, verify each chunk's signature.
+    """Verify signed chunks, and return the call without ``aws-chunked`` framing.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
@@ -245,10 +245,7 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call
 
 
 def _chunk(body: bytes, at: int) -> tuple[bytes, bytes, int]:
-    """Return the data and the extension of the chunk that begins at ``at``, and the position after the chunk.
-
-    The last chunk's data is empty.
-    """
+    """Return the data and the extension of the chunk at ``at``, and the position after the chunk."""
     end = body.find(b"\r\n", at)
     size, _, extension = body[at:end].partition(b";")
     if end < 0 or not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size):

@@ -159,7 +159,7 @@ def _simulated(parameters: dict[str, Any], backend: Backend, organization: Organ
 
 
 def _parts(arn: str) -> tuple[str, str, str]:
-    """Return the account, the kind and the name of the user, the group or the role with this ARN."""
+    """Return the account, the kind and the name of the user, group or role."""
     if found := ENTITY.fullmatch(arn):
         return found[1], found[2], found[3]
     raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
@@ -174,10 +174,7 @@ def _entity(arn: str, backend: Backend) -> tuple[str, Any]:
 
 
 def _attached(kind: str, entity: Any, backend: Backend) -> Iterable[tuple[str, str | None]]:
-    """Yield the name and the document of each policy of a user, a group or a role.
-
-    A user's policies include those of the user's groups.
-    """
+    """Yield the name and document of each policy that a user, group or role has."""
     for name, text in list(entity.policies.items()):
         yield f"{kind}_{entity.name}_{name}", text
     for arn in list(entity.managed_policies):
@@ -253,7 +250,7 @@ def _check(actions: list[str], resources: list[str]) -> None:
 
 
 def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str, Any]:
-    """Return the result for one action: the strictest decision on the resources, and the result for each resource."""
+    """Return the result for one action, with the strictest decision on the resources."""
     each = [_specific(simulated, action, resource) for resource in resources]
     decision = next(outcome for outcome in STRICTEST if any(one["EvalResourceDecision"] == outcome for one in each))
     told = [one for one in each if one["EvalResourceDecision"] == decision]
@@ -315,7 +312,7 @@ def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any
 
 
 def _outside(resource: str, outcome: Outcome) -> dict[str, Any]:
-    """Return the result for a resource if the organization's policies don't allow the action on it."""
+    """Return the result for an action that the organization's policies don't allow."""
     return {
         "EvalResourceName": resource,
         "EvalResourceDecision": outcome,
@@ -334,10 +331,7 @@ def _details(simulated: Simulated, request: Request) -> dict[str, Outcome]:
 
 
 def _missing(simulated: Simulated, request: Request) -> list[str]:
-    """Return the condition keys that the policies use but the request lacks.
-
-    Ignore statements that don't cover the request's action.
-    """
+    """Return the condition keys that the policies use but the request lacks."""
     keys = (
         key
         for policy in simulated.sources

@@ -57,7 +57,6 @@ class Sqs:
             await asyncio.sleep(BETWEEN_LOOKS)
 
     def _wait(self, request: ApiRequest) -> int:
-        """Return for how many seconds the call waits: its WaitTimeSeconds or, without it, the queue's setting."""
         if "WaitTimeSeconds" in request.parameters:
             return int(request.parameters["WaitTimeSeconds"])
         name = queue_name(request.parameters["QueueUrl"], request.account_id)
@@ -66,7 +65,6 @@ class Sqs:
 
 
 def _with(asked: Asked, **changes: Any) -> Asked:
-    """Return the call with its parameters changed by ``changes``."""
     body = asked.call.body
     if asked.family == "json":
         body = requests.json_text(json.loads(body) | changes)

@@ -113,10 +113,9 @@ class Sts:
         return Grant(asked, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
 
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
-        """Decide whether a web identity may take an action on the role. Raises the denial if it may not.
+        """Decide whether a web identity may take an action on the role.
 
-        The role's trust policy and the resource control policies must allow the action. Service control policies don't
-        apply, because a web identity isn't in an account.
+        Service control policies don't apply, because a web identity isn't in an account.
         """
         told = {TAG_SESSION: "the token has session tags; "}.get(action, "")
         if levels := self.authorization.organization.resource_control(role.account_id, action):
@@ -189,7 +188,7 @@ class Sts:
         context: Context | None = None,
         federation: dict[str, str] | None = None,
     ) -> tuple[Response, Session]:
-        """Open a session of the granted role. Return an answer with the session's credentials, and the session."""
+        """Open a session of the granted role, and return the answer and the session."""
         given, role, tags = _parameters(grant.asked), grant.role, grant.tags
         if role is None:
             raise _not_authorized("no role was granted")
@@ -239,7 +238,7 @@ class Sts:
         return Grant(asked, reason, role=role, tags=tags, source_identity=source_identity)
 
     def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, context: Context) -> str:
-        """Return why the caller may take this action on the role. Raises the denial if the caller may not."""
+        """Return the reason to let the caller take this action on the role."""
         given = _parameters(asked)
         keys: Context = {f"sts:{name}": given[name] for name in ("RoleSessionName", "ExternalId") if name in given}
         decision = self.authorization.decide(
@@ -272,14 +271,12 @@ class Sts:
 
 
 def _parameters(asked: Asked) -> Mapping[str, Any]:
-    """Return the call's parameters. Raises ``Refusal`` if they could not be read."""
     if asked.request is None:
         raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
     return asked.request.parameters
 
 
 def _validate(asked: Asked, required: tuple[str, ...]) -> None:
-    """Raise STS's ValidationError if the parameters break constraints. The error names all broken constraints."""
     form, parameters = asked.call.form, asked.request.parameters if asked.request else {}
     missing = null(name for name in required if name not in form)
     if faults := [*missing, *_constraints(form), *session_tags.faults(parameters)]:
@@ -331,10 +328,7 @@ def _denied(
 
 
 def _claimed_source_identity(identity: WebIdentity) -> str:
-    """Return the source identity in a token; empty if the token has none. Raises ``Refusal`` for an invalid claim.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
-    """
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html"""
     claimed = identity.claims.get(SOURCE_IDENTITY_CLAIM, "")
     if not isinstance(claimed, str) or not re.fullmatch(f"|(?=.{{2,64}}$){SESSION_NAME}", claimed, re.ASCII):
         told = "Unable to validate source identity"
@@ -343,10 +337,7 @@ def _claimed_source_identity(identity: WebIdentity) -> str:
 
 
 def _role_tags(role: Role) -> Context:
-    """Return the requested role's tags as condition keys, such as `aws:ResourceTag/team`.
-
-    https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
-    """
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html"""
     return resource_tags(as_dict(role.tags) or {}, "iam")
 
 
@@ -364,14 +355,9 @@ def _assumed(session: Session) -> dict[str, Any]:
 
 
 def _packed(policies: list[str], tags: SessionTags) -> dict[str, int]:
-    """Return a dict with ``PackedPolicySize`` in percent, or an empty dict if the call has no policies and tags.
-
-    Raises ``Refusal`` above 100 percent.
-
-    AWS doesn't publish how it computes the size. This computation fits examples in public threads.
-    """
     if not policies and not tags:
         return {}
+    # AWS doesn't publish how it computes the size. This computation fits examples in public threads.
     percent = math.ceil((sum(map(len, policies)) / LONGEST_POLICY + tags.size) * 100)
     if percent > 100:
         told = f"Packed size of session tags consumes {percent}% of allotted space."

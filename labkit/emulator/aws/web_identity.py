@@ -149,7 +149,6 @@ def refusal(telling: str, detail: str = "") -> Refusal:
 
 
 async def _key(issuers: Issuers, issuer: str, key_id: str | None, thumbprints: list[str]) -> Any:
-    """Return the issuer's public key with this id. Raises ``Refusal`` if it can't be fetched."""
     try:
         return (await issuers.key(issuer, key_id, thumbprints)).key
     except IssuerUnreachable as error:
@@ -159,7 +158,7 @@ async def _key(issuers: Issuers, issuer: str, key_id: str | None, thumbprints: l
 
 
 def _unsigned(token: Token, algorithm: str, key: Any) -> str:
-    """Return the error if this key and algorithm don't verify the token's signature; empty if they do."""
+    """Return the error if this key doesn't verify the token's signature."""
     verifier = _algorithms[algorithm]
     try:
         signed = verifier.verify(token.signed, verifier.prepare_key(key), token.signature)

@@ -60,8 +60,7 @@ _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 class _Change:
     """A call that may change moto's state.
 
-    - ``touched``: the stores that the call used. A `Store` is the state of one service in one account.
-    - ``undone``: the error of a failed write, because of which the call's changes were undone.
+    ``undone`` is the error of a failed write, after which the call's changes were undone.
     """
 
     touched: set[Store] = field(default_factory=set)
@@ -145,17 +144,12 @@ class Kept:
                 self._database.close()
 
     def _carry_out(self, work: Callable[[], Any]) -> Any:
-        """Run a part of a call in moto's own thread. If moto refuses the call, undo the call's changes.
-
-        To undo changes, this method restores whole stores from the file. That would lose unwritten changes of other
-        calls. So this method first writes the changes of other calls to the file, and then runs the call.
-
-        Data events (see `is_data`) are too frequent for such a write. If moto refuses a data event, a store with
-        unwritten changes of other calls isn't restored. The data event's changes stay in that store.
-        """
+        """Run a part of a call in moto's own thread, and undo the call's changes if moto refuses the call."""
         if (change := _change.get()) is None:
             return work()
         _require_standing(change)
+        # An undo restores whole stores from the file, so unwritten changes of other calls would be lost.
+        # Data events are too frequent for such a write.
         if not _in_a_crowd.get() and any(changes - {change} for changes in self._unwritten.values()):
             self._write()
         touched: set[Store] = set()
@@ -167,6 +161,7 @@ class Kept:
             return answer
         finally:
             if refused:
+                # A data event's changes stay in a store with unwritten changes of other calls.
                 alone = {store for store in touched if self._unwritten.get(store, {change}) == {change}}
                 change.touched -= self._undone(alone)
             else:
@@ -174,7 +169,7 @@ class Kept:
                     self._unwritten.setdefault(store, set()).add(change)
 
     def _undone(self, touched: set[Store]) -> set[Store]:
-        """Restore the stores from the file. Return the stores that could be restored."""
+        """Restore the stores from the file, and return the restored stores."""
         assert self._database is not None
         stores = _kept(touched) - self._unwritable
         for store in stores:
@@ -191,7 +186,7 @@ class Kept:
         _require_standing(change)
 
     def _write(self) -> None:
-        """Write all changes since the last write. If the write fails, undo these changes and raise `NotWritten`.
+        """Write all changes since the last write, or undo these changes if the write fails.
 
         moto's own thread runs this method, so that no call changes the state during the write.
         """
@@ -255,7 +250,6 @@ class Kept:
 
 
 def _require_standing(change: _Change) -> None:
-    """Raise `NotWritten` if the call's changes were undone because a write failed."""
     if change.undone:
         raise NotWritten(str(change.undone))
 
@@ -284,7 +278,7 @@ def unkept(service: str) -> str:
 
 
 def _check_version(database: Database) -> None:
-    """Raise `LabError` if another version of moto wrote the state. That version's classes may differ."""
+    """Refuse the state of another moto version, which may have other classes."""
     found = dict(database.read("SELECT name, value FROM about")).get("moto")
     installed = version("moto")
     if found is None:

@@ -111,7 +111,7 @@ class _Bodies:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Turn off garbage collection in this block. Garbage collection would only cost time: pickle creates no cycles."""
+    """Turn off garbage collection, which would only cost time because pickle creates no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -130,7 +130,7 @@ class _Pickler(pickle.Pickler):
         self._names = names
 
     def _object(self, thing: FakeKey) -> Any:
-        """Reduce an S3 object, or an upload's part, for pickle. A number takes the place of the body.
+        """Reduce an S3 object, or an upload's part, for pickle without its body.
 
         The body is stored separately, and only once, because it never changes.
         """
@@ -258,10 +258,7 @@ def _private_key(der: bytes) -> Any:
 
 
 def _place_of(function: FunctionType) -> tuple[str, str, int]:
-    """Return where an anonymous function is defined: its module, its outer function, and its index.
-
-    The index is the function's position in `_codes` of the outer function.
-    """
+    """Return an anonymous function's module, its outer function, and its index in the outer function's `_codes`."""
     if function.__closure__:
         raise pickle.PicklingError(f"{function.__module__}.{function.__qualname__} has variables of its own")
     outer = function.__qualname__.partition(LOCALS)[0]

@@ -95,7 +95,7 @@ def put_back(store: Store, state: State) -> None:
 
 
 def _held(backend: BaseBackend) -> dict[str, Any]:
-    """Return a backend's state. For IAM, leave out AWS's unused managed policies, which are loaded on demand."""
+    """Return a backend's state, without AWS's unused managed policies, which are loaded on demand."""
     held = backend.__dict__
     if isinstance(backend, IAMBackend):
         policies, of_aws = policies_in_use(backend)
