@@ -85,7 +85,7 @@ class Clock:
 
 
 def _seconds(text: str) -> float | None:
-    """Return the offset in seconds from the text in a clock's file; None if the text isn't a valid offset."""
+    """Return the offset in seconds from a clock file's text."""
     try:
         offset = float(text or 0)
     except ValueError:

@@ -271,10 +271,7 @@ class Cluster:
         self.endings.push_async_callback(self.lab.close, listener)
 
     async def _aws_user(self, token: str) -> User | None:
-        """Return the user for a token from `aws eks get-token`.
-
-        None for another kind of token, for an invalid token, or for a principal without an access entry.
-        """
+        """Return the user for a token from `aws eks get-token`."""
         if not token.startswith(eks_tokens.PREFIX):
             return None
         lab = self.lab
@@ -347,10 +344,7 @@ class Cluster:
         return self.facts.pod_identity.of(namespace, service_account) is not None
 
     async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
-        """In the webhook's registration, replace the URL and the CA of ``before`` with those of ``now``.
-
-        Do nothing if someone has deleted the registration. Keep a URL or a CA that someone has changed.
-        """
+        """Update the URL and the CA in the webhook's registration, unless someone has changed them."""
         answer = await api.get(f"{WEBHOOKS}/{now['metadata']['name']}")
         if answer.status_code == 404:
             return
@@ -422,12 +416,11 @@ class Cluster:
         return httpx.AsyncClient(base_url=self.api_url, verify=context, trust_env=False)
 
     async def _signing_key(self) -> bytes:
-        """Return the signing key for service account tokens. It's generated only once."""
         file = self._kept.path / "sa.key"
         new = b"" if file.exists() and file.stat().st_size else await self._new_signing_key()
         return self.lab.folder.kept(f"{self._kept.keys}/sa.key", lambda: new)
 
 
 def _new_signing_key() -> bytes:
-    """Return a new RSA key of 2048 bits, the size that EKS uses, as PEM."""
+    """Return an RSA key of the size that EKS uses."""
     return private_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))

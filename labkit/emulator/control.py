@@ -110,7 +110,7 @@ def network() -> str:
 
 @contextlib.contextmanager
 def _address(folder: Folder) -> Iterator[str]:
-    """Yield a path to the socket. The path is short enough for the kernel."""
+    """Yield a path to the socket that is short enough for the kernel."""
     path = folder.path / NAME
     if len(os.fsencode(path)) <= LONGEST_PATH:
         yield str(path)
@@ -122,7 +122,7 @@ def _address(folder: Folder) -> Iterator[str]:
 
 
 def _peer(connected: socket.socket) -> int:
-    """Return the id of the process at the other end of the socket. The kernel reports the id."""
+    """Return the id of the process at the socket's other end."""
     if sys.platform == "darwin":
         return connected.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
     pid: int = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]

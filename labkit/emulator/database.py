@@ -124,5 +124,5 @@ def _told() -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """Return SQLite's message. For a full disk, return the same words as for the lab's other files."""
+    # The lab's other files have the same words for a full disk.
     return "no space is left on the disk" if "is full" in str(error) else str(error)

@@ -219,7 +219,7 @@ class Folder:
             return False
 
     def _locked(self, name: str) -> int | None:
-        """Return a file descriptor that holds the lock until it's closed; None if another process holds the lock."""
+        """Return a file descriptor that holds the lock until the descriptor is closed."""
         self.create()
         with self.usable():
             file = os.open(self.path / name, os.O_RDWR | os.O_CREAT, 0o600)
@@ -232,11 +232,7 @@ class Folder:
         return None
 
     def _holder(self, name: str) -> str:
-        """Return a clause that says what the process with the lock does.
-
-        That process wrote the clause into the lock's file. If the file is empty or can't be read, the clause only
-        says that the process holds the lock.
-        """
+        """Return a clause about the lock's holder, which the holder itself wrote into the file."""
         with suppress(OSError, ValueError):
             if text := (self.path / name).read_text():
                 return text
@@ -265,7 +261,7 @@ class Folder:
 
 
 def _path(start: Path | None) -> Path:
-    """Return the path of the lab's folder for a command in ``start``: see `Folder.find`."""
+    """Return the lab's folder by the rules in `Folder.find`."""
     if home := os.environ.get("LABKIT_HOME"):
         return Path(home).expanduser().absolute()
     here = (start or Path.cwd()).absolute()
@@ -280,7 +276,6 @@ def _path(start: Path | None) -> Path:
 
 
 def _flock(file: int, kind: int) -> bool:
-    """Lock the file until its descriptor is closed. Return False if another process's lock prevents that."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

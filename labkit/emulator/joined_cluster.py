@@ -115,7 +115,7 @@ class JoinedCluster:
         )
 
     async def _lead_sts(self, joined: Facts, discovery: dict[str, Any]) -> None:
-        """Tell STS where to fetch the cluster's keys: from the lab's issuer, the cluster's issuer or the API server."""
+        """Tell STS where to fetch the cluster's keys."""
         issuer, gate = discovery["issuer"], self.lab.gate
         if joined.made:
             path = urlsplit(issuer).path
@@ -137,7 +137,7 @@ class JoinedCluster:
         self.endings.append(leave)
 
     async def _listen_as_aws(self, host: str) -> str:
-        """Let the gate (the lab's AWS) listen at an address that the cluster's containers can reach. Return its URL."""
+        """Serve the lab's AWS at an address that the cluster's containers can reach, and return the URL."""
         lab = self.lab
         if host == LOOPBACK:
             return lab.state.endpoint_url
@@ -148,7 +148,7 @@ class JoinedCluster:
         return f"http://{host}:{listener.port}"
 
     async def _serve_webhooks(self, host: str, endpoint_url: str) -> list[dict[str, Any]]:
-        """Start the pod identity webhook and the webhook `lab-network`. Return their manifests."""
+        """Start the pod identity webhook and the webhook `lab-network`, and return their manifests."""
         accounts = Accounts(self.api)
         self.endings.append(accounts.stop)
         await accounts.start()
@@ -200,15 +200,11 @@ class JoinedCluster:
         return answer
 
     def _bind(self, what: str, host: str) -> socket.socket:
-        """Return a socket for the listener ``what``. The cluster's containers call the address ``host``.
-
-        The socket is bound to ``host`` or, if this machine doesn't have that address, to 127.0.0.1. In this case,
-        another program forwards the containers' calls to 127.0.0.1.
-        """
         name = f"{self.context}/{what}"
         try:
             return self.lab.ports.bind(name, host)
         except OSError:
+            # This machine doesn't have the address. Another program forwards the containers' calls to 127.0.0.1.
             return self.lab.ports.bind(name)
 
     def _authority(self) -> bytes:

@@ -102,7 +102,7 @@ def leading_to(text: str, context: str, arn: str) -> str:
 
 
 def _read(text: str) -> dict[str, Any]:
-    """Return the entries of a kubeconfig by kind and name; no entries if the text isn't a kubeconfig."""
+    """Return the entries of a kubeconfig by kind and name."""
     try:
         config = yaml.safe_load(text)
         found: dict[str, Any] = {

@@ -192,8 +192,9 @@ def _finite(number: str) -> float:
 
 
 def _decode(part: str) -> bytes:
-    """Decode base64url without padding (RFC 7515). Raises ValueError for any other spelling of the same bytes."""
+    """Decode base64url without padding (RFC 7515)."""
     decoded = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    # Python's decoder also accepts other spellings of the same bytes.
     if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part.encode():
         raise ValueError("not base64url")
     return decoded

@@ -103,10 +103,7 @@ class Authorization:
         return ""
 
     def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[Object], str]]:
-        """Yield a pair for each binding of the user: the rules of the binding's role, and why these rules apply.
-
-        If a binding's role doesn't exist, yield nothing for that binding, and add an error to ``broken``.
-        """
+        """Yield the rules that each binding gives the user, with a reason that names the binding."""
         for binding in self.storage.list(CLUSTER_ROLE_BINDING):
             yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "", broken)
         if namespace:
@@ -156,7 +153,6 @@ def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
 
 
 def _role_kind(reference: Object, namespace: str) -> tuple[Kind, str]:
-    """Return the kind of the role that a binding refers to, and the role's namespace ("" for a ClusterRole)."""
     return (CLUSTER_ROLE, "") if reference["kind"] == "ClusterRole" else (ROLE, namespace)
 
 

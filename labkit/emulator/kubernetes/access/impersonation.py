@@ -40,7 +40,7 @@ def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: 
 
 
 def _check(authorization: Authorization, user: User, wanted: User) -> None:
-    """Raise Forbidden if ``user`` may not impersonate a part of ``wanted``: name, group, extra value or uid."""
+    """Raise Forbidden if ``user`` may not impersonate ``wanted``."""
 
     def may(resource: str, name: str, **more: str) -> None:
         authorization.require(user, Attributes("impersonate", resource=resource, name=name, **more))
@@ -59,10 +59,7 @@ def _check(authorization: Authorization, user: User, wanted: User) -> None:
 
 
 def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the groups from the headers, with `system:authenticated` or `system:unauthenticated`.
-
-    If the headers have no groups, a service account also gets the groups of all service accounts and of its namespace.
-    """
+    """Add the groups that Kubernetes gives an impersonated user to the groups from the headers."""
     if not groups and (account := _service_account(name)):
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{account[0]}")
     if name == ANONYMOUS.name:
@@ -71,6 +68,6 @@ def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _service_account(name: str) -> tuple[str, str] | None:
-    """Return the namespace and the name from a service account's user name; None for any other user name."""
+    """Return the namespace and the name from a service account's user name."""
     parts = name.split(":")
     return (parts[2], parts[3]) if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 else None

@@ -132,7 +132,7 @@ REFERENCES: dict[str, Callable[[Object], Iterator[str]]] = {
 
 
 def _named(pod: Object, what: str) -> Iterator[str]:
-    """Yield the names of the Secrets (``what`` is "secret") or ConfigMaps ("configMap") that the pod uses."""
+    """Yield the names of the Secrets or ConfigMaps that the pod uses."""
     if MIRROR in (pod["metadata"].get("annotations") or {}):
         return
     for volume in pod["spec"].get("volumes") or ():

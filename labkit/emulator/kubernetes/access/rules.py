@@ -73,7 +73,7 @@ def compact(rule: Object) -> str:
 
 
 def _parts(rules: Iterable[Object]) -> Iterator[Object]:
-    """Yield the smallest rules that the rules consist of: one verb, and one resource, resource name or URL path."""
+    """Split the rules into rules for one verb on one resource, object name or URL path."""
     for rule in rules:
         for verb in rule.get("verbs") or ():
             for group in rule.get("apiGroups") or ():
@@ -86,7 +86,7 @@ def _parts(rules: Iterable[Object]) -> Iterator[Object]:
 
 
 def _covers(rule: Object, part: Object) -> bool:
-    """Whether the rule allows ``part``: one verb on one resource, one resource name or one path."""
+    """Whether the rule covers ``part``, a rule from `_parts`."""
     if "nonResourceURLs" in part:
         return allows(rule, Attributes(part["verbs"][0], path=part["nonResourceURLs"][0]))
     resource, _, subresource = part["resources"][0].partition("/")

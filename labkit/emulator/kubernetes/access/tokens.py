@@ -180,10 +180,7 @@ class Tokens:
             raise InvalidToken("service account token has expired")
 
     def _legacy_claims(self, claims: Object, token: str) -> Object:
-        """Return the ``claims`` of a Secret's token in the form that newer tokens have.
-
-        Raises InvalidToken if the Secret is missing, or if it contains another token.
-        """
+        """Return the ``claims`` of a Secret's token in the form that newer tokens have."""
         namespace, secret = claims[f"{LEGACY}namespace"], claims[f"{LEGACY}secret.name"]
         found = self.storage.find(SECRET, namespace, secret)
         if found is None:
@@ -213,10 +210,6 @@ class Tokens:
                     raise InvalidToken(f"{key} UID ({found.uid}) {why}")
 
     def _is_going(self, stored: Stored) -> bool:
-        """Whether the object's deletion time has passed.
-
-        After this time, the object may still exist, because it waits for its finalizers or its node.
-        """
         deadline = str(stored.metadata.get("deletionTimestamp", ""))
         return "" < deadline < rfc3339(self.clock.now() - LEEWAY)
 

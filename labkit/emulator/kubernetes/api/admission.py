@@ -274,7 +274,7 @@ def _sent(kind: Kind, obj: Object) -> Object | None:
 
 
 def _patched(document: Object, patch: str) -> Object:
-    """Return the document after the JSON patch. Raises InternalError in the words of a real server's patch library."""
+    """Apply a JSON patch, with the error texts of a real server's patch library."""
     try:
         operations = json.loads(base64.b64decode(patch))
     except ValueError as error:

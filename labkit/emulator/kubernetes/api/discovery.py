@@ -170,7 +170,7 @@ def _rows(name: str) -> list[Object]:
 
 
 def _schemas(name: str) -> Object:
-    """Return the OpenAPI schemas of a group's kinds and subresources, and of all types that these schemas use."""
+    """Return the OpenAPI schemas for a group's types and for all types inside them."""
     groups = {kind.type: name for kind in KINDS if kind.group == name}
     groups |= {sub.type: sub.kind_group or name for sub in SUBRESOURCES if sub.group == name and sub.type}
     schemas: Object = dict(_UNIONS)
@@ -237,7 +237,7 @@ _UNIONS = {
 
 
 def _paths(kind: Kind) -> Object:
-    """Return the operations on a kind's objects, by path. kubectl reads the parameters of the operations."""
+    """Return the OpenAPI operations on a kind's objects, by path."""
     gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
     answer = {"description": "OK", "content": {"application/json": {"schema": _schema(kind.type)}}}
     # `told` has no type: a list has a type of its own, and the answer to a delete is an object or a Status.
@@ -257,10 +257,10 @@ def _paths(kind: Kind) -> Object:
         }
 
     def placed(*names: str) -> list[Object]:
-        """Return the descriptions of the path parameters ``names``. For a namespaced kind, `namespace` comes first."""
         found = ["namespace"] * kind.namespaced + [*names]
         return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in found]
 
+    # kubectl reads these parameters.
     write = ("dryRun", "fieldManager", "fieldValidation")
     deletion = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
     namespace = "/namespaces/{namespace}" if kind.namespaced else ""

@@ -35,11 +35,12 @@ def _create(storage: Storage, address: str) -> None:
 
 
 def _service(address: str) -> Object:
-    """Return the service by which pods find the API server. It has the address at which the server really listens."""
+    """Return the service by which pods find the API server."""
     host, _, port = address.rpartition(":")
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
     ports = [{"name": "https", "port": int(port)}]
+    # The service has the address at which the API server really listens.
     return with_defaults(
         BY_NAME["Service"],
         {"metadata": metadata, "spec": {"ports": ports, "clusterIP": host, "clusterIPs": [host]}},

@@ -111,10 +111,7 @@ def _is_path(path: Path) -> bool:
 
 
 def _is_step(step: str) -> bool:
-    """Whether the text is a step of a path in managedFields, such as `f:spec` or `k:{"name":"app"}`.
-
-    Raises ValueError if the text after `k:` or `v:` isn't JSON.
-    """
+    """Whether the text is a step of a path in managedFields, such as `f:spec` or `k:{"name":"app"}`."""
     kind, _, text = step.partition(":")
     if kind == "f":
         return True
@@ -122,7 +119,7 @@ def _is_step(step: str) -> bool:
 
 
 def _leaves(type_name: str, obj: Object) -> dict[Path, object]:
-    """Return the object's values by path. The paths have the form of managedFields."""
+    """Return the object's values by their path in managedFields."""
     found: dict[Path, object] = {}
     fields = struct(type_name).fields
     for key, value in obj.items():
@@ -206,10 +203,7 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 
 
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
-    """Return a copy of the object without the fields at ``paths``.
-
-    If one of ``paths`` leads to a list item, the item is removed only if no path in ``kept`` leads into that item.
-    """
+    """Return a copy of the object without the fields at ``paths``."""
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
         _remove(result, path, kept)

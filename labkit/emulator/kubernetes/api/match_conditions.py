@@ -79,7 +79,7 @@ def hold(conditions: list[dict[str, str]], policy: str, review: Review, request:
 
 
 def _fault(expression: str) -> str:
-    """Return why the lab can't evaluate an expression; "" if it can."""
+    """Return the reason that the lab can't evaluate an expression."""
     import cel
 
     try:

@@ -68,7 +68,7 @@ def check_write(storage: Storage, review: Review) -> None:
 
 
 def _refuse(storage: Storage, node: str, review: Review) -> str:
-    """Return why the node may not do this write; "" if it may do it."""
+    """Return the reason to refuse the node's write."""
     match review.kind.plural, review.subresource, review.operation:
         case "pods", "", "CREATE":
             return _refuse_mirror_pod(storage, node, review.obj)

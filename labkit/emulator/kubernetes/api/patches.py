@@ -101,13 +101,10 @@ class JsonPatching:
             raise NotApplicable(str(error)) from error
 
     def _copying(self, operation: Object) -> Object:
-        """Return an `add` operation that does the same as this `copy` operation.
-
-        The library copies any number of bytes. This method raises NotApplicable if the patch copies more than
-        LONGEST_COPIES bytes.
-        """
+        """Return an `add` operation that does the same as this `copy` operation."""
         text = dump(jsonpointer.resolve_pointer(self.document, operation["from"]))
         self._copied += len(text)
+        # The library itself copies any number of bytes.
         if self._copied > LONGEST_COPIES:
             told = f"the accumulated size increase of copy is {self._copied}, exceeding the limit {LONGEST_COPIES}"
             raise NotApplicable(f"Unable to complete the copy, {told}")
@@ -161,7 +158,6 @@ def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Ob
 
 
 def _check_directives(patch: Object) -> None:
-    """Raise BadRequest if a directive that must be a list isn't a list."""
     for key, value in patch.items():
         called = next((name for start, name in LISTS.items() if key.startswith(start)), None)
         if called and not isinstance(value, list):
@@ -202,12 +198,7 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 
 
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
-    """Return the items of a list in the order that a patch wants.
-
-    ``order`` names some of the items. These items are sorted as in ``order``, and the other items keep their order.
-    Then the two lists are merged: in each step, the next item in ``order`` is taken, unless ``old`` has the next other
-    item before it.
-    """
+    """Sort the items in ``order``, and merge the other items by their places in ``old``."""
 
     def name(item: object) -> bytes:
         return dump(item.get(key) if isinstance(item, dict) and key else item)

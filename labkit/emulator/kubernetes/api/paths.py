@@ -83,7 +83,7 @@ class Paths:
 
 
 def _schemas(below: list[str]) -> Object | bytes | None:
-    """Return a document about the API's schemas; None for an unknown path. ``below`` is the path after `/openapi`."""
+    """Return the document at a path below `/openapi`."""
     match below:
         case ["v2"]:
             return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": discovery.VERSION}, "paths": {}}

@@ -131,9 +131,10 @@ def _downward(source: Object, path: str) -> list[Cause]:
 
 
 def _volume_path(field: str, path: str) -> list[Cause]:
-    """Return the errors in the path of a file in a volume. Names that start with `..` are reserved for the kubelet."""
+    """Return the errors in a file's path in a volume."""
     if not path:
         return [required(field)]
+    # The kubelet's own names in a volume start with `..`.
     reserved = path.startswith("..") and not path.startswith("../")
     return _descending(field, path) + ([invalid_value(field, path, "must not start with '..'")] if reserved else [])
 
@@ -474,10 +475,7 @@ def _deadline(new: int | None, old: int | None) -> list[Cause]:
 
 
 def _frozen(new: Object, old: Object) -> Object:
-    """Return the new spec, but with the old images, tolerations and deadline. Only these may change in an update.
-
-    So if the result differs from the old spec, the update isn't allowed.
-    """
+    """Return the new spec with the old values of the fields that an update may change."""
     kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
     frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
     for lists in ("containers", "initContainers"):

@@ -104,7 +104,7 @@ def _time(value: bytes, micro: bool) -> str | None:
 
 
 def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield each field of a message: its number, and its value as a number or as bytes."""
+    """Yield the number and the value of each field in a protobuf message."""
     at = 0
     value: int | bytes
     while at < len(raw):

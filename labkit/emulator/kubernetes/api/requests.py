@@ -383,10 +383,7 @@ def _field_manager(name: str) -> list[Cause]:
 
 
 def _only_name(selector: str) -> str:
-    """Return the name in a field selector such as ``metadata.name=web``; "" if the selector has no name.
-
-    A caller that lists with such a selector needs permission only for the object of this name.
-    """
+    """Return the name in a selector such as ``metadata.name=web``. The caller needs permission only for this name."""
     fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
     return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")
 
@@ -439,7 +436,7 @@ def _require_few(values: int) -> None:
 
 
 def _separators(body: bytes) -> int:
-    """Return the number of commas and closing brackets outside of strings: about the number of values."""
+    """Estimate the number of values in a JSON text by its commas and closing brackets."""
     strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 4 * MOST_VALUES)
     if len(strings) > 4 * MOST_VALUES:
         return len(strings) // 4 + 1

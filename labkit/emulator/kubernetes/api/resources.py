@@ -273,10 +273,7 @@ class Resources:
 
     @staticmethod
     def _parts(kind: Kind, subresource: str, obj: Object, before: Stored) -> Object:
-        """Return ``obj`` with the values of ``before`` in all fields that the request may not change.
-
-        For example, the status is that of ``before`` unless the request is for the subresource `status`.
-        """
+        """Return ``obj`` with the values of ``before`` in all fields that the request may not change."""
         if not kind.has_status:
             return obj
         if subresource == "status":
@@ -366,18 +363,15 @@ class Resources:
         )
 
     def _require_known_version(self, version: int | None) -> None:
-        """Raise Timeout for a version that doesn't exist yet. A real server first waits three seconds for it."""
         if version is None or version <= self.storage.version:
             return
+        # A real server first waits three seconds for the version.
         cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
         message = f"Timeout: Too large resource version: {version}, current: {self.storage.version}"
         raise ApiError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
 
     def _prepared(self, kind: Kind, request: Request, obj: Object) -> Object:
-        """Return the object with the namespace and the name from the request's path.
-
-        Raises BadRequest if the object itself has another namespace or name.
-        """
+        """Return the object with the namespace and the name from the request's path."""
         metadata = dict(obj.get("metadata") or {})
         if kind.namespaced:
             if metadata.get("namespace", request.namespace) != request.namespace:
@@ -400,10 +394,6 @@ class Resources:
         return with_metadata(obj, metadata)
 
     def _named(self, obj: Object) -> Object:
-        """Return the object, with a generated name if it has none.
-
-        As on a real server, the name is generated after admission.
-        """
         metadata = obj["metadata"]
         if metadata.get("name") or not (prefix := metadata.get("generateName")):
             return obj

@@ -42,11 +42,8 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the resourceVersion that the client's new scale has if the client didn't set one.
-
-    A PUT replaces the whole scale, so the result is "". A PATCH changes the current scale, so the result is the current
-    resourceVersion.
-    """
+    """Return the scale's resourceVersion if the client didn't set one."""
+    # A PUT replaces the whole scale. A PATCH changes the current scale, which has a resourceVersion.
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 

@@ -259,7 +259,6 @@ async def _answer(send: Send, code: int, text: str) -> None:
 
 
 async def _end(send: Send, error: ApiError) -> None:
-    """Send the error to a client that was already accepted, and close its WebSocket."""
     await send({"type": "websocket.send", "bytes": bytes([ERROR]) + dump(error.status())})
     await send({"type": "websocket.close", "code": 1000})
 
@@ -277,7 +276,7 @@ async def _up(receive: Receive, kubelet: ClientConnection) -> None:
 
 
 def _translated(frame: bytes) -> bytes:
-    """Return the kubelet's error frame as a real API server sends it to a v5 client: internal errors get a prefix."""
+    """Return the kubelet's error frame as a real API server sends it to a v5 client."""
     status = json.loads(frame[1:])
     if status.get("reason") != "InternalError":
         return frame

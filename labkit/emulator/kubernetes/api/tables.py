@@ -257,10 +257,7 @@ def _template(spec: Object) -> list[str]:
 
 
 def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
-    """Return the columns NAME, ``columns`` and AGE, and a function that returns the row of an object.
-
-    The function ``cells`` returns the object's cells for ``columns``. The returned function adds name and age to them.
-    """
+    """Add NAME and AGE to a kind's own columns and to the cells of each row."""
     return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 
 

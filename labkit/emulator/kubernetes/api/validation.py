@@ -212,10 +212,7 @@ def _deployment(deployment: Object) -> list[Cause]:
 
 
 def _workload(obj: Object, called: str) -> list[Cause]:
-    """Validate what Deployments and ReplicaSets have in common: replicas, selector and pod template.
-
-    ``called`` is the kind's name in an error.
-    """
+    """Return the errors in the fields that Deployments and ReplicaSets have in common."""
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
     causes = _not_negative("spec.replicas", spec["replicas"])
     causes += _not_negative("spec.minReadySeconds", spec.get("minReadySeconds", 0))

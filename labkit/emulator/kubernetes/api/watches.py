@@ -112,7 +112,6 @@ class Watch:
         return [line for line in lines if line], False
 
     def _batch(self, change: Change, queue: asyncio.Queue[Change]) -> bytes:
-        """Return the events of this change and of all changes in the queue, joined."""
         lines = [self._event(change)]
         while not queue.empty():
             lines.append(self._event(queue.get_nowait()))
@@ -138,22 +137,16 @@ class Watch:
         return b'{"type":"BOOKMARK","object":' + dump(body) + b"}\n"
 
     def _next_bookmark(self, deadline: float) -> float:
-        """Return the time of the next bookmark: in a minute, or two seconds before the watch ends.
-
-        The last bookmark tells the client where to start its next watch.
-        """
         if not self.bookmarks:
             return deadline
         now = time.monotonic()
+        # The last bookmark tells the client where to start its next watch.
         last = deadline - 2
         return min(now + BOOKMARK_SECONDS, last) if now < last else deadline
 
 
 def _left(before: Stored, version: int) -> Stored:
-    """Return the object for a DELETED event: after a change, the object no longer matches the watch's selection.
-
-    It's the object from before the change, but with the resource version of the change.
-    """
+    """Return the object for a DELETED event, sent when the object leaves the watch's selection."""
     metadata = {**before.metadata, "resourceVersion": str(version)}
     return Stored({**before.object, "metadata": metadata}, before.managers)
 

@@ -44,10 +44,7 @@ class _Budget:
         self._open: set[int] = set()
 
     def spend(self, node: yaml.Node, *, aliased: bool = False) -> None:
-        """Count a node and the nodes in it.
-
-        Raises yaml.YAMLError if too many nodes come from aliases, or if a node contains itself.
-        """
+        """Count a node and the nodes in it."""
         if id(node) in self._open:
             raise yaml.YAMLError("anchor value contains itself")
         if id(node) in self._known:

@@ -98,7 +98,7 @@ class Controllers:
             self.later(lambda: self._empty(change.stored.name))
 
     def _furnish(self, name: str) -> None:
-        """Create the namespace's service account `default`, and the ConfigMap with the CA certificate of the API."""
+        """Give the namespace its service account `default` and its ConfigMap `kube-root-ca.crt`."""
         namespace = self.storage.find(NAMESPACE, "", name)
         if namespace is None or "deletionTimestamp" in namespace.metadata:
             return
@@ -117,7 +117,7 @@ class Controllers:
             self.storage.replace(CONFIG_MAP, root, {**root.object, "data": self._root}, root.managers)
 
     def _empty(self, name: str) -> None:
-        """Delete everything in a terminating namespace: first the pods; when no pod is left, everything else.
+        """Delete everything in a terminating namespace, the pods first.
 
         https://www.kubernetes.dev/resources/keps/5080/
         """
@@ -139,10 +139,7 @@ class Controllers:
     # Deletions that cascade
 
     def _gone(self, owner: Stored) -> None:
-        """Delete the dependents of the removed object ``owner``. A dependent that has another owner stays.
-
-        ``owner`` may have an owner itself. If that owner is being deleted, continue its deletion.
-        """
+        """Garbage-collect the dependents of a removed object, and continue the deletion of its owners."""
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
         for reference in owner.metadata.get("ownerReferences") or ():
@@ -166,25 +163,20 @@ class Controllers:
         self.storage.remove(kind, stored)
 
     def _has_owner(self, stored: Stored) -> bool:
-        """Whether any owner of the object exists. An owner of a kind that isn't served here counts as existing."""
+        # An owner of a kind that isn't served here counts as existing.
         return any(
             _kind(reference) is None or self._owner(reference, stored.namespace)
             for reference in stored.metadata["ownerReferences"]
         )
 
     def _owner(self, reference: Object, namespace: str) -> tuple[Kind, Stored] | None:
-        """Return the owner that ``reference`` names; None if it doesn't exist or if its kind isn't served here."""
         if (kind := _kind(reference)) is None:
             return None
         found = self.storage.find(kind, namespace if kind.namespaced else "", reference["name"])
         return (kind, found) if found is not None and found.uid == reference["uid"] else None
 
     def _cascade(self, kind: Kind, stored: Stored) -> None:
-        """Do what the object's finalizer `orphan` or `foregroundDeletion` asks for. Then remove the finalizer.
-
-        For `orphan`, release the object's dependents. For `foregroundDeletion`, delete the dependents. Keep this
-        finalizer until the dependents that block the object's deletion are gone.
-        """
+        """Release or delete the object's dependents as its finalizer wants, then remove the finalizer."""
         current = self.storage.find(kind, stored.namespace, stored.name)
         if current is None or current.uid != stored.uid:
             return
@@ -208,7 +200,6 @@ class Controllers:
     # Scheduling
 
     def _schedule_soon(self) -> None:
-        """Run the scheduler soon. One run covers all changes that happen before it."""
         if not self._scheduling:
             self._scheduling = True
             self.later(self._schedule)
@@ -253,10 +244,7 @@ class Controllers:
             self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
 
     def _cannot_be_scheduled(self, pod: Stored, nodes: list[Stored], reasons: dict[str, list[str]]) -> None:
-        """Write into the pod's condition why the pod fits no node. If the condition changes, record an event.
-
-        ``reasons`` has each node's reasons, by the node's name.
-        """
+        """Write the nodes' reasons into the pod's condition, and into an event if the condition changes."""
         preemption = [
             "No preemption victims found for incoming pod"
             if is_helped_by_room(pod.object, node.object, reasons[node.name])
@@ -275,12 +263,10 @@ def _counted(reasons: list[str]) -> str:
 
 
 def _kind(reference: Object) -> Kind | None:
-    """Return the kind that an owner reference names; None if that kind isn't served here."""
     kind = BY_NAME.get(reference["kind"])
     return kind if kind and kind.api_version == reference["apiVersion"] else None
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:
-    """Whether an owner that is deleted in the foreground has to wait for the dependent."""
     references = dependent.metadata["ownerReferences"]
     return any(reference["uid"] == uid and reference.get("blockOwnerDeletion") for reference in references)

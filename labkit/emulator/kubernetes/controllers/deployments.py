@@ -77,10 +77,7 @@ class _Look:
         return (self.deployment.object.get("status") or {}).get("conditions") or []
 
     async def take(self) -> float | None:
-        """Take the next step of the rollout, if there is one.
-
-        Return the lab time at which to look again, even if nothing changes; None if no such look is needed.
-        """
+        """Take the rollout's next step, and return the lab time for another look, if any."""
         deleted, paused = "deletionTimestamp" in self.deployment.metadata, self.spec.get("paused", False)
         if not deleted:
             self._note_pause(paused)
@@ -100,13 +97,12 @@ class _Look:
         return None if self._outdated() else self._report()
 
     def _outdated(self) -> bool:
-        """Whether the Deployment changed during this look. If so, another look follows."""
         return bool(self.deployment.metadata["generation"] != self.generation)
 
     # The new ReplicaSet and the revision
 
     async def _require_new(self) -> Stored:
-        """Return the new ReplicaSet. If it's missing, create it."""
+        """Return the new ReplicaSet, and create it if it's missing."""
         if self.new:
             return self.new
         template = self.spec["template"]
