@@ -277,13 +277,13 @@ def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """Return the known name that begins with `name`, or else the most similar known name; None if none is similar."""
+    """Return the known name that begins with `name`, or else the most similar known name."""
     longer = [each for each in known if name and each.startswith(name)]
     return next(iter(longer or get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
 def _asked(error: Exception) -> str:
-    """Return the request or the endpoint that the error names; empty if it names neither."""
+    """Return the request or the endpoint that the error names."""
     if isinstance(error, LabError):
         return error.what
     if url := getattr(error, "kwargs", {}).get("endpoint_url"):

@@ -133,10 +133,7 @@ def bind(port: int, address: str = "127.0.0.1") -> socket.socket:
 
 
 def _protocols(peers: dict[tuple[str, int], Peer]) -> tuple[type, type]:
-    """Return uvicorn's protocols for HTTP and WebSocket. They store each connection's client certificate in ``peers``.
-
-    The keys of ``peers`` are the clients' addresses and ports.
-    """
+    """Return uvicorn's HTTP and WebSocket protocols, which store the clients' certificates in ``peers``."""
 
     class Remembering(asyncio.Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
@@ -217,7 +214,7 @@ def _is_own_origin(scope: Scope, headers: dict[bytes, bytes]) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """Return the name in a Host header, without the port and without the brackets of an IPv6 address."""
+    """Return the name in a Host header, without the port."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()

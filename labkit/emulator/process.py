@@ -141,7 +141,6 @@ def _forget_state(folder: Folder) -> None:
 
 
 def _untold(folder: Folder) -> str | None:
-    """Return the note from the file `UNTOLD`, and delete the file; None if there is no file."""
     try:
         note = (folder.path / UNTOLD).read_text()
         (folder.path / UNTOLD).unlink()
@@ -213,7 +212,7 @@ def turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
 
 
 def _running(folder: Folder) -> State | None:
-    """Return the running server's state; None if no server runs. Raises `LabError` if the server can't be reached."""
+    """Return the state of a running server, and end a server without a usable state."""
     reply = _asked(folder, "state")
     if reply is None:
         return None
@@ -233,7 +232,7 @@ def _running(folder: Folder) -> State | None:
 
 
 def _end(folder: Folder) -> bool:
-    """End the folder's server; return whether a server ran. Raises `LabError` if the server can't be ended."""
+    """End the folder's server, and return whether a server ran."""
     reply = _asked(folder, "end")
     if reply is None:
         return False
@@ -258,11 +257,7 @@ def _end(folder: Folder) -> bool:
 
 
 def _asked(folder: Folder, word: str) -> Reply | None:
-    """Send ``word`` to the folder's server, and return the reply; None if no server runs.
-
-    Wait while the server is starting, ending or busy. Don't wait for a server whose process was stopped, for example by
-    SIGSTOP. Raises `LabError` if the server can't be reached.
-    """
+    """Send ``word`` to the folder's server, and wait for the reply while the server is busy."""
     if not folder.is_running():
         return None
     if not _is_final(folder, reply := _reply(folder, word, SAID_AFTER)):
@@ -275,10 +270,7 @@ def _asked(folder: Folder, word: str) -> Reply | None:
 
 
 def _reply(folder: Folder, word: str, within: float) -> Reply | None:
-    """Send ``word`` to the server until it answers, and return the last reply; None if no reply came.
-
-    Give up after ``within`` seconds, or when the server's process is stopped or has ended.
-    """
+    """Repeat ``word`` to the server until a reply is final, and return the last reply."""
     until = time.monotonic() + within
     return awaited(
         lambda: control.ask(folder, word, within=until - time.monotonic()),
@@ -294,7 +286,7 @@ def _is_final(folder: Folder, reply: Reply | None) -> bool:
 
 
 def _has_ended(folder: Folder) -> bool:
-    """Wait for the server's end, for a limited time; return whether it ended."""
+    """Wait for the server's end, and return whether the server ended in time."""
     with folder.lock("server.lock", within=ENDED_WITHIN) as free:
         return free
 
@@ -343,10 +335,7 @@ def _spawn(folder: Folder, bare: bool) -> None:
 
 
 def _restarted(before: State | None, now: State) -> list[str]:
-    """Return notes about the lab's earlier server, if there was one: why it ended, and which pods have started again.
-
-    ``before`` is the state that the earlier server left; None after `labkit down`.
-    """
+    """Return notes for a user whose lab was started again."""
     if before is None and not now.clusters:
         return []
     why = (before.ended or "was killed") if before else "was ended"

@@ -115,10 +115,7 @@ class Server:
         await self.lab.stop()
 
     async def _prepare(self) -> None:
-        """Load the parts of moto that the first calls need. Then make Python's garbage collector work less.
-
-        The collector then runs rarely, and doesn't look at the objects that were loaded here.
-        """
+        """Load the parts of moto that the first calls need, and make garbage collection rare."""
         await self.lab.gate.backend.prepare("eks", "iam")
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
@@ -194,11 +191,7 @@ class Server:
                 return
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request that a command sent with `control.ask`.
-
-        ``state`` asks only for the server's state. ``end`` also ends the server. ``copy PLACE`` also copies the lab's
-        state to the folder PLACE. Each answer contains the server's state.
-        """
+        """Answer one request that a command sent with `control.ask`."""
         with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):
             word, _, place = (await reader.readline()).decode().strip().partition(" ")
             if word == "end":
@@ -213,11 +206,7 @@ class Server:
             await writer.drain()
 
     async def _copy(self, into: Path) -> dict[str, Any]:
-        """Copy the lab's state at one moment to the folder ``into``. Return a dict for `process.have_copied`.
-
-        In the dict, ``unkept`` has the AWS services with changes that the lab doesn't store. If there are any, copy
-        nothing. If the copy fails, the dict has ``failed`` instead, with the error's texts.
-        """
+        """Copy the lab's state at one moment to the folder ``into``, and return a dict for `process.have_copied`."""
         gate, loop = self.lab.gate, asyncio.get_running_loop()
 
         async def beside_aws() -> None:

@@ -134,7 +134,7 @@ def _file(folder: Folder, name: str) -> Path:
 
 
 def _named(folder: Folder) -> Path:
-    """Return the folder for named snapshots. It's beside the lab's folder, because a reset empties the lab's folder."""
+    """Return the folder for named snapshots, which a reset doesn't empty."""
     return folder.path.with_name(f"{folder.path.name}-snapshots")
 
 
@@ -161,7 +161,7 @@ def _refuse_joined(folder: Folder, command: str) -> None:
 
 @contextlib.contextmanager
 def _place(folder: Folder) -> Iterator[Path]:
-    """Yield a temporary folder in the lab's folder. It is deleted at the block's end, unless the block renames it."""
+    """Yield a temporary folder that the block may keep by renaming."""
     for left in folder.path.glob(f"{DRAFT}*"):  # left by a command that was killed
         shutil.rmtree(left, ignore_errors=True)
     with (
@@ -184,7 +184,7 @@ def _keep(content: IO[bytes], file: Path) -> None:
 
 
 def _copy(folder: Folder, place: Path) -> None:
-    """Copy the lab's state at one moment to the folder ``place``. If the lab's server runs, let the server copy it."""
+    """Let the lab's server copy the state to ``place``, or copy the state of a stopped lab."""
     unkept = process.have_copied(folder, place.name, within=COPIED_WITHIN)
     if unkept is None:
         # If a restored state waits for the next server, it is the lab's present state.
@@ -251,7 +251,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check(file: Path, archive: zipfile.ZipFile) -> None:
-    """Raise `LabError` if the file isn't a snapshot, is damaged, or is of a version that can't be read here."""
+    """Raise `LabError` if the file isn't a snapshot that this version can use."""
     try:
         manifest = json.loads(archive.read(MANIFEST))
         wrote = manifest["format"], manifest["labkit"], manifest["moto"]
@@ -270,7 +270,7 @@ def _check(file: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _is_expected(name: str) -> bool:
-    """Whether a snapshot may have a file of this name. Only the known parts of a lab's folder are allowed."""
+    """Whether a snapshot may have a file of this name."""
     parts = PurePosixPath(name).parts
     return name == MANIFEST or (
         ".." not in parts

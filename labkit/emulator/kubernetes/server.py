@@ -148,28 +148,22 @@ class ApiServer:
     def _authorize_stream(self, request: Request, scope: Scope) -> None:
         """Raise Forbidden if the caller may not open the pod's exec or attach.
 
-        The caller needs `create`. The caller also needs `get`, unless the client offers only the subprotocol v5.
-
-        kubectl offers only v5. A real server refuses kubectl's WebSocket if the caller lacks `get`. kubectl then sends
-        a POST, for which `create` is enough. So here, `create` is enough for kubectl's WebSocket.
         https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource
         """
+        # kubectl offers only v5. If a real server refuses kubectl's WebSocket for lack of `get`, kubectl sends a POST,
+        # which needs only `create`.
         if scope.get("subprotocols") != ["v5.channel.k8s.io"]:
             self.authorization.require(request.user, request.attributes)
         if not self.authorization.authorize(request.user, replace(request.attributes, verb="create")).allowed:
             raise forbidden(POD, request.name, "")
 
     async def _user(self, scope: Scope, request: Request) -> User:
-        """Return the caller, or the user that the caller impersonates. Raises Unauthorized or Forbidden."""
         user = await self.authentication.user(scope, request.headers)
         return impersonated(scope["headers"], user, self.authorization)
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the warnings that a real server sends: the ``texts`` without control characters.
-
-    If the sum of their lengths is over the limit, cut each long text, and leave out the texts beyond the limit.
-    """
+    """Yield the texts that a real server sends as warnings, within its limits for their length."""
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
     for text in told:

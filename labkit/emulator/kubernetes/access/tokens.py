@@ -210,6 +210,7 @@ class Tokens:
                     raise InvalidToken(f"{key} UID ({found.uid}) {why}")
 
     def _is_going(self, stored: Stored) -> bool:
+        # After this time, the object may still exist, because it waits for its finalizers or its node.
         deadline = str(stored.metadata.get("deletionTimestamp", ""))
         return "" < deadline < rfc3339(self.clock.now() - LEEWAY)
 

@@ -131,6 +131,7 @@ class Resources:
             dry_run=dry_run,
             warnings=request.warnings,
         )
+        # A real server, too, generates a name only after admission.
         obj = self._named(await self.admission.admit(review))
         if kind is services.SERVICE:
             obj = services.with_address(self.storage, obj)

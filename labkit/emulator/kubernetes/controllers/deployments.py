@@ -141,7 +141,7 @@ class _Look:
         return new
 
     def _note_new(self, new: Stored) -> None:
-        """Write the latest revision number into the Deployment and into its new ReplicaSet, which already exists."""
+        """Bring the new ReplicaSet and the Deployment's revision number up to date."""
         revision = self._next_revision()
         notes = rollout.annotations(new) | self._inherited()
         if (before := rollout.revision(new)) < int(revision):
@@ -164,10 +164,7 @@ class _Look:
         return {key: value for key, value in rollout.annotations(self.deployment).items() if key not in own}
 
     def _sizes(self) -> Object:
-        """Return the annotations that contain the Deployment's wanted number and highest number of pods.
-
-        A ReplicaSet gets these annotations when it's created, and each time it's scaled.
-        """
+        """Return a ReplicaSet's annotations with the Deployment's wanted number and highest number of pods."""
         wanted, (surge, _) = replicas(self.deployment), rollout.limits(self.deployment)
         return {rollout.DESIRED: str(wanted), rollout.MAXIMUM: str(wanted + surge)}
 
@@ -201,16 +198,13 @@ class _Look:
             self._clean_up_when_complete()
 
     def _grow(self, new: Stored) -> bool:
-        """Scale the new ReplicaSet to the size that the rollout allows now. Return whether its size changed."""
+        """Scale the new ReplicaSet as far as the rollout allows, and return whether its size changed."""
         present, wanted = replicas(new), replicas(self.deployment)
         size = wanted if present > wanted else rollout.new_replicas(self.deployment, self.sets, present)
         return self._scale(new, size)
 
     def _shrink(self, new: Stored) -> bool:
-        """Scale the old ReplicaSets down. Return whether any size changed.
-
-        First remove their unavailable pods, then as many available pods as the rollout allows.
-        """
+        """Scale the old ReplicaSets down, first by their unavailable pods, and return whether any size changed."""
         least = replicas(self.deployment) - rollout.limits(self.deployment)[1]
         new_missing = replicas(new) - counted(new, "availableReplicas")
         room = sum(map(replicas, self.sets)) - least - new_missing
@@ -264,16 +258,13 @@ class _Look:
         return bool(going)
 
     def _scale_old(self, index: int, size: int) -> bool:
-        """Scale the ReplicaSet ``self.old[index]`` to ``size`` pods. Return whether its size changed.
-
-        Then read the ReplicaSet into ``self.old`` again, because the next change needs its new version.
-        """
         changed = self._scale(self.old[index], size)
+        # The next change needs the new version.
         self.old[index] = self.storage.get(REPLICA_SET, self.deployment.namespace, self.old[index].name)
         return changed
 
     def _scale(self, one: Stored, size: int) -> bool:
-        """Scale a ReplicaSet. Return whether its size changed."""
+        """Scale a ReplicaSet, and return whether its size changed."""
         before = replicas(one)
         metadata = {**one.metadata, "annotations": rollout.annotations(one) | self._sizes()}
         spec = {**one.object["spec"], "replicas": size}
@@ -299,7 +290,7 @@ class _Look:
     # Status
 
     def _report(self) -> float | None:
-        """Write the rollout's progress into the status. Return the lab time of its deadline; None for no deadline."""
+        """Write the rollout's progress into the status, and return the lab time of its deadline."""
         self._read_sets_again()
         before, after = self.deployment.object.get("status") or {}, self._status()
         endless = self.spec["progressDeadlineSeconds"] == rollout.ENDLESS
@@ -317,7 +308,7 @@ class _Look:
         return None if rollout.complete(self.deployment, after) else moment
 
     def _news(self, before: Object, after: Object, progress: Object | None) -> Object | None:
-        """Return the condition Progressing that replaces ``progress``; None if ``progress`` doesn't change."""
+        """Return the condition Progressing that replaces ``progress``."""
         what = f'ReplicaSet "{self.new.name}"' if self.new else f'Deployment "{self.deployment.name}"'
         now = self.storage.now()
         if rollout.complete(self.deployment, after):
@@ -337,11 +328,7 @@ class _Look:
         return None
 
     def _report_failure(self, after: Object) -> None:
-        """Copy a ReplicaSet's condition ReplicaFailure into the status ``after``.
-
-        Copy the new ReplicaSet's condition. If the new ReplicaSet lacks the condition, copy an old ReplicaSet's. If
-        every ReplicaSet lacks the condition, remove the condition from ``after``.
-        """
+        """Copy a ReplicaSet's condition ReplicaFailure into the status ``after``."""
         after["conditions"] = rollout.without_condition(after["conditions"], "ReplicaFailure")
         for one in (self.new, *self.old):
             conditions = (one.object.get("status") or {}).get("conditions") or [] if one else []
@@ -358,7 +345,7 @@ class _Look:
         self._update({**self.deployment.object, "status": status})
 
     def _set(self, revision: str = "", progress: tuple[str, str, str] | None = None) -> None:
-        """Write the revision (if it isn't "") and the condition Progressing (if it isn't None) into the Deployment."""
+        """Write a revision number and a condition Progressing into the Deployment."""
         obj = self.deployment.object
         if revision:
             notes = rollout.annotations(self.deployment) | {rollout.REVISION: revision}
@@ -373,7 +360,6 @@ class _Look:
         self.deployment = self.client.update(DEPLOYMENT, self.deployment, obj, "status")
 
     def _read_again(self) -> None:
-        """Read the Deployment's current version. Raises NotFound if the Deployment was deleted."""
         self.deployment = self.storage.get(DEPLOYMENT, self.deployment.namespace, self.deployment.name)
 
     def _read_sets_again(self) -> None:

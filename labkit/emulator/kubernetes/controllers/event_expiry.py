@@ -49,6 +49,5 @@ class EventExpiry:
 
 
 def _last_time(event: Stored) -> float:
-    """Return when the event was created or last repeated, in seconds since the epoch."""
     made, counted = event.metadata["creationTimestamp"], event.object.get("lastTimestamp")
     return max(seconds(made), seconds(counted or made))

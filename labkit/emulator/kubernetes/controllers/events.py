@@ -61,11 +61,7 @@ class Events:
         self.storage.create(EVENT, event)
 
     def _counted(self, uid: str, reason: str, message: str) -> tuple[tuple[str, str, str], str]:
-        """Return an event's key and its message. Events with the same key are counted as one event.
-
-        Usually, the key is the object's uid, the reason and the message. If the object's events with this reason have
-        had many different messages lately, the key has no message. The one event then shows the latest message.
-        """
+        """Return the key under which an event is counted, and the event's message."""
         now = self.storage.clock.now()
         last, messages = self._similar.pop((uid, reason), (now, set()))
         if now - last > SIMILAR_SECONDS:

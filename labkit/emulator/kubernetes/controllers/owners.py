@@ -107,7 +107,6 @@ class Owners:
 
 
 def _drop(index: dict[Any, Any], group: object, key: object) -> None:
-    """Remove a key from its group, and remove the group if it's empty."""
     if (keys := index.get(group)) is not None:
         keys.pop(key, None)
         if not keys:

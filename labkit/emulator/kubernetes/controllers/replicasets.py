@@ -76,10 +76,7 @@ class ReplicaSets:
     # Creating and deleting pods
 
     async def _create(self, replica_set: Stored, count: int) -> ApiError | None:
-        """Create ``count`` pods: one, then two at once, then four, and so on.
-
-        If the API refuses a pod, stop and return the error. Otherwise, return None.
-        """
+        """Create ``count`` pods in growing batches, and return the first refusal."""
         size = 1
         while count > 0:
             size = min(size, count)
@@ -150,7 +147,7 @@ def ready_since(pod: Stored) -> float | None:
 
 
 def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> float | None:
-    """Return the lab time at which the next ready pod becomes available; None if all ready pods are available."""
+    """Return the lab time at which the next ready pod becomes available."""
     if not (wait := replica_set.object["spec"].get("minReadySeconds", 0)):
         return None
     moments = [since + wait for pod in pods if (since := ready_since(pod)) is not None]
@@ -158,11 +155,8 @@ def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> floa
 
 
 def _worth(pod: Stored, now: float) -> tuple[bool | int | str, ...]:
-    """Return a pod's rank. The controller deletes the pods with the lowest ranks first.
+    """Return a pod's rank for a scale-down, which deletes the lowest ranks first.
 
-    A pod's rank is low if it has no node, doesn't run, isn't ready, has a low deletion cost, has restarted often, or is
-    young. Two ages count as equal if they have the same order of magnitude. So the newest pod isn't always deleted
-    first.
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset
     """
     status, since = pod.object.get("status") or {}, ready_since(pod)
@@ -174,6 +168,7 @@ def _worth(pod: Stored, now: float) -> tuple[bool | int | str, ...]:
         PHASES.index(phase) if phase in PHASES else 1,
         since is not None,
         int(cost) if re.fullmatch(r"-?[0-9]{1,10}", cost) else 0,
+        # Ages of the same order of magnitude count as equal. So the newest pod isn't always deleted first.
         _magnitude(now - since) if since is not None else 0,
         -restarts,
         _magnitude(now - seconds(pod.metadata["creationTimestamp"])),
@@ -186,14 +181,12 @@ def _magnitude(age: float) -> int:
 
 
 def _concerns(change: Change) -> bool:
-    """Whether the controller must look at the ReplicaSet after this change.
-
-    False if only the status changed, because the controller itself wrote the status.
-    """
+    """Whether the controller must look at the ReplicaSet after this change."""
     if change.before is None:
         return True
     new, old = change.stored, change.before
     ignored = ("resourceVersion", "managedFields")
+    # The status doesn't count, because the controller itself writes it.
     return new.object["spec"] != old.object["spec"] or any(
         new.metadata.get(key) != old.metadata.get(key) for key in {*new.metadata, *old.metadata} - {*ignored}
     )

@@ -32,7 +32,7 @@ class TokenSecrets:
                     self.later(partial(self._tend, stored.namespace, secret.name))
 
     def _tend(self, namespace: str, name: str) -> None:
-        """Write a token into the Secret. If its service account is missing, delete the Secret."""
+        """Write a token into the Secret, or delete the Secret if its service account is missing."""
         secret = self.storage.find(SECRET, namespace, name)
         if secret is None:
             return

@@ -216,7 +216,7 @@ class ContainerLife:
         return code
 
     async def _watch(self, run: Run) -> None:
-        """Run the postStart hook after the program's start, then the probes for as long as the program runs."""
+        """Watch a started program, and end it if the postStart hook fails or the program becomes unhealthy."""
         self._say("Started", "Container started")
         hook = (self.status.spec.get("lifecycle") or {}).get("postStart")
         if hook and not await self._hook("PostStartHook", hook, run, None):
@@ -259,9 +259,8 @@ class ContainerLife:
         return Mounts(mounts)
 
     def _part(self, volume: Path, part: str, name: str) -> Path:
-        """Return the path of a part of a volume (`subPath`). If it's missing, create a folder.
+        """Return a `subPath`'s place in a volume, and create a missing folder.
 
-        Raises ConfigError in a kubelet's words.
         https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kubelet_pods.go
         """
         if part.startswith("/"):
@@ -279,10 +278,7 @@ class ContainerLife:
     # Its end
 
     async def _terminate(self, grace: float, why: str, turn: asyncio.Future[Any] | None = None) -> None:
-        """Run the preStop hook, and send SIGTERM or the container's own stop signal. Return when the program has ended.
-
-        If the program still runs after `grace` seconds, send SIGKILL.
-        """
+        """Run the preStop hook, send the stop signal, and wait for the program's end."""
         run = self.run
         if run is None:
             return
@@ -303,7 +299,7 @@ class ContainerLife:
         await run.end_within(max(until - asyncio.get_running_loop().time(), LEAST_GRACE) if grace else 0)
 
     async def _hook(self, name: str, hook: Object, run: Run, seconds: float | None) -> bool:
-        """Run a hook while the container runs. Return whether it succeeded. If it fails, record an event."""
+        """Run a hook while the container runs, and return whether the hook succeeded."""
         doing = asyncio.create_task(outcome_of(hook, self.status.spec, self.exec, seconds))
         ended = asyncio.create_task(run.ended.wait())
         try:

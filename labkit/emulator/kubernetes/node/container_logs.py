@@ -50,10 +50,7 @@ class ContainerLog:
         self._grew.set()
 
     def _write(self, stream: str, lines: list[tuple[bytes, bytes]]) -> None:
-        """Write lines that were read together. All of them get the same time.
-
-        To ask the clock for each line would slow down a busy program.
-        """
+        # All lines get the same time. To ask the clock for each line would slow down a busy program.
         before = f"{timestamp(self._now())} {stream} ".encode()
         if self._out.tell() > LONGEST:
             self._begin_again()
@@ -61,12 +58,12 @@ class ContainerLog:
         self._grew.set()
 
     def _begin_again(self) -> None:
-        """Start a new file. Readers that have opened the old file still read it to its end.
+        """Start a new file. A real kubelet keeps some old files, but shows only the newest one.
 
-        A real kubelet keeps some old files, but shows only the newest one.
         https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation
         """
         self._out.close()
+        # Readers that have opened the old file still read it to its end.
         self.file.unlink()
         self._out = self.file.open("ab", buffering=0)
         self._begun += 1

@@ -123,7 +123,7 @@ async def _connection(asked: Object, container: Object, seconds: float | None) -
 
 
 def _port(asked: int | str, container: Object) -> int:
-    """Return the number of a port. ``asked`` is the number, or the port's name in the container. Raises NotTried."""
+    """Return the port's number for ``asked``, a number or a name in the container."""
     named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
     try:
         port = int(named.get(asked, asked))

@@ -110,11 +110,7 @@ class Kubelet:
                 await session.end(_failed(f"error attaching to container: {EXITED}"))
 
     async def _life_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
-        """Accept the client and return the pod.
-
-        If the container doesn't run or the request is wrong, refuse the client and return None. ``missing`` is the text
-        for a container that doesn't run.
-        """
+        """Accept the client and return the pod, or refuse the client."""
         path = socket.path_params
         life = self._find(path["namespace"], path["pod"])
         protocol = next((name for name in PROTOCOLS if name in socket.scope.get("subprotocols", ())), None)
@@ -143,11 +139,7 @@ class _Session:
         self._socket = socket
 
     async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> Object:
-        """Run a program, and return the Status for the error channel.
-
-        If the client leaves first, return an empty Status. Then the program's input ends, or its terminal hangs up, but
-        the program itself isn't ended.
-        """
+        """Run a program, and return the Status for the error channel."""
         try:
             process = await start()
         except (OSError, KeyError) as error:
@@ -158,14 +150,12 @@ class _Session:
             await self._until_client_leaves(streams, running)
             return _ended(running.result()) if running.done() else {}
         finally:
+            # If the client has left, the program only loses its input or its terminal.
             running.cancel()
             streams.close()
 
     async def join(self, attachments: Attachments) -> Object:
-        """Connect the client to the container's input and output, until the container ends or the client leaves.
-
-        Return the Status to send on the error channel.
-        """
+        """Connect the client to the container's input and output, until the container ends or the client leaves."""
         ended = asyncio.create_task(attachments.ended.wait())
         attachments.clients.add(self._send)
         try:
@@ -183,7 +173,7 @@ class _Session:
             await self._socket.close()
 
     async def _to_the_end(self, process: Process, streams: Pipes | Terminal) -> int:
-        """Send the client all output of a program. Return the program's exit code."""
+        """Send the client all output of a program, and return the exit code."""
         sending = asyncio.gather(*(self._copy(streams, channel) for channel in streams.outputs))
         code = await process.wait()
         streams.program_has_ended()
@@ -202,11 +192,7 @@ class _Session:
     async def _until_client_leaves(
         self, streams: Pipes | Terminal, ended: asyncio.Task[Any], *, keeps_input: bool = False
     ) -> None:
-        """Wait until the client has left, or until the task ``ended`` is done.
-
-        If the client ends its input, end the program's input, too. With ``keeps_input``, stop waiting instead, and
-        leave the program's input open.
-        """
+        """Wait until the client leaves (with ``keeps_input``, or ends its input) or the task ``ended`` is done."""
         receiving = asyncio.create_task(self._receive(streams, keeps_input))
         await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)
         receiving.cancel()
@@ -237,10 +223,7 @@ def _is_set(socket: WebSocket, name: str) -> bool:
 
 
 def _log_of(pod: Pod, container: str, previous: bool) -> ContainerLog | str:
-    """Return the log of the container's last run; with ``previous``, the log of the run before.
-
-    If the log is missing, return text that says why.
-    """
+    """Return the log of the container's last or previous run, or the reason for a missing log."""
     of = f'container "{container}" in pod "{pod.document["metadata"]["name"]}"'
     status = pod.status.container(container)
     if status is None:

@@ -67,7 +67,7 @@ class Mounts:
 
 
 class _Root:
-    """Prepare a folder as a container's root: make its mount points and links, and list its mounts."""
+    """A folder that becomes a container's root, with its mount points, links and list of mounts."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -93,7 +93,7 @@ class _Root:
             self._bind(Path("/proc"), self.root / "proc")
 
     def _make_devices(self) -> None:
-        """Make a /dev as a container runtime does. Volumes can also be mounted in it."""
+        """Make a /dev as a container runtime does."""
         folder = self._own["/dev"] = self.root / "dev"
         folder.mkdir()
         for name in DEVICES:
@@ -143,11 +143,7 @@ class _Root:
         self._mirror(os.scandir(existing), ours, target)
 
     def _mirror(self, entries: Iterable[os.DirEntry[str]], ours: Path, target: Path | None = None) -> None:
-        """Make the machine's ``entries`` visible, under their names, in ``ours``: a folder that this class has made.
-
-        ``target`` is the path in the container's root at which ``ours`` is mounted; None if ``ours`` is the root
-        itself.
-        """
+        """Show the machine's ``entries`` in ``ours``, a folder that is mounted at ``target`` in the root."""
         for entry in entries:
             if entry.is_symlink():
                 (ours / entry.name).symlink_to(Path(entry.path).readlink())

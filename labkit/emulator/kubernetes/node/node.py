@@ -237,10 +237,7 @@ class Node:
         }
 
     def _link_programs(self) -> Path:
-        """Return a new folder with the programs `python`, `python3` and `aws` of this Python environment.
-
-        A container's PATH contains this folder. `aws` is missing if this environment doesn't have it.
-        """
+        """Return a new folder with this environment's `python`, `python3` and `aws`, for a container's PATH."""
         folder = self.folder / "bin"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -318,16 +315,13 @@ class Node:
 
 
 def _say_why(task: asyncio.Task[None]) -> None:
-    """If an error ended this task of the node, log the error.
-
-    Without the log, nobody would see why the node no longer updates its pods.
-    """
     if not task.cancelled() and task.exception():
+        # Otherwise, nobody would see why the node no longer updates its pods.
         log.error("a task of the node has ended", exc_info=task.exception())
 
 
 def _faketime(clock_file: Path) -> dict[str, str]:
-    """Return the variables with which a program sees lab time; empty if the libfaketime library doesn't load.
+    """Return the variables with which a program sees lab time.
 
     https://github.com/wolfcw/libfaketime
     """

@@ -144,10 +144,7 @@ class PodLife:
             self.pod.changed.set()
 
     async def _make_folders(self) -> bool:
-        """Make the pod's home folder and its volumes. Try again until both exist, and return True.
-
-        Return False if the pod has to end first.
-        """
+        """Make the pod's home folder and volumes, and return False if the pod has to end first."""
         for attempt in itertools.count(1):
             reason, messages = "FailedToMakePodDataDirectories", self._make_home()
             if not messages:
@@ -163,7 +160,7 @@ class PodLife:
         return False
 
     def _make_home(self) -> list[str]:
-        """Make the containers' home folder. If that fails, return the error in a kubelet's words."""
+        """Make the containers' home folder, and return the errors in a kubelet's words."""
         try:
             self.pod.home.mkdir(parents=True, exist_ok=True)
             for path, text in self.pod.ground.home.items():
@@ -196,7 +193,7 @@ class PodLife:
                 await asyncio.sleep(TICK)
 
     async def _end_containers(self, grace: float) -> None:
-        """End all containers within ``grace`` seconds. The sidecars end after the others, the last sidecar first.
+        """End all containers within ``grace`` seconds, the sidecars last and in reverse order.
 
         https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
         """

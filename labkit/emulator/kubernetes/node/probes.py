@@ -59,11 +59,7 @@ class Probes:
                 self.changed()
 
     async def _results(self, kind: str, probe: Object) -> AsyncIterator[bool]:
-        """Run a probe again and again. Yield True after enough successes in a row, and False after enough failures.
-
-        The probe's `successThreshold` and `failureThreshold` say how many are enough. Each further run with the same
-        result yields the result again.
-        """
+        """Run a probe again and again, and yield each result that has reached the probe's threshold."""
         thresholds = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
         due = self.began + probe.get("initialDelaySeconds", 0)
         last, agreed = None, 0

@@ -294,11 +294,9 @@ async def permitted(folder: Path) -> tuple[bool, bool]:
 
 
 def _tool(name: str) -> str:
-    """Return the path of a program of util-linux on this machine; "" if it's missing."""
     return shutil.which(name, path=TOOLS_PATH) or ""
 
 
 def _child(process: int) -> int:
-    """Return the only child of a process, or the process itself if it has none."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return int(children[0]) if children else process

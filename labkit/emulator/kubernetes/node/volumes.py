@@ -244,10 +244,7 @@ def _of_this_machine(asked: Object) -> Path:
 
 
 def _has_one_user(spec: Object) -> bool:
-    """Whether the spec sets one user for all containers, or an fsGroup for the pod.
-
-    If so, the file of a token is readable only by this user or this group.
-    """
+    """Whether the spec sets one user for all containers, or an fsGroup for the pod."""
     of_pod = (spec.get("securityContext") or {}).get("runAsUser")
     containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
     users = {(container.get("securityContext") or {}).get("runAsUser", of_pod) for container in containers}

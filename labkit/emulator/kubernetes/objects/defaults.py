@@ -137,7 +137,7 @@ def _projection(source: Object) -> Object:
 
 
 def _with_version(source: Object) -> Object:
-    """Return the source of a variable or a file, such as a `fieldRef`. A `fieldRef` gets the default apiVersion."""
+    """Give a `fieldRef` the default apiVersion."""
     return {**source, "fieldRef": {"apiVersion": "v1", **source["fieldRef"]}} if source.get("fieldRef") else source
 
 

@@ -183,7 +183,7 @@ def _element(found: Field, value: Any, owner: str, path: str, unknown: list[str]
 
 
 def _base64(text: str) -> None:
-    """Raise WrongType if the text isn't base64. The error names the position at which Go's decoder stops."""
+    """Raise WrongType with the position at which Go's decoder stops, if the text isn't base64."""
     plain = text.replace("\r", "").replace("\n", "")
     good = BASE64.match(plain)
     if good and good.end() < len(plain):

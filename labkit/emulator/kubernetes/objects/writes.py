@@ -108,7 +108,7 @@ def _require(kind: Kind, stored: Stored, preconditions: Object) -> None:
 
 
 def _grace(kind: Kind, stored: Stored, options: Object) -> int:
-    """Return a deletion's grace period in seconds. It's 0, except for a pod that has a node and hasn't ended."""
+    """Return a deletion's grace period in seconds."""
     if kind is not POD:
         return 0
     spec = stored.object["spec"]
