@@ -209,7 +209,6 @@ class Lab(Workspace):
             return who_gets_in.read(self.evidence(), self.who_gets_in, self._trust if self.takes_untagged else None)
 
     def _trust(self, policy: str) -> None:
-        """Replace the role's trust policy. Raises `LabError`, or boto3's `ClientError` if IAM refuses `policy`."""
         with answering(self.parameters.namespace):
             steps.step("iam_role").make_way(self)
             self.aws.client("iam").update_assume_role_policy(RoleName=self.parameters.role_name, PolicyDocument=policy)
@@ -439,21 +438,20 @@ class Lab(Workspace):
         return self
 
     def _note(self) -> None:
-        """Record that a lab command changes this run: in an examination, the fault then counts as given up."""
+        """Record for an examination that a lab command changes this run."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:
             examination.note_the_lab(self)
 
     def _note_the_doctor(self) -> None:
-        """Record for this run's examination that the learner used the doctor."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:
             examination.note_the_doctor(self)
 
     def _needs_own_cluster(self) -> None:
-        """Raise `LabError` if the cluster isn't the lab's own: faults may hurt other people."""
+        """Raise `LabError` if the cluster isn't the lab's own, because faults may hurt other people."""
         if not self.takes_untagged:
             raise LabError(
                 f"The target {self.parameters.target} lacks a cluster of the lab's own, which can be broken.",
@@ -462,7 +460,6 @@ class Lab(Workspace):
             )
 
     def _needs_the_embedded_lab(self) -> None:
-        """Raise `LabError` if the target isn't moto, because exercises break things."""
         if not self.connection.is_embedded:
             raise LabError(
                 f"The target {self.parameters.target} lacks exercises, which break things. Nothing was changed.",

@@ -244,10 +244,7 @@ def token_life(place: "Workspace", account: str = "") -> int:
 
 
 def _variable(place: "Workspace", account: str, name: str) -> str:
-    """Return the value that a variable would have in a new pod; empty if the variable isn't set.
-
-    If the cluster forbids the pod, return the cluster's message.
-    """
+    """Return a variable's value in a new pod of the service account."""
     made = _tried_out(place, account)
     if isinstance(made, str):
         return made
@@ -256,15 +253,13 @@ def _variable(place: "Workspace", account: str, name: str) -> str:
 
 
 def _tried_out(place: "Workspace", account: str) -> Any:
-    """Return a new pod of this service account after admission, or the cluster's text if the cluster forbids the pod.
-
-    This is a dry run: the API server calls the webhook, but doesn't store the pod.
-    https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
-    """
+    """Return the pod that the cluster would create for the service account, or the cluster's refusal."""
     tried = documents.pod(place.parameters, place.image)
     tried["metadata"]["name"] = "tried-out"
     tried["spec"]["serviceAccountName"] = account or place.parameters.service_account
     try:
+        # A dry run calls the webhook, but stores no pod:
+        # https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         return core_api(place.kubernetes).create_namespaced_pod(place.parameters.namespace, tried, dry_run="All")
     except ApiException as error:
         if error.status != 403:

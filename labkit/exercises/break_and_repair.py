@@ -50,7 +50,6 @@ def _made(place: Workspace) -> None:
 
 
 def _break(place: Workspace, names: Sequence[str], *pods: documents.Pod) -> None:
-    """Choose one of the faults `names` at random, and put it into the run. Create `pods`."""
     fault = faults.named(random.choice(names))  # noqa: S311 - nothing is kept secret by it
     now = live.read(place)
     wanted = now.model_copy(deep=True)

@@ -175,10 +175,7 @@ def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
 
 
 def _next(chapters: Sequence[Chapter], last: str) -> str:
-    """Return the learner's next task in Markdown: an exercise, a question, or a notebook to begin.
-
-    Look in the notebook that the learner used last, then in the later notebooks, and finally in the earlier ones.
-    """
+    """Return the learner's next task as a line of Markdown."""
     numbers = [each.name.partition("-")[0] for each in chapters]
     steps = {step: number for number, step in STEPS.items()}
     number = steps.get(last, last.partition("-")[0])
@@ -192,10 +189,8 @@ def _next(chapters: Sequence[Chapter], last: str) -> str:
 
 @cache
 def _asked(name: str) -> tuple[str, list[str], list[str]]:
-    """Return the time that a notebook takes, the ids of its exercises, and the ids of its questions.
-
-    Search the notebook's file for them: importing the modules that define the exercises would take a second.
-    """
+    """Return a notebook's time, the ids of its exercises, and the ids of its questions."""
+    # Importing the modules that define the exercises would take longer.
     cells = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]
     time = TIME.search("".join(cells[0]["source"]))
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -214,7 +209,7 @@ def _readme() -> str:
 
 
 def _texts() -> list[str]:
-    """Return the contents page's sections that the notebooks link to. Each section begins with its heading."""
+    """Return the contents page's sections that the notebooks link to."""
     steps, words = (_section(heading) for heading in ("The eleven steps", "Words"))
     return [TERMINAL, steps.replace("](notebooks/", "]("), *re.split(r"\n+(?=### )", words)]
 
@@ -226,9 +221,6 @@ def _section(heading: str) -> str:
 
 @cache
 def _anchors() -> dict[str, str]:
-    """Return JupyterLab's anchor for each anchor on a code host, such as `#Words` for `words`.
-
-    The anchors belong to the headings in `_texts()`.
-    """
+    """Return JupyterLab's anchor for each anchor on a code host, such as `#Words` for `words`."""
     headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

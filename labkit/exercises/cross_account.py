@@ -41,7 +41,6 @@ def _other(place: Workspace) -> Workspace:
 
 
 def _till(place: Workspace) -> Workspace:
-    """Return `place` with the service account `till` and the role `ROLE-till`. `ROLE` is the role in `place`."""
     of_till = {"service_account": "till", "role_name": f"{place.parameters.role_name}-till"}
     return Workspace(place.parameters.model_copy(update=of_till), place.connection)
 

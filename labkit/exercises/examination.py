@@ -202,11 +202,7 @@ class Examination:
         return paper
 
     def _is_spoilt(self, paper: Paper) -> bool:
-        """Return whether a lab command, such as `labkit mend`, has changed the run.
-
-        If a lab command has changed the run, the learner's repair can't be judged. This function then records the
-        fault as given up, and puts in the next fault, if any.
-        """
+        """Return whether a lab command changed the run, and in that case give the fault up."""
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False
         print(f"A lab command, such as labkit mend, changed this run, so the fault counts as given up. {_named(paper)}")
@@ -270,10 +266,7 @@ class Examination:
 
 
 def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
-    """Return the seed of the learner's unfinished examination, and a paper for each of its faults.
-
-    Return None if the last examination is over, can't be read, or belongs to another run.
-    """
+    """Return the seed of the learner's unfinished examination, and a paper for each fault."""
     stands = progress.read().examination if os.environ.get(progress.VARIABLE) else None
     if not stands or not stands["left"] or stands["run"] != lab.run:
         return None
@@ -287,7 +280,7 @@ def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
 
 
 def _cause(lab: "Workspace", fault: Fault) -> str:
-    """Return the summary of the doctor's finding about this fault; empty if the doctor no longer finds the fault."""
+    """Return the summary of the doctor's finding about this fault."""
     bucket = f"arn:{lab.connection.partition}:s3:::{lab.parameters.bucket}"
     evidence = Evidence(
         lab.parameters, lab.connection, action="s3:ListBucket", resource=bucket, probe=fault.needs_probe
@@ -333,10 +326,7 @@ def _take_out(lab: "Workspace") -> None:
 
 
 def _ids(lab: "Workspace") -> dict[str, str]:
-    """Return the ids of the run's role and service account, and the creation date of its OIDC provider.
-
-    Leave out a missing resource.
-    """
+    """Return ids that change if the learner deletes a resource and creates it again."""
     iam, names = lab.aws.client("iam"), lab.parameters
     found: dict[str, Any] = {}
     with suppress(iam.exceptions.NoSuchEntityException):

@@ -117,7 +117,6 @@ def _delete_provider(account: Workspace) -> None:
 
 
 def _roles(iam: Any, name: str) -> list[str]:
-    """Return the names of the exercise's roles: `name` itself, and names that begin with `name` and a hyphen."""
     roles = [role["RoleName"] for page in iam.get_paginator("list_roles").paginate() for role in page["Roles"]]
     return [role for role in roles if role == name or role.startswith(f"{name}-")]
 

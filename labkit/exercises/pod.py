@@ -60,20 +60,12 @@ def _only_one_container_has_the_role(place: Workspace) -> list[Row]:
 
 
 def _role_of(pod: dict[str, Any], container: str) -> str:
-    """Return the ARN in a container's variable AWS_ROLE_ARN, or `NONE` if the variable isn't set.
-
-    If the pod has no such container, return a text that says so.
-    """
     containers = [each for each in pod["spec"]["containers"] if each["name"] == container]
     variables = {each["name"]: each.get("value", "") for each in containers[0].get("env", [])} if containers else {}
     return variables.get("AWS_ROLE_ARN", NONE) if containers else "no such container"
 
 
 def _pods(place: Workspace) -> list[dict[str, Any]]:
-    """Wait until every Deployment is rolled out, but at most `STARTED_WITHIN` seconds.
-
-    Return the pods that aren't being deleted.
-    """
     awaited(partial(_rolled_out, place), within=STARTED_WITHIN, every=0.2)
     return _live(place)
 

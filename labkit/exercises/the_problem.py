@@ -58,7 +58,6 @@ def _only_the_leaked_key_is_dead(place: Workspace) -> list[Row]:
 
 
 def _who(place: Workspace, secret: str) -> str:
-    """Call AWS with the key in this Secret. Return the caller's ARN, or the text of the refusal."""
     held = core_api(place.kubernetes).read_namespaced_secret(secret, place.parameters.namespace).data
     key = {name.lower(): b64decode(value).decode() for name, value in held.items()}
     try:

@@ -84,10 +84,7 @@ def _without_own_token(container: Document) -> Document:
 
 
 def _annotations_of(pod: Document) -> dict[str, str]:
-    """Return the annotations that the service account had when this pod was created.
-
-    The pod's role, token audience and token lifetime show the annotations. Leave out annotations with default values.
-    """
+    """Return the annotations that the service account had when this pod was created."""
     found = {}
     for container in pod["spec"]["containers"]:
         for variable in container.get("env") or []:
@@ -102,7 +99,7 @@ def _annotations_of(pod: Document) -> dict[str, str]:
 
 
 def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the pod without the webhook's additions. `annotations` are those of the pod's service account."""
+    """Return the pod without the webhook's additions."""
     bare = copy.deepcopy(pod)
     volumes = bare["spec"].pop("volumes", [])
     if volumes and volumes[0]["name"] == VOLUME and "projected" in volumes[0]:
@@ -118,10 +115,7 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return `container` without the variables and the mount that the webhook added after the container's own.
-
-    Try the shortest container first. Return the first that the webhook turns into `container`, or else `container`.
-    """
+    """Return the container without the variables and the mount that the webhook added."""
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}
     kept_mounts = mounts[:-1] if mounts and mounts[-1]["name"] == VOLUME else mounts

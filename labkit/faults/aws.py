@@ -100,10 +100,7 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 
 
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
-    """Return the account's roles that belong to the run, by ARN.
-
-    The run's roles are the role `parameters.role_name`, and roles with the run's tag, such as roles from eksctl.
-    """
+    """Return the run's roles by ARN, including roles that eksctl created."""
     found = {}
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:
@@ -187,10 +184,7 @@ def _name(arn: str) -> str:
 
 
 def _try(lab: "Workspace", call: Document) -> None:
-    """Make a call that IAM refuses, so that CloudTrail records the call.
-
-    Raises `LabError` if IAM doesn't answer with the call's `code`.
-    """
+    """Make a call that IAM refuses, so that CloudTrail records the call."""
     try:
         getattr(lab.aws.client("iam"), call["operation"])(**call["arguments"])
         code = "no error"

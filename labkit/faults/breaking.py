@@ -111,14 +111,11 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
 def _without_displaced(
     now: Situation, before: Situation, earlier: list[Fault], fault: Fault
 ) -> tuple[Situation, list[Fault]]:
-    """Return the situation without the faults that `fault` replaces, and the list of the remaining faults.
-
-    If `fault` replaces none of the `earlier` faults, return `now` and all of them. Otherwise, also leave out the faults
-    that someone has mended by hand. Put the remaining faults into `before`, and return the result.
-    """
+    """Return the situation and the earlier faults, both without the faults that `fault` replaces."""
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:
         return now, kept
+    # Leave out faults that someone has mended by hand.
     there = [each for each in kept if each.put_into(now).is_as(now)]
     base = before
     for each in there:
@@ -270,7 +267,6 @@ def _file(lab: "Workspace") -> "Path":
 
 
 def _read(lab: "Workspace") -> Kept | None:
-    """Return the record of this run, or None if the run has no fault."""
     kept = _parsed(_file(lab))
     return kept if kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab)) else None
 

@@ -84,10 +84,7 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
 
 
 def _objects(lab: "Workspace") -> dict[str, Document]:
-    """Return the run's objects by kind and name.
-
-    Include the webhook's registration and the objects that faults added. Leave out pods of controllers.
-    """
+    """Return the run's objects by kind and name."""
     namespace, account = lab.parameters.namespace, lab.parameters.service_account
     keys = [f"Namespace {namespace}", f"ServiceAccount {namespace}/{account}", WEBHOOK]
     found = [present for key in keys if (present := _get(lab, key))]
@@ -104,7 +101,7 @@ def _objects(lab: "Workspace") -> dict[str, Document]:
 
 
 def _plain(obj: Document) -> Document:
-    """Return an object without its status, and without metadata that the API server, clients or controllers wrote."""
+    """Return the object without its status and without generated metadata."""
     metadata = {key: obj["metadata"][key] for key in METADATA if obj["metadata"].get(key)}
     annotations = obj["metadata"].get("annotations") or {}
     if kept := {key: value for key, value in annotations.items() if key not in NOTED}:
@@ -113,10 +110,7 @@ def _plain(obj: Document) -> Document:
 
 
 def _read_pods_as_applied(situation: Situation) -> None:
-    """For each live pod, store the manifest before admission in `objects`, and the spec after admission in `admitted`.
-
-    If the service account had other annotations when the pod was created, store these annotations in `made_with`.
-    """
+    """Store each live pod's manifest before admission, and its spec after admission."""
     region = situation.parameters.region
     for key in situation.pod_keys:
         live = admission.plain(situation.objects[key])
@@ -128,11 +122,7 @@ def _read_pods_as_applied(situation: Situation) -> None:
 
 
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
-    """Return the service account and the webhook's registration with which the wanted pod was created.
-
-    Apply them before the pod is created again: then the pod gets the same spec. None stands for an object to delete.
-    Return no objects if the wanted objects already give the pod this spec.
-    """
+    """Return the service account and the webhook's registration that give the wanted pod its spec."""
     if wanted.made_with is None:
         return {}
     account = wanted.objects.get(wanted.service_account_key) or now.objects.get(now.service_account_key)
@@ -149,11 +139,7 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
 
 
 def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: dict[str, Document | None]) -> None:
-    """Create or replace these objects in the cluster. If an object is None, delete it from the cluster.
-
-    `present` has the cluster's objects. Skip an object that is the same in `present`. Write each change into `present`,
-    too.
-    """
+    """Create, replace or delete the objects in the cluster, and record each change in `present`."""
     for key, obj in objects.items():
         if obj == present.get(key):
             continue
@@ -167,10 +153,6 @@ def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: 
 
 
 def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
-    """Create a pod, and wait until it runs. If `wanted.fails_to_start`, the pod may also fail.
-
-    Raises `LabError` if the pod neither runs nor fails in time.
-    """
     pod, expected = wanted.objects[key], wanted.admitted[key]
 
     def is_admitted_so() -> bool:
@@ -184,10 +166,6 @@ def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
 
 
 def _runs_or_fails(lab: "Workspace", key: str, wanted: Situation) -> bool:
-    """Return True if the pod runs or has failed to start, and False while it's still starting.
-
-    Raises `LabError` if the pod has failed to start, but `wanted.fails_to_start` is False.
-    """
     status = (_get(lab, key) or {}).get("status") or {}
     containers = status.get("containerStatuses") or []
     if status.get("phase") == "Running" and all(container["ready"] for container in containers):
@@ -207,7 +185,6 @@ def _delete(lab: "Workspace", key: str) -> None:
 
 
 def _wait_for_deployment(lab: "Workspace", key: str) -> None:
-    """Wait until the Deployment's pods run or can't be created. Raises `LabError` if that takes too long."""
     _wait(lambda: is_rolled_out(_get(lab, key) or {}), f"The {key} neither runs nor fails.")
 
 

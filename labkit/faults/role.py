@@ -285,14 +285,13 @@ def _trust_policy(situation: Situation, key: str, value: Any) -> dict[str, Any]:
 
 
 def _replace_statement(situation: Situation, principal: Any, action: Any) -> None:
-    """Set the principal and the action of the statement for the OIDC provider. Remove the statement's condition."""
     if statement := situation.statement:
         statement.pop("Condition", None)
         statement |= {"Principal": principal, "Action": action}
 
 
 def _size(document: Any) -> int:
-    """Return a document's length in characters, without white space, as IAM counts it.
+    """Return the document's length without white space, as IAM counts it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
     """

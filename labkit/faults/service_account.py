@@ -160,6 +160,5 @@ def audience_annotated(situation: Situation) -> None:
 
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
-    """Set `annotations` on the service account. Remove its other annotations that name a role, and keep the rest."""
     kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
     situation.annotate(kept | annotations)

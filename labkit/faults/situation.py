@@ -265,7 +265,6 @@ class Situation(BaseModel):
         return WEBHOOK in self.objects and self.webhook["clientConfig"] == serving
 
     def _is_selected(self, pod: Document) -> bool:
-        """Return whether the webhook's selectors match the pod's labels and its namespace's labels."""
         namespace = self.objects.get(f"Namespace {self.parameters.namespace}", {"metadata": {}})
         subjects = {"namespaceSelector": namespace, "objectSelector": pod}
         return all(

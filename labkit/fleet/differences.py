@@ -66,10 +66,7 @@ def _given(notebook: NotebookNode) -> dict[str, object]:
 
 
 def _as_read(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook without execution counts and injected parameters.
-
-    If an output has a text form, its other forms are removed.
-    """
+    """Return the notebook without the content that the comparison ignores."""
     notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith(INJECTED)]
     for cell in notebook.cells:
         if cell.cell_type == "code":

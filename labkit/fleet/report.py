@@ -217,7 +217,6 @@ def _finding(finding: Mapping[str, Any]) -> str:
 
 
 def _link(outcome: Outcome) -> str:
-    """Return the executed notebook's path, relative to the report; empty if no notebook was kept."""
     return f"rows/{outcome.row.name}.ipynb" if outcome.result.has_notebook else ""
 
 

@@ -171,7 +171,7 @@ class Results:
             yield
 
     def _has_draft(self, row: Row) -> bool:
-        """Return whether the run left a complete notebook. Delete an incomplete notebook."""
+        """Delete an incomplete notebook of the run, and return whether a complete notebook exists."""
         try:
             json.loads(self.draft(row).read_bytes())
         except ValueError:
@@ -207,7 +207,7 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def _is_open_elsewhere(marker: Path) -> bool:
-    """Whether a worker, perhaps on another machine, has this mark open."""
+    """Return whether a worker, perhaps on another machine, has the marker open."""
     try:
         with marker.open("a") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,7 +224,7 @@ def write_at_once(file: Path, content: bytes) -> None:
 
 @contextmanager
 def _written_at_once(file: Path, content: bytes) -> Iterator[None]:
-    """Write the content to a draft beside the file. After the `with` block, replace the file with the draft."""
+    """Replace the file with the content after the `with` block, in full or not at all."""
     draft = file.with_name(f".{file.name}.part")
     try:
         with draft.open("wb") as opened:

@@ -116,13 +116,12 @@ def read(file: Path, *, makes: bool = True) -> list[Row]:
 
 
 def _places(places: list[str]) -> str:
-    """Return the place of the first row with a problem, and the number of further rows with the same problem."""
     more = len(places) - 1
     return places[0] + (f" and {more} more row{'s' if more > 1 else ''}" if more else "")
 
 
 def _row(number: int, entry: Entry) -> Row:
-    """Return the row of an entry. If the row can't run, raise `NothingRan` with a line for each reason."""
+    """Return the row of an entry, or raise `NothingRan` with every reason."""
     reasons = [_unknown(name) for name in entry.values if name not in KNOWN]
     reasons += [_braced(name) for name, value in entry.values.items() if isinstance(value, Mapping)]
     known = {name: value for name, value in entry.values.items() if name in KNOWN and not isinstance(value, Mapping)}
@@ -139,7 +138,7 @@ def _row(number: int, entry: Entry) -> Row:
 
 
 def _of_account(values: Mapping[str, object]) -> Iterator[str]:
-    """Yield each problem with the values that choose the row's AWS account and credentials."""
+    """Yield a sentence for each mistake in the row's AWS account and credentials."""
     is_in_an_account = values.get("target") == "eks"
     access = [name for name in ACCESS if name in values]
     if is_in_an_account and values.get("account_id", "") == "":
@@ -164,10 +163,7 @@ def _braced(name: str) -> str:
 
 
 def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, object]:
-    """Return the values with their placeholders filled: `{cluster}-reader` gets the row's cluster.
-
-    If that fails for a value, leave the value out, and append the problem to `reasons`.
-    """
+    """Return the values with each placeholder filled, such as `{cluster}` in `{cluster}-reader`."""
     usual = {name: getattr(USUAL, name) for name in Parameters.names()}
 
     def value_of(name: str, asking: tuple[str, ...]) -> object:
@@ -193,10 +189,7 @@ def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, objec
 
 
 def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
-    """Return an error for each row that is equal to an earlier row, or that would overwrite an earlier row's results.
-
-    If `makes` is true, also return an error for each row with the role or the namespace of an earlier row.
-    """
+    """Return an error for each row that collides with an earlier row."""
     problems = []
     seen: dict[object, Row] = {}
     roles: dict[object, Row] = {}

@@ -124,7 +124,7 @@ class Fleet:
             yield Outcome(row, result)
 
     def _wait(self, client: "Client", ended: "as_completed") -> None:
-        """Wait until a row has ended. Raises `OSError` if no worker is left: Dask would wait forever."""
+        """Wait until a row has ended."""
         since = time.monotonic()
         while not ended.has_ready():
             with ended.thread_condition:
@@ -132,13 +132,11 @@ class Fleet:
             if ready or workers.count(client):
                 since = time.monotonic()
             elif time.monotonic() - since > NO_WORKER_WITHIN:
+                # Without workers, Dask would wait forever.
                 raise OSError(NO_WORKER)
 
     def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:
-        """Return a row's result; None if the row must run again because its worker was lost before the row started.
-
-        `times` says how often the row was assigned to a worker. After `ASSIGNED` times, the row counts as failed.
-        """
+        """Return a row's result, or None if the row must run again."""
         if future.status == "finished":
             return future.result()
         if (kept := self.results.of(row)) and kept.fleet == self.id:
@@ -160,7 +158,7 @@ class Fleet:
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:
-        """Yield an outcome for each row that isn't in `done`. Use the result that the row's worker stored, if any."""
+        """Yield an outcome for each row that isn't in `done`."""
         self.running = []
         for row in self.rows:
             if row.number not in done:
@@ -168,10 +166,7 @@ class Fleet:
                 yield Outcome(row, kept if kept and kept.fleet == self.id else self._unknown(row))
 
     def _unknown(self, row: Row) -> Result:
-        """Return `failed` or `not run` as the result of a row, if the row's worker reported no result.
-
-        The worker may still store its own result later.
-        """
+        """Return `failed` or `not run` for a row without a reported result."""
         if began := self.results.runs(row, self.id) and self.results.began(row):
             error = f"{self.stopped_by} while this row ran\nnext:  labkit fleet … --resume, which runs the row again"
             return Result("failed", self.id, started=began, seconds=time.time() - began, error=error)

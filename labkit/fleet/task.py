@@ -121,7 +121,6 @@ def _labs(out: Path) -> str:
 
 
 def _own_lab(out: Path) -> Path:
-    """Create and return the folder of this worker's own lab. Raises `LabError` if another user owns it."""
     from distributed import get_worker
 
     worker = sha256(get_worker().address.encode()).hexdigest()[:12]
@@ -133,7 +132,7 @@ def _own_lab(out: Path) -> Path:
 
 
 def _ran(job: Job, results: Results) -> Result:
-    """Run the row. Store and return its result."""
+    """Run the row, and return its stored result."""
     started, tries = time.time(), 1
     try:
         with _environment(job):
@@ -147,7 +146,7 @@ def _ran(job: Job, results: Results) -> Result:
 
 
 def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
-    """Run the notebook until it succeeds or fails for good. Return the number of tries, and the last error or None."""
+    """Run the notebook until it succeeds or fails for good, and count the tries."""
     from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 
     within = job.time_limit or float("inf")
@@ -181,7 +180,7 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
 
 
 def _told(row: Row, failed: LabError) -> str:
-    """Return the error's text. If the row's AWS credentials have expired, add the command that renews them."""
+    """Return the error's text, with the command that renews expired credentials."""
     if not row.is_in_an_account or not EXPIRED.search(failed.what):
         return str(failed)
     if row.assume_role:
@@ -198,7 +197,6 @@ def _findings(done: "object") -> tuple[Mapping[str, object], ...]:
 
 
 def _doctor(row: Row) -> list[Mapping[str, object]]:
-    """Return the doctor's findings on the row's service account; empty if the doctor fails."""
     from labkit import runs
 
     try:
@@ -208,16 +206,13 @@ def _doctor(row: Row) -> list[Mapping[str, object]]:
 
 
 def _without_draft(ended: Ended, draft: Path, notebook: Path) -> Ended:
-    """Return the failed run with a new error text. The text names the notebook instead of its draft.
-
-    Placeholders replace keys, tokens and session names.
-    """
+    """Return the failed run with an error that names the notebook, not its draft."""
     return replace(ended, error=stable(ended.error.replace(str(draft), f"{notebook.parent.name}/{notebook.name}")))
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[threading.Event]:
-    """Kill this worker's kernel if this block takes longer than `seconds`. In that case, set the yielded event."""
+    """Kill this worker's kernel, and set the yielded event, if the block takes longer than `seconds`."""
     was_reached, is_over = threading.Event(), threading.Event()
 
     def end_kernels() -> None:
@@ -253,10 +248,7 @@ def _end_kernels() -> None:
 
 @contextmanager
 def _environment(job: Job) -> Iterator[None]:
-    """Set the environment variables of a row's run: the lab's folder, and the AWS credentials that the row names.
-
-    No file ever contains the credentials.
-    """
+    """Set the environment variables for a row's lab and AWS credentials. No file ever contains the credentials."""
     from labkit.fleet.access import credentials
 
     before = dict(os.environ)

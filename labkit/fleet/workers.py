@@ -155,7 +155,6 @@ def _started(count: int, log: Path) -> Iterator["Client"]:
 
 
 def _require_open_files(count: int) -> None:
-    """Raise `NothingRan` if this process's limit on open files is too low for `count` workers, each with a kernel."""
     fewest = FEWEST_OPEN_FILES + A_WORKER * count
     try:
         open_files.allow(max(OPEN_FILES, fewest), fewest=fewest, to=f"a fleet of {count} workers")
@@ -164,10 +163,7 @@ def _require_open_files(count: int) -> None:
 
 
 def _forget_clusters() -> None:
-    """Keep Dask from closing a half-started cluster when this process exits.
-
-    Closing a half-started cluster would fail. The workers end with this process anyway.
-    """
+    """Keep Dask from closing a half-started cluster at exit, because the attempt would fail."""
     from distributed.deploy import spec
 
     atexit.unregister(spec.close_clusters)
@@ -175,10 +171,7 @@ def _forget_clusters() -> None:
 
 @contextmanager
 def _settings_told() -> Iterator[None]:
-    """Raise `NothingRan` if Dask fails in this block, probably because of the user's own Dask settings.
-
-    https://docs.dask.org/en/stable/configuration.html
-    """
+    """Raise `NothingRan` if the user's own Dask settings made Dask fail in this block."""
     try:
         yield
     except (*OF_SETTINGS, RuntimeError, AssertionError) as error:
@@ -195,7 +188,6 @@ def _settings_told() -> Iterator[None]:
 
 
 def _settings() -> Iterator[str]:
-    """Yield the files and the variables from which Dask reads the user's settings."""
     from dask import config
 
     yield from (str(file) for file, _ in config.collect_yaml(config.paths, return_paths=True))
@@ -203,14 +195,14 @@ def _settings() -> Iterator[str]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the original error that led to Dask's own error."""
+    """Return the original error behind Dask's own error."""
     while isinstance(error, RuntimeError | AssertionError) and (earlier := error.__cause__ or error.__context__):
         error = earlier
     return error
 
 
 def _reason(error: BaseException) -> str:
-    """Return the error's text as one line. For a malformed YAML file, the text names the file's malformed line."""
+    """Return the error's text as one line."""
     broken = error.__context__
     if isinstance(broken, yaml.MarkedYAMLError) and broken.problem_mark:
         return f"{broken.problem}, line {broken.problem_mark.line + 1}"
@@ -219,10 +211,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _load_early(log: Path) -> None:
-    """Start the fork server: it loads the workers' modules while this process loads Dask.
-
-    Workers are then forked from the fork server. Do nothing if workers are started in another way.
-    """
+    """Start the fork server, which loads the workers' modules while this process loads Dask."""
     if METHOD != "forkserver":
         return
     multiprocessing.set_forkserver_preload(LOADED)
@@ -232,7 +221,7 @@ def _load_early(log: Path) -> None:
 
 @contextmanager
 def _complaints_to(log: Path) -> Iterator[None]:
-    """In this block, append this process's stderr to `log`, and the stderr of processes that start in the block."""
+    """In this block, append stderr to `log`, including the stderr of new processes."""
     terminal = os.dup(2)
     try:
         _append(log, 2)
@@ -243,7 +232,6 @@ def _complaints_to(log: Path) -> Iterator[None]:
 
 
 def _append(log: Path, *descriptors: int) -> None:
-    """Redirect these file descriptors to the log. All output to them is appended to the log."""
     opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor in descriptors:
         os.dup2(opened, descriptor)
@@ -252,7 +240,7 @@ def _append(log: Path, *descriptors: int) -> None:
 
 @contextmanager
 def _ctrl_c_ignored() -> Iterator[None]:
-    """Make the processes that start in this block ignore Ctrl-C. This process ends them itself."""
+    """Let processes that start in this block ignore Ctrl-C, because this process ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set signal handlers
         return
@@ -265,10 +253,7 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the end of this block: if Dask is stopped during its start, it may never end.
-
-    A second signal is delayed, too. A third signal takes effect at once.
-    """
+    """Delay Ctrl-C and SIGTERM until the block ends, because Dask may hang if its start is interrupted."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: handler for number, handler in handlers.items() if callable(handler)}
     if not before or threading.current_thread() is not threading.main_thread():
@@ -283,6 +268,7 @@ def _ctrl_c_later() -> Iterator[None]:
     def later(number: int, _: object) -> None:
         pressed.append(number)
         if len(pressed) > 1:
+            # The next signal takes effect at once.
             again()
 
     for number in before:
@@ -297,7 +283,7 @@ def _ctrl_c_later() -> Iterator[None]:
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """A process that starts in this block loads no module (such as a `yaml.py`) from the current folder."""
+    """Keep processes that start in this block from loading modules from the current folder."""
     before = dict(os.environ)
     os.environ[SAFE_PATH] = "1"
     try:
@@ -348,7 +334,7 @@ def labkit_version() -> str:
 
 
 def _hush() -> None:
-    """Keep Dask's log messages out of the terminal: the report has each row's error."""
+    """Keep Dask's log messages out of the terminal, because the report has each row's error."""
     # Each of these loggers has a level of its own.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
