@@ -229,7 +229,6 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
 
 
 def _require_notebook(file: Path) -> None:
-    """Raise `LabError` if the file is not a notebook."""
     if not file.is_file():
         raise LabError(f"No notebook {file}.", where="labkit.run", next="ls notebooks/")
     try:
@@ -242,12 +241,7 @@ def _require_notebook(file: Path) -> None:
 
 
 def _tidied(output: Path) -> NotebookNode:
-    """Normalize the notebook that papermill has written, write it back, and return it.
-
-    If papermill has written no notebook yet, return one without cells.
-
-    Raises `LabError` if the notebook can't be written.
-    """
+    """Normalize the notebook that papermill has written, and return the notebook."""
     try:
         executed = normalize(nbformat.read(output, as_version=4))
     except (OSError, nbformat.reader.NotJSONError):
@@ -300,7 +294,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _sockets() -> Iterator[Config]:
-    """Yield the settings for a kernel that talks over sockets in a folder which only this user may enter.
+    """Yield settings for a kernel that talks over sockets in a private folder.
 
     With TCP ports, two kernels that start at the same time may get the same port.
     """
@@ -309,7 +303,6 @@ def _sockets() -> Iterator[Config]:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder for the executed notebook. Raises `LabError` if nothing can be written there."""
     reason = f"The executed notebook cannot be written to {folder.absolute()}"
     next_ = "run the notebook in a folder where you can write, or write elsewhere:  labkit run --output FILE"
     try:
@@ -335,7 +328,6 @@ def _interrupted(output: Path, parameters: Parameters) -> Interrupted:
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    """Return the three parts of a `LabError`'s text: what, where, next. In any other text, where and next are empty."""
     rest, _, next_ = text.partition("\nnext:  ")
     what, _, where = rest.partition("\nwhere: ")
     return what, where, next_

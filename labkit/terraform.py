@@ -106,17 +106,14 @@ def _statement(provider: Mapping[str, Any], operator: str) -> Statement:
 
 
 def _groups(values: Variables) -> list[str]:
-    """Return groups of `name = value` lines. The caller puts an empty line between two groups.
-
-    The first group has all simple attributes. Each map is a group of its own.
-    """
+    """Return a group of lines for the simple attributes, and a group for each map."""
     simple = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
     maps = [{name: value} for name, value in values.items() if isinstance(value, Mapping)]
     return [_attributes(group, 1) for group in [simple, *maps] if group]
 
 
 def _attributes(values: Variables, depth: int) -> str:
-    """Return `name = value` lines. The equals signs of neighbouring one-line attributes are aligned."""
+    """Return `name = value` lines with aligned equals signs."""
     keys = {name: _key(name) for name in values}
     width = max((len(key) for name, key in keys.items() if not isinstance(values[name], Mapping)), default=0)
     lines = []
@@ -147,7 +144,7 @@ def _key(name: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return `text` as a quoted HCL string: with JSON's escapes, and with escaped template marks (`${`, `%{`).
+    """Return `text` as an HCL string.
 
     https://developer.hashicorp.com/terraform/language/expressions/strings#escape-sequences
     """

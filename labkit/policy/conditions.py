@@ -135,11 +135,7 @@ _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 
 
 def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
-    """Return whether `found`, a value in the request, matches a value of the condition; the opposite if `negated`.
-
-    `compares` has one function for each value of the condition. Return None if nothing matches and one function
-    returns None (it can't compare the values), or if `compares` is empty.
-    """
+    """Return whether the condition holds for the request's value `found`, or None if unknown."""
     unknown = not compares
     for compare in compares:
         result = compare(found, values)
@@ -224,10 +220,7 @@ def _arn(text: str, variables: bool) -> Compare:
 
 
 def _segments(pattern: Iterable[Token]) -> Matcher:
-    """Return a matcher that compares each of an ARN's six segments separately.
-
-    If the pattern has fewer segments, the missing ones match anything.
-    """
+    """Return a matcher that compares each of an ARN's six segments separately."""
     parts = split(pattern, ":", 5)
     return segments_matcher(parts + [[Wild.ANY]] * (6 - len(parts)))
 
@@ -235,11 +228,7 @@ def _segments(pattern: Iterable[Token]) -> Matcher:
 def _parsed(
     parse: Parse, test: Callable[[Any, Any], bool], wanted: tuple[str, ...], _variables: bool
 ) -> tuple[Compare, ...]:
-    """Return a comparison for each wanted value.
-
-    A comparison parses the wanted value and the request's value. It returns None if one of these values can't be
-    parsed. Policy variables aren't expanded.
-    """
+    """Return a comparison for each wanted value, without expanding policy variables."""
     return tuple(_compare_parsed(parse, test, parse(text)) for text in wanted)
 
 
@@ -257,10 +246,7 @@ def _number(text: str) -> Decimal | None:
 
 @lru_cache(maxsize=1024)
 def _date(text: str) -> float | None:
-    """Return an ISO 8601 date as seconds since 1970; None for an invalid date.
-
-    A date without a time zone is in UTC. The text can also be the number of seconds.
-    """
+    """Return an ISO 8601 date, or a number of seconds, as seconds since 1970."""
     if len(text) < 20 and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return float(text)
     try:

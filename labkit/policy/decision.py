@@ -171,11 +171,7 @@ def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
 
 
 def _misses(statement: Statement, request: Request) -> tuple[Miss, ...]:
-    """Return the parts of an Allow statement that don't match the request, the worst mismatch first.
-
-    Return an empty tuple if the statement is too far from the request: it names no action of the request's service, or
-    its action and another part don't match.
-    """
+    """Return the parts of an Allow statement that don't match the request, the worst mismatch first."""
     if statement.fault:
         return (_unevaluable(statement, request),)
     misses = []

@@ -190,7 +190,7 @@ def _resources(names: list[str], variables: bool) -> Resources:
 
 
 def _complete(arn: str) -> str:
-    """Return an ARN with `*` for each missing part. An ARN with a policy variable stays unchanged."""
+    """Return an ARN with `*` for each missing part."""
     return arn + ":*" * (5 - arn.count(":")) if arn.startswith("arn:") and "${" not in arn else arn
 
 

@@ -128,24 +128,17 @@ def matching(
 
 @dataclass(slots=True)
 class _Survey:
-    """The policies of one type, such as `identity`, and their result for one request.
-
-    `allowed` is the statement that allows the request, and `denied` the statement that denies it, each with its policy.
-    `level` says how closely `allowed` names the principal.
-    """
+    """The policies of one type, such as `identity`, and their result for one request."""
 
     kind: str
     policies: Iterable[Policy]
     allowed: tuple[Policy, Statement] | None = None
-    level: Match = Match.NONE
+    level: Match = Match.NONE  # how closely `allowed` names the principal
     denied: tuple[Policy, Statement] | None = None
 
 
 def _controls(control: Control, request: Request) -> list[_Survey]:
-    """Evaluate the organization's policies. Return one result for each level.
-
-    The levels of the resource's account come first, then those of the caller's account, as in AWS.
-    """
+    """Return a result for each level of the organization's policies, in AWS's order."""
     return [
         *(_survey("resource control", policies, request, False) for policies in control.resource),
         *(_survey("service control", policies, request, False) for policies in control.service),

@@ -39,7 +39,6 @@ def _spans(text: str, at: int) -> list[tuple[int, int]]:
 
 
 def _after(text: str, mark: str, at: int) -> int:
-    """Return the index of the first character at or after `at` that is neither white space nor `mark`."""
     while at < len(text) and (text[at].isspace() or text[at] == mark):
         at += 1
     return at

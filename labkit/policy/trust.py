@@ -60,12 +60,7 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
 
 
 def _nearest(trust: Policy, request: Request) -> Decision:
-    """Return a denial. Its reason names the condition, action or principal that doesn't match.
-
-    If Allow statements name the principal and the action, the reason names the conditions that don't hold. If Allow
-    statements name only the principal, the reason names the action. Otherwise, the reason names a malformed statement
-    or the principals that the policy trusts, or says that the policy has no Allow statement.
-    """
+    """Return a denial that names the nearest mismatch between the trust policy and the request."""
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:
         return _denied("the trust policy has no Allow statement", request, trust)
@@ -115,7 +110,7 @@ def _tell(result: ConditionResult, provider: str) -> str:
 
 
 def _provider(arn: str) -> str:
-    """Return the provider's URL without its scheme. The provider's condition keys begin with this URL."""
+    """Return the provider's URL without its scheme, with which the provider's condition keys begin."""
     return (named.issuer if (named := Arn.find(arn)) else "") or arn
 
 
@@ -127,7 +122,6 @@ def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -
 
 
 def _denied(reason: str, request: Request, trust: Policy, explicit: Statement | None = None) -> Decision:
-    """Return a denial with this reason. With the Deny statement `explicit`, it's an explicit deny."""
     if explicit:
         denial = "with an explicit deny in the role trust policy"
         return Decision(request, "explicitDeny", denial, trust, explicit, told=reason)

@@ -75,7 +75,7 @@ def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, objec
 
 
 def _readable(document: dict[str, Any]) -> bool:
-    """Return whether the document has at most `DEEPEST` levels of nesting, and no unpaired surrogates in its texts."""
+    """Return whether the document has at most `DEEPEST` levels, and no unpaired surrogates."""
     level: list[object] = [document]
     for _ in range(DEEPEST):
         below: list[object] = []
@@ -164,10 +164,7 @@ def _malformed(kind: Kind, message: str) -> MalformedPolicy:
 
 
 def _syntax(kind: Kind, message: str) -> MalformedPolicy:
-    """Return the error for a syntax mistake.
-
-    `message` is used only for trust and resource policies. For other kinds, IAM doesn't say what the mistake is.
-    """
+    """Return the error for a syntax mistake, which IAM explains only in trust and resource policies."""
     return _malformed(kind, message if kind in ("trust", "resource") else "Syntax errors in policy.")
 
 
@@ -207,13 +204,10 @@ def _check_sids(statements: list[dict[str, Any]], kind: Kind) -> None:
 
 
 def _check_size(size: int, kind: Kind) -> None:
-    """Raise `MalformedPolicy` if the document is too large for its kind.
-
-    IAM also limits the total size of a role's inline policies. That limit can't be checked here.
-    """
     refusals = {
         "trust": (2048, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 2048"),
         "boundary": (6144, "LimitExceeded", "Cannot exceed quota for PolicySize: 6144"),
+        # IAM also limits the total size of a role's inline policies, which can't be checked here.
         "identity": (10240, "LimitExceeded", "Maximum policy size of 10240 bytes exceeded."),
         "session": (
             2048,
@@ -309,13 +303,9 @@ def _check_words(statement: dict[str, Any], kind: Kind) -> None:
 
 
 def _check_resource_control(statement: dict[str, Any]) -> None:
-    """Raise `MalformedPolicy` if the statement isn't valid in a resource control policy.
-
-    It must deny, have the Principal `*`, and name only actions of supported services. Only AWS's own resource control
-    policy has an Allow statement.
-    """
     actions = listed(statement.get("Action", []))
     services = {str(action).partition(":")[0].lower() for action in actions}
+    # Only AWS's own resource control policy has an Allow statement.
     if statement["Effect"] != "Deny" or statement.get("Principal") != "*" or not services:
         raise _malformed("resource control", "Deny, Principal * and actions of named services are needed.")
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/access-analyzer-reference-policy-checks.html

@@ -120,10 +120,7 @@ def _joined(pattern: Iterable[Token]) -> list[Token]:
 
 
 def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
-    """Return a matcher for texts that begin with `head`, contain the `middle` pieces in order, and end with `tail`.
-
-    The matcher takes the leftmost place of each piece. This leaves the most text for the next pieces.
-    """
+    """Return a matcher for texts that begin with `head`, contain the `middle` pieces in order, and end with `tail`."""
     least = len(head) + len(tail)
 
     def matches(text: str) -> bool:
@@ -132,6 +129,7 @@ def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
             return False
         position = len(head)
         for piece in middle:
+            # The leftmost place leaves the most text for the next pieces.
             position = text.find(piece, position, end)
             if position < 0:
                 return False
@@ -142,11 +140,7 @@ def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
 
 
 def _automaton(pattern: list[Token]) -> Matcher:
-    """Return a matcher for `pattern` that uses the shift-and algorithm.
-
-    Each bit of an integer is a position in the pattern. The bit is 1 if the text so far matches the pattern up to
-    this position.
-    """
+    """Return a matcher for `pattern` that uses the shift-and algorithm."""
     symbols: list[str | None] = []
     loops = 0
     for token in pattern:
@@ -164,6 +158,7 @@ def _automaton(pattern: list[Token]) -> Matcher:
     final = 1 << len(symbols)
 
     def matches(text: str) -> bool:
+        # Bit n is 1 if the text so far matches the first n symbols of the pattern.
         places = 1
         for character in text:
             places = (places & accepts.get(character, anything)) << 1 | places & loops

@@ -70,10 +70,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _used(lab: "Workspace") -> str:
-    """Return a note that other runs' roles may use the bucket; empty if no other run has a role.
-
-    Runs with the same bucket name share the bucket. The run that created the bucket owns it.
-    """
+    """Return a note about other runs that may still use the bucket."""
     others = [name for name, tags in roles_trusting(lab, ":oidc-provider/") if run_of(tags) not in (None, lab.run)]
     use = in_words(sorted(others), "of another run may still use it", "of other runs may still use it")
     return f" ({use})" if others else ""

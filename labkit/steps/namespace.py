@@ -60,7 +60,6 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
 
 
 def _is_gone(lab: "Workspace", name: str, *, within: float) -> bool:
-    """Wait up to `within` seconds until a deleted namespace is gone. Return whether it's gone."""
     return awaited(lambda: not _is_terminating(lab, name), within=within, every=AGAIN_AFTER)
 
 

@@ -88,11 +88,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
-    """Return the provider's owner, and a text that says why the provider is kept.
-
-    The text names the roles or the run that need the provider, and the command that deletes it later. The text is empty
-    if no other role and no other run needs the provider.
-    """
+    """Return the provider's owner, and the reason why the provider is kept."""
     run = run_of(tags)
     if owner in GOES and (roles := _others_roles(lab, arn)):
         trust = in_words(roles, "trusts it", "trust it")
@@ -115,7 +111,6 @@ def _others_roles(lab: "Workspace", arn: str) -> list[str]:
 
 
 def _is_trusted(lab: "Workspace", arn: str) -> bool:
-    """Return whether a role of this run trusts the provider."""
     return any(run_of(tags) == lab.run for _, tags in roles_trusting(lab, f'"{arn}"'))
 
 

@@ -103,10 +103,9 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield `things` for a removal. After the removal, the notebook's next cells create everything again.
+    """Let a removal on moto also delete an OIDC provider that other roles trust.
 
-    Normally, a removal keeps an OIDC provider that other roles trust. On moto, yield such a provider with this run as
-    its owner, so that the removal deletes the provider, too.
+    The notebook's next cells create the provider again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded
@@ -118,11 +117,7 @@ def _in_aws(lab: Workspace) -> list[Found]:
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
-    """Delete other runs' service accounts and pods that have a name that these steps need. Return the lines to print.
-
-    Raises `LabError` if the lab may not delete such an object, or if the run's role name belongs to someone else's
-    role.
-    """
+    """Delete other runs' objects with names that these steps need, and return the lines to print."""
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 
 

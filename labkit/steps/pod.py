@@ -165,10 +165,7 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
 
 def _await_role(lab: "Workspace", pod: Any) -> None:
-    """Wait until STS doesn't refuse the pod any more: a new IAM role takes effect only after some seconds.
-
-    Wait at most `lab.connection.propagates_within` seconds.
-    """
+    """Wait until STS knows the pod's role, because a new IAM role takes effect only after some seconds."""
     variables = {variable.name for variable in pod.spec.containers[0].env or []}
     if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
         return
@@ -182,7 +179,7 @@ def _await_role(lab: "Workspace", pod: Any) -> None:
 
 
 def _scheduler_says(pod: Any) -> str:
-    """Return the scheduler's reason why no node accepts the pod; empty if a node has accepted it."""
+    """Return the scheduler's reason why no node accepts the pod."""
     conditions = [one for one in pod.status.conditions or [] if (one.type, one.status) == ("PodScheduled", "False")]
     return f"{conditions[0].reason}: {conditions[0].message or ''}".rstrip(": ") if conditions else ""
 
@@ -203,10 +200,7 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
-    """Yield pairs of an event's type and the pod: first the pod's present state, then its changes for ``seconds``.
-
-    If the pod doesn't exist, yield only the pair of an empty type and None.
-    """
+    """Yield the pod's present state, and then its changes for `seconds`, each with the event's type."""
     selector = f"metadata.name={name}"
     listed = core.list_namespaced_pod(namespace, field_selector=selector)
     if not listed.items:

@@ -113,10 +113,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _goes_with(lab: "Workspace", metadata: Any) -> bool:
-    """Return whether the pod or the service account with this metadata may be deleted together with the namespace.
-
-    True if it carries the run's label, or if its name is `default`.
-    """
+    """Return whether the pod or service account may be deleted together with its namespace."""
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 
 

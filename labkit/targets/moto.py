@@ -229,11 +229,7 @@ def _connection(
 
 
 def _issuers(state: State) -> dict[str, int]:
-    """Return the loopback port of each issuer, by the issuer's host name.
-
-    The ports are read again from `server.json`, because `state` may lack a newer cluster. If the file can't be read,
-    the ports come from `state`.
-    """
+    # `state` may lack a newer cluster.
     return (State.read(Folder.find()) or state).issuers
 
 
@@ -273,7 +269,6 @@ def _refuse_another_account(parameters: "Parameters", state: State) -> None:
 
 
 def _refuse_joined(cluster: Cluster) -> None:
-    """Raise `LabError` if the cluster is one of the target `kind`. The target `moto` can't use it."""
     if (cluster.get("tags") or {}).get(TARGET_TAG):
         raise LabError(
             f"The lab's cluster {cluster['name']} belongs to another target: kind.",

@@ -81,7 +81,7 @@ def untold() -> Iterator[list[str]]:
 
 
 def _check(files: str, context: str | None) -> None:
-    """Raise LabError if none of the files exists, or if none of them has the context."""
+    """Raise `LabError` if no kubeconfig exists, or if no kubeconfig has the context."""
     there = [file for name in files.split(os.pathsep) if name and (file := Path(name).expanduser()).is_file()]
     if not there:
         raise LabError("no kubeconfig found.", where=files, next="labkit webhook serve --kubeconfig FILE")
@@ -122,7 +122,7 @@ def _client(configuration: "Configuration") -> httpx.AsyncClient:
 
 
 class _Token(httpx.Auth):
-    """The configuration's bearer token. Each request reads it again, because the token may have been renewed."""
+    """The configuration's bearer token. Each request reads the token again, because the token may have been renewed."""
 
     def __init__(self, configuration: "Configuration") -> None:
         self._configuration = configuration

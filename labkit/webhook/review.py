@@ -195,7 +195,7 @@ _REVIEW = {"request": {"uid": str, "namespace": str, "object": _POD}}
 
 
 def _mismatch(value: Any, shape: Any, where: str = "") -> str:
-    """Return a sentence about the first mismatch between `value` and `shape`; empty if they match."""
+    """Return a sentence about the first mismatch between `value` and `shape`."""
     if value is None:
         return ""
     wanted: Any = shape if isinstance(shape, type) else type(shape)
@@ -229,12 +229,7 @@ def _web_identity(account: Account, mount_path: str) -> Method:
 
 
 def _with_role(container: Object, account: Account, method: Method, token_file: str, region: str) -> Object:
-    """Return the container with the variables for its role, region and STS endpoint, and with the token's mount.
-
-    The role and the region have two variables each. If the container already has one variable of a pair, the other one
-    isn't added.
-    A container that already has variables for role, region and endpoint is returned unchanged.
-    """
+    """Return the container with the variables and the mount for its role."""
     present = {variable.get("name") for variable in container.get("env") or ()}
     has_identity = present & {method.variable, method.file_variable}
     has_region, has_endpoints = present & REGION, STS_ENDPOINTS in present

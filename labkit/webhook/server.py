@@ -153,7 +153,7 @@ def cluster_role() -> Object:
 
 
 def _line(asked: Object, response: Object) -> str:
-    """Return a line for the log: the pod, its account and the webhook's answer, but none of the pod's variables."""
+    """Return a line for the log, without the pod's variables."""
     namespace, account = account_of(asked)
     metadata = asked["request"]["object"].get("metadata") or {}
     pod = metadata.get("name") or f"{metadata.get('generateName') or ''}*"

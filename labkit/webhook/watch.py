@@ -58,7 +58,7 @@ class Watch:
                 pause = min(pause * 2, LONGEST_RETRY)
 
     async def _follow_once(self) -> None:
-        """Follow one watch until the server ends it. Raises httpx.HTTPError, and ValueError if a line isn't JSON."""
+        """Follow a watch until the API server ends it."""
         query = {
             **self.query,
             "watch": "true",

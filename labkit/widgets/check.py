@@ -119,5 +119,5 @@ def marked(row: Row, expected: str, found: str) -> str:
 
 
 def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return how many words `one` and `other` share at the beginning."""
+    """Return the number of words that both sequences share at the beginning."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

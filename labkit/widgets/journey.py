@@ -114,7 +114,6 @@ def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
 
 
 def _missing(step: str, evidence: "Evidence") -> str:
-    """Return what a step still lacks, such as `no such role`; empty if nothing is missing."""
     if step == "credentials":
         if evidence.pod_phase != "Running":
             return "no pod runs"

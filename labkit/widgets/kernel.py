@@ -27,11 +27,7 @@ def load_ipython_extension(shell: "InteractiveShell") -> None:
 
 
 class _Cell:
-    """The running cell. If the cell is slow, print the line of code that it runs now.
-
-    Print nothing if `showing.say` has already printed a text in this cell, or if an open `showing.doing` block may
-    still print one.
-    """
+    """The running cell. If a slow cell has no progress text, a thread prints the cell's current line."""
 
     def __init__(self, shell: "InteractiveShell"):
         self._compiler: CachingCompiler = shell.compile
@@ -58,10 +54,8 @@ class _Cell:
             patience = LOOKS_EVERY
 
     def _line(self, thread: int) -> str:
-        """Return the line of the cell that this thread is running; empty if the thread isn't in the cell's code yet.
-
-        If that line is in a function of the cell, return the line that called the function, because it says more.
-        """
+        """Return the line of the cell that this thread is running."""
+        # The outermost line says more than a line in one of the cell's functions.
         for frame, number in reversed([*traceback.walk_stack(sys._current_frames()[thread])]):
             if line := short_errors.line_of(self._compiler, frame, number)[1]:
                 return line

@@ -48,7 +48,6 @@ def shown(error: BaseException) -> list[str]:
 
 
 def _short(error: BaseException) -> list[str]:
-    """Return lines that say what went wrong, and the next step; empty if this type of error isn't in `_kinds`."""
     for kind, told in _kinds().items():
         if isinstance(error, kind):
             what, next_step = told(error)
@@ -72,12 +71,11 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
 def _store_short(error: Any, lines: list[str]) -> None:
     """Make IPython's history keep these lines instead of the whole traceback, which takes seconds to format.
 
-    IPython's history gets the lines from the error's method `_render_traceback_`. IPython calls that method once,
-    before the cell ends.
     https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py
     """
 
     def asked() -> list[str]:
+        # IPython calls `_render_traceback_` once, before the cell ends.
         del error._render_traceback_
         return lines
 
@@ -86,10 +84,7 @@ def _store_short(error: Any, lines: list[str]) -> None:
 
 
 def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:
-    """Return lines with an error's message, the place where it happened, and the next step.
-
-    The place is the last line of a cell in the traceback. It's left out if the traceback has no line of a cell.
-    """
+    """Return lines with an error's message, its place in a cell, and the next step."""
     where = [
         f"where: {cell}, {line}"
         for frame, number in traceback.walk_tb(trace)

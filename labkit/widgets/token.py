@@ -54,13 +54,13 @@ class TokenView:
 
     @property
     def _refused(self) -> str:
-        """The trust policy's refusal, if no row shows it; empty otherwise."""
+        """The trust policy's refusal, unless a row already shows the mismatch."""
         told = any(row.where.startswith(TRUST_POLICY) and not row.matches for row in self.rows)
         return "" if told or not self.refusal else f"AccessDenied: {self.refusal}."
 
     @property
     def _about(self) -> str:
-        """The token's owner in the cluster: namespace, service account, pod and node."""
+        """The token's namespace, service account, pod and node."""
         names = {"namespace": self.claims.kubernetes.get("namespace")}
         for kind in ("serviceaccount", "pod", "node"):
             thing = self.claims.kubernetes.get(kind)

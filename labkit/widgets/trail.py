@@ -30,7 +30,6 @@ class Calls:
 
     @property
     def _shown(self) -> list[tuple[str, ...]]:
-        """The rows as displayed. A running notebook adds the names of the sessions."""
         if not is_live():
             return self.rows
         pairs = zip(self.records, self.rows, strict=True)
@@ -95,7 +94,6 @@ def _provider(record: Record) -> str | None:
 
 
 def _issuer(provider_arn: str | None) -> str:
-    """Return the issuer in a provider's ARN, without the account; empty without an ARN."""
     return (provider_arn or "").partition(":oidc-provider/")[2]
 
 

@@ -181,9 +181,6 @@ def _answer(record: Record) -> str:
 
 
 def _text(document: Any) -> str:
-    """Return a part of a record as text. If the part is missing, the text says so.
-
-    CloudTrail doesn't keep the answers to calls that only read.
-    """
+    # CloudTrail doesn't keep the answers to calls that only read.
     text = as_text(document) if document else "(the trail keeps none)"
     return text if len(text) <= LONGEST else text[:LONGEST] + "\n…"

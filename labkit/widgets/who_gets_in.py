@@ -303,9 +303,7 @@ def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Call
 
 
 def _request(provider_arn: str, now: float) -> dict[str, str]:
-    """Return the simulated request's condition keys, with their values.
-
-    Only the keys that the simulation can know are included. The keys that come from the token aren't included.
+    """Return the condition keys that don't come from the token, with their values.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
@@ -319,7 +317,7 @@ def _request(provider_arn: str, now: float) -> dict[str, str]:
 
 
 def _line(decision: Decision, trust: Policy) -> int:
-    """Return the number of the deciding line in the policy's text; 0 if no line decides."""
+    """Return the number of the deciding line in the policy's text."""
     if decision.statement:
         return _place(trust, decision.statement, "Effect")
     if not decision.near:
@@ -333,11 +331,7 @@ def _line(decision: Decision, trust: Policy) -> int:
 
 
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
-    """Return the number of a line in the policy's text: the line of the last of ``names`` that ``statement`` has.
-
-    Each name is searched after the previous one. If the statement has none of the names, return the number of its
-    first line.
-    """
+    """Return the number of the line in which the statement has the last of `names`."""
     places = statement_positions(trust.text)
     if statement.position > len(places):
         return 0
@@ -354,17 +348,15 @@ def _place(trust: Policy, statement: Statement, *names: str) -> int:
 
 
 def _stored(text: str) -> str:
-    """Return the text with shortened issuer ids, and with a placeholder for each value that differs from run to run."""
     return _short(stable(text))
 
 
 def _short(text: str) -> str:
-    """Return the text with each issuer id of 32 hex digits shortened to its first and last four digits."""
     return ISSUER_ID.sub(lambda found: f"{found[0][:4]}…{found[0][-4:]}", text)
 
 
 def _numbered(policy: str) -> str:
-    """Return the policy with a number before each line. The verdicts name lines by these numbers."""
+    """Return the policy with the line numbers that the verdicts name."""
     return "\n".join(f"{number:4}  {_stored(_cut(line))}" for number, line in enumerate(policy.split("\n"), 1))
 
 

@@ -123,7 +123,7 @@ def fetch(url: str) -> object:
 
 
 def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
-    """Return the connection and the plan. Raises `LabError` if the run can't start or would stop early."""
+    """Check that the run can start, and return its connection and plan."""
     session = account.open_session(parameters.region)
     caller = account.identify(session)
     account.require_account(parameters.account_id, caller)
@@ -144,7 +144,7 @@ def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
 
 
 def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -> None:
-    """Raise `NoCluster` if the run's role trusts a cluster in another region. That cluster may still exist."""
+    """Raise `NoCluster` if the run's role trusts a cluster in another region, which may still exist."""
     iam, name = session.client("iam"), parameters.role_name
     try:
         with explained("reading the run's role (iam:GetRole)"):

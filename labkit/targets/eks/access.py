@@ -67,7 +67,6 @@ def require_rights(api: "ApiClient", cluster: Cluster, caller: "Identity", param
 
 
 def _has_namespace(api: "ApiClient", name: str) -> bool:
-    """Return whether the namespace exists. If the caller may not read it, return True."""
     try:
         CoreV1Api(api).read_namespace(name)
     except ApiException as error:
@@ -108,7 +107,7 @@ def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str
 
 
 def _let_in(cluster: Cluster, caller: "Identity") -> str:
-    """Return the command that lets the caller into the cluster, as a member of the group `GROUP`.
+    """Return the command that lets the caller into the cluster.
 
     https://docs.aws.amazon.com/eks/latest/userguide/grant-k8s-access.html
     """
@@ -118,9 +117,7 @@ def _let_in(cluster: Cluster, caller: "Identity") -> str:
 
 
 def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
-    """Return the commands that give the caller the permissions for a run. The caller can already log in to the cluster.
-
-    The commands keep the caller's present groups.
+    """Return the commands that give the caller the missing permissions for a run.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
     """
@@ -143,7 +140,7 @@ def _allow(namespace: str) -> str:
 
 
 def _keeps_config_map(cluster: Cluster) -> bool:
-    """Return whether the cluster accepts only the ConfigMap aws-auth, and no access entries. Older clusters do.
+    """Return whether the cluster, like older clusters, accepts only the ConfigMap aws-auth.
 
     https://docs.aws.amazon.com/eks/latest/userguide/setting-up-access-entries.html
     """

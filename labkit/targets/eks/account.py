@@ -176,7 +176,6 @@ def _sentence(error: Exception) -> LabError:
 
 
 def _explain_error(exception: Exception, **_: Any) -> None:
-    """Raise `NoCredentials` if botocore had no usable credentials, and so could not send the request."""
     said = _sentence(exception) if isinstance(exception, faults.BotoCoreError) else None
     if isinstance(said, NoCredentials):
         raise said from None
@@ -202,8 +201,6 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
 def _source() -> str:
     """Return the setting that makes the SDK get credentials from a process or a file.
 
-    For example, `AWS_WEB_IDENTITY_TOKEN_FILE`, or `credential_process of the profile dev in ~/.aws/config`.
-
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
     session, name = botocore.session.Session(), _signing_in()
@@ -216,9 +213,7 @@ def _source() -> str:
 
 
 def _trusted() -> str:
-    """Return a text that says where the user should look after a TLS error.
-
-    If an environment variable sets the trusted CAs, the text is `VARIABLE = VALUE`. If not, it lists other places.
+    """Return the place to look at after a TLS error.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html
     """
@@ -228,8 +223,6 @@ def _trusted() -> str:
 
 def _signing_in() -> str:
     """Return the name of the AWS profile that has the credentials.
-
-    It's the chosen profile. If this profile has a `source_profile`, it's the last profile in the chain of sources.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
     """

@@ -152,7 +152,7 @@ def _look() -> list[dict[str, Any]]:
 
 
 def _count() -> dict[str, Any]:
-    """Return the permission to list nodes. With it, the plan shows the number of nodes that accept pods."""
+    """Return the permission with which the plan counts the nodes."""
     return _rule(["list"], ["nodes"])
 
 

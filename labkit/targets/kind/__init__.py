@@ -154,7 +154,7 @@ own_region, environment = moto.own_region, moto.environment
 
 
 def _connected(parameters: "Parameters") -> Connection:
-    """Return the connection to a joined cluster, even if the cluster's issuer has changed. Raises `LabError`."""
+    """Return the connection to a joined cluster, even if the cluster's issuer has changed."""
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)
     _refuse_another_account(parameters)
@@ -173,11 +173,7 @@ def _connected(parameters: "Parameters") -> Connection:
 
 
 def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> Cluster:
-    """Register the cluster in the lab's EKS, and return it as eks:CreateCluster shows it. Raises `LabError`.
-
-    Then check that the API server calls the webhooks. With `tries`, also check that a pod reaches the lab. If a check
-    fails, delete the cluster from the lab's EKS again.
-    """
+    """Register the cluster in the lab's EKS, and check that the cluster reaches the lab."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     eks = moto.session(state, parameters.region).client("eks")
@@ -235,10 +231,7 @@ def _require_led(kept: Kept) -> None:
 
 
 def _require_reached(kept: Kept) -> None:
-    """Raise `NotReached` if a pod of the cluster doesn't reach the lab at the address `Facts.aws_host`.
-
-    If this can't be checked, only print why.
-    """
+    """Raise `NotReached` if the cluster's pods don't reach the lab."""
     way, facts = Way.kept(kept), facts_of(kept)
     print(f"Checking from a pod whether it reaches this machine at {facts.aws_host} …", file=sys.stderr)
     with closing(way.client()) as api:
@@ -286,12 +279,10 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
 
 
 def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issuer: str) -> str:
-    """Return commands after which STS reads the cluster's own issuer documents again.
-
-    Empty for a public issuer: STS asks the issuer's host, not the lab.
-    """
+    """Return the commands after which STS reads the cluster's own issuer documents again."""
     if facts.made:
         return moto.publish_again(parameters.cluster, issuer)
+    # STS asks a public issuer's host, not the lab.
     if facts.public_issuer:
         return ""
     told = "# Remove your runs' resources and end the lab. Then let the cluster join again, with its present issuer."
@@ -299,7 +290,6 @@ def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issu
 
 
 def _described(state: State, parameters: "Parameters") -> Cluster | None:
-    """Return the cluster `parameters.cluster` of the running lab; None if the lab has no such cluster."""
     eks = moto.session(state, parameters.region).client("eks")
     with answering():
         try:
@@ -310,11 +300,7 @@ def _described(state: State, parameters: "Parameters") -> Cluster | None:
 
 
 def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str) -> None:
-    """Raise `AnotherCluster` if the lab's `cluster` isn't the cluster that the user asked for.
-
-    The cluster must belong to the target kind. If `way` (a kubeconfig context) is given, the cluster must have joined
-    with this context. If `aws_host` is given, the cluster must reach this machine at that address.
-    """
+    """Raise `AnotherCluster` if the lab's `cluster` isn't the cluster that the user asked for."""
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(
             f"The lab's cluster {parameters.cluster} belongs to the target moto.",

@@ -118,10 +118,7 @@ def _asking(image: str) -> dict[str, Any]:
 
 
 def _beside(node: IPv4Address) -> str | None:
-    """Return the address that this machine has in the network of the address `node`.
-
-    Return 127.0.0.1 for a node on loopback, and None if no interface of this machine is in the node's network.
-    """
+    """Return this machine's address in the node's network."""
     if node.is_loopback:
         return LOOPBACK
     own = [interface for interface in _interfaces() if not interface.ip.is_loopback]

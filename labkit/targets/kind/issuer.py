@@ -137,9 +137,7 @@ class IssuerWay:
         return self._published(url, keys=True)
 
     def _published(self, url: str, *, keys: bool) -> Any:
-        """Return the discovery document or the keys from the API server, which serves both at fixed paths.
-
-        Raises `LabError` if that fails. The error names `url`, the public address of the document or the keys.
+        """Return the discovery document or the keys from the API server's fixed paths.
 
         https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
         """
@@ -174,8 +172,8 @@ def _fetch(issuer: str, kept: "Kept", state: "State", url: str) -> Any:
 
 
 def _issuers(state: "State") -> dict[str, int]:
-    """Return the port of each issuer, by host name. Read the newest state, because `state` may lack a newer cluster."""
     from labkit.emulator.folder import Folder
     from labkit.emulator.process import State
 
+    # `state` may lack a newer cluster.
     return (State.read(Folder.find()) or state).issuers

@@ -64,10 +64,7 @@ def _say(text: str) -> None:
 
 
 def _refuse_for_made(way: Way, kept: Kept) -> None:
-    """Raise `AnotherCluster` if `kept` is a cluster that kind made.
-
-    If another cluster joined under the same name, the lab would forget the kind cluster without deleting it.
-    """
+    """Raise `AnotherCluster` if joining would make the lab forget a kind cluster without deleting it."""
     if (facts := kept.facts) and facts.made:
         raise AnotherCluster(
             f"The lab's cluster {kept.cluster} is already the kind cluster {facts.made}. "
@@ -78,19 +75,18 @@ def _refuse_for_made(way: Way, kept: Kept) -> None:
 
 
 def _leave_for_another(kept: Kept, folder: Folder) -> None:
-    """Let the cluster in `kept` leave the lab. If that fails, only print why: the cluster may be gone."""
     if left := leave(kept, folder):
+        # Only print the failure, because the cluster may be gone.
         told = f"If that cluster still exists, remove the lab's leftovers from it:  {left.command}"
         print(f"{left.what}\n{told}", file=sys.stderr)
 
 
 def _is_of(way: Way, kept: Kept) -> bool:
-    """Return whether the kubeconfig context `way` has the same API server as the kubeconfig in `kept`."""
     return kept.kubeconfig.exists() and Way.read(kept.kubeconfig).server == way.server
 
 
 def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -> Facts:
-    """Create a kind cluster and return its facts. If that fails, delete it and raise `LabError`."""
+    """Create a kind cluster and return its facts."""
     from labkit.targets.kind import program as kind_program
 
     program, name = kind_program.Kind(), kind_program.name_of(parameters.cluster, parameters.region)
@@ -132,7 +128,6 @@ def _checked(folder: Folder, parameters: "Parameters", way: Way, facts: Facts) -
 
 
 def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) -> None:
-    """Raise `AnotherCluster` if another cluster of the lab has this issuer: AWS couldn't tell their tokens apart."""
     state = State.read(folder) if folder.is_running() else None
     own = state.context(parameters.cluster, parameters.region) if state else ""
     for name, cluster in (state.clusters if state else {}).items():
@@ -147,10 +142,7 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
 
 
 def _issuer(folder: Folder, parameters: "Parameters") -> str:
-    """Return the URL of the issuer for a cluster that kind creates.
-
-    In one lab, the same name and region always give the same URL. No cluster on the target moto has that URL.
-    """
+    """Return the URL of a kind cluster's issuer, which no cluster on the target moto has."""
     from labkit.emulator.identifiers import Identifiers
 
     cluster = f"kind/{parameters.cluster}@{parameters.region}"

@@ -183,7 +183,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of a kind, such as `cluster`, by name. Raises `NoWay` if an entry can't be read."""
+    """Return the entries of a kind, such as `cluster`, by name."""
     try:
         return {entry["name"]: dict(entry[kind] or {}) for entry in config.get(f"{kind}s") or []}
     except (KeyError, TypeError, ValueError):
@@ -195,7 +195,7 @@ def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str,
 
 
 def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the entry without its field `extensions`. Paths relative to the kubeconfig's folder become absolute."""
+    """Return the entry with absolute paths, and without `extensions`."""
     entry = {key: value for key, value in entry.items() if key != "extensions"}
     for key in FILES:
         if entry.get(key):

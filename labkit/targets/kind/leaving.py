@@ -78,7 +78,7 @@ def leave(kept: "Kept", folder: "Folder") -> Left | None:
 
 
 def _left(kept: "Kept", facts: "Facts", folder: "Folder") -> Left | None:
-    """Delete the cluster, or the lab's webhooks in it. Return the leftovers if that fails, and None otherwise."""
+    """Delete the kind cluster or the lab's webhooks, and return any leftovers."""
     try:
         if facts.made:
             _delete(facts)
@@ -103,7 +103,7 @@ def _delete(facts: "Facts") -> None:
 
 
 def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
-    """Delete the lab's webhooks from a cluster. Print the objects that runs have left in it. Raises `LabError`."""
+    """Delete the lab's webhooks from a cluster, and print the objects that runs have left."""
     from kubernetes.client import AdmissionregistrationV1Api
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
@@ -125,7 +125,6 @@ def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
 
 
 def _of_runs(api: "ApiClient") -> list[str]:
-    """Return the runs' namespaces, service accounts and pods, such as `pod NAMESPACE/NAME`."""
     core = core_api(api)
     of_runs = {
         "namespace": core.list_namespace,

@@ -209,7 +209,7 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _runtime() -> tuple[str, str]:
-    """Return the container runtime, `docker` or `podman`, and the output of its `info`. Raises `ProgramMissing`."""
+    """Return the container runtime, `docker` or `podman`, and the output of its `info`."""
     there = [program for program in ("docker", "podman") if shutil.which(program)]
     if not there:
         raise ProgramMissing(
