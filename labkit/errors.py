@@ -90,9 +90,9 @@ class NotAllowed(LabError):
 
     @classmethod
     def by_the_cluster(cls, error: object, namespace: str = SOME_NAMESPACE) -> "NotAllowed":
-        """Return the error for a 403 from the cluster's API. A missing permission is only one reason for a 403.
+        """Return the error for a 403 from the cluster's API.
 
-        The error names the namespace from the cluster's message or, if the message names none, `namespace`.
+        The error names `namespace` only if the cluster's message names no namespace.
 
         https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
         """

@@ -25,7 +25,7 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
     """Run `command` in a container of the pod. Return when the command has ended, or after `WITHIN` seconds.
 
     `container` is only needed if the pod has several containers. Raises `NotAllowed` if the cluster doesn't allow the
-    call. After any other failure, the result looks as if the command itself had failed.
+    call. Any other failure is returned like a failure of the command.
 
     https://kubernetes.io/docs/tasks/debug/debug-application/get-shell-running-container/
     """

@@ -199,7 +199,7 @@ class Lab(Workspace):
         """Simulate six callers. Show which of them the role's trust policy admits, and why.
 
         In a running notebook you can edit the policy and the callers' claims. If the cluster is the lab's own, a button
-        writes the edited policy to the role. Nothing else changes the role.
+        writes the edited policy to the role.
 
         Raises `LabError` if the role can't be read.
         """

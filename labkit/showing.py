@@ -107,9 +107,8 @@ class Shown:
 def show(thing: object, command: str = "") -> None:
     """Show a text, a document, an answer of boto3 or an object of Kubernetes.
 
-    Placeholders such as `<access key>` replace values that differ from run to run: ports, dates, keys, tokens, session
-    names, paths and request ids. With `command`, the text appears as that command's answer. `labkit run` prints such
-    answers, too.
+    Placeholders such as `<access key>` replace values that differ from run to run. With `command`, the text appears as
+    that command's answer.
     """
     shown = Shown(as_text(thing), command)
     if command and _in_ipython():

@@ -1,7 +1,6 @@
 """A run's role as a Terraform configuration, and the role that this configuration would create.
 
-The configuration calls the module `iam-role-for-service-accounts` of terraform-aws-modules/iam. The module
-has had this name since version 6.
+The configuration calls the module `iam-role-for-service-accounts` of terraform-aws-modules/iam, version 6.
 
 https://registry.terraform.io/modules/terraform-aws-modules/iam/aws/latest/submodules/iam-role-for-service-accounts
 """

@@ -24,7 +24,7 @@ STARTING = "pod-not-running"
 def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
     """Show each repair, run it if the user confirms it, and call `look` again. Return the last diagnosis's exit code.
 
-    Raises `LabError` if stdin or stdout isn't a terminal, or if `look` raises a `LabError`.
+    Raises `LabError` if stdin or stdout isn't a terminal.
     """
     from labkit.doctor import repairing
 

@@ -81,9 +81,9 @@ class Finding:
         return f"<p><strong>{escape(self.headline(whose))}</strong></p>{table(compared)}{shown}{table(named)}"
 
     def headline(self, whose: str = "") -> str:
-        """Return one line that says what is wrong: `✗ shop/cart: the trust policy admits shop:web, not shop:cart`.
+        """Return the finding in one line: `✗ shop/cart: the trust policy admits shop:web, not shop:cart`.
 
-        `whose` is the service account to name, such as `shop/cart`. If it's empty, the line names no service account.
+        `whose` is the service account to name, such as `shop/cart`, if any.
         """
         said = self.summary.removesuffix(".")
         if not whose:
@@ -182,8 +182,7 @@ def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
     """Yield each cause with its result: a finding, `NotRead` if a fact can't be read, or None if nothing is found.
 
-    A finding may end a stage (see `Cause.ends`). Then skip the stage's remaining causes, except those that could end a
-    stage themselves.
+    If a finding ends a stage (see `Cause.ends`), skip the stage's remaining causes that can't end a stage.
     """
     for each in causes:
         # A cause that ends its own stage must still be reported.

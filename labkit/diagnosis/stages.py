@@ -22,10 +22,7 @@ class Stage:
     """
 
     def at_best(self, evidence: Evidence) -> Result:
-        """Return the stage's result if no cause finds anything: the result of `look`.
-
-        If `look` can't read a fact, the result is `not looked at`.
-        """
+        """Return the stage's result if no cause finds anything; `not looked at` if a fact can't be read."""
         try:
             return self.look(evidence)
         except NotRead:

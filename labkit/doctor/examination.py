@@ -99,13 +99,11 @@ def examine_run(
     probe: bool = False,
     reads: Reads | None = None,
 ) -> Diagnosis:
-    """Examine the service account in `parameters`. If its role is missing, return a finding and raise no error.
+    """Examine the service account in `parameters`. A missing role is a finding, not an error.
 
-    `role_is_known`: whether the caller named the role, policy and bucket in `parameters`. If not, these three are only
-    defaults.
+    `role_is_known`: whether the caller named the role, policy and bucket in `parameters`.
 
-    `is_of_run`: whether `parameters` are those of a run. If not, a repair gives new AWS resources a run's tag only if
-    the service account carries a run's label.
+    `is_of_run`: whether `parameters` are those of a run.
 
     Raises `LabError` if the service account doesn't exist, and neither a pod nor a role names it.
     """
@@ -137,7 +135,7 @@ def _refuse_misspelt_names(evidence: Callable[[str], Evidence], pod: str) -> Non
 def refuse_misspelt(evidence: Evidence) -> None:
     """Raise `LabError` if the service account doesn't exist, and neither a pod nor a role names it.
 
-    The name is probably misspelt. A repair would create an unwanted service account, perhaps with a role.
+    The name is probably misspelt. A repair would create an unwanted service account.
     """
     parameters = evidence.parameters
     if parameters.is_usual:

@@ -12,13 +12,10 @@ NO_CHOICE = "default"  # the service account of a pod whose manifest names no se
 def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
     """Return the name of the pod's service account, unless it's `default`. Otherwise, return the only candidate.
 
-    The candidates are the surveyed service accounts, which should have a role. The service account that `parameters`
-    names is a candidate, too, if it exists.
+    The candidates are the surveyed service accounts and, if it exists, the service account in `parameters`. Without
+    candidates, return the name in `parameters` if `parameters.is_usual`.
 
-    Without candidates, return the service account's name in `parameters` if `parameters.is_usual`.
-
-    Raises `LabError` if there are several candidates. Also raises `LabError` if there are no candidates, and
-    `parameters.is_usual` is false.
+    Raises `LabError` in all other cases.
     """
     namespace, own = parameters.namespace, parameters.service_account
     if (of_pod := _of_pod(survey, namespace, pod)) not in ("", NO_CHOICE):

@@ -199,10 +199,7 @@ class Diagnosis:
 
     @property
     def unanswered(self) -> str:
-        """The first failed call, with its error. Because of this call, the doctor can't say whether something is wrong.
-
-        Empty if the doctor can say that, or if a finding is an error.
-        """
+        """The first failed call with its error, if the doctor can't say whether something is wrong; otherwise empty."""
         if self.exit_code != COULD_NOT_LOOK or not self.ok:
             return ""
         unread = [each for each in self.unread if not each.is_of_the_organization]
@@ -245,7 +242,7 @@ class Diagnosis:
 
 
 def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
-    """Return one error for each failed call: its last error. The order is that of the calls' first errors."""
+    """Return the last error of each failed call, in the order in which the calls first failed."""
     return list({error.read: error for error in unread}.values())
 
 

@@ -30,9 +30,9 @@ def awscli_initialize(events: Any) -> None:
 
 
 def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
-    """If the command is for a service in ``OLD_NAMES``, such as SQS, use the endpoint in ``AWS_ENDPOINT_URL``.
+    """Use the endpoint in ``AWS_ENDPOINT_URL`` for a service in ``OLD_NAMES``, such as SQS.
 
-    An endpoint on the command line overrides it.
+    An endpoint on the command line overrides the variable.
     """
     if parsed_globals.command in OLD_NAMES and parsed_globals.endpoint_url is None:
         parsed_globals.endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
@@ -41,7 +41,6 @@ def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
 def keep_host(request: "AWSRequest", **_: object) -> None:
     """Remove the account id from the host name of a request to S3 Control: a name with the id doesn't resolve.
 
-    The CLI calls this function before it signs the request.
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_GetPublicAccessBlock.html
     """
     request.url = re.sub(r"//\d{12}\.", "//", request.url, count=1)

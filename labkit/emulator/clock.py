@@ -13,10 +13,9 @@ FURTHEST = timedelta(days=3650).total_seconds()  # the lab's certificates are va
 class Clock:
     """Lab time: the machine's time plus the offset in ``file``.
 
-    The server, the user's commands and the pods (with libfaketime) share the file. The offset has libfaketime's
-    relative form, seconds with a sign: ``+7200.0``. Each process reads the file again when the file has changed. So if
-    one process moves the clock, the clock moves in all of them. If the file is missing or invalid, lab time is the
-    machine's time.
+    The server, the user's commands and the pods (with libfaketime) share the file, so their clocks move together. The
+    offset is in libfaketime's relative form, seconds with a sign: ``+7200.0``. If the file is missing or invalid, lab
+    time is the machine's time.
     """
 
     def __init__(self, file: Path):

@@ -1,9 +1,9 @@
 """SQLite files with the lab's state.
 
-If the server is killed, no change is lost. After a power cut, the changes of the last second may be lost, because no
-write waits for the disk. In both cases, no change is left half written (https://www.sqlite.org/wal.html).
+If the server is killed, no change is lost. A power cut may lose the last second's changes, because no write waits for
+the disk. In both cases, no change is left half written (https://www.sqlite.org/wal.html).
 
-Only one process uses a file. So SQLite needs no shared memory, and the file may be on a network file system
+Only one process uses a file. So the file may be on a network file system
 (https://www.sqlite.org/pragma.html#pragma_locking_mode).
 """
 
@@ -67,7 +67,7 @@ class Database:
     def reading(self, what: str) -> Iterator[None]:
         """Turn each error of this block into a `LabError`, which says that ``what`` can't be read.
 
-        The block reads content that another version of labkit or moto may have written to the file.
+        Another version of labkit or moto may have written the content.
         """
         try:
             yield

@@ -34,7 +34,7 @@ class Folder:
     """One lab's folder: its seed, ports, CA, keys, clock, trail, log, and documents that replace an issuer's own.
 
     Files with secrets in them have mode 0600, and the folder has 0700. The process that holds the lock on
-    ``server.lock`` is the lab's server. The system releases the lock when the process ends, even if it was killed.
+    ``server.lock`` is the lab's server.
     """
 
     def __init__(self, path: Path):
@@ -53,10 +53,8 @@ class Folder:
     def find(cls, start: Path | None = None) -> "Folder":
         """Return the lab's folder for a command in the folder ``start``. The lab's folder may not exist yet.
 
-        It is ``LABKIT_HOME``, if that is set. Otherwise, it is the nearest existing ``.lab/`` in ``start`` or above it.
-        If none exists, it is ``.lab/`` at the root of the clone of this project that contains ``start``. Outside a
-        clone, it is ``.lab/`` in ``start``. Raises :class:`LabError` if ``LABKIT_HOME`` names something that is not a
-        folder, or if the path has a line break or bytes that are not UTF-8.
+        The first match counts: ``LABKIT_HOME``; the nearest ``.lab/`` in ``start`` or above; ``.lab/`` at the root of
+        the clone that contains ``start``; ``.lab/`` in ``start``. Raises :class:`LabError` if the path can't be used.
         """
         found = cls(_path(start))
         with found.usable():
@@ -116,10 +114,7 @@ class Folder:
         return self.kept("secret", lambda: secrets.token_bytes(32))
 
     def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """Return the content of the file ``name``.
-
-        If the file is missing, or a power cut has left it empty, first write the result of ``make()``.
-        """
+        """Return the content of the file ``name``. If the file is missing or empty, first write ``make()`` to it."""
         file = self.path / name
         if not file.exists() or not file.stat().st_size:
             self.write_private(file, make())
@@ -171,7 +166,7 @@ class Folder:
 
     @contextmanager
     def lock(self, name: str, *, within: float = 0) -> Iterator[bool]:
-        """Wait for the lock ``name``, and hold it during this block. Yield True.
+        """Hold the lock ``name`` during this block, and yield True.
 
         Yield False if another process still holds the lock after ``within`` seconds. Raises :class:`LabError` if the
         folder isn't writable.

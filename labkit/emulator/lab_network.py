@@ -1,6 +1,6 @@
 """The webhook `lab-network` of a joined cluster: it adds variables to containers, so that they call the lab's AWS.
 
-So no manifest has to name the lab's address. The webhook doesn't change variables that a container already has.
+The webhook doesn't change variables that a container already has.
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 """
 

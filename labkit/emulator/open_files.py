@@ -8,9 +8,7 @@ from labkit.errors import LabError
 def allow(wanted: int, *, fewest: int, to: str) -> None:
     """Let this process and its children have `wanted` open files, or as many as the machine allows.
 
-    Args:
-        fewest: the number that this process needs. With fewer, it may wait for a socket forever.
-        to: the name of this process in the error message, such as `the lab's server`.
+    `to` names this process in the error message, such as `the lab's server`.
 
     Raises `LabError` if the machine allows fewer than `fewest`.
 

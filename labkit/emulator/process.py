@@ -150,10 +150,10 @@ def _untold(folder: Folder) -> str | None:
 
 
 def stop(folder: Folder) -> bool:
-    """End the folder's server and everything that it started; return whether a server ran. Wait until it has ended.
+    """End the folder's server and everything that it started. Return whether a server ran.
 
-    A server that doesn't answer is killed, for example one that was stopped by SIGSTOP. Raises :class:`LabError` if the
-    server can't be ended: only a process of this machine or container can be killed.
+    A server that doesn't answer is killed. Raises :class:`LabError` if the server can't be ended, for example because
+    it runs on another machine.
     """
     if not folder.is_lab:
         return False

@@ -1,8 +1,7 @@
-"""Files in the lab's folder that replace an issuer's documents. The lab's public issuer reads them at each request.
+"""Files in the lab's folder that replace an issuer's documents. The lab's public issuer serves them.
 
 A self-managed cluster publishes its issuer's documents in a bucket, and someone can break that bucket. In the lab,
-these files take the place of the broken bucket: the public issuer serves them. STS asks the issuer for them, so STS
-refuses tokens as the real STS does.
+these files take the place of the broken bucket. So STS refuses tokens as the real STS does.
 """
 
 import json

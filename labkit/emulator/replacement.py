@@ -47,9 +47,9 @@ def enter(folder: Folder) -> None:
 
 
 def go_back(folder: Folder) -> bool:
-    """Put back the state that `enter` has replaced, and delete the restored state.
+    """Undo `enter`: put the previous state back, and delete the restored state. Return False if nothing was replaced.
 
-    Return False if `enter` has replaced no state. The server must not be running.
+    The server must not be running.
     """
     if not (folder.path / REPLACED).is_dir():
         return False

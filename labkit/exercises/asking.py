@@ -61,10 +61,9 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
 
 
 def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
-    """Return a row for each new service account that STS admits. Such a row is wrong: STS should refuse the account.
+    """Return a row for each new service account that STS wrongly admits.
 
-    For each name in `accounts`, create a service account in a new namespace. In an exercise with the namespace shop, a
-    new namespace is called shop-1a2b, for example.
+    For each name in `accounts`, create a service account in a new namespace, such as shop-1a2b.
     """
     return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
 

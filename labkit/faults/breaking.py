@@ -1,7 +1,6 @@
 """Put faults into a run of a lab, and take all of them out again.
 
-Before the first fault, the run's documents (such as the trust policy) are saved in the lab's folder. So any process
-can restore them.
+Before the first fault, the run's documents (such as the trust policy) are saved in the lab's folder.
 """
 
 from collections.abc import Iterator
@@ -186,8 +185,6 @@ def is_made(situation: Situation) -> bool:
 
 def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
     """Run two AWS commands in the run's pod, with a new session. Return each command with the last line of its answer.
-
-    If no pod runs, return an empty list.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
     """

@@ -191,7 +191,6 @@ def _wait_for_deployment(lab: "Workspace", key: str) -> None:
 def is_rolled_out(deployment: Document) -> bool:
     """Return True if all pods of a Deployment run with its present template, or if pods can't be created.
 
-    This function compares the same fields as `kubectl rollout status`.
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status
     """
     status = deployment.get("status") or {}

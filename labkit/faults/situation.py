@@ -231,7 +231,7 @@ class Situation(BaseModel):
     # Facts that follow from the documents.
 
     def is_as(self, other: "Situation") -> bool:
-        """Return whether both situations are equal. The field `refused` may differ."""
+        """Return whether both situations are equal, except for the field `refused`."""
         return self.model_copy(update={"refused": []}) == other.model_copy(update={"refused": []})
 
     @property

@@ -126,7 +126,7 @@ class Results:
         return self._stop.exists()
 
     def forget_markers(self) -> None:
-        """Delete an earlier fleet's files that say which rows run, and that the fleet must stop.
+        """Delete the files with which an earlier fleet marked its running rows and its stop.
 
         Raises `NothingRan` if a worker of that fleet still runs.
         """
@@ -145,8 +145,8 @@ class Results:
     def opened(self, *, resume: bool) -> Iterator[None]:
         """Make the folder, and lock it for this fleet during this block.
 
-        Raises `NothingRan` if the folder isn't writable, or if another fleet or its workers write into it. Without
-        `resume`, also raises `NothingRan` if the folder holds the results of an earlier fleet.
+        Raises `NothingRan` if the folder isn't writable, or if another fleet uses it. Without `resume`, also raises
+        `NothingRan` if the folder holds an earlier fleet's results.
         """
         with writing(self.out):
             self.rows.mkdir(parents=True, exist_ok=True)

@@ -152,7 +152,7 @@ class Fleet:
         return None
 
     def interrupted(self) -> list[Outcome]:
-        """Return an outcome for each row, in order. Call this if Ctrl-C comes while the workers start or end."""
+        """Return an outcome for each row, in order. Call this after Ctrl-C."""
         self.stopped_by = INTERRUPTED
         earlier = self.earlier()
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
@@ -203,7 +203,7 @@ class Gate:
         return None
 
     def ended(self, row: Row, succeeded: bool | None) -> None:
-        """Record that a row ended. After a success, all rows of its cluster may run; otherwise, only the next row may.
+        """Record that a row ended.
 
         `succeeded`: None if the row's worker was lost before the row started.
         """

@@ -63,9 +63,9 @@ class Ended:
 
 
 def run_row(job: Job) -> Result:
-    """Run a row and return its result. If this fleet already has a result for the row, return that one.
+    """Run a row and return its result. If this fleet already has the row's result, return that result.
 
-    If the run fails, the result says so: nothing is raised.
+    Raises nothing: the result says if the run failed.
     """
     results = Results(job.out)
     if (done := results.of(job.row)) and done.fleet == job.fleet:

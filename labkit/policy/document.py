@@ -31,7 +31,7 @@ class Names:
     """Patterns of actions (in lower case) or of ARNs, grouped by how they are matched.
 
     `exact` has the patterns without a wildcard. `prefixes` has the patterns with a single wildcard, a `*` at the end;
-    the `*` is removed. `matchers` has all other patterns, which take longer to match.
+    the `*` is removed. `matchers` has all other patterns.
     """
 
     exact: frozenset[str]

@@ -35,7 +35,7 @@ def literal_text(pattern: Iterable[Token]) -> str:
 
 
 def prefix(pattern: Iterable[Token]) -> str | None:
-    """Return the text before the `*` at a pattern's end, such as `s3:Get` for `s3:Get*`; empty for `*`.
+    """Return the text before the `*` at a pattern's end, such as `s3:Get` for `s3:Get*`.
 
     None if the pattern has another wildcard, or if it doesn't end with `*`.
     """

@@ -71,9 +71,9 @@ def remove(lab: "Workspace") -> list[str]:
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """Yield the account's OIDC providers, each with its owner. The owner decides whether the provider is removed.
+    """Yield the account's OIDC providers, each with its owner.
 
-    If roles outside this run trust the run's provider, the owner is `TRUSTED`, and the provider isn't removed.
+    The owner is `TRUSTED` if roles outside this run trust the run's provider. Then the provider isn't removed.
     """
     iam = lab.aws.client("iam")
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:

@@ -39,8 +39,7 @@ def through(name: str) -> tuple[str, ...]:
 def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     """Build the steps before this step, and remove this step and the later ones. Yield the lines to print.
 
-    Raises `UnknownName`. Raises `LabError` if a step can't be built, for example because someone else's resource has a
-    name that the step needs.
+    Raises `UnknownName`. Raises `LabError` if a step can't be built.
     """
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)

@@ -155,8 +155,7 @@ def existing(read: Callable[[], Present]) -> Present | None:
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
     """Delete the object `present` if it carries another run's label. Return one line if it was deleted, else none.
 
-    Objects are deleted only in the lab's own cluster. In any other cluster, raise `NotThisRuns` if `present` lacks this
-    run's label.
+    Outside the lab's own cluster, delete nothing. Raise `NotThisRuns` if `present` lacks this run's label.
     """
     if present is None:
         return []

@@ -234,9 +234,9 @@ def _issuers(state: State) -> dict[str, int]:
 
 
 def publish_again(cluster: str, issuer: str) -> str:
-    """Return a shell command with a comment above it. The command makes the issuer publish its own documents again.
+    """Return a shell command with a comment. The command makes the issuer publish its own documents again.
 
-    The command deletes the folder with the issuer's replacement documents (`labkit.emulator.published`).
+    The command deletes the issuer's replacement documents (`labkit.emulator.published`).
     """
     return (
         f"# Delete the replacement documents. The issuer of the cluster {cluster} then publishes its own again,\n"

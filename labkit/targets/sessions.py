@@ -32,7 +32,7 @@ _MODELS = create_loader()
 class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
     """A `boto3.Session`. All its clients and resources talk to the lab's endpoint.
 
-    The machine's variables, profiles, config files and proxies have no effect: botocore sees none of them.
+    The machine's own AWS settings and proxies have no effect.
     https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
     """
 

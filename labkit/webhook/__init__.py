@@ -1,8 +1,7 @@
 """The pod identity webhook. It adds variables and a token volume to new pods (step 5 of IRSA).
 
-EKS runs the webhook in the control plane. In a lab, the webhook is one of the cluster's listeners. The lab's webhook
-also supports EKS Pod Identity associations. `labkit webhook serve` runs the webhook for any other API server, without
-support for associations.
+EKS runs the webhook in the control plane. In a lab, the webhook also supports EKS Pod Identity associations.
+`labkit webhook serve` runs the webhook for any other API server, without support for associations.
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """
 

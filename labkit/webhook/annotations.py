@@ -41,10 +41,9 @@ def boolean(annotations: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def expiration(annotations: Mapping[str, str], default: int) -> int:
-    """Return the token's lifetime in seconds: the annotation's number, or `default` if it's missing or invalid.
+    """Return the token's lifetime in seconds; `default` if the annotation is missing or invalid.
 
-    If the number is below 600, return 600: the API server issues no shorter tokens. There's no upper limit here: on
-    EKS, the API server limits tokens to one day.
+    A number below 600 counts as 600. There's no upper limit here, but EKS's API server limits tokens to one day.
     """
     found = re.fullmatch(r"([+-]?)0*([0-9]{1,19})", annotations.get(TOKEN_EXPIRATION, ""))
     if not found:

@@ -18,8 +18,7 @@ class TooLong(Exception):
 async def whole(receive: Receive, limit: int) -> bytes:
     """Return the body of an ASGI request.
 
-    Raises TooLong if the body has more than `limit` bytes, without reading the rest. Raises ClientDisconnect if the
-    client disconnects before the end.
+    Raises TooLong if the body has more than `limit` bytes. Raises ClientDisconnect if the client disconnects early.
     https://asgi.readthedocs.io/en/stable/specs/www.html#disconnect-receive-event
     """
     # One block of memory, which the process returns to the system at once. It would keep many small pieces.

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx.AsyncClient:
     """Return a client for the API server in the kubeconfig's context.
 
-    In a pod, without `kubeconfig` and `context`, return a client for the API server of the pod's own cluster. The
-    client renews tokens and exec credentials (`aws eks get-token`) when they expire. Raises LabError if the
-    configuration can't be used.
+    In a pod, without `kubeconfig` and `context`, return a client for the pod's own cluster. The client renews
+    credentials that expire. Raises LabError if the configuration can't be used.
     https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
     """
     from kubernetes.client import Configuration

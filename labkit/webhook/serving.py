@@ -33,8 +33,8 @@ class Address:
     def of(cls, listen: str, host: str = "") -> "Address":
         """Parse `listen`: an address and port such as `127.0.0.1:8443` or `[::1]:8443`.
 
-        The API server calls the webhook at `host`. If `host` is empty, it's the address in `listen`. Raises LabError if
-        `listen` or `host` is invalid.
+        The API server calls the webhook at `host`, by default the address in `listen`. Raises LabError if `listen` or
+        `host` is invalid.
         """
         found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([^:\s]+):(\d{1,5})", listen)
         if not found or int(found[2] or found[4]) > 65535:

@@ -25,8 +25,8 @@ class Watch:
     """Call `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
 
     `type` is the change's type in the Kubernetes API, such as `DELETED`. If the watch may have missed changes, call
-    `listed` with all objects again. `client` calls the API server, and `what` names the objects in the log. `query`
-    selects some of the objects, for example by a `fieldSelector`.
+    `listed` again. `what` names the objects in the log. `query` selects some of the objects, for example by a
+    `fieldSelector`.
     """
 
     client: httpx.AsyncClient

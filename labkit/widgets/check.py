@@ -111,7 +111,7 @@ def differing(expected: str, found: str) -> tuple[int, int] | None:
 
 
 def marked(row: Row, expected: str, found: str) -> str:
-    """Return `found` as code. Its differing part is underlined, because not everybody sees colours."""
+    """Return `found` as code, with its differing part underlined."""
     if row.right or not (part := differing(expected, found)):
         return Code(found)
     start, end = part

@@ -26,8 +26,7 @@ NONE = "(none)"
 class TokenView:
     """A token's claims beside their expected values, in the order in which STS compares them.
 
-    As a bool, it's True if STS would accept all claims. Stored outputs show `<date>` for each date, so that the outputs
-    are the same in every run. The widget shows the dates.
+    As a bool, it's True if STS would accept the token. Stored outputs show `<date>` instead of each date.
     """
 
     claims: Claims

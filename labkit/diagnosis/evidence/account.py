@@ -129,7 +129,7 @@ class Account:
         return document(self._once("iam:GetPolicyVersion", arn, read))
 
     def simulated(self, role_arn: str, action: str, resource: str) -> Simulated:
-        """Ask IAM whether a role may use an action on a resource. Return IAM's answer; empty if the role doesn't exist.
+        """Return IAM's answer: may the role use the action on the resource? Empty if the role doesn't exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
         """
@@ -150,8 +150,8 @@ class Account:
     def control_policies(self, policy_type: str) -> list[ControlPolicy]:
         """Return the organization's policies of the type `policy_type` that limit the account.
 
-        The policies attached to the organization's root come first, those attached to the account last. Only the
-        organization's management account and its delegated administrators can list policies.
+        The root's policies come first, the account's own last. Only the organization's management account and its
+        delegated administrators can list policies.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListPoliciesForTarget.html
         """

@@ -1,7 +1,7 @@
 """Create a pod like the examined one as a dry run, and read the API server's counters before and after it.
 
-A dry run goes through admission and its webhooks, but stores nothing. It's still more than a read: it needs permission
-to create pods, and the audit log and the counters show it. So the doctor makes a dry run only with `--probe`.
+A dry run goes through admission and its webhooks, but stores nothing. It needs permission to create pods, and the
+audit log and the counters show it. So the doctor makes a dry run only with `--probe`.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#monitoring-admission-webhooks

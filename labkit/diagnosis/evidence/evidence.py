@@ -214,10 +214,10 @@ class Evidence:
 
     @property
     def has_only_the_name(self) -> bool:
-        """Whether nothing but the name in the annotation connects the role with the service account.
+        """Whether only the role's name connects the role with the service account. The role may be another team's.
 
-        The role's ARN isn't the annotation's. Neither its trust policy nor its tags point to the service account or to
-        the namespace. So the role may be another team's.
+        The annotation has another ARN than the role. The role's trust policy and tags point neither to the service
+        account nor to the namespace.
         """
         role = self.role if self.is_only_annotated else None
         if role is None or role["Arn"] == self.annotation:

@@ -1,6 +1,6 @@
 """Groups of calls that the doctor makes. A cause lists in its field `reads` the groups that it needs.
 
-For each of these groups, the cause needs the answer to at least one call.
+The cause needs an answer to at least one call of each group.
 """
 
 Kinds = tuple[str, ...]

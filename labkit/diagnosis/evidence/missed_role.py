@@ -36,10 +36,9 @@ def containers(evidence: Evidence) -> list[Container]:
 
 
 def annotated_at(evidence: Evidence) -> str:
-    """Return a time at which the service account already had the annotation; empty if no such time is known.
+    """Return the earliest known time at which the service account had the annotation; empty if not known.
 
-    For each field manager, Kubernetes records only the time of its last change, to any field. Return the earliest time
-    among the managers of the annotation.
+    The annotation may be older: for each field manager, Kubernetes records only the time of its last change.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """

@@ -318,10 +318,9 @@ class PodSpec:
         )
 
     def declared(self, container: str) -> set[str] | None:
-        """Return the names of the variables that a container has in `env` of the pod's manifest. Raises `NotRead`.
+        """Return the names of a container's variables in `env` of the manifest; None if the manifest isn't known.
 
-        If the pod has an owner, such as a Deployment, the manifest is the owner's pod template. For any other pod, it's
-        the manifest that kubectl applied. Return None if the manifest isn't known.
+        The manifest is the owner's pod template or, without an owner, the pod that kubectl applied. Raises `NotRead`.
         """
         spec = _spec_applied(self.annotations.get(APPLIED) or "")
         if self.owner:
@@ -359,10 +358,9 @@ class PodSpec:
 
 
 def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) -> Workload:
-    """Return the workload that an owner reference names.
+    """Return the workload in an owner reference, or that workload's owner, such as a ReplicaSet's Deployment.
 
-    If that workload has an owner, return the owner: a Deployment owns a ReplicaSet, for example. Return only the kind
-    and the name if the doctor doesn't read workloads of the kind. Raises `NotRead`.
+    For a kind that the doctor doesn't read, return only the kind and the name. Raises `NotRead`.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
     found = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()

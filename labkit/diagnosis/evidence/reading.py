@@ -103,10 +103,9 @@ class NotRead(LabError):
 
 
 class Reads:
-    """Make each call only once, and keep the answer. A refused call isn't repeated, either.
+    """Make each call only once, and keep the answer as plain JSON. A refused call isn't repeated, either.
 
-    Answers are plain JSON, so that a record can contain them. If `recorded` is passed (the answers in a record), take
-    all answers from `recorded`, and make no calls.
+    With `recorded` (the answers in a record), take all answers from the record, and make no calls.
     """
 
     def __init__(self, recorded: Mapping[str, object] | None = None):

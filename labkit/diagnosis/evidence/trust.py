@@ -168,10 +168,9 @@ class Trust:
 
     @cached_property
     def nearest(self) -> Statement | None:
-        """The Allow statement that is closest to admitting the token.
+        """The Allow statement that is closest to admitting the token; None if the policy admits the token.
 
-        None if the policy admits the token, or has no Allow statement. Findings are about this statement only, because
-        one statement that admits the token is enough.
+        Findings are about this statement only, because one statement that admits the token is enough.
         """
         if not self.allows or self.admits:
             return None

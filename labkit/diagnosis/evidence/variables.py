@@ -1,6 +1,6 @@
 """Find the mistakes in a container's environment variables that keep its SDK from using the role.
 
-Each check looks for one mistake in one container. It returns None if the container doesn't have the mistake.
+Each check looks for one mistake in one container. None means that the container doesn't have the mistake.
 
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
 """
@@ -229,10 +229,10 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """Return the containers with a role if all of them have it without the annotation and the webhook; otherwise, none.
+    """Return the containers with a role, if none of them needs the annotation and the webhook; otherwise, none.
 
-    For that, the manifest must set the role's variables and mount a projected token for STS, and the role must admit
-    the service account. If the facts can't be read, return no containers.
+    The manifest must set the role's variables and mount a projected token for STS. The role must admit the service
+    account.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]

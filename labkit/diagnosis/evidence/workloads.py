@@ -64,10 +64,7 @@ def meant_for_account(evidence: Evidence) -> Workload | None:
 
 
 def to_come(evidence: Evidence) -> list[Workload]:
-    """Return the workloads that will create the service account's first pod.
-
-    Empty if the service account already has a pod or doesn't exist, or if the user named a pod.
-    """
+    """Return the workloads that will create the service account's first pod; empty if the user named a pod."""
     if evidence.pod_name or evidence.service_account is None:
         return []
     meant = meant_for_account(evidence)

@@ -41,10 +41,10 @@ def symptom(
     hint: str = "",
     changes: tuple[pod_commands.Change, ...] = (),
 ) -> Symptom | None:
-    """Return a symptom if `check` finds a mistake in any of the pod's containers; None without a mistake or a pod.
+    """Return a symptom if `check` finds a mistake in a container of the pod; otherwise, return None.
 
-    If all containers with a mistake may still work, the symptom is a warning, and its repair is only `hint`. Otherwise,
-    the repair is `hint` and the lines that replace the pod. The new pod's manifest has the `changes`.
+    The repair is `hint` and the lines that replace the pod, with `changes` to the manifest. If all containers with a
+    mistake may still work, the symptom is a warning, and its repair is only `hint`.
     """
     wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:

@@ -40,8 +40,6 @@ DENIED = "Permission denied"
 def namespace_terminating(evidence: Evidence) -> Symptom | None:
     """The namespace is being deleted, so nothing new can be created in it.
 
-    The doctor reads the namespace only if the pod or the service account is missing, or if the pod is being deleted.
-
     https://kubernetes.io/docs/tasks/administer-cluster/namespaces/#deleting-a-namespace
     """
     is_whole = evidence.pod is not None and not _is_ending(evidence.pod) and evidence.service_account is not None
@@ -123,8 +121,7 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
 def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
     """The pod's controller replaces the pod again and again, because the webhook changed the pod.
 
-    Kubernetes' own controllers, such as ReplicaSets, don't do that. So the doctor reads a healthy pod's events only if
-    the pod has a controller of another kind.
+    Kubernetes' own controllers, such as ReplicaSets, don't do that.
     """
     owner = _controller_of_another_kind(evidence)
     if not owner and not _is_unsettled(evidence):

@@ -240,9 +240,9 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
 
 
 def is_role_of_its_own(evidence: Evidence) -> bool:
-    """Whether the annotation names another role than expected, and this other role seems right.
+    """Whether the annotation names another role than expected, and seems right.
 
-    It seems right if IAM lacks the expected role, and the other role's trust policy names the service account.
+    IAM doesn't have the expected role, and the other role's trust policy names the service account.
     """
     arn = evidence.annotation
     try:

@@ -66,10 +66,7 @@ REFUSED = (condition_key_with_scheme, too_long)
 
 
 def was_refused(evidence: Evidence) -> bool:
-    """Whether a finding says that IAM refused a newer trust policy for the role.
-
-    That refusal explains why the role is missing, or why its present trust policy is wrong.
-    """
+    """Whether a finding says that IAM refused a newer trust policy for the role."""
     return is_told(evidence, *REFUSED)
 
 

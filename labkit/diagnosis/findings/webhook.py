@@ -192,10 +192,7 @@ def volume_name_taken(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-mount-path-twice", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def mount_path_twice(evidence: Evidence) -> Symptom | None:
-    """Something else is mounted at the token's path, so the API server refuses the pod that the webhook changed.
-
-    If the pod doesn't exist, the events of its owner show the refusal.
-    """
+    """Something else is mounted at the token's path, so the API server refuses the pod that the webhook changed."""
     for container in evidence.containers:
         names = [mount["name"] for mount in container.mounts if mount["mountPath"].rstrip("/") == MOUNT_PATH]
         if len(names) > 1:

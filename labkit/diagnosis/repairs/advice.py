@@ -163,9 +163,7 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
 
 
 def request_decides(evidence: Evidence, *, is_known: bool) -> str:
-    """Return advice for a trust policy with conditions on the request.
-
-    No command removes these conditions, because someone wrote them on purpose. The advice says how to find the author.
+    """Return advice for a trust policy with conditions on the request: ask the author of these conditions.
 
     `is_known`: whether STS's decision on the pod's request is known.
 

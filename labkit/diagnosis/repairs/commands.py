@@ -157,7 +157,7 @@ class Commands:
     def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
         """Return lines that replace the inline policy `before` with `after`, which doesn't have the Deny statements.
 
-        If no other statement is left, pass None as `after`. The lines then delete the policy.
+        If `after` is None, the lines delete the policy.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html
@@ -343,7 +343,7 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
 def applied(manifest: Mapping[str, object], kubectl: str) -> str:
     """Return the line that applies the manifest in any shell.
 
-    zsh and many other shells have an `echo` that changes a `\\n` in the manifest, so `printf` writes such a manifest.
+    In zsh and many other shells, `echo` changes backslashes. So `printf` writes a manifest that has any.
 
     https://pubs.opengroup.org/onlinepubs/9799919799/utilities/echo.html
     """

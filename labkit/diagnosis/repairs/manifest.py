@@ -73,7 +73,7 @@ def containers_of(spec: Document) -> list[Document]:
 
 
 def set_list(document: Document, key: str, value: list[object]) -> None:
-    """Set the list in the document, or delete it if `value` is empty. A list that's already empty stays."""
+    """Set the list in the document, or delete it if `value` is empty."""
     if value:
         document[key] = value
     elif document.get(key):

@@ -36,9 +36,9 @@ Path = tuple[str | int, ...]
 
 
 def with_its_client(evidence: Evidence) -> str:
-    """Return lines that correct the webhook's `clientConfig`. Return "" if it's right, or if the right one isn't known.
+    """Return lines that correct the webhook's `clientConfig`. Return "" if no correction is needed or known.
 
-    The lines leave the webhook's selectors unchanged, because someone may exclude other pods on purpose.
+    The webhook's selectors stay unchanged, because someone may exclude other pods on purpose.
     """
     registered, known = (evidence.webhook or {}).get("webhooks") or [], evidence.connection.webhook_registration()
     clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}

@@ -92,9 +92,8 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
 def without(statement: Statement, operator: str, key: str, value: str) -> Statement:
     """Return a copy of a Deny statement. The copy doesn't apply to requests that have ``value`` for the condition key.
 
-    ``operator`` is a negated operator, such as `StringNotEquals`. Such a condition doesn't hold if it lists the
-    request's value. So the copy adds ``value`` to the statement's condition with this operator and this key. If the
-    statement has no such condition, the copy gets a new condition.
+    ``operator`` is a negated operator, such as `StringNotEquals`. With such an operator, a condition doesn't hold for
+    the values that it lists. So the copy's condition also lists ``value``.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
     """

@@ -2,12 +2,10 @@
 
 What differs from AWS:
 
-- Creation: the lab creates an account when someone first enters it. From then on, the organization lists the account.
+- Creation: the lab creates an account and its role when someone first enters the account. From then on, the
+  organization lists the account.
 - Who may enter an account: on AWS, only administrators of the management account. In the lab, administrators of the
   learner's own account may also enter any account, except the management account.
-- The role: the lab creates the role when someone first enters the account. The role's trust policy admits the
-  management account and the learner's own account. In the learner's own account, the role's trust policy admits only
-  the management account.
 
 organizations.py lists how the organization itself differs from AWS.
 

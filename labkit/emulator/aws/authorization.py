@@ -133,7 +133,7 @@ class Authorization:
     def require_organization(self, caller: Administrator | Session, asked: Asked, what: str) -> None:
         """Raise the denial unless the organization's policies allow the call's action on every resource.
 
-        The lab doesn't know which resource the call uses. ``what`` describes the call.
+        The lab doesn't know the call's resource. ``what`` describes the call.
         """
         if not self.organization.member(caller.account_id).is_bound:
             return

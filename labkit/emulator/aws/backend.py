@@ -491,8 +491,7 @@ def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """Return the attributes and the items of moto's SSM parameters, which are an object and a dictionary in one.
 
-    The items don't contain AWS's own parameters. According to the attributes, moto hasn't loaded AWS's own parameters
-    yet, so moto loads them again on demand.
+    Leave out AWS's own parameters: moto loads them again on demand.
     """
     own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
     unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
@@ -550,10 +549,9 @@ def boundaries(iam: IAMBackend) -> set[str | None]:
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """Return the managed policies by ARN, and a list of AWS's own policies that are in use.
+    """Return the managed policies by ARN, without AWS's unused policies. Also return a list of AWS's used policies.
 
-    The managed policies include AWS's own policies only if they are in use. A policy is in use if it is attached, or if
-    it is a permissions boundary.
+    A used policy is attached, or is a permissions boundary.
     """
     bounding = boundaries(iam)
     used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]

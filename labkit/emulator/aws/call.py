@@ -85,7 +85,7 @@ class Call:
     def form_pairs(self) -> list[tuple[str, str]]:
         """The parameters of a query-protocol call, from the query and the body.
 
-        Only calls to the path ``/`` or to an SQS queue's path have such parameters. For other paths, the list is empty.
+        Empty unless the path is ``/`` or an SQS queue's path.
         """
         if self.raw_path != "/" and not QUEUE_PATH.fullmatch(self.raw_path):
             return []

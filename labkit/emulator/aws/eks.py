@@ -101,9 +101,9 @@ class Eks:
                 del store.clusters[name]
 
     async def know(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts | None:
-        """If moto doesn't know this running cluster, create it in moto. ``request`` has CreateCluster's parameters.
+        """If moto doesn't know this running cluster, create the cluster in moto, and return its facts.
 
-        Return the cluster's facts if they changed: its creator has access now.
+        ``request`` has CreateCluster's parameters.
         """
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)

@@ -16,7 +16,7 @@ _decoder = json.JSONDecoder()
 def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
     """Find a managed policy in moto's text. Return its name and its content; None if AWS has no such policy.
 
-    Only the name in the ARN counts: the ARN's path may be wrong.
+    The path in the ARN may be wrong.
     """
     if not (found := _ARN.fullmatch(arn)):
         return None

@@ -27,8 +27,7 @@ class Stuck(Exception):
 class OneThread:
     """Run calls one after the other, in a thread beside the event loop. If a call doesn't return, call ``on_stuck``.
 
-    The time limit counts the thread's processor time. So a call doesn't exceed the limit just because the machine is
-    busy.
+    On Linux, the time limit counts the thread's processor time. So a busy machine doesn't make calls fail.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):

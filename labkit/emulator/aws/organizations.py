@@ -53,7 +53,7 @@ class Member:
     """One account's place in the organization (``path``), and the organization's policies that limit the account.
 
     ``service`` has the service control policies, and ``resource`` the resource control policies. Both are grouped by
-    level: the root, each OU, and the account itself. Levels with only AWS's own policy are left out.
+    level: root, OUs, account. Levels with only AWS's own policy are left out.
     """
 
     organization_id: str = ""

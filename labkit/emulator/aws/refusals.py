@@ -130,9 +130,9 @@ def null(names: Iterable[str]) -> list[str]:
 
 
 def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
-    """Return a list with the limit that ``size`` breaks; an empty list if ``size`` is within both limits.
+    """Return a list with the limit that ``size`` breaks, if any: "have length less than or equal to 64".
 
-    The limit is a text for the parameter ``must`` of `unmet`, such as "have length less than or equal to 64".
+    The text is for the parameter ``must`` of `unmet`.
     """
     if size < least:
         return [f"have {what} greater than or equal to {least}"]

@@ -57,9 +57,9 @@ class SessionTags:
         return context
 
     def of_session(self) -> dict[str, str | list[str]]:
-        """Return the condition keys of the session tags: `aws:PrincipalTag/KEY` has the value of the tag with this key.
+        """Return the session tags as condition keys: `aws:PrincipalTag/KEY`, each with its value.
 
-        If the role has a tag with the same key, the session tag overrides the role's tag.
+        Such a tag overrides the role's tag with the same key.
         """
         return {f"aws:PrincipalTag/{key}": value for key, value in {**self.inherited, **self.passed}.items()}
 

@@ -51,10 +51,9 @@ class Trail:
 
     @staticmethod
     def newest(file: Path, containing: str = "") -> Iterator[Record]:
-        """Yield the records of the trail in ``file``, newest first. A record is only read when it's needed.
+        """Yield the complete records of the trail in ``file``, newest first.
 
-        With ``containing``, yield only the records that contain this text. Incomplete records are always left out: the
-        server may have been killed while it wrote a record, or may be writing one at this moment.
+        With ``containing``, yield only the records that contain this text.
         """
         wanted = json.dumps(containing)[1:-1].encode()
         for line in _lines_backwards(file):
@@ -66,10 +65,7 @@ class Trail:
 
     @staticmethod
     def read(file: Path, last: int | None = None) -> list[Record]:
-        """Return the newest ``last`` records of the trail in ``file`` (None: all), oldest first.
-
-        Empty if the file doesn't exist.
-        """
+        """Return the newest ``last`` records of the trail in ``file`` (None: all), oldest first."""
         return [*islice(Trail.newest(file), last)][::-1]
 
     def _write(self, line: bytes) -> None:

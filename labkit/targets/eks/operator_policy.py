@@ -21,9 +21,9 @@ class AnotherPartition(LabError):
 def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, object]:
     """Return the IAM policy for the user or role that makes a run with these parameters in the account (12 digits).
 
-    Each statement has one purpose: without it, a step fails. The policy allows attaching only the run's own policy, and
-    only to a role with the run's tag. It allows deleting only roles and providers with that tag. For the permissions in
-    the cluster, see `in_the_cluster`. Raises `AnotherPartition`.
+    The policy allows attaching only the run's own policy, and only to a role with the run's tag. It allows deleting
+    only roles and providers with that tag. `in_the_cluster` has the permissions in the cluster. Raises
+    `AnotherPartition`.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html
     """
     require_partition(parameters, partition)
@@ -86,8 +86,6 @@ def issuer_host(region: str, partition: str) -> str:
 def require_partition(parameters: Parameters, partition: str) -> None:
     """Raise `AnotherPartition` if the ARN `parameters.policy_arn` isn't in this partition.
 
-    The error suggests the same ARN with this partition.
-
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
     """
     arn = Arn.parse(parameters.policy_arn)
@@ -102,10 +100,10 @@ def require_partition(parameters: Parameters, partition: str) -> None:
 
 
 def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
-    """Return the Kubernetes manifests that let the group `GROUP` do what the run does in the cluster.
+    """Return Kubernetes manifests that give the group `GROUP` a run's permissions in the cluster.
 
-    The group may read the whole cluster, because the clean-up looks for the run's label everywhere. It may create and
-    delete objects only in the run's namespace. The manifests create that namespace.
+    The group may read the whole cluster, for the clean-up. It may create and delete objects only in the run's
+    namespace. The manifests create that namespace, unless it's `default`.
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """
     namespace = parameters.namespace

@@ -51,7 +51,7 @@ def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | No
 
 
 def undo(kept: Kept, folder: Folder) -> None:
-    """Let a cluster that has just joined leave again. If that fails, print why, but raise nothing."""
+    """Let a cluster that has just joined leave again. If that fails, print why."""
     if (facts := kept.facts) and facts.made:
         _say(f"Deleting the kind cluster {facts.made} …")
     if left := leave(kept, folder):

@@ -16,7 +16,7 @@ TABLES = """
 
 
 class Own:
-    """The state that the gate keeps itself, such as role sessions. moto keeps its state in another file.
+    """The gate's own state, such as role sessions. moto's state is in another file.
 
     Only the event loop uses the ``file``. Without a ``file``, nothing is kept. Raises `LabError` if another version of
     labkit wrote the file.

@@ -18,8 +18,7 @@ EXTRA = "impersonate-extra-"
 def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: Authorization) -> User:
     """Return the user that the ``headers`` name. Without `Impersonate-*` headers, return ``user``, the caller.
 
-    Raises Forbidden if the caller may not act as that user. Raises BadRequest if there are `Impersonate-*` headers, but
-    none with a user's name.
+    Raises Forbidden if the caller may not act as that user. Raises BadRequest if `Impersonate-*` headers lack the user.
     """
     given = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in headers]
     given = [(key, value) for key, value in given if key.startswith("impersonate-")]

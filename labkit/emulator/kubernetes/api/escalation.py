@@ -14,7 +14,7 @@ from labkit.emulator.kubernetes.objects.storage import quoted_list
 def check(authorization: Authorization, review: Review) -> None:
     """Raise Forbidden if a role or a binding grants permissions that its author doesn't have.
 
-    The verbs ``escalate`` and ``bind`` allow it. Raise NotFound if a binding refers to a role that doesn't exist.
+    The verbs ``escalate`` and ``bind`` allow such grants. Raise NotFound if a binding refers to a missing role.
     """
     user, kind, name, obj, old = review.user, review.kind, review.name, review.obj, review.old
     if kind.group != RBAC or not obj or MASTERS in user.groups:

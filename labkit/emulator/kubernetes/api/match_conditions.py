@@ -1,7 +1,7 @@
 """A webhook's `matchConditions`: expressions in CEL. A request must meet all of them, or the webhook isn't called.
 
 The lab's API server doesn't support `authorizer`, optional fields (`.?`), Kubernetes' own functions, or more than two
-loops in an expression. It refuses a webhook configuration with such an expression. A real API server supports them all.
+loops in an expression. It refuses a webhook configuration with such an expression.
 
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions
 https://github.com/google/cel-spec

@@ -120,11 +120,10 @@ class Kubelets:
         )
 
     async def join(self, request: Request, scope: Scope, receive: Receive, send: Send, refuse: Refuse) -> None:
-        """Connect the client's WebSocket to a WebSocket of the kubelet, until either of them ends.
+        """Connect the client's WebSocket to a WebSocket of the kubelet, until one of them ends.
 
-        With the subprotocol v5, the client is accepted first. If the kubelet then refuses, the client gets the refusal
-        on the error channel. With v4, the client gets the kubelet's answer unchanged. ``refuse`` sends the client any
-        other error.
+        With the subprotocol v5, the client gets the kubelet's refusal on the error channel. With v4, the client gets
+        the kubelet's answer. Before the client is accepted, ``refuse`` sends any other error.
         https://kep.k8s.io/4006
         """
         offered = scope.get("subprotocols") or []

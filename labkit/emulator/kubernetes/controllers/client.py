@@ -26,7 +26,7 @@ class ControllerClient:
     async def create(self, kind: Kind, namespace: str, obj: Object) -> Stored:
         """Create the object and return it. Raises ``ApiError`` if a check refuses the object.
 
-        The checks are the same as for any other client: admission plugins, webhooks and validation.
+        The checks are admission plugins, webhooks and validation.
         """
         request = Request(
             "POST",

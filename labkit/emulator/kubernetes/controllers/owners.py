@@ -72,10 +72,9 @@ class Owners:
         return list(self._controlled.get((kind, owner.namespace, owner.uid), {}).values())
 
     def claim(self, kind: Kind, owner_kind: Kind, owner: Stored) -> list[Stored]:
-        """Apply the selector of ``owner``, and return the objects that ``owner`` controls afterwards.
+        """Let ``owner`` adopt objects that its selector matches, and release its other objects. Return its objects.
 
-        The owner adopts objects that its selector matches, and releases objects that the selector doesn't match. An
-        owner that is being deleted does neither.
+        An owner that is being deleted adopts and releases nothing.
         https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#how-a-replicaset-works
         """
         matches = object_selector(owner.object["spec"]["selector"])

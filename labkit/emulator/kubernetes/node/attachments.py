@@ -16,8 +16,8 @@ NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 class Attachments:
     """The clients that are attached to a container's ``streams``.
 
-    With ``closes_input``, the container's input ends as soon as one client ends its input. If a
-    client doesn't read the output, the container waits for the client, as with a container runtime.
+    With ``closes_input``, the container's input ends when the first client ends its input. The container
+    waits for a client that doesn't read the output.
     """
 
     def __init__(self, streams: Pipes | Terminal, *, closes_input: bool) -> None:

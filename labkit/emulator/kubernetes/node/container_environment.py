@@ -54,8 +54,8 @@ async def variables_of(
 ) -> dict[str, str]:
     """Return the container's variables from `envFrom` and `env`. `$(NAME)` may also name a variable in `given`.
 
-    `given` are the node's variables. `room` is the node's capacity: it counts as the limit of a container that has no
-    limit. Raises ConfigError.
+    `given` are the node's variables. `room` is the node's capacity, the limit of a container without its own limit.
+    Raises ConfigError.
     """
     made: dict[str, str] = {}
     known = ChainMap(made, given)

@@ -15,8 +15,8 @@ _REFERENCE = re.compile(
 class ImageError(Exception):
     """The image can't be used.
 
-    `reason`, such as `ErrImagePull`, is for the container's waiting state. `event` is the reason and the message of an
-    event to record; both are empty if no such event is needed.
+    `reason` is the reason in the container's waiting state, such as `ErrImagePull`. `event` is the reason and the
+    message of an event; both may be empty.
     """
 
     def __init__(self, message: str, reason: str, event: tuple[str, str] = ("", "")) -> None:

@@ -54,9 +54,8 @@ class Mounts:
     def table(self, root: Path, *, visible: Iterable[Path] = (), new_proc: bool) -> str:
         """Prepare the folder `root` as a container's root. Return the mounts to make in it, in fstab(5) form.
 
-        The container sees this machine's files, an empty /run, and the volumes at their paths. It sees the paths in
-        `visible`, even those under /run. With `new_proc`, /proc shows only the container's own processes. This method
-        writes only to `root`, to new folders beside `root`, and to the volumes. Raises MountRefused.
+        The container sees this machine's files and its volumes. Of /run, the container sees only volumes and the paths
+        in `visible`. With `new_proc`, /proc shows only the container's own processes. Raises MountRefused.
         """
         layout = _Root(root)
         layout.mirror_machine(new_proc)

@@ -61,7 +61,7 @@ class Pipes:
         self.far = []
 
     def program_has_ended(self) -> None:
-        """Set ``over``: the program has ended. The pipes stay open until the last process that holds them ends."""
+        """Set ``over``. The pipes stay open until the last process that holds them ends."""
         self.over = True
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class Terminal:
                 fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def hand_over(self) -> None:
-        """Do nothing. The program's side of the terminal stays open in this process, too, until the program ends."""
+        """Do nothing. This process keeps the program's side of the terminal open until the program ends."""
 
     def program_has_ended(self) -> None:
         """Close this process's copy of the program's descriptor, so that `read` reaches the end of the output."""

@@ -30,7 +30,7 @@ def with_defaults(service: Object) -> Object:
 
 
 def with_address(storage: Storage, service: Object) -> Object:
-    """Return a new service with an address: the one that the service names, or a free one from 10.100.0.0/16.
+    """Return a new service with an address: its own, or a free address from 10.100.0.0/16.
 
     A service of the type ExternalName gets no address.
     https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/

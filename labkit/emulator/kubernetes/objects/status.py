@@ -161,7 +161,7 @@ def too_large(limit: int) -> ApiError:
 
 
 def too_large_to_store(size: int) -> ApiError:
-    """Return the error for an object that is too large for etcd. Above 2 MiB, it's the error of etcd's client.
+    """Return the error for an object that is too large for etcd. ``size`` is in bytes.
 
     https://github.com/kubernetes/kubernetes/issues/74600
     """

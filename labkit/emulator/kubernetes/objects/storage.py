@@ -90,13 +90,10 @@ class Change:
 
 
 class Storage:
-    """The objects, in memory.
-
-    With a ``file``, the storage first reads its objects from the file. It also writes each change to the file.
+    """The objects, in memory and, with a ``file``, also in the file.
 
     A change goes to the file first, then to the watches, then to the observers. If the file can't be written, the
-    changing method raises `NotWritten`, and nothing changes. If the file can't be used at all, the constructor raises
-    `LabError`.
+    changing method raises `NotWritten`, and nothing changes. The constructor raises `LabError` if the file is unusable.
     """
 
     def __init__(self, clock: Clock, identifiers: Identifiers, file: Path | None = None):
@@ -120,10 +117,7 @@ class Storage:
 
     @property
     def oldest(self) -> int:
-        """The oldest resource version from which a watch can start: the history has all changes after this version.
-
-        The history isn't stored in the file, so it's empty after a restart.
-        """
+        """The oldest resource version from which a watch can start."""
         return self.history[0].version - 1 if len(self.history) == HISTORY else self._read_at
 
     def announce(self) -> None:
