@@ -1,4 +1,4 @@
-"""The output of a fleet. In a terminal, it's a live table. Otherwise, it's one line for each row."""
+"""The output of a fleet: a live table in a terminal, otherwise one line for each row."""
 
 import sys
 import time

@@ -22,7 +22,7 @@ FromFile = Annotated[
 def named(pairs: list[str] | None, file: Path | None = None) -> dict[str, Any]:
     """Return the parameters by name. A NAME=VALUE pair wins over the same name in the file.
 
-    Raises `LabError` if a pair has no equals sign, or if the file isn't a list of names and values in YAML.
+    Raises `LabError` if a pair has no equals sign, or if the file isn't a readable YAML mapping.
     """
     for pair in pairs or []:
         if "=" not in pair:

@@ -105,7 +105,7 @@ class Folder:
 
     @property
     def seed(self) -> str:
-        """The seed of the lab's ids. It's the same for every lab, so that notebooks print the same ids."""
+        """The seed of the lab's ids, the same for every lab, so that notebooks print the same ids."""
         return "irsa"
 
     @property

@@ -42,7 +42,7 @@ class Kept(BaseModel):
 
 @dataclass(frozen=True)
 class Mended:
-    """The result of `mend`: the ids of the faults that `mend` took out, and the names of the changed objects."""
+    """The result of `mend`: the faults' ids, and the names of the changed objects."""
 
     faults: list[str]
     put_back: list[str]

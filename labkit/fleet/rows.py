@@ -42,7 +42,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The name of the row's files in the output folder. It's the same in every fleet that has this row."""
+        """The name of the row's files in the output folder, the same in every fleet with this row."""
         given = self.parameters
         name = ".".join((given.cluster, given.namespace, given.service_account, given.role_name))
         is_told = "." not in given.service_account + given.role_name and self._place == USUAL_PLACE

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """Yield the cluster's associations, each with its owner. Yield nothing if the target has no EKS Pod Identity.
+    """Yield the cluster's associations, each with its owner.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
     """

@@ -1,6 +1,6 @@
 """A question with three answers: choose an answer, and the widget says why it's right or wrong.
 
-A running notebook shows buttons. Elsewhere, the answers are text, and folded if the page can fold text.
+A running notebook shows buttons. Elsewhere, the answers are text, folded if possible.
 """
 
 from collections.abc import Callable, Sequence

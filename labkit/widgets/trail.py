@@ -76,7 +76,7 @@ class Calls:
 
 @dataclass(frozen=True, repr=False)
 class NoCalls(Calls):
-    """The reason why the target keeps no trail. It's shown instead of the table."""
+    """The reason why the target keeps no trail, shown instead of the table."""
 
     why: str
 

@@ -124,7 +124,7 @@ class Authorization:
         return stored_policy(self.backend.managed_policy(arn) or "", kind, arn)
 
     def require(self, caller: Caller, asked: Asked, permission: Permission) -> str:
-        """Return the reason why the caller has this permission. Raises AWS's denial if the caller doesn't have it."""
+        """Return the reason why the caller has this permission. Raises AWS's denial otherwise."""
         decision = self.decide(caller, asked, permission)
         if not decision.allowed:
             raise denial(caller, asked, permission, decision)

@@ -482,7 +482,7 @@ def without_body(thing: FakeKey) -> dict[str, object]:
 def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
     """Set an S3 object's content to the file that ``opened`` returns.
 
-    The argument of ``opened`` is the number of bytes that the file may keep in memory.
+    ``opened`` gets the number of bytes that the file may keep in memory.
     """
     thing.lock = threading.Lock()
     thing._value_buffer = opened(thing._max_buffer_size)

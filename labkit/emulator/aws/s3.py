@@ -78,7 +78,7 @@ class S3:
         return asked if owner in ("", caller.account_id) else replace(asked, account_id=owner)
 
     def authorize(self, asked: Asked, caller: Caller) -> Grant:
-        """Grant a request if the caller has all needed permissions. Raises the denial if one is missing."""
+        """Grant a request if the caller has all needed permissions. Otherwise, raise the denial."""
         if asked.unread:
             bucket = self.backend.bucket(asked.bucket)
             own = bucket is None or bucket.account_id == caller.account_id

@@ -91,7 +91,7 @@ def aggregated(core: bool) -> Object:
 
 @cache
 def openapi(name: str) -> bytes:
-    """Return a group's OpenAPI document: the operations on the group's objects, and the types of these objects."""
+    """Return a group's OpenAPI document: the operations on the group's objects, and the objects' types."""
     document = {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},

@@ -20,7 +20,7 @@ class Events:
     def record(self, kind: Kind, about: Stored, type_: str, reason: str, message: str) -> None:
         """Write an event about the object ``about``, or increase the count of an equal event.
 
-        ``type_`` is Normal or Warning. In a terminating namespace, no events are written.
+        ``type_`` is Normal or Warning. In a terminating namespace, write nothing.
         """
         namespace = self.storage.find(NAMESPACE, "", about.namespace)
         if namespace is None or "deletionTimestamp" in namespace.metadata:

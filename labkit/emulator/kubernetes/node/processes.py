@@ -31,7 +31,7 @@ class SandboxError(Exception):
 
 
 class Reaper:
-    """A small process that outlives the node. It ends the node's processes, even if the node is killed."""
+    """A small process that ends the node's processes, even if the node is killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""A pod's volumes: folders with the contents that the pod's spec asks for. The node keeps the contents up to date.
+"""A pod's volumes: folders with the contents that the pod's spec asks for, kept up to date.
 
 https://kubernetes.io/docs/concepts/storage/volumes/
 """

@@ -26,7 +26,7 @@ Later = Callable[[Callable[[], None]], None]  # calls a function soon, but never
 class Stored:
     """One version of one object.
 
-    ``managers`` is the object's metadata.managedFields, as JSON text. This field is long, and rarely read.
+    ``managers`` is the object's metadata.managedFields, as JSON text.
     """
 
     __slots__ = ("_text", "managers", "metadata", "object")
