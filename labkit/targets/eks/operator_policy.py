@@ -102,7 +102,7 @@ def require_partition(parameters: Parameters, partition: str) -> None:
 def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
     """Return Kubernetes manifests that give the group `GROUP` a run's permissions in the cluster.
 
-    The group may read the whole cluster, for the clean-up. It may create and delete objects only in the run's
+    In all namespaces, the group may list service accounts and pods. It may create and delete objects only in the run's
     namespace. The manifests create that namespace, unless it's `default`.
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """
