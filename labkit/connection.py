@@ -154,10 +154,7 @@ class Connection:
 
 
 def core_api(api: "ApiClient") -> Any:
-    """Return the client's `CoreV1Api`, but typed as `Any`, because the library's own types are too strict.
-
-    These types don't accept a manifest as a dict. They also say that an answer's metadata may be None.
-    """
+    """Return the client's `CoreV1Api`, but typed as `Any`, because the library's own types are too strict."""
     from kubernetes.client import CoreV1Api
 
     return CoreV1Api(api)

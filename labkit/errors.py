@@ -65,7 +65,7 @@ class UnknownName(LabError):
 
 
 class NotAllowed(LabError):
-    """AWS or the cluster accepts the caller's credentials, but refuses the call. Usually a permission is missing."""
+    """AWS or the cluster accepts the caller's credentials, but refuses the call."""
 
     @classmethod
     def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":
@@ -198,7 +198,7 @@ def by_the_cluster(error: Exception, namespace: str = SOME_NAMESPACE) -> LabErro
 def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
     """Return the message in the answer of a Kubernetes API server; `error` is an `ApiException`.
 
-    If the answer has no message, return `otherwise` or, if that's empty, the HTTP status and its reason.
+    Without a message, return `otherwise` or, by default, the HTTP status and its reason.
     """
     try:
         message: str = json.loads(error.body)["message"]
@@ -217,7 +217,7 @@ def without_session(message: str) -> str:
 def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
     """Raise `LabError` if AWS or the cluster refuses a call in this block, or doesn't answer it.
 
-    `namespace` is the Kubernetes namespace that the calls are about; an error may name it.
+    The error may name `namespace`, the Kubernetes namespace of the calls.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
     from urllib3.exceptions import HTTPError

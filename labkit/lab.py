@@ -218,8 +218,8 @@ class Lab(Workspace):
 
         With `probe`, also run commands in the pod: ask AWS for the pod's identity, and try its token.
 
-        If `Lab.look` opened this lab, examine all pods of the service account. In this case, if `role_name` has its
-        default, examine the role that the service account's annotation names.
+        After `Lab.look`, examine all pods of the service account. Unless you set `role_name`, examine the role in the
+        service account's annotation.
         """
         from labkit import doctor
         from labkit.exercises import examination

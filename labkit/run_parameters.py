@@ -37,11 +37,10 @@ def parameters() -> dict[str, object]:
     """Return the parameters that the notebook or the script has set, by name.
 
     In a notebook, they come from the cells that have run so far, including the cell that papermill injects. The last
-    assignment to a name counts. In a script, they are the global variables with the parameters' names. If a kernel
-    keeps no history of cells, its notebook is read like a script.
+    assignment to a name counts. In a script, they are the global variables with the parameters' names.
 
     Raises:
-        UnknownName: a cell that sets parameters also assigns an unknown name. papermill itself would ignore that name.
+        UnknownName: a cell that sets parameters also assigns an unknown name.
 
     https://papermill.readthedocs.io/en/latest/usage-parameterize.html
     """

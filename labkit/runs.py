@@ -55,7 +55,7 @@ class Run:
 
 
 class RunFailed(LabError):
-    """A cell failed. The executed notebook ends with this cell's error, and papermill's banner marks the cell."""
+    """A cell failed. The executed notebook ends with this cell's error."""
 
     def __init__(self, what: str, run: Run, source: str, *, where: str = "", next: str = ""):
         super().__init__(what, where=where, next=next)
@@ -75,8 +75,8 @@ def run(
 ) -> Run:
     """Execute a notebook with these parameters. Write the executed notebook to `output`, even if the run fails.
 
-    The target decides which environment variables the kernel gets. With moto and kind, the kernel gets none of this
-    machine's AWS and proxy variables. With `progress`, stderr shows a bar that moves with each cell.
+    With moto and kind, the kernel gets none of this machine's AWS and proxy variables. With `progress`, stderr shows a
+    progress bar.
 
     Raises:
         UnknownName, InvalidParameter: a parameter is wrong; nothing was made.

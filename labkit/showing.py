@@ -232,7 +232,7 @@ def left_aligned(html: str) -> str:
 
 
 def block(text: str) -> str:
-    """Return the text as HTML in a monospaced font. JupyterLab and nbconvert use it for `code`, but not for `pre`."""
+    """Return the text as HTML in a monospaced font, also in JupyterLab and nbconvert."""
     return f"<pre><code>{escape(text)}</code></pre>"
 
 

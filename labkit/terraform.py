@@ -69,9 +69,8 @@ def hcl(module_variables: Variables) -> str:
 def rendered(module_variables: Variables) -> Rendered:
     """Return the role that the module's templates make from these variables.
 
-    The trust policy follows the module's `data "aws_iam_policy_document" "assume"`. It has one statement for each OIDC
-    provider, sorted by the providers' keys. Like Terraform's AWS provider, this function omits an empty `Sid`, and
-    writes a list with one element as a string.
+    The trust policy follows the module's `data "aws_iam_policy_document" "assume"`. Like Terraform's AWS provider, this
+    function omits an empty `Sid`, and writes a list with one element as a string.
 
     https://registry.terraform.io/providers/hashicorp/aws/latest/docs/data-sources/iam_policy_document
     """

@@ -40,7 +40,7 @@ class Claims:
 
     @classmethod
     def parse(cls, token: str) -> "Claims":
-        """Return the claims of a token. They aren't verified. Raises `NotAToken`."""
+        """Return the unverified claims of a token. Raises `NotAToken`."""
         return cls.of(parts(token)[1])
 
     @classmethod

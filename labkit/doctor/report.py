@@ -185,11 +185,7 @@ class Diagnosis:
 
     @property
     def headline(self) -> str:
-        """One line about the first finding.
-
-        Without a finding, the line says that nothing is wrong, and names the stages that weren't examined. If the
-        doctor can't say whether something is wrong, the line says why.
-        """
+        """The result in one line: the first finding, "nothing is wrong", or the first failed call."""
         if self.begins_with_a_finding:
             return self.findings[0].headline(self.name)
         if self.unanswered:
@@ -220,10 +216,7 @@ class Diagnosis:
         return f"{' and '.join(told)}:" if told else ""
 
     def lacking(self, stage: Stage) -> str:
-        """Return a phrase that says why a stage wasn't examined: options are missing, or calls got no answer.
-
-        Empty if the stage was examined, or if nothing is missing.
-        """
+        """Return a phrase that says why a stage wasn't examined: options are missing, or calls got no answer."""
         check = self.checks[stage]
         if check.result != "not looked at" or not check.missing:
             return ""

@@ -1,9 +1,6 @@
 """A plugin for the AWS CLI 1. With the plugin, the CLI calls the lab for every service.
 
-The lab's AWS config names the plugin.
-
-Without the plugin, the CLI ignores ``AWS_ENDPOINT_URL`` for SQS, RDS and a few other services. It calls old host names
-of the real AWS instead.
+Without the plugin, the CLI ignores ``AWS_ENDPOINT_URL`` for SQS, RDS and a few other services.
 https://docs.aws.amazon.com/cli/v1/userguide/cli-configure-endpoints.html
 """
 

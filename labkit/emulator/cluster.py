@@ -65,9 +65,6 @@ class Clusters:
     """The clusters that ``eks:CreateCluster`` created or joined. The gate (the lab's AWS) calls this class.
 
     The keys of ``running`` are the names of the clusters' contexts in the kubeconfig.
-
-    The lab's folder has a record of each of the lab's own clusters. From these records, the lab's next server starts
-    the clusters again.
     """
 
     def __init__(self, lab: RunningLab):

@@ -44,7 +44,7 @@ def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
     """Send ``word`` to the folder's server, and return the reply; None if no server runs.
 
     ``word`` is ``state``, ``end`` or ``copy PLACE``. PLACE is the name of a subfolder for the copy of the lab's state.
-    ``within`` is the number of seconds to wait for the answer. Raises :class:`LabError` if the folder isn't usable.
+    ``within`` is in seconds. Raises :class:`LabError` if the folder isn't usable.
     """
     with folder.usable(), socket.socket(socket.AF_UNIX) as asking, _address(folder) as address:
         asking.settimeout(max(within, 0.1))

@@ -122,7 +122,7 @@ class Folder:
 
     @property
     def authority(self) -> Authority:
-        """The lab's CA, which takes the place of the public root CAs. It's created only once."""
+        """The lab's CA, which takes the place of the public root CAs."""
         return self.named_authority("ca", "labkit public root")
 
     def named_authority(self, name: str, common_name: str) -> Authority:
@@ -235,10 +235,7 @@ class Folder:
 
     @contextmanager
     def usable(self) -> Iterator[None]:
-        """Turn each `OSError` of this block, except `FileNotFoundError`, into a `LabError`.
-
-        The error says that the disk is full, or that the folder can't be used.
-        """
+        """Turn each `OSError` of this block, except `FileNotFoundError`, into a `LabError`."""
         try:
             yield
         except FileNotFoundError:

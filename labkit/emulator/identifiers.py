@@ -57,10 +57,8 @@ class Identifiers:
     def serial(self, kind: str, name: str) -> int:
         """Return a number for a new object: 0 for the first object named ``name``, 1 for the second, and so on.
 
-        The lab never repeats a name's number. After a restart, the numbers continue at the next power of two, so the
-        lab stores only powers of two. If there are too many names, the lab forgets those that were unused for the
-        longest time. Then the numbers of new names start above the forgotten names' numbers. Raises `NotWritten` if a
-        number can't be stored.
+        The lab never repeats a name's number. After a restart, or with too many names, the lab skips some numbers.
+        Raises `NotWritten` if a number can't be stored.
         """
         with self._lock:
             known = self._next.get((kind, name))

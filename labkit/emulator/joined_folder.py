@@ -55,10 +55,7 @@ class Kept:
 
     @classmethod
     def joined(cls, folder: Folder) -> "dict[str, Kept]":
-        """Return the `Kept` of each cluster that has joined the running lab, by the cluster's context.
-
-        Empty if no lab runs.
-        """
+        """Return the `Kept` of each cluster that has joined the running lab, by the cluster's context."""
         state = State.read(folder) if folder.is_running() else None
         if state is None:
             return {}

@@ -85,10 +85,7 @@ class State:
 
 
 def context(cluster: str, region: str, own_region: str) -> str:
-    """Return a cluster's context in the kubeconfig: NAME, or NAME@REGION outside the lab's own region.
-
-    Two clusters never get the same context, because a cluster's own name can't contain an @.
-    """
+    """Return a cluster's context in the kubeconfig: NAME, or NAME@REGION outside the lab's own region."""
     return cluster if region == own_region else f"{cluster}@{region}"
 
 
@@ -129,7 +126,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 def start_again(folder: Folder, *, bare: bool = False) -> None:
     """Start the folder's server again. Raises `LabError`.
 
-    If `start` returns a note for the user, store the note, so that the next call of `start` returns it.
+    If `start` returns a note for the user, the next call of `start` returns the note, too.
     """
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())
@@ -172,9 +169,8 @@ def end(folder: Folder) -> bool:
 def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | None:
     """Let the folder's server copy the lab's state into the subfolder ``place``. Return None if no server runs.
 
-    Return an empty list if the state was copied. If AWS services have changes that the lab doesn't keep, nothing is
-    copied: return the names of these services. Raises `LabError` if the copy fails, or takes longer than ``within``
-    seconds.
+    Return the names of AWS services with changes that the lab doesn't keep. With such changes, nothing is copied.
+    Raises `LabError` if the copy fails, or takes longer than ``within`` seconds.
     """
     if _running(folder) is None:
         return None
@@ -205,8 +201,8 @@ def forget(folder: Folder) -> None:
 def turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
     """Hold a lock during this block: other commands that start or end the lab's server wait for it.
 
-    ``doing`` says what the block does, in the messages of those commands. Raises `LabError` if another command that
-    starts or ends the server doesn't finish.
+    ``doing`` says what the block does, in the messages of those commands. Raises `LabError` if another such command
+    doesn't finish.
     """
     return folder.turn("start.lock", doing=f"{doing} the lab in {folder.path}", within=READY_WITHIN + 2 * ENDED_WITHIN)
 

@@ -22,8 +22,8 @@ OWN_ISSUER_WITHIN = 30.0
 class RunningLab:
     """The parts of a running lab that all its clusters share, such as the ports and the issuer.
 
-    The server sets ``gate`` and ``state`` before it creates the first cluster. The clusters of a ``bare`` lab have no
-    webhook and no node. The lab's next server doesn't start them again.
+    The server sets ``gate`` and ``state`` before it creates the first cluster. In a ``bare`` lab, clusters have no
+    webhook and no node, and the next server doesn't start them again.
     """
 
     gate: Gate

@@ -5,9 +5,8 @@ published documents and faults.
 
 The file doesn't have the lab's own credentials: CAs, the clusters' signing keys, the administrators' keys, role
 sessions, and tokens in Secrets. A restored lab creates new credentials, so it doesn't accept older signatures and
-tokens. The users' own secrets are state, so the file has them: access keys of IAM users, KMS keys, Secrets, messages.
-The file doesn't have the pods' files, because these files include tokens. Restored pods start without the files, as
-on a new node.
+tokens. The users' own secrets are in the file: access keys of IAM users, KMS keys, Secrets, messages. The pods' files
+aren't, because they include tokens.
 
 The file is a zip archive, with a manifest that says which versions wrote it.
 """
@@ -55,8 +54,7 @@ BLOCK = 1024 * 1024
 def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
     """Copy the lab's files that match ``patterns`` to the folder ``into``.
 
-    The caller must make sure that nothing changes these files meanwhile. For each database, also copy
-    SQLite's log beside it, which has the latest changes. Raises `LabError` if the disk is full.
+    The caller must make sure that nothing changes these files meanwhile. Raises `LabError` if the disk is full.
     """
     with folder.usable():
         for pattern in patterns:

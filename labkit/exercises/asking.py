@@ -49,10 +49,7 @@ def only_cart(place: "Workspace") -> list[Row]:
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
     """Create service accounts that STS should refuse. Return a row, marked as wrong, for each one that STS admits.
 
-    For each name in `accounts`, create two service accounts. For the name cart, they are cart-1a2b in the same
-    namespace, and cart in a new namespace. STS admits new service accounts if the trust policy has a wildcard, or if
-    the policy refuses only the service accounts that exist today.
-
+    For each name in `accounts`, such as cart, create cart-1a2b in the same namespace, and cart in a new namespace.
     Without `accounts`, the only name is `parameters.service_account`.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
@@ -210,7 +207,7 @@ def agent(place: "Workspace", account: str = "") -> str:
 def pod_identity(place: "Workspace", account: str = "") -> str:
     """Exchange a new pod's token at EKS Auth. Return the role as assumed-role/NAME, or the text of the refusal.
 
-    The pod never runs, because its node selector matches no node. At the end, this function deletes the pod.
+    The pod never runs. At the end, this function deletes the pod.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
     """

@@ -92,7 +92,7 @@ class Chapter:
 
 @dataclass(frozen=True, repr=False)
 class Contents:
-    """The course's notebooks, and the next thing to do. A notebook shows them as a table."""
+    """The course's notebooks, and the next thing to do."""
 
     chapters: Sequence[Chapter]
     next: str

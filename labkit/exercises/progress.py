@@ -1,7 +1,6 @@
 """The learner's progress, in a file beside the learner's notebooks. Each line of the file is an event.
 
-`labkit lab` sets the variable LABKIT_PROGRESS to the file's path. Without this variable, as in tests of the notebooks,
-nothing is recorded.
+`labkit lab` sets the variable LABKIT_PROGRESS to the file's path. Without this variable, nothing is recorded.
 """
 
 import json

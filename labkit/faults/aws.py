@@ -34,10 +34,9 @@ def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """Change AWS from the state `now` to the state `wanted`. Create no associations: `associate` creates them later.
 
-    Also make the calls in `wanted.refused`, so that CloudTrail records them. IAM must answer each call with the error
-    code in the call's `code`.
+    Also make the calls in `wanted.refused`, so that CloudTrail records them.
 
-    Raises `LabError` if the lab can't enter an account, or if IAM answers a call with another code.
+    Raises `LabError` if the lab can't enter an account, or if IAM doesn't answer a refused call with its `code`.
     """
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)

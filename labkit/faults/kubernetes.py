@@ -41,8 +41,7 @@ WITHIN = 30  # seconds
 def read(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
     """Read the run's objects into the situation.
 
-    `registration` is the webhook's working registration. If it's None, the present registration counts as the working
-    one.
+    `registration` is the webhook's working registration; None means the present registration.
     """
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}

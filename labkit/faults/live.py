@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 def read(lab: "Workspace", *others: Situation) -> Situation:
     """Return the present state of the run as a situation.
 
-    The documents of AWS are read from the run's own account, and from the accounts of the situations in `others`.
+    Read AWS's documents in the run's own account, and in the accounts of the situations in `others`.
 
-    The result's `registration` is that of the first situation in `others`. Without `others`, it's the webhook's present
-    registration in the cluster.
+    The result's `registration` is that of the first situation in `others` or, by default, the cluster's present one.
     """
     situation = Situation(
         parameters=lab.parameters,

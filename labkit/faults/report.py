@@ -78,7 +78,7 @@ class Report:
 def of(lab: "Workspace") -> Report | None:
     """Return the report on a run, or None if the run has no fault.
 
-    This function reads the lab, and runs AWS commands in the pod. It mends nothing.
+    This function runs AWS commands in the pod, but mends nothing.
     """
     progress = breaking.progress(lab)
     if progress is None:

@@ -47,10 +47,7 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
 
 
 def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
-    """Yield each row with the doctor's findings on the row's service account. Change nothing.
-
-    Rows with the same cluster and the same credentials share their answers, so that no call is made twice.
-    """
+    """Yield each row with the doctor's findings on the row's service account. Change nothing."""
     from labkit.diagnosis.evidence import Reads
 
     known: dict[object, tuple[Connection, Reads]] = {}

@@ -103,10 +103,7 @@ def _unwritten(error: OSError) -> str:
 
 
 def end_labs(out: Path) -> None:
-    """End and delete the labs that this machine's workers opened for the rows of this output folder.
-
-    This includes the labs of lost workers, and of an earlier fleet that lost its scheduler.
-    """
+    """End and delete the labs that this machine's workers opened for this output folder, even those of lost workers."""
     from labkit.emulator import process
     from labkit.emulator.folder import Folder
 

@@ -365,10 +365,9 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
 
 
 def prepared(log: Path | None) -> "WorkerPlugin":
-    """Return a Dask plugin: a worker ignores Ctrl-C, and writes its output to the file `log` unless `log` is None.
+    """Return a Dask plugin: a worker ignores Ctrl-C, and writes its output to the file `log`, if any.
 
-    If a worker closes, for example because it lost its scheduler, its process ends after `ENDS_WITHIN` seconds, even in
-    the middle of a row: no one would get the row's result.
+    `ENDS_WITHIN` seconds after a worker closes, its process ends, even in the middle of a row.
     """
     from distributed import Status, Worker, WorkerPlugin
 

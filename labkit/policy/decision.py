@@ -1,7 +1,7 @@
 """The decision on a request, and the statements that explain it.
 
 If one statement decided, that statement is the explanation. Otherwise, the explanation is the Allow statements that
-almost match the request. They differ from the request in a few parts, such as the resource or a condition.
+almost match the request.
 """
 
 from collections.abc import Iterable, Sequence
@@ -65,7 +65,7 @@ class Near:
 class Decision:
     """Whether a request is allowed, and why.
 
-    A decision is true or false in an `if`. A terminal shows it as a few lines of text, and a notebook as a table.
+    A decision is true or false in an `if`. A terminal shows text, and a notebook a table.
 
     `statement` is the statement that decided, and `policy` its policy; both are None if no statement decided. `reason`
     is one sentence. `denial` is the end of AWS's own error message; None if the request is allowed. `near` has the

@@ -121,7 +121,7 @@ def make_way(lab: "Workspace") -> list[str]:
     """Return a line about the deleted service account; empty if nothing was deleted.
 
     On the lab's own cluster, delete the service account `parameters.service_account` if it carries another run's label.
-    On any other cluster, delete nothing. Raise `NotThisRuns` if the service account doesn't carry this run's label.
+    On any other cluster, raise `NotThisRuns` if the service account doesn't carry this run's label.
     """
     core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace

@@ -97,7 +97,7 @@ class Accounts:
                 del self._awaited[key]
 
     async def start(self) -> None:
-        """Read all accounts, then follow their changes in the background. Raises httpx.HTTPError if the read fails."""
+        """Read all accounts, then follow their changes in the background. Raises httpx.HTTPError."""
         await self._watch.read()
         self._watching = asyncio.create_task(self._watch.follow())
 

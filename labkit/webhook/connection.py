@@ -54,10 +54,9 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
 
 @contextmanager
 def untold() -> Iterator[list[str]]:
-    """Yield a list. While the Kubernetes client loads a kubeconfig, the errors that it logs are added to this list.
+    """Yield a list, which collects the errors that the Kubernetes client logs while it loads a kubeconfig.
 
-    The client raises no error if a credentials plugin fails. It only logs the failure, and would then call the API
-    server anonymously.
+    If a credentials plugin fails, the client only logs the failure, and calls the API server anonymously.
     https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
     """
     said: list[str] = []

@@ -102,10 +102,8 @@ def mutating_webhook_configuration(
 ) -> Object:
     """Return the manifest that registers a webhook for pods at `url`. The CA bundle verifies the server's certificate.
 
-    `name` is the manifest's name. `webhook` is the name of the webhook in the manifest.
-
-    The API server calls the webhook only in namespaces whose labels match all expressions in `namespaces`. It doesn't
-    call the webhook for a pod with the label `opt_out_label`.
+    `name` is the manifest's name, and `webhook` the webhook's name. The API server calls the webhook only in namespaces
+    whose labels match all expressions in `namespaces`, and never for a pod with the label `opt_out_label`.
 
     https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/
     """

@@ -118,10 +118,10 @@ STYLE = """
 
 
 def svg(own: Collection[int] = ()) -> str:
-    """Return the picture as an SVG document, 720 pixels wide. On a narrower page, it shrinks to the page.
+    """Return the picture as an SVG document, 720 pixels wide.
 
     Args:
-        own: the numbers of the notebook's own steps. The picture marks these steps with a bar, bold text and a label.
+        own: the numbers of the notebook's own steps. The picture marks these steps.
 
     Raises `ValueError` if a number in `own` isn't from 1 to 11.
     """

@@ -60,7 +60,7 @@ def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, object]:
 def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
     """Return a widget that shows the report ``html``, and below it a button with the text ``label``.
 
-    The button replaces the report with the result of ``again``. A text beside the button says whether it has changed.
+    The button replaces the report with the result of ``again``, and says whether the report has changed.
     """
     import ipywidgets
 
@@ -108,10 +108,7 @@ def shown(html: str) -> str:
 
 
 def labelled(html: str) -> str:
-    """Return the HTML with an attribute at each cell of a table: the name of the cell's column.
-
-    A narrow panel puts a row's cells below each other, and shows the column's name beside each cell.
-    """
+    """Return the HTML. Each cell of a table gets its column's name as an attribute, which a narrow panel shows."""
     return _TABLE.sub(_labelled, html)
 
 

@@ -232,7 +232,7 @@ class Evidence:
 
     @property
     def wanted_role_name(self) -> str:
-        """The role's name. If the role isn't known, it's the name in `parameters`."""
+        """The role's name; for an unknown role, the name in `parameters`."""
         return self.role_name or self.parameters.role_name
 
     @property
@@ -245,7 +245,7 @@ class Evidence:
 
     @cached_property
     def role_account(self) -> Account:
-        """The role's account, which can differ from the cluster's. Raises `NotRead` without credentials for it."""
+        """The role's account, which can differ from the cluster's. Raises `NotRead` without its credentials."""
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:

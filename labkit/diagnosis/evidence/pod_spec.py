@@ -97,10 +97,7 @@ class Container:
 
     @property
     def is_by_hand(self) -> bool:
-        """Whether a person, and not the webhook, set the container's role variable. Raises `NotRead`.
-
-        The order of the variables shows this: the webhook appends the region's variables, and after them the role's.
-        """
+        """Whether a person, and not the webhook, set the container's role variable. Raises `NotRead`."""
         if ROLE not in self.own_names:
             return self.has_role  # by `envFrom`, which the webhook doesn't read
         names = [entry["name"] for entry in self.document.get("env") or []]
@@ -309,10 +306,7 @@ class PodSpec:
 
     @property
     def is_mutated(self) -> bool:
-        """Whether the webhook has changed the pod.
-
-        A changed pod has the token volume, and at least one of its containers has the role and token variables.
-        """
+        """Whether the pod has the webhook's token volume, and a container with the role and token variables."""
         return is_token_volume(self.volumes.get(TOKEN_VOLUME)) and any(
             {ROLE, TOKEN_FILE} <= container.own_names for container in self.containers
         )

@@ -143,7 +143,7 @@ class Probe:
 
     @cached_property
     def container(self) -> Container | None:
-        """The container to probe: the first with the role's variables, else the first; None without containers."""
+        """The container to probe: the first with the role's variables, else the first."""
         running = [container for container in self._pod.containers if not container.is_init] if self._pod else []
         return next(filter(_has_role, running), next(iter(running), None))
 

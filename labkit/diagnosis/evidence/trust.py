@@ -333,7 +333,7 @@ def statements_of(document: object) -> list[Statement]:
 
 
 def listed(value: object) -> list[Any]:
-    """Return a value in a policy as a list. A single item becomes a list of one, and None an empty list."""
+    """Return a value in a policy as a list; for None, an empty list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]

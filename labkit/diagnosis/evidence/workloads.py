@@ -48,10 +48,9 @@ def without_account(evidence: Evidence) -> list[Workload]:
 def meant_for_account(evidence: Evidence) -> Workload | None:
     """Return the workload that should name the examined service account, but names none; None if that isn't clear.
 
-    A wrong guess would give the role to the wrong workload. So the workload must name no service account, and meet one
-    of two conditions:
+    The workload must meet one of two conditions:
 
-    - It's the only such workload with the service account's name as its own name or as its app label.
+    - It's the only workload without a service account that has the account's name as its own name or its app label.
     - It's the namespace's only workload, and the namespace has no other service account except `default`.
     """
     everything, bare = _all(evidence), without_account(evidence)
@@ -98,9 +97,8 @@ def was_made_by_a_controller(pod_name: str) -> bool:
 def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
     """Whether a new pod may have replaced the pod with this name.
 
-    True if a workload creates pods with such names, or if workloads can't be listed. Also true if only a generated
-    suffix differs between this name and the name of an existing pod, such as `web-x2x4z` and `web-b5d7f`. Raises
-    `NotRead` if pods can't be listed.
+    True if a workload creates pods with such names, or if workloads can't be listed. Also true if another pod's name
+    differs only in the suffix: `web-x2x4z` and `web-b5d7f`. Raises `NotRead` if pods can't be listed.
     """
     if not are_known(evidence) or that_made(evidence, pod_name):
         return True

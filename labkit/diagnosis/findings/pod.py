@@ -94,8 +94,6 @@ def uses_another_service_account(evidence: Evidence) -> Symptom | None:
 def older_than_annotation(evidence: Evidence) -> Symptom | None:
     """The pod is older than the service account's annotation, so it didn't get the annotation's role.
 
-    If the time of the annotation is unknown, the finding says that the pod may be older.
-
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)

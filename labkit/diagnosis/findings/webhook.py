@@ -48,10 +48,6 @@ def missing(evidence: Evidence) -> Symptom | None:
 def unreachable(evidence: Evidence) -> Symptom | None:
     """The webhook is registered, but the API server can't call it. `failurePolicy: Ignore` hides that.
 
-    The doctor tries to reach the webhook only if a pod was created without its role. If the API server runs on this
-    machine, the doctor connects to the webhook itself. Otherwise, the doctor makes a dry run, and the API server's
-    counters show whether the call to the webhook failed.
-
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#contacting-the-webhook
     """
     if evidence.webhook is None:
@@ -127,7 +123,7 @@ def opted_out(evidence: Evidence) -> Symptom | None:
 def passed_over(evidence: Evidence) -> Symptom | None:
     """The webhook didn't give the pod the role, although the service account was annotated before the pod was created.
 
-    None if another finding about the webhook, such as `unreachable`, already explains why the pod has no role.
+    None if another finding about the webhook, such as `unreachable`, already explains that.
     """
     spec = evidence.pod_spec
     if spec and not spec.is_mutated and not evidence.annotation and (left_out := may_be_left_out(evidence)):
@@ -218,7 +214,7 @@ def explains_absence(evidence: Evidence) -> bool:
 
 
 def may_be_left_out(evidence: Evidence) -> str:
-    """Return a phrase that lists the webhook's matchConditions: they may leave the pod out. Empty without them."""
+    """Return a phrase that lists the webhook's matchConditions, which may leave the pod out; empty without any."""
     conditions = opt_out.match_conditions(evidence)
     if not conditions:
         return ""

@@ -1,7 +1,6 @@
 """Advice, for cases in which every command could harm someone.
 
-It says which object stays unchanged, who owns the object, and how to find out who needs it. Its commands are comments:
-someone else has to run them, or you have to find something out first.
+The advice says which object stays unchanged, and how to find out who needs the object. All commands are comments.
 """
 
 import json
@@ -54,11 +53,7 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 def roles_by_a_pattern(evidence: Evidence) -> str:
     """Return a comment with the names of roles that already admit the service account, for example by a pattern.
 
-    Return an empty text in each of these cases:
-
-    - No role admits the service account, or the roles can't be listed.
-    - The doctor was told the role's name, or a run's label names the role.
-    - The annotation isn't a role's ARN.
+    Empty unless such roles are found, and the annotation alone names the service account's role.
 
     The comment has no command, because a pattern (`shop:*`) doesn't show which service account a role was made for.
     """

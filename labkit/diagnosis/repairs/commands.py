@@ -320,7 +320,7 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
     """Return lines that annotate the service account with the role, and remove the annotation with the key `without`.
 
     If `role_arn` is empty, the lines first list the roles that may be meant, and the command has the placeholder
-    `<ROLE_NAME>`. No shell runs that command unchanged, because `<` and `>` redirect.
+    `<ROLE_NAME>`.
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_annotate/
     """

@@ -45,12 +45,10 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     """Return lines that correct the pod's manifest and replace the pod; empty without a pod.
 
     `changes` are further corrections of the manifest. A pod without an owner is deleted and created again. For a pod of
-    a Deployment, StatefulSet or DaemonSet, the lines correct the template. If the template is right, they restart the
-    pods.
+    a Deployment, StatefulSet or DaemonSet, the lines correct the template, or only restart the pods.
 
-    A manifest's secret values aren't shown, so a new pod would lose them. With such a value, the lines are comments if
-    the pod has no owner. A template with such a value is patched in an editor. If the pod runs as another service
-    account, perhaps on purpose, return only advice.
+    Secret values aren't shown. If a new pod would lose such a value, the lines are comments, or open an editor. If the
+    pod runs as another service account, return only advice.
     """
     spec = evidence.pod_spec
     if spec is None:

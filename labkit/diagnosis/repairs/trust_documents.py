@@ -75,8 +75,7 @@ def with_audience(evidence: Evidence) -> Document | None:
 def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
     """Yield the conditions that keep the service account out, and that aren't about the token's `sub` or `aud`.
 
-    With each condition, yield its statement's position, from 1. Someone wrote these restrictions on purpose, so only
-    their author may remove them.
+    With each condition, yield its statement's position, from 1. Only the author may remove these restrictions.
     """
     trust = evidence.trust
     for position, statement in enumerate(trust.statements, 1):

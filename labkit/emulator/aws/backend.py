@@ -141,7 +141,7 @@ class Backend:
         return await self.run(corrected.get(asked.service, self._answer), asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
-        """Delete a bucket and its tags, so that a new bucket of the same name has no tags. Return moto's answer."""
+        """Delete a bucket and its tags. Return moto's answer."""
         return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:
@@ -268,7 +268,7 @@ class Backend:
         return get_backend(service)[account_id][region]
 
     def stores(self, service: Any, account_id: str) -> dict[str, Any]:
-        """Return moto's state of a service in an account, by region. Unused regions are left out."""
+        """Return moto's state of a service in an account, by region."""
         return dict(get_backend(service)[account_id])
 
     def organization(self, management_id: str) -> OrganizationsBackend:

@@ -139,10 +139,7 @@ class Permission:
 
 @dataclass(frozen=True)
 class Asked:
-    """The service, the operation and the parameters of a call.
-
-    The lab uses this object to authorize the call, to answer it, and to record it in the trail.
-    """
+    """The service, the operation and the parameters of a call."""
 
     call: Call
     service: str = ""

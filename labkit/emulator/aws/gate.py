@@ -164,10 +164,7 @@ class Gate:
 
     @property
     def unkept(self) -> list[str]:
-        """The services that calls have changed, although the lab doesn't store their state.
-
-        That state is lost when the lab's server ends.
-        """
+        """The services with changes that the lab doesn't store, and loses when its server ends."""
         return sorted(self._told)
 
     async def close(self) -> None:
@@ -202,7 +199,7 @@ class Gate:
         """Answer and record a call. Return the outcome: answer, caller, and why the call was allowed or refused.
 
         ``body`` is a function that reads the call's body; None if ``call`` already contains the body. Raises
-        ClientDisconnect if the client disconnects before the body's end.
+        ClientDisconnect.
         """
         asked, caller, grant, failure = Asked(call), None, None, ""
         try:

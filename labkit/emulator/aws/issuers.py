@@ -102,8 +102,7 @@ class Issuers:
 
         The server at ``address`` must have a certificate for ``host`` that chains to ``ca_pem``.
 
-        ``edition`` takes an issuer at ``host``, and returns a value that changes when the issuer's keys change. The lab
-        calls ``edition`` each time it needs a key. If the value has changed, the lab fetches the keys again. A fetch
+        ``edition`` takes an issuer at ``host``, and returns a value that changes when the issuer's keys change. A fetch
         may take ``within`` seconds; None means `TIMEOUT`.
         """
         self._mapped[host.lower()] = _Mapping(address, client_context(ca_pem), edition, within)

@@ -40,7 +40,7 @@ class SessionTags:
 
     @property
     def size(self) -> float:
-        """The share of the allotted space that these tags use: 1 means that they use the whole space."""
+        """The share of the allotted space that these tags use; 1 is the whole space."""
         tags = {**self.inherited, **self.passed}
         return sum(len(f"{key}{value}".encode()) + OVERHEAD for key, value in tags.items()) / ALLOTTED
 

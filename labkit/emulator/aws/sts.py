@@ -151,7 +151,7 @@ class Sts:
         raise Refusal(400, "InvalidAction", f"Could not find operation {asked.operation} for version {version}")
 
     def answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
-        """Answer a granted call. Return the answer, and the session that the call opened (None if it opened none)."""
+        """Answer a granted call. Return the answer, and the session that the call opened."""
         asked = grant.asked
         if isinstance(caller, WebIdentity):
             about = {

@@ -81,7 +81,7 @@ class Token:
 
 
 def read(token: str) -> Token:
-    """Read a JWT (RFC 7519). Raises :class:`Refusal` if it isn't one."""
+    """Read a JWT (RFC 7519). Raises :class:`Refusal`."""
     signed, _, signature = token.rpartition(".")
     try:
         header, claims = map(_object, signed.split("."))

@@ -21,10 +21,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 def fetch(folder: "Folder", state: "State", url: str) -> object:
-    """GET a URL of a cluster's public issuer, and return the JSON. Raises `LabError`.
-
-    The cluster may be the lab's own or a joined one.
-    """
+    """GET a URL of a cluster's public issuer, and return the JSON. Raises `LabError`."""
     from labkit.emulator.joined_folder import Kept
     from labkit.targets import moto
 

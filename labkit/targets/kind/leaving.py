@@ -49,10 +49,7 @@ class LeftBehind(LabError):
         )
 
     def forgotten(self, folder: "Folder") -> LabError:
-        """Return the error to raise after `labkit reset`, which has made the lab forget these clusters.
-
-        The error says so, and has the commands that remove the lab's leftovers from the clusters.
-        """
+        """Return the error to raise after `labkit reset`, with the commands that remove the leftovers."""
         return LabError(
             "\n".join(one.what for one in self.left),
             where=f"the lab in {folder.path} is empty, and has forgotten the cluster",

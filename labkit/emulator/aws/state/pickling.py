@@ -1,8 +1,7 @@
 """Convert moto's state of a service to bytes with pickle, and convert such bytes to the state again.
 
-Pickle can't convert locks and anonymous functions. For a lock, the bytes have only its type, and loading creates a new
-lock. For an anonymous function or one of moto's backends, the bytes say where it is, and loading looks it up. The
-bodies of S3 objects are stored separately. Each body is written once, and is read when it's needed.
+Pickle can't convert locks and anonymous functions. For a lock, loading creates a new lock. For an anonymous function or
+one of moto's backends, the bytes say where to find it. The bodies of S3 objects are stored separately.
 """
 
 import copyreg

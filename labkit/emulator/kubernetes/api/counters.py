@@ -33,7 +33,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Counters:
-    """The counters of one API server. They start at zero when the server starts."""
+    """The counters of one API server, since its start."""
 
     def __init__(self) -> None:
         self._started = time.time()

@@ -75,8 +75,7 @@ def resources(name: str) -> Object | None:
 def aggregated(core: bool) -> Object:
     """Return the aggregated answer to `GET /apis`, or to `GET /api` if ``core`` is true.
 
-    The answer to `GET /apis` has all groups but the core group, with all their resources. The answer to `GET /api` has
-    the core group. kubectl requests the aggregated answers first.
+    The answer to `GET /api` has the core group, and the answer to `GET /apis` all other groups, with their resources.
     """
     items = [
         {

@@ -47,8 +47,8 @@ def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
 def hold(conditions: list[dict[str, str]], policy: str, review: Review, request: dict[str, object]) -> bool:
     """Return whether a webhook's ``conditions`` let the API server send the ``request`` to the webhook.
 
-    If a condition is false, return False. If no condition is false, but one can't be evaluated, ``policy`` decides. It
-    is the webhook's `failurePolicy`: for Ignore, return False; for Fail, raise Forbidden.
+    If no condition is false, but one can't be evaluated, ``policy`` decides. For the `failurePolicy` Ignore, return
+    False; for Fail, raise Forbidden.
     """
     if not conditions:
         return True

@@ -89,7 +89,7 @@ class JsonPatching:
         self._copied = 0
 
     def apply(self, operation: Any) -> None:
-        """Apply one operation. Raises NotApplicable if that isn't possible."""
+        """Apply one operation. Raises NotApplicable."""
         try:
             if isinstance(operation, dict) and operation.get("op") == "copy":
                 operation = self._copying(operation)

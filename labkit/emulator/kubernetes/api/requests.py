@@ -158,7 +158,7 @@ class Request:
             raise invalid("ListOptions", "meta.k8s.io", "", causes)
 
     async def options_version(self) -> str:
-        """Return the apiVersion of the DeleteOptions in the body. It may name any API group."""
+        """Return the apiVersion of the DeleteOptions in the body."""
         return await beside(len(self.body), self._options_version)
 
     def _options_version(self) -> str:
@@ -352,7 +352,7 @@ def _forbidden_match(more: str) -> Cause:
 def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> str:
     """Return the error if an object's kind or apiVersion isn't the wanted one; "" if both are right.
 
-    ``given`` is the object's kind, and ``given_version`` its apiVersion. If one is missing (""), that's no error.
+    ``given`` is the object's kind, and ``given_version`` its apiVersion. Each may be missing ("").
     """
     if given and given != kind:
         if given not in KNOWN_KINDS:
@@ -397,8 +397,7 @@ class _Repeated(Object):
 def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
     """Return a JSON document, and the paths of its repeated keys. With ``yaml_too``, the body may also be YAML.
 
-    Raises ValueError, in Go's words, if the body can't be parsed. Raises RequestEntityTooLarge if it has more than
-    MOST_VALUES values.
+    Raises ValueError, in Go's words. Raises RequestEntityTooLarge for more than MOST_VALUES values.
     """
     _require_few(_separators(body) if len(body) > MOST_VALUES else 0)
     seen = False

@@ -19,10 +19,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def yaml_value(text: bytes) -> object:
-    """Return the text's only document as Python values. Raises yaml.YAMLError if the text can't be parsed.
-
-    For aliases that expand too far, the error is in go-yaml's words.
-    """
+    """Return the text's only document as Python values. Raises yaml.YAMLError if the text can't be parsed."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()

@@ -62,10 +62,7 @@ class NodeClient:
             response.raise_for_status()
 
     async def fetch(self, namespace: str, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
-        """Return a ConfigMap or a Secret that was read at most `max_age` seconds ago; None if it doesn't exist.
-
-        Simultaneous calls share one request.
-        """
+        """Return a ConfigMap or a Secret that was read at most `max_age` seconds ago; None if it doesn't exist."""
         key, now = (namespace, kind, name), time.monotonic()
         asked, task = self._fetched.get(key, (0.0, None))
         if task is None or (task.done() and now - asked >= max_age):
@@ -164,11 +161,7 @@ def _found(response: httpx.Response) -> Object | None:
 
 
 def said(error: Exception) -> str:
-    """Return the error as text.
-
-    For a refused request, the text is the API server's message. For a file that can't be used, it's the system's reason
-    and the file's name.
-    """
+    """Return the error as text, such as the API server's message, or the system's reason with the file's name."""
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):
             return str(error.response.json()["message"])

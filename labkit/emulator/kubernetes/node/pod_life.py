@@ -58,7 +58,7 @@ class PodLife:
     def change(self, pod: Object) -> None:
         """Use a new version of the pod's document.
 
-        If labels or annotations changed, refresh the volumes soon, because volumes may contain them.
+        If labels or annotations changed, refresh the volumes soon.
         """
         before, now = self.pod.document["metadata"], pod["metadata"]
         if any(before.get(name) != now.get(name) for name in ("labels", "annotations")):

@@ -47,10 +47,7 @@ class ProjectedToken:
     expires: float = 0.0
 
     def due(self, now: float) -> bool:
-        """Whether the token must be renewed at the lab time ``now``.
-
-        If the lab's clock was set back to a time before the token was issued, the token must be renewed, too.
-        """
+        """Whether the token must be renewed at the lab time ``now``."""
         return now >= self.issued + min(0.8 * (self.expires - self.issued), DAY) or now < self.issued - 1
 
     async def valid(self, request: RequestToken, now: float) -> str:

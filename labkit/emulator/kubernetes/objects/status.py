@@ -103,8 +103,7 @@ def already_exists(kind: Kind, name: str) -> ApiError:
 def conflict(kind: Kind, name: str, why: str, *, called: str = "") -> ApiError:
     """Return the error 409 Conflict. ``why`` is the end of its message.
 
-    The message names the resource, e.g. `pods`. ``called`` replaces this name, because a real server sometimes names
-    the kind or a subresource.
+    The message names the resource, e.g. `pods`. ``called`` replaces this name.
     """
     details = _details(kind, name) | ({"kind": called} if called else {})
     message = f'Operation cannot be fulfilled on {called or kind.resource} "{name}": {why}'
