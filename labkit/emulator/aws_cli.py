@@ -1,6 +1,6 @@
 """A plugin for the AWS CLI 1. With the plugin, the CLI calls the lab for every service.
 
-Without the plugin, the CLI ignores ``AWS_ENDPOINT_URL`` for SQS, RDS and a few other services.
+Without the plugin, the CLI calls the real AWS for SQS, RDS and a few other services.
 https://docs.aws.amazon.com/cli/v1/userguide/cli-configure-endpoints.html
 """
 

@@ -288,7 +288,7 @@ def _has_ended(folder: Folder) -> bool:
 
 
 def silent(folder: Folder, reply: Reply) -> LabError:
-    """Return the error for a server that doesn't answer. It says why, and how to end the server."""
+    """Return the error for a server that doesn't answer: why, and how to end the server."""
     whose = f"process {reply.pid}" if reply.pid else "a process of another container"
     why = f"{whose} was stopped" if reply.is_stopped else f"{whose} hangs, or was stopped"
     return LabError(

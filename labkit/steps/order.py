@@ -26,7 +26,7 @@ def step(name: str) -> ModuleType:
 
 
 def before(name: str) -> tuple[str, ...]:
-    """Return the names of the steps before this one. Raises `UnknownName`."""
+    """Return the names of the earlier steps. Raises `UnknownName`."""
     step(name)
     return ORDER[: ORDER.index(name)]
 

@@ -279,7 +279,7 @@ class Evidence:
     def role(self) -> Role | None:
         """The role that the service account should have; None if IAM has no such role.
 
-        Raises `NotRead` if nothing says which role the service account should have.
+        Raises `NotRead` if nothing names such a role.
         """
         if not self.role_name:
             raise NotRead(

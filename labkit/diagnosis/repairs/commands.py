@@ -108,7 +108,7 @@ class Commands:
     def update_trust_policy(self, trust_policy: Document, *sentences: str) -> str:
         """Return lines that replace the trust policy.
 
-        The lines begin with `sentences` as comments. Without `sentences`, the comments say who keeps access.
+        The lines begin with `sentences` as comments; by default, the comments say who keeps access.
 
         Return only advice if the new policy wouldn't admit the service account, or if IAM would reject it as too long.
 

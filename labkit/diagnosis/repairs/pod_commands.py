@@ -111,7 +111,7 @@ def from_then_on(evidence: Evidence, was: str) -> str:
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
-    """Return the repair. If the role doesn't exist and a pod does, the repair also replaces the pod.
+    """Return the repair. Without the role, the repair also replaces an existing pod.
 
     The pod may still have a session of a deleted role. A new role doesn't make such a session valid.
 

@@ -1,7 +1,7 @@
 """Choose the cluster that joins the lab.
 
-If the parameters name a kubeconfig, choose the cluster in it. Otherwise, choose the cluster that joined before under
-the name `parameters.cluster`. If no such cluster exists, create a kind cluster.
+If the parameters name a kubeconfig, choose its cluster. Otherwise, choose the cluster that joined before under the name
+`parameters.cluster`. If no such cluster exists, create a kind cluster.
 """
 
 import sys
