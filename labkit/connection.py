@@ -178,9 +178,8 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 def patient(api: "ApiClient") -> "ApiClient":
     """Set time limits in the client, for an API server that doesn't answer. Return the client.
 
-    A watch may last for its `timeoutSeconds` plus the time limit. A watch without `timeoutSeconds` has no limit.
-
-    If the API server answers with an error, delete the answer's headers, so that no exception shows them.
+    A watch gets its `timeoutSeconds` in addition, or no limit without `timeoutSeconds`. The client deletes the headers
+    of an error, so that no exception shows them.
     """
     rest: Any = api.rest_client
     ask = rest.request

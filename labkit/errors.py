@@ -22,7 +22,7 @@ BY_THE_ORGANIZATION = re.compile(r"(service|resource) control policy")
 class LabError(Exception):
     """An error that the user can correct. Its text says what happened, where, and the next command.
 
-    A notebook shows the text without a traceback, because lines of labkit's own code don't help a learner.
+    A notebook shows the text without a traceback.
     """
 
     exit_code = 1

@@ -61,8 +61,7 @@ class Lab(Workspace):
     def open(cls, **values: Any) -> "Lab":
         """Open the lab that these parameters name. If it doesn't run, start it.
 
-        Raises:
-            LabError: a parameter breaks its rule (nothing is created then), or the lab doesn't start.
+        Raises `LabError` if a parameter breaks its rule, or if the lab doesn't start.
         """
         short_errors.install()
         parameters = Parameters.checked(**values)
@@ -362,8 +361,7 @@ class Lab(Workspace):
     def show(self, thing: Any, command: str = "") -> None:
         """Show a text, a document, an answer of boto3 or an object of Kubernetes.
 
-        Placeholders replace values that differ from run to run. With `command`, the text is shown as that command's
-        answer.
+        Placeholders replace values that differ from run to run. With `command`, the text is shown as its answer.
         """
         show(thing, command)
 
@@ -417,7 +415,7 @@ class Lab(Workspace):
         return self.connection.clock
 
     def now(self) -> datetime:
-        """The time of AWS and the cluster, in UTC: the lab clock's time or, if the lab has no clock, the machine's."""
+        """The time of AWS and the cluster, in UTC."""
         return datetime.fromtimestamp(self.connection.now(), UTC)
 
     def has(self, capability: str) -> bool:

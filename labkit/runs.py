@@ -157,8 +157,7 @@ def examined(
 ) -> "Diagnosis":
     """Let the doctor examine a run's service account, and return its diagnosis. Changes nothing.
 
-    To examine many runs in one cluster, pass the same `connection` and `reads` each time. `reads` stores the answers,
-    and no call is made twice.
+    For many runs in one cluster, pass the same `connection` and `reads`, so that no call is made twice.
 
     Raises `LabError` if the target can't be reached. Also raises `LabError` if the service account doesn't exist, and
     neither a pod nor a role names it.
@@ -194,7 +193,7 @@ def main(notebooks: Sequence[str]) -> int:
 
 
 def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
-    """Return the `Run` of an executed notebook. The notebook's outputs contain the checks and the commands' answers."""
+    """Return the `Run` of an executed notebook."""
     data = [part["data"] for cell in executed.cells for part in cell.get("outputs", []) if "data" in part]
     return Run(
         output=output,

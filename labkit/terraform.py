@@ -33,10 +33,9 @@ class Rendered:
 
 
 def variables(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
-    """Return the module's variables for the role of these parameters, as a dict that a reader can change.
+    """Return the module's variables for the role of these parameters.
 
-    By default, the module's `use_name_prefix` is true. The role's name would then be `my-role-` and a timestamp,
-    so these variables set it to false.
+    With `use_name_prefix`, which is true by default, the role's name would be `my-role-` and a timestamp.
     """
     subject = f"{parameters.namespace}:{parameters.service_account}"
     return {

@@ -6,8 +6,7 @@ import signal
 def main() -> None:
     """Run the command. Ctrl-C ends it without a traceback, even while Python still loads modules.
 
-    SIGTERM has the same effect: the command cleans up, and prints how to go on. CI systems send SIGTERM to cancel a
-    job.
+    SIGTERM, with which CI systems cancel a job, has the same effect.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:

@@ -35,17 +35,14 @@ class Server(ServerApp):
         return super().server_info() | {"labkit": str(self.root_dir)}
 
     def start_app(self) -> None:
-        """Print the address and open the browser. Import nbconvert's exporters in another thread."""
+        """Print the address and open the browser."""
         super().start_app()
         # The first page asks for the list of exporters, and would wait for this import. So import them while the
         # browser starts.
         threading.Thread(target=importlib.import_module, args=("nbconvert.exporters",), daemon=True).start()
 
     def stop(self, from_signal: bool = False) -> None:
-        """End the kernels and terminals, then this process. After `GIVE_UP` seconds, end the process anyway.
-
-        The kernels watch this process: if it ends, they end, too.
-        """
+        """End the kernels and terminals, then this process. After `GIVE_UP` seconds, end the process anyway."""
         signal.alarm(GIVE_UP)
         super().stop(from_signal)
 

@@ -139,8 +139,8 @@ def _running(here: Path) -> dict[str, str] | None:
 def put_aside(learn: Path, number: str) -> tuple[str, str]:
     """Rename the learner's copy of the notebook with this number, so that `copy_notebooks` makes a new copy.
 
-    Return the notebook's name, and a sentence with the old copy's new name. Raises `LabError` if no copy's name begins
-    with `number`, or if several do.
+    Return the notebook's name, and a sentence with the old copy's new name. Raises `LabError` unless `number` matches
+    exactly one copy.
     """
     copies = [path for path in learn.glob(f"{number}*.ipynb") if (NOTEBOOKS / path.name).exists()]
     if len(copies) != 1:
@@ -161,8 +161,8 @@ def put_aside(learn: Path, number: str) -> tuple[str, str]:
 def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
     """Copy each notebook that is missing in `learn`, with empty exercises. Return the names of the new copies.
 
-    Copy the notebooks' pictures and linked pages, too. Write the contents page if it's missing or `with_contents` is
-    true. Pass False if a browser may have the page open.
+    Copy the notebooks' pictures and linked pages, too. Pass `with_contents=False` if a browser may have the contents
+    page open. An existing contents page then stays.
 
     Raises `LabError` if the notebooks aren't installed, or if no files can be written in `learn`.
     """

@@ -26,8 +26,7 @@ MANY = 5
 class Survey:
     """The diagnoses of all service accounts that should have a role, in a cluster or in one of its namespaces.
 
-    A service account should have a role if it or one of its pods has a role annotation, or if a pod has a variable for
-    a role.
+    These service accounts have a role annotation, or a pod that names a role.
 
     Raises `NotRead` if the service accounts can't be listed, and `LabError` if the namespace doesn't exist.
     """

@@ -44,14 +44,12 @@ def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator:
 def merged(before: str, entries: Iterable[Entry]) -> str:
     """Return the kubeconfig ``before``, with ``entries`` instead of the lab's earlier entries. All other entries stay.
 
-    A current context that leads to one of the lab's clusters stays current: a new cluster must not change where a
-    user's `kubectl` commands go. Otherwise, the newest cluster's context becomes current.
+    A current context that leads to one of the lab's clusters stays current. Otherwise, the newest cluster's context
+    becomes current.
 
-    Without ``entries``, `NO_CLUSTER` becomes the current context, unless the current context leads to a cluster of
-    someone else.
+    Without ``entries``, `NO_CLUSTER` becomes current, unless the current context leads to a cluster of someone else.
 
-    If `aws eks update-kubeconfig` added an entry for one of the lab's clusters, the entry gets the cluster's present
-    address.
+    An entry by `aws eks update-kubeconfig` for one of the lab's clusters gets the cluster's present address.
     """
     entries = list(entries)
     there = _read(before)

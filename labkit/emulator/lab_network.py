@@ -44,9 +44,9 @@ async def answer(request: Request, added: Mapping[str, str]) -> Response:
 
 
 def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[str, object]:
-    """Return the answer to a pod's AdmissionReview: a patch that adds variables to each container.
+    """Return the answer to a pod's AdmissionReview: a patch that adds the variables ``added`` to each container.
 
-    ``added`` has these variables. A container keeps its own value of a variable.
+    A container keeps its own value of a variable.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """

@@ -39,13 +39,12 @@ class Peer:
 class Listener:
     """Serve ``app`` on a bound socket, over TLS if there is a ``certificate``.
 
-    The listener refuses a request with a ``Host`` that is not in ``hosts`` (status 421), or with a browser's
-    ``Origin`` (403). So no web page can call the lab, not even by a name that was rebound to 127.0.0.1. The listener
-    also refuses a request if its head is too long (431), or if its query has too many parameters (414).
+    The listener refuses a ``Host`` that is not in ``hosts`` (421) and a browser's ``Origin`` (403). So no web page can
+    call the lab. The listener also refuses a request with a too long head (431), or with too many query parameters
+    (414).
 
-    With ``client_authority_pem``, clients may present a certificate, and the listener verifies it.
-    ``scope["state"]["peer"]`` is the :class:`Peer`; None for a client without a certificate. ``on_call`` is
-    called for every request that the listener doesn't refuse.
+    With ``client_authority_pem``, clients may present a certificate. ``scope["state"]["peer"]`` is then the
+    :class:`Peer`; None for a client without a certificate. ``on_call`` is called for every accepted request.
     """
 
     def __init__(

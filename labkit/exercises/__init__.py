@@ -40,7 +40,7 @@ NOTEBOOKS = {
 
 
 def by_id(id: str) -> "Exercise":
-    """Return the exercise with this id, such as 02-a. Raises `UnknownName` if no exercise has it."""
+    """Return the exercise with this id, such as 02-a. Raises `UnknownName`."""
     known: Sequence[Exercise] = of_notebook(id).EXERCISES
     return _named("exercise", id, known)
 
@@ -78,10 +78,9 @@ def close_all(lab: "Workspace") -> Iterator[str]:
 
 
 def of_notebook(id: str) -> ModuleType:
-    """Return the module that holds a notebook's `EXERCISES`, `PREDICTIONS` and `RECALL`.
+    """Return the module that holds a notebook's `EXERCISES`, `PREDICTIONS` and `RECALL`. Raises `UnknownName`.
 
-    `id` is the notebook's number, or the id of one of its exercises or questions. Raises `UnknownName` if no notebook
-    has the number.
+    `id` is the notebook's number, or the id of one of its exercises or questions.
     """
     number = str(id).partition("-")[0]  # a learner may write a number, such as 3
     if number not in NOTEBOOKS:

@@ -41,7 +41,7 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
 def only_cart(place: "Workspace") -> list[Row]:
     """Return rows, all marked as right if STS gives the role only to the service account cart.
 
-    STS should refuse the others: till, the service account default in the namespace default, and new service accounts.
+    STS should refuse till, the service account default in the namespace default, and new service accounts.
     """
     return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
 
@@ -157,7 +157,7 @@ def denies(
 ) -> Row:
     """Call AWS. Return a row named `what`, marked as right if AWS refuses with AccessDenied.
 
-    `given` holds the credentials for the call. By default, they are new credentials of the role.
+    `given` holds the credentials for the call; by default, new credentials of the role.
     """
     found = call(place, service, operation, given=given, **more)
     return Row(what, "refused: AccessDenied", found, found.startswith("AccessDenied"))

@@ -1,7 +1,6 @@
 """The contents page in learn/: the course, the learner's progress, the next thing to do, and a glossary.
 
-`labkit lab` writes the page again at each start. The learner's copies of the notebooks link to this page. The copies
-can't link to the README, because a wheel doesn't install the README beside learn/.
+The learner's notebooks link to this page, because a wheel doesn't install the README beside learn/.
 """
 
 import json

@@ -4,8 +4,7 @@ The live lab judges each repair. A repair is wrong if STS also admits another se
 to the bucket.
 
 If a lab command, such as `labkit mend`, changes the run, the fault counts as given up. If the learner deletes a
-resource and creates it again, that costs points. In both cases the fault disappears although the learner hasn't found
-its cause.
+resource and creates it again, that costs points.
 
 The learner's progress file also holds the examination's state, so that another kernel can continue the examination.
 """
@@ -72,8 +71,7 @@ class Paper:
     def points(self) -> int:
         """The points for this fault: from 1 to 10 for a repair, and 0 without a repair.
 
-        Each attempt after the first costs points. So do the use of the doctor, and each resource that was deleted and
-        created again.
+        Further attempts, the use of the doctor, and each resource that was created again cost points.
         """
         if not self.repaired:
             return 0

@@ -35,8 +35,8 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
     """Return a pod's manifest before admission, and the annotations that its service account had at admission.
 
-    `pod` is the pod after admission, and `annotations` are the service account's present annotations. If the webhook
-    didn't change the pod, return the pod unchanged, and no annotations.
+    `annotations` are the service account's present annotations. If the webhook didn't change the pod, return the pod
+    unchanged, and no annotations.
     """
     # First try the annotations that the pod shows. If only the present ones were tried, the role of an older annotation
     # would look as if someone had set it by hand.
@@ -62,10 +62,7 @@ def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
 
 
 def plain(pod: Document) -> Document:
-    """Return a live pod without the API server's additions.
-
-    The additions are the token for the API server, the default tolerations, and the fields in `FILLED_IN`.
-    """
+    """Return a live pod without the API server's token, the default tolerations, and the fields in `FILLED_IN`."""
     spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
     volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(API_VOLUME)]
     tolerations = [each for each in spec.pop("tolerations", []) if each.get("key") not in NODE_TROUBLE]

@@ -55,7 +55,7 @@ def read(lab: "Workspace", situation: Situation, registration: Document | None) 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """Change the objects from `now` to `wanted`, and wait until the pods run.
 
-    If `wanted.fails_to_start`, a pod may also fail. Raises `LabError` if a pod neither runs nor fails in time.
+    If `wanted.fails_to_start`, pods may also fail. Raises `LabError` if a pod neither runs nor fails in time.
     """
     pods = {
         key

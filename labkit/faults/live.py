@@ -31,7 +31,7 @@ def read(lab: "Workspace", *others: Situation) -> Situation:
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """Change the lab from the state `now` to the state `wanted`, and wait until its pods run.
 
-    If `wanted.fails_to_start`, a pod may also fail. Raises `LabError` if the lab can't be changed.
+    If `wanted.fails_to_start`, pods may also fail. Raises `LabError` if the lab can't be changed.
     """
     aws.make(lab, now, wanted)
     kubernetes.make(lab, now, wanted)

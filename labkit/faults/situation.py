@@ -240,10 +240,7 @@ class Situation(BaseModel):
         return {Arn.parse(arn).account for arn in (*self.providers, *self.roles)} | {self.account_id}
 
     def settled(self) -> "Situation":
-        """Return a copy of the situation with a new `admitted`: the spec that each pod has after admission.
-
-        These specs are computed from the copy's other documents.
-        """
+        """Return a copy of the situation with a new `admitted`: the spec that each pod has after admission."""
         made = self.model_copy()
         made.admitted = {key: made.admission_of(made.objects[key]) for key in made.pod_keys}
         return made

@@ -18,8 +18,6 @@ TEXT = "text/plain"
 def parameters(before: Path, after: Path) -> dict[str, tuple[object, object]]:
     """Return the parameters whose values differ between the two runs, each with the old and the new value.
 
-    A parameter that wasn't set for a run has the notebook's default.
-
     Raises `NothingRan` if a file isn't a notebook.
     """
     old, new = _given(_read(before)), _given(_read(after))

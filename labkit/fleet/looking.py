@@ -30,11 +30,11 @@ def plans(rows: Iterable[Row]) -> Iterator[tuple[Row, str | LabError]]:
 def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:
     """Delete the resources of the rows' runs, from the last row to the first.
 
-    Yield pairs: a row, and a list of lines with one line for each resource. If an error prevented the removal, the
-    error takes the place of the lines. With `shows_only`, delete nothing: the lines say what would be deleted.
+    Yield each row with a list of lines, one for each resource, or with the error that prevented the removal. With
+    `shows_only`, delete nothing: the lines say what would be deleted.
 
-    An OIDC provider is kept while another row's role trusts it. So the rows in AWS accounts are processed twice: the
-    second time, all rows' roles are gone, and the provider can be deleted.
+    Rows in AWS accounts are processed twice. By the second time, all rows' roles are gone, and a provider that they
+    trusted can be deleted.
     """
     for row, kept in _removed(reversed(rows), shows_only):
         yield row, kept

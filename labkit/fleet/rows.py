@@ -57,7 +57,7 @@ class Row:
 
     @property
     def cluster(self) -> tuple[str, ...]:
-        """A key that rows of the same cluster share. They also share the cluster's OIDC provider."""
+        """A key that rows of the same cluster share."""
         given = self.parameters
         return (*self.account, given.target, given.region, given.cluster)
 

@@ -76,7 +76,7 @@ class Fleet:
         ]
 
     def run(self, client: "Client") -> Iterator[Outcome]:
-        """Run the rows, and yield an outcome for each. Leave out the rows that have an outcome in `earlier()`.
+        """Run the rows that have no outcome in `earlier()`, and yield an outcome for each.
 
         If the fleet ends early, also yield an outcome for each row that didn't run.
         """
@@ -186,7 +186,7 @@ class Fleet:
 class Gate:
     """Let each cluster's rows run one by one until one has succeeded. Then let the others run together.
 
-    The first successful row creates the cluster's OIDC provider, which the other rows use, too.
+    The first successful row creates the cluster's OIDC provider.
     """
 
     def __init__(self) -> None:

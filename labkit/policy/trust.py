@@ -22,8 +22,7 @@ def evaluate_trust(
     """Decide by the trust policy whether a caller with a token of this provider may call `action`.
 
     `context` has the token's claims. Their keys begin with the provider's host and path, such as `oidc.eks…/id/X:sub`.
-    For a refusal, the decision's `reason` names the condition, action or principal that doesn't match. AWS doesn't tell
-    the caller this reason.
+    The `reason` of a refusal names the condition, action or principal that doesn't match.
     """
     return _evaluate(trust, Request(Principal.federated(provider_arn), action, "*", context))
 

@@ -38,10 +38,7 @@ class Template:
     """The parts of a text without variables: one pattern that serves all requests. None for a text with variables."""
 
     def fill(self, values: Values) -> list[Token] | None:
-        """Return the template's parts, with each variable replaced by its value as literal text.
-
-        Return None if a variable has no value.
-        """
+        """Return the template's parts, with each variable's value as literal text; None if a variable has no value."""
         filled: list[Token] = []
         for part in self.parts:
             token = part.value(values) if isinstance(part, Variable) else part

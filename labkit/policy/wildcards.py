@@ -68,8 +68,7 @@ def arn_matcher(pattern: Iterable[Token]) -> Matcher:
     """Return a matcher of ARNs, as AWS defines it for the Resource element.
 
     Each of the six segments is compared separately if one of the first five has a `?`, or has a `*` that isn't its last
-    character. In any other case, the pattern is compared as a whole. Then a `*` also matches colons, and so it also
-    matches later segments.
+    character. Otherwise, a `*` also matches colons, and so later segments.
     """
     pattern = _joined(pattern)
     segments = [_joined(segment) for segment in split(pattern, ":", 5)]

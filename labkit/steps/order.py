@@ -58,8 +58,7 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
 def ready_through(lab: Workspace, name: str) -> Iterator[str]:
     """Build this step and the steps before it. Leave later steps unchanged. Yield the lines to print.
 
-    Raises `UnknownName`. Raises `LabError` if a step can't be built, for example because someone else's resource has a
-    name that the step needs.
+    Raises `UnknownName`. Raises `LabError` if a step can't be built.
     """
     made = through(name)
     took = [] if lab.takes_untagged else _make_way(lab, made)

@@ -34,7 +34,7 @@ class Owner(Enum):
     def line(self, thing: str, others: str = "") -> str:
         """Return the line that a removal prints about the resource `thing`; empty for a `STRANGER`.
 
-        The lines of `ANOTHER_RUN` and `TRUSTED` end with the text `others`, which is about other runs or roles.
+        `others` ends the lines of `ANOTHER_RUN` and `TRUSTED`. It's about other runs or roles.
         """
         return self.value.format(thing, others)
 
@@ -92,7 +92,7 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
     """Return the owner of the AWS resource that has these tags.
 
-    `same_name`: whether the resource's name is one that this run uses.
+    `same_name`: whether this run uses the resource's name.
     """
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 

@@ -103,7 +103,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 def make_way(lab: "Workspace") -> list[str]:
     """Delete the pod `NAME` if it carries another run's label. Return a line about a deleted pod.
 
-    If the cluster isn't the lab's own, a pod without this run's label is kept, and `NotThisRuns` is raised.
+    If the cluster isn't the lab's own, raises `NotThisRuns` for a pod without this run's label.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))

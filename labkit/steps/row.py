@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `ok` says whether the found value is right. If `ok` is None, only the expected value is right."""
+    """One comparison. `ok` says whether the found value is right. If `ok` is None, the values must be equal."""
 
     what: str
     expected: str

@@ -158,7 +158,6 @@ def kubernetes(state: State, context: str) -> "ApiClient":
 def fetch(state: State, url: str) -> object:
     """Fetch a URL of a cluster's public issuer, as STS does, and return the JSON.
 
-    The request goes to the lab, but carries the issuer's public host name.
     Raises `LabError` if the host isn't one of the lab's issuers, or if the answer isn't JSON with status 200.
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
     """

@@ -55,8 +55,7 @@ def expiration(annotations: Mapping[str, str], default: int) -> int:
 def skipped_containers(annotations: Mapping[str, str]) -> set[str]:
     """Return the names of the containers to skip; empty if the annotation isn't valid CSV.
 
-    Only the annotation's first line counts. Spaces belong to the names, as in RFC 4180: `a, b` has the names `a` and
-    ` b`, and no container can have the name ` b`.
+    Only the annotation's first line counts. Spaces belong to the names, as in RFC 4180.
     """
     text = annotations.get(SKIP_CONTAINERS, "").lstrip("\r\n")
     names: set[str] = set()

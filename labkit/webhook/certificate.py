@@ -18,8 +18,8 @@ REMADE = datetime.timedelta(days=30)  # a new certificate is made this long befo
 def kept(folder: Path, host: str) -> tuple[Path, Path]:
     """Return the certificate and key files in `folder` for this host name or address.
 
-    Make them if they are missing, or if the certificate expires within 30 days. The certificate is self-signed, so it
-    is its own CA bundle. Only the owner can read the key (0600). Raises OSError if the folder can't be used.
+    Make them if they are missing, or if the certificate expires within 30 days. The certificate is its own CA bundle.
+    Only the owner can read the key. Raises OSError if the folder can't be used.
     """
     certificate, key = folder / f"{host.replace(':', '_')}.pem", folder / f"{host.replace(':', '_')}.key"
     if not (key.exists() and _lasts(certificate)):

@@ -77,7 +77,7 @@ class Identity:
     def of(cls, address: Address, folder: Path, given: Path | None, key: Path | None) -> "Identity":
         """Return the user's certificate file `given` and its `key`. Without them, return the files in `folder`.
 
-        Make the files in `folder` if necessary. Raises LabError if the files can't be used.
+        Raises LabError if the files can't be used.
         """
         if given and key:
             made = cls(given, key)

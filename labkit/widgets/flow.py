@@ -1,7 +1,7 @@
 """The picture of the eleven steps: who calls which party, from the registered issuer to renewed credentials.
 
-The picture is SVG 1.1 (https://www.w3.org/TR/SVG11/). It has its own background, so that it can be read on a light and
-on a dark page. `python -m labkit.widgets.flow FOLDER` stores the pictures that README and the notebooks show.
+The picture is SVG 1.1 (https://www.w3.org/TR/SVG11/). `python -m labkit.widgets.flow FOLDER` stores the pictures that
+README and the notebooks show.
 """
 
 import sys

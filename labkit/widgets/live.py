@@ -48,7 +48,7 @@ def view(html: str, again: Callable[[], str], label: str) -> dict[str, object]:
 
 
 def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, object]:
-    """Return the MIME bundle of a new widget from ``panel``. Outside a running notebook, make no widget: return {}."""
+    """Return the MIME bundle of a new widget from ``panel``. Outside a running notebook, return {}."""
     if not _in_kernel():
         return {}
     bundle = panel()._repr_mimebundle_()

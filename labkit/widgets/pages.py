@@ -1,7 +1,7 @@
 """The widgets with their own page in the browser: "Who gets in?", and the calls to AWS.
 
-Each page is a small ES module, which the wheel contains. It loads nothing from the network. The modules have the form
-of anywidget's front-end modules: https://anywidget.dev/en/afm/
+Each page is a small ES module in anywidget's form: https://anywidget.dev/en/afm/. The page loads nothing from the
+network.
 """
 
 import threading

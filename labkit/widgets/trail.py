@@ -38,7 +38,7 @@ class Calls:
     def of_issuer(self, provider_arn: str) -> "Calls":
         """Return the calls, except the calls of pods in other clusters.
 
-        ``provider_arn`` is the ARN of this cluster's OIDC provider. A call is left out if its token has another issuer.
+        ``provider_arn`` is the ARN of this cluster's OIDC provider.
         """
         issuer = _issuer(provider_arn)
         return Calls([record for record in self.records if _issuer(_provider(record)) in ("", issuer)])

@@ -26,9 +26,9 @@ GROUPS = {
 
 
 class Cluster:
-    """One cluster's objects, as the API server returns them. None stands for an object that doesn't exist.
+    """One cluster's objects, as the API server returns them. None stands for a missing object.
 
-    Every method raises `NotRead` if the caller isn't allowed to read the object. `created_as_dry_run` and `raw` raise
+    Methods raise `NotRead` if the caller isn't allowed to read the object. `created_as_dry_run` and `raw` raise
     `ApiException` instead.
     """
 

@@ -184,8 +184,7 @@ class Evidence:
     def belongs_to_run(self) -> bool:
         """Whether the resources that a repair creates belong to a run of the lab.
 
-        True if the service account carries a run's label. Also true if `parameters` are those of a run (`is_of_run`),
-        and the caller named the role in `parameters` (`role_is_known`).
+        True if the service account carries a run's label, or if `parameters` are those of a run and name the role.
         """
         return self.is_of_lab or (self.role_is_known and self.is_of_run)
 
@@ -209,7 +208,7 @@ class Evidence:
 
     @property
     def is_only_annotated(self) -> bool:
-        """Whether only the annotation names the role. Neither the caller nor a run's label names it."""
+        """Whether the annotation names the role, but neither the caller nor a run's label does."""
         return not (self.role_is_known or self.role_of_run) and ROLE_ARN.fullmatch(self.annotation) is not None
 
     @property
@@ -500,7 +499,7 @@ class Evidence:
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """The pod's identity, as in `caller`. Also None if the pod can't call AWS, e.g. because its image has no `aws`.
+        """The pod's identity, as in `caller`. Also None if the pod can't call AWS.
 
         Raises `NotRead` if probing isn't allowed.
         """

@@ -41,7 +41,7 @@ class Issuer:
 
     @property
     def is_of_eks(self) -> bool:
-        """Whether EKS hosts the issuer. If it does, the host is public, and AWS doesn't compare the thumbprint."""
+        """Whether EKS hosts the issuer. If it does, AWS doesn't compare the thumbprint."""
         return (urlsplit(self.url).hostname or "").startswith("oidc.eks.")
 
     @property

@@ -13,18 +13,14 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 
 
 def containers(evidence: Evidence) -> list[Container]:
-    """Return the pod's containers that should have the annotated role, but don't have it.
+    """Return the pod's containers that should have the annotated role, but don't have it. Raises `NotRead`.
 
     These containers are left out:
 
     - The webhook skips the container.
     - The container's token isn't a projected token.
-    - The annotation is wrong, and the container has a role with a trust policy that admits or names the service
-      account.
+    - The annotation is wrong, but the container's role has a trust policy that admits or names the service account.
     - `variables.has_wrong_identity` is true for the container.
-
-    The list is empty without a pod, if the service account has no annotation, or if the pod runs as another service
-    account. Raises `NotRead`.
     """
     spec = evidence.pod_spec
     if spec is None or not evidence.annotation:

@@ -63,7 +63,7 @@ class Requirement:
 
     @property
     def is_opt_out(self) -> bool:
-        """Whether every object without the label `key` meets the requirement. So an object opts out with this label."""
+        """Whether an object opts out with the label `key`. Objects without the label meet the requirement."""
         return self.operator in AGAINST
 
     @property
@@ -85,8 +85,7 @@ class Requirement:
 def unmet(evidence: Evidence) -> list[Requirement]:
     """Return the requirements that the labels of the pod, or of its namespace, don't meet. Raises `NotRead`.
 
-    Empty without a pod, or if any webhook in the registration selects the pod. If none of several webhooks selects it,
-    return only the first webhook's requirements.
+    Empty if any webhook in the registration selects the pod. Otherwise, only the first webhook's requirements count.
     """
     if evidence.pod_spec is None:
         return []

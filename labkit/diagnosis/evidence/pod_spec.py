@@ -150,10 +150,9 @@ class Container:
         return None
 
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
-        """Return where the file at a path comes from (`ConfigMap NAME` or `Secret NAME`), and the file's text.
+        """Return a file's source (`ConfigMap NAME` or `Secret NAME`) and its text; None if the file has another source.
 
-        With a Secret, the text is None, because the doctor doesn't read Secrets. If the file comes from neither a
-        ConfigMap nor a Secret, return None instead of the pair. Raises `NotRead`.
+        A Secret's text is None, because the doctor doesn't read Secrets. Raises `NotRead`.
         """
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None

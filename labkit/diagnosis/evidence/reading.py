@@ -131,14 +131,13 @@ class Reads:
         return other
 
     def know(self, read: Read, answer: object) -> None:
-        """Store the answer to the call `read`, which another call has shown. So `once` needn't make the call `read`."""
+        """Store the answer to the call `read`, so that `once` needn't make this call."""
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:
-        """Make the call and return its answer; None if the resource doesn't exist.
+        """Make the call, unless its text has an answer already. Return the answer; None if the resource doesn't exist.
 
-        If a call with the same text was already made, return the earlier answer. Raises `NotRead` if the call is
-        refused, or if the endpoint doesn't answer.
+        Raises `NotRead` if the call is refused, or if the endpoint doesn't answer.
         """
         if read not in self.asked:
             text = str(read)

@@ -45,10 +45,7 @@ class Registration:
         return ""
 
     def silence(self, client: ClientConfig) -> str:
-        """Return why the API server can't call the webhook, such as `no answer` or an untrusted certificate.
-
-        Empty if the doctor finds no reason, or can't look for one.
-        """
+        """Return why the API server can't call the webhook, such as an untrusted certificate; empty if unknown."""
         if service := client.get("service"):
             return self._service_silence(service)
         url = client["url"]

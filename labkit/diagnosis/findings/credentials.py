@@ -85,8 +85,6 @@ def token_expired(evidence: Evidence) -> Symptom | None:
 def token_read_once(evidence: Evidence) -> Symptom | None:
     """The application still sends its first token, although the node has renewed the token in the file.
 
-    The doctor asks CloudTrail only if the token has been renewed. Only calls since the pod's creation count.
-
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     token = _token(evidence)

@@ -214,8 +214,7 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
     """For one AWS service, an inline policy denies every action that the role's policies allow.
 
-    This may be intended, so the finding is only a note. If the user names an action, this cause finds nothing, because
-    `lacks_permission` evaluates that action.
+    This may be intended, so the finding is only a note. With a named action, `lacks_permission` decides instead.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """

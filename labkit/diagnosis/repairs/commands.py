@@ -234,7 +234,7 @@ class Commands:
     def create_service_account(self) -> str:
         """Return lines that create the service account, with its annotation if the role is known.
 
-        If the role is unknown, a second command adds the annotation. You have to fill in the role's name.
+        Otherwise, a second command adds the annotation, and you fill in the role's name.
         """
         if self._role_arn:
             told = words.said(

@@ -44,17 +44,17 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """The work that later repairs don't have to do again, as one text for each part of this repair.
+        """The work that later repairs don't have to repeat, as one text for each part of this repair.
 
-        If a part creates an object, the text is the object, such as `role cart`. Otherwise, it's the part's lines.
-        Parts without commands, and parts that only replace pods or wait for pods, have no text.
+        The text is the created object, such as `role cart`, or else the part's lines. Parts without commands, and parts
+        that only replace pods or wait for pods, have no text.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 
     def without(self, done: Mapping[str, str]) -> "Repair":
-        """Return the repair. A comment replaces each part that an earlier finding's repair has already done.
+        """Return the repair, with a comment instead of each part that an earlier repair has done.
 
-        `done` maps such a part to the id of the earlier finding. The comment names this id.
+        `done` maps each such part, as in `does`, to the id of the earlier finding.
         """
         parts = (
             Lines(f"# done already by the repair of {by[0]}")
@@ -72,8 +72,7 @@ class Repair:
     def before(self, later: Sequence["Repair"]) -> "Repair":
         """Return this repair for a report in which the repairs `later` follow it.
 
-        If a later repair replaces the same pods, this repair doesn't: it has a comment instead of the lines that
-        replace pods.
+        If a later repair replaces the same pods, a comment takes the place of the lines that replace pods.
         """
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):

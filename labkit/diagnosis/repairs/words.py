@@ -55,7 +55,7 @@ def changes_in(before: object, after: object) -> str:
 
 
 def managed(metadata: Metadata) -> list[str]:
-    """Return a list with one sentence: the tool that manages the object may undo a repair. Empty if no tool manages it.
+    """Return a list with a warning if a tool manages the object, because the tool may undo a repair.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
     """

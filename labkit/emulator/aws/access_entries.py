@@ -95,7 +95,7 @@ class AccessEntries:
         self._entries: dict[str, AccessEntry] = {}
 
     def find(self, principal_id: str) -> AccessEntry | None:
-        """Return the entry of the principal with this unique id; None if that principal has no entry.
+        """Return the entry of the principal with this unique id.
 
         A principal that was deleted and created again has the same ARN, but another id.
         """

@@ -41,8 +41,7 @@ class Accounts:
     async def open(self, caller: Caller, role_arn: str) -> None:
         """Create an account and its role when an administrator first assumes this role.
 
-        Do nothing if ``role_arn`` isn't the role `ENTRANCE`, if both exist already, or if the caller may not enter the
-        account.
+        Do nothing if ``role_arn`` isn't the role `ENTRANCE`, or if the caller may not enter the account.
         """
         account_id = Arn.parse(role_arn).account
         admitted = [each for each in (self.backend.account_id, MANAGEMENT_ID) if each != account_id]

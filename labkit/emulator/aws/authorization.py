@@ -187,7 +187,7 @@ def underivable(caller: Caller, asked: Asked, what: str) -> Refusal:
 
 @lru_cache(maxsize=2048)
 def stored_policy(document: str, kind: Any, name: str) -> Policy:
-    """Return the parsed policy; each text is parsed only once. A policy that can't be read allows nothing."""
+    """Return the parsed policy. A policy that can't be read allows nothing."""
     return Policy.read(document, kind=kind, name=name)
 
 

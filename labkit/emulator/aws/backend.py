@@ -203,7 +203,7 @@ class Backend:
         return Resource(found.arn, path or "/", boundary_arn or "", given)
 
     def role_by_id(self, account_id: str, role_id: str) -> Role | None:
-        """The role with this unique id; None if it was deleted. A new role with the same name has another id."""
+        """The role with this unique id; None if it was deleted."""
         iam = self.iam(account_id)
         return iam.roles.get(role_id) if iam else None
 
@@ -292,7 +292,7 @@ class Backend:
     def delete_marker(self, bucket: str, key: str, version: str | None) -> FakeDeleteMarker | None:
         """Return the delete marker that is this version of a key; None if this version isn't a delete marker.
 
-        Without ``version``, use the key's current version.
+        Without ``version``, use the current version.
         """
         found = self.bucket(bucket)
         versions = found.keys.getlist(key, []) if found else []

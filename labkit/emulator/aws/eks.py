@@ -77,8 +77,8 @@ class Eks:
     def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
         """Yield the ARN of the call's cluster, and the value to store for the cluster after the call.
 
-        For a ready cluster, the value is its `ClusterFacts.associated`. If the cluster is missing or not ready,
-        CreateCluster and DeleteCluster yield None, which deletes the stored value, and other calls yield nothing.
+        The value is the cluster's `ClusterFacts.associated`, or None to delete the stored value. Yield nothing if the
+        stored value stays.
         """
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)

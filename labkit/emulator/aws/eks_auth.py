@@ -5,8 +5,7 @@ What differs from AWS:
 - Pods: the lab doesn't check whether the token's pod still runs.
 - CloudTrail: AWS also records the `sts:AssumeRole` that EKS Auth itself calls. The lab records only the agent's call.
 - Organizations: resource control policies are not evaluated.
-- Messages: AWS doesn't publish its message for a rejected token. The lab uses a sentence of the API reference. The
-  trail has the reason.
+- Messages: AWS doesn't publish its message for a rejected token. The lab uses a sentence of the API reference.
 
 https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
 https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html

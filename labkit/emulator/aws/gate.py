@@ -158,7 +158,7 @@ class Gate:
     def associated(self, cluster_arn: str) -> dict[str, Any]:
         """Return a cluster's stored access entries, identity provider configs and Pod Identity associations.
 
-        The keys are those of `ClusterFacts.associated`. The dict is empty if the lab stored nothing for the cluster.
+        The keys are those of `ClusterFacts.associated`.
         """
         return self._own.part(cluster_arn) or {}
 

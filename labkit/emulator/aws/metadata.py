@@ -138,10 +138,7 @@ class Metadata:
         return (CATEGORIES | self._facts).get(name)
 
     def role_session(self) -> dict[str, str]:
-        """Return the credentials of the node's role, in the metadata service's form.
-
-        This method renews the credentials before they expire.
-        """
+        """Return the credentials of the node's role, in the metadata service's form. Renew them if necessary."""
         now = self._clock.now()
         held = self._credentials
         # If the clock was set back, the credentials are from the future. They're renewed, too.

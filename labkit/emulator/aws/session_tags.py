@@ -31,10 +31,7 @@ class SessionTags:
 
     @property
     def transitive(self) -> dict[str, str]:
-        """The tags that a session passes on to the sessions that it opens.
-
-        These are the inherited tags, and the call's own tags with a transitive key.
-        """
+        """The tags that a session passes on: the inherited tags, and the call's own tags with a transitive key."""
         keys = {key.lower() for key in self.transitive_keys}
         return {**self.inherited, **{key: value for key, value in self.passed.items() if key.lower() in keys}}
 

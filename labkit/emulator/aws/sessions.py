@@ -115,7 +115,7 @@ Caller = Administrator | User | Session
 
 
 class Sessions:
-    """The lab's role sessions. At the start, they are those that an earlier server has stored in ``kept``."""
+    """The lab's role sessions, including those that an earlier server stored in ``kept``."""
 
     def __init__(
         self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None], kept: KeptSessions

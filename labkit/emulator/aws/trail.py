@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 class Trail:
     """A file of JSON lines that only its owner can read. No token, signature or secret is ever in it.
 
-    When the file is full, the trail renames it and begins a new file. The new file and the last renamed file together
-    have at most 16 MiB, and at least the newest 10,000 calls. CloudTrail's event history comes from both files.
+    When the file is full, the trail renames it and begins a new file. Both files together have at most 16 MiB, and at
+    least the newest 10,000 calls.
     """
 
     def __init__(self, file: Path, *, largest: int = LARGEST):

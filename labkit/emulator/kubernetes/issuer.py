@@ -16,10 +16,7 @@ PATHS = {"/.well-known/openid-configuration": "openid-configuration", "/keys": "
 
 
 class Issuer:
-    """An ASGI application that serves each cluster's discovery document and keys.
-
-    If ``published`` has an override for a document, the application serves the override.
-    """
+    """An ASGI app that serves each cluster's discovery document and keys. Overrides in ``published`` come first."""
 
     def __init__(self, published: Published) -> None:
         self._published = published

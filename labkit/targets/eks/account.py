@@ -117,8 +117,7 @@ def require_account(wanted: str, found: Identity) -> None:
 def explained(doing: str = "") -> Iterator[None]:
     """Turn errors about credentials, permissions or the connection to AWS into `LabError`.
 
-    The error says what AWS doesn't allow: `doing`, such as `reading the run's role`. If `doing` is empty, the
-    error names the operation.
+    `doing` says what AWS doesn't allow, such as `reading the run's role`. The default is the operation's name.
     """
     try:
         yield

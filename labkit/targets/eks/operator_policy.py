@@ -75,7 +75,7 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
 def issuer_host(region: str, partition: str) -> str:
     """Return the host of EKS's issuers in a region, as cluster descriptions and tokens name it.
 
-    The dual-stack host, oidc-eks.REGION.api.aws, serves the same documents, but no issuer's name contains it.
+    No issuer's name contains the dual-stack host, oidc-eks.REGION.api.aws.
     https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html
     https://github.com/terraform-aws-modules/terraform-aws-eks/issues/3237
     """

@@ -53,14 +53,13 @@ def plan(parameters: "Parameters") -> str:
 
 
 def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
-    """Start the lab if it isn't running, and let the cluster join if it hasn't joined. Return the connection.
+    """Start the lab and join the cluster, if necessary. Return the connection.
 
     Args:
         aws_host: the IPv4 address by which the cluster's containers reach this machine; if empty, the lab finds it.
 
     Raises:
-        LabError: the cluster can't be used, or another owner's webhook has a name that the lab needs. In either case,
-            nothing stays registered.
+        LabError: the cluster can't be used, or another owner's webhook has a name that the lab needs.
     """
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)

@@ -47,9 +47,9 @@ def unknown(why: str) -> NoAddress:
 
 
 def checked(address: str) -> str:
-    """Return the given address. Raises `NoAddress` if containers can't call it.
+    """Return the address. Raises `NoAddress` if it isn't an IPv4 address that containers can call.
 
-    A host name is refused, too, because S3's clients would put a bucket's name in front of that name.
+    With a host name, S3's clients would put a bucket's name in front of that name.
     """
     if not is_ipv4(address) or IPv4Address(address).is_unspecified or IPv4Address(address).is_multicast:
         raise NoAddress(

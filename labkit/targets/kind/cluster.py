@@ -166,8 +166,8 @@ Sentence = Callable[[Way, str], LabError]
 def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
     """Call the API server with `call`, and return the answer.
 
-    Raises `NoWay` if the API server doesn't answer, or doesn't accept the credentials. If it refuses the call for
-    another reason, raises the error that `refused` makes from the API server's message.
+    Raises `NoWay` if the API server doesn't answer, or doesn't accept the credentials. For any other refusal, raises
+    the error that `refused` makes from the API server's message.
     """
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, SSLError

@@ -52,7 +52,7 @@ class Way:
 
     @classmethod
     def read(cls, file: str | Path, context: str = "") -> "Way":
-        """Read a context of the kubeconfig `file`, and return it. Without `context`, read the current context.
+        """Return a context of the kubeconfig `file`; without `context`, the current context.
 
         Raises `NoWay` if the file or the context can't be used, and `UnknownName` if the file lacks the context.
         https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/

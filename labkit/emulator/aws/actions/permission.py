@@ -23,7 +23,7 @@ def pass_role(role_arn: str, service: str, resource: str) -> Permission:
 def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> Context:
     """Return the condition keys of a request that sets ``tags``, or removes the tags with the keys ``removed``.
 
-    The condition keys are `aws:RequestTag/KEY` and `aws:TagKeys`; none if both arguments are None.
+    The condition keys are `aws:RequestTag/KEY` and `aws:TagKeys`.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html
     """

@@ -55,10 +55,9 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def read(asked: Asked) -> Asked:
-    """Read the call's parameters. Return ``asked`` with the parameters in ``request``, or with an error in ``unread``.
+    """Return ``asked`` with the call's parameters in ``request``, or with an error in ``unread``.
 
-    The error is ``CannotDerive`` if the lab can't read a call of this form, and ``Refusal`` if AWS would refuse the
-    call.
+    The error is ``CannotDerive`` if the lab can't read the call, and ``Refusal`` if AWS would refuse the call.
     """
     try:
         return replace(asked, request=_request(asked))

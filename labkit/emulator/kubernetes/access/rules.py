@@ -47,7 +47,7 @@ def allows(rule: Object, wanted: Attributes) -> bool:
 def missing(wanted: list[Object], held: list[Object]) -> list[Object]:
     """Return rules for those permissions of the ``wanted`` rules that no ``held`` rule grants.
 
-    The verbs for the same resource are joined in one rule. A rule for a path (``nonResourceURLs``) has one verb.
+    Verbs for the same resource are joined in one rule.
     """
     merged: dict[tuple[object, ...], Object] = {}
     for part in _parts(wanted):

@@ -85,7 +85,6 @@ def named(entries: list[Object] | None, managers: bytes) -> bytes:
     """Return the managers after a write that sets metadata.managedFields to ``entries``.
 
     `[{}]` removes all managers. With no entries, or with an entry that can't be read, return ``managers`` unchanged.
-    kubectl sends entries when a user changes from client-side to server-side apply.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
     """

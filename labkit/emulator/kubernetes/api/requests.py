@@ -134,10 +134,7 @@ class Request:
             raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
     def resource_version(self, refusal: Callable[[str], ApiError]) -> int | None:
-        """Return the query's resource version; None if the query has none.
-
-        For an invalid version, raises ``refusal(text)``. The text has the words of Go's parser.
-        """
+        """Return the query's resource version. For an invalid version, raises ``refusal(text)``."""
         text = self.query.get("resourceVersion", "")
         if not text:
             return None
@@ -242,10 +239,9 @@ class Request:
         raise not_acceptable(AVAILABLE)
 
     async def document(self, type_name: str, kind: str, api_version: str) -> Object:
-        """Return the body as an object of this kind, without kind and apiVersion.
+        """Return the body as an object of this kind, without kind and apiVersion. Raises BadRequest.
 
-        The query's `fieldValidation` decides what happens to unknown and repeated fields: the server refuses them,
-        ignores them, or sends a warning. Raises BadRequest in the API server's words.
+        The query's `fieldValidation` decides whether unknown and repeated fields are refused, ignored or warned about.
         """
         return await beside(len(self.body), self._document, type_name, kind, api_version)
 

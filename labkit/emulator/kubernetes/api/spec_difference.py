@@ -1,7 +1,7 @@
 """The difference between two pod specs, as an API server prints it when it refuses a change.
 
 A real server converts both specs to its internal types, and compares their JSON line by line. ``internal_pod.json``
-lists the fields of the internal types in order. These fields differ from those that clients see.
+lists the fields of the internal types in order.
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/types.go
 """
 

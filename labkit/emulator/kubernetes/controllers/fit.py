@@ -33,10 +33,7 @@ def against(pod: Object, node: Object, used: Amounts) -> list[str]:
 
 
 def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
-    """Whether the pod would fit on the node if other pods left the node.
-
-    True if the node only lacks free resources (such as CPU), and would have enough of them without other pods.
-    """
+    """Whether the pod would fit on the node if other pods left the node."""
     there = allocatable(node)
     enough = all(amount <= _of(there, name) for name, amount in requests(pod).items())
     return enough and all(reason.startswith("Insufficient ") for reason in reasons)

@@ -29,8 +29,7 @@ class ConfigError(Exception):
 def expanded(text: str, variables: Mapping[str, str]) -> str:
     """Return the text with each known `$(NAME)` replaced. `$$(NAME)` becomes `$(NAME)`.
 
-    Raises ConfigError if the text becomes too long for a program. That can happen quickly: each variable may contain
-    the previous one twice.
+    Raises ConfigError if the text becomes too long for a program.
     """
     length = 0
 
@@ -113,10 +112,10 @@ def field_value(pod: Object, path: str) -> str:
 def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
     """Return the limit or request that ``reference`` names, divided by the reference's divisor and rounded up.
 
-    Read it from the container that the reference names, or else from `container`. A missing limit is the node's
-    capacity (`room`). A missing request is 0.
+    If the reference names no container, `container` is read. A missing limit is the node's capacity (`room`). A missing
+    request is 0.
 
-    Raises ConfigError if the named container doesn't exist, or if no container is given.
+    Raises ConfigError if the container doesn't exist.
     https://kubernetes.io/docs/tasks/inject-data-application/downward-api-volume-expose-pod-information/
     """
     spec = pod["spec"]

@@ -98,7 +98,7 @@ class Node:
     async def start(self) -> None:
         """Start the node and register it. Raises httpx.HTTPError if the API server refuses the node.
 
-        Also start the pods that the node had before, as after a reboot, with their old volumes and logs.
+        Also start the pods that the node had before, as after a reboot.
         """
         await self._reaper.start()
         folder = self.folder / "pods"

@@ -85,10 +85,7 @@ class PodLife:
         await asyncio.to_thread(shutil.rmtree, self.pod.folder, ignore_errors=True)
 
     async def stop(self, grace: float = 0.0) -> None:
-        """End the pod's containers within `grace` seconds, but don't tell the API server.
-
-        To the API server, this looks as if the machine had lost power.
-        """
+        """End the pod's containers within `grace` seconds. The API server isn't told, as if the machine lost power."""
         for task in (self._ending, self._over, self._reporting):
             if task and task is not asyncio.current_task():
                 task.cancel()

@@ -91,7 +91,7 @@ class Process:
     async def wait(self) -> int:
         """Wait for the program's end, and return its exit code.
 
-        If a signal ended it, the code is 128 plus the signal's number, as with a container runtime.
+        If a signal ended the program, the code is 128 plus the signal's number.
         """
         return await asyncio.shield(self._ending)
 
@@ -271,7 +271,7 @@ def _let_programs_be_interrupted() -> None:
 async def permitted(folder: Path) -> tuple[bool, bool]:
     """Return whether this machine lets containers have their own root, and also their own process namespace.
 
-    To find out, run a trial container in ``folder``.
+    Trial containers run in ``folder``.
     """
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):

@@ -1,8 +1,7 @@
 """The node's end of a program's standard streams: pipes, or a pseudo-terminal.
 
-`Pipes` and `Terminal` have the same methods: ``read`` reads the program's output, ``write`` writes to its input, and
-``end_input`` ends its input. Call ``hand_over`` after the program's start. ``far`` holds the descriptors that the
-program gets as its standard input, output and error.
+`Pipes` and `Terminal` have the same methods. Call ``hand_over`` after the program's start. ``far`` holds the
+descriptors that the program gets as its standard input, output and error.
 """
 
 import asyncio

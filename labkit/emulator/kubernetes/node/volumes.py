@@ -53,8 +53,8 @@ class ProjectedToken:
     async def valid(self, request: RequestToken, now: float) -> str:
         """Return the token. If the token must be renewed, renew it first.
 
-        `request(audience, seconds)` returns a new token and its expiry. If `request` fails, return the old token. If
-        `request` fails and the old token has expired, raise ConfigError or httpx.HTTPError.
+        `request(audience, seconds)` returns a new token and its expiry. If `request` fails and the old token has
+        expired, raise ConfigError or httpx.HTTPError.
         """
         if self.due(now):
             try:

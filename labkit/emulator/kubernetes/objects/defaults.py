@@ -37,9 +37,9 @@ def pod_spec(spec: Object) -> Object:
 
 
 def first_status(kind: Kind, obj: Object) -> Object:
-    """Return a new object with its first status; any status that the client sent is replaced.
+    """Return the object with its first status, whatever status the client sent.
 
-    Only a Pod, a Deployment or a ReplicaSet has a first status. An object of another kind is returned unchanged.
+    Only a Pod, a Deployment or a ReplicaSet has a first status. Other objects are returned unchanged.
     """
     match kind.kind:
         case "Pod":

@@ -215,7 +215,7 @@ class Storage:
 
 
 def with_metadata(obj: Object, metadata: Object) -> Object:
-    """Return the object with this metadata as its first key. `Stored.text` needs the metadata in that place."""
+    """Return the object with this metadata as its first key, as `Stored.text` needs it."""
     return {"metadata": metadata, **{key: value for key, value in obj.items() if key != "metadata"}}
 
 
