@@ -35,7 +35,7 @@ class Rendered:
 def variables(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
     """Return the module's variables for the role of these parameters.
 
-    With `use_name_prefix`, which is true by default, the role's name would be `my-role-` and a timestamp.
+    `use_name_prefix` is false. Otherwise, the role's name would be `my-role-` and a timestamp.
     """
     subject = f"{parameters.namespace}:{parameters.service_account}"
     return {

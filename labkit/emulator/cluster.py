@@ -189,7 +189,7 @@ class Cluster:
         self.endings = AsyncExitStack()
 
     async def start(self, request: dict[str, Any]) -> None:
-        """Start the cluster; return when a pod can be created. Raises `LabError` if its stored state isn't usable."""
+        """Start the cluster; return when a pod can be created. Raises `LabError` if the stored state isn't usable."""
         gate, folder = self.lab.gate, self.lab.folder
         self.authority = folder.named_authority(f"{self._kept.keys}/ca", "kubernetes")
         self.administrator = self._client("kubernetes-admin", "system:masters")

@@ -40,8 +40,7 @@ class Listener:
     """Serve ``app`` on a bound socket, over TLS if there is a ``certificate``.
 
     The listener refuses a ``Host`` that is not in ``hosts`` (421) and a browser's ``Origin`` (403). So no web page can
-    call the lab. The listener also refuses a request with a too long head (431), or with too many query parameters
-    (414).
+    call the lab. The listener also refuses a head that is too long (431), and a query with too many parameters (414).
 
     With ``client_authority_pem``, clients may present a certificate. ``scope["state"]["peer"]`` is then the
     :class:`Peer`; None for a client without a certificate. ``on_call`` is called for every accepted request.

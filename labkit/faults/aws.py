@@ -239,8 +239,8 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
 def associate(lab: "Workspace", wanted: Situation) -> None:
     """Create the wanted Pod Identity associations. `make` has deleted the earlier associations.
 
-    Call this function after the pods are created. The webhook would give new pods Pod Identity's variables instead of
-    IRSA's. Skip an association if EKS refuses it.
+    Call this function after the pods are created: later pods get Pod Identity's variables instead of IRSA's. Skip an
+    association if EKS refuses it.
     """
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}

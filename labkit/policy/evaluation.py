@@ -114,8 +114,8 @@ def matching(
 ) -> list[tuple[Policy, Statement]]:
     """Return the statements that apply to the request, with their policies.
 
-    With `allow`, return Allow statements. Without it, return Deny statements, including those that can't be evaluated.
-    `bounded`: whether the principal has a permissions boundary.
+    With `allow`, these are Allow statements. Without it, they're Deny statements, including those that can't be
+    evaluated. `bounded`: whether the principal has a permissions boundary.
     """
     return [
         (policy, statement)

@@ -51,8 +51,8 @@ class Account:
 class Accounts:
     """The service accounts that the webhook knows, by namespace and name.
 
-    `client` must be allowed to get, list and watch service accounts. The annotations' names begin with `prefix`.
-    Missing annotations are taken from `defaults`, except the role.
+    `client` must be allowed to get, list and watch service accounts. The annotations' names begin with `prefix`. If an
+    annotation is missing, its setting comes from `defaults`, but never the role.
     """
 
     client: httpx.AsyncClient
@@ -71,8 +71,8 @@ class Accounts:
     async def appear(self, namespace: str, name: str, grace: float = GRACE) -> None:
         """Wait until the account's role is known, or until the API says that the account has no role.
 
-        The watch may be late for an account that changed right before the pod's creation, so ask the API. If the API
-        doesn't know the account, or doesn't answer within 5 seconds, wait at most `grace` seconds more for the watch.
+        The watch may be late for an account that changed right before the pod's creation. So ask the API, for at most 5
+        seconds. If the account is then still unknown, wait at most `grace` seconds for the watch.
 
         The webhook on EKS asks the API only about unknown accounts, and waits at most `grace` seconds.
         """

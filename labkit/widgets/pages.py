@@ -1,7 +1,7 @@
 """The widgets with their own page in the browser: "Who gets in?", and the calls to AWS.
 
-Each page is a small ES module in anywidget's form: https://anywidget.dev/en/afm/. The page loads nothing from the
-network.
+Each page is a small ES module in anywidget's form. The page loads nothing from the network.
+https://anywidget.dev/en/afm/
 """
 
 import threading

@@ -150,7 +150,7 @@ class Container:
         return None
 
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
-        """Return a file's source (`ConfigMap NAME` or `Secret NAME`) and its text; None if the file has another source.
+        """Return a file's source (`ConfigMap NAME` or `Secret NAME`) and text; None if the file has another source.
 
         A Secret's text is None, because the doctor doesn't read Secrets. Raises `NotRead`.
         """

@@ -60,8 +60,8 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
 def wrong_subject(id: str, mistake: str, why: str) -> Cause:
     """Return the cause for a condition on `sub` that names another service account.
 
-    `mistake` says how the service accounts differ: "another namespace", "renamed" or "another account". `why` is the
-    end of the finding's summary.
+    `mistake` says how the service accounts differ: "another namespace", "renamed" or "another account". `why` ends the
+    finding's summary.
     """
 
     def look(evidence: Evidence) -> Symptom | None:

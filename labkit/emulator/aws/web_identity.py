@@ -140,10 +140,7 @@ def told(claims: dict[str, object]) -> dict[str, object]:
 
 
 def refusal(telling: str, detail: str = "") -> Refusal:
-    """Return a refusal. The caller gets STS's general message. The trail gets the reason: ``telling`` and ``detail``.
-
-    Until about June 2026, STS seems to have sent ``telling`` to callers.
-    """
+    """Return a refusal with STS's general message. Only the trail gets the reason: ``telling`` and ``detail``."""
     reason = f"{telling}: {detail}" if detail else telling
     return Refusal(400, "InvalidIdentityToken", GENERIC, reason)
 

@@ -24,7 +24,7 @@ OWN_LABELS = re.compile(
 def check_token(authorization: Authorization, user: User, account: Stored, spec: Object) -> None:
     """Raise Forbidden if a node requests a token that isn't for a pod on this node.
 
-    Also raise Forbidden if the token is for an audience that the pod doesn't use.
+    Also raise Forbidden if the pod doesn't use the token's audience.
     """
     if not (node := node_of(user)):
         return

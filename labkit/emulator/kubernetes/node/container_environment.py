@@ -112,7 +112,7 @@ def field_value(pod: Object, path: str) -> str:
 def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
     """Return the limit or request that ``reference`` names, divided by the reference's divisor and rounded up.
 
-    If the reference names no container, `container` is read. A missing limit is the node's capacity (`room`). A missing
+    If the reference names no container, use `container`. A missing limit is the node's capacity (`room`). A missing
     request is 0.
 
     Raises ConfigError if the container doesn't exist.
