@@ -77,7 +77,7 @@ def provider(_: Parameters, issuer: str) -> OidcProvider:
 
 
 def trust_policy(parameters: Parameters, provider_arn: str) -> PolicyDocument:
-    """Return the trust policy. It admits this provider's tokens for the service account, if their audience is STS.
+    """Return the trust policy that admits this provider's tokens for the service account, with the audience STS.
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
     """

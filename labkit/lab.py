@@ -75,8 +75,8 @@ class Lab(Workspace):
     def look(cls, **values: Any) -> "Lab":
         """Open the lab only to look at it: nothing is created in your own account or cluster.
 
-        With the target moto, start the lab if it doesn't run. If the run's role, service account and pod
-        are all missing in that lab, take all steps. Raises `LabError`.
+        With the target moto, start the lab if it doesn't run. In a lab without the run's role, service account and pod,
+        take all steps. Raises `LabError`.
         """
         parameters = Parameters.checked(**values)
         lab = cls(parameters, targets.target(parameters.target).start_and_look(parameters))
@@ -128,10 +128,7 @@ class Lab(Workspace):
                 print(line)
 
     def remove(self) -> None:
-        """Delete the resources that carry this run's tag, those of the last step first.
-
-        Print the deleted and the kept resources.
-        """
+        """Delete the resources with this run's tag, the last step's first. Print the deleted and the kept resources."""
         self._note()
         with answering(self.parameters.namespace), doing("Deleting what this run made"):
             closed = exercises.close_all(self) if self.connection.is_embedded else ()
@@ -179,8 +176,6 @@ class Lab(Workspace):
 
     def token(self, token: str) -> "TokenView":
         """Show a token's claims beside the values that the OIDC provider and the role's trust policy require.
-
-        The token and its signature aren't shown.
 
         Raises `LabError` if the text isn't a token.
         """
@@ -328,9 +323,9 @@ class Lab(Workspace):
                 print(f"$ {command}\n{stable(answer)}")
 
     def mended(self) -> "Report":
-        """Report whether the run is mended, and which objects are still broken or left behind. Changes nothing.
+        """Report whether the run is mended, and which objects are still broken or left behind.
 
-        The report doesn't say why an object is broken; `diagnose` does. Raises `LabError` if the run has no fault.
+        `diagnose` says why an object is broken. Raises `LabError` if the run has no fault.
         """
         from labkit.faults import breaking, report
 
@@ -388,8 +383,7 @@ class Lab(Workspace):
     def watch(self) -> "Watch":
         """Show the calls to AWS as arrows between you, the pod and AWS. A running notebook adds each new call.
 
-        Calls of other clusters' pods are left out. If the target records no calls, show how to find them in AWS
-        CloudTrail.
+        If the target records no calls, show how to find them in AWS CloudTrail.
         """
         from labkit.widgets.trail import Calls
         from labkit.widgets.watch import Watch

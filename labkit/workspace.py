@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Workspace:
-    """AWS and a Kubernetes cluster, for one run. A `Lab` is a workspace, and steps and faults need only a workspace."""
+    """AWS and a Kubernetes cluster, for one run. Steps and faults need only a workspace."""
 
     def __init__(self, parameters: Parameters, connection: Connection):
         self.parameters = parameters

@@ -19,7 +19,7 @@ def why_not_run(repair: str) -> str:
 
 
 def run(script: str, environment: Mapping[str, str]) -> str:
-    """Run a script in a shell until a line fails. Return why it failed, as a sentence; empty if no line failed.
+    """Run a script in a shell until a line fails. Return the failure as a sentence; empty if no line failed.
 
     https://www.gnu.org/software/bash/manual/html_node/The-Set-Builtin.html
     """

@@ -57,7 +57,7 @@ def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[s
 
 
 def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[Operation]:
-    """Return the JSON patch that adds the variables ``added`` to the containers of a pod. The pod has this ``spec``."""
+    """Return the JSON patch that adds the variables ``added`` to the containers of a pod with this ``spec``."""
     return [
         {"op": "add", "path": f"/spec/{kind}", "value": [_led(container, added) for container in spec[kind]]}
         for kind in ("containers", "initContainers")

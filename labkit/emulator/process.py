@@ -52,10 +52,7 @@ class State:
 
     @classmethod
     def read(cls, folder: Folder) -> "State | None":
-        """Return the state that the lab's last server wrote, even if that server has ended.
-
-        None without a readable state.
-        """
+        """Return the state that the lab's last server wrote, even if that server has ended."""
         return cls.of(folder.read_json("server.json"))
 
     @classmethod
@@ -93,8 +90,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
     """Return the state of the folder's running server. Start a server if none runs.
 
     Two simultaneous callers get the same server. If an earlier server ended, the state's ``note`` says why, and which
-    pods have started again. With ``bare``, the lab's clusters are API servers without webhooks and nodes. If a snapshot
-    was restored into the folder (see `replacement`), the new server starts with the snapshot's state. Raises
+    pods have started again. With ``bare``, the lab's clusters are API servers without webhooks and nodes. Raises
     :class:`LabError` if the new server doesn't come up, or if the running server doesn't answer.
     """
     if not folder.is_running():

@@ -41,7 +41,7 @@ class RunningLab:
         self._listeners: list[Listener] = []
 
     async def listen_as_issuer(self, region: str) -> None:
-        """Start the listener for the host name of EKS's issuers in this region. Tell the gate the listener's port."""
+        """Start the listener for the host name of EKS's issuers in this region."""
         host = f"oidc.eks.{region}.amazonaws.com"
         if host in self.state.issuers:
             return

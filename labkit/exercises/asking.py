@@ -198,8 +198,7 @@ def injected(place: "Workspace", account: str = "") -> str:
 def agent(place: "Workspace", account: str = "") -> str:
     """Return the Pod Identity Agent's URL from a new pod's variable; "no agent" if the variable isn't set.
 
-    The pod has the service account `account`; by default, the service account in the parameters of `place`. If the
-    cluster forbids the pod, return the cluster's message.
+    If the cluster forbids the pod, return the cluster's message. `account` is the pod's service account.
     """
     return _variable(place, account, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
 

@@ -292,10 +292,7 @@ def _named(paper: Paper) -> str:
 
 
 def note_the_doctor(lab: "Workspace | None" = None) -> None:
-    """Record that the learner used the doctor. Examinations read this record.
-
-    With `lab`, the record counts for that lab's run. Without `lab`, it counts for every run.
-    """
+    """Record that the learner used the doctor. Without `lab`, the record counts for every run."""
     if (mark := _mark(lab)).parent.is_dir():
         mark.touch()
 

@@ -38,7 +38,7 @@ class Exercise:
 
     @property
     def name(self) -> str:
-        """`exercise-ID`: the name of the exercise's namespace, of its role, and of its own cluster (if it has one)."""
+        """`exercise-ID`: the name of the exercise's namespace, its role and its own cluster."""
         return f"exercise-{self.id}"
 
     def open(self, lab: Workspace) -> None:

@@ -129,7 +129,7 @@ class Progress:
 def read(file: Path | None = None) -> Progress:
     """Read a learner's progress. Skip broken lines and lines of another version, and count them.
 
-    `file` defaults to the file of the running JupyterLab. If the file is missing, the progress is empty.
+    `file` defaults to the file of the running JupyterLab.
     """
     if file is None:
         file = Path(os.environ.get(VARIABLE) or NAME)

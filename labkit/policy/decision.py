@@ -156,10 +156,9 @@ class Decision:
 
 
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
-    """Return the Allow statements that nearly allow the request, the nearest first.
+    """Return the Allow statements that nearly allow the request, the nearest first. Malformed statements count.
 
-    A statement that has the request's action is included. A statement with another action of the same AWS service is
-    included only if its other parts match the request. A malformed Allow statement is included, too.
+    A statement with another action of the same AWS service counts only if its other parts match the request.
     """
     found = []
     for policy in policies:

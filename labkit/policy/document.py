@@ -19,10 +19,7 @@ __all__ = ["Kind", "MalformedPolicy", "Policy", "Statement", "decode_document"]
 
 
 def decode_document(text: str) -> str:
-    """Return a policy document without URL encoding (RFC 3986).
-
-    IAM's raw answers, such as that of `GetRole`, contain encoded documents. boto3 decodes them.
-    """
+    """Return a policy document without the URL encoding (RFC 3986) of IAM's raw answers."""
     return unquote(text)
 
 

@@ -60,8 +60,7 @@ def validate(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, o
 def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
     """Return the document as a JSON object, the document's text, and the text's length without white space.
 
-    Raises `MalformedPolicy` if the document isn't a JSON object, if it's nested too deeply, or if one of its
-    strings has an unpaired surrogate.
+    Raises `MalformedPolicy` if the document isn't a readable JSON object.
     """
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))
@@ -100,11 +99,7 @@ def check_version(version: object, kind: Kind) -> None:
 
 
 def check_shape(statement: object, kind: Kind) -> dict[str, Any]:
-    """Return the statement, if its fields are valid.
-
-    Raises `MalformedPolicy` if a required field is missing, or if a field is not allowed or has a value of a wrong
-    type.
-    """
+    """Return the statement. Raises `MalformedPolicy` if a field is missing, not allowed, or has an invalid value."""
     if not isinstance(statement, dict):
         raise _syntax(kind, "Statement must be a JSON object.")
     for field in statement:

@@ -41,7 +41,7 @@ class PodDoesNotRun(LabError):
 
 
 class ImageNotPulled(PodDoesNotRun):
-    """A node can't pull the container's image. If this run made the pod, the lab has deleted the pod."""
+    """A node can't pull the container's image."""
 
 
 def ensure(lab: "Workspace") -> None:

@@ -60,8 +60,9 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
 
         Raises `LabError` if the argument `endpoint_url` isn't the lab's endpoint.
 
-        Calls with the same service and region, and no other argument, return the same client, because making a client
-        takes longer than most of the client's calls. Threads may share a client.
+        Calls with the same service and region, and no other argument, return the same client. Threads may share a
+        client.
+
         https://docs.aws.amazon.com/boto3/latest/guide/clients.html#multithreading-or-multiprocessing-with-clients
         """
         if args or kwargs.keys() - {"region_name"}:

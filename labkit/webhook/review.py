@@ -124,8 +124,8 @@ def pod_patch(
 ) -> list[Operation]:
     """Return the JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 
-    Without a `method`, use IRSA with `account.role_arn` and `mount_path`. If the pod already has a volume with the
-    token volume's name, keep that volume, as on EKS.
+    Without a `method`, use IRSA with `account.role_arn` and `mount_path`.
+
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     spec = pod["spec"]

@@ -31,7 +31,7 @@ class WebhookServer:
     """An ASGI app: `POST /mutate` answers AdmissionReviews, and `GET /healthz` answers ok.
 
     A pod waits up to `grace` seconds for a service account that the API doesn't know yet. The other fields are the
-    parameters of `review`. The server writes one line for each review to the log (level INFO).
+    parameters of `review`. Each review has one line in the log (level INFO).
     """
 
     accounts: Accounts

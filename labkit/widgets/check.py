@@ -98,10 +98,7 @@ def shortened(expected: str, found: str) -> tuple[str, str]:
 
 
 def differing(expected: str, found: str) -> tuple[int, int] | None:
-    """Return the start and end of the part of `found` that differs from `expected`; None if all of `found` differs.
-
-    The part consists of whole words: a mark below half a word would look as if the other half was right.
-    """
+    """Return the start and end of the words in `found` that differ from `expected`; None if all of `found` differs."""
     wanted, words = WORD.findall(expected), WORD.findall(found)
     first = _agreeing(wanted, words)
     last = max(len(words) - _agreeing(wanted[first:][::-1], words[first:][::-1]), min(first + 1, len(words)))

@@ -235,8 +235,7 @@ class Account:
     def gone(self, issuers: Iterable[str], region: str) -> list[str]:
         """Return those of `issuers` (without `https://`) whose EKS cluster in this region no longer exists.
 
-        Issuers of other regions, or outside EKS, are left out. The region's clusters are read one by one. The reading
-        stops early if all issuers are found.
+        Issuers of other regions, or outside EKS, are left out.
         """
         left = [name for name in issuers if (match := EKS_ISSUER.fullmatch(name)) and match[1] == region]
         for name in self.cluster_names if left else ():

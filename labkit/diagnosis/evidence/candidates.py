@@ -24,12 +24,8 @@ ABOUT_ACCOUNTS = re.compile(r"service[-_ ]?account", re.IGNORECASE)
 def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
     """Return the ARNs of the roles that may be meant for the service account.
 
-    The trust policies decide first, then the tags:
-
-    - If only one role's trust policy names the service account, return this role.
-    - If several roles' trust policies name it, return the roles among them with a tag for the service account. If none
-      of them has such a tag, or if the tags can't be read, return all of them.
-    - If no role's trust policy names it, return the roles with a tag for the service account.
+    These are the roles with a trust policy that names the service account. If there are several, a tag for the service
+    account decides. Without such a trust policy, the roles with the tag count.
 
     Raises `NotRead` if the roles can't be listed.
     """

@@ -122,11 +122,10 @@ class Evidence:
         """The ARN of the role that the service account should have; empty if that role is unknown.
 
         The first of these that names a role counts: the parameters, a run's label on the service account, the
-        annotation (even under a wrong key), the variables in a container's manifest. Such an ARN may have a wrong
-        path, partition or account. If IAM has a role of that name, this property is the role's ARN in IAM.
+        annotation, the variables in a container's manifest. If IAM has a role of that name, this property is the role's
+        ARN in IAM.
 
-        If nothing names a role, or if only the annotation does and it seems wrong, `role_candidates` counts. If it has
-        exactly one ARN, this property is that ARN. Otherwise, this property is empty.
+        If nothing names a role, or if only a wrong annotation does, the only ARN in `role_candidates` counts.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -345,10 +344,7 @@ class Evidence:
 
     @property
     def is_named(self) -> bool:
-        """Whether a pod or an event about a rejected pod names the service account, or a role is meant for it.
-
-        If the roles can't be read, only pods and events count.
-        """
+        """Whether a pod, an event about a rejected pod, or a role's policy or tag names the service account."""
         name = f"{self.parameters.namespace}/{self.parameters.service_account}"
         # The API server's words when it rejects a pod.
         if self.pods or any(

@@ -48,7 +48,7 @@ class Issuer:
     def discovery(self) -> Published:
         """The discovery document.
 
-        Raises `NotRead` if EKS hosts the issuer and the doctor can't reach the host. STS can still reach the host.
+        Raises `NotRead` if EKS hosts the issuer and the doctor can't reach the host.
 
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """

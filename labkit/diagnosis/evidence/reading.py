@@ -122,10 +122,7 @@ class Reads:
         self._lost: dict[str, NotRead] = {}
 
     def shared(self) -> "Reads":
-        """Return new `Reads` for another service account.
-
-        The old and the new object share their answers, but each lists its own calls.
-        """
+        """Return new `Reads` for another service account. Answers are shared, but not the lists of calls."""
         other = Reads()
         other.answers, other.unread, other._live, other._lost = self.answers, self.unread, self._live, self._lost
         return other

@@ -136,11 +136,7 @@ class Trust:
 
     @cached_property
     def undecided(self) -> list[Condition]:
-        """The conditions on the request, such as on `aws:SourceIp`, that are the only possible reason for a refusal.
-
-        Before the request, nobody knows whether they hold. The list is empty if the policy admits the token, or if the
-        policy refuses the token in every request.
-        """
+        """The conditions on the request, such as on `aws:SourceIp`, that are the only possible reason for a refusal."""
         if self.admits:
             return []
         likely = {number: self._if_let_in(each) for number, each in enumerate(self.statements)}
@@ -187,11 +183,7 @@ class Trust:
         return list(dict.fromkeys(found))
 
     def is_own(self, statement: Statement) -> bool:
-        """Whether an Allow statement is for this service account alone.
-
-        Its conditions on `sub` must name only this service account, with `StringEquals`. Its principals must be OIDC
-        providers: the cluster's own, and others only if their tokens can't meet the conditions.
-        """
+        """Whether an Allow statement is for this service account alone. Patterns for `sub` don't count."""
         subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
         if not subjects or any(each.values != (self._subject,) or not each.is_literal for each in subjects):
             return False

@@ -1,7 +1,6 @@
 """Find the mistakes in the principal and the action of the trust policy's nearest statement.
 
-The nearest statement is the Allow statement that comes closest to admitting the token. A mistake in the principal and
-a mistake in the action are two findings.
+The nearest statement is the Allow statement that comes closest to admitting the token.
 """
 
 import json

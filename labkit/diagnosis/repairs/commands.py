@@ -130,8 +130,8 @@ class Commands:
     def admit(self) -> str:
         """Return lines that add the service account to the role's trust policy.
 
-        Return only advice if the role may belong to someone else. Also return only advice if a condition keeps the
-        service account out, but isn't about its token (for example, a condition on the IP address).
+        Return only advice if the role may belong to someone else, or if a condition on the request (for example, on its
+        IP address) keeps the service account out.
         """
         if self._evidence.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)

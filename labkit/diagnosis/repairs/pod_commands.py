@@ -105,7 +105,7 @@ def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair
 
 
 def from_then_on(evidence: Evidence, was: str) -> str:
-    """Return a phrase about a workload: its present service account (`was`), and the one that a repair gives it."""
+    """Return a phrase with a workload's present service account (`was`) and its service account after a repair."""
     account = evidence.parameters.service_account
     return f"runs as {was}; after this change, its pods run as {account}, with the role of that account"
 

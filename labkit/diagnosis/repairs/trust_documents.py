@@ -34,8 +34,7 @@ def alone(evidence: Evidence) -> PolicyDocument:
 def corrected(evidence: Evidence) -> Document:
     """Return the present policy, changed so that it also admits this service account.
 
-    Deny statements no longer apply to the service account. If that isn't enough, change the Allow statement that comes
-    closest to admitting the service account. If no change of that statement helps, append a new statement.
+    Where possible, existing statements are corrected. Otherwise, a new statement is appended.
     """
     trust, own = evidence.trust, f"{evidence.provider_name}:sub"
     statements = [

@@ -1,7 +1,6 @@
 """Read AWS's managed policies from moto's data, which is one long text.
 
-A policy is only parsed when someone attaches or reads it. moto itself would parse all policies at once, into about
-50 MiB of memory.
+A policy is only parsed when needed: all parsed policies would take about 50 MiB of memory.
 """
 
 import json

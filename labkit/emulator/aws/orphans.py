@@ -10,10 +10,7 @@ from labkit.policy.validation import listed
 
 
 def renamed(document: str, arn: str, unique_id: str) -> str:
-    """Return the policy ``document`` with ``unique_id`` instead of ``arn``, the ARN of a deleted principal.
-
-    IAM itself stores the unique id from the start. It shows the ARN only as long as the principal exists.
-    """
+    """Return the policy ``document`` with ``unique_id`` instead of ``arn``, the ARN of a deleted principal."""
     if arn not in document:
         return document
     policy = json.loads(document)

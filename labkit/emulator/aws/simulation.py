@@ -112,10 +112,7 @@ class Simulated:
         return Request(self.caller, action, resource, self.context)
 
     def same_account(self, resource: str) -> bool:
-        """Whether the caller and the resource are in the same account. Always true without a resource policy.
-
-        The resource's account is the one in its ARN, or else ``ResourceOwner``, or else the caller's account.
-        """
+        """Whether the caller and the resource are in the same account. Always true without a resource policy."""
         account = named.account if (named := Arn.find(resource)) else ""
         owner = account or self.owner or self.caller.account
         return not self.resource or owner == self.caller.account

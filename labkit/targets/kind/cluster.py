@@ -27,7 +27,7 @@ class NotUsable(LabError):
 
 
 class NoAnswer(NoWay):
-    """The API server cannot be reached, or doesn't answer: it may be gone."""
+    """The API server can't be reached, or doesn't answer."""
 
 
 class NotThisLabs(LabError):

@@ -73,10 +73,9 @@ def refuse_another(kept: "Kept", joined: str) -> None:
 
 
 def changed(kept: "Kept", joined: str) -> str:
-    """Return the cluster's present issuer if the issuer has changed since the cluster joined the lab.
+    """Return the cluster's present issuer if it differs from `joined`, the issuer when the cluster joined the lab.
 
-    Return an empty string if the issuer hasn't changed, or if the cluster doesn't answer. `joined` is the issuer that
-    the cluster had when it joined.
+    Return an empty string if the issuer hasn't changed, or if the cluster doesn't answer.
     """
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError

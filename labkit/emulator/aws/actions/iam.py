@@ -73,11 +73,7 @@ KNOWN = frozenset({
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """Return the permissions that an operation of IAM needs.
-
-    An operation that creates a tagged resource also needs the permission to tag it. An operation that passes a role
-    also needs ``iam:PassRole``.
-    """
+    """Return the permissions that an operation of IAM needs."""
     operation, parameters = request.operation, request.parameters
     account, resource = f"arn:aws:iam::{request.account_id}:", partial(backend.resource, request.account_id)
     if operation == "ListPolicies":

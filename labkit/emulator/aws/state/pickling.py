@@ -70,7 +70,7 @@ class Dumped:
     """The S3 objects with a body that isn't in the lab's file yet, each with the body's name."""
 
     def remember(self) -> None:
-        """Note in each S3 object with a new body that the body has been written. The next write leaves the body out."""
+        """Mark the new bodies in S3 objects as written, so that the next write leaves them out."""
         for thing, name in self.new:
             setattr(thing, BODY, name)
 

@@ -42,8 +42,8 @@ class Counters:
     def called(self, webhook: str, operation: str, code: int, *, rejected: bool) -> None:
         """Count a call to a webhook. ``rejected`` says whether the write was refused.
 
-        ``code`` is an HTTP status code: 200 if the webhook allowed the write, or else the code of the refusal or of the
-        failure. ``code`` is 0 if the webhook's patch can't be applied.
+        ``code`` is an HTTP status code: 200 if the webhook allowed the write, and 0 if the webhook's patch can't be
+        applied.
         """
         told = {"code": _code(code), "name": webhook, "operation": operation, "rejected": str(rejected).lower()}
         self._count(REQUESTS, **told)

@@ -102,7 +102,7 @@ class Kubelets:
     def refuse_without_websocket(self, request: Request) -> ApiError:
         """Return the error for an exec or attach that isn't a WebSocket.
 
-        After a refused WebSocket, kubectl repeats the request without one, and shows the error of this second request.
+        After a refused WebSocket, kubectl sends a plain request, and shows the error of that request.
         """
         self.target(request)
         if b"upgrade" not in request.headers:

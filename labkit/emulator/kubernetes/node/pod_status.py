@@ -26,8 +26,7 @@ class ContainerStatus:
     def resume(self, reported: Object, now: float) -> None:
         """Take over ``reported``, the status that was reported before the node restarted.
 
-        A container that was running at that time has ended with the node. As with containerd, it gets the exit code 255
-        and the reason Unknown.
+        As with containerd, a container that was running then gets the exit code 255 and the reason Unknown.
         """
         self.restarts, self.run_id = reported.get("restartCount", 0), reported.get("containerID", "")
         self.state, self.last = reported["state"], reported.get("lastState") or {}

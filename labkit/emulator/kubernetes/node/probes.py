@@ -27,10 +27,9 @@ class Probes:
     began: float = field(default_factory=time.monotonic)
 
     async def until_unhealthy(self) -> str:
-        """Run the container's probes. Return "startup" or "liveness" when the startup or the liveness probe fails.
+        """Run the probes until the startup or the liveness probe fails. Return "startup" or "liveness".
 
-        The container must then restart. As long as neither of the two probes fails, this call doesn't return. Write the
-        probes' results to `started` and `passes` of the container's status.
+        Write the results to `started` and `passes` of the container's status.
         """
         spec = self.status.spec
         if "startupProbe" in spec:

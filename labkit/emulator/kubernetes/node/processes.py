@@ -119,8 +119,9 @@ class Process:
 class Sandbox:
     """The place in which one container's programs run.
 
-    With `private`, the container has a root of its own. With `own_processes`, it also has a process namespace of its
-    own. Without `private`, it has this machine's root, and mount paths are rewritten.
+    With `private`, the container has its own root and, with `own_processes`, its own process namespace. Without
+    `private`, it has this machine's root, and mount paths are rewritten.
+
     https://man7.org/linux/man-pages/man7/user_namespaces.7.html
     """
 

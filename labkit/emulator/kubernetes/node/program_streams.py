@@ -53,7 +53,7 @@ class Pipes:
         """Do nothing: pipes have no size."""
 
     def hand_over(self) -> None:
-        """Close this process's copies of the program's descriptors. A started program has its own copies."""
+        """Close this process's copies of the program's descriptors."""
         for number in self.far:
             if number >= 0:
                 os.close(number)

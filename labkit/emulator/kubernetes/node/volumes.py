@@ -184,8 +184,7 @@ class Volumes:
 def project(files: Files, folder: Path) -> None:
     """Replace all files of a volume at once, so that a reader sees either the old files or the new ones.
 
-    As in a kubelet's volume, the link `..data` leads to a folder with the files. The name of each file is a link
-    through `..data`.
+    As in a kubelet's volume, each file is a link through the link `..data`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     now = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())

@@ -7,7 +7,7 @@ ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def suffix(identifiers: Identifiers, kind: str, name: str) -> str:
-    """Return five random characters. Each call with the same ``name`` returns other characters."""
+    """Return five random characters, different in each call with the same ``name``."""
     serial = identifiers.serial(f"suffix/{kind}", name)
     number = int(identifiers.hex(f"suffix/{kind}", f"{name}/{serial}", 16), 16)
     text = ""
