@@ -45,7 +45,7 @@ class UserIdentity(TypedDict, total=False):
 class Record(TypedDict, total=False):
     """A call to AWS, as a dict with the keys of a CloudTrail event.
 
-    The key "lab" holds the decision and its reason. CloudTrail has no such key.
+    The lab adds the key "lab", with the decision and its reason.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """

@@ -218,8 +218,8 @@ class Parameters(BaseModel):
         """Return parameters with these values. A parameter without a value gets its default.
 
         Raises:
-            UnknownName: one name isn't a parameter. The message proposes the most similar parameter.
-            InvalidParameter: a value breaks its rule, or several names are unknown. The text names all of them.
+            UnknownName: one name isn't a parameter.
+            InvalidParameter: a value breaks its rule, or several names are unknown.
         """
         unknown = [_unknown(name) for name in values if name not in cls.names()]
         known = {name: value for name, value in values.items() if name in cls.names()}

@@ -89,7 +89,7 @@ _PATTERNS = [
 
 @dataclass(frozen=True, repr=False)
 class Shown:
-    """A text to show. If the text is a command's answer, `command` is that command; otherwise, it's empty."""
+    """A text to show. `command` is the command that the text answers; empty if there's no such command."""
 
     text: str
     command: str = ""
@@ -153,7 +153,7 @@ def is_live() -> bool:
 def doing(what: str) -> Iterator[None]:
     """Print `what` if the learner's cell still runs after `PATIENCE` seconds, so that the cell doesn't seem stuck.
 
-    Only a kernel of `labkit lab` prints `what`. In any other kernel, a cell's output must equal its stored output.
+    Only a kernel of `labkit lab` prints `what`.
     """
     if not (is_live() and _BEGAN):
         yield

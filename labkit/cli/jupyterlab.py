@@ -49,7 +49,7 @@ class Server(ServerApp):
     async def cleanup_kernels(self) -> None:
         """End the kernels, also those that are still starting.
 
-        While a kernel starts, Jupyter's `shutdown_all` fails with 404. So call it until it succeeds.
+        While a kernel starts, Jupyter's `shutdown_all` fails with 404.
         """
         while True:
             try:

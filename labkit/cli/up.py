@@ -129,8 +129,8 @@ def join(
 ) -> None:
     """Join a cluster to the lab, and print the result. Raises `LabError`.
 
-    With a kubeconfig, join the cluster of its context `context`. Without one, join the cluster that joined under the
-    name `cluster` before. If no cluster joined under this name, create one with kind.
+    With a kubeconfig, join the cluster of its context `context`. Without a kubeconfig, join the cluster that joined
+    before under the name `cluster`. If there's no such cluster, create it with kind.
     """
     from labkit.run_parameters import Parameters
     from labkit.targets import kind

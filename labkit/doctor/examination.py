@@ -72,10 +72,10 @@ def diagnose(
         action: the action that the pod needs, such as `s3:ListBucket`.
         resource: the ARN of the resource that `action` is for.
         probe: whether the doctor may run commands in the pod, and send its token to STS.
-        reads: answers from an earlier diagnosis or from a record. The doctor doesn't repeat the calls that led to them.
+        reads: answers from an earlier diagnosis or from a record. The doctor doesn't read them again.
 
-    Raises `InvalidParameter` if a name is invalid. Raises `LabError` if the cluster or the account can't be reached.
-    Also raises `LabError` if the name of the service account, role or pod seems misspelt.
+    Raises `InvalidParameter` if a name is invalid. Raises `LabError` if a name seems misspelt, or if the cluster or the
+    account can't be reached.
     """
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
@@ -158,7 +158,7 @@ def refuse_misspelt(evidence: Evidence) -> None:
 def refuse_misspelt_role(evidence: Evidence) -> None:
     """Raise `LabError` if IAM doesn't have the role that the user named, and the service account has another role.
 
-    The name is probably misspelt. A repair would create an unwanted role, and give it to the service account.
+    Otherwise, a repair would create a role with a misspelt name.
     """
     parameters, name = evidence.parameters, evidence.parameters.role_name
     try:

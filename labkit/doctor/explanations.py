@@ -43,7 +43,7 @@ class Explanation:
 def explain(text: str) -> list[Explanation]:
     """Return an explanation for each `Family` of errors that the text matches.
 
-    If only general families match, explain the first one. Otherwise, general families don't count.
+    If only general families match, explain the first family. Otherwise, general families don't count.
     """
     # A log puts an error's lines on one line, with the line breaks as `\n`.
     readings = _readings(text.replace("\\n", " ").replace("\\t", " ").splitlines())

@@ -183,8 +183,8 @@ class Folder:
     def turn(self, name: str, *, doing: str, within: float) -> Iterator[None]:
         """Wait for the lock ``name``, and hold it during this block.
 
-        Commands that wait for the lock print ``doing``, which says what the block does. Raises :class:`LabError` if
-        another process still holds the lock after ``within`` seconds.
+        Waiting commands print ``doing``, which says what the block does. Raises :class:`LabError` if another process
+        still holds the lock after ``within`` seconds.
         """
         with ExitStack() as stack:
             if not stack.enter_context(self.lock(name, within=SAID_AFTER)):

@@ -1,8 +1,7 @@
 """Replace the state in the lab's folder, completely or not at all; or put the previous state back.
 
-A restored state waits in the folder until the lab's next server starts. The previous state is kept until that server
-has come up. If the server doesn't come up, the previous state is put back. Each step is a rename, so no step needs
-space on the disk. If a step was interrupted, the next start finishes it.
+A restored state waits in the folder until the lab's next server starts. If that server doesn't come up, the previous
+state is put back. If a step was interrupted, the next start finishes it.
 """
 
 import shutil

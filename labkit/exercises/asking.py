@@ -4,7 +4,7 @@ In each function, `place` is the exercise's workspace. The default service accou
 call to AWS, `service` (such as `s3`) selects boto3's client, `operation` (such as `get_object`) is the client's method,
 and `more` has the method's arguments.
 
-Most functions return a `Row`. It compares the lab's answer with the right answer.
+A `Row` compares the lab's answer with the right answer.
 """
 
 from functools import partial
@@ -273,10 +273,7 @@ def caller(place: "Workspace") -> str:
 
 
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME) -> str:
-    """Run a command in a pod. Return its output, or the error if the command fails.
-
-    The result has no white space at its ends.
-    """
+    """Run a command in a pod. Return its output, or the error if the command fails."""
     done = execution.execute(place.kubernetes, pod, place.parameters.namespace, [*command])
     return (done.output if done.exit_code == 0 else done.error or done.output).strip()
 

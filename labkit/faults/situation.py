@@ -138,10 +138,7 @@ class Situation(BaseModel):
 
     @property
     def pod(self) -> Document:
-        """The first pod or, if there's no pod, the first Deployment's template.
-
-        If both are missing, return an empty pod that isn't part of the situation.
-        """
+        """The first pod, else the first Deployment's template, else an empty pod that isn't part of the situation."""
         empty = {"metadata": {}, "spec": {"containers": [{"name": ""}]}}
         templates = [obj["spec"]["template"] for key, obj in self.objects.items() if key.startswith("Deployment ")]
         return next((self.objects[key] for key in self.pod_keys), next(iter(templates), empty))
@@ -176,7 +173,7 @@ class Situation(BaseModel):
         self.statement["Condition"] = {name: block for name, block in condition.items() if block}
 
     def trust(self, principal: str, issuer: str) -> None:
-        """Set the trust policy's principal to this OIDC provider. Use this issuer in the policy's condition keys."""
+        """Set the trust policy's principal to this OIDC provider, and use this issuer in the condition keys."""
         blocks = self.statement.get("Condition") or {}
         self.statement["Principal"] = {"Federated": principal}
         self.statement["Condition"] = {
@@ -246,7 +243,7 @@ class Situation(BaseModel):
         return made
 
     def admission_of(self, pod: Document) -> Document:
-        """Return a pod's spec after admission. The spec has the webhook's additions if the webhook changes the pod."""
+        """Return a pod's spec after admission, with the webhook's additions if the webhook changes the pod."""
         annotations: dict[str, str] = {}
         if pod["spec"].get("serviceAccountName") == self.parameters.service_account and self._is_selected(pod):
             if self.made_with is not None:

@@ -1,7 +1,7 @@
 """Run one row in a worker's process, and write its result in one step.
 
-Dask may run a task again after it has lost a worker. A row that already has a result isn't run again. A row that the
-lost worker had started counts as failed, because nobody knows how far its run got.
+Dask may run a task again after it has lost a worker. A row with a result isn't run again. A row without a result counts
+as failed if the lost worker had started it.
 """
 
 import os

@@ -46,10 +46,7 @@ def prefix(pattern: Iterable[Token]) -> str | None:
 
 
 def matcher(pattern: Iterable[Token]) -> Matcher:
-    """Return a function that returns whether a whole text matches the pattern.
-
-    Only a `Wild` token is a wildcard. In a literal token, `*` and `?` stand for themselves.
-    """
+    """Return a function that tests whether a whole text matches the pattern. Only `Wild` tokens are wildcards."""
     pattern = _joined(pattern)
     if Wild.ONE in pattern:
         return _automaton(pattern)

@@ -119,8 +119,7 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
 def in_words(names: list[str], singular: str, plural: str) -> str:
     """Return a clause about the roles `names`, such as "the role my-role trusts it".
 
-    With one role, the clause ends with `singular`, such as "trusts it". With more roles, it ends with `plural`, such
-    as "trust it". The clause names at most `NAMED` roles, and gives the number of the others.
+    The clause ends with `singular` for one role, and with `plural` for several. At most `NAMED` roles are named.
     """
     if len(names) == 1:
         return f"the role {names[0]} {singular}"

@@ -87,8 +87,9 @@ def review(
     AWS_DEFAULT_REGION. The names of the pod's annotations begin with `prefix`. The answer refuses anything that isn't a
     review of a pod.
 
-    `associated` tells whether a service account has a Pod Identity association. If it has one, the pod gets Pod
-    Identity's variables and token, and the service account's role annotation is ignored, as on EKS.
+    `associated` tells whether a service account has a Pod Identity association. Such an account's pods get Pod
+    Identity's variables and token instead of IRSA's, as on EKS.
+
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
     if wrong := malformed(admission_review):

@@ -36,7 +36,7 @@ def _text(name: str) -> str:
 
 
 class Announced(anywidget.AnyWidget):
-    """A text that a screen reader announces when it changes. It isn't shown."""
+    """A hidden text that a screen reader announces after each change."""
 
     _esm = _text("element.js") + _text("announced.js")
     text = traitlets.Unicode().tag(sync=True)

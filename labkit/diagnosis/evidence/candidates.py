@@ -1,7 +1,6 @@
-"""Find the roles that may be meant for a service account if nothing names its role. They're called candidates.
+"""Find the roles that may be meant for a service account if nothing names its role: the candidates.
 
-A trust policy or a tag that names the service account makes a role a candidate. A role's name proves nothing, because
-anyone can give a role any name.
+A trust policy or a tag that names the service account makes a role a candidate. A role's name proves nothing.
 """
 
 import re

@@ -48,8 +48,7 @@ class DryRun:
     def failed_call(self, webhooks: Iterable[str]) -> str:
         """Return why the API server couldn't call one of these webhooks; empty if no call failed.
 
-        The text is the API server's message, or a counter of failed calls that rose during the dry run.
-        Raises `NotRead` if the counters can't be read or compared.
+        Raises `NotRead` if the server's counters of failed calls can't be read or compared.
         """
         if refused := self._made["refused"]:
             return str(refused)

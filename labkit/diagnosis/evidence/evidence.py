@@ -170,9 +170,9 @@ class Evidence:
 
     @property
     def is_of_lab(self) -> bool:
-        """Whether the service account carries the label of a run of the lab. False if the labels can't be read.
+        """Whether the service account carries a run's label. False if the labels can't be read.
 
-        If the service account carries the label, the policy and the bucket in `parameters` are those of the run.
+        With the label, the policy and the bucket in `parameters` are those of the run.
         """
         try:
             return bool(self.role_of_run)
@@ -191,12 +191,8 @@ class Evidence:
     def role_is_of_run(self) -> bool:
         """Whether the role belongs to a run of the lab. Such a role should have the policy in `parameters`.
 
-        True if the service account carries a run's label. Also true if the doctor's caller named the role, and one of
-        these conditions holds:
-
-        - The role carries the tag of the run in `parameters`.
-        - The role carries no run's tag, and `parameters` name the notebooks' own service account.
-        - The role is missing, and `parameters` are those of a run.
+        True if the service account carries a run's label. If the doctor's caller named the role, the role's tag counts,
+        too.
 
         Raises `NotRead`.
         """
@@ -369,7 +365,7 @@ class Evidence:
     def misspelt_key(self) -> str:
         """The wrong key of an annotation with which someone probably meant to name the role.
 
-        The webhook ignores this key. Empty if there's no such annotation, or if the right key has a value.
+        The webhook ignores this key. Empty if the right key has a value.
         """
         if self.annotation:
             return ""

@@ -252,7 +252,7 @@ class Container:
 
 
 class PodSpec:
-    """A pod's spec. The pod's ConfigMaps and its owner are read from the cluster when needed."""
+    """A pod's spec."""
 
     def __init__(self, pod: Pod, cluster: Cluster):
         self.document = pod

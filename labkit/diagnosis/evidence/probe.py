@@ -104,8 +104,7 @@ class Probe:
     def caller(self) -> Caller | None:
         """The pod's identity according to AWS: sts:GetCallerIdentity, called in the pod. None if the pod isn't running.
 
-        If the container has a shell, `aws` doesn't use a cached session, and leaves none in the pod. Raises `NotRead`
-        if the container has no `aws`.
+        Raises `NotRead` if the container has no `aws`.
         """
         if self._running is None:
             return None

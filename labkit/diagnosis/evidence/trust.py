@@ -176,8 +176,7 @@ class Trust:
     def others(self) -> list[str]:
         """The other callers that may assume the role, as the Allow statements name them.
 
-        A caller is a service, an account, a provider, a token's subject, or a pattern for subjects. Each caller gets
-        all the role's permissions.
+        A caller is a service, an account, a provider, a token's subject, or a pattern for subjects.
         """
         found = [name for statement in self.allows for name in self._others_in(statement)]
         return list(dict.fromkeys(found))
@@ -196,10 +195,7 @@ class Trust:
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:
-        """Whether the token meets the condition. For `sub` and `aud`, the issuer in the condition's key doesn't matter.
-
-        For example, `OTHER_ISSUER:sub` is compared with the token's `sub`.
-        """
+        """Whether the token meets the condition. For `sub` and `aud`, the issuer in the key doesn't matter."""
         key = f"{name_of(self._provider_arn)}:{condition.claim}" if condition.claim in CLAIMS else condition.key
         statement: Statement = {
             "Effect": "Allow",

@@ -65,10 +65,7 @@ def superfluous(evidence: Evidence, container_name: str) -> set[str]:
 
 
 def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
-    """Return the keys that should be removed from each ConfigMap, by the ConfigMap's name.
-
-    Each of these keys gives a container a variable that the container shouldn't have.
-    """
+    """Return the keys of each ConfigMap that give a container a variable that the container shouldn't have."""
     keys: dict[str, set[str]] = {}
     for _, variable in _superfluous(evidence):
         if variable.config_map:

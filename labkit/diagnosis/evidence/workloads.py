@@ -36,10 +36,7 @@ def jobs_of_account(evidence: Evidence) -> list[str]:
 
 
 def without_account(evidence: Evidence) -> list[Workload]:
-    """Return the workloads that name no service account. Perhaps one of them should name the examined account.
-
-    Empty if the service account `default` has a role, because a workload may use that role on purpose.
-    """
+    """Return the workloads that run as `default`, perhaps by mistake. Empty if `default` has a role."""
     if accounts.default_has_a_role(evidence):
         return []
     return [each for each in _all(evidence) if _account(each) == "default"]

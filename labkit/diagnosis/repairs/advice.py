@@ -174,9 +174,7 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
 
 
 def session_stays(evidence: Evidence, again: str) -> str:
-    """Return advice to keep a pod that STS refuses.
-
-    The pod may still have an earlier session. A new pod would have no session.
+    """Return advice to keep a pod that STS refuses: the pod may still have an earlier session.
 
     `again`: the lines that replace the pod. The advice shows them as comments.
 

@@ -130,8 +130,8 @@ class Commands:
     def admit(self) -> str:
         """Return lines that add the service account to the role's trust policy.
 
-        Return only advice if the role may belong to someone else, or if a condition on the request (for example, on its
-        IP address) keeps the service account out.
+        Return only advice if the role may belong to someone else, or if a condition, such as on the IP address, keeps
+        the service account out.
         """
         if self._evidence.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)
@@ -387,8 +387,7 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
 def others_with(evidence: Evidence, config_map: str) -> list[str]:
     """Return the namespace's pods and workloads that use a ConfigMap and run as another service account.
 
-    Workloads without pods count, too. If pods or workloads can't be listed, the list has a phrase in place of their
-    names.
+    If pods or workloads can't be listed, the list has a phrase in place of their names.
 
     https://kubernetes.io/docs/concepts/configuration/configmap/#using-configmaps
     """

@@ -43,8 +43,8 @@ NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "kubectl.kubernetes
 def restored_manifest(pod: Pod, region: str) -> Document:
     """Return a manifest with which a live pod can be created again.
 
-    It has no status, no defaults, and nothing that admission or the webhook added. The new pod gets these again.
-    `region` is the region that the webhook sets.
+    It has no status, no defaults, and nothing that admission or the webhook added. `region` is the region that the
+    webhook sets.
     """
     pod = copy.deepcopy(pod)
     kept = ("name", "namespace", "labels")

@@ -65,8 +65,8 @@ def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
     """Return the other service accounts whose new pods would get a role without these requirements.
 
-    The requirements are parts of the webhook's selectors. The service accounts are returned as NAMESPACE/NAME; None if
-    they can't be listed.
+    The requirements are parts of the webhook's selectors. Names have the form NAMESPACE/NAME. None if the service
+    accounts can't be listed.
     """
     return _affected(evidence, _removals(evidence, requirements))
 
@@ -97,13 +97,7 @@ def labels_that_harm_nobody(
 ) -> dict[Subject, dict[str, str]] | None:
     """Return the labels that would meet these requirements, by the object that gets them: `namespace` or `pod`.
 
-    None if one of these labels could affect others:
-
-    - The label is for the namespace, and other service accounts use the namespace.
-    - A selector uses the label's key.
-    - The object already has a label with this key. Others may need its present value.
-
-    Also None if a repair can't add the labels, or if a fact can't be read.
+    None if one of these labels could affect others, if a repair can't add the labels, or if a fact can't be read.
     """
     wanted: dict[Subject, dict[str, str]] = {}
     try:

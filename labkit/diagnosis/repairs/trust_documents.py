@@ -55,8 +55,7 @@ def corrected(evidence: Evidence) -> Document:
 def with_audience(evidence: Evidence) -> Document | None:
     """Return the policy with a condition on `aud` in each statement that admits tokens for any audience.
 
-    None if others could lose access: the OIDC provider accepts another audience, or one of these statements trusts
-    another principal.
+    None if others could lose access.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """

@@ -40,7 +40,7 @@ def done(asked: Asked, result: str = "") -> Response:
 def xml(content: object) -> str:
     """Return the content as the query protocol's XML. A dict becomes one element for each key, named like the key.
 
-    `EvalDecisionDetails` is the exception. Its dict becomes a map: one `entry` element for each key and value.
+    Only `EvalDecisionDetails` becomes a map, with an `entry` element for each key and value.
     """
     if isinstance(content, dict):
         return "".join(

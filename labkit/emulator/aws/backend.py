@@ -152,8 +152,8 @@ class Backend:
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
         """Run a function in moto's thread, and return its result.
 
-        Use this for functions that change moto's state, or that read much of it. Raises ``Refusal`` (503) if the
-        function, or an earlier one in that thread, doesn't return.
+        Use this for functions that change moto's state, or that read much of it. Raises ``Refusal`` (503) if the thread
+        is stuck.
         """
         try:
             # Run it in the caller's context, in which state/places.py notes the stores that are used.
@@ -164,10 +164,7 @@ class Backend:
             raise Refusal(503, "ServiceUnavailable", STUCK, "a call to moto does not return") from stuck
 
     def iam(self, account_id: str) -> IAMBackend | None:
-        """Return IAM's state in an account; None if no one has entered the account.
-
-        The lab's own account counts as entered.
-        """
+        """Return IAM's state in an account; None if no one has entered the account."""
         known = account_id == self.account_id or account_id in iam_backends
         return self.entered(account_id) if known else None
 
@@ -454,10 +451,7 @@ def adopt() -> None:
 
 
 def tell_uses(used: Callable[[str, str], None]) -> None:
-    """Whenever moto reads the state of a service in an account, call ``used`` with the service and the account id.
-
-    To do so, replace the only method with which moto looks up this state.
-    """
+    """Whenever moto reads the state of a service in an account, call ``used`` with the service and the account id."""
 
     def found(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
         used(stores.service_name, stores.account_id)
@@ -544,7 +538,7 @@ def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
 
 
 def boundaries(iam: IAMBackend) -> set[str | None]:
-    """The ARNs of all policies that are permissions boundaries of roles or users. The set may also contain None."""
+    """The ARNs of all policies that are permissions boundaries of roles or users."""
     return {getattr(one, "permissions_boundary_arn", None) for kind in ("roles", "users") for one in every(iam, kind)}
 
 

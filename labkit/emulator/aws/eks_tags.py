@@ -40,7 +40,7 @@ def cluster_of(arn: str, region: str, account_id: str) -> str:
 def tags_of(arn: str, backend: Backend) -> dict[str, str] | None:
     """Return the tags of the EKS resource with this ARN, such as a cluster or a node group; None if it doesn't exist.
 
-    The returned dict isn't a copy: if you change it, you change the resource's tags.
+    If you change the returned dict, you change the resource's tags.
     """
     named = Arn.parse(arn)
     name = cluster_of(arn, named.region, named.account)

@@ -45,10 +45,9 @@ WORDS = (
 
 
 async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check the call's document, tags or URL. Return parameters for moto.
+    """Check the call's document, tags or URL. Return the new and the changed parameters for moto.
 
-    They replace the call's parameters with these names, or are added. Raises ``Refusal`` if a document, a tag or a URL
-    is faulty, or if the call deletes a policy that is in use.
+    Raises ``Refusal`` if a document, a tag or a URL is faulty, or if the call deletes a policy that is in use.
     """
     parameters = asked.requested().parameters
     if faults := session_tags.faults(parameters):

@@ -1,7 +1,7 @@
 """Keep moto from opening connections and from starting processes.
 
-moto opens connections in many of its services: SNS and Firehose post to any URL, Lambda and Batch talk to Docker.
-Before any library opens a connection, Python reports the connection to an audit hook.
+Many services of moto open connections: SNS and Firehose post to any URL, Lambda and Batch talk to Docker. Python's
+audit hooks see each connection before a library opens it.
 
 https://peps.python.org/pep-0578/
 https://docs.python.org/3/library/audit_events.html

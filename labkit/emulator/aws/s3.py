@@ -106,7 +106,7 @@ class S3:
         return Grant(asked, reason)
 
     async def answer(self, grant: Grant, caller: Caller) -> Response:
-        """Answer a granted call. The answer to DeleteObjects has an error for each key that the caller can't delete."""
+        """Answer a granted call."""
         asked = grant.asked
         denied = ({"Key": key, "Code": "AccessDenied", "Message": told} for key, told in grant.refused)
         errors = "".join(xml({"Error": error}) for error in denied)

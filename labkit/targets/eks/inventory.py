@@ -27,7 +27,7 @@ WHOSE = {
 
 
 class BucketOfAnother(LabError):
-    """The bucket isn't the lab's. The lab doesn't write into a bucket that it didn't create."""
+    """The bucket isn't the lab's, so the lab doesn't write into this bucket."""
 
 
 class NoPolicy(LabError):

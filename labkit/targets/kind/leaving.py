@@ -64,9 +64,9 @@ class LeftBehind(LabError):
 def leave(kept: "Kept", folder: "Folder") -> Left | None:
     """Delete the cluster if the lab made it. Otherwise, delete the lab's webhooks from it. Then forget the cluster.
 
-    Return None if that succeeds. If it fails, return the cluster's leftovers. The lab then still remembers the cluster.
+    If that fails, return the cluster's leftovers. The lab then still remembers the cluster.
 
-    In a cluster that the lab didn't make, the runs' objects are kept and printed: someone may need them.
+    In a cluster that the lab didn't make, the runs' objects are kept and printed.
     """
     left = _left(kept, kept.facts, folder) if kept.facts else None
     if not left:

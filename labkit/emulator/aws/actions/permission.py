@@ -40,7 +40,7 @@ def resource_tags(tags: dict[str, str], service: str = "") -> Context:
 
 
 def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
-    """Return a dict of these tags. Each tag has a ``Key`` and a ``Value``. Return None for None."""
+    """Return a dict of these tags, each with a ``Key`` and a ``Value``; None for None."""
     return None if tags is None else {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
 
 

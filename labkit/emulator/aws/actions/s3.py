@@ -140,7 +140,7 @@ TAGGED_TWICE = (
 
 
 class UnknownCall(CannotDerive):
-    """The lab doesn't know the call's method or sub-resource. moto would confuse the call with another one."""
+    """The lab doesn't know the call's method or sub-resource. moto would mistake the call for another."""
 
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")

@@ -103,8 +103,8 @@ class Kept:
     async def keeping_all(self) -> AsyncIterator[set[Store]]:
         """When this block ends, write the state of all services that the block used.
 
-        Yield a set, to which each `Store` is added when the block uses it. Without a file, the set stays empty. If the
-        write fails, undo the changes and raise `NotWritten`.
+        Yield a set, to which each `Store` is added when the block uses it. If the write fails, undo the changes and
+        raise `NotWritten`.
         """
         if not self._database:
             yield set()

@@ -35,8 +35,7 @@ class Authorized:
 class Grant:
     """A ClusterRole that a user has without a binding.
 
-    The grant is valid in ``namespaces``. The namespaces' names may contain the wildcard ``*``. If ``namespaces`` is
-    None, the grant is valid in the whole cluster.
+    The names in ``namespaces`` may contain the wildcard ``*``. None means the whole cluster.
     """
 
     role: str

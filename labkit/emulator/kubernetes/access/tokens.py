@@ -139,10 +139,8 @@ class Tokens:
     def verify(self, token: str, audiences: list[str] | None = None) -> Verified:
         """Return the token's claims, and the wanted audiences that the token has. Raises ``InvalidToken``.
 
-        The wanted audiences are ``audiences``; by default, the API server's own audience. A token is valid if its
-        signature is right, lab time is within the token's lifetime, the token has a wanted audience, and the objects
-        to which the token is bound still exist. A Secret's token has no lifetime, but the Secret must still contain the
-        token.
+        The wanted audiences are ``audiences``; by default, the API server's own audience. A token is invalid outside
+        its lifetime (in lab time), or if an object to which the token is bound no longer exists.
         """
         options: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         issuers = [self.issuer, LEGACY_ISSUER]

@@ -35,8 +35,7 @@ class Writer:
 def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: Writer, *, now: str) -> bytes:
     """Return the managers of an object's fields after a write that isn't an apply.
 
-    ``managers`` are the managers before the write. ``writer`` now manages all fields that it changed. Fields that it
-    removed have no manager.
+    ``managers`` are the managers before the write. ``writer`` now manages all fields that it changed.
     """
     before, after = _leaves(type_name, old), _leaves(type_name, new)
     changed = {path for path, value in after.items() if path not in before or before[path] != value}

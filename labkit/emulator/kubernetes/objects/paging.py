@@ -17,10 +17,10 @@ def token(last: Stored, version: int) -> str:
 
 
 def start(given: str, storage: Storage) -> tuple[tuple[str, str] | None, int]:
-    """Return what a continue token contains: the previous page's last object (namespace, name), and the list's version.
+    """Return a continue token's content: the previous page's last object (namespace, name) and the list's version.
 
-    If the token ``given`` is empty, the client wants the first page: return None and 0. Raises BadRequest if ``given``
-    isn't a token. Raises Expired if the token's version is too old, or if this server hasn't had that version yet.
+    For the first page, the token ``given`` is empty: return None and 0. Raises BadRequest if ``given`` isn't a token,
+    and Expired if the server no longer has, or doesn't yet have, the token's version.
     """
     if not given:
         return None, 0
