@@ -91,7 +91,7 @@ class Claims:
 
 
 def parts(token: str) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the token's header and its claims, without verification. Raises `NotAToken`.
+    """Return a token's header and claims, without verification. Raises `NotAToken`.
 
     https://datatracker.ietf.org/doc/html/rfc7515#section-3.1
     """

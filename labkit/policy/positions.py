@@ -14,9 +14,9 @@ _decoder = json.JSONDecoder()
 
 @lru_cache(maxsize=256)
 def statement_positions(text: str) -> tuple[tuple[Position, Position], ...]:
-    """Return the start and end of each statement in the text of a valid policy; empty if there's no statement.
+    """Return the start and end of each statement in the text of a valid policy.
 
-    In a list, the first statement starts right after the bracket. Each later one starts where the previous one ends.
+    In a list, the first statement starts after the bracket. Each later statement starts where the previous one ends.
     """
     at = _after(text, "{", 0)
     while at < len(text) and text[at] == '"':

@@ -141,7 +141,7 @@ class Account:
 
     @property
     def organization(self) -> Organization:
-        """The organization that the account belongs to. Raises `NotRead` if it has no organization.
+        """The organization that the account belongs to. Raises `NotRead` without an organization.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribeOrganization.html
         """

@@ -126,10 +126,10 @@ def to_remove(parameters: "Parameters") -> Connection:
 
 
 def down() -> bool:
-    """End the lab. Delete the clusters that the lab made with kind. Remove the lab's webhooks from the others.
+    """End the lab. Delete the clusters that the lab made with kind. Remove the lab's webhooks from other clusters.
 
-    Print a line for each cluster. Return whether the lab was running. Raises `LeftBehind` at the end if a cluster or
-    its webhooks could not be deleted.
+    Print a line for each cluster. Return whether the lab was running. Raises `LeftBehind` if a cluster or its webhooks
+    could not be deleted.
     """
     folder = Folder.find()
     ran, left = process.stop(folder), []

@@ -19,10 +19,7 @@ BOOKMARK_SECONDS = 60
 
 @dataclass
 class Selection:
-    """The objects that a list or a watch selects.
-
-    The namespace "" selects all namespaces. Without a selector, all objects are selected.
-    """
+    """The objects that a list or a watch selects. The namespace "" selects all namespaces."""
 
     namespace: str
     labels: Matcher | None

@@ -34,7 +34,7 @@ class ObjectFile:
         return max((number for (number,) in self._database.read("SELECT number FROM version")), default=0)
 
     def objects(self, made: Callable[[bytes], Made]) -> Iterator[tuple[Kind, Made]]:
-        """Yield each object with its kind. ``made`` turns its JSON into the object. Raises `LabError` if this fails."""
+        """Yield each object with its kind. ``made`` makes an object from JSON. Raises `LabError` if that fails."""
         for resource, namespace, name, text in self._database.read(
             "SELECT resource, namespace, name, text FROM objects"
         ):
