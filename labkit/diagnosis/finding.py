@@ -182,7 +182,7 @@ def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
     """Yield each cause with its result: a finding, `NotRead` if a fact can't be read, or None if nothing is found.
 
-    If a finding ends a stage (see `Cause.ends`), skip the stage's remaining causes that can't end a stage.
+    Once a finding has ended a stage (see `Cause.ends`), the stage's other causes are skipped, except those with `ends`.
     """
     for each in causes:
         # A cause that ends its own stage must still be reported.

@@ -112,7 +112,7 @@ def labels(folder: Folder) -> dict[str, str]:
 
 
 def selector(folder: Folder) -> str:
-    """Return the labels as a selector for `kubectl -l`."""
+    """Return the labels of this lab's webhooks as a selector for `kubectl -l`."""
     return ",".join(f"{name}={value}" for name, value in labels(folder).items())
 
 

@@ -46,7 +46,7 @@ def enter(folder: Folder) -> None:
 
 
 def go_back(folder: Folder) -> bool:
-    """Undo `enter`: put the previous state back, and delete the restored state. Return False if nothing was replaced.
+    """Undo `enter`: put the replaced state back, and delete the new state. Return False if `enter` replaced nothing.
 
     The server must not be running.
     """

@@ -47,7 +47,7 @@ def _sessions_of_four_hours(place: Workspace) -> list[Row]:
 EXERCISES = (
     Exercise(
         "07-a",
-        "give cart tokens that live for an hour at most",
+        "let cart's tokens live for an hour at most",
         _life_that_is_not_a_number,
         _tokens_of_an_hour_for_cart_alone,
         (

@@ -129,8 +129,8 @@ PREDICTIONS = (
     ),
     Question(
         "08-2",
-        "A minute ago, invoices became the role. Then the trust policy was repaired. What does the next S3 call of "
-        "invoices get?",
+        "A minute ago, the pod invoices assumed the role of orders. Then that role's trust policy was repaired. What "
+        "does the next S3 call of invoices get?",
         (
             Answer("AccessDenied.", "STS reads the trust policy only when a session begins."),
             Answer(

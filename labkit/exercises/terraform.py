@@ -157,7 +157,7 @@ RECALL = (
         (
             Answer(
                 "The one that ends in role/reader.",
-                "No such role exists. The role's name is reader- and a timestamp.",
+                "No such role exists. The role's name begins with reader- and ends with a timestamp.",
             ),
             Answer("The one that ends in role/reader-.", "That's the prefix. The AWS provider adds a timestamp to it."),
             Answer(

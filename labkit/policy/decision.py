@@ -156,9 +156,9 @@ class Decision:
 
 
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
-    """Return the Allow statements that nearly allow the request, the nearest first. Malformed statements count.
+    """Return the Allow statements that nearly allow the request, the nearest first. Include malformed statements.
 
-    A statement with another action of the same AWS service counts only if its other parts match the request.
+    Include a statement with another action of the same AWS service only if its other parts match the request.
     """
     found = []
     for policy in policies:

@@ -82,7 +82,7 @@ class Principal:
 class Match(IntEnum):
     """How closely a statement's Principal element names the caller: its account, its role, or the caller itself.
 
-    The closer the match, the fewer other policies must also allow the request (see `evaluation`).
+    Each value says which other policies still have to allow the request (see `evaluation`).
     """
 
     NONE = 0

@@ -109,7 +109,7 @@ def _tell(result: ConditionResult, provider: str) -> str:
 
 
 def _provider(arn: str) -> str:
-    """Return the provider's URL without its scheme, with which the provider's condition keys begin."""
+    """Return the prefix of the provider's condition keys: its URL without `https://`."""
     return (named.issuer if (named := Arn.find(arn)) else "") or arn
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `ok` says whether the found value is right. If `ok` is None, the values must be equal."""
+    """One comparison. `ok` says whether the found value is right; None stands for `found == expected`."""
 
     what: str
     expected: str

@@ -75,7 +75,7 @@ class Call:
 
     @property
     def is_own(self) -> bool:
-        """Whether the learner made the call, or the lab made it for the learner."""
+        """True for a call that the learner made, and for one that the lab made for the learner."""
         return self.sender == YOU
 
 

@@ -208,10 +208,9 @@ class Evidence:
 
     @property
     def has_only_the_name(self) -> bool:
-        """Whether only the role's name connects the role with the service account. The role may be another team's.
+        """Whether the role has the annotated name and nothing else in common with the service account.
 
-        The annotation has another ARN than the role. The role's trust policy and tags point neither to the service
-        account nor to the namespace.
+        Such a role may be another team's. Its ARN, trust policy and tags don't point to the service account.
         """
         role = self.role if self.is_only_annotated else None
         if role is None or role["Arn"] == self.annotation:

@@ -174,7 +174,7 @@ class Trust:
 
     @cached_property
     def others(self) -> list[str]:
-        """The other callers that may assume the role, as the Allow statements name them.
+        """The callers, besides this service account, that may assume the role, as the Allow statements name them.
 
         A caller is a service, an account, a provider, a token's subject, or a pattern for subjects.
         """

@@ -268,7 +268,7 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
-    """Return the repair that changes the annotated ARN to `right`, the ARN of a role with the same name."""
+    """Return the repair that replaces the annotated ARN with `right`, an ARN that ends with the same role name."""
     if not evidence.has_only_the_name:
         return _annotated(evidence)
     told = "# Once the owner has done that, run this, and then create the pod again:"

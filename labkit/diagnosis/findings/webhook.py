@@ -28,6 +28,10 @@ LEARN = "04-pod.ipynb"
 POD = "kubectl get pod -o yaml"
 CONFIGURATION = "kubectl get mutatingwebhookconfiguration pod-identity-webhook -o yaml"
 COUNTERS = "kubectl get --raw /metrics, before and after kubectl create --dry-run=server"
+ASK_FIRST = (
+    "# Nothing is changed: these commands could also give other service accounts' new pods a role. "
+    "Ask whoever runs the webhook, then run:"
+)
 
 
 @cause("webhook-missing", stages.WEBHOOK, LEARN, reads=(kinds.REGISTRATION,))
@@ -308,8 +312,7 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
     if labels := registration.labels_that_harm_nobody(evidence, lacking):
         return _labelled(evidence, labels)
     # The selector may exclude others on purpose.
-    nothing = "# Nothing is changed, because others would get a role, too. Ask whoever runs the webhook, then run:"
-    return shown(nothing, *lines, str(again))
+    return shown(ASK_FIRST, *lines, str(again))
 
 
 def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]]) -> Repair:
@@ -338,12 +341,7 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
     # Any label except `SWITCH` may have another purpose, so change the registration instead.
     lines = [registration.without(evidence, others)] if others else []
     if others and registration.others_without(evidence, others) != []:
-        lines = [
-            shown(
-                "# Nothing is changed, because others would get a role, too. Ask whoever runs the webhook, then run:",
-                *lines,
-            )
-        ]
+        lines = [shown(ASK_FIRST, *lines)]
     if "namespace" in switches:
         lines.append(registration.without_label(evidence, switches["namespace"]))
     again = pod_commands.replaced(evidence)

@@ -56,7 +56,7 @@ def with_its_client(evidence: Evidence) -> str:
 def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
     """Return lines that remove these requirements from the registration.
 
-    If a `NotIn` requirement has several values, the lines remove only the value of the pod's or namespace's label.
+    If a `NotIn` requirement has several values, the lines remove only the one that the pod or the namespace has.
     """
     operations = _removals(evidence, requirements)
     return _patched(evidence, operations, _who_is_affected(_affected(evidence, operations)))

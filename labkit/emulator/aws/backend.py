@@ -543,9 +543,9 @@ def boundaries(iam: IAMBackend) -> set[str | None]:
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """Return the managed policies by ARN, without AWS's unused policies. Also return a list of AWS's used policies.
+    """Return the customers' and AWS's used managed policies, by ARN. Also return a list of only AWS's used policies.
 
-    A used policy is attached, or is a permissions boundary.
+    A policy of AWS is used if it's attached, or if it's a permissions boundary.
     """
     bounding = boundaries(iam)
     used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]

@@ -128,10 +128,10 @@ def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
             f"       your lines in aws-auth:                  eksctl get iamidentitymapping {_mapping(cluster, caller)}"
         )
     return (
-        f"{asked}       your present groups:                     "
+        f"{asked}       to see your present groups:              "
         f"aws eks describe-access-entry {_entry(cluster, caller)}\n"
-        f"       to keep them, and add {GROUP}:          "
-        f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} …"
+        f"       to add {GROUP} to them:                 "
+        f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} YOUR-PRESENT-GROUPS"
     )
 
 

@@ -198,7 +198,7 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 
 
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
-    """Sort the items in ``order``, and merge the other items by their places in ``old``."""
+    """Return the items in a patched list's sequence: as in ``order`` or, if they aren't there, as in ``old``."""
 
     def name(item: object) -> bytes:
         return dump(item.get(key) if isinstance(item, dict) and key else item)

@@ -192,7 +192,7 @@ class _Session:
     async def _until_client_leaves(
         self, streams: Pipes | Terminal, ended: asyncio.Task[Any], *, keeps_input: bool = False
     ) -> None:
-        """Wait until the client leaves (with ``keeps_input``, or ends its input) or the task ``ended`` is done."""
+        """Wait until the client leaves, or ends its input with ``keeps_input``, or until ``ended`` is done."""
         receiving = asyncio.create_task(self._receive(streams, keeps_input))
         await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)
         receiving.cancel()
