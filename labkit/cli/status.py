@@ -127,12 +127,12 @@ def _remembered(folder: Folder) -> list[str]:
 def _what_becomes(kept: Kept, facts: Facts) -> str:
     up = f"labkit up --target kind --cluster {kept.cluster}"
     if facts.made and not kept.kubeconfig.exists():
-        return f"the kind cluster {facts.made}, which is incomplete. {up} creates it again, and labkit down deletes it."
+        return f"the kind cluster {facts.made}, incomplete. To create it again: {up}. To delete it: labkit down"
     if facts.made:
-        return f"the kind cluster {facts.made}. {up} lets it join the lab again, and labkit down deletes it."
+        return f"the kind cluster {facts.made}. To let it join the lab again: {up}. To delete it: labkit down"
     return (
-        f"the cluster of {facts.source}. {up} lets it join the lab again, "
-        "and labkit down removes the lab's webhooks from it."
+        f"the cluster of {facts.source}. To let it join the lab again: {up}. "
+        "To remove the lab's webhooks from it: labkit down"
     )
 
 

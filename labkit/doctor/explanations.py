@@ -35,7 +35,7 @@ class Explanation:
         return {"family": self.family, "means": self.means, "findings": list(self.ids), "next": list(self.next)}
 
     def __str__(self) -> str:
-        can_be = "\n            ".join(self.ids) or "nothing that the doctor can see"
+        can_be = "\n            ".join(self.ids) or "a cause that the doctor can't see"
         following = "\n            ".join(self.next)
         return f"{self.family}: {self.means}\n  can be    {can_be}\n  next      {following}"
 

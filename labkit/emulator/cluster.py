@@ -109,7 +109,7 @@ class Clusters:
     async def start_again(self) -> None:
         """Start the clusters of the lab's last server. Raises `LabError` if a cluster's state is not usable.
 
-        Don't start clusters that had joined the lab: `labkit up --target kind` joins them again.
+        Clusters that had joined the lab aren't started: `labkit up --target kind` joins them again.
         """
         records = ClusterFolder.records(self.lab.folder)
         clusters = [Cluster(record, self.lab, self._signing_key, again=True) for record in records]

@@ -76,7 +76,7 @@ class Kept:
         self.keep_facts(facts)
 
     def keep_facts(self, facts: Facts) -> None:
-        """Write the facts to their file, but not the kubeconfig."""
+        """Write the facts. `keep` also writes the kubeconfig."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:

@@ -50,7 +50,7 @@ class Mended:
     mended_before: list[str]
     """The objects that a fault had broken and the user had mended already."""
     left_behind: list[str]
-    """The changed objects that no fault had changed. `mend` put them back, too."""
+    """The objects that someone had changed by hand, and no fault. `mend` put them back, too."""
 
     @property
     def was_broken(self) -> bool:

@@ -20,7 +20,7 @@ MOST = {"09-break-and-repair.ipynb": 86}
 # What a notebook says to a reader who runs its boxes.
 RULE = """If you use them, use them from beginning to end:
 
-- Run all boxes and cells in order. Later ones use the variables and files of earlier ones.
+- Go through the boxes and cells in order. Later ones use the variables and files of earlier ones.
 - If a box changes something in AWS or in the cluster, skip the cell right below the box. """
 RULED = [name for name in NAMES if name not in ("doctor.ipynb", "irsa.ipynb") and fences(read(name))]
 

@@ -298,8 +298,8 @@ def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empt
         capsys.readouterr()
         cli.status()
         said = capsys.readouterr().out
-        assert f"The lab remembers the kind cluster {NAME}, which is incomplete. labkit up --target kind" in said
-        assert "creates it again, and labkit down deletes it." in said
+        assert f"The lab remembers the kind cluster {NAME}, incomplete. To create it again: labkit up" in said
+        assert "To delete it: labkit down" in said
         if follows == "up":
             # It makes a whole one.
             (held / "hold").unlink()

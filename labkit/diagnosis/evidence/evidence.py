@@ -125,7 +125,8 @@ class Evidence:
         annotation, the variables in a container's manifest. If IAM has a role of that name, this property is the role's
         ARN in IAM.
 
-        If nothing names a role, or if only a wrong annotation does, the only ARN in `role_candidates` counts.
+        If nothing names a role, or if only a wrong annotation does, this is the ARN in `role_candidates`, if there is
+        exactly one.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """

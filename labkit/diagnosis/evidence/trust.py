@@ -182,7 +182,7 @@ class Trust:
         return list(dict.fromkeys(found))
 
     def is_own(self, statement: Statement) -> bool:
-        """Whether an Allow statement is for this service account alone. Patterns for `sub` don't count."""
+        """Whether an Allow statement is for this service account alone. With a pattern for `sub`, it isn't."""
         subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
         if not subjects or any(each.values != (self._subject,) or not each.is_literal for each in subjects):
             return False

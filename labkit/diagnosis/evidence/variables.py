@@ -94,10 +94,8 @@ def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
         return None
     profile, profiles = found[0].value, container.profiles
     if profile not in profiles:
-        there = ", ".join(profiles) or "the pod has no AWS config"
-        return Wrong(
-            found, f"no {found[0].name}, or a profile that the pod defines ({there})", f"{found[0].name}={profile}"
-        )
+        name, there = found[0].name, f", or a profile that the pod defines: {', '.join(profiles)}" if profiles else ""
+        return Wrong(found, f"{name} not set{there}", f"{name}={profile}")
     if profiles[profile].get("credential_source") == "Environment" and not _set_ones(container, KEYS):
         # With this setting, an SDK looks for access keys in the environment, not for a token.
         told = "credential_source = Environment"

@@ -47,7 +47,7 @@ def meant_for_account(evidence: Evidence) -> Workload | None:
 
     The workload must meet one of two conditions:
 
-    - It's the only workload without a service account that has the account's name as its own name or its app label.
+    - Its name or its app label is the account's name. No other workload that names no service account has this name.
     - It's the namespace's only workload, and the namespace has no other service account except `default`.
     """
     everything, bare = _all(evidence), without_account(evidence)

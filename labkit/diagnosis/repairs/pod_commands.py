@@ -56,8 +56,10 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     owner = spec.owner
     if not _is_free(evidence, name := service_account_of(spec.document["spec"])):
         stays = said(
-            f"The pod {spec.name} stays: it runs as {evidence.parameters.namespace}:{name}, perhaps on purpose.",
-            f"Use --pod to name a pod of {name_of_account(evidence.subject)}, or ask whoever runs this one.",
+            f"The pod {spec.name} isn't changed. "
+            f"It runs as another service account, {evidence.parameters.namespace}:{name}, perhaps on purpose.",
+            f"Use --pod to name a pod of {name_of_account(evidence.subject)}. "
+            "Or ask whoever runs this pod which service account it should have.",
         )
         return Repair.of(stays)
     lines = _config_map_lines(evidence)
@@ -335,7 +337,7 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
 
 
 def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
-    """Return a copy of the manifest with each `AWS_ROLE_ARN` that the pod's author set."""
+    """Return a copy of the manifest that also has each `AWS_ROLE_ARN` which the author set in the running pod."""
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):

@@ -79,7 +79,7 @@ def _refusal(asked: Asked, faults: list[str]) -> Refusal:
 
 
 def _faults(shape: Shape, value: Any, where: str) -> Iterator[str]:
-    """Yield a sentence for each constraint that the value at the place ``where`` breaks."""
+    """Yield a sentence for each constraint that ``value`` breaks. ``where`` is its place, such as `tags.1.member`."""
     match shape.type_name:
         case "structure" if isinstance(value, dict) and not shape.is_document_type:
             for name in shape.required_members:

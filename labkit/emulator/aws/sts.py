@@ -6,7 +6,7 @@ What differs from AWS:
   answer NotImplemented.
 - DecodeAuthorizationMessage refuses every message as invalid, because the lab's denials have no encoded messages.
 - MFA: `SerialNumber` and `TokenCode` are ignored, and `aws:MultiFactorAuthPresent` is always false.
-- Login with Amazon, Facebook and Google without an OIDC provider (`ProviderId`): refused.
+- Tokens of Amazon, Facebook and Google: AWS needs no OIDC provider for them (see `ProviderId`); the lab refuses them.
 - Regional endpoints: the lab's one endpoint takes the place of the global endpoint and of all regional ones.
 
 https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html

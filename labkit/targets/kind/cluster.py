@@ -195,14 +195,14 @@ def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
         raise NoAnswer(
             f"The API server {way.server} does not answer: {said}",
             where=f"{way.where}; {NOTHING}",
-            next=f"{way.kubectl} cluster-info   (once the cluster runs, it answers)",
+            next=f"start the cluster, or check the connection to it:  {way.kubectl} cluster-info",
         ) from None
 
 
 def _no_discovery(way: Way, message: str) -> LabError:
     if "404" in message or "not found" in message:
         return NotUsable(
-            "The API server publishes no discovery document: STS could not verify the cluster's tokens.",
+            "The API server publishes no discovery document. Without it, STS cannot verify the cluster's tokens.",
             where=f"{way.where}, /.well-known/openid-configuration; {NOTHING}",
             next="start the cluster's API server with --service-account-issuer=https://kubernetes.default.svc.cluster.local,\n"
             "       or let the lab make a cluster: labkit up --target kind",
@@ -216,7 +216,7 @@ def _no_discovery(way: Way, message: str) -> LabError:
             next=f"{way.kubectl} auth whoami   (once the credentials are right, it says who you are)",
         )
     return NotUsable(
-        f"The cluster does not let {named} read its discovery document: STS could not verify the cluster's tokens.",
+        f"The cluster does not let {named} read its discovery document. Without it, STS cannot verify the tokens.",
         where=f"{way.where}, RBAC; {NOTHING}",
         next="run this as an administrator of the cluster:\n"
         f"       kubectl create clusterrolebinding labkit-discovery --clusterrole={DISCOVERY_ROLE} --user={named}",

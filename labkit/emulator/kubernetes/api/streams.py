@@ -122,8 +122,8 @@ class Kubelets:
     async def join(self, request: Request, scope: Scope, receive: Receive, send: Send, refuse: Refuse) -> None:
         """Connect the client's WebSocket to a WebSocket of the kubelet, until one of them ends.
 
-        With the subprotocol v5, the client gets the kubelet's refusal on the error channel. With v4, the client gets
-        the kubelet's answer. Before the client is accepted, ``refuse`` sends any other error.
+        A client of the subprotocol v5 is accepted first, so it gets a refusal of the kubelet on its error channel. With
+        v4, it gets the kubelet's HTTP answer. ``refuse`` sends an error that is found before.
         https://kep.k8s.io/4006
         """
         offered = scope.get("subprotocols") or []
