@@ -29,7 +29,7 @@ POD = "kubectl get pod -o yaml"
 CONFIGURATION = "kubectl get mutatingwebhookconfiguration pod-identity-webhook -o yaml"
 COUNTERS = "kubectl get --raw /metrics, before and after kubectl create --dry-run=server"
 ASK_FIRST = (
-    "# Nothing is changed: these commands could also give other service accounts' new pods a role. "
+    "# Nothing is changed: these commands could also give a role to new pods of other service accounts. "
     "Ask whoever runs the webhook, then run:"
 )
 
