@@ -66,7 +66,9 @@ def test_typed_calls_of_the_kubernetes_client(kubernetes: ApiClient, name: str):
     for event in seen.stream(core.list_namespaced_pod, **arguments):
         if event["object"].status.phase == "Running":
             break
-    assert core.read_namespaced_pod_log(name, "default") == "hello\n"
+    # A running container may not have printed yet.
+    log = core.read_namespaced_pod_log(name, "default", follow=True, _preload_content=False)
+    assert next(log.stream()) == b"hello\n"
     assert execute(core, name, INJECTED) == (f"{ARN}\n", "", 0)
     assert execute(core, name, FAILS) == ("", "wrong\n", 3)
     core.patch_namespaced_service_account(name, "default", {"metadata": {"annotations": {ROLE: CHANGED}}})
@@ -137,7 +139,7 @@ def test_kr8s(kubernetes: ApiClient, name: str, home):
     assert pod.status.phase == "Running"
     (listed,) = kr8s.get("pods", namespace="default", label_selector=f"app={name}", api=api)
     assert listed.spec.serviceAccountName == name
-    assert list(pod.logs()) == ["hello"]
+    assert next(pod.logs(follow=True)) == "hello"
     assert pod.exec(INJECTED).stdout.decode() == f"{ARN}\n"
     failed = pod.exec(FAILS, check=False)
     assert (failed.stderr.decode(), failed.returncode) == ("wrong\n", 3)
