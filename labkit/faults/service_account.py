@@ -57,7 +57,7 @@ def annotation_of_a_template(situation: Situation) -> None:
 
 
 @fault(
-    "The annotation's ARN was copied from the list of the role's permissions.",
+    "The annotation's ARN was copied from the list of the role's policies.",
     finding="service-account-annotation-arn-malformed",
     changes=ANNOTATION,
 )

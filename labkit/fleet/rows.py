@@ -144,7 +144,7 @@ def _of_account(values: Mapping[str, object]) -> Iterator[str]:
     if is_in_an_account and values.get("account_id", "") == "":
         yield "target eks needs account_id, the AWS account that you expect"
     if access and not is_in_an_account:
-        yield f"{' and '.join(access)}: only the target eks uses your credentials"
+        yield f"only rows of the target eks use your credentials: set target: eks, or delete {' and '.join(access)}"
     if len(access) > 1:
         yield "profile or assume_role, not both: a profile can name a role_arn"
     role = values.get("assume_role", "")
@@ -219,8 +219,8 @@ def _role_taken(row: Row, earlier: Row) -> str:
     policies = ", with another policy" if given.policy_arn != other.policy_arn else ""
     named = "".join(f"{{{name}}}-" for name in of) or "another-"
     return (
-        f"it would overwrite the role {given.role_name} of row {earlier.number}{policies}. A run's role admits "
-        f"only that run's service account. Give each row a role of its own, such as  "
+        f"it would overwrite the role {given.role_name} of row {earlier.number}{policies}. A role "
+        f"admits the service account of only one row. Give each row a role of its own, such as  "
         f'role_name: "{named}{given.role_name}"'
     )
 

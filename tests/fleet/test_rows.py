@@ -11,7 +11,7 @@ from tests.commands import labkit
 from tests.fleet import notebooks
 
 ROLE = (
-    "it would overwrite the role r of row 1. A run's role admits only that run's service account. "
+    "it would overwrite the role r of row 1. A role admits the service account of only one row. "
     "Give each row a role of its own, such as  "
 )
 REFUSED = {
@@ -104,7 +104,7 @@ REFUSED = {
     "a profile without an account": (
         "fleet.yaml",
         "runs: [{profile: me}]",
-        "only the target eks uses your credentials",
+        "only rows of the target eks use your credentials: set target: eks, or delete ",
     ),
     "a role that is not an ARN": (
         "fleet.yaml",

@@ -160,7 +160,7 @@ def names_its_role(evidence: Evidence) -> Symptom | None:
     if not by_hand:
         return None
     return Symptom(
-        summary="The pod's manifest names the role and mounts the token itself, without the annotation or the webhook.",
+        summary="The pod gets the role and the token from its own manifest, not from the annotation and the webhook.",
         expected="the role from the service account's annotation, or from the pod's manifest",
         found="; ".join(f"container {each.name}: {ROLE}={each.value(ROLE)}" for each in by_hand),
         source=SOURCE,

@@ -62,7 +62,7 @@ class Way:
         contexts, clusters, users = (_named(config, kind, file) for kind in ("context", "cluster", "user"))
         name = context or config.get("current-context") or ""
         if name not in contexts:
-            again = f"{_kubectl(file)} config get-contexts, and name one of these"
+            again = f"{_kubectl(file)} config get-contexts, and choose one of these contexts"
             if not name or not contexts:
                 why = "names no current context" if contexts else "has no context"
                 raise NoWay(f"The kubeconfig {why}.", where=f"{file}; {NOTHING}", next=again)

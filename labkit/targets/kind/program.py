@@ -33,6 +33,7 @@ EXISTING = "labkit up --target kind --kubeconfig FILE --context NAME"
 # https://docs.docker.com/engine/security/rootless
 APART = re.compile(r"^\s*(rootless(: true)?|Operating System: Docker Desktop)\s*$", re.MULTILINE)
 INSTALL_KIND = "apt-get install kind, or: brew install kind   (or as https://kind.sigs.k8s.io says)"
+STARTS = {"docker": "start Docker Desktop, or the service docker", "podman": "podman machine start"}
 INSTALL_DOCKER = "https://docs.docker.com/engine/install, or: apt-get install podman, or: brew install podman"
 
 
@@ -226,7 +227,7 @@ def _runtime() -> tuple[str, str]:
     raise ProgramMissing(
         f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} installed, but not running:\n{said}",
         where=f"{there[0]} info; {NOTHING}",
-        next=f"start it: podman machine start, or Docker Desktop   (once it runs, {there[0]} info answers)",
+        next=f"{STARTS[there[0]]}   (once {there[0]} runs, {there[0]} info answers)",
     )
 
 
