@@ -163,9 +163,11 @@ def end(folder: Folder) -> bool:
 
 
 def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | None:
-    """Let the folder's server copy the lab's state into the subfolder ``place``. Return None if no server runs.
+    """Let the folder's server copy the lab's state into the subfolder ``place``.
 
-    Return the names of AWS services with changes that the lab doesn't keep. With such changes, nothing is copied.
+    Return an empty list after the copy. If AWS services have changes that the lab doesn't keep, copy nothing and return
+    the names of these services. Return None if no server runs.
+
     Raises `LabError` if the copy fails, or takes longer than ``within`` seconds.
     """
     if _running(folder) is None:

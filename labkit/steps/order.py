@@ -101,9 +101,10 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Let a removal on moto also delete an OIDC provider that other roles trust.
+    """Yield the resources. On moto, the owner `THIS_RUN` replaces the owner `TRUSTED`.
 
-    The notebook's next cells create the provider again.
+    The removal then also deletes an OIDC provider that roles outside this run trust. The notebook's next cells create
+    the provider again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded

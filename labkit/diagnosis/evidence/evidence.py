@@ -209,9 +209,10 @@ class Evidence:
 
     @property
     def has_only_the_name(self) -> bool:
-        """Whether the role has the annotated name and nothing else in common with the service account.
+        """Whether the role has the annotated name, but nothing else links the role to the service account.
 
-        Such a role may be another team's. Its ARN, trust policy and tags don't point to the service account.
+        The role's ARN isn't the annotated ARN, and the role's trust policy and tags don't point to the service account.
+        Such a role may be another team's.
         """
         role = self.role if self.is_only_annotated else None
         if role is None or role["Arn"] == self.annotation:

@@ -54,7 +54,7 @@ class Repair:
     def without(self, done: Mapping[str, str]) -> "Repair":
         """Return the repair, with a comment instead of each part that an earlier repair has done.
 
-        `done` maps each such part, as in `does`, to the id of the earlier finding.
+        Each key of `done` is a text from an earlier repair's `does`. The value is the id of that repair's finding.
         """
         parts = (
             Lines(f"# done already by the repair of {by[0]}")

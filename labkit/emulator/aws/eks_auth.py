@@ -54,7 +54,7 @@ class Pod:
 class _Expected:
     """The issuer and the audience that a token must have.
 
-    `verify` expects an OIDC provider, but Pod Identity has none.
+    `verify` takes this object instead of an OIDC provider, because Pod Identity has no OIDC provider.
     """
 
     url: str

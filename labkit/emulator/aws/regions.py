@@ -156,7 +156,7 @@ class Regions:
 
 @cache
 def regions() -> tuple[str, ...]:
-    """Return AWS's regions, without the regions of China and of governments, which no account can enable."""
+    """Return the regions of the partition `aws`. The lab's accounts can't enable a region of another partition."""
     return tuple(sorted(boto3.Session().get_available_regions("ec2")))
 
 

@@ -54,8 +54,10 @@ class Mounts:
     def table(self, root: Path, *, visible: Iterable[Path] = (), new_proc: bool) -> str:
         """Prepare the folder `root` as a container's root. Return the mounts to make in it, in fstab(5) form.
 
-        The container sees this machine's files and its volumes. Of /run, the container sees only volumes and the paths
-        in `visible`. With `new_proc`, /proc shows only the container's own processes. Raises MountRefused.
+        The container sees this machine's files and the container's volumes. Of /run, the container sees only volumes
+        and the paths in `visible`. With `new_proc`, /proc shows only the container's own processes.
+
+        Raises MountRefused.
         """
         layout = _Root(root)
         layout.mirror_machine(new_proc)
