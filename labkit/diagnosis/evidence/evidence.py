@@ -240,7 +240,10 @@ class Evidence:
 
     @cached_property
     def role_account(self) -> Account:
-        """The role's account, which can differ from the cluster's. Raises `NotRead` without its credentials."""
+        """The role's account; the cluster's account if the role is unknown.
+
+        Raises `NotRead` if there are no credentials for the role's account.
+        """
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:

@@ -306,7 +306,11 @@ def _and_is_named(evidence: Evidence) -> str:
 
 
 def _wanted(evidence: Evidence) -> str:
-    """Return the role's ARN, or else the ARNs of the roles that may be meant."""
+    """Return the ARN of the service account's role.
+
+    If the role is unknown, return the ARNs of roles with a trust policy or a tag for the service account, joined
+    with `or`. If no such role is found, return `<ROLE_NAME>`.
+    """
     if evidence.role_arn:
         return evidence.role_arn
     try:

@@ -36,7 +36,8 @@ LONGEST_TOKEN = 64 * 1024
 class PodIdentityAgent:
     """The agent of one node, as an ASGI application. It calls EKS Auth with the node's own credentials.
 
-    ``node_credentials`` returns these credentials in the form of the instance metadata service.
+    ``node_credentials`` returns the node's credentials as a mapping. The field names, such as ``AccessKeyId``, are
+    those of the instance metadata service.
     """
 
     def __init__(

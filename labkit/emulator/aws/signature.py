@@ -27,7 +27,7 @@ class Malformed(Exception):
 
 
 class Unsupported(Malformed):
-    """The request is signed with another algorithm, such as Signature Version 2."""
+    """The request uses an authorization method other than ``AWS4-HMAC-SHA256``. An example is Signature Version 2."""
 
 
 class Mismatch(Exception):

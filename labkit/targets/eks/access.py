@@ -140,7 +140,9 @@ def _allow(namespace: str) -> str:
 
 
 def _keeps_config_map(cluster: Cluster) -> bool:
-    """Return whether the cluster, like older clusters, accepts only the ConfigMap aws-auth.
+    """Return whether the cluster's authentication mode is `CONFIG_MAP`.
+
+    In this mode, the cluster uses the ConfigMap aws-auth, but no access entries.
 
     https://docs.aws.amazon.com/eks/latest/userguide/setting-up-access-entries.html
     """

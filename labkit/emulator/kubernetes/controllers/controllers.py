@@ -176,7 +176,11 @@ class Controllers:
         return (kind, found) if found is not None and found.uid == reference["uid"] else None
 
     def _cascade(self, kind: Kind, stored: Stored) -> None:
-        """Release or delete the object's dependents as its finalizer wants, then remove the finalizer."""
+        """Handle the dependents of an object with the finalizer `orphan` or `foregroundDeletion`.
+
+        For `orphan`, release the dependents. For `foregroundDeletion`, delete the dependents. Then remove the
+        finalizer from the object. `foregroundDeletion` stays until no dependent blocks the object's deletion.
+        """
         current = self.storage.find(kind, stored.namespace, stored.name)
         if current is None or current.uid != stored.uid:
             return
