@@ -356,7 +356,8 @@ class Lab(Workspace):
     def show(self, thing: Any, command: str = "") -> None:
         """Show a text, a document, an answer of boto3 or an object of Kubernetes.
 
-        Placeholders replace values that differ from run to run. With `command`, the text is shown as its answer.
+        Placeholders replace values that differ from run to run. With `command`, show the command first, and
+        `thing` as the command's answer.
         """
         show(thing, command)
 

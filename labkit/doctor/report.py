@@ -223,7 +223,11 @@ class Diagnosis:
         return f"missing: {few(check.missing)}"
 
     def account(self) -> Iterator[str]:
-        """Yield lines of text: the number of answers, the commands run in the pod, and why calls failed."""
+        """Yield lines about the doctor's calls.
+
+        The first line gives the number of answers from AWS, the cluster and the issuer. Further lines name the
+        commands that the doctor ran in the pod, and the reasons why calls failed.
+        """
         answers = Counter(read.of for read in self.read)
         named: dict[Answerer, str] = {"AWS": "AWS", "the cluster": "the cluster", "a host": "the issuer"}
         counted = [(answers[of], name) for of, name in named.items() if answers[of]]

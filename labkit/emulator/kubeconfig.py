@@ -1,4 +1,4 @@
-"""The lab's kubeconfig, with the lab's clusters and the entries that others added.
+"""The lab's kubeconfig: entries for the lab's clusters, and entries that the user or other tools added.
 
 https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
 """

@@ -126,9 +126,9 @@ class Results:
         return self._stop.exists()
 
     def forget_markers(self) -> None:
-        """Delete the files with which an earlier fleet marked its running rows and its stop.
+        """Delete an earlier fleet's marker of each unfinished row, and the file that lets no more rows start.
 
-        Raises `NothingRan` if a worker of that fleet still runs.
+        Raises `NothingRan` if a worker of the earlier fleet still runs a row.
         """
         markers = [*self.rows.glob("*.running")]
         if running := [marker.stem for marker in markers if _is_open_elsewhere(marker)]:

@@ -143,7 +143,11 @@ def _ran(job: Job, results: Results) -> Result:
 
 
 def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
-    """Run the notebook until it succeeds or fails for good, and count the tries."""
+    """Return the number of tries, and the failure of the last try (None if the last try succeeded).
+
+    Each try runs the notebook. After an error that may be temporary, another try follows. The number of tries and
+    their total time are limited.
+    """
     from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 
     within = job.time_limit or float("inf")

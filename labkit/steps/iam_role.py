@@ -118,7 +118,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Raise `RoleOfAnotherRun` if the role belongs to someone else. Return an empty list: no role is deleted."""
+    """Raise `RoleOfAnotherRun` if the role exists but isn't this run's. Return an empty list: no role is deleted."""
     iam = lab.aws.client("iam")
     try:
         present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]

@@ -52,7 +52,7 @@ class Caller:
 
     @classmethod
     def of_json(cls, sent: Any) -> "Caller":
-        """Return the caller from the front end's JSON, even if a reader typed nonsense into it."""
+        """Return the caller that the front end's JSON describes. If `minutes` isn't a finite number, use 0."""
         name, iss, sub, aud = (str(sent.get(field, "")) for field in ("name", "iss", "sub", "aud"))
         minutes = sent.get("minutes")
         is_number = isinstance(minutes, int | float) and math.isfinite(minutes)

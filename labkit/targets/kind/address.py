@@ -70,7 +70,7 @@ class Trial:
 
 
 def tried(api: "ApiClient", image: str) -> Trial:
-    """Create a pod in the namespace default that calls the lab's AWS. Delete the pod, and return the result."""
+    """Return the result of a call to the lab's AWS from a temporary pod in the namespace `default`."""
     from kubernetes.client.exceptions import ApiException
 
     core, name = core_api(api), ""
