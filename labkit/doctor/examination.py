@@ -71,7 +71,7 @@ def diagnose(
             in trust policies.
         action: the action that the pod needs, such as `s3:ListBucket`.
         resource: the ARN of the resource that `action` is for.
-        probe: whether the doctor may run commands in the pod, and send its token to STS.
+        probe: whether the doctor may run commands in the pod, and send the pod's token to STS.
         reads: answers from an earlier diagnosis or from a record. The doctor doesn't read them again.
 
     Raises `InvalidParameter` if a name is invalid. Raises `LabError` if a name seems misspelt, or if the cluster or the

@@ -16,7 +16,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy")
 def closed(environment: Mapping[str, str]) -> dict[str, str]:
     """Return ``environment`` without variables such as `AWS_PROFILE`, `KUBECONFIG` and `HTTPS_PROXY`.
 
-    These variables could lead a program to another AWS or cluster, or to a proxy.
+    These variables could lead a program out of the lab: to the real AWS, to another cluster or to a proxy.
     """
     return {name: value for name, value in environment.items() if not is_open(name)}
 

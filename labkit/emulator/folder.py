@@ -227,7 +227,10 @@ class Folder:
         return None
 
     def _holder(self, name: str) -> str:
-        """Return a clause about the lock's holder, which the holder itself wrote into the file."""
+        """Return the text that the lock's holder wrote into the lock's file, e.g. ``process 12 is starting the lab``.
+
+        If the file is empty or can't be read, return a text that only names the file.
+        """
         with suppress(OSError, ValueError):
             if text := (self.path / name).read_text():
                 return text

@@ -341,7 +341,7 @@ def tags_of(role: Role | None) -> dict[str, str]:
 
 
 def run_of(role: Role | None) -> str | None:
-    """Return the run of the lab that the role's tag names; None if the role has no such tag."""
+    """Return the value of the role's tag that names a run of the lab; None without such a tag."""
     return tags_of(role).get(RUN_TAG)
 
 

@@ -52,7 +52,10 @@ class Caller:
 
     @property
     def identity(self) -> str:
-        """The caller as text: `assumed-role/ROLE` for a role session, or else the ARN or the error."""
+        """The caller as text: `assumed-role/ROLE` for a role session, the ARN for any other caller.
+
+        If AWS named no caller, this is the error's text.
+        """
         if not self.arn:
             return self.error
         return f"assumed-role/{self.role_name}" if self.role_name else self.arn

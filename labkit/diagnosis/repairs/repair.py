@@ -80,7 +80,7 @@ class Repair:
         return replace(self, parts=(*head, Lines(BELOW)))
 
     def _split(self) -> tuple[tuple[Lines, ...], tuple[Lines, ...]]:
-        """Split off the last parts, which replace pods or wait for pods."""
+        """Return the first parts, and the parts at the end. Each part at the end replaces pods or waits for pods."""
         at = len(self.parts)
         while at and self.parts[at - 1].makes_pods:
             at -= 1

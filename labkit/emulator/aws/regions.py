@@ -40,7 +40,7 @@ MOST_LISTED = 50
 
 
 class Regions:
-    """The regions that each account has enabled, and the operations on regions."""
+    """The opt-in regions that each account has enabled, and the answers to API calls about regions."""
 
     def __init__(self, backend: Backend):
         self._backend = backend

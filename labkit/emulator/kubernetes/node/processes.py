@@ -209,7 +209,10 @@ class Sandbox:
         return Process(started, self.reaper, wrapped=wrapped)
 
     def program(self, name: str, path: str) -> str:
-        """Return a program's full path in the container. Raises OSError, in runc's words, if it can't be run."""
+        """Return a program's path in the container. Look for a name without a slash in the folders of ``path``.
+
+        Raises OSError if the program can't be run. The error's message is in runc's words.
+        """
         if "\0" in name + path:
             raise OSError(f'exec: "{name}": invalid argument')
         if "/" in name:

@@ -1,4 +1,4 @@
-"""Change, delete and schedule objects for requests and controllers. Finalizers and grace periods are handled here.
+"""Change objects, delete objects, and assign pods to nodes. Finalizers and grace periods are handled here.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
 https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
