@@ -35,7 +35,7 @@ class Workspace:
 
     @property
     def aws(self) -> "boto3.Session":
-        """The session for AWS. On moto and kind, it's an administrator's; on eks, it has your own credentials."""
+        """The AWS session. On moto and kind, it has administrator credentials; on eks, your own credentials."""
         return self.connection.aws
 
     @property

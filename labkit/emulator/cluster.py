@@ -107,9 +107,10 @@ class Clusters:
         self._tell_clients()
 
     async def start_again(self) -> None:
-        """Start the clusters of the lab's last server. Raises `LabError` if a cluster's state is not usable.
+        """Start every cluster that has a record in the lab's folder.
 
-        Clusters that had joined the lab aren't started: `labkit up --target kind` joins them again.
+        A cluster that joined the lab has no record. `labkit up --target kind` makes the cluster join again.
+        Raises `LabError` if a cluster's state is not usable.
         """
         records = ClusterFolder.records(self.lab.folder)
         clusters = [Cluster(record, self.lab, self._signing_key, again=True) for record in records]

@@ -29,9 +29,10 @@ def read(lab: "Workspace", *others: Situation) -> Situation:
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Change the lab from the state `now` to the state `wanted`, and wait until its pods run.
+    """Change the lab from the state `now` to the state `wanted`, and wait until the new pods run.
 
-    If `wanted.fails_to_start`, pods may also fail. Raises `LabError` if the lab can't be changed.
+    If `wanted.fails_to_start`, the wait for a pod also ends when the pod fails.
+    Raises `LabError` if the lab can't be changed.
     """
     aws.make(lab, now, wanted)
     kubernetes.make(lab, now, wanted)

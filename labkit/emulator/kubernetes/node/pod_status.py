@@ -26,7 +26,8 @@ class ContainerStatus:
     def resume(self, reported: Object, now: float) -> None:
         """Take over ``reported``, the status that was reported before the node restarted.
 
-        As with containerd, a container that was running then gets the exit code 255 and the reason Unknown.
+        If ``reported`` shows a running container, mark the container as ended: exit code 255, reason Unknown.
+        containerd does the same.
         """
         self.restarts, self.run_id = reported.get("restartCount", 0), reported.get("containerID", "")
         self.state, self.last = reported["state"], reported.get("lastState") or {}
