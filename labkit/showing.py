@@ -177,7 +177,7 @@ def say(what: str) -> None:
 
 
 def is_told() -> bool:
-    """Return whether `say` has printed a text in the running cell, or an open `doing` block may still print one."""
+    """Return whether the running cell has printed a text with `say`, or an open `doing` block may still call `say`."""
     return bool(_DOING or _SAID)
 
 

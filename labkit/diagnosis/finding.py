@@ -195,7 +195,10 @@ def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Caus
 
 
 def is_told(evidence: Evidence, *causes: Cause) -> bool:
-    """Whether at least one of these causes has a finding. A cause has no finding if it can't read a fact."""
+    """Return whether at least one of these causes has a finding.
+
+    A cause has no finding if a fact that the cause needs can't be read.
+    """
     return any(isinstance(outcome, Finding) for _, outcome in look_for(causes, evidence))
 
 

@@ -31,7 +31,7 @@ ELSEWHERE = 'export LABKIT_HOME="$HOME/irsa-lab", or another folder that is your
 
 
 class Folder:
-    """One lab's folder: its seed, ports, CA, keys, clock, trail, log, and documents that replace an issuer's own.
+    """One lab's folder: its seed, ports, CA, keys, clock, trail and log, and files that replace an issuer's documents.
 
     Files with secrets in them have mode 0600, and the folder has 0700. The process that holds the lock on
     ``server.lock`` is the lab's server.

@@ -23,7 +23,7 @@ WITHIN = 5  # seconds to wait for an answer
 
 
 class Registration:
-    """Tests of the webhook's `clientConfig`, which has the webhook's URL or service, and its CA bundle."""
+    """Tests of the webhook's `clientConfig`. A `clientConfig` has a URL or a service, and a CA bundle."""
 
     def __init__(self, api: "ApiClient | None", cluster: Cluster, reads: Reads):
         self._api = api

@@ -212,9 +212,10 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
 )
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
-    """For one AWS service, an inline policy denies every action that the role's policies allow.
+    """The role's policies allow actions of an AWS service, and an inline policy denies all of these actions.
 
-    This may be intended, so the finding is only a note. With a named action, `lacks_permission` decides instead.
+    The denial may be intended, so the finding is only a note. If `evidence.action` is set, this cause has no
+    finding, because `lacks_permission` tests that action.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """

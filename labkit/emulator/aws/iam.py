@@ -103,7 +103,7 @@ class Iam:
         return iam_documents.reworded(response)
 
     async def _complete(self, asked: Asked, iam: IAMBackend, deleted: Any, response: Response) -> None:
-        """Correct moto's state and answer after a successful call."""
+        """After a successful call, correct moto's state and the answer in ``response``."""
         run, operation = self.backend.run, asked.operation
         if deleted:
             await run(self.backend.orphan, deleted.arn, deleted.id)

@@ -31,7 +31,7 @@ class Unsupported(Malformed):
 
 
 class Mismatch(Exception):
-    """The signature is wrong, or doesn't match the request."""
+    """The request fails the check of its signature or of its ``aws-chunked`` body."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Authorization:
         self.others: list[Callable[[User], Iterable[Grant]]] = []
 
     def authorize(self, user: User, wanted: Attributes) -> Authorized:
-        """Return whether any authorizer allows the request, and the reason."""
+        """Return an `Authorized`: the request is allowed if at least one authorizer allows the request."""
         if MASTERS in user.groups:
             return Authorized(True)
         reasons = []
