@@ -154,7 +154,7 @@ class Examination:
     def hand_in(self) -> None:
         """Let the live lab judge the repair, and print the result. If the repair is right, put in the next fault.
 
-        Raises `LabError` after the last fault.
+        Raises `LabError` if the examination is over.
         """
         paper = self._open()
         if self._is_spoilt(paper):
@@ -176,7 +176,7 @@ class Examination:
     def give_up(self) -> None:
         """Print the fault and its cause, take the fault out, and put in the next fault.
 
-        Raises `LabError` after the last fault.
+        Raises `LabError` if the examination is over.
         """
         paper = self._open()
         print(_named(paper))

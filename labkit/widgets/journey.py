@@ -1,4 +1,4 @@
-"""The journey: which of the eleven steps of IRSA are done on a service account's way to its role."""
+"""The journey: the five parts of a service account's way to its role, and the state of each part."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass

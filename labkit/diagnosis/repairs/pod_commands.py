@@ -84,7 +84,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
 
 
 def _is_free(evidence: Evidence, service_account: str) -> bool:
-    """Whether a repair may replace this service account's pods."""
+    """Return whether a repair is allowed to replace pods that use this service account."""
     if service_account == accounts.DEFAULT != evidence.parameters.service_account:
         return not accounts.default_has_a_role(evidence)
     return service_account == evidence.parameters.service_account

@@ -120,10 +120,12 @@ class Kubelets:
         )
 
     async def join(self, request: Request, scope: Scope, receive: Receive, send: Send, refuse: Refuse) -> None:
-        """Connect the client's WebSocket to a WebSocket of the kubelet, until one of them ends.
+        """Connect the client's WebSocket to a WebSocket of the kubelet, until either WebSocket ends.
 
-        A client of the subprotocol v5 is accepted first, so it gets a refusal of the kubelet on its error channel. With
-        v4, it gets the kubelet's HTTP answer. ``refuse`` sends an error that is found before.
+        With the subprotocol v5, the client's WebSocket is accepted before the kubelet gets the request. If the kubelet
+        then refuses the request, the error goes to the client's error channel. With v4, the client gets the kubelet's
+        HTTP answer instead. Until the client's WebSocket is accepted, ``refuse`` sends the API server's own
+        errors.
         https://kep.k8s.io/4006
         """
         offered = scope.get("subprotocols") or []

@@ -144,7 +144,10 @@ class _Root:
         self._mirror(os.scandir(existing), ours, target)
 
     def _mirror(self, entries: Iterable[os.DirEntry[str]], ours: Path, target: Path | None = None) -> None:
-        """Show the machine's ``entries`` in ``ours``, a folder that is mounted at ``target`` in the root."""
+        """Show the machine's ``entries`` in the folder ``ours``.
+
+        ``target`` is the path below `self.root` where ``ours`` is mounted; None if ``ours`` is `self.root`.
+        """
         for entry in entries:
             if entry.is_symlink():
                 (ours / entry.name).symlink_to(Path(entry.path).readlink())
