@@ -184,9 +184,9 @@ class Fleet:
 
 
 class Gate:
-    """Let each cluster's rows run one by one until one has succeeded. Then let the others run together.
+    """Decide which rows may run. A cluster's rows run one at a time until a row succeeds.
 
-    The first successful row creates the cluster's OIDC provider.
+    After that row, the cluster's OIDC provider exists, and the cluster's other rows may run at the same time.
     """
 
     def __init__(self) -> None:

@@ -69,7 +69,10 @@ class Condition:
 
     @property
     def compares_text(self) -> bool:
-        """Whether the operator compares texts or ARNs and isn't negated, such as `StringLike` or `ArnEquals`."""
+        """Whether the operator compares texts or ARNs, such as `StringLike` or `ArnEquals`.
+
+        False for a negated operator.
+        """
         return not self.is_negated and any(word in self.operator.lower() for word in ("string", "arn"))
 
     @property
@@ -155,7 +158,10 @@ class Trust:
         return self._decide(self._policy, subject, audience).allowed
 
     def statement_admits(self, statement: Statement, *, subject: str = "", audience: str = "") -> bool:
-        """Whether a statement on its own admits a token. By default, that's the service account's token."""
+        """Whether a policy with only this statement admits a token.
+
+        An empty `subject` or `audience` stands for the value in the service account's token.
+        """
         return self._decide(self._alone(statement), subject, audience).allowed
 
     def denies(self, statement: Statement) -> bool:

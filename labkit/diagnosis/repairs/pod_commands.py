@@ -337,7 +337,10 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
 
 
 def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
-    """Return a copy of the manifest that also has each `AWS_ROLE_ARN` which the author set in the running pod."""
+    """Return a copy of the manifest. The copy also has each `AWS_ROLE_ARN` that a person set in the running pod.
+
+    An `AWS_ROLE_ARN` that equals the service account's annotation isn't added.
+    """
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):

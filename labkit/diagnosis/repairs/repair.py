@@ -1,4 +1,7 @@
-"""A repair: the shell lines that correct a finding. If two repairs in a report need the same step, only one has it."""
+"""A repair: the shell lines that correct a finding.
+
+`without` and `before` leave out lines that another repair in the report contains.
+"""
 
 import shlex
 from collections.abc import Mapping, Sequence

@@ -54,7 +54,7 @@ class Identity:
 async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> Identity:
     """Return the principal that the token represents. Raises :class:`InvalidToken`.
 
-    The token must be for the cluster named ``cluster``. Its URL must be on the lab's own endpoint (``endpoint_url``).
+    The token must be for the cluster named ``cluster``. The URL in the token must be on the lab's ``endpoint_url``.
     """
     call = _call(token, cluster, endpoint_url)
     outcome = await gate.respond(call)

@@ -146,7 +146,7 @@ class S3:
             raise Refusal(404, "NoSuchUpload", f"{said}aborted or completed.", fields={"UploadId": upload or ""})
 
     def _may_deny(self, asked: Asked) -> bool:
-        """Whether a bucket policy could deny this call to the lab's administrator."""
+        """Whether a bucket policy could deny this call when the lab's administrator makes the call."""
         # Like AWS's root user, the administrator may always read, replace and delete a bucket policy.
         if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
             return False
