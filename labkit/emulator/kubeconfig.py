@@ -91,7 +91,7 @@ def current(text: str) -> str:
 def leading_to(text: str, context: str, arn: str) -> str:
     """Return the kubeconfig ``text`` with ``context`` as the current context.
 
-    Change nothing if the current context already leads to the cluster with this ARN.
+    If the current context already leads to the cluster with this ARN, return ``text`` unchanged.
     """
     there = _read(text)["context"]
     if there.get(current(text), {}).get("cluster") in (context, arn):

@@ -495,9 +495,9 @@ class Evidence:
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """The pod's identity, as in `caller`. Also None if the pod can't call AWS.
+        """The pod's identity according to AWS; None if the pod isn't running, or if the doctor can't read the identity.
 
-        Raises `NotRead` if probing isn't allowed.
+        Raises `NotRead` if the user didn't allow probing.
         """
         try:
             return self.caller

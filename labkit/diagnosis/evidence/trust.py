@@ -321,7 +321,10 @@ def account_of(subject: str) -> str:
 
 
 def statements_of(document: object) -> list[Statement]:
-    """Return a policy's statements as a list, even a single statement; empty if `document` isn't a policy."""
+    """Return the list of a policy's statements; an empty list if `document` isn't a policy.
+
+    If the policy's `Statement` is an object instead of a list, return a list with this object.
+    """
     statements: list[Statement] = listed(document.get("Statement")) if isinstance(document, dict) else []
     return [each for each in statements if isinstance(each, dict)]
 

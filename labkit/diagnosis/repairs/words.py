@@ -71,7 +71,10 @@ def name_of_account(subject: str) -> str:
 
 
 def accounts(names: Sequence[str]) -> str:
-    """Return the service accounts as text. If there are many, it names the first few, and counts the others."""
+    """Return the service accounts as text.
+
+    If there are more than `MANY`, the text names only the first few, and says how many more there are.
+    """
     shown = [name_of_account(name) for name in names]
     return listed(shown if len(shown) <= MANY else [*shown[: MANY - 1], f"{len(shown) - MANY + 1} more"])
 

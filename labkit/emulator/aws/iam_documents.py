@@ -159,7 +159,10 @@ def _exists(name: str, backend: Backend) -> bool:
 
 
 async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Check a new OIDC provider, and fetch the issuer's thumbprint if the call has no thumbprint."""
+    """Return the issuer's thumbprint as a call parameter; an empty dict if the call already has a thumbprint.
+
+    The call creates an OIDC provider. Raises ``Refusal`` if IAM would refuse the call.
+    """
     parameters = asked.requested().parameters
     url = parameters["Url"]
     if not _is_issuer(url):

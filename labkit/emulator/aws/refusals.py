@@ -119,7 +119,7 @@ def told(faults: Sequence[str]) -> str:
 def unmet(where: str, must: str, value: str = "") -> str:
     """Return a fault's text: the value at ``where`` breaks the constraint ``must``.
 
-    ``where`` and ``value`` include quotes.
+    The text contains ``where`` and ``value`` unchanged. This function adds no quotes.
     """
     return f"Value {value + ' ' if value else ''}at {where} failed to satisfy constraint: Member must {must}"
 

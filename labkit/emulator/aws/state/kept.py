@@ -57,7 +57,7 @@ _in_a_crowd: ContextVar[bool] = ContextVar("in_a_crowd", default=False)
 class _Change:
     """A call that may change moto's state.
 
-    ``undone`` is the error of a failed write, after which the call's changes were undone.
+    If a write of the state fails, the call's changes are undone, and ``undone`` is set to the write's error.
     """
 
     touched: set[Store] = field(default_factory=set)

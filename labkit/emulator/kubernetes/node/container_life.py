@@ -55,7 +55,8 @@ class Run:
 class ContainerLife:
     """One container. `run` is its current run; None while no program runs.
 
-    `started` is set when the container has started, and its startup probe (if any) has succeeded.
+    The event `started` is set when the container has started. With a startup probe, the event is set only when this
+    probe has succeeded.
     """
 
     def __init__(self, pod: Pod, status: ContainerStatus) -> None:
