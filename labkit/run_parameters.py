@@ -250,7 +250,10 @@ class Parameters(BaseModel):
 
     @property
     def run(self) -> str:
-        """The run's name, cluster/namespace/service account/role, as the value of its tag in AWS."""
+        """The value of the run's tag in AWS: the run's name in the form `cluster/namespace/service account/role`.
+
+        If IAM doesn't allow the name as a tag's value, `tag_value` changes the name.
+        """
         return tag_value(f"{self.cluster}/{self.namespace}/{self.service_account}/{self.role_name}")
 
     @property

@@ -18,9 +18,9 @@ def role(place: Workspace, policy: documents.PolicyDocument | None = None, *, na
 
 
 def account(place: Workspace, name: str, annotations: dict[str, str] | None = None) -> None:
-    """Create a service account in the run's namespace with these annotations.
+    """Create a service account with these annotations in the run's namespace.
 
-    By default, its only annotation names the run's role.
+    By default, the service account's only annotation names the run's role.
     """
     annotations = {documents.ROLE_ANNOTATION: place.role_arn} if annotations is None else annotations
     metadata = {"name": name, "labels": place.labels, "annotations": annotations}

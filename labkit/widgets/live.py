@@ -108,7 +108,10 @@ def shown(html: str) -> str:
 
 
 def labelled(html: str) -> str:
-    """Return the HTML. Each cell of a table gets its column's name as an attribute, which a narrow panel shows."""
+    """Return the HTML. Each cell of a table gets an attribute with the name of the cell's column.
+
+    A narrow panel shows the column's name in front of the cell's text.
+    """
     return _TABLE.sub(_labelled, html)
 
 

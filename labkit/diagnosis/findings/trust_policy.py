@@ -128,7 +128,7 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
-    """Return the symptom that STS's answer depends on the request, for example on its IP address."""
+    """Return the symptom that STS's answer depends on the request, for example on the sender's IP address."""
     named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.trust.undecided])
     told = "and STS refuses the request" if outcome == "refused" else "and the doctor can't see the pod's request"
     return symptom(

@@ -215,7 +215,10 @@ class Commands:
         return self._aws(f"aws iam list-role-tags --role-name {self._role}")
 
     def publish_issuer(self) -> str:
-        """Return lines after which STS reads the cluster's own issuer documents, for example in a bucket."""
+        """Return lines that let STS read the cluster's present issuer documents.
+
+        Without `issuer_restored_by`, the lines copy the documents to the place that serves them, such as a bucket.
+        """
         if self._evidence.connection.issuer_restored_by:
             return self._evidence.connection.issuer_restored_by
         told = words.said(

@@ -87,7 +87,7 @@ TARGETS = {
 
 
 class Gate:
-    """The lab's AWS, an ASGI application for every service on one endpoint."""
+    """The lab's AWS: one ASGI application that serves all AWS services on the same endpoint."""
 
     def __init__(
         self,

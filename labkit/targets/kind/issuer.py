@@ -149,7 +149,7 @@ class IssuerWay:
     def served_chain(self, host: str) -> list[bytes]:
         """Return the certificates (DER) that the issuer's host serves; the first one is the host's. Raises `OSError`.
 
-        If the issuer doesn't publish its own keys, return the certificates of the API server.
+        If the lab didn't make the cluster and the issuer isn't public, return the certificates of the API server.
         """
         from labkit.diagnosis.evidence.issuer import served_chain
 

@@ -73,7 +73,10 @@ def compact(rule: Object) -> str:
 
 
 def _parts(rules: Iterable[Object]) -> Iterator[Object]:
-    """Split the rules into rules for one verb on one resource, object name or URL path."""
+    """Split the rules into smaller rules, each with one verb.
+
+    A smaller rule has one URL path, or one API group and one resource. With a resource, it has at most one object name.
+    """
     for rule in rules:
         for verb in rule.get("verbs") or ():
             for group in rule.get("apiGroups") or ():
