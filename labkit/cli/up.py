@@ -1,4 +1,4 @@
-"""`labkit up`: start the lab and a cluster, or join an existing one, and print the next command."""
+"""`labkit up`: start the lab. Create a cluster, or join an existing cluster to the lab. Print the next command."""
 
 import importlib
 import json

@@ -51,7 +51,11 @@ def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, 
 
 
 class Progress:
-    """The rows of a fleet, each with its state. A stored notebook shows only the numbers of rows and clusters."""
+    """The rows of a fleet, each with its state.
+
+    A stored notebook shows only how many rows and clusters the fleet has, and how many rows were done before the fleet
+    started.
+    """
 
     def __init__(self, fleet: Fleet):
         self._fleet = fleet

@@ -21,10 +21,12 @@ ABOUT_ACCOUNTS = re.compile(r"service[-_ ]?account", re.IGNORECASE)
 
 
 def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """Return the ARNs of the roles that may be meant for the service account.
+    """Return the ARNs of the roles that may be meant for the service account. Leave out other clusters' roles.
 
-    These are the roles with a trust policy that names the service account. If there are several, a tag for the service
-    account decides. Without such a trust policy, the roles with the tag count.
+    - If exactly one role has a trust policy that names the service account, return this role.
+    - If several roles have such a trust policy, return those of them with a tag that names the service account. If none
+      of them has such a tag, return all of them.
+    - If no role has such a trust policy, return the roles with a tag that names the service account.
 
     Raises `NotRead` if the roles can't be listed.
     """

@@ -78,7 +78,7 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
-    """Whether the role in a container, `role_arn`, is right, although the annotation is wrong."""
+    """Return True only if the annotation is wrong and `role_arn` is right. `role_arn` is a container's AWS_ROLE_ARN."""
     if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False
     role = evidence.namesake(Arn.parse(role_arn).name)

@@ -265,7 +265,12 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 
 
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
-    """Return the commands that allow the request, although the policies in `denying` deny the request."""
+    """Return the repair for a role that isn't allowed to make the request.
+
+    `denying` has the keys of the policies that deny the request. If a managed policy is in `denying`, return only
+    advice about the managed policies in `denying`. Otherwise, return commands that remove the inline policies' Deny
+    statements. If no policy outside `denying` allows the request, also return a command that adds an inline policy.
+    """
     commands, lines = Commands(evidence), []
     if managed := [name for name in denying if name not in evidence.inline_policies]:
         return [advice.deny_stays(name) for name in managed]

@@ -119,8 +119,9 @@ class Process:
 class Sandbox:
     """The place in which one container's programs run.
 
-    With `private`, the container has its own root and, with `own_processes`, its own process namespace. Without
-    `private`, it has this machine's root, and mount paths are rewritten.
+    With `private`, the container has its own root directory. If `own_processes` is also true, the container has its own
+    process namespace too. Without `private`, the container has this machine's root directory, and each mount path is
+    replaced by the volume's path on this machine.
 
     https://man7.org/linux/man-pages/man7/user_namespaces.7.html
     """
