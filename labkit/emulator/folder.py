@@ -70,7 +70,7 @@ class Folder:
 
     @property
     def bare(self) -> "Folder":
-        """The bare lab's folder, beside this one. A bare lab's clusters are API servers without webhooks and nodes."""
+        """The bare lab's folder, beside this one. A bare lab's clusters have no webhook and no node."""
         return Folder(self.path.with_name(f"{self.path.name}-bare"))
 
     def create(self) -> None:

@@ -62,7 +62,7 @@ def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
 
 
 def plain(pod: Document) -> Document:
-    """Return a live pod without the API server's token, the default tolerations, and the fields in `FILLED_IN`."""
+    """Return a live pod without default tolerations, the token for the API server, and the fields in `FILLED_IN`."""
     spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
     volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(API_VOLUME)]
     tolerations = [each for each in spec.pop("tolerations", []) if each.get("key") not in NODE_TROUBLE]

@@ -270,7 +270,7 @@ class Evidence:
 
     @property
     def provider(self) -> Provider | None:
-        """The OIDC provider of the cluster's issuer, in the role's account; None if it doesn't exist."""
+        """The OIDC provider of the cluster's issuer, in the role's account; None if the provider doesn't exist."""
         return self.role_account.provider(self.provider_arn)
 
     @property

@@ -257,7 +257,11 @@ def _template(spec: Object) -> list[str]:
 
 
 def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
-    """Add NAME and AGE to a kind's own columns and to the cells of each row."""
+    """Return a kind's columns, and a function that returns an object's cells.
+
+    The first column is Name, and the last column is Age. ``columns`` are the columns between Name and Age. ``cells``
+    returns an object's cells for ``columns``.
+    """
     return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 
 

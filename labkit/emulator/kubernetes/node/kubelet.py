@@ -192,7 +192,11 @@ class _Session:
     async def _until_client_leaves(
         self, streams: Pipes | Terminal, ended: asyncio.Task[Any], *, keeps_input: bool = False
     ) -> None:
-        """Wait until the client leaves, or ends its input with ``keeps_input``, or until ``ended`` is done."""
+        """Wait until the client leaves or the task ``ended`` is done.
+
+        With ``keeps_input``, the wait is also over when the client closes its input. The program's input then stays
+        open.
+        """
         receiving = asyncio.create_task(self._receive(streams, keeps_input))
         await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)
         receiving.cancel()
