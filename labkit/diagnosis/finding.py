@@ -65,7 +65,9 @@ class Finding:
         )
 
     def as_html(self, whose: str = "", *, repair: bool = True) -> str:
-        """Return the finding as a block of HTML. It begins with the headline, which names the service account `whose`.
+        """Return the finding as a block of HTML. The block begins with the headline.
+
+        The headline names the service account in `whose`, if any.
 
         If `repair` is false, the repair is hidden until a click.
         """

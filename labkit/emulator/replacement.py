@@ -1,7 +1,7 @@
-"""Replace the state in the lab's folder, completely or not at all; or put the previous state back.
+"""Replace the state in the lab's folder with a snapshot's state, completely or not at all.
 
-A restored state waits in the folder until the lab's next server starts. If that server doesn't come up, the previous
-state is put back. If a step was interrupted, the next start finishes it.
+The snapshot's state waits in the folder until the lab's next server starts. If that server doesn't come up, the folder
+gets its previous state back. If a replacement was interrupted, the next start finishes the replacement.
 """
 
 import shutil

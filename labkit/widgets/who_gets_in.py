@@ -356,7 +356,7 @@ def _short(text: str) -> str:
 
 
 def _numbered(policy: str) -> str:
-    """Return the policy with the line numbers that the verdicts name."""
+    """Return the policy with a number before each line. The verdicts refer to these numbers."""
     return "\n".join(f"{number:4}  {_stored(_cut(line))}" for number, line in enumerate(policy.split("\n"), 1))
 
 

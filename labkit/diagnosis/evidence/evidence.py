@@ -121,12 +121,12 @@ class Evidence:
     def role_arn(self) -> str:
         """The ARN of the role that the service account should have; empty if that role is unknown.
 
-        The first of these that names a role counts: the parameters, a run's label on the service account, the
-        annotation, the variables in a container's manifest. If IAM has a role of that name, this property is the role's
-        ARN in IAM.
+        Four sources can name the role: the doctor's caller, a run's label on the service account, the annotation, and
+        the variables in a container's manifest. The first source that names a role decides. If IAM has a role with
+        that name, the value is the role's ARN in IAM.
 
-        If nothing names a role, or if only a wrong annotation does, this is the ARN in `role_candidates`, if there is
-        exactly one.
+        In two cases, the value is the ARN in `role_candidates`: if no source names a role, and if the annotation
+        decides but is wrong. In these cases, the value is empty unless `role_candidates` has exactly one ARN.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """

@@ -47,10 +47,10 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """The work that later repairs don't have to repeat, as one text for each part of this repair.
+        """The work that later repairs don't have to repeat, as texts. Each part of this repair has one text or none.
 
-        The text is the created object, such as `role cart`, or else the part's lines. Parts without commands, and parts
-        that only replace pods or wait for pods, have no text.
+        If a part creates an object, the text names the object, such as `role cart`. Otherwise, the text is the part's
+        lines. Parts without commands, and parts that only replace pods or wait for pods, have no text.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 

@@ -198,7 +198,11 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 
 
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
-    """Return the items in a patched list's sequence: as in ``order`` or, if they aren't there, as in ``old``."""
+    """Return the items in the sequence of a patched list.
+
+    The items in ``order`` follow the sequence of ``order``. The other items keep their sequence. The positions in
+    ``old`` decide how these two groups are merged.
+    """
 
     def name(item: object) -> bytes:
         return dump(item.get(key) if isinstance(item, dict) and key else item)
