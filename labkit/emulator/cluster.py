@@ -170,7 +170,7 @@ class Clusters:
 class Cluster:
     """One cluster: CA, signing key, issuer, API server, webhook, node and the node's role.
 
-    ``again``: the cluster existed before this server started, and keeps its state.
+    ``again``: whether the cluster existed before the lab's server started. If so, the cluster keeps its stored state.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ ISSUER = re.compile(r"(?:(?:https://[^/?#]+)?/id/)?([0-9A-Za-z]{1,64})")
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer of an issuer: the document, an answer that replaces the document, or an error."""
+    """An issuer's HTTP answer. It is the issuer's own document, the answer from an override's file, or an error."""
 
     status: int
     body: str

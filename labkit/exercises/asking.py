@@ -71,9 +71,10 @@ def _admitted(place: "Workspace", asked: list[tuple[str, str]]) -> list[Row]:
 
 
 def newcomer(place: "Workspace", account: str, namespace: str) -> str:
-    """Create a service account, exchange its token for the role, and return STS's answer.
+    """Return the result of `exchange` for a new service account.
 
-    Create the namespace if it's missing. At the end, delete the service account and the new namespace.
+    Create the service account first, and the namespace if it's missing. At the end, delete the service account. Delete
+    the namespace only if this function created it.
     """
     core = core_api(place.kubernetes)
     is_new = existing(partial(core.read_namespace, namespace)) is None

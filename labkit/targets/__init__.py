@@ -20,7 +20,12 @@ class Target(Protocol):
         """Return a text that says what `up` would make. Change nothing."""
 
     def up(self, parameters: "Parameters") -> "Connection":
-        """Return the connection to AWS and the cluster. moto and kind start the lab; eks requires a confirmed plan."""
+        """Return the connection to AWS and to the cluster.
+
+        On moto and kind, start the lab first if no lab runs.
+
+        Raises `NotConfirmed` on eks if the plan isn't confirmed.
+        """
 
     def connect(self, parameters: "Parameters") -> "Connection":
         """Return the connection, and create nothing. On eks, this needs no confirmed plan."""

@@ -289,7 +289,11 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
-    """Return volumes with a token for this audience, each with the containers that don't send the token to STS."""
+    """Return the volumes with a token for this audience. Each volume has a list of container names.
+
+    The list has the containers that mount the volume, but don't send STS a token for this audience. A volume without
+    such containers is left out.
+    """
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
     volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
     found: dict[str, list[str]] = {}

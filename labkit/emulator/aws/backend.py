@@ -164,7 +164,10 @@ class Backend:
             raise Refusal(503, "ServiceUnavailable", STUCK, "a call to moto does not return") from stuck
 
     def iam(self, account_id: str) -> IAMBackend | None:
-        """Return IAM's state in an account; None if no one has entered the account."""
+        """Return IAM's state in an account; None if moto doesn't have the account yet.
+
+        For the lab's own account, this is never None.
+        """
         known = account_id == self.account_id or account_id in iam_backends
         return self.entered(account_id) if known else None
 

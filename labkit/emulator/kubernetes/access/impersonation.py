@@ -58,7 +58,7 @@ def _check(authorization: Authorization, user: User, wanted: User) -> None:
 
 
 def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
-    """Add the groups that Kubernetes gives an impersonated user to the groups from the headers."""
+    """Return an impersonated user's groups: ``groups`` from the headers, then the groups that Kubernetes adds."""
     if not groups and (account := _service_account(name)):
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{account[0]}")
     if name == ANONYMOUS.name:

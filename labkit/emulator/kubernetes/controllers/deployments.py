@@ -290,7 +290,10 @@ class _Look:
     # Status
 
     def _report(self) -> float | None:
-        """Write the rollout's progress into the status, and return the lab time of its deadline."""
+        """Write the rollout's progress into the Deployment's status.
+
+        Return the lab time of the rollout's deadline; None if the rollout is complete or has no deadline.
+        """
         self._read_sets_again()
         before, after = self.deployment.object.get("status") or {}, self._status()
         endless = self.spec["progressDeadlineSeconds"] == rollout.ENDLESS
