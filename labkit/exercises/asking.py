@@ -60,7 +60,8 @@ def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
 def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
     """Return a row for each new service account that STS wrongly admits.
 
-    For each name in `accounts`, create a service account in a new namespace, such as shop-1a2b.
+    The function creates one service account for each name in `accounts`. Each service account is in its own new
+    namespace, such as shop-1a2b.
     """
     return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
 

@@ -200,7 +200,10 @@ class Examination:
         return paper
 
     def _is_spoilt(self, paper: Paper) -> bool:
-        """Return whether a lab command changed the run, and in that case give the fault up."""
+        """Return whether a lab command changed the run.
+
+        In that case, this method also closes the paper, and the fault counts as given up.
+        """
         if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
             return False
         print(f"A lab command, such as labkit mend, changed this run, so the fault counts as given up. {_named(paper)}")

@@ -84,7 +84,11 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """Check the policy document, and return a changed parameter if moto couldn't read the document."""
+    """Return the policy document's parameter with a new value, if the document's conditions contain numbers.
+
+    The new value has strings instead of the numbers, because moto can't read numbers. Without numbers, the returned
+    dict is empty. Raises ``Refusal`` if the document is faulty.
+    """
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:

@@ -4,7 +4,7 @@ What differs from AWS:
 
 - Organizations: the simulator evaluates the service control policies of the principal's account, but no resource
   control policies. It refuses `OrderedOrganizationPolicyInputList` and `PolicyExclusionList`.
-- `ResourceHandlingOption`: ignored. Each action is simulated on the resources that the call names.
+- `ResourceHandlingOption`: ignored. Each action is simulated on the resources in `ResourceArns` (default: `*`).
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulateCustomPolicy.html

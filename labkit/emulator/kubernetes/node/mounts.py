@@ -26,7 +26,7 @@ class Mount:
 
 
 class Mounts:
-    """The mounts of one container. Raises MountRefused for a path that no file can have."""
+    """The mounts of one container. Raises MountRefused if a mount's path contains a NUL character."""
 
     def __init__(self, mounts: Iterable[Mount] = ()) -> None:
         self._mounts = sorted(mounts, key=lambda mount: len(mount.path), reverse=True)
