@@ -188,7 +188,7 @@ def _next(chapters: Sequence[Chapter], last: str) -> str:
 
 @cache
 def _asked(name: str) -> tuple[str, list[str], list[str]]:
-    """Return a notebook's time, the ids of its exercises, and the ids of its questions."""
+    """Return how long a notebook takes (e.g. `~8 minutes`), the ids of its exercises, and the ids of its questions."""
     # Importing the modules that define the exercises would take longer.
     cells = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]
     time = TIME.search("".join(cells[0]["source"]))

@@ -52,7 +52,7 @@ class Accounts:
     """The service accounts that the webhook knows, by namespace and name.
 
     `client` must be allowed to get, list and watch service accounts. The annotations' names begin with `prefix`. If an
-    annotation is missing, its setting comes from `defaults`, but never the role.
+    annotation is missing, the setting comes from `defaults`. The role never comes from `defaults`.
     """
 
     client: httpx.AsyncClient

@@ -103,7 +103,10 @@ def styled(html: str) -> str:
 
 
 def shown(html: str) -> str:
-    """Return the HTML for an output that has no button. With LABKIT_LIVE=1, add the lab's style."""
+    """Return the HTML for an output that has no button.
+
+    If LABKIT_LIVE=1 is set, the HTML has the lab's style. Otherwise, the cells of its tables are left-aligned.
+    """
     return styled(html) if is_live() else left_aligned(html)
 
 

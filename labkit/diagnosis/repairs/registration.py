@@ -63,10 +63,11 @@ def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
 
 
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
-    """Return the other service accounts whose new pods would get a role without these requirements.
+    """Return the service accounts whose new pods get a role only after the lines from `without` have run.
 
-    The requirements are parts of the webhook's selectors. Names have the form NAMESPACE/NAME. None if the service
-    accounts can't be listed.
+    The service account that the doctor checks is left out. Names have the form NAMESPACE/NAME. If labels of pods or
+    namespaces can't be read, return every other service account that has a role. Return None if the service accounts
+    or their roles can't be listed.
     """
     return _affected(evidence, _removals(evidence, requirements))
 

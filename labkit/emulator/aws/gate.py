@@ -356,7 +356,11 @@ class Gate:
                 return await self.backend.answer(asked)
 
     def _keep_own(self, asked: Asked, response: Response) -> None:
-        """Store the gate's own data about EKS and regions."""
+        """Store the enabled regions and the data of the call's EKS cluster, if the call may have changed this data.
+
+        If this data can't be stored, undo the call's changes, and raise `NotWritten`. If the call changed a service
+        whose state the lab doesn't store, warn the user, once for each service.
+        """
         if not changes(asked):
             return  # a call that only reads must work on a full disk
         try:

@@ -36,7 +36,10 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Signature:
-    """The signature in a request, with the key, the scope, the headers and the times that it names."""
+    """The signature in a request, and the request's values that a check of the signature needs.
+
+    The values are the access key id, the scope, the names of the signed headers, the times and the session token.
+    """
 
     access_key_id: str
     date: str

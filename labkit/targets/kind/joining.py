@@ -142,7 +142,7 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
 
 
 def _issuer(folder: Folder, parameters: "Parameters") -> str:
-    """Return the URL of a kind cluster's issuer, which no cluster on the target moto has."""
+    """Return the issuer's URL for a kind cluster. No cluster on the target moto has the same URL."""
     from labkit.emulator.identifiers import Identifiers
 
     cluster = f"kind/{parameters.cluster}@{parameters.region}"
