@@ -184,7 +184,8 @@ def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
     """Yield each cause with its result: a finding, `NotRead` if a fact can't be read, or None if nothing is found.
 
-    Once a finding has ended a stage (see `Cause.ends`), the stage's other causes are skipped, except those with `ends`.
+    Once a finding has ended a stage (see `Cause.ends`), the stage's remaining causes are skipped. A cause that can
+    itself end a stage is never skipped.
     """
     for each in causes:
         # A cause that ends its own stage must still be reported.

@@ -122,7 +122,8 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 def start_again(folder: Folder, *, bare: bool = False) -> None:
     """Start the folder's server again. Raises `LabError`.
 
-    If `start` returns a note for the user, the next call of `start` returns the note, too.
+    `start` may return a note for the user. Save that note for the next call of `start`. The next call returns the note
+    if the server still runs, and discards the note otherwise.
     """
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())

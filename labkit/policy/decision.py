@@ -156,9 +156,11 @@ class Decision:
 
 
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
-    """Return the Allow statements that nearly allow the request, the nearest first. Include malformed statements.
+    """Return the Allow statements that nearly allow the request, the nearest first.
 
-    Include a statement with another action of the same AWS service only if its other parts match the request.
+    A malformed Allow statement is always included. A statement that doesn't allow the request's action is included only
+    if its principal, resource and conditions match the request. Such a statement must also have NotAction, or name an
+    action of the request's AWS service.
     """
     found = []
     for policy in policies:

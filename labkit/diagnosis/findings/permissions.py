@@ -363,7 +363,10 @@ def _requests(evidence: Evidence, bucket: str) -> list[Request]:
 
 
 def _within(organization_id: str, evidence: Evidence) -> Request:
-    """Return the role's request for a resource in the role's account and in the organization."""
+    """Return the role's request, with a context for conditions on the account and the organization.
+
+    The context says that the resource is in the role's account, and that this account is in the organization.
+    """
     (request,) = _requests(evidence, "")
     places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
     return replace(request, context={**request.context, **places, "aws:ResourceAccount": evidence.role_account_id})

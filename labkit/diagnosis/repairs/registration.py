@@ -164,7 +164,11 @@ def _who_is_affected(names: list[str] | None) -> str:
 
 
 def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] | None:
-    """Return other service accounts whose new pods get a role only after `operations`."""
+    """Return the service accounts whose new pods get a role only after `operations` are applied.
+
+    The run's service account is left out. Return None if the service accounts can't be listed. If the labels of pods
+    and namespaces can't be read, return all service accounts that have a role, without the run's.
+    """
     names, before = accounts.others_with_a_role(evidence), evidence.webhook or WebhookConfiguration()
     if not names:
         return names

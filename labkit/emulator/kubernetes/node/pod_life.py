@@ -141,7 +141,10 @@ class PodLife:
             self.pod.changed.set()
 
     async def _make_folders(self) -> bool:
-        """Make the pod's home folder and volumes, and return False if the pod has to end first."""
+        """Return True once the pod's home folder and volumes are made. After an error, try again.
+
+        Return False if the pod has to end before the folder and the volumes are made.
+        """
         for attempt in itertools.count(1):
             reason, messages = "FailedToMakePodDataDirectories", self._make_home()
             if not messages:
