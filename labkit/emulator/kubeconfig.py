@@ -29,7 +29,7 @@ class Entry:
 
 
 def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator: Certificate) -> Entry:
-    """Return the entry of a cluster. The credentials are the certificate of its administrator."""
+    """Return the entry of a cluster. The entry's credentials are the certificate and key of `administrator`."""
     return Entry(
         name,
         arn,

@@ -294,7 +294,11 @@ def _allows_all(evidence: Evidence, arn: str) -> bool:
 
 
 def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
-    """Return the actions that a document allows on some resource, or with `anywhere`, on all resources."""
+    """Return the actions of a document's Allow statements. A NotAction counts as the action `*`.
+
+    With `anywhere`, only statements with the resource `*` count. Without `anywhere`, a statement's resources don't
+    matter.
+    """
     statements = _statements(document, "Allow")
     if anywhere:
         statements = [statement for statement in statements if "*" in listed(statement.get("Resource"))]

@@ -40,7 +40,8 @@ def done(asked: Asked, result: str = "") -> Response:
 def xml(content: object) -> str:
     """Return the content as the query protocol's XML. A dict becomes one element for each key, named like the key.
 
-    Only `EvalDecisionDetails` becomes a map, with an `entry` element for each key and value.
+    The dict under the key `EvalDecisionDetails` is an exception. Each key of this dict becomes an element `entry`,
+    which contains the key and the value.
     """
     if isinstance(content, dict):
         return "".join(

@@ -111,9 +111,10 @@ class Authorization:
         }
 
     def _holders(self, caller: User | Session) -> list[Any]:
-        """Return the role, or the user and the groups, that have the caller's policies.
+        """Return the holders of the caller's policies.
 
-        None takes the place of a deleted role or user.
+        For a session, return a list with the session's role. For a user, return a list with the user first, then the
+        user's groups. In place of a deleted role or user, the list has None.
         """
         if isinstance(caller, Session):
             return [self.backend.role_by_id(caller.account_id, caller.role_id)]

@@ -100,7 +100,10 @@ def _delete(facts: "Facts") -> None:
 
 
 def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
-    """Delete the lab's webhooks from a cluster, and print the objects that runs have left."""
+    """Delete the lab's webhooks from the cluster.
+
+    If the cluster still has objects that runs made, also print these objects and the commands that delete them.
+    """
     from kubernetes.client import AdmissionregistrationV1Api
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError

@@ -75,7 +75,8 @@ def resources(name: str) -> Object | None:
 def aggregated(core: bool) -> Object:
     """Return the aggregated answer to `GET /apis`, or to `GET /api` if ``core`` is true.
 
-    The answer to `GET /api` has the core group, and the answer to `GET /apis` all other groups, with their resources.
+    The answer to `GET /api` lists only the core group. The answer to `GET /apis` lists all other groups. Each group
+    has its resources in the answer.
     """
     items = [
         {

@@ -15,8 +15,8 @@ _REFERENCE = re.compile(
 class ImageError(Exception):
     """The image can't be used.
 
-    `reason` is the reason in the container's waiting state, such as `ErrImagePull`. `event` is the reason and the
-    message of an event; both may be empty.
+    `reason` is the reason in the container's waiting state, such as `ErrImagePull`. `event` is a pair for an event
+    about the pod: the event's reason and the event's message. Without such an event, the pair has two empty strings.
     """
 
     def __init__(self, message: str, reason: str, event: tuple[str, str] = ("", "")) -> None:
