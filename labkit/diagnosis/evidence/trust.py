@@ -316,7 +316,10 @@ def name_of(provider_arn: str) -> str:
 
 
 def account_of(subject: str) -> str:
-    """Return the service account in `subject`, such as `shop:cart`; `subject` itself if it has no service account."""
+    """Return `subject` without the prefix `system:serviceaccount:`, for example `shop:cart`.
+
+    A subject without this prefix is returned unchanged.
+    """
     return subject.removeprefix("system:serviceaccount:")
 
 

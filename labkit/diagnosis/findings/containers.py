@@ -43,8 +43,9 @@ def symptom(
 ) -> Symptom | None:
     """Return a symptom if `check` finds a mistake in a container of the pod; otherwise, return None.
 
-    The repair is `hint` and the lines that replace the pod, with `changes` to the manifest. If all containers with a
-    mistake may still work, the symptom is a warning, and its repair is only `hint`.
+    If each container with a mistake may still get its role, the symptom is a warning, and the repair is only `hint`.
+    Otherwise, the symptom is an error. The repair is then `hint`, followed by the result of `pod_commands.replaced`
+    for `changes`.
     """
     wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:

@@ -96,9 +96,12 @@ def with_rule_for_pods(evidence: Evidence) -> str:
 def labels_that_harm_nobody(
     evidence: Evidence, requirements: Sequence[Requirement]
 ) -> dict[Subject, dict[str, str]] | None:
-    """Return the labels that would meet these requirements, by the object that gets them: `namespace` or `pod`.
+    """Return the labels that would meet these requirements.
 
-    None if one of these labels could affect others, if a repair can't add the labels, or if a fact can't be read.
+    Each key of the result, `namespace` or `pod`, names the object that gets the labels.
+
+    Return None if one of these labels could affect others, if a repair can't add the labels, or if a fact can't be
+    read.
     """
     wanted: dict[Subject, dict[str, str]] = {}
     try:

@@ -132,9 +132,12 @@ class Authorization:
         return decision.reason
 
     def require_organization(self, caller: Administrator | Session, asked: Asked, what: str) -> None:
-        """Raise the denial unless the organization's policies allow the call's action on every resource.
+        """Raise a refusal unless the organization's policies allow the call's action on every resource.
 
-        The lab doesn't know the call's resource. ``what`` describes the call.
+        The lab doesn't know the call's resource, so the policies must allow the action on all resources. If the lab
+        doesn't know the action either, raise `underivable`. ``what`` describes the call in the text of `underivable`.
+
+        Raise nothing if no policy of an organization applies to the caller's account.
         """
         if not self.organization.member(caller.account_id).is_bound:
             return

@@ -70,7 +70,10 @@ def connect(parameters: "Parameters") -> Connection:
 
 
 def look(parameters: "Parameters") -> Connection:
-    """Return the connection, like `connect`, even if the caller lacks permissions that a run needs in the cluster."""
+    """Return the connection. Raises `LabError`.
+
+    Unlike `connect`, accept a caller who lacks permissions that a run needs in the cluster.
+    """
     session, caller = _identified(parameters)
     return _connect(parameters, session, caller, to_look=True)[0]
 
