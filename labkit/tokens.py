@@ -160,7 +160,11 @@ _INVALID = "InvalidIdentityToken"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A claim's required value, its value in the token, and the place (`where`) that requires it."""
+    """A row of the token view: a required value (`wanted`), and the value that was `found`.
+
+    `field` names what is compared: mostly a claim of the token. `where` names the setting, the policy statement or the
+    check that requires the value.
+    """
 
     field: str
     wanted: str

@@ -183,8 +183,8 @@ class Folder:
     def turn(self, name: str, *, doing: str, within: float) -> Iterator[None]:
         """Wait for the lock ``name``, and hold it during this block.
 
-        Waiting commands print ``doing``, which says what the block does. Raises :class:`LabError` if another process
-        still holds the lock after ``within`` seconds.
+        ``doing`` says what this block does. Another command that waits for the lock prints that text. Raises
+        :class:`LabError` if another process still holds the lock after ``within`` seconds.
         """
         with ExitStack() as stack:
             if not stack.enter_context(self.lock(name, within=SAID_AFTER)):

@@ -182,7 +182,7 @@ def _keep(content: IO[bytes], file: Path) -> None:
 
 
 def _copy(folder: Folder, place: Path) -> None:
-    """Let the lab's server copy the state to ``place``, or copy the state of a stopped lab."""
+    """Copy the lab's state to the folder ``place``. If the lab's server runs, the server makes the copy."""
     unkept = process.have_copied(folder, place.name, within=COPIED_WITHIN)
     if unkept is None:
         # If a restored state waits for the next server, it is the lab's present state.

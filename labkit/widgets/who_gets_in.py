@@ -41,7 +41,7 @@ START_OVER = "press Start over, which reads the role's policy again"
 
 @dataclass(frozen=True)
 class Caller:
-    """The claims of a caller's web identity token that STS compares. `name` only tells the reader who the caller is."""
+    """The claims that STS checks in a caller's web identity token. `name` only tells the reader who the caller is."""
 
     name: str
     iss: str

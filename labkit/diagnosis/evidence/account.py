@@ -150,8 +150,8 @@ class Account:
     def control_policies(self, policy_type: str) -> list[ControlPolicy]:
         """Return the organization's policies of the type `policy_type` that limit the account.
 
-        The root's policies come first, the account's own last. Only the organization's management account and its
-        delegated administrators can list policies.
+        Policies attached to the organization's root come first. Policies attached to the account itself come last.
+        Only the organization's management account and its delegated administrators can list policies.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListPoliciesForTarget.html
         """

@@ -47,8 +47,9 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     `changes` are further corrections of the manifest. A pod without an owner is deleted and created again. For a pod of
     a Deployment, StatefulSet or DaemonSet, the lines correct the template, or only restart the pods.
 
-    Secret values aren't shown. If a new pod would lose such a value, the lines are comments, or open an editor. If the
-    pod runs as another service account, return only advice.
+    Secret values aren't shown. If a new pod would lose such a value, the lines are only comments, or they open an
+    editor. If the pod runs as another service account, return only advice, unless that account is `default` and has no
+    role.
     """
     spec = evidence.pod_spec
     if spec is None:
