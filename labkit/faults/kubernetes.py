@@ -39,9 +39,10 @@ WITHIN = 30  # seconds
 
 
 def read(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
-    """Read the run's objects into the situation.
+    """Read the run's objects into the situation, and set `situation.registration`.
 
-    `registration` is the webhook's working registration; None means the present registration.
+    `situation.registration` becomes a copy of `registration`, the registration with which the webhook works.
+    If `registration` is None or empty, the cluster's present registration is copied instead.
     """
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}

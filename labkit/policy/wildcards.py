@@ -62,10 +62,14 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
 
 
 def arn_matcher(pattern: Iterable[Token]) -> Matcher:
-    """Return a matcher of ARNs, as AWS defines it for the Resource element.
+    """Return a matcher of ARNs that follows AWS's rules for the Resource element.
 
-    Each of the six segments is compared separately if one of the first five has a `?`, or has a `*` that isn't its last
-    character. Otherwise, a `*` also matches colons, and so later segments.
+    Each of the pattern's six segments is compared separately if one of the first five contains one of these wildcards:
+
+    - a `?`
+    - a `*` that isn't the segment's last character
+
+    In any other pattern, or if the pattern has fewer segments, a `*` can match text that contains colons.
     """
     pattern = _joined(pattern)
     segments = [_joined(segment) for segment in split(pattern, ":", 5)]

@@ -123,7 +123,7 @@ def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[s
 
 
 def labels_of(evidence: Evidence, subject: Subject) -> dict[str, str]:
-    """Return the labels of the pod or of its namespace. Raises `NotRead`."""
+    """Return the labels of the object that `subject` names: the pod or the namespace. Raises `NotRead`."""
     if subject == "pod":
         return evidence.pod_spec.labels if evidence.pod_spec else {}
     namespace = evidence.cluster.get("namespace", evidence.parameters.namespace) or {}

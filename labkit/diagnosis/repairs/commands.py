@@ -77,8 +77,9 @@ class Commands:
         return self._aws(*lines)
 
     def update_thumbprint(self, thumbprint: str) -> str:
-        """Return lines that add a thumbprint to the provider; only advice if it has five, the most that AWS allows.
+        """Return lines that add a thumbprint to the provider.
 
+        If the provider already has five thumbprints, AWS allows no more. The lines are then comments with advice.
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-open-id-connect-provider-thumbprint.html
         """
         present = (self._evidence.provider or {}).get("ThumbprintList") or []
@@ -298,7 +299,11 @@ class Commands:
         return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
 
     def _aws(self, *lines: str) -> str:
-        """Return the lines as text, inside a subshell for a role in another account."""
+        """Return the lines as text, without the empty lines.
+
+        If the examined role is in another account than the cluster, the text runs the lines in a subshell with
+        credentials for the role's account.
+        """
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
