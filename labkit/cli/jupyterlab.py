@@ -31,7 +31,10 @@ class Server(ServerApp):
     """Jupyter's server for one learner. `labkit lab` finds the server by its folder."""
 
     def server_info(self) -> dict[str, object]:
-        """Return this server's entry in Jupyter's list of servers. Its key `labkit` holds learn/'s parent folder."""
+        """Return this server's entry in Jupyter's list of servers.
+
+        The entry's key `labkit` holds learn/'s parent folder.
+        """
         return super().server_info() | {"labkit": str(self.root_dir)}
 
     def start_app(self) -> None:

@@ -101,7 +101,9 @@ def within(control: Control, request: Request) -> Decision:
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
-    """Return the outcome of a request if these were the only policies. All are of one type, such as identity policies.
+    """Return the outcome that the request would have if no policies existed except `policies`.
+
+    All `policies` are of one type, such as identity policies.
 
     `bounded`: whether the principal has a permissions boundary.
     """

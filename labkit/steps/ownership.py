@@ -103,7 +103,9 @@ def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
 
 
 def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Yield the name and tags of each role with the text `provider` in its trust policy, such as `:oidc-provider/`.
+    """Yield the name and tags of each role whose trust policy contains the text `provider`.
+
+    An example of this text is `:oidc-provider/`.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
     """

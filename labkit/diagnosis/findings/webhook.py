@@ -381,7 +381,7 @@ def _reached(evidence: Evidence) -> Repair:
 
 
 def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
-    """Return the commands that replace the pod as comments, below `lines`."""
+    """Return a repair that has only comments: `lines`, then the commands that replace the pod, if there are any."""
     # A pod that is created before the webhook's repair gets no role.
     again = str(_again(evidence))
     return Repair.of(shown(*lines, *(["# Then run:", again] if again else [])))

@@ -163,7 +163,11 @@ class ApiServer:
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the texts that a real server sends as warnings, within its limits for their length."""
+    """Yield the warnings that a real server would send for these texts.
+
+    Texts with control characters are left out. If the other texts have more than `LONGEST_WARNINGS` characters in
+    total, each is cut to `LONGEST_WARNING`, and no more follow once the warnings reach `LONGEST_WARNINGS`.
+    """
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
     for text in told:

@@ -55,7 +55,10 @@ KNOWN = frozenset(
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """Return the permissions that an operation of DynamoDB needs on each of its tables."""
+    """Return all permissions that a request to DynamoDB needs.
+
+    A request that names several tables needs a permission on each table.
+    """
     operation, parameters = request.operation, request.parameters
     tables = _Tables(request, backend)
     match operation:

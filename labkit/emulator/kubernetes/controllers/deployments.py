@@ -141,7 +141,7 @@ class _Look:
         return new
 
     def _note_new(self, new: Stored) -> None:
-        """Bring the new ReplicaSet and the Deployment's revision number up to date."""
+        """Update the new ReplicaSet. Then give the Deployment the ReplicaSet's revision number."""
         revision = self._next_revision()
         notes = rollout.annotations(new) | self._inherited()
         if (before := rollout.revision(new)) < int(revision):
