@@ -1,6 +1,6 @@
 """The requests that commands send to the lab's server, over a unix socket in the lab's folder.
 
-The kernel tells a command the server's process id, even if the server doesn't answer.
+A command gets the server's process id from the kernel, even if the server doesn't answer.
 """
 
 import contextlib

@@ -129,7 +129,10 @@ def _own_lab(out: Path) -> Path:
 
 
 def _ran(job: Job, results: Results) -> Result:
-    """Run the row, and return its stored result."""
+    """Run the row, then store and return the result of this run.
+
+    If the result can't be stored, return a failed result that says so.
+    """
     started, tries = time.time(), 1
     try:
         with _environment(job):

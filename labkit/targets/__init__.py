@@ -34,7 +34,10 @@ class Target(Protocol):
         """Do the same as `connect`, but on eks, also accept a caller without all permissions that a run needs."""
 
     def start_and_look(self, parameters: "Parameters") -> "Connection":
-        """Do the same as `look`, but on moto start the lab and the cluster first if they don't run."""
+        """Return the same connection as `look`.
+
+        On moto, first start the lab if no lab runs, and create the cluster if it doesn't exist.
+        """
 
     def to_remove(self, parameters: "Parameters") -> "Connection":
         """Return a connection for removing a run. On kind and eks, this also works if the cluster is gone."""

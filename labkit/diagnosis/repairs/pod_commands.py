@@ -108,7 +108,7 @@ def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair
 
 
 def from_then_on(evidence: Evidence, was: str) -> str:
-    """Return a phrase with a workload's present service account (`was`) and its service account after a repair."""
+    """Return a phrase that names a workload's service account before a repair (`was`) and after the repair."""
     account = evidence.parameters.service_account
     return f"runs as {was}; after this change, its pods run as {account}, with the role of that account"
 

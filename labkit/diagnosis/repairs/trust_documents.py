@@ -102,7 +102,10 @@ def without(statement: Statement, operator: str, key: str, value: str) -> Statem
 
 
 def _better(evidence: Evidence, nearest: Statement) -> Statement | None:
-    """Return `nearest`, changed to also admit this service account, but no other new caller."""
+    """Return a statement to replace `nearest`; None if `nearest` can't be corrected.
+
+    Compared with `nearest`, the returned statement admits only one more caller: this service account.
+    """
     if evidence.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
     if evidence.provider_arn not in federated_of(nearest):

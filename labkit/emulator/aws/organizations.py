@@ -242,7 +242,10 @@ def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> L
 
 
 def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
-    """Return the request for moto, if the caller's account may call the operation.
+    """Return the request to send to moto. Raises ``Refusal`` if the caller's account may not call the operation.
+
+    Some operations that read are not for every member. If a delegated administrator calls one of these operations, the
+    returned request has the management account's id.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
     """

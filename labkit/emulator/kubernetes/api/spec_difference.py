@@ -19,7 +19,7 @@ ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "I
 
 
 def difference(old: Object, new: Object) -> str:
-    """Return the lines that differ, with three lines before and after each group; "" if no line differs."""
+    """Return a unified diff of two pod specs, with three lines of context and no file names; "" if no line differs."""
     lines = difflib.unified_diff(_lines(old), _lines(new), lineterm="")
     return "".join(f"{line}\n" for line in [*lines][2:])  # without the diff's two lines with file names
 
