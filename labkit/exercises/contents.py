@@ -220,6 +220,10 @@ def _section(heading: str) -> str:
 
 @cache
 def _anchors() -> dict[str, str]:
-    """Return JupyterLab's anchor for each anchor on a code host, such as `#Words` for `words`."""
+    """Return the anchors of the contents page's headings.
+
+    A key is a heading's anchor on a code host, such as `words`. The value is the heading's anchor in
+    JupyterLab, such as `#Words`.
+    """
     headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

@@ -237,10 +237,10 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
 
 
 def associate(lab: "Workspace", wanted: Situation) -> None:
-    """Create the wanted Pod Identity associations. `make` has deleted the earlier associations.
+    """Create the wanted Pod Identity associations, except those that EKS refuses as invalid.
 
-    Call this function after the pods are created: later pods get Pod Identity's variables instead of IRSA's. Skip an
-    association if EKS refuses it.
+    First call `make`, which deletes the existing associations. Then create the pods, and call this function last: a
+    pod that is created after its association gets Pod Identity's variables instead of IRSA's.
     """
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}

@@ -159,10 +159,10 @@ class Evidence:
 
     @property
     def role_of_run(self) -> str:
-        """The role's name in the run's label on the service account; empty without the label.
+        """The role's name, from the service account's run label: `CLUSTER.NAMESPACE.SERVICEACCOUNT.ROLE`.
 
-        The label's value is `CLUSTER.NAMESPACE.SERVICEACCOUNT.ROLE`. If that's too long, the role's name is cut and
-        ends with a hash.
+        Empty if the label is missing or doesn't begin with this cluster, namespace and service account. If Kubernetes
+        doesn't allow this text as a label's value, the role's name is changed or cut, and ends with a hash.
         """
         labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
         of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."

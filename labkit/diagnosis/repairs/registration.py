@@ -38,7 +38,7 @@ Path = tuple[str | int, ...]
 def with_its_client(evidence: Evidence) -> str:
     """Return lines that correct the webhook's `clientConfig`. Return "" if no correction is needed or known.
 
-    The webhook's selectors stay unchanged, because someone may exclude other pods on purpose.
+    The lines don't change the webhook's selectors: someone may have chosen them to exclude pods on purpose.
     """
     registered, known = (evidence.webhook or {}).get("webhooks") or [], evidence.connection.webhook_registration()
     clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}

@@ -13,9 +13,9 @@ _decoder = json.JSONDecoder()
 
 
 def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
-    """Find a managed policy in moto's text. Return its name and its content; None if AWS has no such policy.
+    """Return the name and the content of an AWS managed policy. Return None if moto's ``text`` has no such policy.
 
-    The path in the ARN may be wrong.
+    The policy is found by the name at the end of ``arn``. The path before the name is ignored.
     """
     if not (found := _ARN.fullmatch(arn)):
         return None

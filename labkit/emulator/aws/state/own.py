@@ -72,5 +72,8 @@ class Own:
 
 
 def forget_sessions(file: sqlite3.Connection) -> None:
-    """Delete the role sessions from a copy of the file. Their credentials only work in the original lab."""
+    """Delete the role sessions from ``file``, a copy of the original lab's file.
+
+    The sessions' credentials only work in the original lab.
+    """
     file.execute("DELETE FROM sessions")

@@ -16,8 +16,8 @@ NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 class Attachments:
     """The clients that are attached to a container's ``streams``.
 
-    With ``closes_input``, the container's input ends when the first client ends its input. The container
-    waits for a client that doesn't read the output.
+    With ``closes_input``, the container's stdin ends when the first client with stdin ends its stdin or leaves. A
+    terminal stays open. If a client stops reading, the program's writes block as soon as the buffers are full.
     """
 
     def __init__(self, streams: Pipes | Terminal, *, closes_input: bool) -> None:

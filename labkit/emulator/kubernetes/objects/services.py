@@ -30,9 +30,9 @@ def with_defaults(service: Object) -> Object:
 
 
 def with_address(storage: Storage, service: Object) -> Object:
-    """Return a new service with an address: its own, or a free address from 10.100.0.0/16.
+    """Return the service with `clusterIP` and `clusterIPs`. A missing `clusterIP` becomes a free 10.100.x.x address.
 
-    A service of the type ExternalName gets no address.
+    A service of the type ExternalName is returned unchanged.
     https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/
     """
     spec, metadata = service["spec"], service["metadata"]
