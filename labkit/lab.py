@@ -212,8 +212,9 @@ class Lab(Workspace):
 
         With `probe`, also run commands in the pod: ask AWS for the pod's identity, and try its token.
 
-        After `Lab.look`, examine all pods of the service account. Unless you set `role_name`, examine the role in the
-        service account's annotation.
+        If `Lab.look` opened the lab, the diagnosis covers several pods of the service account: the newest pod of each
+        controller, such as a ReplicaSet. If you didn't set `role_name`, a run's label on the service account names the
+        role. Without such a label, the annotation names the role.
         """
         from labkit import doctor
         from labkit.exercises import examination

@@ -169,7 +169,10 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
 
 
 def _meant(parameters: "Parameters", connection: "Connection", pod: str) -> "Parameters":
-    """Return `parameters` with the pod's service account, or else with the namespace's only candidate."""
+    """Return a copy of `parameters` with the service account that `meant.service_account` finds.
+
+    Raises `LabError` if the pod and the namespace don't show which service account is meant.
+    """
     from labkit.doctor import meant
     from labkit.doctor.survey import Survey
 

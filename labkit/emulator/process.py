@@ -198,10 +198,11 @@ def forget(folder: Folder) -> None:
 
 
 def turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
-    """Hold a lock during this block: other commands that start or end the lab's server wait for it.
+    """Return a context manager that holds the lock ``start.lock`` while its block runs.
 
-    ``doing`` says what the block does, in the messages of those commands. Raises `LabError` if another such command
-    doesn't finish.
+    The block starts when no other command holds the lock. Raises `LabError` if the wait takes too long.
+
+    ``doing`` says what the block does, such as "starting". A command that waits for this block prints ``doing``.
     """
     return folder.turn("start.lock", doing=f"{doing} the lab in {folder.path}", within=READY_WITHIN + 2 * ENDED_WITHIN)
 

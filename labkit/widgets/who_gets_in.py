@@ -72,7 +72,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Verdict:
-    """STS's answer to a caller, and the line of the policy that decides."""
+    """STS's answer to a caller, and what decides the answer: a line of the policy, or an earlier check."""
 
     caller: Caller
     admitted: bool
