@@ -86,7 +86,7 @@ class Cluster:
         return self._with_kinds(JOBS, namespace)
 
     def replica_sets(self, namespace: str) -> list[Workload]:
-        """Return the namespace's ReplicaSets without an owner, each with its kind."""
+        """Return the namespace's ReplicaSets that have no owner. Each result has the field `kind`."""
         listed = self._with_kinds({"replicasets": "ReplicaSet"}, namespace)
         return [each for each in listed if not each["metadata"].get("ownerReferences")]
 

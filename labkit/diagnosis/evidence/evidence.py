@@ -323,7 +323,7 @@ class Evidence:
 
     @property
     def role_run(self) -> str | None:
-        """The run of the lab that the role's tag names; None if the role has no such tag."""
+        """The value of the role's tag `labkit:run`; None without a role or without this tag."""
         return run_of(self.role)
 
     @property

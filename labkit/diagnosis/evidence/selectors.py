@@ -18,9 +18,10 @@ OWN = "pod-identity-webhook"
 
 
 def by_label(evidence: Evidence, key: str) -> list[str]:
-    """Return the names of the objects whose selectors use this label key, such as Services and Deployments.
+    """Return the names of the objects that contain this label key anywhere in `spec` or `webhooks`.
 
-    Leave out the pod identity webhook's registration. Raises `NotRead`.
+    Search the objects of `KINDS` in all namespaces, and the workloads in the parameters' namespace. Leave out objects
+    with the name `pod-identity-webhook`. Raises `NotRead`.
     """
     others = [each for kind in KINDS for each in evidence.cluster.all_of(kind)]
     found = [*others, *evidence.cluster.workloads(evidence.parameters.namespace)]

@@ -208,7 +208,7 @@ class Backend:
         return iam.roles.get(role_id) if iam else None
 
     def user_and_groups(self, account_id: str, user_id: str) -> list[object]:
-        """Return the user with this unique id (None if the user was deleted), followed by the user's groups."""
+        """Return the user with this unique id, then the user's groups. For a deleted user, return ``[None]``."""
         iam = self.entered(account_id)
         user = next((one for one in every(iam, "users") if one.id == user_id), None)
         return [user, *(group for group in every(iam, "groups") if user in group.users)]

@@ -230,7 +230,11 @@ class Gate:
         return outcome
 
     def _address(self, call: Call) -> tuple[Asked, Signature | Malformed | None]:
-        """Return the call with its service and region, and its signature, which isn't verified yet."""
+        """Return a pair: the call with its service and region; and the call's unverified signature.
+
+        The second value is ``Malformed`` if the signature is malformed. The second value is None if the call is
+        unsigned or is AssumeRoleWithWebIdentity.
+        """
         if _is_by_token(call):
             return _addressed(call, "sts", self.region), None
         try:

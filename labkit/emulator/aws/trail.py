@@ -95,7 +95,7 @@ class Trail:
 
 
 def put_aside(file: Path) -> Path:
-    """Return the path of the older trail. A full trail is renamed to this path, and a new trail begins."""
+    """Return the path of the older trail. `Trail` renames ``file`` to this path when ``file`` is full."""
     return file.with_suffix(".older" + file.suffix)
 
 

@@ -72,9 +72,11 @@ class Owners:
         return list(self._controlled.get((kind, owner.namespace, owner.uid), {}).values())
 
     def claim(self, kind: Kind, owner_kind: Kind, owner: Stored) -> list[Stored]:
-        """Let ``owner`` adopt objects that its selector matches, and release its other objects. Return its objects.
+        """Return the objects of ``kind`` that ``owner`` controls and that its selector matches.
 
-        An owner that is being deleted adopts and releases nothing.
+        Before that, let ``owner`` adopt each active object that its selector matches and that has no controller.
+        Release each object that ``owner`` controls and that its selector doesn't match.
+        If ``owner`` is being deleted, adopt and release nothing.
         https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#how-a-replicaset-works
         """
         matches = object_selector(owner.object["spec"]["selector"])
