@@ -55,7 +55,7 @@ class Finding:
     def as_text(self, whose: str = "", *, repair: bool = True) -> str:
         """Return the finding as lines of text. The first line is the headline, which names the service account `whose`.
 
-        If `repair` is false, the text says how to show the repair instead.
+        If `repair` is false, the text leaves out the repair, and says how to show it.
         """
         shown = self.repair.replace("\n", "\n            ") if repair else "hidden; ask with repair=True"
         return (

@@ -339,7 +339,7 @@ class Cluster:
         return self.facts.pod_identity.of(namespace, service_account) is not None
 
     async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
-        """Update the URL and the CA in the webhook's registration, unless someone has changed them."""
+        """Update the URL and the CA in the webhook's registration. Keep a URL or a CA that someone has changed."""
         answer = await api.get(f"{WEBHOOKS}/{now['metadata']['name']}")
         if answer.status_code == 404:
             return

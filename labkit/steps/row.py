@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `ok` says whether the found value is right; None stands for `found == expected`."""
+    """One comparison. `ok` says whether the found value is right.
+
+    If `ok` is None, the found value is right if it equals the expected value.
+    """
 
     what: str
     expected: str

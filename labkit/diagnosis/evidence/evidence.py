@@ -344,7 +344,13 @@ class Evidence:
 
     @property
     def is_named(self) -> bool:
-        """Whether a pod, an event about a rejected pod, or a role's policy or tag names the service account."""
+        """Whether at least one of these names the service account:
+
+        - a pod
+        - an event about a rejected pod
+        - a role's trust policy
+        - a role's tag
+        """
         name = f"{self.parameters.namespace}/{self.parameters.service_account}"
         # The API server's words when it rejects a pod.
         if self.pods or any(

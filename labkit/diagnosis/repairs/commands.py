@@ -286,7 +286,11 @@ class Commands:
         return sentences
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
-        """Return the commands in `lines`, which give the role permissions, below the comment `what`."""
+        """Return the comment `what`, followed by `lines`, a repair that gives permissions to the role.
+
+        If other callers may assume the role, too, turn all of `lines` into comments. Otherwise, `by_role_account` says
+        whether `lines` must run with credentials for the role's account.
+        """
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:
             told = words.said(

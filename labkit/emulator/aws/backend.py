@@ -486,9 +486,9 @@ def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the attributes and the items of moto's SSM parameters, which are an object and a dictionary in one.
+    """Return the attributes and the items of ``parameters``, moto's dictionary of SSM parameters.
 
-    Leave out AWS's own parameters: moto loads them again on demand.
+    The items don't include the parameters that AWS publishes: moto loads those again on demand.
     """
     own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
     unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)

@@ -64,7 +64,12 @@ class SessionTags:
 def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> SessionTags:
     """Return the tags of an AssumeRole call. Callers must check ``parameters`` with :func:`faults` first.
 
-    Raises ``Refusal`` if a tag's key is repeated, inherited or begins with `aws:`, or if a transitive key has no tag.
+    Raises ``Refusal`` in these cases:
+
+    - Two tags of the call have the same key.
+    - A tag of the call has the key of a tag in ``inherited``.
+    - A tag's key begins with `aws:`.
+    - A transitive key has no tag in the call.
     """
     tags, transitive = parameters.get("Tags", []), tuple(parameters.get("TransitiveTagKeys", []))
     passed = {tag["Key"]: tag["Value"] for tag in tags}

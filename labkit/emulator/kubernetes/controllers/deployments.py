@@ -77,7 +77,7 @@ class _Look:
         return (self.deployment.object.get("status") or {}).get("conditions") or []
 
     async def take(self) -> float | None:
-        """Take the rollout's next step, and return the lab time for another look, if any."""
+        """Take the rollout's next step. Return the lab time of the next look; None if no next look is planned."""
         deleted, paused = "deletionTimestamp" in self.deployment.metadata, self.spec.get("paused", False)
         if not deleted:
             self._note_pause(paused)
