@@ -23,7 +23,7 @@ class RunningLab:
     """The parts of a running lab that all its clusters share, such as the ports and the issuer.
 
     The server sets ``gate`` and ``state`` before it creates the first cluster. In a ``bare`` lab, clusters have no
-    webhook and no node, and the next server doesn't start them again.
+    webhook and no node. The next server doesn't start a bare lab's clusters again.
     """
 
     gate: Gate

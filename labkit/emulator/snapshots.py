@@ -90,8 +90,9 @@ def take(folder: Folder, name: str) -> Path:
 def restore(folder: Folder, name: str, *, force: bool = False) -> State:
     """Start the lab with the state of a snapshot. If the lab already has a state, replace it only with ``force``.
 
-    ``name`` is the snapshot's name or path. Raises `LabError` if the snapshot is missing, damaged or of another
-    version, or if the lab doesn't start with it. In these cases, the lab keeps its previous state.
+    ``name`` is the snapshot's name or path. Raises `LabError` if the snapshot is missing or damaged, if it has another
+    format, if another version of moto made it, or if the lab doesn't start with the snapshot's state. After such an
+    error, the lab keeps its previous state.
     """
     file = _existing(folder, name)
     with _opened(file) as archive:

@@ -33,8 +33,9 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
     Yield each row with a list of lines, one for each resource, or with the error that prevented the removal. With
     `shows_only`, delete nothing: the lines say what would be deleted.
 
-    Rows in AWS accounts are processed twice. By the second time, all rows' roles are gone, and a provider that they
-    trusted can be deleted.
+    Without `shows_only`, process rows in AWS accounts a second time. The first pass keeps an OIDC provider if a role
+    of another row still trusts the provider. The second pass deletes the provider if that role is gone by then. Yield
+    a row again unless the second pass finds nothing to remove.
     """
     for row, kept in _removed(reversed(rows), shows_only):
         yield row, kept

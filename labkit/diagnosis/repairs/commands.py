@@ -355,7 +355,7 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
 def applied(manifest: Mapping[str, object], kubectl: str) -> str:
     """Return the line that applies the manifest in any shell.
 
-    In zsh and many other shells, `echo` changes backslashes. So `printf` writes a manifest that has any.
+    In zsh and many other shells, `echo` changes backslashes. So the line uses `printf` if the manifest has a backslash.
 
     https://pubs.opengroup.org/onlinepubs/9799919799/utilities/echo.html
     """

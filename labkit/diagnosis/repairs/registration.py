@@ -245,7 +245,10 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Return the path of the value in a `NotIn` list that makes the webhook skip the pod."""
+    """Return the path of the value that makes the webhook skip the pod, in the requirement's `NotIn` list.
+
+    Return an empty path if the operator isn't `NotIn`, or if the list has only one value.
+    """
     if requirement.operator != "NotIn" or len(requirement.values) == 1:
         return ()
     value = labels_of(evidence, requirement.subject)[requirement.key]

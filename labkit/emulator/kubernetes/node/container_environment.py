@@ -53,8 +53,8 @@ async def variables_of(
 ) -> dict[str, str]:
     """Return the container's variables from `envFrom` and `env`. `$(NAME)` may also name a variable in `given`.
 
-    `given` are the node's variables. `room` is the node's capacity, the limit of a container without its own limit.
-    Raises ConfigError.
+    `given` are the node's variables. `room` is the node's capacity. If a `resourceFieldRef` names a limit that isn't
+    set, the variable's value comes from the node's capacity. Raises ConfigError.
     """
     made: dict[str, str] = {}
     known = ChainMap(made, given)
