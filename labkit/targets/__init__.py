@@ -31,7 +31,10 @@ class Target(Protocol):
         """Return the connection, and create nothing. On eks, this needs no confirmed plan."""
 
     def look(self, parameters: "Parameters") -> "Connection":
-        """Do the same as `connect`, but on eks, also accept a caller without all permissions that a run needs."""
+        """Return the connection, and create nothing.
+
+        On eks, `look` also accepts a caller who lacks permissions that a run needs in the cluster; `connect` doesn't.
+        """
 
     def start_and_look(self, parameters: "Parameters") -> "Connection":
         """Return the same connection as `look`.

@@ -154,7 +154,10 @@ def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes
 
 
 def _connect(host: str, address: str, port: int) -> socket.socket:
-    """Connect to `address`, or else to `host`, perhaps through this machine's proxy."""
+    """Return a socket that is connected to `address`, or to `host` if `address` is empty.
+
+    A connection to `host` goes through this machine's HTTPS proxy, if one is set and `host` isn't excepted from it.
+    """
     proxy = urlsplit(getproxies().get("https", ""))
     if address or not proxy.hostname or proxy_bypass(host):
         return socket.create_connection((address or host, port), timeout=TIMEOUT)

@@ -311,7 +311,11 @@ def _sent(container: Container) -> TokenProjection | None:
 
 
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
-    """Make containers send the volume's second token to STS instead of the token at `path`."""
+    """Make containers send STS the second token in `volume`, not the first token.
+
+    The first token's path is `path`. The second token's path is `path` with `BESIDE` at the end. Only containers that
+    mount the volume and send the first token are changed.
+    """
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])

@@ -162,9 +162,10 @@ def _principal(statement: Statement) -> str:
 
 
 def refusing(evidence: Evidence) -> Statement | None:
-    """Return the trust policy's nearest statement; None if the policy admits the token or has no Allow statement.
+    """Return the trust policy's Allow statement that is closest to admitting the token.
 
-    Also None if IAM has refused a newer trust policy: another finding reports that.
+    Return None in four cases: the role doesn't exist; the policy admits the token; the policy has no Allow statement;
+    another finding says that IAM refused a newer trust policy.
     """
     if evidence.role is None or evidence.trust.nearest is None or was_refused(evidence):
         return None

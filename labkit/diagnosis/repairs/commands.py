@@ -437,7 +437,11 @@ def _refers(part: Any, config_map: str) -> bool:
 
 
 def _is_run_of_lab(evidence: Evidence) -> bool:
-    """Whether a repair may use `parameters.role_name`, although nothing connects that role with the service account."""
+    """Return whether a repair may use the role `parameters.role_name` when `evidence.role_arn` is empty.
+
+    The repair may use the role if the connection's `takes_untagged` and the parameters' `is_usual` are true, and no tag
+    says that the role belongs to another run. The role needn't exist.
+    """
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:
         return False

@@ -114,7 +114,7 @@ def from_then_on(evidence: Evidence, was: str) -> str:
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
-    """Return the repair. Without the role, the repair also replaces an existing pod.
+    """Return `repair`. If the role doesn't exist but the pod does, add the lines that replace the pod.
 
     The pod may still have a session of a deleted role. A new role doesn't make such a session valid.
 

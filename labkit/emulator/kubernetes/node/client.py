@@ -141,7 +141,7 @@ class Events:
         self._sent = {key: sent for key, sent in self._sent.items() if key[0] != pod["metadata"]["uid"]}
 
     async def send(self) -> None:
-        """Send the events as they are added, forever."""
+        """Wait for events from `add`, and send them in order. This never returns."""
         while True:
             await self._there_is_one.wait()
             await asyncio.sleep(PATIENCE)
