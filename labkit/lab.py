@@ -75,8 +75,8 @@ class Lab(Workspace):
     def look(cls, **values: Any) -> "Lab":
         """Open the lab only to look at it: nothing is created in your own account or cluster.
 
-        With the target moto, start the lab if it doesn't run. In a lab without the run's role, service account and pod,
-        take all steps. Raises `LabError`.
+        On the target moto, start the lab if it doesn't run. If the role, the service account and the pod of this run
+        are all missing there, take the steps up to and including `pod`. Raises `LabError`.
         """
         parameters = Parameters.checked(**values)
         lab = cls(parameters, targets.target(parameters.target).start_and_look(parameters))

@@ -208,7 +208,11 @@ def turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
 
 
 def _running(folder: Folder) -> State | None:
-    """Return the state of a running server, and end a server without a usable state."""
+    """Return the state of the folder's server. If no server runs, return None.
+
+    If the server is ending, or if its state can't be read, make sure that the server ends, and return None.
+    Raises `LabError` if the server doesn't answer, doesn't end, or runs in another container.
+    """
     reply = _asked(folder, "state")
     if reply is None:
         return None

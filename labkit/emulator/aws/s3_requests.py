@@ -1,4 +1,6 @@
-"""Refuse requests that S3 refuses before it looks for the bucket: invalid names or headers, missing or damaged parts.
+"""Refuse requests with faults that S3 finds before S3 looks for the bucket.
+
+These faults are invalid names, parameters and bodies, and missing parameters and bodies.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html

@@ -212,8 +212,9 @@ def _source() -> str:
 
 
 def _trusted() -> str:
-    """Return the place to look at after a TLS error.
+    """Return a text that tells the user where to look for the cause of a TLS error.
 
+    If an environment variable names a file of trusted certificates, the text is this variable with its value.
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html
     """
     given = next((name for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE") if os.environ.get(name)), "")

@@ -204,7 +204,10 @@ class _Look:
         return self._scale(new, size)
 
     def _shrink(self, new: Stored) -> bool:
-        """Scale the old ReplicaSets down, first by their unavailable pods, and return whether any size changed."""
+        """Scale the old ReplicaSets down, and return whether the size of any of them changed.
+
+        As far as the rollout allows, subtract first the unavailable pods from the sizes, then the available pods.
+        """
         least = replicas(self.deployment) - rollout.limits(self.deployment)[1]
         new_missing = replicas(new) - counted(new, "availableReplicas")
         room = sum(map(replicas, self.sets)) - least - new_missing

@@ -274,9 +274,10 @@ def _let_programs_be_interrupted() -> None:
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:
-    """Return whether this machine lets containers have their own root, and also their own process namespace.
+    """Return two bools that say what works on this machine.
 
-    Trial containers run in ``folder``.
+    The first says whether a container can have its own root directory. The second says whether the container can have
+    its own process namespace, too. To find out, run trial containers in ``folder``.
     """
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
