@@ -11,9 +11,9 @@ AT_ONCE = 16 * 1024  # bytes; work on more than that is done in a thread
 
 
 async def beside(size: int, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-    """Run ``function`` and return its result.
+    """Return the result of ``function``, called with ``arguments``.
 
-    Use a thread if ``size`` (the number of bytes to process) is over 16 KiB.
+    ``size`` is the number of bytes to process. If it's over 16 KiB, the function runs in a thread.
     """
     if size > AT_ONCE:
         return await asyncio.to_thread(function, *arguments)

@@ -295,9 +295,9 @@ def _safe_path() -> Iterator[None]:
 
 @contextmanager
 def joined(scheduler: Scheduler) -> Iterator["Client"]:
-    """Yield a client of your own scheduler. Raises `NothingRan` if the scheduler can't be used.
+    """Yield a client of the user's Dask scheduler. Raises `NothingRan` if the scheduler can't be used.
 
-    The scheduler still runs after this block.
+    The end of the `with` block closes the client. The scheduler keeps running.
     """
     with _settings_told():
         from distributed import Client

@@ -169,7 +169,7 @@ def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Call
 
 
 def refuse_another_runs(lab: "Workspace", metadata: Any, thing: str) -> None:
-    """Raise `NotThisRuns` if the object belongs to another owner, and this run may not replace it."""
+    """Raise `NotThisRuns` if the object lacks this run's label. On the lab's own cluster, never raise."""
     owner = of_labels(lab, metadata.labels, same_name=True)
     # On a cluster of the lab's own, the latest run gets the name.
     if owner is Owner.UNTAGGED or (owner is Owner.ANOTHER_RUN and not lab.takes_untagged):

@@ -21,7 +21,7 @@ TIMEOUT = 10.0  # seconds
 
 
 class Published(TypedDict, total=False):
-    """The answer of an issuer's host: the document, as JSON, or an error if the host serves no document."""
+    """Either `document`, the parsed JSON from an issuer's host, or `error`, the reason why there is no document."""
 
     document: object
     error: str

@@ -83,9 +83,10 @@ class Requirement:
 
 
 def unmet(evidence: Evidence) -> list[Requirement]:
-    """Return the requirements that the labels of the pod, or of its namespace, don't meet. Raises `NotRead`.
+    """Return the webhook's requirements that the labels of the pod or of its namespace don't meet. Raises `NotRead`.
 
-    Empty if any webhook in the registration selects the pod. Otherwise, only the first webhook's requirements count.
+    If the registration has several webhooks for new pods, return the first webhook's unmet requirements. The list is
+    empty if the labels meet all requirements of at least one webhook.
     """
     if evidence.pod_spec is None:
         return []

@@ -131,8 +131,11 @@ class Commands:
     def admit(self) -> str:
         """Return lines that add the service account to the role's trust policy.
 
-        Return only advice if the role may belong to someone else, or if a condition, such as on the IP address, keeps
-        the service account out.
+        Return only advice in these cases, and if `update_trust_policy` returns only advice:
+
+        - The role may belong to someone else.
+        - A condition that isn't about the token's `sub` or `aud` keeps the service account out. An example is a
+          condition on the IP address.
         """
         if self._evidence.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)

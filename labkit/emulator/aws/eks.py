@@ -95,7 +95,10 @@ class Eks:
                 part.__dict__ = known.get(name, type(part)()).__dict__
 
     def forget_lost(self) -> None:
-        """Make moto forget the clusters that no longer run, such as joined clusters after a new start of the lab."""
+        """Delete moto's entry for each cluster that isn't in ``clusters``.
+
+        After a restart of the lab, a cluster that had joined isn't in ``clusters`` until it joins again.
+        """
         for region, store in self.backend.stores("eks", self.backend.account_id).items():
             for name in [name for name in store.clusters if not self.clusters.get(region, name)]:
                 del store.clusters[name]

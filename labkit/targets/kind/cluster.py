@@ -119,7 +119,10 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
 
 
 def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
-    """Raise `NotUsable` if the lab may not register its webhooks, and `NotThisLabs` if their names are taken."""
+    """Raise `NotUsable` if the lab has no permission to create and delete webhooks in the cluster.
+
+    Raise `NotThisLabs` if the name of one of the lab's webhooks is taken by a webhook that isn't this lab's.
+    """
     from kubernetes.client import AdmissionregistrationV1Api, AuthorizationV1Api
 
     attributes = {"group": "admissionregistration.k8s.io", "resource": "mutatingwebhookconfigurations"}
