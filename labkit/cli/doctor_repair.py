@@ -22,7 +22,10 @@ STARTING = "pod-not-running"
 
 
 def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
-    """Show each repair, run it if the user confirms it, and call `look` again. Return the last diagnosis's exit code.
+    """Return the exit code of the last diagnosis.
+
+    Diagnose with `look`. Show each repair, and run the repair if the user confirms it. Diagnose again after each
+    repair that was run. Stop if a repair fails.
 
     Raises `LabError` if stdin or stdout isn't a terminal.
     """

@@ -39,9 +39,10 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
 
 
 def only_cart(place: "Workspace") -> list[Row]:
-    """Return rows, all marked as right if STS gives the role only to the service account cart.
+    """Return rows, all marked as right if STS gives the role only to the service account `cart`.
 
-    STS should refuse till, the service account default in the namespace default, and new service accounts.
+    STS should refuse these service accounts: `till`, `default` in the namespace `default`, and those that the
+    function creates.
     """
     return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
 

@@ -331,7 +331,11 @@ def _line(decision: Decision, trust: Policy) -> int:
 
 
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
-    """Return the number of the line in which the statement has the last of `names`."""
+    """Return the number of the line with the last name found in the statement's text.
+
+    Search for `names` in order. Start each search where the previous name was found. If no name is found, return the
+    number of the statement's first line. If the policy's text doesn't contain the statement, return 0.
+    """
     places = statement_positions(trust.text)
     if statement.position > len(places):
         return 0

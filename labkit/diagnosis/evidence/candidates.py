@@ -77,7 +77,8 @@ def admits(role: Role, parameters: Parameters, provider_arn: str) -> bool:
 def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
     """Whether a role seems meant for the service account.
 
-    Its trust policy or its tags name the service account, or its trust policy may admit the service account.
+    True if the role's trust policy or the role's tags name the service account. Also true if the trust policy may
+    admit the service account.
     """
     if names(role, parameters.subject) or _are_for(tags_of(role), parameters, role["RoleName"]):
         return True

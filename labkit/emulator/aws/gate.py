@@ -467,7 +467,7 @@ class Gate:
         return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
 
     def _check_date(self, asked: Asked, signed: Signature, lab: float) -> None:
-        """Refuse a signature if its date is wrong by the lab's clock and by the machine's clock.
+        """Refuse a signature whose date fits neither the lab's clock nor the machine's clock.
 
         Clients outside pods sign with the machine's clock.
         """

@@ -443,7 +443,7 @@ def _status(kind: Kind, status: Object) -> Object:
 
 
 def _go_map(value: object) -> str:
-    """Return a value as Go's %v prints it, with escaped quotes."""
+    """Return the text that Go's %v prints for a value, except that string values are escaped as in JSON."""
     if isinstance(value, dict):
         inner = " ".join(f"{key}:{_go_map(item)}" for key, item in sorted(value.items()))
         return f"map[{inner}]"

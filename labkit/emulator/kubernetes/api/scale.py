@@ -42,7 +42,10 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the scale's resourceVersion if the client didn't set one."""
+    """Return "" for a PUT, and the current scale's resourceVersion for a PATCH.
+
+    The wanted scale has this resourceVersion if the client didn't set a resourceVersion.
+    """
     # A PUT replaces the whole scale. A PATCH changes the current scale, which has a resourceVersion.
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
