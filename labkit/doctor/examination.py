@@ -212,7 +212,10 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
 
 
 def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str]:
-    """Return the service account or namespace that the user probably meant, with the doctor's options for that name."""
+    """Return the name that the user probably meant, and the options of `labkit doctor` for this name.
+
+    The name is a service account's or a namespace's. If nothing fits, return two empty strings.
+    """
     mine, name = parameters.namespace, parameters.service_account
     namespaces = {namespace for namespace, _ in accounts}
     alike = get_close_matches(mine, namespaces - {mine})

@@ -132,9 +132,10 @@ class Reads:
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:
-        """Make the call, unless its text has an answer already. Return the answer; None if the resource doesn't exist.
+        """Return the answer to the call `read`; None if the resource doesn't exist.
 
-        Raises `NotRead` if the call is refused, or if the endpoint doesn't answer.
+        Run `call` only if the answer isn't stored yet. Raises `NotRead` if there's no answer, for example because the
+        call was refused.
         """
         if read not in self.asked:
             text = str(read)

@@ -283,7 +283,10 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
 
 
 def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: Workload | None) -> Symptom:
-    """Return the symptom that the workloads in `bare` name no service account."""
+    """Return the symptom that no pod runs as the service account, but workloads run as `default`.
+
+    `bare` has these workloads. If `meant` isn't None, the symptom mentions only the workload `meant`.
+    """
     account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     if meant:
         repair = pod_commands.of_workload(evidence, meant)

@@ -400,9 +400,9 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
 
 
 def others_with(evidence: Evidence, config_map: str) -> list[str]:
-    """Return the namespace's pods and workloads that use a ConfigMap and run as another service account.
+    """Return the names of the pods and workloads that use a ConfigMap, but don't run as the examined service account.
 
-    If pods or workloads can't be listed, the list has a phrase in place of their names.
+    All are in the examined namespace. If the pods or the workloads can't be listed, a text in the list says so.
 
     https://kubernetes.io/docs/concepts/configuration/configmap/#using-configmaps
     """

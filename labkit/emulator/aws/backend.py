@@ -546,9 +546,10 @@ def boundaries(iam: IAMBackend) -> set[str | None]:
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """Return the customers' and AWS's used managed policies, by ARN. Also return a list of only AWS's used policies.
+    """Return managed policies as a pair: a dictionary by ARN, and a list.
 
-    A policy of AWS is used if it's attached, or if it's a permissions boundary.
+    The dictionary has all policies of customers, and the used policies of AWS. The list has only the used policies of
+    AWS. A policy of AWS is used if it's attached, or if it's a permissions boundary.
     """
     bounding = boundaries(iam)
     used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]

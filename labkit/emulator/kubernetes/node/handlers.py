@@ -123,7 +123,10 @@ async def _connection(asked: Object, container: Object, seconds: float | None) -
 
 
 def _port(asked: int | str, container: Object) -> int:
-    """Return the port's number for ``asked``, a number or a name in the container."""
+    """Return a port's number. ``asked`` is the number itself, or the name of one of the container's ports.
+
+    Raises NotTried if ``asked`` gives no valid port number.
+    """
     named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
     try:
         port = int(named.get(asked, asked))
