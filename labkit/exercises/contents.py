@@ -1,6 +1,7 @@
 """The contents page in learn/: the course, the learner's progress, the next thing to do, and a glossary.
 
-The learner's notebooks link to this page, because a wheel doesn't install the README beside learn/.
+The learner's notebooks link to this page instead of the README. In a wheel, the README is inside the package, not
+beside learn/.
 """
 
 import json
@@ -111,7 +112,10 @@ class Contents:
 
 
 def read(file: Path | None = None) -> Contents:
-    """Return the course, with the progress in `file`. By default, that's the file of the running JupyterLab."""
+    """Return the course's contents, with the progress in `file`.
+
+    `file` defaults to the progress file of the running JupyterLab.
+    """
     done = progress.read(file)
     chapters = [_chapter(row, done) for row in ROW.finditer(_readme()) if (NOTEBOOKS / row["name"]).is_file()]
     return Contents(chapters, _next(chapters, done.last), done.unread)

@@ -27,8 +27,8 @@ EVERY = 0.5  # seconds between two updates
 def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, resume: bool = False) -> Report:
     """Run a fleet on `count` workers, and return its report. The target of all rows is moto.
 
-    The notebook that calls this function shows the rows while they run. Without `notebook`, run irsa.ipynb. With
-    `resume`, skip rows that succeeded earlier and haven't changed since.
+    Each row runs the notebook in the file `notebook`, by default irsa.ipynb. While the rows run, they are shown in the
+    notebook that calls this function. With `resume`, rows that succeeded earlier and haven't changed since are skipped.
 
     Raises `NothingRan` if the fleet file or the folder can't be used, or if the workers can't start.
     """

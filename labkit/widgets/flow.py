@@ -121,7 +121,7 @@ def svg(own: Collection[int] = ()) -> str:
     """Return the picture as an SVG document, 720 pixels wide.
 
     Args:
-        own: the numbers of the notebook's own steps. The picture marks these steps.
+        own: the numbers of the steps to mark. These are the steps of the notebook that shows the picture.
 
     Raises `ValueError` if a number in `own` isn't from 1 to 11.
     """

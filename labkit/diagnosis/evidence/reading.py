@@ -103,9 +103,9 @@ class NotRead(LabError):
 
 
 class Reads:
-    """Make each call only once, and keep the answer as plain JSON. A refused call isn't repeated, either.
+    """The calls of a diagnosis, and their answers as plain JSON. A call is made only once, even if the call fails.
 
-    With `recorded` (the answers in a record), take all answers from the record, and make no calls.
+    `recorded` holds the answers of a record. With `recorded`, no calls are made: all answers come from the record.
     """
 
     def __init__(self, recorded: Mapping[str, object] | None = None):

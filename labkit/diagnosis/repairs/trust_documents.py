@@ -53,9 +53,10 @@ def corrected(evidence: Evidence) -> Document:
 
 
 def with_audience(evidence: Evidence) -> Document | None:
-    """Return the policy with a condition on `aud` in each statement that admits tokens for any audience.
+    """Return the present policy, with a condition on `aud` added to some statements.
 
-    None if others could lose access.
+    These are the statements that admit the service account without a check of its token's audience.
+    Return None if a new condition could lock out a caller that has access now.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
