@@ -91,7 +91,11 @@ def report(folder: Folder) -> str:
 
 
 def on_cluster(state: State) -> str:
-    """Return a sentence with the cluster that `kubectl` uses in a terminal, and the command to choose another."""
+    """Return a text that names the cluster that `kubectl` uses in a terminal.
+
+    If the lab has other clusters, the text also has the command that chooses another cluster. If the lab has no
+    cluster, the text has the command that creates one.
+    """
     context = kubeconfig.current(state.kubeconfig.read_text())
     if context == kubeconfig.NO_CLUSTER:
         return "kubectl uses no cluster, because the lab has none yet. Next:  labkit up"

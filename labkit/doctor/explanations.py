@@ -68,9 +68,9 @@ def _compiled(family: Family) -> re.Pattern[str]:
 
 
 def _readings(lines: list[str]) -> list[str]:
-    """Return each possible reading of the text as one line.
+    """Return the texts that a terminal may have broken into these lines. Each returned text is one line.
 
-    A terminal breaks long lines at its width, even inside a word.
+    A terminal breaks a long line at the terminal's width, even inside a word.
     """
     width = max(map(len, lines), default=0)
     breaks = ["" if len(line) == width >= NARROWEST else " " for line in lines[:-1]]

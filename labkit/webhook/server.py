@@ -82,7 +82,7 @@ class WebhookServer:
 
 
 async def body_of(request: Request) -> bytes:
-    """Return the request's body, a review. Raises HTTPException if it's too long (413) or incomplete (400)."""
+    """Return the request's body. Raises HTTPException if the body is too long (413) or incomplete (400)."""
     try:
         return await whole(request.receive, LARGEST)
     except TooLong as error:

@@ -1,7 +1,7 @@
 """The trust policy: does it admit this service account, and only this one?
 
-The doctor evaluates the policy as STS would. If the policy refuses the token, the causes in `trust_statement` and
-`trust_conditions` look for the reason.
+The doctor evaluates the policy as STS would. If the policy refuses the token, the functions in `trust_statement`
+and `trust_conditions` look for the reason.
 """
 
 from labkit.diagnosis import stages

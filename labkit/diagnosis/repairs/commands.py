@@ -145,7 +145,10 @@ class Commands:
         return self.update_trust_policy(trust_documents.corrected(self._evidence))
 
     def admit_or_create(self) -> Repair:
-        """Return lines that add the service account to the role's trust policy. Without the role, they create it."""
+        """Return lines that add the service account to the role's trust policy.
+
+        If the role doesn't exist, return lines that create the role and attach a policy to the role.
+        """
         if self._role_is_there:
             return Repair.of(self.admit())
         return Repair.of(self.create_role(trust_documents.alone(self._evidence)), self.attach_policy())

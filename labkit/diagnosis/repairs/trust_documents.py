@@ -72,9 +72,10 @@ def with_audience(evidence: Evidence) -> Document | None:
 
 
 def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
-    """Yield the conditions that keep the service account out, and that aren't about the token's `sub` or `aud`.
+    """Yield each condition that keeps the service account out, except conditions on the token's `sub` or `aud`.
 
-    With each condition, yield its statement's position, from 1. Only the author may remove these restrictions.
+    The number in each pair is the position of the condition's statement in the trust policy, counted from 1.
+    Only the trust policy's author may remove these conditions.
     """
     trust = evidence.trust
     for position, statement in enumerate(trust.statements, 1):
