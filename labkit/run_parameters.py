@@ -307,9 +307,10 @@ def tag_value(run: str) -> str:
 
 
 def label_value(run: str) -> str:
-    """Return a run's name as a label's value, with dots for slashes.
+    """Return a run's name as a label's value. Each slash becomes a dot.
 
-    If Kubernetes doesn't allow that value, change or shorten it, and add a hash of the name.
+    A value that Kubernetes doesn't allow is changed: each invalid character becomes `_`, a long value is cut, and a
+    hash of the run's name is added.
     """
     value = run.replace("/", ".")
     if len(value) <= 63 and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value):

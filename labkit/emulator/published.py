@@ -31,9 +31,9 @@ class Answer:
 
 
 class Published:
-    """The answers that replace issuers' own documents, stored as files.
+    """A folder of files. Each file has an answer that replaces one document of an issuer.
 
-    ``write`` has to write a file completely or not at all.
+    The function ``write`` must write a file completely or not at all.
     """
 
     def __init__(self, path: Path, write: Callable[[Path, bytes], None]):

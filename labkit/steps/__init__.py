@@ -1,8 +1,10 @@
-"""The steps of IRSA, one module for each. `order` builds and removes them. `ownership` says who owns a resource.
+"""The steps of IRSA, one module for each step. `ownership` says who owns a resource.
+
+The module `order` builds the steps' resources in order, and removes the resources of a run.
 
 Each step has `TITLE`, `build(parameters, …)`, `ensure(lab)`, `check(evidence)`, `rows(evidence)` and `remove(lab)`.
-The last step, `credentials`, builds nothing: it only has `TITLE`, `check` and `rows`. The module `bucket` creates the
-bucket that the pod reads.
+The last step, `credentials`, builds nothing. The step only has `TITLE`, `check` and `rows`. The module `bucket`
+creates the bucket that the pod reads.
 """
 
 from labkit.steps.order import (

@@ -320,7 +320,11 @@ def _wanted(evidence: Evidence) -> str:
 
 
 def _is_bare(evidence: Evidence) -> bool:
-    """Whether the service account exists, but nothing names its role."""
+    """Return True if the service account exists and has no annotation for a role.
+
+    An annotation with a misspelt key counts as an annotation. If the pod's containers get a role without the webhook
+    and without an annotation, return False.
+    """
     is_bare = evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
     return is_bare and not variables.works_by_hand(evidence)
 

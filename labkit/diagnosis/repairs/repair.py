@@ -73,9 +73,10 @@ class Repair:
         return Repair(tuple(dict.fromkeys(parts)), self.waits or other.waits)
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
-        """Return this repair for a report in which the repairs `later` follow it.
+        """Return this repair for a report that shows the repairs `later` after this repair.
 
-        If a later repair replaces the same pods, a comment takes the place of the lines that replace pods.
+        This repair may end with lines that replace pods or wait for pods. If a repair in `later` ends with the same
+        lines, the returned repair has a comment in place of these lines.
         """
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):

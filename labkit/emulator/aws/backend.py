@@ -517,9 +517,9 @@ def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> R
 
 
 def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
-    """Fill in a new account of an organization.
+    """Set the attributes of a new account of an organization, in place of moto's `FakeAccount.__init__`.
 
-    Unlike moto's own code, keep the given id, and add no IAM role.
+    The account gets the given id. moto's method would ignore this id, and would create an IAM role.
     """
     account.type, account.status, account.state, account.joined_method = "ACCOUNT", "ACTIVE", "ACTIVE", "CREATED"
     account.region, account.organization_id = organization.region, organization.id

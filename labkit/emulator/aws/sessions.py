@@ -17,7 +17,7 @@ KEPT_AFTER_ITS_END = 86_400
 
 
 class Role(Protocol):
-    """The fields of a role that `Sessions.open` needs."""
+    """A role, with only the fields that `Sessions.open` reads."""
 
     id: str
     name: str

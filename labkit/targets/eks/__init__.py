@@ -82,7 +82,10 @@ start_and_look = look  # this target has nothing to start
 
 
 def to_remove(parameters: "Parameters") -> Connection:
-    """Return the connection; if the cluster is gone, a connection to AWS only. Raises `LabError`."""
+    """Return the connection to AWS and to the cluster. If the cluster is gone, return a connection to AWS only.
+
+    Raises `LabError`.
+    """
     session, caller = _identified(parameters)
     try:
         return _connect(parameters, session, caller)[0]

@@ -161,7 +161,11 @@ def _found(response: httpx.Response) -> Object | None:
 
 
 def said(error: Exception) -> str:
-    """Return the error as text, such as the API server's message, or the system's reason with the file's name."""
+    """Return the error's text.
+
+    For an HTTP error, the text is the API server's message. For an error of the operating system, the text is the
+    reason, followed by the name of the file if the error names a file.
+    """
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):
             return str(error.response.json()["message"])
