@@ -92,5 +92,5 @@ class Workspace:
 
     @property
     def takes_untagged(self) -> bool:
-        """Whether an object without a run's tag counts as this run's if it has the name that the parameters give."""
+        """Whether an untagged object belongs to this run. The object's name must be one from the parameters."""
         return self.connection.takes_untagged

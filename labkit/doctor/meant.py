@@ -10,12 +10,15 @@ NO_CHOICE = "default"  # the service account of a pod whose manifest names no se
 
 
 def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
-    """Return the name of the pod's service account, unless it's `default`. Otherwise, return the only candidate.
+    """Return the name of the service account that the user means.
 
-    The candidates are the surveyed service accounts and, if it exists, the service account in `parameters`. Without
-    candidates, return the name in `parameters` if `parameters.is_usual`.
+    If the pod can be read, and the pod's service account isn't `default`, return the pod's service account. In all
+    other cases, the candidates decide. Each surveyed service account is a candidate. The service account in
+    `parameters` is a candidate too if it exists in the namespace.
 
-    Raises `LabError` in all other cases.
+    - One candidate: return its name.
+    - No candidates, and `parameters.is_usual` is true: return the name in `parameters`.
+    - Otherwise: raise `LabError`.
     """
     namespace, own = parameters.namespace, parameters.service_account
     if (of_pod := _of_pod(survey, namespace, pod)) not in ("", NO_CHOICE):

@@ -77,7 +77,10 @@ class Override:
     write: Callable[[Path, bytes], None]
 
     def get(self) -> Answer | None:
-        """Return the answer that the issuer gives instead of its own document; None if the file doesn't exist."""
+        """Return the answer that replaces the issuer's document.
+
+        Return None if the override's file doesn't exist. Return an answer with status 500 if the file is invalid.
+        """
         try:
             content = json.loads(self.file.read_text())
             return Answer(HTTPStatus(content["status"]).value, str(content["body"]))

@@ -218,7 +218,10 @@ def explains_absence(evidence: Evidence) -> bool:
 
 
 def may_be_left_out(evidence: Evidence) -> str:
-    """Return a phrase that lists the webhook's matchConditions, which may leave the pod out; empty without any."""
+    """Return a phrase that lists the webhook's matchConditions and says that they may exclude the pod.
+
+    Return an empty string if the webhook has no matchConditions.
+    """
     conditions = opt_out.match_conditions(evidence)
     if not conditions:
         return ""

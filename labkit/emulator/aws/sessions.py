@@ -195,7 +195,10 @@ class Sessions:
         self._key_of_token[session.credentials.session_token] = session.credentials.access_key_id
 
     def _forget(self, ended: float) -> None:
-        """Forget the oldest sessions that expired before ``ended`` or exceed the limit."""
+        """Delete sessions, the oldest first.
+
+        Stop when at most ``KEPT`` sessions are left and the oldest of these expires after the time ``ended``.
+        """
         while self._by_key:
             key, oldest = next(iter(self._by_key.items()))
             if len(self._by_key) <= KEPT and oldest.credentials.expiration > ended:

@@ -1,4 +1,8 @@
-"""Give a container its own root with its volumes. If this machine doesn't allow that, rewrite the volumes' paths."""
+"""Prepare a container's root directory, and list the mounts to make in this directory.
+
+If this machine doesn't allow such mounts, the container uses the machine's root directory. Then the mount paths in
+commands and variables are replaced by the volumes' paths on this machine.
+"""
 
 import os
 import re
