@@ -1,4 +1,4 @@
-"""`-p NAME=VALUE` and `-f FILE`: the parameters of a run on the command line."""
+"""The command-line options that give a run's parameters: `-p NAME=VALUE` and `-f FILE`."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -283,7 +283,7 @@ def _ctrl_c_later() -> Iterator[None]:
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """Keep processes that start in this block from loading modules from the current folder."""
+    """Set `PYTHONSAFEPATH` during the block. New Python processes then load no modules from the current folder."""
     before = dict(os.environ)
     os.environ[SAFE_PATH] = "1"
     try:

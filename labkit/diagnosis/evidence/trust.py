@@ -197,7 +197,7 @@ class Trust:
         return all(arn == self._provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
 
     def conditions(self, claim: str) -> list[Condition]:
-        """Return the conditions on `claim` in the statement `self.nearest`, for any issuer."""
+        """Return the conditions on `claim` in the statement `self.nearest`. A condition's key may name any issuer."""
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:

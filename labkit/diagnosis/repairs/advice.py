@@ -175,9 +175,9 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
 
 
 def session_stays(evidence: Evidence, again: str) -> str:
-    """Return advice to keep a pod that STS refuses: the pod may still have an earlier session.
+    """Return advice about a pod whose token STS refuses: keep the pod, which may still have an earlier session.
 
-    `again`: the lines that replace the pod. The advice shows them as comments.
+    `again`: the commands that replace the pod. The advice shows these commands as comments.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """

@@ -278,7 +278,10 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
 
 
 def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issuer: str) -> str:
-    """Return the commands after which STS reads the cluster's own issuer documents again."""
+    """Return the shell commands that make STS use the documents that the cluster's issuer itself publishes.
+
+    Return an empty text for a public issuer: STS asks the issuer's host, not the lab.
+    """
     if facts.made:
         return moto.publish_again(parameters.cluster, issuer)
     # STS asks a public issuer's host, not the lab.
