@@ -50,7 +50,7 @@ class Run:
 
     @property
     def ok(self) -> bool:
-        """Whether every check found its step right."""
+        """Whether all checks passed."""
         return all(check["ok"] for check in self.checks)
 
 

@@ -2,5 +2,5 @@
 
 `evidence` reads facts from AWS and Kubernetes, each fact once. `finding` defines a finding (one thing that is wrong)
 and a cause (a possible reason, and the function that looks for it). `findings` contains the causes. `stages` lists the
-stages of an examination. `order` sorts the findings. `repairs` writes the commands and documents that repair them.
+stages of an examination. `order` sorts the findings. `repairs` writes the repair of a finding, as lines for a shell.
 """

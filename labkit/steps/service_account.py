@@ -118,7 +118,7 @@ def _goes_with(lab: "Workspace", metadata: Any) -> bool:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Return a line about the deleted service account; empty if nothing was deleted.
+    """Return a list with one line about the deleted service account; an empty list if nothing was deleted.
 
     On the lab's own cluster, delete the service account `parameters.service_account` if it carries another run's label.
     On any other cluster, raise `NotThisRuns` if the service account doesn't carry this run's label.

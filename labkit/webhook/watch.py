@@ -22,11 +22,11 @@ WATCH = 300  # seconds of one watch, and so the longest life of a connection tha
 
 @dataclass
 class Watch:
-    """Call `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
+    """A watch that calls `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
 
-    `type` is the change's type in the Kubernetes API, such as `DELETED`. If the watch may have missed changes, call
-    `listed` again. `what` names the objects in the log. `query` selects some of the objects, for example by a
-    `fieldSelector`.
+    `type` is the change's type in the Kubernetes API, such as `DELETED`. The watch calls `listed` again when
+    changes may have been missed. `what` names the objects in the log. `query` selects some of the objects, for example
+    by a `fieldSelector`.
     """
 
     client: httpx.AsyncClient

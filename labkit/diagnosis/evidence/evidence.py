@@ -173,7 +173,7 @@ class Evidence:
     def is_of_lab(self) -> bool:
         """Whether the service account carries a run's label. False if the labels can't be read.
 
-        With the label, the policy and the bucket in `parameters` are those of the run.
+        If True, the policy and the bucket in `parameters` belong to that run.
         """
         try:
             return bool(self.role_of_run)
@@ -204,7 +204,11 @@ class Evidence:
 
     @property
     def is_only_annotated(self) -> bool:
-        """Whether the annotation names the role, but neither the caller nor a run's label does."""
+        """Whether the annotation decides which role the service account should have.
+
+        True if the annotation is a role's ARN, the doctor's caller named no role, and the service account carries no
+        run's label.
+        """
         return not (self.role_is_known or self.role_of_run) and ROLE_ARN.fullmatch(self.annotation) is not None
 
     @property

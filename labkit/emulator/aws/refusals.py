@@ -130,9 +130,9 @@ def null(names: Iterable[str]) -> list[str]:
 
 
 def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
-    """Return a list with the limit that ``size`` breaks, if any: "have length less than or equal to 64".
+    """Return a list with one text about the limit that ``size`` breaks; an empty list if no limit is broken.
 
-    The text is for the parameter ``must`` of `unmet`.
+    The text is for the parameter ``must`` of `unmet`. An example: "have length less than or equal to 64".
     """
     if size < least:
         return [f"have {what} greater than or equal to {least}"]

@@ -15,7 +15,10 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class Pipes:
-    """Pipes for a program's output and, with ``stdin``, its input. Without ``stdin``, its input is /dev/null."""
+    """Pipes for a program's output, and a pipe for the program's input if ``stdin`` is true.
+
+    If ``stdin`` is false, the program's input is /dev/null.
+    """
 
     is_terminal = False
     outputs = (STDOUT, STDERR)
