@@ -180,7 +180,11 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
 
 
 def _roles_of_its_own(evidence: Evidence) -> list[str]:
-    """Return the names of other roles that the service account probably has."""
+    """Return a list with the annotated role's name; an empty list if this role is `parameters.role_name`.
+
+    If the annotation isn't a role's ARN, return the names of the roles with a trust policy that names the service
+    account. Raises `NotRead`.
+    """
     if ROLE_ARN.fullmatch(evidence.annotation):
         annotated = Arn.parse(evidence.annotation).name
         return [annotated] if annotated != evidence.parameters.role_name else []

@@ -1,6 +1,7 @@
 """A question with three answers: choose an answer, and the widget says why it's right or wrong.
 
-A running notebook shows buttons. Elsewhere, the answers are text, folded if possible.
+In a running notebook, each answer is a button. Outside a running notebook, the answers are text. In HTML, the reader
+has to unfold this text.
 """
 
 from collections.abc import Callable, Sequence

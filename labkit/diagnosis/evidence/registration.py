@@ -31,7 +31,7 @@ class Registration:
         self._reads = reads
 
     def fault(self, client: ClientConfig) -> str:
-        """Return a fault in the configuration itself, such as an expired certificate; empty if it has no fault."""
+        """Return a fault in `client`, such as an expired certificate; empty if `client` has no fault."""
         if not client.get("url") and not client.get("service"):
             return "neither a URL nor a service"
         bundle = client.get("caBundle") or ""

@@ -308,7 +308,10 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
 
 
 def _lets_through(boundary: Any, action: str) -> bool:
-    """Whether the permissions boundary may allow an action that matches the pattern `action`, such as `s3:Get*`."""
+    """Whether the permissions boundary may allow at least one action that matches the pattern `action`.
+
+    An example of a pattern: `s3:Get*`.
+    """
     if any(wildcard(each)(action.lower()) for each in _denied(boundary)):
         return False
     return any(_overlap(action, each) for each in _allowed(boundary))

@@ -160,7 +160,10 @@ def _admits_strangers(evidence: Evidence) -> bool:
 
 
 def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
-    """Whether the trust policy lists each of these subjects by its full name, probably on purpose."""
+    """Whether the trust policy's Allow statements contain the full name of each of these subjects.
+
+    Whoever wrote the full names probably wanted to admit these subjects.
+    """
     conditions = [each for statement in evidence.trust.allows for each in conditions_of(statement)]
     named = {value for each in conditions if each.claim == "sub" and each.compares_text for value in each.values}
     return named.issuperset(subjects)

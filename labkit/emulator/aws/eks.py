@@ -104,9 +104,9 @@ class Eks:
                 del store.clusters[name]
 
     async def know(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts | None:
-        """If moto doesn't know this running cluster, create the cluster in moto, and return its facts.
+        """Add a running cluster to the clusters that moto knows. Return the facts of the added cluster.
 
-        ``request`` has CreateCluster's parameters.
+        If moto already knows the cluster, change nothing, and return None. ``request`` has CreateCluster's parameters.
         """
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)

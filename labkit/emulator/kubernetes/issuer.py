@@ -16,7 +16,10 @@ PATHS = {"/.well-known/openid-configuration": "openid-configuration", "/keys": "
 
 
 class Issuer:
-    """An ASGI app that serves each cluster's discovery document and keys. Overrides in ``published`` come first."""
+    """An ASGI app that serves each cluster's discovery document and keys.
+
+    If ``published`` has an override for a document, the app serves the override instead of the document.
+    """
 
     def __init__(self, published: Published) -> None:
         self._published = published
