@@ -192,8 +192,12 @@ class Evidence:
     def role_is_of_run(self) -> bool:
         """Whether the role belongs to a run of the lab. Such a role should have the policy in `parameters`.
 
-        True if the service account carries a run's label. If the doctor's caller named the role, the role's tag counts,
-        too.
+        True if the service account carries a run's label. If the doctor's caller named the role, also true in each of
+        these cases:
+
+        - The role's tag `labkit:run` names the run in `parameters`.
+        - `parameters.is_usual` is true, and the role lacks this tag or doesn't exist.
+        - `is_of_run` is true, and the role doesn't exist.
 
         Raises `NotRead`.
         """

@@ -311,7 +311,9 @@ class PodSpec:
         )
 
     def declared(self, container: str) -> set[str] | None:
-        """Return the names of a container's variables in `env` of the manifest; None if the manifest isn't known.
+        """Return the names of the variables that the manifest sets in a container's `env`.
+
+        Return None if the manifest isn't known.
 
         The manifest is the owner's pod template or, without an owner, the pod that kubectl applied. Raises `NotRead`.
         """

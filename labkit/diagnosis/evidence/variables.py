@@ -224,10 +224,12 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """Return the containers with a role, if none of them needs the annotation and the webhook; otherwise, none.
+    """Return the containers with a role if all of them can use the role without the annotation and the webhook.
 
-    The manifest must set the role's variables and mount a projected token for STS. The role must admit the service
-    account.
+    Otherwise, return []. Also return [] if something can't be read.
+
+    To work in this way, a container needs the role's variables and a projected token for STS in its manifest. The role
+    must admit the service account.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]

@@ -164,7 +164,7 @@ class _Look:
         return {key: value for key, value in rollout.annotations(self.deployment).items() if key not in own}
 
     def _sizes(self) -> Object:
-        """Return a ReplicaSet's annotations with the Deployment's wanted number and highest number of pods."""
+        """Return two annotations for a ReplicaSet: the wanted and the maximum number of the Deployment's pods."""
         wanted, (surge, _) = replicas(self.deployment), rollout.limits(self.deployment)
         return {rollout.DESIRED: str(wanted), rollout.MAXIMUM: str(wanted + surge)}
 
