@@ -22,7 +22,10 @@ class Stage:
     """
 
     def at_best(self, evidence: Evidence) -> Result:
-        """Return the stage's result if no cause finds anything; `not looked at` if a fact can't be read."""
+        """Return the result that the stage gets if no cause finds anything.
+
+        If a fact for this result can't be read, return `not looked at`.
+        """
         try:
             return self.look(evidence)
         except NotRead:

@@ -22,7 +22,10 @@ WAITING, ENTERING, REPLACED = "restored", "entering", "replaced"
 
 
 def offer(folder: Folder, state: Path) -> None:
-    """Let the lab's next server start with the state in the folder ``state``. The server must not be running."""
+    """Move the folder ``state`` into the lab's folder. The lab's next server starts with the state in ``state``.
+
+    Call this only while the lab has no running server.
+    """
     with folder.usable():
         _delete(folder.path / REPLACED)
         state.rename(folder.path / WAITING)

@@ -224,7 +224,10 @@ def write_at_once(file: Path, content: bytes) -> None:
 
 @contextmanager
 def _written_at_once(file: Path, content: bytes) -> Iterator[None]:
-    """Replace the file with the content after the `with` block, in full or not at all."""
+    """Replace the file's content with `content` when the `with` block ends.
+
+    A reader sees either the old content or all of the new content. If the `with` block fails, the old content stays.
+    """
     draft = file.with_name(f".{file.name}.part")
     try:
         with draft.open("wb") as opened:

@@ -260,7 +260,7 @@ class ContainerLife:
         return Mounts(mounts)
 
     def _part(self, volume: Path, part: str, name: str) -> Path:
-        """Return a `subPath`'s place in a volume, and create a missing folder.
+        """Return the path of a `subPath` in a volume's folder. If nothing exists at this path, create a folder there.
 
         https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kubelet_pods.go
         """
