@@ -257,7 +257,11 @@ def _end(folder: Folder) -> bool:
 
 
 def _asked(folder: Folder, word: str) -> Reply | None:
-    """Send ``word`` to the folder's server, and wait for the reply while the server is busy."""
+    """Return the reply of the folder's server to ``word``. Wait at most ``ANSWERS_WITHIN`` seconds for an answer.
+
+    Return None if no server runs, or if the server ends before it answers. Raises :class:`LabError` if the server can't
+    be reached.
+    """
     if not folder.is_running():
         return None
     if not _is_final(folder, reply := _reply(folder, word, SAID_AFTER)):

@@ -53,7 +53,10 @@ class TokenView:
 
     @property
     def _refused(self) -> str:
-        """The trust policy's refusal, unless a row already shows the mismatch."""
+        """A text that says why the trust policy refuses the token.
+
+        Empty if the trust policy admits the token, or if a row already shows a mismatch with the trust policy.
+        """
         told = any(row.where.startswith(TRUST_POLICY) and not row.matches for row in self.rows)
         return "" if told or not self.refusal else f"AccessDenied: {self.refusal}."
 

@@ -15,11 +15,12 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 def containers(evidence: Evidence) -> list[Container]:
     """Return the pod's containers that should have the annotated role, but don't have it. Raises `NotRead`.
 
-    These containers are left out:
+    The list doesn't contain a container if one of these statements is true:
 
     - The webhook skips the container.
-    - The container's token isn't a projected token.
-    - The annotation is wrong, but the container's role has a trust policy that admits or names the service account.
+    - The container's `AWS_WEB_IDENTITY_TOKEN_FILE` names a file that isn't a projected token.
+    - The annotation is wrong, and the trust policy of the role in the container's `AWS_ROLE_ARN` admits or names the
+      service account.
     - `variables.has_wrong_identity` is true for the container.
     """
     spec = evidence.pod_spec

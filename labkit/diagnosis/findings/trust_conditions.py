@@ -123,7 +123,10 @@ def _wrong_subject(evidence: Evidence) -> Condition | None:
 
 
 def _mistake(evidence: Evidence, condition: Condition) -> str:
-    """Return the kind of mistake in a condition that names other service accounts."""
+    """Return how the service accounts in a condition on `sub` differ from the service account in `evidence.parameters`.
+
+    The result is "another namespace", "renamed" or "another account".
+    """
     mine = evidence.parameters
     matches = [match for value in condition.values if (match := SERVICE_ACCOUNT.fullmatch(value))]
     accounts = [(wildcard(match[1])(mine.namespace), match[2]) for match in matches]

@@ -129,9 +129,10 @@ class _Pickler(pickle.Pickler):
         self._names = names
 
     def _object(self, thing: FakeKey) -> Any:
-        """Reduce an S3 object, or an upload's part, for pickle without its body.
+        """Return pickle's reduction of an S3 object or of an upload's part.
 
-        The body is stored separately, and only once, because it never changes.
+        The reduction doesn't contain the body. Each body is stored separately, and only once, because a body never
+        changes.
         """
         state: dict[str, Any] = without_body(thing)
         if thing.disposed:
