@@ -176,10 +176,12 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 
 
 def patient(api: "ApiClient") -> "ApiClient":
-    """Set time limits in the client, for an API server that doesn't answer. Return the client.
+    """Return the same client, but with time limits for an API server that doesn't answer.
 
-    A watch gets its `timeoutSeconds` in addition, or no limit without `timeoutSeconds`. The client deletes the headers
-    of an error, so that no exception shows them.
+    `ANSWERS_WITHIN` has the limits. For a watch with `timeoutSeconds`, these seconds are added to the limit for the
+    answer. For a watch without `timeoutSeconds`, the answer has no limit.
+
+    The client also deletes the headers of each error answer, so that no exception shows the headers.
     """
     rest: Any = api.rest_client
     ask = rest.request

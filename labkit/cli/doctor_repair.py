@@ -68,7 +68,11 @@ def _show(finding: "Finding") -> None:
 
 
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
-    """Return the diagnosis after a repair, and allow new pods `STARTS_WITHIN` seconds to start."""
+    """Return the diagnosis after a repair.
+
+    If the first result of `look` has the finding `STARTING`, but `before` doesn't, `look` is called again until the
+    finding is gone, for at most `STARTS_WITHIN` seconds. The last result is returned.
+    """
     return awaited(
         look,
         lambda found: STARTING not in _ids(found) or STARTING in _ids(before),

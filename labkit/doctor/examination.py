@@ -272,7 +272,11 @@ def examine(evidence: Evidence) -> Diagnosis:
 
 
 def _without_consequences(outcomes: Outcomes) -> list[Finding]:
-    """Return the findings, without consequences of an error in the same or an earlier stage."""
+    """Return the findings that don't count as consequences of an error.
+
+    A finding counts as a consequence if the `follows_from` of its cause isn't empty, and if the finding's stage or an
+    earlier stage has an error whose cause has an empty `follows_from`.
+    """
     found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
     wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]
     first = min((STAGES.index(cause.stage) for cause in wrong), default=len(STAGES))

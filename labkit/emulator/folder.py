@@ -238,7 +238,7 @@ class Folder:
 
     @contextmanager
     def usable(self) -> Iterator[None]:
-        """Turn each `OSError` of this block, except `FileNotFoundError`, into a `LabError`."""
+        """Turn each `OSError` in the caller's `with` block, except `FileNotFoundError`, into a `LabError`."""
         try:
             yield
         except FileNotFoundError:

@@ -63,7 +63,10 @@ class Requirement:
 
     @property
     def is_opt_out(self) -> bool:
-        """Whether an object opts out with the label `key`. Objects without the label meet the requirement."""
+        """Whether the requirement lets objects opt out with the label `key`.
+
+        Every object without the label meets such a requirement.
+        """
         return self.operator in AGAINST
 
     @property

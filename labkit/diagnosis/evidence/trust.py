@@ -219,7 +219,10 @@ class Trust:
         )
 
     def _if_let_in(self, statement: Statement) -> Statement | None:
-        """Return the statement as if its conditions on the request, such as `aws:CurrentTime`, favoured the caller."""
+        """Return the statement without its conditions on the request, such as a condition on `aws:CurrentTime`.
+
+        Return None for a Deny statement that has such conditions. Return a faulty statement unchanged.
+        """
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement
         if statement.get("Effect") == "Deny":

@@ -159,7 +159,9 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
 
 
 def request_decides(evidence: Evidence, *, is_known: bool) -> str:
-    """Return advice for a trust policy with conditions on the request: ask the author of these conditions.
+    """Return advice for a trust policy with conditions on the request.
+
+    The advice tells the user to ask the author of these conditions.
 
     `is_known`: whether STS's decision on the pod's request is known.
 

@@ -213,7 +213,10 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Remove shared ConfigMaps with superfluous keys from `envFrom`, and keep their other keys in `env`.
+    """Remove a ConfigMap from `envFrom` if the ConfigMap has superfluous keys and `others_with` isn't empty.
+
+    `env` gets a variable for each key of the ConfigMap that isn't superfluous. Variables that `env` already has,
+    variables that the webhook sets, and variables with an invalid name aren't added.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """

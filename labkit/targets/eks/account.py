@@ -222,7 +222,10 @@ def _trusted() -> str:
 
 
 def _signing_in() -> str:
-    """Return the name of the AWS profile that has the credentials.
+    """Return the name of the AWS profile whose credentials sign in to AWS.
+
+    The current profile may name another profile in `source_profile`, and the other profile may name a third one. The
+    last profile of this chain has the credentials. Without `source_profile`, the current profile has them.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
     """
