@@ -48,7 +48,7 @@ def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Do
 
 
 def with_defaults(obj: Document) -> Document:
-    """Return the object with the API server's defaults. If it's a pod, its spec has no fields in `FILLED_IN`."""
+    """Return the object with the API server's defaults. The spec of a returned pod lacks the fields in `FILLED_IN`."""
     completed = defaults.with_defaults(BY_NAME[obj["kind"]], obj)
     if obj["kind"] != "Pod":
         return completed

@@ -252,7 +252,10 @@ def _end_kernels() -> None:
 
 @contextmanager
 def _environment(job: Job) -> Iterator[None]:
-    """Set the environment variables for a row's lab and AWS credentials. No file ever contains the credentials."""
+    """Set environment variables in this block: for the job's lab, and for the AWS credentials of the job's row.
+
+    The credentials aren't written to a file.
+    """
     from labkit.fleet.access import credentials
 
     before = dict(os.environ)

@@ -184,7 +184,7 @@ class Evidence:
     def belongs_to_run(self) -> bool:
         """Whether the resources that a repair creates belong to a run of the lab.
 
-        True if the service account carries a run's label, or if `parameters` are those of a run and name the role.
+        True if the service account carries a run's label, or if both `role_is_known` and `is_of_run` are true.
         """
         return self.is_of_lab or (self.role_is_known and self.is_of_run)
 
@@ -283,9 +283,9 @@ class Evidence:
 
     @property
     def role(self) -> Role | None:
-        """The role that the service account should have; None if IAM has no such role.
+        """The role that the service account should have; None if IAM has no role with the name `role_name`.
 
-        Raises `NotRead` if nothing names such a role.
+        Raises `NotRead` if `role_name` is empty.
         """
         if not self.role_name:
             raise NotRead(

@@ -139,7 +139,10 @@ class Trust:
 
     @cached_property
     def undecided(self) -> list[Condition]:
-        """The conditions on the request, such as on `aws:SourceIp`, that are the only possible reason for a refusal."""
+        """The conditions on the request (such as on `aws:SourceIp`) that decide whether the policy admits the token.
+
+        Empty if `admits` is true, or if the policy refuses the token for a reason other than these conditions.
+        """
         if self.admits:
             return []
         likely = {number: self._if_let_in(each) for number, each in enumerate(self.statements)}

@@ -33,9 +33,9 @@ def of_oneself(asked: Asked, caller: Caller) -> Call:
 
 
 def as_user(asked: Asked, caller: Caller, organization: Organization) -> Response | None:
-    """Return the answer to GetUser if the administrator asks about itself. Otherwise return None: moto answers.
+    """Return the answer to GetUser if the administrator asks about itself. moto has no user for the administrator.
 
-    moto has no user for the administrator. Raises ``Refusal`` if a role session doesn't name a user.
+    Return None if moto should answer. Raises ``Refusal`` if the caller is a role session and the call names no user.
     """
     name = asked.requested().parameters.get("UserName")
     if isinstance(caller, Session) and name is None:
