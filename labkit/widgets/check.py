@@ -30,7 +30,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether everything is right. A warning doesn't count."""
+        """Whether every row is right, and no finding is an error. A warning isn't an error."""
         return all(row.right for row in self.rows) and not any(f.severity == "error" for f in self.findings)
 
     def __bool__(self) -> bool:

@@ -353,9 +353,10 @@ class PodSpec:
 
 
 def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) -> Workload:
-    """Return the workload in an owner reference, or that workload's owner, such as a ReplicaSet's Deployment.
+    """Return the workload that `reference` names. If that workload has an owner, return the topmost owner.
 
-    For a kind that the doctor doesn't read, return only the kind and the name. Raises `NotRead`.
+    For example, return a Deployment, not its ReplicaSet. If the workload is missing, or if the doctor doesn't read
+    workloads of this kind, return only the kind and the name. Raises `NotRead`.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
     found = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()

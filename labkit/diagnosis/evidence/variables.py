@@ -65,7 +65,7 @@ def superfluous(evidence: Evidence, container_name: str) -> set[str]:
 
 
 def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
-    """Return the keys of each ConfigMap that give a container a variable that the container shouldn't have."""
+    """Return ConfigMap keys by ConfigMap name. Each key sets a variable that should be removed from a container."""
     keys: dict[str, set[str]] = {}
     for _, variable in _superfluous(evidence):
         if variable.config_map:

@@ -140,7 +140,7 @@ def _check_unused(asked: Asked, backend: Backend) -> None:
 
 
 def _quote_numbers(document: dict[str, Any]) -> bool:
-    """Change numbers in the conditions to strings, because moto can't read numbers."""
+    """Return whether a condition had a number. Every number is changed to a string: moto can't read numbers."""
     found = False
     for statement in listed(document["Statement"]):
         for block in statement.get("Condition", {}).values():

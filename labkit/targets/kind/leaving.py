@@ -64,7 +64,7 @@ class LeftBehind(LabError):
 def leave(kept: "Kept", folder: "Folder") -> Left | None:
     """Delete the cluster if the lab made it. Otherwise, delete the lab's webhooks from it. Then forget the cluster.
 
-    If that fails, return the cluster's leftovers. The lab then still remembers the cluster.
+    If the deletion fails, return what couldn't be deleted, and don't forget the cluster.
 
     In a cluster that the lab didn't make, the runs' objects are kept and printed.
     """

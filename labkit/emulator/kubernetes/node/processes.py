@@ -27,7 +27,7 @@ _WITH_PROCESSES = ("--pid", "--fork", "--kill-child")
 
 
 class SandboxError(Exception):
-    """The container's root can't be made."""
+    """The container's root directory can't be made."""
 
 
 class Reaper:
@@ -136,7 +136,10 @@ class Sandbox:
     _enter: list[str] = field(default_factory=list, init=False)
 
     async def open(self, visible: tuple[Path, ...] = ()) -> None:
-        """Make the container's root, if it has one of its own. Raises MountRefused or SandboxError."""
+        """With `private`, make the container's root directory. Without `private`, do nothing.
+
+        Raises MountRefused or SandboxError.
+        """
         if not self.private:
             return
         self.folder.mkdir(parents=True)
