@@ -36,7 +36,8 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
 
     Also make the calls in `wanted.refused`, so that CloudTrail records them.
 
-    Raises `LabError` if the lab can't enter an account, or if IAM doesn't answer a refused call with its `code`.
+    Raises `LabError` if the lab can't enter an account. Also raises `LabError` if a call in
+    `wanted.refused` succeeds, or fails with an error code that differs from the call's `code`.
     """
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)

@@ -89,7 +89,10 @@ class Check:
 
 
 def shortened(expected: str, found: str) -> tuple[str, str]:
-    """Return both texts. If an issuer id of 32 hex digits is in both, shorten it to the form 5321…D1B9."""
+    """Return both texts, with each issuer id that they share shortened to the form 5321…D1B9.
+
+    An issuer id has 32 hex digits. An id that only one text contains stays as it is.
+    """
     shared = set(ISSUER_ID.findall(expected)) & set(ISSUER_ID.findall(found))
     for id in shared:
         short = f"{id[:4]}…{id[-4:]}"

@@ -280,7 +280,11 @@ class Commands:
         return words.name_of_account(self.parameters.subject)
 
     def _admitted(self, before: Trust) -> list[str]:
-        """Return sentences about the access that a new trust policy adds and keeps."""
+        """Return sentences about a repair that adds the service account to the trust policy `before`.
+
+        The sentences name the callers that keep their access. If a Deny in `before` applies to the service account, the
+        sentences also say that the repair exempts the service account from the Deny.
+        """
         keep = "keeps its" if len(before.others) == 1 else "keep their"
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "The policy admits nobody else."
         sentences = [f"This adds {self._account} to the trust policy of {self.parameters.role_name}.", kept]
@@ -373,7 +377,7 @@ def applied(manifest: Mapping[str, object], kubectl: str) -> str:
 def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:
     """Return lines that set these keys of a ConfigMap, and delete keys whose value is None.
 
-    Return only advice if others may use the ConfigMap.
+    If pods of another service account may use the ConfigMap, return advice instead, without a command.
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
     """
@@ -456,7 +460,7 @@ def _is_run_of_lab(evidence: Evidence) -> bool:
 
 
 def _name_of_new_pod(evidence: Evidence) -> str:
-    """Return the name of the examined pod, or else a name that isn't taken."""
+    """Return the name of the examined pod. If no pod is found, return a name that no listed pod has."""
     pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
     taken = {each["metadata"]["name"] for each in pods}
     own = f"{evidence.parameters.service_account}-pod"

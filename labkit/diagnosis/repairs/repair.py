@@ -99,9 +99,10 @@ def _done_by(lines: Lines) -> list[str]:
 
 
 def _whole(line: str) -> str:
-    """Make a comment harmless if a shell might continue it on the next line.
+    """Return the line. Change a comment that a shell might continue on the next line.
 
-    An interactive zsh may not know `#` as a comment. After a single apostrophe, it waits for a second one.
+    A changed comment has typographic quotes, and neither backticks nor backslashes.
+    An interactive zsh may not know `#` as a comment. After a single apostrophe, zsh waits for a second apostrophe.
     https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
     """
     return line if not line.startswith("#") or _is_closed(line) else "".join(HARMLESS.get(each, each) for each in line)
