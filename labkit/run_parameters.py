@@ -296,7 +296,10 @@ def _unknown(name: str, where: str = "") -> UnknownName:
 
 
 def tag_value(run: str) -> str:
-    """Return a run's name as a tag's value. If IAM doesn't allow the name, change or shorten it, and add its hash.
+    """Return a run's name as a tag's value.
+
+    A name that IAM doesn't allow is changed: each invalid character becomes `_`, a long name is cut, and a hash of the
+    run's name is added.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#id_tags_rules_creating
     """

@@ -46,7 +46,7 @@ class Identifiers:
         return self._digest(kind, name).hex()[:length].upper()
 
     def base32(self, kind: str, name: str, length: int) -> str:
-        """Return an id of ``length`` (51 at most) of the characters A-Z and 2-7, the alphabet of AWS's own ids."""
+        """Return an id of ``length`` characters (51 at most). Each character is A-Z or 2-7, as in AWS's ids."""
         groups = -(-length // 8)  # groups of five bytes; b32encode is slow, so it gets no more than necessary
         return base64.b32encode(self._digest(kind, name)[: 5 * groups]).decode()[:length]
 

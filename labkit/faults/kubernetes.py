@@ -122,7 +122,10 @@ def _read_pods_as_applied(situation: Situation) -> None:
 
 
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
-    """Return the service account and the webhook's registration that give the wanted pod its spec."""
+    """Return the service account and the webhook's registration that must exist when the wanted pods are created.
+
+    If the registration is None, the webhook must have no registration. If `wanted.made_with` is None, the result is {}.
+    """
     if wanted.made_with is None:
         return {}
     account = wanted.objects.get(wanted.service_account_key) or now.objects.get(now.service_account_key)

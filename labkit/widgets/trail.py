@@ -126,7 +126,10 @@ def decision(record: Record) -> str:
 
 
 def reason(record: Record) -> str:
-    """Return the reason for the decision, which the real AWS doesn't tell."""
+    """Return the lab's reason for the decision; empty if the record has no reason.
+
+    AWS's own records have no field for the reason.
+    """
     return str((record.get("lab") or {}).get("reason", ""))
 
 

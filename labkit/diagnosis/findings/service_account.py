@@ -240,9 +240,9 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
 
 
 def is_role_of_its_own(evidence: Evidence) -> bool:
-    """Whether the annotation names another role than expected, and seems right.
+    """Whether the annotation names an unexpected role that seems right.
 
-    IAM doesn't have the expected role, and the other role's trust policy names the service account.
+    An unexpected role seems right if its trust policy names the service account, and IAM lacks the expected role.
     """
     arn = evidence.annotation
     try:

@@ -68,7 +68,9 @@ _change: ContextVar[_Change | None] = ContextVar("change", default=None)
 
 
 class Kept:
-    """Keep moto's state in a file, which only moto's thread uses. If ``file`` is None, keep nothing.
+    """Keep moto's state in a file. If ``file`` is None, keep nothing.
+
+    After the file is loaded, only moto's thread reads and writes the file.
 
     Raises `LabError` if another version of labkit or of moto wrote the file.
     """
