@@ -37,7 +37,8 @@ def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
         )
     others = sorted(set(accounts) - {NO_CHOICE})
     meant = others[0] if len(others) == 1 else "<SERVICE_ACCOUNT>"
-    there = f"; the namespace has {', '.join(others)}" if others else ""
+    noun = "service account" if len(others) == 1 else "service accounts"
+    there = f"; the namespace has the {noun} {', '.join(others)}" if others else ""
     raise LabError(
         f"{namespace}: neither an annotation nor a pod tells which service account should have a role{there}.",
         where=f"the service accounts of the namespace {namespace}, cluster {parameters.cluster}",

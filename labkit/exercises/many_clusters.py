@@ -15,7 +15,7 @@ PREDICTIONS = (
         "Two rows have the same role name, and are in two clusters of one account. What does the fleet do?",
         (
             Answer(
-                "It makes the role once, for both.",
+                "It makes the role once, for both rows.",
                 "A run's trust policy names only one issuer, so the role can't admit pods of both clusters.",
             ),
             Answer(

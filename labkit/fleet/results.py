@@ -135,8 +135,8 @@ class Results:
             raise NothingRan(
                 f"Workers of an earlier fleet still run rows, such as {running[0]}.",
                 where=str(self.out),
-                next="wait until these rows have ended, and run the fleet again   (if their scheduler is gone, they "
-                "end within a minute)",
+                next="wait until these rows have ended, and run the fleet again   (if the earlier fleet's "
+                "scheduler is gone, these rows end within a minute)",
             )
         for marker in (*markers, self._stop):
             marker.unlink(missing_ok=True)

@@ -83,7 +83,9 @@ def test_the_only_service_account_of_a_namespace_that_names_a_role_is_meant(shop
     nothing = doctor("-n", "shop")
     assert (nothing.returncode, nothing.stdout) == (2, "")
     # "none" is the account's name.
-    assert "tells which service account should have a role; the namespace has none." in nothing.stderr
+    assert (
+        "tells which service account should have a role; the namespace has the service account none." in nothing.stderr
+    )
     assert "next:  labkit doctor -n shop -s none\n" in nothing.stderr
 
 

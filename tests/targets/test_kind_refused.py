@@ -182,7 +182,8 @@ def test_a_credentials_plugin_that_gives_none(refused, existing, caplog, command
     assert isinstance(refusal, NoWay)
     assert f"The credentials plugin {command} does not give the credentials" in refusal.what
     assert why in refusal.what
-    assert refusal.next.startswith(f"kubectl --kubeconfig {file} --context existing auth whoami")
+    whoami = f"kubectl --kubeconfig {file} --context existing auth whoami"
+    assert refusal.next == f"correct the plugin until this command shows your user:  {whoami}"
     # The webhook by itself says the same.
     with pytest.raises(LabError, match="credentials plugin does not give the credentials"):
         connect(Path(file), "existing")

@@ -97,7 +97,7 @@ def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str
             f"The cluster {name} does not know {caller.principal}: {lacks} names this caller.",
             where="the cluster's API (401 Unauthorized); nothing was changed",
             next=f"ask the cluster's administrator to run:  {_let_in(cluster, caller)}\n"
-            f"       and, for the group's permissions:        {_allow(namespace)}",
+            f"       and, for group {GROUP}'s permissions:   {_allow(namespace)}",
         )
     return AllowedTooLittle(
         f"The cluster {name} lets {caller.principal} in, but doesn't allow a run: {error.status} {error.reason}.",

@@ -182,7 +182,7 @@ def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
             raise NoWay(
                 "The API server does not accept these credentials (401 Unauthorized).",
                 where=f"{way.where}; {NOTHING}",
-                next=f"{way.kubectl} auth whoami   (once the credentials are right, it says who you are)",
+                next=f"correct the credentials until this command shows your user:  {way.kubectl} auth whoami",
             ) from None
         raise refused(way, message(error)) from None
     except (HTTPError, OSError) as error:
@@ -216,7 +216,7 @@ def _no_discovery(way: Way, message: str) -> LabError:
         return NoWay(
             f"The API server does not recognise the context's credentials: it treats the caller as {NOBODY}.",
             where=f"{way.where}; {NOTHING}",
-            next=f"{way.kubectl} auth whoami   (once the credentials are right, it says who you are)",
+            next=f"correct the credentials until this command shows your user:  {way.kubectl} auth whoami",
         )
     return NotUsable(
         f"The cluster does not let {named} read its discovery document. Without it, STS cannot verify the tokens.",

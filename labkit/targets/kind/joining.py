@@ -70,7 +70,7 @@ def _refuse_for_made(way: Way, kept: Kept) -> None:
             f"The lab's cluster {kept.cluster} is already the kind cluster {facts.made}. "
             f"It can't also be the cluster of {way.where}.",
             where=f"parameters cluster, kubeconfig and context; {NOTHING}",
-            next='set cluster = "other", or another new name; or delete the kind cluster: labkit down',
+            next='set the parameter cluster to a new name, such as "other". Or delete the kind cluster:  labkit down',
         )
 
 

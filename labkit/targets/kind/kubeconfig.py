@@ -138,7 +138,7 @@ class Way:
             raise NoWay(
                 f"The credentials plugin {plugin.get('command', '')} does not give the credentials: {' '.join(said)}",
                 where=f"{self.where}; {NOTHING}",
-                next=f"{self.kubectl} auth whoami   (once the credentials are right, it says who you are)",
+                next=f"correct the plugin until this command shows your user:  {self.kubectl} auth whoami",
             )
         return patient(api)
 
