@@ -85,8 +85,8 @@ def clock(
         lab_clock.advance(seconds=_seconds(move))
     now = datetime.datetime.fromtimestamp(lab_clock.now(), datetime.UTC)
     ahead = datetime.timedelta(seconds=abs(lab_clock.offset))
-    relation = "the machine's time" if not ahead else f"{ahead} {'ahead' if lab_clock.offset > 0 else 'behind'}"
-    typer.echo(f"{now:%Y-%m-%d %H:%M:%S} UTC ({relation})")
+    relation = f"{ahead} {'ahead of' if lab_clock.offset > 0 else 'behind'} " if ahead else ""
+    typer.echo(f"{now:%Y-%m-%d %H:%M:%S} UTC ({relation}the machine's time)")
 
 
 def fetch(url: Annotated[str, typer.Argument(help="The URL of the issuer's discovery document or keys.")]) -> None:

@@ -216,7 +216,7 @@ def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
 def _role_taken(row: Row, earlier: Row) -> str:
     given, other = row.parameters, earlier.parameters
     of = [name for name in ("cluster", "namespace", "service_account") if getattr(given, name) != getattr(other, name)]
-    policies = ", with another policy" if given.policy_arn != other.policy_arn else ""
+    policies = ", and attach another policy" if given.policy_arn != other.policy_arn else ""
     named = "".join(f"{{{name}}}-" for name in of) or "another-"
     return (
         f"it would overwrite the role {given.role_name} of row {earlier.number}{policies}. A role "

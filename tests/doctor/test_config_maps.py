@@ -28,7 +28,7 @@ def test_keys_in_a_config_map_that_another_pod_uses_are_left_out_of_this_pod_alo
     answers |= {"get configmap settings -n default": settings, PODS: [*answers[PODS], others]}
     (finding,) = examine(answers).findings
     assert finding.id == "pod-static-keys"
-    assert "# ConfigMap settings stays: pod web may need it." in finding.repair
+    assert "# The ConfigMap settings is not changed: pod web may need it." in finding.repair
     assert not any(line.startswith("kubectl patch") for line in commands(finding.repair))
     manifest = json.loads(shlex.split(commands(finding.repair)[-1])[1])
     (container,) = manifest["spec"]["containers"]
@@ -62,7 +62,7 @@ def test_keys_in_a_config_map_that_a_workload_without_pods_uses_stay(call, kind)
     answers = applying(with_sources, KEYS) | {call: [another_team_s(kind)]}
     (finding,) = examine(answers).findings
     assert finding.id == "pod-static-keys"
-    assert f"# ConfigMap settings stays: {kind}/web may need it." in finding.repair
+    assert f"# The ConfigMap settings is not changed: {kind}/web may need it." in finding.repair
     assert not any(line.startswith("kubectl patch") for line in commands(finding.repair))
     assert found(applied(answers, finding.repair)) == []
 
@@ -72,7 +72,10 @@ def test_keys_in_a_config_map_stay_where_workloads_cannot_be_listed(call):
     answers = applying(with_sources, KEYS)
     del answers[call]
     (finding,) = examine(answers).findings
-    assert "# ConfigMap settings stays: any of the workloads (the doctor could not list them)" in finding.repair
+    assert (
+        "# The ConfigMap settings is not changed: workloads that the doctor could not list may need it."
+        in finding.repair
+    )
     assert not any(line.startswith("kubectl patch") for line in commands(finding.repair))
 
 

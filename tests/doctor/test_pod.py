@@ -540,12 +540,12 @@ def test_a_pod_that_is_named_and_runs_as_default_is_said_to_get_another_role(is_
     if is_owned:
         assert told[0] == (
             "# deployment/cart runs as default; after this change, its pods run as my-service-account, "
-            "with the role of that account:"
+            "with the role of that service account:"
         )
     else:
         assert (
-            "# The old pod runs as default; the new pod runs as my-service-account, with the role of that account."
-            in told
+            "# The old pod runs as default; the new pod runs as my-service-account, "
+            "with the role of that service account." in told
         )
 
 

@@ -80,7 +80,7 @@ REFUSED = {
     "one role with two policies": (
         "fleet.yaml",
         "runs:\n- {role_name: r}\n- {role_name: r, policy_arn: 'arn:aws:iam::aws:policy/AmazonS3FullAccess'}",
-        "it would overwrite the role r of row 1, with another policy",
+        "it would overwrite the role r of row 1, and attach another policy",
     ),
     "one namespace for two rows": (
         "fleet.yaml",

@@ -237,9 +237,9 @@ def test_a_record_that_a_killed_server_left_half_is_left_out(tmp_path):
 
 
 def test_the_clock_moves_and_comes_back(home, up):
-    assert "2:00:00 ahead" in labkit("clock", "+2h", home=home).stdout
-    assert "1:30:00 ahead" in labkit("clock", "-30m", home=home).stdout
-    assert "the machine's time" in labkit("clock", "0", home=home).stdout
+    assert "2:00:00 ahead of the machine's time" in labkit("clock", "+2h", home=home).stdout
+    assert "1:30:00 ahead of the machine's time" in labkit("clock", "-30m", home=home).stdout
+    assert "UTC (the machine's time)" in labkit("clock", "0", home=home).stdout
 
 
 def test_the_folder_is_found_from_below(tmp_path, monkeypatch):

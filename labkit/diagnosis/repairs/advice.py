@@ -76,8 +76,8 @@ def roles_by_a_pattern(evidence: Evidence) -> str:
 def login_stays(evidence: Evidence, name: str) -> str:
     """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
     return said(
-        f"The identity provider config {name} stays: people may use it to log in to the cluster.",
-        "If nobody does, the cluster's owner can remove it:",
+        f"Nothing is changed: people may use the identity provider config {name} to log in to the cluster.",
+        "If nobody uses the config, the owner of the cluster can remove it:",
         f"  aws eks disassociate-identity-provider-config --cluster-name {evidence.parameters.cluster} "
         f"--identity-provider-config type=oidc,name={name}",
     )

@@ -422,7 +422,7 @@ def others_with(evidence: Evidence, config_map: str) -> list[str]:
                 if service_account_of(spec) != evidence.parameters.service_account and _refers(spec, config_map)
             ]
         except NotRead:
-            users.append(f"any of the {kind} (the doctor could not list them)")
+            users.append(f"{kind} that the doctor could not list")
     return users
 
 

@@ -110,7 +110,7 @@ def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair
 def from_then_on(evidence: Evidence, was: str) -> str:
     """Return a phrase that names a workload's service account before a repair (`was`) and after the repair."""
     account = evidence.parameters.service_account
-    return f"runs as {was}; after this change, its pods run as {account}, with the role of that account"
+    return f"runs as {was}; after this change, its pods run as {account}, with the role of that service account"
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
@@ -292,7 +292,7 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
         hidden = _hide_secrets(wanted)
         if hidden:
             names = ", ".join(hidden)
-            why = f"# correct the template by hand, because the values of {names} are not shown:"
+            why = f"# the doctor does not show the values of {names}. So correct the template by hand:"
             return [*told[1:], why, f"{kubectl} edit {workload} {namespace}"]
         merged = shlex.quote(json.dumps({"spec": {"template": patch}}))
         lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {merged}"]
@@ -359,7 +359,9 @@ def _what_changes(evidence: Evidence, before: Document, after: Document) -> list
     pod, account = before["metadata"]["name"], evidence.parameters.service_account
     sentences = [f"This deletes the pod {pod}, and creates it again from its manifest."]
     if (was := service_account_of(before["spec"])) != account:
-        sentences.append(f"The old pod runs as {was}; the new pod runs as {account}, with the role of that account.")
+        sentences.append(
+            f"The old pod runs as {was}; the new pod runs as {account}, with the role of that service account."
+        )
     for old, new in zip(containers_of(before["spec"]), containers_of(after["spec"]), strict=True):
         kept = {variable["name"] for variable in new.get("env") or []}
         if gone := [each["name"] for each in old.get("env") or [] if each["name"] not in kept]:
@@ -409,7 +411,10 @@ def _difference(before: Document, after: Document) -> Document:
 def _config_map_lines(evidence: Evidence) -> list[str]:
     """Return the commands that delete superfluous variables from ConfigMaps."""
     return [
-        said(f"ConfigMap {name} stays: {listed(users)} may need it. The new pod ignores {listed(sorted(keys))}.")
+        said(
+            f"The ConfigMap {name} is not changed: {listed(users)} may need it. "
+            f"The new pod ignores {listed(sorted(keys))}."
+        )
         if (users := others_with(evidence, name))
         else patch_config_map(evidence, name, dict.fromkeys(sorted(keys)))
         for name, keys in variables.superfluous_keys(evidence).items()

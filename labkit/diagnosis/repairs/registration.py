@@ -144,7 +144,9 @@ def without_label(evidence: Evidence, label: str) -> str:
             "# Ask whoever owns these service accounts. Then run:",
             command,
         )
-    told = f"# This removes the label {label} from the namespace {namespace}, where no other account names a role."
+    told = (
+        f"# This removes the label {label} from the namespace {namespace}, where no other service account names a role."
+    )
     return f"{told}\n{command}"
 
 

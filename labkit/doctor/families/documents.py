@@ -38,8 +38,8 @@ FAMILIES = (
     Family(
         "provider-exists",
         r"Provider with url \S+ already exists",
-        "The account already has an OIDC provider for this issuer. There can be only one, and all roles share it. "
-        "Check that it lists the audience.",
+        "The account already has an OIDC provider for this issuer, and can't have a second one. All roles share this "
+        "provider. Check that the provider lists the audience.",
         ("oidc-provider-audience-missing",),
         (PROVIDERS, DOCTOR),
     ),

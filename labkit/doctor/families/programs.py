@@ -26,7 +26,7 @@ FAMILIES = (
         "token-volume",
         r"(SetUp failed for|cannot find) volume \\?\"aws-iam-token\\?\"",
         "The node can't mount the token into the pod. The API server issues no token, or something removed the "
-        "webhook's volume from the pod again.",
+        "volume that the webhook had added to the pod.",
         ("service-account-missing", "pod-volume-name-taken"),
         (DOCTOR, "kubectl describe pod {pod} -n {namespace}"),
     ),
@@ -139,7 +139,8 @@ FAMILIES = (
         next=(
             VARIABLES,
             "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY"
-            "   # for a proxy: set AWS_CA_BUNDLE to its CA, or list the AWS hosts in NO_PROXY",
+            "   # if this shows a proxy: set AWS_CA_BUNDLE to a file with the CA of the proxy, "
+            "or list the AWS hosts in NO_PROXY",
         ),
     ),
     Family(
