@@ -39,7 +39,8 @@ def serve(
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
-            help="The kubeconfig for reading service accounts. Without it: KUBECONFIG or, in a pod, the pod's account."
+            help="The kubeconfig for reading service accounts. Without --kubeconfig: in a pod, the pod's own service "
+            "account; elsewhere, the file in KUBECONFIG."
         ),
     ] = None,
     context: Annotated[str | None, typer.Option(help="The kubeconfig's context. Without it: the current one.")] = None,

@@ -52,7 +52,7 @@ RECALL = (
             ),
             Answer(
                 "To see whether the notebook works at all.",
-                "One row of the whole fleet would show that, but each cluster has its own first row.",
+                "A test needs only one row of the whole fleet. But each cluster has its own first row.",
             ),
             Answer("AWS allows one call at a time.", "AWS allows many. Rows of other clusters run at the same time."),
         ),

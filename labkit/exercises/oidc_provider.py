@@ -108,7 +108,7 @@ RECALL = (
         "Which two facts does an OIDC provider in IAM hold?",
         (
             Answer("The issuer's URL and the audiences.", "IAM calls the audiences client IDs.", right=True),
-            Answer("The cluster's name and its role.", "A provider knows neither. It only knows an issuer."),
+            Answer("The cluster's name and its role.", "A provider contains neither a cluster's name nor a role."),
             Answer(
                 "The service accounts and their namespaces.",
                 "A role's trust policy names them, under the key that ends in :sub.",

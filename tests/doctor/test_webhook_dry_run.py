@@ -78,7 +78,7 @@ def test_a_pod_that_is_younger_than_the_annotation_was_passed_over_and_a_dry_run
     diagnosis = examine(annotated(YOUNGER))
     (finding,) = diagnosis.findings
     assert finding.id == "webhook-passed-over-pod"
-    times = "annotated at 2026-01-01T00:04:00Z or before, made at 2026-01-01T00:05:00Z"
+    times = "service account annotated at 2026-01-01T00:04:00Z or before, pod made at 2026-01-01T00:05:00Z"
     assert finding.found == f"no AWS_ROLE_ARN; {times}; only a dry run tells why"
     assert "--probe" in {unread.needs for unread in diagnosis.unread}
     assert found(applied(annotated(YOUNGER), finding.repair)) == []
@@ -92,7 +92,7 @@ def test_a_pod_that_was_given_the_role_of_before_though_it_is_younger_is_made_ag
     next(each for each in variables if each["name"] == "AWS_ROLE_ARN")["value"] = before
     (finding,) = examine(answers).findings
     assert finding.id == "webhook-passed-over-pod"
-    assert finding.found.startswith(f"AWS_ROLE_ARN={before}; annotated at")
+    assert finding.found.startswith(f"AWS_ROLE_ARN={before}; service account annotated at")
     assert found(applied(answers, finding.repair)) == []
 
 

@@ -54,7 +54,7 @@ VERBS = {
     f"{kind}-{rule['verbs'][0]}-{rule['resources'][0]}": (kind, rule) for kind, rules in RULES.items() for rule in rules
 }
 # A HEAD's denial has no words of AWS's.
-DENIED = ("is not authorized to perform", "Forbidden", "you may not read it")
+DENIED = ("is not authorized to perform", "Forbidden", "you lack the permission to read it")
 
 
 class Operator:

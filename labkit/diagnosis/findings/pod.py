@@ -137,8 +137,8 @@ def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         "The pod is replaced again and again: its controller may reject the webhook's changes.",
-        expected="a pod that stays",
-        found=f"ended {times} times in the last hour",
+        expected="a pod that its controller keeps",
+        found=f"the pod or its predecessors ended {times} times in the last hour",
         source="kubectl get events",
         repair="# add the webhook's changes (variables, volume aws-iam-token) to the controller's manifest, or let the "
         "controller ignore them;\n# then delete the old events:\n" + _forgotten(evidence, endings),

@@ -142,7 +142,8 @@ def passed_over(evidence: Evidence) -> Symptom | None:
     role = lacking[0].value(ROLE)
     has = f"{ROLE}={role}" if role else f"no {ROLE}"
     then, repair = _why_passed_over(evidence)
-    times = f"annotated at {missed_role.annotated_at(evidence)} or before, made at {missed_role.made_at(evidence)}"
+    annotated, made = missed_role.annotated_at(evidence), missed_role.made_at(evidence)
+    times = f"service account annotated at {annotated} or before, pod made at {made}"
     return Symptom(
         "The webhook did not give the pod the role, although the service account was already annotated.",
         expected=f"{ROLE}={evidence.annotation}",

@@ -72,8 +72,8 @@ class Commands:
             f"--open-id-connect-provider-arn {self._evidence.provider_arn} --client-id {audience}",
         ]
         if instead_of:
-            stays = f"{json.dumps(instead_of)} stays: remove it by hand when no token has this audience."
-            lines.insert(1, words.said(stays))
+            kept = f"The provider keeps the audience {json.dumps(instead_of)}. "
+            lines.insert(1, words.said(f"{kept}Remove this audience by hand when no token has it."))
         return self._aws(*lines)
 
     def update_thumbprint(self, thumbprint: str) -> str:

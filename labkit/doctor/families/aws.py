@@ -186,8 +186,8 @@ FAMILIES = (
     Family(
         "assume-another-role",
         r"is not authorized to perform: sts:AssumeRole (on resource|because no role trust policy allows)",
-        "The pod has a role and tries to assume another one. The permissions of the pod's role refuse that, or the "
-        "other role's trust policy does.",
+        "The pod has a role and tries to assume another role. Either the permissions of the pod's role or the other "
+        "role's trust policy refuses the call.",
         ("role-assumes-itself", "oidc-provider-in-another-account", "role-lacks-permission"),
         (WHO, DOCTOR),
         is_general=True,

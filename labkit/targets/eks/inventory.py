@@ -135,7 +135,7 @@ def _bucket(lab: "Workspace") -> Thing:
             case 404:
                 return Thing(f"bucket {name}, with an object in it", None)
             case 403:
-                raise _of_another(name, "belongs to another account, or you may not read it") from None
+                raise _of_another(name, "belongs to another account, or you lack the permission to read it") from None
         raise
     try:
         tags = s3.get_bucket_tagging(Bucket=name)["TagSet"]
