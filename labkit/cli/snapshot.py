@@ -28,7 +28,7 @@ def snapshot(name: Annotated[str, typer.Argument(help=GIVEN)]) -> None:
 
 
 def restore(
-    name: Annotated[str, typer.Argument(help="The name that you gave to `labkit snapshot`, or the path of a file.")],
+    name: Annotated[str, typer.Argument(help="The name that you gave to `labkit snapshot`, or a snapshot's path.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the lab's present state.")] = False,
 ) -> None:
     """Start the lab with a snapshot's state. The lab's own keys and certificates are new, so older tokens fail.

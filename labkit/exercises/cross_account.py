@@ -135,7 +135,10 @@ PREDICTIONS = (
                 "Across accounts, the role's policy and the bucket's policy must both allow the call.",
                 right=True,
             ),
-            Answer("No: S3 never answers another account.", "S3 does, if the bucket's policy allows the call."),
+            Answer(
+                "No: S3 never answers another account.",
+                "S3 answers another account if the bucket's policy allows the call.",
+            ),
         ),
     ),
 )

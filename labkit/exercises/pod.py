@@ -96,7 +96,7 @@ EXERCISES = (
         (
             "The service account, the role and the provider are right. When was the pod created, and when was the "
             "annotation written?",
-            "The webhook only sees pods when they are created. Which object creates this pod again if you delete it?",
+            "The webhook only sees pods when they are created. If you delete this pod, which object creates it again?",
             "Delete the pod, or restart the Deployment: kubectl rollout restart deployment/cart -n exercise-04-a.",
         ),
     ),

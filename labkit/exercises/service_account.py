@@ -53,7 +53,7 @@ EXERCISES = (
             "Read cart's annotations, and compare the key with the one in this notebook, letter by letter.",
             "The webhook knows exactly one key for the role. It ignores all other keys.",
             'Patch the service account cart with {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "…"}}}. '
-            "Copy the value from the annotation with the wrong key.",
+            "Replace … with the value of the annotation whose key is wrong.",
         ),
     ),
     Exercise(

@@ -188,7 +188,7 @@ def _told(row: Row, failed: LabError) -> str:
     if not row.is_in_an_account or not EXPIRED.search(failed.what):
         return str(failed)
     if row.assume_role:
-        renew = "labkit fleet … --resume, which assumes the role again"
+        renew = "labkit fleet … --resume   (this assumes the role again)"
     else:
         profile = f" --profile {quote(row.profile)}" if row.profile else ""
         renew = f"aws sso login{profile}   (or get new keys where you got the old ones), then:  labkit fleet … --resume"

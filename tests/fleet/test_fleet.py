@@ -320,7 +320,7 @@ def profile(account, tmp_path, monkeypatch):
     return write
 
 
-BY_ROLE = "labkit fleet … --resume, which assumes the role again"
+BY_ROLE = "labkit fleet … --resume   (this assumes the role again)"
 BY_PROFILE = (
     "aws sso login --profile theirs   (or get new keys where you got the old ones), then:  labkit fleet … --resume"
 )

@@ -158,7 +158,7 @@ def test_an_endpoint_that_keeps_silent_is_a_sentence_before_anybody_gives_up(ter
         with pytest.raises(BlockingIOError):
             mute.accept()
     assert "AWS does not answer: Read timeout on endpoint URL" in refusal.what
-    assert refusal.next == "aws sts get-caller-identity   (once AWS is reachable, it answers)"
+    assert refusal.next == "correct the cause; then this command answers:  aws sts get-caller-identity"
 
 
 def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(terminal, moto, monkeypatch):

@@ -331,9 +331,9 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
         found=f"container {container.name}: {told}; variables from {names}, which was not read",
         source=f"{SOURCE}From; {WHO}",
         repair=Repair.of(
-            "# these commands show the names of the keys, without their values:",
+            f"# these commands list the variables in {names}. They do not show the values of a Secret:",
             *shown,
-            "# the keys stay, because other pods may use them; in this container, empty variables override them:",
+            "# the access keys are kept for other pods; in this container, empty variables override the keys:",
             pod_commands.replaced(evidence, without_keys),
         ),
     )

@@ -114,8 +114,8 @@ def audiences_stay(evidence: Evidence) -> str:
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
     return said(
-        f"Nothing is changed, because everybody who uses {evidence.role_name} with a token for another audience "
-        "would lose the role.",
+        f"Nothing is changed. If the trust policy required the audience {evidence.audience}, everybody who uses "
+        f"{evidence.role_name} with a token for another audience would lose the role.",
         "The OIDC provider accepts tokens for the audiences in its ClientIDList:",
         f"  aws iam get-open-id-connect-provider --open-id-connect-provider-arn {evidence.provider_arn}",
         f"Add a condition on {evidence.provider_name}:aud to the trust policy, and list the audiences that you need.",
@@ -217,7 +217,7 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     return said(
         f"The permissions boundary {arn} of {evidence.role_name} does not allow {wanted}.",
         "Someone set the boundary on purpose, so no command removes it.",
-        "Ask its author for a boundary that also allows this. To find the author:",
+        f"Ask the author of the boundary to allow {wanted}, too. To find the author:",
         f"  {_who_called('PutRolePermissionsBoundary', IAM_REGION)}",
     )
 

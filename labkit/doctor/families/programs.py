@@ -105,7 +105,7 @@ FAMILIES = (
         r"\bSignature (expired|not yet current)\b|RequestTimeTooSkewed"
         r"|difference between the request time and the current time is too large",
         "The clock of the pod's node, or of the machine that signed the request, is wrong by more than AWS tolerates.",
-        next=("kubectl exec {pod} -n {namespace} -- date -u   # compare with: date -u",),
+        next=("kubectl exec {pod} -n {namespace} -- date -u   # compare with this machine: date -u",),
     ),
     Family(
         "throttled",

@@ -137,7 +137,7 @@ def _no_endpoint(why: str) -> LabError:
     return LabError(
         f"The endpoint is not a URL: {why}",
         where="AWS_ENDPOINT_URL, or endpoint_url in ~/.aws/config",
-        next="unset AWS_ENDPOINT_URL   (or set it to an https URL; to call AWS itself, leave it unset)",
+        next="to call another endpoint, set its https URL; to call AWS itself:  unset AWS_ENDPOINT_URL",
     )
 
 
@@ -169,7 +169,7 @@ def _sentence(error: Exception) -> LabError:
             return LabError(
                 f"AWS does not answer: {text}",
                 where=where,
-                next="aws sts get-caller-identity   (once AWS is reachable, it answers)",
+                next="correct the cause; then this command answers:  aws sts get-caller-identity",
             )
     return LabError(text, where="your AWS settings", next="aws configure list")
 

@@ -218,7 +218,7 @@ def _require_led(kept: Kept) -> None:
             where=f"{facts.source}, checked with a dry run of a pod; {NOTHING}",
             next=NotAllowed.by_the_cluster(error, "default").next
             if error.status == 403
-            else f"{way.kubectl} auth can-i create pods; if it says yes, read the cluster's admission rules",
+            else f"{way.kubectl} auth can-i create pods   (if the answer is yes, read the cluster's admission rules)",
         ) from None
     if not led:
         raise NotReached(

@@ -171,13 +171,13 @@ def _load(file: Path) -> dict[str, Any]:
         raise NoWay(
             "The kubeconfig cannot be read: it is not YAML" + (f" from line {mark.line + 1} on." if mark else "."),
             where=f"{file}; {NOTHING}",
-            next=f"{_kubectl(file)} config view   (once the file is right, it shows a context)",
+            next=f"correct the file until this command shows a context:  {_kubectl(file)} config view",
         ) from None
     if not isinstance(config, dict) or not isinstance(config.get("contexts") or [], list):
         raise NoWay(
             "The file is not a kubeconfig.",
             where=f"{file}; {NOTHING}",
-            next=f"{_kubectl(file)} config view   (once the file is right, it shows a context)",
+            next=f"correct the file until this command shows a context:  {_kubectl(file)} config view",
         )
     return config
 
