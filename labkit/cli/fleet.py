@@ -51,7 +51,7 @@ def fleet(
     ] = False,
     time_limit: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="End each run that takes longer than this.", show_default=False),
+        typer.Option(min=0, metavar="SECONDS", help="End each run that takes longer than SECONDS.", show_default=False),
     ] = 0.0,
     fail_fast: Annotated[
         bool,

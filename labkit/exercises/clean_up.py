@@ -143,13 +143,13 @@ RECALL = (
         "99-4",
         "How do you find the resources of one run of the lab, and no others?",
         (
-            Answer("By its names.", "Another team can use the same names."),
+            Answer("By their names.", "Another team can use the same names."),
             Answer(
-                "By its tags in AWS, and by its labels in Kubernetes.",
-                "Both name the run: its cluster, namespace, service account and role.",
+                "By their tags in AWS, and by their labels in Kubernetes.",
+                "The tags and the labels name the run: its cluster, namespace, service account and role.",
                 right=True,
             ),
-            Answer("By its age.", "Others create resources at the same time."),
+            Answer("By their age.", "Others create resources at the same time."),
         ),
     ),
     Question(

@@ -161,7 +161,8 @@ def test_a_pod_of_the_service_account_default_keeps_the_role_of_that(shop):
     before = shop.core.read_namespaced_pod("web-1", "shop").metadata.uid
     ids, told = shop.repaired("--pod", "web-1")
     assert ids == ["pod-uses-another-service-account"]
-    assert "The pod web-1 isn’t changed. It runs as another service account, shop:default, perhaps on purpose." in told
+    leaves = "The doctor leaves the pod web-1 unchanged."
+    assert f"{leaves} This pod runs as another service account, shop:default, perhaps on purpose." in told
     assert shop.core.read_namespaced_pod("web-1", "shop").metadata.uid == before
 
 

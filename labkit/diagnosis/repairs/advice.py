@@ -197,7 +197,7 @@ def deny_stays(policy_arn: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
     return said(
         f"The policy {policy_arn} denies the pod's call. Someone wrote this Deny on purpose.",
-        "Other roles may have the policy, so the doctor doesn't remove the Deny. Ask the policy's owner.",
+        "Other roles may have the policy, so the doctor doesn't remove the Deny. Ask the policy's owner to change it.",
         "This lists the roles and users that have the policy:",
         f"  aws iam list-entities-for-policy --policy-arn {policy_arn}",
     )

@@ -57,8 +57,8 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     owner = spec.owner
     if not _is_free(evidence, name := service_account_of(spec.document["spec"])):
         stays = said(
-            f"The pod {spec.name} isn't changed. "
-            f"It runs as another service account, {evidence.parameters.namespace}:{name}, perhaps on purpose.",
+            f"The doctor leaves the pod {spec.name} unchanged. "
+            f"This pod runs as another service account, {evidence.parameters.namespace}:{name}, perhaps on purpose.",
             f"Use --pod to name a pod of {name_of_account(evidence.subject)}. "
             "Or ask whoever runs this pod which service account it should have.",
         )

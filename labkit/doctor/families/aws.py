@@ -118,7 +118,7 @@ FAMILIES = (
         "token-not-validated",
         r"InvalidIdentityToken|web identity token (that was passed |provided )?could not be validated",
         "STS rejects the token because of the OIDC provider, its audiences, the issuer's keys, or the token itself. "
-        "The trust policy isn't the cause. Since about June 2026, STS seems to give no more details.",
+        "Since about June 2026, STS no longer seems to say which. The trust policy isn't the cause.",
         (*PROVIDER_IDS, *AUDIENCE_IDS, *KEY_IDS, "token-malformed"),
         (PROBE, PROVIDERS),
         is_general=True,

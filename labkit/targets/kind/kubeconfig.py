@@ -164,7 +164,8 @@ def _load(file: Path) -> dict[str, Any]:
         raise NoWay(
             f"The kubeconfig cannot be read: {error.strerror}.",
             where=f"{file}; {NOTHING}",
-            next=f"ls -ld {shlex.quote(str(file))}, and name the right file   (usually ~/.kube/config)",
+            next="name the right kubeconfig   (usually ~/.kube/config). To look at this one:  "
+            f"ls -ld {shlex.quote(str(file))}",
         ) from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
