@@ -75,7 +75,7 @@ PREDICTIONS = (
             ),
             Answer(
                 "AccessDenied: the token is fine, but the role isn't.",
-                "STS now accepts the token and looks for the role. The answer doesn't say whether the role exists.",
+                "STS now accepts the token and looks for the role. AccessDenied doesn't say whether the role exists.",
                 right=True,
             ),
             Answer(

@@ -144,7 +144,7 @@ def _of_account(values: Mapping[str, object]) -> Iterator[str]:
     if is_in_an_account and values.get("account_id", "") == "":
         yield "target eks needs account_id, the AWS account that you expect"
     if access and not is_in_an_account:
-        yield f"only rows of the target eks use your credentials: set target: eks, or delete {' and '.join(access)}"
+        yield f"only rows of the target eks use your credentials. Delete {' and '.join(access)}, or set target to eks"
     if len(access) > 1:
         yield "profile or assume_role, not both: a profile can name a role_arn"
     role = values.get("assume_role", "")

@@ -168,7 +168,7 @@ class Fleet:
     def _unknown(self, row: Row) -> Result:
         """Return `failed` or `not run` for a row without a reported result."""
         if began := self.results.runs(row, self.id) and self.results.began(row):
-            error = f"{self.stopped_by} while this row ran\nnext:  labkit fleet … --resume, which runs the row again"
+            error = f"{self.stopped_by} while this row ran\nnext:  run the row again:  labkit fleet … --resume"
             return Result("failed", self.id, started=began, seconds=time.time() - began, error=error)
         return Result("not run", self.id, error=self.stopped_by)
 

@@ -85,7 +85,7 @@ def run_row(job: Job) -> Result:
 def lost(results: Results, job: Job) -> Result:
     """Store and return a failed result for a row whose worker ended during the run."""
     began = results.began(job.row)
-    said = f"{LOST}\nnext:  labkit fleet … --resume, which runs the row again"
+    said = f"{LOST}\nnext:  run the row again:  labkit fleet … --resume"
     result = Result("failed", job.fleet, job.fingerprint, error=said)
     return kept(results, job, replace(result, started=began, seconds=time.time() - began) if began else result)
 

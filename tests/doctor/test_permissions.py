@@ -336,7 +336,7 @@ def test_where_others_take_the_role_nothing_is_printed_that_gives_it_more(answer
     (finding,) = examine(answers, **WANTED).findings
     assert not commands(finding.repair)
     (named,) = other["Principal"].values()
-    assert finding.repair.startswith(f"# {named} can use my-role, too, and would get these permissions.")
+    assert finding.repair.startswith(f"# {named} can use my-role, too, and would get new permissions.")
 
 
 def test_what_a_managed_policy_denies_its_owner_is_asked_about():

@@ -104,7 +104,7 @@ REFUSED = {
     "a profile without an account": (
         "fleet.yaml",
         "runs: [{profile: me}]",
-        "only rows of the target eks use your credentials: set target: eks, or delete ",
+        "only rows of the target eks use your credentials. Delete profile, or set target to eks",
     ),
     "a role that is not an ARN": (
         "fleet.yaml",

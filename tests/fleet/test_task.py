@@ -105,7 +105,9 @@ def test_a_scheduler_that_goes_away_ends_the_fleet_with_what_is_known(job):
         fleet.results.keep(ended, Result("succeeded", fleet.id))
         told = [outcome.result for outcome in fleet.run(Gone())]
     assert [result.state for result in told] == ["failed", "succeeded", "not run"]
-    assert told[0].error.startswith("the scheduler went away while this row ran\nnext:  labkit fleet … --resume")
+    assert told[0].error.startswith(
+        "the scheduler went away while this row ran\nnext:  run the row again:  labkit fleet … --resume"
+    )
     assert (told[2].error, fleet.stopped_by) == ("the scheduler went away",) * 2
 
 
@@ -122,7 +124,9 @@ def test_a_scheduler_without_workers_ends_the_fleet(job, monkeypatch):
     ):
         told = [outcome.result for outcome in fleet.run(client)]
     assert [result.state for result in told] == ["failed", "not run"]
-    assert told[0].error.startswith("no worker was left while this row ran\nnext:  labkit fleet … --resume")
+    assert told[0].error.startswith(
+        "no worker was left while this row ran\nnext:  run the row again:  labkit fleet … --resume"
+    )
     assert (told[1].error, fleet.stopped_by) == ("no worker was left",) * 2
 
 

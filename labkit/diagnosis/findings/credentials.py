@@ -106,7 +106,7 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
         source=f"cloudtrail:LookupEvents {ASSUME}; {CAT}",
         repair=Repair.of(
             "# let the application use the SDK's web identity provider, or read the token file before each exchange",
-            "# until the application does that, a new pod works only for the lifetime of one token:",
+            "# as long as the application keeps its first token, a new pod works only until that token expires:",
             pod_commands.replaced(evidence),
         ),
     )

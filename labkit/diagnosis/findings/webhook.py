@@ -30,7 +30,7 @@ CONFIGURATION = "kubectl get mutatingwebhookconfiguration pod-identity-webhook -
 COUNTERS = "kubectl get --raw /metrics, before and after kubectl create --dry-run=server"
 ASK_FIRST = (
     "# Nothing is changed: these commands could also give a role to new pods of other service accounts. "
-    "Ask whoever runs the webhook, then run:"
+    "Ask whoever runs the webhook. If they agree, run:"
 )
 
 

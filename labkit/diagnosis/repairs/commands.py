@@ -304,7 +304,7 @@ class Commands:
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:
             told = words.said(
-                f"{words.accounts(others)} can use {self.parameters.role_name}, too, and would get these permissions.",
+                f"{words.accounts(others)} can use {self.parameters.role_name}, too, and would get new permissions.",
                 f"Give {self._account} a role of its own, or ask the owner of this role to run the following:",
                 what,
             )

@@ -64,7 +64,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
         raise NoCluster(
             f"The cluster {name} has no OIDC issuer.",
             where="eks:DescribeCluster, cluster.identity.oidc; nothing was changed",
-            next=f"aws eks list-clusters --region {region}, and choose a cluster whose control plane runs in AWS",
+            next=f"choose a cluster whose control plane runs in AWS:  aws eks list-clusters --region {region}",
         )
     return cluster
 

@@ -71,7 +71,7 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
         raise LabError(
             f"parameter context = {parameters.context!r} needs the kubeconfig that has this context.",
             where=f"parameter kubeconfig; {NOTHING}",
-            next='set kubeconfig = "~/.kube/config", or the file with this context, and run again',
+            next='set kubeconfig to the file that has this context, such as "~/.kube/config", and run again',
         )
     state = State.read(folder) if folder.is_running() else None
     if state and not state.ended and (cluster := _described(state, parameters)):
@@ -355,8 +355,8 @@ def _listening(facts: Facts) -> str:
     if facts.aws_host == LOOPBACK:
         return "AWS and the webhooks listen on loopback only"
     return (
-        f"AWS and the webhooks listen on loopback and on {facts.aws_host}: the cluster's containers reach them there, "
-        "and so does anyone else who reaches that address"
+        f"AWS and the webhooks listen on loopback and on {facts.aws_host}. The cluster's containers can call AWS and "
+        f"the webhooks at {facts.aws_host}, and so can anyone else who reaches this address"
     )
 
 

@@ -153,7 +153,7 @@ class Kind:
             raise NotMade(
                 f"kind could not create the cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
                 where=f"kind create cluster --name {config['name']}",
-                next="correct that, and run again   (https://kind.sigs.k8s.io/docs/user/known-issues)",
+                next="correct the error that kind printed, and run again   (https://kind.sigs.k8s.io/docs/user/known-issues)",
             )
 
     def delete(self, name: str) -> None:
@@ -163,7 +163,7 @@ class Kind:
             raise NotMade(
                 f"kind could not delete the cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
                 where=f"kind delete cluster --name {name}",
-                next=f"correct that, and run: kind delete cluster --name {name}",
+                next=f"correct the error that kind printed, and run:  kind delete cluster --name {name}",
             )
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
