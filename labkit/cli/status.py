@@ -119,7 +119,7 @@ def _mounts(state: State) -> str:
 
 
 def _remembered(folder: Folder) -> list[str]:
-    """Return a line about each cluster that the lab remembers, but that isn't joined now."""
+    """Return a text about each cluster that the lab remembers, but that isn't joined now."""
     joined = {kept.path for kept in Kept.joined(folder).values()}
     return [
         f"  The lab remembers {_what_becomes(kept, kept.facts)}"
@@ -129,15 +129,15 @@ def _remembered(folder: Folder) -> list[str]:
 
 
 def _what_becomes(kept: Kept, facts: Facts) -> str:
-    up = f"labkit up --target kind --cluster {kept.cluster}"
+    up, down = f"labkit up --target kind --cluster {kept.cluster}", "labkit down"
+    join, delete = f"    To let the cluster join the lab again:  {up}", f"    To delete the cluster:  {down}"
     if facts.made and not kept.kubeconfig.exists():
-        return f"the kind cluster {facts.made}, incomplete. To create it again: {up}. To delete it: labkit down"
+        again = f"    To create the cluster again:  {up}"
+        return "\n".join([f"the kind cluster {facts.made}, incomplete.", again, delete])
     if facts.made:
-        return f"the kind cluster {facts.made}. To let it join the lab again: {up}. To delete it: labkit down"
-    return (
-        f"the cluster of {facts.source}. To let it join the lab again: {up}. "
-        "To remove the lab's webhooks from it: labkit down"
-    )
+        return "\n".join([f"the kind cluster {facts.made}.", join, delete])
+    leave = f"    To remove the lab's webhooks from the cluster:  {down}"
+    return "\n".join([f"the cluster of {facts.source}.", join, leave])
 
 
 def _without_paths(line: str, folder: Folder) -> str:

@@ -95,7 +95,7 @@ EXERCISES = (
         (
             "The association is right. EKS needs two actions on the role. Which one does the trust policy not allow?",
             "EKS also needs sts:TagSession. With it, EKS sends tags that say which service account asks.",
-            "The Action is a list of sts:AssumeRole and sts:TagSession. The Condition is "
+            "In the trust policy, set Action to a list of sts:AssumeRole and sts:TagSession, and Condition to "
             '{"StringEquals": {"aws:RequestTag/kubernetes-service-account": "cart"}}.',
         ),
     ),

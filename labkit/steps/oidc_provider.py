@@ -97,7 +97,8 @@ def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) 
     run = run_of(tags)
     if owner in GOES and (roles := _others_roles(lab, arn)):
         trust = in_words(roles, "trusts it", "trust it")
-        return Owner.TRUSTED, f"{trust}; once no other role trusts it, run: {_removal(lab, lab.run)}"
+        then = f"once no role outside this run trusts the provider, run: {_removal(lab, lab.run)}"
+        return Owner.TRUSTED, f"{trust}; {then}"
     # If the cluster is gone, only the run's own role still shows which provider belonged to the cluster.
     if owner is Owner.STRANGER and run and lab.connection.kubernetes is None and _is_trusted(lab, arn):
         owner = Owner.ANOTHER_RUN

@@ -246,7 +246,9 @@ def test_removing_deletes_everything_with_the_tag_and_says_what_it_left(lab, iam
     assert "removed pod default/my-pod" in lines
     assert "removed bucket irsa-lab" in lines
     provider = f"OIDC provider {lab.issuer.removeprefix('https://')}"
-    trust = "the role of-somebody-else trusts it; once no other role trusts it, run: labkit remove "
+    trust = (
+        "the role of-somebody-else trusts it; once no role outside this run trusts the provider, run: labkit remove "
+    )
     (line,) = (line for line in lines if provider in line)
     assert line.startswith(f"left alone {provider}: {trust}") and "-p cluster=lab-tests" in line
     assert iam.get_role(RoleName="of-somebody-else")

@@ -64,7 +64,7 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     iam.create_role(RoleName="of-a-team", AssumeRolePolicyDocument=by_hand)
     given = [f"-p{name}={value}" for name, value in {**EKS, **first}.items()]
     left = f"left alone OIDC provider {moto.provider_arn.partition('oidc-provider/')[2]}: "
-    then = "once no other role trusts it, run: "
+    then = "once no role outside this run trusts the provider, run: "
     assert f"{left}the roles of-a-team, role-b trust it; {then}" in command("remove", *given)
     said = command("remove", *given, "--yes")
     assert "removed role role-a" in said

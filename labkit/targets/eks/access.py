@@ -124,8 +124,9 @@ def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
     asked = f"ask the cluster's administrator to run:  {_allow(namespace)}\n"
     if _keeps_config_map(cluster):
         return (
-            f"{asked}       and to add {GROUP} to your groups:      kubectl edit configmap aws-auth -n kube-system\n"
-            f"       your lines in aws-auth:                  eksctl get iamidentitymapping {_mapping(cluster, caller)}"
+            f"{asked}       to see your lines in aws-auth:           "
+            f"eksctl get iamidentitymapping {_mapping(cluster, caller)}\n"
+            f"       to add {GROUP} to your groups there:    kubectl edit configmap aws-auth -n kube-system"
         )
     return (
         f"{asked}       to see your present groups:              "

@@ -191,7 +191,8 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
         raise NoCredentials(
             what,
             where=f"the environment: {', '.join(given)}",
-            next=f"get new keys where you got the old ones, or use a profile (unset {' '.join(given)}), and run again",
+            next="get new keys where you got the old ones, and run again   "
+            f"(or, to use a profile instead, first: unset {' '.join(given)})",
         )
     profile = _signing_in()
     raise NoCredentials(what, where=f"profile {profile}", next=_log_in(profile))
