@@ -64,8 +64,10 @@ def doctor(
     account_id: Annotated[
         str, typer.Option(help="The AWS account that you expect. The doctor refuses any other.")
     ] = "",
-    kubeconfig: Annotated[str, typer.Option(help="kind: the kubeconfig of an existing cluster.")] = "",
-    context: Annotated[str, typer.Option(help="kind: the context in the kubeconfig.")] = "",
+    kubeconfig: Annotated[
+        str, typer.Option(help="Only for the target kind: the kubeconfig of an existing cluster.")
+    ] = "",
+    context: Annotated[str, typer.Option(help="Only for the target kind: the context in the kubeconfig.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all, one object a line.")] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Show each repair, run those that you confirm, and check again.")

@@ -31,10 +31,16 @@ def up(
         str,
         typer.Option(help="moto: everything on this machine; kind: a kind cluster, or the cluster of --kubeconfig."),
     ] = "moto",
-    kubeconfig: Annotated[Path | None, typer.Option(help="kind: the kubeconfig of an existing cluster.")] = None,
-    context: Annotated[str, typer.Option(help="kind: the context in the kubeconfig.")] = "",
-    aws_host: Annotated[str, typer.Option(help="kind: the IPv4 address at which containers reach this machine.")] = "",
-    image: Annotated[str, typer.Option(help="kind: the pods' image. Without it: amazon/aws-cli.")] = "",
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="Only for the target kind: the kubeconfig of an existing cluster.")
+    ] = None,
+    context: Annotated[str, typer.Option(help="Only for the target kind: the context in the kubeconfig.")] = "",
+    aws_host: Annotated[
+        str, typer.Option(help="Only for the target kind: the IPv4 address at which containers reach this machine.")
+    ] = "",
+    image: Annotated[
+        str, typer.Option(help="Only for the target kind: the pods' image. Without it: amazon/aws-cli.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Start the lab and a cluster. Anything already running is left alone."""

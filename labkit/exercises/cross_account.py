@@ -163,8 +163,14 @@ RECALL = (
         "An error says: not authorized to perform: sts:AssumeRole on resource: … The error gives no reason. "
         "Which account's policy is wrong?",
         (
-            Answer("B's trust policy.", "It may be. But the message is the same if A's role lacks the permission."),
-            Answer("A's permissions.", "They may be. But the message is the same if B's trust policy refuses."),
+            Answer(
+                "B's trust policy.",
+                "B's trust policy may be wrong. But the message is the same if A's role lacks the permission.",
+            ),
+            Answer(
+                "A's permissions.",
+                "A's permissions may be wrong. But the message is the same if B's trust policy refuses.",
+            ),
             Answer(
                 "The message doesn't say.",
                 "Look at the role's permissions in A and at the trust policy in B: both must allow the call.",

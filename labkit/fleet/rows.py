@@ -146,7 +146,7 @@ def _of_account(values: Mapping[str, object]) -> Iterator[str]:
     if access and not is_in_an_account:
         yield f"only rows of the target eks use your credentials. Delete {' and '.join(access)}, or set target to eks"
     if len(access) > 1:
-        yield "profile or assume_role, not both: a profile can name a role_arn"
+        yield "set profile or assume_role, not both. To assume a role with a profile, set the profile's role_arn"
     role = values.get("assume_role", "")
     if isinstance(role, str) and role and not ROLE_ARN.fullmatch(role):
         yield f"assume_role = {role!r} is not the ARN of a role, such as arn:aws:iam::…:role/NAME"

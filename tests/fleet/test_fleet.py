@@ -382,4 +382,4 @@ def test_a_role_that_cannot_be_taken_as_the_caller_s_credentials_have_expired_sa
         pass
     assert refused.value.what.startswith("The credentials have expired: ExpiredToken: ")
     assert refused.value.where == "profile theirs"
-    assert refused.value.next.startswith("aws sso login --profile theirs ")
+    assert refused.value.next.endswith("To log in: aws sso login --profile theirs")

@@ -148,7 +148,7 @@ def test_every_fault_of_a_row_is_named_at_once(tmp_path):
         "parameter namespace = 'A_b' breaks its rule",
         "parameter region = 'moon' breaks its rule",
         "target eks needs account_id",
-        "profile or assume_role, not both",
+        "set profile or assume_role, not both. To assume a role with a profile, set the profile's role_arn",
         "assume_role = 'admin' is not the ARN of a role",
     ):
         assert f"  row 1, line 1: {reason}" in told

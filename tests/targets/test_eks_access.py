@@ -51,7 +51,7 @@ def a_profile_with_keys_that_nobody_has(monkeypatch):
         (without_credentials, "There are no AWS credentials", "aws configure sso"),
         (a_profile_that_is_gone, "(gone) could not be found", "aws configure list-profiles"),
         (keys_that_nobody_has, "not known to AWS", "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY)"),
-        (a_profile_with_keys_that_nobody_has, "not known to AWS", "aws sso login --profile mine "),
+        (a_profile_with_keys_that_nobody_has, "not known to AWS", "To log in: aws sso login --profile mine\n"),
     ],
 )
 def test_what_is_wrong_with_the_credentials_is_a_sentence(refused, monkeypatch, given, said, then):
@@ -59,7 +59,7 @@ def test_what_is_wrong_with_the_credentials_is_a_sentence(refused, monkeypatch, 
     refusal = refused()
     assert isinstance(refusal, NoCredentials)
     assert said in refusal.what
-    assert then in refusal.next
+    assert then in f"{refusal.next}\n"
 
 
 @pytest.mark.parametrize("session", ["", "sso_session = work\n"], ids=["a profile of its own", "a shared session"])
@@ -77,12 +77,12 @@ def test_expired_sso_credentials_are_a_sentence(refused, monkeypatch, tmp_path, 
     assert isinstance(refusal, NoCredentials)
     assert "SSO" in refusal.what
     assert refusal.where == "profile mine"
-    assert "aws sso login --profile mine " in refusal.next
+    assert refusal.next.endswith("To log in: aws sso login --profile mine")
     # The one that is to sign in is the one that the credentials come from.
     with (tmp_path / "config").open("a") as file:
         file.write(f"[profile chained]\nrole_arn = arn:aws:iam::{ACCOUNT}:role/r\nsource_profile = mine\n")
     monkeypatch.setenv("AWS_PROFILE", "chained")
-    assert "aws sso login --profile mine " in refused().next
+    assert refused().next.endswith("To log in: aws sso login --profile mine")
 
 
 @pytest.mark.parametrize("process", ["/gone/credentials", "echo nothing", "echo 'no end"])

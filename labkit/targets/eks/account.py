@@ -239,4 +239,6 @@ def _signing_in() -> str:
 
 def _log_in(profile: str) -> str:
     chosen = f" --profile {quote(profile)}" if profile != "default" else ""
-    return f"aws sso login{chosen}   (or get new keys where you got the old ones), and run again"
+    return (
+        f"get new keys where you got the old ones, or log in with SSO. Then run again. To log in: aws sso login{chosen}"
+    )

@@ -321,13 +321,13 @@ def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way:
         raise AnotherCluster(
             f"The cluster {parameters.cluster} joined the lab by the context {joined}, not by {way.context}.",
             where=f"parameter context; {NOTHING}",
-            next="labkit down, and run again",
+            next="before you run again, end the lab: labkit down",
         )
     if aws_host and aws_host != facts.aws_host:
         raise AnotherCluster(
             f"The lab's cluster {parameters.cluster} reaches this machine at {facts.aws_host}, not at {aws_host}.",
             where=f"--aws-host; {NOTHING}",
-            next="labkit down, and run again",
+            next="before you run again, end the lab: labkit down",
         )
 
 
