@@ -31,7 +31,8 @@ def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
         return candidates.pop()
     if candidates:
         raise LabError(
-            f"{namespace}: {len(candidates)} service accounts may be meant: {', '.join(sorted(candidates))}.",
+            f"{namespace}: the doctor cannot choose between {len(candidates)} service accounts: "
+            f"{', '.join(sorted(candidates))}.",
             where=f"the service accounts of the namespace {namespace} that should have a role",
             next=f"labkit doctor --all -n {namespace}   (examines all of them), or name one with -s",
         )

@@ -120,7 +120,7 @@ RECALL = (
             Answer("name", "It's the role's name."),
             Answer(
                 "namespace_service_accounts",
-                "It holds NAMESPACE:NAME. The module writes system:serviceaccount: before it.",
+                "It holds NAMESPACE:NAME. The trust policy then names system:serviceaccount:NAMESPACE:NAME.",
                 right=True,
             ),
             Answer("provider_arn", "It names the cluster's OIDC provider, not a service account."),

@@ -126,7 +126,7 @@ NO_POD_HIDES = (*(each for each in ABSENT_HIDES if each != "pod-static-keys"), "
 
 
 @fault(
-    "The pod became a Deployment, and got a mount from another webhook's guide.",
+    "Someone turned the pod into a Deployment, and added a mount from another webhook's guide.",
     finding="pod-mount-path-twice",
     hides=NO_POD_HIDES,
     changes=(*PRESENT, *AGE),

@@ -66,7 +66,7 @@ def test_of_several_service_accounts_in_a_namespace_the_doctor_picks_none(shop):
     done = doctor("-n", "shop")
     assert (done.returncode, done.stdout) == (2, "")
     names = ", ".join([*(f"cart-{number}" for number in range(5)), "typo"])
-    assert f"shop: 6 service accounts may be meant: {names}." in done.stderr
+    assert f"shop: the doctor cannot choose between 6 service accounts: {names}." in done.stderr
     assert "labkit doctor --all -n shop" in done.stderr
     told = json.loads(doctor("-n", "shop", "--json").stdout)["could_not_look"]
     assert names in told["what"]

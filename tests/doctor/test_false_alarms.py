@@ -137,7 +137,10 @@ def test_keys_in_a_secret_are_named_and_the_secret_stays_unchanged(lab, make, sh
         said, found = doctor("my-service-account", "--pod", "keyed", "--probe")
         assert (found, said["exit_code"]) == ([("pod-static-keys", "error")], 1)
         (finding,) = said["findings"]
-        assert "InvalidClientTokenId" in finding["found"] and "Secret ci, which was not read" in finding["found"]
+        assert (
+            "InvalidClientTokenId" in finding["found"]
+            and "variables that the doctor did not read: Secret ci" in finding["found"]
+        )
         assert not any(value in json.dumps(said) for value in KEYS.values())
         _run(shell, finding["repair"], "keyed")
         said, found = doctor("my-service-account", "--pod", "keyed", "--probe")

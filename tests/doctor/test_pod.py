@@ -359,8 +359,8 @@ def test_a_pod_with_a_value_that_is_not_shown_is_left_to_its_author(change, conf
     (finding,) = examine(applying(change, config_map)).findings
     told = finding.repair.splitlines()
     assert told[:2] == [
-        "# Do not run these lines: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
-        "# The author of the pod can make these changes in its original manifest, keep the values, and apply it:",
+        "# Do not run the lines below: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
+        "# The author of the pod can change the original manifest like this, keep the values, and apply the manifest:",
     ]
     assert "#   kubectl delete pod my-pod -n default --grace-period=1" in told
     assert "NOT-SHOWN" in told[-1]

@@ -123,7 +123,7 @@ def test_what_a_run_left_in_aws_goes_when_its_cluster_is_gone(terminal, green, i
         provider = lab.provider_arn.partition("oidc-provider/")[2]
     green()
     given = ["-ptarget=eks", "-pcluster=green", f"-paccount_id={ACCOUNT}"]
-    gone = f"The account {ACCOUNT} has no EKS cluster green in us-east-1. Only a run's resources in AWS can be removed."
+    gone = f"The account {ACCOUNT} has no EKS cluster green in us-east-1. labkit removes only the run's AWS resources."
     assert command("remove", *given).splitlines() == [
         gone,
         "  role my-role",

@@ -328,7 +328,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
     return Symptom(
         summary=KEYS_FIRST,
         expected="no access keys, so that the SDK uses the role",
-        found=f"container {container.name}: {told}; variables from {names}, which was not read",
+        found=f"container {container.name}: {told}; sources of variables that the doctor did not read: {names}",
         source=f"{SOURCE}From; {WHO}",
         repair=Repair.of(
             f"# these commands list the variables in {names}. They do not show the values of a Secret:",

@@ -273,7 +273,7 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
     waiting = next(each for each in own if each not in stopped)
     why = _failed_creation(evidence, waiting) or "it has made no pod yet"
     return Symptom(
-        "No pod runs as the service account, although a workload should have one.",
+        "No pod runs as the service account, although a workload should have made a pod.",
         expected=f"a pod of {workloads.called(waiting)}",
         found=f"{workloads.called(waiting)}: {why}",
         source="kubectl get events",

@@ -328,7 +328,7 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
     told = [f"the label {key}={value} to the {subject}" for subject in labels for key, value in labels[subject].items()]
     lines = [
         said(
-            f"This adds {listed(told)}. The selector stays the same.",
+            f"This adds {listed(told)}. The selector of the webhook does not change.",
             "No Service, NetworkPolicy, PodDisruptionBudget, workload or other webhook selects by such a label.",
         )
     ]

@@ -87,7 +87,7 @@ def association_stays(evidence: Evidence, ids: list[str]) -> str:
     """https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html"""
     command = f"aws eks delete-pod-identity-association --cluster-name {evidence.parameters.cluster} --association-id"
     return said(
-        "Nothing is changed: pods may use the role of the association.",
+        "Nothing is changed: some pods may still get their role from the association.",
         f"Find out with --probe which role each pod uses. If all use the role in the annotation of "
         f"{name_of_account(evidence.subject)}, run:",
         *(f"  {command} {each}" for each in ids),

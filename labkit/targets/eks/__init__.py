@@ -98,7 +98,7 @@ def to_remove(parameters: "Parameters") -> Connection:
             account_id=caller.account_id,
             partition=session.get_partition_for_region(parameters.region),
             shows_removal=True,
-            note=f"{gone.what} Only a run's resources in AWS can be removed.",
+            note=f"{gone.what} labkit removes only the run's AWS resources.",
         )
 
 

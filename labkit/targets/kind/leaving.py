@@ -118,7 +118,7 @@ def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
         with suppress(ApiException, HTTPError, OSError):
             if left := _of_runs(api):
                 print(
-                    f"The cluster of {facts.source} still has objects that runs made: {', '.join(left)}.\n"
+                    f"The cluster of {facts.source} still has objects from earlier runs: {', '.join(left)}.\n"
                     f"To delete them:  {facts.kubectl} delete pods,serviceaccounts -A -l {LABELLED}\n"
                     f"                 {facts.kubectl} delete namespaces -l {LABELLED}"
                 )
