@@ -188,7 +188,7 @@ def _require_yes(rows: "Sequence[Row]", yes: bool) -> None:
         raise NothingRan(
             f"The fleet would change the AWS account{'s' if len(accounts) > 1 else ''} {', '.join(accounts)}.",
             where="the rows with target eks; nothing ran",
-            next="read what each row would create, with --plan; then confirm it with --yes",
+            next="add --plan to see what each row would create; then replace --plan with --yes to run the fleet",
         )
 
 

@@ -176,7 +176,8 @@ def join(
         f"  AWS      {state.endpoint_url}; pods reach it at {facts.aws_host}\n"
         f"  image    {image or connection.image}\n"
         "While the lab is up, new pods outside the kube-… namespaces reach the lab's AWS instead of the real AWS.\n"
-        f'Next:  eval "$({command()} env)", and in a notebook target = "kind"\n'
+        f'Next:  eval "$({command()} env)"\n'
+        '       In a notebook:  target = "kind"\n'
         "End:   labkit down"
     )
 
@@ -186,7 +187,7 @@ def refuse_options(**given: object) -> None:
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
     if named:
         raise LabError(
-            f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} only for the target kind.",
+            f"{' and '.join(named)} can be used only with --target kind.",
             where="labkit up; nothing was changed",
             next="labkit up --target kind " + " ".join(f"{name} …" for name in named),
         )

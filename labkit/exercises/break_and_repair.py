@@ -200,7 +200,7 @@ RECALL = (
         (
             Answer("Yes: the pod works.", "The pod would also work with a wildcard, which lets everybody else in."),
             Answer(
-                "Not yet: is the neighbour still refused, and is nothing left behind?",
+                "Not yet: check that AWS still refuses other service accounts, and that nothing is left behind.",
                 "A repair that lets others in is another fault.",
                 right=True,
             ),

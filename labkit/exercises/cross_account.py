@@ -101,7 +101,7 @@ EXERCISES = (
         (
             "The error says which kind of policy doesn't allow the call. Which account has that policy?",
             "The bucket needs a policy with a Principal. If the Principal is account A, the policy admits every role "
-            "of A that has the permission itself.",
+            "of A whose own policies allow the call.",
             "Allow s3:GetObject on arn:aws:s3:::exercise-10-b/* to the Principal "
             '{"AWS": "arn:aws:iam::123456789012:role/exercise-10-b"}.',
         ),

@@ -168,7 +168,7 @@ RECALL = (
             Answer("Into a condition on s3:prefix.", "The request carries the prefix as a condition key.", right=True),
             Answer(
                 "Nowhere: the statement for s3:GetObject is enough.",
-                "Then the role can list the names of all objects in the bucket.",
+                "The role can list all names in the bucket if the statement for s3:ListBucket has no prefix.",
             ),
         ),
     ),

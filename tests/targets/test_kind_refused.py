@@ -126,7 +126,7 @@ def test_a_file_that_the_kubeconfig_names_and_that_is_gone(refused, existing):
 
 
 def test_options_of_this_target_are_refused_for_others():
-    with pytest.raises(LabError, match="--kubeconfig and --aws-host are only for the target kind"):
+    with pytest.raises(LabError, match="--kubeconfig and --aws-host can be used only with --target kind"):
         up_command.refuse_options(kubeconfig="file", context="", aws_host="127.0.0.1")
     up_command.refuse_options(kubeconfig=None, context="")
 
