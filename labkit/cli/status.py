@@ -14,7 +14,8 @@ PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill
 # The ways in which a pod's mounted files, such as its token, get to their paths in the pod.
 _MOUNTS = {
     "private": "private: a pod's files, such as its token, are at the usual paths, but only inside the pod",
-    "mapped": "mapped: the lab keeps a pod's files, such as its token, in a folder, and rewrites the paths to them",
+    "mapped": "mapped: the lab keeps a pod's files, such as its token, in a folder, and changes their paths in the "
+    "pod's variables and arguments",
 }
 ANSWERS_WITHIN = 5  # seconds; the status should appear soon
 

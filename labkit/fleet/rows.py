@@ -235,8 +235,8 @@ def _namespace_taken(row: Row, earlier: Row) -> str:
 
 def _files_taken(row: Row, earlier: Row) -> str:
     return (
-        f"its results would overwrite the results of row {earlier.number}: both rows are the run {row.run}. Give each "
-        "row a cluster, namespace, service account or role of its own"
+        f"its results would overwrite the results of row {earlier.number}, because both rows have the same run, "
+        f"{row.run}. Give each row a cluster, namespace, service account or role of its own"
     )
 
 

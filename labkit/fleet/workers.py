@@ -94,7 +94,8 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
             f"The lab of the target {local[0].parameters.target} listens on this machine only, so the scheduler's "
             "workers can't reach it.",
             where=local[0].place,
-            next="--lab-per-worker, so that each worker opens its own lab; or, in the fleet file, target: eks",
+            next="set target: eks in the fleet file, or let each worker open its own lab:\n"
+            "       labkit fleet … --lab-per-worker",
         )
     for name in ("ca", "cert", "key"):
         if not (file := Path(getattr(scheduler, name))).is_file():

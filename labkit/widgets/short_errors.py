@@ -148,7 +148,7 @@ def _kubernetes(error: Any) -> tuple[str, str]:
 
 def _next(code: str) -> str:
     if code.startswith(EXISTS):
-        return f"this exists already. If you made it in this cell or in the box above, {START_OVER}"
+        return f"this resource exists already. If you made the resource in this cell or in the box above, {START_OVER}"
     if code.startswith(MISSING):
         return f"this doesn't exist. The cell that makes it hasn't run yet, or a later cell deleted it; {START_OVER}"
     if code.startswith(DENIED):

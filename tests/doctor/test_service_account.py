@@ -162,7 +162,8 @@ def test_who_else_writes_the_service_account_is_said_beside_its_annotation():
     answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
     (finding,) = examine(answers).findings
     managed, command = finding.repair.splitlines()[1:3]
-    assert managed == "# Helm manages this object: change its source, too, or Helm may undo this."
+    said = "# Helm manages this object: make this change in the source of the object, too, or Helm may undo the change."
+    assert managed == said
     assert command.startswith("kubectl annotate serviceaccount")
 
 

@@ -114,7 +114,10 @@ def test_who_else_writes_a_deployment_is_said_beside_its_patch(mark, manager):
     managed = workload("web", account="", app="web")
     managed["metadata"] |= mark
     (finding,) = examine(without_pods(managed), pod_name="").findings
-    said = f"# {manager} manages this object: change its source, too, or {manager} may undo this."
+    said = (
+        f"# {manager} manages this object: make this change in the source of the object, too, "
+        f"or {manager} may undo the change."
+    )
     assert said in finding.repair.splitlines()
 
 

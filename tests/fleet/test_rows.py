@@ -192,7 +192,10 @@ def test_rows_that_would_share_their_files_are_refused_even_if_they_only_look(tm
     notebook = notebooks.write(tmp_path / "in.ipynb")
     done = labkit("fleet", file, "--notebook", notebook, cwd=tmp_path)
     assert done.returncode == 2
-    said = "row 2, line 3: its results would overwrite the results of row 1: both rows are the run blue/default/"
+    said = (
+        "row 2, line 3: its results would overwrite the results of row 1, because both rows have the same run, "
+        "blue/default/"
+    )
     assert said in done.stderr
 
 

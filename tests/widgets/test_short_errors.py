@@ -18,7 +18,7 @@ CELLS = {
     "an object that exists": (
         'core.create_namespace({"metadata": {"name": "default"}})',
         'AlreadyExists: namespaces "default" already exists',
-        "If you made it in this cell or in the box above, run the opening cell again",
+        "If you made the resource in this cell or in the box above, run the opening cell again",
     ),
     "a later cell run first": (
         "trust_policy",

@@ -62,7 +62,12 @@ def managed(metadata: Metadata) -> list[str]:
     labels = metadata.get("labels") or {}
     keys = {*labels, *(metadata.get("annotations") or {})}
     manager = next((name for key, name in MANAGERS.items() if key in keys), labels.get(MANAGED_BY))
-    return [f"{manager} manages this object: change its source, too, or {manager} may undo this."] if manager else []
+    if not manager:
+        return []
+    return [
+        f"{manager} manages this object: make this change in the source of the object, too, "
+        f"or {manager} may undo the change."
+    ]
 
 
 def name_of_account(subject: str) -> str:

@@ -149,7 +149,7 @@ FAMILIES = (
     Family(
         "session-name",
         r"at 'roleSessionName' failed to satisfy",
-        "The session's name breaks its rule: 2 to 64 letters, digits and any of _ + = , . @ -",
+        "The session's name isn't valid. A valid name has 2 to 64 characters: letters, digits and any of _ + = , . @ -",
         ("pod-role-session-name-invalid",),
     ),
     Family(
