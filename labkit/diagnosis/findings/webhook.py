@@ -184,7 +184,7 @@ def volume_name_taken(evidence: Evidence) -> Symptom | None:
     kind = next((key for key in volume if key != "name"), "nothing")
     return Symptom(
         f"The pod has a volume named {TOKEN_VOLUME}, so the webhook did not add its own volume of this name.",
-        expected=f"{TOKEN_VOLUME}: projected, with a serviceAccountToken at the path token",
+        expected=f"{TOKEN_VOLUME}: projected, with a serviceAccountToken whose path is token",
         found=f"{TOKEN_VOLUME}: {kind}",
         source=f"{POD}, spec.volumes",
         repair=pod_commands.replaced(evidence),

@@ -237,7 +237,8 @@ def config_map_stays(evidence: Evidence, name: str, keys: list[str], users: list
     """https://kubernetes.io/docs/concepts/configuration/configmap/"""
     return said(
         f"The ConfigMap {name} is not changed: {listed(users)} may also use it.",
-        f"Ask whoever owns it about {listed(keys)}, or give the pods of {name_of_account(evidence.subject)} a copy.",
+        f"Ask the owner of the ConfigMap to change or remove {listed(keys)}.",
+        f"Or give the pods of {name_of_account(evidence.subject)} a corrected copy of the ConfigMap.",
     )
 
 

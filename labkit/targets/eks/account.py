@@ -108,8 +108,8 @@ def require_account(wanted: str, found: Identity) -> None:
         raise WrongAccount(
             f"The credentials belong to the account {found.account_id} ({found.principal}), and not to {wanted}.",
             where="parameter account_id; nothing was changed",
-            next=f"export AWS_PROFILE=…, a profile of the account {wanted} (aws configure list-profiles),"
-            " and run again",
+            next=f"set AWS_PROFILE to a profile of the account {wanted}, and run again\n"
+            "       To list your profiles:  aws configure list-profiles",
         )
 
 

@@ -189,7 +189,7 @@ def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str,
         return {entry["name"]: dict(entry[kind] or {}) for entry in config.get(f"{kind}s") or []}
     except (KeyError, TypeError, ValueError):
         raise NoWay(
-            f"The file is not a kubeconfig: an entry of its {kind}s cannot be read.",
+            f"The file is not a kubeconfig: an entry in the list {kind}s cannot be read.",
             where=f"{file}; {NOTHING}",
             next=f"{_kubectl(file)} config view",
         ) from None
