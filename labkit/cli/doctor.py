@@ -43,7 +43,7 @@ def doctor(
     ] = "",
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Look at all service accounts (with -n: all in that namespace) that need a role."),
+        typer.Option("--all", help="Look at all service accounts that need a role. With -n: only in that namespace."),
     ] = False,
     role: Annotated[str, typer.Option(help="The name of the role that the pods should get, if you know it.")] = "",
     action: Annotated[str, typer.Option(help="The AWS action that the pod calls, such as s3:ListBucket.")] = "",

@@ -56,7 +56,7 @@ def serve(
     sts_regional_endpoints: Annotated[bool, typer.Option(help="Let SDKs call the region's own STS.")] = True,
     annotation_prefix: Annotated[str, typer.Option(help="The prefix of the annotations' names.")] = "eks.amazonaws.com",
     mount_path: Annotated[
-        str, typer.Option(help="The folder in containers that holds the token.")
+        str, typer.Option(help="The token's folder in the containers.")
     ] = "/var/run/secrets/eks.amazonaws.com/serviceaccount",
 ) -> None:
     """Print the manifest that registers the webhook. Then answer admission reviews until Ctrl-C."""

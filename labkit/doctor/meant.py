@@ -34,7 +34,7 @@ def service_account(survey: Survey, parameters: Parameters, pod: str) -> str:
             f"{namespace}: the doctor cannot choose between {len(candidates)} service accounts: "
             f"{', '.join(sorted(candidates))}.",
             where=f"the service accounts of the namespace {namespace} that should have a role",
-            next=f"labkit doctor --all -n {namespace}   (examines all of them), or name one with -s",
+            next=f"name the right service account with -s, or examine all of them:  labkit doctor --all -n {namespace}",
         )
     others = sorted(set(accounts) - {NO_CHOICE})
     meant = others[0] if len(others) == 1 else "<SERVICE_ACCOUNT>"

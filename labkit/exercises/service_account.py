@@ -98,7 +98,7 @@ RECALL = (
             Answer("It lets the service account use the role.", "Only the role's trust policy does that."),
             Answer(
                 "It tells the webhook which role to write into new pods.",
-                "The webhook reads it when a pod is created. Existing pods don't change.",
+                "The webhook reads the annotation when a pod is created. Existing pods don't change.",
                 right=True,
             ),
             Answer("It makes the role.", "Kubernetes creates nothing in AWS here. You have to create the role."),

@@ -238,8 +238,9 @@ def publish_again(cluster: str, issuer: str) -> str:
     The command deletes the issuer's replacement documents (`labkit.emulator.published`).
     """
     return (
-        f"# Delete the replacement documents. The issuer of the cluster {cluster} then publishes its own again,\n"
-        "# and STS reads the issuer's own documents for every token of the issuer.\n"
+        "# Delete the replacement documents. "
+        f"The issuer of the cluster {cluster} then publishes its own documents again.\n"
+        "# For every token of the issuer, STS then reads the documents of the issuer.\n"
         f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"'
     )
 

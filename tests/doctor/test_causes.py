@@ -188,7 +188,11 @@ def test_the_order_goes_by_what_a_repair_does_and_not_by_its_words():
     del answers[recording.WEBHOOK]
     findings = doctor.examine(recording.evidence(answers | {recording.WEBHOOK: None})).findings
     assert any(each.repaired_by.makes_pods for each in findings)
-    for words in ("", "kubectl delete pod my-pod", "# Not yet: the annotation is not the role's ARN in IAM."):
+    for words in (
+        "",
+        "kubectl delete pod my-pod",
+        "# Do not replace the pod yet: the annotation is not the ARN of the role in IAM.",
+    ):
         others = [replace(each, repaired_by=said(each.repaired_by, words)) for each in findings]
         assert [each.id for each in in_order(reversed(others))] == [each.id for each in in_order(reversed(findings))]
 

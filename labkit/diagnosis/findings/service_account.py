@@ -271,7 +271,7 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
     """Return the repair that replaces the annotated ARN with `right`, an ARN that ends with the same role name."""
     if not evidence.has_only_the_name:
         return _annotated(evidence)
-    told = "# Once the owner has done that, run this, and then create the pod again:"
+    told = "# Once the owner has done that, run the command below. Then create the pod again."
     return Repair.of(advice.named_role_stays(evidence, right), words.shown(told, annotate(evidence, right)))
 
 

@@ -35,7 +35,10 @@ HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FI
 NOT_SHOWN = "NOT-SHOWN"
 # The variables that the webhook adds to a container that doesn't set them.
 BY_WEBHOOK = {ROLE, TOKEN_FILE, STS_ENDPOINTS, *REGIONS}
-NOT_YET = "# Not yet: the annotation is not the role's ARN in IAM, and a new pod would get the annotation's role."
+NOT_YET = (
+    "# Do not replace the pod yet: the annotation is not the ARN of the role in IAM. A new pod would get the role that "
+    "the annotation names."
+)
 # https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pausing-and-resuming-a-deployment
 PAUSED = "# Nothing is changed: the Deployment is paused, and makes no new pods. To resume it and replace the pods:"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in a shell
