@@ -60,7 +60,10 @@ def doctor(
     ] = None,
     cluster: Annotated[str, typer.Option(help="The EKS cluster.")] = "blue",
     target: Annotated[str, typer.Option(help="Where the cluster runs: moto, kind or eks.")] = "moto",
-    region: Annotated[str, typer.Option(help="The AWS region. Without it: us-east-1, or on eks AWS_REGION.")] = "",
+    region: Annotated[
+        str,
+        typer.Option(help="The AWS region. Without --region: on eks the region in AWS_REGION, otherwise us-east-1."),
+    ] = "",
     account_id: Annotated[
         str, typer.Option(help="The AWS account that you expect. The doctor refuses any other.")
     ] = "",

@@ -28,7 +28,10 @@ Host = Annotated[
 ]
 Certificate = Annotated[
     Path | None,
-    typer.Option(help="The webhook's certificate (PEM), followed by the CA's. Without it: a new one, which is kept."),
+    typer.Option(
+        help="The PEM file with the webhook's certificate, then the CA's certificate. Without --certificate: labkit "
+        "makes a certificate and keeps it."
+    ),
 ]
 Key = Annotated[Path | None, typer.Option(help="The certificate's key (PEM, without a password).")]
 
@@ -53,7 +56,9 @@ def serve(
     ] = "",
     audience: Annotated[str, typer.Option(help="The tokens' audience.")] = "sts.amazonaws.com",
     token_expiration: Annotated[int, typer.Option(min=600, help="The tokens' lifetime in seconds.")] = 86400,
-    sts_regional_endpoints: Annotated[bool, typer.Option(help="Let SDKs call the region's own STS.")] = True,
+    sts_regional_endpoints: Annotated[
+        bool, typer.Option(help="Let a pod's SDK call STS in the pod's region, not the global STS.")
+    ] = True,
     annotation_prefix: Annotated[str, typer.Option(help="The prefix of the annotations' names.")] = "eks.amazonaws.com",
     mount_path: Annotated[
         str, typer.Option(help="The token's folder in the containers.")

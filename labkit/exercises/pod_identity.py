@@ -83,8 +83,9 @@ EXERCISES = (
             "Nothing is wrong in IAM. Which service account is the association for?",
             "You can't move an association to another service account. Create a new one, and delete the wrong one.",
             "Call eks.create_pod_identity_association(clusterName=cluster, namespace=task, serviceAccount="
-            '"cart", roleArn=…) with the ARN of exercise-11-a. Then call eks.delete_pod_identity_association('
-            "clusterName=cluster, associationId=…) with the id of chart's association.",
+            '"cart", roleArn=…) with the ARN of the role exercise-11-a. Then call '
+            "eks.delete_pod_identity_association(clusterName=cluster, associationId=…) with the id of chart's "
+            "association.",
         ),
     ),
     Exercise(

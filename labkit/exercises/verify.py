@@ -143,7 +143,7 @@ RECALL = (
         "05-3",
         "AccessDenied: User: …assumed-role/my-role/… is not authorized to perform: s3:PutObject. What's the cause?",
         (
-            Answer("The trust policy.", "The trust policy has admitted the pod: it has the role already."),
+            Answer("The trust policy.", "The pod has the role already, so the trust policy has admitted the pod."),
             Answer("The role's permissions.", "IRSA works. The role just isn't allowed to do this.", right=True),
             Answer("The OIDC provider.", "STS reads the provider when it verifies a token. This error names no token."),
         ),

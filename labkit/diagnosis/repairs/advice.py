@@ -118,7 +118,8 @@ def audiences_stay(evidence: Evidence) -> str:
         f"{evidence.role_name} with a token for another audience would lose the role.",
         "The OIDC provider accepts tokens for the audiences in its ClientIDList:",
         f"  aws iam get-open-id-connect-provider --open-id-connect-provider-arn {evidence.provider_arn}",
-        f"Add a condition on {evidence.provider_name}:aud to the trust policy, and list the audiences that you need.",
+        f"Then add a condition on {evidence.provider_name}:aud to the trust policy. In the condition, name the "
+        "audiences that you need.",
     )
 
 
