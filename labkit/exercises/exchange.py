@@ -90,7 +90,9 @@ PREDICTIONS = (
         "07-2",
         "The program's credentials live for an hour. Two hours pass. What does its next call get?",
         (
-            Answer("ExpiredToken.", "Your own client got that, because you gave it fixed credentials."),
+            Answer(
+                "ExpiredToken.", "The client that you made yourself gets that error, because its credentials are fixed."
+            ),
             Answer("The objects, with the same credentials.", "They expired an hour ago. S3 would refuse them."),
             Answer(
                 "The objects, with new credentials.",

@@ -96,7 +96,9 @@ def test_a_service_control_policy_is_named_and_shown_to_those_who_may_see_it(lab
         assert "could not be read: organizations:ListPoliciesForTarget" in finding.found
         managing(f"register-delegated-administrator {delegated}")
         (finding,) = examine(evidence(lab, healthy)).findings
-        assert finding.found.endswith("policies attached to the account or above it: FullAWSAccess, no-lists")
+        assert finding.found.endswith(
+            "policies on the role's account, on its OUs or on the organization's root: FullAWSAccess, no-lists"
+        )
         managing(f"deregister-delegated-administrator {delegated}")
     finally:
         managing(f"detach-policy {target}", f"delete-policy {policy}")

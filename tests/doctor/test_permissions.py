@@ -206,7 +206,9 @@ def test_what_the_organization_denies_is_not_granted_to_the_role():
         for child, parent in ((ACCOUNT_ID, "ou-1-1"), ("ou-1-1", "r-1"))
     }
     (finding,) = examine(answers, **WANTED).findings
-    assert finding.found.endswith("; policies attached to the account or above it: FullAWSAccess, no-uploads")
+    assert finding.found.endswith(
+        "; policies on the role's account, on its OUs or on the organization's root: FullAWSAccess, no-uploads"
+    )
 
 
 RCPS = f"organizations:ListPoliciesForTarget {{}} RESOURCE_CONTROL_POLICY ({ACCOUNT_ID})"

@@ -98,7 +98,7 @@ def test_of_several_values_only_the_one_that_hits_is_taken_off():
 def test_the_patch_says_first_who_else_it_affects():
     answers = selecting(namespaceSelector={"matchLabels": TEAM})
     (finding,) = examine(answers).findings
-    said = "# This changes nothing for others: the webhook skips no other service account that names a role."
+    said = "# This changes nothing for new pods of other service accounts."
     assert said in finding.repair
     names = [f"web-{number}" for number in range(6)]
     annotations = {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/web"}
@@ -175,7 +175,7 @@ def test_of_a_namespace_that_is_left_out_only_its_own_accounts_are_affected():
     namespaces = [{"name": name, "labels": {NAME_OF_NAMESPACE: name}} for name in ("five", "shop")]
     (finding,) = examine(of_cluster(answers, namespaces=namespaces)).findings
     # Only its own value goes, so five stays left out.
-    assert "# This changes nothing for others" in finding.repair
+    assert "# This changes nothing for new pods of other service accounts." in finding.repair
     after = applied(answers, finding.repair)
     assert after[WEBHOOK]["webhooks"][0]["namespaceSelector"]["matchExpressions"][0]["values"] == ["five"]
     # A label that both have keeps both out.
@@ -220,7 +220,7 @@ def test_of_pods_that_a_label_keeps_out_only_their_accounts_are_affected(there, 
         assert f"# This also gives new pods of other service accounts their role: {told}.\n" in finding.repair
         assert "# Nothing is changed" in finding.repair and "kubectl patch" not in "".join(commands(finding.repair))
     else:
-        assert "# This changes nothing for others" in finding.repair
+        assert "# This changes nothing for new pods of other service accounts." in finding.repair
         assert found(applied(answers, finding.repair)) == []
 
 

@@ -539,7 +539,7 @@ class Evidence:
         """
         try:
             names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
-            return f"policies attached to the account or above it: {', '.join(names)}"
+            return f"policies on the role's account, on its OUs or on the organization's root: {', '.join(names)}"
         except NotRead as unread:
             return f"the organization's policies could not be read: {unread.call}: {unread.why}"
 

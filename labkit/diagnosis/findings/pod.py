@@ -195,7 +195,7 @@ def windows_by_affinity(evidence: Evidence) -> Symptom | None:
     if not any(file.startswith("/") for file in files):
         return None
     return Symptom(
-        "The pod got Linux's token path: it selects Windows by affinity, but the webhook reads only nodeSelector.",
+        "The pod got Linux's token path: the pod selects Windows by affinity, but the webhook reads only nodeSelector.",
         expected=f"nodeSelector {SYSTEM}: windows",
         found=f"nodeAffinity {SYSTEM} In windows, {TOKEN_FILE}={', '.join(sorted(filter(None, files)))}",
         source="kubectl get pod -o yaml, spec.affinity",

@@ -86,7 +86,7 @@ class Commands:
         if len(present) >= THUMBPRINTS:
             return words.said(
                 f"The OIDC provider has {len(present)} thumbprints, the most that AWS allows.",
-                f"Find one that no host uses any more, and replace it with {thumbprint}.",
+                f"Find a thumbprint that no host uses any more. Replace that thumbprint with {thumbprint}.",
             )
         return self._aws(
             words.said("This adds a thumbprint to the OIDC provider. The other thumbprints stay."),

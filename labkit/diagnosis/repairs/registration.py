@@ -162,7 +162,7 @@ def _who_is_affected(names: list[str] | None) -> str:
     if names is None:
         return "# This may also give new pods of other service accounts their role."
     if not names:
-        return "# This changes nothing for others: the webhook skips no other service account that names a role."
+        return "# This changes nothing for new pods of other service accounts."
     more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
     told = ", ".join(names[:MANY])
     return f"# This also gives new pods of other service accounts their role: {told}{more}."

@@ -43,9 +43,9 @@ class LeftBehind(LabError):
         forget = "\n       ".join(one.forget for one in left)
         super().__init__(
             "\n".join(one.what for one in left),
-            where="the lab has ended; it remembers the cluster, and the next labkit down tries again",
+            where="the lab has ended, but remembers the cluster; the next labkit down tries the deletion again",
             next=f"correct the cause and run labkit down, or delete the leftovers yourself:\n       {self._commands}\n"
-            f"       or, if the cluster no longer exists, make the lab forget it:\n       {forget}",
+            f"       or, if the cluster no longer exists, make the lab forget the cluster:\n       {forget}",
         )
 
     def forgotten(self, folder: "Folder") -> LabError:
