@@ -35,9 +35,9 @@ class Explanation:
         return {"family": self.family, "means": self.means, "findings": list(self.ids), "next": list(self.next)}
 
     def __str__(self) -> str:
-        can_be = "\n            ".join(self.ids) or "a cause that the doctor can't see"
-        following = "\n            ".join(self.next)
-        return f"{self.family}: {self.means}\n  can be    {can_be}\n  next      {following}"
+        causes = "\n                ".join(self.ids) or "something that the doctor can't see"
+        following = "\n                ".join(self.next)
+        return f"{self.family}: {self.means}\n  cause may be  {causes}\n  next          {following}"
 
 
 def explain(text: str) -> list[Explanation]:

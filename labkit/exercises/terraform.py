@@ -96,7 +96,7 @@ PREDICTIONS = (
         "You applied \"default:*\", and didn't set the module's operator. What does STS answer?",
         (
             Answer(
-                "It admits every service account of default.",
+                "Credentials, for every service account of default.",
                 "For that, you need StringLike. The module writes StringEquals by default.",
             ),
             Answer(

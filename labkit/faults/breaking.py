@@ -135,7 +135,7 @@ def mend(lab: "Workspace") -> Mended:
         raise LabError(
             f"Nothing is broken in {lab.run}.",
             where=f"broken runs: {', '.join(others)}" if others else "",
-            next="labkit mend -n … -s … --role … --cluster …, with a broken run's names"
+            next="fill in the names of one broken run:  labkit mend -n … -s … --role … --cluster …"
             if others
             else "labkit break --list",
         )

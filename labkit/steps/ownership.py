@@ -24,7 +24,7 @@ class Owner(Enum):
     """
 
     THIS_RUN = "removed {}"
-    NOBODY = "removed {}: it carries no tag, and has exactly this run's name"
+    NOBODY = "removed {}: it carries no tag, and its name is exactly the name that this run uses"
     ANOTHER_RUN = "left alone {}: it carries the tag of another run{}"
     UNTAGGED = "left alone {}: it carries no tag of the lab"
     SHARED = "left alone {}: it contains objects of others"

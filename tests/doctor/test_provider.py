@@ -125,7 +125,8 @@ def test_a_fault_of_the_provider_is_found_alone_and_its_repair_mends_it(id, answ
     if id in ("oidc-provider-dangling", "eks-identity-provider-config"):
         # Somebody may need it.
         assert not commands_of(finding.repair)
-        kept = " stays: " if id == "oidc-provider-dangling" else "# Nothing is changed: people may use the identity "
+        keeps = "# This repair keeps the OIDC provider "
+        kept = keeps if id == "oidc-provider-dangling" else "# Nothing is changed: people may use the identity "
         assert kept in finding.repair
         return
     calls = {PROVIDERS_MADE: [], PROVIDERS_TAGGED: []}

@@ -282,7 +282,8 @@ def test_an_untagged_role_of_the_run_s_name_is_removed_and_that_is_said(lab, iam
     assert ids(lab, "iam_role") == ["trust-policy-of-a-service", "role-policy-not-attached"]
     capsys.readouterr()
     lab.remove()
-    assert "removed role my-role: it carries no tag, and has exactly this run's name" in capsys.readouterr().out
+    told = "removed role my-role: it carries no tag, and its name is exactly the name that this run uses"
+    assert told in capsys.readouterr().out
 
 
 def test_a_run_in_a_namespace_of_its_own(home):

@@ -32,9 +32,9 @@ def provider_stays(arn: str) -> str:
     name = json.dumps(provider.issuer)
     naming = shlex.quote(f"Roles[?contains(to_string(AssumeRolePolicyDocument), `{name}`)].RoleName")
     return said(
-        f"The OIDC provider {name} of the account {provider.account} stays: someone may need it.",
-        "Delete it only when no cluster in any account has this issuer, and no role trusts it.",
-        "This lists the roles that trust it:",
+        f"This repair keeps the OIDC provider {name} of the account {provider.account}, because someone may need it.",
+        "Delete the provider only when no cluster in any account has this issuer, and no role trusts the provider.",
+        "This lists the roles that trust the provider:",
         f"  aws iam list-roles --query {naming}",
     )
 

@@ -104,7 +104,8 @@ def _require_policy(lab: "Workspace") -> None:
         raise NoPolicy(
             f"The policy {arn} for the role does not exist.",
             where="parameter policy_arn; nothing was changed",
-            next=f"aws iam list-policies --scope {scope} --query 'Policies[].Arn', and set policy_arn to one of these",
+            next="set policy_arn to an ARN from this list:  "
+            f"aws iam list-policies --scope {scope} --query 'Policies[].Arn'",
         ) from None
 
 

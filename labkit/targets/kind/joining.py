@@ -55,7 +55,10 @@ def undo(kept: Kept, folder: Folder) -> None:
     if (facts := kept.facts) and facts.made:
         _say(f"Deleting the kind cluster {facts.made} …")
     if left := leave(kept, folder):
-        _say(f"{left.what}\nThe lab remembers this cluster. Next:  labkit down, or  {left.command}")
+        _say(
+            f"{left.what}\nThe lab remembers this cluster, and the next labkit down tries again. "
+            f"To delete the leftovers yourself:  {left.command}"
+        )
 
 
 def _say(text: str) -> None:

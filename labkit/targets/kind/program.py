@@ -139,7 +139,7 @@ class Kind:
             raise NotThisLabs(
                 f"The kind cluster {name} doesn't belong to this lab. It was left unchanged.",
                 where=f"kind get clusters; {NOTHING}",
-                next=f"kind delete cluster --name {name}   (only if nobody needs that cluster any more), and run again",
+                next=f"if nobody needs the cluster, delete it, then run again:  kind delete cluster --name {name}",
             )
 
     def create(self, config: dict[str, object], kubeconfig: Path) -> None:
