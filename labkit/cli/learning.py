@@ -121,15 +121,15 @@ def _folder() -> Path:
 
 
 def _running(here: Path) -> dict[str, str] | None:
-    """Return the entry of the JupyterLab that `labkit lab` started in `here`."""
+    """Return the contents of Jupyter's runtime file of the JupyterLab that `labkit lab` started in `here`."""
     from jupyter_core.paths import jupyter_runtime_dir
 
-    # Jupyter's own function for these entries imports the whole server.
+    # Jupyter's own function for these files imports the whole server.
     for file in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         with suppress(OSError, ValueError):
             told: dict[str, str] = json.loads(file.read_text())
             address = urlsplit(told.get("url", ""))
-            # Try the address, because a killed server leaves its entry behind.
+            # Try the address, because a killed server leaves its file behind.
             if told.get("labkit") == str(here) and address.hostname and address.port:
                 socket.create_connection((address.hostname, address.port), timeout=3).close()
                 return told

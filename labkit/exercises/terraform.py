@@ -170,8 +170,7 @@ RECALL = (
     ),
     Question(
         "06-6",
-        'The variable policies is {reader = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}. What does the module '
-        "create?",
+        'You set policies = {reader = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}. What does the module create?',
         (
             Answer("A policy with the name reader.", "The policy exists already. Only Terraform uses the name reader."),
             Answer(

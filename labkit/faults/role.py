@@ -50,7 +50,7 @@ def role_made_anew_with_the_issuers_url(situation: Situation) -> None:
 
 
 @fault(
-    "A script tried to create the role again. The trust policy listed every service account of the cluster.",
+    "A script tried to create the role again, with a trust policy that lists every service account of the cluster.",
     finding="trust-policy-too-long",
     hides=ABSENT_HIDES,
     changes=REFUSED,

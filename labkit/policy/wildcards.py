@@ -64,12 +64,8 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
 def arn_matcher(pattern: Iterable[Token]) -> Matcher:
     """Return a matcher of ARNs that follows AWS's rules for the Resource element.
 
-    Each of the pattern's six segments is compared separately if one of the first five contains one of these wildcards:
-
-    - a `?`
-    - a `*` that isn't the segment's last character
-
-    In any other pattern, or if the pattern has fewer segments, a `*` can match text that contains colons.
+    A pattern has six segments, separated by colons. Each segment is compared separately if one of the first five has a
+    `?`, or a `*` that isn't its last character. In every other pattern, a `*` can match text that contains colons.
     """
     pattern = _joined(pattern)
     segments = [_joined(segment) for segment in split(pattern, ":", 5)]

@@ -90,9 +90,9 @@ def found(lab: "Workspace") -> Iterator[Found]:
 def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
     """Return the provider's owner, and the text for `Found.others`.
 
-    If roles outside this run trust this run's provider, the text names those roles. If the provider belongs to another
-    run, the text names that run. In both cases, the text ends with a command for the removal. Otherwise, the text is
-    empty.
+    If roles outside this run trust this run's provider, the text names those roles, and ends with the command that
+    removes this run. If the provider belongs to another run, the text names that run, and ends with the command that
+    removes that run. Otherwise, the text is empty.
     """
     run = run_of(tags)
     if owner in GOES and (roles := _others_roles(lab, arn)):

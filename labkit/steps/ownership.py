@@ -34,7 +34,7 @@ class Owner(Enum):
     def line(self, thing: str, others: str = "") -> str:
         """Return the line that a removal prints about the resource `thing`; empty for a `STRANGER`.
 
-        The lines of `ANOTHER_RUN` and `TRUSTED` end with the text `others`, which is about other runs or roles.
+        The lines of `ANOTHER_RUN` and `TRUSTED` end with the text `others` (see `Found.others`).
         """
         return self.value.format(thing, others)
 

@@ -196,8 +196,8 @@ class Evidence:
         these cases:
 
         - The role's tag `labkit:run` names the run in `parameters`.
-        - `parameters.is_usual` is true, and the role lacks this tag or doesn't exist.
-        - `is_of_run` is true, and the role doesn't exist.
+        - The role doesn't exist, and `parameters` are those of a run (`is_of_run`).
+        - The role lacks this tag or doesn't exist, and `parameters` name the notebooks' own service account.
 
         Raises `NotRead`.
         """

@@ -157,7 +157,7 @@ class Trust:
         ]
 
     def admits_other(self, *, subject: str = "", audience: str = "") -> bool:
-        """Whether the policy also admits a token with another subject or audience."""
+        """Whether the policy admits the service account's token if the token had this `subject` or `audience`."""
         return self._decide(self._policy, subject, audience).allowed
 
     def statement_admits(self, statement: Statement, *, subject: str = "", audience: str = "") -> bool:

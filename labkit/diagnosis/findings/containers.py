@@ -162,7 +162,7 @@ def names_its_role(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="The pod gets the role and the token from its own manifest, not from the annotation and the webhook.",
-        expected="the role from the service account's annotation, or from the pod's manifest",
+        expected="usually the role from the service account's annotation; the role from the pod's manifest works, too",
         found="; ".join(f"container {each.name}: {ROLE}={each.value(ROLE)}" for each in by_hand),
         source=SOURCE,
         repair="# nothing has to change; but if you change the annotation, this pod keeps the role in its manifest",

@@ -49,7 +49,7 @@ def unknown(why: str) -> NoAddress:
 def checked(address: str) -> str:
     """Return the address. Raises `NoAddress` if it isn't an IPv4 address that containers can call.
 
-    S3's clients would put a bucket's name in front of a host name.
+    A host name isn't accepted, because S3's clients put the bucket's name in front of it.
     """
     if not is_ipv4(address) or IPv4Address(address).is_unspecified or IPv4Address(address).is_multicast:
         raise NoAddress(

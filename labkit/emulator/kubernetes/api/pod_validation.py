@@ -475,7 +475,7 @@ def _deadline(new: int | None, old: int | None) -> list[Cause]:
 
 
 def _frozen(new: Object, old: Object) -> Object:
-    """Return the new spec with the old values of the fields that an update may change."""
+    """Return a copy of ``new`` in which the fields that an update may change have their values from ``old``."""
     kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
     frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
     for lists in ("containers", "initContainers"):

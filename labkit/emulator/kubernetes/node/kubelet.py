@@ -227,7 +227,7 @@ def _is_set(socket: WebSocket, name: str) -> bool:
 
 
 def _log_of(pod: Pod, container: str, previous: bool) -> ContainerLog | str:
-    """Return the log of the container's last or previous run, or the reason for a missing log."""
+    """Return the log of the container's latest run; with ``previous``, of the run before. Without a log, return why."""
     of = f'container "{container}" in pod "{pod.document["metadata"]["name"]}"'
     status = pod.status.container(container)
     if status is None:
