@@ -180,7 +180,7 @@ def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(termin
             with pytest.raises(NoCredentials, match="have expired: ExpiredToken") as refusal:
                 lab.aws.client("iam").list_roles()
             given = "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"
-            assert f"(unset {given})" in refusal.value.next
+            assert refusal.value.next.endswith(f"(or, to use a profile instead, first: unset {given})")
     finally:
         moto.clock.reset()
         expel(moto, arn)
