@@ -96,7 +96,8 @@ PREDICTIONS = (
             Answer("The objects, with the same credentials.", "They expired an hour ago. S3 would refuse them."),
             Answer(
                 "The objects, with new credentials.",
-                "Before each call, the SDK checks its credentials. If they expire soon, the SDK gets new ones.",
+                "Before each call, the SDK checks its credentials. If they have expired, or expire soon, the SDK gets "
+                "new ones.",
                 right=True,
             ),
         ),

@@ -100,8 +100,8 @@ def others_stay(evidence: Evidence) -> str:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
     """
     return said(
-        f"Nothing is changed: with a stricter trust policy, everybody else who uses {evidence.role_name} "
-        "would lose the role.",
+        "Nothing is changed. If the trust policy named only this service account, everybody else who uses "
+        f"{evidence.role_name} would lose the role.",
         "Find out who uses the role. CloudTrail names each caller in userIdentity.userName:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
         f"Then name the service accounts in the condition on {evidence.provider_name}:sub, or give each its own role.",
