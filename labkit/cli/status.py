@@ -134,7 +134,7 @@ def _what_becomes(kept: Kept, facts: Facts) -> str:
     join, delete = f"    To let the cluster join the lab again:  {up}", f"    To delete the cluster:  {down}"
     if facts.made and not kept.kubeconfig.exists():
         again = f"    To create the cluster again:  {up}"
-        return "\n".join([f"the kind cluster {facts.made}, incomplete.", again, delete])
+        return "\n".join([f"the incomplete kind cluster {facts.made}.", again, delete])
     if facts.made:
         return "\n".join([f"the kind cluster {facts.made}.", join, delete])
     leave = f"    To remove the lab's webhooks from the cluster:  {down}"

@@ -43,7 +43,7 @@ def serve(
         Path | None,
         typer.Option(
             help="The kubeconfig for reading service accounts. Without --kubeconfig: in a pod, the pod's own service "
-            "account; elsewhere, the file in KUBECONFIG."
+            "account; elsewhere, the file in KUBECONFIG or ~/.kube/config."
         ),
     ] = None,
     context: Annotated[str | None, typer.Option(help="The kubeconfig's context. Without it: the current one.")] = None,

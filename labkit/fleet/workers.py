@@ -94,7 +94,8 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
             f"The lab of the target {local[0].parameters.target} listens on this machine only, so the scheduler's "
             "workers can't reach it.",
             where=local[0].place,
-            next="set target: eks in the fleet file, or let each worker open its own lab:\n"
+            next="let each worker open its own lab, or set target: eks in the fleet file. "
+            "To open a lab for each worker:\n"
             "       labkit fleet … --lab-per-worker",
         )
     for name in ("ca", "cert", "key"):

@@ -240,7 +240,7 @@ def publish_again(cluster: str, issuer: str) -> str:
     return (
         "# Delete the replacement documents. "
         f"The issuer of the cluster {cluster} then publishes its own documents again.\n"
-        "# For every token of the issuer, STS then reads the documents of the issuer.\n"
+        "# For every token of the issuer, STS then reads the issuer's own documents.\n"
         f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"'
     )
 

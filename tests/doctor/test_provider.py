@@ -125,7 +125,7 @@ def test_a_fault_of_the_provider_is_found_alone_and_its_repair_mends_it(id, answ
     if id in ("oidc-provider-dangling", "eks-identity-provider-config"):
         # Somebody may need it.
         assert not commands_of(finding.repair)
-        keeps = "# This repair keeps the OIDC provider "
+        keeps = "is not changed, because someone may need it."
         kept = keeps if id == "oidc-provider-dangling" else "# Nothing is changed: people may use the identity "
         assert kept in finding.repair
         return

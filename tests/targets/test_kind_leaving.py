@@ -298,8 +298,8 @@ def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empt
         capsys.readouterr()
         cli.status()
         said = capsys.readouterr().out
-        assert f"The lab remembers the kind cluster {NAME}, incomplete.\n" in said
-        assert f"{NAME}, incomplete.\n    To create the cluster again:  labkit up" in said
+        assert f"The lab remembers the incomplete kind cluster {NAME}.\n" in said
+        assert f"{NAME}.\n    To create the cluster again:  labkit up" in said
         assert "\n    To delete the cluster:  labkit down\n" in said
         if follows == "up":
             # It makes a whole one.

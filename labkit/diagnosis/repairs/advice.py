@@ -32,7 +32,7 @@ def provider_stays(arn: str) -> str:
     name = json.dumps(provider.issuer)
     naming = shlex.quote(f"Roles[?contains(to_string(AssumeRolePolicyDocument), `{name}`)].RoleName")
     return said(
-        f"This repair keeps the OIDC provider {name} of the account {provider.account}, because someone may need it.",
+        f"The OIDC provider {name} of the account {provider.account} is not changed, because someone may need it.",
         "Delete the provider only when no cluster in any account has this issuer, and no role trusts the provider.",
         "This lists the roles that trust the provider:",
         f"  aws iam list-roles --query {naming}",
@@ -218,7 +218,7 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     return said(
         f"The permissions boundary {arn} of {evidence.role_name} does not allow {wanted}.",
         "Someone set the boundary on purpose, so no command removes it.",
-        f"Ask the author of the boundary to allow {wanted}, too. To find the author:",
+        f"Ask whoever set the boundary for one that also allows {wanted}. To find out who set it:",
         f"  {_who_called('PutRolePermissionsBoundary', IAM_REGION)}",
     )
 

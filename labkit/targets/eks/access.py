@@ -131,8 +131,8 @@ def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
     return (
         f"{asked}       to see your present groups:              "
         f"aws eks describe-access-entry {_entry(cluster, caller)}\n"
-        f"       to add {GROUP} to them:                 "
-        f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} YOUR-PRESENT-GROUPS"
+        f"       to keep them, and add {GROUP}:          "
+        f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} '<PRESENT_GROUPS>'"
     )
 
 

@@ -240,5 +240,5 @@ def _signing_in() -> str:
 def _log_in(profile: str) -> str:
     chosen = f" --profile {quote(profile)}" if profile != "default" else ""
     return (
-        f"get new keys where you got the old ones, or log in with SSO. Then run again. To log in: aws sso login{chosen}"
+        f"log in with SSO, or get new keys where you got the old ones. Then run again. To log in: aws sso login{chosen}"
     )

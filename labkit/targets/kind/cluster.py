@@ -193,8 +193,8 @@ def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
                 f"The API server {way.server} shows a certificate that the kubeconfig's CA did not sign: {said}",
                 where=f"{way.where}; {NOTHING}",
                 next="set certificate-authority in the kubeconfig to the CA of this API server\n"
-                f"       to see the present value:  {way.kubectl} config view --minify\n"
-                "       for a kind cluster:        kind export kubeconfig",
+                f"       to see the context:  {way.kubectl} config view --minify\n"
+                "       for a kind cluster:  kind export kubeconfig",
             ) from None
         raise NoAnswer(
             f"The API server {way.server} does not answer: {said}",

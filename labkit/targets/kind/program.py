@@ -33,7 +33,7 @@ EXISTING = "labkit up --target kind --kubeconfig FILE --context NAME"
 # https://docs.docker.com/engine/security/rootless
 APART = re.compile(r"^\s*(rootless(: true)?|Operating System: Docker Desktop)\s*$", re.MULTILINE)
 INSTALL_KIND = "apt-get install kind, or: brew install kind   (or as https://kind.sigs.k8s.io says)"
-STARTS = {"docker": "start Docker Desktop, or the service docker", "podman": "podman machine start"}
+STARTS = {"docker": "start Docker Desktop, or the service docker", "podman": "on macOS, podman machine start"}
 INSTALL_DOCKER = "https://docs.docker.com/engine/install, or: apt-get install podman, or: brew install podman"
 
 
@@ -139,7 +139,7 @@ class Kind:
             raise NotThisLabs(
                 f"The kind cluster {name} doesn't belong to this lab. It was left unchanged.",
                 where=f"kind get clusters; {NOTHING}",
-                next=f"if nobody needs the cluster, delete it, then run again:  kind delete cluster --name {name}",
+                next=f"before you run again, delete the cluster if nobody needs it:  kind delete cluster --name {name}",
             )
 
     def create(self, config: dict[str, object], kubeconfig: Path) -> None:
@@ -227,7 +227,7 @@ def _runtime() -> tuple[str, str]:
     raise ProgramMissing(
         f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} installed, but not running:\n{said}",
         where=f"{there[0]} info; {NOTHING}",
-        next=f"{STARTS[there[0]]}   (once {there[0]} runs, {there[0]} info answers)",
+        next="\n       or: ".join(f"{STARTS[each]}   (once {each} runs, {each} info answers)" for each in there),
     )
 
 
