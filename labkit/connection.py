@@ -70,7 +70,7 @@ class Record(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Connection:
-    """The clients, addresses and commands of a lab. A field such as `clock` is None if the target doesn't have it."""
+    """The clients, addresses and commands of a lab. None stands for a field, such as `clock`, that the target lacks."""
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"

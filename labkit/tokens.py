@@ -184,8 +184,8 @@ def compare(
 ) -> list[Comparison]:
     """Return the rows of the token view, in the order of STS's checks.
 
-    `provider_url` is None if the role's account has no OIDC provider for the token's issuer. `now` is the lab's time in
-    epoch seconds. Without it, there's no row for the expiry.
+    Without `provider_url`, the role's account has no OIDC provider for the token's issuer. `now` is the lab's time in
+    epoch seconds. Without `now`, the view has no row for the expiry.
     """
     url = f"https://{provider_url.removeprefix('https://')}" if provider_url else ""
     rows = [Comparison("iss", url or "an OIDC provider", claims.issuer or "", bool(url) and url == claims.issuer, _URL)]

@@ -91,8 +91,7 @@ def up(
 def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.State, str, str | None]:
     """Start the lab and the cluster, and make kubectl use the cluster.
 
-    Return the lab's state, the cluster's issuer, and a note for the user. The note is None if the lab has nothing to
-    say. Raises `LabError`.
+    Return the lab's state, the cluster's issuer, and the lab's note for the user, if it has one. Raises `LabError`.
     """
     folder = Folder.find().bare if bare else Folder.find()
     # boto3 and its client take as long to load as the server takes to start, so do both at once.

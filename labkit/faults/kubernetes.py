@@ -42,7 +42,7 @@ def read(lab: "Workspace", situation: Situation, registration: Document | None) 
     """Read the run's objects into the situation, and set `situation.registration`.
 
     `situation.registration` becomes a copy of `registration`, the registration with which the webhook works.
-    If `registration` is None or empty, the cluster's present registration is copied instead.
+    Without `registration`, the cluster's present registration is copied instead.
     """
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}
@@ -124,7 +124,7 @@ def _read_pods_as_applied(situation: Situation) -> None:
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     """Return the service account and the webhook's registration that must exist when the wanted pods are created.
 
-    If the registration is None, the webhook must have no registration. If `wanted.made_with` is None, the result is {}.
+    None stands for a webhook without a registration. Without `wanted.made_with`, the result is {}.
     """
     if wanted.made_with is None:
         return {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Row:
     """One comparison. `ok` says whether the found value is right.
 
-    If `ok` is None, the found value is right if it equals the expected value.
+    Without `ok`, the found value is right if it equals the expected value.
     """
 
     what: str

@@ -152,7 +152,7 @@ class Container:
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
         """Return a file's source (`ConfigMap NAME` or `Secret NAME`) and text; None if the file has another source.
 
-        A Secret's text is None, because the doctor doesn't read Secrets. Raises `NotRead`.
+        The doctor doesn't read Secrets, so None stands for a Secret's text. Raises `NotRead`.
         """
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None

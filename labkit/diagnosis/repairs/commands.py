@@ -164,7 +164,7 @@ class Commands:
     def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
         """Return lines that replace the inline policy `before` with `after`, which doesn't have the Deny statements.
 
-        If `after` is None, the lines delete the policy.
+        Without `after`, the lines delete the policy.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html
@@ -375,7 +375,7 @@ def applied(manifest: Mapping[str, object], kubectl: str) -> str:
 
 
 def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:
-    """Return lines that set these keys of a ConfigMap, and delete keys whose value is None.
+    """Return lines that set these keys of a ConfigMap, and delete the keys with None as their value.
 
     If pods of another service account may use the ConfigMap, return advice instead, without a command.
 

@@ -232,8 +232,8 @@ class Gate:
     def _address(self, call: Call) -> tuple[Asked, Signature | Malformed | None]:
         """Return a pair: the call with its service and region; and the call's unverified signature.
 
-        The second value is ``Malformed`` if the signature is malformed. The second value is None if the call is
-        unsigned or is AssumeRoleWithWebIdentity.
+        The second value is ``Malformed`` for a malformed signature, and None for an unsigned call and for
+        AssumeRoleWithWebIdentity.
         """
         if _is_by_token(call):
             return _addressed(call, "sts", self.region), None

@@ -68,7 +68,7 @@ _change: ContextVar[_Change | None] = ContextVar("change", default=None)
 
 
 class Kept:
-    """Keep moto's state in a file. If ``file`` is None, keep nothing.
+    """Keep moto's state in a file. Without ``file``, keep nothing.
 
     After the file is loaded, only moto's thread reads and writes the file.
 
