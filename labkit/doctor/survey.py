@@ -100,7 +100,7 @@ class Survey:
             return  # a caller who can list the service accounts may still not be allowed to read the namespace
         near = next(iter(get_close_matches(self._namespace, names)), "")
         raise LabError(
-            f"There is no namespace {self._namespace} in the cluster{f'; did you mean {near}?' if near else '.'}",
+            f"The cluster has no namespace {self._namespace}{f'; did you mean {near}?' if near else '.'}",
             next=f"labkit doctor --all -n {near}" if near else "kubectl get namespaces",
         )
 

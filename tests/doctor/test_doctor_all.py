@@ -102,7 +102,7 @@ def test_a_pod_says_which_service_account_is_meant(shop):
 def test_a_misspelt_namespace_is_a_question(shop, options):
     done = doctor(*options, "-n", "shopp")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "There is no namespace shopp in the cluster; did you mean shop?" in done.stderr
+    assert "The cluster has no namespace shopp; did you mean shop?" in done.stderr
     assert "my-service-account" not in done.stderr
 
 

@@ -240,7 +240,7 @@ def test_a_role_that_nothing_names_was_not_looked_at(lab):
         (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "not an ARN"),
         (["--resource", "arn:aws:s3:::irsa-lab"], "--action"),
         (["--all", "-s", "my-service-account"], "--all"),
-        (["--all", "-n", "nowhere"], "There is no namespace nowhere"),
+        (["--all", "-n", "nowhere"], "The cluster has no namespace nowhere"),
         (["--explain", ""], "doesn't recognise"),
         (["--no-such-option"], "No such option"),
     ],

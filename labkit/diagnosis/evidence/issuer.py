@@ -21,7 +21,7 @@ TIMEOUT = 10.0  # seconds
 
 
 class Published(TypedDict, total=False):
-    """Either `document`, the parsed JSON from an issuer's host, or `error`, the reason why there is no document."""
+    """Either `document`, the parsed JSON from an issuer's host, or `error`, the reason why the document is missing."""
 
     document: object
     error: str

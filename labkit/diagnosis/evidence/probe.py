@@ -202,7 +202,7 @@ class Probe:
     def _execute(self, command: list[str]) -> Executed:
         pod, container, api = self._pod, self.container, self._connection.kubernetes
         if pod is None or container is None or api is None:
-            raise LabError("There is no pod in which the doctor can run commands.", where=self._connection.issuer)
+            raise LabError("The doctor has no pod in which to run commands.", where=self._connection.issuer)
         try:
             return execute(api, pod.name, pod.namespace, command, container=container.name)
         except NotAllowed as refusal:
