@@ -122,8 +122,8 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 def start_again(folder: Folder, *, bare: bool = False) -> None:
     """Start the folder's server again. Raises `LabError`.
 
-    `start` may return a note for the user. Save that note for the next call of `start`. The next call returns the note
-    if the server still runs, and discards the note otherwise.
+    This function calls `start`. If this call returns a note for the user, save the note in a file. The next call of
+    `start` returns the saved note if the server still runs, and discards it otherwise.
     """
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())

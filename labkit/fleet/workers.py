@@ -367,7 +367,7 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
 
 
 def prepared(log: Path | None) -> "WorkerPlugin":
-    """Return a Dask plugin: a worker ignores Ctrl-C, and writes its output to the file `log`, if any.
+    """Return a Dask plugin that makes a worker ignore Ctrl-C. With `log`, the worker writes its output to that file.
 
     `ENDS_WITHIN` seconds after a worker closes, its process ends, even in the middle of a row.
     """

@@ -63,7 +63,7 @@ def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
 
 
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
-    """Return the service accounts whose new pods get a role only after the lines from `without` have run.
+    """Return the service accounts whose new pods get no role now, but get one once these requirements are removed.
 
     The service account that the doctor checks is left out. Names have the form NAMESPACE/NAME. If labels of pods or
     namespaces can't be read, return every other service account that has a role. Return None if the service accounts

@@ -244,7 +244,7 @@ def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> L
 def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
     """Return the request to send to moto. Raises ``Refusal`` if the caller's account may not call the operation.
 
-    Some operations that read are not for every member. If a delegated administrator calls one of these operations, the
+    A delegated administrator may call some read operations that other members may not call. For such a call, the
     returned request has the management account's id.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
