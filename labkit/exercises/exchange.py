@@ -147,7 +147,7 @@ RECALL = (
             ),
             Answer(
                 "The role's sessions are too short.",
-                "The SDK starts a new session before the old one ends. Here the token has expired.",
+                "The SDK starts a new session when a call needs one. Here the token has expired.",
             ),
         ),
     ),
@@ -157,7 +157,7 @@ RECALL = (
         (
             Answer(
                 "The node renews the token, and the SDK renews the credentials.",
-                "The token and the credentials are both renewed before they expire.",
+                "The node renews the token before it expires, and the SDK gets new credentials when a call needs them.",
                 right=True,
             ),
             Answer("The SDK renews both.", "The SDK can't ask the cluster for a token. It only reads the file."),

@@ -110,7 +110,7 @@ RECALL = (
             ),
             Answer(
                 'StringLike, "system:serviceaccount:shop:*"',
-                "StringLike matches wildcards. Anyone who may create a service account in shop can now get the role.",
+                "StringLike matches wildcards. Anyone who may create a pod or a token in shop can now get the role.",
                 right=True,
             ),
             Answer(

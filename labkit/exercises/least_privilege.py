@@ -205,7 +205,7 @@ RECALL = (
             ),
             Answer(
                 "Delete the other service accounts.",
-                "Anyone who may create a service account in shop can still get the role.",
+                "Anyone who may create a pod or a token in shop can still get the role.",
             ),
             Answer(
                 "Take permissions away from the role.",

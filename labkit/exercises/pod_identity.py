@@ -158,7 +158,7 @@ RECALL = (
         "11-4",
         "A pod uses Pod Identity. Who calls STS to get the pod's role?",
         (
-            Answer("The pod's SDK.", "The SDK asks the agent on its node, and never calls STS."),
+            Answer("The pod's SDK.", "The SDK gets the credentials from the agent on its node."),
             Answer("The node, with its own role.", "The node's role only lets the agent call EKS Auth."),
             Answer("EKS.", "In the trust policy, EKS is the service pods.eks.amazonaws.com.", right=True),
         ),

@@ -174,9 +174,9 @@ RECALL = (
         (
             Answer("SDKs can't read the key.", "They can: SDKs read keys from environment variables."),
             Answer(
-                "The key works anywhere, for anybody, until someone rotates it.",
+                "The key works anywhere, for anybody, until someone disables it.",
                 "IRSA's token also works for anyone who copies it. But it expires within a day, so nobody has to "
-                "rotate it.",
+                "disable it.",
                 right=True,
             ),
             Answer("AWS forbids it.", "AWS allows it, but advises against it."),
