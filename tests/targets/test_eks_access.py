@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -229,6 +230,10 @@ def test_a_read_only_caller_learns_the_missing_permissions_before_anything_is_ma
         entry = f"--cluster-name blue --principal-arn {operator} --region us-east-1"
         assert f"aws eks update-access-entry {entry} --kubernetes-groups irsa-lab" in refusal.next
         assert f"aws eks describe-access-entry {entry}" in refusal.next
+        # Pasted as it is, the line must not replace anybody's groups: no shell takes the placeholder.
+        (update,) = (line for line in refusal.next.splitlines() if "update-access-entry" in line)
+        pasted = ["sh", "-n", "-c", update[update.index("aws eks") :]]
+        assert subprocess.run(pasted, capture_output=True, check=False).returncode != 0
         # A namespace that is not there has to be made, too.
         assert "create namespaces, delete namespaces" in refused(namespace="team-n").what
         # Looking, and removing what there is, takes no more than it did.

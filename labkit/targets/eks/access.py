@@ -132,7 +132,7 @@ def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
         f"{asked}       to see your present groups:              "
         f"aws eks describe-access-entry {_entry(cluster, caller)}\n"
         f"       to keep them, and add {GROUP}:          "
-        f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} '<PRESENT_GROUPS>'"
+        f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} <PRESENT_GROUPS>"
     )
 
 
