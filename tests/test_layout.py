@@ -150,7 +150,7 @@ def test_the_command_starts_without_the_slow_libraries():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-def test_the_lab_comes_up_without_what_only_its_server_needs():
+def test_the_lab_starts_without_the_modules_that_only_its_server_needs():
     code = (
         "import sys, labkit.targets.moto; print(*{'httpx', 'moto', 'rich', 'starlette', 'tenacity'} & set(sys.modules))"
     )

@@ -2,12 +2,13 @@
 
 import json
 import re
+from bisect import bisect
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("*.md", "Makefile", "notebooks/*.md")
+PAGES = ("*.md", "Makefile", "notebooks/*.md", "tests/**/*.md")
 CODE = ("labkit/**/*.py", "labkit/**/*.js", "notebooks/book/*.py", "tests/**/*.py")
 NOTEBOOKS = "notebooks/*.ipynb"
 # This module quotes what it bans.
@@ -33,21 +34,32 @@ VERBS += ("Take", "Wait", "Write")
 # A turn, what to write instead, and a line that has it.
 BANNED = [
     (r"[Ww]hat is there", "the resource, or its name", "look at what is there"),
-    (r"is none", "doesn't exist; isn't one of", "an answer that is none"),
+    (r"[Ww]hat was (?:there|read)", "the resource; the evidence", "leave what was there"),
+    (r"[Ww]hat is raised", "the error", "what is raised is why"),
+    (r"[Ww]hat lacks", "what is missing", "it says what lacks"),
+    (r"(?:that|which|it|One that) (?:is|are|was) not there", "missing; doesn't exist", "a bucket that is not there"),
+    (r"(?:[Ii]s|[Aa]re) none(?! of)", "doesn't exist; isn't one of", "an answer that is none"),
     # "There is no bucket" is plain; "it is no bucket" isn't.
-    (r"(?<!here )is no(?! longer)(?= \w)", "is not a", "this is no bucket"),
+    (r"(?<!here )[Ii]s no(?! longer)(?= \w)", "is not a", "this is no bucket"),
     (r"of somebody", "the owner", "a pod of somebody else"),
     (r"[Bb]ears?", "carries", "the tag that a role bears"),
     (r"[Aa]new", "again", "read it anew"),
     (r"[Ww]hom", "who; which", "whom it admits"),
     (r"to be had", "could not be fetched", "it is not to be had"),
     (r"as it was(?! \w+(?:ed|wn|ten|ilt|ent)\b)", "unchanged; as before", "leave it as it was."),
-    (r"[Nn]obody's", "belongs to nobody", "nobody's role"),
+    (r"[Nn]obody(?:'| )s", "belongs to nobody", "nobody's role"),
+    (r"[Ww]hose (?:it|a thing) is", "the owner", "it says whose it is"),
+    (r"[Ww]ithout what", "without the", "the pod without what the webhook added"),
+    (r"[Ww]ithout a word", "without complaint", "IAM took it without a word"),
+    (r"not get on", "is stalled", "a rollout that does not get on"),
+    (r"away with it", "delete it", "makes it so, or away with it"),
     (r"with this means", "with", "with this means, it's all of them"),
     (r"otherwise than", "differently from", "it ends otherwise than before"),
     (rf'(?<=""")(?:{"|".join(VERBS)})s', "Return, Give, Make", '"""Returns a token."""'),
 ]
 ANY = re.compile("|".join(rf"\b(?:{turn})\b" for turn, _, _ in BANNED))
+# What a wrapped line has around its words: the sign of a comment, and the quotes of one of several joined strings.
+AROUND = re.compile(r"""^\s*(?:#+|//|>|[frb]?["'](?!["']))?\s*|\s*["']?\s*$""")
 # A fault's id, which stays for whoever wrote it down, and a query of a request.
 EXEMPT = ("cluster-made-anew", '"anew"')
 
@@ -65,6 +77,15 @@ def test_each_turn_is_found(turn, instead, line):
     assert lines_to_change(f"first\n{line}\n") == [f"2: {line}   (write: {instead})"]
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    ["look at what is\nthere", "    # look at what is\n    # there", '    "look at what is "\n    f"there {now}"'],
+)
+def test_a_turn_across_two_lines_is_found(wrapped):
+    first, _ = wrapped.splitlines()
+    assert lines_to_change(wrapped) == [f"1: {first.strip()}   (write: the resource, or its name)"]
+
+
 def written(file: Path) -> str:
     """Return the text of a file as people read it: a notebook's cells, and a test's name as words."""
     text = file.read_text()
@@ -74,13 +95,20 @@ def written(file: Path) -> str:
 
 
 def lines_to_change(text: str) -> list[str]:
-    """Return the lines that hold a banned turn, each with its number and the plainer turn."""
-    if not ANY.search(text):
+    """Return the lines where a banned turn begins, each with its number and the plainer turn."""
+    lines, starts, unwrapped = text.splitlines(), [], ""
+    for line in lines:
+        starts.append(len(unwrapped))
+        unwrapped += AROUND.sub("", line) + " "
+    if not ANY.search(unwrapped):
         return []
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if ANY.search(line)]
+    found = [
+        (bisect(starts, match.start()), instead)
+        for turn, instead, _ in BANNED
+        for match in re.finditer(rf"\b(?:{turn})\b", unwrapped)
+    ]
     return [
         f"{number}: {line}   (write: {instead})"
-        for number, line in lines
-        for turn, instead, _ in BANNED
-        if re.search(rf"\b(?:{turn})\b", line) and not any(exempt in line for exempt in EXEMPT)
+        for number, instead in sorted(found)
+        if not any(exempt in (line := lines[number - 1].strip()) for exempt in EXEMPT)
     ]

@@ -64,7 +64,7 @@ def joined(situation: Situation, *, in_one_statement: bool) -> Situation:
 
 def harm(situation: Situation, answers: Answers, repair: str) -> list[str]:
     """What a repair changes for anybody but the run's own service account, where it is run on these answers."""
-    # What lacks a value, no shell runs.
+    # No shell runs a line with a placeholder.
     lines = [line for line in commands(repair) if not repairing.PLACEHOLDER.search(line)]
     aws = [line for line in lines if line.startswith(AWS)]
     registered = answers.get(REGISTERED)

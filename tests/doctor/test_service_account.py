@@ -103,7 +103,7 @@ def test_a_service_account_s_fault_is_found_alone_and_mended_by_its_repair(id, a
     (finding,) = diagnosis.findings
     assert finding.expected != finding.found
     after = applied(answers, finding.repair)
-    # The pod of a namespace that was not there is yet to be made.
+    # The repair creates the missing namespace, but not its pod.
     assert found(after) == (["pod-missing"] if id == "namespace-missing" else [])
 
 

@@ -205,11 +205,11 @@ def test_a_role_without_an_access_entry_is_turned_away_and_with_one_is_not(termi
     )
 
 
-def test_a_token_of_boto3_is_good_and_says_whose_it_is(lab, role, entry):
+def test_a_token_of_boto3_is_valid_and_names_its_owner(lab, role, entry):
     entry()
     user = whoami(lab, get_token(assumed(lab, role, "alice@example.com")))
     name = role.rpartition("/")[2]
-    # The authenticator lets no at sign into a user name; what AWS said stays as it is.
+    # The authenticator lets no at sign into a user name; AWS's own text stays unchanged.
     assert user["username"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/alice-example.com"
     assert user["extra"]["arn"] == [f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/alice@example.com"]
     assert user["extra"]["canonicalArn"] == [f"arn:aws:iam::{ACCOUNT}:role/{name}"]

@@ -74,7 +74,7 @@ def test_the_pod_became_the_role_through_a_token_that_sts_verified(lab):
         ("pod", "pod-missing", "service_account"),
     ],
 )
-def test_before_a_step_it_is_not_there_and_the_earlier_ones_are(lab, before, missing, there):
+def test_ready_before_a_step_leaves_only_the_earlier_steps_done(lab, before, missing, there):
     lab.ready(through="pod")
     lab.ready(before=before)
     assert ids(lab, before) == [missing]

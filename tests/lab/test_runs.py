@@ -194,7 +194,7 @@ def test_the_longest_names_have_a_file(notebook, tmp_path):
     assert "keeps running" not in done.stdout
 
 
-def test_a_notebook_that_is_not_there(tmp_path):
+def test_a_missing_notebook_is_refused(tmp_path):
     with pytest.raises(LabError, match="No notebook"):
         runs.run(tmp_path / "none.ipynb", tmp_path / "out.ipynb")
 

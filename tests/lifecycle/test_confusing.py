@@ -275,8 +275,8 @@ def test_a_lab_on_a_disk_that_cannot_be_written_to(tmp_path):
             assert done.returncode == 1
 
 
-def test_files_of_the_lab_that_are_none(tmp_path):
-    """A pipe that nobody writes to, in the place of the clock, and folders in that of two files."""
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_of_the_lab(tmp_path):
+    """A pipe that nobody writes to replaces the clock, and folders replace two files."""
     folder = Folder(tmp_path / "lab-bare")
     folder.create()
     os.mkfifo(folder.clock.file)

@@ -230,7 +230,7 @@ def settled(api: Api, restarts: dict[str, int]) -> None:
 
 
 def fixed(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str, str, str], dict]:
-    """The objects without what the reboot of a node changes, in those that it changes."""
+    """The objects without the fields that a reboot of the node changes."""
     return {key: _fixed(key, json.loads(json.dumps(each))) for key, each in objects.items()}
 
 
@@ -466,7 +466,7 @@ def exchanged(lab: Lab, token: str = "") -> tuple[str, str]:
 
 
 def without_secrets(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str, str, str], dict]:
-    """The objects without what a lab makes again, and without what the reboot of a node changes."""
+    """The objects without the values that a lab generates again, and without those that a reboot changes."""
     objects = fixed(objects)
     for (kind, _, name), obj in objects.items():
         if (kind, name) in {("ConfigMap", "kube-root-ca.crt"), ("Secret", "forever")}:

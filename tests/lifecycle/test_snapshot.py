@@ -110,7 +110,7 @@ def test_what_was_never_a_lab_has_no_snapshot(tmp_path):
     refused("snapshot", "none", says="holds nothing yet", LABKIT_HOME=str(tmp_path / ".lab"))
 
 
-def test_a_snapshot_that_is_not_there(lab, tmp_path):
+def test_a_missing_snapshot_is_refused(lab, tmp_path):
     assert "Did you mean 'one'? There are: one." in refused(
         "restore", "onne", says="'onne' is not a snapshot of this lab"
     )

@@ -105,7 +105,7 @@ def test_every_decision_is_one_of_three_and_explains_itself(request_made, sets):
 def test_one_more_deny_never_allows_more_and_one_that_matches_wins(request_made, sets, layer, deny):
     before = decide(request_made, sets)
     deny = deny | {"Principal": "*"} if layer == "resource" else deny
-    # A policy that was not there at all is not added: as a boundary it would limit, which is not the Deny's doing.
+    # Don't add a policy of a missing kind: a first boundary limits the request by itself, whatever its Deny says.
     if sets[layer] is None:
         return
     after = decide(request_made, sets | {layer: [*sets[layer], deny]})

@@ -33,7 +33,7 @@ def install(folder: Path, *, kind: str = "works", docker: str = "works") -> Path
 
 
 def calls(folder: Path) -> list[list[str]]:
-    """How the programs were called, without what only asked."""
+    """The calls of the programs, except those that only ask."""
     log = folder / "calls"
     made = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     return [call for call in made if call[1] not in ("info", "get")]

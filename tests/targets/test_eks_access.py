@@ -234,9 +234,9 @@ def test_a_read_only_caller_learns_the_missing_permissions_before_anything_is_ma
         (update,) = (line for line in refusal.next.splitlines() if "update-access-entry" in line)
         pasted = ["sh", "-n", "-c", update[update.index("aws eks") :]]
         assert subprocess.run(pasted, capture_output=True, check=False).returncode != 0
-        # A namespace that is not there has to be made, too.
+        # The run also has to create a missing namespace.
         assert "create namespaces, delete namespaces" in refused(namespace="team-n").what
-        # Looking, and removing what there is, takes no more than it did.
+        # To look and to remove take no other permissions than before.
         assert targets.look(Parameters.checked(target="eks")).account_id == ACCOUNT
         assert command("remove", "-ptarget=eks", f"-paccount_id={ACCOUNT}", "--yes") == "nothing to remove\n"
     finally:

@@ -258,7 +258,7 @@ def test_whatever_the_pod_the_patch_applies_adds_only_and_a_second_time_changes_
 
 
 def without_additions(after, before):
-    """`after` without what stands behind (volumes: before) what was there: equal to `before`, or something was lost."""
+    """`after` without the webhook's additions. It equals `before` unless the webhook dropped something."""
     left = dict(after)
     for field_ in ("containers", "initContainers"):
         if before.get(field_):

@@ -338,7 +338,7 @@ def test_other_requests_are_refused(method, path, status):
     run(test)
 
 
-def test_a_review_is_one_line_of_the_log_without_what_is_in_the_pod(caplog):
+def test_a_review_is_one_log_line_without_the_pods_contents(caplog):
     caplog.set_level("INFO", "labkit.webhook")
 
     async def test(api, accounts, webhook):

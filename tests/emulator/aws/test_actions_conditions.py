@@ -76,7 +76,7 @@ ROWS = [
     (LEADING, "dynamodb", "batch_write_item", {"RequestItems": {"table": [{"DeleteRequest": {"Key": TWO}}]}}, False),
     (LEADING, "dynamodb", "transact_write_items", {"TransactItems": [{"Put": {"TableName": "table", "Item": TWO}}]},
      False),
-    # A table that is not there has no key that the lab could know.
+    # The lab can't know the key of a missing table.
     (LEADING, "dynamodb", "get_item", {"TableName": "none", "Key": ONE}, False),
     (ATTRIBUTES, "dynamodb", "get_item", {"TableName": "table", "Key": ONE, "ProjectionExpression": "k, tint"}, True),
     (ATTRIBUTES, "dynamodb", "get_item", {"TableName": "table", "Key": ONE, "ProjectionExpression": "#s",

@@ -218,7 +218,7 @@ def test_a_wrong_token_is_refused_as_the_agent_refuses_it(place, token, status, 
     ],
     ids=["for STS", "for nobody", "of another cluster", "of nobody", "another key", "critical", "another algorithm"],
 )
-def test_the_trail_says_why_a_token_is_refused_without_a_word_of_sts_or_a_provider(aws, place, token, reason):
+def test_the_reason_of_a_refused_token_names_neither_sts_nor_a_provider(aws, place, token, reason):
     # Without the agent, which refuses some of them before it calls.
     with pytest.raises(ClientError, match=INVALID):
         aws.client("eks-auth").assume_role_for_pod_identity(clusterName="blue", token=place.token(**token))

@@ -174,7 +174,7 @@ def test_the_trail_of_the_session_is_the_stored_one(aws):
 
 
 class Masked:
-    """Records without what differs from session to session; of an id stays which of the ids so far it is."""
+    """Records without the parts that differ between sessions. Each id is replaced with its number among the ids."""
 
     DROPPED = ("eventVersion", "eventTime", "requestID", "eventID", "sharedEventID", "userAgent", "x-amz-id-2")
     TIME = re.compile(r"\d{8}T\d{6}Z|\d{4}-\d\d-\d\dT[\d:]+Z|[A-Z][a-z]{2} \d+, \d{4}, \d+:\d\d:\d\d [AP]M")

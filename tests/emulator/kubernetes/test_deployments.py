@@ -193,7 +193,7 @@ def test_scaling_in_the_middle_of_a_rollout_is_proportional(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_a_rollout_that_does_not_get_on_is_given_up_by_lab_time(apps: Apps, lab_time):
+def test_a_stalled_rollout_is_marked_as_failed_by_lab_time(apps: Apps, lab_time):
     apps.create(deployment(progressDeadlineSeconds=60))
     apps.pod_count(1)
     apps.condition("Progressing", "ReplicaSetUpdated")

@@ -77,7 +77,7 @@ def test_what_is_published_in_a_documents_place_is_answered_until_it_is_cleared(
     assert fetch(issuer, f"{PATH}/.well-known/openid-configuration").json() == {"issuer": "https://issuer" + PATH}
 
 
-def test_nothing_is_published_for_a_cluster_that_is_not_there(issuer: Issuer, published: Published):
+def test_nothing_is_published_for_a_missing_cluster(issuer: Issuer, published: Published):
     published.override(OTHER, "keys").set(200, {"keys": []})
     assert fetch(issuer, f"{OTHER}/keys").status_code == 404
 

@@ -160,7 +160,7 @@ def test_a_program_that_leaves_a_child_behind_has_ended(lab):
     until(lambda: not processes_with(folder), "the child has ended")
 
 
-def test_a_program_that_is_not_there(lab):
+def test_a_missing_program_fails_the_pod(lab):
     lab.create("missing", {"name": "app", "image": "python", "command": ["nonesuch"]})
     [status] = lab.in_phase("missing", "Failed").status.container_statuses
     ended = status.state.terminated
