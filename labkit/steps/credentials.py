@@ -1,4 +1,4 @@
-"""Steps 5 to 11: an SDK exchanges the pod's token for the role's credentials. The lab builds nothing in these steps."""
+"""Steps 6 to 10: an SDK exchanges the pod's token for the role's credentials. The lab builds nothing in these steps."""
 
 from typing import TYPE_CHECKING
 

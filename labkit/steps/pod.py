@@ -1,4 +1,4 @@
-"""Step 4: create a pod that names the service account. The webhook gives the pod the role."""
+"""Steps 4 and 5: create a pod that names the service account. The webhook and the node add the role and the token."""
 
 from collections.abc import Iterator
 from functools import partial
