@@ -71,6 +71,7 @@ def policy(
     """Print the IAM policy that you need to run irsa.ipynb in an account and to clean up after it.
 
     Some notebooks need more permissions. Notebook 02 requests tokens from the cluster and changes trust policies.
+
     Notebook 08 creates roles with other names.
     """
     import botocore.session

@@ -79,8 +79,8 @@ def doctor(
     """Find out why a service account's pods don't get their role, and print the commands that repair the fault.
 
     Without --repair, the command only reads. With --repair, it shows each repair, and runs those that you confirm.
-    Exit code 0: no findings, or only notes; 1: findings; 2: the doctor could not look, or a named object
-    does not exist.
+
+    Exit code 0: no findings, or only notes; 1: findings; 2: the doctor could not look, or a named object is missing.
     """
     # urllib3 logs each new attempt. The doctor itself tells once which system didn't answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())

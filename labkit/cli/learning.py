@@ -144,11 +144,11 @@ def put_aside(learn: Path, number: str) -> tuple[str, str]:
     """
     copies = [path for path in learn.glob(f"{number}*.ipynb") if (NOTEBOOKS / path.name).exists()]
     if len(copies) != 1:
-        known = ", ".join(sorted(path.stem for path in learn.glob("*.ipynb") if (NOTEBOOKS / path.name).exists()))
+        known = sorted(path.stem for path in learn.glob("*.ipynb") if (NOTEBOOKS / path.name).exists())
         raise LabError(
             f"{number!r} does not name exactly one notebook in {LEARN}/.",
-            where=f"{LEARN}/ has {known or 'no notebooks'}",
-            next="labkit lab --fresh 02",
+            where=f"{LEARN}/ has {', '.join(known) or 'no notebooks'}",
+            next=f"labkit lab --fresh {known[0].partition('-')[0]}" if known else "labkit lab",
         )
     (copy,) = copies
     aside = next(

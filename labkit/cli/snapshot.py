@@ -14,8 +14,9 @@ GIVEN = "The snapshot's name (its file is kept beside the lab's folder), or the 
 def snapshot(name: Annotated[str, typer.Argument(help=GIVEN)]) -> None:
     """Save the lab's state in a file. You can restore it later, or give it to others. The lab keeps running.
 
-    The file contains your AWS resources and Kubernetes objects, including Secrets, KMS keys, and IAM users' access
-    keys. It doesn't contain the lab's own keys, role sessions or pods' files.
+    The file contains AWS resources and Kubernetes objects, including Secrets, KMS keys and IAM users' access keys.
+
+    It doesn't contain the lab's own keys, role sessions or pods' files.
     """
     from labkit.emulator import snapshots
 

@@ -63,7 +63,8 @@ def up(
         )
         return
     if target != "moto":
-        raise UnknownName("target that labkit up starts", target, ("moto", "kind"), next="labkit plan -p target=eks …")
+        next_ = "labkit plan -p target=eks …" if target == "eks" else "labkit up"
+        raise UnknownName("target that labkit up starts", target, ("moto", "kind"), next=next_)
     refuse_options(kubeconfig=kubeconfig, context=context, aws_host=aws_host, image=image)
     Parameters.checked(cluster=cluster, region=region)
     state, issuer, note = start(cluster, region, bare=bare)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from labkit.exercises import progress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[1]
 # The notebooks are inside the package in a wheel, and beside it in a checkout. The README is in the folder above them.
 NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
+LIST = f"ls {quote(str(NOTEBOOKS))}"
 NAME = "contents.ipynb"
 CLEAN_UP = "99-clean-up.ipynb"
 # The step that a notebook teaches, by the notebook's number.

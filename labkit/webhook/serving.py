@@ -100,8 +100,9 @@ class Identity:
             # Without a password function, OpenSSL would ask in the terminal for an encrypted key's password.
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or error
             raise LabError(
-                f"the certificate and key cannot be used: {getattr(error, 'reason', '') or error}",
+                f"the certificate and key cannot be used: {reason}",
                 where=f"{self.certificate}, {self.key}",
                 next="name two PEM files: the certificate with its chain, and its key without a password",
             ) from error

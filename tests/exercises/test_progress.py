@@ -85,5 +85,12 @@ def test_a_notebook_started_over_keeps_the_earlier_copy(tmp_path):
         assert learning.put_aside(learn, "02") == (mine.name, told)
         assert learning.copy_notebooks(learn) == ["02-iam-role"]
     assert (learn / "02-iam-role.before-1.ipynb").read_text() == "mine"
-    with pytest.raises(LabError, match=r"^'0' does not name exactly one notebook in learn/\."):
+    with pytest.raises(LabError, match=r"^'0' does not name exactly one notebook in learn/\.") as refused:
         learning.put_aside(learn, "0")
+    assert refused.value.next == "labkit lab --fresh 00"
+
+
+def test_without_copies_the_next_step_makes_them(tmp_path):
+    with pytest.raises(LabError) as refused:
+        learning.put_aside(tmp_path, "02")
+    assert (refused.value.where, refused.value.next) == ("learn/ has no notebooks", "labkit lab")

@@ -1,14 +1,18 @@
 """A notebook executed through papermill: what it says of itself, the same bytes twice, and a cell that fails."""
 
 import os
+import shlex
 import subprocess
+from inspect import cleandoc
 from pathlib import Path
 
 import nbformat
 import pytest
+import typer
 from nbformat.v4 import new_code_cell, new_notebook
 
 from labkit import runs
+from labkit.cli.main import app
 from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import InvalidParameter
 from tests.commands import LABKIT, labkit
@@ -195,8 +199,11 @@ def test_the_longest_names_have_a_file(notebook, tmp_path):
 
 
 def test_a_missing_notebook_is_refused(tmp_path):
-    with pytest.raises(LabError, match="No notebook"):
+    with pytest.raises(LabError, match="No notebook") as refused:
         runs.run(tmp_path / "none.ipynb", tmp_path / "out.ipynb")
+    # A wheel has no folder `notebooks/` beside it.
+    listed = subprocess.run(shlex.split(refused.value.next), cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "irsa.ipynb" in listed.stdout
 
 
 def test_papermill_s_misspelt_parameter_is_refused_in_the_notebook(notebook, tmp_path):
@@ -222,6 +229,14 @@ def test_refreshing_stores_the_outputs_and_leaves_a_failed_notebook_unchanged(no
     assert runs.main([str(source)]) == 1
     assert "ZeroDivisionError: division by zero" in capsys.readouterr().out
     assert source.read_bytes() == before
+
+
+def test_no_paragraph_of_a_help_text_is_torn_in_a_narrow_terminal():
+    # Typer keeps a docstring's line breaks after the first paragraph.
+    commands = typer.main.get_command(app).commands.values()
+    commands = [each for command in commands for each in getattr(command, "commands", {"": command}).values()]
+    paragraphs = [(each.name, text) for each in commands for text in cleandoc(each.help).split("\n\n")[1:]]
+    assert paragraphs and [(name, text) for name, text in paragraphs if "\n" in text] == []
 
 
 @pytest.mark.parametrize("command", ["run", "fleet"])

@@ -138,6 +138,8 @@ def test_fetch_asks_the_issuer_by_its_real_name(home, up):
         (["clock", "+99999999999d"], "more than ten years"),
         (["up", "--cluster", "no/such name"], "cluster"),
         (["up", "--target", "kind", "--bare"], "so it can't be combined with --target kind"),
+        (["up", "--target", "motto"], "Did you mean 'moto'? There are: moto, kind.\nnext:  labkit up\n"),
+        (["up", "--target", "eks"], "next:  labkit plan -p target=eks"),
         (["run", "-p", "role_nam=x"], "Did you mean 'role_name'?"),
         (["run", "-p", "role_name"], "NAME=VALUE"),
         (["run", "-p", "namespace=Default"], "namespace"),

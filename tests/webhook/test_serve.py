@@ -334,7 +334,10 @@ def web(folder: Path) -> Iterator[int]:
         (["--listen", "0.0.0.0:8443"], ["not an address that an API server can call", "--host NAME"]),
         (["--host", "a b"], ["'a b' is not a host name or address"]),
         (["--certificate", "{folder}/broken"], ["--certificate needs --key"]),
-        (["--certificate", "/nowhere", "--key", "/nowhere"], ["the certificate and key cannot be used", "/nowhere"]),
+        (
+            ["--certificate", "/nowhere", "--key", "/nowhere"],
+            ["the certificate and key cannot be used: No such file or directory\n", "/nowhere"],
+        ),
         (["--certificate", "{folder}/broken", "--key", "{folder}/broken"], ["the certificate and key cannot be used"]),
         (["--mount-path", "token"], ["'token' is not an absolute path"]),
         (["--annotation-prefix", ""], ["The prefix of the annotations' names is empty"]),
