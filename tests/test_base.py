@@ -49,7 +49,7 @@ def test_only_one_process_holds_a_lock(tmp_path):
     assert not folder.is_running()
 
 
-def test_who_asks_whether_a_server_runs_is_not_taken_for_one(tmp_path):
+def test_asking_whether_a_server_runs_does_not_count_as_a_server(tmp_path):
     folder = Folder(tmp_path)
     with (tmp_path / "server.lock").open("w") as asks:
         fcntl.flock(asks, fcntl.LOCK_SH)

@@ -27,7 +27,7 @@ ASKED_FOR = [
 
 
 @pytest.mark.parametrize("requirement", ASKED_FOR, ids=lambda requirement: requirement.name)
-def test_the_lock_has_what_the_project_asks_for(requirement):
+def test_the_lock_satisfies_the_projects_requirements(requirement):
     assert LOCKED[canonicalize_name(requirement.name)] in requirement.specifier
 
 
@@ -38,7 +38,7 @@ def test_the_lock_pins_every_package_with_a_hash_and_names_no_index():
     assert not re.search(r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b", LOCK, re.MULTILINE)
 
 
-def test_conda_brings_what_the_readme_says_and_pip_the_rest_from_the_lock():
+def test_conda_installs_the_programs_and_pip_the_locked_packages():
     text = (ROOT / "environment.yml").read_text()
     *packages, pip = yaml.safe_load(text)["dependencies"]
     assert packages == [

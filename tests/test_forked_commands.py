@@ -35,19 +35,19 @@ def said(folder: Path, line: str, **given: str) -> tuple[int, str, str]:
         ("labkit down now", 2),
     ],
 )
-def test_it_says_what_the_one_that_a_user_starts_says(line, code):
+def test_a_forked_command_prints_the_same_as_the_real_one(line, code):
     assert said(FORKED, line) == said(REAL, line)
     assert said(FORKED, line)[0] == code
 
 
-def test_it_has_the_caller_s_variables_folder_and_streams(tmp_path, monkeypatch):
+def test_a_forked_command_has_the_callers_variables_folder_and_streams(tmp_path, monkeypatch):
     (tmp_path / "config").write_text("[profile mine]\nregion = eu-west-3\n")
     monkeypatch.chdir(tmp_path)
     told = said(FORKED, "aws configure get region", AWS_PROFILE="mine", AWS_CONFIG_FILE="config")
     assert told == (0, "eu-west-3\n", "")
 
 
-def test_what_it_keeps_is_in_the_caller_s_home(tmp_path):
+def test_a_forked_command_writes_to_the_callers_home(tmp_path):
     aws, url = tmp_path / ".aws", "https://example.com/start"
     (aws / "sso" / "cache").mkdir(parents=True)
     settings = {"start_url": url, "region": "us-east-1", "account_id": "123456789012", "role_name": "reader"}

@@ -193,7 +193,7 @@ TYPED_BEFORE = {
 
 
 @pytest.mark.parametrize("row", LINES, ids=[row[0] for row in LINES])
-def test_a_line_as_it_is_typed(kubectl: Kubectl, namespace: str, row: tuple):
+def test_kubectl_answers_a_typed_line(kubectl: Kubectl, namespace: str, row: tuple):
     line, pattern, *code = row
     for before in TYPED_BEFORE.get(line, []):
         kubectl(before)
@@ -208,7 +208,7 @@ def test_exec_takes_standard_input(kubectl: Kubectl, namespace: str):
     assert kubectl("exec -i app -- cat", given="one\ntwo\n") == "one\ntwo\n"
 
 
-def test_apply_says_what_it_did(kubectl: Kubectl, namespace: str):
+def test_apply_reports_created_configured_or_unchanged(kubectl: Kubectl, namespace: str):
     account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: applied, labels: {a: '%s'}}\n"
     assert kubectl("apply -f -", given=account % 1) == "serviceaccount/applied created\n"
     assert kubectl("apply -f -", given=account % 1) == "serviceaccount/applied unchanged\n"

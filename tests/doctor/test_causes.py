@@ -88,7 +88,7 @@ def without(*calls):
 # What is declared.
 
 
-def test_every_cause_of_every_family_is_in_the_catalogue_under_an_id_of_its_own():
+def test_every_cause_is_in_the_catalogue_under_its_own_id():
     modules = [
         importlib.import_module(f"{findings.__name__}.{each.name}") for each in pkgutil.iter_modules(findings.__path__)
     ]
@@ -97,7 +97,7 @@ def test_every_cause_of_every_family_is_in_the_catalogue_under_an_id_of_its_own(
     assert len(CATALOGUE) == len(CAUSES)
 
 
-def test_a_finding_is_made_of_what_its_cause_declares_and_nowhere_else():
+def test_findings_are_created_in_one_place():
     makers = [
         f"{path.relative_to(SOURCES)}:{node.lineno}"
         for path in SOURCES.rglob("*.py")
@@ -183,7 +183,7 @@ def test_a_step_tells_its_findings_in_the_order_of_the_report(step):
     assert [id for id in told if id in report] == [id for id in report if id in told]
 
 
-def test_the_order_goes_by_what_a_repair_does_and_not_by_its_words():
+def test_the_order_depends_on_a_repairs_actions_and_not_on_its_text():
     answers = with_many_faults()
     del answers[recording.WEBHOOK]
     findings = doctor.examine(recording.evidence(answers | {recording.WEBHOOK: None})).findings
@@ -218,7 +218,7 @@ def test_where_all_is_well_every_stage_is_right():
     assert set(results(recording.healthy()).values()) == {"right"}
 
 
-def test_without_probe_what_the_pod_tells_is_not_looked_at_and_the_rest_is_right():
+def test_without_probe_only_the_checks_inside_the_pod_are_skipped():
     diagnosis = doctor.examine(recording.evidence(probe=False))
     found = {number: result for number, (_, result, _) in enumerate(diagnosis.stages(), 1)}
     assert {number for number, result in found.items() if result == "not looked at"} == {4, 7, 8}
@@ -233,7 +233,7 @@ def test_without_probe_the_age_of_a_role_makes_no_difference():
     assert results(answers, probe=False) == results(recording.healthy(), probe=False)
 
 
-def test_the_checks_tell_what_was_looked_at_and_what_is_missing():
+def test_each_check_lists_its_calls_and_the_missing_ones():
     answers = without(recording.ATTACHED)
     found = doctor.examine(recording.evidence(answers)).as_json()
     in_checks = [call for check in found["checks"] for call in check["looked_at"]]
@@ -259,7 +259,7 @@ def test_of_several_pods_everything_that_was_looked_at_is_reported():
     assert told == set(diagnosis.read) == set(reads.asked)
 
 
-def test_what_is_wrong_with_no_pod_is_told_once_and_mends_every_pod():
+def test_a_finding_outside_the_pods_appears_once_and_its_repair_mends_every_pod():
     answers, other = recording.healthy(), recording.a_pod()
     other["metadata"]["name"] = "other"
     answers[recording.PODS].append(other)
@@ -301,7 +301,7 @@ def test_a_stage_that_rests_on_what_could_not_be_read_is_not_right(call, stages)
     assert {found[number] for number in stages} == {"not looked at"}
 
 
-def test_who_may_not_read_the_namespace_is_told_of_its_service_account():
+def test_an_unreadable_namespace_does_not_hide_its_service_account():
     assert set(results(without(recording.NAMESPACE)).values()) == {"right"}
 
 
@@ -332,7 +332,7 @@ def test_a_pod_that_is_the_role_shows_how_the_role_s_arn_is():
     assert results(without(recording.ROLE))[2] == "right"
 
 
-def test_what_the_pod_s_way_to_sts_denies_only_the_pod_is_reported():
+def test_a_pod_without_the_aws_cli_leaves_the_exchange_unchecked():
     answers = recording.healthy()
     answers[recording.CALLER] |= {"no_program": True}
     found = doctor.examine(recording.evidence(answers))
@@ -382,7 +382,7 @@ def test_a_pod_without_a_token_exchanged_none_and_is_somebody_else():
     assert [results(answers)[number] for number in (4, 7, 8)] == ["not looked at", "not looked at", "error"]
 
 
-def test_of_several_pods_each_counts():
+def test_each_of_several_pods_counts():
     answers, ended = recording.healthy(), recording.a_pod()
     ended["metadata"]["name"], ended["status"] = "other", {"phase": "Pending"}
     answers[recording.PODS].append(ended)

@@ -79,7 +79,7 @@ def test_keys_in_a_config_map_stay_where_workloads_cannot_be_listed(call):
     assert not any(line.startswith("kubectl patch") for line in commands(finding.repair))
 
 
-def test_a_config_map_of_this_service_account_alone_loses_the_keys_and_it_is_said():
+def test_the_repair_deletes_keys_from_a_config_map_that_nobody_else_uses():
     (finding,) = examine(applying(with_sources, KEYS)).findings
     said, who, patch = finding.repair.splitlines()[:3]
     assert said == "# This deletes the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from the ConfigMap settings."

@@ -72,7 +72,7 @@ def test_of_several_service_accounts_in_a_namespace_the_doctor_picks_none(shop):
     assert names in told["what"]
 
 
-def test_the_only_service_account_of_a_namespace_that_names_a_role_is_meant(shop):
+def test_the_doctor_picks_the_only_service_account_with_a_role(shop):
     core = CoreV1Api(shop.kubernetes)
     for name in ["typo", *(f"cart-{number}" for number in range(1, 5))]:
         core.delete_namespaced_service_account(name, "shop")
@@ -89,7 +89,7 @@ def test_the_only_service_account_of_a_namespace_that_names_a_role_is_meant(shop
     assert "next:  labkit doctor -n shop -s none\n" in nothing.stderr
 
 
-def test_a_pod_says_which_service_account_is_meant(shop):
+def test_the_doctor_takes_the_service_account_from_the_given_pod(shop):
     core = CoreV1Api(shop.kubernetes)
     containers = [{"name": "app", "image": "python", "command": ["sleep", "600"]}]
     spec = {"serviceAccountName": "none", "containers": containers}
@@ -129,7 +129,7 @@ def test_a_caller_who_may_not_read_all_roles_at_once_reads_each(shop):
     assert any(read.kind == "iam:GetRole" for diagnosis in found for read in diagnosis.made)
 
 
-def test_a_caller_who_may_not_list_service_accounts_is_told_what_is_needed(lab):
+def test_a_caller_who_may_not_list_service_accounts_gets_an_error_that_names_them(lab):
     survey = {"connection": changed(lab.connection, kubernetes=_anonymous(lab)), "parameters": lab.parameters}
     with pytest.raises(LabError, match="serviceaccounts"):
         Survey(**survey)

@@ -84,7 +84,7 @@ def test_a_terminal_gets_colours_unless_it_asks_for_none(broken):
     assert not re.search(r"\x1b\[[\d;]*3\d", seen(NO_COLOR="1"))
 
 
-def test_json_has_what_a_program_needs(broken):
+def test_json_has_every_key_that_a_program_needs(broken):
     done = doctor("--json")
     assert done.returncode == 1
     found = json.loads(done.stdout)
@@ -370,7 +370,7 @@ def test_the_target_eks_is_reached_by_the_machine_s_own_settings(lab):
     assert "222222222222" in other.stderr
 
 
-def test_a_caller_who_may_see_one_namespace_of_an_eks_cluster_is_told_what_it_could_not_see(lab):
+def test_a_caller_limited_to_one_namespace_gets_a_list_of_the_unread_facts(lab):
     eks, aws = lab.aws.client("eks"), session_of(lab)
     principal = {"clusterName": "blue", "principalArn": lab.connection.role_arn("operator")}
     eks.create_access_entry(**principal)
@@ -412,7 +412,7 @@ def test_a_lab_that_is_only_looked_at_finds_the_role_and_the_pods_by_itself(lab)
         assert "role-missing" in [finding.id for finding in looked.diagnose().findings]
 
 
-def test_what_a_report_rests_on_holds_no_secret():
+def test_the_evidence_of_a_report_holds_no_secret():
     answers = recording.healthy()
     variables = answers[recording.PODS][0]["spec"]["containers"][0]["env"]
     variables += [{"name": "AWS_SECRET_ACCESS_KEY", "value": "hunter2"}, {"name": "PASSWORD", "value": "hunter2"}]

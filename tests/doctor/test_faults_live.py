@@ -48,7 +48,7 @@ def mended(lab, healthy):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_a_fault_is_found_alone_and_nothing_of_it_is_left(lab, healthy, facts, fault):
+def test_each_fault_gives_one_finding_and_its_repair_leaves_nothing(lab, healthy, facts, fault):
     wanted = fault.put_into(healthy)
     breaking.break_lab(lab, fault)
     try:
@@ -229,7 +229,7 @@ def test_mending_says_what_was_put_back_what_was_mended_by_hand_and_what_was_lef
 
 
 @pytest.mark.usefixtures("mended")
-def test_of_two_faults_that_change_the_same_the_later_one_is_there(lab, healthy):
+def test_the_later_of_two_faults_in_one_object_stays(lab, healthy):
     for name in ("keys-in-the-pod", "trust-policy-names-another-namespace", "annotation-left-out"):
         breaking.break_lab(lab, named(name))
     CoreV1Api(lab.kubernetes).patch_namespaced_service_account(
@@ -316,7 +316,7 @@ def test_break_says_what_aws_says_now_and_what_to_do_next(lab):
 
 
 @pytest.mark.usefixtures("mended")
-def test_a_drawn_fault_is_not_told_and_the_same_seed_draws_it_again(lab):
+def test_a_random_fault_is_not_named_and_its_seed_picks_it_again(lab):
     fault = drawn(11)
     done = run("break", "--random", "--seed", "11")
     assert f"What happened: {fault.description}\n" in done.output

@@ -154,7 +154,7 @@ def test_a_selector_stays_where_another_service_account_would_get_its_role_by_po
     assert shop.registered()[0]["namespaceSelector"] == out
 
 
-def test_a_pod_of_the_service_account_default_keeps_the_role_of_that(shop):
+def test_a_pod_of_the_service_account_default_keeps_its_role(shop):
     shop.account("cart", shop.role("cart"))
     shop.annotate_default(shop.role("default"))
     shop.pod("web-1")
@@ -166,7 +166,7 @@ def test_a_pod_of_the_service_account_default_keeps_the_role_of_that(shop):
     assert shop.core.read_namespaced_pod("web-1", "shop").metadata.uid == before
 
 
-def test_a_workload_of_the_service_account_default_keeps_the_role_of_that(shop):
+def test_a_workload_of_the_service_account_default_keeps_its_role(shop):
     shop.account("cart", shop.role("cart"))
     shop.annotate_default(shop.role("default"))
     shop.workload("deployment", "orders")
@@ -175,7 +175,7 @@ def test_a_workload_of_the_service_account_default_keeps_the_role_of_that(shop):
     assert shop.apps.read_namespaced_deployment("orders", "shop").spec.template.spec.service_account_name is None
 
 
-def test_a_workload_that_is_only_of_the_same_release_is_not_meant(shop):
+def test_a_workload_of_the_same_release_alone_is_not_patched(shop):
     shop.account("cart", shop.role("cart"))
     shop.account("till")
     shop.workload("deployment", "redis", labels={"app.kubernetes.io/instance": "cart"})

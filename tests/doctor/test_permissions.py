@@ -166,7 +166,7 @@ def test_a_fault_of_the_permissions_is_found_alone_and_its_repair_mends_it(id, a
         {BUCKET_POLICY: json.dumps(policy(allow("s3:GetObject", f"{BUCKET}/*", Principal="*")))},
     ],
 )
-def test_what_leaves_the_pod_what_it_needs_is_right(answers):
+def test_permissions_that_still_allow_the_pods_calls_are_right(answers):
     assert found(healthy() | answers) == []
 
 
@@ -185,7 +185,7 @@ def test_the_report_shows_such_a_finding_as_the_doctor_writes_it():
     assert f"```text\n{finding.as_text('default/my-service-account')}\n```" in prose(read("doctor.ipynb"))
 
 
-def test_what_the_pod_wants_is_only_simulated_where_it_is_said():
+def test_the_doctor_simulates_only_a_given_action():
     assert not any("Simulate" in call for call in examine(healthy()).looked)
     assert found(healthy() | simulated("allowed"), **WANTED) == []
 
@@ -341,7 +341,7 @@ def test_where_others_take_the_role_nothing_is_printed_that_gives_it_more(answer
     assert finding.repair.startswith(f"# {named} can use my-role, too, and would get new permissions.")
 
 
-def test_what_a_managed_policy_denies_its_owner_is_asked_about():
+def test_a_deny_in_a_managed_policy_is_a_question_to_its_owner():
     answers = healthy() | attached(CUSTOM, READ_ONLY) | document(CUSTOM, policy(deny("s3:List*")))
     answers |= document(READ_ONLY, policy(allow("s3:*"))) | simulated("explicitDeny")
     (finding,) = examine(answers, **WANTED).findings

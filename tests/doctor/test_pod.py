@@ -368,7 +368,7 @@ def test_a_pod_with_a_value_that_is_not_shown_is_left_to_its_author(change, conf
     assert repairing.why_not_run(finding.repair)
 
 
-def test_a_secret_whose_keys_are_all_variables_is_not_read_and_it_is_said():
+def test_a_secret_in_env_from_is_not_read_and_is_listed_as_unread():
     def with_secret(manifest):
         manifest["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "keys"}}]
 
@@ -506,7 +506,7 @@ def test_deleted_pods_of_before_are_counted_where_the_pod_has_not_settled(change
     assert found(healthy() | {PODS: [one], EVENTS: [event]}) == expected
 
 
-def test_what_a_pod_loses_is_named_and_shown():
+def test_the_repair_shows_the_settings_that_a_pod_loses():
     answers = applying(with_variables(AWS_ROLE_ARN=f"{ROLE_ARN}-of-payments", AWS_REGION="", GREETING="hello"))
     last = examine(answers).findings[-1].repair
     assert last.splitlines()[:-2] == [
@@ -519,7 +519,7 @@ def test_what_a_pod_loses_is_named_and_shown():
     ]
 
 
-def test_a_pod_that_only_lacks_what_the_webhook_gives_loses_nothing():
+def test_a_pod_that_only_lacks_the_webhooks_additions_loses_nothing():
     answers = healthy()
     answers[PODS][0]["spec"]["containers"][0]["env"] = []
     del answers[PODS][0]["spec"]["volumes"]
@@ -529,7 +529,7 @@ def test_a_pod_that_only_lacks_what_the_webhook_gives_loses_nothing():
 
 
 @pytest.mark.parametrize("is_owned", [True, False], ids=["of a Deployment", "of nobody"])
-def test_a_pod_that_is_named_and_runs_as_default_is_said_to_get_another_role(is_owned):
+def test_the_repair_says_that_a_pod_of_default_gets_another_role(is_owned):
     answers = owned([])
     answers["get deployment cart -n default"]["spec"]["template"]["spec"].pop("serviceAccountName")
     answers[PODS][0]["spec"]["serviceAccountName"] = "default"

@@ -90,7 +90,7 @@ def test_a_refused_exchange_is_not_right_even_if_the_pod_has_a_session():
     assert results["the pod's identity in AWS"] == "right"
 
 
-def test_without_leave_to_look_into_the_pod_nothing_of_it_is_said():
+def test_without_probe_the_doctor_says_nothing_about_the_pods_inside():
     diagnosis = examine(changed(token={"malformed": "this has 5"}, caller=REFUSED), probe=False)
     assert not diagnosis.findings
     assert {unread.needs for unread in diagnosis.unread} == {"--probe"}

@@ -253,7 +253,7 @@ def test_a_caller_who_may_not_register_the_issuer_is_named_and_gets_no_policy():
     assert create.startswith(f"aws iam create-open-id-connect-provider --url {ISSUER} ")
 
 
-def test_the_issuer_of_a_cluster_that_lives_is_not_taken_for_a_gone_one():
+def test_a_live_clusters_issuer_is_not_reported_as_gone():
     lives = {
         CLUSTERS: ["blue", "green"],
         f"eks:DescribeCluster green ({ACCOUNT_ID})": {"identity": {"oidc": {"issuer": f"https://{OLD}"}}},

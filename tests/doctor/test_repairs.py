@@ -24,7 +24,7 @@ WORDS = {
 
 @pytest.mark.kubectl
 @pytest.mark.parametrize("fault", CATALOGUE.values(), ids=lambda fault: fault.id)
-def test_the_repair_as_it_is_printed_mends_the_lab(lab, healthy, shell, fault):
+def test_the_printed_repair_mends_the_lab(lab, healthy, shell, fault):
     breaking.break_lab(lab, fault)
     broken = fault.put_into(healthy)
     try:

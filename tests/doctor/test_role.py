@@ -89,7 +89,7 @@ def test_a_role_may_assume_itself_where_it_trusts_itself_or_the_profile_is_the_e
     assert found(answers) == []
 
 
-def test_the_cluster_s_provider_in_another_account_is_reported_by_the_accounts():
+def test_a_provider_in_another_account_is_reported_with_both_account_numbers():
     answers = trusting(principal(Federated=arn(NAME).replace(ACCOUNT_ID, "210987654321")))
     (finding,) = [one for one in examine(answers).findings if one.id == "trust-policy-provider-mismatch"]
     assert finding.summary == (

@@ -157,7 +157,7 @@ def test_a_role_that_is_asked_for_by_its_name_may_have_a_path():
     assert found(answers, role_is_known=True) == []
 
 
-def test_who_else_writes_the_service_account_is_said_beside_its_annotation():
+def test_an_annotations_repair_names_the_program_that_manages_it():
     answers = annotated({KEY: ROLE_ARN.replace("role/", "role/team/")})
     answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
     (finding,) = examine(answers).findings
@@ -301,13 +301,13 @@ def test_an_annotation_with_another_team_s_role_is_corrected_and_that_role_is_le
     )
 
 
-def test_nothing_is_said_for_the_annotated_role_where_the_role_is_known():
+def test_a_known_role_leaves_no_question_about_the_annotated_one():
     findings = examine(of_web(), role_is_known=True, probe=False).findings
     (finding,) = [each for each in findings if each.id == "service-account-annotation-role-mismatch"]
     assert "If it is meant" not in finding.repair
 
 
-def test_where_several_roles_may_be_meant_instead_they_are_a_question():
+def test_several_possible_roles_are_a_question():
     others = [admitting(ROLE_ARN, PARAMETERS.subject), admitting(TWO, PARAMETERS.subject)]
     (finding,) = findings_of(of_web(*others))
     assert finding.id == "service-account-annotation-role-mismatch"
@@ -325,7 +325,7 @@ def test_where_several_roles_may_be_meant_instead_they_are_a_question():
     ],
     ids=["no other role", "tagged for it", "beside one with a pattern"],
 )
-def test_a_role_that_may_be_meant_is_the_one_whose_trust_policy_is_wrong(answers):
+def test_the_trust_policy_of_a_possible_role_is_reported(answers):
     assert [each.id for each in findings_of(answers)] == ["trust-policy-sub-mismatch"]
 
 
@@ -342,7 +342,7 @@ def test_roles_that_admit_it_by_a_pattern_are_mentioned_and_do_not_become_the_ca
     assert "among other service accounts" not in findings_of(of_web())[0].repair
 
 
-def test_a_role_that_admits_everybody_by_the_request_may_be_meant():
+def test_a_role_with_conditions_only_on_the_request_is_a_possible_role():
     answers = of_web(admitting(ROLE_ARN, PARAMETERS.subject))
     web = answers[ROLE.replace("my-role", "web-role")]
     condition = web["AssumeRolePolicyDocument"]["Statement"][0]["Condition"]

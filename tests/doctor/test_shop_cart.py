@@ -222,7 +222,7 @@ def test_a_condition_on_the_request_is_sts_s_to_decide(shop):
     assert (probed.returncode, probed.stdout.splitlines()[0]) == (0, "✓ shop/cart: nothing is wrong")
 
 
-def test_a_role_of_no_run_needs_no_policy_of_the_lab_and_gets_none(shop):
+def test_a_role_outside_any_run_does_not_get_the_labs_policy(shop):
     shop.add_account(shop.add_role("x-r"))
     shop.iam.detach_role_policy(RoleName="x-r", PolicyArn=POLICY)
     lacking = found("--role", "x-r")["role-policy-not-attached"]
@@ -354,7 +354,7 @@ def test_a_role_with_a_wildcard_is_listed_and_not_chosen(shop):
     [(EKSCTL, "shop/cart"), ("ServiceAccount", "shop:cart"), ("Attributes", "cart@shop")],
     ids=["eksctl", "a Terraform module's list", "Cloud Posse's module"],
 )
-def test_a_role_s_tag_says_which_is_meant(shop, tag):
+def test_a_tag_tells_which_of_two_roles_to_use(shop, tag):
     tags = [{"Key": tag[0], "Value": tag[1]}]
     shop.add_role("x-a")
     right = shop.add_role("x-b", tags=tags)
@@ -363,7 +363,7 @@ def test_a_role_s_tag_says_which_is_meant(shop, tag):
     assert commands(finding["repair"])[0].endswith(f"{KEY}={right}")
 
 
-def test_a_tagged_role_whose_trust_policy_is_wrong_is_the_one_that_is_meant(shop):
+def test_a_tagged_role_is_used_although_its_trust_policy_is_wrong(shop):
     right = shop.add_role("x-a", account="web", tags=[{"Key": EKSCTL, "Value": "shop/cart"}])
     shop.add_account()
     told = found()

@@ -164,7 +164,7 @@ def test_a_fault_is_found_alone_and_its_repair_mends_it(id, change):
         ),
     ],
 )
-def test_what_the_request_decides_is_not_known_before_sts_has_said_it(change, named):
+def test_a_condition_on_the_request_stays_a_warning_until_sts_answers(change, named):
     answers = healthy()
     change(document(answers))
     assert found(answers) == []
@@ -260,7 +260,7 @@ def test_a_malformed_policy_refuses_and_is_mended(document):
     assert found(repaired(answers, finding.repair)) == []
 
 
-def test_of_several_statements_the_repair_touches_the_one_that_is_meant():
+def test_the_repair_changes_only_the_statement_for_the_cluster():
     answers = trusting(action("sts:AssumeRole"))
     github = {
         "Sid": "Deployment",
@@ -309,7 +309,7 @@ def test_a_subject_is_added_to_those_that_the_trust_policy_names(values, operato
         (sub("*", "StringLike"), "# every service account of the cluster keeps its access."),
     ],
 )
-def test_who_keeps_the_role_is_said_in_words(change, kept):
+def test_the_repair_says_who_keeps_the_role(change, kept):
     finding, *more = examine(trusting(change, wants("aud", "vault"))).findings
     assert finding.repair.splitlines()[1] == kept
     # One change of the trust policy is enough for all that is wrong in it.

@@ -96,13 +96,13 @@ def test_a_pod_that_was_given_the_role_of_before_though_it_is_younger_is_made_ag
     assert found(applied(answers, finding.repair)) == []
 
 
-def test_a_webhook_that_works_now_has_passed_over_the_pod():
+def test_a_webhook_that_works_again_is_reported_to_have_missed_the_pod():
     (finding,) = examine(tried(annotated(YOUNGER), has_role=True), probe=True).findings
     assert finding.id == "webhook-passed-over-pod"
     assert finding.found.endswith("; a pod like this one would get the role now")
 
 
-def test_a_webhook_that_answers_and_gives_nothing_has_passed_over_the_pod():
+def test_a_webhook_that_adds_nothing_is_reported_to_have_missed_the_pod():
     answers = tried(annotated(YOUNGER))
     answers[WEBHOOK]["webhooks"][0]["matchConditions"] = [{"name": "a", "expression": "request.name != 'x'"}]
     (finding,) = examine(answers, probe=True).findings

@@ -75,7 +75,7 @@ def test_the_repair_removes_the_selector_and_keeps_the_pods_label(name, expressi
     assert after[PODS][0]["metadata"]["labels"]["app"] == "cart"
 
 
-def test_of_several_values_only_the_one_that_hits_is_taken_off():
+def test_only_the_matching_value_is_removed_from_a_selector():
     expression = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "default"]}
     answers = selecting(namespaceSelector={"matchExpressions": [expression]})
     (finding,) = examine(answers).findings
@@ -298,7 +298,7 @@ def test_conditions_are_named_where_it_is_not_known_whether_the_pod_is_older_tha
     assert (finding.id, finding.found.endswith(LEFT_OUT)) == ("pod-older-than-annotation", True)
 
 
-def test_what_the_webhook_did_is_not_looked_at_where_conditions_may_have_left_the_pod_out():
+def test_the_webhook_check_is_skipped_if_match_conditions_may_exclude_the_pod():
     answers = healthy() | {PODS: PASSED_OVER}
     for account in answers[SERVICE_ACCOUNTS]:
         account["metadata"].pop("annotations", None)

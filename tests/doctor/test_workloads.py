@@ -54,7 +54,7 @@ def test_what_changes_in_a_template_is_shown_without_anybody_s_secret():
     assert not any(secret in repair for secret in ("hunter2", *KEYS.values()))
 
 
-def test_a_deployment_whose_template_is_right_is_started_again():
+def test_a_deployment_with_a_right_template_is_restarted():
     answers = owned([])
     for container in answers[PODS][0]["spec"]["containers"]:
         container["env"] = []
@@ -110,7 +110,7 @@ def test_a_deployment_that_names_no_service_account_is_patched_itself():
         ({"labels": {"app.kubernetes.io/managed-by": "pulumi"}}, "pulumi"),
     ],
 )
-def test_who_else_writes_a_deployment_is_said_beside_its_patch(mark, manager):
+def test_a_deployments_patch_names_the_program_that_manages_it(mark, manager):
     managed = workload("web", account="", app="web")
     managed["metadata"] |= mark
     (finding,) = examine(without_pods(managed), pod_name="").findings
@@ -140,7 +140,7 @@ def test_access_keys_in_a_deployment_without_pods_show_at_once(account):
     assert not any(secret in f"{first}{keys}" for secret in KEYS.values())
 
 
-def test_of_several_the_one_that_is_called_like_the_service_account_is_meant():
+def test_the_doctor_picks_the_workload_named_like_the_service_account():
     named = workload("web", account="", app="my-service-account")
     (finding,) = examine(without_pods(workload("queue", account=""), named), pod_name="").findings
     assert finding.found == "deployment/web without serviceAccountName"
@@ -307,7 +307,7 @@ def test_two_findings_of_one_deployment_restart_it_once_and_after_the_webhook():
     ]
 
 
-def test_a_pod_is_made_again_after_what_the_webhook_goes_by():
+def test_the_webhook_is_repaired_before_a_pod_is_recreated():
     answers = applying(lambda m: m["spec"].pop("serviceAccountName"))
     answers[WEBHOOK] = None
     diagnosis = examine(answers)

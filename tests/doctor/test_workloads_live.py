@@ -183,7 +183,7 @@ def test_where_only_the_api_server_knows_its_counters_tell_and_the_dry_run_makes
     assert found("--probe")["findings"] == []
 
 
-def test_a_webhook_that_works_again_has_passed_over_the_pod_and_a_restart_helps(shell, registration, cart):
+def test_a_restart_helps_after_the_webhook_missed_the_pod(shell, registration, cart):
     registration(other_path)
     cart()
     shell('kubectl apply -f "$LABKIT_HOME/clusters/blue/webhook.json"')

@@ -255,7 +255,7 @@ def test_yaml_with_a_few_aliases_is_fine(admin, namespace):
     assert (refused.status_code, "value contains itself" in refused.json()["message"]) == (400, True)
 
 
-def test_what_a_json_patch_copies_has_a_limit(admin, namespace):
+def test_the_copies_of_a_json_patch_have_a_limit(admin, namespace):
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     admin.post(path, json={"metadata": {"name": "c"}, "data": {"a": "b"}})
     copies = [{"op": "copy", "from": "/x", "path": f"/x/{number}"} for number in range(60)]

@@ -402,7 +402,7 @@ OF_THE_ROLE = "the role's ARN"
          "No cluster found for name: none."),
     ],
 )  # fmt: skip
-def test_an_entry_that_cannot_be(lab, role, entry, operation, given, code, message):
+def test_an_invalid_entry_is_refused(lab, role, entry, operation, given, code, message):
     entry()
     given = {"clusterName": CLUSTER} | {name: role if v == OF_THE_ROLE else v for name, v in given.items()}
     with pytest.raises(ClientError) as refused:

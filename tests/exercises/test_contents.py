@@ -106,7 +106,7 @@ def test_next_is_what_is_left_where_the_learner_was_last(file):
     assert third == "exercises 2 of 2, questions 0 of 6, step checked"
 
 
-def test_the_next_start_of_the_lab_shows_what_was_done(learn, tmp_path, monkeypatch):
+def test_the_next_start_of_the_lab_shows_the_progress(learn, tmp_path, monkeypatch):
     mine = tmp_path / "learn"
     shutil.copytree(learn, mine)
     monkeypatch.setenv(VARIABLE, str(mine / NAME))
@@ -124,7 +124,7 @@ def test_the_learners_own_layout_is_kept(learn, tmp_path):
     assert layout.read_text() == "{}"
 
 
-def test_a_broken_file_of_progress_is_told_in_a_sentence(learn, tmp_path, file):
+def test_a_broken_progress_file_gives_one_sentence(learn, tmp_path, file):
     file.write_bytes(b"\xff{]\n")
     told = contents.read()._repr_markdown_()
     assert told.endswith("not counted: 1 line of progress.jsonl (broken, or written by another version of labkit)")
@@ -133,7 +133,7 @@ def test_a_broken_file_of_progress_is_told_in_a_sentence(learn, tmp_path, file):
     assert "not counted: 1 line" in contents.read()._repr_markdown_()
 
 
-def test_a_disk_that_takes_nothing_is_told_in_a_sentence(learn, tmp_path, monkeypatch):
+def test_a_read_only_disk_gives_one_sentence(learn, tmp_path, monkeypatch):
     def read_only(path, content):
         raise OSError(30, "Read-only file system")
 

@@ -83,7 +83,7 @@ def test_it_names_the_cause_of_a_permission_that_is_denied(lab, monkeypatch, cap
     assert f"It was {denied.id}. The role isn't allowed to do s3:ListBucket" in capsys.readouterr().out
 
 
-def test_what_the_lab_repairs_is_given_up_and_what_is_made_again_costs_points(lab, monkeypatch, capsys):
+def test_a_repair_by_the_lab_gives_the_fault_up_and_a_recreated_resource_costs_points(lab, monkeypatch, capsys):
     monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN[1:]] * 2)
     iam, said = lab.aws.client("iam"), lambda: capsys.readouterr().out
     exam = lab.examination(seed=1)
@@ -134,7 +134,7 @@ def test_asking_for_the_cause_counts_as_asking_the_doctor_and_reading_does_not(l
     assert [(paper.doctor, paper.points) for paper in exam.certificate().papers] == [(False, 10)] + [(True, 5)] * 3
 
 
-def test_another_kernel_goes_on_where_it_stood(lab, tmp_path, monkeypatch, capsys):
+def test_another_kernel_continues_the_examination(lab, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN[1:]])
     monkeypatch.setenv("LABKIT_PROGRESS", str(tmp_path / "progress.jsonl"))
     exam, said = lab.examination(seed=1), lambda: capsys.readouterr().out

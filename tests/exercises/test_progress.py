@@ -17,7 +17,7 @@ def file(tmp_path, monkeypatch):
     return tmp_path / NAME
 
 
-def test_what_was_done_is_read_again(file, monkeypatch):
+def test_saved_progress_is_read_again(file, monkeypatch):
     now = iter(range(100, 1000, 50))
     monkeypatch.setattr(progress.time, "time", lambda: next(now))
     kept("opened", "02-a")
@@ -53,7 +53,7 @@ def test_a_broken_line_costs_no_other(file):
 
 
 @pytest.mark.parametrize(("place", "unread"), [("a/folder/that/is/not/there", 0), ("", 1)])
-def test_where_it_cannot_be_kept_learning_goes_on(tmp_path, monkeypatch, place, unread):
+def test_learning_continues_if_progress_cannot_be_saved(tmp_path, monkeypatch, place, unread):
     monkeypatch.setenv(VARIABLE, str(tmp_path / place))
     kept("step", "pod")
     assert read() == progress.Progress(unread=unread)

@@ -39,7 +39,7 @@ def test_a_changed_parameter_and_a_changed_output_are_shown(executed):
     assert "# Parameters" not in done.stdout
 
 
-def test_an_output_in_several_forms_is_told_once(executed):
+def test_an_output_in_several_forms_is_shown_once(executed):
     files = [executed("a.ipynb", "reader", ""), executed("b.ipynb", "reader", "")]
     for file, found in zip(files, ("eu-west-1", "us-east-1"), strict=True):
         notebook = nbformat.read(file, as_version=4)

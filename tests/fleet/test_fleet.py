@@ -374,7 +374,7 @@ def test_a_sign_in_that_has_expired_says_how_to_sign_in_again(account, home, tmp
     assert done.error.endswith(f"next:  {BY_PROFILE}")
 
 
-def test_a_role_that_cannot_be_taken_as_the_caller_s_credentials_have_expired_says_so(lab, account, profile):
+def test_expired_credentials_are_named_when_a_role_cannot_be_assumed(lab, account, profile):
     given, role = account
     profile()
     lab.clock.advance(hours=2)

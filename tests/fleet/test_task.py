@@ -130,7 +130,7 @@ def test_a_scheduler_without_workers_ends_the_fleet(job, monkeypatch):
     assert (told[1].error, fleet.stopped_by) == ("no worker was left",) * 2
 
 
-def test_a_fleet_of_which_nothing_ran_ends_with_2():
+def test_a_fleet_without_any_run_ends_with_exit_code_2():
     rows = [Row(n, "", Parameters.checked(role_name=name)) for n, name in enumerate("ab", 1)]
     failed, not_run = Result("failed"), Result("not run")
     codes = {
@@ -213,7 +213,7 @@ def test_half_a_notebook_takes_no_whole_one_s_place(earlier, monkeypatch):
     assert not results.draft(made.row).exists()
 
 
-def test_a_notebook_whose_result_cannot_be_written_takes_no_earlier_one_s_place(earlier, monkeypatch):
+def test_an_unwritable_result_does_not_replace_an_earlier_notebook(earlier, monkeypatch):
     made, kept, results, notebook = earlier
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     done = run_row(replace(made, row=replace(made.row, place="row 2")))
@@ -222,7 +222,7 @@ def test_a_notebook_whose_result_cannot_be_written_takes_no_earlier_one_s_place(
     assert results.notebook(made.row).read_bytes() == notebook
 
 
-def test_a_run_whose_notebook_cannot_be_rewritten_has_not_succeeded(job, monkeypatch):
+def test_a_run_fails_if_its_notebook_cannot_be_written(job, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -124,7 +124,7 @@ def test_mended_in_another_way_is_mended_too(lab, iam):
     assert "changed in another way  permissions of the role my-role" in str(report)
 
 
-def test_what_a_fault_brought_and_nothing_needs_is_left_behind(lab):
+def test_an_unused_object_of_a_fault_is_reported_as_left_behind(lab):
     lab.break_("keys-in-a-config-map")
     from labkit.steps import pod
 
@@ -135,7 +135,7 @@ def test_what_a_fault_brought_and_nothing_needs_is_left_behind(lab):
     assert "left behind  configMap default/my-settings" in str(report)
 
 
-def test_a_fault_that_only_warns_is_not_mended_while_it_is_there(lab):
+def test_a_fault_that_only_warns_still_counts_as_not_mended(lab):
     lab.break_("administrator-attached")
     assert not lab.mended()
 

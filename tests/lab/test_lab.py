@@ -231,7 +231,7 @@ def test_a_bucket_that_cannot_be_tagged_does_not_stay(lab):
     assert "untaggable" not in [each["Name"] for each in s3.list_buckets()["Buckets"]]
 
 
-def test_removing_deletes_everything_with_the_tag_and_says_what_it_left(lab, iam, core, capsys):
+def test_remove_deletes_everything_with_the_tag_and_names_the_kept_resources(lab, iam, core, capsys):
     lab.ready(through="pod")
     trust = json.dumps(iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"])
     iam.create_role(RoleName="of-the-notebook", AssumeRolePolicyDocument=trust, Tags=lab.tags)
@@ -259,7 +259,7 @@ def test_removing_deletes_everything_with_the_tag_and_says_what_it_left(lab, iam
     assert capsys.readouterr().out == "nothing to remove\n"
 
 
-def test_an_untagged_provider_stays_while_another_role_trusts_it_unless_its_step_is_taken(lab, iam, capsys):
+def test_an_untagged_provider_stays_while_another_role_trusts_it(lab, iam, capsys):
     lab.ready(through="iam_role")
     untagged = {"OpenIDConnectProviderArn": lab.provider_arn}
     iam.untag_open_id_connect_provider(**untagged, TagKeys=[tag["Key"] for tag in lab.tags])
@@ -274,7 +274,7 @@ def test_an_untagged_provider_stays_while_another_role_trusts_it_unless_its_step
     iam.delete_role(RoleName="of-somebody-else")
 
 
-def test_an_untagged_role_of_the_run_s_name_is_removed_and_that_is_said(lab, iam, capsys):
+def test_an_untagged_role_of_the_runs_name_is_removed_with_a_message(lab, iam, capsys):
     lab.ready(before="iam_role")
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole"}]}
     trust["Statement"][0]["Principal"] = {"Service": "ec2.amazonaws.com"}
@@ -286,7 +286,7 @@ def test_an_untagged_role_of_the_run_s_name_is_removed_and_that_is_said(lab, iam
     assert told in capsys.readouterr().out
 
 
-def test_a_run_in_a_namespace_of_its_own(home):
+def test_a_run_in_its_own_namespace(home):
     with Lab.open(cluster="lab-tests", namespace="team-a", service_account="reader", role_name="reader") as lab:
         lab.ready(through="pod")
         assert all(lab.check(step) for step in ("service_account", "pod", "credentials"))

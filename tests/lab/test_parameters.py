@@ -155,7 +155,7 @@ def test_a_run_as_a_label():
     assert label_value("a/b/c/d=e") != label_value("a/b/c/d+e")
 
 
-def test_a_run_that_is_not_a_tag_s_value_has_one_of_its_own():
+def test_a_run_that_cannot_be_a_tag_gets_its_own_tag_value():
     odd = [Parameters.checked(role_name=name).run for name in ("a,b", "a_b", "a+b")]
     assert len({*odd}) == 3
     assert odd[1:] == ["blue/default/my-service-account/a_b", "blue/default/my-service-account/a+b"]

@@ -43,7 +43,7 @@ def notebook(tmp_path, monkeypatch):
     return write
 
 
-def test_a_run_holds_what_was_checked_and_answered_and_is_the_same_twice(notebook, tmp_path, monkeypatch):
+def test_a_run_holds_its_checks_and_answers_and_is_the_same_twice(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "of-this-machine")
     source = notebook("import labkit", CHECK, SHOW, "import ipywidgets; ipywidgets.HTML('<b>x</b>')")
     first, second = (
@@ -103,7 +103,7 @@ def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
     assert not (tmp_path / "out.ipynb").exists()
 
 
-def test_ctrl_c_is_a_sentence_and_says_how_to_remove_what_was_made(notebook, tmp_path):
+def test_ctrl_c_gives_one_sentence_and_the_command_that_removes_the_run(notebook, tmp_path):
     # The kernel's parent is the command, as a terminal's Ctrl-C finds it.
     source = notebook("import os, signal\nos.kill(os.getppid(), signal.SIGINT)\nsignal.pause()")
     command = [LABKIT, "run", source, "--output", tmp_path / "out.ipynb"]

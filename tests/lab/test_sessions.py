@@ -101,7 +101,7 @@ def session(endpoint):
     )
 
 
-def test_nothing_of_the_machine_s_setup_has_a_say(endpoint, hostile, only_loopback):
+def test_the_machines_aws_settings_have_no_effect(endpoint, hostile, only_loopback):
     lab = session(endpoint)
     assert lab.region_name == "us-east-1"
     assert lab.get_credentials().access_key == "AKIALABLABLABLABLABL"

@@ -367,7 +367,7 @@ def different(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[
     }
 
 
-def test_what_was_given_out_is_still_good(filled):
+def test_issued_keys_and_sessions_stay_valid(filled):
     """Keys, sessions, ciphertexts, receipts and uploads that a client holds."""
     filled.kill()
     for credentials, arn in ((filled.key, "user/ada"), (filled.session, "assumed-role/reader/before")):

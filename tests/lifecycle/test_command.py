@@ -211,7 +211,7 @@ def test_a_file_system_without_locks_is_a_sentence(tmp_path, monkeypatch):
         assert "next:  export LABKIT_HOME=" in done.stderr
 
 
-def test_a_terminal_whose_folder_was_deleted_is_told_so(tmp_path, monkeypatch):
+def test_a_command_in_a_deleted_folder_says_so(tmp_path, monkeypatch):
     for command in ("up", "status", "run", "lab", "progress", "doctor"):
         gone = tmp_path / "gone"
         gone.mkdir()

@@ -78,7 +78,7 @@ def command(lab, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("away", ["deleted", "moved"])
-def test_a_lab_whose_folder_is_gone_ends_and_another_takes_its_place(lab, tmp_path, away):
+def test_a_lab_without_its_folder_ends_and_a_new_one_starts(lab, tmp_path, away):
     lab("up")
     old = [server(lab), *run_a_pod(lab)]
     if away == "deleted":
@@ -102,7 +102,7 @@ def test_a_server_without_its_files_ends(lab, name):
     assert "The lab has ended" in command(lab, "down", "--bare")
 
 
-def test_what_a_file_says_of_the_server_does_not_count(lab, stranger):
+def test_a_changed_server_file_does_not_mislead_the_commands(lab, stranger):
     before = json.loads(lab("up", "--json"))
     lives = server(lab)
     file = lab.folder.path / "server.json"
@@ -221,7 +221,7 @@ def test_a_stopped_server_of_another_container_is_not_ended_from_here(lab, like_
     assert "Next:  labkit down, in that container" in done.stdout
 
 
-def test_a_second_command_says_what_it_waits_for(lab):
+def test_a_second_command_names_the_command_that_it_waits_for(lab):
     environment = os.environ | {"LABKIT_HOME": str(lab.folder.path)}
     with lab.folder.turn("start.lock", doing="starting the lab", within=0):
         second = subprocess.Popen([commands.LABKIT, "up"], env=environment, stderr=subprocess.PIPE, text=True)
@@ -310,7 +310,7 @@ def test_a_path_that_is_too_long_for_a_socket(tmp_path):
         assert "The lab has ended" in commands.labkit("down", "--bare", **home).stdout
 
 
-def test_a_stranger_that_answers_on_the_lab_s_port_is_not_taken_for_it(lab):
+def test_another_program_on_the_labs_port_is_not_mistaken_for_the_lab(lab):
     before = json.loads(lab("up", "--json"))
     killed = server(lab)
     killed.kill()

@@ -91,7 +91,7 @@ def test_annotate_the_account_and_restart_the_deployment(terminal: Callable[...,
     terminal("kubectl logs deployment/app")
 
 
-def test_a_deployment_whose_account_is_missing_says_so_and_comes_later(terminal: Callable[..., str]):
+def test_a_deployment_without_its_service_account_starts_once_it_exists(terminal: Callable[..., str]):
     terminal(
         "kubectl create deployment late --image=amazon/aws-cli -- sleep infinity",
         "kubectl rollout status deployment/late --timeout=60s",

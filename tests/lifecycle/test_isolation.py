@@ -68,7 +68,7 @@ def packets_of(command: str, environment: dict[str, str], folder: Path) -> tuple
 
 
 @pytest.mark.network
-def test_the_count_counts(hostile, tmp_path):
+def test_the_packet_counter_counts_a_call(hostile, tmp_path):
     call = "timeout 60 aws sts get-caller-identity --cli-connect-timeout 1 || true"
     assert packets_of(call, hostile, tmp_path)[0] > 0
 

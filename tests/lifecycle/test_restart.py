@@ -376,7 +376,7 @@ def test_tokens_stay_valid_and_a_service_account_made_again_is_another_one(made,
         assert ids[0] != ids[1]
 
 
-def test_a_watch_goes_on_or_is_told_that_its_version_is_gone(made, capsys):
+def test_a_watch_continues_or_gets_an_expired_version_error(made, capsys):
     api = Api(made, "green")
 
     def version() -> str:

@@ -54,7 +54,7 @@ def test_a_killed_server_takes_its_processes_along_and_the_next_one_says_so(lab)
     assert issuer in said
 
 
-def test_a_notebook_whose_server_was_killed_is_told_so(lab, monkeypatch):
+def test_a_notebook_reports_that_its_server_was_killed(lab, monkeypatch):
     monkeypatch.setenv("LABKIT_HOME", str(lab.folder.path))
     with Lab.open() as opened:
         opened.ready(through="iam_role")
@@ -89,7 +89,7 @@ def test_ports_keys_and_ids_are_the_same_after_down_and_up(lab):
     assert lab("up", "--json", "--cluster", "green") == before
 
 
-def test_what_was_published_in_the_place_of_an_issuer_s_documents_stays_until_the_lab_is_reset(lab):
+def test_an_issuers_replaced_documents_stay_until_the_lab_is_reset(lab):
     issuer = json.loads(lab("up", "--json"))["issuer"]
     override = lab.folder.published.override(issuer, "keys")
     override.set(403, "")
@@ -141,7 +141,7 @@ def test_down_while_the_lab_starts_ends_it_and_no_stranger(lab):
         stranger.wait()
 
 
-def test_a_server_whose_command_was_interrupted_ends_and_says_so(lab):
+def test_a_server_ends_with_a_message_if_its_command_was_interrupted(lab):
     lab("up")
     lab("down")
     reading, writing = os.pipe()

@@ -106,7 +106,7 @@ def test_nobody_else_can_read_it_and_no_secret_of_the_lab_is_in_it(lab, one):
     assert not [*lab.path.glob(".snapshot.*")]
 
 
-def test_what_was_never_a_lab_has_no_snapshot(tmp_path):
+def test_a_folder_that_never_held_a_lab_has_no_snapshot(tmp_path):
     refused("snapshot", "none", says="holds nothing yet", LABKIT_HOME=str(tmp_path / ".lab"))
 
 
@@ -163,7 +163,7 @@ def test_a_snapshot_of_another_labkit_is_opened(one, tmp_path):
         process.stop(Folder(tmp_path / ".lab"))
 
 
-def test_a_lab_with_a_state_is_replaced_only_if_that_is_said(lab):
+def test_a_lab_with_state_is_replaced_only_with_force(lab):
     configmaps(lab.path).create_namespaced_config_map("default", {"metadata": {"name": "after"}})
     says = f"The snapshot would replace the state of the lab in {lab.path}. Nothing was changed."
     told = refused("restore", "one", says=says)

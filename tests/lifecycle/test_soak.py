@@ -4,7 +4,7 @@ from labkit.emulator.folder import Folder
 from tests.soak import soak
 
 
-def test_a_lab_answers_many_at_once_as_it_should_and_keeps_nothing_of_theirs(tmp_path, monkeypatch):
+def test_a_lab_serves_many_callers_at_once_and_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_HOME", "set by the round")
     report = soak(Folder(tmp_path / ".lab"), seconds=12, learners=6, seed=7)
     assert not report.wrong, str(report)

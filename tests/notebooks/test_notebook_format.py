@@ -74,7 +74,7 @@ def test_is_short_in_short_cells(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_says_before_each_cell_what_it_is_for_and_after_it_what_was_seen(name):
+def test_text_stands_before_and_after_each_code_cell(name):
     kinds = [cell.cell_type for cell in read(name).cells]
     assert kinds[0] == kinds[-1] == "markdown"
     assert ("code", "code") not in pairwise(kinds)

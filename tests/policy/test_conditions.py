@@ -123,7 +123,7 @@ def test_a_missing_key_matches_a_negated_operator(operator):
     assert holds(f"{operator}IfExists", "1", NOTHING) is True
 
 
-def test_if_exists_compares_where_the_key_is_there():
+def test_if_exists_compares_a_key_that_exists():
     assert holds("StringEqualsIfExists", "a", "b") is False
     assert holds("StringNotEqualsIfExists", "a", "a") is False
 
@@ -189,7 +189,7 @@ def test_a_list_of_one_is_one_value():
 
 
 @pytest.mark.parametrize("operator", sorted(_OPERATORS))
-def test_no_wanted_value_at_all_cannot_be_told(operator):
+def test_a_condition_without_values_cannot_be_decided(operator):
     assert holds(operator, [], "1") is CANNOT_TELL
 
 
@@ -254,6 +254,6 @@ def test_no_value_makes_an_operator_fail(operator, quantifier, suffix, wanted, f
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), st.sampled_from("abcd"))
-def test_a_negated_operator_is_the_opposite_where_the_key_is_there(wanted, found):
+def test_a_negated_operator_is_the_opposite_if_the_key_exists(wanted, found):
     for base in ("StringEquals", "StringLike"):
         assert holds(base, wanted, found) is not holds(base.replace("String", "StringNot"), wanted, found)

@@ -28,7 +28,7 @@ def test_an_allow_in_a_few_lines():
     )
 
 
-def test_a_denial_tells_what_was_wanted_and_what_was_found():
+def test_a_denial_names_the_wanted_and_the_found_value():
     elsewhere = ALLOW | {
         "Resource": ["arn:aws:s3:::other/*"],
         "Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}},
@@ -123,7 +123,7 @@ def test_a_bucket_policy_that_names_somebody_else_is_near():
     assert (miss.part, miss.wanted, miss.found) == ("principal", (other,), (SESSION,))
 
 
-def test_the_statements_that_came_near_are_told_the_nearest_first():
+def test_near_statements_are_listed_from_the_nearest():
     somebody, elsewhere = {"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/other"}}, {"Resource": "arn:aws:s3:::b/*"}
     narrow = {"Condition": {"StringEquals": {"aws:SourceIp": "10.0.0.1", "aws:PrincipalAccount": "9"}}}
     changes = [{"Action": "s3:PutObject"}, somebody, elsewhere | narrow, elsewhere, {"Action": 7}, narrow]
@@ -148,7 +148,7 @@ def test_more_than_four_names_are_cut_short(letters, told):
     assert said == f"it allows {told} and not s3:GetObject"
 
 
-def test_an_explicit_deny_is_told_and_nothing_is_near_it():
+def test_an_explicit_deny_is_named_without_near_statements():
     decision = get(read(ALLOW, ALLOW | {"Effect": "Deny", "Sid": "Never"}))
     assert (decision.outcome, decision.near) == ("explicitDeny", ())
     assert str(decision).splitlines() == [

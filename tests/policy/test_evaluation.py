@@ -109,7 +109,7 @@ def test_an_allow_tells_which_statement_it_was():
     assert (decision.policy, decision.statement, decision.denial) == (policy, policy.statements[1], None)
 
 
-def test_the_first_of_two_statements_that_allow_is_told():
+def test_the_first_of_two_allowing_statements_is_named():
     assert evaluate(get(), identity=[read(allow("s3:Put*"), allow("s3:Get*"), allow())]).statement.position == 2
 
 
@@ -136,13 +136,13 @@ def test_what_policies_say_by_themselves(statement, outcome):
 
 
 @pytest.mark.parametrize(("limits", "outcome"), [({}, "implicitDeny"), ({"bounded": True}, "explicitDeny")])
-def test_not_principal_by_itself_counts_with_a_boundary(limits, outcome):
+def test_not_principal_also_counts_with_a_boundary(limits, outcome):
     policy = bucket({"AWS": [ACCOUNT, ROLE]}, effect="Deny", field="NotPrincipal")
     assert verdict([policy], get(), **limits) == outcome
     assert bool(matching([policy], get(), allow=False, **limits)) is (outcome == "explicitDeny")
 
 
-def test_a_condition_that_does_not_hold_is_reported_with_what_was_found():
+def test_an_unmet_condition_is_reported_with_the_value_found():
     policy = read(
         allow(Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}, "Bool": {"aws:SecureTransport": "true"}})
     )
@@ -184,7 +184,7 @@ def test_boundary_and_session_policies_narrow(boundary, session, denial):
     assert (decision.allowed, decision.denial) == (denial is None, denial)
 
 
-def test_what_the_bucket_lacks_is_not_near_where_a_boundary_does_not_allow():
+def test_a_bucket_policy_is_not_near_if_a_boundary_does_not_allow():
     near = bucket({"AWS": ANN.arn})
     decision = evaluate(get(), identity=[read(GRANT)], boundary=read(SILENT, kind="boundary"), resource=[near])
     assert decision.near == ()

@@ -125,13 +125,13 @@ def test_the_statement_that_came_nearest_is_reported(admit, web_identity, issuer
     assert [failed.wanted for failed in decision.failed] == [("z",)]
 
 
-def test_the_first_of_two_statements_that_admit_is_told(admit, web_identity):
+def test_the_first_of_two_admitting_statements_is_named(admit, web_identity):
     document = web_identity()
     document["Statement"] *= 2
     assert admit(document).statement.position == 1
 
 
-def test_a_statement_that_cannot_be_read_is_told_where_nothing_came_nearer(admit, web_identity):
+def test_an_unreadable_statement_is_named_if_no_other_is_nearer(admit, web_identity):
     document = web_identity(Action="sts:AssumeRole")
     broken = {"Effect": "Allow", "Action": "sts:*"}
     document["Statement"].insert(0, broken)

@@ -166,7 +166,7 @@ def test_a_missing_capability_is_explained(target, lab, capsys):
         assert f"The target {target.name} lacks" in capsys.readouterr().out
 
 
-def test_another_account_is_entered_or_it_says_that_it_cannot_be(target, lab):
+def test_another_account_is_entered_or_refused_in_a_sentence(target, lab):
     if "other_account" in target.has:
         theirs = lab.in_account(lab.connection.other_account)
         assert theirs.aws.client("sts").get_caller_identity()["Account"] == theirs.account_id != lab.account_id
@@ -244,7 +244,7 @@ def test_another_run_s_role_is_never_taken_over(target, lab):
     assert lab.aws.client("iam").get_role(RoleName="contract")["Role"]["RoleId"] == role["RoleId"]
 
 
-def test_an_untagged_role_of_its_name_goes_only_where_nothing_can_be_lost(lab, capsys):
+def test_an_untagged_role_of_the_runs_name_is_deleted_only_in_the_lab(lab, capsys):
     iam = lab.aws.client("iam")
     trust = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"},'
     iam.create_role(RoleName="contract", AssumeRolePolicyDocument=f'{trust} "Action": "sts:AssumeRole"}}]}}')

@@ -298,7 +298,7 @@ def test_what_aws_denies_while_the_lab_is_open_is_a_sentence(terminal, moto, ope
         expel(moto, operator)
 
 
-def test_what_the_cluster_denies_while_the_lab_is_open_is_a_sentence(terminal, moto, operator):
+def test_a_denial_by_the_cluster_in_an_open_lab_is_one_sentence(terminal, moto, operator):
     admit(moto, operator)
     try:
         with labkit.Lab.open(**EKS) as lab:

@@ -243,7 +243,7 @@ def test_a_read_only_caller_learns_the_missing_permissions_before_anything_is_ma
         expel(moto, operator)
 
 
-def test_a_caller_with_too_few_permissions_is_told(refused, operator, moto, monkeypatch):
+def test_a_caller_with_too_few_permissions_gets_a_list_of_the_missing_ones(refused, operator, moto, monkeypatch):
     scope = {"type": "namespace", "namespaces": ["default"]}
     admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy", accessScope=scope)
     try:
@@ -261,7 +261,7 @@ def test_a_caller_with_too_few_permissions_is_told(refused, operator, moto, monk
     assert f"update-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
 
 
-def test_a_caller_who_may_not_even_look_at_the_cluster_is_told_the_policy(refused, operator, moto):
+def test_a_caller_who_may_not_describe_the_cluster_gets_the_policy_to_ask_for(refused, operator, moto):
     moto.aws.client("iam").detach_user_policy(
         UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
     )

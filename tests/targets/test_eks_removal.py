@@ -116,7 +116,7 @@ def green(moto):
         delete()
 
 
-def test_what_a_run_left_in_aws_goes_when_its_cluster_is_gone(terminal, green, inventory):
+def test_a_removal_deletes_aws_resources_of_a_missing_cluster(terminal, green, inventory):
     before = inventory()
     with labkit.Lab.open(**EKS, cluster="green") as lab:
         lab.ready(through="service_account")

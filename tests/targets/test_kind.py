@@ -175,7 +175,7 @@ KEYS = "https://keys.example.com/of/this/cluster"
 ELSEWHERE = "https://issuer.example.com/another"
 
 
-def test_an_issuer_whose_keys_are_at_a_path_of_their_own(empty, tmp_path, capsys):
+def test_an_issuer_with_keys_at_another_path(empty, tmp_path, capsys):
     with running(tmp_path / "other", service_account_jwks_uri=KEYS) as kubeconfig:
         with labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig), context="existing") as lab:
             assert lab.fetch(f"{ISSUER}/.well-known/openid-configuration")["jwks_uri"] == KEYS
@@ -248,7 +248,7 @@ def test_the_plan_says_which_cluster(empty, existing):
 
 
 @pytest.mark.parametrize("capability", ["clock", "node_identity"])
-def test_what_the_target_cannot_do_is_explained(lab, capability):
+def test_a_capability_that_the_target_lacks_is_explained(lab, capability):
     with pytest.raises(LabError, match="The target kind lacks") as refusal:
         lab.needs(capability)
     assert "skip" in refusal.value.next

@@ -194,9 +194,7 @@ def removed(capsys: pytest.CaptureFixture, *given: str, yes: bool = False) -> li
 
 
 @pytest.mark.parametrize("is_mute", [False, True], ids=["gone", "mute"])
-def test_what_a_run_left_in_aws_goes_although_its_cluster_does_not_answer(
-    empty, tmp_path, capsys, monkeypatch, is_mute
-):
+def test_a_removal_deletes_aws_resources_if_the_cluster_does_not_answer(empty, tmp_path, capsys, monkeypatch, is_mute):
     monkeypatch.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))
     given = ["target=kind", "cluster=two"]
     with contextlib.ExitStack() as cluster:
@@ -223,7 +221,7 @@ def test_what_a_run_left_in_aws_goes_although_its_cluster_does_not_answer(
         cli.reset()
 
 
-def test_what_a_run_made_in_a_cluster_that_answers_again_goes_then(lab, existing, capsys, monkeypatch):
+def test_a_later_removal_deletes_the_objects_of_a_cluster_that_answers_again(lab, existing, capsys, monkeypatch):
     lab.ready(through="pod")
     with silent(existing.kubeconfig), monkeypatch.context() as quick:
         quick.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))

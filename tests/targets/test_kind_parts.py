@@ -85,7 +85,7 @@ def test_every_container_is_led_to_the_lab():
     assert [one["env"] for one in led["containers"] + led["initContainers"]] == [expected] * 3
 
 
-def test_what_a_container_has_is_left_and_nothing_is_added_twice():
+def test_a_containers_own_variables_stay_and_nothing_is_added_twice():
     own = {"name": "AWS_ENDPOINT_URL", "value": "http://mine"}
     once = review({"spec": {"containers": [{"name": "a", "env": [own]}]}})
     assert once["spec"]["containers"][0]["env"] == [own, {"name": "AWS_EC2_METADATA_DISABLED", "value": "true"}]

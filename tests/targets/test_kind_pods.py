@@ -87,7 +87,7 @@ def test_the_lab_listens_on_loopback_and_on_the_one_address_only(empty, existing
 
 
 @pytest.mark.kubectl
-def test_a_webhook_that_was_deleted_is_restored_by_the_command_that_is_said(lab, existing):
+def test_the_printed_command_restores_a_deleted_webhook(lab, existing):
     registered = existing.webhooks.read_mutating_webhook_configuration("pod-identity-webhook").webhooks[0]
     (known,) = lab.connection.webhook_registration()["webhooks"]
     assert known["clientConfig"] == existing.api.sanitize_for_serialization(registered.client_config)
@@ -169,7 +169,7 @@ def test_an_image_that_cannot_be_pulled(empty, existing):
         lab.remove()
 
 
-def test_what_somebody_else_made_in_the_cluster_is_never_taken_over_nor_deleted(lab, existing):
+def test_another_owners_objects_are_never_taken_over_or_deleted(lab, existing):
     account = {"metadata": {"name": "my-service-account"}}
     made = existing.core.create_namespaced_service_account("default", account)
     try:

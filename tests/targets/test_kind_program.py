@@ -150,7 +150,7 @@ def refused(empty: Folder, **parameters: str) -> LabError:
     ],
     ids=["without kind", "without Docker and Podman", "Docker does not run"],
 )
-def test_a_program_that_is_missing_is_said_with_what_brings_it(programs, empty, does, said, following):
+def test_a_missing_program_is_named_with_its_install_command(programs, empty, does, said, following):
     programs(**does)
     refusal = refused(empty)
     assert isinstance(refusal, ProgramMissing)

@@ -172,7 +172,7 @@ def test_credentials_that_the_cluster_does_not_take(refused, existing):
     ],
     ids=["missing", "fails", "no credentials"],
 )
-def test_a_credentials_plugin_that_gives_none(refused, existing, caplog, command, arguments, why):
+def test_a_credentials_plugin_without_credentials(refused, existing, caplog, command, arguments, why):
     def with_plugin(config: dict) -> None:
         plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": arguments}
         config["users"][0]["user"] = {"exec": plugin}
@@ -301,7 +301,7 @@ def test_an_api_server_that_does_not_reach_this_machine(refused, existing, monke
     assert "--aws-host" in refusal.next
 
 
-def test_why_a_cluster_is_not_joined_is_said_although_the_lab_ends_meanwhile(refused, empty, monkeypatch):
+def test_the_reason_for_not_joining_is_kept_if_the_lab_ends_meanwhile(refused, empty, monkeypatch):
     def require_led(_: Kept) -> None:
         process.stop(empty)
         raise NotReached("why it was to leave", next="labkit up")
@@ -325,7 +325,7 @@ def test_the_same_cluster_under_two_names(lab, existing):
     assert existing.registered() == WEBHOOKS
 
 
-def test_a_cluster_of_the_moto_target_is_not_taken_for_it(empty, existing):
+def test_a_cluster_of_the_moto_target_is_refused(empty, existing):
     with labkit.Lab.open(), pytest.raises(AnotherCluster, match="belongs to the target moto"):
         labkit.Lab.open(**existing.parameters)
     assert existing.registered() == []

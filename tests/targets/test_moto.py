@@ -24,7 +24,7 @@ def test_the_administrator_enters_another_account_of_the_organization(home: Path
         assert lab.connection.account(lab.account_id) is lab.aws
 
 
-def test_what_a_run_made_in_another_account_is_deleted_and_nothing_else(home: Path):
+def test_a_removal_in_another_account_deletes_only_the_runs_resources(home: Path):
     with labkit.Lab.open() as lab:
         theirs = lab.in_account(OTHER)
         iam, s3 = theirs.aws.client("iam"), theirs.aws.client("s3")
@@ -39,7 +39,7 @@ def test_what_a_run_made_in_another_account_is_deleted_and_nothing_else(home: Pa
         assert s3.list_buckets()["Buckets"] == []
 
 
-def test_a_removal_takes_what_the_run_made_in_the_second_account(home: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_removal_deletes_the_runs_resources_in_the_second_account(home: Path, capsys: pytest.CaptureFixture[str]):
     with labkit.Lab.open() as lab:
         iam = lab.in_account(OTHER).aws.client("iam")
         for name, tags in {"mine": lab.tags, "theirs": []}.items():

@@ -200,7 +200,7 @@ def test_an_association_gives_the_agent_s_variables_and_no_role(annotations, nam
     ]
 
 
-def test_a_pod_keeps_what_it_says_itself_beside_an_association():
+def test_a_pods_own_variables_stay_beside_an_association():
     own = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/own"}
     irsa = {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": FILE}
     containers = [container(env=own), container("both", env=irsa), container("skipped")]

@@ -158,7 +158,7 @@ def test_a_character_that_ends_a_line_elsewhere_is_part_of_a_text():
     run(test)
 
 
-def test_a_watch_that_ends_goes_on_where_it_was():
+def test_a_watch_that_ends_continues_from_its_last_version():
     async def test(api, accounts, _webhook):
         api.put("a", role_arn=ROLE)
         await until(lambda: accounts.get("default", "a"))
@@ -239,7 +239,7 @@ def test_a_pod_that_comes_just_after_its_accounts_annotation_gets_the_role():
     run(test)
 
 
-def test_what_the_watch_has_brought_is_not_undone_by_an_older_answer():
+def test_an_older_answer_does_not_replace_a_newer_event_of_the_watch():
     async def test(api, accounts, webhook):
         api.slow = asyncio.Event()
         asked = asyncio.create_task(webhook.post("/mutate", json=asking("a")))

@@ -57,7 +57,7 @@ def test_an_error_of_the_learner_s_own_code_shows_its_line(run):
     assert output.traceback[1] == 'where: In[1], line 1:  {}["StringEquals"]'
 
 
-def test_a_slow_cell_says_what_it_does(run, monkeypatch):
+def test_a_slow_cell_prints_its_current_action(run, monkeypatch):
     monkeypatch.setenv(showing.LIVE, "1")
     slow, quick = run(SLOW, QUICK)
     assert "".join(output.text for output in slow) == "Making the IAM role …\nTrue\n"
@@ -73,14 +73,14 @@ def test_a_slow_cell_that_tells_nothing_says_which_line_runs(run, monkeypatch):
     assert "made" in quick[-1].text
 
 
-def test_a_cell_that_has_said_what_it_does_says_no_line(run, monkeypatch):
+def test_a_cell_that_has_printed_its_action_shows_no_code_line(run, monkeypatch):
     monkeypatch.setenv(showing.LIVE, "1")
     told = 'assert not showing.is_told()\nshowing.say("Asking")\nassert showing.is_told()'
     ((output,),) = run("from labkit import showing", told, "assert not showing.is_told()")[1:2]
     assert output.text == "Asking …\n"
 
 
-def test_what_a_slow_cell_does_is_a_line_in_one_piece(monkeypatch):
+def test_a_slow_cells_action_is_written_in_one_piece(monkeypatch):
     written = []
     monkeypatch.setattr("sys.stdout", SimpleNamespace(write=written.append, flush=lambda: None))
     showing.say("Making the IAM role")

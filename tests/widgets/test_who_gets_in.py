@@ -166,7 +166,7 @@ def test_a_refused_text_is_corrected_on_the_page_and_not_in_a_cell(page, text):
     assert page.said.endswith(f"next:  {page.verdicts['problem']['next']}")
 
 
-def test_what_a_button_came_to_is_gone_once_the_policy_changes(page):
+def test_a_buttons_result_disappears_once_the_policy_changes(page):
     good, page.policy = page.policy, "{"
     press(page, "apply")
     assert page.said

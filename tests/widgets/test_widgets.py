@@ -152,7 +152,7 @@ def test_importing_labkit_and_opening_a_lab_imports_no_widgets(lab):
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_a_kernel_is_told_from_a_terminal(monkeypatch):
+def test_a_kernel_is_distinguished_from_a_terminal(monkeypatch):
     for shell, kernel in ((None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=object()), True)):
         monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
         assert live._in_kernel() is kernel
@@ -180,7 +180,7 @@ def test_pressing_the_button_reads_the_live_lab_again(lab, iam, notebook):
     assert "✓ right: the OIDC provider" in text(report)
 
 
-def test_looking_again_at_the_journey_shows_what_was_checked_since(lab, notebook):
+def test_the_button_look_again_shows_newer_checks(lab, notebook):
     lab._right.clear()
     lab.ready(through="oidc_provider")
     lab.journey()._repr_mimebundle_()
@@ -192,7 +192,7 @@ def test_looking_again_at_the_journey_shows_what_was_checked_since(lab, notebook
     assert '<span class="labkit-state labkit-right">✓ checked and right</span>' in report.value
 
 
-def test_what_goes_wrong_while_reading_is_said_in_place():
+def test_an_error_while_reading_is_shown_in_the_panel():
     def fails():
         raise failures.pop(0)
 

@@ -204,7 +204,7 @@ def test_a_session_of_an_administrator_ends_with_its_policies(aws, other):
         other.client("sns").list_topics()
 
 
-def test_an_administrator_reaches_no_other_account_by_what_the_lab_cannot_derive(aws, other):
+def test_an_administrator_reaches_no_other_account_by_an_unsupported_action(aws, other):
     topic = aws.client("sns").create_topic(Name="ours")["TopicArn"]
     with pytest.raises(ClientError, match="the lab cannot yet authorize sns:Publish"):
         other.client("sns").publish(TopicArn=topic, Message="x")
@@ -533,7 +533,7 @@ external_id = 42
         ("pod-in-other", f"arn:aws:sts::{OTHER}:assumed-role/theirs/chained"),
     ],
 )
-def test_profiles_lead_into_accounts(aws, irsa, other, tmp_path, profile, arn):
+def test_profiles_enter_other_accounts(aws, irsa, other, tmp_path, profile, arn):
     irsa.permit(ASSUME)
     other.role("theirs", trusting(OURS, StringEquals={"sts:ExternalId": "42"}))
     (tmp_path / "token").write_text(aws.issuer.token())

@@ -283,7 +283,7 @@ def test_a_condition_on_a_service_s_own_key(stocked, condition, service, method,
         aws.client("sqs").delete_queue(QueueUrl="new")
 
 
-def test_a_deny_on_what_the_lab_cannot_tell_denies_what_it_is_about(stocked):
+def test_a_deny_with_an_unknown_condition_key_denies_its_resource(stocked):
     aws, irsa = stocked
     irsa.permit(
         {"Effect": "Allow", "Action": "*", "Resource": "*"},

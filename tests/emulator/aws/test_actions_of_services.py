@@ -273,7 +273,7 @@ def allow(*needed):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_what_a_call_takes(aws, irsa, stocked, row):
+def test_each_call_needs_exactly_the_listed_permissions(aws, irsa, stocked, row):
     needed = [(action, stocked if resource == SECRET else resource) for action, resource in row.needed]
     partial = stocked.rpartition("-")[0]
     known = {SECRET: stocked, "PARTIAL": partial}

@@ -194,7 +194,7 @@ def test_unknown_access_keys(gate, service, method, target, body, headers):
 
 @some
 @given(data=st.data())
-def test_a_signed_request_of_which_anything_was_changed(gate, data):
+def test_a_signed_request_with_any_changed_part_is_refused(gate, data):
     method, target, body = PUT
     administrator = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
     headers = dict(signed(gate, administrator, "s3", method, target, body, [("X-Amz-Meta-Colour", "red")]))

@@ -236,7 +236,7 @@ def test_a_session_reads_eks_and_iam_where_its_policies_say_so(aws, irsa):
 # --- S3
 
 
-def test_each_key_of_a_delete_is_decided_by_itself(aws, irsa):
+def test_each_key_of_a_delete_is_decided_separately(aws, irsa):
     administrator = aws.client("s3")
     for key in ("mine/a", "mine/b", "yours"):
         administrator.put_object(Bucket="irsa-lab", Key=key, Body=b"")
@@ -357,7 +357,7 @@ def test_an_upload_in_parts_and_the_sub_resources(aws, irsa):
     assert code_of(lambda: s3.put_object(**target, Tagging="a=b"))[:2] == (403, "AccessDenied")
 
 
-def test_what_the_lab_cannot_derive_is_refused_and_says_so(aws, irsa):
+def test_an_unsupported_action_is_refused_with_a_reason(aws, irsa):
     irsa.permit(permit("*"))
     session = irsa.assume()["Credentials"]
     for path in ("/irsa-lab?acl&policy", "/irsa-lab?somethingNew", "/v20180820/tags/x", "//irsa-lab/hello.txt"):

@@ -99,7 +99,7 @@ def test_a_role_s_sessions_last_an_hour_to_twelve(iam, irsa, seconds, bound):
     assert role(iam)["MaxSessionDuration"] == 3600
 
 
-def test_a_role_has_the_boundary_that_it_is_given_until_it_is_taken_away(iam, irsa):
+def test_a_role_keeps_its_boundary_until_it_is_removed(iam, irsa):
     bound = policy(iam)
     for arn in (bound, READ_ONLY):
         iam.put_role_permissions_boundary(RoleName=irsa.role_name, PermissionsBoundary=arn)
@@ -204,7 +204,7 @@ def bucket_policy(**changes):
     return json.dumps({"Version": "2012-10-17", "Statement": [statement | changes]})
 
 
-def test_a_bucket_has_the_policy_that_it_is_given_until_it_is_taken_away(aws, irsa):
+def test_a_bucket_keeps_its_policy_until_it_is_deleted(aws, irsa):
     s3 = aws.client("s3")
     given = bucket_policy(
         Resource=[f"arn:aws:s3:::{Irsa.bucket}", f"arn:aws:s3:::{Irsa.bucket}/*", "arn:aws:s3:::irsa-*"]

@@ -110,7 +110,7 @@ def test_the_ids_are_the_same_in_every_lab(aws, managing):
     assert first == (managing.api.describe_organization()["Organization"]["Id"], Managing(aws).root)
 
 
-def test_a_member_account_asks_only_what_it_is_a_member_of(aws, managing, pod):
+def test_a_member_account_may_not_manage_its_organization(aws, managing, pod):
     for call in (
         lambda api: api.list_roots(),
         lambda api: api.list_policies(Filter=SCP),

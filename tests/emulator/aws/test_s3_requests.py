@@ -48,7 +48,7 @@ def test_a_digest_of_another_content(s3, irsa, upload):
     s3.put_object(**put, ContentMD5=digest(b"x"))
 
 
-def test_the_digest_of_keys_of_which_only_some_may_be_deleted(aws, irsa):
+def test_the_digest_is_checked_if_only_some_keys_may_be_deleted(aws, irsa):
     irsa.permit({"Effect": "Allow", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{irsa.bucket}/a"})
     s3, keys = aws.client("s3", irsa.assume()["Credentials"]), [{"Key": "a"}, {"Key": "b"}]
     aws.client("s3").put_object(Bucket=irsa.bucket, Key="a", Body=b"")

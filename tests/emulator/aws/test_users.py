@@ -121,7 +121,7 @@ def user_deleted(ann):
 
 
 @pytest.mark.parametrize("end", [inactive, deleted, user_deleted])
-def test_a_key_that_is_one_no_more(ann, end):
+def test_a_key_that_was_deleted_or_disabled(ann, end):
     end(ann)
     refused(ann.client("sts").get_caller_identity, 403, "InvalidClientTokenId", UNKNOWN)
     told = "The AWS Access Key Id you provided does not exist in our records."

@@ -67,7 +67,7 @@ def test_a_deployment_gets_its_defaults(apps: Apps):
         ({"labels": {"app": "-"}}, 'spec.template.labels: Invalid value: "-": a valid label must be'),
     ],
 )
-def test_a_deployment_that_cannot_be(apps: Apps, spec: dict, message: str):
+def test_an_invalid_deployment_is_refused(apps: Apps, spec: dict, message: str):
     answer = apps.http.post(f"{apps.apps}/deployments", json=deployment(**spec))
     assert answer.status_code == 422
     assert answer.json()["message"].startswith('Deployment.apps "web" is invalid: ')

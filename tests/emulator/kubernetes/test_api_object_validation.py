@@ -59,7 +59,7 @@ def test_a_text_that_stands_for_something_else_has_to_be_it(
 
 
 @pytest.mark.parametrize("quantity", ["0", "1", 2, 0.5, "1.5", ".5", "100m", "128Mi", "1e3", "1E", "+1", "5n", "2Ki"])
-def test_what_is_a_quantity_is_taken(admin: httpx.Client, namespace: str, quantity):
+def test_a_valid_quantity_is_accepted(admin: httpx.Client, namespace: str, quantity):
     container = {"name": "c", "image": "python", "resources": {"limits": {"memory": quantity}}}
     made = admin.post(
         f"/api/v1/namespaces/{namespace}/pods?dryRun=All",
@@ -145,7 +145,7 @@ def test_a_secret_has_what_its_type_needs(admin: httpx.Client, namespace: str, t
 
 
 @pytest.mark.parametrize(("kind", "field"), [("configmaps", "data"), ("secrets", "stringData")])
-def test_a_mebibyte_is_taken(admin: httpx.Client, namespace: str, kind: str, field: str):
+def test_one_mebibyte_of_data_is_accepted(admin: httpx.Client, namespace: str, kind: str, field: str):
     made = admin.post(
         f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, field: {"a": "x" * 2**20}}
     )

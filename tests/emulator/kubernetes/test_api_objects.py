@@ -23,7 +23,7 @@ def test_a_namespace_begins_with_a_service_account_and_the_ca(admin: httpx.Clien
     assert admin.get(path).json()["status"] == {"phase": "Active"}
 
 
-def test_the_namespaces_of_every_cluster_are_there(admin: httpx.Client):
+def test_every_cluster_has_the_four_standard_namespaces(admin: httpx.Client):
     names = {item["metadata"]["name"] for item in admin.get("/api/v1/namespaces").json()["items"]}
     assert {"default", "kube-system", "kube-public", "kube-node-lease"} <= names
 
@@ -124,7 +124,7 @@ def test_an_unknown_content_type_is_refused(admin: httpx.Client, config_maps: st
     assert admin.post(config_maps, content=b"a", headers={"Content-Type": "text/csv"}).status_code == 415
 
 
-def test_yaml_is_taken_and_given(admin: httpx.Client, config_maps: str):
+def test_yaml_is_accepted_and_returned(admin: httpx.Client, config_maps: str):
     body = b"kind: ConfigMap\nmetadata:\n  name: y\ndata:\n  a: '1'\n"
     answer = admin.post(config_maps, content=body, headers={"Content-Type": "application/yaml"})
     assert answer.json()["data"] == {"a": "1"}
@@ -451,9 +451,7 @@ def test_broken_protobuf_is_refused(admin: httpx.Client, config_maps: str, body:
     assert refused.json()["message"] in messages
 
 
-def test_an_event_that_the_administrator_writes_is_kept_and_found_by_what_it_is_about(
-    admin: httpx.Client, namespace: str
-):
+def test_a_written_event_is_stored_and_found_by_its_object(admin: httpx.Client, namespace: str):
     path = f"/api/v1/namespaces/{namespace}/events"
     at = "2026-01-02T03:04:05Z"
     written = {

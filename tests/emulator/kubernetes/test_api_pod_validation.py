@@ -126,7 +126,7 @@ def amounts(requests: dict, limits: dict) -> dict:
         ),
     ],
 )
-def test_a_container_that_cannot_be(admin: httpx.Client, namespace: str, fields: dict, message: str):
+def test_an_invalid_container_is_refused(admin: httpx.Client, namespace: str, fields: dict, message: str):
     made = pod("p", containers=[{"name": "c", "image": "i", **fields}])
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
     expected = f'Pod "p" is invalid: spec.containers[0].{message}'
@@ -151,7 +151,7 @@ def test_a_container_that_cannot_be(admin: httpx.Client, namespace: str, fields:
         ({"name": "main"}, 'name: Duplicate value: "main"'),
     ],
 )
-def test_an_init_container_that_cannot_be(admin: httpx.Client, namespace: str, fields: dict, message: str):
+def test_an_invalid_init_container_is_refused(admin: httpx.Client, namespace: str, fields: dict, message: str):
     made = pod("p", initContainers=[{"name": "i", "image": "i", **fields}])
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
     expected = f'Pod "p" is invalid: spec.initContainers[0].{message}'
@@ -166,7 +166,7 @@ def test_two_containers_cannot_have_the_same_host_port(admin: httpx.Client, name
     assert (answer.status_code, answer.json()["message"]) == (422, expected)
 
 
-def test_all_of_it_well_formed_is_taken(admin: httpx.Client, namespace: str):
+def test_a_pod_with_every_field_well_formed_is_accepted(admin: httpx.Client, namespace: str):
     references = [{"fieldRef": {"fieldPath": "metadata.labels['a']"}}, {"resourceFieldRef": {"resource": "limits.cpu"}}]
     fields = {
         "ports": [{"containerPort": 80, "name": "http"}, {"containerPort": 81}],

@@ -57,7 +57,7 @@ def test_a_pod_needs_its_service_account(admin: httpx.Client, pods: str, namespa
         ({"restartPolicy": "No"}, 'supported values: "Always", "OnFailure", "Never"'),
     ],
 )
-def test_a_pod_that_cannot_be(admin: httpx.Client, pods: str, spec: dict, message: str):
+def test_an_invalid_pod_is_refused(admin: httpx.Client, pods: str, spec: dict, message: str):
     answer = admin.post(pods, json=pod("p", **spec))
     assert answer.status_code == 422
     assert message in answer.json()["message"]

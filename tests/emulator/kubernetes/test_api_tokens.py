@@ -131,7 +131,7 @@ def test_a_token_dies_with_its_pod(admin: httpx.Client, namespace: str, cluster)
     assert review(admin, token)["error"] == "[invalid bearer token, service account token has been invalidated]"
 
 
-def test_a_pods_token_is_not_another_accounts(admin: httpx.Client, namespace: str):
+def test_a_token_for_a_pod_needs_the_pods_own_service_account(admin: httpx.Client, namespace: str):
     admin.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", json={"metadata": {"name": "other"}})
     admin.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p"))
     answer = token_request(admin, namespace, "other", boundObjectRef=bind_pod("p"))
@@ -172,7 +172,7 @@ def test_discovery_is_for_those_who_may(admin: httpx.Client, namespace: str, clu
     assert document["jwks_uri"] == f"{cluster.url}/openid/v1/jwks"
 
 
-def test_a_role_lets_an_account_do_what_it_says(admin: httpx.Client, namespace: str, cluster):
+def test_a_service_account_gets_the_permissions_of_its_role(admin: httpx.Client, namespace: str, cluster):
     pods = f"/api/v1/namespaces/{namespace}/pods"
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
     with cluster.http(token=token_of(admin, namespace)) as bearer:
@@ -210,7 +210,7 @@ BOUND = {
 
 
 @pytest.mark.parametrize("kind", BOUND)
-def test_a_token_dies_with_what_it_is_bound_to(admin: httpx.Client, namespace: str, kind: str):
+def test_a_token_ends_with_its_bound_object(admin: httpx.Client, namespace: str, kind: str):
     resource, document = BOUND[kind]
     path = f"/api/v1/{resource}" if kind == "Node" else f"{CORE.format(namespace)}/{resource}"
     first = admin.post(path, json=document).json()["metadata"]["uid"]

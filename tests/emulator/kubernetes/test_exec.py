@@ -335,7 +335,7 @@ def test_a_command_with_a_nul_cannot_be_started(lab, sleeper, command):
     assert told["message"].endswith("invalid argument")
 
 
-def test_frames_that_make_no_sense_are_passed_over(lab, sleeper):
+def test_invalid_frames_are_ignored(lab, sleeper):
     senseless = (b"", b"\x09", b"\xff", b"\x04{", b"\x04[1]", b'\x04{"Width":"x","Height":-1}', "text")
     frames = _frames(
         lab,

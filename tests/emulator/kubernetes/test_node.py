@@ -342,7 +342,7 @@ def test_a_namespace_stays_until_its_pods_processes_have_ended(lab):
 
 
 @pytest.mark.parametrize("lab", ["private"], indirect=True)  # a mapped mount can be anywhere
-def test_what_cannot_be_mounted_is_said(lab):
+def test_a_failed_mount_is_reported(lab):
     lab.create(
         "refused",
         shell("true", volumeMounts=[{"name": "d", "mountPath": "/proc"}]),
@@ -356,7 +356,7 @@ def test_what_cannot_be_mounted_is_said(lab):
     assert '"/proc"' in until(waiting, "CreateContainerError").state.waiting.message
 
 
-def test_a_volume_of_an_unknown_kind_is_said_in_an_event(lab):
+def test_an_event_reports_a_volume_of_an_unknown_kind(lab):
     claim = {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}
     lab.create("unmounted", shell("true"), volumes=[claim])
     until(lambda: [m for r, m in lab.events("unmounted") if r == "FailedMount" and "persistentVolumeClaim" in m])

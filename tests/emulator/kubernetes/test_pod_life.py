@@ -207,7 +207,7 @@ def test_variables_that_double_each_other_are_refused(lab):
     lab.kubectl("delete", "pod", "doubling")
 
 
-def test_a_missing_key_is_said_and_waited_for(lab):
+def test_a_missing_key_is_reported_and_awaited(lab):
     lab.api.create_namespaced_config_map("default", {"metadata": {"name": "half"}, "data": {"a": "1"}})
     variable = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "half", "key": "b"}}}
     lab.create("half", shell("echo $X", env=[variable]))
@@ -261,7 +261,7 @@ def test_a_part_of_a_volume(lab):
     assert (lab.log("parts", container="app"), lab.log("parts", container="other")) == ("A", "kept\n")
 
 
-def test_a_service_account_that_is_gone_is_said(lab):
+def test_a_deleted_service_account_is_reported(lab):
     lab.api.create_namespaced_service_account("default", {"metadata": {"name": "brief"}})
     source = {"serviceAccountToken": {"path": "token", "expirationSeconds": 600, "audience": "sts.amazonaws.com"}}
     volumes = [{"name": "share", "projected": {"sources": [source]}}]
@@ -394,7 +394,7 @@ def test_a_deadline_ends_a_pod_by_the_labs_clock(lab):
     until(lambda: status_of(lab, "late").state.terminated)
 
 
-def test_what_a_container_says_when_it_ends(lab):
+def test_the_termination_message_of_a_container(lab):
     lab.create("says", shell("echo done >/dev/termination-log"))
     lab.create("elsewhere", shell("echo it >/made/message; exit 1", terminationMessagePath="/made/message"))
     logs = {"terminationMessagePolicy": "FallbackToLogsOnError"}

@@ -150,7 +150,9 @@ def binding(name: str, kind: str = "Role") -> dict:
         ([rule(["escalate"], "roles", group="rbac.authorization.k8s.io", resourceNames=["offered"])], None),
     ],
 )  # fmt: skip
-def test_a_role_holds_no_more_than_its_maker_has(app: httpx.Client, namespace: str, give, more, lacking):
+def test_nobody_creates_a_role_with_more_than_their_own_permissions(
+    app: httpx.Client, namespace: str, give, more, lacking
+):
     give(WRITE_ROLES, *more)
     answer = app.post(f"{RBAC}/namespaces/{namespace}/roles", json=role("offered", OFFERED))
     if lacking is None:
@@ -185,7 +187,7 @@ def test_a_role_grows_no_further_than_its_writer(app: httpx.Client, admin: httpx
         ([rule(["escalate"], "roles", group="rbac.authorization.k8s.io")], 403, "is attempting"),
     ],
 )
-def test_a_binding_gives_no_more_than_its_maker_has(app, admin, namespace, give, more, code, message):
+def test_nobody_can_bind_more_than_their_own_permissions(app, admin, namespace, give, more, code, message):
     give(WRITE_ROLES, *more)
     admin.post(f"{RBAC}/namespaces/{namespace}/roles", json=role("offered", OFFERED))
     answer = app.post(f"{RBAC}/namespaces/{namespace}/rolebindings", json=binding("offered"))

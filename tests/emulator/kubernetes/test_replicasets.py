@@ -18,7 +18,7 @@ def apps(cluster: Cluster, admin: httpx.Client, namespace: str) -> Apps:
 # ReplicaSets and their pods
 
 
-def test_a_missing_service_account_is_told_and_tried_again(apps: Apps):
+def test_a_missing_service_account_is_reported_and_tried_again(apps: Apps):
     apps.create(deployment(pod_spec={"serviceAccountName": "nope"}))
     failure = apps.condition("ReplicaFailure", "FailedCreate")
     (one,) = apps.replica_sets()
@@ -118,7 +118,7 @@ def test_pods_of_a_replica_set_are_admitted_as_any_other(apps: Apps):
 
 @pytest.mark.kubectl
 @pytest.mark.parametrize("cascade", ["background", "foreground"])
-def test_a_deployment_goes_with_all_it_has(apps: Apps, cascade: str):
+def test_deleting_a_deployment_deletes_its_replica_sets_and_pods(apps: Apps, cascade: str):
     apps.create(deployment(replicas=2))
     apps.pod_count(2)
     deleted = apps.kubectl("delete", "deployment", "web", f"--cascade={cascade}", "--timeout=20s")

@@ -136,7 +136,7 @@ def test_a_volume_that_cannot_be_set_up(world, tmp_path, volume, says):
     assert contents(tmp_path / "ok")
 
 
-def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(world, tmp_path):
+def test_a_file_that_cannot_be_written_gives_an_error_and_leaves_nothing(world, tmp_path):
     world.objects["configmap", "c"] = {"data": {"a": "A"}}
     items = [{"key": "a", "path": "a"}, {"key": "a", "path": "x" * 300}]
     volumes = world.volumes(tmp_path, {"name": "v", "configMap": {"name": "c", "items": items}})
