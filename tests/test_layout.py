@@ -75,7 +75,7 @@ def test_labkit_has_few_siblings_and_no_other_folder():
     assert count <= SIBLINGS, f"labkit/ has {count} siblings, at most {SIBLINGS}: move one into a folder"
 
 
-def test_no_circle_of_modules():
+def test_no_modules_import_each_other_in_a_circle():
     graph = grimp.build_graph("labkit", cache_dir=None)
     arrows = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     circles = [circle for module in sorted(arrows) if (circle := circle_of(module, arrows))]

@@ -139,7 +139,7 @@ def test_every_finding_of_a_fault_is_declared():
     assert {fault.finding for fault in FAULTS.values()} <= set(CATALOGUE)
 
 
-def test_every_cause_is_taught_by_a_notebook_that_there_is():
+def test_every_cause_is_taught_by_an_existing_notebook():
     assert [each.id for each in CAUSES if not (NOTEBOOKS / each.learn).exists()] == []
 
 

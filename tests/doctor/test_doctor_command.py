@@ -207,7 +207,7 @@ def test_a_pod_that_is_missing_is_made_under_the_name_that_was_asked_for_or_is_f
     assert '"name": "other-pod"' in missing.repair
 
 
-def test_another_s_role_is_not_what_an_unknown_service_account_is_given(lab):
+def test_an_unknown_service_account_does_not_get_anothers_role(lab):
     (missing,) = examine(unnamed(lab, service_account="nobody")).findings
     assert "role/<ROLE_NAME>" in missing.repair and "role/my-role" not in missing.repair
     with pytest.raises(LabError, match="default/nobody: no such service account"):

@@ -236,7 +236,7 @@ def test_an_expired_token_that_was_copied_is_named_so():
 
 
 @pytest.mark.parametrize("call", [TOKEN, CALLER])
-def test_a_container_without_the_program_is_said_to_be_not_looked_at(call):
+def test_a_container_without_the_program_is_reported_as_not_looked_at(call):
     answers = healthy()
     answers[call] |= {"no_program": True}
     diagnosis = examine(answers)

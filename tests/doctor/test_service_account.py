@@ -228,7 +228,7 @@ def test_an_account_that_cannot_be_read_is_right_where_aws_knows_the_pod_as_its_
     assert "credentials-of-another-identity" in {finding.id for finding in found}
 
 
-def test_a_service_account_that_a_workload_asks_for_in_vain_is_named():
+def test_a_missing_service_account_of_a_workload_is_named():
     told = 'Error creating: pods "cart-1-" is forbidden: error looking up service account default/my-service-account: '
     event = {"reason": "FailedCreate", "message": told + 'serviceaccount "my-service-account" not found'}
     answers = healthy() | {SERVICE_ACCOUNTS: [], PODS: [], ROLES: [], DETAILS: {"RoleDetailList": []}}

@@ -386,7 +386,7 @@ def test_the_name_and_the_further_actions_of_a_statement_stay():
     assert (statement["Sid"], statement["Action"]) == ("Pods", [ACTION, "sts:TagSession"])
 
 
-def test_another_service_account_that_is_there_is_named():
+def test_another_existing_service_account_that_the_policy_admits_is_named():
     answers = trusting(wants("sub", [PARAMETERS.subject, "system:serviceaccount:shop:cart"]))
     assert found(answers) == []
     answers[ALL_SERVICE_ACCOUNTS].append({"metadata": {"name": "cart", "namespace": "shop"}})

@@ -281,7 +281,7 @@ def test_two_pods_of_one_deployment_that_lack_the_same_are_one_finding_and_one_r
     assert finding.repair.count("rollout restart") == 1
 
 
-def test_a_pod_that_is_about_to_go_is_not_looked_at():
+def test_a_terminating_pod_is_not_checked():
     answers = rollout(new_has_role=True)
     answers[PODS][0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:08:00Z"
     diagnosis = examine_all(answers)

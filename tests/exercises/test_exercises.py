@@ -92,7 +92,7 @@ def test_a_misspelt_exercise_is_named_with_the_nearest(lab):
         lab.exercise("02-aa")
 
 
-def test_remove_takes_open_exercises_along(lab, capsys):
+def test_remove_also_deletes_open_exercises(lab, capsys):
     lab.exercise("02-a")
     lab.remove()
     assert "removed exercise 02-a" in capsys.readouterr().out

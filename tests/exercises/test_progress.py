@@ -38,7 +38,7 @@ def test_saved_progress_is_read_again(file, monkeypatch):
     ]
 
 
-def test_a_broken_line_costs_no_other(file):
+def test_a_broken_line_of_progress_does_not_affect_the_others(file):
     kept("step", "pod")
     other = {"version": VERSION + 1, "at": 0, "what": "step", "id": "iam_role", "right": True}
     examined = other | {"version": VERSION, "what": "examined", "examination": [1]}
@@ -66,7 +66,7 @@ def test_without_a_learners_folder_nothing_is_kept(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_the_command_prints_it_or_says_how_to_begin(tmp_path, monkeypatch):
+def test_labkit_progress_prints_the_progress_or_how_to_begin(tmp_path, monkeypatch):
     none = commands.labkit("progress", cwd=tmp_path)
     assert (none.returncode, "No progress is saved yet." in none.stderr, "labkit lab" in none.stderr) == (1, True, True)
     (tmp_path / "learn").mkdir()

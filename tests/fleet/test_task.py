@@ -51,7 +51,7 @@ def job(tmp_path, monkeypatch):
     return make
 
 
-def test_what_may_pass_is_tried_again(job, tmp_path):
+def test_a_temporary_error_is_tried_again(job, tmp_path):
     times = tmp_path / "times"
     done = run_row(job(THROTTLED, policy_arn=f"arn:aws:iam::aws:policy{times}"))
     assert (done.state, done.tries, times.read_text()) == ("succeeded", 2, "xx")
@@ -198,7 +198,7 @@ def earlier(job):
     return replace(made, fleet="fleet-2", fingerprint="hash-2"), kept, results, results.notebook(made.row).read_bytes()
 
 
-def test_half_a_notebook_takes_no_whole_one_s_place(earlier, monkeypatch):
+def test_half_a_notebook_does_not_replace_a_whole_one(earlier, monkeypatch):
     made, _, results, notebook = earlier
 
     def full(source: str, output: str, **_: object) -> None:

@@ -345,7 +345,7 @@ lab.fetch(lab.issuer + "/keys")
 """
 
 
-def test_the_machine_s_own_aws_proxy_and_kubeconfig_have_no_say(lab):
+def test_the_machines_own_aws_proxy_and_kubeconfig_have_no_effect(lab):
     environment = {**os.environ, **HOSTILE}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

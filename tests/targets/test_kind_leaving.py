@@ -162,7 +162,7 @@ def test_a_cluster_that_is_gone_for_good_is_forgotten_by_reset(empty, tmp_path, 
     assert kind.down() is False
 
 
-def test_a_cluster_that_is_gone_keeps_nobody_from_joining_another(empty, existing, tmp_path, capsys):
+def test_a_missing_cluster_does_not_block_joining_another(empty, existing, tmp_path, capsys):
     with running(tmp_path / "other") as kubeconfig:
         labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
     kill(empty)

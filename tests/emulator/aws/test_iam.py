@@ -109,7 +109,7 @@ def test_a_role_keeps_its_boundary_until_it_is_removed(iam, irsa):
     assert "PermissionsBoundary" not in role(iam)
 
 
-def test_a_boundary_is_a_policy_that_there_is(iam, irsa):
+def test_a_boundary_is_an_existing_policy(iam, irsa):
     missing = f"arn:aws:iam::{ACCOUNT}:policy/missing"
     document = json.dumps(trust())
     for call in (
@@ -134,7 +134,7 @@ def test_all_roles_are_listed_a_page_at_a_time_with_trust_policy_and_longest_ses
 # Policies.
 
 
-def test_a_policy_that_somebody_has_is_not_deleted(iam, irsa):
+def test_an_attached_policy_is_not_deleted(iam, irsa):
     arn = policy(iam)
 
     def delete():
@@ -224,7 +224,7 @@ def test_a_bucket_keeps_its_policy_until_it_is_deleted(aws, irsa):
         ({"Resource": "arn:aws:sqs:us-east-1:123456789012:queue"}, "Policy has invalid resource"),
     ],
 )
-def test_a_bucket_s_policy_names_principals_that_there_are_and_its_own_bucket(aws, irsa, changes, told):
+def test_a_buckets_policy_names_existing_principals_and_its_own_bucket(aws, irsa, changes, told):
     s3 = aws.client("s3")
     refused(
         lambda: s3.put_bucket_policy(Bucket=Irsa.bucket, Policy=bucket_policy(**changes)), 400, "MalformedPolicy", told

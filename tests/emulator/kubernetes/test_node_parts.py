@@ -60,7 +60,7 @@ def test_a_known_image_is_a_program():
         ({"image": "a b"}, "InvalidImageName", 'couldn\'t parse image name "a b": invalid reference format$'),
     ],
 )
-def test_an_image_that_cannot_be_had(container, reason, says):
+def test_an_image_that_cannot_be_pulled(container, reason, says):
     with pytest.raises(ImageError, match=says) as refused:
         entrypoint(container, IMAGES)
     assert refused.value.reason == reason
