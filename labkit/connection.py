@@ -70,7 +70,7 @@ class Record(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Connection:
-    """The clients, addresses and commands of a lab. None stands for a field, such as `clock`, that the target lacks."""
+    """The clients, addresses and commands of a lab. A field that the target lacks, such as `clock`, is None."""
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"

@@ -432,7 +432,7 @@ class Lab(Workspace):
         return self
 
     def _note(self) -> None:
-        """Record for an examination that a lab command changes this run."""
+        """Record that a lab command changes this run. An examination reads this record."""
         from labkit.exercises import examination
 
         if self.connection.is_embedded:

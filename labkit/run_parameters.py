@@ -218,8 +218,8 @@ class Parameters(BaseModel):
         """Return parameters with these values. A parameter without a value gets its default.
 
         Raises:
-            UnknownName: one name isn't a parameter.
-            InvalidParameter: a value breaks its rule, or several names are unknown.
+            UnknownName: the only fault is one name that isn't a parameter.
+            InvalidParameter: a value breaks its rule, or several names aren't parameters.
         """
         unknown = [_unknown(name) for name in values if name not in cls.names()]
         known = {name: value for name, value in values.items() if name in cls.names()}
@@ -284,7 +284,9 @@ class Parameters(BaseModel):
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels of all Kubernetes objects that this run makes. They have the values of the tags, without slashes.
+        """The labels of all Kubernetes objects that this run makes.
+
+        One is the lab's label. The other has the run's name, as `label_value` returns it.
 
         https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
         """

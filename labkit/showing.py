@@ -177,7 +177,10 @@ def say(what: str) -> None:
 
 
 def is_told() -> bool:
-    """Return whether the running cell has printed a text with `say`, or an open `doing` block may still call `say`."""
+    """Return whether the running cell has already printed a text with `say`.
+
+    Also true while a `doing` block is open, because it may still call `say`.
+    """
     return bool(_DOING or _SAID)
 
 

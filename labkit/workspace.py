@@ -92,5 +92,5 @@ class Workspace:
 
     @property
     def takes_untagged(self) -> bool:
-        """Whether an untagged object belongs to this run. The object's name must be one from the parameters."""
+        """Whether an untagged object belongs to this run if the object has one of the names in the parameters."""
         return self.connection.takes_untagged

@@ -37,7 +37,8 @@ def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> Non
     """Print a line for each service account, then all findings, then the calls that failed.
 
     `where` names the examined cluster or namespace.
-    `commands_after` is the shell command to run before the repairs; empty if none is needed.
+    `commands_after` is the shell command after which the repairs' commands reach this account and cluster. It is empty
+    if they already do.
     """
     console = _console()
     if not found:

@@ -96,7 +96,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Symptom:
-    """The result of a function that looks for a cause. `Cause` adds fields such as `id` to make a `Finding`."""
+    """What a function that looks for a cause returns if it finds something.
+
+    The `Cause` makes a `Finding` from the symptom and its own fields, such as `id`.
+    """
 
     summary: str
     expected: str

@@ -274,8 +274,9 @@ def examine(evidence: Evidence) -> Diagnosis:
 def _without_consequences(outcomes: Outcomes) -> list[Finding]:
     """Return the findings that don't count as consequences of an error.
 
-    A finding counts as a consequence if the `follows_from` of its cause isn't empty, and if the finding's stage or an
-    earlier stage has an error whose cause has an empty `follows_from`.
+    A cause is primary if its `follows_from` is empty. A finding counts as a consequence if both are true:
+    - Its own cause isn't primary.
+    - Its stage, or an earlier stage, has an error with a primary cause.
     """
     found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
     wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]

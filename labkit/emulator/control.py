@@ -27,7 +27,10 @@ SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
 @dataclass(frozen=True)
 class Reply:
-    """The server's answer and process id. The kernel reports the id, even if the server doesn't answer."""
+    """The server's answer and its process id.
+
+    The operating system reports the id, even if the server doesn't answer.
+    """
 
     pid: int
     """The server's process id; 0 if the server runs in another container, where this process can't see it."""

@@ -120,10 +120,10 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 
 
 def start_again(folder: Folder, *, bare: bool = False) -> None:
-    """Start the folder's server again. Raises `LabError`.
+    """Start the folder's server again, with `start`. Raises `LabError`.
 
-    This function calls `start`. If this call returns a note for the user, save the note in a file. The next call of
-    `start` returns the saved note if the server still runs, and discards it otherwise.
+    If `start` returns a note for the user, save the note in a file. The next call of `start` then returns the saved
+    note if the server still runs, and discards it otherwise.
     """
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())

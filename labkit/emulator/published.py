@@ -1,7 +1,7 @@
 """Files in the lab's folder that replace an issuer's documents. The lab's public issuer serves them.
 
-A self-managed cluster publishes its issuer's documents in a bucket, and someone can break that bucket. In the lab,
-these files take the place of the broken bucket. So STS refuses tokens as the real STS does.
+A self-managed cluster publishes its issuer's documents in a bucket, and someone can break the documents there. The lab
+has no such bucket. A file imitates the broken document, and STS refuses tokens because of it, as the real STS does.
 """
 
 import json

@@ -46,7 +46,7 @@ def by_id(id: str) -> "Exercise":
 
 
 def prediction(id: str) -> "Question":
-    """Return the question with this id, such as 02-1: the learner predicts a cell's output.
+    """Return the prediction with this id, such as 02-1. A prediction is a question: what will a cell's output be?
 
     Raises `UnknownName` if no prediction has the id.
     """

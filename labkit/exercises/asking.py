@@ -39,10 +39,12 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
 
 
 def only_cart(place: "Workspace") -> list[Row]:
-    """Return rows, all marked as right if STS gives the role only to the service account `cart`.
+    """Return rows that check that STS gives the role only to the service account `cart`.
 
-    STS should refuse these service accounts: `till`, `default` in the namespace `default`, and those that the
-    function creates.
+    A wrong answer from STS has a row marked as wrong.
+
+    STS should refuse these service accounts: `till`, `default` in the namespace `default`, and the new ones that
+    `newcomers` creates.
     """
     return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
 

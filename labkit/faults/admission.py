@@ -33,10 +33,10 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
 
 
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
-    """Return a pod's manifest before admission, and the annotations that its service account had at admission.
+    """Return an admitted pod without the webhook's changes, and the annotations that the webhook used.
 
-    `annotations` are the service account's present annotations. If the webhook didn't change the pod, return the pod
-    unchanged, and no annotations.
+    Try the annotations that the pod itself shows first, then `annotations`, which the service account has now. If the
+    webhook didn't change the pod, return the pod as it is, and an empty dictionary.
     """
     # First try the annotations that the pod shows. If only the present ones were tried, the role of an older annotation
     # would look as if someone had set it by hand.
@@ -62,7 +62,10 @@ def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
 
 
 def plain(pod: Document) -> Document:
-    """Return a live pod without default tolerations, the token for the API server, and the fields in `FILLED_IN`."""
+    """Return a copy of a live pod that lacks what the cluster added.
+
+    Left out are the default tolerations, the token for the API server, and the fields in `FILLED_IN`.
+    """
     spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
     volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(API_VOLUME)]
     tolerations = [each for each in spec.pop("tolerations", []) if each.get("key") not in NODE_TROUBLE]

@@ -240,8 +240,8 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
 def associate(lab: "Workspace", wanted: Situation) -> None:
     """Create the wanted Pod Identity associations, except those that EKS refuses as invalid.
 
-    First call `make`, which deletes the existing associations. Then create the pods, and call this function last: a
-    pod that is created after its association gets Pod Identity's variables instead of IRSA's.
+    The caller calls `make` first, which deletes the existing associations, then creates the pods, and calls this
+    function last: a pod that is created after its association gets Pod Identity's variables instead of IRSA's.
     """
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}

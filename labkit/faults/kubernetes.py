@@ -110,7 +110,7 @@ def _plain(obj: Document) -> Document:
 
 
 def _read_pods_as_applied(situation: Situation) -> None:
-    """Store each live pod's manifest before admission, and its spec after admission."""
+    """Store two forms of each live pod in the situation: its manifest before admission, and its admitted spec."""
     region = situation.parameters.region
     for key in situation.pod_keys:
         live = admission.plain(situation.objects[key])
@@ -124,7 +124,8 @@ def _read_pods_as_applied(situation: Situation) -> None:
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     """Return the service account and the webhook's registration that must exist when the wanted pods are created.
 
-    None stands for a webhook without a registration. Without `wanted.made_with`, the result is {}.
+    The key says which of the two a value is. The value None means that there must be no registration. Without
+    `wanted.made_with`, the result is {}.
     """
     if wanted.made_with is None:
         return {}

@@ -14,8 +14,8 @@ def read(lab: "Workspace", *others: Situation) -> Situation:
 
     Read AWS's documents in the run's own account, and in the accounts of the situations in `others`.
 
-    The result's `registration` is a copy of the first other situation's `registration`. If `others` is empty, or if
-    that `registration` is empty, the result has a copy of the cluster's present registration.
+    The result's `registration` is copied from `others[0]`. If `others` is empty, or if `others[0]` has no
+    registration, it is read from the cluster.
     """
     situation = Situation(
         parameters=lab.parameters,

@@ -51,10 +51,10 @@ def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, 
 
 
 class Progress:
-    """The rows of a fleet, each with its state.
+    """A notebook's display of a fleet's rows, each with its state, updated while the rows run.
 
-    A stored notebook shows only how many rows and clusters the fleet has, and how many rows were done before the fleet
-    started.
+    When the notebook is saved, only a text remains of this display: how many rows and clusters the fleet has, and how
+    many rows were done before the fleet started.
     """
 
     def __init__(self, fleet: Fleet):

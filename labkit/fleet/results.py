@@ -126,7 +126,7 @@ class Results:
         return self._stop.exists()
 
     def forget_markers(self) -> None:
-        """Delete an earlier fleet's marker of each unfinished row, and the file that lets no more rows start.
+        """Delete an earlier fleet's files: the markers of its unfinished rows, and the file that stops new rows.
 
         Raises `NothingRan` if a worker of the earlier fleet still runs a row.
         """

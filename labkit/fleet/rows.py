@@ -121,7 +121,7 @@ def _places(places: list[str]) -> str:
 
 
 def _row(number: int, entry: Entry) -> Row:
-    """Return the row of an entry, or raise `NothingRan` with every reason."""
+    """Return the row of an entry. If the entry has mistakes, raise `NothingRan`, which names all of them."""
     reasons = [_unknown(name) for name in entry.values if name not in KNOWN]
     reasons += [_braced(name) for name, value in entry.values.items() if isinstance(value, Mapping)]
     known = {name: value for name, value in entry.values.items() if name in KNOWN and not isinstance(value, Mapping)}

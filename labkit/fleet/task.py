@@ -252,9 +252,10 @@ def _end_kernels() -> None:
 
 @contextmanager
 def _environment(job: Job) -> Iterator[None]:
-    """Set environment variables in this block: for the job's lab, and for the AWS credentials of the job's row.
+    """Set environment variables for the duration of the `with` block.
 
-    The credentials aren't written to a file.
+    These are LABKIT_HOME for the job's lab, and the AWS credentials of the job's row. The credentials aren't written
+    to a file.
     """
     from labkit.fleet.access import credentials
 

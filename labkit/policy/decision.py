@@ -158,9 +158,11 @@ class Decision:
 def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
     """Return the Allow statements that nearly allow the request, the nearest first.
 
-    A malformed Allow statement is always included. A statement that doesn't allow the request's action is included only
-    if its principal, resource and conditions match the request. Such a statement must also have NotAction, or name an
-    action of the request's AWS service.
+    A malformed Allow statement is always included. A statement that doesn't allow the request's action is included
+    only if:
+
+    - its principal, resource and conditions match the request, and
+    - it has NotAction, or names an action of the request's AWS service.
     """
     found = []
     for policy in policies:

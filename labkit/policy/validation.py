@@ -159,7 +159,10 @@ def _malformed(kind: Kind, message: str) -> MalformedPolicy:
 
 
 def _syntax(kind: Kind, message: str) -> MalformedPolicy:
-    """Return the error for a syntax mistake, which IAM explains only in trust and resource policies."""
+    """Return the error for a syntax mistake.
+
+    For policies other than trust and resource policies, IAM hides the message.
+    """
     return _malformed(kind, message if kind in ("trust", "resource") else "Syntax errors in policy.")
 
 

@@ -1,4 +1,4 @@
-"""Build the steps in their order, up to a given step, and remove a run's resources."""
+"""Create the resources of the steps in their order, up to a given step. Remove a run's resources."""
 
 import importlib
 from collections.abc import Iterable, Iterator
@@ -101,10 +101,10 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield the resources. On moto, the owner `THIS_RUN` replaces the owner `TRUSTED`.
+    """Yield the resources, for `removed` to delete.
 
-    The removal then also deletes an OIDC provider that roles outside this run trust. The notebook's next cells create
-    the provider again.
+    `removed` leaves alone an OIDC provider that roles outside this run trust (owner `TRUSTED`). On moto, such a
+    provider gets the owner `THIS_RUN`, so it is deleted too. The notebook's next cells create it again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded

@@ -154,11 +154,11 @@ def existing(read: Callable[[], Present]) -> Present | None:
 
 
 def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
-    """Delete the object `present` if it carries another run's label.
+    """On the lab's own cluster, delete the object `present` if it carries another run's label.
+
+    On any other cluster, delete nothing. There, raise `NotThisRuns` if `present` lacks this run's label.
 
     Return one line about the deletion; an empty list if nothing was deleted.
-
-    Outside the lab's own cluster, never delete. There, raise `NotThisRuns` if `present` lacks this run's label.
     """
     if present is None:
         return []

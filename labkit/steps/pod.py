@@ -101,9 +101,11 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Delete the pod `NAME` if it carries another run's label. Return a line about a deleted pod.
+    """On the lab's own cluster, delete the pod `NAME` if it carries another run's label.
 
-    If the cluster isn't the lab's own, raises `NotThisRuns` for a pod without this run's label.
+    On any other cluster, delete nothing. There, raise `NotThisRuns` if the pod lacks this run's label.
+
+    Return one line about the deletion; an empty list if nothing was deleted.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))

@@ -86,7 +86,7 @@ def remove(lab: "Workspace") -> list[str]:
 def found(lab: "Workspace") -> Iterator[Found]:
     """Yield the cluster's service accounts and the run's namespaces, each with its owner.
 
-    A namespace is kept if it contains pods or service accounts of other owners.
+    A namespace that contains pods or service accounts of other owners has the owner `SHARED`, so the removal keeps it.
     """
     core = core_api(lab.kubernetes)
     for account in core.list_service_account_for_all_namespaces().items:

@@ -13,8 +13,9 @@ COLUMNS = ("event", "who", "decision", "reason")
 
 @dataclass(frozen=True, repr=False)
 class Calls:
-    """Records of the trail: CloudTrail's fields, and the lab's reason for each decision. The table has no ids or dates.
+    """Records of the trail, shown as a table without ids or dates.
 
+    A record has CloudTrail's fields, and the lab's reason for its decision.
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """
 

@@ -331,10 +331,10 @@ def _line(decision: Decision, trust: Policy) -> int:
 
 
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
-    """Return the number of the line with the last name found in the statement's text.
+    """Return the line number of the last of `names` that the statement's text contains.
 
-    Search for `names` in order. Start each search where the previous name was found. If no name is found, return the
-    number of the statement's first line. If the policy's text doesn't contain the statement, return 0.
+    Each search starts where the previous name was found. A name that isn't found is skipped. If no name is found,
+    return the number of the statement's first line. If the policy's text doesn't contain the statement, return 0.
     """
     places = statement_positions(trust.text)
     if statement.position > len(places):

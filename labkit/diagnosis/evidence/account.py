@@ -297,7 +297,10 @@ class Account:
         return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
 
     def _answered(self, kind: str, name: str, /, *keys: str | int, **request: Any) -> Any:
-        """Make the call `kind`, and return the value at the path `keys` of its answer; None without the resource."""
+        """Make the call `kind`, and follow `keys` into its answer.
+
+        Return the value there; None if the resource doesn't exist.
+        """
         return self._once(kind, name, lambda: reduce(getitem, keys, self._call(kind, **request)))
 
     def _listed(self, kind: str, name: str, key: str, /, **request: Any) -> list[Any]:

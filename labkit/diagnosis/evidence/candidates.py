@@ -50,9 +50,10 @@ def trusting(account: Account, parameters: Parameters, provider_arn: str) -> lis
 
 
 def names(role: Role, subject: str) -> bool:
-    """Whether an Allow statement in the role's trust policy has a condition on `sub` that lists exactly `subject`.
+    """Whether an Allow statement in the role's trust policy has a condition on `sub` with the value `subject`.
 
-    The condition may be for any issuer.
+    The condition may have more values, and may be for any issuer. A pattern that matches `subject` doesn't count, and
+    neither does a negated condition.
     """
     return any(
         condition.claim == "sub" and not condition.is_negated and subject in condition.values

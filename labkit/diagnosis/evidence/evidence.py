@@ -121,12 +121,18 @@ class Evidence:
     def role_arn(self) -> str:
         """The ARN of the role that the service account should have; empty if that role is unknown.
 
-        Four sources can name the role: the doctor's caller, a run's label on the service account, the annotation, and
-        the variables in a container's manifest. The first source that names a role decides. If IAM has a role with
-        that name, the value is the role's ARN in IAM.
+        The first of these sources that names a role decides:
 
-        In two cases, the value is the ARN in `role_candidates`: if no source names a role, and if the annotation
-        decides but is wrong. In these cases, the value is empty unless `role_candidates` has exactly one ARN.
+        1. the doctor's caller
+        2. a run's label on the service account
+        3. the annotation
+        4. the variables in a container's manifest
+
+        The value is the role's ARN in IAM. If IAM has no role with that name, or if IAM can't be read, the value is
+        the ARN from the source.
+
+        If no source names a role, or if the annotation decides but is wrong, the value is the only ARN in
+        `role_candidates`. It is empty if `role_candidates` has no ARN or several.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -159,10 +165,11 @@ class Evidence:
 
     @property
     def role_of_run(self) -> str:
-        """The role's name, from the service account's run label: `CLUSTER.NAMESPACE.SERVICEACCOUNT.ROLE`.
+        """The role's name: the end of the service account's run label, `CLUSTER.NAMESPACE.SERVICEACCOUNT.ROLE`.
 
-        Empty if the label is missing or doesn't begin with this cluster, namespace and service account. If Kubernetes
-        doesn't allow this text as a label's value, the role's name is changed or cut, and ends with a hash.
+        Empty if the label is missing or doesn't begin with this cluster, namespace and service account. If the run's
+        full name isn't allowed as a label's value, the label has a changed or cut name with a hash at its end. Then
+        the returned role's name is changed or cut in the same way.
         """
         labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
         of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."
@@ -352,12 +359,7 @@ class Evidence:
 
     @property
     def is_named(self) -> bool:
-        """Whether at least one of these names the service account:
-
-        - a pod
-        - an event about a rejected pod
-        - a role's trust policy
-        - a role's tag
+        """Whether a pod, a rejected pod's event, a role's trust policy or a role's tag names the service account.
         """
         name = f"{self.parameters.namespace}/{self.parameters.service_account}"
         # The API server's words when it rejects a pod.

@@ -88,8 +88,8 @@ class Requirement:
 def unmet(evidence: Evidence) -> list[Requirement]:
     """Return the webhook's requirements that the labels of the pod or of its namespace don't meet. Raises `NotRead`.
 
-    If the registration has several webhooks for new pods, return the first webhook's unmet requirements. The list is
-    empty if the labels meet all requirements of at least one webhook.
+    A registration may have several webhooks for new pods. If the labels meet all requirements of at least one of them,
+    the list is empty. Otherwise, it has the unmet requirements of the first webhook.
     """
     if evidence.pod_spec is None:
         return []

@@ -132,10 +132,10 @@ class Reads:
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:
-        """Return the answer to the call `read`; None if the resource doesn't exist.
+        """Return the answer to a call; None if the resource doesn't exist.
 
-        Run `call` only if the answer isn't stored yet. Raises `NotRead` if there's no answer, for example because the
-        call was refused.
+        `read` says which call it is, and the function `call` makes it. The function only runs if the answer isn't
+        stored yet. Raises `NotRead` if there's no answer, for example because the call was refused.
         """
         if read not in self.asked:
             text = str(read)

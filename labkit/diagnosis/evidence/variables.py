@@ -117,12 +117,18 @@ def api_server_token(_: Evidence, container: Container) -> Wrong | None:
 
 
 def token_variable_missing(_: Evidence, container: Container) -> Wrong | None:
-    """The manifest sets the role variable without the token variable. So the webhook doesn't add the token variable."""
+    """The manifest sets the role variable, but not the token variable.
+
+    The webhook then doesn't add the token variable.
+    """
     return _alone(container, ROLE, without=TOKEN_FILE)
 
 
 def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
-    """The manifest sets the token variable without the role variable. So the webhook doesn't add the role variable."""
+    """The manifest sets the token variable, but not the role variable.
+
+    The webhook then doesn't add the role variable.
+    """
     return _alone(container, TOKEN_FILE, without=ROLE)
 
 
@@ -226,10 +232,10 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 def works_by_hand(evidence: Evidence) -> list[Container]:
     """Return the containers with a role if all of them can use the role without the annotation and the webhook.
 
-    Otherwise, return []. Also return [] if something can't be read.
+    For this, each of them needs the role's variables and a projected token for STS in its manifest, and the role must
+    admit the service account.
 
-    To work in this way, a container needs the role's variables and a projected token for STS in its manifest. The role
-    must admit the service account.
+    Otherwise, return []. Also return [] if something can't be read.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]

@@ -45,10 +45,11 @@ def without_account(evidence: Evidence) -> list[Workload]:
 def meant_for_account(evidence: Evidence) -> Workload | None:
     """Return the workload that should name the examined service account, but names none; None if that isn't clear.
 
-    The workload must meet one of two conditions:
+    Only workloads that run as `default` count. One of two conditions must be met:
 
-    - Its name or its app label is the account's name. No other workload that names no service account has this name.
-    - It's the namespace's only workload, and the namespace has no other service account except `default`.
+    - It's the only one of these whose name or app label is the account's name.
+    - It's the namespace's only workload, and the namespace has only two service accounts: `default` and the examined
+      one.
     """
     everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
@@ -120,7 +121,7 @@ def pods_of(evidence: Evidence, workload: Workload) -> list[str]:
 
 
 def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
-    """Return the pod spec of each workload, CronJob, Job and ReplicaSet, by names such as `deployment/cart`.
+    """Return the pod specs of the workloads, CronJobs, Jobs and ReplicaSets, by names such as `deployment/cart`.
 
     Raises `NotRead` if one of these kinds can't be listed.
 

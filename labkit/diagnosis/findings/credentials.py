@@ -289,10 +289,9 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
-    """Return the volumes with a token for this audience. Each volume has a list of container names.
+    """Return the containers that mount a volume with a token for this audience, but don't send STS such a token.
 
-    The list has the containers that mount the volume, but don't send STS a token for this audience. A volume without
-    such containers is left out.
+    The result has the names of these containers, by the volume's name. Volumes without such containers are left out.
     """
     senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
     volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}

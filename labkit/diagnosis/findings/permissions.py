@@ -267,9 +267,11 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
     """Return the repair for a role that isn't allowed to make the request.
 
-    `denying` has the keys of the policies that deny the request. If a managed policy is in `denying`, return only
-    advice about the managed policies in `denying`. Otherwise, return commands that remove the inline policies' Deny
-    statements. If no policy outside `denying` allows the request, also return a command that adds an inline policy.
+    `denying` has the keys of the policies that deny the request.
+
+    - With a managed policy in `denying`: return only advice about each such policy.
+    - Without one: return commands that remove the Deny statements from the inline policies in `denying`, and a command
+      that adds an inline policy if no policy outside `denying` allows the request.
     """
     commands, lines = Commands(evidence), []
     if managed := [name for name in denying if name not in evidence.inline_policies]:

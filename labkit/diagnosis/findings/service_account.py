@@ -278,8 +278,8 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 def _in_own_account(evidence: Evidence) -> str | None:
     """Return the ARN of a role in the cluster's account that has the same name as the annotated role.
 
-    Return None if the annotated role can be read, if the annotated role doesn't exist, or if the pod acts as the role
-    that the pod should have. Otherwise, raise `NotRead` if `Evidence.namesake` finds no role.
+    Search for that role only if the annotated role can't be read, and the pod doesn't act as the role that it should
+    have. If the search isn't needed, return None. If `Evidence.namesake` finds no role, raise `NotRead`.
     """
     try:
         evidence.role_account.role(evidence.role_name)

@@ -20,8 +20,10 @@ NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_co
 def refuses(evidence: Evidence) -> Symptom | None:
     """The trust policy refuses the token, and no other finding explains why.
 
-    For example, a statement explicitly denies the token. Conditions on the request, such as on `aws:SourceIp`, may be
-    the only possible reason. Then return None if STS accepts the pod's token.
+    For example, a statement explicitly denies the token.
+
+    If the answer depends only on conditions on the request, such as on `aws:SourceIp`, STS decides: return None if it
+    accepts the pod's token.
     """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None

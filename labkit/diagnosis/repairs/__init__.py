@@ -1,4 +1,6 @@
-"""The repairs of findings, as lines for a shell after `eval "$(labkit env)"`. This package runs none of these lines.
+"""The repairs of findings, as lines for a shell.
+
+Run `eval "$(labkit env)"` in the shell first. This package runs no lines.
 
 A repair doesn't harm other service accounts. Its comments say what it changes, and who that affects.
 

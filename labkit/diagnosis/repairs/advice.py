@@ -53,8 +53,9 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
 def roles_by_a_pattern(evidence: Evidence) -> str:
     """Return a comment with the names of roles that already admit the service account, for example by a pattern.
 
-    The comment is empty if no such role is found. It's also empty if the doctor's caller or a run's label names the
-    service account's role, or if the annotation isn't a role's ARN.
+    The comment is empty if no such role is found. It's also empty if the service account's role is known from
+    elsewhere than the annotation (the doctor's caller passed it, or a run's label gives it), or if the annotation
+    isn't a role's ARN.
 
     The comment has no command, because a pattern (`shop:*`) doesn't show which service account a role was made for.
     """

@@ -1,4 +1,7 @@
-"""The commands of repairs, for AWS and for kubectl: lines for a shell after `eval "$(labkit env)"`."""
+"""The commands of repairs, for AWS and for kubectl.
+
+Each is a list of lines to run in a shell in which `eval "$(labkit env)"` was run first.
+"""
 
 import json
 import re
@@ -131,11 +134,12 @@ class Commands:
     def admit(self) -> str:
         """Return lines that add the service account to the role's trust policy.
 
-        Return only advice in these cases, and if `update_trust_policy` returns only advice:
+        Return only advice if one of these is true:
 
         - The role may belong to someone else.
         - A condition that isn't about the token's `sub` or `aud` keeps the service account out. An example is a
           condition on the IP address.
+        - `update_trust_policy` returns only advice.
         """
         if self._evidence.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)
@@ -224,7 +228,8 @@ class Commands:
     def publish_issuer(self) -> str:
         """Return lines that let STS read the cluster's present issuer documents.
 
-        Without `issuer_restored_by`, the lines copy the documents to the place that serves them, such as a bucket.
+        These are the lines in the connection's `issuer_restored_by`. If that is empty, the lines copy the documents to
+        the place that serves them, such as a bucket.
         """
         if self._evidence.connection.issuer_restored_by:
             return self._evidence.connection.issuer_restored_by
@@ -242,9 +247,10 @@ class Commands:
         )
 
     def create_service_account(self) -> str:
-        """Return lines that create the service account, with its annotation if the role is known.
+        """Return lines that create the service account.
 
-        Otherwise, a second command adds the annotation, and you fill in the role's name.
+        If the role is known, the new service account has its annotation. If not, a second command adds the annotation,
+        and you fill in the role's name.
         """
         if self._role_arn:
             told = words.said(
@@ -296,7 +302,7 @@ class Commands:
         return sentences
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
-        """Return the comment `what`, followed by `lines`, a repair that gives permissions to the role.
+        """Return a repair that gives permissions to the role: the comment `what`, and below it the commands in `lines`.
 
         If other callers may assume the role, too, turn all of `lines` into comments. Otherwise, `by_role_account` says
         whether `lines` must run with credentials for the role's account.

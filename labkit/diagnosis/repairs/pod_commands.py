@@ -47,12 +47,14 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in
 def replaced(evidence: Evidence, *changes: Change) -> Repair:
     """Return lines that correct the pod's manifest and replace the pod; empty without a pod.
 
-    `changes` are further corrections of the manifest. A pod without an owner is deleted and created again. For a pod of
-    a Deployment, StatefulSet or DaemonSet, the lines correct the template, or only restart the pods.
+    `changes` are further corrections of the manifest. A pod without an owner is deleted and created again. For a pod
+    of a Deployment, StatefulSet or DaemonSet, the lines correct the template, or only restart the pods.
 
     Secret values aren't shown. If a new pod would lose such a value, the lines are only comments, or they open an
-    editor. If the pod runs as another service account, return only advice, unless that account is `default` and has no
-    role.
+    editor.
+
+    If the pod doesn't run as the run's service account, return only advice. The exception is a pod that runs as
+    `default`, if `default` has no role: the lines replace this pod, too.
     """
     spec = evidence.pod_spec
     if spec is None:
@@ -216,7 +218,9 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Remove a ConfigMap from `envFrom` if the ConfigMap has superfluous keys and `others_with` isn't empty.
+    """Replace a ConfigMap in `envFrom` by single variables in `env`, if it has superfluous keys that can't be deleted.
+
+    They can't be deleted if pods or workloads of another service account may use the ConfigMap (`others_with`).
 
     `env` gets a variable for each key of the ConfigMap that isn't superfluous. Variables that `env` already has,
     variables that the webhook sets, and variables with an invalid name aren't added.

@@ -63,7 +63,7 @@ def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
 
 
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
-    """Return the service accounts whose new pods get no role now, but get one once these requirements are removed.
+    """Return the service accounts whose new pods get no role now, but would if the webhook lost these requirements.
 
     The service account that the doctor checks is left out. Names have the form NAMESPACE/NAME. If labels of pods or
     namespaces can't be read, return every other service account that has a role. Return None if the service accounts
@@ -190,7 +190,10 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
 
 
 def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[dict[Subject, dict[str, str]]]]:
-    """Return, for each service account, the labels of its pods and of its namespace."""
+    """Return, for each service account, one item per pod: the pod's labels and its namespace's labels.
+
+    A service account without pods gets one item, as if it had a pod without labels.
+    """
     listed = {each["metadata"]["name"]: each["metadata"] for each in evidence.cluster.all_of("namespaces")}
     of_pods: dict[str, list[dict[str, str]]] = {}
     for obj in [each for kind in RUN_PODS for each in evidence.cluster.all_of(kind)]:
@@ -247,7 +250,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Return the path of the value that makes the webhook skip the pod, in the requirement's `NotIn` list.
+    """Return the path of the value, in the requirement's `NotIn` list, that makes the webhook skip the pod.
 
     Return an empty path if the operator isn't `NotIn`, or if the list has only one value.
     """
@@ -260,7 +263,11 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
 def _as_a_whole(
     registration: WebhookConfiguration, requirement: Requirement, requirements: Sequence[Requirement]
 ) -> Path:
-    """Return the requirement's path, or the parent's path if removing `requirements` would leave the parent empty."""
+    """Return the path to remove for this requirement, when all of `requirements` are removed from the registration.
+
+    This is the requirement's own path, or the path of the list or mapping that holds it, if nothing else would be left
+    in that.
+    """
     *way, _ = requirement.path
     beside = [each for each in requirements if each.path[:-1] == tuple(way)]
     return tuple(way) if len(beside) == len(_at(registration, tuple(way))) else requirement.path

@@ -47,10 +47,11 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """The work that later repairs don't have to repeat, as texts. Each part of this repair has one text or none.
+        """One text for each part of this repair that later repairs don't have to repeat.
 
-        If a part creates an object, the text names the object, such as `role cart`. Otherwise, the text is the part's
-        lines. Parts without commands, and parts that only replace pods or wait for pods, have no text.
+        If the part creates an object, its text is the name of the object, such as `role cart`. Otherwise, its text is
+        the part's lines. A part that creates no object has no text if it has no commands, or if it replaces pods or
+        waits for pods.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 
@@ -73,10 +74,10 @@ class Repair:
         return Repair(tuple(dict.fromkeys(parts)), self.waits or other.waits)
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
-        """Return this repair for a report that shows the repairs `later` after this repair.
+        """Return this repair without the lines at its end that a repair in `later` repeats.
 
-        This repair may end with lines that replace pods or wait for pods. If a repair in `later` ends with the same
-        lines, the returned repair has a comment in place of these lines.
+        A report shows the repairs in `later` below this one. The lines at the end are those that replace pods or wait
+        for pods. The returned repair has a comment in their place.
         """
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):
@@ -99,10 +100,10 @@ def _done_by(lines: Lines) -> list[str]:
 
 
 def _whole(line: str) -> str:
-    """Return the line. Change a comment that a shell might continue on the next line.
+    """Return the line unchanged, unless it's a comment that a shell might continue on the next line.
 
-    A changed comment has typographic quotes, and neither backticks nor backslashes.
-    An interactive zsh may not know `#` as a comment. After a single apostrophe, zsh waits for a second apostrophe.
+    In such a comment, make the quotes typographic, and remove backticks and backslashes. The reason: an interactive
+    zsh may not know `#` as a comment, and after a single apostrophe it waits for a second one.
     https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
     """
     return line if not line.startswith("#") or _is_closed(line) else "".join(HARMLESS.get(each, each) for each in line)

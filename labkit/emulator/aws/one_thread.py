@@ -25,9 +25,12 @@ class Stuck(Exception):
 
 
 class OneThread:
-    """Run calls one after the other, in a thread beside the event loop. If a call doesn't return, call ``on_stuck``.
+    """Run calls one after the other, in a thread beside the event loop.
 
-    On Linux, the time limit counts the thread's processor time. So a busy machine doesn't make calls fail.
+    If a call exceeds the time limit, call ``on_stuck``.
+
+    On Linux, the limit counts the thread's processor time, so a busy machine doesn't make calls fail. A call that
+    stays idle for as long as the limit exceeds it, too.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):
@@ -117,9 +120,10 @@ def _settle(ended: asyncio.Future[None]) -> None:
 
 @dataclass
 class _Seen:
-    """The result of the last check of moto's thread.
+    """The result of the last check of moto's thread. ``call`` is the call that ran in the thread then, or None.
 
-    ``began`` and ``at`` are the thread's processor times at the call's first check and at the last check.
+    ``began`` is the thread's processor time when a check first found this call. ``at`` is its processor time at the
+    last check.
     """
 
     call: object = None

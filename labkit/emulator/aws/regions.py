@@ -4,7 +4,7 @@ What differs from AWS:
 
 - Regions that are off: STS refuses signed calls to such a region, but all other services answer.
 - Time: a region is on or off at once; on AWS it takes minutes to hours.
-- The Account Management API: it has only two groups of operations, those on regions and moto's on alternate contacts.
+- The Account Management API: it has only the operations on regions and, answered by moto, those on alternate contacts.
 
 https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html

@@ -117,7 +117,8 @@ def require_account(wanted: str, found: Identity) -> None:
 def explained(doing: str = "") -> Iterator[None]:
     """Turn errors about credentials, permissions or the connection to AWS into `LabError`.
 
-    `doing` says what AWS doesn't allow, such as `reading the run's role`. The default is the operation's name.
+    If AWS denies a call, the error names `doing` as what AWS doesn't allow, such as `reading the run's role`. Without
+    `doing`, it names the operation.
     """
     try:
         yield

@@ -69,7 +69,9 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
 
 
 def published(api: "ApiClient", *, keys: bool = False, _request_timeout: object = ANSWERS_WITHIN) -> Any:
-    """Return the API server's discovery document, or its keys if `keys` is true.
+    """Return the discovery document that the API server publishes.
+
+    If `keys` is true, return the published key set (JWKS) instead.
 
     Raises `ApiException` if the API server refuses the call, and `ValueError` if its answer isn't JSON.
 

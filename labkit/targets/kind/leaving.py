@@ -25,7 +25,10 @@ LABELLED = f"{LAB_LABEL}={LAB}"  # selects the objects that runs made
 
 @dataclass(frozen=True)
 class Left:
-    """The leftovers of a cluster that could not leave the lab: the kind cluster itself, or the lab's webhooks in it."""
+    """What the lab couldn't delete when it tried to remove a cluster from the lab.
+
+    That is the kind cluster if the lab made it; otherwise, the lab's webhooks in the cluster.
+    """
 
     what: str
     """A sentence that names what could not be deleted, and why."""

@@ -124,7 +124,7 @@ class Kept:
     async def write(self) -> None:
         """Write all changes so far, before a step that can't be undone.
 
-        If that fails, undo the changes and raise `NotWritten`.
+        If the write fails, undo the changes and raise `NotWritten`.
         """
         if self._database:
             await self._backend.run(self._write)

@@ -40,7 +40,7 @@ def watch() -> None:
 
 @contextmanager
 def noting(touched: set[Store]) -> Iterator[None]:
-    """While this block runs, add each store that moto uses for the block to ``touched``."""
+    """While this block runs, ``touched`` gets each store that moto uses because of the block."""
     token = _touched.set(touched)
     try:
         yield

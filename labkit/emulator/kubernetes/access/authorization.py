@@ -94,7 +94,7 @@ class Authorization:
         return self.storage.get(kind, namespace, reference["name"]).object.get("rules") or []
 
     def unlisted(self, user: User) -> str:
-        """Return why :meth:`rules` may not return all permissions of the user; "" if it returns all of them."""
+        """Return why the result of :meth:`rules` is possibly incomplete for the user; "" if it's complete."""
         if node_authorization.node_of(user):
             return "node authorizer does not support user rule resolution"
         if any(True for tell in self.others for _ in tell(user)):

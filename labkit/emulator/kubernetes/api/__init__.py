@@ -1,4 +1,4 @@
-"""Answer the API server's requests.
+"""Answer the requests that clients send to the API server.
 
 `requests` parses a request, and `protobuf` decodes a protobuf body. `paths` answers requests for paths that aren't
 resources (health, `discovery`). `routes` passes a request for a resource on to one of these modules:

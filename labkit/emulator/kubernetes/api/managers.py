@@ -201,7 +201,10 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 
 
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
-    """Return a copy of the object without the fields at ``paths``."""
+    """Return a copy of the object without the fields at ``paths``.
+
+    A list item with a key stays if ``kept`` has a path of the item or of a field in it.
+    """
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
         _remove(result, path, kept)

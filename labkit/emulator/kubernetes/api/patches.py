@@ -198,10 +198,11 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 
 
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
-    """Return the items in the sequence of a patched list.
+    """Return ``items`` in the sequence that a patch gives them.
 
-    The items in ``order`` follow the sequence of ``order``. The other items keep their sequence. The positions in
-    ``old`` decide how these two groups are merged.
+    The items that ``order`` names follow the sequence of ``order``. The other items keep their own sequence. The two
+    groups are merged by the positions of the items in ``old``, the list before the patch. ``key`` is the field that
+    names an item; if it is empty, the item itself is compared.
     """
 
     def name(item: object) -> bytes:

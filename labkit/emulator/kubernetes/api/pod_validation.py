@@ -475,7 +475,11 @@ def _deadline(new: int | None, old: int | None) -> list[Cause]:
 
 
 def _frozen(new: Object, old: Object) -> Object:
-    """Return a copy of ``new`` in which the fields that an update may change have their values from ``old``."""
+    """Return a copy of ``new`` without its allowed changes.
+
+    Each field that an update may change has its value from ``old``. Where the copy still differs from ``old``, the
+    update is forbidden.
+    """
     kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
     frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
     for lists in ("containers", "initContainers"):

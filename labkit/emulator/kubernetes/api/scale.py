@@ -42,9 +42,9 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return "" for a PUT, and the current scale's resourceVersion for a PATCH.
+    """Return the resourceVersion that a request's scale has if the client didn't set one.
 
-    The wanted scale has this resourceVersion if the client didn't set a resourceVersion.
+    That is "" for a PUT, and the resourceVersion of ``document``, the current scale, for a PATCH.
     """
     # A PUT replaces the whole scale. A PATCH changes the current scale, which has a resourceVersion.
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]

@@ -139,7 +139,10 @@ class Controllers:
     # Deletions that cascade
 
     def _gone(self, owner: Stored) -> None:
-        """Garbage-collect the dependents of a removed object, and continue the deletion of its owners."""
+        """Garbage-collect the dependents of the removed object `owner`.
+
+        If an owner of the removed object itself is being deleted, continue that deletion.
+        """
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
         for reference in owner.metadata.get("ownerReferences") or ():

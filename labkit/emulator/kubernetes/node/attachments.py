@@ -16,8 +16,10 @@ NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 class Attachments:
     """The clients that are attached to a container's ``streams``.
 
-    With ``closes_input``, the container's stdin ends when the first client with stdin ends its stdin or leaves. A
-    terminal stays open. If a client stops reading, the program's writes block as soon as the buffers are full.
+    Some clients are attached to the container's stdin. With ``closes_input``, the container's stdin ends as soon as
+    one of these clients closes its input or leaves. If the container has a terminal, ``closes_input`` has no effect.
+
+    If a client stops reading, the program's writes block as soon as the buffers are full.
     """
 
     def __init__(self, streams: Pipes | Terminal, *, closes_input: bool) -> None:

@@ -155,7 +155,10 @@ class _Session:
             streams.close()
 
     async def join(self, attachments: Attachments) -> Object:
-        """Connect the client to the container's input and output, until the container ends or the client leaves."""
+        """Connect the client to the container's input and output, until the container ends or the client leaves.
+
+        Return the status for the client: always `SUCCESS`.
+        """
         ended = asyncio.create_task(attachments.ended.wait())
         attachments.clients.add(self._send)
         try:
