@@ -20,7 +20,7 @@ from traitlets.config import Config
 from labkit import showing, targets
 from labkit.emulator import open_files
 from labkit.errors import LabError
-from labkit.exercises.contents import LIST
+from labkit.exercises.contents import LIST_NOTEBOOKS
 from labkit.run_parameters import Parameters
 from labkit.widgets import check as checks
 
@@ -230,7 +230,7 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
 
 def _require_notebook(file: Path) -> None:
     if not file.is_file():
-        raise LabError(f"No notebook {file}.", next=LIST)
+        raise LabError(f"No notebook {file}.", next=LIST_NOTEBOOKS)
     try:
         nbformat.validate(nbformat.read(file, as_version=4))
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, KeyError) as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[1]
 # The notebooks are inside the package in a wheel, and beside it in a checkout. The README is in the folder above them.
 NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
-LIST = f"ls {quote(str(NOTEBOOKS))}"
+LIST_NOTEBOOKS = f"ls {quote(str(NOTEBOOKS))}"
 NAME = "contents.ipynb"
 CLEAN_UP = "99-clean-up.ipynb"
 # The step that a notebook teaches, by the notebook's number.

@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, cast
 
-from labkit.exercises.contents import LIST
+from labkit.exercises.contents import LIST_NOTEBOOKS
 from labkit.fleet import task, workers
 from labkit.fleet.results import Result, Results
 from labkit.fleet.rows import Row
@@ -236,6 +236,6 @@ def makes(notebook: Path) -> bool:
         cells = json.loads(notebook.read_bytes())["cells"]
         return any("Lab.open(" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     except OSError as error:
-        raise NothingRan(f"No notebook {notebook}: {error.strerror}.", next=LIST) from None
+        raise NothingRan(f"No notebook {notebook}: {error.strerror}.", next=LIST_NOTEBOOKS) from None
     except (ValueError, KeyError, TypeError):
         raise NothingRan(f"{notebook} is not a notebook.", next=f"jupyter lab {quote(str(notebook))}") from None

@@ -359,8 +359,7 @@ class Evidence:
 
     @property
     def is_named(self) -> bool:
-        """Whether a pod, a rejected pod's event, a role's trust policy or a role's tag names the service account.
-        """
+        """Whether a pod, a rejected pod's event, a role's trust policy or a role's tag names the service account."""
         name = f"{self.parameters.namespace}/{self.parameters.service_account}"
         # The API server's words when it rejects a pod.
         if self.pods or any(
