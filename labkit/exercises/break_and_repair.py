@@ -90,7 +90,7 @@ EXERCISES = (
         _pods_of_cart_alone,
         (
             "The pod acts as the node, so no token was exchanged. What tells the webhook which role a pod gets?",
-            "Read the keys and the values of cart's annotations. Then remember when the webhook changes a pod.",
+            "Read the keys and the values of cart's annotations. At which moment does the webhook change a pod?",
             "Give cart the annotation eks.amazonaws.com/role-arn with the ARN of the role exercise-09-b. Then delete "
             "my-pod, and create it again with serviceAccountName cart.",
         ),

@@ -96,7 +96,7 @@ PREDICTIONS = (
         (
             Answer(
                 "It deletes the role and the policy.",
-                "IAM never deletes a policy with a role. Other roles may use the same policy.",
+                "IAM never deletes a policy because its role is deleted. Other roles may use the same policy.",
             ),
             Answer(
                 "It detaches the policy, and deletes the role.",

@@ -95,7 +95,7 @@ EXERCISES = (
     ),
     Exercise(
         "10-b",
-        "let cart read the bucket of account B, and nobody else",
+        "let cart, and nobody else, read the bucket of account B",
         _bucket_over_there_without_a_policy,
         _cart_alone_reads,
         (

@@ -119,7 +119,7 @@ PREDICTIONS = (
 RECALL = (
     Question(
         "00-2",
-        "Nobody gave a pod an identity in AWS. It can reach the instance metadata service. Who is the pod in AWS?",
+        "A pod has no identity of its own in AWS, but it can reach the instance metadata service. Who is it in AWS?",
         (
             Answer(
                 "Nobody: it has no credentials.",

@@ -126,7 +126,7 @@ def parse(token: str) -> Claims:
         raise LabError(
             f"This is not a web identity token: {error}.",
             where="lab.token",
-            next="pass lab.token the content of the file that AWS_WEB_IDENTITY_TOKEN_FILE names in the pod",
+            next="read the pod's file that AWS_WEB_IDENTITY_TOKEN_FILE names, and pass its content to lab.token",
         ) from None
 
 

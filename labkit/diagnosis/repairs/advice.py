@@ -187,7 +187,7 @@ def session_stays(evidence: Evidence, again: str) -> str:
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
     told = said(
-        "Nothing is changed: the pod may still have an earlier session, and STS would refuse a new pod, too.",
+        "Nothing is changed. This pod may still have a session from before, and STS would refuse to open one for a new pod.",
         "CloudTrail has each refusal, with the request:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
         "Once STS accepts the token, or if the pod has no session to lose, create the pod again with:",
@@ -219,7 +219,7 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     return said(
         f"The permissions boundary {arn} of {evidence.role_name} does not allow {wanted}.",
         "Someone set the boundary on purpose, so no command removes it.",
-        f"Ask whoever set the boundary for one that also allows {wanted}. To find out who set it:",
+        f"Ask its author for another boundary, which also allows {wanted}. To find the author:",
         f"  {_who_called('PutRolePermissionsBoundary', IAM_REGION)}",
     )
 

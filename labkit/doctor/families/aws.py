@@ -242,8 +242,8 @@ FAMILIES = (
     Family(
         "encoded-denial",
         r"UnauthorizedOperation|Encoded authorization failure message",
-        "EC2 refuses the call. Only the encoded message says which caller may not use which action. You need the "
-        "permission sts:DecodeAuthorizationMessage to decode it.",
+        "EC2 refuses the call. Only the encoded message names the caller and the refused action. You need the "
+        "permission sts:DecodeAuthorizationMessage to decode the message.",
         ("role-policy-not-attached", "role-lacks-permission", "role-denied-by-boundary", *NOT_USED_IDS),
         (
             DOCTOR,

@@ -66,7 +66,7 @@ FAMILIES = (
         r"|Missing required.{0,20}AWS_REGION|sts\.\.amazonaws\.com|Unable to load region|Missing region in config"
         r"|an AWS region is required|MissingRegion",
         "The program doesn't know its region. The webhook sets AWS_REGION together with the role. If AWS_REGION isn't "
-        "set, the pod has no role from the webhook either. If it's set, the program doesn't read it.",
+        "set, the webhook didn't give the pod a role. If AWS_REGION is set, the program doesn't read it.",
         (
             "pod-region-empty",
             "webhook-missing",
