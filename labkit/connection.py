@@ -70,7 +70,10 @@ class Record(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Connection:
-    """The clients, addresses and commands of a lab. A field that the target lacks, such as `clock`, is None."""
+    """The clients, addresses and commands of a lab.
+
+    If a field such as `clock` is None, the target lacks it.
+    """
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"

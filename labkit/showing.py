@@ -179,7 +179,7 @@ def say(what: str) -> None:
 def is_told() -> bool:
     """Return whether the running cell has already printed a text with `say`.
 
-    Also true while a `doing` block is open, because it may still call `say`.
+    In a kernel of `labkit lab`, also true while a `doing` block is open, because it may still call `say`.
     """
     return bool(_DOING or _SAID)
 

@@ -40,8 +40,9 @@ class Listener:
     """Serve ``app`` on a bound socket, over TLS if there is a ``certificate``.
 
     So that no web page can call the lab, the listener refuses two kinds of requests: those whose ``Host`` is not in
-    ``hosts`` (421), and those with an ``Origin`` as browsers send it (403). The listener also refuses a head that is
-    too long (431), and a query with too many parameters (414).
+    ``hosts`` (421), and those with an ``Origin`` (403). The exception is a WebSocket with the listener's own https
+    address as its ``Origin``. The listener also refuses a head that is too long (431), and a query with too many
+    parameters (414).
 
     With ``client_authority_pem``, clients may present a certificate. ``scope["state"]["peer"]`` is then the
     :class:`Peer`; None for a client without a certificate. ``on_call`` is called for every accepted request.

@@ -1,7 +1,8 @@
 """Files in the lab's folder that replace an issuer's documents. The lab's public issuer serves them.
 
-A self-managed cluster publishes its issuer's documents in a bucket, and someone can break the documents there. The lab
-has no such bucket. A file imitates the broken document, and STS refuses tokens because of it, as the real STS does.
+A self-managed cluster publishes its issuer's documents in a bucket. Someone can break the bucket, or a document in it.
+The lab has no such bucket. Instead, a file holds the answer that the broken bucket gives for a document. STS refuses
+tokens because of this answer, as the real STS does.
 """
 
 import json

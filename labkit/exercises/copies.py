@@ -47,7 +47,7 @@ def copy(notebook: NotebookNode) -> NotebookNode:
 
 
 def split(source: str) -> tuple[str, str]:
-    """Return two texts: an exercise's cell with `# Your code here.` in place of the solution, and the solution itself.
+    """Return two texts: an exercise's cell with `# Your code here.` in place of the solution, and the solution.
 
     Raises `ValueError` if the cell has no solution.
     """

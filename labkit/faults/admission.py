@@ -36,7 +36,8 @@ def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Do
     """Return an admitted pod without the webhook's changes, and the annotations that the webhook used.
 
     Try the annotations that the pod itself shows first, then `annotations`, which the service account has now. If the
-    webhook didn't change the pod, return the pod as it is, and an empty dictionary.
+    webhook didn't change the pod, or if neither set of annotations explains its changes, return the pod as it is, and
+    an empty dictionary.
     """
     # First try the annotations that the pod shows. If only the present ones were tried, the role of an older annotation
     # would look as if someone had set it by hand.
@@ -62,9 +63,10 @@ def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
 
 
 def plain(pod: Document) -> Document:
-    """Return a copy of a live pod that lacks what the cluster added.
+    """Return a copy of a live pod without some of the cluster's additions.
 
-    Left out are the default tolerations, the token for the API server, and the fields in `FILLED_IN`.
+    Left out are the default tolerations, the token for the API server, and the fields in `FILLED_IN`. The webhook's
+    changes and the API server's defaults stay.
     """
     spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
     volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(API_VOLUME)]

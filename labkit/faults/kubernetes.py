@@ -124,8 +124,8 @@ def _read_pods_as_applied(situation: Situation) -> None:
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     """Return the service account and the webhook's registration that must exist when the wanted pods are created.
 
-    The key says which of the two a value is. The value None means that there must be no registration. Without
-    `wanted.made_with`, the result is {}.
+    The key says which of the two a value is. The value None means that there must be no registration. If
+    `wanted.made_with` is None, the result is {}.
     """
     if wanted.made_with is None:
         return {}

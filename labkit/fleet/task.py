@@ -254,8 +254,8 @@ def _end_kernels() -> None:
 def _environment(job: Job) -> Iterator[None]:
     """Set environment variables for the duration of the `with` block.
 
-    These are LABKIT_HOME for the job's lab, and the AWS credentials of the job's row. The credentials aren't written
-    to a file.
+    `LABKIT_HOME` names the job's lab. Other variables make the block use the AWS credentials of the job's row (see
+    `labkit.fleet.access.credentials`). The credentials aren't written to a file. Raises `LabError`.
     """
     from labkit.fleet.access import credentials
 

@@ -101,7 +101,7 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield the resources, for `removed` to delete.
+    """Yield the resources that `removed` then deletes or leaves alone.
 
     `removed` leaves alone an OIDC provider that roles outside this run trust (owner `TRUSTED`). On moto, such a
     provider gets the owner `THIS_RUN`, so it is deleted too. The notebook's next cells create it again.

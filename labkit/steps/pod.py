@@ -105,7 +105,8 @@ def make_way(lab: "Workspace") -> list[str]:
 
     On any other cluster, delete nothing. There, raise `NotThisRuns` if the pod lacks this run's label.
 
-    Return one line about the deletion; an empty list if nothing was deleted.
+    Return one line about the deletion; an empty list if nothing was deleted. Raises `PodDoesNotRun` if the deleted pod
+    doesn't end.
     """
     namespace = lab.parameters.namespace
     present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))

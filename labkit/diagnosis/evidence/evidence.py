@@ -131,6 +131,10 @@ class Evidence:
         The value is the role's ARN in IAM. If IAM has no role with that name, or if IAM can't be read, the value is
         the ARN from the source.
 
+        The annotation may name another account. If that account has no such role, the value is the ARN of the role's
+        `namesake` in the cluster's account, if it's found. The same is true if that account can't be read and STS
+        refused the pod's token.
+
         If no source names a role, or if the annotation decides but is wrong, the value is the only ARN in
         `role_candidates`. It is empty if `role_candidates` has no ARN or several.
 

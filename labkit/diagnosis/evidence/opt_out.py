@@ -86,10 +86,13 @@ class Requirement:
 
 
 def unmet(evidence: Evidence) -> list[Requirement]:
-    """Return the webhook's requirements that the labels of the pod or of its namespace don't meet. Raises `NotRead`.
+    """Return the webhook's requirements that the labels of the pod or of its namespace don't meet.
 
     A registration may have several webhooks for new pods. If the labels meet all requirements of at least one of them,
-    the list is empty. Otherwise, it has the unmet requirements of the first webhook.
+    the list is empty. Otherwise, it has the unmet requirements of the first webhook. The list is also empty without a
+    pod, and if no webhook is for new pods.
+
+    Raises `NotRead`.
     """
     if evidence.pod_spec is None:
         return []

@@ -45,11 +45,14 @@ def without_account(evidence: Evidence) -> list[Workload]:
 def meant_for_account(evidence: Evidence) -> Workload | None:
     """Return the workload that should name the examined service account, but names none; None if that isn't clear.
 
-    Only workloads that run as `default` count. One of two conditions must be met:
+    Only workloads that run as `default` count. If `default` has a role, or if the doctor can't find that out, return
+    None. Otherwise, one of two conditions must be met:
 
     - It's the only one of these whose name or app label is the account's name.
-    - It's the namespace's only workload, and the namespace has only two service accounts: `default` and the examined
+    - It's the namespace's only workload, and the namespace has no service account except `default` and the examined
       one.
+
+    Raises `NotRead` if the service accounts are needed, but can't be listed.
     """
     everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
@@ -123,7 +126,7 @@ def pods_of(evidence: Evidence, workload: Workload) -> list[str]:
 def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
     """Return the pod specs of the workloads, CronJobs, Jobs and ReplicaSets, by names such as `deployment/cart`.
 
-    Raises `NotRead` if one of these kinds can't be listed.
+    ReplicaSets that have an owner are left out. Raises `NotRead` if one of these kinds can't be listed.
 
     https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/cron-job-v1/#CronJobSpec
     """

@@ -278,8 +278,9 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 def _in_own_account(evidence: Evidence) -> str | None:
     """Return the ARN of a role in the cluster's account that has the same name as the annotated role.
 
-    Search for that role only if the annotated role can't be read, and the pod doesn't act as the role that it should
-    have. If the search isn't needed, return None. If `Evidence.namesake` finds no role, raise `NotRead`.
+    Search for that role only if the annotated role can't be read, and the pod isn't known to act as the role that it
+    should have. Otherwise, return None, for example if the annotated role doesn't exist. If the search with
+    `Evidence.namesake` finds no role, raise `NotRead`.
     """
     try:
         evidence.role_account.role(evidence.role_name)

@@ -1,6 +1,6 @@
-"""The commands of repairs, for AWS and for kubectl.
+"""The commands of repairs, for AWS and for kubectl, as lines for a shell.
 
-Each is a list of lines to run in a shell in which `eval "$(labkit env)"` was run first.
+Run `eval "$(labkit env)"` in the shell first.
 """
 
 import json
@@ -302,10 +302,11 @@ class Commands:
         return sentences
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
-        """Return a repair that gives permissions to the role: the comment `what`, and below it the commands in `lines`.
+        """Return a repair that gives permissions to the role: the comment `what`, and below it `lines`.
 
-        If other callers may assume the role, too, turn all of `lines` into comments. Otherwise, `by_role_account` says
-        whether `lines` must run with credentials for the role's account.
+        `lines` are commands, and comments such as the diff of a policy. If other callers may assume the role, too,
+        turn all of `lines` into comments. Otherwise, `by_role_account` says whether `lines` must run with credentials
+        for the role's account.
         """
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:

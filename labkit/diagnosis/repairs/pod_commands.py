@@ -53,7 +53,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     Secret values aren't shown. If a new pod would lose such a value, the lines are only comments, or they open an
     editor.
 
-    If the pod doesn't run as the run's service account, return only advice. The exception is a pod that runs as
+    If the pod doesn't run as the examined service account, return only advice. The exception is a pod that runs as
     `default`, if `default` has no role: the lines replace this pod, too.
     """
     spec = evidence.pod_spec
@@ -218,7 +218,7 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Replace a ConfigMap in `envFrom` by single variables in `env`, if it has superfluous keys that can't be deleted.
+    """Replace a ConfigMap in `envFrom` with variables in `env`, if it has superfluous keys that can't be deleted.
 
     They can't be deleted if pods or workloads of another service account may use the ConfigMap (`others_with`).
 

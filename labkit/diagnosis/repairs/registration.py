@@ -190,9 +190,12 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
 
 
 def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[dict[Subject, dict[str, str]]]]:
-    """Return, for each service account, one item per pod: the pod's labels and its namespace's labels.
+    """Return, for each service account, one item per pod and per pod template.
 
-    A service account without pods gets one item, as if it had a pod without labels.
+    An item has the labels of the pod or template, and the labels of the namespace. The templates are those of
+    Deployments, StatefulSets, DaemonSets, CronJobs and Jobs.
+
+    A service account without pods and templates gets one item, as if it had a pod without labels.
     """
     listed = {each["metadata"]["name"]: each["metadata"] for each in evidence.cluster.all_of("namespaces")}
     of_pods: dict[str, list[dict[str, str]]] = {}

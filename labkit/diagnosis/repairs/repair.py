@@ -77,7 +77,8 @@ class Repair:
         """Return this repair without the lines at its end that a repair in `later` repeats.
 
         A report shows the repairs in `later` below this one. The lines at the end are those that replace pods or wait
-        for pods. The returned repair has a comment in their place.
+        for pods. If a repair in `later` ends with exactly the same lines, the returned repair has a comment in their
+        place. Otherwise, return this repair unchanged.
         """
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):

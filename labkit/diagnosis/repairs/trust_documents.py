@@ -125,9 +125,10 @@ def _right(evidence: Evidence) -> Statement:
 
 
 def _like(present: Statement, right: Statement) -> Statement:
-    """Return a copy of `right` with the Sid of `present`.
+    """Return a copy of `right` that can replace `present` in the policy.
 
-    The copy also gets the Action of `present` if that allows the exchange and has no wildcard.
+    The copy has the Sid of `present`, if any. It also has the Action of `present`, if that allows the exchange and
+    contains no `*`.
     """
     made: Statement = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):

@@ -120,10 +120,10 @@ def _settle(ended: asyncio.Future[None]) -> None:
 
 @dataclass
 class _Seen:
-    """The result of the last check of moto's thread. ``call`` is the call that ran in the thread then, or None.
+    """The result of the last check of moto's thread.
 
-    ``began`` is the thread's processor time when a check first found this call. ``at`` is its processor time at the
-    last check.
+    ``call`` is the call that ran in the thread then, or None. ``began`` is the thread's processor time when a check
+    first found this call. ``at`` is its processor time at the last check. On macOS, both are the machine's time.
     """
 
     call: object = None

@@ -166,8 +166,8 @@ def _warnings(texts: Iterable[str]) -> Iterator[str]:
     """Yield the warnings that a real server would send for these texts.
 
     Texts with control characters are left out. If the other texts together have more than `LONGEST_WARNINGS`
-    characters, each text is cut to `LONGEST_WARNING` characters. The texts end when those already sent have
-    `LONGEST_WARNINGS` characters in total.
+    characters, each text is cut to `LONGEST_WARNING` characters. No more texts follow once those already sent have
+    `LONGEST_WARNINGS` characters or more in total.
     """
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
