@@ -29,6 +29,11 @@ return Array.from(document.querySelectorAll('.jp-OutputArea-output td'))
   .filter(cell => right(cell) > right(cell.closest('.jp-OutputArea-output'))).map(cell => cell.textContent);
 }"""
 
+# The boxes of widgets that scroll up and down, by their height and the height of what they hold.
+SCROLLING = """() => Array.from(document.querySelectorAll('.labkit, .labkit .widget-box'))
+  .filter(box => box.scrollHeight > box.clientHeight && getComputedStyle(box).overflowY !== 'visible')
+  .map(box => [box.clientHeight, box.scrollHeight])"""
+
 PANEL = "document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden)').getBoundingClientRect()"
 
 # The boxes of all texts of a picture, and the picture's own: left, top, right, bottom.
@@ -211,3 +216,13 @@ def test_an_answer_is_announced_and_after_a_restart_of_the_kernel_the_buttons_sa
     assert page.evaluate(NOTE) == "none"
     page.evaluate(RESTART)
     page.wait_for_function(f"{NOTE}.includes('Run the opening cell')")
+
+
+def test_the_whole_of_a_question_is_visible_without_scrolling(opened, page):
+    opened("questions.ipynb", f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").recall("02")')
+    answer = page.locator(".labkit").get_by_role("button").first
+    expect(answer).to_be_visible()
+    assert page.evaluate(SCROLLING) == []
+    answer.press("Enter")
+    expect(page.locator(".labkit").get_by_role("status").first).not_to_be_empty()
+    assert page.evaluate(SCROLLING) == []
