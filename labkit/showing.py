@@ -1,6 +1,7 @@
 """Show answers of AWS and Kubernetes, with a placeholder for each value that differs from run to run.
 
-With LABKIT_LIVE=1, which `labkit lab` sets, session names, dates and a token's first characters are shown unchanged.
+With LABKIT_LIVE=1, which `labkit lab` sets, session names, dates, ports and a token's first characters are shown
+unchanged.
 """
 
 import builtins
@@ -55,8 +56,9 @@ FIELDS = {
     "warnafter": "<date>",
 }
 # The placeholders that LABKIT_LIVE doesn't use: it shows the real values. For a token, see `BEGINNING`.
-SHOWN_LIVE = {"<date>", "<expiration>", "<session name>", r"\1<session name>", "current date/time <now>"} | {
-    "expiration date/time <expiration>"
+SHOWN_LIVE = {"<date>", "<expiration>", "<session name>", r"\1<session name>", r"\1:<port>"} | {
+    "current date/time <now>",
+    "expiration date/time <expiration>",
 }
 PATIENCE = 1.0  # seconds; a cell that takes longer prints what it does
 LINES_PATIENCE = 2.0  # seconds; if nothing says what a longer cell does, it prints the line that runs
@@ -82,7 +84,7 @@ _PATTERNS = [
     (re.compile(r"\bcurrent date/time \d+"), "current date/time <now>"),
     (re.compile(r"\bexpiration date/time \d+"), "expiration date/time <expiration>"),
     (re.compile(r"(Request ?Id|RequestID|HostId|Host ID): ?[\w/+=-]+", re.I), r"\1: <request id>"),
-    (re.compile(r"\b(127\.0\.0\.1|localhost):\d+"), "<address>"),
+    (re.compile(r"\b(127\.0\.0\.1|localhost):\d+"), r"\1:<port>"),
     (re.compile(r"\b(kube-api-access-)[a-z0-9]{5}\b"), r"\1<id>"),
 ]
 
@@ -144,7 +146,7 @@ def stable(text: str) -> str:
 def is_live() -> bool:
     """Return whether LABKIT_LIVE=1 is set.
 
-    If it's set, dates, session names and a token's first characters are shown unchanged.
+    If it's set, dates, session names, ports and a token's first characters are shown unchanged.
     """
     return os.environ.get(LIVE) == "1"
 
