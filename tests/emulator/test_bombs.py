@@ -1,4 +1,4 @@
-"""Requests that are small and ask for much work or memory: each is refused before it costs any."""
+"""Requests that could cost the lab much work or memory: it refuses them early, or no other caller waits for them."""
 
 import http.client
 import json
@@ -36,7 +36,7 @@ LARGE = 48 * 2**20
 
 
 def answered(url: str, head: list[str], context: ssl.SSLContext | None = None) -> tuple[int, str]:
-    """Status and text of the answer to a request of which no more than the head is sent."""
+    """Send only the head of a request; return the answer's status and text."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname, parts.port), timeout=20) as plain:
         connection = context.wrap_socket(plain, server_hostname=parts.hostname) if context else plain
@@ -51,7 +51,7 @@ def answered(url: str, head: list[str], context: ssl.SSLContext | None = None) -
 # --- AWS
 
 
-def test_an_upload_that_nobody_signed_is_refused_before_its_body_is_read(aws):
+def test_the_gate_refuses_an_unauthenticated_upload_before_it_reads_the_body(aws):
     bucket = Irsa(aws).bucket
     unknown = "AWS4-HMAC-SHA256 Credential=AKIAI44QH8DHBEXAMPLE/{0}/us-east-1/{1}/aws4_request, SignedHeaders=host, "
     unknown = f"Authorization: {unknown.format('20260101', 's3')}Signature={'0' * 64}"
@@ -67,7 +67,7 @@ def test_an_upload_that_nobody_signed_is_refused_before_its_body_is_read(aws):
     assert (status, "MissingAuthenticationTokenException" in text) == (400, True)
 
 
-def test_a_form_of_two_million_parameters_is_refused(aws):
+def test_the_gate_refuses_a_form_of_more_than_10_000_parameters(aws):
     form = b"Action=GetCallerIdentity&Version=2011-06-15"
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     for parameters in (10_000, 2_000_000):
@@ -91,11 +91,11 @@ def test_uploads_that_are_aborted_leave_no_memory_behind(aws):
     before = resident()
     for _ in range(3):
         cut_off(aws.endpoint, head, body)
-    assert httpx.get(aws.endpoint, timeout=60).status_code == 403  # by now it has noticed
+    assert httpx.get(aws.endpoint, timeout=60).status_code == 403  # by the time it answers, it has noticed the aborts
     assert resident() - before < LARGE
 
 
-def test_a_body_of_a_million_chunks(aws):
+def test_s3_takes_an_upload_of_700_000_chunks(aws):
     irsa = Irsa(aws)
     body = b"1\r\nx\r\n" * 700_000 + b"0\r\n\r\n"
     url = f"{aws.endpoint}/{irsa.bucket}/hello.txt"
@@ -120,14 +120,14 @@ def put_item(aws, values: int) -> httpx.Response:
     return signed(aws, "dynamodb", aws.endpoint, body, **target)
 
 
-def test_a_body_of_more_values_than_anybody_needs(aws):
+def test_dynamodb_refuses_a_body_of_30_000_values_and_reads_one_of_9_000(aws):
     refused = put_item(aws, 30_000)
     assert (refused.status_code, "SerializationException" in refused.text) == (400, True)
     refused = put_item(aws, 9_000)
     assert (refused.status_code, "ResourceNotFoundException" in refused.text) == (400, True)
 
 
-def test_no_more_keys_are_deleted_than_s3_deletes_at_once(aws):
+def test_s3_refuses_to_delete_more_than_1000_keys_at_once(aws):
     bucket = Irsa(aws).bucket
     for keys, status in ((1001, 400), (1000, 200)):
         body = b"<Delete>" + b"<Object><Key>hello.txt</Key></Object>" * keys + b"</Delete>"
@@ -135,20 +135,20 @@ def test_no_more_keys_are_deleted_than_s3_deletes_at_once(aws):
         assert (answer.status_code, "MalformedXML" in answer.text) == (status, status == 400)
 
 
-def test_documents_of_s3_have_a_limit(aws):
+def test_s3_refuses_an_xml_body_of_several_megabytes(aws):
     bucket = Irsa(aws).bucket
     for body in (b"<a>" * 1_000_000, b"<Delete>" + b" " * 5_000_000 + b"</Delete>"):
         answer = signed(aws, "s3", f"{aws.endpoint}/{bucket}?delete", body)
         assert (answer.status_code, "MaxMessageLengthExceeded" in answer.text) == (400, True)
 
 
-def test_a_call_is_no_longer_than_its_service_takes(aws):
+def test_ssm_refuses_a_body_of_three_megabytes(aws):
     target = {"X_Amz_Target": "AmazonSSM.PutParameter", "Content_Type": "application/x-amz-json-1.1"}
     answer = signed(aws, "ssm", aws.endpoint, json.dumps({"Name": "a" * 3_000_000}).encode(), **target)
     assert (answer.status_code, "RequestEntityTooLargeException" in answer.text) == (413, True)
 
 
-def test_nobody_waits_for_a_large_body_that_is_read(aws, monkeypatch):
+def test_other_callers_do_not_wait_while_the_gate_checks_a_large_body(aws, monkeypatch):
     Irsa(aws)
     reached, answered, check = threading.Event(), threading.Event(), constraints.check
 
@@ -167,8 +167,8 @@ def test_nobody_waits_for_a_large_body_that_is_read(aws, monkeypatch):
         assert large.result().status_code == 400
 
 
-def test_nobody_waits_while_a_thousand_deletions_are_authorized(aws, monkeypatch):
-    """A bucket's policy of 20 kB is evaluated for each key."""
+def test_other_callers_do_not_wait_while_a_thousand_deletions_are_authorized(aws, monkeypatch):
+    """The gate evaluates the bucket's policy, which may have 20 kB, for each key."""
     bucket = Irsa(aws).bucket
     reached, answered, decide = threading.Event(), threading.Event(), Authorization.decide
 
@@ -196,7 +196,7 @@ def test_nobody_waits_while_a_thousand_deletions_are_authorized(aws, monkeypatch
 # --- every listener
 
 
-def test_a_head_without_end_is_refused(aws, cluster):
+def test_every_listener_refuses_a_head_over_1_mib_or_over_10_000_parameters(aws, cluster):
     context = ssl.create_default_context(cadata=cluster.authority.certificate_pem.decode())
     for url, trusted in ((aws.endpoint, None), (cluster.url, context)):
         lines = [f"X-{number}: {'a' * 60_000}" for number in range(20)]
@@ -206,18 +206,18 @@ def test_a_head_without_end_is_refused(aws, cluster):
         assert (status, "10000 parameters" in text) == (414, True)
 
 
-def test_a_websocket_with_a_long_head_is_answered(aws):
+def test_a_websocket_request_with_a_long_head_gets_an_answer(aws):
     lines = ["Connection: Upgrade", "Upgrade: websocket", *(f"X-{number}: {'a' * 60_000}" for number in range(10))]
     many = [f"X-{number}: a" for number in range(300)]
     for head in (lines, [*lines[:2], *many]):
-        assert answered(aws.endpoint, ["GET / HTTP/1.1", *head])[0] == 400  # without the key of a WebSocket
+        assert answered(aws.endpoint, ["GET / HTTP/1.1", *head])[0] == 400  # Sec-WebSocket-Key is missing
 
 
 # --- Kubernetes
 
 
 def aliases(first: str, then: str) -> bytes:
-    """A document of nine levels, each of which has the one before nine times."""
+    """A YAML document of nine levels. Each level contains the level before it nine times."""
     levels = [f"a0: &a0 {first}"]
     for number in range(1, 9):
         inner = ",".join([f"*a{number - 1}"] * 9)
@@ -229,7 +229,7 @@ LISTS, MERGES = aliases('["lol"]', "[INNER]"), aliases("{a: b}", "{<<: [INNER]}"
 
 
 @pytest.mark.parametrize("document", [LISTS, MERGES], ids=["lists", "merges"])
-def test_yaml_aliases_have_a_budget(admin, namespace, document):
+def test_the_api_server_refuses_yaml_with_excessive_aliases(admin, namespace, document):
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     for method, where, headers in (
         ("POST", path, YAML),
@@ -244,7 +244,7 @@ def test_yaml_aliases_have_a_budget(admin, namespace, document):
     assert admin.get(f"{path}/kept").status_code == 200
 
 
-def test_yaml_with_a_few_aliases_is_fine(admin, namespace):
+def test_yaml_may_have_a_few_aliases_but_a_value_may_not_contain_itself(admin, namespace):
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     document = 'metadata: {name: few, labels: &l {a: "1"}, annotations: {<<: *l, b: &b "2"}}\ndata: {c: *b, d: *b}\n'
     made = admin.post(path, content=document, headers=YAML)
@@ -255,7 +255,7 @@ def test_yaml_with_a_few_aliases_is_fine(admin, namespace):
     assert (refused.status_code, "value contains itself" in refused.json()["message"]) == (400, True)
 
 
-def test_the_copies_of_a_json_patch_have_a_limit(admin, namespace):
+def test_the_api_server_refuses_a_json_patch_that_grows_too_much_or_is_too_long(admin, namespace):
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     admin.post(path, json={"metadata": {"name": "c"}, "data": {"a": "b"}})
     copies = [{"op": "copy", "from": "/x", "path": f"/x/{number}"} for number in range(60)]
@@ -272,7 +272,7 @@ def test_the_copies_of_a_json_patch_have_a_limit(admin, namespace):
     assert admin.patch(f"{path}/c", content=json.dumps(patch), headers=headers).status_code == 200
 
 
-def test_a_key_that_is_repeated_among_many(admin, namespace):
+def test_strict_validation_finds_a_repeated_key_among_49_000(admin, namespace):
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     keys = ",".join(f'"{number}":1' for number in range(49_000))
     document = f'{{"metadata":{{"name":"c"}},"x":{{{keys},"0":1}}}}'
@@ -280,7 +280,7 @@ def test_a_key_that_is_repeated_among_many(admin, namespace):
     assert (refused.status_code, 'duplicate field "x.0"' in refused.json()["message"]) == (400, True)
 
 
-def test_a_long_list_that_is_merged_by_its_keys(admin, namespace):
+def test_a_strategic_merge_patch_merges_a_list_of_8_000_entries(admin, namespace):
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     admin.post(path, json={"metadata": {"name": "a"}, "secrets": [{"name": "own"}]})
     names = [{"name": f"s{number}"} for number in range(8_000)]
@@ -291,7 +291,7 @@ def test_a_long_list_that_is_merged_by_its_keys(admin, namespace):
     assert merged.json()["secrets"] == [*reversed(names), {"name": "own"}]
 
 
-def test_yaml_that_is_not_json_is_short(admin, namespace):
+def test_the_api_server_refuses_more_than_64_kib_of_yaml_that_is_not_json(admin, namespace):
     document = b"data: {a: b}\n" + b"# " * 32_768
     refused = admin.post(f"/api/v1/namespaces/{namespace}/configmaps", content=document, headers=YAML)
     assert (refused.status_code, refused.json()["message"]) == (413, "Request entity too large: limit is 65536")
@@ -301,7 +301,7 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 def pod(kilobytes: int) -> dict:
-    """A pod with arguments of so many kilobytes: most of its texts may be long."""
+    """A pod whose container has this many kilobytes of arguments."""
     return {"metadata": {"name": "large"}, "spec": {"containers": [main(["a" * 1024] * kilobytes)]}}
 
 
@@ -309,7 +309,7 @@ def main(arguments: list[str]) -> dict:
     return {"name": "main", "image": "image", "args": arguments}
 
 
-def test_an_object_that_etcd_would_not_take(admin, namespace):
+def test_the_api_server_refuses_an_object_that_is_too_large_for_etcd(admin, namespace):
     """https://etcd.io/docs/v3.5/dev-guide/limit/"""
     path = f"/api/v1/namespaces/{namespace}/pods"
     refused = admin.post(path, json=pod(1600))
@@ -326,7 +326,7 @@ def test_an_object_that_etcd_would_not_take(admin, namespace):
     assert admin.post(path, json=pod(3100)).status_code == 413
 
 
-def test_an_object_does_not_grow_beyond_what_etcd_takes(admin, namespace):
+def test_a_patch_cannot_make_an_object_too_large_for_etcd(admin, namespace):
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     assert admin.post(path, json={"metadata": {"name": "large"}}).status_code == 201
     versions, names = [], [f"{number}-{'a' * 200}" for number in range(4000)]
@@ -339,7 +339,7 @@ def test_an_object_does_not_grow_beyond_what_etcd_takes(admin, namespace):
     assert admin.delete(f"{path}/large").status_code == 200
 
 
-def test_a_body_of_more_values_than_python_reads_at_once(admin, namespace):
+def test_the_api_server_refuses_a_body_of_more_than_50_000_values(admin, namespace):
     path, told = f"/api/v1/namespaces/{namespace}/configmaps", "the lab reads at most 50000 values"
     admin.post(path, json={"metadata": {"name": "c"}})
     few = {"metadata": {"name": "few"}, "data": {"a": ',"[{\\' * 100_000}}
@@ -351,7 +351,7 @@ def test_a_body_of_more_values_than_python_reads_at_once(admin, namespace):
     ):
         refused = admin.request(method, where, content=json.dumps(body), headers=MERGE if method == "PATCH" else JSON)
         assert (refused.status_code, told in refused.json()["message"]) == (413, True), method
-    # kubectl's own form: 60,000 empty arguments of a container.
+    # kubectl sends protobuf: here, a container with 60,000 empty arguments.
     container = protobuf(1, b"main") + protobuf(4, b"") * 60_000
     envelope = protobuf(1, protobuf(1, b"v1") + protobuf(2, b"Pod")) + protobuf(2, protobuf(2, protobuf(2, container)))
     headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
@@ -384,8 +384,8 @@ def protobuf(number: int, content: bytes) -> bytes:
         (resources, "applied", "APPLY"),
     ],
 )
-def test_nobody_waits_for_a_large_object(admin, namespace, monkeypatch, module, name, method):
-    """Neither for one that is sent, nor for a small change of one that is stored."""
+def test_other_callers_do_not_wait_while_a_large_object_is_stored(admin, namespace, monkeypatch, module, name, method):
+    """POST and PUT send the large object. PATCH and APPLY make a small change to a stored one."""
     path = f"/api/v1/namespaces/{namespace}/pods"
     reached, answered, function = threading.Event(), threading.Event(), getattr(module, name)
     if method != "POST":
@@ -420,7 +420,7 @@ def test_nobody_waits_for_a_large_object(admin, namespace, monkeypatch, module, 
         assert large.result().status_code in (200, 201), large.result().text[:300]
 
 
-def test_nobody_waits_for_a_long_answer_in_yaml(admin, namespace, monkeypatch):
+def test_other_callers_do_not_wait_while_a_long_answer_is_written_as_yaml(admin, namespace, monkeypatch):
     path = f"/api/v1/namespaces/{namespace}/pods"
     assert admin.post(path, json=pod(1000)).status_code == 201
     reached, answered, dump = threading.Event(), threading.Event(), yaml.dump

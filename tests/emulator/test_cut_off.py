@@ -18,7 +18,7 @@ __all__ = ["admin", "aws", "cluster", "namespace", "running", "signing_key"]
 
 
 def cut_off(url: str, head: list[str], body: bytes, context: ssl.SSLContext | None = None) -> bytes:
-    """Send a request, leave before its end, and return what the server said when it had noticed."""
+    """Send a part of a request and stop; return everything that the server answers."""
     parts = urlsplit(url)
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=20))

@@ -54,7 +54,7 @@ def state(lab: Lab, home: Path) -> State:
 
 @pytest.fixture
 def terminal(lab: Lab, home: Path, state: State, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Run a command as in `eval "$(labkit env)"`, with a kubeconfig of this test's own."""
+    """Run a command as after `eval "$(labkit env)"`, with a kubeconfig only for this test."""
     variables = environment.variables(Folder(home), state.endpoint_url, REGION)
     path = environment.with_programs(os.environ["PATH"], Path(sys.executable).parent)
     closed = environment.closed(os.environ) | variables | {"PATH": path, "KUBECONFIG": str(tmp_path / "kubeconfig")}
@@ -69,7 +69,7 @@ def terminal(lab: Lab, home: Path, state: State, tmp_path: Path) -> Callable[...
 
 @dataclass
 class Signed:
-    """A presigned GetCallerIdentity as it is made, before a test spoils it."""
+    """A good presigned GetCallerIdentity. A test can spoil each part of it."""
 
     endpoint: str
     credentials: Credentials
@@ -121,7 +121,7 @@ def whoami(lab: Lab, token: str) -> dict:
 
 
 def get_token(session: boto3.Session, cluster: str = CLUSTER) -> str:
-    """A token as the tools make it that use boto3."""
+    """Return a token, made as tools that use boto3 make it."""
     sts = session.client("sts")
     signer = RequestSigner(
         sts.meta.service_model.service_id, REGION, "sts", "v4", session.get_credentials(), session.events
@@ -139,7 +139,7 @@ def get_token(session: boto3.Session, cluster: str = CLUSTER) -> str:
 
 @pytest.fixture
 def role(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The ARN of a role of this test's own, which its account may assume."""
+    """The ARN of a role that only this test uses, and that the account may assume."""
     iam, name = lab.aws.client("iam"), f"role-{request.node.name[:40].partition('[')[0]}"
     arn = iam.create_role(RoleName=name, Path="/people/", AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]
     yield arn
@@ -157,7 +157,7 @@ def assumed(lab: Lab, role_arn: str, name: str = "alice", seconds: int = 3600) -
 
 @pytest.fixture
 def entry(lab: Lab, role: str) -> Iterator[Callable[..., None]]:
-    """Let the role in."""
+    """A function that creates the access entry that lets the role in."""
     eks = lab.aws.client("eks")
     yield lambda **more: eks.create_access_entry(clusterName=CLUSTER, principalArn=role, **more)
     with contextlib.suppress(eks.exceptions.ResourceNotFoundException):
@@ -178,7 +178,7 @@ def test_update_kubeconfig_leads_kubectl_to_the_cluster_as_its_creator(terminal)
     assert user["extra"]["accessKeyId"][0].startswith("AKIA")
 
 
-def test_the_kubernetes_client_for_python_runs_the_same_plugin(terminal, tmp_path):
+def test_the_kubernetes_client_for_python_runs_aws_eks_get_token(terminal, tmp_path):
     terminal("aws", "eks", "update-kubeconfig", "--name", CLUSTER, "--kubeconfig", str(tmp_path / "another"))
     program = (
         "from kubernetes import client, config\n"
@@ -189,13 +189,13 @@ def test_the_kubernetes_client_for_python_runs_the_same_plugin(terminal, tmp_pat
 
 
 @pytest.mark.kubectl
-def test_a_role_without_an_access_entry_is_turned_away_and_with_one_is_not(terminal, home, role, entry):
+def test_a_role_gets_into_the_cluster_only_with_an_access_entry(terminal, home, role, entry):
     terminal("aws", "eks", "update-kubeconfig", "--name", CLUSTER, "--role-arn", role)
     refused = terminal("kubectl", "get", "pods", code=1)
     assert UNAUTHORIZED in refused.stderr
     assert "(Unauthorized)" in refused.stderr or "provide credentials" in refused.stderr
     entry()
-    # Who was refused, and why, is for the cluster's administrator alone.
+    # Only the log, which the cluster's administrator reads, says who was refused and why.
     assert f"access denied: no access entry lets {role} in" in Folder(home).log_file.read_text()
     denied = terminal("kubectl", "get", "pods", code=1)
     name = role.rpartition("/")[2]
@@ -205,11 +205,11 @@ def test_a_role_without_an_access_entry_is_turned_away_and_with_one_is_not(termi
     )
 
 
-def test_a_token_of_boto3_is_valid_and_names_its_owner(lab, role, entry):
+def test_a_token_made_with_boto3_is_valid_and_names_its_owner(lab, role, entry):
     entry()
     user = whoami(lab, get_token(assumed(lab, role, "alice@example.com")))
     name = role.rpartition("/")[2]
-    # The authenticator lets no at sign into a user name; AWS's own text stays unchanged.
+    # The authenticator replaces the at sign in the user name. The extra fields keep AWS's own text.
     assert user["username"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/alice-example.com"
     assert user["extra"]["arn"] == [f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/alice@example.com"]
     assert user["extra"]["canonicalArn"] == [f"arn:aws:iam::{ACCOUNT}:role/{name}"]
@@ -268,14 +268,14 @@ REFUSED: dict[str, Callable[[Signed], None]] = {
 
 
 @pytest.mark.parametrize("spoil", REFUSED.values(), ids=REFUSED)
-def test_a_token_that_is_refused(lab, signed, spoil):
+def test_the_cluster_refuses_a_wrong_token(lab, signed, spoil):
     assert get(lab, signed.token()) == (200, "")
     spoil(signed)
     assert get(lab, signed.token()) == (401, "Unauthorized")
 
 
 @pytest.mark.parametrize("token", ["k8s-aws-v1.", "k8s-aws-v1.!", "k8s-aws-v1.AAAA", "k8s-aws-v2.AAAA", "k8s-aws-v1"])
-def test_anything_but_a_token_is_refused(lab, token):
+def test_the_cluster_refuses_text_that_is_not_a_token(lab, token):
     assert get(lab, token) == (401, "Unauthorized")
 
 
@@ -297,7 +297,7 @@ def test_a_token_ends_with_the_session_that_signed_it(lab, role, entry):
         lab.clock.reset()
 
 
-def test_an_entry_is_the_roles_and_not_its_namesakes(lab, role, entry):
+def test_an_access_entry_does_not_let_in_a_role_that_was_created_again(lab, role, entry):
     entry()
     assert whoami(lab, get_token(assumed(lab, role)))
     iam, name = lab.aws.client("iam"), role.rpartition("/")[2]
@@ -306,7 +306,7 @@ def test_an_entry_is_the_roles_and_not_its_namesakes(lab, role, entry):
     assert get(lab, get_token(assumed(lab, role))) == (401, "Unauthorized")
 
 
-def test_the_groups_of_an_entry_are_rbacs(lab, role, entry):
+def test_rbac_goes_by_the_groups_of_an_access_entry(lab, role, entry):
     entry(kubernetesGroups=["viewers"], username="someone:{{SessionName}}")
     token = get_token(assumed(lab, role))
     assert whoami(lab, token)["username"] == "someone:alice"
@@ -346,7 +346,7 @@ PODS, SECRETS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/secrets"
         ("ClusterAdmin", EVERYWHERE, "/openid/v1/jwks", 200),
     ],
 )
-def test_an_access_policy_allows(lab, role, entry, policy, scope, path, status):
+def test_an_access_policy_decides_what_a_role_may_read(lab, role, entry, policy, scope, path, status):
     entry()
     eks, arn = lab.aws.client("eks"), POLICY.format(policy)
     given = eks.associate_access_policy(clusterName=CLUSTER, principalArn=role, policyArn=arn, accessScope=scope)
@@ -362,7 +362,7 @@ def test_an_access_policy_allows(lab, role, entry, policy, scope, path, status):
         assert bearer.get(path).status_code == 403
 
 
-def test_an_entry_is_described(lab, role, entry):
+def test_describe_access_entry_shows_the_role_s_entry(lab, role, entry):
     name = role.rpartition("/")[2]
     entry(tags={"team": "irsa"})
     described = lab.aws.client("eks").describe_access_entry(clusterName=CLUSTER, principalArn=role)["accessEntry"]
@@ -402,7 +402,7 @@ OF_THE_ROLE = "the role's ARN"
          "No cluster found for name: none."),
     ],
 )  # fmt: skip
-def test_an_invalid_entry_is_refused(lab, role, entry, operation, given, code, message):
+def test_eks_refuses_an_invalid_call_about_access_entries(lab, role, entry, operation, given, code, message):
     entry()
     given = {"clusterName": CLUSTER} | {name: role if v == OF_THE_ROLE else v for name, v in given.items()}
     with pytest.raises(ClientError) as refused:
@@ -410,7 +410,7 @@ def test_an_invalid_entry_is_refused(lab, role, entry, operation, given, code, m
     assert (refused.value.response["Error"]["Code"], refused.value.response["Error"]["Message"]) == (code, message)
 
 
-def test_a_token_review_knows_an_aws_identity(lab, signed):
+def test_a_token_review_accepts_an_aws_token_unless_it_asks_for_an_audience(lab, signed):
     review = client.AuthenticationV1Api(lab.kubernetes).create_token_review({"spec": {"token": signed.token()}})
     assert review.status.authenticated
     assert review.status.user.username == f"arn:aws:iam::{ACCOUNT}:user/administrator"

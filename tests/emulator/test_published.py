@@ -1,4 +1,4 @@
-"""What stands in the place of an issuer's documents counts at once, for STS as for a learner, and for one cluster."""
+"""A file that replaces an issuer's document counts at once, for STS and for learners, but for no other cluster."""
 
 import json
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ DENIED = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Erro
 
 
 class Cluster:
-    """A cluster and a role that trusts whatever token of it is for STS."""
+    """A cluster, and a role that trusts every token of this cluster that is for STS."""
 
     def __init__(self, folder: Folder, name: str):
         self.folder, self.name = folder, name
@@ -39,7 +39,7 @@ class Cluster:
         self.role_arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
 
     def exchange(self) -> str:
-        """Exchange a new token; return the reason that the trail has where it is refused, else nothing."""
+        """Exchange a new token; return the reason in the trail if STS refuses it, otherwise an empty text."""
         wanted = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[AUDIENCE]))
         with moto.kubernetes(self.state, self.name) as api:
             made = CoreV1Api(api).create_namespaced_service_account_token("default", "default", wanted)
@@ -64,7 +64,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def clusters(home):
-    """Two clusters of one lab, and what stands for the bucket of their issuers' documents."""
+    """Two clusters of one lab, and the files that replace their issuers' documents."""
     folder = Folder(home)
     made = [Cluster(folder, name) for name in ("published", "other")]
     yield SimpleNamespace(one=made[0], other=made[1], published=folder.published)
@@ -88,9 +88,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("document", "status", "body", "reason"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_document_refuses_the_next_exchange_until_it_is_right_again(clusters, document, status, body, reason):
+def test_a_broken_issuer_document_fails_the_next_exchange_until_it_is_mended(clusters, document, status, body, reason):
     cluster = clusters.one
-    assert cluster.exchange() == ""  # the gate keeps its keys from now on
+    assert cluster.exchange() == ""  # from now on, the gate has the keys in its cache
     override = clusters.published.override(cluster.issuer, document)
     override.set(status, body(cluster.issuer))
     try:
@@ -103,7 +103,7 @@ def test_a_broken_document_refuses_the_next_exchange_until_it_is_right_again(clu
     assert cluster.exchange() == ""
 
 
-def test_who_fetches_the_document_sees_what_sts_sees(clusters):
+def test_a_learner_who_fetches_the_keys_sees_the_replaced_document(clusters):
     url = f"{clusters.one.issuer}/keys"
     before = moto.fetch(clusters.one.state, url)
     override = clusters.published.override(clusters.one.issuer, "keys")

@@ -20,7 +20,7 @@ from tests.emulator.aws.conftest import AUDIENCE, ISSUER, REGION, SUBJECT, key_p
 
 
 def without(claim):
-    """A token, rightly signed, that has no such claim."""
+    """A correctly signed token without this claim."""
 
     def make(issuer):
         now = int(time.time())
@@ -42,7 +42,7 @@ def unsigned(issuer):
 
 
 def hmac_with_public_key(issuer):
-    """The oldest trick: HS256, with the public key, which everybody has, as the secret."""
+    """A well-known attack: HS256 with the public key, which everybody has, as the secret."""
     public = issuer.key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -100,7 +100,7 @@ def keys_in_the_clear(issuer):
 
 
 class Call:
-    """A signed request that a test can spoil after it was signed, or before."""
+    """A request that a test can spoil before it is signed, or after."""
 
     FORM: ClassVar = {"Content-Type": "application/x-www-form-urlencoded"}
     REQUESTS: ClassVar = {
@@ -193,7 +193,7 @@ def not_allowed(call, other):
         call.headers["X-Amz-Target"] = "secretsmanager.GetRandomPassword"
     elif call.service == "dynamodb":
         call.headers["X-Amz-Target"] = "DynamoDB_20120810.DescribeLimits"
-    # Of SNS, KMS and SSM the lab cannot authorize anything yet: what is sent is refused as it is.
+    # The lab can't yet authorize any call to SNS, KMS or SSM, so it refuses the unchanged call.
 
 
 def wrong_region(call, other):

@@ -1,4 +1,4 @@
-"""Condition keys that a service adds to a request: a row a policy's condition, a call, and whether it is allowed."""
+"""Condition keys that services add to requests. A row has a condition, a call, and whether the gate allows it."""
 
 import contextlib
 import json
@@ -110,7 +110,7 @@ ROWS = [
      "secretsmanager", "get_secret_value", {"SecretId": "plain"}, False),
     ({"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}, "secretsmanager", "get_secret_value",
      {"SecretId": "secret", "VersionStage": "AWSCURRENT"}, True),
-    # The key is the request's: AWS fills in no stage for it.
+    # The key has the stage that the request names. If it names none, AWS doesn't fill in AWSCURRENT.
     ({"StringNotEquals": {"secretsmanager:VersionStage": "AWSPREVIOUS"}}, "secretsmanager", "get_secret_value",
      {"SecretId": "secret"}, True),
     ({"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}, "secretsmanager", "get_secret_value",
@@ -159,7 +159,7 @@ ROWS = [
     ({"StringNotEquals": {"s3:object-lock-mode": "COMPLIANCE"}}, "s3", "put_object_retention",
      {"Bucket": "irsa-lab", "Key": "hello.txt", "Retention": {"Mode": "COMPLIANCE", "RetainUntilDate": "2030-01-01"}},
      False),
-    # A signature has an age where it is in the URL alone.
+    # Only a signature in the URL has an age.
     ({"NumericLessThan": {"s3:signatureAge": "1000"}}, "s3", "get_object",
      {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
     ({"Null": {"s3:signatureAge": "true"}}, "s3", "get_object", {"Bucket": "irsa-lab", "Key": "hello.txt"}, True),
@@ -196,7 +196,7 @@ ROWS = [
      "update_secret", {"SecretId": "plain", "KmsKeyId": "alias/two"}, False),
     ({"ForAllValues:StringEquals": {"dynamodb:FirstPartitionKeyValues": ["one"]}}, "dynamodb", "get_item",
      {"TableName": "table", "Key": TWO}, False),
-    # A key that exists is never taken for absent.
+    # ForAllValues also matches an absent key, so the gate must not take a key that exists for absent.
     ({"ForAllValues:StringEquals": {"eks:username": "ann"}}, "eks", "describe_access_entry", ENTRY, False),
     ({"StringEquals": {"eks:username": "bob"}}, "eks", "describe_access_entry", ENTRY, True),
     ({"ForAllValues:StringEquals": {"eks:kubernetesGroups": ["a"]}}, "eks", "describe_access_entry", ENTRY, False),
@@ -219,7 +219,7 @@ ROWS = [
     ({"Bool": {"eks:loggingType/audit": "true"}}, "eks", "create_cluster", CLUSTER, False),
     ({"ArnLike": {"iam:AssociatedResourceArn": "arn:aws:ec2:*:999999999999:instance/*"}}, "iam",
      "add_role_to_instance_profile", {"RoleName": "role", "InstanceProfileName": "profile"}, False),
-    # What the lab cannot tell holds for nobody, however it is asked.
+    # If the lab can't know a key's value, no condition on the key matches, not even Null.
     ({"NumericLessThan": {"s3:JobSuspendedCause": "1"}}, "s3", "get_object",
      {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
     ({"Null": {"s3:JobSuspendedCause": "true"}}, "s3", "get_object", {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
@@ -228,7 +228,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def stocked(running):
-    """Two of each thing, one with a tag."""
+    """The lab with pairs of resources, of which one has the tag team=blue."""
     running.begin_anew()
     irsa = Irsa(running)
     tags = [{"Key": "team", "Value": "blue"}]
@@ -253,7 +253,7 @@ def stocked(running):
     irsa.iam.create_role(RoleName="bounded", AssumeRolePolicyDocument=TRUST, PermissionsBoundary=BOUNDARY)
     irsa.iam.attach_role_policy(RoleName="bounded", PolicyArn=POLICY)
     running.client("eks").create_access_entry(**ENTRY, username="bob", kubernetesGroups=["a", "b"])
-    # moto takes only a function that it has.
+    # Set here, because moto's call takes only a function that moto has.
     secrets = running.gate.backend.store("secretsmanager", REGION, ACCOUNT).secrets
     for name in ("secret", "rotated"):
         secrets.get(name).rotation_lambda_arn = FUNCTION
@@ -263,7 +263,7 @@ def stocked(running):
 
 
 @pytest.mark.parametrize(("condition", "service", "method", "parameters", "allowed"), ROWS)
-def test_a_condition_on_a_service_s_own_key(stocked, condition, service, method, parameters, allowed):
+def test_a_policy_s_condition_on_a_service_s_own_key_decides(stocked, condition, service, method, parameters, allowed):
     aws, irsa = stocked
     irsa.permit({"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": condition})
     client = aws.client(service, irsa.assume()["Credentials"])
@@ -283,7 +283,7 @@ def test_a_condition_on_a_service_s_own_key(stocked, condition, service, method,
         aws.client("sqs").delete_queue(QueueUrl="new")
 
 
-def test_a_deny_with_an_unknown_condition_key_denies_its_resource(stocked):
+def test_a_deny_with_a_condition_key_of_unknown_value_denies_its_resource(stocked):
     aws, irsa = stocked
     irsa.permit(
         {"Effect": "Allow", "Action": "*", "Resource": "*"},
@@ -300,7 +300,7 @@ def test_a_deny_with_an_unknown_condition_key_denies_its_resource(stocked):
 
 
 @pytest.mark.parametrize("kind", ["sqs", "secretsmanager", "dynamodb"])
-def test_a_resource_s_own_policy_denies(stocked, kind):
+def test_a_deny_in_a_resource_s_own_policy_refuses_the_call(stocked, kind):
     aws, irsa = stocked
     irsa.permit({"Effect": "Allow", "Action": "*", "Resource": "*"})
     client = aws.client(kind, irsa.assume()["Credentials"])
@@ -308,7 +308,7 @@ def test_a_resource_s_own_policy_denies(stocked, kind):
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     admin = aws.client(kind)
     if kind == "sqs":
-        # A queue of its own: the policy keeps the administrator out, too, and stays.
+        # A separate queue: its policy shuts the administrator out, too, so that it can't be removed.
         closed = admin.create_queue(QueueName="closed", Attributes={"Policy": policy})["QueueUrl"]
         call, undo = lambda: client.purge_queue(QueueUrl=closed), lambda: None
     elif kind == "secretsmanager":
@@ -331,7 +331,7 @@ def test_a_resource_s_own_policy_denies(stocked, kind):
 
 
 @pytest.mark.parametrize(("age", "allowed"), [("60000", True), ("0", False)])
-def test_the_age_of_a_presigned_url(stocked, age, allowed):
+def test_a_policy_can_limit_the_age_of_a_presigned_url(stocked, age, allowed):
     aws, irsa = stocked
     irsa.permit(
         {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*",
@@ -369,7 +369,7 @@ def to(service):
         ([PASS], ""),
     ],
 )
-def test_replication_hands_on_a_role(stocked, more, denied):
+def test_put_bucket_replication_needs_iam_pass_role(stocked, more, denied):
     aws, irsa = stocked
     aws.client("s3").put_bucket_versioning(Bucket="irsa-lab", VersioningConfiguration={"Status": "Enabled"})
     irsa.permit({"Effect": "Allow", "Action": "s3:PutReplicationConfiguration", "Resource": "*"}, *more)
@@ -382,7 +382,7 @@ def test_replication_hands_on_a_role(stocked, more, denied):
 
 
 @pytest.mark.parametrize("given", [{"RotationLambdaARN": FUNCTION}, {}], ids=["named", "kept"])
-def test_a_rotation_calls_its_function(stocked, given):
+def test_rotate_secret_needs_permission_to_invoke_the_rotation_function(stocked, given):
     aws, irsa = stocked
     rotate = {"Effect": "Allow", "Action": "secretsmanager:RotateSecret", "Resource": "*"}
     irsa.permit(rotate)
@@ -392,13 +392,13 @@ def test_a_rotation_calls_its_function(stocked, given):
         client.rotate_secret(SecretId="rotated", **given)
     irsa.permit(rotate, {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": FUNCTION})
     with contextlib.suppress(ClientError):
-        # moto has no such function; what is asked of it was let through.
+        # moto doesn't have the function and fails, but by then the gate has allowed the call.
         client.rotate_secret(SecretId="rotated", **given)
     assert aws.last()["lab"]["decision"] == "allowed" or "not authorized" not in aws.last()["lab"]["reason"]
     aws.client("secretsmanager").get_random_password()
 
 
-def test_a_deleted_object_whose_versions_are_kept(stocked):
+def test_reading_a_deleted_object_with_kept_versions_ends_in_no_such_key(stocked):
     aws, irsa = stocked
     admin = aws.client("s3")
     admin.create_bucket(Bucket="versions")
@@ -411,7 +411,7 @@ def test_a_deleted_object_whose_versions_are_kept(stocked):
     assert caught.value.response["Error"]["Code"] == "NoSuchKey"
 
 
-def test_a_secret_s_replica(stocked):
+def test_a_policy_can_ask_for_a_replica_s_primary_region_and_tags(stocked):
     aws, irsa = stocked
     aws.client("secretsmanager").create_secret(
         Name="far", SecretString="x", AddReplicaRegions=[{"Region": "us-west-2"}], Tags=[{"Key": "team", "Value": "b"}]

@@ -1,4 +1,4 @@
-"""Every operation that botocore knows of the services which the lab authorizes: refused to who may do nothing."""
+"""A session without policies is refused every operation of every service that the lab authorizes."""
 
 import re
 from typing import TYPE_CHECKING
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from labkit.emulator.aws.sessions import Credentials
 
 SERVICES = sorted({*derive.SERVICES, "s3", "sts"})
-# What is not refused as a whole to who is somebody.
+# The operations that need no permission, or that fail in another way.
 FREE = {
     ("sts", "GetCallerIdentity"),
     ("sts", "AssumeRoleWithWebIdentity"),
-    # Nobody signs it.
+    # The call isn't signed.
     ("sts", "AssumeRoleWithSAML"),
-    # The token is looked at first.
+    # EKS Auth checks the token first.
     ("eks-auth", "AssumeRoleForPodIdentity"),
-    # It is answered with a refusal for each key.
+    # The answer has a refusal for each key.
     ("s3", "DeleteObjects"),
 }
-# What a session is told before it is told that it may not.
+# The denial, and the errors that a session gets before AWS checks its permissions.
 TOLD = re.compile(
     r"is not authorized to perform|Forbidden|Must specify userName|Could not find operation"
     r"|with session credentials|The lab does not emulate sts:"
@@ -56,7 +56,7 @@ def operations():
 
 
 def example(shape, name="", depth=0):
-    """The least that the model asks for."""
+    """Return the smallest value that the model allows."""
     match shape.type_name:
         case "structure":
             members = shape.required_members or (list(shape.members)[:1] if depth else [])
@@ -80,7 +80,7 @@ def example(shape, name="", depth=0):
 
 @pytest.fixture(scope="module")
 def nobody(running):
-    """A session of a role without a single policy; one for all the operations, which change nothing."""
+    """The lab, and clients with a session of a role without policies. All tests share it: none changes anything."""
     running.begin_anew()
     irsa = Irsa(running)
     irsa.iam.detach_role_policy(RoleName=irsa.role_name, PolicyArn=irsa.policy_arn)
@@ -107,7 +107,7 @@ def test_without_policies_every_call_is_refused(nobody, service, operation):
     assert TOLD.search(caught.value.response["Error"]["Message"]), caught.value
     record = aws.last()
     assert record["lab"]["decision"] == "refused"
-    # CloudTrail has names of its own for S3's.
+    # CloudTrail has other names for S3's operations.
     if service != "s3":
         assert record["eventName"] == operation
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] < 500 or service == "sts"

@@ -1,4 +1,4 @@
-"""A call of a role session, what it takes, and what AWS says where the last of it is missing: a row a call."""
+"""The permissions that each call of a role session needs, and AWS's error if the last of them is missing."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod"
 TABLE = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/table"
 OTHER = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/other"
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:queue"
-SECRET = "SECRET"  # the ARN of the stored secret, with the suffix that it got
+SECRET = "SECRET"  # stands for the stored secret's ARN with its suffix
 CLUSTER = f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/blue"
 IAM = f"arn:aws:iam::{ACCOUNT}:"
 BUCKET = f"arn:aws:s3:::{Irsa.bucket}"
@@ -31,7 +31,7 @@ DOCUMENT = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:
 
 @dataclass
 class Row:
-    """A call, and what it needs: the action and the resource that a policy has to name, one pair after the other."""
+    """A call, and the pairs of action and resource that policies must allow."""
 
     service: str
     method: str
@@ -239,7 +239,7 @@ ROWS = [
 
 @pytest.fixture
 def stocked(aws, irsa):
-    """One of each thing that the rows are about; returns the ARN of the secret."""
+    """Create one resource of each kind that the rows name; return the secret's ARN."""
     policy = trust_policy()
     for_pods = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": "sts:AssumeRole"}
     irsa.trust({**policy, "Statement": [*policy["Statement"], for_pods]})
@@ -300,7 +300,8 @@ def test_each_call_needs_exactly_the_listed_permissions(aws, irsa, stocked, row)
     assert call(**parameters)["ResponseMetadata"]["HTTPStatusCode"] in (200, 201, 204)
 
 
-def test_sts_tells_an_access_key_s_account_to_who_may_know_it(aws, irsa):
+def test_sts_tells_a_session_an_access_key_s_account_only_with_permission(aws, irsa):
+    """Two other calls still fail if ``sts:*`` is allowed."""
     session = irsa.assume()["Credentials"]
     sts = aws.client("sts", session)
 

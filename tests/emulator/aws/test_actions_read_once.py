@@ -1,4 +1,4 @@
-"""Requests that could be read in two ways: refused, or done as they were authorized, never as something else."""
+"""Requests that could be read in two ways: the gate refuses them, or does exactly what it authorized."""
 
 import json
 
@@ -19,7 +19,7 @@ SEND = "Action=SendMessage&Version=2012-11-05&MessageBody=x"
 
 @pytest.fixture(scope="module")
 def stocked(running):
-    """A session that may do a little with each service, and one thing more of each that it may not touch."""
+    """The lab and a session's credentials. The session may use ``mine``, but not ``theirs``, and a few other calls."""
     running.begin_anew()
     irsa = Irsa(running)
     secrets, sqs = running.client("secretsmanager"), running.client("sqs")
@@ -121,7 +121,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("service", "method", "path", "body", "headers"), REFUSED)
-def test_refused(stocked, service, method, path, body, headers):
+def test_a_request_that_could_be_read_in_two_ways_is_refused(stocked, service, method, path, body, headers):
     answer = send(stocked, service, method, path, body, **headers)
     assert 400 <= answer.status_code < 500, answer.text
     assert stocked[0].last()["lab"]["decision"] == "refused"
@@ -143,7 +143,7 @@ UNREADABLE = ("ValidationError", "The request could not be read")
         ("eks", "/clusters?Action=x&Action=y", "", 501, ("NotImplemented", "The lab does not emulate")),
     ],
 )
-def test_the_administrator_hears_what_could_be_read_in_two_ways(stocked, service, path, body, status, told):
+def test_the_administrator_s_ambiguous_request_is_refused_with_a_reason(stocked, service, path, body, status, told):
     aws, _ = stocked
     keys = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
     body = body.replace("{token}", aws.issuer.token())
@@ -154,8 +154,8 @@ def test_the_administrator_hears_what_could_be_read_in_two_ways(stocked, service
 
 
 @pytest.mark.parametrize("text", ["x&SecretId=theirs&Action=DeleteSecret&z=;SecretId=theirs", "x&SecretId&y"])
-def test_text_in_a_string_that_looks_like_a_parameter(stocked, text):
-    # moto reads any body as a form, and prefers what it finds there.
+def test_a_secret_s_text_that_looks_like_parameters_changes_no_parameter(stocked, text):
+    # moto reads every body as a form, too, and prefers the parameters that it finds there.
     told = {"SecretId": "mine", "SecretString": text}
     answer = send(stocked, "secretsmanager", "POST", "/", json.dumps(told), content_type=JSON,
                   x_amz_target="secretsmanager.PutSecretValue")  # fmt: skip
@@ -182,14 +182,14 @@ def test_a_header_is_not_a_parameter(stocked):
     answer = send(stocked, "secretsmanager", "POST", "/", '{"SecretId":"mine"}', content_type=JSON,
                   SecretId="theirs", Action="DeleteSecret", x_amz_target=GET_SECRET)  # fmt: skip
     assert answer.json()["Name"] == "mine"
-    # moto takes the headers for parameters where there are no others.
+    # If there are no other parameters, moto takes the headers for parameters.
     answer = send(stocked, "eks", "GET", "/clusters/blue", Action="DeleteCluster")
     assert answer.json()["cluster"]["status"] == "ACTIVE"
     assert "blue" in stocked[0].client("eks").list_clusters()["clusters"]
 
 
 @pytest.mark.parametrize("path", ["/", f"/{ACCOUNT}/mine"])
-def test_sqs_in_its_old_protocol(stocked, path):
+def test_sqs_answers_and_refuses_calls_in_its_old_query_protocol(stocked, path):
     url = "" if path != "/" else f"&QueueUrl=http%3A%2F%2Flocalhost%2F{ACCOUNT}%2Fmine"
     body = f"Action=SendMessage&Version=2012-11-05&MessageBody=a%26b{url}"
     answer = send(stocked, "sqs", "POST", path, body, content_type=FORM)
@@ -201,7 +201,7 @@ def test_sqs_in_its_old_protocol(stocked, path):
     assert "is not authorized to perform: sqs:purgequeue on resource: " in denied.text
 
 
-def test_sqs_in_json_at_the_queue_s_own_url(stocked):
+def test_sqs_takes_json_at_a_queue_s_own_url_and_refuses_another_queue(stocked):
     headers = {"content_type": "application/x-amz-json-1.0", "x_amz_target": "AmazonSQS.SendMessage"}
     for body in ({"MessageBody": "x"}, {"MessageBody": "x", "QueueUrl": f"http://localhost/{ACCOUNT}/mine"}):
         assert "MessageId" in send(stocked, "sqs", "POST", f"/{ACCOUNT}/mine", json.dumps(body), **headers).json()
@@ -238,7 +238,8 @@ READ_BY_THE_LAB = [
 
 
 @pytest.mark.parametrize(("service", "path", "kind", "body"), READ_BY_THE_LAB)
-def test_what_the_lab_itself_answers_is_read_as_it_is_read_for_moto(stocked, service, path, kind, body):
+def test_a_service_that_the_lab_answers_itself_refuses_ambiguous_json(stocked, service, path, kind, body):
+    """The lab reads the JSON as strictly as for moto, and doesn't emulate another protocol."""
     content_type, _, target = kind.partition(":")
     headers = {"content_type": content_type} | ({"x_amz_target": target} if target else {})
     keys = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)

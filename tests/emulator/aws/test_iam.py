@@ -1,4 +1,4 @@
-"""What IAM keeps of roles, policies and providers, as a reader of a whole account finds it."""
+"""Roles, policies and providers as IAM stores and lists them, and bucket policies."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def role(iam, name="my-role"):
         ("a" * 257, "length less than or equal to 256"),
     ],
 )
-def test_a_tag_that_iam_does_not_take_is_refused_wherever_it_is_given(iam, value, rule):
+def test_iam_calls_that_take_tags_refuse_an_invalid_value(iam, value, rule):
     tag = {"Key": "run", "Value": value}
     iam.create_role(RoleName="tagged", AssumeRolePolicyDocument=json.dumps(trust()))
     for call in (
@@ -53,7 +53,7 @@ def test_a_tag_that_iam_does_not_take_is_refused_wherever_it_is_given(iam, value
 
 
 @pytest.mark.parametrize("key", ["aws:run", "AWS:run", "aws:"])
-def test_a_tag_of_aws_s_own_is_refused_wherever_it_is_given(iam, irsa, key):
+def test_iam_calls_that_take_tags_refuse_keys_that_begin_with_aws(iam, irsa, key):
     tags = [{"Key": "run", "Value": "aws:"}, {"Key": key, "Value": "x"}]
     for call in (
         lambda: iam.create_role(RoleName="tags", AssumeRolePolicyDocument=json.dumps(trust()), Tags=tags),
@@ -67,7 +67,7 @@ def test_a_tag_of_aws_s_own_is_refused_wherever_it_is_given(iam, irsa, key):
     assert role(iam)["Tags"] == tags[:1]
 
 
-def test_updating_a_role_leaves_alone_what_the_call_leaves_out(iam):
+def test_update_role_keeps_each_property_that_the_call_leaves_out(iam):
     iam.create_role(
         RoleName="told", Description="reads", MaxSessionDuration=7200, AssumeRolePolicyDocument=json.dumps(trust())
     )
@@ -87,7 +87,7 @@ def trust():
 @pytest.mark.parametrize(
     ("seconds", "bound"), [(3599, "greater than or equal to 3600"), (43201, "less than or equal to 43200")]
 )
-def test_a_role_s_sessions_last_an_hour_to_twelve(iam, irsa, seconds, bound):
+def test_iam_refuses_a_maximum_session_duration_outside_1_to_12_hours(iam, irsa, seconds, bound):
     told = f"1 validation error detected: Value '{seconds}' at 'maxSessionDuration' failed to satisfy constraint: "
     told += f"Member must have value {bound}"
     document = json.dumps(trust())
@@ -109,7 +109,7 @@ def test_a_role_keeps_its_boundary_until_it_is_removed(iam, irsa):
     assert "PermissionsBoundary" not in role(iam)
 
 
-def test_a_boundary_is_an_existing_policy(iam, irsa):
+def test_iam_refuses_a_permissions_boundary_that_does_not_exist(iam, irsa):
     missing = f"arn:aws:iam::{ACCOUNT}:policy/missing"
     document = json.dumps(trust())
     for call in (
@@ -120,7 +120,7 @@ def test_a_boundary_is_an_existing_policy(iam, irsa):
     assert "PermissionsBoundary" not in role(iam)
 
 
-def test_all_roles_are_listed_a_page_at_a_time_with_trust_policy_and_longest_session(iam, irsa):
+def test_list_roles_pages_through_roles_with_trust_policy_and_session_duration(iam, irsa):
     for name in ("one", "two"):
         iam.create_role(RoleName=name, MaxSessionDuration=7200, AssumeRolePolicyDocument=json.dumps(trust()))
     pages = list(iam.get_paginator("list_roles").paginate(PaginationConfig={"PageSize": 1}))
@@ -134,7 +134,7 @@ def test_all_roles_are_listed_a_page_at_a_time_with_trust_policy_and_longest_ses
 # Policies.
 
 
-def test_an_attached_policy_is_not_deleted(iam, irsa):
+def test_iam_refuses_to_delete_a_policy_that_is_attached_or_has_versions(iam, irsa):
     arn = policy(iam)
 
     def delete():
@@ -155,7 +155,7 @@ def test_an_attached_policy_is_not_deleted(iam, irsa):
         iam.get_policy(PolicyArn=arn)
 
 
-def test_one_call_tells_of_every_role_its_trust_policy_and_its_policies(iam, irsa):
+def test_get_account_authorization_details_shows_each_role_with_its_policies(iam, irsa):
     bound = policy(iam)
     iam.put_role_policy(RoleName=irsa.role_name, PolicyName="inline", PolicyDocument=json.dumps(DOCUMENT))
     iam.attach_role_policy(RoleName=irsa.role_name, PolicyArn=bound)
@@ -176,14 +176,15 @@ def test_one_call_tells_of_every_role_its_trust_policy_and_its_policies(iam, irs
 # Providers.
 
 
-def test_a_provider_without_thumbprints_gets_that_of_the_top_certificate_that_its_issuer_serves(aws, iam):
+def test_a_provider_gets_the_thumbprint_of_its_issuer_s_top_certificate(aws, iam):
+    """If the call names no thumbprint. IAM keeps a thumbprint that a later call sets."""
     made = iam.create_open_id_connect_provider(Url=ISSUER, ClientIDList=[AUDIENCE])["OpenIDConnectProviderArn"]
     context = ssl.create_default_context(cadata=aws.authority.certificate_pem.decode())
     with (
         socket.create_connection(("127.0.0.1", aws.issuer_port)) as plain,
         context.wrap_socket(plain, server_hostname=ISSUER_HOST) as served,
     ):
-        # It serves no other certificate than its own.
+        # The issuer serves only its own certificate.
         top = hashlib.sha1(served.getpeercert(binary_form=True)).hexdigest()
     assert iam.get_open_id_connect_provider(OpenIDConnectProviderArn=made)["ThumbprintList"] == [top]
     stale = ["9e99a48a9960b14926bb7f3b02e22da2b0ab7280"]
@@ -204,7 +205,7 @@ def bucket_policy(**changes):
     return json.dumps({"Version": "2012-10-17", "Statement": [statement | changes]})
 
 
-def test_a_bucket_keeps_its_policy_until_it_is_deleted(aws, irsa):
+def test_a_bucket_policy_stays_until_it_is_deleted(aws, irsa):
     s3 = aws.client("s3")
     given = bucket_policy(
         Resource=[f"arn:aws:s3:::{Irsa.bucket}", f"arn:aws:s3:::{Irsa.bucket}/*", "arn:aws:s3:::irsa-*"]
@@ -224,7 +225,7 @@ def test_a_bucket_keeps_its_policy_until_it_is_deleted(aws, irsa):
         ({"Resource": "arn:aws:sqs:us-east-1:123456789012:queue"}, "Policy has invalid resource"),
     ],
 )
-def test_a_buckets_policy_names_existing_principals_and_its_own_bucket(aws, irsa, changes, told):
+def test_s3_refuses_a_bucket_policy_with_an_unknown_principal_or_another_bucket(aws, irsa, changes, told):
     s3 = aws.client("s3")
     refused(
         lambda: s3.put_bucket_policy(Bucket=Irsa.bucket, Policy=bucket_policy(**changes)), 400, "MalformedPolicy", told

@@ -1,4 +1,4 @@
-"""Documents that IAM does not take: too long, nested too deep, or with broken text."""
+"""Policy documents that IAM accepts without a version or quotation marks, and those that are too long or broken."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.emulator.aws.conftest import ACCOUNT, refused, trust_policy
 
 
 def sized(size):
-    """A policy of so many characters without white space."""
+    """A policy of this many characters, white space not counted."""
     statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::"}
     document = {"Version": "2012-10-17", "Statement": [statement]}
     statement["Resource"] += "x" * (size - len(json.dumps(document, separators=(",", ":"))))
@@ -19,7 +19,7 @@ def test_a_trust_policy_needs_no_version(aws):
     iam = aws.client("iam")
     document = {key: value for key, value in trust_policy().items() if key != "Version"}
     iam.create_role(RoleName="one", AssumeRolePolicyDocument=json.dumps(document))
-    document["Statement"] = document["Statement"][0]  # one alone needs no list
+    document["Statement"] = document["Statement"][0]  # a single statement doesn't need a list
     iam.update_assume_role_policy(RoleName="one", PolicyDocument=json.dumps(document))
     assert iam.get_role(RoleName="one")["Role"]["AssumeRolePolicyDocument"] == document
     wrong = {"RoleName": "none", "PolicyDocument": json.dumps(trust_policy())}
@@ -28,7 +28,7 @@ def test_a_trust_policy_needs_no_version(aws):
 
 
 @pytest.mark.parametrize(("kind", "longest"), [("user", 2048), ("group", 5120), ("role", 10240)])
-def test_inline_policies_are_counted_together(aws, kind, longest):
+def test_iam_limits_the_total_size_of_inline_policies(aws, kind, longest):
     iam = aws.client("iam")
     named = {f"{kind.capitalize()}Name": "one"}
     others = {"AssumeRolePolicyDocument": json.dumps(trust_policy())} if kind == "role" else {}
@@ -38,12 +38,12 @@ def test_inline_policies_are_counted_together(aws, kind, longest):
     long = {"PolicyName": "a", "PolicyDocument": sized(longest + 1)}
     refused(lambda: put(**named, **long), 409, "LimitExceeded", told)
     put(**named, PolicyName="a", PolicyDocument=sized(longest - 1000))
-    put(**named, PolicyName="a", PolicyDocument=sized(longest - 500))  # in place of the first
+    put(**named, PolicyName="a", PolicyDocument=sized(longest - 500))  # replaces the first
     put(**named, PolicyName="b", PolicyDocument=sized(500))
     refused(lambda: put(**named, PolicyName="c", PolicyDocument=sized(200)), 409, "LimitExceeded", told)
 
 
-def test_a_managed_policy_has_its_own_limit(aws):
+def test_iam_refuses_a_managed_policy_of_more_than_6144_characters(aws):
     iam = aws.client("iam")
     told = "Cannot exceed quota for PolicySize: 6144"
     long = {"PolicyName": "mine", "PolicyDocument": sized(6145)}
@@ -61,7 +61,7 @@ def test_a_managed_policy_has_its_own_limit(aws):
         {"DateGreaterThan": {"aws:CurrentTime": 1700000000}, "Bool": {"aws:SecureTransport": True}},
     ],
 )
-def test_numbers_need_no_quotation_marks(irsa, condition):
+def test_iam_takes_numbers_and_booleans_in_conditions_without_quotation_marks(irsa, condition):
     statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "*", "Condition": condition}
     document = {"Version": "2012-10-17", "Statement": statement}
     named = {"RoleName": "my-role", "PolicyName": "x"}
@@ -77,7 +77,7 @@ def nested(depth):
 
 
 @pytest.mark.parametrize("document", [nested(100), nested(1000), nested(9_000), '{"Statement": "\\ud800"}', "[" * 9999])
-def test_a_document_that_is_nested_deep_or_no_text(aws, irsa, document):
+def test_iam_and_sts_refuse_a_document_that_is_nested_too_deep_or_not_text(aws, irsa, document):
     refused(
         lambda: irsa.iam.put_role_policy(RoleName="my-role", PolicyName="x", PolicyDocument=document),
         400,

@@ -1,4 +1,4 @@
-"""An issuer that misbehaves: a clear refusal in time, nobody else held up, and no other address asked."""
+"""Issuers that misbehave: STS refuses in time and says why, delays no other caller, and asks no other address."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ CURVE = ec.generate_private_key(ec.SECP384R1())
 
 
 class Server:
-    """A TLS server of raw bytes: ``answer(server, path, writer)`` says what a request gets."""
+    """A TLS server that sends raw bytes: ``answer(server, path, writer)`` answers each request."""
 
     def __init__(self, aws):
         self.aws = aws
@@ -70,14 +70,14 @@ class Server:
 
 
 async def documents(server, path, writer):
-    """What a good issuer answers."""
+    """Answer as a good issuer does."""
     body = json.dumps(server.issuer.documents.get(path)).encode()
     await server.send(writer, OK + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
 @pytest.fixture
 def other(aws):
-    """An address that an issuer may name, and that nobody may ask."""
+    """A server that an issuer may name, but that the lab must not contact."""
     server = Server(aws)
     yield server
     server.close()
@@ -85,7 +85,7 @@ def other(aws):
 
 @pytest.fixture
 def server(aws, irsa):
-    """A server that is the registered provider of a role; it behaves, as yet."""
+    """An issuer that the role ``theirs`` trusts, with a registered provider. At first, it behaves."""
     server = Server(aws)
     made = irsa.iam.create_open_id_connect_provider(Url=server.issuer.url, ClientIDList=[AUDIENCE])
     document = json.dumps(trust_policy(Principal={"Federated": made["OpenIDConnectProviderArn"]}, Condition=None))
@@ -106,7 +106,7 @@ def of_body(body, *headers):
 
 
 def of_keys(keys):
-    """A good discovery, and these keys."""
+    """Serve a good discovery document, and these keys."""
 
     async def answer(server, path, writer):
         if path.endswith("/keys"):
@@ -118,7 +118,7 @@ def of_keys(keys):
 
 
 def of_discovery(**changes):
-    """A good discovery but for these members; OTHER is the address that nobody may ask."""
+    """Serve a discovery document that is good except for these members. OTHER is the server of that name."""
 
     async def answer(server, path, writer):
         document = server.issuer.documents.get(path)
@@ -186,7 +186,7 @@ def public(key, **members):
 
 
 def private_only(issuer):
-    """A private key whose primes would have to be found first."""
+    """A private key without its primes: to load the key, the lab would first have to compute them."""
     key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(issuer.key))
     return [{"kty": "RSA", "kid": "1", "n": "A" * 100_000, "e": "AQAB", "d": key["d"]}]
 
@@ -233,12 +233,12 @@ MISBEHAVIOURS = [
 ]  # fmt: skip
 
 
-def test_a_caller_is_answered_within_five_seconds():
+def test_sts_waits_less_than_five_seconds_for_an_issuer():
     assert issuers.TIMEOUT < 5
 
 
 @pytest.mark.parametrize("answer", [row[1] for row in SLOW], ids=[row[0] for row in SLOW])
-def test_a_slow_issuer_is_waited_for_once(aws, server, monkeypatch, answer):
+def test_sts_gives_up_on_a_slow_issuer_and_says_so(aws, server, monkeypatch, answer):
     server.assume()
     aws.gate.issuers.forget(server.issuer.url)
     monkeypatch.setattr(issuers, "TIMEOUT", 0.4)
@@ -250,7 +250,7 @@ def test_a_slow_issuer_is_waited_for_once(aws, server, monkeypatch, answer):
 @pytest.mark.parametrize(
     ("answer", "detail"), [row[1:] for row in MISBEHAVIOURS], ids=[row[0] for row in MISBEHAVIOURS]
 )
-def test_an_issuer_that_serves(aws, irsa, server, other, answer, detail):
+def test_sts_refuses_a_token_if_its_issuer_serves(aws, irsa, server, other, answer, detail):
     server.other = other.url
     server.assume()
     aws.gate.issuers.forget(server.issuer.url)
@@ -258,7 +258,7 @@ def test_an_issuer_that_serves(aws, irsa, server, other, answer, detail):
     refused(server.assume, 400, "InvalidIdentityToken", GENERIC)
     assert detail in aws.last()["lab"]["reason"]
     assert other.connected == 0
-    # What the sockets hold between the two, and not what the issuer would have had to say.
+    # The sockets' buffers hold some of it, but the lab must not read all that the issuer would send.
     assert server.sent < 16 * 2**20
     irsa.assume()
     server.answer = documents
@@ -266,7 +266,7 @@ def test_an_issuer_that_serves(aws, irsa, server, other, answer, detail):
     server.assume()
 
 
-def test_keys_of_an_elliptic_curve_and_one_key_without_an_id(server):
+def test_sts_accepts_an_es384_token_if_the_issuer_s_one_key_has_no_id(server):
     curve = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(CURVE.public_key()))
     server.answer = of_keys(lambda _: [curve])
     claims = jwt.decode(server.issuer.token(), options={"verify_signature": False})
@@ -277,7 +277,7 @@ def test_keys_of_an_elliptic_curve_and_one_key_without_an_id(server):
 
 
 @pytest.mark.parametrize("broken", ["closed", "no TLS"])
-def test_a_host_without_tls(aws, server, broken):
+def test_sts_refuses_a_token_if_its_issuer_is_down_or_without_tls(aws, server, broken):
     async def hello(reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         writer.close()
@@ -293,7 +293,7 @@ def test_a_host_without_tls(aws, server, broken):
     assert "cannot be reached" in aws.last()["lab"]["reason"]
 
 
-def test_nobody_waits_for_another_s_issuer(aws, irsa, server):
+def test_a_slow_issuer_is_asked_once_and_delays_no_other_caller(aws, irsa, server):
     asked = threading.Event()
 
     async def held(server, path, writer):
@@ -316,7 +316,7 @@ def test_nobody_waits_for_another_s_issuer(aws, irsa, server):
     assert len(server.asked) == 1
 
 
-def test_tokens_with_unknown_keys_do_not_wear_an_issuer_out(aws, server, monkeypatch):
+def test_tokens_with_unknown_key_ids_make_the_lab_fetch_keys_only_a_few_times(aws, server, monkeypatch):
     monkeypatch.setattr(issuers, "WITHIN", 3600.0)
     server.assume()
     server.asked.clear()
@@ -326,7 +326,7 @@ def test_tokens_with_unknown_keys_do_not_wear_an_issuer_out(aws, server, monkeyp
     assert len(server.asked) <= 2 * issuers.FETCHES
     assert "times within" in aws.last()["lab"]["reason"]
     server.assume()
-    # A rotation is picked up all the same, once the issuer may be asked again.
+    # New keys count nevertheless, once the lab may ask the issuer again.
     server.issuer.key, server.issuer.key_id = key_pair(), "2"
     server.issuer.publish()
     with pytest.raises(ClientError, match="InvalidIdentityToken"):
@@ -335,7 +335,7 @@ def test_tokens_with_unknown_keys_do_not_wear_an_issuer_out(aws, server, monkeyp
     server.assume()
 
 
-def test_other_keys_each_time(aws, server, monkeypatch):
+def test_an_issuer_that_serves_other_keys_each_time_is_asked_only_a_few_times(aws, server, monkeypatch):
     monkeypatch.setattr(issuers, "WITHIN", 3600.0)
     key = key_pair()
     server.answer = of_keys(lambda _: [public(key, kid=f"{len(server.asked)}")])
@@ -345,8 +345,8 @@ def test_other_keys_each_time(aws, server, monkeypatch):
     assert len(server.asked) == 2 * issuers.FETCHES
 
 
-def test_keys_that_one_provider_s_thumbprint_lets_in_are_no_other_provider_s(aws, server):
-    """Kept keys are trusted by the thumbprints they were fetched with."""
+def test_keys_fetched_with_one_thumbprint_do_not_serve_a_provider_with_another(aws, server):
+    """The lab trusts keys in its cache only with the thumbprints that it fetched them with."""
     server.assume()
 
     async def key(thumbprints):

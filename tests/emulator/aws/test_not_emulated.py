@@ -1,4 +1,4 @@
-"""What moto cannot do: one clear sentence in the service's own error format, and nothing is half made."""
+"""Calls that moto can't answer: the lab says so in the service's own error format, and leaves nothing half made."""
 
 import re
 
@@ -35,13 +35,13 @@ SENTENCE = "The lab does not emulate {}, or not with these parameters."
         ("workdocs", "describe_users", {}, "The lab does not emulate workdocs."),
     ],
 )  # fmt: skip
-def test_a_call_that_moto_does_not_know(aws, service, method, parameters, sentence):
+def test_the_lab_says_which_call_it_does_not_emulate(aws, service, method, parameters, sentence):
     refused(lambda: getattr(aws.client(service), method)(**parameters), 501, "NotImplemented", sentence)
     assert aws.last()["lab"]["reason"].startswith(sentence[:-1])
 
 
-def test_the_sentence_comes_in_the_service_s_own_format(aws):
-    # moto knows the last path by another method alone, and answers this one with nothing but 404.
+def test_a_call_that_is_not_emulated_is_refused_in_the_service_s_own_format(aws):
+    # moto knows the last path only with another method, and answers this one with an empty 404.
     for service, path in (("eks", "/clusters/blue/addons"), ("eks", "/nonsense"), ("ses", "/v2/email/identities")):
         content_type = "application/json"
         request = AWSRequest("GET", aws.endpoint + path)
@@ -53,13 +53,13 @@ def test_the_sentence_comes_in_the_service_s_own_format(aws):
         assert answer.json()["message"].startswith("The lab does not emulate")
 
 
-def test_no_call_of_s3_on_a_part_is_done_as_the_plain_call(aws):
-    """Such as DeleteBucketMetricsConfiguration, which doesn't delete the bucket."""
+def test_s3_does_not_take_a_call_on_a_sub_resource_for_the_plain_call(aws):
+    """For example, DeleteBucketMetricsConfiguration doesn't delete the bucket."""
     s3, told = aws.client("s3"), []
     s3.create_bucket(Bucket="empty")
     s3.create_bucket(Bucket="full")
     s3.put_object(Bucket="full", Key="key", Body=b"content of the object")
-    # From its own loader: a client takes the bucket out of the URI of each operation that it calls, for every client.
+    # Not from a client: a client that calls an operation takes the bucket out of its URI, in a model that all share.
     for operation, described in create_loader().load_service_model("s3", "service-2")["operations"].items():
         http = described["http"]
         if "{Bucket}?" not in http["requestUri"] and "{Key+}?" not in http["requestUri"]:
@@ -98,7 +98,7 @@ def s3_call(aws, method: str, path: str) -> httpx.Response:
         ("CreateOpenIDConnectProvider", {}, "url"),
     ],
 )
-def test_the_administrator_also_has_to_name_the_new_resource(aws, operation, parameters, missing):
+def test_iam_refuses_the_administrator_s_create_call_without_a_required_member(aws, operation, parameters, missing):
     iam = aws.client("iam")
     members = iam.meta.service_model.operation_model(operation).input_shape.required_members
     assert any(name.lower() == missing.lower() for name in members)

@@ -1,4 +1,4 @@
-"""The thread of moto's calls: what becomes of a call whose caller has gone, and of one that fails."""
+"""The thread that makes moto's calls: it makes the call of a cancelled caller, too, and passes on every failure."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ import pytest
 from labkit.emulator.aws.one_thread import OneThread
 
 
-def test_a_call_that_was_handed_over_is_carried_out_though_its_caller_is_cancelled():
+def test_a_call_is_still_made_if_its_caller_is_cancelled():
     begins, done = threading.Event(), []
 
     async def main():

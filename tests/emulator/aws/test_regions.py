@@ -1,4 +1,4 @@
-"""Regions that an account has not enabled: what STS says there, how one is enabled, and who agrees about it."""
+"""Opt-in regions: STS refuses calls there until the account enables the region, and all APIs show the same status."""
 
 import pytest
 from botocore.config import Config
@@ -11,7 +11,7 @@ OTHER = "111122223333"
 
 @pytest.fixture
 def account(aws):
-    """The Account Management API, after which no opt-in region is enabled."""
+    """A client of the Account Management API. Afterwards, no opt-in region is enabled."""
     client = aws.client("account")
     yield client
     for region in client.list_regions(RegionOptStatusContains=["ENABLED"])["Regions"]:
@@ -47,7 +47,7 @@ def status(account, region=OFF):
     return account.get_region_opt_status(RegionName=region)["RegionOptStatus"]
 
 
-def test_sts_is_off_in_a_region_that_is_not_enabled_until_it_is(aws, account, irsa):
+def test_sts_refuses_calls_in_a_region_until_the_account_enables_it(aws, account, irsa):
     session = irsa.assume()["Credentials"]
     for sts in (in_region(aws, "sts", OFF), in_region(aws, "sts", OFF, session)):
         disabled(sts.get_caller_identity)
@@ -62,7 +62,7 @@ def test_sts_is_off_in_a_region_that_is_not_enabled_until_it_is(aws, account, ir
     disabled(in_region(aws, "sts", OFF).get_caller_identity)
 
 
-def test_an_unknown_caller_is_refused_before_the_region_is_checked(aws):
+def test_a_wrong_signature_is_refused_before_the_region_is_checked(aws):
     wrong = {"AccessKeyId": ADMINISTRATOR.access_key_id, "SecretAccessKey": "wrong", "SessionToken": None}
     with pytest.raises(aws.client("sts").exceptions.ClientError, match="SignatureDoesNotMatch"):
         in_region(aws, "sts", OFF, wrong).get_caller_identity()
@@ -81,7 +81,7 @@ def test_a_region_that_is_on_by_default_stays_on(aws, account, region):
         )
 
 
-def test_a_cluster_in_a_region_means_that_it_is_enabled(aws, account, irsa):
+def test_creating_a_cluster_in_a_region_enables_the_region(aws, account, irsa):
     eks = in_region(aws, "eks", OFF)
     eks.create_cluster(name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={})
     assert status(account) == "ENABLED"
@@ -124,7 +124,7 @@ def test_regions_are_listed_by_status_a_page_at_a_time(account):
     )
 
 
-def test_ec2_describes_the_same_regions(aws, account):
+def test_ec2_and_the_account_api_describe_the_same_regions(aws, account):
     account.enable_region(RegionName=OFF)
     ec2 = aws.client("ec2")
 
@@ -147,7 +147,8 @@ def test_ec2_describes_the_same_regions(aws, account):
             ec2.describe_regions(**wrong)
 
 
-def test_a_web_identity_names_no_region(aws, irsa):
+def test_assume_role_with_web_identity_works_in_a_region_that_is_not_enabled(aws, irsa):
+    """The call isn't signed, so it names no region."""
     sts = in_region(aws, "sts", OFF)
     assert sts.assume_role_with_web_identity(
         RoleArn=irsa.role_arn, RoleSessionName="my-pod", WebIdentityToken=aws.issuer.token()

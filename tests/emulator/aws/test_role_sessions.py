@@ -1,4 +1,4 @@
-"""What holds while a role session lives, beside the table of its refusals."""
+"""Role sessions: permissions, presigned URLs and the trail. ``test_refusals.py`` has the table of refused calls."""
 
 import hashlib
 import html
@@ -13,7 +13,7 @@ from tests.emulator.aws import bad_requests as bad
 from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, refused, trust_policy
 
 
-def test_skew_is_reported_in_seconds_to_s3_and_not_measured_by_the_lab_s_clock(aws, irsa, monkeypatch):
+def test_s3_refuses_a_skewed_call_unless_the_lab_s_clock_agrees_with_it(aws, irsa, monkeypatch):
     call = bad.Call(aws, "s3", irsa.assume()["Credentials"])
     bad.skewed(call, None)
     assert "<MaxAllowedSkewMilliseconds>900000<" in call.send(monkeypatch).text
@@ -21,7 +21,7 @@ def test_skew_is_reported_in_seconds_to_s3_and_not_measured_by_the_lab_s_clock(a
     assert call.send(monkeypatch).status_code == 200
 
 
-def test_a_call_that_is_signed_for_another_service(aws, irsa, monkeypatch):
+def test_iam_refuses_a_call_that_is_signed_for_sts(aws, irsa, monkeypatch):
     call = bad.Call(aws, "iam", irsa.assume()["Credentials"])
     call.service = "sts"
     answer = call.send(monkeypatch)
@@ -29,7 +29,7 @@ def test_a_call_that_is_signed_for_another_service(aws, irsa, monkeypatch):
     assert "Credential should be scoped to correct service: 'iam'." in html.unescape(answer.text)
 
 
-def test_a_bucket_policy_alone_allows_in_the_same_account(aws, irsa):
+def test_a_bucket_policy_is_enough_for_a_role_of_the_same_account(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"])
     allow = {
         "Effect": "Allow",
@@ -61,7 +61,7 @@ def test_changed_permissions_take_effect_at_once_and_a_changed_trust_policy_ends
         s3.list_buckets()
 
 
-def test_a_presigned_url_is_judged_as_the_session_that_signed_it(aws, irsa):
+def test_a_presigned_url_has_the_permissions_of_the_session_that_signed_it(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"], signature_version="s3v4")
     read = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"}, ExpiresIn=600)
     write = s3.generate_presigned_url("put_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})
@@ -79,14 +79,14 @@ def test_a_presigned_url_is_judged_as_the_session_that_signed_it(aws, irsa):
         assert (answer.status_code, "<Code>ExpiredToken</Code>" in answer.text) == (400, True)
 
 
-def test_a_session_s_credentials_came_without_a_second_factor(aws, irsa):
+def test_a_role_session_counts_as_signed_in_without_mfa(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"])
     statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     denied = statement | {"Effect": "Deny", "Condition": {"Bool": {"aws:MultiFactorAuthPresent": "false"}}}
     irsa.permit(statement, denied)
     with pytest.raises(ClientError, match="with an explicit deny in an identity-based policy"):
         s3.get_object(Bucket="irsa-lab", Key="hello.txt")
-    # A long-term key says nothing of it.
+    # A call with a long-term key doesn't have the condition key, so the Deny doesn't match.
     aws.client("iam").create_user(UserName="me")
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement, denied]})
     aws.client("iam").put_user_policy(UserName="me", PolicyName="x", PolicyDocument=document)
@@ -95,7 +95,7 @@ def test_a_session_s_credentials_came_without_a_second_factor(aws, irsa):
     assert user.get_object(Bucket="irsa-lab", Key="hello.txt")["ContentLength"] == 5
 
 
-def test_a_url_that_is_signed_the_old_way(aws, irsa):
+def test_s3_refuses_signature_version_2(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"], signature_version="s3")
     url = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})
     told = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
@@ -105,7 +105,7 @@ def test_a_url_that_is_signed_the_old_way(aws, irsa):
         assert f"<Code>InvalidRequest</Code><Message>{told}</Message>" in answer.text
 
 
-def test_a_form_for_an_upload_is_refused_and_the_trail_says_why(aws, irsa):
+def test_s3_refuses_a_presigned_post_and_the_trail_says_why(aws, irsa):
     form = aws.client("s3", irsa.assume()["Credentials"]).generate_presigned_post("irsa-lab", "up.txt")
     answer = httpx.post(form["url"], data=form["fields"], files={"file": b"x"}, trust_env=False, timeout=60)
     assert (answer.status_code, "<Code>AccessDenied</Code>" in answer.text) == (403, True)
@@ -137,7 +137,7 @@ def test_no_secret_is_in_the_trail(aws, irsa):
 
 
 def test_the_first_of_several_faults_is_reported(aws, irsa, monkeypatch):
-    """Scope, key and token, expiry, the role, the signature, authorization: as AWS looks at them."""
+    """In AWS's order: scope, key and token, expiry, the role, the signature, authorization."""
     credentials, other = irsa.assume()["Credentials"], irsa.assume()["Credentials"]
 
     def code(*faults):
@@ -156,14 +156,14 @@ def test_the_first_of_several_faults_is_reported(aws, irsa, monkeypatch):
     assert code(bad.wrong_secret) == "InvalidAccessKeyId"
 
 
-def test_a_wrong_signature_is_reported_before_what_is_not_allowed(aws, irsa, monkeypatch):
+def test_a_wrong_signature_is_reported_before_a_missing_permission(aws, irsa, monkeypatch):
     call = bad.Call(aws, "s3", irsa.assume()["Credentials"])
     bad.not_allowed(call, None)
     bad.wrong_secret(call, None)
     assert "<Code>SignatureDoesNotMatch</Code>" in call.send(monkeypatch).text
 
 
-def test_a_chained_session_is_the_second_role_s(aws, irsa):
+def test_role_chaining_gives_a_session_of_the_second_role(aws, irsa):
     trust = {"Effect": "Allow", "Principal": {"AWS": irsa.role_arn}, "Action": "sts:AssumeRole"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     arn = irsa.iam.create_role(RoleName="chained", AssumeRolePolicyDocument=document)["Role"]["Arn"]
@@ -175,7 +175,7 @@ def test_a_chained_session_is_the_second_role_s(aws, irsa):
     refused(lambda: sts.assume_role(**itself), 403, "AccessDenied", f"{told}on resource: {irsa.role_arn}")
 
 
-def test_ten_policy_arns_at_most(aws, irsa):
+def test_sts_takes_at_most_ten_policy_arns(aws, irsa):
     arns = [{"arn": irsa.policy_arn}] * 11
     sts = aws.client("sts")
     asked = {"RoleArn": irsa.role_arn, "RoleSessionName": "me", "WebIdentityToken": aws.issuer.token()}

@@ -1,4 +1,4 @@
-"""What S3 says of a request's headers and parameters that it can't take."""
+"""S3's errors for invalid headers and parameters."""
 
 import hashlib
 from base64 import b64encode
@@ -32,13 +32,13 @@ def upload(s3, irsa):
 
 
 @pytest.mark.parametrize("given", ["", "foo", "Zm9v", digest(b"x")[:-2]])
-def test_a_malformed_digest_of_the_content(s3, irsa, given):
+def test_s3_refuses_a_malformed_content_md5(s3, irsa, given):
     put = {"Bucket": irsa.bucket, "Key": "new", "Body": b"x", "ContentMD5": given}
     error = refused(lambda: s3.put_object(**put), 400, "InvalidDigest", NO_DIGEST)["Error"]
     assert (error["Content-MD5"] or "") == given
 
 
-def test_a_digest_of_another_content(s3, irsa, upload):
+def test_s3_refuses_an_object_or_part_that_does_not_match_its_content_md5(s3, irsa, upload):
     put = {"Bucket": irsa.bucket, "Key": "new", "Body": b"x"}
     error = refused(lambda: s3.put_object(**put, ContentMD5=digest(b"y")), 400, "BadDigest", NOT_OURS)["Error"]
     assert (error["ExpectedDigest"], error["CalculatedDigest"]) == (digest(b"y"), digest(b"x"))
@@ -48,7 +48,7 @@ def test_a_digest_of_another_content(s3, irsa, upload):
     s3.put_object(**put, ContentMD5=digest(b"x"))
 
 
-def test_the_digest_is_checked_if_only_some_keys_may_be_deleted(aws, irsa):
+def test_s3_checks_content_md5_even_if_only_some_keys_may_be_deleted(aws, irsa):
     irsa.permit({"Effect": "Allow", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{irsa.bucket}/a"})
     s3, keys = aws.client("s3", irsa.assume()["Credentials"]), [{"Key": "a"}, {"Key": "b"}]
     aws.client("s3").put_object(Bucket=irsa.bucket, Key="a", Body=b"")
@@ -75,7 +75,7 @@ def test_the_digest_is_checked_if_only_some_keys_may_be_deleted(aws, irsa):
         ("list_parts", "MaxParts", "max-parts"),
     ],
 )
-def test_a_page_has_no_less_than_no_entry(s3, irsa, upload, operation, parameter, told):
+def test_s3_refuses_a_page_size_below_zero_or_above_2147483647(s3, irsa, upload, operation, parameter, told):
     of_upload = {"Key": "new", "UploadId": upload} if operation == "list_parts" else {}
 
     def read(size):
@@ -91,14 +91,14 @@ def test_a_page_has_no_less_than_no_entry(s3, irsa, upload, operation, parameter
 
 
 @pytest.mark.parametrize("size", [-1, 0, 10_001])
-def test_a_page_of_buckets(s3, size):
+def test_list_buckets_refuses_a_page_size_outside_1_to_10000(s3, size):
     message = "Argument max-buckets must be an integer between 1 and 10000"
     refused(lambda: s3.list_buckets(MaxBuckets=size), 400, "InvalidArgument", message)
     assert s3.list_buckets(MaxBuckets=1)["Buckets"]
     assert s3.list_buckets(MaxBuckets=10_000)["Buckets"]
 
 
-def test_two_tags_with_the_same_key(aws, irsa, s3):
+def test_s3_refuses_two_tags_with_the_same_key(aws, irsa, s3):
     tagging = {"TagSet": [{"Key": "a", "Value": "1"}, {"Key": "a", "Value": "2"}]}
     refused(lambda: s3.put_bucket_tagging(Bucket=irsa.bucket, Tagging=tagging), 400, "InvalidTag", TWICE)
     irsa.permit({"Effect": "Allow", "Action": "s3:*", "Resource": "*"})
@@ -119,7 +119,7 @@ def test_two_tags_with_the_same_key(aws, irsa, s3):
         (["a", "aws:b"], "System tags cannot be added/updated by requester"),
     ],
 )
-def test_the_tags_of_a_new_bucket(s3, keys, message):
+def test_s3_refuses_bucket_tags_with_repeated_or_reserved_keys(s3, keys, message):
     tags = [{"Key": key, "Value": "1"} for key in keys]
     new = {"Bucket": "tagged-bucket", "CreateBucketConfiguration": {"Tags": tags}}
     refused(lambda: s3.create_bucket(**new), 400, "InvalidTag", message)
@@ -142,11 +142,11 @@ def test_the_tags_of_a_new_bucket(s3, keys, message):
         ("create_bucket", {"Bucket": "tagged-bucket"}),
     ],
 )
-def test_an_acl_that_does_not_exist(s3, irsa, operation, on):
+def test_s3_refuses_an_unknown_acl(s3, irsa, operation, on):
     def call(acl):
         return getattr(s3, operation)(**{"Bucket": irsa.bucket} | on, ACL=acl)
 
-    # S3 has no words for this one.
+    # S3's error doesn't have a message here.
     error = refused(lambda: call("foo"), 400, "InvalidArgument", None)["Error"]
     assert (error["ArgumentName"], error["ArgumentValue"]) == ("x-amz-acl", "foo")
     call("public-read")

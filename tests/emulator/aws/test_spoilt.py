@@ -1,4 +1,4 @@
-"""What no service takes: a member that is missing, of another type, too long, or that cannot be printed."""
+"""Every service refuses a member that is missing, of the wrong type, too long or unprintable."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from botocore.exceptions import ClientError
 from tests.emulator.aws import spoilt
 from tests.emulator.aws.conftest import Irsa, refused, trust_policy
 
-# All of them with LABKIT_WALK=all (make walk); else one in so many.
+# With LABKIT_WALK=all (make walk), every case runs; otherwise one case in twelve.
 EACH = 1 if os.environ.get("LABKIT_WALK") == "all" else 12
-# What lists all that there is of a service, without being told of what.
+# The operations whose answers show whether a refused call changed anything.
 READS = ("List", "Describe", "Get")
 NOT_READ = {"GetRandomPassword", "GetUser", "GetCredentialReport"}
 TRUST = json.dumps(trust_policy())
@@ -23,7 +23,8 @@ TOO_LONG = "failed to satisfy constraint: Member must have length less than or e
 def everything(aws, service, model):
     """The answers of the service's operations that read and need no parameter."""
     answers = {}
-    # ListPolicies, which has moto load AWS's own policies, before GetAccountAuthorizationDetails, which shows them.
+    # In reverse, so that ListPolicies comes before GetAccountAuthorizationDetails: it makes moto load AWS's own
+    # policies, which the other then shows.
     for name in sorted(model.operation_names, reverse=True):
         shape = model.operation_model(name).input_shape
         if name.startswith(READS) and name not in NOT_READ and not (shape and shape.required_members):
@@ -44,10 +45,10 @@ def test_every_operation_refuses_a_spoilt_member_and_changes_nothing(aws, servic
     before = everything(aws, service, model)
     answers = {case: spoilt.send(aws, case) for case in cases if case.bounded}
     assert everything(aws, service, model) == before
-    # A text that the model leaves unbounded may be taken.
+    # A service may accept a text for which its model has no limit.
     answers |= {case: spoilt.send(aws, case) for case in cases if not case.bounded}
     wrong = {case: told for case, answer in answers.items() if (told := spoilt.complaint(case, answer))}
-    # What the lab has not at all is 501 whatever is asked.
+    # If the lab doesn't emulate the operation, it answers 501 to every request.
     has = {case: answers[case].status != 501 or spoilt.is_emulated(aws, case) for case in wrong}
     assert {str(case): told for case, told in wrong.items() if has[case]} == {}
 
@@ -63,7 +64,7 @@ def test_every_operation_refuses_a_spoilt_member_and_changes_nothing(aws, servic
     ],
     ids=["space", "accent", "slash", "control", "long"],
 )
-def test_a_role_s_name(aws, name, message):
+def test_iam_refuses_an_invalid_role_name(aws, name, message):
     iam = aws.client("iam")
     role = {"RoleName": name, "AssumeRolePolicyDocument": TRUST}
     if "\x01" in name:
@@ -80,7 +81,7 @@ BAD_BUCKETS = ["Upper", "under_score", "-a-", "a..b", "192.168.5.4", "xn--abc", 
 
 
 @pytest.mark.parametrize("name", BAD_BUCKETS)
-def test_a_bucket_s_name(aws, name):
+def test_s3_refuses_an_invalid_bucket_name(aws, name):
     written = {"url_path": f"/{spoilt.quote(name)}", "query_string": {}, "method": "PUT", "headers": {}, "body": b""}
     answer = spoilt.respond(aws, "s3", written)
     assert (answer.status, answer.error_code) == (400, "InvalidBucketName")
@@ -89,12 +90,12 @@ def test_a_bucket_s_name(aws, name):
 
 
 @pytest.mark.parametrize("name", ["abc", "a.b", "0-9", "my.bucket-1", "b" * 63])
-def test_a_bucket_s_name_that_aws_allows(aws, name):
+def test_s3_accepts_a_valid_bucket_name(aws, name):
     aws.client("s3").create_bucket(Bucket=name)
     assert aws.client("s3").head_bucket(Bucket=name)["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
-def test_a_key_with_control_characters_is_listed_as_xml(aws, irsa):
+def test_s3_lists_a_key_with_control_characters_in_well_formed_xml(aws, irsa):
     aws.client("s3").put_object(Bucket=irsa.bucket, Key="a\x01\x0bb", Body=b"\x01")
     written = {"url_path": f"/{irsa.bucket}", "query_string": {}, "method": "GET", "headers": {}, "body": b""}
     answer = spoilt.respond(aws, "s3", written)
@@ -103,13 +104,13 @@ def test_a_key_with_control_characters_is_listed_as_xml(aws, irsa):
     assert aws.client("s3").get_object(Bucket=irsa.bucket, Key="x.xml")["Body"].read() == b"<a>\x01</a>"
 
 
-def test_a_key_that_is_too_long(aws, irsa):
+def test_s3_refuses_a_key_of_more_than_1024_bytes(aws, irsa):
     with pytest.raises(ClientError, match="KeyTooLongError"):
         aws.client("s3").put_object(Bucket=irsa.bucket, Key="é" * 513, Body=b"")
 
 
-def test_an_operation_that_moto_would_take_for_another(aws, irsa):
-    """A PUT with an unknown sub-resource is neither a CreateBucket nor a PutObject."""
+def test_a_put_with_an_unknown_sub_resource_is_not_implemented(aws, irsa):
+    """moto would take it for a CreateBucket or a PutObject."""
     for path in (f"/{irsa.bucket}", f"/{irsa.bucket}/hello.txt"):
         written = {"url_path": path, "query_string": {"anew": ""}, "method": "PUT", "headers": {}, "body": b"x"}
         answer = spoilt.respond(aws, "s3", written)

@@ -1,4 +1,4 @@
-"""SQS's long poll, which is moto's only in part."""
+"""SQS's long polls and prefixes of queue names, which the lab doesn't leave to moto alone."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ def sqs(request, aws, irsa):
 
 
 @pytest.mark.parametrize("attributes", [{}, {"ReceiveMessageWaitTimeSeconds": "20"}])
-def test_a_long_poll_ends_with_the_message_and_keeps_nobody_waiting(aws, irsa, sqs, attributes):
+def test_a_long_poll_ends_when_a_message_arrives_and_blocks_no_other_caller(aws, irsa, sqs, attributes):
     url = sqs.create_queue(QueueName="queue", Attributes=attributes)["QueueUrl"]
     given = {} if attributes else {"WaitTimeSeconds": 20}
     with ThreadPoolExecutor(1) as pool:
@@ -34,7 +34,7 @@ def test_a_poll_without_a_message_ends_empty(sqs):
 
 
 @pytest.mark.parametrize("prefix", ["a.", "a+", "(a+)+$", "[", "a|.*", "a\\"])
-def test_a_prefix_of_names_is_text_and_no_pattern(sqs, prefix):
+def test_a_prefix_of_queue_names_is_not_a_regular_expression(sqs, prefix):
     sqs.create_queue(QueueName="aa-queue")
     assert "QueueUrls" not in sqs.list_queues(QueueNamePrefix=prefix)
     assert len(sqs.list_queues(QueueNamePrefix="aa-")["QueueUrls"]) == 1
