@@ -53,7 +53,7 @@ class Issuer:
         self.publish()
 
     def publish(self, *, key_id: str | None = None, issuer: str | None = None) -> None:
-        """Serve discovery and the current key, as they should be or with what is given in their place."""
+        """Serve discovery and the current key. A given key id or issuer replaces the right one."""
         public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
         path = "/" + self.url.split("/", 3)[3]
         self.documents = {
@@ -65,7 +65,7 @@ class Issuer:
         }
 
     def token(self, *, key: Any = None, algorithm: str = "RS256", headers: dict | None = None, **claims: Any) -> str:
-        """A good token, but for what is given; a claim that is None is left out."""
+        """Return a good token with the given changes. A claim that is None is left out."""
         now = int(time.time())
         content = {"iss": self.url, "sub": SUBJECT, "aud": [AUDIENCE], "iat": now, "nbf": now, "exp": now + 3600}
         content |= claims
@@ -84,7 +84,7 @@ class Issuer:
 
 
 class Clusters:
-    """Clusters that are facts and nothing more."""
+    """Clusters that are only facts: no API server runs."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, str], ClusterFacts] = {}
@@ -110,10 +110,10 @@ class Clusters:
 
 
 class Aws:
-    """The lab's AWS as a test meets it."""
+    """The lab's AWS, and what a test needs around it."""
 
     def __init__(self, folder: Path, state: Path | None = None):
-        # One for all tests: a session of its own would load the services' models again.
+        # One session for all tests: each new one would load the services' models again.
         self.clients: dict[str, Any] = {}
         self.session = boto3.Session(region_name=REGION)
         self.session.events.register_first(S3_CONTROL, keep_host)
@@ -146,7 +146,7 @@ class Aws:
         self.gate.issuers.map_host(ISSUER_HOST, ("127.0.0.1", port), self.authority.certificate_pem)
 
     def begin_anew(self) -> None:
-        """Take away what was made; the clock has the machine's time then, and the issuer is as it should be."""
+        """Delete all resources, set the clock to the machine's time, and let the issuer serve the right documents."""
         self.forget_everything()
         self.clock.reset()
         self.clusters.known.clear()
@@ -192,7 +192,7 @@ class Aws:
         return self.new_client(service, *keys, **config)
 
     def new_client(self, service: str, key: str, secret: str, token: str | None = None, **config: Any) -> Any:
-        """A client that nobody else has; it does not try again, and leaves it to the gate to find faults."""
+        """Return a new client. It doesn't retry or check parameters, so the gate gets each call once and unchecked."""
         return self.session.client(
             service,
             endpoint_url=self.endpoint,
@@ -240,7 +240,7 @@ def trust_policy(**changes: Any) -> dict[str, Any]:
 
 
 def refused(call, status, code, message):
-    """Assert that AWS would have refused so; return the error."""
+    """Assert that the call is refused with this status, code and message; return the whole answer."""
     with pytest.raises(ClientError) as caught:
         call()
     answer = caught.value.response
@@ -269,7 +269,7 @@ class Irsa:
         s3.put_object(Bucket=self.bucket, Key="hello.txt", Body=b"hello")
 
     def assume(self, **changes: Any) -> dict[str, Any]:
-        """AssumeRoleWithWebIdentity with a good token, but for what is given."""
+        """Call AssumeRoleWithWebIdentity with a good token and the given changes."""
         request = {"RoleArn": self.role_arn, "RoleSessionName": "my-pod", "WebIdentityToken": None} | changes
         if "WebIdentityToken" not in changes:
             request["WebIdentityToken"] = self.aws.issuer.token()
@@ -277,7 +277,7 @@ class Irsa:
         return self.aws.client("sts").assume_role_with_web_identity(**request)
 
     def trust(self, document: dict[str, Any]) -> None:
-        """Write the trust policy, whatever is in it."""
+        """Replace the trust policy. The document may be a bad one."""
         self.iam.update_assume_role_policy(RoleName=self.role_name, PolicyDocument=json.dumps(document))
 
     def permit(self, *statements: dict[str, Any]) -> None:

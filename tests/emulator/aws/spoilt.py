@@ -1,6 +1,7 @@
-"""Every operation of the services that the lab emulates, each required member missing, mistyped, too long, unprintable.
+"""Requests that are spoilt in one member, for every operation of the services that the lab emulates.
 
-The requests are what botocore writes, spoilt in one place; they go to the gate without a connection.
+Each required member is missing, of the wrong type, too long or unprintable. botocore writes the request, and then one
+member is spoilt. The request goes to the gate without a connection.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ SERVICES = (
 LONG = 70_000
 CONTROL = "a\x01\x1b\x0bname"
 CREDENTIALS = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
-# Signed by the token in it.
+# The token in the request takes the place of a signature.
 UNSIGNED = {"AssumeRoleWithWebIdentity", "AssumeRoleWithSAML"}
 
 
@@ -55,7 +56,7 @@ class Case:
 
 
 def cases(service: str, model: Any) -> Iterator[Case]:
-    """All of a service's, by operation and member."""
+    """Yield all cases of a service, by operation and member."""
     serializer = create_serializer(model.protocol, include_validation=False)
     for name in model.operation_names:
         operation = model.operation_model(name)
@@ -68,7 +69,7 @@ def cases(service: str, model: Any) -> Iterator[Case]:
 
 
 def faults(shape: Shape) -> Iterator[tuple[str, bool]]:
-    """What can be wrong with a member, and whether the model says so."""
+    """Yield each fault that a member can have, and whether the model forbids it."""
     yield "missing", True
     yield "mistyped", True
     if shape.type_name == "string":
@@ -78,7 +79,7 @@ def faults(shape: Shape) -> Iterator[tuple[str, bool]]:
 
 
 def spoil(written: dict[str, Any], operation: OperationModel, member: str, fault: str, protocol: str) -> bool:
-    """Put the fault into the request. Returns whether the request can have it."""
+    """Put the fault into the request; return whether the request can have it."""
     shape = operation.input_shape.members[member]
     wire = shape.serialization.get("name", member)
     value = {"too long": "a" * LONG, "unprintable": CONTROL}.get(fault)
@@ -94,7 +95,7 @@ def spoil(written: dict[str, Any], operation: OperationModel, member: str, fault
                 return False
             if fault != "missing":
                 held[wire] = value or "no such value"
-                # No client can send it.
+                # No client can send an unprintable header.
                 return place != "header" or fault != "unprintable"
             return True
     if protocol in ("query", "ec2"):
@@ -124,7 +125,7 @@ def spoil(written: dict[str, Any], operation: OperationModel, member: str, fault
 
 def spoil_path(written: dict[str, Any], operation: OperationModel, wire: str, value: str | None) -> bool:
     if value is None:
-        # Without it, it is another operation, or none.
+        # Without this part of the path, the request means another operation, or none.
         return False
     template = operation.http["requestUri"].partition("?")[0]
     parts = [re.escape(part) for part in re.split(r"\{[\w+]+\}", template)]
@@ -171,7 +172,7 @@ def is_emulated(aws: Aws, case: Case) -> bool:
 
 
 def complaint(case: Case, response: Response) -> str:
-    """What is wrong with the answer; empty where it is a refusal in the service's own format."""
+    """Return the problem with the answer. Return an empty text for a refusal in the service's own format."""
     if response.status >= 500 or (case.bounded and not 400 <= response.status < 500):
         return f"{response.status} {response.body[:300]!r}"
     kind = next((value for name, value in response.headers if name.lower() == "content-type"), "")

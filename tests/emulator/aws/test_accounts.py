@@ -1,4 +1,4 @@
-"""Other accounts: how they are entered, what is theirs, and the two ways from a pod of one account into another.
+"""Other accounts: how to enter them, which resources are theirs, and two ways from a pod into another account.
 
 https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
 """
@@ -56,7 +56,7 @@ def trusting(principal, **condition):
 
 
 class Account:
-    """An account that its administrator has entered."""
+    """Another account, which the lab's administrator has entered."""
 
     def __init__(self, aws, account_id):
         self.aws, self.account_id = aws, account_id
@@ -96,10 +96,10 @@ def who(sts):
     return answer["Account"], answer["Arn"]
 
 
-# Another account, and whose what is
+# Another account, and its resources
 
 
-def test_the_administrator_enters_any_account_by_the_role_that_organizations_makes(aws, other):
+def test_the_administrator_enters_an_account_by_organization_account_access_role(aws, other):
     session = f"arn:aws:sts::{OTHER}:assumed-role/{ENTRANCE}/me"
     assert other.entered["AssumedRoleUser"]["Arn"] == session
     assert who(other.sts) == (OTHER, session)
@@ -111,7 +111,7 @@ def test_the_administrator_enters_any_account_by_the_role_that_organizations_mak
     assert aws.client("iam").list_roles()["Roles"] == []
 
 
-def test_an_account_is_entered_from_the_management_account_alone_and_with_permission(aws, other, irsa, pod):
+def test_only_the_lab_s_own_account_enters_another_and_only_with_permission(aws, other, irsa, pod):
     role = f"arn:aws:iam::{THIRD}:role/{ENTRANCE}"
     me = f"arn:aws:sts::{OTHER}:assumed-role/{ENTRANCE}/me"
     said = "User: {} is not authorized to perform: sts:AssumeRole on resource: {}"
@@ -125,7 +125,7 @@ def test_an_account_is_entered_from_the_management_account_alone_and_with_permis
     assert entered["AssumedRoleUser"]["Arn"] == f"arn:aws:sts::{THIRD}:assumed-role/{ENTRANCE}/me"
 
 
-def test_each_account_has_its_own_of_everything(aws, other):
+def test_each_account_has_its_own_roles_queues_tables_secrets_and_topics(aws, other):
     made = {
         "iam": lambda client: client.create_role(RoleName="same", AssumeRolePolicyDocument=trusting(ACCOUNT)),
         "sqs": lambda client: client.create_queue(QueueName="same"),
@@ -136,7 +136,7 @@ def test_each_account_has_its_own_of_everything(aws, other):
             BillingMode="PAY_PER_REQUEST",
         ),
         "secretsmanager": lambda client: client.create_secret(Name="same", SecretString="x"),
-        # A service whose calls the lab cannot authorize: its administrator's for all that.
+        # The lab can't authorize calls to SNS, but an account's administrator may make them.
         "sns": lambda client: client.create_topic(Name="same"),
     }
     listed = {
@@ -158,7 +158,7 @@ def test_each_account_has_its_own_of_everything(aws, other):
     assert len(ids) == 2
 
 
-def test_the_name_of_a_bucket_is_taken_for_all_accounts(aws, other):
+def test_a_bucket_name_is_unique_across_accounts(aws, other):
     other.s3.create_bucket(Bucket="taken")
     refused(
         lambda: aws.client("s3").create_bucket(Bucket="taken"),
@@ -170,7 +170,7 @@ def test_the_name_of_a_bucket_is_taken_for_all_accounts(aws, other):
     assert [bucket["Name"] for bucket in other.s3.list_buckets()["Buckets"]] == ["taken"]
 
 
-def test_clusters_are_in_the_labs_own_account(aws, other):
+def test_only_the_lab_s_own_account_has_clusters(aws, other):
     aws.client("eks").create_cluster(name="blue", roleArn=OURS, resourcesVpcConfig={})
     assert other.client("eks").list_clusters()["clusters"] == []
     for call in (
@@ -194,7 +194,7 @@ def test_no_header_leads_into_another_account(aws, other, header):
     assert s3.list_buckets()["Buckets"] == []
 
 
-def test_a_session_of_an_administrator_ends_with_its_policies(aws, other):
+def test_a_role_with_a_deny_no_longer_counts_as_its_account_s_administrator(aws, other):
     other.iam.put_role_policy(
         RoleName=ENTRANCE,
         PolicyName="no-sns",
@@ -245,7 +245,7 @@ def admitting(principal, **more):
          NO_IDENTITY),
     ],
 )  # fmt: skip
-def test_a_bucket_of_another_account(aws, irsa, pod, other, permitted, bucket_policy, tail):
+def test_both_accounts_must_allow_a_cross_account_bucket_read(aws, irsa, pod, other, permitted, bucket_policy, tail):
     irsa.permit(*(permitted or [statement("s3:ListAllMyBuckets")]))
     other.bucket("theirs", *bucket_policy)
 
@@ -259,7 +259,7 @@ def test_a_bucket_of_another_account(aws, irsa, pod, other, permitted, bucket_po
         assert call()["Body"].read() == b"theirs"
 
 
-def test_the_owner_of_a_bucket_has_a_record_of_what_others_did_to_it(aws, irsa, pod, other):
+def test_a_bucket_s_owner_gets_a_record_of_another_account_s_call(aws, irsa, pod, other):
     irsa.permit(statement(READ))
     other.bucket("theirs", admitting(OURS))
     aws.client("s3", pod).get_object(Bucket="theirs", Key="hello.txt")
@@ -275,7 +275,7 @@ def test_the_owner_of_a_bucket_has_a_record_of_what_others_did_to_it(aws, irsa, 
     assert bucket in ours["resources"]
 
 
-def test_the_administrator_of_one_account_is_nobody_in_another(aws, other):
+def test_the_administrator_needs_a_bucket_policy_to_use_another_account_s_bucket(aws, other):
     other.bucket("theirs")
     s3 = aws.client("s3")
     user = f"arn:aws:iam::{ACCOUNT}:user/administrator"
@@ -303,7 +303,7 @@ def test_the_administrator_of_one_account_is_nobody_in_another(aws, other):
     assert s3.get_object(Bucket="ours", Key="copy")["Body"].read() == b"theirs"
 
 
-def test_a_call_names_the_owner_that_it_expects(aws, other):
+def test_s3_refuses_a_call_that_expects_another_bucket_owner(aws, other):
     other.bucket("theirs")
     assert other.s3.get_object(Bucket="theirs", Key="hello.txt", ExpectedBucketOwner=OTHER)
     refused(
@@ -351,7 +351,7 @@ def test_a_provider_in_the_other_account_admits_our_pods(aws, irsa, other):
     ],
     ids=["no provider there", "no provider there, and our own is trusted", "our own is trusted"],
 )  # fmt: skip
-def test_the_faults_of_a_provider_of_another_account(aws, irsa, other, where, trusted, refusal, reason):
+def test_the_trail_names_the_fault_of_another_account_s_provider(aws, irsa, other, where, trusted, refusal, reason):
     if where:
         provider(other)
     other.role("theirs", federated(trusted))
@@ -359,7 +359,7 @@ def test_the_faults_of_a_provider_of_another_account(aws, irsa, other, where, tr
     assert aws.last()["lab"]["reason"] == reason
 
 
-def test_a_role_of_an_account_that_nobody_has_entered(aws, irsa):
+def test_sts_refuses_a_role_of_an_account_that_nobody_has_entered(aws, irsa):
     refused(lambda: irsa.assume(RoleArn=f"arn:aws:iam::{THIRD}:role/x"), 400, "InvalidIdentityToken", GENERIC)
 
 
@@ -390,13 +390,13 @@ BOTH = "no role trust policy allows sts:AssumeRole"
         (ASSUME, trusting(ROOT, ArnEquals={"aws:PrincipalArn": OUR_SESSION}), {}, False),
         (ASSUME, trusting("*", StringEquals={"aws:PrincipalAccount": ACCOUNT}), {}, True),
         (ASSUME, trusting("*", StringEquals={"aws:PrincipalAccount": THIRD}), {}, False),
-        # Of calls that a service makes for somebody alone.
+        # Only calls that an AWS service makes for a resource have aws:SourceAccount.
         (ASSUME, trusting(ROOT, StringEquals={"aws:SourceAccount": ACCOUNT}), {}, False),
         ({**ASSUME, "Condition": {"StringEquals": {"aws:ResourceAccount": OTHER}}}, trusting(ROOT), {}, True),
         ({**ASSUME, "Condition": {"StringEquals": {"aws:ResourceAccount": ACCOUNT}}}, trusting(ROOT), {}, False),
     ],
 )  # fmt: skip
-def test_from_the_role_of_a_pod_to_a_role_of_another_account(aws, irsa, pod, other, permitted, trust, asked, allowed):
+def test_both_accounts_must_allow_a_cross_account_assume_role(aws, irsa, pod, other, permitted, trust, asked, allowed):
     aws.client("iam").create_role(RoleName="neighbour", AssumeRolePolicyDocument=json.dumps(trust_policy()))
     if permitted:
         irsa.permit(permitted)
@@ -432,7 +432,7 @@ def test_a_chained_session_lasts_an_hour_at_most(aws, irsa, pod, other, asked, s
     )  # fmt: skip
 
 
-def test_both_accounts_keep_a_record_of_it(aws, irsa, pod, other):
+def test_both_accounts_get_a_record_when_a_role_is_assumed(aws, irsa, pod, other):
     irsa.permit(ASSUME)
     other.role("theirs", trusting(ROOT))
     aws.client("sts", pod).assume_role(RoleArn=THEIRS, RoleSessionName="chained")
@@ -449,7 +449,7 @@ def test_both_accounts_keep_a_record_of_it(aws, irsa, pod, other):
         assert [r["eventName"] for r in records if r.get("sharedEventID") == ours["sharedEventID"]] == ["AssumeRole"]
 
 
-def test_a_session_policy_is_of_the_roles_account(aws, irsa, pod, other):
+def test_sts_takes_session_policies_only_from_the_role_s_account(aws, irsa, pod, other):
     irsa.permit(ASSUME)
     other.role("theirs", trusting(ROOT), statement("s3:*"))
     mine = aws.client("iam").create_policy(PolicyName="p", PolicyDocument=document(statement("s3:*")))["Policy"]["Arn"]
@@ -461,7 +461,7 @@ def test_a_session_policy_is_of_the_roles_account(aws, irsa, pod, other):
 
 
 @pytest.mark.parametrize("account", [ACCOUNT, OTHER])
-def test_a_role_that_was_made_again_is_not_the_one_that_was_trusted(aws, irsa, other, account):
+def test_policies_do_not_trust_a_role_that_was_created_again(aws, irsa, other, account):
     iam = aws.client("iam") if account == ACCOUNT else other.iam
     irsa.permit(statement("sts:AssumeRole", "*"), statement(READ))
     iam.create_role(RoleName="trusting", AssumeRolePolicyDocument=trusting([OURS, ROOT]))
@@ -533,7 +533,7 @@ external_id = 42
         ("pod-in-other", f"arn:aws:sts::{OTHER}:assumed-role/theirs/chained"),
     ],
 )
-def test_profiles_enter_other_accounts(aws, irsa, other, tmp_path, profile, arn):
+def test_the_aws_cli_enters_other_accounts_by_profiles(aws, irsa, other, tmp_path, profile, arn):
     irsa.permit(ASSUME)
     other.role("theirs", trusting(OURS, StringEquals={"sts:ExternalId": "42"}))
     (tmp_path / "token").write_text(aws.issuer.token())

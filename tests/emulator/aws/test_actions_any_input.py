@@ -1,4 +1,4 @@
-"""Whatever is sent to a service that speaks JSON: never a 500, and nothing done for who may do nothing."""
+"""Any parameters for a service that speaks JSON: never a 500, and always a refusal without permissions."""
 
 import json
 
@@ -27,7 +27,7 @@ JUNK = st.recursive(
 
 @pytest.fixture(scope="module")
 def sessions(running):
-    """By name: a session that may do nothing and one that may do everything; and the operations' models."""
+    """The lab; a session that may do nothing and one that may do everything; the services' models; an HTTP client."""
     running.begin_anew()
     irsa = Irsa(running)
     irsa.permit({"Effect": "Allow", "Action": "*", "Resource": "*"})
@@ -44,7 +44,7 @@ def sessions(running):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("who", ["nobody", "everybody"])
-def test_any_parameters(sessions, who, data):
+def test_no_parameters_cause_a_500_or_get_past_a_missing_permission(sessions, who, data):
     aws, issued, models, client = sessions
     model = models[data.draw(st.sampled_from(SERVICES))]
     operation = model.operation_model(data.draw(st.sampled_from(model.operation_names)))

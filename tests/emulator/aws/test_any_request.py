@@ -1,4 +1,4 @@
-"""Whatever is sent to the gate: it does nothing for an unknown caller, it never fails, and it lives on."""
+"""Whatever is sent to the gate, it does nothing for an unknown caller, never fails, and lives on."""
 
 import contextlib
 import datetime
@@ -26,7 +26,7 @@ some = settings(max_examples=80, deadline=None, suppress_health_check=[HealthChe
 
 @pytest.fixture(scope="module")
 def gate(running):
-    """A lab with a bucket that may be read by one role, whose session's credentials are ``session``."""
+    """The lab with two objects. A session with ``session_credentials`` may read one of them, ``hello.txt``."""
     running.begin_anew()
     irsa = Irsa(running)
     running.client("s3").put_object(Bucket="irsa-lab", Key="secret/a", Body=b"secret")
@@ -42,7 +42,7 @@ def port_of(gate):
 
 
 def send(gate, method, target, headers, body=b""):
-    """Status and text of the answer to a request that is sent as it stands: no client puts it right."""
+    """Send a request unchanged, which a client would correct; return the answer's status and text."""
     connection = http.client.HTTPConnection("127.0.0.1", port_of(gate), timeout=30)
     connection._validate_method = connection._validate_path = lambda _: None
     with contextlib.closing(connection):
@@ -61,7 +61,7 @@ def lives(gate):
 
 
 def signed(gate, credentials, service, method, target, body=b"", headers=(), payload=None, region=REGION):
-    """The headers of a request that is truly signed with these credentials."""
+    """The headers of a request that is correctly signed with these credentials."""
     request = AWSRequest(method, gate.endpoint + target, data=body, headers=dict(headers))
     signer = (botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth)(credentials, service, region)
     if payload:
@@ -151,7 +151,7 @@ BODIES = st.one_of(
          + "9" * 5000, [], b"")  # fmt: skip
 @example("POST", "/", "", [("Content-Type", FORM)], b"Action=AssumeRoleWithWebIdentity&DurationSeconds=" + b"9" * 5000)
 @example("POST", "/", "", [("Content-Type", FORM)], b"Action=AssumeRoleWithWebIdentity&RoleSessionName=%ff%00&RoleArn=")
-def test_an_unsigned_call_does_nothing(gate, method, path, query, headers, body):
+def test_the_gate_refuses_a_call_without_a_valid_signature(gate, method, path, query, headers, body):
     target = quote(path + (f"?{query}" if query else ""), safe="/%?=&;+~*\\")
     status, text = send(gate, method, target, [*headers], body)
     assert 400 <= status < 500, text
@@ -175,7 +175,7 @@ CALLS = [
 @pytest.mark.parametrize(
     ("service", "method", "target", "body", "headers"), CALLS, ids=[f"{c[0]} {c[1]}" for c in CALLS]
 )
-def test_unknown_access_keys(gate, service, method, target, body, headers):
+def test_the_gate_refuses_an_unknown_access_key_or_a_wrong_secret(gate, service, method, target, body, headers):
     for key, secret in (
         (UNKNOWN.access_key, UNKNOWN.secret_key),
         (ADMINISTRATOR.access_key_id, UNKNOWN.secret_key),
@@ -189,7 +189,7 @@ def test_unknown_access_keys(gate, service, method, target, body, headers):
     assert lives(gate)
 
 
-# --- what is signed is done as it was signed, or not at all
+# --- the gate does exactly what was signed, or nothing
 
 
 @some
@@ -229,7 +229,7 @@ KEYS = st.lists(st.sampled_from(["secret", "a", "..", ".", "", "%2e%2e", "hello.
 @example("secret%2Fa")
 @example("hello.txt%00")
 def test_no_spelling_of_a_key_leads_to_another_object(gate, key):
-    """A session that may read ``hello.txt`` alone gets that, by no spelling anything else."""
+    """The session may read only ``hello.txt``."""
     target = f"/irsa-lab/{key}"
     sent = signed(gate, gate.session_credentials, "s3", "GET", target)
     status, text = send(gate, "GET", target, sent)
@@ -248,13 +248,13 @@ DUPLICATES = [
 
 @pytest.mark.parametrize(("service", "form"), DUPLICATES)
 @pytest.mark.parametrize("place", ["body", "query", "both"])
-def test_a_parameter_given_twice(gate, service, form, place):
+def test_the_gate_refuses_a_parameter_that_is_given_twice(gate, service, form, place):
     first, _, rest = form.partition("&")
     target = {"body": "/", "query": f"/?{form}", "both": f"/?{first}"}[place]
     body = {"body": form, "query": "", "both": rest}[place].encode()
     sent = signed(gate, gate.session_credentials, service, "POST", target, body, [("Content-Type", FORM)])
     status, text = send(gate, "POST", target, sent, body)
-    # sts:GetCallerIdentity is everybody's; the last of two is what the gate reads.
+    # Everybody may call GetCallerIdentity: if the gate took only the first action, it would answer 200.
     assert status in (400, 403), text
     assert gate.client("iam").get_role(RoleName="my-role")
 
@@ -281,7 +281,7 @@ PRESIGNED = [
 
 
 @pytest.mark.parametrize("changes", PRESIGNED, ids=[f"{k}={v[:12]}" for c in PRESIGNED for k, v in c.items()])
-def test_a_presigned_url_that_was_changed(gate, changes):
+def test_the_gate_refuses_a_presigned_url_that_was_changed(gate, changes):
     request = AWSRequest("GET", gate.endpoint + "/irsa-lab/hello.txt")
     botocore.auth.S3SigV4QueryAuth(gate.session_credentials, "s3", REGION, expires=600).add_auth(request)
     target, _, query = request.prepare().url.removeprefix(gate.endpoint).partition("?")
@@ -310,7 +310,7 @@ PARTS = st.sampled_from(
     framed=st.lists(PARTS, max_size=12).map(b"".join),
     payload=st.sampled_from([SIGNED, SIGNED + "-TRAILER", UNSIGNED, "STREAMING-OTHER"]),
 )
-def test_a_body_of_chunks_of_any_form(gate, framed, payload):
+def test_s3_takes_a_chunked_upload_only_if_its_chunks_are_well_formed(gate, framed, payload):
     headers = [("X-Amz-Decoded-Content-Length", "5"), ("Content-Encoding", "aws-chunked")]
     sent = signed(gate, ADMIN, "s3", "PUT", "/irsa-lab/chunks", b"", headers, payload=payload)
     status, text = send(gate, "PUT", "/irsa-lab/chunks", sent, framed)
@@ -321,7 +321,7 @@ def test_a_body_of_chunks_of_any_form(gate, framed, payload):
         assert status in (400, 403), text
 
 
-def test_a_chunk_that_was_signed_by_another_key(gate):
+def test_s3_refuses_a_chunk_that_was_signed_with_another_key(gate):
     headers = [("X-Amz-Decoded-Content-Length", "5"), ("Content-Encoding", "aws-chunked")]
     sent = dict(signed(gate, ADMIN, "s3", "PUT", "/irsa-lab/chunks", b"", headers, payload=SIGNED))
     day = sent["X-Amz-Date"][:8]
@@ -368,7 +368,7 @@ BYTES = [
 
 
 @pytest.mark.parametrize("content", [row[1] for row in BYTES], ids=[row[0] for row in BYTES])
-def test_bytes_that_are_hardly_http(gate, content):
+def test_the_gate_refuses_bytes_that_are_hardly_http_and_lives_on(gate, content):
     with socket.create_connection(("127.0.0.1", port_of(gate)), timeout=30) as connection:
         with contextlib.suppress(OSError):
             connection.sendall(content)
@@ -399,7 +399,7 @@ NESTED = [
 @pytest.mark.parametrize("who", ["administrator", "session"])
 @pytest.mark.parametrize("depth", [900, 1000, 100_000])
 @pytest.mark.parametrize(("service", "method", "target", "headers", "level"), NESTED)
-def test_a_signed_body_that_is_nested_deep(gate, service, method, target, headers, level, depth, who):
+def test_the_gate_survives_a_deeply_nested_signed_body(gate, service, method, target, headers, level, depth, who):
     begin, end = re.fullmatch(r"(\[|<\w+>|\{.*?:)(.*)", level).groups()
     body = (begin * depth + ("1" if "{" in begin else "") + end * depth).encode()
     sent = signed(gate, ADMIN if who == "administrator" else gate.session_credentials, service, method, target, body,

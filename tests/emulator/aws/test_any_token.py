@@ -1,4 +1,4 @@
-"""Whatever is sent as a web identity token: only the issuer's own is accepted, and every other is a clear refusal."""
+"""Whatever comes as a web identity token, STS accepts only the issuer's own and refuses every other clearly."""
 
 import base64
 import json
@@ -28,13 +28,13 @@ some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 
 class Sts:
-    """AssumeRoleWithWebIdentity over plain HTTP, so that nothing of a token is put right on its way."""
+    """AssumeRoleWithWebIdentity over plain HTTP, so that no client corrects the token on its way."""
 
     def __init__(self, aws, client):
         self.aws, self.client = aws, client
 
     def __call__(self, token, role_arn=Irsa.role_arn):
-        """The status, and the code of a refusal."""
+        """Return the status, and the code of a refusal or None."""
         form = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": role_arn,
                 "RoleSessionName": "my-pod", "WebIdentityToken": token}  # fmt: skip
         answer = self.client.post("/", data=form)
@@ -52,7 +52,7 @@ def sts(running):
 
 @pytest.fixture(scope="module")
 def elsewhere(running):
-    """An address that a token may name; ``asked`` holds the paths that were asked for there."""
+    """A server that a token may name. ``asked`` holds the paths that the lab asked for there."""
     asked = []
 
     async def app(scope, receive, send):
@@ -80,7 +80,7 @@ def part(content):
 
 
 def signed(key, claims, header=None):
-    """A token of this header and these claims (JSON text, or what is written as JSON), truly signed with RS256."""
+    """A token with this header and these claims, correctly signed with RS256. Claims can be JSON text or a value."""
     over = f"{part(header or {'alg': 'RS256', 'typ': 'JWT', 'kid': '1'})}.{part(claims)}"
     signature = key.sign(over.encode(), padding.PKCS1v15(), hashes.SHA256())
     return f"{over}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
@@ -101,7 +101,7 @@ def signed(key, claims, header=None):
         ("ForAnyValue:StringEquals", "amr", ["mfa", "pwd"], ["pwd", ["pwd"], [], 7, ["mfa", 7], {"mfa": "mfa"}, None]),
     ],
 )
-def test_a_claim_that_the_trust_policy_asks_for(sts, operator, claim, value, others):
+def test_sts_accepts_only_a_token_with_the_claim_that_the_trust_policy_asks_for(sts, operator, claim, value, others):
     iam, name = sts.aws.client("iam"), ISSUER.removeprefix("https://")
     statement = {
         "Effect": "Allow",
@@ -124,10 +124,10 @@ def test_a_claim_that_the_trust_policy_asks_for(sts, operator, claim, value, oth
 
 @some
 @given(data=st.data())
-def test_a_token_with_one_character_changed(sts, data):
+def test_sts_refuses_a_token_with_one_character_changed_or_added(sts, data):
     token = signed(sts.aws.issuer.key, good_claims())
     at = data.draw(st.integers(0, len(token) - 1))
-    kept = data.draw(st.booleans())  # put in between, or in the place of one
+    kept = data.draw(st.booleans())  # add the character, or replace one
     one = data.draw(st.sampled_from(string.ascii_letters + string.digits + "-_.=+/ \n\0é"))
     changed = token[:at] + one + token[at + (not kept) :]
     assert sts(token) == (200, None)
@@ -135,7 +135,7 @@ def test_a_token_with_one_character_changed(sts, data):
         assert sts(changed) == (400, "InvalidIdentityToken")
 
 
-def test_each_spelling_of_the_signature_s_last_bits(sts):
+def test_sts_refuses_every_other_spelling_of_a_signature_s_last_bits(sts):
     token = sts.aws.issuer.token()
     others = [token[:-1] + one for one in string.ascii_letters + string.digits + "-_" if one != token[-1]]
     assert {sts(other) for other in others} == {(400, "InvalidIdentityToken")}
@@ -167,7 +167,7 @@ HEADERS = st.fixed_dictionaries(
 
 @some
 @given(header=HEADERS)
-def test_any_header_over_a_stranger_s_signature(sts, elsewhere, header):
+def test_no_header_makes_sts_accept_a_stranger_s_signature_or_fetch_its_key(sts, elsewhere, header):
     header |= {name: elsewhere.url for name in ("jku", "x5u") if header.get(name) == "ELSEWHERE"}
     assert sts(signed(STRANGER, good_claims(), header)) == (400, "InvalidIdentityToken")
     assert elsewhere.asked == []
@@ -185,7 +185,7 @@ CLAIMS = st.fixed_dictionaries(
 @example(changes={"exp": 10**400}, left_out=set())
 @example(changes={"exp": float("nan")}, left_out=set())
 @example(changes={"aud": [AUDIENCE, {}]}, left_out=set())
-def test_any_claims_that_the_issuer_signed(sts, changes, left_out):
+def test_sts_refuses_wrong_claims_even_if_the_issuer_signed_them(sts, changes, left_out):
     claims = {name: value for name, value in good_claims(**changes).items() if name not in left_out}
     answer = sts(signed(sts.aws.issuer.key, claims))
     if answer == (200, None):
@@ -200,22 +200,22 @@ def test_any_claims_that_the_issuer_signed(sts, changes, left_out):
 
 @some
 @given(claims=JSON, header=HEADERS)
-def test_claims_of_any_form(sts, claims, header):
+def test_sts_refuses_signed_json_that_has_no_claims(sts, claims, header):
     for head in (None, header):
         assert sts(signed(sts.aws.issuer.key, claims, head)) == (400, "InvalidIdentityToken")
 
 
 @some
 @given(st.text(max_size=60) | st.lists(st.text("abcé=.-_{}\0 ", max_size=9), max_size=6).map(".".join))
-def test_any_text(sts, text):
+def test_sts_refuses_any_text_as_a_token(sts, text):
     assert sts(text) in {(400, "InvalidIdentityToken"), (400, "ValidationError")}
 
 
-# --- what somebody may think of
+# --- tokens that an attacker may think of
 
 
 def duplicates(sts):
-    """The last of two counts everywhere; here it is another's subject."""
+    """A token with two subjects. The last one counts everywhere, and here it's another service account."""
     claims = json.dumps(good_claims())[:-1] + ', "sub": "system:serviceaccount:kube-system:admin"}'
     return signed(sts.aws.issuer.key, claims)
 
@@ -234,7 +234,7 @@ def with_header(**changes):
 
 
 def of_the_curve(sts):
-    """ES256 with a key of the sender's under the id of the issuer's RSA key."""
+    """A token that the sender signed with its own key and ES256, under the id of the issuer's RSA key."""
     return jwt.encode(good_claims(), CURVE, algorithm="ES256", headers={"kid": "1"})
 
 
@@ -281,6 +281,6 @@ TOKENS = [
 
 
 @pytest.mark.parametrize(("make", "expected"), [row[1:] for row in TOKENS], ids=[row[0] for row in TOKENS])
-def test_a_token(sts, make, expected):
+def test_sts_gives_the_right_answer_to_a_token(sts, make, expected):
     assert sts(make(sts)) == expected
     assert sts(sts.aws.issuer.token()) == (200, None)

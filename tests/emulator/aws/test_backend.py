@@ -1,4 +1,4 @@
-"""The one module that knows moto: what it does to it, and on which line of it the lab runs."""
+"""The module that knows moto's inside: what it changes in moto, and which versions of moto the lab accepts."""
 
 import re
 import subprocess
@@ -14,19 +14,19 @@ from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
 
-def test_the_lab_runs_on_the_line_of_moto_that_is_locked():
+def test_the_lab_accepts_the_moto_version_that_pyproject_requires():
     moto_line.check()
     moto_line.check(f"{moto_line.CHECKED_WITH}.99")
     assert f'"{moto_line.REQUIREMENT}"' in (Path(__file__).parents[3] / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize("other", ["5.3.0", "5.1.9", "6.0.0", "4.2.14", "5"])
-def test_on_another_line_it_says_what_is_wanted_and_what_to_do(other):
+def test_another_moto_version_is_refused_with_the_command_that_installs_it(other):
     with pytest.raises(LabError) as caught:
         moto_line.check(other)
     assert str(caught.value).startswith(f"moto {other} is installed; the lab was tested with moto")
     assert caught.value.next.startswith('pip install "moto>=5.2,<5.3"')
-    # Without -B, make takes the environment for up to date.
+    # Without -B, make thinks that the environment is up to date.
     assert caught.value.next.endswith("make -B setup")
 
 
@@ -37,7 +37,7 @@ def test_a_start_with_another_moto_leaves_no_folder(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_to_import_the_gate_leaves_moto_unchanged():
+def test_importing_the_gate_leaves_moto_unchanged():
     code = (
         "from moto.s3.models import FakeBucket; before = FakeBucket.get_permission; import labkit.emulator.aws.gate\n"
         "from labkit.emulator.aws import backend; assert FakeBucket.get_permission is before\n"
@@ -46,7 +46,7 @@ def test_to_import_the_gate_leaves_moto_unchanged():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_no_other_module_reads_private_attributes_of_moto():
+def test_only_the_backend_reads_private_attributes_of_moto():
     of_python, private = ("._sslobj", "sys._getframe"), re.compile(r"(?<!self)(?<!cls)\._[a-z]")
     files = (Path(labkit.__file__).parent / "emulator/aws").rglob("*.py")
     others = [file for file in files if file.name != "backend.py"]

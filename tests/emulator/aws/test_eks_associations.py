@@ -1,4 +1,4 @@
-"""What EKS keeps beside a cluster: the OIDC provider of its users, and Pod Identity associations."""
+"""EKS beside the cluster itself: the OIDC provider of its users, Pod Identity associations, and tags."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def test_an_identity_provider_config_is_described_until_it_is_disassociated(eks)
     assert eks.list_identity_provider_configs(clusterName="blue")["identityProviderConfigs"] == []
 
 
-def test_the_cluster_s_own_issuer_is_not_an_identity_provider_of_its_users(eks):
+def test_eks_refuses_the_cluster_s_own_issuer_as_an_identity_provider_of_its_users(eks):
     told = "Incorrect Identity Provider URL configuration. "
     told += "The Identity Provider URL cannot be same as OpenID Connect (OIDC) issuer URL"
     for url in (ISSUER, f"{ISSUER}/"):
@@ -65,7 +65,7 @@ def test_the_cluster_s_own_issuer_is_not_an_identity_provider_of_its_users(eks):
         )
 
 
-def test_a_cluster_has_one_identity_provider_config(eks):
+def test_eks_refuses_a_second_identity_provider_config(eks):
     eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
     another = OIDC | {"identityProviderConfigName": "others"}
     for oidc in (OIDC, another):
@@ -86,7 +86,7 @@ def test_a_cluster_has_one_identity_provider_config(eks):
         ({"identityProviderConfigName": "a b"}, "The identity provider config name a b is invalid."),
     ],
 )
-def test_anything_but_an_identity_provider_config_is_refused(eks, changes, told):
+def test_eks_refuses_an_invalid_identity_provider_config(eks, changes, told):
     oidc = {name: value for name, value in (OIDC | changes).items() if value is not None}
     with pytest.raises(eks.exceptions.InvalidParameterException) as caught:
         eks.associate_identity_provider_config(clusterName="blue", oidc=oidc)
@@ -150,7 +150,7 @@ def test_an_association_is_described_updated_and_deleted(aws, eks, irsa):
     )
 
 
-def test_a_service_account_has_one_association(eks, irsa):
+def test_eks_refuses_a_second_association_of_a_service_account(eks, irsa):
     made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)["association"]
     refused(
         lambda: eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn),
@@ -201,7 +201,7 @@ def test_associations_are_listed_by_namespace_and_service_account_a_page_at_a_ti
         ({"targetRoleArn": "arn:aws:iam::999999999999:role/target"}, 501, "NotImplemented"),
     ],
 )
-def test_anything_but_an_association_is_refused(eks, changes, status, code):
+def test_eks_refuses_an_invalid_association(eks, changes, status, code):
     with pytest.raises(eks.exceptions.ClientError) as caught:
         eks.create_pod_identity_association(**ASSOCIATED | {"roleArn": Irsa.role_arn} | changes)
     answer = caught.value.response
@@ -209,7 +209,7 @@ def test_anything_but_an_association_is_refused(eks, changes, status, code):
     assert eks.list_pod_identity_associations(clusterName="blue")["associations"] == []
 
 
-def test_the_role_of_an_association_exists_and_lets_eks_assume_it(eks, irsa):
+def test_eks_refuses_an_association_s_role_that_is_missing_or_does_not_trust_eks(eks, irsa):
     made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)["association"]
     named = {"clusterName": "blue", "associationId": made["associationId"]}
     missing = f"arn:aws:iam::{ACCOUNT}:role/none"
@@ -227,7 +227,7 @@ def test_the_role_of_an_association_exists_and_lets_eks_assume_it(eks, irsa):
             refused(call, 400, "InvalidParameterException", told)
 
 
-def test_an_id_of_another_length_finds_no_association(eks):
+def test_eks_refuses_an_association_id_of_the_wrong_length(eks):
     told = "The parameter associationId should be 19 characters long."
     refused(
         lambda: eks.delete_pod_identity_association(clusterName="blue", associationId="None"),
@@ -240,7 +240,7 @@ def test_an_id_of_another_length_finds_no_association(eks):
 # Both.
 
 
-def test_they_end_with_their_cluster(eks, irsa):
+def test_associations_and_provider_configs_end_with_their_cluster(eks, irsa):
     eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)
     eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
     eks.delete_cluster(name="blue")
@@ -255,7 +255,8 @@ def test_they_end_with_their_cluster(eks, irsa):
     assert eks.list_identity_provider_configs(clusterName="blue")["identityProviderConfigs"] == []
 
 
-def test_a_session_needs_the_action_on_the_association_or_config_itself_and_their_tags_count(aws, eks, irsa):
+def test_a_session_needs_permission_on_the_association_or_config_itself(aws, eks, irsa):
+    """The cluster's ARN isn't enough. Conditions on the tags of the association or config count."""
     tags = {"team": "blue"}
     made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn, tags=tags)["association"]
     eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC, tags=tags)
@@ -288,7 +289,7 @@ def test_a_session_needs_the_action_on_the_association_or_config_itself_and_thei
         getattr(session, method)(**parameters)
 
 
-def test_who_updates_an_association_must_be_allowed_to_pass_the_role(aws, eks, irsa):
+def test_updating_an_association_needs_iam_pass_role(aws, eks, irsa):
     made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)["association"]
     session = aws.client("eks", irsa.assume()["Credentials"])
     named = {"clusterName": "blue", "associationId": made["associationId"]}
@@ -301,7 +302,7 @@ def test_who_updates_an_association_must_be_allowed_to_pass_the_role(aws, eks, i
     session.update_pod_identity_association(**named, roleArn=irsa.role_arn)
 
 
-def test_which_issuer_a_session_may_associate_is_a_condition(aws, eks, irsa):
+def test_a_policy_can_limit_the_issuers_that_a_session_associates(aws, eks, irsa):
     session = aws.client("eks", irsa.assume()["Credentials"])
     allowed = {"Effect": "Allow", "Action": "eks:AssociateIdentityProviderConfig", "Resource": "*"}
     for issuer, permitted in (("https://other.example.com", False), (OIDC["issuerUrl"], True)):
@@ -313,12 +314,12 @@ def test_which_issuer_a_session_may_associate_is_a_condition(aws, eks, irsa):
                 session.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
 
 
-# Tags, of a cluster and of what belongs to one.
+# Tags of a cluster and of its parts.
 
 
 @pytest.fixture
 def tagged(eks, irsa):
-    """The ARN of one thing of each kind that EKS tags, each with the tag team=blue."""
+    """The ARNs of a cluster and of one part of each kind that EKS tags. Each has the tag team=blue."""
     tags = {"team": "blue"}
     arn = f"{EKS}cluster/blue"
     eks.tag_resource(resourceArn=arn, tags=tags)
@@ -341,7 +342,7 @@ def tagged(eks, irsa):
     }
 
 
-def test_whatever_belongs_to_a_cluster_is_tagged_by_its_arn(eks, tagged, irsa):
+def test_eks_tags_a_cluster_and_each_of_its_parts_by_arn(eks, tagged, irsa):
     for arn in tagged.values():
         eks.tag_resource(resourceArn=arn, tags={"team": "red", "stage": "test"})
         eks.untag_resource(resourceArn=arn, tagKeys=["stage", "unknown"])
@@ -352,7 +353,7 @@ def test_whatever_belongs_to_a_cluster_is_tagged_by_its_arn(eks, tagged, irsa):
 
 
 @pytest.mark.parametrize("key", ["aws:team", "Aws:team"])
-def test_a_tag_of_aws_s_own_is_refused_wherever_it_is_given(eks, tagged, irsa, key):
+def test_eks_calls_that_take_tags_refuse_keys_that_begin_with_aws(eks, tagged, irsa, key):
     message = "aws: prefixed tag key names are not allowed for external use."
     tags = {"stage": "test", key: "blue"}
     for arn in tagged.values():
@@ -369,7 +370,7 @@ def test_a_tag_of_aws_s_own_is_refused_wherever_it_is_given(eks, tagged, irsa, k
     assert eks.list_clusters()["clusters"] == ["blue"]
 
 
-def test_a_session_may_tag_what_it_is_allowed_to_and_the_tags_count(aws, irsa, tagged):
+def test_a_session_tags_only_the_resources_that_its_policy_and_their_tags_allow(aws, irsa, tagged):
     session = aws.client("eks", irsa.assume()["Credentials"])
     for arn in tagged.values():
         allowed = {"Effect": "Allow", "Action": "eks:TagResource", "Resource": arn}
@@ -385,7 +386,7 @@ def test_a_session_may_tag_what_it_is_allowed_to_and_the_tags_count(aws, irsa, t
         session.tag_resource(resourceArn=arn, tags={"stage": "test"})
 
 
-def test_the_facts_of_an_access_entry_count_when_it_is_tagged(aws, irsa, tagged):
+def test_conditions_on_an_access_entry_count_when_its_tags_are_listed(aws, irsa, tagged):
     session = aws.client("eks", irsa.assume()["Credentials"])
     arn = tagged["access entry"]
     allowed = {"Effect": "Allow", "Action": "eks:ListTagsForResource", "Resource": arn}
@@ -398,7 +399,7 @@ def test_the_facts_of_an_access_entry_count_when_it_is_tagged(aws, irsa, tagged)
     assert session.list_tags_for_resource(resourceArn=arn)["tags"] == {"team": "blue"}
 
 
-def test_an_arn_of_nothing_has_no_tags(eks, tagged):
+def test_eks_finds_no_tags_of_an_arn_that_does_not_exist(eks, tagged):
     elsewhere = tagged["access entry"].replace(REGION, "eu-central-1")
     of_none = f"{EKS}nodegroup/none/nodes/1"
     for arn in (f"{EKS}cluster/none", of_none, tagged["association"] + "x", elsewhere, "arn:aws:s3:::bucket", "blue"):

@@ -1,4 +1,4 @@
-"""What the gate passes on, and to which service: IAM, EKS and S3 as their clients meet them."""
+"""The gate's stages, web identity sessions, and the answers of IAM, EKS, S3 and the metadata service."""
 
 import asyncio
 import hashlib
@@ -62,7 +62,7 @@ def test_the_gate_answers_a_call_stage_by_stage():
 # --- the web identity session
 
 
-def test_an_accepted_token(aws, irsa):
+def test_an_accepted_token_gives_a_session_of_the_role_and_a_record(aws, irsa):
     token = aws.issuer.token()
     answer = irsa.assume(WebIdentityToken=token, DurationSeconds=900)
     role_id = irsa.iam.get_role(RoleName="my-role")["Role"]["RoleId"]
@@ -83,7 +83,7 @@ def test_an_accepted_token(aws, irsa):
     assert aws.last()["userIdentity"]["sessionContext"]["webIdFederationData"]["federatedProvider"] == irsa.provider_arn
 
 
-def test_a_token_in_a_url(aws, irsa):
+def test_sts_takes_a_token_in_a_url_and_the_trail_hides_it(aws, irsa):
     token = aws.issuer.token()
     asked = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": irsa.role_arn}
     asked |= {"RoleSessionName": "my-pod", "WebIdentityToken": token}
@@ -95,19 +95,19 @@ def test_a_token_in_a_url(aws, irsa):
     assert token not in aws.trail_file.read_text()
 
 
-def test_the_packed_size_is_reported_where_something_was_packed(irsa):
+def test_sts_reports_a_packed_policy_size_only_with_a_session_policy(irsa):
     document = {"Version": "2012-10-17", "Statement": [permit("s3:*")]}
     assert irsa.assume(Policy=json.dumps(document))["PackedPolicySize"] > 0
     assert "PackedPolicySize" not in irsa.assume()
 
 
 @pytest.mark.parametrize("audience", [AUDIENCE, [AUDIENCE], ["another", AUDIENCE]])
-def test_the_audience_is_a_string_or_a_list(aws, irsa, audience):
+def test_sts_takes_a_token_s_audience_as_a_string_or_a_list(aws, irsa, audience):
     irsa.trust(trust_policy(Condition=None))
     assert irsa.assume(WebIdentityToken=aws.issuer.token(aud=audience))["Audience"] == AUDIENCE
 
 
-def test_the_keys_are_fetched_once_and_again_for_a_new_key(aws, irsa):
+def test_sts_fetches_an_issuer_s_keys_once_and_again_for_a_new_key(aws, irsa):
     aws.issuer.fetched.clear()
     irsa.assume()
     irsa.assume()
@@ -118,7 +118,7 @@ def test_the_keys_are_fetched_once_and_again_for_a_new_key(aws, irsa):
 
 
 def test_the_labs_own_issuer_may_answer_late(aws, irsa, monkeypatch):
-    """It answers in the process that waits for it, which is late itself where a class's pods start all at once."""
+    """The issuer runs in the process that waits for it, which is slow when the pods of a whole class start at once."""
     monkeypatch.setattr(issuers, "TIMEOUT", 0.01)
     where = ISSUER_HOST, ("127.0.0.1", aws.issuer_port), aws.authority.certificate_pem
 
@@ -138,7 +138,7 @@ def test_the_labs_own_issuer_may_answer_late(aws, irsa, monkeypatch):
     aws.gate.issuers.map_host(*where)
 
 
-def test_many_callers_of_a_slow_issuer_wait_once(aws, irsa):
+def test_many_callers_of_a_slow_issuer_share_its_answer(aws, irsa):
     async def slow(send):
         await asyncio.sleep(0.3)
         await send({"type": "http.response.start", "status": 503, "headers": []})
@@ -155,7 +155,7 @@ def test_many_callers_of_a_slow_issuer_wait_once(aws, irsa):
 # --- IAM
 
 
-def test_the_audiences_of_a_provider_change(aws, irsa):
+def test_sts_goes_by_the_current_audiences_of_a_provider(aws, irsa):
     irsa.trust(trust_policy(Condition=None))
     change = {"OpenIDConnectProviderArn": irsa.provider_arn, "ClientID": "another"}
     token = aws.issuer.token(aud="another")
@@ -168,7 +168,7 @@ def test_the_audiences_of_a_provider_change(aws, irsa):
     assert code_of(lambda: irsa.assume(WebIdentityToken=token))[:2] == (400, "InvalidIdentityToken")
 
 
-def test_an_aws_managed_policy_exists_once_somebody_asks_for_it(irsa):
+def test_iam_attaches_an_aws_managed_policy_and_refuses_a_misspelled_one(irsa):
     csi = "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy"
     irsa.iam.attach_role_policy(RoleName="my-role", PolicyArn=csi)
     assert irsa.iam.get_policy(PolicyArn=csi)["Policy"]["AttachmentCount"] == 1
@@ -177,7 +177,7 @@ def test_an_aws_managed_policy_exists_once_somebody_asks_for_it(irsa):
     assert found == (404, "NoSuchEntity", f"Policy {missing} does not exist or is not attachable.")
 
 
-def test_a_role_made_again_has_another_id_and_a_new_lab_has_the_same(aws, irsa):
+def test_a_role_s_id_follows_from_its_name_but_changes_if_it_is_created_again(aws, irsa):
     def made(name):
         document = json.dumps(trust_policy())
         return irsa.iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["RoleId"]
@@ -191,7 +191,7 @@ def test_a_role_made_again_has_another_id_and_a_new_lab_has_the_same(aws, irsa):
 # --- EKS
 
 
-def test_eks_answers_with_the_cluster_s_true_facts(aws):
+def test_eks_creates_describes_and_deletes_a_cluster(aws):
     eks = aws.client("eks")
     request = {"name": "blue", "roleArn": f"arn:aws:iam::{ACCOUNT}:role/eks", "resourcesVpcConfig": {}}
     created = eks.create_cluster(**request)["cluster"]
@@ -202,7 +202,7 @@ def test_eks_answers_with_the_cluster_s_true_facts(aws):
         assert (cluster["status"], cluster["version"]) == ("ACTIVE", "1.33")
     assert eks.list_clusters()["clusters"] == ["blue"]
     assert code_of(lambda: eks.create_cluster(**request))[:2] == (409, "ResourceInUseException")
-    facts = aws.clusters.known.pop((REGION, "blue"))  # as while it is being made
+    facts = aws.clusters.known.pop((REGION, "blue"))  # as if the cluster were still being created
     assert eks.describe_cluster(name="blue")["cluster"]["status"] == "CREATING"
     assert code_of(lambda: eks.delete_cluster(name="blue"))[:2] == (409, "ResourceInUseException")
     assert code_of(lambda: eks.delete_cluster(name="none"))[:2] == (404, "ResourceNotFoundException")
@@ -214,7 +214,7 @@ def test_eks_answers_with_the_cluster_s_true_facts(aws):
     assert code_of(lambda: eks.create_cluster(**request | {"name": "no_/"}))[:2] == (400, "InvalidParameterException")
 
 
-def test_a_session_reads_eks_and_iam_where_its_policies_say_so(aws, irsa):
+def test_a_session_reads_only_the_cluster_and_role_that_its_policies_allow(aws, irsa):
     request = {"name": "blue", "roleArn": f"arn:aws:iam::{ACCOUNT}:role/eks", "resourcesVpcConfig": {}}
     aws.client("eks").create_cluster(**request)
     cluster = f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/blue"
@@ -236,7 +236,7 @@ def test_a_session_reads_eks_and_iam_where_its_policies_say_so(aws, irsa):
 # --- S3
 
 
-def test_each_key_of_a_delete_is_decided_separately(aws, irsa):
+def test_s3_decides_separately_about_each_key_of_a_delete(aws, irsa):
     administrator = aws.client("s3")
     for key in ("mine/a", "mine/b", "yours"):
         administrator.put_object(Bucket="irsa-lab", Key=key, Body=b"")
@@ -250,7 +250,7 @@ def test_each_key_of_a_delete_is_decided_separately(aws, irsa):
     assert [entry["Key"] for entry in left] == ["hello.txt", "yours"]
 
 
-def test_a_copy_takes_the_right_to_read_its_source(aws, irsa):
+def test_copying_an_object_needs_permission_to_read_its_source(aws, irsa):
     aws.client("s3").put_object(Bucket="irsa-lab", Key="secret", Body=b"secret")
     irsa.permit(
         permit("s3:PutObject", "s3:GetObject", resource="arn:aws:s3:::irsa-lab/public/*"),
@@ -264,10 +264,10 @@ def test_a_copy_takes_the_right_to_read_its_source(aws, irsa):
     _, code, message = code_of(lambda: copy("irsa-lab/secret"))
     assert code == "AccessDenied"
     assert 's3:GetObject on resource: "arn:aws:s3:::irsa-lab/secret"' in message
-    # What moto's parser would cut off must not be what was authorized.
+    # moto cuts a source off at these characters. The gate must not authorize one key while moto copies another.
     for source in ("irsa-lab/secret;x", "irsa-lab/secret#x"):
         assert code_of(lambda source=source: copy(source))[1] in ("AccessDenied", "NoSuchKey")
-    # Nobody copies from anything but a bucket and key, not even the administrator: another account could own it.
+    # A source must be a bucket and a key, for the administrator, too: another account could own anything else.
     for source in ("nothing", "//irsa-lab/secret", "arn:aws:s3:us-east-1:123456789012:accesspoint/a/object/b"):
         for client in (s3, aws.client("s3")):
             asked = {"Bucket": "irsa-lab", "Key": "public/copy", "CopySource": source}
@@ -279,7 +279,7 @@ def test_a_copy_takes_the_right_to_read_its_source(aws, irsa):
     assert s3.get_object(Bucket="irsa-lab", Key="public/copy")["Body"].read() == b"abc"
 
 
-def test_a_bucket_policy_denies_the_administrator_too_who_may_mend_it(aws, irsa):
+def test_a_bucket_policy_denies_the_administrator_who_can_still_delete_the_policy(aws, irsa):
     s3 = aws.client("s3")
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::irsa-lab/*"}
     deny_bucket = deny | {"Resource": "arn:aws:s3:::irsa-lab"}
@@ -294,12 +294,12 @@ def test_a_bucket_policy_denies_the_administrator_too_who_may_mend_it(aws, irsa)
     s3.delete_object(Bucket="irsa-lab", Key="hello.txt")
 
 
-def test_a_malformed_bucket_policy(aws, irsa):
+def test_s3_refuses_a_malformed_bucket_policy(aws, irsa):
     found = code_of(lambda: aws.client("s3").put_bucket_policy(Bucket="irsa-lab", Policy="{}"))
     assert found[:2] == (400, "MalformedPolicy")
 
 
-def test_a_bucket_of_a_deleted_ones_name_has_none_of_its_tags(aws, irsa):
+def test_a_bucket_does_not_get_the_tags_of_a_deleted_one_of_the_same_name(aws, irsa):
     s3 = aws.client("s3")
     irsa.permit(permit("s3:DeleteBucket", resource="*"))
     for deletes in (s3, aws.client("s3", irsa.assume()["Credentials"])):
@@ -334,7 +334,7 @@ def test_getting_a_delete_marker_fails_by_its_key_and_by_its_version(aws, irsa):
             assert answer["Error"].get("ResourceType") == ("DeleteMarker" if of else None)
 
 
-def test_conditions_on_a_listing(aws, irsa):
+def test_a_condition_on_the_prefix_limits_which_keys_a_session_lists(aws, irsa):
     statement = permit("s3:ListBucket", resource="arn:aws:s3:::irsa-lab")
     irsa.permit(statement | {"Condition": {"StringLike": {"s3:prefix": "home/*"}}})
     s3 = aws.client("s3", irsa.assume()["Credentials"])
@@ -343,7 +343,7 @@ def test_conditions_on_a_listing(aws, irsa):
     assert code_of(lambda: s3.head_bucket(Bucket="irsa-lab")) == (403, "403", "Forbidden")
 
 
-def test_an_upload_in_parts_and_the_sub_resources(aws, irsa):
+def test_a_session_uploads_in_parts_and_needs_permission_for_each_sub_resource(aws, irsa):
     irsa.permit(permit("s3:PutObject", "s3:AbortMultipartUpload", "s3:GetBucketTagging", "s3:GetObject"))
     s3 = aws.client("s3", irsa.assume()["Credentials"])
     target = {"Bucket": "irsa-lab", "Key": "parts"}
@@ -372,8 +372,8 @@ def test_an_unsupported_action_is_refused_with_a_reason(aws, irsa):
     assert found[2].endswith("the lab cannot yet authorize kms:ListKeys")
 
 
-def test_an_upload_in_signed_chunks(aws, irsa):
-    """What SDKs other than botocore send to an http endpoint: the chunks' signatures continue that of the headers."""
+def test_s3_takes_an_upload_in_signed_chunks_and_refuses_a_changed_chunk(aws, irsa):
+    """SDKs other than botocore send this to an http endpoint. Each chunk's signature continues the one before it."""
     body, kind = b"a" * 70_000, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
     url = f"{aws.endpoint}/irsa-lab/chunks"
 
@@ -400,7 +400,7 @@ def test_an_upload_in_signed_chunks(aws, irsa):
     assert (answer.status_code, "SignatureDoesNotMatch" in answer.text) == (403, True)
 
 
-def test_moto_s_own_api_and_headers_are_not_reachable(aws, irsa):
+def test_moto_s_own_api_is_closed_and_its_headers_have_no_effect(aws, irsa):
     with httpx.Client(trust_env=False, timeout=60, base_url=aws.endpoint) as client:
         for path in ("/moto-api/", "/moto-api/reset", "/latest/meta-data/iam/", "/favicon.ico"):
             assert client.post(path).status_code == 403
@@ -409,7 +409,7 @@ def test_moto_s_own_api_and_headers_are_not_reachable(aws, irsa):
                 signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
                 signer(ADMINISTRATOR_CREDENTIALS, service, REGION).add_auth(request)
                 assert client.post(path, headers=dict(request.headers)).status_code >= 400
-    # In another account's IAM, where the header would lead, there is no such role.
+    # The header would lead to another account's IAM, which doesn't have this role.
     iam = aws.new_client("iam", ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
     elsewhere = {"x-moto-account-id": "210987654321"}
     iam.meta.events.register("before-call.iam", lambda params, **_: params["headers"].update(elsewhere))
@@ -420,7 +420,7 @@ def test_moto_s_own_api_and_headers_are_not_reachable(aws, irsa):
     "authorization", ["AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=a/b, Signature=", "AWS a:b", "x" * 9000]
 )
 @pytest.mark.parametrize("path", ["/", "/irsa-lab/hello.txt", "/clusters/blue", "/%ff%00", "/?Action=%ff"])
-def test_nonsense_is_the_client_s_fault(aws, authorization, path):
+def test_a_nonsensical_authorization_or_path_is_a_client_error(aws, authorization, path):
     answer = httpx.get(aws.endpoint + path, headers={"Authorization": authorization}, trust_env=False, timeout=60)
     assert 400 <= answer.status_code < 500
 
@@ -440,7 +440,7 @@ def cli(aws, *arguments, **environment):
     return subprocess.run(command, env=settings | environment, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_the_aws_cli_with_a_token_in_a_file(aws, irsa, tmp_path):
+def test_the_aws_cli_uses_a_token_in_a_file_and_shows_a_denial(aws, irsa, tmp_path):
     file = tmp_path / "token"
     file.write_text(aws.issuer.token())
     pod = {"AWS_ROLE_ARN": irsa.role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": str(file), "AWS_ROLE_SESSION_NAME": "my-pod"}
@@ -451,7 +451,7 @@ def test_the_aws_cli_with_a_token_in_a_file(aws, irsa, tmp_path):
     assert "because no identity-based policy allows the s3:PutObject action" in answer.stderr
 
 
-def test_a_node_s_metadata(aws, irsa):
+def test_a_node_s_metadata_service_wants_a_token_of_its_own(aws, irsa):
     base = f"{aws.node_metadata(irsa.role_arn)}/latest"
     ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     with httpx.Client(trust_env=False, timeout=60) as client:
@@ -498,7 +498,7 @@ def test_the_trail_begins_again_when_its_file_is_deleted(tmp_path):
     assert Trail.read(tmp_path / "none") == []
 
 
-def test_the_lab_s_own_parts_get_a_session(aws, irsa):
+def test_the_lab_s_own_parts_get_a_session_only_of_an_existing_role(aws, irsa):
     assert isinstance(irsa, Irsa)
     issued = aws.gate.sessions.issue(irsa.role_arn, "i-0123456789abcdef0", 3600)
     assert issued.assumed_role_arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/i-0123456789abcdef0"
@@ -507,7 +507,7 @@ def test_the_lab_s_own_parts_get_a_session(aws, irsa):
 
 
 def by_hand(aws, service, method, path, body, **headers):
-    """The answer to the administrator's call, which no client would send so."""
+    """Send a call of the administrator that no client would send; return the answer."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = AWSRequest(method, aws.endpoint + path, data=body, headers=names)
     signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
@@ -515,7 +515,7 @@ def by_hand(aws, service, method, path, body, **headers):
     return httpx.request(method, aws.endpoint + path, content=body, headers=dict(request.headers), timeout=60)
 
 
-def test_a_checksum_algorithm_that_s3_does_not_know(aws, irsa):
+def test_s3_refuses_an_unknown_checksum_algorithm(aws, irsa):
     for header in ("x_amz_sdk_checksum_algorithm", "x_amz_checksum_algorithm"):
         answer = by_hand(aws, "s3", "PUT", f"/{irsa.bucket}/hello.txt", b"x", **{header: "a=b"})
         assert (answer.status_code, "<Code>InvalidRequest</Code>" in answer.text) == (400, True)
@@ -523,7 +523,7 @@ def test_a_checksum_algorithm_that_s3_does_not_know(aws, irsa):
     assert aws.client("s3").get_object(Bucket=irsa.bucket, Key="hello.txt")["Body"].read() == b"hello"
 
 
-def test_the_tags_of_a_cluster_are_an_object(aws):
+def test_eks_refuses_cluster_tags_that_are_not_texts_by_key(aws):
     for tags in ('"a"', "1", '["a"]', '{"a": {}}'):
         body = (
             f'{{"name": "c", "roleArn": "arn:aws:iam::{ACCOUNT}:role/r", "resourcesVpcConfig": {{}}, "tags": {tags}}}'

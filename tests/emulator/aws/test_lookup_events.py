@@ -27,7 +27,7 @@ def cloudtrail(aws):
     return aws.client("cloudtrail")
 
 
-def test_the_newest_comes_first_and_is_the_record_without_the_lab_s_own_part(aws, irsa, cloudtrail):
+def test_lookup_events_returns_the_newest_first_without_the_lab_s_own_fields(aws, irsa, cloudtrail):
     session = irsa.assume(RoleSessionName="my-pod")
     key = session["Credentials"]["AccessKeyId"]
     answer = cloudtrail.lookup_events(MaxResults=2)
@@ -45,7 +45,7 @@ def test_the_newest_comes_first_and_is_the_record_without_the_lab_s_own_part(aws
     assert session["ResponseMetadata"]["RequestId"] == record["requestID"]
 
 
-def test_a_trail_that_logs_has_delivered_nothing(aws, irsa, cloudtrail):
+def test_get_trail_status_of_a_logging_trail_shows_no_delivery(aws, irsa, cloudtrail):
     cloudtrail.create_trail(Name="trail", S3BucketName=irsa.bucket)
     cloudtrail.start_logging(Name="trail")
     status = cloudtrail.get_trail_status(Name="trail")
@@ -105,7 +105,7 @@ def test_data_events_and_unauthenticated_calls_are_not_in_the_history(aws, irsa,
     assert names(cloudtrail.lookup_events(MaxResults=2)) == ["AssumeRoleWithWebIdentity", "CreateBucket"]
 
 
-def test_a_denied_web_identity_is_there_and_says_as_little_as_on_aws(aws, irsa, cloudtrail):
+def test_the_event_history_says_as_little_about_a_denied_exchange_as_aws_does(aws, irsa, cloudtrail):
     token = aws.issuer.token(sub="system:serviceaccount:default:other")
     with pytest.raises(cloudtrail.exceptions.ClientError, match="AccessDenied"):
         irsa.assume(WebIdentityToken=token)
@@ -116,7 +116,7 @@ def test_a_denied_web_identity_is_there_and_says_as_little_as_on_aws(aws, irsa, 
     assert "StringEquals" in aws.trail()[-2]["lab"]["reason"]
 
 
-def test_the_range_is_lab_time_and_ends_after_90_days(aws, irsa, cloudtrail):
+def test_the_event_history_goes_by_the_lab_s_clock_and_ends_after_90_days(aws, irsa, cloudtrail):
     now = datetime.now(UTC)
     assert names(cloudtrail.lookup_events(StartTime=now + timedelta(hours=1))) == []
     assert names(cloudtrail.lookup_events(EndTime=now - timedelta(hours=1))) == []
@@ -129,7 +129,7 @@ def test_the_range_is_lab_time_and_ends_after_90_days(aws, irsa, cloudtrail):
     assert "CreateRole" not in names(cloudtrail.lookup_events())
 
 
-def test_pages_stay_as_they_are_while_calls_come_in(aws, irsa, cloudtrail):
+def test_the_pages_of_a_lookup_stay_the_same_while_calls_come_in(aws, irsa, cloudtrail):
     for number in range(7):
         irsa.iam.tag_role(RoleName="my-role", Tags=[{"Key": "n", "Value": str(number)}])
     attributes = by("EventName", "TagRole")
@@ -192,11 +192,11 @@ def test_pages_stay_as_they_are_while_calls_come_in(aws, irsa, cloudtrail):
         ),
     ],
 )
-def test_wrong_requests(cloudtrail, request_, code, message):
+def test_lookup_events_refuses_an_invalid_request(cloudtrail, request_, code, message):
     refused(lambda: cloudtrail.lookup_events(**request_), 400, f"{code}Exception", message)
 
 
-def test_there_are_no_insights_and_no_events_of_another_region(aws, irsa, cloudtrail):
+def test_a_lookup_finds_no_insights_and_no_events_of_another_region(aws, irsa, cloudtrail):
     assert cloudtrail.lookup_events(EventCategory="insight")["Events"] == []
     keys = {
         "aws_access_key_id": ADMINISTRATOR.access_key_id,
@@ -207,20 +207,20 @@ def test_there_are_no_insights_and_no_events_of_another_region(aws, irsa, cloudt
     assert names(elsewhere.lookup_events()) == ["LookupEvents"]
 
 
-def test_a_role_session_that_may_and_one_that_may_not(aws, irsa):
+def test_a_role_session_needs_permission_to_look_up_events(aws, irsa):
     session = aws.client("cloudtrail", irsa.assume()["Credentials"])
     message = (
         f"User: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod is not authorized to perform: "
         "cloudtrail:LookupEvents because no identity-based policy allows the cloudtrail:LookupEvents action"
     )
     refused(session.lookup_events, 400, "AccessDeniedException", message)
-    # CloudTrail's own spelling in its record, and the code as it was answered.
+    # The record has CloudTrail's spelling. The lab's own part has the code that the caller got.
     assert (aws.last()["errorCode"], aws.last()["lab"]["code"]) == ("AccessDenied", "AccessDeniedException")
     irsa.permit(LOOKUP)
     assert names(session.lookup_events(MaxResults=1)) == ["PutRolePolicy"]
 
 
-def test_the_aws_cli(aws, irsa, tmp_path):
+def test_the_aws_cli_looks_up_events(aws, irsa, tmp_path):
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -240,7 +240,7 @@ def test_the_aws_cli(aws, irsa, tmp_path):
     assert event["Resources"] == [{"ResourceType": "AWS::IAM::Role", "ResourceName": "my-role"}]
 
 
-def test_a_trust_policy_that_iam_did_not_take_is_in_the_history_with_the_error_and_the_document(aws, irsa):
+def test_the_event_history_shows_a_refused_trust_policy_with_its_error(aws, irsa):
     with_scheme = json.dumps(trust_policy(Condition={"StringEquals": {f"{ISSUER}:sub": SUBJECT}}))
     refused(
         lambda: irsa.iam.update_assume_role_policy(RoleName=irsa.role_name, PolicyDocument=with_scheme),

@@ -89,7 +89,7 @@ def said(caller, action, resource, tail):
 OBJECT = f'"arn:aws:s3:::{Irsa.bucket}/hello.txt"'
 
 
-# The organization, and who may ask what of it
+# The organization, and who may call its API
 
 
 def test_the_learners_account_is_a_member_with_full_access(aws, managing):
@@ -104,7 +104,7 @@ def test_the_learners_account_is_a_member_with_full_access(aws, managing):
     assert managing.client("sts").get_caller_identity()["Account"] == MANAGEMENT_ID
 
 
-def test_the_ids_are_the_same_in_every_lab(aws, managing):
+def test_the_organization_has_the_same_ids_in_every_lab(aws, managing):
     first = managing.api.describe_organization()["Organization"]["Id"], managing.root
     aws.begin_anew()
     assert first == (managing.api.describe_organization()["Organization"]["Id"], Managing(aws).root)
@@ -127,7 +127,7 @@ def test_a_member_account_may_not_manage_its_organization(aws, managing, pod):
     )  # fmt: skip
 
 
-def test_both_accounts_can_enter_others_but_none_can_enter_the_managing_one(aws, managing):
+def test_the_learner_s_account_enters_others_but_not_the_managing_account(aws, managing):
     for sts in (aws.client("sts"), managing.client("sts")):
         entered = sts.assume_role(RoleArn=f"arn:aws:iam::{OTHER}:role/{ENTRANCE}", RoleSessionName="me")
         assert entered["AssumedRoleUser"]["Arn"] == f"arn:aws:sts::{OTHER}:assumed-role/{ENTRANCE}/me"
@@ -137,7 +137,7 @@ def test_both_accounts_can_enter_others_but_none_can_enter_the_managing_one(aws,
     assert OTHER in {account["Id"] for account in managing.api.list_accounts()["Accounts"]}
 
 
-def test_an_account_is_made_and_entered(aws, managing):
+def test_the_managing_account_creates_an_account_and_enters_it(aws, managing):
     made = managing.api.create_account(AccountName="new", Email="new@example.com")["CreateAccountStatus"]
     assert made["State"] == "SUCCEEDED"
     role = f"arn:aws:iam::{made['AccountId']}:role/{ENTRANCE}"
@@ -145,7 +145,7 @@ def test_an_account_is_made_and_entered(aws, managing):
     aws.client("s3", entered).list_buckets()
 
 
-def test_an_account_is_removed_and_no_policy_bounds_it_any_more(aws, managing):
+def test_no_policy_of_the_organization_limits_an_account_that_was_removed(aws, managing):
     managing.attach(ACCOUNT, statement(action="sqs:*"))
     with pytest.raises(ClientError, match=EXPLICIT):
         aws.client("sqs").list_queues()
@@ -169,7 +169,7 @@ def test_an_account_is_removed_and_no_policy_bounds_it_any_more(aws, managing):
     refused(describe, 400, "AWSOrganizationsNotInUseException", told)
 
 
-def test_what_an_organization_is_to_a_condition(aws, managing, irsa):
+def test_a_condition_can_ask_for_the_organization_of_caller_and_resource(aws, managing, irsa):
     organization = managing.api.describe_organization()["Organization"]["Id"]
     for condition, allowed in (
         ({"StringEquals": {"aws:PrincipalOrgID": organization, "aws:ResourceOrgID": organization}}, True),
@@ -188,7 +188,7 @@ def test_what_an_organization_is_to_a_condition(aws, managing, irsa):
 # Service control policies
 
 
-def test_a_deny_at_any_level_denies_everybody_in_the_account(aws, managing, pod):
+def test_a_service_control_policy_at_any_level_denies_everybody_in_the_account(aws, managing, pod):
     inner = managing.unit("inner", managing.unit("outer"))
     managing.api.move_account(AccountId=ACCOUNT, SourceParentId=managing.root, DestinationParentId=inner)
     outer = managing.api.list_parents(ChildId=inner)["Parents"][0]["Id"]
@@ -204,7 +204,7 @@ def test_a_deny_at_any_level_denies_everybody_in_the_account(aws, managing, pod)
         read(aws, pod)
 
 
-def test_every_level_has_to_allow(aws, managing, pod):
+def test_a_service_control_policy_at_every_level_has_to_allow_a_call(aws, managing, pod):
     unit = managing.unit("unit")
     managing.api.move_account(AccountId=ACCOUNT, SourceParentId=managing.root, DestinationParentId=unit)
     managing.attach(unit, statement("Allow", ["s3:List*", "iam:*", "organizations:*"]))
@@ -217,21 +217,21 @@ def test_every_level_has_to_allow(aws, managing, pod):
         aws.client("sqs").list_queues()
 
 
-def test_an_explicit_deny_is_said_before_a_missing_allow(aws, managing, pod, irsa):
+def test_an_explicit_deny_of_the_organization_is_reported_before_a_missing_allow(aws, managing, pod, irsa):
     irsa.permit(statement("Allow", "sqs:*"))
     managing.attach(ACCOUNT, statement("Allow", "sqs:*"), statement())
     managing.api.detach_policy(PolicyId="p-FullAWSAccess", TargetId=ACCOUNT)
     refused(lambda: read(aws, pod), 403, "AccessDenied", said(POD_ARN, "s3:GetObject", OBJECT, EXPLICIT))
 
 
-def test_the_exchange_is_not_bound_but_what_follows_is(aws, managing, irsa):
+def test_a_service_control_policy_limits_a_session_but_not_the_exchange(aws, managing, irsa):
     managing.attach(ACCOUNT, statement(action="*"))
     session = irsa.assume()["Credentials"]
     aws.client("sts", session).get_caller_identity()
     refused(lambda: read(aws, session), 403, "AccessDenied", said(POD_ARN, "s3:GetObject", OBJECT, EXPLICIT))
 
 
-def test_a_resource_s_own_policy_does_not_lift_it(aws, managing, pod, irsa):
+def test_a_bucket_policy_does_not_lift_a_service_control_policy(aws, managing, pod, irsa):
     bucket_policy = document(statement("Allow", resource=f"arn:aws:s3:::{Irsa.bucket}/*", Principal={"AWS": POD_ARN}))
     aws.client("s3").put_bucket_policy(Bucket=Irsa.bucket, Policy=bucket_policy)
     irsa.permit(statement("Allow", "sqs:*"))
@@ -240,7 +240,7 @@ def test_a_resource_s_own_policy_does_not_lift_it(aws, managing, pod, irsa):
     refused(lambda: read(aws, pod), 403, "AccessDenied", said(POD_ARN, "s3:GetObject", OBJECT, EXPLICIT))
 
 
-def test_the_managing_account_is_not_bound(aws, managing, pod):
+def test_service_control_policies_do_not_limit_the_managing_account(aws, managing, pod):
     managing.attach(managing.root, statement(action="*"))
     managing.client("s3").create_bucket(Bucket="managing")
     managing.client("iam").create_user(UserName="ann")
@@ -250,7 +250,7 @@ def test_the_managing_account_is_not_bound(aws, managing, pod):
         aws.client("s3").create_bucket(Bucket="mine")
 
 
-def test_conditions_spare_the_named_callers(aws, managing, irsa):
+def test_a_condition_in_a_service_control_policy_spares_the_role_it_names(aws, managing, irsa):
     spared = {"ArnNotLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/my-role"}}
     managing.attach(ACCOUNT, statement(action="s3:*", Condition=spared))
     irsa.permit({"Effect": "Allow", "Action": "*", "Resource": "*"})
@@ -259,7 +259,7 @@ def test_conditions_spare_the_named_callers(aws, managing, irsa):
         aws.client("s3").list_buckets()
 
 
-def test_what_the_lab_cannot_derive_is_decided_by_its_action(aws, managing):
+def test_a_deny_counts_by_its_action_if_the_lab_cannot_know_the_resource(aws, managing):
     sns = aws.client("sns")
     topic = sns.create_topic(Name="topic")["TopicArn"]
     managing.attach(ACCOUNT, statement(action="sns:Publish", resource="arn:aws:sns:*:*:another"), name="on one")
@@ -270,7 +270,7 @@ def test_what_the_lab_cannot_derive_is_decided_by_its_action(aws, managing):
     )  # fmt: skip
 
 
-def test_assume_role_is_bound(aws, managing, irsa):
+def test_a_service_control_policy_denies_assume_role(aws, managing, irsa):
     trust = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
     irsa.iam.create_role(RoleName="next", AssumeRolePolicyDocument=document(trust))
     role = f"arn:aws:iam::{ACCOUNT}:role/next"
@@ -307,7 +307,7 @@ def control(action, **condition):
     return statement(action=action, Principal="*", **more)
 
 
-def test_a_resource_control_policy_bounds_the_exchange(aws, managing, irsa):
+def test_a_resource_control_policy_limits_the_web_identity_exchange(aws, managing, irsa):
     name = ISSUER.removeprefix("https://")
     managing.enable_resource_control()
     managing.attach(
@@ -324,7 +324,7 @@ def test_a_resource_control_policy_bounds_the_exchange(aws, managing, irsa):
     irsa.assume(WebIdentityToken=aws.issuer.token(sub=subject))
 
 
-def test_a_resource_control_policy_limits_callers_of_other_accounts(aws, managing, irsa):
+def test_a_resource_control_policy_limits_every_caller_of_the_account_s_buckets(aws, managing, irsa):
     managing.enable_resource_control()
     role = f"arn:aws:iam::{OTHER}:role/{ENTRANCE}"
     entered = aws.client("sts").assume_role(RoleArn=role, RoleSessionName="me")["Credentials"]
@@ -341,11 +341,11 @@ def test_a_resource_control_policy_limits_callers_of_other_accounts(aws, managin
     with pytest.raises(ClientError, match=BY_RESOURCE):
         aws.client("s3").get_object(Bucket=Irsa.bucket, Key="hello.txt")
     aws.client("s3").get_object(Bucket="theirs", Key="k")
-    # EKS and IAM are none of the services whose resources these policies bound.
+    # Resource control policies don't limit IAM.
     aws.client("iam").list_roles()
 
 
-# What a policy may hold, and how many there may be
+# What a policy may contain, and how many there may be
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_a_resource_control_policy_limits_callers_of_other_accounts(aws, managin
         (RCP, document({"Effect": "Deny", "NotPrincipal": {"AWS": ACCOUNT}, "Action": "s3:*", "Resource": "*"}), False),
     ],
 )
-def test_what_a_policy_may_hold(managing, policy_type, content, taken):
+def test_organizations_takes_only_a_policy_with_content_that_its_type_allows(managing, policy_type, content, taken):
     if taken:
         managing.policy(content, policy_type)
         return
@@ -397,7 +397,7 @@ def test_a_change_to_a_policy_counts_at_once(aws, managing, pod):
     read(aws, pod)
 
 
-def test_how_many_policies_a_target_has(managing):
+def test_organizations_refuses_too_many_or_too_large_policies(managing):
     for number in range(9):
         managing.attach(ACCOUNT, statement(), name=f"policy {number}")
     one_too_many = managing.policy(document(statement()))
@@ -412,7 +412,7 @@ def test_how_many_policies_a_target_has(managing):
     )  # fmt: skip
 
 
-def test_what_stays_attached(managing):
+def test_organizations_refuses_to_attach_twice_or_to_detach_the_last_policy(managing):
     detach, attach = managing.api.detach_policy, managing.api.attach_policy
     refused(
         lambda: detach(PolicyId="p-FullAWSAccess", TargetId=ACCOUNT), 400, "ConstraintViolationException",
@@ -455,6 +455,6 @@ def test_an_organizational_unit_that_is_not_empty_stays(managing):
     assert unit not in {target["TargetId"] for target in targets}
 
 
-def test_another_administrator_has_no_such_keys(aws):
+def test_the_managing_account_s_access_key_needs_its_own_secret(aws):
     with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
         aws.new_client("sts", MANAGEMENT.access_key_id, ADMINISTRATOR.secret_access_key).get_caller_identity()

@@ -9,7 +9,7 @@ from labkit.emulator.aws import outgoing
 from tests.emulator.aws.conftest import ACCOUNT
 
 SENTENCE = "The lab's AWS opens no connections and starts no processes"
-# What moto's modules could do, and the parts of Python that do it.
+# The ways out of the process that moto's modules could take.
 WAYS = {
     "a connection": "import socket; socket.create_connection(('127.0.0.1', port), 5)",
     "a datagram": "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', port))",
@@ -26,7 +26,7 @@ WAYS = {
 
 @pytest.fixture
 def outside():
-    """A server that isn't the lab's, and never answers."""
+    """A server outside the lab. Afterwards, nobody may have connected to it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
@@ -48,7 +48,7 @@ def firehose(aws, url):
 
 
 @pytest.mark.parametrize("send", [sns, firehose])
-def test_a_service_that_posts_to_any_url(aws, outside, send):
+def test_sns_and_firehose_post_to_no_url_and_say_so(aws, outside, send):
     with pytest.raises(ClientError) as caught:
         send(aws, f"http://127.0.0.1:{outside.getsockname()[1]}/hook")
     answer = caught.value.response
@@ -70,6 +70,6 @@ def test_every_way_out_is_closed_for_moto(aws, outside, way, threaded):
     assert outgoing.closed(found[0]).strerror.startswith(SENTENCE)
 
 
-def test_the_lab_itself_may_speak_to_others():
+def test_the_lab_itself_may_open_connections():
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), 5).close()

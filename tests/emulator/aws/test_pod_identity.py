@@ -71,7 +71,7 @@ def client(aws, service, answer):
     return aws.new_client(service, given["AccessKeyId"], given["SecretAccessKey"], given["Token"])
 
 
-def test_an_associated_service_account_gets_credentials_that_end(aws, place):
+def test_an_associated_service_account_gets_credentials_that_expire(aws, place):
     answer = place.ask(place.token())
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     assert set(answer.json()) == {"AccessKeyId", "SecretAccessKey", "Token", "AccountId", "Expiration"}
@@ -89,7 +89,7 @@ def test_an_associated_service_account_gets_credentials_that_end(aws, place):
     assert client(aws, "sts", fresh).get_caller_identity()["Arn"] != arn
 
 
-def test_the_call_is_the_node_s_and_the_trail_says_why_it_was_allowed(aws, place):
+def test_the_trail_records_the_node_s_call_and_why_it_was_allowed(aws, place):
     place.ask(place.token())
     record = aws.last()
     assert (record["eventSource"], record["eventName"]) == ("eks-auth.amazonaws.com", "AssumeRoleForPodIdentity")
@@ -99,7 +99,7 @@ def test_the_call_is_the_node_s_and_the_trail_says_why_it_was_allowed(aws, place
     assert place.token().split(".")[2] not in aws.trail_file.read_text()
 
 
-def test_the_session_has_six_tags_that_policies_can_ask_for_and_the_next_role_inherits(aws, place):
+def test_the_session_has_six_tags_for_policies_and_the_next_role_inherits_them(aws, place):
     tags = {
         "eks-cluster-arn": CLUSTER,
         "eks-cluster-name": "blue",
@@ -146,7 +146,7 @@ def test_the_session_has_six_tags_that_policies_can_ask_for_and_the_next_role_in
     ],
     ids=["without TagSession", "another namespace", "another cluster", "another service"],
 )
-def test_the_trust_policy_decides(aws, place, statement, reason):
+def test_eks_auth_refuses_credentials_that_the_trust_policy_does_not_allow(aws, place, statement, reason):
     place.trust({**FOR_PODS, **statement})
     answer = place.ask(place.token())
     assert answer.status_code == 400
@@ -166,13 +166,13 @@ def test_a_trust_policy_can_name_the_cluster_and_the_service_account(place, cond
     assert place.ask(place.token()).status_code == 200
 
 
-def test_without_session_tags_assuming_the_role_is_enough(aws, place):
+def test_without_session_tags_the_trust_policy_needs_only_sts_assume_role(aws, place):
     place.trust({**FOR_PODS, "Action": "sts:AssumeRole"})
     place.eks.update_pod_identity_association(**place.association, disableSessionTags=True)
     assert place.ask(place.token()).status_code == 200
 
 
-def test_the_association_decides(place):
+def test_eks_auth_gives_credentials_only_to_an_associated_service_account(place):
     assert place.ask(place.token()).status_code == 200
     for answer in (place.ask(place.token("till")), place.eks.delete_pod_identity_association(**place.association)
                    and place.ask(place.token())):  # fmt: skip
@@ -195,7 +195,7 @@ def test_the_association_decides(place):
     ],
     ids=["none", "no token", "expired", "for STS", "of another cluster", "forged", "of no pod", "not the cluster's"],
 )
-def test_a_wrong_token_is_refused_as_the_agent_refuses_it(place, token, status, said):
+def test_the_agent_refuses_a_wrong_token_as_aws_s_agent_does(place, token, status, said):
     answer = place.ask(place.token(**token) if isinstance(token, dict) else token)
     assert answer.status_code == status
     assert said in answer.text
@@ -218,20 +218,20 @@ def test_a_wrong_token_is_refused_as_the_agent_refuses_it(place, token, status, 
     ],
     ids=["for STS", "for nobody", "of another cluster", "of nobody", "another key", "critical", "another algorithm"],
 )
-def test_the_reason_of_a_refused_token_names_neither_sts_nor_a_provider(aws, place, token, reason):
-    # Without the agent, which refuses some of them before it calls.
+def test_the_trail_says_why_eks_auth_refuses_a_token(aws, place, token, reason):
+    # Without the agent, which refuses some of these tokens before it calls EKS Auth.
     with pytest.raises(ClientError, match=INVALID):
         aws.client("eks-auth").assume_role_for_pod_identity(clusterName="blue", token=place.token(**token))
     assert aws.last()["lab"]["reason"] == reason.replace("ISSUER", aws.issuer.url)
 
 
-def test_who_calls_eks_auth_needs_the_permission(aws, place):
+def test_the_node_needs_permission_to_call_eks_auth(aws, place):
     place.iam.detach_role_policy(RoleName="node", PolicyArn="arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy")
     answer = place.ask(place.token())
     assert (answer.status_code, "eks-auth:AssumeRoleForPodIdentity" in answer.text) == (403, True)
 
 
-def test_eks_auth_is_called_directly_as_well(aws, place):
+def test_eks_auth_can_be_called_without_the_agent(aws, place):
     auth = aws.client("eks-auth")
     answer = auth.assume_role_for_pod_identity(clusterName="blue", token=place.token())
     assert answer["subject"] == {"namespace": "default", "serviceAccount": "cart"}

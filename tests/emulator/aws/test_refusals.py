@@ -1,4 +1,4 @@
-"""What STS, IAM and S3 must refuse, row by row: status, code and message, and beside it the good request, accepted."""
+"""Requests that services must refuse, row by row: status, code and message. Each row has a good request, too."""
 
 import html
 import json
@@ -32,7 +32,7 @@ ANYTHING = re.compile(".+")
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table; ``ask`` makes the bad request and ``good`` the one beside it, given the account."""
+    """One row of a table. ``ask`` makes the bad request, and ``good`` a similar good one. Both take an ``Irsa``."""
 
     number: int | str
     request: str
@@ -79,7 +79,7 @@ def made(make):
 
 
 def served(break_it):
-    """The issuer is broken before its keys are fetched."""
+    """Break the issuer before STS fetches its keys."""
 
     def ask(irsa):
         irsa.aws.gate.issuers.forget(ISSUER)
@@ -90,7 +90,7 @@ def served(break_it):
 
 
 def trusts(**changes):
-    """The trust policy is another."""
+    """Change the trust policy, then make the exchange."""
 
     def ask(irsa):
         irsa.trust(trust_policy(**changes))
@@ -111,7 +111,7 @@ def of_an_issuer_elsewhere(irsa):
 
 
 def chains(seconds):
-    """sts:AssumeRole of a second role with the first one's session."""
+    """Assume a second role with the first role's session."""
 
     def ask(irsa):
         trust = {"Effect": "Allow", "Principal": {"AWS": irsa.role_arn}, "Action": "sts:AssumeRole"}
@@ -126,7 +126,7 @@ def chains(seconds):
 
 @pytest.fixture(scope="module")
 def private(running):
-    """An issuer that no public root vouches for."""
+    """An issuer with a certificate that no public root has signed."""
     authority = Authority.create("an issuer's own root")
     certificate = authority.issue("localhost", dns=["localhost"])
     chain = type(certificate)(certificate.certificate_pem + authority.certificate_pem, certificate.key_pem)
@@ -176,7 +176,7 @@ PAST, LATER = int(time.time()) - 5, int(time.time()) + 86_400
 OTHER_ISSUER = NAME[:-1] + "B"
 
 
-# The wildcard where it means something.
+# A wildcard counts only with StringLike.
 LIKE = trusts(Condition={"StringLike": {f"{NAME}:sub": "system:serviceaccount:default:*"}})
 
 
@@ -269,7 +269,7 @@ WEB_IDENTITY = [
 
 
 @pytest.mark.parametrize("row", WEB_IDENTITY, ids=str)
-def test_web_identity(aws, irsa, private, row):
+def test_sts_refuses_an_exchange(aws, irsa, private, row):
     check(aws, irsa, row)
     assert aws.last()["eventName"] == ("AssumeRole" if row.number == 20 else "AssumeRoleWithWebIdentity")
     assert aws.last()["lab"]["decision"] == "refused"
@@ -278,7 +278,7 @@ def test_web_identity(aws, irsa, private, row):
         irsa.assume()
 
 
-def test_every_row_is_there():
+def test_the_table_of_exchanges_has_a_row_of_each_number():
     assert {row.number for row in WEB_IDENTITY} == set(range(1, 21))
 
 
@@ -363,7 +363,7 @@ DOCUMENTS = [
 
 
 @pytest.mark.parametrize("row", DOCUMENTS, ids=str)
-def test_documents(aws, irsa, private, row):
+def test_iam_refuses_an_invalid_request(aws, irsa, private, row):
     check(aws, irsa, row)
 
 
@@ -374,7 +374,7 @@ SERVICES = {
     "query": ["sts", "iam", "sqs", "sns"],
     "json": ["dynamodb", "kms", "ssm", "secretsmanager"],
 }
-# Of these the lab cannot authorize a session's calls, and says so; the administrator's are answered.
+# The lab can't authorize a session's calls to these services, and says so. It answers the administrator's.
 UNAUTHORIZED = ("sns", "kms", "ssm")
 PERMITTED = {
     "Effect": "Allow",
@@ -392,7 +392,7 @@ EARLIER = r"Signature expired: \d{8}T\d{6}Z is now earlier than \d{8}T\d{6}Z \(\
 IS_EXPIRED = "The security token included in the request is expired"
 REGION_OF = "Credential should be scoped to a valid region."
 MALFORMED_HEADER = (400, "AuthorizationHeaderMalformed", "The authorization header is malformed.*")
-# What is spoilt, in the call or by what happens before it; then S3, the query services and the JSON services.
+# What is wrong with the call, or happens before it. Then the errors of S3, the query and the JSON services.
 CALLS = [
     ("unknown access key", bad.unknown_key, *UNKNOWN),
     ("wrong secret", bad.wrong_secret, *SIGNATURE),
@@ -427,7 +427,7 @@ def read(service, answer):
 
 
 @pytest.mark.parametrize(("what", "spoil", "s3", "query", "json_services"), CALLS, ids=[row[0] for row in CALLS])
-def test_calls_with_a_role_session(aws, irsa, monkeypatch, what, spoil, s3, query, json_services):
+def test_services_refuse_a_spoilt_call_of_a_role_session(aws, irsa, monkeypatch, what, spoil, s3, query, json_services):
     irsa.permit(PERMITTED)
     session, other = irsa.assume()["Credentials"], irsa.assume()["Credentials"]
     every = [name for names in SERVICES.values() for name in names]
@@ -453,7 +453,7 @@ def test_calls_with_a_role_session(aws, irsa, monkeypatch, what, spoil, s3, quer
 
 
 @pytest.mark.parametrize("service", UNAUTHORIZED)
-def test_the_administrator_s_calls_to_services_that_no_session_may_call(aws, service):
+def test_the_administrator_may_call_services_that_no_session_may_call(aws, service):
     keys = {"AccessKeyId": ADMINISTRATOR.access_key_id, "SecretAccessKey": ADMINISTRATOR.secret_access_key}
     assert bad.Call(aws, service, keys | {"SessionToken": None}).send(pytest.MonkeyPatch()).status_code == 200
 
@@ -522,7 +522,7 @@ DENIALS = [
 
 
 @pytest.mark.parametrize(("text", "arrange"), DENIALS, ids=[text for text, _ in DENIALS])
-def test_the_text_of_a_denial(aws, irsa, text, arrange):
+def test_a_denial_names_the_kind_of_policy_that_caused_it(aws, irsa, text, arrange):
     irsa.permit(ALLOW)
     put = {"Bucket": "irsa-lab", "Key": "new.txt", "Body": b"new"}
     aws.client("s3", irsa.assume()["Credentials"]).put_object(**put)
@@ -533,7 +533,7 @@ def test_the_text_of_a_denial(aws, irsa, text, arrange):
     s3.get_object(Bucket="irsa-lab", Key="new.txt")
 
 
-def test_the_text_of_a_denial_in_another_account(aws, irsa):
+def test_a_denial_in_another_account_names_the_resource_based_policy(aws, irsa):
     irsa.permit(ALLOW)
     entrance = f"arn:aws:iam::{OTHER}:role/OrganizationAccountAccessRole"
     theirs = aws.client("s3", aws.client("sts").assume_role(RoleArn=entrance, RoleSessionName="me")["Credentials"])
@@ -551,7 +551,7 @@ def test_the_text_of_a_denial_in_another_account(aws, irsa):
     get()
 
 
-def test_only_s3_puts_the_resource_in_quotes_and_what_has_none_is_not_named(aws, irsa):
+def test_only_s3_s_denial_quotes_a_resource_and_a_call_without_one_names_none(aws, irsa):
     credentials = irsa.assume()["Credentials"]
     queue = f"sqs:DeleteQueue on resource: arn:aws:sqs:us-east-1:{ACCOUNT}:mine "
     url = aws.client("sqs").create_queue(QueueName="mine")["QueueUrl"]

@@ -1,9 +1,9 @@
 """A session of some 200 calls leaves the trail that is stored beside this file: who, what, decision, reason.
 
-The same calls are made by a pod, by an IAM user and by the administrator, so that most of them are refused, allowed,
-and made a second time. What differs from one session to the next is masked: times, ids, access keys, ports.
+A pod, an IAM user and the administrator make the same calls. So most calls are refused once, allowed once, and
+repeated once. Times, ids, access keys and ports are masked, because they differ between sessions.
 
-``LABKIT_WRITE=1`` stores the trail again. Look at what `git diff` says of it.
+``LABKIT_WRITE=1`` stores the trail again. Then check the changes with `git diff`.
 """
 
 import itertools
@@ -62,7 +62,7 @@ USER_MAY = [
 ]
 BOUNDARY_ALLOWS = document(may(["s3:Get*", "s3:List*", "s3:PutObject", "iam:*", "dynamodb:*", "sts:*", "eks:*"]))
 
-# Made by each of the three, in this order.
+# The pod, the user and the administrator each make these calls, in this order.
 CALLS = [
     ("sts", "get_caller_identity", {}),
     ("sts", "assume_role", {"RoleArn": OTHER_ROLE, "RoleSessionName": "chained"}),
@@ -122,7 +122,7 @@ CALLS = [
     ("sns", "list_topics", {}),
 ]  # fmt: skip
 
-# Parameters of an exchange: a token that is made so, or another request.
+# Exchanges that differ from a good one: in the token (claims, headers), or in the request.
 EXCHANGES = [
     {},
     {"DurationSeconds": 900, "Policy": document(may("s3:GetObject"))},
@@ -138,7 +138,7 @@ EXCHANGES = [
     {"DurationSeconds": 43_200},
 ]
 
-# What no SDK sends; method, path, headers, body.
+# Requests that no SDK sends: method, path, headers, body.
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 SCOPE = f"AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20300101/{REGION}"
 SPOILT = [
@@ -159,7 +159,7 @@ SPOILT = [
 ]  # fmt: skip
 
 
-def test_the_trail_of_the_session_is_the_stored_one(aws):
+def test_the_calls_of_the_session_leave_the_stored_trail(aws):
     masked = Masked()
     lines = [masked.line(record) for record in session(aws)]
     assert len(lines) >= FEWEST
@@ -187,7 +187,7 @@ class Masked:
         self.identities = {}
 
     def line(self, record):
-        """The record as a line of JSON. Who calls is there in full the first time, and then by number."""
+        """The record as a line of JSON. A caller appears in full the first time, and then as a number."""
         record = {name: value for name, value in record.items() if name not in self.DROPPED}
         if "x-amz-id-2" in (additional := record.get("additionalEventData", {})):
             record["additionalEventData"] = {k: v for k, v in additional.items() if k != "x-amz-id-2"}
@@ -208,7 +208,7 @@ class Masked:
 
 
 def session(aws):
-    """Make the calls; returns the trail."""
+    """Make the calls; return the trail."""
     pod, user = prepared(aws)
     callers = [
         lambda service: aws.client(service, pod),
@@ -235,7 +235,7 @@ def session(aws):
 
 
 def prepared(aws):
-    """The keys of a pod and of a user, who may do some of it, and what they ask for."""
+    """Create the resources; return the keys of a pod and of a user, who may each make some of the calls."""
     irsa = Irsa(aws)
     irsa.permit(*POD_MAY)
     irsa.iam.create_policy(PolicyName="boundary", PolicyDocument=BOUNDARY_ALLOWS)
@@ -252,7 +252,7 @@ def prepared(aws):
 
 
 def by_keys(aws, pod, user):
-    """Calls with keys that are wrong, inactive or over, and by URLs."""
+    """Make calls with keys that are wrong, inactive or expired, and with presigned URLs."""
     url = aws.client("s3", pod, signature_version="s3v4").generate_presigned_url("get_object", Params=HELLO)
     for asked in (url, url.replace("X-Amz-Signature=", "X-Amz-Signature=0"), url.replace("hello", "hallo")):
         httpx.get(asked, trust_env=False, timeout=60)
@@ -278,7 +278,7 @@ def by_keys(aws, pod, user):
 
 
 def in_another_account(aws):
-    """Calls into a member of the organization, and what its policies deny there."""
+    """Make calls into a member account, and calls there that the organization's policies deny."""
     sts = aws.client("sts")
     entered = sts.assume_role(RoleArn=ENTRANCE, RoleSessionName="me")
     member = entered["Credentials"]
@@ -308,7 +308,7 @@ def in_another_account(aws):
 
 
 def ask(call, **parameters):
-    """The answer, or None for a refusal: the trail has it."""
+    """Return the answer, or None for a refusal, which is in the trail."""
     try:
         return call(**parameters)
     except ClientError:

@@ -25,7 +25,7 @@ def may(action, resource="*", **fields):
 
 @pytest.fixture
 def tagger(aws):
-    """A role that the administrator assumes with tags; it reads what is under its team's name."""
+    """A role that the administrator assumes with tags. It may read the objects under its team's name."""
     iam = aws.client("iam")
     tags = [{"Key": "Team", "Value": "of-role"}, {"Key": "Site", "Value": "west"}]
     iam.create_role(RoleName="tagger", AssumeRolePolicyDocument=trusting(), Tags=tags)
@@ -70,7 +70,7 @@ def test_a_session_tag_hides_the_role_s_tag_of_the_same_key_whatever_its_case(aw
     assert reads(aws, assume(aws, TEAM="blue")["Credentials"]) == {"blue/x", "sites/west"}
 
 
-def test_tags_count_in_the_packed_size(aws, tagger):
+def test_session_tags_count_in_the_packed_policy_size(aws, tagger):
     assert "PackedPolicySize" not in assume(aws)
     small, large = assume(aws, Team="blue"), assume(aws, Team="b" * 256)
     assert 0 < small["PackedPolicySize"] < large["PackedPolicySize"] <= 100
@@ -85,7 +85,7 @@ def test_tags_count_in_the_packed_size(aws, tagger):
     refused(lambda: aws.client("sts").assume_role(**request), 400, "PackedPolicyTooLarge", told)
 
 
-def test_the_trust_policy_has_to_allow_it(aws, tagger):
+def test_passing_tags_needs_sts_tag_session_in_the_trust_policy(aws, tagger):
     iam = aws.client("iam")
     iam.update_assume_role_policy(RoleName="tagger", PolicyDocument=trusting(action="sts:AssumeRole"))
     assume(aws)
@@ -109,7 +109,7 @@ def test_the_trust_policy_has_to_allow_it(aws, tagger):
         ({"Null": {"sts:TransitiveTagKeys": "true"}}, {"Team": "x"}, ["Team"], False),
     ],
 )
-def test_conditions_on_what_is_passed(aws, tagger, condition, tags, transitive, admitted):
+def test_a_trust_policy_s_conditions_limit_which_tags_may_be_passed(aws, tagger, condition, tags, transitive, admitted):
     iam = aws.client("iam")
     iam.update_assume_role_policy(RoleName="tagger", PolicyDocument=trusting(Condition=condition))
     if admitted:
@@ -119,7 +119,7 @@ def test_conditions_on_what_is_passed(aws, tagger, condition, tags, transitive, 
         refused(lambda: assume(aws, transitive=transitive, **tags), 403, "AccessDenied", f"{told}on resource: {TAGGER}")
 
 
-def test_tags_that_are_transitive_are_inherited_and_stay(aws, tagger):
+def test_the_next_role_inherits_transitive_tags_and_cannot_replace_them(aws, tagger):
     iam = aws.client("iam")
     iam.create_role(RoleName="chained", AssumeRolePolicyDocument=trusting())
     statements = [may("s3:GetObject", "arn:aws:s3:::irsa-lab/${aws:PrincipalTag/Team}/*"), may("sts:*")]
@@ -137,7 +137,7 @@ def test_tags_that_are_transitive_are_inherited_and_stay(aws, tagger):
         "from the calling session."
     )
     refused(lambda: assume(aws, first, role=CHAINED, TEAM="red"), 400, "InvalidParameterValue", conflict)
-    # What the second session passes on as well, the third still has; what it does not, not.
+    # The third session has the tag that the second one inherited, but not the second one's own tag.
     second = assume(aws, first, role=CHAINED, Site="east")["Credentials"]
     third = assume(aws, second, role=CHAINED)["Credentials"]
     assert reads(aws, third) == {"blue/x"}
@@ -145,7 +145,7 @@ def test_tags_that_are_transitive_are_inherited_and_stay(aws, tagger):
     assume(aws, third, role=CHAINED, Site="north")
 
 
-def test_who_inherits_tags_needs_the_permission_too(aws, tagger):
+def test_inheriting_transitive_tags_needs_sts_tag_session_too(aws, tagger):
     iam = aws.client("iam")
     iam.create_role(RoleName="chained", AssumeRolePolicyDocument=trusting(action="sts:AssumeRole"))
     assume(aws, assume(aws, Team="blue")["Credentials"], role=CHAINED)
@@ -184,14 +184,14 @@ def test_who_inherits_tags_needs_the_permission_too(aws, tagger):
          "Member must have length less than or equal to 50"),
     ],
 )  # fmt: skip
-def test_tags_that_are_refused(aws, tagger, tags, transitive, code, message):
+def test_assume_role_refuses_invalid_session_tags(aws, tagger, tags, transitive, code, message):
     request = {"RoleArn": TAGGER, "RoleSessionName": "tagged"}
     request["Tags"] = [{"Key": key, "Value": value} for key, value in tags]
     request["TransitiveTagKeys"] = transitive
     refused(lambda: aws.client("sts").assume_role(**request), 400, code, message)
 
 
-def test_a_session_takes_fifty_tags_and_letters_of_any_script(aws, tagger):
+def test_assume_role_takes_fifty_tags_and_letters_of_any_script(aws, tagger):
     aws.client("sts").assume_role(
         RoleArn=TAGGER,
         RoleSessionName="tagged",
@@ -211,7 +211,7 @@ def nested(transitive=None, **tags):
         {f"{CLAIM}/principal_tags/Team": "blue", f"{CLAIM}/transitive_tag_keys": ["Team"]},
     ],
 )
-def test_tags_in_a_token(aws, irsa, claims):
+def test_a_token_s_tags_become_session_tags_that_the_next_role_inherits(aws, irsa, claims):
     irsa.trust(trust_policy(Action=BOTH))
     irsa.permit(may("s3:GetObject", "arn:aws:s3:::irsa-lab/${aws:PrincipalTag/Team}/*"), may("sts:*"))
     aws.client("s3").put_object(Bucket="irsa-lab", Key="blue/x", Body=b"x")
@@ -225,7 +225,7 @@ def test_tags_in_a_token(aws, irsa, claims):
     assert reads(aws, assume(aws, answer["Credentials"], role=CHAINED)["Credentials"]) == {"blue/x"}
 
 
-def test_a_token_s_tags_take_a_permission_of_their_own(aws, irsa):
+def test_a_token_with_tags_needs_sts_tag_session_in_the_trust_policy(aws, irsa):
     token = aws.issuer.token(**nested(Team="blue"))
     told = "Not authorized to perform sts:TagSession"
     refused(lambda: irsa.assume(WebIdentityToken=token), 403, "AccessDenied", told)
@@ -266,14 +266,14 @@ def test_a_token_s_tags_take_a_permission_of_their_own(aws, irsa):
         ),
     ],
 )
-def test_tags_in_a_token_that_are_refused(aws, irsa, claims, reason):
+def test_sts_refuses_a_token_with_invalid_tags(aws, irsa, claims, reason):
     irsa.trust(trust_policy(Action=BOTH))
     token = aws.issuer.token(**claims)
     refused(lambda: irsa.assume(WebIdentityToken=token), 400, "ValidationError", "Unable to validate tags")
     assert aws.last()["lab"]["reason"] == f"Unable to validate tags: {reason}"
 
 
-def test_a_token_without_tags_needs_no_such_permission(aws, irsa):
+def test_a_token_without_tags_does_not_need_sts_tag_session(aws, irsa):
     assert "PackedPolicySize" not in irsa.assume()
     assert "PackedPolicySize" not in irsa.assume(WebIdentityToken=aws.issuer.token(**{CLAIM: {}}))
 
@@ -282,7 +282,7 @@ SOURCE = "sts:SetSourceIdentity"
 SOURCE_CLAIM = "https://aws.amazon.com/source_identity"
 
 
-def test_a_source_identity_needs_a_permission_of_its_own(aws, tagger, irsa):
+def test_a_source_identity_needs_sts_set_source_identity(aws, tagger, irsa):
     request = {"RoleArn": TAGGER, "RoleSessionName": "tagged", "SourceIdentity": "ann"}
     told = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: {SOURCE} "
     told += f"on resource: {TAGGER}"
@@ -291,7 +291,7 @@ def test_a_source_identity_needs_a_permission_of_its_own(aws, tagger, irsa):
     refused(lambda: irsa.assume(WebIdentityToken=token), 403, "AccessDenied", f"Not authorized to perform {SOURCE}")
 
 
-def test_a_source_identity_stays_with_the_session_and_its_chain(aws, irsa):
+def test_a_source_identity_stays_with_the_session_and_the_next_role(aws, irsa):
     irsa.trust(trust_policy(Action=["sts:AssumeRoleWithWebIdentity", SOURCE]))
     irsa.permit(
         {"Effect": "Allow", "Action": ["sts:AssumeRole", SOURCE], "Resource": "*"},
@@ -319,14 +319,14 @@ def test_a_source_identity_stays_with_the_session_and_its_chain(aws, irsa):
 
 
 @pytest.mark.parametrize("claim", [["ann"], 1, "a", "a b", "x" * 65])
-def test_an_invalid_source_identity_in_a_token(aws, irsa, claim):
+def test_sts_refuses_a_token_with_an_invalid_source_identity(aws, irsa, claim):
     irsa.trust(trust_policy(Action=["sts:AssumeRoleWithWebIdentity", SOURCE]))
     token = aws.issuer.token(**{SOURCE_CLAIM: claim})
     refused(lambda: irsa.assume(WebIdentityToken=token), 400, "ValidationError", "Unable to validate source identity")
 
 
 @pytest.mark.parametrize("key", ["aws:ResourceTag/env", "iam:ResourceTag/env"])
-def test_the_tags_of_the_role_that_is_asked_for(aws, irsa, key):
+def test_a_policy_can_ask_for_the_tags_of_the_role_to_assume(aws, irsa, key):
     to_any = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}
     only = {"Condition": {"StringEquals": {key: "prod"}}}
     session = aws.client("sts", irsa.assume()["Credentials"])

@@ -13,7 +13,7 @@ from tests.emulator.aws.conftest import ACCOUNT, Irsa
 
 @pytest.fixture
 def opened(tmp_path):
-    """Sessions, their clock, and what opens one of them."""
+    """The sessions, their clock, and a function that opens a session."""
     clock = Clock(tmp_path / "clock")
     role = SimpleNamespace(id="AROAEXAMPLE", arn=Irsa.role_arn, name=Irsa.role_name, account_id=ACCOUNT)
     kept = sessions.Sessions(clock, Identifiers("test"), lambda _: role, Own(None))
@@ -41,7 +41,7 @@ def test_of_too_many_sessions_the_oldest_is_forgotten(opened, monkeypatch):
     assert all(kept.find(other.access_key_id).credentials == other for other in others)
 
 
-def test_a_forgotten_session_is_not_kept_either(tmp_path):
+def test_a_forgotten_session_is_removed_from_the_lab_s_file(tmp_path):
     own = Own(tmp_path / "own.db")
     for key in ("first", "second", "third"):
         own.keep_session(key, {"key": key})

@@ -1,4 +1,4 @@
-"""IAM's policy simulator answers as AWS's does, and from the evaluation that the gate itself goes by."""
+"""IAM's policy simulator answers as AWS's does, and evaluates policies exactly as the gate does."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def decisions(results):
     return [result["EvalDecision"] for result in results]
 
 
-def test_the_example_of_the_documentation(aws):
+def test_the_simulator_answers_the_example_in_aws_s_documentation(aws):
     document = (
         '{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"dynamodb:*","Resource":"*",'
         '"Condition":{"DateGreaterThan":{"aws:CurrentTime":"2018-08-16T12:00:00Z"}}}}'
@@ -83,7 +83,7 @@ def test_the_example_of_the_documentation(aws):
     assert (early["EvalDecision"], early["MatchedStatements"]) == ("implicitDeny", [])
 
 
-def test_a_role_s_policies_are_named_as_iam_names_them(aws, irsa):
+def test_the_simulator_names_a_role_s_policies_as_aws_does(aws, irsa):
     irsa.permit(allow("s3:PutObject"))
     document = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:GetObject"), allow("s3:*")]}, indent=4)
     arn = irsa.iam.create_policy(PolicyName="mine", PolicyDocument=document)["Policy"]["Arn"]
@@ -104,7 +104,7 @@ def test_a_role_s_policies_are_named_as_iam_names_them(aws, irsa):
     assert (other["EvalResourceName"], other["EvalDecisionDetails"]) == (OBJECT, {})
 
 
-def test_the_version_of_a_policy_that_is_the_default(aws, irsa):
+def test_the_simulator_uses_a_policy_s_default_version(aws, irsa):
     arn = irsa.iam.create_policy(PolicyName="mine", PolicyDocument=policy(allow("sqs:*")))["Policy"]["Arn"]
     irsa.iam.attach_role_policy(RoleName="my-role", PolicyArn=arn)
     assert decisions(of_role(aws, "sqs:SendMessage")) == ["allowed"]
@@ -130,7 +130,7 @@ def test_several_resources_make_one_result_with_the_strictest_decision(aws):
     assert listing["EvalResourceName"] == "arn:${Partition}:s3:::${BucketName}"
 
 
-def test_the_keys_that_are_missing(aws):
+def test_the_simulator_lists_the_missing_context_keys(aws):
     document = policy(
         allow(resource="arn:aws:s3:::${aws:PrincipalTag/team}/*", Condition={"Bool": {"aws:SecureTransport": "true"}}),
         allow("sqs:*", Condition={"Bool": {"aws:MultiFactorAuthPresent": "true"}}),
@@ -159,13 +159,13 @@ def test_the_keys_that_are_missing(aws):
         ("booleanList", "ForAllValues:Bool", "true", [], "allowed"),
     ],
 )
-def test_every_type_of_context_entry(aws, kind, operator, wanted, values, decision):
+def test_the_simulator_takes_every_type_of_context_entry(aws, kind, operator, wanted, values, decision):
     document = policy(allow(Condition={operator: {"my:ExampleKey": wanted}}))
     results = custom(aws, document, ContextEntries=[entry("my:ExampleKey", *values, kind=kind)])
     assert decisions(results) == [decision]
 
 
-def test_a_permissions_boundary(aws, irsa):
+def test_the_simulator_applies_a_permissions_boundary(aws, irsa):
     boundary = policy(allow("s3:Get*"), deny("s3:GetObjectAcl"))
     arn = irsa.iam.create_policy(PolicyName="limit", PolicyDocument=boundary)["Policy"]["Arn"]
     irsa.permit(allow("s3:*"))
@@ -176,20 +176,20 @@ def test_a_permissions_boundary(aws, irsa):
     assert by_boundary == [True, False, False]
     (matched,) = acl["MatchedStatements"]
     assert (matched["SourcePolicyId"], matched["SourcePolicyType"]) == ("limit", "Permissions Boundary Policy")
-    # One that is given takes its place.
+    # A boundary in the request replaces the role's own.
     other = {"PermissionsBoundaryPolicyInputList": [policy(allow("s3:PutObject"))]}
     assert decisions(of_role(aws, "s3:GetObject", "s3:PutObject", **other)) == ["implicitDeny", "allowed"]
     (given_one,) = custom(aws, policy(allow()), PermissionsBoundaryPolicyInputList=[policy(deny())])
     assert given_one["MatchedStatements"][0]["SourcePolicyId"] == "PermissionsBoundaryPolicyInputList.1"
 
 
-def test_policies_that_are_added(aws, irsa):
+def test_the_simulator_adds_the_request_s_policies_to_the_role_s_own(aws, irsa):
     irsa.permit(allow("s3:GetObject"))
     assert decisions(of_role(aws, "s3:GetObject", PolicyInputList=[policy(deny())])) == ["explicitDeny"]
     assert decisions(of_role(aws, "sqs:SendMessage", PolicyInputList=[policy(allow("sqs:*"))])) == ["allowed"]
 
 
-def test_a_user_has_the_policies_of_its_groups(aws):
+def test_the_simulator_applies_a_user_s_own_and_its_groups_policies(aws):
     iam = aws.client("iam")
     iam.create_user(UserName="ann", Path="/team/")
     iam.create_group(GroupName="readers")
@@ -233,7 +233,7 @@ ANN = f"arn:aws:iam::{ACCOUNT}:user/ann"
         ),
     ],
 )  # fmt: skip
-def test_a_resource_policy(aws, identity, principal, owner, decision, details):
+def test_the_simulator_applies_a_resource_policy(aws, identity, principal, owner, decision, details):
     bucket = policy(allow(resource=OBJECT, Principal={"AWS": principal}))
     others = {"ResourceOwner": owner} if owner else {}
     (result,) = custom(aws, policy(identity), ResourcePolicy=bucket, CallerArn=ANN, ResourceArns=[OBJECT], **others)
@@ -310,13 +310,13 @@ def test_a_resource_policy(aws, identity, principal, owner, decision, details):
         ),
     ],
 )  # fmt: skip
-def test_what_is_refused(aws, irsa, changes, status, code, message):
+def test_the_simulator_refuses_an_invalid_request(aws, irsa, changes, status, code, message):
     request = {"PolicySourceArn": ROLE, "ActionNames": ["s3:GetObject"]} | changes
     request = {name: value for name, value in request.items() if value is not None}
     refused(lambda: aws.client("iam").simulate_principal_policy(**request), status, code, message)
 
 
-def test_a_resource_policy_needs_a_caller(aws):
+def test_the_simulator_refuses_a_resource_policy_without_a_caller(aws):
     refused(
         lambda: custom(aws, policy(allow()), ResourcePolicy=policy(allow(Principal="*"))),
         400,
@@ -325,13 +325,13 @@ def test_a_resource_policy_needs_a_caller(aws):
     )
 
 
-def test_a_stored_policy_that_cannot_be_read(aws, irsa):
+def test_the_simulator_names_a_stored_policy_that_cannot_be_read(aws, irsa):
     aws.gate.backend.role(ROLE).policies["broken"] = "no JSON"
     told = "The policy role_my-role_broken could not be evaluated: it cannot be read"
     refused(lambda: of_role(aws), 500, "PolicyEvaluation", told)
 
 
-def test_results_in_pages(aws):
+def test_the_simulator_returns_its_results_in_pages(aws):
     actions = [f"s3:Action{number}" for number in range(250)]
     request = {"PolicyInputList": [policy(allow("s3:Action1*"))], "ActionNames": actions}
     first = aws.client("iam").simulate_custom_policy(**request)
@@ -342,7 +342,7 @@ def test_results_in_pages(aws):
     assert decisions(results).count("allowed") == 111
 
 
-def test_the_keys_that_policies_ask_for(aws, irsa):
+def test_iam_lists_the_context_keys_that_policies_ask_for(aws, irsa):
     irsa.permit(allow(resource="arn:aws:s3:::${aws:PrincipalTag/team, 'x'}/*", Condition={"Bool": {"a:b": "true"}}))
     iam = aws.client("iam")
     keys = iam.get_context_keys_for_principal_policy(PolicySourceArn=ROLE)["ContextKeyNames"]
@@ -352,14 +352,14 @@ def test_the_keys_that_policies_ask_for(aws, irsa):
     assert sorted(keys) == ["aws:RequestTag/x", "aws:username"]
 
 
-def test_an_answer_is_xml_whatever_is_asked_for(aws):
+def test_the_simulator_s_answer_is_valid_xml_whatever_characters_it_contains(aws):
     document = policy(allow(Condition={"StringEquals": {"my:\x01<Key>": "x"}}))
     (result,) = custom(aws, document, ResourceArns=["arn:aws:s3:::a\x02&<b>"])
     assert result["EvalResourceName"] == "arn:aws:s3:::a?&<b>"
     assert result["MissingContextValues"] == ["my:?<Key>"]
 
 
-def test_a_session_simulates_where_its_policies_say_so(aws, irsa):
+def test_a_session_needs_permission_to_simulate(aws, irsa):
     session = aws.client("iam", irsa.assume()["Credentials"])
     refused(
         lambda: session.simulate_principal_policy(PolicySourceArn=ROLE, ActionNames=["s3:GetObject"]),
@@ -374,7 +374,7 @@ def test_a_session_simulates_where_its_policies_say_so(aws, irsa):
     assert decisions(answer["EvaluationResults"]) == ["allowed"]
 
 
-def test_the_aws_cli(aws, irsa):
+def test_the_aws_cli_simulates_a_role_s_policies(aws, irsa):
     command = [
         Path(sys.executable).parent / "aws", "iam", "simulate-principal-policy", "--policy-source-arn", ROLE,
         "--action-names", "s3:GetObject", "s3:PutObject", "--resource-arns", OBJECT, "--output", "json",

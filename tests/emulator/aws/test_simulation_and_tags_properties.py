@@ -1,4 +1,4 @@
-"""Whatever a simulation or a token's tags are given: an answer, or a refusal that is the client's fault."""
+"""Any parameters of a simulation, and any tags in a token, get an answer or a client error."""
 
 from urllib.parse import urlencode
 
@@ -35,7 +35,7 @@ VALUES = [
     st.sampled_from(sorted(simulation.OPERATIONS)),
     st.dictionaries(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.text(max_size=6), max_size=8),
 )
-def test_any_parameters_of_a_simulation(irsa, operation, parameters):
+def test_a_simulation_answers_any_parameters_or_refuses_them_as_a_client_error(irsa, operation, parameters):
     good = {"Action": operation, "Version": "2010-05-08", "ActionNames.member.1": "s3:GetObject"}
     good |= {"PolicyInputList.member.1": POLICY, "PolicySourceArn": irsa.role_arn}
     body = urlencode(good | parameters, errors="replace").encode()

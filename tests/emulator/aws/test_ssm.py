@@ -1,4 +1,4 @@
-"""What moto would do wrong in SSM."""
+"""SSM's answers where moto's own would be wrong."""
 
 import random
 import string
@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 
-def test_a_parameter_that_is_missing_is_still_missing_after_a_call_about_it(aws):
+def test_a_call_about_a_missing_parameter_does_not_create_it(aws):
     ssm = aws.client("ssm")
     ssm.put_parameter(Name="one", Value="1", Type="String")
     for call in (
@@ -21,8 +21,8 @@ def test_a_parameter_that_is_missing_is_still_missing_after_a_call_about_it(aws)
     assert ssm.get_parameters(Names=["two"])["InvalidParameters"] == ["two"]
 
 
-def test_parameters_come_in_the_order_of_their_names(aws):
-    """And not in another one after each start of the lab."""
+def test_get_parameters_returns_parameters_in_the_order_of_their_names(aws):
+    """moto's own order changes with each start of the lab."""
     ssm, names = aws.client("ssm"), list(string.ascii_lowercase[:10])
     for name in names:
         ssm.put_parameter(Name=name, Value=name, Type="String")

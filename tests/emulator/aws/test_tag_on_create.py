@@ -1,4 +1,4 @@
-"""Who makes something with tags needs the permission to tag it, too.
+"""A caller who creates a resource with tags also needs permission to tag it.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
 """
@@ -29,7 +29,7 @@ TAGS = [{"Key": "team", "Value": "blue"}]
         ("create_policy", "iam:CreatePolicy", "iam:TagPolicy", {"PolicyName": "new", "PolicyDocument": POLICY}),
     ],
 )
-def test_tags_at_the_making_need_their_own_permission(aws, irsa, method, creates, tags, parameters):
+def test_creating_an_iam_resource_with_tags_needs_permission_to_tag_it(aws, irsa, method, creates, tags, parameters):
     irsa.permit({"Effect": "Allow", "Action": creates, "Resource": "*"})
     iam = aws.client("iam", irsa.assume()["Credentials"])
     with pytest.raises(ClientError) as refused:

@@ -1,4 +1,4 @@
-"""The trail: records as CloudTrail writes them, the reason beside them, and nothing in them that is secret."""
+"""The trail: records as CloudTrail writes them, with the lab's reason beside them, and without secrets."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ LABKIT = Path(sys.executable).with_name("labkit")
 # --- the record
 
 
-def test_the_record_of_an_exchange(aws, irsa):
+def test_the_trail_records_an_exchange_as_cloudtrail_does(aws, irsa):
     answer = irsa.assume(RoleSessionName="my-pod", DurationSeconds=900)
     record = aws.last()
     assert record["userIdentity"] == {
@@ -61,11 +61,11 @@ def test_the_record_of_an_exchange(aws, irsa):
     assert record["requestID"] == answer["ResponseMetadata"]["RequestId"]
     kind = ("eventSource", "eventType", "eventCategory", "managementEvent", "readOnly", "recipientAccountId")
     assert [record[name] for name in kind] == ["sts.amazonaws.com", "AwsApiCall", "Management", True, True, ACCOUNT]
-    # The endpoint is plain HTTP.
+    # There are no tlsDetails, because the endpoint is plain HTTP.
     assert not {"errorCode", "errorMessage", "tlsDetails", "sharedEventID"} & set(record)
 
 
-def test_a_session_s_calls_lead_back_to_the_exchange_by_the_access_key(aws, irsa):
+def test_the_access_key_of_a_session_s_call_leads_back_to_the_exchange(aws, irsa):
     session = irsa.assume(RoleSessionName="my-pod")["Credentials"]
     aws.client("s3", session).get_object(Bucket=irsa.bucket, Key="hello.txt")
     exchange, call = aws.trail()[-2:]
@@ -78,11 +78,11 @@ def test_a_session_s_calls_lead_back_to_the_exchange_by_the_access_key(aws, irsa
         "federatedProvider": irsa.provider_arn,
         "attributes": {},
     }
-    # CloudTrail does not say it here; the lab does.
+    # CloudTrail doesn't name the subject here; the lab does.
     assert call["lab"]["subject"] == SUBJECT
 
 
-def test_a_data_event_of_s3(aws, irsa):
+def test_the_trail_records_s3_data_events_as_cloudtrail_does(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"], signature_version="s3v4")
     answer = s3.get_object(Bucket=irsa.bucket, Key="hello.txt")
     record = aws.last()
@@ -108,7 +108,7 @@ def test_a_data_event_of_s3(aws, irsa):
     assert listed["requestParameters"]["prefix"] == "h"
 
 
-def test_codes_are_spelled_as_cloudtrail_spells_them(aws, irsa):
+def test_the_trail_spells_error_codes_as_cloudtrail_does(aws, irsa):
     session = irsa.assume()["Credentials"]
     for call, told, written in (
         (lambda: irsa.iam.get_role(RoleName="none"), "NoSuchEntity", "NoSuchEntityException"),
@@ -125,7 +125,7 @@ def test_codes_are_spelled_as_cloudtrail_spells_them(aws, irsa):
         assert (record["errorCode"], record["lab"]["code"]) == (written, told)
 
 
-def test_a_caller_is_only_named_if_proven(aws, irsa):
+def test_the_trail_names_a_caller_only_if_its_identity_is_proven(aws, irsa):
     irsa.assume()
     session = irsa.assume()["Credentials"]
     forged = session | {"SecretAccessKey": "another"}
@@ -146,7 +146,7 @@ def test_a_caller_is_only_named_if_proven(aws, irsa):
     }
 
 
-def test_parameters_are_the_model_s_and_policies_stay(aws, irsa):
+def test_the_trail_shows_parameters_and_policies_but_hides_secrets_and_messages(aws, irsa):
     document = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
     irsa.iam.put_role_policy(RoleName="my-role", PolicyName="none", PolicyDocument=document)
     assert aws.last()["requestParameters"] == {
@@ -165,7 +165,7 @@ def test_parameters_are_the_model_s_and_policies_stay(aws, irsa):
     assert aws.last()["eventCategory"] == "Data"
 
 
-def test_a_role_of_another_account_is_recorded_in_both(aws, irsa):
+def test_assuming_a_role_of_another_account_is_recorded_in_both_accounts(aws, irsa):
     irsa.assume()
     ours = aws.gate.sessions.find(aws.last()["responseElements"]["credentials"]["accessKeyId"])
     theirs = Session(
@@ -188,13 +188,13 @@ def test_a_role_of_another_account_is_recorded_in_both(aws, irsa):
 # --- the secrets
 
 
-# With a beginning that no word of a record has: hypothesis also draws the words that stand in the code.
+# They begin as no word of a record does, because hypothesis also draws texts that it finds in the code.
 SECRETS = st.text(string.ascii_letters + string.digits + "+/=&\"'<é", min_size=12, max_size=60).map("é=".__add__)
 
 
 @pytest.fixture(scope="module")
 def logged():
-    """What the server would log."""
+    """The lines that the server would log."""
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(handler.format(record))
@@ -210,7 +210,7 @@ def ignoring(call):
         return None
 
 
-# Each example is some 40 calls: a smaller one would say no more.
+# Each example makes some 40 calls, so there are only 8. Shrinking an example would show nothing more.
 @settings(
     max_examples=8,
     deadline=None,
@@ -281,7 +281,7 @@ def record(number):
     return {"eventName": "GetRole", "eventID": str(number), "lab": {"decision": "allowed", "reason": "x" * 500}}
 
 
-def test_a_trail_that_became_too_large_is_put_aside_once(tmp_path):
+def test_a_trail_that_is_too_large_is_put_aside_and_only_one_old_file_is_kept(tmp_path):
     file = tmp_path / "trail.jsonl"
     trail = Trail(file, largest=20_000)
     for number in range(200):
@@ -295,7 +295,7 @@ def test_a_trail_that_became_too_large_is_put_aside_once(tmp_path):
     assert [entry["eventID"] for entry in Trail.read(file, last=2)] == ["198", "199"]
 
 
-def test_a_record_that_was_left_half_spoils_no_other(tmp_path):
+def test_a_half_written_record_does_not_spoil_the_others(tmp_path):
     file = tmp_path / "trail.jsonl"
     file.write_text('{"eventID":"0"}\n{"eventNa')
     assert [entry["eventID"] for entry in Trail.read(file)] == ["0"]
@@ -311,7 +311,7 @@ def test_records_longer_than_a_block_are_read_whole(tmp_path):
     assert {len(entry["long"]) for entry in Trail.read(trail.file)} == {100_000}
 
 
-def test_a_reader_meets_no_half_record_while_one_is_written(tmp_path):
+def test_a_reader_of_the_trail_goes_on_after_the_file_is_put_aside(tmp_path):
     trail = Trail(tmp_path / "trail.jsonl", largest=50_000)
     for number in range(300):
         trail.append(record(number))
@@ -321,7 +321,7 @@ def test_a_reader_meets_no_half_record_while_one_is_written(tmp_path):
     first = next(reader)["eventID"]
     for number in range(300, 400):
         trail.append(record(number))
-    # What is read goes on from where it began, although the file was put aside meanwhile.
+    # The reader goes on where it stopped, although the file was put aside in the meantime.
     assert [int(entry["eventID"]) for entry in reader][:50] == list(range(int(first) - 1, int(first) - 51, -1))
 
 
@@ -348,7 +348,7 @@ def labkit_trail(home, *arguments):
     return done.stdout
 
 
-def test_labkit_trail_shows_the_asked_callers(aws, irsa):
+def test_labkit_trail_filters_by_role_decision_and_event(aws, irsa):
     session = irsa.assume(RoleSessionName="my-pod")["Credentials"]
     ignoring(lambda: aws.client("s3", session).put_object(Bucket="irsa-lab", Key="k"))
     home = aws.trail_file.parent
@@ -364,7 +364,7 @@ def test_labkit_trail_shows_the_asked_callers(aws, irsa):
     assert "The trail has no such call." in labkit_trail(home, "--event", "DeleteRole")
 
 
-def test_the_end_of_a_long_trail_is_read_without_the_rest(tmp_path):
+def test_labkit_trail_shows_the_last_20_records_of_a_long_trail(tmp_path):
     file = tmp_path / "trail.jsonl"
     line = json.dumps(record(0) | {"requestParameters": {"x": "y" * 500}}) + "\n"
     file.write_text(line * 100_000)
@@ -376,7 +376,7 @@ def test_the_end_of_a_long_trail_is_read_without_the_rest(tmp_path):
     assert len(labkit_trail(tmp_path, "--json").splitlines()) == 20
 
 
-def test_text_that_is_not_unicode_is_hidden_and_kept_like_any_other(tmp_path):
+def test_text_with_a_lone_surrogate_is_hidden_or_kept_like_any_other(tmp_path):
     trail = Trail(tmp_path / "trail.jsonl")
     trail.append({"secret": "planted\ud800planted", "said": "\ud800"}, ["planted\ud800planted"])
     assert Trail.read(trail.file) == [{"secret": HIDDEN, "said": "\ud800"}]

@@ -1,4 +1,4 @@
-"""IAM users by their access keys: what they may do, and when a key is one no more.
+"""IAM users and their access keys: what users may do, and when a key stops working.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
 """
@@ -39,7 +39,7 @@ def ann(aws, irsa):
     return Ann(aws)
 
 
-def test_a_user_is_who_its_key_says(aws, ann):
+def test_a_call_with_an_access_key_counts_as_the_key_s_user(aws, ann):
     answer = ann.client("sts").get_caller_identity()
     assert (answer["Arn"], answer["Account"], answer["UserId"]) == (ARN, ACCOUNT, ann.user["UserId"])
     identity = aws.last()["userIdentity"]
@@ -65,7 +65,7 @@ def test_a_user_is_who_its_key_says(aws, ann):
         ([READ, {**READ, "Effect": "Deny"}], "with an explicit deny in an identity-based policy"),
     ],
 )  # fmt: skip
-def test_what_a_users_own_policies_allow(ann, statements, tail):
+def test_a_user_may_do_what_its_own_policies_allow(ann, statements, tail):
     ann.iam.tag_user(UserName="ann", Tags=[{"Key": "team", "Value": "blue"}])
     if statements:
         ann.permit(*statements)
@@ -75,7 +75,7 @@ def test_what_a_users_own_policies_allow(ann, statements, tail):
         assert ann.read() == b"hello"
 
 
-def test_a_user_has_its_groups_policies_while_it_is_in_them(ann):
+def test_a_group_s_policies_count_for_a_user_while_it_is_a_member(ann):
     ann.iam.create_group(GroupName="readers")
     ann.iam.attach_group_policy(GroupName="readers", PolicyArn=READ_ONLY)
     refused(ann.read, 403, "AccessDenied", DENIED + NO_IDENTITY)
@@ -88,7 +88,7 @@ def test_a_user_has_its_groups_policies_while_it_is_in_them(ann):
 
 
 @pytest.mark.parametrize("with_the_user", [True, False])
-def test_a_boundary_bounds_a_user(aws, irsa, with_the_user):
+def test_a_permissions_boundary_limits_a_user(aws, irsa, with_the_user):
     policy = aws.client("iam").create_policy(PolicyName="bound", PolicyDocument=document(statement("sqs:*")))
     bound = policy["Policy"]["Arn"]
     ann = Ann(aws, **({"PermissionsBoundary": bound} if with_the_user else {}))
@@ -121,14 +121,14 @@ def user_deleted(ann):
 
 
 @pytest.mark.parametrize("end", [inactive, deleted, user_deleted])
-def test_a_key_that_was_deleted_or_disabled(ann, end):
+def test_a_deleted_or_disabled_access_key_is_refused(ann, end):
     end(ann)
     refused(ann.client("sts").get_caller_identity, 403, "InvalidClientTokenId", UNKNOWN)
     told = "The AWS Access Key Id you provided does not exist in our records."
     refused(ann.read, 403, "InvalidAccessKeyId", told)
 
 
-def test_a_key_is_right_with_its_own_secret_and_no_session_token(ann, irsa):
+def test_an_access_key_needs_its_own_secret_and_no_session_token(ann, irsa):
     token = irsa.assume()["Credentials"]["SessionToken"]
     refused(ann.client("sts", token).get_caller_identity, 403, "InvalidClientTokenId", UNKNOWN)
     ann.key["SecretAccessKey"] = "x" * 40
@@ -139,7 +139,7 @@ def test_a_key_is_right_with_its_own_secret_and_no_session_token(ann, irsa):
     )  # fmt: skip
 
 
-def test_a_user_asks_iam_about_itself_without_its_name(ann):
+def test_a_user_can_ask_iam_about_itself_without_naming_itself(ann):
     ann.permit(statement(["iam:GetUser", "iam:ListAccessKeys"], ARN))
     iam = ann.client("iam")
     assert iam.get_user()["User"]["Arn"] == ARN
@@ -151,7 +151,7 @@ def test_a_user_asks_iam_about_itself_without_its_name(ann):
     )  # fmt: skip
 
 
-def test_the_administrator_asks_iam_about_itself(aws, irsa):
+def test_the_administrator_can_ask_iam_about_itself_and_a_session_cannot(aws, irsa):
     iam, caller = aws.client("iam"), aws.client("sts").get_caller_identity()
     user = iam.get_user()["User"]
     assert (user["Arn"], user["UserId"], user["UserName"]) == (caller["Arn"], caller["UserId"], "administrator")
@@ -163,13 +163,13 @@ def test_the_administrator_asks_iam_about_itself(aws, irsa):
     )  # fmt: skip
 
 
-def test_a_user_takes_a_role_of_its_own_account_or_of_another_for_all_the_role_allows(aws, ann):
+def test_a_user_assumes_roles_of_its_own_and_of_another_account(aws, ann):
     other = Account(aws, OTHER)
     ann.iam.create_role(RoleName="long", AssumeRolePolicyDocument=trusting(ARN), MaxSessionDuration=7200)
     theirs = other.role("theirs", trusting(ACCOUNT))
     ours = f"arn:aws:iam::{ACCOUNT}:role/long"
     sts = ann.client("sts")
-    # No role chaining: more than an hour.
+    # This isn't role chaining, so the session may last more than an hour.
     assert sts.assume_role(RoleArn=ours, RoleSessionName="ann", DurationSeconds=7200)
     said = f"User: {ARN} is not authorized to perform: sts:AssumeRole on resource: {theirs}"
     refused(lambda: sts.assume_role(RoleArn=theirs, RoleSessionName="ann"), 403, "AccessDenied", said)
@@ -178,7 +178,7 @@ def test_a_user_takes_a_role_of_its_own_account_or_of_another_for_all_the_role_a
     assert taken == f"arn:aws:sts::{OTHER}:assumed-role/theirs/ann"
 
 
-def test_a_user_of_another_account(aws, irsa):
+def test_a_user_of_another_account_also_needs_the_bucket_policy(aws, irsa):
     ann = Ann(aws, Account(aws, OTHER).iam)
     ann.permit(READ)
     arn = f"arn:aws:iam::{OTHER}:user/ops/ann"
@@ -191,14 +191,14 @@ def test_a_user_of_another_account(aws, irsa):
     assert ann.read() == b"hello"
 
 
-def test_a_user_that_was_made_again_is_not_the_one_that_was_trusted(aws, ann):
+def test_a_trust_policy_shows_the_old_id_of_a_user_that_was_created_again(aws, ann):
     ann.iam.create_role(RoleName="trusting", AssumeRolePolicyDocument=trusting(ARN))
     user_deleted(ann)
     shown = ann.iam.get_role(RoleName="trusting")["Role"]["AssumeRolePolicyDocument"]
     assert shown["Statement"][0]["Principal"] == {"AWS": ann.user["UserId"]}
 
 
-def test_what_the_lab_cannot_do_for_a_user(aws, ann):
+def test_the_lab_says_what_it_cannot_do_for_a_user(aws, ann):
     refused(ann.client("sts").get_session_token, 501, "NotImplemented", "The lab does not emulate sts:GetSessionToken.")
     ann.iam.attach_user_policy(UserName="ann", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
     said = f"User: {ARN} is not authorized to perform this call: the lab cannot yet authorize sns:ListTopics"

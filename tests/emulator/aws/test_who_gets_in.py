@@ -45,7 +45,7 @@ POLICIES = {
 
 @pytest.fixture
 def simulated(irsa):
-    """The verdicts on all callers by this policy, which the role has, too."""
+    """A function that gives the role a trust policy, and returns the simulation of all callers with this policy."""
 
     def judge(policy):
         irsa.trust(policy)
@@ -76,6 +76,6 @@ def test_sts_answers_each_caller_as_simulated(name, simulated, irsa):
             code = ""
         assert verdict.admitted == (not code), caller.name
         told = irsa.aws.last()["lab"]["reason"]
-        # The exact second is the call's own.
+        # The simulation and STS's call ran in different seconds.
         said = verdict.reason.partition("current date/time")[0]
         assert f"{code}: {told}".startswith(said) if code else told.startswith(said), caller.name
