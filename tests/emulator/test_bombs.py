@@ -196,7 +196,7 @@ def test_other_callers_do_not_wait_while_a_thousand_deletions_are_authorized(aws
 # --- every listener
 
 
-def test_every_listener_refuses_a_head_over_1_mib_or_over_10_000_parameters(aws, cluster):
+def test_the_gate_and_the_api_server_refuse_a_head_over_1_mib_or_10_000_parameters(aws, cluster):
     context = ssl.create_default_context(cadata=cluster.authority.certificate_pem.decode())
     for url, trusted in ((aws.endpoint, None), (cluster.url, context)):
         lines = [f"X-{number}: {'a' * 60_000}" for number in range(20)]

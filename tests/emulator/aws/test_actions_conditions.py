@@ -196,7 +196,7 @@ ROWS = [
      "update_secret", {"SecretId": "plain", "KmsKeyId": "alias/two"}, False),
     ({"ForAllValues:StringEquals": {"dynamodb:FirstPartitionKeyValues": ["one"]}}, "dynamodb", "get_item",
      {"TableName": "table", "Key": TWO}, False),
-    # ForAllValues also matches an absent key, so the gate must not take a key that exists for absent.
+    # ForAllValues also matches an absent key, so the gate must not treat an existing key as absent.
     ({"ForAllValues:StringEquals": {"eks:username": "ann"}}, "eks", "describe_access_entry", ENTRY, False),
     ({"StringEquals": {"eks:username": "bob"}}, "eks", "describe_access_entry", ENTRY, True),
     ({"ForAllValues:StringEquals": {"eks:kubernetesGroups": ["a"]}}, "eks", "describe_access_entry", ENTRY, False),

@@ -200,7 +200,7 @@ def test_sts_refuses_wrong_claims_even_if_the_issuer_signed_them(sts, changes, l
 
 @some
 @given(claims=JSON, header=HEADERS)
-def test_sts_refuses_signed_json_that_has_no_claims(sts, claims, header):
+def test_sts_refuses_signed_json_that_lacks_the_claims(sts, claims, header):
     for head in (None, header):
         assert sts(signed(sts.aws.issuer.key, claims, head)) == (400, "InvalidIdentityToken")
 

@@ -523,7 +523,7 @@ def test_s3_refuses_an_unknown_checksum_algorithm(aws, irsa):
     assert aws.client("s3").get_object(Bucket=irsa.bucket, Key="hello.txt")["Body"].read() == b"hello"
 
 
-def test_eks_refuses_cluster_tags_that_are_not_texts_by_key(aws):
+def test_eks_refuses_cluster_tags_that_are_not_an_object_of_strings(aws):
     for tags in ('"a"', "1", '["a"]', '{"a": {}}'):
         body = (
             f'{{"name": "c", "roleArn": "arn:aws:iam::{ACCOUNT}:role/r", "resourcesVpcConfig": {{}}, "tags": {tags}}}'

@@ -134,7 +134,7 @@ def test_list_roles_pages_through_roles_with_trust_policy_and_session_duration(i
 # Policies.
 
 
-def test_iam_refuses_to_delete_a_policy_that_is_attached_or_has_versions(iam, irsa):
+def test_iam_refuses_to_delete_a_policy_that_is_attached_or_has_several_versions(iam, irsa):
     arn = policy(iam)
 
     def delete():

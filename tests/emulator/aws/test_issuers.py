@@ -118,7 +118,7 @@ def of_keys(keys):
 
 
 def of_discovery(**changes):
-    """Serve a discovery document that is good except for these members. OTHER is the server of that name."""
+    """Serve a discovery document that is good except for these members. OTHER stands for the server not to contact."""
 
     async def answer(server, path, writer):
         document = server.issuer.documents.get(path)

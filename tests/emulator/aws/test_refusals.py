@@ -278,7 +278,7 @@ def test_sts_refuses_an_exchange(aws, irsa, private, row):
         irsa.assume()
 
 
-def test_the_table_of_exchanges_has_a_row_of_each_number():
+def test_the_table_of_exchanges_has_rows_for_all_20_refusals():
     assert {row.number for row in WEB_IDENTITY} == set(range(1, 21))
 
 
