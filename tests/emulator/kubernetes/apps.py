@@ -1,4 +1,4 @@
-"""The Deployments and ReplicaSets of one namespace, for the tests of them."""
+"""Helpers for the tests of Deployments and ReplicaSets."""
 
 import time
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def replica_set(name: str = "web", **spec: object) -> dict:
 
 @dataclass
 class Apps:
-    """The Deployments of one namespace, as a client sees them, and their pods, as a kubelet does."""
+    """One namespace: its Deployments as a client sees them, its pods as a kubelet sees them."""
 
     cluster: Cluster
     http: httpx.Client
@@ -75,7 +75,7 @@ class Apps:
         return self.http.get(f"{self.apps}/replicasets").json()["items"]
 
     def sizes(self) -> dict[str, int]:
-        """The wanted size of each ReplicaSet by its revision."""
+        """The wanted size of each ReplicaSet, by revision."""
         sets = self.replica_sets()
         return {one["metadata"]["annotations"].get(REVISION, ""): one["spec"]["replicas"] for one in sets}
 
@@ -102,7 +102,7 @@ class Apps:
                 self.set_ready(one["metadata"]["name"])
 
     def rolled_out(self, name: str = "web") -> dict:
-        """Make every pod ready as it comes, until the rollout is complete."""
+        """Mark each new pod as ready until the rollout is complete."""
 
         def complete() -> dict | None:
             self.run_all()

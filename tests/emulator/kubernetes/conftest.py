@@ -1,4 +1,4 @@
-"""An API server that listens, with a node whose kubelet is a few lines of this file."""
+"""A listening API server and a node with a minimal kubelet."""
 
 import asyncio
 import base64
@@ -50,7 +50,7 @@ class Loop:
 
 @dataclass
 class Kubelet:
-    """A kubelet that answers logs with a fixed text and exec with what was asked for and what came in."""
+    """A kubelet with fixed logs. Its exec sends the command back on stdout and the input on stderr."""
 
     peers: list = field(default_factory=list)
     requests: list = field(default_factory=list)
@@ -109,7 +109,7 @@ class Kubelet:
 
 @dataclass
 class Cluster:
-    """What a test has of the running API server."""
+    """The running API server, with its clients, clock and kubelet."""
 
     api: ApiServer
     authority: Authority

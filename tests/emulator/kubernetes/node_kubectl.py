@@ -1,4 +1,4 @@
-"""kubectl as a person uses it on a node's lab: with pipes, and at a terminal."""
+"""kubectl as a person uses it: with pipes and at a terminal."""
 
 import json
 import os
@@ -18,7 +18,7 @@ OUTRUN = re.compile(r"^E\d{4} [^\n]*Unknown stream id \d, discarding message\r?\
 
 @dataclass
 class Kubectl:
-    """``as_user`` is the user that the administrator acts as."""
+    """``as_user`` is the user that the administrator impersonates."""
 
     lab: Lab
     as_user: str = ""
@@ -36,11 +36,11 @@ class Kubectl:
         return self(*arguments, **options).stdout.decode()
 
     def error(self, *arguments: str, code: int = 1) -> str:
-        """What it says when it fails."""
+        """Return the error output of a kubectl call that must fail."""
         return self(*arguments, code=code).stderr.decode()
 
     def started(self, *arguments: str) -> subprocess.Popen:
-        """kubectl with pipes, which goes on; to be used in a `with`."""
+        """Start kubectl with pipes and don't wait for its end. Use it in a `with`."""
         pipe = subprocess.PIPE
         return subprocess.Popen(
             self._command(*arguments), stdin=pipe, stdout=pipe, stderr=pipe, env=self._environment, bufsize=0
@@ -76,7 +76,7 @@ class Kubectl:
 
 
 def end_of(child: pexpect.spawn) -> tuple[str, int]:
-    """What it prints to its end, and its exit code."""
+    """Wait for the end; return the rest of the output and the exit code."""
     child.expect(pexpect.EOF)
     child.close()
     return OUTRUN.sub("", child.before).replace("\r\n", "\n"), child.exitstatus

@@ -65,7 +65,7 @@ class Lab:
         return self.api.read_namespaced_pod_log(name, "default", **query)
 
     def output_of(self, name: str, *containers: dict, **spec) -> str:
-        """What a pod printed, from its start to its end."""
+        """Run a pod to its end and return its log."""
         self.create(name, *containers, **spec)
         self.in_phase(name, "Succeeded", "Failed")
         return self.log(name)
@@ -104,7 +104,7 @@ class Lab:
         return self.folder / "node" / "pods" / self.read(name).metadata.uid
 
     def kubectl(self, *arguments: str) -> str:
-        """What kubectl prints, run as the administrator."""
+        """Run kubectl as the administrator and return its output."""
         command = ["kubectl", "--server", self.api.api_client.configuration.host, "--cache-dir", self.folder / "cache"]
         command += ["--certificate-authority", self.folder / "ca.pem"]
         command += ["--client-certificate", self.folder / "admin.pem", "--client-key", self.folder / "admin.pem"]

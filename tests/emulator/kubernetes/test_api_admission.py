@@ -14,7 +14,7 @@ PATH = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
 class Webhook:
-    """Add a container and a variable; ``/deny`` denies."""
+    """A webhook that adds a container and a variable. At ``/deny`` it denies the request."""
 
     def __init__(self) -> None:
         self.reviews: list[dict] = []
@@ -84,7 +84,7 @@ def test_a_webhook_changes_a_pod(admin: httpx.Client, pods: str, register, webho
     register()
     containers = admin.post(pods, json=pod("p")).json()["spec"]["containers"]
     assert containers[0]["env"] == [{"name": "A", "value": "b"}]
-    # What a webhook adds gets its defaults and the API's token like the rest.
+    # A container that a webhook adds also gets its defaults and the token volume.
     assert containers[1]["imagePullPolicy"] == "Always"
     assert containers[1]["volumeMounts"] == containers[0]["volumeMounts"]
     (review,) = webhook[0].reviews
@@ -94,14 +94,16 @@ def test_a_webhook_changes_a_pod(admin: httpx.Client, pods: str, register, webho
     assert request["userInfo"]["username"] == "admin"
 
 
-def test_a_webhook_denies(admin: httpx.Client, pods: str, register):
+def test_a_webhook_can_deny_a_pod(admin: httpx.Client, pods: str, register):
     register("/deny")
     answer = admin.post(pods, json=pod("p"))
     assert answer.status_code == 400
     assert answer.json()["message"] == 'admission webhook "pods.lab.example" denied the request: not today'
 
 
-def test_a_webhook_is_asked_only_about_what_it_selects(admin: httpx.Client, pods: str, register, webhook):
+def test_the_api_server_calls_a_webhook_only_for_the_objects_it_selects(
+    admin: httpx.Client, pods: str, register, webhook
+):
     expression = {"key": "eks.amazonaws.com/skip-pod-identity-webhook", "operator": "DoesNotExist"}
     register("/deny", objectSelector={"matchExpressions": [expression]})
     skipped = pod("p")
@@ -129,7 +131,7 @@ def test_the_failure_policy_decides_when_a_webhook_is_down(admin: httpx.Client, 
 @pytest.mark.parametrize(
     "host", ["10.255.255.1", "169.254.169.254", "[2001:db8::1]", "example.com", "0.0.0.0", "127.0.0.1.example.com"]
 )
-def test_a_webhook_elsewhere_is_never_called(admin: httpx.Client, pods: str, register, host):
+def test_the_api_server_never_calls_a_webhook_outside_loopback(admin: httpx.Client, pods: str, register, host):
     register(base=f"https://{host}:443")
     answer = admin.post(pods, json=pod("p"))
     assert answer.status_code == 500
@@ -137,7 +139,7 @@ def test_a_webhook_elsewhere_is_never_called(admin: httpx.Client, pods: str, reg
     assert answer.json()["message"].endswith(told)
 
 
-def test_a_node_elsewhere_is_never_called(admin: httpx.Client, pods: str, node: str):
+def test_the_api_server_never_calls_a_kubelet_outside_loopback(admin: httpx.Client, pods: str, node: str):
     addresses = [{"type": "InternalIP", "address": "169.254.169.254"}]
     patched = {"status": {"addresses": addresses}}
     kind = {"content-type": "application/merge-patch+json"}
@@ -148,7 +150,7 @@ def test_a_node_elsewhere_is_never_called(admin: httpx.Client, pods: str, node: 
     assert '"169.254.169.254" isn\'t one' in answer.json()["message"]
 
 
-def test_a_webhooks_certificate_is_verified(admin: httpx.Client, pods: str, register, webhook):
+def test_the_api_server_verifies_a_webhooks_certificate(admin: httpx.Client, pods: str, register, webhook):
     register(ca=Authority.create("another"))
     answer = admin.post(pods, json=pod("p"))
     assert answer.status_code == 500
@@ -156,7 +158,7 @@ def test_a_webhooks_certificate_is_verified(admin: httpx.Client, pods: str, regi
     assert webhook[0].reviews == []
 
 
-def test_a_dry_run_is_announced(admin: httpx.Client, pods: str, register, webhook):
+def test_a_webhook_is_told_that_a_request_is_a_dry_run(admin: httpx.Client, pods: str, register, webhook):
     register()
     admin.post(pods, json=pod("p"), params={"dryRun": "All"})
     assert webhook[0].reviews[0]["request"]["dryRun"] is True
@@ -198,7 +200,7 @@ REJECTION = "apiserver_admission_webhook_rejection_count"
     ],
     ids=["no answer, ignored", "another authority, ignored", "no answer", "denied"],
 )
-def test_what_becomes_of_a_webhook_s_calls_is_counted_in_dry_runs_too(
+def test_metrics_count_failed_and_denied_webhook_calls_even_in_dry_runs(
     admin: httpx.Client, pods: str, register, changes, counter
 ):
     register(changes.pop("path", "/mutate"), **changes)
@@ -208,7 +210,7 @@ def test_what_becomes_of_a_webhook_s_calls_is_counted_in_dry_runs_too(
     assert counted(admin, counter) == before + 2
 
 
-def test_a_webhook_that_answers_is_counted_as_called_and_as_nothing_else(admin: httpx.Client, pods: str, register):
+def test_metrics_count_an_allowed_webhook_call_only_as_a_request(admin: httpx.Client, pods: str, register):
     register(failurePolicy="Ignore")
     called = (
         'apiserver_admission_webhook_request_total{code="200",name="pods.lab.example",operation="CREATE",'
@@ -220,7 +222,7 @@ def test_a_webhook_that_answers_is_counted_as_called_and_as_nothing_else(admin: 
     assert [counted(admin, FAIL_OPEN), counted(admin, REJECTION)] == others
 
 
-def test_rbac_decides_who_reads_the_counters(cluster, admin: httpx.Client):
+def test_rbac_decides_who_reads_the_metrics(cluster, admin: httpx.Client):
     assert admin.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     answers = {}
     for group in ("system:authenticated", "system:monitoring"):
@@ -235,7 +237,7 @@ def test_rbac_decides_who_reads_the_counters(cluster, admin: httpx.Client):
 
 
 def counted(admin: httpx.Client, counter: str) -> float:
-    """The sum of what the API server tells of the counters that begin so."""
+    """Return the sum of the counters in /metrics that start with this text."""
     lines = [line for line in admin.get("/metrics").text.splitlines() if line.startswith(counter)]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
@@ -255,13 +257,15 @@ def counted(admin: httpx.Client, counter: str) -> float:
         ("'system:masters' in request.userInfo.groups", True),
     ],
 )
-def test_a_webhook_is_called_about_what_meets_its_conditions(admin, pods, webhook, register, expression, called):
+def test_the_api_server_calls_a_webhook_only_if_its_conditions_are_true(
+    admin, pods, webhook, register, expression, called
+):
     register(matchConditions=condition(expression))
     assert admin.post(pods, json=pod("demo")).status_code == 201
     assert bool(webhook[0].reviews) == called
 
 
-def test_all_conditions_have_to_be_met_and_a_false_one_counts_more_than_one_that_fails(admin, pods, webhook, register):
+def test_a_false_condition_skips_the_webhook_even_if_another_one_fails(admin, pods, webhook, register):
     fails = condition("object.metadata.labels['none'] == 'x'", "fails")
     register(failurePolicy="Fail", matchConditions=[*fails, *condition("false")])
     assert admin.post(pods, json=pod("demo")).status_code == 201
@@ -269,7 +273,9 @@ def test_all_conditions_have_to_be_met_and_a_false_one_counts_more_than_one_that
 
 
 @pytest.mark.parametrize(("policy", "status"), [("Ignore", 201), ("Fail", 403)])
-def test_a_condition_that_fails_is_the_failure_policy_s(admin, pods, webhook, register, policy, status):
+def test_the_failure_policy_decides_when_a_condition_cannot_be_evaluated(
+    admin, pods, webhook, register, policy, status
+):
     expression = "object.spec.none == 1"
     register(failurePolicy=policy, matchConditions=condition(expression))
     answer = admin.post(pods, json=pod("demo"))
@@ -295,7 +301,7 @@ def test_a_condition_that_fails_is_the_failure_policy_s(admin, pods, webhook, re
         ([condition("true", f"n{n}")[0] for n in range(65)], "", "Too many: 65"),
     ],
 )
-def test_a_condition_that_is_not_evaluated_is_refused(admin, namespace, conditions, field, told):
+def test_invalid_or_unsupported_match_conditions_are_refused(admin, namespace, conditions, field, told):
     hook = {
         "name": "pods.lab.example",
         "clientConfig": {"url": "https://127.0.0.1:1/"},

@@ -1,4 +1,4 @@
-"""Whatever is sent: the API answers as a server does that says what is wrong, and never fails itself."""
+"""Whatever a client sends, the API server says what is wrong and never fails itself."""
 
 import json
 from urllib.parse import quote, urlencode
@@ -14,7 +14,7 @@ from tests.emulator.kubernetes.conftest import pod
 many = settings(
     max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-# What a real server answers with 500, too (tests/contract/NOTES.md), each with its own words.
+# A real server also answers 500 with these messages (tests/contract/NOTES.md).
 REAL_500 = ("resourceVersion: Invalid value", "resourceVersion should not be set on objects to be created")
 
 words = some.sampled_from(["", "a", "default", "x" * 300, "Ä", "..", "%", "a/b", "null", "0", "-1", "status"])
@@ -51,7 +51,7 @@ methods = some.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "O
 
 
 def mutated(document: dict) -> some.SearchStrategy:
-    """The document with something else in one or two of its places."""
+    """A strategy for the document with one or two of its values replaced by anything."""
     places = [*_places(document)]
 
     @some.composite
@@ -235,7 +235,7 @@ def test_no_object_makes_the_server_fail(admin: httpx.Client, namespace: str, da
 
 
 @pytest.mark.parametrize("depth", [100, 10_000])
-def test_a_document_nested_deep_is_refused(admin: httpx.Client, namespace: str, depth: int):
+def test_a_deeply_nested_document_is_refused(admin: httpx.Client, namespace: str, depth: int):
     body = b'{"metadata":{"name":"deep"},"data":' + b"[" * depth + b"]" * depth + b"}"
     answer = admin.post(
         f"/api/v1/namespaces/{namespace}/configmaps", content=body, headers={"Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""Deployments as documents: defaults, validation, the scale subresource, discovery, and who may."""
+"""Deployments and Services in the API: defaults, validation, scaling, permissions and discovery."""
 
 import json
 
@@ -74,7 +74,7 @@ def test_an_invalid_deployment_is_refused(apps: Apps, spec: dict, message: str):
     assert message in answer.json()["message"]
 
 
-def test_the_selector_stays(apps: Apps):
+def test_a_deployments_selector_cannot_be_changed(apps: Apps):
     apps.create(deployment())
     labels = {"app": "new"}
     patch = {"spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}}}}
@@ -86,7 +86,7 @@ def test_the_selector_stays(apps: Apps):
     )
 
 
-def test_owners_have_to_be_named(apps: Apps):
+def test_an_owner_reference_without_a_uid_is_refused(apps: Apps):
     metadata = {"name": "c", "ownerReferences": [{"kind": "Pod", "name": "p"}]}
     answer = apps.http.post(f"{apps.core}/configmaps", json={"metadata": metadata})
     assert answer.status_code == 422
@@ -116,7 +116,7 @@ def test_scale_is_read_replaced_and_patched(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_kubectl_scale(apps: Apps):
+def test_kubectl_scales_a_deployment(apps: Apps):
     apps.create(deployment())
     assert apps.kubectl("scale", "deployment", "web", "--replicas=3") == "deployment.apps/web scaled\n"
     apps.pod_count(3)
@@ -127,7 +127,7 @@ def test_kubectl_scale(apps: Apps):
     assert apps.deployment()["metadata"]["generation"] == 3
 
 
-def test_the_typed_client(apps: Apps):
+def test_the_python_client_creates_and_scales_a_deployment(apps: Apps):
     api = client.AppsV1Api(new_client_from_config(str(apps.cluster.kubeconfig)))
     api.create_namespaced_deployment(apps.namespace, deployment())
     api.patch_namespaced_deployment_scale("web", apps.namespace, {"spec": {"replicas": 2}})
@@ -139,7 +139,7 @@ def test_the_typed_client(apps: Apps):
     until(lambda: status().unavailable_replicas == 2, "the deployment has counted its pods")
 
 
-# Who may
+# Permissions
 
 
 @pytest.mark.kubectl
@@ -161,7 +161,9 @@ def test_the_typed_client(apps: Apps):
         ("admin", "get", "deployments/status", True),
     ],
 )
-def test_default_roles(apps: Apps, role: str, verb: str, resource: str, answer: bool):
+def test_the_view_edit_and_admin_roles_have_their_usual_permissions(
+    apps: Apps, role: str, verb: str, resource: str, answer: bool
+):
     apps.kubectl("create", "rolebinding", "r", f"--clusterrole={role}", "--user=ann")
     resource, _, below = resource.partition("/")
     attributes = {"namespace": apps.namespace, "verb": verb, "resource": resource, "subresource": below}
@@ -176,7 +178,7 @@ def test_default_roles(apps: Apps, role: str, verb: str, resource: str, answer: 
 
 
 @pytest.mark.kubectl
-def test_discovery(apps: Apps):
+def test_discovery_lists_the_apps_api(apps: Apps):
     rows = apps.kubectl("api-resources", "--api-group=apps", "--no-headers").splitlines()
     assert [row.split() for row in rows] == [
         ["deployments", "deploy", "apps/v1", "true", "Deployment"],
@@ -219,7 +221,7 @@ def test_a_service_gets_an_address_and_keeps_it(admin: httpx.Client, namespace: 
         ({"type": "ExternalName"}, "spec.externalName"),
     ],
 )
-def test_a_service_that_says_too_little_is_refused(admin: httpx.Client, namespace: str, spec: dict, field: str):
+def test_an_invalid_service_is_refused(admin: httpx.Client, namespace: str, spec: dict, field: str):
     refused = admin.post(f"/api/v1/namespaces/{namespace}/services", json={"metadata": {"name": "a"}, "spec": spec})
     assert refused.status_code == 422, refused.text
     assert field in [cause["field"] for cause in refused.json()["details"]["causes"]]

@@ -1,4 +1,4 @@
-"""What people use: kubectl as they type it, and the official client."""
+"""The clients people use: kubectl as they type it, and the official Python client."""
 
 import json
 import re
@@ -18,7 +18,7 @@ kubectl = pytest.mark.kubectl
 
 
 @kubectl
-def test_the_article_step_by_step(cluster, namespace: str):
+def test_kubectl_creates_shows_and_deletes_a_pod_with_an_irsa_account(cluster, namespace: str):
     run = lambda *arguments, **more: cluster.kubectl(arguments[0], "-n", namespace, *arguments[1:], **more)  # noqa: E731
     account = {
         "apiVersion": "v1",
@@ -44,7 +44,7 @@ def test_the_article_step_by_step(cluster, namespace: str):
 
 
 @kubectl
-def test_what_kubectl_sends_as_protobuf(cluster, namespace: str):
+def test_the_api_server_understands_kubectls_protobuf_requests(cluster, namespace: str):
     run = lambda *arguments, **more: cluster.kubectl(arguments[0], "-n", namespace, *arguments[1:], **more)  # noqa: E731
     assert run("create", "serviceaccount", "app").stdout == "serviceaccount/app created\n"
     assert run("create", "token", "app", "--duration", "10m", "--audience", "a").stdout.count(".") == 2
@@ -64,7 +64,7 @@ def test_what_kubectl_sends_as_protobuf(cluster, namespace: str):
 
 
 @kubectl
-def test_kubectl_explains_and_validates(cluster, namespace: str):
+def test_kubectl_explains_fields_and_refuses_unknown_ones(cluster, namespace: str):
     explained = cluster.kubectl("explain", "pod.spec.serviceAccountName").stdout
     assert "FIELD: serviceAccountName <string>" in explained
     bad = {**pod("p"), "spec": {"containers": [{"name": "a", "imge": "x"}]}}
@@ -75,7 +75,7 @@ def test_kubectl_explains_and_validates(cluster, namespace: str):
 
 
 @kubectl
-def test_two_managers_of_one_field(cluster, namespace: str):
+def test_server_side_apply_reports_a_conflict_of_two_field_managers(cluster, namespace: str):
     def apply(value: str, *more: str, code: int = 0):
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": value}}
         return cluster.kubectl("apply", "-n", namespace, "--server-side", "-f", "-", *more, given=body, code=code)
@@ -91,7 +91,7 @@ def test_two_managers_of_one_field(cluster, namespace: str):
 
 
 @kubectl
-def test_kubectl_takes_over_from_its_own_client_side_apply(cluster, namespace: str):
+def test_server_side_apply_takes_over_from_client_side_apply(cluster, namespace: str):
     def apply(data: dict, *more: str):
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data}
         return cluster.kubectl("apply", "-n", namespace, "-f", "-", *more, given=body)
@@ -107,7 +107,7 @@ def test_kubectl_takes_over_from_its_own_client_side_apply(cluster, namespace: s
 
 
 @kubectl
-def test_a_binding_says_who_gets_the_role(cluster, namespace: str):
+def test_kubectl_shows_the_subjects_of_a_role_binding(cluster, namespace: str):
     who = ("--user=ann", "--user=bob", "--group=ops", f"--serviceaccount={namespace}:app")
     cluster.kubectl("create", "rolebinding", "b", "-n", namespace, "--role=r", *who)
     wide = cluster.kubectl("get", "rolebinding", "b", "-n", namespace, "-o", "wide").stdout
@@ -116,7 +116,7 @@ def test_a_binding_says_who_gets_the_role(cluster, namespace: str):
     assert row[:2] + row[3:] == ["b", "Role/r", "ann, bob", "ops", f"{namespace}/app"]
 
 
-def test_typed_calls(typed: client.CoreV1Api, namespace: str):
+def test_the_python_client_manages_accounts_pods_and_tokens(typed: client.CoreV1Api, namespace: str):
     metadata = client.V1ObjectMeta(name="app", annotations={ROLE: ARN})
     made = typed.create_namespaced_service_account(namespace, client.V1ServiceAccount(metadata=metadata))
     assert made.metadata.annotations == {ROLE: ARN}
@@ -138,7 +138,7 @@ def test_typed_calls(typed: client.CoreV1Api, namespace: str):
     assert (missing.value.status, json.loads(missing.value.body)["reason"]) == (404, "NotFound")
 
 
-def test_a_list_merges_by_name(admin: httpx.Client, namespace: str):
+def test_a_strategic_merge_patch_merges_containers_by_name(admin: httpx.Client, namespace: str):
     pods = f"/api/v1/namespaces/{namespace}/pods"
     two = [{"name": "a", "image": "i:1"}, {"name": "b", "image": "i:1"}]
     admin.post(pods, json=pod("p", containers=two))
@@ -165,7 +165,9 @@ def test_a_list_merges_by_name(admin: httpx.Client, namespace: str):
         ("apply-patch+yaml", {}, 422, "fieldManager: Required value: is required for apply patch"),
     ],
 )
-def test_a_bad_patch_is_refused(admin: httpx.Client, namespace: str, kind: str, patch, code: int, message: str):
+def test_a_bad_patch_is_refused_unless_it_only_clears_the_metadata(
+    admin: httpx.Client, namespace: str, kind: str, patch, code: int, message: str
+):
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     admin.post(path, json={"metadata": {"name": "a"}})
     headers = {"Content-Type": f"application/{kind}"}

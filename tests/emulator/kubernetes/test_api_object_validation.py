@@ -1,4 +1,4 @@
-"""What roles, bindings, quantities, ConfigMaps and Secrets may hold, and how anything else is refused."""
+"""Validation of roles, bindings, quantities, ConfigMaps and Secrets."""
 
 import httpx
 import pytest
@@ -20,7 +20,7 @@ REFERENCE = {"kind": "Role", "name": "a"}
         ("rolebindings", {"roleRef": REFERENCE, "subjects": [{"kind": "User"}]}, "user name cannot be empty"),
     ],
 )
-def test_a_role_or_binding_that_says_nothing_is_refused(admin, namespace, kind: str, body: dict, message: str):
+def test_an_invalid_role_or_role_binding_is_refused(admin, namespace, kind: str, body: dict, message: str):
     answer = admin.post(f"{RBAC}/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **body})
     assert (answer.status_code, answer.json()["reason"]) == (422, "Invalid")
     assert message in answer.json()["message"]
@@ -49,7 +49,7 @@ def test_a_role_or_binding_that_says_nothing_is_refused(admin, namespace, kind: 
         ),
     ],
 )
-def test_a_text_that_stands_for_something_else_has_to_be_it(
+def test_invalid_base64_quantities_and_timestamps_are_refused(
     admin: httpx.Client, namespace: str, kind: str, fields: dict, message: str
 ):
     refused = admin.post(f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **fields})
@@ -94,7 +94,7 @@ KEY = (
         ("secrets", {"stringData": {"a": "x" * (2**20 + 1)}}, "data: Too long: may not be more than 1048576 bytes"),
     ],
 )
-def test_the_keys_and_the_size_of_config_maps_and_secrets_have_bounds(
+def test_a_config_map_or_secret_with_invalid_keys_or_size_is_refused(
     admin: httpx.Client, namespace: str, kind: str, fields: dict, causes: str
 ):
     refused = admin.post(f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **fields})
@@ -135,7 +135,9 @@ REDACTED = 'Invalid value: "<secret contents redacted>"'
         ("ssh-auth", {"ssh-privatekey": "a"}, ""),
     ],
 )
-def test_a_secret_has_what_its_type_needs(admin: httpx.Client, namespace: str, type_: str, data: dict, message: str):
+def test_a_secret_must_have_the_data_that_its_type_requires(
+    admin: httpx.Client, namespace: str, type_: str, data: dict, message: str
+):
     body = {"metadata": {"name": "a"}, "type": f"kubernetes.io/{type_}", "stringData": data}
     answer = admin.post(f"/api/v1/namespaces/{namespace}/secrets", json=body)
     if message:

@@ -1,4 +1,4 @@
-"""Objects: what can be stored, changed, listed and taken away, and how it is refused."""
+"""Creating, changing, listing and deleting objects, and how bad requests are refused."""
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ def config_maps(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/configmaps"
 
 
-def test_a_namespace_begins_with_a_service_account_and_the_ca(admin: httpx.Client, namespace: str, cluster):
+def test_a_new_namespace_has_a_default_service_account_and_the_ca(admin: httpx.Client, namespace: str, cluster):
     path = f"/api/v1/namespaces/{namespace}"
     assert admin.get(f"{path}/serviceaccounts/default").status_code == 200
     root = admin.get(f"{path}/configmaps/kube-root-ca.crt").json()
@@ -28,7 +28,7 @@ def test_every_cluster_has_the_four_standard_namespaces(admin: httpx.Client):
     assert {"default", "kube-system", "kube-public", "kube-node-lease"} <= names
 
 
-def test_deleting_a_namespace_takes_everything_in_it(admin: httpx.Client, namespace: str, config_maps: str):
+def test_deleting_a_namespace_deletes_everything_in_it(admin: httpx.Client, namespace: str, config_maps: str):
     admin.post(config_maps, json=config_map("a"))
     gone = admin.delete(f"/api/v1/namespaces/{namespace}").json()
     assert gone["status"]["phase"] == "Terminating"
@@ -36,7 +36,7 @@ def test_deleting_a_namespace_takes_everything_in_it(admin: httpx.Client, namesp
     assert admin.get(config_maps).json()["items"] == []
 
 
-def test_a_namespace_waits_for_finalizers(admin: httpx.Client, namespace: str, config_maps: str):
+def test_a_deleted_namespace_waits_for_finalizers(admin: httpx.Client, namespace: str, config_maps: str):
     held = config_map("held")
     held["metadata"]["finalizers"] = ["lab.example/hold"]
     admin.post(config_maps, json=held)
@@ -77,7 +77,7 @@ def test_a_namespace_waits_for_finalizers(admin: httpx.Client, namespace: str, c
     assert admin.get(f"/api/v1/namespaces/{namespace}").status_code == 404
 
 
-def test_a_default_service_account_comes_back(admin: httpx.Client, namespace: str):
+def test_a_deleted_default_service_account_is_created_again(admin: httpx.Client, namespace: str):
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
     first = admin.get(path).json()["metadata"]["uid"]
     admin.delete(path)
@@ -101,7 +101,9 @@ def test_a_default_service_account_comes_back(admin: httpx.Client, namespace: st
         (b"k8s\x00\xff\xff", 400, ""),
     ],
 )
-def test_anything_but_an_object_is_refused(admin: httpx.Client, config_maps: str, body: bytes, code: int, message: str):
+def test_an_invalid_request_body_is_refused(
+    admin: httpx.Client, config_maps: str, body: bytes, code: int, message: str
+):
     answer = admin.post(config_maps, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == code
     assert answer.json()["kind"] == "Status"
@@ -134,7 +136,7 @@ def test_yaml_is_accepted_and_returned(admin: httpx.Client, config_maps: str):
     assert bad.status_code == 400
 
 
-def test_unknown_fields_warn_or_are_refused(admin: httpx.Client, config_maps: str):
+def test_unknown_fields_give_a_warning_or_are_refused_if_validation_is_strict(admin: httpx.Client, config_maps: str):
     answer = admin.post(config_maps, json=config_map("a", bogus=1))
     assert answer.headers["Warning"] == '299 - "unknown field \\"bogus\\""'
     strict = admin.post(config_maps, json=config_map("b", bogus=1), params={"fieldValidation": "Strict"})
@@ -142,8 +144,8 @@ def test_unknown_fields_warn_or_are_refused(admin: httpx.Client, config_maps: st
     assert strict.json()["message"].endswith('strict decoding error: unknown field "bogus"')
 
 
-def test_warnings_that_no_header_holds(admin: httpx.Client, namespace: str):
-    """A real server leaves out one with a control character, and shortens those that are too many."""
+def test_warnings_that_do_not_fit_a_header_are_dropped_or_shortened(admin: httpx.Client, namespace: str):
+    """A real server drops a warning with a control character. If there are too many, it shortens each."""
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     for name, character in (("line", "\n"), ("delete", "\x7f"), ("next", "\x85")):
         answer = admin.post(path, json={"metadata": {"name": name}, "plain": 1, f"a{character}b: c": 1})
@@ -155,14 +157,14 @@ def test_warnings_that_no_header_holds(admin: httpx.Client, namespace: str):
     assert {len(text) for text in told} == {len('299 - "unknown field \\"') + 256 - len('unknown field "') + 1}
 
 
-def test_the_same_name_twice_is_a_conflict(admin: httpx.Client, config_maps: str):
+def test_creating_the_same_name_twice_is_a_conflict(admin: httpx.Client, config_maps: str):
     admin.post(config_maps, json=config_map("a"))
     again = admin.post(config_maps, json=config_map("a"))
     assert (again.status_code, again.json()["reason"]) == (409, "AlreadyExists")
     assert again.json()["message"] == 'configmaps "a" already exists'
 
 
-def test_a_stale_version_is_a_conflict(admin: httpx.Client, config_maps: str):
+def test_an_update_of_a_stale_version_is_a_conflict(admin: httpx.Client, config_maps: str):
     first = admin.post(config_maps, json=config_map("a")).json()
     assert admin.put(f"{config_maps}/a", json=config_map("a", data={"n": "1"})).status_code == 200
     stale = admin.put(f"{config_maps}/a", json=first)
@@ -170,7 +172,7 @@ def test_a_stale_version_is_a_conflict(admin: httpx.Client, config_maps: str):
     assert stale.json()["message"].endswith("please apply your changes to the latest version and try again")
 
 
-def test_a_change_that_changes_nothing_keeps_the_version(admin: httpx.Client, config_maps: str):
+def test_an_update_without_changes_keeps_the_resource_version(admin: httpx.Client, config_maps: str):
     first = admin.post(config_maps, json=config_map("a", data={"n": "1"})).json()
     again = admin.put(f"{config_maps}/a", json=config_map("a", data={"n": "1"})).json()
     assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
@@ -181,7 +183,7 @@ def test_dry_run_stores_nothing(admin: httpx.Client, config_maps: str):
     assert admin.get(f"{config_maps}/a").status_code == 404
 
 
-def test_names_are_made_up(admin: httpx.Client, config_maps: str):
+def test_generate_name_gives_each_object_a_unique_name(admin: httpx.Client, config_maps: str):
     body = {**CONFIG_MAP, "metadata": {"generateName": "run-"}}
     names = {admin.post(config_maps, json=body).json()["metadata"]["name"] for _ in range(20)}
     assert len(names) == 20
@@ -209,7 +211,7 @@ def test_lists_come_in_pages(admin: httpx.Client, config_maps: str):
         ("!app", ["kube-root-ca.crt"]),
     ],
 )
-def test_selecting_by_labels(admin: httpx.Client, config_maps: str, selector: str, names: list[str]):
+def test_a_label_selector_filters_a_list(admin: httpx.Client, config_maps: str, selector: str, names: list[str]):
     for name, app in (("one", "a"), ("two", "b")):
         body = config_map(name)
         body["metadata"]["labels"] = {"app": app}
@@ -241,7 +243,7 @@ def test_a_collection_is_deleted_by_selector(admin: httpx.Client, config_maps: s
     assert left == ["kube-root-ca.crt", "two"]
 
 
-def test_what_belongs_to_a_deleted_object_goes_with_it(admin: httpx.Client, config_maps: str):
+def test_deleting_an_owner_deletes_the_objects_it_owns(admin: httpx.Client, config_maps: str):
     owner = admin.post(config_maps, json=config_map("owner")).json()["metadata"]
     owned = config_map("owned")
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["uid"]}
@@ -261,11 +263,13 @@ def test_a_precondition_stops_a_delete(admin: httpx.Client, config_maps: str):
 @pytest.mark.parametrize(
     ("path", "code"), [("/nonsense", 404), ("/api/v1/nonsense", 404), ("/apis/none/v1/x", 404), ("/apis/none", 404)]
 )
-def test_unknown_paths(admin: httpx.Client, path: str, code: int):
+def test_unknown_paths_are_not_found(admin: httpx.Client, path: str, code: int):
     assert admin.get(path).status_code == code
 
 
-def test_a_lab_with_the_same_seed_has_the_same_ids(admin: httpx.Client, config_maps: str, namespace: str, cluster):
+def test_a_uid_is_derived_from_the_seed_the_name_and_a_serial_number(
+    admin: httpx.Client, config_maps: str, namespace: str, cluster
+):
     made = admin.post(config_maps, json=config_map("a")).json()["metadata"]["uid"]
     assert made == cluster.api.storage.identifiers.uuid("uid/configmaps", f"{namespace}/a/0")
     admin.delete(f"{config_maps}/a")
@@ -273,7 +277,7 @@ def test_a_lab_with_the_same_seed_has_the_same_ids(admin: httpx.Client, config_m
     assert again == cluster.api.storage.identifiers.uuid("uid/configmaps", f"{namespace}/a/1")
 
 
-def test_half_a_character_is_kept_as_a_replacement(admin: httpx.Client, config_maps: str):
+def test_a_lone_surrogate_is_stored_as_the_replacement_character(admin: httpx.Client, config_maps: str):
     body = rb'{"metadata": {"name": "half"}, "data": {"a": "x\ud800y", "b": "\ud83d\ude00"}}'
     made = admin.post(config_maps, content=body, headers={"Content-Type": "application/json"})
     assert made.status_code == 201, made.text
@@ -291,7 +295,9 @@ def test_half_a_character_is_kept_as_a_replacement(admin: httpx.Client, config_m
         ({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}, "invalid patch format of primitive list"),
     ],
 )
-def test_a_strategic_patch_with_a_bad_directive(admin: httpx.Client, config_maps: str, patch: dict, message: str):
+def test_a_strategic_merge_patch_with_a_bad_directive_is_refused(
+    admin: httpx.Client, config_maps: str, patch: dict, message: str
+):
     admin.post(config_maps, json=config_map("a"))
     headers = {"Content-Type": "application/strategic-merge-patch+json"}
     refused = admin.patch(f"{config_maps}/a", json=patch, headers=headers)
@@ -315,7 +321,9 @@ ENTRY |= {"time": "2026-01-01T00:00:00Z"}
         ([{**ENTRY, "fieldsV1": {"f:data": 5}}], ["first"]),
     ],
 )
-def test_a_write_may_name_the_managers(admin: httpx.Client, config_maps: str, entries: list, managers: list | None):
+def test_a_patch_can_set_managed_fields_and_invalid_entries_are_ignored(
+    admin: httpx.Client, config_maps: str, entries: list, managers: list | None
+):
     admin.post(f"{config_maps}?fieldManager=first", json=config_map("a", data={"a": "1"}))
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": entries}]
     done = admin.patch(f"{config_maps}/a", json=patch, headers={"Content-Type": "application/json-patch+json"})
@@ -329,7 +337,7 @@ def test_a_write_may_name_the_managers(admin: httpx.Client, config_maps: str, en
     assert again.status_code == 200, again.text
 
 
-def test_what_is_applied_names_no_managers(admin: httpx.Client, config_maps: str):
+def test_server_side_apply_refuses_managed_fields_in_the_body(admin: httpx.Client, config_maps: str):
     body = config_map("a")
     body["metadata"]["managedFields"] = [ENTRY]
     headers = {"Content-Type": "application/apply-patch+yaml"}
@@ -353,14 +361,16 @@ def test_what_is_applied_names_no_managers(admin: httpx.Client, config_maps: str
         ),
     ],
 )
-def test_anything_but_a_patch(admin: httpx.Client, config_maps: str, media_type: str, patch: object, message: str):
+def test_a_number_or_a_string_as_a_patch_is_refused(
+    admin: httpx.Client, config_maps: str, media_type: str, patch: object, message: str
+):
     admin.post(config_maps, json=config_map("a"))
     headers = {"Content-Type": f"application/{media_type}+json"}
     refused = admin.patch(f"{config_maps}/a", json=patch, headers=headers)
     assert (refused.status_code, refused.json()["message"]) == (400, message)
 
 
-def test_a_limit_under_one_is_ignored(admin: httpx.Client, config_maps: str):
+def test_a_negative_limit_is_ignored(admin: httpx.Client, config_maps: str):
     admin.post(config_maps, json=config_map("a"))
     listed = admin.get(config_maps, params={"limit": -1}).json()
     assert [item["metadata"]["name"] for item in listed["items"]] == ["a", "kube-root-ca.crt"]
@@ -379,7 +389,7 @@ SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
         ("apiVersion", "v2", f'no kind "ConfigMap" is registered for version "v2" {SCHEME}'),
     ],
 )
-def test_a_patch_cannot_make_another_kind_of_it(
+def test_a_patch_cannot_change_an_objects_kind_or_api_version(
     admin: httpx.Client, config_maps: str, media_type: str, field: str, value: str, message: str
 ):
     admin.post(config_maps, json=config_map("a"))
@@ -391,14 +401,14 @@ def test_a_patch_cannot_make_another_kind_of_it(
     assert refused.json()["message"].endswith(f": {message}")
 
 
-def test_a_replacement_names_itself(admin: httpx.Client, config_maps: str):
+def test_a_replacement_without_a_name_is_refused(admin: httpx.Client, config_maps: str):
     admin.post(config_maps, json=config_map("a"))
     refused = admin.put(f"{config_maps}/a", json={"data": {"a": "1"}})
     message = "the name of the object (a based on URL) was undeterminable: name must be provided"
     assert (refused.status_code, refused.json()["message"]) == (400, message)
 
 
-def test_a_dry_run_of_a_deletion_is_of_all(admin: httpx.Client, config_maps: str):
+def test_a_delete_with_an_invalid_dry_run_value_is_refused_and_deletes_nothing(admin: httpx.Client, config_maps: str):
     admin.post(config_maps, json=config_map("a"))
     refused = admin.request("DELETE", f"{config_maps}/a", json={"kind": "DeleteOptions", "dryRun": ["x"]})
     assert refused.status_code == 422
@@ -407,7 +417,7 @@ def test_a_dry_run_of_a_deletion_is_of_all(admin: httpx.Client, config_maps: str
 
 
 @pytest.mark.parametrize("name", ["", "/a"])
-def test_a_version_that_is_yet_to_come(admin: httpx.Client, config_maps: str, name: str):
+def test_reading_at_a_future_resource_version_times_out(admin: httpx.Client, config_maps: str, name: str):
     admin.post(config_maps, json=config_map("a"))
     refused = admin.get(f"{config_maps}{name}", params={"resourceVersion": "1000000000"})
     assert (refused.status_code, refused.json()["reason"]) == (504, "Timeout")
@@ -416,7 +426,7 @@ def test_a_version_that_is_yet_to_come(admin: httpx.Client, config_maps: str, na
     assert refused.json()["details"] == {"causes": [cause], "retryAfterSeconds": 1}
 
 
-def test_a_version_that_is_not_a_number_of_64_bits(admin: httpx.Client, config_maps: str):
+def test_a_resource_version_that_is_not_a_64_bit_number_is_refused(admin: httpx.Client, config_maps: str):
     for text, why in (("²", "invalid syntax"), (str(2**64), "value out of range")):
         refused = admin.get(config_maps, params={"resourceVersion": text})
         assert refused.status_code == 400
@@ -435,7 +445,9 @@ def test_a_version_that_is_not_a_number_of_64_bits(admin: httpx.Client, config_m
         ),
     ],
 )
-def test_parameters_of_a_write(admin: httpx.Client, config_maps: str, parameter: str, value: str, message: str):
+def test_a_create_with_an_invalid_parameter_is_refused(
+    admin: httpx.Client, config_maps: str, parameter: str, value: str, message: str
+):
     refused = admin.post(config_maps, json=config_map("a"), params={parameter: value})
     expected = f'CreateOptions.meta.k8s.io "" is invalid: {message}'
     assert (refused.status_code, refused.json()["message"]) == (422, expected)
@@ -451,7 +463,7 @@ def test_broken_protobuf_is_refused(admin: httpx.Client, config_maps: str, body:
     assert refused.json()["message"] in messages
 
 
-def test_a_written_event_is_stored_and_found_by_its_object(admin: httpx.Client, namespace: str):
+def test_a_client_can_create_find_update_and_delete_an_event(admin: httpx.Client, namespace: str):
     path = f"/api/v1/namespaces/{namespace}/events"
     at = "2026-01-02T03:04:05Z"
     written = {

@@ -1,4 +1,4 @@
-"""Pods that a real API server refuses, each with its words."""
+"""Invalid pods: the API server refuses each with the message of a real API server."""
 
 import httpx
 import pytest
@@ -166,7 +166,7 @@ def test_two_containers_cannot_have_the_same_host_port(admin: httpx.Client, name
     assert (answer.status_code, answer.json()["message"]) == (422, expected)
 
 
-def test_a_pod_with_every_field_well_formed_is_accepted(admin: httpx.Client, namespace: str):
+def test_a_pod_with_valid_fields_is_accepted(admin: httpx.Client, namespace: str):
     references = [{"fieldRef": {"fieldPath": "metadata.labels['a']"}}, {"resourceFieldRef": {"resource": "limits.cpu"}}]
     fields = {
         "ports": [{"containerPort": 80, "name": "http"}, {"containerPort": 81}],
@@ -184,7 +184,7 @@ def test_a_pod_with_every_field_well_formed_is_accepted(admin: httpx.Client, nam
     assert answer.status_code == 201, answer.text
 
 
-def test_a_port_of_the_hosts_network_has_a_number(admin: httpx.Client, namespace: str):
+def test_a_host_network_pod_cannot_leave_out_a_container_port(admin: httpx.Client, namespace: str):
     containers = [{"name": "c", "image": "i", "ports": [{"name": "http"}]}]
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p", hostNetwork=True, containers=containers))
     expected = 'Pod "p" is invalid: spec.containers[0].ports[0].containerPort: Required value'
@@ -204,7 +204,9 @@ RELATIVE, STEPS, RESERVED = "must be a relative path", "must not contain '..'", 
         ("/..", [RELATIVE, STEPS]),
     ],
 )
-def test_a_file_of_a_volume_stays_in_it(admin: httpx.Client, namespace: str, path: str, why: list[str]):
+def test_a_volume_file_path_that_is_absolute_or_uses_dot_dot_is_refused(
+    admin: httpx.Client, namespace: str, path: str, why: list[str]
+):
     item, token = {"key": "a", "path": path}, {"path": path, "expirationSeconds": 600}
     name = {"path": path, "fieldRef": {"fieldPath": "metadata.name"}}
     for source, field in (
@@ -233,7 +235,9 @@ def test_a_file_of_a_volume_stays_in_it(admin: httpx.Client, namespace: str, pat
         ({}, "Required value"),
     ],
 )
-def test_a_path_of_the_host_has_no_steps_back(admin: httpx.Client, namespace: str, host_path: dict, why: str):
+def test_a_host_path_that_is_empty_or_contains_dot_dot_is_refused(
+    admin: httpx.Client, namespace: str, host_path: dict, why: str
+):
     made = pod("p", volumes=[{"name": "v", "hostPath": host_path}])
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
     expected = f'Pod "p" is invalid: spec.volumes[0].hostPath.path: {why}'
@@ -242,7 +246,7 @@ def test_a_path_of_the_host_has_no_steps_back(admin: httpx.Client, namespace: st
 
 @pytest.mark.parametrize("field", ["subPath", "subPathExpr"])
 @pytest.mark.parametrize(("path", "why"), [("/etc", RELATIVE), ("../../secret", STEPS)])
-def test_a_part_of_a_volume_is_in_it(admin: httpx.Client, namespace: str, field: str, path: str, why: str):
+def test_a_sub_path_outside_its_volume_is_refused(admin: httpx.Client, namespace: str, field: str, path: str, why: str):
     mount = {"name": "v", "mountPath": "/v", field: path}
     container = {"name": "c", "image": "i", "volumeMounts": [mount]}
     made = pod("p", containers=[container], volumes=[{"name": "v", "emptyDir": {}}])
@@ -255,7 +259,9 @@ def test_a_part_of_a_volume_is_in_it(admin: httpx.Client, namespace: str, field:
     ("character", "quoted"),
     [("\0", r"\x00"), ("\n", r"\n"), ("\r", r"\r"), ("\x1b", r"\x1b"), ("\x7f", r"\x7f"), ("\x85", r"\u0085")],
 )
-def test_a_control_character_is_told_as_go_quotes_it(admin: httpx.Client, namespace: str, character: str, quoted: str):
+def test_error_messages_quote_control_characters_as_go_does(
+    admin: httpx.Client, namespace: str, character: str, quoted: str
+):
     """https://pkg.go.dev/strconv#Quote"""
     odd = f"a{character}b"
     container = {
@@ -273,7 +279,7 @@ def test_a_control_character_is_told_as_go_quotes_it(admin: httpx.Client, namesp
 
 
 def test_paths_with_control_characters_are_accepted(admin: httpx.Client, namespace: str):
-    """The kubelet refuses what no file can be called."""
+    """The kubelet, not the API server, refuses a path that no file can have."""
     for number, odd in enumerate(("a\0b", "a\nb", "a\x1bb")):
         items = [{"path": odd, "fieldRef": {"fieldPath": "metadata.name"}}]
         volumes = [

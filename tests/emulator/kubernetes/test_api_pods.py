@@ -1,4 +1,4 @@
-"""Pods: what they get, how they go, and what passes through to their node."""
+"""Pods: defaults, scheduling, deletion, and the logs and exec requests passed on to their node."""
 
 import json
 from collections.abc import Iterator
@@ -34,11 +34,11 @@ def test_a_pod_gets_its_defaults(admin: httpx.Client, pods: str):
     assert made["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
 
 
-def test_a_pod_may_go_without_a_token(admin: httpx.Client, pods: str):
+def test_a_pod_can_opt_out_of_its_token_volume(admin: httpx.Client, pods: str):
     assert "volumes" not in admin.post(pods, json=pod("p", automountServiceAccountToken=False)).json()["spec"]
 
 
-def test_a_pod_needs_its_service_account(admin: httpx.Client, pods: str, namespace: str):
+def test_a_pod_with_a_missing_service_account_is_refused(admin: httpx.Client, pods: str, namespace: str):
     answer = admin.post(pods, json=pod("p", serviceAccountName="missing"))
     assert answer.status_code == 403
     assert answer.json()["message"] == (
@@ -63,7 +63,7 @@ def test_an_invalid_pod_is_refused(admin: httpx.Client, pods: str, spec: dict, m
     assert message in answer.json()["message"]
 
 
-def test_a_pods_account_cannot_be_changed(admin: httpx.Client, pods: str):
+def test_a_pods_service_account_cannot_be_changed(admin: httpx.Client, pods: str):
     admin.post(pods, json=pod("p"))
     merge = {"Content-Type": "application/merge-patch+json"}
     patch = {"spec": {"serviceAccountName": "other", "serviceAccount": "other"}}
@@ -72,7 +72,7 @@ def test_a_pods_account_cannot_be_changed(admin: httpx.Client, pods: str):
     assert "pod updates may not change fields other than" in answer.json()["message"]
 
 
-def test_the_status_is_a_subresource(admin: httpx.Client, pods: str):
+def test_only_the_status_subresource_changes_a_pods_status(admin: httpx.Client, pods: str):
     admin.post(pods, json=pod("p"))
     merge = {"Content-Type": "application/merge-patch+json"}
     admin.patch(f"{pods}/p", json={"status": {"phase": "Failed"}}, headers=merge)
@@ -81,13 +81,13 @@ def test_the_status_is_a_subresource(admin: httpx.Client, pods: str):
     assert admin.get(f"{pods}/p").json()["status"]["phase"] == "Running"
 
 
-def test_a_pod_without_a_node_goes_at_once(admin: httpx.Client, pods: str):
+def test_an_unscheduled_pod_is_deleted_at_once(admin: httpx.Client, pods: str):
     admin.post(pods, json=pod("p"))
     assert admin.delete(f"{pods}/p").json()["metadata"]["deletionGracePeriodSeconds"] == 0
     assert admin.get(f"{pods}/p").status_code == 404
 
 
-def test_a_pod_on_a_node_waits_for_it(admin: httpx.Client, pods: str, node: str):
+def test_a_scheduled_pods_grace_period_can_be_shortened_but_not_extended(admin: httpx.Client, pods: str, node: str):
     admin.post(pods, json=pod("p"))
     assert admin.get(f"{pods}/p").json()["spec"]["nodeName"] == node
     going = admin.delete(f"{pods}/p").json()["metadata"]
@@ -100,7 +100,7 @@ def test_a_pod_on_a_node_waits_for_it(admin: httpx.Client, pods: str, node: str)
     assert admin.get(f"{pods}/p").status_code == 404
 
 
-def test_waiting_pods_are_bound_when_a_node_comes(admin: httpx.Client, pods: str, namespace: str, request):
+def test_a_pending_pod_is_scheduled_when_a_node_joins(admin: httpx.Client, pods: str, namespace: str, request):
     admin.post(pods, json=pod("p"))
     assert "nodeName" not in admin.get(f"{pods}/p").json()["spec"]
     name = request.getfixturevalue("node")
@@ -111,7 +111,9 @@ def test_waiting_pods_are_bound_when_a_node_comes(admin: httpx.Client, pods: str
     assert event["message"] == f"Successfully assigned {namespace}/p to {name}"
 
 
-def test_logs_come_from_the_node(admin: httpx.Client, pods: str, namespace: str, node: str, cluster):
+def test_the_api_server_gets_a_pods_logs_from_its_kubelet(
+    admin: httpx.Client, pods: str, namespace: str, node: str, cluster
+):
     admin.post(pods, json=pod("p"))
     assert admin.get(f"{pods}/p/log", params={"tailLines": 5}).text == "first\n"
     assert cluster.kubelet.requests[-1] == (f"/containerLogs/{namespace}/p/main", [("tailLines", "5")])
@@ -121,7 +123,7 @@ def test_logs_come_from_the_node(admin: httpx.Client, pods: str, namespace: str,
     assert refused.json()["message"] == 'previous terminated container "main" in pod "p" not found'
 
 
-def test_logs_are_followed(admin: httpx.Client, pods: str, node: str, cluster):
+def test_a_client_can_follow_a_pods_logs(admin: httpx.Client, pods: str, node: str, cluster):
     admin.post(pods, json=pod("p"))
     with admin.stream("GET", f"{pods}/p/log", params={"follow": "true"}) as answer:
         lines = answer.iter_lines()
@@ -132,7 +134,7 @@ def test_logs_are_followed(admin: httpx.Client, pods: str, node: str, cluster):
         assert list(lines) == []
 
 
-def test_a_container_has_to_be_named_where_there_are_two(admin: httpx.Client, pods: str):
+def test_logs_of_a_pod_with_two_containers_need_a_container_name(admin: httpx.Client, pods: str):
     containers = [{"name": name, "image": "i"} for name in ("a", "b")]
     admin.post(pods, json=pod("p", containers=containers))
     answer = admin.get(f"{pods}/p/log")
@@ -143,11 +145,11 @@ def test_a_container_has_to_be_named_where_there_are_two(admin: httpx.Client, po
 
 @pytest.fixture
 def own(cluster) -> client.CoreV1Api:
-    """A client of its own: the stream functions change the one they are given."""
+    """A separate client, because the stream functions change the client that they get."""
     return client.CoreV1Api(new_client_from_config(str(cluster.kubeconfig)))
 
 
-def test_exec_runs_in_the_container(
+def test_the_api_server_passes_an_exec_command_to_the_kubelet(
     own: client.CoreV1Api, admin: httpx.Client, pods: str, namespace: str, node, cluster
 ):
     admin.post(pods, json=pod("p"))
@@ -173,7 +175,7 @@ def test_exec_passes_input_and_exit_codes(
     assert session.returncode == 7
 
 
-def test_exec_is_refused_before_it_begins(
+def test_exec_is_refused_if_the_pod_or_its_container_is_not_running(
     own: client.CoreV1Api, admin: httpx.Client, pods: str, namespace: str, request
 ):
     def refused(command: str) -> ApiException:
@@ -201,7 +203,7 @@ def test_exec_is_refused_before_it_begins(
         ({}, True, "1 node(s) were unschedulable"),
     ],
 )
-def test_a_pod_that_fits_no_node_says_so_once(
+def test_an_unschedulable_pod_gets_a_condition_and_one_event(
     admin: httpx.Client, pods: str, namespace: str, node: str, spec: dict, unschedulable: bool, reason: str
 ):
     merge = {"Content-Type": "application/merge-patch+json"}
@@ -230,7 +232,9 @@ def test_a_pod_that_fits_no_node_says_so_once(
 
 
 @pytest.mark.parametrize("subresource", ["exec", "attach"])
-def test_a_request_that_cannot_become_a_stream(admin: httpx.Client, pods: str, node: str, subresource: str):
+def test_exec_and_attach_refuse_a_request_without_a_websocket(
+    admin: httpx.Client, pods: str, node: str, subresource: str
+):
     admin.post(pods, json=pod("p"))
     plain = admin.post(f"{pods}/p/{subresource}?command=true&stdout=true")
     assert (plain.status_code, plain.json()["message"]) == (400, "Upgrade request required")
@@ -242,7 +246,7 @@ def test_a_request_that_cannot_become_a_stream(admin: httpx.Client, pods: str, n
 
 
 @pytest.mark.kubectl
-def test_kubectl_logs_and_exec(cluster, admin: httpx.Client, pods: str, namespace: str, node: str):
+def test_kubectl_logs_and_exec_reach_the_kubelet(cluster, admin: httpx.Client, pods: str, namespace: str, node: str):
     admin.post(pods, json=pod("p"))
     assert cluster.kubectl("logs", "-n", namespace, "p").stdout == "first\n"
     assert cluster.kubectl("exec", "-n", namespace, "p", "--", "aws", "s3").stdout == "aws s3\n"
@@ -254,7 +258,7 @@ def test_kubectl_logs_and_exec(cluster, admin: httpx.Client, pods: str, namespac
 
 @pytest.fixture
 def no_pods_left(admin: httpx.Client, pods: str) -> Iterator[None]:
-    """What waits here would take the room of the next test's node."""
+    """Delete the test's pods, because pending ones would take room on the next test's node."""
     yield
     admin.delete(pods, params={"gracePeriodSeconds": 0})
 
@@ -296,7 +300,7 @@ def affinity(**expression: object) -> dict:
         (resources(memory="500Gi", cpu="400"), "", ""),
     ],
 )
-def test_a_pod_goes_only_where_it_fits(
+def test_a_pod_is_scheduled_only_on_a_node_that_fits_it(
     admin: httpx.Client, pods: str, node: str, spec: dict, reason: str, preemption: str
 ):
     merge = {"Content-Type": "application/merge-patch+json"}

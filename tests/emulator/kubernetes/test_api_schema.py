@@ -1,4 +1,4 @@
-"""Types on the wire: what protobuf bodies say, and that no bytes bring the decoder down."""
+"""Decoding protobuf and JSON bodies, which no input crashes, and strategic merge patches."""
 
 import contextlib
 
@@ -17,7 +17,7 @@ UNKNOWN = (
 )
 
 
-def test_a_token_request():
+def test_kubectls_protobuf_token_request_is_decoded():
     version, kind, raw = protobuf.envelope(protobuf.MAGIC + UNKNOWN)
     assert (version, kind) == ("authentication.k8s.io/v1", "TokenRequest")
     spec = protobuf.decode("authentication.TokenRequest", raw)["spec"]
@@ -25,7 +25,7 @@ def test_a_token_request():
 
 
 @given(strategies.binary(max_size=200))
-def test_any_bytes_are_an_object_or_malformed(raw: bytes):
+def test_any_bytes_decode_to_an_object_or_are_malformed(raw: bytes):
     with contextlib.suppress(protobuf.Malformed):
         protobuf.envelope(protobuf.MAGIC + raw)
     for kind in ("core.Pod", "core.ConfigMap", "authorization.SubjectAccessReview"):
@@ -48,7 +48,7 @@ def test_any_bytes_are_an_object_or_malformed(raw: bytes):
         max_leaves=20,
     )
 )
-def test_any_document_is_an_object_or_of_a_wrong_type(value: object):
+def test_any_document_decodes_to_an_object_or_has_a_wrong_type(value: object):
     try:
         made, unknown = schema.decode("core.Pod", value)
     except schema.WrongType as error:
@@ -58,7 +58,7 @@ def test_any_document_is_an_object_or_of_a_wrong_type(value: object):
         assert all(isinstance(path, str) for path in unknown)
 
 
-def test_go_s_words_for_a_wrong_type():
+def test_a_wrong_type_gets_gos_error_message():
     with pytest.raises(schema.WrongType) as caught:
         schema.decode("core.Pod", {"spec": {"containers": "none"}})
     assert str(caught.value) == (
@@ -66,14 +66,14 @@ def test_go_s_words_for_a_wrong_type():
     )
 
 
-def test_strategic_merge_keeps_the_server_s_order_and_puts_new_items_first():
+def test_strategic_merge_puts_new_list_items_before_existing_ones():
     old = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     new = {"status": {"conditions": [{"type": "PodScheduled", "status": "True"}]}}
     merged = strategic_merge_patch("core.Pod", old, new)
     assert [condition["type"] for condition in merged["status"]["conditions"]] == ["PodScheduled", "Ready"]
 
 
-def test_strategic_merge_deletes_and_replaces():
+def test_strategic_merge_can_delete_and_replace_list_items():
     old = {"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}
     deleted = strategic_merge_patch("core.Pod", old, {"spec": {"containers": [{"name": "a", "$patch": "delete"}]}})
     assert deleted == {"spec": {"containers": [{"name": "b"}]}}

@@ -1,4 +1,4 @@
-"""Tokens and who may do what with them."""
+"""Service account tokens: their claims, lifetime and reviews, and the permissions they give."""
 
 import base64
 
@@ -23,7 +23,7 @@ def token_of(admin: httpx.Client, namespace: str, account: str = "default", **sp
 
 
 def review(admin: httpx.Client, token: str, *audiences: str) -> dict:
-    """What the API server says of the token."""
+    """Return the status of a TokenReview of this token."""
     spec = {"token": token, "audiences": list(audiences)}
     answer = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", json={"spec": spec})
     assert answer.status_code == 201, answer.text
@@ -60,18 +60,18 @@ def test_a_token_is_signed_by_the_clusters_key(admin: httpx.Client, namespace: s
         ({"audiences": "a"}, 400, "cannot unmarshal string into Go struct field"),
     ],
 )
-def test_a_token_that_cannot_be_had(admin: httpx.Client, namespace: str, spec: dict, code: int, message: str):
+def test_an_invalid_token_request_is_refused(admin: httpx.Client, namespace: str, spec: dict, code: int, message: str):
     answer = token_request(admin, namespace, **spec)
     assert answer.status_code == code
     assert message in answer.json()["message"]
 
 
-def test_no_token_for_a_missing_account(admin: httpx.Client, namespace: str):
+def test_a_token_for_a_missing_service_account_is_refused(admin: httpx.Client, namespace: str):
     answer = token_request(admin, namespace, "nobody")
     assert (answer.status_code, answer.json()["message"]) == (404, 'serviceaccounts "nobody" not found')
 
 
-def test_a_token_says_who_its_bearer_is(admin: httpx.Client, namespace: str, cluster):
+def test_a_token_authenticates_its_service_account(admin: httpx.Client, namespace: str, cluster):
     with cluster.http(token=token_of(admin, namespace)) as bearer:
         answer = bearer.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json={})
     user = answer.json()["status"]["userInfo"]
@@ -92,7 +92,7 @@ def test_a_bad_token_is_unauthorized(token: str, cluster):
         assert bearer.get("/api", headers=headers).status_code == 401
 
 
-def test_a_token_of_another_key_is_unauthorized(admin: httpx.Client, namespace: str, cluster):
+def test_a_token_without_the_clusters_signature_is_unauthorized(admin: httpx.Client, namespace: str, cluster):
     claims = jwt.decode(token_of(admin, namespace), options={"verify_signature": False})
     for forged in (jwt.encode(claims, "k" * 32, "HS256"), jwt.encode(claims, None, "none")):
         with cluster.http(token=forged) as bearer:
@@ -110,7 +110,7 @@ def test_a_token_expires_by_lab_time(admin: httpx.Client, namespace: str, cluste
         assert review(admin, token)["error"] == "[invalid bearer token, service account token has expired]"
 
 
-def test_a_token_is_not_good_before_it_was_issued(admin: httpx.Client, namespace: str, cluster, lab_time: Clock):
+def test_a_token_is_refused_before_its_issue_time(admin: httpx.Client, namespace: str, cluster, lab_time: Clock):
     lab_time.advance(hours=1)
     token = token_of(admin, namespace)
     lab_time.reset()
@@ -119,7 +119,7 @@ def test_a_token_is_not_good_before_it_was_issued(admin: httpx.Client, namespace
     assert review(admin, token)["error"] == "[invalid bearer token, service account token is not valid yet]"
 
 
-def test_a_token_dies_with_its_pod(admin: httpx.Client, namespace: str, cluster):
+def test_a_pod_bound_token_is_invalid_after_the_pod_is_deleted(admin: httpx.Client, namespace: str, cluster):
     admin.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p"))
     token = token_of(admin, namespace, boundObjectRef=bind_pod("p"))
     claims = jwt.decode(token, options={"verify_signature": False})
@@ -141,7 +141,7 @@ def test_a_token_for_a_pod_needs_the_pods_own_service_account(admin: httpx.Clien
     )
 
 
-def test_a_pods_own_token_lives_a_year(admin: httpx.Client, namespace: str):
+def test_a_pods_default_token_is_valid_for_a_year(admin: httpx.Client, namespace: str):
     admin.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p"))
     token = token_of(admin, namespace, expirationSeconds=3607, boundObjectRef=bind_pod("p"))
     claims = jwt.decode(token, options={"verify_signature": False})
@@ -149,7 +149,7 @@ def test_a_pods_own_token_lives_a_year(admin: httpx.Client, namespace: str):
     assert claims["kubernetes.io"]["warnafter"] == claims["iat"] + 3607
 
 
-def test_a_token_outlives_no_namesake(admin: httpx.Client, namespace: str, cluster):
+def test_a_token_is_invalid_after_its_service_account_is_recreated(admin: httpx.Client, namespace: str, cluster):
     accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     admin.post(accounts, json={"metadata": {"name": "app"}})
     token = token_of(admin, namespace, "app")
@@ -159,7 +159,7 @@ def test_a_token_outlives_no_namesake(admin: httpx.Client, namespace: str, clust
         assert bearer.get("/api").status_code == 401
 
 
-def test_discovery_is_for_those_who_may(admin: httpx.Client, namespace: str, cluster):
+def test_oidc_discovery_is_forbidden_to_anonymous_and_open_to_accounts(admin: httpx.Client, namespace: str, cluster):
     path = "/.well-known/openid-configuration"
     with cluster.http() as nobody:
         answer = nobody.get(path)
@@ -193,7 +193,7 @@ def test_a_service_account_gets_the_permissions_of_its_role(admin: httpx.Client,
         assert bearer.get("/api/v1/namespaces/default/pods").status_code == 403
 
 
-def test_impersonation_is_for_those_who_may(admin: httpx.Client, namespace: str, cluster):
+def test_the_admin_can_impersonate_but_a_service_account_cannot(admin: httpx.Client, namespace: str, cluster):
     headers = {"Impersonate-User": f"system:serviceaccount:{namespace}:default"}
     assert admin.get("/api/v1/nodes", headers=headers).status_code == 403
     with cluster.http(token=token_of(admin, namespace)) as bearer:
@@ -210,7 +210,7 @@ BOUND = {
 
 
 @pytest.mark.parametrize("kind", BOUND)
-def test_a_token_ends_with_its_bound_object(admin: httpx.Client, namespace: str, kind: str):
+def test_a_token_is_invalid_after_its_bound_object_is_deleted(admin: httpx.Client, namespace: str, kind: str):
     resource, document = BOUND[kind]
     path = f"/api/v1/{resource}" if kind == "Node" else f"{CORE.format(namespace)}/{resource}"
     first = admin.post(path, json=document).json()["metadata"]["uid"]
@@ -232,7 +232,7 @@ def test_a_token_ends_with_its_bound_object(admin: httpx.Client, namespace: str,
     admin.delete(f"{path}/it")
 
 
-def test_a_terminating_pods_token_is_good_until_the_pod_should_be_gone(
+def test_a_terminating_pods_token_outlasts_its_grace_period_by_about_a_minute(
     admin: httpx.Client, namespace: str, node: str, lab_time: Clock
 ):
     admin.post(f"{CORE.format(namespace)}/pods", json=pod("p", nodeName=node))
@@ -256,7 +256,9 @@ def test_a_terminating_pods_token_is_good_until_the_pod_should_be_gone(
         ([ISSUER], ["vault"], None),
     ],
 )
-def test_a_review_is_for_audiences(admin: httpx.Client, namespace: str, has, asked, common):
+def test_a_token_review_succeeds_only_for_an_audience_of_the_token(
+    admin: httpx.Client, namespace: str, has, asked, common
+):
     status = review(admin, token_of(admin, namespace, audiences=has), *asked)
     if common:
         assert (status["authenticated"], status["audiences"]) == (True, common)
@@ -290,7 +292,7 @@ def test_a_review_of_a_pods_token_names_the_pod_and_its_node(admin: httpx.Client
         ({"nbf": "soon"}, "invalid bearer token"),
     ],
 )
-def test_claims_that_the_key_alone_does_not_make_good(
+def test_a_correctly_signed_token_with_bad_claims_is_refused(
     admin: httpx.Client, namespace: str, signing_key, claims, message
 ):
     good = token_of(admin, namespace)
@@ -330,7 +332,7 @@ def token_secret(admin: httpx.Client, namespace: str, name: str, account: str) -
 
 
 def filled(admin: httpx.Client, namespace: str, name: str) -> dict | None:
-    """The secret when the controller was there; None when it took the secret away."""
+    """Wait for the controller; return the filled secret, or None if the controller deleted it."""
     path = f"{CORE.format(namespace)}/secrets"
     for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.02), reraise=True):
         with attempt:
@@ -339,7 +341,9 @@ def filled(admin: httpx.Client, namespace: str, name: str) -> dict | None:
     return None if found.status_code == 404 else found.json()
 
 
-def test_a_secret_is_filled_with_a_token(admin: httpx.Client, namespace: str, cluster, lab_time: Clock):
+def test_a_token_secret_gets_a_token_that_lasts_until_the_secret_is_deleted(
+    admin: httpx.Client, namespace: str, cluster, lab_time: Clock
+):
     account = f"{CORE.format(namespace)}/serviceaccounts"
     uid = admin.post(account, json={"metadata": {"name": "app"}}).json()["metadata"]["uid"]
     assert token_secret(admin, namespace, "t", "app").status_code == 201
@@ -360,7 +364,7 @@ def test_a_secret_is_filled_with_a_token(admin: httpx.Client, namespace: str, cl
     assert review(admin, data["token"])["error"] == "[invalid bearer token, Token has been invalidated]"
 
 
-def test_a_secrets_token_goes_with_its_account(admin: httpx.Client, namespace: str):
+def test_a_token_secret_is_deleted_with_its_service_account(admin: httpx.Client, namespace: str):
     admin.post(f"{CORE.format(namespace)}/serviceaccounts", json={"metadata": {"name": "app"}})
     token_secret(admin, namespace, "t", "app")
     assert filled(admin, namespace, "t")

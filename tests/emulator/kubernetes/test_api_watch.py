@@ -1,4 +1,4 @@
-"""Watches: nothing is lost, nothing comes twice."""
+"""Watches: no event is lost, and none comes twice."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def config_maps(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/configmaps"
 
 
-def test_a_watch_shows_what_exists_and_what_happens(admin: httpx.Client, config_maps: str):
+def test_a_watch_sends_existing_objects_and_then_each_change(admin: httpx.Client, config_maps: str):
     with admin.stream("GET", config_maps, params={"watch": "true"}) as answer:
         events = lines(answer)
         assert next(events)["object"]["metadata"]["name"] == "kube-root-ca.crt"
@@ -34,7 +34,7 @@ def test_a_watch_shows_what_exists_and_what_happens(admin: httpx.Client, config_
     assert versions == sorted(set(versions))
 
 
-def test_a_watch_resumes_where_it_ended(admin: httpx.Client, config_maps: str):
+def test_a_watch_resumes_from_a_resource_version(admin: httpx.Client, config_maps: str):
     version = admin.get(config_maps).json()["metadata"]["resourceVersion"]
     admin.post(config_maps, json={"metadata": {"name": "a"}})
     admin.delete(f"{config_maps}/a")
@@ -43,7 +43,7 @@ def test_a_watch_resumes_where_it_ended(admin: httpx.Client, config_maps: str):
         assert [event["type"] for event in lines(answer)] == ["ADDED", "DELETED"]
 
 
-def test_a_version_of_another_server_is_gone(admin: httpx.Client, config_maps: str):
+def test_a_watch_from_an_unknown_resource_version_is_expired(admin: httpx.Client, config_maps: str):
     query = {"watch": "1", "resourceVersion": "99999999", "timeoutSeconds": 1}
     with admin.stream("GET", config_maps, params=query) as answer:
         (event,) = lines(answer)
@@ -51,7 +51,7 @@ def test_a_version_of_another_server_is_gone(admin: httpx.Client, config_maps: s
     assert (event["object"]["code"], event["object"]["reason"]) == (410, "Expired")
 
 
-def test_what_leaves_the_selector_is_deleted(admin: httpx.Client, config_maps: str):
+def test_a_watch_reports_an_object_that_no_longer_matches_as_deleted(admin: httpx.Client, config_maps: str):
     query = {"watch": "1", "labelSelector": "app=a"}
     body = {"metadata": {"name": "a", "labels": {"app": "a"}}}
     with admin.stream("GET", config_maps, params=query) as answer:
@@ -63,14 +63,14 @@ def test_what_leaves_the_selector_is_deleted(admin: httpx.Client, config_maps: s
     assert seen == [("ADDED", "a"), ("DELETED", "a"), ("ADDED", "a")]
 
 
-def test_a_client_that_goes_away_is_forgotten(admin: httpx.Client, config_maps: str, cluster):
+def test_the_server_unsubscribes_a_watch_client_that_disconnects(admin: httpx.Client, config_maps: str, cluster):
     kind = next(kind for kind in cluster.api.storage.subscribers if kind.kind == "ConfigMap")
     before = len(cluster.api.storage.subscribers[kind])
     with admin.stream("GET", config_maps, params={"watch": "1"}) as answer:
         events = lines(answer)  # the answer is closed with the last reference to its lines
         next(events)
         assert len(cluster.api.storage.subscribers[kind]) == before + 1
-    for n in range(200):  # the server learns of it with its next look at the connection
+    for n in range(200):  # the server notices only when it next uses the connection
         admin.post(config_maps, json={"metadata": {"name": f"a{n}"}})
         if len(cluster.api.storage.subscribers[kind]) == before:
             break
@@ -115,7 +115,7 @@ CONTINUED = "resourceVersionMatch is forbidden when continue is provided"
         ),
     ],
 )
-def test_list_options_that_do_not_go_together(
+def test_list_options_that_contradict_each_other_are_refused(
     admin: httpx.Client, config_maps: str, query: str, told: list[str | tuple[str, str]]
 ):
     causes = [
@@ -141,7 +141,7 @@ def test_list_options_that_do_not_go_together(
     ]
 
 
-def test_a_list_sends_no_initial_events(admin: httpx.Client, config_maps: str):
+def test_send_initial_events_is_refused_for_a_list(admin: httpx.Client, config_maps: str):
     answer = admin.get(config_maps, params={"sendInitialEvents": "true"})
     assert (answer.status_code, answer.json()["reason"]) == (422, "Invalid")
     assert answer.json()["message"] == (
@@ -149,7 +149,7 @@ def test_a_list_sends_no_initial_events(admin: httpx.Client, config_maps: str):
     )
 
 
-def test_the_kubernetes_client_watches(typed: client.CoreV1Api, namespace: str):
+def test_the_python_client_watches_service_accounts(typed: client.CoreV1Api, namespace: str):
     names = []
     stream = watch.Watch()
     typed.create_namespaced_service_account(namespace, {"metadata": {"name": "first"}})
@@ -162,10 +162,10 @@ def test_the_kubernetes_client_watches(typed: client.CoreV1Api, namespace: str):
     assert names == [("ADDED", "default"), ("ADDED", "first"), ("ADDED", "second")]
 
 
-def test_events_go_after_an_hour(admin: httpx.Client, namespace: str, lab_time: Clock):
+def test_events_expire_an_hour_after_their_last_change(admin: httpx.Client, namespace: str, lab_time: Clock):
     events = f"/api/v1/namespaces/{namespace}/events"
     about = {"kind": "Pod", "namespace": namespace, "name": "a"}
-    # One that was written while the clock was ahead does not keep the others.
+    # An event written while the clock was ahead must not keep the others from expiring.
     lab_time.advance(days=1)
     admin.post(events, json={"metadata": {"name": "ahead.1"}, "involvedObject": about, "reason": "A"})
     lab_time.advance(days=-1)

@@ -31,7 +31,7 @@ def kubectl(lab) -> Kubectl:
     return Kubectl(lab)
 
 
-def test_run_at_a_terminal(kubectl):
+def test_kubectl_run_opens_a_terminal_and_deletes_the_pod_afterwards(kubectl):
     child = kubectl.at_terminal("run", "interactive", "-it", "--rm", *RUN, "--", "sh", rows=20, columns=90)
     child.expect("If you don't see a command prompt, try pressing enter.")
     child.sendline("")
@@ -46,14 +46,14 @@ def test_run_at_a_terminal(kubectl):
     assert kubectl.error("get", "pod", "interactive").startswith("Error from server (NotFound)")
 
 
-def test_run_with_input_from_a_pipe(kubectl):
+def test_kubectl_run_passes_input_from_a_pipe(kubectl):
     done = kubectl("run", "piped", "-i", "--rm", *RUN, "--", "sh", given=b"echo got it\nexit 4\n", code=4)
     assert done.stdout == b'got it\npod "piped" deleted\n'
     assert done.stderr.decode().startswith(HINT)
 
 
-def test_run_attached_has_the_programs_exit_code(lab, kubectl):
-    # What a program writes before the client has come is in its log alone.
+def test_kubectl_run_attached_returns_the_programs_exit_code(lab, kubectl):
+    # The program waits, because its output before the client attaches is only in the log.
     script = 'until [ -e "$HOME/go" ]; do sleep 0.05; done; echo hello; exit 3'
     with kubectl.started("run", "attached", "--attach", *RUN, "--", "sh", "-c", script) as child:
         assert child.stderr.readline().decode() == HINT
@@ -65,8 +65,8 @@ def test_run_attached_has_the_programs_exit_code(lab, kubectl):
     assert kubectl.out("logs", "attached") == "hello\n"
 
 
-def test_what_ended_before_the_client_came_is_read_from_its_log(kubectl):
-    # kubectl attaches to a pod that is ready; this one is not before it has ended.
+def test_kubectl_run_reads_the_log_if_the_program_ended_before_it_attached(kubectl):
+    # kubectl attaches when a pod is ready or has ended. This pod ends without ever being ready.
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 600}
     never_ready = json.dumps({"spec": {"containers": [{"name": "quick", "readinessProbe": probe}]}})
     override = ("--override-type=strategic", f"--overrides={never_ready}")
@@ -77,14 +77,14 @@ def test_what_ended_before_the_client_came_is_read_from_its_log(kubectl):
 
 
 def _attached(lab, name: str) -> bool:
-    """Whether a client's streams are joined to the container's: the kubelet's connection is there."""
+    """Return whether a client has attached: the kubelet then has an open connection."""
     [node] = lab.api.list_node().items
     port = node.status.daemon_endpoints.kubelet_endpoint.port
     connections = psutil.Process(lab.process.pid).net_connections()
     return any(c.status == "ESTABLISHED" and c.laddr.port == port for c in connections)
 
 
-def test_a_shell_is_left_and_found_again(kubectl):
+def test_a_shell_keeps_running_until_a_client_attaches_again(kubectl):
     first = kubectl.at_terminal("run", "shell", "-it", *RUN, "--", "sh")
     first.expect("try pressing enter")
     first.sendline("x=kept; echo ready''.")
@@ -100,7 +100,7 @@ def test_a_shell_is_left_and_found_again(kubectl):
     assert "is kept." in log
 
 
-def test_all_who_are_attached_see_the_same(lab, kubectl):
+def test_all_attached_clients_see_the_same_output(lab, kubectl):
     lab.create("shared", shell("while read line; do echo got $line; done", stdin=True))
     lab.running("shared")
     with (
@@ -108,7 +108,7 @@ def test_all_who_are_attached_see_the_same(lab, kubectl):
         kubectl.started("attach", "-i", "shared") as other,
     ):
         for child in (one, other):
-            # An empty line comes back when its sender is attached; the others may see it, too.
+            # The answer to an empty line shows that its sender is attached. Other clients may also see it.
             child.stderr.readline()
             child.stdin.write(b"\n")
             assert child.stdout.readline() == b"got\n"
@@ -116,14 +116,14 @@ def test_all_who_are_attached_see_the_same(lab, kubectl):
         for child in (one, other):
             assert b"got word\n" in iter(child.stdout.readline, b"")
         one.stdin.close()
-        assert one.wait(20) == 0  # the input of a container is not over with one client's
+        assert one.wait(20) == 0  # one client's end of input doesn't end the container's input
         other.stdin.write(b"more\n")
         assert b"got more\n" in iter(other.stdout.readline, b"")
         other.kill()
     assert lab.running("shared")
 
 
-def test_input_once(lab, kubectl):
+def test_with_stdin_once_the_containers_input_ends_with_the_client(lab, kubectl):
     lab.create("once", shell("cat; echo over", stdin=True, stdinOnce=True))
     lab.running("once")
     assert kubectl.out("attach", "-i", "once", given=b"all\n") == "all\nover\n"
@@ -138,7 +138,7 @@ def test_without_a_client_the_log_has_the_output(lab, kubectl):
     assert lines == ["out", "err"]
 
 
-def test_where_attach_is_not_possible(lab, kubectl):
+def test_attach_is_refused_if_the_container_ended_is_unknown_or_has_no_tty(lab, kubectl):
     lab.create("two", shell("exec sleep 600"), {"name": "over", "image": "amazon/aws-cli", "command": ["true"]})
     until(lambda: any(s.state.terminated for s in lab.read("two").status.container_statuses or ()), "one has ended")
     assert kubectl.error("attach", "two", "-c", "over").splitlines()[-1] == (
@@ -157,7 +157,7 @@ def test_where_attach_is_not_possible(lab, kubectl):
     child.close(force=True)
 
 
-def test_ports_are_where_they_are(lab, kubectl):
+def test_port_forward_is_refused_because_ports_are_already_local(lab, kubectl):
     lab.create("ports", shell("exec sleep 600"))
     lab.running("ports")
     assert kubectl.error("port-forward", "ports", "8080").splitlines()[-1] == (
@@ -166,7 +166,7 @@ def test_ports_are_where_they_are(lab, kubectl):
     )
 
 
-def test_the_python_client(lab, kubectl):
+def test_the_python_client_attaches_to_a_container(lab, kubectl):
     lab.create("py", shell("while read line; do echo got $line; done", stdin=True, stdinOnce=True))
     lab.running("py")
     own = CoreV1Api(new_client_from_config(kubectl._environment["KUBECONFIG"]))

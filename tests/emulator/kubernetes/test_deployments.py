@@ -1,4 +1,4 @@
-"""Deployments at the API server alone: a test is the kubelet and says which pods are ready."""
+"""Deployments without a node: each test plays the kubelet and marks pods as ready."""
 
 import subprocess
 
@@ -14,11 +14,11 @@ def apps(cluster: Cluster, admin: httpx.Client, namespace: str) -> Apps:
     return Apps(cluster, admin, namespace)
 
 
-# What kubectl shows
+# The output of kubectl
 
 
 @pytest.mark.kubectl
-def test_create_deployment_makes_a_pod_with_the_hash(apps: Apps):
+def test_kubectl_create_deployment_makes_a_pod_named_after_the_template_hash(apps: Apps):
     made = apps.kubectl("create", "deployment", "web", "--image=amazon/aws-cli", "--", "sleep", "3600")
     assert made == "deployment.apps/web created\n"
     (one,) = apps.pod_count(1)
@@ -37,7 +37,7 @@ def test_create_deployment_makes_a_pod_with_the_hash(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_tables(apps: Apps):
+def test_kubectl_get_shows_deployments_and_replica_sets_as_tables(apps: Apps):
     apps.create(deployment(replicas=2))
     apps.pod_count(2)
     apps.rolled_out()
@@ -58,7 +58,7 @@ def test_tables(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_describe(apps: Apps):
+def test_kubectl_describe_shows_a_deployment_and_its_events(apps: Apps):
     apps.create(deployment())
     apps.pod_count(1)
     apps.rolled_out()
@@ -81,13 +81,13 @@ def test_describe(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_a_restart_replaces_the_pods_and_never_has_too_few(apps: Apps):
+def test_a_rollout_restart_replaces_all_pods_step_by_step(apps: Apps):
     apps.create(deployment(replicas=4))
     apps.pod_count(4)
     apps.rolled_out()
     before = {one["metadata"]["name"] for one in apps.pods()}
     assert apps.kubectl("rollout", "restart", "deployment/web") == "deployment.apps/web restarted\n"
-    # One more than four, and one less that is available.
+    # 25% of four pods: one pod more than four, and one fewer available.
     until(lambda: apps.sizes() == {"1": 3, "2": 2}, "the first step")
     new = [one["metadata"]["name"] for one in apps.pod_count(5) if one["metadata"]["name"] not in before]
     assert len(new) == 2
@@ -103,7 +103,7 @@ def test_a_restart_replaces_the_pods_and_never_has_too_few(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_rollout_status_tells_how_far_it_is(apps: Apps):
+def test_kubectl_rollout_status_shows_the_progress(apps: Apps):
     apps.create(deployment(replicas=2))
     apps.pod_count(2)
     text = apps.kubectl("rollout", "status", "deployment/web", "--timeout=1s", code=1)
@@ -118,12 +118,12 @@ def test_rollout_status_tells_how_far_it_is(apps: Apps):
     assert last == 'deployment "web" successfully rolled out'
 
 
-def test_recreate_waits_for_the_old_pods_to_end(apps: Apps, node: str):
+def test_the_recreate_strategy_waits_for_the_old_pods_to_end(apps: Apps, node: str):
     apps.create(deployment(replicas=2, strategy={"type": "Recreate"}))
     old = apps.pod_count(2)
     apps.rolled_out()
     apps.patch({"spec": {"template": {"metadata": {"annotations": {"a": "b"}}}}})
-    # They are on a node: they stay until that says that they have ended.
+    # The pods are on a node, so they stay until the node reports their end.
     until(lambda: all("deletionTimestamp" in one["metadata"] for one in apps.pods()), "they are to end")
     apps.condition("Available", "MinimumReplicasUnavailable")
     assert len(apps.replica_sets()) == 1
@@ -136,7 +136,7 @@ def test_recreate_waits_for_the_old_pods_to_end(apps: Apps, node: str):
 
 
 @pytest.mark.kubectl
-def test_history_and_undo(apps: Apps):
+def test_kubectl_rollout_history_and_undo_show_and_restore_a_revision(apps: Apps):
     apps.kubectl("apply", "-f", "-", given=deployment())
     apps.rolled_out()
     apps.kubectl("set", "image", "deployment/web", "main=amazon/aws-cli:2")
@@ -154,7 +154,7 @@ def test_history_and_undo(apps: Apps):
     assert apps.pods()[0]["spec"]["containers"][0]["image"] == "amazon/aws-cli"
 
 
-def test_only_so_many_old_replica_sets_stay(apps: Apps):
+def test_old_replica_sets_beyond_the_history_limit_are_deleted(apps: Apps):
     apps.create(deployment(revisionHistoryLimit=1))
     for number in range(3):
         apps.rolled_out()
@@ -164,7 +164,7 @@ def test_only_so_many_old_replica_sets_stay(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_a_paused_deployment_is_not_rolled_out(apps: Apps):
+def test_a_paused_deployment_is_scaled_but_not_rolled_out(apps: Apps):
     apps.create(deployment(replicas=2))
     apps.pod_count(2)
     apps.rolled_out()
@@ -188,7 +188,7 @@ def test_scaling_in_the_middle_of_a_rollout_is_proportional(apps: Apps):
     apps.patch({"spec": {"template": {"metadata": {"annotations": {"a": "b"}}}}})
     until(lambda: apps.sizes() == {"1": 8, "2": 5}, "the rollout has begun")
     apps.patch({"spec": {"replicas": 15}})
-    # The documentation's own example: three more for the old one, two more for the new one.
+    # The example in the Kubernetes documentation: three more old pods, two more new ones.
     until(lambda: apps.sizes() == {"1": 11, "2": 7}, "both have grown")
 
 
@@ -208,7 +208,7 @@ def test_a_stalled_rollout_is_marked_as_failed_by_lab_time(apps: Apps, lab_time)
     apps.condition("Progressing", "NewReplicaSetAvailable")
 
 
-def test_a_pod_is_available_once_it_was_ready_for_long_enough(apps: Apps, lab_time):
+def test_a_pod_is_available_after_it_has_been_ready_for_min_ready_seconds(apps: Apps, lab_time):
     apps.create(deployment(minReadySeconds=30))
     (one,) = apps.pod_count(1)
     apps.set_ready(one["metadata"]["name"])
@@ -218,7 +218,7 @@ def test_a_pod_is_available_once_it_was_ready_for_long_enough(apps: Apps, lab_ti
     until(lambda: apps.deployment()["status"].get("availableReplicas") == 1, "it is available")
 
 
-def test_what_others_wrote_is_not_an_obstacle(apps: Apps):
+def test_invalid_annotations_and_conditions_do_not_stop_a_rollout(apps: Apps):
     apps.create(deployment())
     apps.rolled_out()
     (one,) = apps.replica_sets()
@@ -241,7 +241,7 @@ def test_what_others_wrote_is_not_an_obstacle(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_apply_on_the_client_and_on_the_server(apps: Apps):
+def test_kubectl_applies_a_deployment_on_the_client_and_on_the_server(apps: Apps):
     assert apps.kubectl("apply", "-f", "-", given=deployment()) == "deployment.apps/web created\n"
     assert apps.kubectl("apply", "-f", "-", given=deployment()) == "deployment.apps/web unchanged\n"
     changed = deployment(pod_spec={"terminationGracePeriodSeconds": 5})
@@ -259,7 +259,7 @@ def test_apply_on_the_client_and_on_the_server(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_set_serviceaccount(apps: Apps):
+def test_kubectl_set_serviceaccount_rolls_out_pods_with_the_new_account(apps: Apps):
     apps.create(deployment())
     apps.rolled_out()
     apps.kubectl("create", "serviceaccount", "reader")

@@ -1,4 +1,4 @@
-"""kubectl exec and the Python client's, into containers with mounts of their own and with mapped paths."""
+"""Exec with kubectl and the Python client, into containers with private mounts or mapped paths."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def kubectl(lab) -> Kubectl:
 
 @pytest.fixture(scope="module")
 def sleeper(lab) -> str:
-    """A pod with a sidecar, and with two containers: one sleeps, one has ended."""
+    """A pod with a sidecar and two containers: one sleeps, the other has ended."""
     lab.create(
         "sleeper",
         shell("exec sleep 600", env=[{"name": "X", "value": "1"}]),
@@ -61,11 +61,11 @@ def sleeper(lab) -> str:
 
 @pytest.fixture
 def python(lab, kubectl) -> CoreV1Api:
-    """A client of its own: the stream functions change the one they are given."""
+    """A separate client, because the stream functions change the client that they get."""
     return CoreV1Api(new_client_from_config(kubectl._environment["KUBECONFIG"]))
 
 
-def test_streams_and_exit_code(kubectl, sleeper):
+def test_exec_returns_output_errors_and_the_exit_code(kubectl, sleeper):
     done = kubectl("exec", sleeper, "-c", "app", "--", "sh", "-c", "echo out $X; echo err >&2; exit 5", code=5)
     assert done.stdout == b"out 1\n"
     assert done.stderr == b"err\ncommand terminated with exit code 5\n"
@@ -73,11 +73,11 @@ def test_streams_and_exit_code(kubectl, sleeper):
     assert defaulted == 'Defaulted container "app" out of: app, over, side (init)\n'
 
 
-def test_a_signal_is_an_exit_code(kubectl, sleeper):
+def test_exec_reports_a_program_ended_by_sigterm_as_exit_code_143(kubectl, sleeper):
     kubectl("exec", sleeper, "-c", "app", "--", "sh", "-c", "kill -TERM $$", code=143)
 
 
-def test_all_that_goes_in_comes_out(lab, kubectl, sleeper):
+def test_exec_passes_30_mb_through_without_keeping_it_in_memory(lab, kubectl, sleeper):
     data = os.urandom(30_000_000)
     kubectl("exec", "-i", sleeper, "-c", "app", "--", "cat", given=data[:1000])
     before = psutil.Process(lab.process.pid).memory_info().rss
@@ -85,22 +85,22 @@ def test_all_that_goes_in_comes_out(lab, kubectl, sleeper):
     assert psutil.Process(lab.process.pid).memory_info().rss - before < 10_000_000
 
 
-def test_a_long_command(kubectl, sleeper):
-    """A script can be a command's argument, as long as a program takes."""
+def test_exec_accepts_a_command_of_100_000_characters(kubectl, sleeper):
+    """People pass whole scripts as an argument."""
     done = kubectl("exec", sleeper, "-c", "app", "--", "sh", "-c", f"printf %s '{'x' * 100_000}' | wc -c")
     assert done.stdout.strip() == b"100000"
 
 
-def test_a_program_need_not_read_all(kubectl, sleeper):
+def test_a_program_may_end_without_reading_all_its_input(kubectl, sleeper):
     given = b"first\n" + bytes(10_000_000)
     assert kubectl("exec", "-i", sleeper, "-c", "app", "--", "head", "-n", "1", given=given).stdout == b"first\n"
 
 
-def test_a_sidecar_has_exec_too(kubectl, sleeper):
+def test_exec_works_in_a_sidecar(kubectl, sleeper):
     assert kubectl.out("exec", sleeper, "-c", "side", "--", "echo", "side") == "side\n"
 
 
-def test_an_init_container_has_exec_while_it_runs(lab, kubectl):
+def test_exec_works_in_an_init_container_while_it_runs(lab, kubectl):
     lab.create("init", shell("true"), initContainers=[shell("exec sleep 600") | {"name": "first"}])
     running = lambda: any(s.state.running for s in lab.read("init").status.init_container_statuses or ())  # noqa: E731
     until(running, "the init container runs")
@@ -109,7 +109,7 @@ def test_an_init_container_has_exec_while_it_runs(lab, kubectl):
     assert waits == 'error: Internal error occurred: unable to upgrade connection: container not found ("app")\n'
 
 
-def test_where_exec_is_not_possible(lab, kubectl, sleeper):
+def test_exec_is_refused_for_ended_and_unknown_containers_and_pods(lab, kubectl, sleeper):
     over = kubectl.error("exec", sleeper, "-c", "over", "--", "true")
     assert over == 'error: Internal error occurred: unable to upgrade connection: container not found ("over")\n'
     unknown = kubectl.error("exec", sleeper, "-c", "nope", "--", "true")
@@ -131,13 +131,13 @@ def test_where_exec_is_not_possible(lab, kubectl, sleeper):
         ("/" + "x" * 300, f"file name too long: /{'x' * 99}…{'x' * 100}"),
     ],
 )
-def test_a_program_that_cannot_be_started(kubectl, sleeper, program, says):
+def test_exec_reports_why_a_program_cannot_be_started(kubectl, sleeper, program, says):
     error = kubectl.error("exec", sleeper, "-c", "app", "--", program)
     assert error.startswith(STARTING)
     assert error.endswith(f": OCI runtime exec failed: exec failed: unable to start container process: {says}\n")
 
 
-def test_a_terminal(kubectl, sleeper):
+def test_exec_at_a_terminal_passes_size_interrupt_and_exit_code(kubectl, sleeper):
     child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh", rows=20, columns=90)
     child.expect(PROMPT)
     child.sendline("tty; stty size; echo TERM=$TERM")
@@ -157,14 +157,14 @@ def test_a_terminal(kubectl, sleeper):
     assert end_of(child)[1] == 7
 
 
-def test_end_of_input_at_a_terminal(kubectl, sleeper):
+def test_ctrl_d_ends_a_shell_at_a_terminal(kubectl, sleeper):
     child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh")
     child.expect(PROMPT)
     child.sendcontrol("d")
     assert end_of(child)[1] == 0
 
 
-def test_an_interrupt_is_the_programs_own(kubectl, sleeper):
+def test_ctrl_c_interrupts_the_program_in_the_container(kubectl, sleeper):
     script = "trap 'echo interrupted' INT; echo ready; while :; do sleep 0.05; done"
     child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh", "-c", script)
     child.expect("ready")
@@ -174,7 +174,7 @@ def test_an_interrupt_is_the_programs_own(kubectl, sleeper):
     child.close(force=True)
 
 
-def test_a_client_that_leaves_ends_the_input_and_not_the_program(lab, kubectl, sleeper):
+def test_a_client_that_disconnects_ends_the_input_but_not_the_program(lab, kubectl, sleeper):
     script = 'echo ready; cat >"$HOME/input"; echo over >"$HOME/over"'
     with kubectl.started("exec", "-i", sleeper, "-c", "app", "--", "sh", "-c", script) as child:
         assert child.stdout.readline() == b"ready\n"
@@ -185,7 +185,7 @@ def test_a_client_that_leaves_ends_the_input_and_not_the_program(lab, kubectl, s
     until((home / "over").exists, "the program went on")
 
 
-def test_a_client_that_leaves_hangs_up_its_terminal(lab, kubectl, sleeper):
+def test_a_client_that_disconnects_hangs_up_its_terminal(lab, kubectl, sleeper):
     script = "trap 'echo over >$HOME/hung-up; exit' HUP; echo ready; while :; do sleep 0.05; done"
     child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh", "-c", script)
     child.expect("ready")
@@ -193,7 +193,7 @@ def test_a_client_that_leaves_hangs_up_its_terminal(lab, kubectl, sleeper):
     until((lab.pod_folder(sleeper) / "home/hung-up").exists, "it was hung up")
 
 
-def test_clients_that_leave_leave_nothing_behind(lab, kubectl, sleeper):
+def test_clients_that_disconnect_leave_no_open_files_or_processes(lab, kubectl, sleeper):
     kubectl("exec", sleeper, "-c", "app", "--", "true")
     descriptors = lambda: len(list(Path(f"/proc/{lab.process.pid}/fd").iterdir()))  # noqa: E731
     before = descriptors()
@@ -210,7 +210,7 @@ def test_clients_that_leave_leave_nothing_behind(lab, kubectl, sleeper):
     until(lambda: not _processes("yes"), "who writes to nobody ends")
 
 
-def test_what_an_exec_starts_lives_as_long_as_its_container(lab, kubectl):
+def test_processes_started_by_exec_end_with_their_container(lab, kubectl):
     lab.create("parent", shell("exec sleep 600"), terminationGracePeriodSeconds=1)
     lab.running("parent")
     script = "sleep 611 >/dev/null 2>&1 </dev/null & setsid sleep 612 >/dev/null 2>&1 </dev/null & true"
@@ -225,7 +225,7 @@ def test_what_an_exec_starts_lives_as_long_as_its_container(lab, kubectl):
 
 
 def _processes(*arguments: str) -> list[psutil.Process]:
-    """The programs with these arguments; not the kubectl, shell or nsenter around them."""
+    """Return the processes with exactly these arguments, not the kubectl, shell or nsenter around them."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -234,7 +234,7 @@ def _processes(*arguments: str) -> list[psutil.Process]:
 
 
 def _may(lab: Lab, name: str, *verbs: str) -> Kubectl:
-    """kubectl as a user who may read pods, and has these verbs on exec."""
+    """Return kubectl as a user who can read pods and has these verbs on pods/exec."""
     rbac = client.RbacAuthorizationV1Api(lab.api.api_client)
     rules = [
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
@@ -247,7 +247,7 @@ def _may(lab: Lab, name: str, *verbs: str) -> Kubectl:
     return Kubectl(lab, as_user=name)
 
 
-def test_exec_needs_create(lab, kubectl, sleeper):
+def test_exec_needs_the_create_permission(lab, kubectl, sleeper):
     assert _may(lab, "creator", "create").out("exec", sleeper, "-c", "app", "--", "echo", "hi") == "hi\n"
     assert _may(lab, "reader", "get").error("exec", sleeper, "-c", "app", "--", "true") == (
         'Error from server (Forbidden): pods "sleeper" is forbidden: User "reader" cannot create resource "pods/exec"'
@@ -255,7 +255,7 @@ def test_exec_needs_create(lab, kubectl, sleeper):
     )
 
 
-def test_the_python_client(python, sleeper):
+def test_the_python_client_gets_output_exit_code_and_errors(python, sleeper):
     wanted = {"container": "app", "stderr": True, "stdin": False, "stdout": True, "tty": False}
     connect, command = python.connect_get_namespaced_pod_exec, ["sh", "-c", "echo out; echo err >&2; exit 3"]
     assert stream(connect, sleeper, "default", command=command, **wanted) == "out\nerr\n"
@@ -268,7 +268,7 @@ def test_the_python_client(python, sleeper):
     assert (status["status"], status["reason"], status["code"]) == ("Failure", "InternalError", 500)
 
 
-def test_the_python_client_with_input(python, sleeper):
+def test_the_python_client_sends_input(python, sleeper):
     wanted = {"container": "app", "stderr": True, "stdin": True, "stdout": True, "tty": False}
     session = stream(
         python.connect_get_namespaced_pod_exec, sleeper, "default", command=["sh"], _preload_content=False, **wanted
@@ -280,7 +280,7 @@ def test_the_python_client_with_input(python, sleeper):
     assert session.returncode == 4
 
 
-def test_the_python_client_is_refused(python, sleeper):
+def test_the_python_client_is_told_why_exec_is_refused(python, sleeper):
     def refused(name: str, **options) -> str:
         with pytest.raises(ApiException) as caught:
             stream(python.connect_get_namespaced_pod_exec, name, "default", command=["true"], **options)
@@ -293,13 +293,13 @@ def test_the_python_client_is_refused(python, sleeper):
 
 
 def _frames(lab: Lab, query: str, protocol: str, *sent: bytes | str) -> list[bytes]:
-    """What the server sends to a bare WebSocket that sends these frames."""
+    """Send these frames over a bare WebSocket and return the frames that the server sends."""
     context = ssl.create_default_context(cafile=lab.folder / "ca.pem")
     context.load_cert_chain(lab.folder / "admin.pem")
     host = lab.api.api_client.configuration.host.replace("https:", "wss:")
     url = f"{host}/api/v1/namespaces/default/pods/sleeper/exec?{query}"
 
-    # Not websockets.sync: it reads and writes TLS in two threads at once, and may wait for an answer that came.
+    # Not websockets.sync: it reads and writes TLS in two threads at once, and may wait for an answer that has arrived.
     async def talk() -> list[bytes]:
         async with connect(url, ssl=context, subprotocols=[protocol], proxy=None) as socket:
             for frame in sent:
@@ -309,7 +309,7 @@ def _frames(lab: Lab, query: str, protocol: str, *sent: bytes | str) -> list[byt
     return asyncio.run(talk())
 
 
-def test_an_older_protocol_has_the_kubelets_own_answer(lab, sleeper):
+def test_a_v4_client_gets_the_kubelets_error_as_an_http_answer(lab, sleeper):
     def refused(query: str) -> tuple[int, bytes]:
         with pytest.raises(InvalidStatus) as caught:
             _frames(lab, query, "v4.channel.k8s.io")
@@ -320,7 +320,7 @@ def test_an_older_protocol_has_the_kubelets_own_answer(lab, sleeper):
     assert refused("command=true&container=app") == (400, nothing)
 
 
-def test_a_command_has_to_be_named(lab, sleeper):
+def test_exec_without_a_command_is_refused(lab, sleeper):
     empty, told = _frames(lab, "stdout=true&container=app", "v5.channel.k8s.io")
     assert empty == b"\x01"  # says that the stream has begun
     assert "args must not be empty" in json.loads(told[1:])["message"]
@@ -350,7 +350,7 @@ def test_invalid_frames_are_ignored(lab, sleeper):
 
 
 @pytest.mark.skipif(not shutil.which("tar"), reason="kubectl cp runs tar in the container")
-def test_kubectl_cp(kubectl, sleeper, tmp_path):
+def test_kubectl_cp_copies_a_file_in_and_out(kubectl, sleeper, tmp_path):
     (tmp_path / "given").write_bytes(bytes(range(256)) * 1000)
     there = kubectl.out("exec", sleeper, "-c", "app", "--", "sh", "-c", "echo $HOME").strip()
     kubectl("cp", tmp_path / "given", f"{sleeper}:{there}/copied", "-c", "app")
@@ -358,7 +358,7 @@ def test_kubectl_cp(kubectl, sleeper, tmp_path):
     assert (tmp_path / "back").read_bytes() == (tmp_path / "given").read_bytes()
 
 
-def test_an_older_protocol_has_no_end_of_input(lab, kubectl):
+def test_exec_works_with_the_v4_protocol_which_cannot_end_the_input(lab, kubectl):
     lab.create("single", shell("exec sleep 600"))
     lab.running("single")
     done = lab.exec("single", "head", "-n", "1", stdin="hello\nmore\n", protocol="v4.channel.k8s.io")

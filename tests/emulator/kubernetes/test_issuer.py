@@ -1,4 +1,4 @@
-"""The public issuer gives a cluster's discovery document and keys to anybody, for as long as the cluster is there."""
+"""The public issuer serves a cluster's discovery document and keys to anybody while the cluster exists."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ def test_anybody_gets_discovery_and_keys(issuer: Issuer):
     assert fetch(issuer, f"{PATH}/keys", "HEAD").content == b""
 
 
-def test_nothing_else_is_there(issuer: Issuer):
+def test_the_issuer_serves_no_other_path_or_method(issuer: Issuer):
     assert fetch(issuer, "/").status_code == 404
     assert fetch(issuer, "/id/other/keys").status_code == 404
     assert fetch(issuer, f"{PATH}/keys", "POST").status_code == 405
@@ -60,7 +60,7 @@ def test_a_deleted_cluster_has_no_keys(issuer: Issuer):
     assert fetch(issuer, f"{PATH}/keys").status_code == 404
 
 
-def test_what_is_published_in_a_documents_place_is_answered_until_it_is_cleared(issuer: Issuer, published: Published):
+def test_an_override_replaces_a_document_until_it_is_cleared(issuer: Issuer, published: Published):
     issuer.publish(OTHER, {"issuer": "https://issuer" + OTHER}, {"keys": [{"kid": "b"}]})
     discovery = published.override("https://oidc.eks.us-east-1.amazonaws.com" + PATH, "openid-configuration")
     assert discovery.get() is None
@@ -77,12 +77,12 @@ def test_what_is_published_in_a_documents_place_is_answered_until_it_is_cleared(
     assert fetch(issuer, f"{PATH}/.well-known/openid-configuration").json() == {"issuer": "https://issuer" + PATH}
 
 
-def test_nothing_is_published_for_a_missing_cluster(issuer: Issuer, published: Published):
+def test_an_override_for_a_missing_cluster_is_not_served(issuer: Issuer, published: Published):
     published.override(OTHER, "keys").set(200, {"keys": []})
     assert fetch(issuer, f"{OTHER}/keys").status_code == 404
 
 
-def test_another_edition_is_another_value(published: Published):
+def test_each_change_of_an_override_changes_the_edition(published: Published):
     keys = published.override(PATH, "keys")
     seen = [published.edition(PATH)]
     for change in (lambda: keys.set(404, ""), lambda: keys.set(403, ""), keys.clear, lambda: keys.set(403, "")):
@@ -94,14 +94,14 @@ def test_another_edition_is_another_value(published: Published):
 
 
 @pytest.mark.parametrize("wrong", ["../../etc/passwd", "https://issuer/id/../x", "", "/id/a/b", "https://issuer"])
-def test_only_an_issuers_id_leads_to_a_file(published: Published, wrong: str):
+def test_an_override_needs_a_clusters_issuer_and_a_known_document(published: Published, wrong: str):
     with pytest.raises(LabError, match="is not an issuer of a cluster"):
         published.override(wrong, "keys")
     with pytest.raises(LabError, match="Did you mean 'keys'"):
         published.override(PATH, "key")
 
 
-def test_a_file_that_was_written_by_hand_is_a_broken_document(issuer: Issuer, published: Published):
+def test_an_invalid_override_file_makes_the_issuer_answer_500(issuer: Issuer, published: Published):
     keys = published.override(PATH, "keys")
     keys.set(200, {"keys": []})
     for content in ("no JSON", "[]", '{"status": 99, "body": ""}', '{"status": 200}'):
@@ -109,7 +109,7 @@ def test_a_file_that_was_written_by_hand_is_a_broken_document(issuer: Issuer, pu
         assert fetch(issuer, f"{PATH}/keys").status_code == 500
 
 
-def test_who_reads_while_it_is_written_gets_the_old_answer_or_the_new(issuer: Issuer, published: Published):
+def test_a_reader_during_a_write_gets_the_old_or_the_new_override(issuer: Issuer, published: Published):
     keys = published.override(PATH, "keys")
     bodies = ["a" * 50_000, "b" * 90_000]
     keys.set(200, bodies[0])

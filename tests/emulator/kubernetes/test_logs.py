@@ -1,4 +1,4 @@
-"""kubectl logs: of what runs, ran before, ended, or waits."""
+"""kubectl logs of containers that run, have ended, were restarted or wait."""
 
 import re
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def lines(lab) -> str:
     return "lines"
 
 
-def test_all_and_some(kubectl, lines):
+def test_kubectl_logs_shows_the_whole_log_or_a_part(kubectl, lines):
     assert kubectl.out("logs", lines) == "line 1\nline 2\nline 3\nend"
     assert kubectl.out("logs", lines, "--tail=2") == "line 3\nend"
     assert kubectl.out("logs", lines, "--tail=0") == ""
@@ -44,13 +44,13 @@ def test_all_and_some(kubectl, lines):
     assert re.fullmatch(rf"{STAMP} line 3\n{STAMP} end", stamped)
 
 
-def test_a_long_log(lab, kubectl):
+def test_kubectl_logs_shows_100_000_lines(lab, kubectl):
     lab.create("long", shell("seq 100000"))
     lab.in_phase("long", "Succeeded")
     assert kubectl.out("logs", "long").split() == [str(number) for number in range(1, 100_001)]
 
 
-def test_since(lab, kubectl, lines):
+def test_since_filters_lines_by_lab_time(lab, kubectl, lines):
     assert kubectl.out("logs", lines, "--since=1h").startswith("line 1\n")
     lab.clock.advance(hours=2)
     try:
@@ -72,7 +72,7 @@ def test_a_log_is_followed_to_the_containers_end(lab, kubectl):
         assert child.wait(20) == 0
 
 
-def test_a_follower_that_leaves(lab, kubectl):
+def test_the_log_stays_readable_after_a_follower_disconnects(lab, kubectl):
     lab.create("left", shell("echo one; exec sleep 600"))
     lab.running("left")
     with kubectl.started("logs", "-f", "left") as child:
@@ -81,7 +81,7 @@ def test_a_follower_that_leaves(lab, kubectl):
     assert kubectl.out("logs", "left") == "one\n"
 
 
-def test_the_run_before(lab, kubectl):
+def test_previous_shows_the_log_of_the_run_before_the_restart(lab, kubectl):
     lab.create("again", shell(COUNTS + "[ $n = 1 ] || exec sleep 600; exit 1"), restartPolicy="Always")
     until(lambda: _restarts(lab, "again") == 1 and lab.log("again") == "run 2\n", "it runs again")
     assert kubectl.out("logs", "again", "--previous") == "run 1\n"
@@ -92,7 +92,7 @@ def test_the_run_before(lab, kubectl):
     )
 
 
-def test_a_container_that_waits_to_run_again_has_the_last_runs_log(lab, kubectl):
+def test_a_container_in_crash_loop_back_off_shows_the_last_runs_log(lab, kubectl):
     lab.create("crashes", shell(COUNTS + "exit 1"), restartPolicy="Always")
 
     def waiting():
@@ -108,7 +108,7 @@ def _restarts(lab, name: str) -> int:
     return statuses[0].restart_count if statuses else 0
 
 
-def test_several_containers(lab, kubectl):
+def test_kubectl_logs_can_show_one_or_all_containers_of_a_pod(lab, kubectl):
     other = shell("echo from other") | {"name": "other"}
     first = shell("echo from first") | {"name": "first"}
     lab.create("several", shell("echo from app"), other, initContainers=[first])
@@ -137,7 +137,7 @@ def test_several_containers(lab, kubectl):
         ("sinceTime=x", 400, 'parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006"'),
     ],
 )
-def test_options_that_make_no_sense(kubectl, lines, query, code, says):
+def test_invalid_log_options_are_refused(kubectl, lines, query, code, says):
     """https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/validation.go"""
     error = kubectl.error("get", "--raw", f"/api/v1/namespaces/default/pods/{lines}/log?{query}")
     before = f'The PodLogOptions "{lines}" is invalid: ' if code == 422 else "Error from server (BadRequest): "
@@ -156,7 +156,7 @@ def test_options_that_make_no_sense(kubectl, lines, query, code, says):
         ),
     ],
 )
-def test_a_container_that_waits(lab, kubectl, name, change, reason, says):
+def test_logs_of_a_waiting_container_say_why_it_waits(lab, kubectl, name, change, reason, says):
     lab.create(name, shell("true") | change)
 
     def waiting():
@@ -169,7 +169,7 @@ def test_a_container_that_waits(lab, kubectl, name, change, reason, says):
     )
 
 
-def test_a_container_whose_turn_has_not_come(lab, kubectl):
+def test_logs_say_pod_initializing_while_an_init_container_runs(lab, kubectl):
     lab.create("turn", shell("true"), initContainers=[shell("exec sleep 600") | {"name": "first"}])
     until(lambda: any(s.state.running for s in lab.read("turn").status.init_container_statuses or ()), "first runs")
     assert kubectl.error("logs", "turn", "-c", "app") == (

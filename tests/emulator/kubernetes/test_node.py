@@ -1,4 +1,4 @@
-"""Pods on the node, seen through the Kubernetes API: with mounts of their own, and with mapped paths."""
+"""Pods on the node, seen through the Kubernetes API, with private mounts or mapped paths."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ def lab(request) -> Iterator[Lab]:
     ended(lab)
 
 
-def test_the_token_is_where_the_variable_says(lab):
+def test_a_pod_reads_its_token_at_aws_web_identity_token_file(lab):
     container = shell(
         'cat "$AWS_WEB_IDENTITY_TOKEN_FILE"; echo; stat -L -c %a "$AWS_WEB_IDENTITY_TOKEN_FILE"',
         env=[{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": TOKEN_FOLDER + "/token"}],
@@ -54,7 +54,7 @@ def test_the_token_is_where_the_variable_says(lab):
 
 
 @pytest.mark.parametrize("lab", ["private"], indirect=True)  # a mapped mount is at another path
-def test_a_private_mount_is_at_its_true_path_read_only_and_the_pods_alone(lab):
+def test_a_private_mount_is_at_its_own_path_and_invisible_outside_the_pod(lab):
     script = (
         "exec 2>&1;"  # one stream keeps its order
         f" cat {TOKEN_FOLDER}/token; ls /run; touch {TOKEN_FOLDER}/x; echo kept >/made/in/data; cat /made/in/data;"
@@ -94,7 +94,7 @@ def test_containers_of_one_pod_have_their_own_mounts(lab):
     assert lab.log("two", container="without") == "missing\n"
 
 
-def test_variables_come_from_everywhere_and_nowhere_else(lab):
+def test_a_container_gets_the_variables_of_its_spec_and_none_of_the_hosts(lab):
     lab.api.create_namespaced_config_map("default", {"metadata": {"name": "settings"}, "data": {"A": "1", "B": "2"}})
     secret = {"metadata": {"name": "hidden"}, "data": {"password": base64.b64encode(b"s3cret").decode()}}
     lab.api.create_namespaced_secret("default", secret)
@@ -140,7 +140,7 @@ def test_aws_and_python_are_those_of_this_environment(lab):
     assert lab.output_of("aws", aws).startswith("aws-cli/")
 
 
-def test_how_a_program_ends_is_reported(lab):
+def test_a_pods_status_reports_how_its_program_ended(lab):
     lab.create("ends", shell("exit 3"))
     pod = lab.in_phase("ends", "Failed")
     [status] = pod.status.container_statuses
@@ -153,7 +153,7 @@ def test_how_a_program_ends_is_reported(lab):
     assert (pod.status.pod_ip, pod.status.host_ip) == ("127.0.0.1", "127.0.0.1")
 
 
-def test_a_program_that_leaves_a_child_behind_has_ended(lab):
+def test_a_pod_ends_with_its_program_and_so_does_a_leftover_child_process(lab):
     lab.create("leaves", shell("sleep 300 & echo $!"))
     lab.in_phase("leaves", "Succeeded")
     folder = str(lab.pod_folder("leaves"))
@@ -168,7 +168,7 @@ def test_a_missing_program_fails_the_pod(lab):
     assert 'exec: "nonesuch": executable file not found in $PATH' in ended.message
 
 
-def test_an_unknown_image_waits_and_names_the_known_ones(lab):
+def test_a_pod_with_an_unknown_image_waits_and_lists_the_known_images(lab):
     lab.create("nginx", {"name": "app", "image": "nginx:1.27"})
 
     def waiting(reason):
@@ -187,7 +187,7 @@ def test_an_unknown_image_waits_and_names_the_known_ones(lab):
     assert "is waiting to start: trying and failing to pull image" in json.loads(refused.value.body)["message"]
 
 
-def test_a_missing_config_map_is_waited_for(lab):
+def test_a_container_waits_for_a_missing_config_map(lab):
     variable = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "x"}}}
     lab.create("waits", shell("echo $X", env=[variable]))
 
@@ -203,7 +203,7 @@ def test_a_missing_config_map_is_waited_for(lab):
     assert lab.log("waits") == "came\n"
 
 
-def test_init_containers_run_in_order_and_a_sidecar_stays(lab):
+def test_init_containers_run_in_order_and_a_sidecar_ends_with_the_pod(lab):
     share = {"volumeMounts": [{"name": "share", "mountPath": "/run/share"}]}
     lab.create(
         "ordered",
@@ -229,7 +229,7 @@ def test_a_failed_init_container_fails_the_pod(lab):
     assert pod.status.container_statuses[0].state.waiting.reason == "PodInitializing"
 
 
-def test_a_container_that_fails_is_started_again_by_the_labs_clock(lab):
+def test_a_failed_container_is_restarted_after_a_back_off_by_the_labs_clock(lab):
     lab.create("crashes", shell("echo run; exit 1"), restartPolicy="Always")
 
     def backing_off(times):
@@ -258,7 +258,7 @@ def sleeper(lab) -> str:
     return "sleeper"
 
 
-def test_the_kubelet_answers_the_api_server_alone(lab, sleeper):
+def test_the_kubelet_refuses_a_client_without_a_certificate(lab, sleeper):
     [node] = lab.api.list_node().items
     port = node.status.daemon_endpoints.kubelet_endpoint.port
     url = f"https://127.0.0.1:{port}/containerLogs/default/{sleeper}/app"
@@ -293,7 +293,7 @@ def test_pods_see_the_labs_time(lab, sleeper):
     assert abs(seen - time.time() - 7200) < 30
 
 
-def test_a_deleted_pod_gets_a_signal_and_goes(lab):
+def test_a_deleted_pod_gets_sigterm_and_is_removed(lab):
     script = "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
     lab.create("polite", shell(script))
     lab.running("polite")
@@ -307,7 +307,7 @@ def test_a_deleted_pod_gets_a_signal_and_goes(lab):
     until(lambda: ("Killing", "Stopping container app") in lab.events("polite"), "the event")
 
 
-def test_a_pod_that_does_not_listen_is_killed(lab):
+def test_a_pod_that_ignores_sigterm_is_killed(lab):
     lab.create("stubborn", shell("trap '' TERM; echo ready; while :; do sleep 0.05; done"))
     lab.running("stubborn")
     until(lambda: lab.log("stubborn") == "ready\n", "it is ready")
@@ -319,7 +319,7 @@ def test_a_pod_that_does_not_listen_is_killed(lab):
 
 def test_a_namespace_stays_until_its_pods_processes_have_ended(lab):
     lab.api.create_namespace({"metadata": {"name": "ending"}})
-    # It would get five minutes, and hears of nothing.
+    # It ignores SIGTERM and has a grace period of five minutes.
     container = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done")
     spec = {"containers": [container], "terminationGracePeriodSeconds": 300}
     pod = lab.api.create_namespaced_pod("ending", {"metadata": {"name": "stubborn"}, "spec": spec})
@@ -333,7 +333,7 @@ def test_a_namespace_stays_until_its_pods_processes_have_ended(lab):
     assert (refusal.value.status, said["message"]) == (403, f'pods "late" is forbidden: {why}')
     assert [cause["reason"] for cause in said["details"]["causes"]] == ["NamespaceTerminating"]
     assert lab.api.read_namespace("ending").status.phase == "Terminating"
-    # The pods go first: what they need is there while they end.
+    # The pods are deleted first, so that they have their service account until they end.
     assert lab.api.read_namespaced_service_account("default", "ending")
     assert processes_with(str(lab.folder / "node" / "pods" / pod.metadata.uid))
     lab.api.delete_namespaced_pod("stubborn", "ending", grace_period_seconds=1)
@@ -356,7 +356,7 @@ def test_a_failed_mount_is_reported(lab):
     assert '"/proc"' in until(waiting, "CreateContainerError").state.waiting.message
 
 
-def test_an_event_reports_a_volume_of_an_unknown_kind(lab):
+def test_an_event_reports_a_volume_of_an_unsupported_kind(lab):
     claim = {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}
     lab.create("unmounted", shell("true"), volumes=[claim])
     until(lambda: [m for r, m in lab.events("unmounted") if r == "FailedMount" and "persistentVolumeClaim" in m])
@@ -378,14 +378,14 @@ def processes_with(folder: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("mode", ["private", "mapped"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_everything_ends_with_the_process_that_hosts_the_node(mode, number):
+def test_all_pod_processes_end_when_the_nodes_host_process_ends(mode, number):
     lab = started(short_folder(mode), mode)
     daemon = 'setsid sh -c "sleep 901; :" & sleep 902 & trap "" HUP TERM; sleep 903'
     lab.create("pod", {**shell(daemon), "name": "a"}, {**shell("exec sleep 904"), "name": "b"})
     lab.running("pod")
     folder = str(lab.folder)
     until(lambda: len([p for p in processes_with(folder) if "sleep" in p.cmdline()[0]]) >= 4, "all have started")
-    names = [f"*faketime_s*_{process.pid}" for process in processes_with(folder)]  # of what follows the lab's clock
+    names = [f"*faketime_s*_{process.pid}" for process in processes_with(folder)]  # shared memory of the lab's clock
 
     os.kill(lab.process.pid, number)
     lab.process.wait(20)
@@ -452,8 +452,8 @@ EMPTY = [{"name": "v", "emptyDir": {}}]
         ),
     ],
 )
-def test_a_path_that_no_file_can_have_fails_at_the_kubelet(lab, name, fields, volumes, reason, told):
-    """A real API server, too, accepts such a pod."""
+def test_the_kubelet_reports_an_invalid_mount_path_or_sub_path(lab, name, fields, volumes, reason, told):
+    """A real API server also accepts such a pod."""
     lab.create(name, shell("true", **fields), volumes=volumes)
     until(lambda: ("Failed", f"Error: {told}") in lab.events(name))
     waiting = lab.read(name).status.container_statuses[0].state.waiting
@@ -469,7 +469,7 @@ def test_a_path_that_no_file_can_have_fails_at_the_kubelet(lab, name, fields, vo
         ("token-path", {"projected": {"sources": [{"serviceAccountToken": {"path": ODD}}]}}),
     ],
 )
-def test_a_file_of_a_volume_that_cannot_be_fails_at_the_kubelet(lab, name, source):
+def test_the_kubelet_reports_a_volume_file_path_with_a_nul(lab, name, source):
     lab.create(name, shell("true"), volumes=[{"name": "v", **source}])
     told = f'MountVolume.SetUp failed for volume "v" : invalid path "{ODD}"'
     until(lambda: ("FailedMount", told) in lab.events(name))
@@ -477,7 +477,7 @@ def test_a_file_of_a_volume_that_cannot_be_fails_at_the_kubelet(lab, name, sourc
 
 
 @pytest.mark.parametrize("fields", [{"env": [{"name": "A", "value": ODD}]}, {"args": [ODD]}], ids=["env", "args"])
-def test_a_program_takes_no_nul(lab, request, fields):
+def test_a_variable_or_argument_with_a_nul_is_a_start_error(lab, request, fields):
     name = "nul-" + request.node.callspec.id.split("-")[-1]
     lab.create(name, shell("true", **fields))
     ended = lab.in_phase(name, "Failed").status.container_statuses[0].state.terminated
@@ -486,8 +486,8 @@ def test_a_program_takes_no_nul(lab, request, fields):
 
 
 @pytest.mark.parametrize("odd", ["\n", "\r", "\x1b", "\x7f", "\x85", "\u2028", "\\", " ", "#"])
-def test_any_other_character_is_a_name_or_a_value(lab, odd):
-    """It arrives in a file's name, in a part of a volume and in a variable as it was sent."""
+def test_odd_characters_arrive_unchanged_in_paths_and_variables(lab, odd):
+    """In a file's name, a subPath and a variable."""
     text = f"a{odd}b"
     volumes = [
         {"name": "v", "emptyDir": {}},

@@ -1,4 +1,4 @@
-"""What a node's certificate is good for: its own objects, its pods, and what its pods refer to."""
+"""A node's certificate gives access to the node's objects, its pods and the objects these refer to."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def kubelet(cluster: Cluster, node: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def pods(admin: httpx.Client, namespace: str, node: str) -> dict[str, dict]:
-    """`here`, on the node, refers to much; `there` is another node's, and refers to as much by other names."""
+    """`here` is on the node and refers to many objects. `there` is on another node and refers to others."""
     made = {}
     for name, where in (("here", node), ("there", OTHER)):
         account = {"metadata": {"name": name}}
@@ -95,7 +95,9 @@ NOT_FOUND, FORBIDDEN = 404, 403
         ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles", FORBIDDEN, 'cannot list resource "clusterroles"'),
     ],
 )  # fmt: skip
-def test_a_node_reads(kubelet: httpx.Client, namespace: str, pods, method, path, code, reason):
+def test_a_node_gets_only_its_own_objects_and_those_its_pods_refer_to(
+    kubelet: httpx.Client, namespace: str, pods, method, path, code, reason
+):
     answer = kubelet.request(method, path.format(ns=namespace, node=NODE))
     assert answer.status_code == code, answer.text
     assert reason.format(node=NODE) in answer.json().get("message", "")
@@ -135,7 +137,9 @@ def test_a_node_asks_for_a_token(kubelet: httpx.Client, namespace: str, pods, ac
         assert answer.status_code == 201, answer.text
 
 
-def test_an_audience_can_be_granted(kubelet: httpx.Client, admin: httpx.Client, namespace: str, pods):
+def test_a_role_can_grant_nodes_another_token_audience(
+    kubelet: httpx.Client, admin: httpx.Client, namespace: str, pods
+):
     rules = [{"verbs": ["request-serviceaccounts-token-audience"], "apiGroups": [""], "resources": ["vault"]}]
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
     admin.post(f"{rbac}/roles", json={"metadata": {"name": "vault"}, "rules": rules})
@@ -164,7 +168,9 @@ def test_an_audience_can_be_granted(kubelet: httpx.Client, admin: httpx.Client, 
         (V1 + "/pods/here", {"metadata": {"labels": {"a": "b"}}}, 'cannot patch resource "pods"'),
     ],
 )  # fmt: skip
-def test_a_node_writes(kubelet: httpx.Client, admin: httpx.Client, namespace: str, pods, path, patch, reason):
+def test_a_node_can_change_only_its_own_labels_and_its_pods_status(
+    kubelet: httpx.Client, admin: httpx.Client, namespace: str, pods, path, patch, reason
+):
     admin.post("/api/v1/nodes", json={"metadata": {"name": OTHER}})
     headers = {"Content-Type": "application/merge-patch+json"}
     answer = kubelet.patch(path.format(ns=namespace, node=NODE), json=patch, headers=headers)
@@ -173,7 +179,7 @@ def test_a_node_writes(kubelet: httpx.Client, admin: httpx.Client, namespace: st
     assert reason.format(node=NODE) in answer.json().get("message", "")
 
 
-def test_a_node_makes_no_pods_but_mirrors(kubelet: httpx.Client, namespace: str):
+def test_a_node_cannot_create_ordinary_pods(kubelet: httpx.Client, namespace: str):
     answer = kubelet.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p"))
     assert answer.status_code == 403
     assert answer.json()["message"] == (
@@ -182,7 +188,7 @@ def test_a_node_makes_no_pods_but_mirrors(kubelet: httpx.Client, namespace: str)
     )
 
 
-def test_the_group_of_nodes_alone_is_not_a_node(cluster: Cluster, namespace: str, pods):
+def test_a_user_in_the_nodes_group_without_a_node_name_has_no_access(cluster: Cluster, namespace: str, pods):
     with cluster.http("alice", "system:nodes") as alice:
         assert alice.get(f"/api/v1/namespaces/{namespace}/secrets/here-volume").status_code == 403
         assert alice.get(f"/api/v1/nodes/{NODE}").status_code == 403

@@ -1,4 +1,4 @@
-"""What a node is made of, each part alone."""
+"""The parts of a node, one by one: images, variables, mounts, logs and the API client."""
 
 import asyncio
 import contextlib
@@ -36,14 +36,14 @@ from labkit.emulator.kubernetes.node.processes import HERE, TOOLS, permitted
         ("amazon/aws-cli:2@sha256:0123", "amazon/aws-cli"),
     ],
 )
-def test_an_images_repository(image, name):
+def test_the_repository_is_read_from_an_images_name(image, name):
     assert repository(image) == name
 
 
 IMAGES = {"public.ecr.aws/aws-cli/aws-cli": ["/bin/aws"], "python": ["/bin/python"]}
 
 
-def test_a_known_image_is_a_program():
+def test_a_known_image_runs_its_program():
     assert entrypoint({"image": "aws-cli/aws-cli:2"}, IMAGES) == ["/bin/aws"]
 
 
@@ -60,7 +60,7 @@ def test_a_known_image_is_a_program():
         ({"image": "a b"}, "InvalidImageName", 'couldn\'t parse image name "a b": invalid reference format$'),
     ],
 )
-def test_an_image_that_cannot_be_pulled(container, reason, says):
+def test_an_unknown_or_invalid_image_says_why_it_cannot_be_pulled(container, reason, says):
     with pytest.raises(ImageError, match=says) as refused:
         entrypoint(container, IMAGES)
     assert refused.value.reason == reason
@@ -78,11 +78,11 @@ def test_an_image_that_cannot_be_pulled(container, reason, says):
         ("$(A", "$(A"),
     ],
 )
-def test_references(text, result):
+def test_variable_references_are_expanded(text, result):
     assert expanded(text, {"A": "1"}) == result
 
 
-def test_fields_of_the_pod():
+def test_field_references_read_the_pods_metadata():
     metadata = {"name": "p", "namespace": "n", "uid": "u", "labels": {"b": "2", "a": "1"}, "annotations": {"x/y": "z"}}
     pod = {"metadata": metadata, "spec": {"nodeName": "node-1"}}
     assert field_value(pod, "metadata.labels") == 'a="1"\nb="2"'
@@ -105,7 +105,7 @@ def test_fields_of_the_pod():
         ({"resource": "limits.memory", "containerName": "free", "divisor": "1Ki"}, "8000"),
     ],
 )
-def test_resources_of_a_container(reference, value):
+def test_resource_references_read_limits_and_requests(reference, value):
     named = {"name": "app", "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "0.25"}}}
     pod = {"spec": {"containers": [named, {"name": "free"}]}}
     assert resource_value(pod, reference, {"cpu": "4", "memory": "8000Ki"}, named) == value
@@ -125,12 +125,12 @@ def test_resources_of_a_container(reference, value):
         ("x/data", "x/data"),
     ],
 )
-def test_paths_are_mapped(text, result):
+def test_mount_paths_in_a_text_are_mapped_to_this_machine(text, result):
     mounts = Mounts([Mount("/data", Path("/pods/data")), Mount("/data/deep/", Path("/pods/deep"))])
     assert mounts.rewritten(text) == result
 
 
-def test_a_path_of_the_container_on_this_machine():
+def test_a_container_path_is_found_on_this_machine():
     mounts = Mounts([Mount("/data", Path("/pods/data")), Mount("/data/deep", Path("/pods/deep"))])
     assert mounts.on_host("/data/deep/x") == Path("/pods/deep/x")
     assert mounts.on_host("/data/x") == Path("/pods/data/x")
@@ -143,7 +143,7 @@ def test_nothing_can_be_mounted_over_the_root(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can try another user; the other tests are an ordinary user's")
-def test_an_ordinary_user_can_have_mounts():
+def test_an_ordinary_user_can_make_private_mounts():
     folder = Path(tempfile.mkdtemp())
     try:
         (folder / "volume").mkdir()
@@ -156,7 +156,7 @@ def test_an_ordinary_user_can_have_mounts():
             os.chown(path, 65534, 65534, follow_symlinks=False)
         script = shutil.copy(HERE / "sandbox.sh", folder)
         look = "cat /run/secrets/x/token '/not here/y/token'; touch /run/secrets/x/z 2>&1 || true; ls /run"
-        # The same mounts, and a look instead of the wait.
+        # Replace the script's wait with commands that look at the mounts.
         Path(script).write_text(Path(script).read_text().replace("exec cat", look))
         Path(script).chmod(0o755)
         more = ["--pid", "--fork"] if own_processes else []
@@ -171,7 +171,7 @@ def test_an_ordinary_user_can_have_mounts():
         shutil.rmtree(folder)
 
 
-def test_a_log_keeps_whole_lines_parts_and_what_had_no_end(tmp_path):
+def test_a_log_keeps_long_lines_and_a_last_line_without_an_end(tmp_path):
     async def written():
         log = ContainerLog(tmp_path / "log", lambda: 1700000000.25)
         reader = asyncio.StreamReader()
@@ -187,7 +187,7 @@ def test_a_log_keeps_whole_lines_parts_and_what_had_no_end(tmp_path):
     assert shown(lines[0], timestamps=True) == b"2023-11-14T22:13:20.250000000Z one\n"
 
 
-def test_a_log_that_is_too_long_begins_again_and_a_follower_misses_nothing(tmp_path, monkeypatch):
+def test_a_full_log_starts_over_and_its_follower_misses_no_line(tmp_path, monkeypatch):
     monkeypatch.setattr(container_logs, "LONGEST", 10_000)
     sent = [f"line {number}".encode() for number in range(1000)]
 
@@ -214,8 +214,8 @@ def test_a_log_that_is_too_long_begins_again_and_a_follower_misses_nothing(tmp_p
     assert (tmp_path / "log").stat().st_size < 11_000
 
 
-def test_a_node_keeps_few_connections_when_its_pods_have_all_started():
-    """As after a restart of the lab's server with a class's pods."""
+def test_a_node_closes_surplus_connections_after_many_parallel_requests():
+    """After a restart of the lab's server, all pods of a class start at once."""
     authority, asked = Authority.create("cluster"), 40
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue("api", ips=["127.0.0.1"]).load_into(context)

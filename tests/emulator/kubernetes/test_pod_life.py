@@ -1,4 +1,4 @@
-"""The node as a kubelet: restarts, hooks, volumes that change, deadlines, and what kubectl shows of it all."""
+"""The node as a kubelet: restarts, hooks, changing volumes, deadlines and kubectl's output."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def until_status(lab: Lab, name: str, condition, container: str = "app") -> clie
 
 
 def until_said(lab: Lab, name: str, reason: str, message: str) -> None:
-    """A kubelet sends its events beside the status, so one may come after it."""
+    """Wait for an event, because a kubelet may send it after the status."""
     until(lambda: any(each == reason and text.startswith(message) for each, text in lab.events(name)), reason)
 
 
@@ -63,7 +63,7 @@ SHARED = [{"name": "share", "emptyDir": {}}]
 # Restarts
 
 
-def test_a_program_that_fails_again_and_again_backs_off_by_the_labs_clock(lab):
+def test_a_crash_looping_container_backs_off_by_the_labs_clock(lab):
     lab.create("loop", shell("echo run; exit 3"), restartPolicy="Always")
     uid = lab.read("loop").metadata.uid
     pod = f"loop_default({uid})"
@@ -82,7 +82,7 @@ def test_a_program_that_fails_again_and_again_backs_off_by_the_labs_clock(lab):
     lab.kubectl("delete", "pod", "loop", "--now")
 
 
-def test_kubectl_shows_the_loop(lab):
+def test_kubectl_shows_a_crash_loop(lab):
     lab.create("crash", shell("exit 1"), restartPolicy="Always")
     ready, _, restarts = until_shown(lab, "crash", "CrashLoopBackOff")
     assert ready == "0/1"
@@ -105,7 +105,7 @@ def test_kubectl_shows_the_loop(lab):
     ("policy", "code", "phase", "restarts"),
     [("Never", 1, "Failed", 0), ("Never", 0, "Succeeded", 0), ("OnFailure", 0, "Succeeded", 0)],
 )
-def test_a_pod_that_is_not_started_again(lab, policy, code, phase, restarts):
+def test_a_pod_ends_after_one_run_if_its_policy_asks_for_no_restart(lab, policy, code, phase, restarts):
     name = f"once-{policy.lower()}-{code}"
     lab.create(name, shell(f"exit {code}"), restartPolicy=policy)
     lab.in_phase(name, phase)
@@ -113,7 +113,7 @@ def test_a_pod_that_is_not_started_again(lab, policy, code, phase, restarts):
     assert shown(lab, name)[1] == ("Error" if code else "Completed")
 
 
-def test_a_failure_is_started_again_until_it_is_a_success(lab):
+def test_on_failure_restarts_a_container_until_it_succeeds(lab):
     script = "test -e /run/share/x && exit 0; touch /run/share/x; exit 1"
     lab.create("twice", shell(script, **share()), restartPolicy="OnFailure", volumes=SHARED)
     lab.in_phase("twice", "Succeeded")
@@ -123,7 +123,7 @@ def test_a_failure_is_started_again_until_it_is_a_success(lab):
 # Init containers
 
 
-def test_an_init_container_that_fails(lab):
+def test_a_failing_init_container_is_restarted_or_fails_the_pod(lab):
     lab.create(
         "init", shell("exec sleep 600"), restartPolicy="Always", initContainers=[{**shell("exit 2"), "name": "i"}]
     )
@@ -137,7 +137,7 @@ def test_an_init_container_that_fails(lab):
     lab.kubectl("delete", "pod", "init", "--now")
 
 
-def test_init_containers_are_counted(lab):
+def test_kubectl_shows_how_many_init_containers_are_done(lab):
     script = "until test -e /run/share/go; do sleep 0.05; done"
     lab.create(
         "counted",
@@ -177,10 +177,10 @@ def test_sidecars_start_in_order_and_end_last_in_reverse(lab):
     ]  # fmt: skip
 
 
-# What containers are given
+# Variables and volumes
 
 
-def test_variables_of_resources(lab):
+def test_variables_can_hold_a_containers_resources(lab):
     def of(resource: str, **more) -> dict:
         return {"resourceFieldRef": {"resource": resource, **more}}
 
@@ -196,8 +196,8 @@ def test_variables_of_resources(lab):
     assert lab.log("resources", container="app") == "500 1048576 3\n"
 
 
-def test_variables_that_double_each_other_are_refused(lab):
-    """Each names the one before twice: 20 of them have 10 MB, 40 have more than any machine."""
+def test_variables_that_expand_beyond_the_machines_limit_are_refused(lab):
+    """Each variable repeats the one before twice: 20 of them need 10 MB, 40 more than any machine has."""
     env = [{"name": "V0", "value": "x" * 10}]
     env += [{"name": f"V{number}", "value": f"$(V{number - 1})" * 2} for number in range(1, 20)]
     lab.create("doubling", shell("true", env=env))
@@ -207,7 +207,7 @@ def test_variables_that_double_each_other_are_refused(lab):
     lab.kubectl("delete", "pod", "doubling")
 
 
-def test_a_missing_key_is_reported_and_awaited(lab):
+def test_a_container_reports_and_waits_for_a_missing_config_map_key(lab):
     lab.api.create_namespaced_config_map("default", {"metadata": {"name": "half"}, "data": {"a": "1"}})
     variable = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "half", "key": "b"}}}
     lab.create("half", shell("echo $X", env=[variable]))
@@ -244,7 +244,7 @@ def test_labels_in_a_volume_change_with_the_pod(lab):
     until(lambda: lab.exec("labels", "cat", "/run/share/labels").stdout == 'app="labels"\ntier="web"')
 
 
-def test_a_part_of_a_volume(lab):
+def test_containers_can_mount_a_part_of_a_volume(lab):
     lab.api.create_namespaced_config_map("default", {"metadata": {"name": "parts"}, "data": {"a": "A", "b": "B"}})
     mounts = [
         {"name": "config", "mountPath": "/made/one/file", "subPath": "a"},
@@ -261,7 +261,7 @@ def test_a_part_of_a_volume(lab):
     assert (lab.log("parts", container="app"), lab.log("parts", container="other")) == ("A", "kept\n")
 
 
-def test_a_deleted_service_account_is_reported(lab):
+def test_a_deleted_service_account_is_reported_when_the_token_expires(lab):
     lab.api.create_namespaced_service_account("default", {"metadata": {"name": "brief"}})
     source = {"serviceAccountToken": {"path": "token", "expirationSeconds": 600, "audience": "sts.amazonaws.com"}}
     volumes = [{"name": "share", "projected": {"sources": [source]}}]
@@ -288,10 +288,10 @@ def test_a_deleted_service_account_is_reported(lab):
         lab.clock.reset()
 
 
-# Its end
+# The end of a pod
 
 
-def test_the_hook_before_the_end_runs_first(lab):
+def test_the_pre_stop_hook_runs_before_sigterm(lab):
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook >>/run/share/log"]}}}
     script = "trap 'cat /run/share/log; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
     lab.create("hooked", shell(script, lifecycle=hook, **share()), volumes=SHARED)
@@ -301,7 +301,7 @@ def test_the_hook_before_the_end_runs_first(lab):
     assert b"".join(lines) == b"ready\nhook\n"
 
 
-def test_hooks_that_fail_are_said(lab):
+def test_failing_hooks_are_reported_as_events(lab):
     failing = {"exec": {"command": ["sh", "-c", "exit 1"]}}
     lab.create("posted", shell("exec sleep 600", lifecycle={"postStart": failing}), terminationGracePeriodSeconds=1)
     lab.in_phase("posted", "Failed")
@@ -318,7 +318,7 @@ def test_hooks_that_fail_are_said(lab):
 @pytest.mark.parametrize(
     ("script", "code"), [("exec sleep 600", 143), ("trap '' TERM; while :; do sleep 0.05; done", 137)]
 )
-def test_how_a_container_ended_is_reported_before_its_pod_goes(lab, script, code):
+def test_the_exit_code_is_reported_before_a_deleted_pod_disappears(lab, script, code):
     name = f"told-{code}"
     lab.create(name, shell(script), terminationGracePeriodSeconds=1)
     running = lab.running(name)
@@ -340,7 +340,7 @@ def test_how_a_container_ended_is_reported_before_its_pod_goes(lab, script, code
 
 
 @pytest.mark.parametrize("how", [["--now"], ["--grace-period=0", "--force"]])
-def test_a_pod_is_deleted_at_once(lab, how):
+def test_kubectl_can_delete_a_pod_at_once(lab, how):
     name = f"at-once-{len(how)}"
     lab.create(name, shell("trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done"))
     until(lambda: lab.read(name).status.phase == "Running" and lab.log(name) == "ready\n")
@@ -351,7 +351,7 @@ def test_a_pod_is_deleted_at_once(lab, how):
 
 
 @pytest.mark.parametrize("how", [["--now"], ["--grace-period=0", "--force"]])
-def test_who_cannot_wait_for_a_pod_to_end_shortens_it(lab, how):
+def test_a_second_delete_can_shorten_the_grace_period(lab, how):
     name = f"shortened-{len(how)}"
     script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done"
     lab.create(name, shell(script), terminationGracePeriodSeconds=3600)
@@ -364,7 +364,7 @@ def test_who_cannot_wait_for_a_pod_to_end_shortens_it(lab, how):
     until(lambda: not folder.exists())
 
 
-def test_a_sidecar_that_fails_does_not_end_its_pod_before_the_others(lab):
+def test_a_failing_sidecar_does_not_cut_short_the_other_containers_shutdown(lab):
     script = "trap 'sleep 0.5; echo ended >/run/share/uneven; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
     failing = shell_named("helper", "exit 1", restartPolicy="Always")
     lab.create(
@@ -394,7 +394,7 @@ def test_a_deadline_ends_a_pod_by_the_labs_clock(lab):
     until(lambda: status_of(lab, "late").state.terminated)
 
 
-def test_the_termination_message_of_a_container(lab):
+def test_a_termination_message_comes_from_its_file_or_the_log(lab):
     lab.create("says", shell("echo done >/dev/termination-log"))
     lab.create("elsewhere", shell("echo it >/made/message; exit 1", terminationMessagePath="/made/message"))
     logs = {"terminationMessagePolicy": "FallbackToLogsOnError"}
@@ -408,10 +408,10 @@ def test_the_termination_message_of_a_container(lab):
     assert messages["logged"] == "".join(f"{n}\n" for n in range(21, 101))
 
 
-# Its status
+# The status of a pod
 
 
-def test_the_status_of_a_running_pod(lab):
+def test_a_running_pod_has_a_complete_status(lab):
     lab.create(
         "whole", shell("exec sleep 600", **share(readOnly=True)), volumes=SHARED, terminationGracePeriodSeconds=1
     )
@@ -445,14 +445,14 @@ def test_the_status_of_a_running_pod(lab):
         ("Nginx", "Always", "InvalidImageName", ("Failed", "Error: InvalidImageName")),
     ],
 )  # fmt: skip
-def test_an_image_that_the_lab_does_not_have(lab, image, policy, status, event):
+def test_a_pod_with_an_unavailable_image_reports_why_it_waits(lab, image, policy, status, event):
     name = status.lower()
     lab.create(name, {"name": "app", "image": image, "imagePullPolicy": policy})
     until_shown(lab, name, status)
     until(lambda: event in lab.events(name))
 
 
-def test_many_pods_at_once(lab):
+def test_the_node_runs_and_deletes_60_pods_at_once(lab):
     names = [f"many-{number}" for number in range(60)]
     for name in names:
         lab.create(name, shell("exec sleep 600"), terminationGracePeriodSeconds=1)
@@ -475,7 +475,7 @@ def test_the_node_renews_its_lease(lab):
         return found
 
     assert (lease().metadata.name, lease().spec.holder_identity) == ("node-1", "node-1")
-    # Another test may just have set the lab's clock back: later is not always more.
+    # Another test may have set the lab's clock back, so a later renewal can have an earlier time.
     before = lease().spec.renew_time
     until(lambda: lease().spec.renew_time != before, seconds=60)
     assert re.search(r"Lease:\n +HolderIdentity: +node-1\n", lab.kubectl("describe", "node", "node-1"))

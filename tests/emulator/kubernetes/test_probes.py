@@ -1,4 +1,4 @@
-"""Probes: when a container is started, ready, and to be restarted."""
+"""Probes decide whether a container has started, is ready or must be restarted."""
 
 from collections.abc import Iterator
 
@@ -45,7 +45,7 @@ def test_readiness_follows_the_probe(lab):
     assert status(lab, "ready").restart_count == 0
 
 
-def test_a_container_that_is_not_alive_is_restarted(lab):
+def test_a_container_that_fails_its_liveness_probe_is_restarted(lab):
     create(lab, "alive", "touch /run/share/ready; exec sleep 600", livenessProbe={**READY, "failureThreshold": 2})
     file = lab.pod_folder("alive") / "volumes/share/ready"
     until(file.exists)
@@ -55,7 +55,7 @@ def test_a_container_that_is_not_alive_is_restarted(lab):
     assert status(lab, "alive").last_state.terminated.exit_code == 143
 
 
-def test_nothing_is_asked_before_the_container_has_started(lab):
+def test_the_liveness_probe_waits_until_the_startup_probe_succeeds(lab):
     dead = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
     create(lab, "slow", startupProbe={**READY, "failureThreshold": 60}, livenessProbe=dead)
     until(lambda: [m for r, m in lab.events("slow") if r == "Unhealthy" and m.startswith("Startup probe failed: cat")])
@@ -65,7 +65,7 @@ def test_nothing_is_asked_before_the_container_has_started(lab):
     until(lambda: ("Killing", "Container app failed liveness probe, will be restarted") in lab.events("slow"))
 
 
-def test_a_container_that_never_starts_is_restarted(lab):
+def test_a_container_that_fails_its_startup_probe_is_restarted(lab):
     create(lab, "never", startupProbe={**READY, "failureThreshold": 1})
     until(lambda: ("Killing", "Container app failed startup probe, will be restarted") in lab.events("never"))
     until(lambda: status(lab, "never").restart_count)
@@ -118,7 +118,7 @@ def port(lab) -> int:
          'container: exec: "nonesuch": executable file not found in $PATH'),
     ],
 )  # fmt: skip
-def test_what_a_probe_asks(lab, port, name, probe, says):
+def test_each_kind_of_probe_succeeds_or_reports_why_it_failed(lab, port, name, probe, says):
     name = f"asks-{name}"
     [(kind, asked)] = probe.items()
     probe = {kind: asked if kind == "exec" else {"port": port, **asked}, "periodSeconds": 1}

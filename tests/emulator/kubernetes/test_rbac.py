@@ -1,4 +1,4 @@
-"""What RBAC allows and refuses, who may act as somebody else, and that nobody gives more than they have."""
+"""RBAC: permissions, impersonation, access reviews, and that nobody grants more than they have."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ def rule(verbs: list[str], *resources: str, group: str = "", **more: list[str]) 
 
 @pytest.fixture
 def give(admin: httpx.Client, namespace: str) -> Iterator[Callable[..., None]]:
-    """Give rules to the service account `app` of the namespace: there, or in the whole cluster."""
+    """Give rules to the service account `app`, in its namespace or in the whole cluster."""
     admin.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", json={"metadata": {"name": "app"}})
     subjects = [{"kind": "ServiceAccount", "name": "app", "namespace": namespace}]
     made = []
@@ -81,7 +81,9 @@ PODS, MAPS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/configmaps"
         ([], "GET", "/version", 200),
     ],
 )
-def test_a_role_allows(app: httpx.Client, namespace: str, give, rules, method, path, code):
+def test_a_role_allows_exactly_its_verbs_and_resources(
+    app: httpx.Client, namespace: str, give, rules, method, path, code
+):
     give(*rules)
     answer = app.request(method, path.format(namespace), json={} if method == "POST" else None)
     assert answer.status_code == code, answer.text
@@ -98,12 +100,12 @@ def test_a_role_allows(app: httpx.Client, namespace: str, give, rules, method, p
         ([{"verbs": ["post"], "nonResourceURLs": ["*"]}], "/metrics", 403),
     ],
 )
-def test_a_cluster_role_allows(app: httpx.Client, give, rules, path, code):
+def test_a_cluster_role_allows_its_resources_and_urls_cluster_wide(app: httpx.Client, give, rules, path, code):
     give(*rules, everywhere=True)
     assert app.get(path).status_code == code
 
 
-def test_a_binding_of_a_role_that_is_missing_says_so(app: httpx.Client, admin: httpx.Client, namespace: str):
+def test_a_refusal_names_the_missing_roles_of_role_bindings(app: httpx.Client, admin: httpx.Client, namespace: str):
     subject = {"kind": "ServiceAccount", "name": "app", "namespace": namespace}
     for name in ("one", "two"):
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
@@ -116,7 +118,7 @@ def test_a_binding_of_a_role_that_is_missing_says_so(app: httpx.Client, admin: h
     )
 
 
-# Nobody gives more than they have.
+# Nobody grants more than they have.
 
 WRITE_ROLES = rule(["create", "update"], "roles", "rolebindings", group="rbac.authorization.k8s.io")
 OFFERED = [rule(["get", "list"], "pods", "secrets"), rule(["get"], "configmaps", resourceNames=["a", "b"])]
@@ -167,7 +169,9 @@ def test_nobody_creates_a_role_with_more_than_their_own_permissions(
     )
 
 
-def test_a_role_grows_no_further_than_its_writer(app: httpx.Client, admin: httpx.Client, namespace: str, give):
+def test_nobody_adds_a_permission_to_a_role_that_they_do_not_have(
+    app: httpx.Client, admin: httpx.Client, namespace: str, give
+):
     give(WRITE_ROLES)
     path = f"{RBAC}/namespaces/{namespace}/roles"
     admin.post(path, json=role("grown", OFFERED))
@@ -195,7 +199,7 @@ def test_nobody_can_bind_more_than_their_own_permissions(app, admin, namespace, 
     assert message in answer.json().get("message", "")
 
 
-def test_a_binding_of_no_role_is_the_administrators_alone(app, admin, namespace, give):
+def test_only_the_administrator_can_bind_a_missing_role(app, admin, namespace, give):
     give(WRITE_ROLES)
     path = f"{RBAC}/namespaces/{namespace}/rolebindings"
     answer = app.post(path, json=binding("none"))
@@ -204,7 +208,9 @@ def test_a_binding_of_no_role_is_the_administrators_alone(app, admin, namespace,
     assert admin.post(path, json=binding("none")).status_code == 201
 
 
-def test_a_role_that_gathers_others_rules(app: httpx.Client, admin: httpx.Client, namespace: str):
+def test_an_aggregated_cluster_role_gets_the_rules_of_labelled_roles(
+    app: httpx.Client, admin: httpx.Client, namespace: str
+):
     subject = {"kind": "ServiceAccount", "name": "app", "namespace": namespace}
     view = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
     metadata = {"name": f"{namespace}-viewer"}
@@ -216,7 +222,7 @@ def test_a_role_that_gathers_others_rules(app: httpx.Client, admin: httpx.Client
     admin.post(f"{RBAC}/clusterroles", json={"metadata": metadata, "rules": [added]})
     for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.02), reraise=True):
         with attempt:
-            # What view has, edit has, and what edit has, admin has.
+            # edit includes the rules of view, and admin includes those of edit.
             for gathering in ("view", "edit", "admin"):
                 assert added in admin.get(f"{RBAC}/clusterroles/{gathering}").json()["rules"]
     assert app.get("/api/v1/nodes").status_code == 200
@@ -227,7 +233,7 @@ def test_a_role_that_gathers_others_rules(app: httpx.Client, admin: httpx.Client
     admin.delete(f"{RBAC}/clusterrolebindings/{namespace}-viewer")
 
 
-def test_only_who_may_everything_makes_a_role_that_gathers(app: httpx.Client, namespace: str, give):
+def test_creating_an_aggregated_cluster_role_needs_cluster_admin(app: httpx.Client, namespace: str, give):
     give(rule(["create"], "clusterroles", group="rbac.authorization.k8s.io"), everywhere=True)
     gathers = {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
     answer = app.post(f"{RBAC}/clusterroles", json=role(f"{namespace}-g", [], aggregationRule=gathers))
@@ -235,7 +241,7 @@ def test_only_who_may_everything_makes_a_role_that_gathers(app: httpx.Client, na
     assert "must have cluster-admin privileges to use an aggregationRule" in answer.json()["message"]
 
 
-# Acting as somebody else.
+# Impersonation.
 
 
 @pytest.mark.parametrize(
@@ -267,7 +273,9 @@ def test_only_who_may_everything_makes_a_role_that_gathers(app: httpx.Client, na
         ([], {"Group": "system:masters"}, "without impersonating a user"),
     ],
 )  # fmt: skip
-def test_acting_as_somebody_else(app: httpx.Client, namespace: str, give, rules, headers, refused):
+def test_impersonation_needs_permission_for_each_user_group_uid_and_extra(
+    app: httpx.Client, namespace: str, give, rules, headers, refused
+):
     give(*rules, everywhere=True)
     given = {f"Impersonate-{name}": value.format(ns=namespace) for name, value in headers.items()}
     answer = app.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json={}, headers=given)
@@ -280,7 +288,7 @@ def test_acting_as_somebody_else(app: httpx.Client, namespace: str, give, rules,
 
 
 @pytest.mark.kubectl
-def test_kubectl_acts_as_somebody_else(cluster: Cluster, namespace: str):
+def test_kubectl_can_impersonate_users_and_groups(cluster: Cluster, namespace: str):
     as_alice = ("--as", "alice", "--as-group", "devs", "--as-uid", "7", "--as-group", "ops")
     user = json.loads(cluster.kubectl("auth", "whoami", "-o", "json", *as_alice).stdout)["status"]["userInfo"]
     assert user == {"username": "alice", "uid": "7", "groups": ["devs", "ops", "system:authenticated"]}
@@ -292,11 +300,11 @@ def test_kubectl_acts_as_somebody_else(cluster: Cluster, namespace: str):
     assert "Error from server (Forbidden)" in anonymous.stderr
 
 
-# Asking.
+# Access reviews.
 
 
 @pytest.mark.kubectl
-def test_kubectl_asks_what_an_account_may(cluster: Cluster, namespace: str, give):
+def test_kubectl_auth_can_i_answers_for_a_service_account(cluster: Cluster, namespace: str, give):
     give(rule(READ, "pods"), rule(["get"], "configmaps", resourceNames=["a"]), rule(["create"], "pods/exec"))
     account = ("-n", namespace, "--as", f"system:serviceaccount:{namespace}:app")
     table = {
@@ -346,13 +354,13 @@ def test_kubectl_reconciles_roles(cluster: Cluster, namespace: str):
          "spec.resourceAttributes.namespace must match namespace: default"),
     ],
 )  # fmt: skip
-def test_a_review_that_asks_nothing(admin: httpx.Client, review, spec, code, message):
+def test_an_invalid_access_review_is_refused(admin: httpx.Client, review, spec, code, message):
     answer = admin.post(f"{REVIEWS}/{review}", json={"spec": spec})
     assert answer.status_code == code
     assert message in answer.json()["message"]
 
 
-def test_a_review_gives_the_rule_that_allows(admin: httpx.Client, namespace: str, give):
+def test_an_access_review_names_the_role_binding_that_allows(admin: httpx.Client, namespace: str, give):
     give(rule(READ, "pods"))
     attributes = {"verb": "get", "resource": "pods", "namespace": namespace}
     spec = {"user": f"system:serviceaccount:{namespace}:app", "resourceAttributes": attributes}
@@ -365,7 +373,7 @@ def test_a_review_gives_the_rule_that_allows(admin: httpx.Client, namespace: str
     assert admin.post(PODS.format(namespace), json=pod("p")).status_code == 201
 
 
-def test_a_client_certificate_is_known_by_its_hash(admin: httpx.Client):
+def test_a_client_certificates_hash_is_its_credential_id(admin: httpx.Client):
     user = admin.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json={}).json()["status"]["userInfo"]
     (credential,) = user["extra"]["authentication.kubernetes.io/credential-id"]
     assert credential.startswith("X509SHA256=")

@@ -1,4 +1,4 @@
-"""ReplicaSets and their pods, and what goes with what: a test is the kubelet and says which pods are ready."""
+"""ReplicaSets, their pods and cascading deletion. Each test plays the kubelet and marks pods as ready."""
 
 import httpx
 import pytest
@@ -18,7 +18,7 @@ def apps(cluster: Cluster, admin: httpx.Client, namespace: str) -> Apps:
 # ReplicaSets and their pods
 
 
-def test_a_missing_service_account_is_reported_and_tried_again(apps: Apps):
+def test_pod_creation_with_a_missing_service_account_is_reported_and_retried(apps: Apps):
     apps.create(deployment(pod_spec={"serviceAccountName": "nope"}))
     failure = apps.condition("ReplicaFailure", "FailedCreate")
     (one,) = apps.replica_sets()
@@ -38,7 +38,7 @@ def test_a_missing_service_account_is_reported_and_tried_again(apps: Apps):
     until(lambda: {one["type"] for one in apps.deployment()["status"]["conditions"]} == both, "nor the Deployment")
 
 
-def test_a_pod_that_goes_or_fails_is_replaced(apps: Apps):
+def test_a_deleted_or_failed_pod_is_replaced(apps: Apps):
     apps.create(replica_set(replicas=2))
     first, second = (one["metadata"]["name"] for one in apps.pod_count(2))
     apps.http.delete(f"{apps.core}/pods/{first}")
@@ -48,7 +48,7 @@ def test_a_pod_that_goes_or_fails_is_replaced(apps: Apps):
     assert len(apps.events("SuccessfulCreate", "ReplicaSet")) == 4
 
 
-def test_pods_are_adopted_and_let_go(apps: Apps):
+def test_a_replica_set_adopts_matching_pods_and_releases_others(apps: Apps):
     loose = pod("loose")
     loose["metadata"]["labels"] = {"app": "web"}
     apps.http.post(f"{apps.core}/pods", json=loose)
@@ -59,14 +59,14 @@ def test_pods_are_adopted_and_let_go(apps: Apps):
     apps.http.patch(f"{apps.core}/pods/loose", json={"metadata": {"labels": {"app": "x"}}}, headers=MERGE)
     apps.pod_count(3)
     assert "ownerReferences" not in apps.http.get(f"{apps.core}/pods/loose").json()["metadata"]
-    # It matches again: there is one too many, and the one that is not ready goes.
+    # The pod matches again, so there is one too many. The pod that isn't ready is deleted.
     apps.set_ready("loose")
     apps.set_ready(other)
     apps.http.patch(f"{apps.core}/pods/loose", json={"metadata": {"labels": {"app": "web"}}}, headers=MERGE)
     assert {one["metadata"]["name"] for one in apps.pod_count(2)} == {"loose", other}
 
 
-def test_the_newest_of_the_ready_pods_go_first(apps: Apps, lab_time):
+def test_scaling_down_deletes_the_newest_ready_pods_first(apps: Apps, lab_time):
     apps.create(replica_set(replicas=1))
     (oldest,) = apps.pod_count(1)
     apps.run_all()
@@ -80,7 +80,7 @@ def test_the_newest_of_the_ready_pods_go_first(apps: Apps, lab_time):
     assert len(apps.events("SuccessfulDelete", "ReplicaSet")) == 2
 
 
-def test_pods_of_a_replica_set_are_admitted_as_any_other(apps: Apps):
+def test_webhooks_are_called_for_the_pods_of_a_replica_set(apps: Apps):
     webhook, authority = Webhook(), Authority.create("webhook")
     with listening(apps.cluster.loop, webhook, authority) as port:
         hook = {
@@ -142,7 +142,7 @@ def test_foreground_deletion_waits_for_pods_that_end_slowly(apps: Apps, node: st
 
 
 @pytest.mark.kubectl
-def test_orphans_stay_and_are_adopted_by_the_next(apps: Apps):
+def test_orphaned_replica_sets_are_adopted_by_the_next_deployment(apps: Apps):
     apps.create(deployment())
     apps.rolled_out()
     (before,) = apps.pods()
@@ -156,13 +156,13 @@ def test_orphans_stay_and_are_adopted_by_the_next(apps: Apps):
     assert [pod["metadata"]["uid"] for pod in apps.pods()] == [before["metadata"]["uid"]]
 
 
-def test_what_names_a_missing_owner_goes(apps: Apps):
+def test_a_pod_with_a_missing_owner_is_deleted_unless_the_kind_is_unknown(apps: Apps):
     owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "gone"}
     one = pod("p")
     one["metadata"]["ownerReferences"] = [owner]
     apps.http.post(f"{apps.core}/pods", json=one)
     apps.pod_count(0)
-    # A kind that is not served here might be somewhere: nothing is known of it.
+    # An owner of a kind that this server doesn't serve might exist, so the pod stays.
     one["metadata"]["ownerReferences"] = [{**owner, "apiVersion": "example.com/v1"}]
     assert apps.http.post(f"{apps.core}/pods", json=one).status_code == 201
     apps.create(deployment())
@@ -170,10 +170,10 @@ def test_what_names_a_missing_owner_goes(apps: Apps):
 
 
 @pytest.mark.kubectl
-def test_a_namespace_goes_with_its_deployments(apps: Apps):
+def test_deleting_a_namespace_deletes_its_deployments_and_pods(apps: Apps):
     apps.create(deployment(replicas=2))
     apps.pod_count(2)
-    # Its pods still come, and are told of, while it goes.
+    # Pods and their events are still being created while the namespace is deleted.
     apps.create(replica_set("late", replicas=20))
     apps.kubectl("delete", "namespace", apps.namespace, "--timeout=20s")
     assert (apps.replica_sets(), apps.pods()) == ([], [])

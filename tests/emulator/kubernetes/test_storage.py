@@ -1,4 +1,4 @@
-"""The file beneath the storage: a kill and a power cut leave a whole state, and a full disk changes nothing."""
+"""The storage's files: a kill or a power cut leaves a consistent state, and a full disk changes nothing."""
 
 import contextlib
 import json
@@ -37,11 +37,11 @@ def folder(tmp_path):
 
 
 def after_a_kill(folder: Path) -> Path:
-    """What a killed server leaves of the folder, while this process still has the files in use."""
+    """Return a copy of the folder as a killed server leaves it. This process still uses the files."""
     return shutil.copytree(folder, folder.with_name("killed"), dirs_exist_ok=True)
 
 
-def test_a_killed_server_leaves_every_answer_and_no_id_comes_again(folder):
+def test_a_killed_server_keeps_all_objects_and_never_reuses_a_uid(folder):
     storage = opened(folder)
     managers = b'[{"manager":"m","fieldsV1":{"f:data":{}}}]'
     kept = storage.create(CONFIG_MAP, config_map("kept", a="ä\U0001f600"), managers)
@@ -55,7 +55,7 @@ def test_a_killed_server_leaves_every_answer_and_no_id_comes_again(folder):
     assert again.create(CONFIG_MAP, config_map("gone")).uid not in (gone.uid, kept.uid)
 
 
-def test_a_power_cut_loses_the_last_changes_and_never_a_part_of_one(folder, tmp_path):
+def test_a_power_cut_can_lose_the_last_changes_but_never_part_of_one(folder, tmp_path):
     storage = opened(folder)
     states = {storage.version: []}
     for number in range(20):
@@ -78,7 +78,7 @@ def test_a_power_cut_loses_the_last_changes_and_never_a_part_of_one(folder, tmp_
     assert len(seen) > 5
 
 
-def test_what_cannot_be_written_has_not_happened(folder, monkeypatch):
+def test_a_change_that_does_not_fit_on_the_disk_changes_nothing(folder, monkeypatch):
     storage = opened(folder)
     before = storage.create(CONFIG_MAP, config_map("before"))
     seen = []
@@ -97,7 +97,7 @@ def test_what_cannot_be_written_has_not_happened(folder, monkeypatch):
     assert texts(opened(after_a_kill(folder))) == texts(storage)
 
 
-def test_serials_that_were_forgotten_never_come_again(tmp_path, monkeypatch):
+def test_forgotten_serial_numbers_are_never_reused(tmp_path, monkeypatch):
     monkeypatch.setattr(identifiers, "REMEMBERED", 3)
     made = Identifiers("seed", tmp_path / "serials.db")
     for _ in range(5):
@@ -110,7 +110,7 @@ def test_serials_that_were_forgotten_never_come_again(tmp_path, monkeypatch):
     again.close()
 
 
-def test_serials_of_a_killed_lab_never_come_again(tmp_path):
+def test_a_restarted_lab_never_reuses_serial_numbers(tmp_path):
     given: list[int] = []
     for uses in (1, 2, 3, 7):
         made = Identifiers("seed", tmp_path / "serials.db")
@@ -118,7 +118,7 @@ def test_serials_of_a_killed_lab_never_come_again(tmp_path):
         made.close()
     assert given == sorted(set(given))
     with contextlib.closing(sqlite3.connect(tmp_path / "serials.db", isolation_level=None)) as database:
-        database.execute("UPDATE serials SET next = 99")  # as another version kept it: the very next one
+        database.execute("UPDATE serials SET next = 99")  # earlier versions stored the very next number
     given = [98]
     for uses in (1, 3):
         made = Identifiers("seed", tmp_path / "serials.db")
@@ -127,7 +127,7 @@ def test_serials_of_a_killed_lab_never_come_again(tmp_path):
     assert given == sorted(set(given))
 
 
-def test_a_file_that_another_process_has_in_use_is_refused(tmp_path):
+def test_a_database_file_that_is_in_use_is_refused(tmp_path):
     one = Database(tmp_path / "one.db", layout=1, tables="CREATE TABLE t (x)")
     with pytest.raises(LabError, match="cannot be used: database is locked") as refused:
         Database(tmp_path / "one.db", layout=1, tables="CREATE TABLE t (x)")
@@ -136,7 +136,7 @@ def test_a_file_that_another_process_has_in_use_is_refused(tmp_path):
     assert [*tmp_path.glob("one.db-*")] == []
 
 
-def test_the_text_is_what_clients_are_sent(folder):
+def test_the_database_stores_the_text_that_clients_get(folder):
     storage = opened(folder)
     stored = storage.create(CONFIG_MAP, config_map("a"), b'[{"manager":"m"}]')
     with sqlite3.connect(after_a_kill(folder) / "objects.db") as database:

@@ -1,4 +1,4 @@
-"""A pod's volumes: what is in them, with which modes, and how they change. https://kubernetes.io/docs/concepts/storage/volumes/"""
+"""A pod's volumes: their contents, file modes and updates. https://kubernetes.io/docs/concepts/storage/volumes/"""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ TOKEN = {"serviceAccountToken": {"audience": "sts", "expirationSeconds": 600, "p
 
 @dataclass
 class World:
-    """What volumes are made of: objects by kind and name, tokens, and a clock."""
+    """The sources of volumes: objects by kind and name, tokens, and a clock."""
 
     objects: dict[tuple[str, str], dict] = field(default_factory=dict)
     now: float = 1000.0
@@ -48,7 +48,7 @@ def world() -> World:
 
 
 def contents(folder: Path) -> dict[str, tuple[str, str]]:
-    """Each file that a container sees by name, with its content and mode."""
+    """Return the files that a container sees, by name, with their content and mode."""
     found = {}
     for top in folder.iterdir():
         if top.name.startswith(".."):
@@ -63,7 +63,7 @@ def filled(volumes: Volumes) -> None:
     assert asyncio.run(volumes.fill()) == []
 
 
-def test_a_projected_volume_has_all_of_its_sources(world, tmp_path):
+def test_a_projected_volume_has_the_files_of_all_its_sources(world, tmp_path):
     world.objects["configmap", "c"] = {"data": {"a": "A", "b": "B"}}
     sources = [
         TOKEN,
@@ -85,7 +85,7 @@ def test_a_projected_volume_has_all_of_its_sources(world, tmp_path):
     }
 
 
-def test_plain_volumes(world, tmp_path):
+def test_secret_config_map_downward_api_and_empty_dir_volumes_are_set_up(world, tmp_path):
     world.objects["secret", "s"] = {"data": {"key": base64.b64encode(b"hidden").decode()}}
     world.objects["configmap", "c"] = {"data": {"a": "A"}, "binaryData": {"b": base64.b64encode(b"B").decode()}}
     volumes = world.volumes(
@@ -111,7 +111,7 @@ def test_plain_volumes(world, tmp_path):
         ({"securityContext": {"fsGroup": 2000}}, "0o640"),
     ],
 )
-def test_who_may_read_a_token(world, tmp_path, spec, mode):
+def test_a_token_files_mode_depends_on_the_pods_user_and_group(world, tmp_path, spec, mode):
     filled(world.volumes(tmp_path, {"name": "v", "projected": {"sources": [TOKEN]}}, **spec))
     assert contents(tmp_path / "v")["token"][1] == mode
 
@@ -129,14 +129,14 @@ def test_who_may_read_a_token(world, tmp_path, spec, mode):
         ({"nfs": {}}, "the moto target doesn't support volumes of the kind nfs"),
     ],
 )
-def test_a_volume_that_cannot_be_set_up(world, tmp_path, volume, says):
+def test_a_volume_that_cannot_be_set_up_is_reported_and_the_others_are_filled(world, tmp_path, volume, says):
     world.objects["configmap", "c"] = {"data": {"a": "A"}}
     volumes = world.volumes(tmp_path, {"name": "v", **volume}, {"name": "ok", "configMap": {"name": "c"}})
     assert asyncio.run(volumes.fill()) == [f'MountVolume.SetUp failed for volume "v" : {says}']
     assert contents(tmp_path / "ok")
 
 
-def test_a_file_that_cannot_be_written_gives_an_error_and_leaves_nothing(world, tmp_path):
+def test_a_file_that_cannot_be_written_is_reported_and_leaves_no_files(world, tmp_path):
     world.objects["configmap", "c"] = {"data": {"a": "A"}}
     items = [{"key": "a", "path": "a"}, {"key": "a", "path": "x" * 300}]
     volumes = world.volumes(tmp_path, {"name": "v", "configMap": {"name": "c", "items": items}})
@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_written_gives_an_error_and_leaves_nothing(world, 
     assert not list((tmp_path / "v").iterdir())
 
 
-def test_a_volume_changes_all_at_once_with_its_objects(world, tmp_path):
+def test_a_changed_config_map_replaces_all_files_of_a_volume_at_once(world, tmp_path):
     world.objects["configmap", "c"] = {"data": {"a": "1", "gone": "x"}}
     volumes = world.volumes(tmp_path, {"name": "v", "configMap": {"name": "c"}})
     filled(volumes)
@@ -164,7 +164,7 @@ def test_a_volume_changes_all_at_once_with_its_objects(world, tmp_path):
     assert (tmp_path / "v/..data").readlink() == link, "nothing changed, and the files were written again"
 
 
-def test_a_token_is_due_at_four_fifths_of_its_life_or_after_a_day():
+def test_a_token_is_due_for_renewal_after_80_percent_of_its_life_or_a_day():
     token = ProjectedToken("a", 3600, issued=0, expires=HOUR)
     assert not token.due(0.79 * HOUR)
     assert token.due(0.8 * HOUR)
@@ -174,7 +174,7 @@ def test_a_token_is_due_at_four_fifths_of_its_life_or_after_a_day():
     assert long.due(-60), "the clock was set back to before its time"
 
 
-def test_a_token_serves_until_there_is_a_new_one(world, tmp_path):
+def test_a_pod_keeps_its_token_until_it_expires_if_renewal_fails(world, tmp_path):
     volumes = world.volumes(tmp_path, {"name": "v", "projected": {"sources": [TOKEN]}})
     filled(volumes)
     world.refuses = 'serviceaccounts "gone" not found'

@@ -50,7 +50,7 @@ ROOTS = [
     "coordination.Lease",
     "meta.DeleteOptions",
 ]
-# Fields that are younger than the packages.
+# Fields that Kubernetes added after these packages.
 YOUNGER = {
     "core.PodStatus": [["observedGeneration", "int64", 17]],
     "core.PodCondition": [["observedGeneration", "int64", 7]],
