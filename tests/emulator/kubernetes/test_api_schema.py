@@ -1,4 +1,4 @@
-"""Decoding protobuf and JSON bodies, which no input crashes, and strategic merge patches."""
+"""The decoders of protobuf and JSON bodies, which survive any input, and strategic merge patches."""
 
 import contextlib
 
