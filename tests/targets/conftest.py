@@ -1,6 +1,6 @@
-"""What the targets are tested on: a terminal's environment that leads to a lab, and a cluster that exists.
+"""Fixtures for the targets: a terminal's environment for eks, and an existing cluster for kind.
 
-The one is as `labkit env` sets it, for the target eks; the other is `kind_existing`, which knows of no lab.
+The environment is the one that `labkit env` sets. The cluster is `kind_existing`, which knows nothing of a lab.
 """
 
 import json
@@ -38,7 +38,7 @@ WEBHOOKS = ["lab-network", "pod-identity-webhook"]
 
 @pytest.fixture(scope="module")
 def moto(home: Path) -> Iterator[labkit.Lab]:
-    """The embedded lab as its administrator sees it: everything in it, whoever made it."""
+    """The embedded lab, opened by its administrator, who sees every resource, whoever made it."""
     with labkit.Lab.open() as lab:
         yield lab
         lab.remove()
@@ -46,20 +46,20 @@ def moto(home: Path) -> Iterator[labkit.Lab]:
 
 @pytest.fixture
 def state(moto: labkit.Lab) -> process.State:
-    """What is known of the server that runs."""
+    """The stored state of the running server: its addresses, ports and keys."""
     return process.State.read(Folder.find())
 
 
 @pytest.fixture
 def net(state: process.State) -> Iterator[Internet]:
-    """An internet in which there is the lab's issuer, and nothing else."""
+    """A stand-in for the internet that knows only the lab's issuers."""
     with internet(state.issuers) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def terminal(state: process.State, net: Internet, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables of `labkit env`, set for this process, too; what is not on loopback is asked of `net`."""
+    """Set the variables of `labkit env` for this process, and return them. Calls beyond loopback go to `net`."""
     folder = Folder.find()
     for name in list(os.environ):
         if environment.is_open(name):
@@ -68,14 +68,14 @@ def terminal(state: process.State, net: Internet, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HTTPS_PROXY", net.url)
     monkeypatch.setenv("HTTP_PROXY", net.url)
-    # The lab's CA stands for the public roots.
+    # The lab's CA replaces the public root certificates.
     monkeypatch.setenv("SSL_CERT_FILE", str(state.ca_file))
     return dict(os.environ)
 
 
 @pytest.fixture
 def inventory(moto: labkit.Lab) -> Callable[[], dict[str, Any]]:
-    """What is in the account and the cluster."""
+    """A function that lists the resources of the account and the cluster."""
     iam, s3, core = moto.aws.client("iam"), moto.aws.client("s3"), CoreV1Api(moto.kubernetes)
 
     def read() -> dict[str, Any]:
@@ -96,7 +96,7 @@ def inventory(moto: labkit.Lab) -> Callable[[], dict[str, Any]]:
 
 @pytest.fixture
 def refused(terminal, inventory):
-    """Open the lab on eks; the error that it is refused with, where nothing was made."""
+    """A function that opens the lab on eks and returns its error. It fails if any resource was created."""
 
     def attempt(**parameters):
         before = inventory()
@@ -110,7 +110,7 @@ def refused(terminal, inventory):
 
 
 def command(*words):
-    """What `labkit plan`, `remove` or `policy` prints, or the error that it ends with."""
+    """Run `labkit plan`, `remove` or `policy`. Return its output, or the error that it ended with."""
     done = CliRunner().invoke(account_commands.app, [*words])
     return done.stdout if done.exit_code == 0 else done.exception
 
@@ -128,7 +128,7 @@ def expel(moto, principal_arn):
 
 @pytest.fixture
 def operator(moto, terminal, monkeypatch):
-    """A user of the account, who is in no cluster's access entries, in this terminal."""
+    """A user of the account without an access entry in any cluster. This terminal has the user's keys."""
     iam = moto.aws.client("iam")
     arn = iam.create_user(UserName="operator")["User"]["Arn"]
     iam.attach_user_policy(UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
@@ -146,7 +146,7 @@ def operator(moto, terminal, monkeypatch):
 
 @dataclass(frozen=True)
 class Existing:
-    """A cluster that exists, as its administrator sees it."""
+    """An existing cluster, with its administrator's client."""
 
     kubeconfig: Path
     api: ApiClient
@@ -168,7 +168,7 @@ class Existing:
         return sorted(one.metadata.name for one in self.webhooks.list_mutating_webhook_configuration().items)
 
     def clear(self) -> None:
-        """Take away what a test before, which failed, may have left."""
+        """Delete the pods and service accounts that an earlier, failed test may have left."""
         self.core.delete_collection_namespaced_pod("default", grace_period_seconds=0)
         for account in self.core.list_namespaced_service_account("default").items:
             if account.metadata.name != "default":
@@ -176,7 +176,7 @@ class Existing:
 
 
 def changed(existing: Existing, change: Callable[[dict], None]) -> str:
-    """A kubeconfig beside the first, with one thing changed in it."""
+    """Write a changed copy of the kubeconfig beside it, and return its path."""
     config = json.loads(existing.kubeconfig.read_text())
     change(config)
     file = existing.kubeconfig.with_name("kubeconfig-changed")
@@ -194,14 +194,14 @@ def existing_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exist
 
 @pytest.fixture
 def existing(existing_cluster: Existing) -> Existing:
-    """A cluster that exists, with nothing of a lab in it."""
+    """An existing cluster, without pods or service accounts of an earlier test."""
     existing_cluster.clear()
     return existing_cluster
 
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    """A lab folder of the test's own, in which no lab runs, and none afterwards."""
+    """The test's own lab folder. No lab runs in it yet, and a lab that the test starts is stopped afterwards."""
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
     yield Folder.find()
     kind.down()
@@ -217,7 +217,7 @@ def lab(empty: Folder, existing: Existing) -> Iterator[labkit.Lab]:
 
 @pytest.fixture
 def programs(empty, tmp_path, monkeypatch):
-    """Put the programs on the PATH, and no others with their names."""
+    """A function that puts the fake `kind` and `docker` on the PATH, and hides the real ones and Podman."""
 
     def install(**does: str) -> Path:
         folder = kind_fake.install(tmp_path / "bin", **does)

@@ -1,7 +1,8 @@
-"""`make test-eks`: the notebooks on the emulator, by its standard endpoint (`make test` holds it to the contract).
+"""`make test-eks`: run the notebooks with the target eks on the emulator, reached by AWS_ENDPOINT_URL.
 
-With `LABKIT_ACCOUNT_ID`, `LABKIT_CLUSTER`, `LABKIT_REGION`, `LABKIT_BUCKET` and `LABKIT_CONFIRM=yes` it is the
-notebooks on that account and cluster, by this terminal's own AWS settings; what they made is removed afterwards.
+`make test` runs the target's contract. With `LABKIT_ACCOUNT_ID`, `LABKIT_CLUSTER`, `LABKIT_REGION`, `LABKIT_BUCKET` and
+`LABKIT_CONFIRM=yes`, the notebooks run in that account and cluster, with this terminal's own AWS settings. The run's
+resources are removed afterwards.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ def main() -> int:
 
 
 def on_the_account() -> int:
-    """The notebooks alone, and nothing left of them."""
+    """Run the notebooks in the named account, and remove the run's resources; return the exit code."""
     names = {name: f"LABKIT_{name.upper()}" for name in Parameters.names()}
     given = {name: os.environ[variable] for name, variable in names.items() if variable in os.environ}
     parameters = Parameters.checked(**{**given, "target": "eks"})

@@ -1,5 +1,7 @@
-"""What stands for the internet between a target that is real and the emulator: a proxy that leads an issuer's name
-to the lab's own listener, as a resolver would, and nothing else anywhere."""
+"""A stand-in for the internet between the target eks and the emulator.
+
+It is a proxy that connects an issuer's name to the lab's own listener, as DNS would, and refuses every other name.
+"""
 
 import socket
 import threading
@@ -27,7 +29,7 @@ class _Connect(StreamRequestHandler):
 
 
 class Internet(ThreadingTCPServer):
-    """`hosts`: the port on loopback that each name leads to; `asked`: the names that were asked for."""
+    """The proxy. `hosts` maps each known name to its port on loopback; `asked` lists the requested names."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -39,13 +41,13 @@ class Internet(ThreadingTCPServer):
 
     @property
     def url(self) -> str:
-        """What HTTPS_PROXY is set to."""
+        """The value for HTTPS_PROXY."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
 @contextmanager
 def internet(hosts: dict[str, int]) -> Iterator[Internet]:
-    """The proxy, which ends with the block."""
+    """Run the proxy until the block ends."""
     with Internet(hosts) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()

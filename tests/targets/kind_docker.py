@@ -1,7 +1,7 @@
-"""A stand-in for `docker`, so that the real program `kind` runs to its end where there is no Docker.
+"""A stand-in for `docker`, so that the real program `kind` runs to its end without Docker.
 
-No container is run. What kind sends to its node is written down; where it would start Kubernetes there, by
-`kubeadm init`, a cluster of `kind_existing` starts, with the issuer and the signing key of what kind wrote for kubeadm.
+No container runs. The program records what kind sends to its node. In place of `kubeadm init`, it starts a cluster of
+`kind_existing`, with the issuer and the signing key from the configuration that kind wrote for kubeadm.
 """
 
 import base64
@@ -17,12 +17,12 @@ import yaml
 
 HERE = Path(__file__).parents[2]
 INFO = {"CgroupDriver": "systemd", "CgroupVersion": "2", "MemoryLimit": True, "PidsLimit": True, "CPUShares": True}
-# What Debian's kind asks of its node's image.
+# The version in the node image of Debian's kind.
 KUBERNETES = "v1.32.2"
 
 
 def install(folder: Path) -> Path:
-    """A folder for the PATH with the program in it. Returns it."""
+    """Create a folder for the PATH with the program in it, and return it."""
     folder.mkdir()
     call = f'"{sys.executable}" -m tests.targets.kind_docker "{folder}" "$@"'
     (folder / "docker").write_text(f'#!/bin/sh\ncd "{HERE}" && exec {call}\n')
@@ -37,7 +37,7 @@ def kubeadm(folder: Path) -> list[dict]:
 
 def main(folder: Path, *call: str) -> None:
     said = " ".join(call)
-    node = folder / "node"  # the node's name, once there is one
+    node = folder / "node"  # holds the node's name once kind has created it
     if said.startswith("info"):
         print(json.dumps(INFO | {"SecurityOptions": []}))
     elif said.startswith("run "):
@@ -90,7 +90,7 @@ def port(folder: Path) -> str:
 
 
 def admin_kubeconfig(folder: Path) -> str:
-    """As kubeadm writes it in the node."""
+    """The administrator's kubeconfig, as kubeadm writes it in the node."""
     authority, chain = (
         base64.b64encode((folder / "cluster" / name).read_bytes()).decode() for name in ("ca.pem", "existing.pem")
     )

@@ -1,8 +1,8 @@
-"""A cluster that exists: `python -m tests.targets.kind_existing FOLDER [ISSUER KEY]` runs one until it is ended.
+"""An existing cluster: `python -m tests.targets.kind_existing FOLDER [ISSUER KEY]` runs one until it is ended.
 
-It is an API server and a node of the emulator, without webhook, issuer and AWS, so that whatever leads its pods to a
-lab has come from outside. FOLDER/kubeconfig is there when it says `ready`. What `flagged` writes into its folder is
-another flag of its API server, at once.
+It has the emulator's API server and node, but no webhook, no issuer and no AWS. So whatever leads its pods to a lab
+comes from outside. It prints `ready` once FOLDER/kubeconfig is written. `flagged` changes the API server's flags while
+it runs.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ from labkit.emulator.kubernetes.node.node import Node
 from labkit.emulator.kubernetes.server import ApiServer
 from labkit.emulator.listener import Listener, bind
 
-# The issuer of a cluster of kind, k3d, minikube or kubeadm that nobody has given another.
+# The default issuer of clusters made by kind, k3d, minikube or kubeadm.
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 NODE = "existing-control-plane"
-# What is not on this machine is asked by a proxy that nobody is.
+# Only these hosts are reached directly. For all others, the proxy is an address where nothing listens.
 HERE = "127.0.0.1,127.0.0.2,localhost"
-# Contexts of the kubeconfig, by user: an administrator, and one who may do nothing.
+# The kubeconfig's contexts with their users: an administrator, and a user without permissions.
 USERS = {"existing": ("admin", ["system:masters"]), "stranger": ("stranger", [])}
 
 
 class Flagged(ApiServer):
-    """An API server whose flags of its issuer may change, as when it is started again with others."""
+    """An API server whose issuer flags can change while it runs, as if it were restarted with other flags."""
 
     def __init__(self, folder: Path, **given: Any):
         super().__init__(**given)
@@ -54,7 +54,7 @@ class Flagged(ApiServer):
 
 
 def flagged(folder: Path, **flags: Any) -> None:
-    """Give the API server these flags, and take all others away."""
+    """Give the API server these flags, and remove all others."""
     folder.mkdir(parents=True, exist_ok=True)
     new = folder / "flags.new"
     new.write_text(json.dumps({name.replace("_", "-"): value for name, value in flags.items()}))
@@ -122,7 +122,7 @@ def signing_key() -> bytes:
 
 
 def write_kubeconfig(folder: Path, server: str, authority: Authority) -> None:
-    """With files beside it, which it names by relative paths."""
+    """Write a kubeconfig that names its certificate files by relative paths."""
     (folder / "ca.pem").write_bytes(authority.certificate_pem)
     users, contexts = [], []
     for name, (user, groups) in USERS.items():
@@ -143,9 +143,9 @@ def write_kubeconfig(folder: Path, server: str, authority: Authority) -> None:
 
 @contextlib.contextmanager
 def running(folder: Path, issuer: str = ISSUER, **flags: Any) -> Iterator[Path]:
-    """The kubeconfig of such a cluster, which ends with the block.
+    """Run such a cluster until the block ends, and yield its kubeconfig.
 
-    Among the flags, `pods` are variables that its containers have, whatever their manifests say.
+    The flag `pods` holds variables that its node gives to every container, without any manifest naming them.
     """
     flagged(folder, **flags)
     process = subprocess.Popen(
@@ -165,7 +165,7 @@ def running(folder: Path, issuer: str = ISSUER, **flags: Any) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def silent(kubeconfig: Path) -> Iterator[None]:
-    """The cluster takes connections and answers nothing."""
+    """Let the cluster accept connections without answering, until the block ends."""
     folder = str(kubeconfig.parent)
     (cluster,) = (child for child in psutil.Process().children() if folder in _arguments(child))
     cluster.suspend()
@@ -179,7 +179,7 @@ def _arguments(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
     except psutil.Error:
-        return []  # it has ended, and nobody has waited for it yet
+        return []  # it has ended, but its exit code has not been read yet
 
 
 if __name__ == "__main__":

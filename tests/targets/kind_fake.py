@@ -1,7 +1,7 @@
-"""A stand-in for the programs `kind` and `docker` where neither is: for the shape of the calls, and for nothing else.
+"""A stand-in for the programs `kind` and `docker`, to test how labkit calls them, and nothing else.
 
-The real kind was not run. What `kind create cluster` is given is written down; the cluster that it "makes" is one of
-`kind_existing`, with the issuer and the signing key that stand in the configuration.
+The real kind does not run. Every call is recorded. The cluster that `kind create cluster` "makes" is one of
+`kind_existing`, with the issuer and the signing key from the configuration.
 """
 
 import json
@@ -17,10 +17,11 @@ HERE = Path(__file__).parents[2]
 
 
 def install(folder: Path, *, kind: str = "works", docker: str = "works") -> Path:
-    """A folder for the PATH with both programs in it; either may be `missing`, or `fails`; docker, `rootless`, too.
+    """Create a folder for the PATH with both programs in it, and return it.
 
-    With a FIFO `hold` in it, `kind` writes its process id there when a half of the cluster is there, and goes on for
-    ever; with a file `stuck` it deletes no cluster. Returns the folder.
+    Each program `works`, is `missing` or `fails`; docker can also be `rootless`. With a FIFO `hold` in the folder,
+    `kind` stops half-way through creating a cluster: it writes its process id there, and waits for ever. With a file
+    `stuck`, `kind` cannot delete a cluster.
     """
     folder.mkdir()
     for program, does in (("kind", kind), ("docker", docker)):
@@ -33,7 +34,7 @@ def install(folder: Path, *, kind: str = "works", docker: str = "works") -> Path
 
 
 def calls(folder: Path) -> list[list[str]]:
-    """The calls of the programs, except those that only ask."""
+    """Return the calls of both programs, except `info` and `get`, which only read."""
     log = folder / "calls"
     made = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     return [call for call in made if call[1] not in ("info", "get")]
@@ -82,7 +83,7 @@ def create(clusters: Path, config: dict, kubeconfig: Path) -> None:
     key = arguments["service-account-signing-key-file"].replace(mount["containerPath"], mount["hostPath"])
     folder = clusters.with_name(f"of-{name}")
     command = [sys.executable, "-m", "tests.targets.kind_existing", folder, arguments["service-account-issuer"], key]
-    # Its own session, as a container has: it does not end with the program.
+    # In a session of its own, like a container: it outlives the program.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     assert process.stdout.readline() == b"ready\n"
     (clusters / name).write_text(str(process.pid))

@@ -1,7 +1,7 @@
-"""`make test-kind`: the target's contract and the notebooks on a cluster that exists, in which nothing of them stays.
+"""`make test-kind`: run the contract and the notebooks on an existing cluster, and check that they leave nothing there.
 
-`LABKIT_KUBECONFIG` and `LABKIT_CONTEXT` name it. Without them it is one of `kind_existing`, and the notebooks alone:
-`make test` holds that one to the contract.
+`LABKIT_KUBECONFIG` and `LABKIT_CONTEXT` name the cluster. Without them, only the notebooks run, on a cluster of
+`kind_existing`: `make test` already runs the contract on such a cluster.
 """
 
 import contextlib
@@ -39,11 +39,11 @@ def main() -> int:
 
 
 def leave(environment: Mapping[str, str], before: set[str]) -> int:
-    """Take out of the cluster what the notebooks made; name what stays, and return the exit code."""
+    """Remove the run and stop the lab, print the objects that are left in the cluster, and return the exit code."""
     where = [f"{name}={value}" for name, value in named(environment).items()]
     given = [word for each in ("target=kind", *where) for word in ("-p", each)]
     labkit = Path(sys.executable).with_name("labkit")
-    # Where the lab did not come up, there is nothing to remove.
+    # If the lab did not start, this fails, and there is nothing to remove.
     subprocess.run([labkit, "remove", *given, "--yes"], env=environment, check=False)
     subprocess.run([labkit, "down"], env=environment, check=True)
     if left := sorted(things(environment) - before):
@@ -52,7 +52,7 @@ def leave(environment: Mapping[str, str], before: set[str]) -> int:
 
 
 def things(environment: Mapping[str, str]) -> set[str]:
-    """What is in the cluster of what a lab or a notebook could make there; Kubernetes' own pods come and go."""
+    """The cluster's objects of each kind that a lab or a notebook creates, except those in the namespaces kube-*."""
     where = named(environment)
     with new_client_from_config(environment["LABKIT_KUBECONFIG"], context=where.get("context")) as api:
         core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)

@@ -1,10 +1,13 @@
-"""A pytest plugin: the notebooks run on the target that the environment names, under nbval lax.
+"""A pytest plugin that runs the notebooks with `--nbval-lax` on the target named in the environment.
 
-`LABKIT_TARGET=kind LABKIT_KUBECONFIG=… LABKIT_CONTEXT=…`: a variable `LABKIT_NAME` is the parameter `name`, which is
-assigned after the notebook's own. A cell that asks for what the target lacks explains that: it counts as skipped, and
-so does a later one that fails for a name which that cell would have given; where it is the cell that makes the lab
-ready, every later one that fails. A cell whose output holds a traceback fails: a program in a pod prints one, and the
-cell itself goes on.
+A variable `LABKIT_NAME` sets the parameter `name`: `LABKIT_TARGET=kind LABKIT_KUBECONFIG=… LABKIT_CONTEXT=…`. The
+plugin appends these assignments to the notebook's cell of parameters.
+
+A cell that needs a capability which the target lacks counts as skipped. So does a later cell that fails with a
+NameError, because the skipped cell didn't define the name. If the skipped cell opens the lab, every later cell that
+fails counts as skipped.
+
+A cell whose output contains a traceback fails: it comes from a program in a pod, and the cell itself doesn't raise.
 """
 
 import os

@@ -9,12 +9,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def contract(variables: Mapping[str, str]) -> int:
-    """Hold the target that `LABKIT_TARGET` names to what every target keeps to; return the exit code."""
+    """Run the contract's tests on the target that `LABKIT_TARGET` names; return the exit code."""
     return _pytest(["tests/targets/test_contract.py"], variables)
 
 
 def notebooks(variables: Mapping[str, str]) -> int:
-    """Run the notebooks by the parameters in these variables (see `on_target`); return the exit code."""
+    """Run the notebooks with the parameters in these variables (see `on_target`); return the exit code."""
     return _pytest(["-p", "tests.targets.on_target", "--nbval-lax", "-p", "no:cacheprovider", "notebooks"], variables)
 
 

@@ -1,6 +1,7 @@
-"""What every target keeps to, so that no other module has to ask which one it runs on.
+"""The contract of every target, so that no other module has to ask which target it runs on.
 
-kind is a cluster that exists, and eks is the emulator by its standard endpoint: see `kind_existing` and `conftest`.
+Here kind is an existing cluster (see `kind_existing`), and eks is the emulator, reached by AWS_ENDPOINT_URL (see
+`conftest`).
 """
 
 import inspect
@@ -25,14 +26,14 @@ from labkit.targets import kind
 from tests.targets.conftest import ACCOUNT
 from tests.targets.kind_existing import running
 
-# One of them alone, where LABKIT_TARGET names it.
+# LABKIT_TARGET limits the tests to one target.
 NAMES = [os.environ["LABKIT_TARGET"]] if "LABKIT_TARGET" in os.environ else targets.NAMES
 HOSTILE = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "KUBECONFIG": "/elsewhere", "HTTPS_PROXY": "http://elsewhere:1"}
 
 
 @dataclass
 class Target:
-    """A target as the contract sees it: its module, the parameters that it needs, and what it is allowed to lack."""
+    """A target under test: its name, the parameters that it needs, and the capabilities that it has."""
 
     name: str
     given: dict[str, Any]
@@ -63,7 +64,7 @@ def on_moto(moto: labkit.Lab) -> Target:
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The parameters that name the cluster: those of `make test-kind`, or one that is run here."""
+    """The parameters that name the cluster: the one of `make test-kind`, or one started here."""
     if "LABKIT_KUBECONFIG" in os.environ:
         yield {name: os.environ.get(f"LABKIT_{name.upper()}", "") for name in ("kubeconfig", "context")}
         return
@@ -86,14 +87,14 @@ def on_eks(terminal: dict[str, str]) -> Target:
 
 @pytest.fixture
 def lab(target: Target) -> Iterator[labkit.Lab]:
-    """The target's lab, with nothing of the run in it, before and after."""
+    """The target's lab, opened for a run of its own, whose resources are removed afterwards."""
     with target.open(namespace="contract", role_name="contract", bucket="contract") as opened:
         yield opened
         opened.remove()
 
 
 def things(lab: labkit.Lab) -> dict[str, Any]:
-    """What is in the account and the cluster; a cluster's own pods and service accounts come and go."""
+    """The resources of the account and the cluster, but only the run's pods: others come and go."""
     iam, s3, core = lab.aws.client("iam"), lab.aws.client("s3"), CoreV1Api(lab.kubernetes)
     return {
         "providers": sorted(one["Arn"] for one in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]),
@@ -105,7 +106,7 @@ def things(lab: labkit.Lab) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_a_module_with_these_functions(name):
+def test_each_targets_module_has_the_same_functions(name):
     module = targets.target(name)
     for function, first in {"plan": "parameters", "up": "parameters", "connect": "parameters"}.items():
         signature = inspect.signature(getattr(module, function))
@@ -116,19 +117,19 @@ def test_it_is_a_module_with_these_functions(name):
     assert list(inspect.signature(module.environment).parameters) == ["variables"]
 
 
-def test_its_plan_can_be_read_and_makes_nothing(target, lab):
+def test_the_plan_names_the_cluster_and_creates_nothing(target, lab):
     before = things(lab)
     assert "cluster" in target.module.plan(target.parameters())
     assert things(lab) == before
 
 
-def test_it_is_reached_as_its_connection_says(lab):
+def test_the_connection_leads_to_its_own_account_region_and_issuer(lab):
     connection = lab.connection
     assert connection.aws.client("sts").get_caller_identity()["Account"] == connection.account_id
     assert connection.aws.region_name == lab.parameters.region
     cluster = connection.aws.client("eks").describe_cluster(name=lab.parameters.cluster)["cluster"]
     assert cluster["identity"]["oidc"]["issuer"] == connection.issuer
-    # The API server's own word on it.
+    # The API server has to name the same issuer.
     discovery = WellKnownApi(connection.kubernetes).get_service_account_issuer_open_id_configuration()
     assert connection.issuer in discovery
     assert connection.provider_arn.startswith(f"arn:aws:iam::{connection.account_id}:oidc-provider/")
@@ -139,14 +140,14 @@ def test_it_is_reached_as_its_connection_says(lab):
     assert connection.webhook_restored_by
 
 
-def test_looking_finds_the_same_and_starts_nothing(target, lab):
+def test_connect_finds_the_same_issuer_and_account_and_creates_nothing(target, lab):
     before = things(lab)
     connection = targets.connect(target.parameters(confirm=""))
     assert (connection.issuer, connection.account_id) == (lab.issuer, lab.account_id)
     assert things(lab) == before
 
 
-def test_opening_it_again_finds_the_same(target, lab):
+def test_opening_the_lab_again_finds_the_same_issuer_and_account(target, lab):
     before = things(lab)
     with target.open() as again:
         assert (again.issuer, again.account_id) == (lab.issuer, lab.account_id)
@@ -166,7 +167,7 @@ def test_a_missing_capability_is_explained(target, lab, capsys):
         assert f"The target {target.name} lacks" in capsys.readouterr().out
 
 
-def test_another_account_is_entered_or_refused_in_a_sentence(target, lab):
+def test_second_account_clock_and_trail_work_where_the_target_has_them(target, lab):
     if "other_account" in target.has:
         theirs = lab.in_account(lab.connection.other_account)
         assert theirs.aws.client("sts").get_caller_identity()["Account"] == theirs.account_id != lab.account_id
@@ -185,7 +186,7 @@ def test_another_account_is_entered_or_refused_in_a_sentence(target, lab):
         assert lab.trail(last=1).records == []
 
 
-def test_its_own_account_and_no_stranger_s_can_be_entered(lab):
+def test_a_session_for_an_account_is_really_in_that_account(lab):
     enter = lab.connection.account
     for account_id in (lab.account_id, "222222222222"):
         session = enter(account_id)
@@ -201,7 +202,7 @@ def test_the_issuer_s_documents_can_be_fetched(lab):
     assert refusal.value.next
 
 
-def test_the_pod_becomes_the_role_and_everything_carries_the_run_s_tag_and_goes_with_it(lab, capsys):
+def test_the_pod_gets_the_role_and_remove_deletes_the_tagged_resources(lab, capsys):
     before = things(lab)
     lab.ready(through="pod")
     for step in steps.ORDER:
@@ -239,7 +240,7 @@ def test_another_run_s_role_is_never_taken_over(target, lab):
         target.open(namespace="another", role_name="contract", bucket="another") as another,
     ):
         another.ready(before="iam_role")
-    # Nothing is half made: no bucket, first of all.
+    # The refused run leaves nothing behind, not even its bucket.
     assert "another" not in things(lab)["buckets"] + things(lab)["namespaces"]
     assert lab.aws.client("iam").get_role(RoleName="contract")["Role"]["RoleId"] == role["RoleId"]
 
@@ -256,13 +257,13 @@ def test_an_untagged_role_of_the_runs_name_is_deleted_only_in_the_lab(lab, capsy
         iam.delete_role(RoleName="contract")
 
 
-def test_another_account_than_its_own_is_refused(target):
+def test_open_refuses_an_account_id_that_is_not_the_targets(target):
     with pytest.raises(LabError, match="222222222222") as refusal:
         target.open(account_id="222222222222")
     assert refusal.value.next
 
 
-def test_a_kernel_sees_what_leads_to_it_and_to_nothing_else(target):
+def test_only_eks_passes_the_users_aws_settings_on_to_a_kernel(target):
     seen = target.module.environment({**os.environ, **HOSTILE})
     for name, value in HOSTILE.items():
         assert (seen.get(name) == value) == target.keeps_environment
@@ -270,7 +271,7 @@ def test_a_kernel_sees_what_leads_to_it_and_to_nothing_else(target):
         assert seen["LABKIT_HOME"] == str(Folder.find().path)
 
 
-def test_the_whole_notebook_runs_on_it(target, tmp_path):
+def test_irsa_ipynb_runs_on_every_target(target, tmp_path):
     notebook = Path(__file__).parents[2] / "notebooks" / "irsa.ipynb"
     given = {"target": target.name, **target.given, "role_name": "reader"}
     done = labkit.run(notebook, tmp_path / "out.ipynb", given)

@@ -1,6 +1,6 @@
-"""The target eks against the emulator, which the standard `AWS_ENDPOINT_URL` leads to: nothing else is exchanged.
+"""The target eks on the emulator, reached by the standard `AWS_ENDPOINT_URL`; nothing else is replaced.
 
-The plan, whose names are taken, the run, and the pod.
+The plan, names that are already taken, the run, and the pod.
 """
 
 import json
@@ -34,7 +34,7 @@ from tests.targets.conftest import ACCOUNT, EKS, POLICIES, TRUST, admit, expel
 LABKIT = Path(sys.executable).with_name("labkit")
 
 
-def test_the_whole_run_in_a_terminal(terminal, moto, net, state, tmp_path):
+def test_labkit_run_works_on_eks_and_its_notebook_holds_no_secret(terminal, moto, net, state, tmp_path):
     given = [f"-p{name}={value}" for name, value in EKS.items()]
     command = [LABKIT, "run", *given, "-prole_name=reader", "--output", tmp_path / "out.ipynb"]
     done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=300, check=False)
@@ -46,16 +46,16 @@ def test_the_whole_run_in_a_terminal(terminal, moto, net, state, tmp_path):
     run = "blue/default/my-service-account/reader"
     tags = moto.aws.client("iam").get_role(RoleName="reader")["Role"]["Tags"]
     assert {"Key": "labkit:run", "Value": run} in tags
-    # Nothing but the issuer was ever asked of the internet.
+    # The run requested only the issuer from the internet.
     assert set(net.asked) <= set(state.issuers)
-    # The record of a run in a real account holds nothing that opens it.
+    # The executed notebook of a run in a real account must not hold its keys or tokens.
     assert state.secret_access_key not in executed
     assert "k8s-aws-v1" not in executed
     with labkit.Lab.open(**EKS, role_name="reader") as lab:
         lab.remove()
 
 
-def test_the_plan_says_what_exists_and_what_will_be_made_and_makes_nothing(refused, moto):
+def test_the_plan_lists_existing_and_new_resources_and_creates_nothing(refused, moto):
     moto.ready(through="oidc_provider")
     try:
         refusal = refused(confirm="", role_name="reader", namespace="team-a")
@@ -85,7 +85,7 @@ def test_the_plan_alone_needs_no_confirmation(terminal, inventory):
     assert inventory() == before
 
 
-def test_looking_asks_for_no_account_and_no_plan(terminal, inventory):
+def test_connect_needs_no_account_id_and_no_confirmation(terminal, inventory):
     before = inventory()
     connection = targets.connect(Parameters.checked(target="eks"))
     assert connection.account_id == ACCOUNT
@@ -97,7 +97,7 @@ def test_looking_asks_for_no_account_and_no_plan(terminal, inventory):
 @pytest.mark.parametrize(
     ("account", "said"), [("", "did not name the account"), ("222222222222", "and not to 222222222222")]
 )
-def test_the_account_has_to_be_named_and_right(refused, account, said):
+def test_a_run_on_eks_needs_the_right_account_id(refused, account, said):
     refusal = refused(account_id=account)
     assert isinstance(refusal, WrongAccount)
     assert said in refusal.what
@@ -105,7 +105,7 @@ def test_the_account_has_to_be_named_and_right(refused, account, said):
 
 
 @pytest.mark.parametrize("elsewhere", [{"cluster": "green"}, {"region": "eu-west-1"}])
-def test_a_missing_cluster_is_not_made(refused, elsewhere):
+def test_a_missing_cluster_is_reported_and_not_created(refused, elsewhere):
     refusal = refused(**elsewhere)
     assert isinstance(refusal, NoCluster)
     assert "has no EKS cluster" in refusal.what
@@ -113,7 +113,7 @@ def test_a_missing_cluster_is_not_made(refused, elsewhere):
 
 
 @pytest.mark.parametrize("tags", [[], [{"Key": "labkit:run", "Value": "blue/other/other/my-role"}]])
-def test_a_role_of_that_name_that_somebody_else_made_stays_unchanged(refused, moto, tags):
+def test_another_owners_role_of_the_same_name_stays_unchanged(refused, moto, tags):
     iam = moto.aws.client("iam")
     iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(TRUST), Tags=tags)
     try:
@@ -165,7 +165,7 @@ def test_a_policy_of_another_partition_is_refused_with_the_right_arn(refused):
 
 
 def test_a_cluster_without_nodes_is_refused(home, tmp_path, monkeypatch):
-    # The API server alone: nothing takes its pods.
+    # With --bare, the lab has an API server without nodes.
     environment = {**os.environ, "LABKIT_HOME": str(tmp_path / ".lab")}
     subprocess.run([LABKIT, "up", "--bare"], env=environment, check=True, capture_output=True, timeout=120)
     try:
@@ -196,7 +196,7 @@ def test_an_image_that_cannot_be_pulled_leaves_no_pod(terminal, moto):
         lab.remove()
 
 
-def test_a_cluster_that_makes_its_nodes_is_given_the_time(terminal, moto, monkeypatch):
+def test_in_auto_mode_a_pod_gets_more_time_because_its_node_has_to_start(terminal, moto, monkeypatch):
     described = eks_cluster.describe
 
     def in_auto_mode(*of):
@@ -218,8 +218,8 @@ def test_a_cluster_that_makes_its_nodes_is_given_the_time(terminal, moto, monkey
         lab.remove()
 
 
-def test_a_role_that_iam_does_not_know_yet_is_waited_for(terminal, moto, monkeypatch):
-    """IAM tells its changes to STS after a while: here, when the pod has been refused once."""
+def test_the_pod_tries_again_until_sts_knows_the_new_trust_policy(terminal, moto, monkeypatch):
+    """IAM's changes reach STS with a delay. Here they do so after the pod's first refusal."""
     answers = []
 
     def executed(*of):
@@ -241,7 +241,7 @@ def test_a_role_that_iam_does_not_know_yet_is_waited_for(terminal, moto, monkeyp
         lab.remove()
 
 
-def test_a_role_that_never_lets_the_pod_in_is_not_waited_for_longer(terminal, moto, monkeypatch):
+def test_the_check_fails_if_the_role_keeps_refusing_the_pod(terminal, moto, monkeypatch):
     monkeypatch.setattr(pod, "AGAIN_AFTER", 0)
     with labkit.Lab.open(**EKS) as opened:
         lab = labkit.Lab(opened.parameters, replace(opened.connection, propagates_within=1))
@@ -253,7 +253,7 @@ def test_a_role_that_never_lets_the_pod_in_is_not_waited_for_longer(terminal, mo
         lab.remove()
 
 
-def test_a_pod_that_no_node_takes_is_reported_in_the_scheduler_s_words(terminal, moto, monkeypatch):
+def test_an_unschedulable_pod_is_reported_with_the_schedulers_message(terminal, moto, monkeypatch):
     monkeypatch.setattr(pod, "RUNNING_WITHIN", 2)
     with labkit.Lab.open(**EKS) as lab:
         lab.ready(through="service_account")
@@ -265,10 +265,10 @@ def test_a_pod_that_no_node_takes_is_reported_in_the_scheduler_s_words(terminal,
         lab.remove()
 
 
-# What the account has beside the lab's.
+# Other resources of the account, and denials.
 
 
-def test_a_bucket_that_is_closed_to_its_own_account_is_not_the_labs_business(terminal, moto, capsys):
+def test_a_foreign_bucket_with_unreadable_tags_does_not_stop_a_removal(terminal, moto, capsys):
     s3 = moto.aws.client("s3")
     s3.create_bucket(Bucket="closed")
     closed = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetBucketTagging", "Resource": "arn:aws:s3:::closed"}
@@ -281,7 +281,7 @@ def test_a_bucket_that_is_closed_to_its_own_account_is_not_the_labs_business(ter
     s3.delete_bucket(Bucket="closed")
 
 
-def test_what_aws_denies_while_the_lab_is_open_is_a_sentence(terminal, moto, operator):
+def test_a_denial_by_aws_in_an_open_lab_is_one_sentence(terminal, moto, operator):
     admit(moto, operator)
     iam = moto.aws.client("iam")
     try:

@@ -1,4 +1,4 @@
-"""The way to an account and to its cluster: credentials, permissions and endpoints that are not as they have to be."""
+"""Errors on the way to an EKS account and its cluster: wrong credentials, permissions and endpoints."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def a_profile_with_keys_that_nobody_has(monkeypatch):
         (a_profile_with_keys_that_nobody_has, "not known to AWS", "To log in: aws sso login --profile mine\n"),
     ],
 )
-def test_what_is_wrong_with_the_credentials_is_a_sentence(refused, monkeypatch, given, said, then):
+def test_wrong_credentials_are_reported_with_the_command_that_fixes_them(refused, monkeypatch, given, said, then):
     given(monkeypatch)
     refusal = refused()
     assert isinstance(refusal, NoCredentials)
@@ -64,7 +64,7 @@ def test_what_is_wrong_with_the_credentials_is_a_sentence(refused, monkeypatch, 
 
 
 @pytest.mark.parametrize("session", ["", "sso_session = work\n"], ids=["a profile of its own", "a shared session"])
-def test_expired_sso_credentials_are_a_sentence(refused, monkeypatch, tmp_path, session):
+def test_expired_sso_credentials_are_reported_with_the_login_command(refused, monkeypatch, tmp_path, session):
     where = "sso_start_url = https://example.awsapps.com/start\nsso_region = us-east-1\n"
     account = f"sso_account_id = {ACCOUNT}\nsso_role_name = Reader\nregion = us-east-1\n"
     own = session or where
@@ -79,7 +79,7 @@ def test_expired_sso_credentials_are_a_sentence(refused, monkeypatch, tmp_path, 
     assert "SSO" in refusal.what
     assert refusal.where == "profile mine"
     assert refusal.next.endswith("To log in: aws sso login --profile mine")
-    # The one that is to sign in is the one that the credentials come from.
+    # With source_profile, the user has to log in with that profile.
     with (tmp_path / "config").open("a") as file:
         file.write(f"[profile chained]\nrole_arn = arn:aws:iam::{ACCOUNT}:role/r\nsource_profile = mine\n")
     monkeypatch.setenv("AWS_PROFILE", "chained")
@@ -87,7 +87,7 @@ def test_expired_sso_credentials_are_a_sentence(refused, monkeypatch, tmp_path, 
 
 
 @pytest.mark.parametrize("process", ["/gone/credentials", "echo nothing", "echo 'no end"])
-def test_a_credential_process_that_gives_none_is_a_sentence(terminal, monkeypatch, tmp_path, process):
+def test_a_failing_credential_process_is_reported_with_its_profile(terminal, monkeypatch, tmp_path, process):
     (tmp_path / "config").write_text(f"[profile mine]\ncredential_process = {process}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
@@ -98,7 +98,7 @@ def test_a_credential_process_that_gives_none_is_a_sentence(terminal, monkeypatc
         assert "The credentials could not be loaded: " in refusal.what
         assert refusal.where == "credential_process of the profile mine in ~/.aws/config"
         assert refusal.next == "aws configure list   (once the credentials are right, it shows an access key)"
-    # The profile that is to be mended is the one that has the process.
+    # With source_profile, the error names the profile that has the credential_process.
     with (tmp_path / "config").open("a") as file:
         file.write(f"[profile chained]\nrole_arn = arn:aws:iam::{ACCOUNT}:role/r\nsource_profile = mine\n")
     monkeypatch.setenv("AWS_PROFILE", "chained")
@@ -124,14 +124,14 @@ def test_a_missing_token_file_is_named(terminal, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EKS", "AWS_ENDPOINT_URL_IAM"])
-def test_an_endpoint_that_is_not_a_url_is_a_sentence(terminal, monkeypatch, variable):
+def test_an_endpoint_that_is_not_a_url_is_reported(terminal, monkeypatch, variable):
     monkeypatch.setenv(variable, "garbage")
     refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
     assert refusal.what == "The endpoint is not a URL: Invalid endpoint: garbage"
     assert "unset AWS_ENDPOINT_URL" in refusal.next
 
 
-def test_an_endpoint_of_another_scheme_is_a_sentence(terminal, monkeypatch):
+def test_an_endpoint_with_an_unsupported_scheme_is_reported(terminal, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "ftp://127.0.0.1")
     refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
     assert refusal.what == "The endpoint is not a URL: Not supported URL scheme ftp"
@@ -146,8 +146,8 @@ def test_a_missing_ca_bundle_is_named(terminal, state, monkeypatch):
     assert refusal.where == "AWS_CA_BUNDLE = /gone.pem"
 
 
-def test_an_endpoint_that_keeps_silent_is_a_sentence_before_anybody_gives_up(terminal, monkeypatch):
-    # What is waited for at most, and how often, as botocore was told; waiting itself is not tried here.
+def test_an_aws_endpoint_that_never_answers_is_reported_after_two_tries(terminal, monkeypatch):
+    # As configured, two tries take at most 30 s. The test itself doesn't wait that long.
     assert (account.PATIENT.merge(account.FIRST).read_timeout + 5) * 2 <= 30
     monkeypatch.setattr(account, "FIRST", account.FIRST.merge(Config(read_timeout=1)))
     with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -162,7 +162,7 @@ def test_an_endpoint_that_keeps_silent_is_a_sentence_before_anybody_gives_up(ter
     assert refusal.next == "correct the cause; then this command answers:  aws sts get-caller-identity"
 
 
-def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(terminal, moto, monkeypatch):
+def test_credentials_that_expire_while_the_lab_is_open_are_reported(terminal, moto, monkeypatch):
     iam = moto.aws.client("iam")
     trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
@@ -192,7 +192,7 @@ def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(termin
 # The cluster's API.
 
 
-def test_the_cluster_lets_in_no_unknown_caller(refused, operator):
+def test_a_caller_unknown_to_the_cluster_gets_the_commands_that_admit_it(refused, operator):
     refusal = refused(namespace="team-n")
     assert isinstance(refusal, NotLetIn)
     assert "does not know user/operator" in refusal.what
@@ -200,7 +200,7 @@ def test_the_cluster_lets_in_no_unknown_caller(refused, operator):
     assert f"create-access-entry --cluster-name blue --principal-arn {operator} --region us-east-1" in refusal.next
 
 
-def test_a_cluster_that_takes_no_access_entries_is_reported_by_its_config_map(refused, operator, moto):
+def test_in_config_map_mode_an_unknown_caller_gets_the_eksctl_command(refused, operator, moto):
     eks = moto.aws.client("eks")
     mode = {"authenticationMode": "CONFIG_MAP"}
     eks.create_cluster(
@@ -230,20 +230,20 @@ def test_a_read_only_caller_learns_the_missing_permissions_before_anything_is_ma
         entry = f"--cluster-name blue --principal-arn {operator} --region us-east-1"
         assert f"aws eks update-access-entry {entry} --kubernetes-groups irsa-lab" in refusal.next
         assert f"aws eks describe-access-entry {entry}" in refusal.next
-        # Pasted as it is, the line must not replace anybody's groups: no shell takes the placeholder.
+        # Pasted unchanged, the line must not replace the entry's groups: a shell rejects the placeholder.
         (update,) = (line for line in refusal.next.splitlines() if "update-access-entry" in line)
         pasted = ["sh", "-n", "-c", update[update.index("aws eks") :]]
         assert subprocess.run(pasted, capture_output=True, check=False).returncode != 0
         # The run also has to create a missing namespace.
         assert "create namespaces, delete namespaces" in refused(namespace="team-n").what
-        # To look and to remove take no other permissions than before.
+        # The missing permissions don't stop the caller from looking and removing.
         assert targets.look(Parameters.checked(target="eks")).account_id == ACCOUNT
         assert command("remove", "-ptarget=eks", f"-paccount_id={ACCOUNT}", "--yes") == "nothing to remove\n"
     finally:
         expel(moto, operator)
 
 
-def test_a_caller_with_too_few_permissions_gets_a_list_of_the_missing_ones(refused, operator, moto, monkeypatch):
+def test_a_caller_limited_to_another_namespace_gets_the_commands_for_this_one(refused, operator, moto, monkeypatch):
     scope = {"type": "namespace", "namespaces": ["default"]}
     admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy", accessScope=scope)
     try:
@@ -261,7 +261,7 @@ def test_a_caller_with_too_few_permissions_gets_a_list_of_the_missing_ones(refus
     assert f"update-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
 
 
-def test_a_caller_who_may_not_describe_the_cluster_gets_the_policy_to_ask_for(refused, operator, moto):
+def test_a_caller_who_may_not_describe_the_cluster_is_told_to_run_labkit_policy(refused, operator, moto):
     moto.aws.client("iam").detach_user_policy(
         UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
     )
@@ -274,7 +274,7 @@ def test_a_caller_who_may_not_describe_the_cluster_gets_the_policy_to_ask_for(re
     assert "labkit policy" in refusal.next
 
 
-def test_kubectl_is_called_with_the_context_that_is_named(terminal, tmp_path):
+def test_the_kubectl_command_names_the_given_kubeconfig_and_context(terminal, tmp_path):
     arn = f"arn:aws:eks:us-east-1:{ACCOUNT}:cluster/blue"
     mine = tmp_path / "my config"
     mine.write_text('{"contexts": [{"name": "mine", "context": {}}]}')
@@ -287,7 +287,7 @@ def test_kubectl_is_called_with_the_context_that_is_named(terminal, tmp_path):
 
 
 @pytest.mark.parametrize("text", ['{"contexts": [{"name": "mine", "context": {}}]}', "", "a: [", "contexts: 3"])
-def test_a_context_that_is_gone_is_a_sentence(refused, tmp_path, text):
+def test_a_missing_context_is_reported_with_the_update_kubeconfig_command(refused, tmp_path, text):
     (tmp_path / "config").write_text(text)
     refusal = refused(kubeconfig=str(tmp_path / "config"), context="min")
     assert isinstance(refusal, UnknownName)
@@ -296,7 +296,7 @@ def test_a_context_that_is_gone_is_a_sentence(refused, tmp_path, text):
 
 
 @pytest.mark.parametrize(("public", "said"), [(True, "does not answer"), (False, "only from inside its VPC")])
-def test_an_api_server_that_cannot_be_reached_is_a_sentence(terminal, moto, public, said):
+def test_an_unreachable_api_server_is_reported(terminal, moto, public, said):
     session = boto3.Session()
     cluster = eks_cluster.describe(session, "blue", ACCOUNT)
     cluster |= {"endpoint": "https://127.0.0.1:9", "resourcesVpcConfig": {"endpointPublicAccess": public}}
@@ -306,7 +306,7 @@ def test_an_api_server_that_cannot_be_reached_is_a_sentence(terminal, moto, publ
     assert refusal.value.next
 
 
-def test_an_api_server_that_keeps_silent_is_a_sentence(terminal, moto, monkeypatch):
+def test_an_api_server_that_never_answers_is_reported(terminal, moto, monkeypatch):
     monkeypatch.setattr(connection, "ANSWERS_WITHIN", (1, 1))
     session = boto3.Session()
     with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -318,7 +318,7 @@ def test_an_api_server_that_keeps_silent_is_a_sentence(terminal, moto, monkeypat
             )
 
 
-def test_the_token_is_renewed_before_the_cluster_stops_taking_it(terminal, moto, monkeypatch):
+def test_the_cluster_token_is_renewed_before_it_expires(terminal, moto, monkeypatch):
     now = 1_000_000.0
     monkeypatch.setattr(eks_cluster, "time", SimpleNamespace(time=lambda: now))
     made = []

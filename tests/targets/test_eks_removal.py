@@ -1,4 +1,4 @@
-"""What a removal on eks takes, what it leaves, and what it says of both."""
+"""`labkit remove` on eks: what it deletes, what it leaves alone, and what it prints about both."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from labkit.errors import LabError, NotAllowed
 from tests.targets.conftest import ACCOUNT, EKS, TRUST, admit, command, expel
 
 
-def test_removing_first_shows_what_it_deletes_and_deletes_only_by_tag(terminal, moto, capsys):
+def test_remove_first_lists_then_deletes_only_resources_with_the_runs_tag(terminal, moto, capsys):
     iam = moto.aws.client("iam")
     iam.create_role(RoleName="untagged", AssumeRolePolicyDocument=json.dumps(TRUST))
     tags = [{"Key": "labkit:run", "Value": "blue/other/other/other"}]
@@ -35,14 +35,14 @@ def test_removing_first_shows_what_it_deletes_and_deletes_only_by_tag(terminal, 
     tag = "labkit:run=blue/team-b/my-service-account/team-b"
     assert said[0] == f"These resources carry the tag {tag}, and are deleted now:"
     assert said[1:8] == [f"  {thing}" for thing in went]
-    last = "namespace team-b"  # it is waited for, while the rest is removed
+    last = "namespace team-b"  # reported last: remove waits until it is gone
     assert said[8:] == [f"removed {thing}" for thing in [*(each for each in went if each != last), last]]
     for name in ("untagged", "of-another-run"):
         assert iam.get_role(RoleName=name)
         iam.delete_role(RoleName=name)
 
 
-def test_what_has_the_run_s_name_and_not_its_tag_stays(terminal, moto, capsys):
+def test_remove_keeps_an_untagged_role_with_the_runs_name(terminal, moto, capsys):
     iam = moto.aws.client("iam")
     with labkit.Lab.open(**EKS) as lab:
         iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(TRUST))
@@ -51,7 +51,7 @@ def test_what_has_the_run_s_name_and_not_its_tag_stays(terminal, moto, capsys):
         iam.delete_role(RoleName="my-role")
 
 
-def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, moto, inventory, capsys):
+def test_remove_keeps_the_provider_while_other_roles_trust_it(terminal, moto, inventory, capsys):
     before, iam = inventory(), moto.aws.client("iam")
     first, second = [
         {"namespace": f"team-{one}", "role_name": f"role-{one}", "bucket": f"bucket-of-{one}"} for one in ("a", "b")
@@ -59,7 +59,7 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     for given in (first, second):
         with labkit.Lab.open(**EKS, **given) as lab:
             lab.ready(through="service_account")
-    # The one that makes the provider goes first; a team's own role came since.
+    # The run that created the provider is removed first. Meanwhile a team has created its own role.
     by_hand = json.dumps(TRUST).replace('"Service": "ec2.amazonaws.com"', f'"Federated": "{moto.provider_arn}"')
     iam.create_role(RoleName="of-a-team", AssumeRolePolicyDocument=by_hand)
     given = [f"-p{name}={value}" for name, value in {**EKS, **first}.items()]
@@ -72,7 +72,7 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     assert iam.get_open_id_connect_provider(OpenIDConnectProviderArn=moto.provider_arn)
     iam.delete_role(RoleName="of-a-team")
     assert f"{left}the role role-b trusts it; {then}" in command("remove", *given)
-    # What is left says what takes it, whoever was the last.
+    # The last run didn't create the provider, so the message names the run that did and the command that removes it.
     last = [f"-p{name}={value}" for name, value in {**EKS, **second}.items()]
     said = command("remove", *last, "--yes")
     run = "blue/team-a/my-service-account/role-a"
@@ -82,7 +82,7 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     assert inventory() == before
 
 
-def test_a_bucket_that_other_runs_may_use_is_shown_as_such(terminal, moto, inventory):
+def test_remove_says_if_another_run_may_still_use_the_bucket(terminal, moto, inventory):
     before = inventory()
     for role in ("role-a", "role-b"):
         with labkit.Lab.open(**EKS, role_name=role, namespace=f"of-{role}") as lab:
@@ -92,7 +92,7 @@ def test_a_bucket_that_other_runs_may_use_is_shown_as_such(terminal, moto, inven
     shown = "bucket irsa-lab (the role role-b of another run may still use it)\n"
     assert f"  {shown}" in command(*first)
     assert f"removed {shown}" in command(*first, "--yes")
-    # The one that is left needs it again; then nobody else does.
+    # The other run creates the bucket again. Now no third run uses it.
     with labkit.Lab.open(**EKS, role_name="role-b", namespace="of-role-b") as lab:
         lab.ready(through="iam_role")
     assert "removed bucket irsa-lab\n" in command(*last, "--yes")
@@ -102,7 +102,7 @@ def test_a_bucket_that_other_runs_may_use_is_shown_as_such(terminal, moto, inven
 
 @pytest.fixture
 def green(moto):
-    """Another cluster of the account; the function deletes it."""
+    """Create the cluster green in the account, and yield a function that deletes it."""
     eks, name = moto.aws.client("eks"), {"name": "green"}
     eks.create_cluster(**name, roleArn=f"arn:aws:iam::{ACCOUNT}:role/eks-cluster-role", resourcesVpcConfig={})
     eks.get_waiter("cluster_active").wait(**name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
@@ -131,7 +131,7 @@ def test_a_removal_deletes_aws_resources_of_a_missing_cluster(terminal, green, i
         "  bucket irsa-lab",
         "Nothing was deleted. To delete these resources, add --yes.",
     ]
-    # The role tells where its cluster is: it may be this command that is mistaken.
+    # The role's trust policy names the cluster's region, so a command with the wrong region deletes nothing.
     elsewhere = command("remove", *given, "-pregion=eu-west-1", "--yes")
     trusts = "The role my-role trusts a cluster in us-east-1, but the region eu-west-1 has no cluster green."
     assert trusts in elsewhere.what
@@ -141,7 +141,7 @@ def test_a_removal_deletes_aws_resources_of_a_missing_cluster(terminal, green, i
     assert command("remove", *given, "--yes").splitlines() == [gone, "nothing to remove"]
 
 
-def test_a_provider_that_another_run_made_is_reported_when_the_cluster_is_gone_too(terminal, green, inventory):
+def test_remove_names_the_run_that_made_the_provider_after_the_cluster_is_gone(terminal, green, inventory):
     before = inventory()
     for role in ("role-a", "role-b"):
         with labkit.Lab.open(**EKS, cluster="green", role_name=role, namespace=f"of-{role}") as lab:
@@ -156,7 +156,7 @@ def test_a_provider_that_another_run_made_is_reported_when_the_cluster_is_gone_t
     assert inventory() == before
 
 
-def test_a_caller_who_may_not_list_the_roles_cannot_see_what_a_removal_takes(terminal, moto, operator):
+def test_remove_fails_for_a_caller_who_may_not_list_roles(terminal, moto, operator):
     admit(moto, operator)
     iam = moto.aws.client("iam")
     deny = {"Effect": "Deny", "Action": "iam:ListRoles", "Resource": "*"}
@@ -174,14 +174,14 @@ def test_a_caller_who_may_not_list_the_roles_cannot_see_what_a_removal_takes(ter
 # In a terminal.
 
 
-def test_the_plan_in_a_terminal(terminal, inventory):
+def test_labkit_plan_needs_the_account_id_and_creates_nothing(terminal, inventory):
     before = inventory()
     assert "will be made   role my-role" in command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
     assert "You did not name the account" in command("plan", "-ptarget=eks").what
     assert inventory() == before
 
 
-def test_a_removal_in_a_terminal_is_shown_and_waits_for_its_yes(terminal, moto, inventory):
+def test_labkit_remove_deletes_only_with_yes_and_the_account_id(terminal, moto, inventory):
     before = inventory()
     with labkit.Lab.open(**EKS, bucket="of-a-terminal") as lab:
         lab.ready(through="pod")

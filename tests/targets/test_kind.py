@@ -1,6 +1,6 @@
-"""The target kind against a cluster that exists: the emulator's own API server and node, which know of no lab.
+"""The target kind on an existing cluster: the emulator's own API server and node, which know nothing of a lab.
 
-How it joins the lab, what AWS says of it then, and how it leaves.
+How the cluster joins the lab, and what AWS says about it then. `test_kind_leaving` tests how it leaves.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ LABKIT = Path(sys.executable).with_name("labkit")
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "irsa.ipynb"
 
 
-# It joins.
+# The cluster joins the lab.
 
 
-def test_the_whole_run(empty, existing, tmp_path):
+def test_irsa_ipynb_runs_on_an_existing_cluster_and_the_lab_remembers_it(empty, existing, tmp_path):
     done = labkit.run(NOTEBOOK, tmp_path / "out.ipynb", {**existing.parameters, "role_name": "reader"})
     assert done.ok
     assert [":assumed-role/reader/" in done.answers[0]["answer"], "irsa-lab" in done.answers[1]["answer"]] == [
@@ -45,7 +45,7 @@ def test_the_whole_run(empty, existing, tmp_path):
     assert ISSUER in (tmp_path / "out.ipynb").read_text()
     with labkit.Lab.open(target="kind", role_name="reader") as lab:
         assert not lab.diagnose().findings
-    # The lab remembers the cluster.
+    # Without a kubeconfig: the lab remembers the cluster.
     again = labkit.run(NOTEBOOK, tmp_path / "again.ipynb", {"target": "kind", "role_name": "reader"})
     assert again.ok
     assert again.answers == done.answers
@@ -59,7 +59,7 @@ def insecure(config: dict) -> None:
     config["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = True
 
 
-def test_a_kubeconfig_that_says_not_to_verify_the_api_server(empty, existing, recwarn):
+def test_a_kubeconfig_with_insecure_skip_tls_verify_works_without_warnings(empty, existing, recwarn):
     file = changed(existing, insecure)
     with labkit.Lab.open(target="kind", kubeconfig=file, context="existing") as lab:
         lab.ready(through="pod")
@@ -77,7 +77,7 @@ def test_a_terminal_finds_the_cluster_by_the_labs_kubeconfig(lab, existing):
     api.close()
 
 
-def test_up_says_what_is_where_and_what_is_next(empty, existing, capsys):
+def test_labkit_up_prints_the_issuer_the_image_and_the_next_commands(empty, existing, capsys):
     up_command.join(
         cluster="blue", kubeconfig=existing.kubeconfig, context="existing", image="public.ecr.aws/aws-cli/aws-cli"
     )
@@ -103,7 +103,7 @@ def test_up_says_what_is_where_and_what_is_next(empty, existing, capsys):
         lab.remove()
 
 
-def test_an_image_that_is_named_later_is_the_cluster_s_from_then_on(lab, existing, capsys):
+def test_a_later_image_option_changes_the_clusters_image(lab, existing, capsys):
     up_command.join(cluster="blue", image="example/other")
     assert "image    example/other" in capsys.readouterr().out
     with labkit.Lab.open(**existing.parameters) as again:
@@ -112,7 +112,7 @@ def test_an_image_that_is_named_later_is_the_cluster_s_from_then_on(lab, existin
     assert "image example/other" in capsys.readouterr().out
 
 
-def test_status_says_what_has_joined(lab, existing, capsys):
+def test_status_names_the_joined_cluster_and_its_report_hides_the_path(lab, existing, capsys):
     cli.status()
     said = capsys.readouterr().out
     assert f"target kind: context existing of {existing.kubeconfig}" in said
@@ -124,13 +124,13 @@ def test_status_says_what_has_joined(lab, existing, capsys):
     assert str(existing.kubeconfig) not in report
 
 
-def test_the_plan_of_a_cluster_that_has_joined_makes_nothing(lab, existing):
+def test_the_plan_says_whether_the_cluster_has_joined_the_lab(lab, existing):
     assert "which has joined the lab" in kind.plan(lab.parameters)
     assert "which has joined the lab" in kind.plan(Parameters.checked(target="kind"))
     assert "registers two webhooks" in kind.plan(Parameters.checked(target="kind", cluster="green"))
 
 
-def test_fetch_reaches_the_issuer_of_a_cluster_that_has_joined(lab, capsys):
+def test_labkit_fetch_reaches_the_issuer_of_a_joined_cluster_and_no_other_url(lab, capsys):
     cli.fetch(f"{ISSUER}/.well-known/openid-configuration")
     document = json.loads(capsys.readouterr().out)
     assert document["issuer"] == ISSUER
@@ -143,7 +143,7 @@ def test_fetch_reaches_the_issuer_of_a_cluster_that_has_joined(lab, capsys):
 
 
 @pytest.mark.parametrize("is_mute", [False, True], ids=["gone", "mute"])
-def test_a_cluster_that_does_not_answer_breaks_fetch_for_itself_alone(
+def test_a_cluster_that_does_not_answer_fails_only_fetches_of_its_own_issuer(
     empty, existing, tmp_path, capsys, monkeypatch, is_mute
 ):
     monkeypatch.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))
@@ -151,7 +151,7 @@ def test_a_cluster_that_does_not_answer_breaks_fetch_for_itself_alone(
     discovery = f"{issuer}/.well-known/openid-configuration"
     with contextlib.ExitStack() as cluster:
         kubeconfig = cluster.enter_context(running(tmp_path / "other", issuer))
-        # By its name it is the first to be asked.
+        # The name a sorts first, so fetch asks this cluster first.
         labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig), cluster="a").close()
         labkit.Lab.open(**existing.parameters).close()
         capsys.readouterr()
@@ -175,7 +175,7 @@ KEYS = "https://keys.example.com/of/this/cluster"
 ELSEWHERE = "https://issuer.example.com/another"
 
 
-def test_an_issuer_with_keys_at_another_path(empty, tmp_path, capsys):
+def test_a_cluster_whose_issuer_has_its_keys_at_another_url_works(empty, tmp_path, capsys):
     with running(tmp_path / "other", service_account_jwks_uri=KEYS) as kubeconfig:
         with labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig), context="existing") as lab:
             assert lab.fetch(f"{ISSUER}/.well-known/openid-configuration")["jwks_uri"] == KEYS
@@ -194,7 +194,7 @@ def test_an_issuer_with_keys_at_another_path(empty, tmp_path, capsys):
         kind.down()
 
 
-def test_an_issuer_that_changed_after_the_cluster_had_joined(empty, tmp_path, capsys):
+def test_a_changed_issuer_is_reported_with_the_commands_that_repair_it(empty, tmp_path, capsys):
     with running(tmp_path / "other") as kubeconfig:
         given = {"target": "kind", "kubeconfig": str(kubeconfig), "context": "existing"}
         lab = labkit.Lab.open(**given)
@@ -212,7 +212,7 @@ def test_an_issuer_that_changed_after_the_cluster_had_joined(empty, tmp_path, ca
             assert done.returncode == code, done.stdout + done.stderr
             assert f"The issuer of the cluster blue is now {ELSEWHERE}" in done.stderr
             assert [line.removeprefix("next:").strip() for line in done.stderr.splitlines()[-3:]] == way_out
-        # Who had opened the lab before is told the same.
+        # A lab that was opened before the change reports the same commands.
         (finding,) = (one for one in lab.diagnose().findings if one.id == "issuer-unreachable")
         assert finding.repair.splitlines()[1:] == way_out
         cli.status()
@@ -220,7 +220,6 @@ def test_an_issuer_that_changed_after_the_cluster_had_joined(empty, tmp_path, ca
         assert f"its issuer is now {ELSEWHERE}, so STS refuses the tokens of its pods. Next:" in said
         assert [line for line in said if line in way_out] == way_out
         lab.close()
-        # As they are typed.
         for command in way_out:
             subprocess.run([LABKIT, *command.split()[1:]], check=True, capture_output=True, timeout=120)
         with labkit.Lab.open(**given) as lab:
@@ -231,7 +230,7 @@ def test_an_issuer_that_changed_after_the_cluster_had_joined(empty, tmp_path, ca
         kind.down()
 
 
-def test_looking_starts_and_registers_nothing(empty, existing):
+def test_connect_starts_no_lab_and_registers_no_webhook(empty, existing):
     with pytest.raises(LabError, match="has not joined") as refusal:
         targets.connect(Parameters.checked(**existing.parameters))
     assert "labkit up --target kind" in refusal.value.next
@@ -241,7 +240,7 @@ def test_looking_starts_and_registers_nothing(empty, existing):
         assert targets.connect(Parameters.checked(**existing.parameters)).issuer == ISSUER
 
 
-def test_the_plan_says_which_cluster(empty, existing):
+def test_the_plan_names_the_cluster_and_starts_no_lab(empty, existing):
     assert "context existing of" in kind.plan(Parameters.checked(**existing.parameters))
     assert "makes a kind cluster" in kind.plan(Parameters.checked(target="kind"))
     assert not empty.is_running()
@@ -255,10 +254,10 @@ def test_a_capability_that_the_target_lacks_is_explained(lab, capability):
     lab.needs("trail")
 
 
-# AWS knows it.
+# AWS knows the cluster.
 
 
-def test_eks_describes_the_cluster_as_it_is(lab, existing):
+def test_eks_describes_the_joined_cluster(lab, existing):
     cluster = lab.aws.client("eks").describe_cluster(name="blue")["cluster"]
     assert cluster["status"] == "ACTIVE"
     assert cluster["identity"]["oidc"]["issuer"] == lab.issuer == ISSUER
@@ -276,7 +275,7 @@ def exchange(lab: labkit.Lab, web_identity_token: str) -> str:
     return lab.aws.client("sts").assume_role_with_web_identity(**request)["AssumedRoleUser"]["Arn"]
 
 
-def test_sts_refuses_on_kind_what_it_refuses_on_moto(lab):
+def test_sts_refuses_a_wrong_subject_audience_signature_or_unknown_issuer(lab):
     lab.ready(through="service_account")
     assert exchange(lab, token(lab)).endswith(":assumed-role/my-role/test")
     with labkit.expect_denied("AccessDenied"):
@@ -292,7 +291,7 @@ def test_sts_refuses_on_kind_what_it_refuses_on_moto(lab):
         exchange(lab, token(lab))
 
 
-def test_sts_reads_the_keys_at_the_api_server_and_nowhere_else(empty, tmp_path):
+def test_sts_reads_the_keys_only_from_the_clusters_api_server(empty, tmp_path):
     with running(tmp_path / "other") as kubeconfig:
         lab = labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig))
         lab.ready(through="service_account")
@@ -300,7 +299,7 @@ def test_sts_reads_the_keys_at_the_api_server_and_nowhere_else(empty, tmp_path):
         assert lab.fetch(f"{ISSUER}/.well-known/openid-configuration")["issuer"] == ISSUER
         with pytest.raises(LabError, match="neither"):
             lab.fetch("https://example.com/keys")
-    # The API server is gone, and with it the only place where the keys are.
+    # The API server is gone, and nothing else has the keys.
     iam = lab.aws.client("iam")
     iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)
     iam.create_open_id_connect_provider(Url=ISSUER, ClientIDList=["sts.amazonaws.com"], ThumbprintList=["ab" * 20])
@@ -310,7 +309,7 @@ def test_sts_reads_the_keys_at_the_api_server_and_nowhere_else(empty, tmp_path):
     lab.close()
     with pytest.raises(NoWay, match="does not answer"):
         labkit.Lab.open(target="kind")
-    # Nothing hangs on a cluster that is gone.
+    # Reset does not wait for a cluster that is gone.
     with pytest.raises(LabError, match="Connection refused"):
         cli.reset()
     assert not empty.is_running()

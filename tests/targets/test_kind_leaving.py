@@ -31,11 +31,11 @@ LABKIT = Path(sys.executable).with_name("labkit")
 NAME = "labkit-blue-us-east-1"
 
 
-# A cluster that was there before.
+# A cluster that existed before the lab.
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_down_leaves_the_cluster_unchanged(empty, existing, capsys, killed):
+def test_down_deletes_the_labs_webhooks_from_the_cluster(empty, existing, capsys, killed):
     labkit.Lab.open(**existing.parameters).close()
     assert existing.registered() == WEBHOOKS
     if killed:
@@ -51,14 +51,13 @@ def test_down_leaves_the_cluster_unchanged(empty, existing, capsys, killed):
 
 
 @pytest.mark.kubectl
-def test_down_names_what_runs_made_and_how_to_delete_it(empty, existing, capsys):
+def test_down_names_the_objects_of_runs_and_the_commands_that_delete_them(empty, existing, capsys):
     with labkit.Lab.open(**existing.parameters, namespace="team-a") as lab:
         lab.ready(through="pod")
     capsys.readouterr()
     kind.down()
     said = capsys.readouterr().out
     assert "namespace team-a, service account team-a/my-service-account, pod team-a/my-pod" in said
-    # The named commands, as they are typed.
     commands = [line.partition("kubectl ")[2] for line in said.splitlines() if "kubectl " in line]
     assert len(commands) == 2
     for command in commands:
@@ -67,7 +66,7 @@ def test_down_names_what_runs_made_and_how_to_delete_it(empty, existing, capsys)
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_its_webhooks_are_the_lab_s_whatever_others_changed_in_them(empty, existing, killed):
+def test_down_deletes_the_labs_webhooks_even_if_somebody_changed_them(empty, existing, killed):
     labkit.Lab.open(**existing.parameters).close()
     if killed:
         kill(empty)
@@ -78,12 +77,12 @@ def test_its_webhooks_are_the_lab_s_whatever_others_changed_in_them(empty, exist
     assert existing.registered() == []
 
 
-def test_a_cluster_leaves_by_eks_delete_cluster(lab, existing):
+def test_eks_delete_cluster_deletes_the_labs_webhooks_from_the_cluster(lab, existing):
     lab.aws.client("eks").delete_cluster(name="blue")
     assert existing.registered() == []
 
 
-def test_the_server_s_log_says_why_a_mute_cluster_could_not_leave(empty, existing):
+def test_the_servers_log_says_why_a_silent_cluster_could_not_leave(empty, existing):
     with labkit.Lab.open(**existing.parameters) as lab, silent(existing.kubeconfig):
         lab.aws.client("eks").delete_cluster(name="blue")
     said = [line for line in empty.log_file.read_text().splitlines() if "blue could not leave" in line]
@@ -97,7 +96,7 @@ def kill(folder: Folder) -> None:
     server.wait(10)
 
 
-def test_a_lab_that_was_killed_joins_the_cluster_again_and_leaves_nothing(empty, existing, capsys):
+def test_a_killed_lab_joins_its_cluster_again_and_down_deletes_the_webhooks(empty, existing, capsys):
     labkit.Lab.open(**existing.parameters).close()
     kill(empty)
     assert existing.registered() == WEBHOOKS
@@ -112,7 +111,7 @@ def test_a_lab_that_was_killed_joins_the_cluster_again_and_leaves_nothing(empty,
 
 @pytest.mark.kubectl
 @pytest.mark.parametrize("by_hand", [False, True])
-def test_a_cluster_that_does_not_answer_is_not_forgotten(empty, existing, monkeypatch, by_hand):
+def test_down_remembers_a_cluster_that_does_not_answer(empty, existing, monkeypatch, by_hand):
     labkit.Lab.open(**existing.parameters).close()
     kill(empty)
     with silent(existing.kubeconfig), monkeypatch.context() as quick:
@@ -122,7 +121,6 @@ def test_a_cluster_that_does_not_answer_is_not_forgotten(empty, existing, monkey
     assert "does not answer" in refusal.value.what
     assert existing.registered() == WEBHOOKS
     if by_hand:
-        # As it is typed.
         (command,) = (line for line in refusal.value.next.splitlines() if "kubectl" in line)
         subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=60)
         assert existing.registered() == []
@@ -131,7 +129,7 @@ def test_a_cluster_that_does_not_answer_is_not_forgotten(empty, existing, monkey
     assert Kept.all(empty) == []
 
 
-def test_a_cluster_that_is_gone_for_good_is_forgotten_alone(empty, tmp_path, capsys):
+def test_the_printed_command_forgets_a_lost_cluster_and_nothing_else(empty, tmp_path, capsys):
     with running(tmp_path / "other") as kubeconfig:
         labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
     ended = subprocess.run([LABKIT, "down"], capture_output=True, text=True, timeout=120)
@@ -141,7 +139,6 @@ def test_a_cluster_that_is_gone_for_good_is_forgotten_alone(empty, tmp_path, cap
     assert not empty.is_running()
     cli.status()
     assert f"The lab remembers the cluster of context existing of {kubeconfig}" in capsys.readouterr().out
-    # As it is typed.
     *_, forget = ended.stderr.splitlines()
     subprocess.run(["sh", "-c", forget], check=True, capture_output=True, timeout=60)
     assert subprocess.run([LABKIT, "down"], capture_output=True, timeout=120).returncode == 0
@@ -150,7 +147,7 @@ def test_a_cluster_that_is_gone_for_good_is_forgotten_alone(empty, tmp_path, cap
     assert empty.trail_file.exists()
 
 
-def test_a_cluster_that_is_gone_for_good_is_forgotten_by_reset(empty, tmp_path, capsys):
+def test_reset_forgets_a_cluster_that_no_longer_exists(empty, tmp_path, capsys):
     with running(tmp_path / "other") as kubeconfig:
         labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
     with pytest.raises(LabError, match="could not be deleted from the cluster") as refusal:
@@ -174,7 +171,7 @@ def test_a_missing_cluster_does_not_block_joining_another(empty, existing, tmp_p
     assert existing.registered() == []
 
 
-def test_the_cluster_of_the_last_time_is_left_for_another(empty, existing, tmp_path):
+def test_joining_another_cluster_deletes_the_webhooks_from_the_earlier_one(empty, existing, tmp_path):
     labkit.Lab.open(**existing.parameters).close()
     kill(empty)
     with running(tmp_path / "other") as kubeconfig:
@@ -183,11 +180,11 @@ def test_the_cluster_of_the_last_time_is_left_for_another(empty, existing, tmp_p
         kind.down()
 
 
-# A run, where its cluster does not answer.
+# Removing a run whose cluster does not answer.
 
 
 def removed(capsys: pytest.CaptureFixture, *given: str, yes: bool = False) -> list[str]:
-    """What `labkit remove` says."""
+    """Run `labkit remove`, and return the lines that it prints."""
     capsys.readouterr()
     account_commands.remove(list(given), yes=yes)
     return capsys.readouterr().out.splitlines()
@@ -237,7 +234,7 @@ def test_a_later_removal_deletes_the_objects_of_a_cluster_that_answers_again(lab
 
 @pytest.fixture
 def held(programs) -> Iterator[Path]:
-    """The folder of the programs, of which kind stays half-way."""
+    """The folder of the fake programs. Its `kind` stops half-way while it creates a cluster."""
     folder = programs()
     os.mkfifo(folder / "hold")
     yield folder
@@ -246,9 +243,9 @@ def held(programs) -> Iterator[Path]:
 
 
 def up_half_way(folder: Path, terminal: int = subprocess.PIPE) -> tuple[subprocess.Popen, int]:
-    """`labkit up` in a terminal, and the process id of the kind that it started, which has made a half."""
+    """Start `labkit up`. Return its process, and the process id of its `kind`, which has made half a cluster."""
     command = [LABKIT, "up", "--target", "kind"]
-    # A user's Python keeps what a closed terminal does not take, and tries again when it ends.
+    # As for a user, Python buffers the output that a closed terminal rejects, and tries to write it again at its exit.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     begun = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=terminal, text=True, start_new_session=True, env=environment
@@ -256,9 +253,9 @@ def up_half_way(folder: Path, terminal: int = subprocess.PIPE) -> tuple[subproce
     return begun, int((folder / "hold").read_text())
 
 
-def test_ctrl_c_while_kind_makes_the_cluster_leaves_none(held, empty):
+def test_ctrl_c_while_kind_creates_the_cluster_leaves_no_cluster(held, empty):
     begun, program = up_half_way(held)
-    # A terminal sends it to all that runs in it.
+    # A terminal sends Ctrl-C to every process that runs in it.
     os.killpg(begun.pid, signal.SIGINT)
     _, said = begun.communicate(timeout=60)
     assert begun.returncode == 130
@@ -271,11 +268,11 @@ def test_ctrl_c_while_kind_makes_the_cluster_leaves_none(held, empty):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_lab_that_is_ended_while_kind_makes_the_cluster_leaves_none(held, empty, number):
+def test_sigterm_or_sighup_while_kind_creates_the_cluster_leaves_no_cluster(held, empty, number):
     ours, its = os.openpty()
     begun, program = up_half_way(held, its)
     os.close(its)
-    # A terminal that is closed takes no words any more.
+    # Now the terminal is closed, and writing to it fails.
     os.close(ours)
     begun.send_signal(number)
     begun.communicate(timeout=60)
@@ -286,7 +283,7 @@ def test_a_lab_that_is_ended_while_kind_makes_the_cluster_leaves_none(held, empt
     assert Kept.all(empty) == []
 
 
-def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empty, capsys):
+def test_up_and_down_clean_up_a_half_made_cluster_of_a_killed_lab(held, empty, capsys):
     for follows in ("up", "down"):
         begun, program = up_half_way(held)
         for each in (begun.pid, program):
@@ -300,7 +297,7 @@ def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empt
         assert f"{NAME}.\n    To create the cluster again:  labkit up" in said
         assert "\n    To delete the cluster:  labkit down\n" in said
         if follows == "up":
-            # It makes a whole one.
+            # This time kind runs to its end.
             (held / "hold").unlink()
             with labkit.Lab.open(target="kind") as lab:
                 lab.ready(through="service_account")
@@ -333,7 +330,7 @@ def test_a_cluster_that_cannot_be_deleted_is_named_and_remembered(programs, empt
     assert Kept.all(empty) == []
 
 
-def test_reset_empties_the_folder_whatever_cannot_be_deleted(programs, empty):
+def test_reset_empties_the_folder_even_if_the_cluster_cannot_be_deleted(programs, empty):
     folder = programs()
     labkit.Lab.open(target="kind").close()
     (folder / "stuck").touch()
@@ -345,7 +342,7 @@ def test_reset_empties_the_folder_whatever_cannot_be_deleted(programs, empty):
     os.kill(int((folder / "clusters" / NAME).read_text()), signal.SIGTERM)
 
 
-def test_the_cluster_that_kind_made_is_not_forgotten_for_another(programs, empty, existing):
+def test_an_existing_cluster_cannot_replace_the_one_that_kind_created(programs, empty, existing):
     folder = programs()
     labkit.Lab.open(target="kind").close()
     kill(empty)

@@ -1,4 +1,4 @@
-"""What the target kind decides by itself: addresses, issuers, and what the webhook `lab-network` adds."""
+"""The target kind without a cluster: addresses, issuers, and the variables that the webhook `lab-network` adds."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ from labkit.webhook import mutating_webhook_configuration
 from tests.emulator.kubernetes.conftest import cluster, signing_key  # noqa: F401
 
 ADDED = {"AWS_ENDPOINT_URL": "http://172.18.0.1:4566", "AWS_EC2_METADATA_DISABLED": "true"}
-# This machine: loopback, a network that others are in, and a bridge to containers.
+# This machine's interfaces: loopback, a local network, and a bridge to containers.
 HERE = ("127.0.0.1/8", "192.168.1.20/24", "172.18.0.1/16")
 
 
@@ -36,10 +36,10 @@ def here(monkeypatch):
         (["172.18.0.2"], "172.18.0.1"),
         (["172.18.0.2", "172.18.0.3", "fc00::2"], "172.18.0.1"),
         (["127.0.0.1"], "127.0.0.1"),
-        (["192.168.1.20"], "192.168.1.20"),  # a node on this machine itself
+        (["192.168.1.20"], "192.168.1.20"),  # the node is this machine
     ],
 )
-def test_the_address_is_that_of_the_interface_in_the_nodes_network(here, nodes, found):
+def test_the_lab_finds_this_machines_address_in_the_nodes_network(here, nodes, found):
     assert kind_address.find(nodes) == found
 
 
@@ -51,7 +51,7 @@ def test_the_address_is_that_of_the_interface_in_the_nodes_network(here, nodes, 
         (["172.18.0.2", "192.168.1.30"], "several networks"),
     ],
 )
-def test_where_it_cannot_be_found_out_it_is_asked_for(here, nodes, said):
+def test_aws_host_is_needed_if_the_address_cannot_be_found(here, nodes, said):
     with pytest.raises(NoAddress, match=said) as refusal:
         kind_address.find(nodes)
     assert "--aws-host ADDRESS" in refusal.value.next
@@ -67,7 +67,7 @@ def test_where_it_cannot_be_found_out_it_is_asked_for(here, nodes, said):
     ],
     ids=["kubeadm's own", "a name inside the cluster", "keys at the API server", "published by itself"],
 )
-def test_an_issuer_is_asked_by_its_name_only_where_it_publishes_and_has_one(issuer, keys, public):
+def test_an_issuer_is_public_only_if_its_host_resolves_and_has_the_keys(issuer, keys, public):
     assert joined_folder.is_public({"issuer": issuer, "jwks_uri": keys}) is public
 
 
@@ -78,7 +78,7 @@ def review(pod: dict) -> dict:
     return jsonpatch.apply_patch(pod, json.loads(base64.b64decode(response["patch"])))
 
 
-def test_every_container_is_led_to_the_lab():
+def test_every_container_gets_the_labs_aws_endpoint():
     spec = {"containers": [{"name": "a"}, {"name": "b", "env": []}], "initContainers": [{"name": "c", "env": None}]}
     led = review({"spec": spec})["spec"]
     expected = [{"name": name, "value": value} for name, value in ADDED.items()]
@@ -93,7 +93,7 @@ def test_a_containers_own_variables_stay_and_nothing_is_added_twice():
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"[]", b'{"request": {"object": {"spec": {"containers": "a"}}}}'])
-def test_anything_but_a_review_of_a_pod_is_not_allowed(body):
+def test_lab_network_rejects_anything_but_a_review_of_a_pod(body):
     async def answer(request):
         return await lab_network.answer(request, ADDED)
 
@@ -111,7 +111,7 @@ def test_anything_but_a_review_of_a_pod_is_not_allowed(body):
 @pytest.mark.parametrize(
     ("image", "policy"),
     [
-        ("", None),  # the lab's own has a tag, and Kubernetes' default is the same then
+        ("", None),  # the lab's image has a tag, so IfNotPresent is the default already
         ("example.com:5000/aws:2", None),
         ("example/aws@sha256:0123", None),
         ("example.com:5000/aws", "IfNotPresent"),
@@ -124,7 +124,7 @@ def test_a_node_pulls_the_pod_s_image_once(image, policy):
     assert container.get("imagePullPolicy") == policy
 
 
-def test_the_manifests_keep_to_the_schema_of_their_kind(cluster):  # noqa: F811
+def test_the_api_server_accepts_both_webhook_manifests_in_strict_validation(cluster):  # noqa: F811
     for manifest in (
         lab_network.mutating_webhook_configuration("https://172.18.0.1:4567/lab-network", b"pem"),
         mutating_webhook_configuration("https://172.18.0.1:4567/pod-identity/mutate", b"pem"),
@@ -134,7 +134,7 @@ def test_the_manifests_keep_to_the_schema_of_their_kind(cluster):  # noqa: F811
         assert made.status_code == 201, made.text
 
 
-def test_a_kubeconfig_is_read_with_the_files_beside_it(tmp_path):
+def test_relative_paths_in_a_kubeconfig_become_absolute(tmp_path):
     (tmp_path / "config").write_text(
         "{current-context: one, contexts: [{name: one, context: {cluster: c, user: u, namespace: n}}], "
         "clusters: [{name: c, cluster: {server: 'https://1.2.3.4', certificate-authority: ca.pem, extensions: []}}], "

@@ -1,4 +1,4 @@
-"""Pods of a cluster that exists and has joined the lab: they find AWS and their role, and what is others' stays."""
+"""Pods of an existing cluster that has joined the lab: they reach AWS and get their role; others' objects are kept."""
 
 import dataclasses
 import os
@@ -32,14 +32,14 @@ def variables(pod: Any) -> dict[str, str]:
     return {variable.name: variable.value for variable in pod.spec.containers[0].env or []}
 
 
-def test_no_manifest_names_the_lab_and_pods_find_it(lab, existing):
+def test_a_pod_finds_the_lab_although_its_manifest_does_not_name_it(lab, existing):
     lab.ready(through="service_account")
     made = existing.core.create_namespaced_pod("default", build(lab.parameters))
     endpoint = process.State.read(Folder.find()).endpoint_url
     assert variables(made)["AWS_ENDPOINT_URL"] == endpoint
     assert variables(made)["AWS_EC2_METADATA_DISABLED"] == "true"
     assert variables(made)["AWS_ROLE_ARN"] == lab.role_arn
-    # A node pulls the image once.
+    # With a tag and IfNotPresent, a node pulls the image only once.
     container = made.spec.containers[0]
     assert (container.image.partition(":")[2] != "", container.image_pull_policy) == (True, "IfNotPresent")
     wait_until_running(lab)
@@ -58,15 +58,15 @@ def test_no_manifest_names_the_lab_and_pods_find_it(lab, existing):
     ],
     ids=["a variable of its own", "opted out", "the cluster's own"],
 )
-def test_the_lab_network_leaves_alone(lab, existing, namespace, labels, env, led):
+def test_lab_network_skips_own_variables_opted_out_pods_and_kube_system(lab, existing, namespace, labels, env, led):
     pod = {"metadata": {"name": "other", "labels": labels}, "spec": {"containers": [{"name": "a", "image": "python"}]}}
     pod["spec"]["containers"][0]["env"] = env
     made = existing.core.create_namespaced_pod(namespace, pod, dry_run="All")
     assert variables(made).get("AWS_ENDPOINT_URL") == led
 
 
-def test_the_lab_listens_on_loopback_and_on_the_one_address_only(empty, existing):
-    own = "127.0.0.2"  # of this machine and no other's, and not the address that all listen on
+def test_the_lab_listens_only_on_loopback_and_on_the_aws_host(empty, existing):
+    own = "127.0.0.2"  # loopback, too, but not the usual address
     try:
         bind(0, own).close()
     except OSError:
@@ -109,7 +109,7 @@ VIEWER = "viewer"
 
 @pytest.fixture
 def viewer(existing):
-    """A client that may read all objects and create pods, but not read the counters."""
+    """A client that may read all objects and create pods, but may not read the API server's counters (`/metrics`)."""
     rbac = RbacAuthorizationV1Api(existing.api)
     rules = [
         {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]},
@@ -128,12 +128,12 @@ def viewer(existing):
     rbac.delete_cluster_role(VIEWER)
 
 
-def test_a_webhook_that_only_the_joined_api_server_can_judge_is_reported_by_its_counters(lab, existing, viewer):
+def test_the_doctor_finds_an_unreachable_webhook_by_the_api_servers_counters(lab, existing, viewer):
     lab.ready(through="service_account")
     registration = existing.webhooks.read_mutating_webhook_configuration("pod-identity-webhook")
     registration.webhooks[0].client_config.url += "d"
     existing.webhooks.replace_mutating_webhook_configuration("pod-identity-webhook", registration)
-    # Made at any later second than the annotation.
+    # Date the annotation back, so that the pod is surely newer.
     account = existing.core.read_namespaced_service_account("my-service-account", "default")
     managed = [
         {**existing.api.sanitize_for_serialization(each), "time": "2020-01-01T00:00:00Z"}
@@ -160,7 +160,7 @@ def test_a_webhook_that_only_the_joined_api_server_can_judge_is_reported_by_its_
     assert [pod.metadata.name for pod in existing.core.list_namespaced_pod("default").items] == ["my-pod"]
 
 
-def test_an_image_that_cannot_be_pulled(empty, existing):
+def test_an_image_that_cannot_be_pulled_leaves_no_pod(empty, existing):
     with labkit.Lab.open(**existing.parameters, image="example/nothing") as lab:
         with pytest.raises(ImageNotPulled, match="image example/nothing of the pod") as refusal:
             lab.ready(through="pod")
@@ -184,7 +184,7 @@ def test_another_owners_objects_are_never_taken_over_or_deleted(lab, existing):
     assert "another namespace or service_account" in refusal.value.next
 
 
-def test_cells_that_break_and_repair_change_nothing_here_whichever_of_them_are_run(lab, existing):
+def test_the_break_and_repair_notebook_changes_no_webhook_of_an_existing_cluster(lab, existing):
     parameters = "".join(f"\n{name} = {value!r}" for name, value in existing.parameters.items())
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells[2].source += parameters

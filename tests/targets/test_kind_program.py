@@ -1,6 +1,7 @@
-"""Clusters that the program `kind` makes: the configuration against its schemas, and the shape of the calls.
+"""Clusters that the program `kind` creates: its configuration follows the schemas, and labkit calls it correctly.
 
-`kind` and Docker are `kind_fake` here, and in the last test Docker alone: no real kind cluster was made by these tests.
+`kind_fake` replaces `kind` and Docker. Only the last test runs the real kind, and replaces Docker alone. No test
+creates a real kind cluster.
 """
 
 import json
@@ -42,12 +43,12 @@ def validated(document: dict) -> dict:
 
 
 @pytest.mark.parametrize("cluster", ["blue", "Blue_2", "x" * 100])
-def test_the_configuration_keeps_to_the_schemas_of_its_kinds(cluster):
+def test_the_configuration_follows_the_schemas_of_kind_and_kubeadm(cluster):
     name = kind_program.name_of(cluster, "us-east-1")
     assert len(f"{name}-control-plane") <= 63
     config = validated(kind_program.configuration(name, ISSUER, Path("/lab/signing")))
     patches = [validated(yaml.safe_load(patch)) for patch in config["kubeadmConfigPatches"]]
-    # kind patches kubeadm's configuration in the version that the node's Kubernetes has.
+    # kind applies the patch whose version matches the node's Kubernetes, so it needs both.
     assert [patch["apiVersion"] for patch in patches] == ["kubeadm.k8s.io/v1beta3", "kubeadm.k8s.io/v1beta4"]
 
 
@@ -58,7 +59,7 @@ def test_a_misspelt_field_breaks_the_schema():
         validated(config)
 
 
-def test_both_versions_give_the_api_server_the_labs_issuer_keys_and_audience():
+def test_both_kubeadm_patches_give_the_api_server_the_labs_issuer_and_keys():
     config = kind_program.configuration(NAME, ISSUER, Path("/lab/signing"))
     older, newer = (yaml.safe_load(patch)["apiServer"] for patch in config["kubeadmConfigPatches"])
     expected = {
@@ -70,7 +71,7 @@ def test_both_versions_give_the_api_server_the_labs_issuer_keys_and_audience():
     }
     assert older["extraArgs"] == expected
     assert {each["name"]: each["value"] for each in newer["extraArgs"]} == expected
-    # The keys are in the node by the one mount, and in the API server by the other.
+    # One mount brings the keys into the node, the other brings them into the API server's pod.
     (mount,) = config["nodes"][0]["extraMounts"]
     assert (mount["hostPath"], mount["containerPath"], mount["readOnly"]) == (
         "/lab/signing",
@@ -81,7 +82,7 @@ def test_both_versions_give_the_api_server_the_labs_issuer_keys_and_audience():
     assert newer["extraVolumes"][0]["hostPath"] == newer["extraVolumes"][0]["mountPath"] == mount["containerPath"]
 
 
-def test_the_signing_key_is_made_once_and_for_its_owner_alone(tmp_path):
+def test_the_signing_key_is_created_once_and_only_its_owner_can_read_it(tmp_path):
     kind_program.write_keys(tmp_path / "signing")
     key, public = (tmp_path / "signing" / name for name in ("sa.key", "sa.pub"))
     made = key.read_bytes()
@@ -95,7 +96,7 @@ def test_the_signing_key_is_made_once_and_for_its_owner_alone(tmp_path):
 # The calls.
 
 
-def test_a_cluster_is_made_joined_and_deleted_again(programs, empty, capsys):
+def test_kind_creates_a_cluster_that_joins_the_lab_and_down_deletes_it(programs, empty, capsys):
     folder = programs()
     with labkit.Lab.open(target="kind") as lab:
         assert "Making the kind cluster" in capsys.readouterr().err
@@ -114,7 +115,7 @@ def test_a_cluster_is_made_joined_and_deleted_again(programs, empty, capsys):
         lab.ready(through="pod")
         assert lab.check("credentials")
         assert not lab.diagnose().findings
-        # It is the lab's own: nothing in it is anybody's.
+        # The whole cluster belongs to the lab, so even untagged objects do.
         assert lab.takes_untagged
         pods = CoreV1Api(lab.kubernetes)
         assert [pod.metadata.name for pod in pods.list_namespaced_pod("default").items] == ["my-pod"]
@@ -125,7 +126,7 @@ def test_a_cluster_is_made_joined_and_deleted_again(programs, empty, capsys):
     assert Kept.all(empty) == []
 
 
-def test_what_is_printed_as_json_is_json_alone(programs, empty, capsys):
+def test_labkit_up_with_json_prints_only_json_to_standard_output(programs, empty, capsys):
     programs()
     up_command.join(cluster="blue", as_json=True)
     said = capsys.readouterr()
@@ -158,7 +159,7 @@ def test_a_missing_program_is_named_with_its_install_command(programs, empty, do
     assert all(line in refusal.next for line in following)
 
 
-def test_a_cluster_that_kind_cannot_make_is_reported_in_its_words_and_deleted(programs, empty):
+def test_a_failed_kind_create_shows_kinds_error_and_deletes_the_cluster(programs, empty):
     folder = programs(kind="fails")
     refusal = refused(empty)
     assert isinstance(refusal, NotMade)
@@ -166,7 +167,7 @@ def test_a_cluster_that_kind_cannot_make_is_reported_in_its_words_and_deleted(pr
     assert kind_fake.calls(folder)[-1] == ["kind", "delete", "cluster", "--name", NAME]
 
 
-def test_where_the_nodes_are_out_of_reach_the_address_is_asked_for_before_anything_is_made(programs, empty):
+def test_rootless_docker_needs_the_aws_host_before_a_cluster_is_created(programs, empty):
     folder = programs(docker="rootless")
     refusal = refused(empty)
     assert isinstance(refusal, NoAddress)
@@ -176,7 +177,7 @@ def test_where_the_nodes_are_out_of_reach_the_address_is_asked_for_before_anythi
     kind.down()
 
 
-def test_a_kind_cluster_of_that_name_that_somebody_else_made_stays(programs, empty):
+def test_another_owners_kind_cluster_of_the_same_name_is_kept(programs, empty):
     folder = programs()
     (folder / "clusters").mkdir()
     (folder / "clusters" / NAME).write_text("0")
@@ -187,7 +188,7 @@ def test_a_kind_cluster_of_that_name_that_somebody_else_made_stays(programs, emp
     (folder / "clusters" / NAME).unlink()
 
 
-def test_a_cluster_that_does_not_reach_the_lab_is_deleted_again(programs, empty, monkeypatch):
+def test_a_new_cluster_that_cannot_reach_the_lab_is_deleted_again(programs, empty, monkeypatch):
     folder = programs()
     monkeypatch.setattr(kind, "LED_WITHIN", 1)
     with pytest.raises(NotReached):
@@ -198,8 +199,8 @@ def test_a_cluster_that_does_not_reach_the_lab_is_deleted_again(programs, empty,
 
 
 @pytest.mark.kind
-def test_the_real_kind_takes_the_configuration_and_its_node_gets_it(empty, tmp_path, monkeypatch):
-    """kind itself, with a `docker` that runs no container: it is about what kind makes of the configuration."""
+def test_the_real_kind_passes_the_configuration_on_to_kubeadm(empty, tmp_path, monkeypatch):
+    """No container runs: a fake `docker` records what kind writes for kubeadm."""
     folder = kind_docker.install(tmp_path / "bin")
     monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
     with labkit.Lab.open(target="kind") as lab:
@@ -208,7 +209,7 @@ def test_the_real_kind_takes_the_configuration_and_its_node_gets_it(empty, tmp_p
         assert arguments["service-account-issuer"] == lab.issuer
         assert arguments["service-account-jwks-uri"] == f"{lab.issuer}/keys"
         assert arguments["api-audiences"] == "https://kubernetes.default.svc"
-        assert "runtime-config" in arguments  # what kind has there itself
+        assert "runtime-config" in arguments  # kind's own argument is kept
         assert made["controllerManager"]["extraArgs"].keys() >= {
             "enable-hostpath-provisioner",
             "service-account-private-key-file",

@@ -1,4 +1,4 @@
-"""Clusters that the target kind does not join: nothing is made in them, nothing of the lab stays, and why is said."""
+"""Clusters that the target kind refuses to join: the error says why, and neither cluster nor lab is changed."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ LABKIT = Path(sys.executable).with_name("labkit")
 
 @pytest.fixture
 def refused(empty, existing) -> Callable[..., LabError]:
-    """Open the lab; the error that it is refused with, where nothing was made and nothing stays."""
+    """A function that opens the lab and returns its error. It fails if the cluster changed or a lab was left."""
 
     def attempt(aws_host: str = "", **parameters: Any) -> LabError:
         before = existing.registered()
@@ -56,14 +56,14 @@ def elsewhere(config: dict) -> None:
 # The kubeconfig.
 
 
-def test_a_context_that_is_gone(refused):
+def test_a_misspelt_context_is_refused_with_the_nearest_name(refused):
     refusal = refused(context="existin")
     assert isinstance(refusal, UnknownName)
     assert "Did you mean 'existing'?" in refusal.what
     assert "config get-contexts" in refusal.next
 
 
-def test_a_context_without_its_kubeconfig(refused):
+def test_a_context_without_a_kubeconfig_is_refused(refused):
     assert "needs the kubeconfig" in refused(kubeconfig="", context="existing").what
 
 
@@ -76,14 +76,14 @@ def test_a_context_without_its_kubeconfig(refused):
         ("x" * 300, "File name too long"),
     ],
 )
-def test_a_kubeconfig_that_is_gone(existing, file, why):
+def test_lab_open_says_why_it_cannot_read_the_kubeconfig(existing, file, why):
     with pytest.raises(InvalidParameter, match="a kubeconfig file that exists") as refusal:
         labkit.Lab.open(**{**existing.parameters, "kubeconfig": file})
     assert why in refusal.value.what
     assert "kubectl config get-contexts" in refusal.value.next
 
 
-def test_a_kubeconfig_that_is_gone_as_it_is_typed(empty, tmp_path):
+def test_labkit_up_says_why_it_cannot_read_the_kubeconfig(empty, tmp_path):
     for file, why in ((tmp_path / "gone", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(NoWay, match=f"kubeconfig cannot be read: {why}") as refusal:
             up_command.join(cluster="blue", kubeconfig=file)
@@ -109,23 +109,23 @@ def test_a_kubeconfig_that_is_gone_as_it_is_typed(empty, tmp_path):
         ),
     ],
 )
-def test_a_file_that_is_not_a_kubeconfig(refused, tmp_path, text, said):
+def test_a_file_that_is_not_a_usable_kubeconfig_is_refused(refused, tmp_path, text, said):
     (tmp_path / "config").write_text(text)
     refusal = refused(kubeconfig=str(tmp_path / "config"))
     assert isinstance(refusal, NoWay)
     assert said in refusal.what
-    # The next command is about this file, and no other.
+    # The next command names this file, not the default kubeconfig.
     assert f"kubectl --kubeconfig {tmp_path / 'config'} config " in refusal.next
 
 
-def test_a_file_that_the_kubeconfig_names_and_that_is_gone(refused, existing):
+def test_a_missing_client_key_file_of_the_kubeconfig_is_named(refused, existing):
     file = changed(existing, lambda config: config["users"][0]["user"].update({"client-key": "gone.pem"}))
     refusal = refused(kubeconfig=file)
     assert "gone.pem" in refusal.what
     assert f"--kubeconfig {file} --context existing" in refusal.next
 
 
-def test_options_of_this_target_are_refused_for_others():
+def test_labkit_up_refuses_options_of_kind_for_other_targets():
     with pytest.raises(LabError, match="--kubeconfig and --aws-host can be used only with --target kind"):
         up_command.refuse_options(kubeconfig="file", context="", aws_host="127.0.0.1")
     up_command.refuse_options(kubeconfig=None, context="")
@@ -134,26 +134,26 @@ def test_options_of_this_target_are_refused_for_others():
 # The cluster.
 
 
-def test_an_api_server_that_cannot_be_reached(refused, existing):
+def test_an_unreachable_api_server_is_reported(refused, existing):
     refusal = refused(kubeconfig=changed(existing, elsewhere))
     assert isinstance(refusal, NoWay)
     assert "https://127.0.0.1:9 does not answer" in refusal.what
     assert "cluster-info" in refusal.next
 
 
-def test_an_api_server_with_another_certificate(refused, existing):
+def test_an_api_server_certificate_that_another_ca_signed_is_reported(refused, existing):
     other = existing.kubeconfig.with_name("other-ca.pem")
     other.write_bytes(Authority.create("another").certificate_pem)
     authority = {"certificate-authority": other.name}
     file = changed(existing, lambda config: config["clusters"][0]["cluster"].update(authority))
     refusal = refused(kubeconfig=file)
     assert "a certificate that the kubeconfig's CA did not sign" in refusal.what
-    # It does answer: what is wrong is in the kubeconfig.
+    # The API server does answer, so the mistake is in the kubeconfig.
     assert "cluster-info" not in refusal.next
     assert f"kubectl --kubeconfig {file} --context existing config view" in refusal.next
 
 
-def test_credentials_that_the_cluster_does_not_take(refused, existing):
+def test_credentials_that_the_cluster_rejects_are_reported(refused, existing):
     def with_token(config: dict) -> None:
         config["users"][0]["user"] = {"token": "no-token"}
 
@@ -172,7 +172,7 @@ def test_credentials_that_the_cluster_does_not_take(refused, existing):
     ],
     ids=["missing", "fails", "no credentials"],
 )
-def test_a_credentials_plugin_without_credentials(refused, existing, caplog, command, arguments, why):
+def test_a_failing_credentials_plugin_is_named_with_the_reason(refused, existing, caplog, command, arguments, why):
     def with_plugin(config: dict) -> None:
         plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": arguments}
         config["users"][0]["user"] = {"exec": plugin}
@@ -184,25 +184,25 @@ def test_a_credentials_plugin_without_credentials(refused, existing, caplog, com
     assert why in refusal.what
     whoami = f"kubectl --kubeconfig {file} --context existing auth whoami"
     assert refusal.next == f"correct the plugin until this command shows your user:  {whoami}"
-    # The webhook by itself says the same.
+    # The standalone webhook reports it, too.
     with pytest.raises(LabError, match="credentials plugin does not give the credentials"):
         connect(Path(file), "existing")
     assert not [record for record in caplog.records if record.name == "root"]
 
 
-def test_a_context_without_credentials(refused, existing):
+def test_a_context_without_credentials_is_reported(refused, existing):
     def without(config: dict) -> None:
         config["users"][0]["user"] = {}
 
     refusal = refused(kubeconfig=changed(existing, without))
     assert isinstance(refusal, NoWay)
     assert "does not recognise the context's credentials" in refusal.what
-    # Nobody is told to open the cluster to everybody.
+    # The next step must not open the cluster to anonymous callers.
     assert "clusterrolebinding" not in refusal.next
     assert "auth whoami" in refusal.next
 
 
-def test_a_cluster_that_keeps_its_discovery_to_itself(refused, existing):
+def test_an_unreadable_discovery_document_gives_the_command_that_allows_it(refused, existing):
     refusal = refused(context="stranger")
     assert isinstance(refusal, NotUsable)
     assert "does not let stranger read its discovery document" in refusal.what
@@ -210,7 +210,7 @@ def test_a_cluster_that_keeps_its_discovery_to_itself(refused, existing):
     assert "--clusterrole=system:service-account-issuer-discovery --user=stranger" in refusal.next
 
 
-def test_a_user_who_may_read_and_register_nothing(refused, existing):
+def test_a_user_who_may_not_register_webhooks_is_refused(refused, existing):
     reader = {
         "metadata": {"name": "test-reader"},
         "rules": [
@@ -237,8 +237,8 @@ def test_a_user_who_may_read_and_register_nothing(refused, existing):
     assert "cluster-admin" in refusal.next
 
 
-def test_a_cluster_without_nodes(refused, tmp_path):
-    # An API server alone.
+def test_a_cluster_without_nodes_is_refused(refused, tmp_path):
+    # With --bare, the lab has an API server without nodes.
     subprocess.run([LABKIT, "up", "--bare"], check=True, capture_output=True, timeout=120)
     try:
         refusal = refused(kubeconfig=str(tmp_path / ".lab-bare" / "kubeconfig"), context="blue")
@@ -249,7 +249,7 @@ def test_a_cluster_without_nodes(refused, tmp_path):
     assert "get nodes" in refusal.next
 
 
-def test_a_cluster_whose_nodes_are_cordoned(refused, existing):
+def test_a_cluster_whose_nodes_are_cordoned_is_refused(refused, existing):
     existing.core.patch_node("existing-control-plane", {"spec": {"unschedulable": True}})
     try:
         refusal = refused()
@@ -259,7 +259,7 @@ def test_a_cluster_whose_nodes_are_cordoned(refused, existing):
     assert "uncordon existing-control-plane" in refusal.next
 
 
-def test_a_cluster_whose_nodes_are_not_ready(refused, existing, monkeypatch):
+def test_a_cluster_whose_nodes_are_not_ready_is_refused(refused, existing, monkeypatch):
     answer = CoreV1Api.list_node
 
     def unready(self, **options: Any) -> Any:
@@ -268,7 +268,7 @@ def test_a_cluster_whose_nodes_are_not_ready(refused, existing, monkeypatch):
             condition.status, condition.message = "False", "container runtime network not ready"
         return nodes
 
-    # A node of the emulator is always ready.
+    # The emulator's nodes are always ready, so the test changes the answer.
     monkeypatch.setattr(CoreV1Api, "list_node", unready)
     refusal = refused()
     assert "existing-control-plane: container runtime network not ready" in refusal.what
@@ -293,7 +293,7 @@ def test_a_webhook_that_somebody_else_registered_stays_unchanged(refused, existi
     assert f"delete mutatingwebhookconfiguration {name}" in refusal.next
 
 
-def test_an_api_server_that_does_not_reach_this_machine(refused, existing, monkeypatch):
+def test_an_api_server_that_cannot_reach_this_machine_is_refused(refused, existing, monkeypatch):
     monkeypatch.setattr(kind, "LED_WITHIN", 1)
     refusal = refused(aws_host="240.0.0.1")  # reserved: no packet goes there
     assert isinstance(refusal, NotReached)
@@ -311,46 +311,46 @@ def test_the_reason_for_not_joining_is_kept_if_the_lab_ends_meanwhile(refused, e
 
 
 @pytest.mark.parametrize("address", ["host.docker.internal", "0.0.0.0", "::1", "224.0.0.1"])
-def test_an_address_that_no_container_can_call(refused, address):
+def test_an_aws_host_that_no_container_can_call_is_refused(refused, address):
     assert isinstance(refused(aws_host=address), NoAddress)
 
 
-# The lab that is there.
+# A lab that already runs.
 
 
-def test_the_same_cluster_under_two_names(lab, existing):
+def test_one_cluster_cannot_join_under_two_names(lab, existing):
     with pytest.raises(AnotherCluster, match="AWS could not tell the two clusters' tokens apart") as refusal:
         labkit.Lab.open(**existing.parameters, cluster="green")
     assert "delete-cluster --name blue" in refusal.value.next
     assert existing.registered() == WEBHOOKS
 
 
-def test_a_cluster_of_the_moto_target_is_refused(empty, existing):
+def test_kind_refuses_a_cluster_name_that_belongs_to_moto(empty, existing):
     with labkit.Lab.open(), pytest.raises(AnotherCluster, match="belongs to the target moto"):
         labkit.Lab.open(**existing.parameters)
     assert existing.registered() == []
 
 
-def test_the_moto_target_does_not_take_it_for_its_own(lab):
+def test_moto_refuses_a_cluster_name_that_belongs_to_kind(lab):
     for look in (labkit.Lab.open, lambda: targets.connect(Parameters.checked())):
         with pytest.raises(LabError, match="belongs to another target: kind"):
             look()
 
 
-def test_a_second_cluster_under_the_same_name(lab, existing):
+def test_two_clusters_cannot_join_under_the_same_name(lab, existing):
     other = changed(existing, elsewhere)
     with pytest.raises(AnotherCluster, match="is the cluster of context existing") as refusal:
         labkit.Lab.open(target="kind", kubeconfig=other, context="existing")
     assert f"you asked for the cluster of context existing of {other}." in str(refusal.value)
 
 
-def test_another_context_of_the_cluster_that_has_joined(lab, existing):
+def test_a_joined_cluster_cannot_be_opened_by_another_context(lab, existing):
     with pytest.raises(AnotherCluster, match="by the context existing, not by stranger") as refusal:
         labkit.Lab.open(**{**existing.parameters, "context": "stranger"})
     assert "labkit down" in refusal.value.next
 
 
-def test_a_cluster_that_answers_no_more_is_reported_in_the_words_in_which_it_was_given(lab, existing, empty):
+def test_a_joined_cluster_that_stops_answering_is_named_by_the_users_kubeconfig(lab, existing, empty):
     kept = Kept(empty, "blue", "us-east-1")
     config = yaml.safe_load(kept.kubeconfig.read_text())
     before = kept.kubeconfig.read_bytes()
@@ -365,23 +365,23 @@ def test_a_cluster_that_answers_no_more_is_reported_in_the_words_in_which_it_was
     assert f"kubectl --kubeconfig {existing.kubeconfig} --context existing cluster-info" in refusal.value.next
 
 
-def test_a_clock_that_was_moved(refused, empty):
+def test_a_cluster_cannot_join_a_lab_whose_clock_was_moved(refused, empty):
     empty.clock.advance(hours=2)
     assert "labkit clock 0" in refused().next
 
 
-def test_another_account(refused):
+def test_an_account_id_other_than_the_labs_is_refused(refused):
     refusal = refused(account_id="222222222222")
     assert "the account of the target kind is 123456789012" in refusal.what
 
 
-# The address that was named.
+# The address given by --aws-host.
 
-# As it is in a pod whose loopback is its own.
+# In a real pod, 127.0.0.1 is the pod itself, where AWS does not listen.
 ALONE = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"), "http://127.0.0.1:9")
 
 
-def test_an_address_that_pods_do_not_reach(empty, tmp_path):
+def test_labkit_up_fails_if_pods_cannot_reach_the_aws_host(empty, tmp_path):
     with running(tmp_path / "alone", pods=ALONE) as kubeconfig:
         up = ["up", "--target", "kind", "--kubeconfig", kubeconfig, "--aws-host", "127.0.0.1"]
         done = subprocess.run([LABKIT, *up], capture_output=True, text=True, timeout=120)
@@ -397,7 +397,7 @@ def test_an_address_that_pods_do_not_reach(empty, tmp_path):
             assert AdmissionregistrationV1Api(api).list_mutating_webhook_configuration().items == []
 
 
-def test_an_address_that_no_pod_can_try(empty, existing, monkeypatch, capsys):
+def test_a_cluster_joins_with_a_warning_if_no_pod_can_test_the_aws_host(empty, existing, monkeypatch, capsys):
     monkeypatch.setattr(kind_address, "TRIED_WITHIN", 1)
     kind.up(Parameters.checked(**existing.parameters, image="example/nothing"), aws_host="127.0.0.1").close()
     assert "This could not be checked: the pod labkit-asks-" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What the embedded target has that the others lack."""
+"""Other accounts of the organization, which only the embedded target has."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`labkit policy` against the gate and the cluster: with it `irsa.ipynb` runs and is cleaned up, and with less not."""
+"""`labkit policy`: with it, `irsa.ipynb` runs and can be removed; without any one of its permissions, a step fails."""
 
 import copy
 import json
@@ -39,7 +39,7 @@ POLICY = operator_policy.build(Parameters.checked(**GIVEN), ACCOUNT)
 SIDS = [statement["Sid"] for statement in POLICY["Statement"]]
 ACTIONS = [(statement["Sid"], action) for statement in POLICY["Statement"] for action in statement["Action"]]
 MANIFESTS = operator_policy.in_the_cluster(Parameters.checked(**GIVEN))
-# A rule for each verb and resource.
+# One rule for each verb and resource, so that a test can leave out exactly one.
 RULES = {
     manifest["kind"]: [
         rule | {"verbs": [verb], "resources": [resource]}
@@ -53,7 +53,7 @@ RULES = {
 VERBS = {
     f"{kind}-{rule['verbs'][0]}-{rule['resources'][0]}": (kind, rule) for kind, rules in RULES.items() for rule in rules
 }
-# A HEAD's denial has no words of AWS's.
+# AWS denies a HEAD request without a message: the second text is botocore's, the third one labkit's.
 DENIED = ("is not authorized to perform", "Forbidden", "you lack the permission to read it")
 
 
@@ -99,7 +99,7 @@ class Operator:
 
 @pytest.fixture
 def operator(moto, terminal, monkeypatch):
-    """The person who runs the lab, in this terminal; what the run left is gone afterwards."""
+    """The user who runs the lab in this terminal. Afterwards the user and the run's resources are deleted."""
     someone = Operator(moto)
     someone.may(POLICY)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", someone.key["AccessKeyId"])
@@ -111,7 +111,7 @@ def operator(moto, terminal, monkeypatch):
 
 
 def run_and_clean_up(tmp_path) -> Run:
-    """The whole notebook, once more over what it made, and the clean-up."""
+    """Run the whole notebook twice, then remove its resources."""
     for _ in range(2):
         done = labkit.run(FOLDER / "irsa.ipynb", tmp_path / "out.ipynb", GIVEN)
     with labkit.Lab.open(**GIVEN) as lab:
@@ -119,7 +119,7 @@ def run_and_clean_up(tmp_path) -> Run:
     return done
 
 
-def test_the_notebook_runs_with_it_again_and_is_cleaned_up(operator, moto, inventory, tmp_path):
+def test_the_policy_is_enough_to_run_irsa_ipynb_twice_and_remove_it(operator, moto, inventory, tmp_path):
     before = inventory()
     done = run_and_clean_up(tmp_path)
     assert done.ok
@@ -129,7 +129,7 @@ def test_the_notebook_runs_with_it_again_and_is_cleaned_up(operator, moto, inven
 
 
 def take_the_steps() -> None:
-    """What the notebook and the clean-up do, without a kernel."""
+    """Do the notebook's steps, and remove their resources, without a kernel."""
     with labkit.Lab.open(**GIVEN) as lab:
         lab.ready(before="oidc_provider")
         lab.ready(through="pod")
@@ -139,12 +139,12 @@ def take_the_steps() -> None:
         lab.remove()
 
 
-def test_the_steps_alone_need_no_more(operator):
+def test_the_policy_is_enough_for_the_steps_without_a_notebook(operator):
     take_the_steps()
 
 
 @pytest.mark.parametrize("sid", SIDS)
-def test_without_any_one_statement_a_step_fails(operator, sid):
+def test_a_step_fails_if_any_one_statement_is_left_out_of_the_policy(operator, sid):
     operator.may(POLICY | {"Statement": [one for one in POLICY["Statement"] if one["Sid"] != sid]})
     with pytest.raises((LabError, ClientError)) as failure:
         take_the_steps()
@@ -152,7 +152,7 @@ def test_without_any_one_statement_a_step_fails(operator, sid):
 
 
 @pytest.mark.parametrize(("sid", "action"), ACTIONS, ids=[f"{sid}-{action}" for sid, action in ACTIONS])
-def test_without_any_one_action_a_step_fails(operator, sid, action):
+def test_a_step_fails_if_any_one_action_is_left_out_of_the_policy(operator, sid, action):
     less = copy.deepcopy(POLICY)
     statement = next(one for one in less["Statement"] if one["Sid"] == sid)
     statement["Action"].remove(action)
@@ -163,9 +163,7 @@ def test_without_any_one_action_a_step_fails(operator, sid, action):
 
 
 @pytest.mark.parametrize(("kind", "rule"), VERBS.values(), ids=VERBS)
-def test_without_any_one_verb_in_the_cluster_nothing_is_made_and_a_step_would_fail(
-    operator, inventory, monkeypatch, kind, rule
-):
+def test_a_run_is_refused_if_any_one_cluster_permission_is_missing(operator, inventory, monkeypatch, kind, rule):
     operator.may_in_the_cluster(kind, [one for one in RULES[kind] if one != rule])
     if rule["resources"] == ["nodes"]:
         assert "node" not in labkit.targets.target("eks").plan(Parameters.checked(**GIVEN))
@@ -174,17 +172,17 @@ def test_without_any_one_verb_in_the_cluster_nothing_is_made_and_a_step_would_fa
     with pytest.raises(NotLetIn) as refusal:
         labkit.Lab.open(**GIVEN)
     assert inventory() == before
-    # Whoever may not list the namespaces is asked no more.
+    # Without the permission to list namespaces, the error is another one.
     if rule["resources"] != ["namespaces"] or rule["verbs"] != ["list"]:
         assert f"permissions are missing: {rule['verbs'][0]} {rule['resources'][0]}" in refusal.value.what
-    # It is not asked for in vain: a step needs it.
+    # The check asks for nothing in vain: without the permission, a step fails.
     monkeypatch.setattr(eks_access, "require_rights", lambda *of: None)
     with pytest.raises((LabError, ApiException)) as failure:
         take_the_steps()
     assert "forbidden" in str(failure.value).lower()
 
 
-def test_it_lets_nobody_touch_what_is_not_the_run_s(operator, moto):
+def test_the_policy_denies_changes_to_others_roles_and_administrator_access(operator, moto):
     iam = labkit.targets.connect(Parameters.checked(**GIVEN)).aws.client("iam")
     trust = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
@@ -204,7 +202,7 @@ def test_it_lets_nobody_touch_what_is_not_the_run_s(operator, moto):
         iam.attach_role_policy(RoleName=GIVEN["role_name"], PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
 
 
-def test_the_command_prints_a_policy_that_iam_takes(moto, terminal):
+def test_labkit_policy_prints_a_document_that_iam_accepts(moto, terminal):
     given = ["-paccount_id=123456789012", "-prole_name=reader", "-pregion=cn-north-1"]
     refused = CliRunner().invoke(account_commands.app, ["policy", *given])
     assert "is in the partition aws, but the region cn-north-1 is in aws-cn." in str(refused.exception)
@@ -223,7 +221,7 @@ def test_the_command_prints_a_policy_that_iam_takes(moto, terminal):
     iam.delete_policy(PolicyArn=made["Arn"])
 
 
-def test_the_commands_that_it_prints_give_the_policy_to_a_user(moto, terminal, tmp_path):
+def test_the_commands_that_labkit_policy_prints_attach_the_policy_to_a_user(moto, terminal, tmp_path):
     given = [f"-paccount_id={ACCOUNT}", "-prole_name=reader"]
     printed = CliRunner().invoke(account_commands.app, ["policy", *given]).stderr.splitlines()
     lines = [line.strip() for line in printed if line.startswith(("  labkit policy -p", "  aws iam"))]
@@ -245,7 +243,7 @@ def test_the_commands_that_it_prints_give_the_policy_to_a_user(moto, terminal, t
     iam.delete_user(UserName="sam")
 
 
-def test_the_command_prints_manifests_that_the_cluster_takes(moto, terminal):
+def test_labkit_policy_prints_the_manifests_and_no_namespace_for_default(moto, terminal):
     done = CliRunner().invoke(account_commands.app, ["policy", "--kubernetes", "-pnamespace=team-p"])
     assert done.exit_code == 0
     assert [*yaml.safe_load_all(done.stdout)] == MANIFESTS
@@ -253,7 +251,7 @@ def test_the_command_prints_manifests_that_the_cluster_takes(moto, terminal):
     assert "Namespace" not in [manifest["kind"] for manifest in yaml.safe_load_all(default.stdout)]
 
 
-def test_its_help_and_its_answer_say_which_notebooks_need_more():
+def test_labkit_policy_and_its_help_say_which_notebooks_need_more():
     said = " ".join(CliRunner().invoke(account_commands.app, ["policy", "--help"]).stdout.split())
     assert "Some notebooks need more permissions. Notebook 02 requests tokens" in said
     for asked in ([f"-paccount_id={ACCOUNT}"], ["--kubernetes"]):
@@ -265,7 +263,7 @@ def test_its_help_and_its_answer_say_which_notebooks_need_more():
         assert "need more" not in done.stdout
 
 
-def test_the_command_asks_for_the_account():
+def test_labkit_policy_needs_the_account_id():
     done = CliRunner().invoke(account_commands.app, ["policy"])
     assert isinstance(done.exception, LabError)
     assert "-p account_id=" in done.exception.next

@@ -1,4 +1,4 @@
-"""What a cluster refuses is told by its reason, with the next step; a namespace that is being deleted is waited for."""
+"""Refusals of a cluster, which are reported with reason and next step, and namespaces that are being deleted."""
 
 import json
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from labkit.steps.namespace import NamespaceStays
 NAME = "ending"
 HELD = {"metadata": {"name": "held", "finalizers": ["lab.example/hold"]}}
 GIVEN = [f"namespace={NAME}", f"role_name={NAME}", f"bucket={NAME}"]
-# As API servers have written them: the lab's own has neither Pod Security, quotas nor limit ranges. The last has no
-# words of its own.
+# Messages of real API servers: the lab's own has no Pod Security, quotas or limit ranges. The last one is the usual
+# message of RBAC.
 # https://kubernetes.io/docs/tasks/administer-cluster/manage-resources/quota-memory-cpu-namespace/
 # https://kubernetes.io/docs/tasks/administer-cluster/manage-resources/memory-constraint-namespace/
 REFUSALS = {
@@ -63,14 +63,14 @@ REFUSALS = {
 
 
 def refused(said: str) -> ApiException:
-    """As the client raises it, in a lab."""
+    """The error that the Kubernetes client raises for this message."""
     error = ApiException(status=403, reason="Forbidden")
     error.body = json.dumps({"kind": "Status", "message": said, "reason": "Forbidden", "code": 403})
     return error
 
 
 @pytest.mark.parametrize("said", REFUSALS)
-def test_a_403_is_reported_by_its_reason_and_each_has_its_next_step(said):
+def test_each_kind_of_403_is_reported_with_its_reason_and_its_next_step(said):
     what, next_step = REFUSALS[said]
     with pytest.raises(NotAllowed) as refusal, answering("shop"):
         raise refused(said)
@@ -79,7 +79,7 @@ def test_a_403_is_reported_by_its_reason_and_each_has_its_next_step(said):
     assert next_step in refusal.value.next
 
 
-def test_what_a_cluster_answers_is_never_shown_with_its_headers(moto):
+def test_a_404_of_the_cluster_is_shown_without_http_headers(moto):
     core = CoreV1Api(moto.kubernetes)
     with pytest.raises(ApiException) as raw:
         core.read_namespaced_pod("nobody", "default")
@@ -101,7 +101,7 @@ def test_a_refused_exec_is_shown_without_headers_too(moto):
 
 @pytest.fixture
 def run(moto: labkit.Lab) -> Iterator[SimpleNamespace]:
-    """A run in a namespace of its own, in which something is held."""
+    """A run whose namespace holds a ConfigMap with a finalizer: it can't be deleted before `release`."""
     with labkit.Lab.open(**dict(each.split("=") for each in GIVEN)) as lab:
         core = CoreV1Api(lab.kubernetes)
         lab.ready(through="service_account")
@@ -114,7 +114,7 @@ def run(moto: labkit.Lab) -> Iterator[SimpleNamespace]:
         lab.remove()
 
 
-def test_removing_waits_until_the_namespace_is_gone_and_says_so(run):
+def test_remove_waits_until_the_namespace_is_gone_and_says_so(run):
     lines = steps.remove(run.lab)
     said = []
     for line in lines:
@@ -130,7 +130,7 @@ def test_removing_waits_until_the_namespace_is_gone_and_says_so(run):
     assert NAME not in [each.metadata.name for each in run.core.list_namespace().items]
 
 
-def test_a_namespace_that_does_not_go_is_an_error_and_all_else_has_gone(run, monkeypatch, capsys):
+def test_a_namespace_that_stays_is_an_error_after_the_rest_was_removed(run, monkeypatch, capsys):
     monkeypatch.setattr(namespace, "GONE_WITHIN", 1)
     with pytest.raises(NamespaceStays, match=f"The namespace {NAME} was deleted, and still exists after 1 s") as stays:
         account_commands.remove(GIVEN, yes=True)
@@ -140,7 +140,7 @@ def test_a_namespace_that_does_not_go_is_an_error_and_all_else_has_gone(run, mon
     said = capsys.readouterr().out.splitlines()
     assert {f"removed role {NAME}", f"removed bucket {NAME}"} < {*said}
     assert f"removed namespace {NAME}" not in said
-    # Making it ready says the same, and not that something was not allowed.
+    # `ready` raises the same error, not a denial.
     with pytest.raises(NamespaceStays):
         run.lab.ready(through="service_account")
     run.release()
@@ -148,7 +148,7 @@ def test_a_namespace_that_does_not_go_is_an_error_and_all_else_has_gone(run, mon
     assert run.core.read_namespace(NAME).status.phase == "Active"
 
 
-def test_a_lab_gets_ready_in_a_namespace_that_somebody_has_just_deleted(moto, monkeypatch, capsys):
+def test_ready_waits_for_a_namespace_that_is_being_deleted_and_creates_it_again(moto, monkeypatch, capsys):
     monkeypatch.setattr(namespace, "SOON", 0)
     with labkit.Lab.open(**dict(each.split("=") for each in GIVEN)) as lab:
         core = CoreV1Api(lab.kubernetes)
@@ -170,7 +170,7 @@ def test_a_lab_gets_ready_in_a_namespace_that_somebody_has_just_deleted(moto, mo
         lab.remove()
 
 
-def test_a_denial_of_the_organization_names_who_can_lift_it():
+def test_a_denial_by_a_service_control_policy_names_the_organizations_admin():
     said = (
         "User: arn:aws:iam::123456789012:user/jane is not authorized to perform: eks:DescribeCluster because no "
         "service control policy allows the eks:DescribeCluster action"

@@ -1,4 +1,4 @@
-"""An API server that takes connections and keeps silent: whoever asks it is told, and does not wait for ever."""
+"""An API server that accepts connections and never answers: a call times out instead of waiting for ever."""
 
 import socket
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ def mute(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
             yield api
 
 
-def test_a_read_ends(mute):
+def test_a_read_from_a_silent_api_server_times_out(mute):
     with pytest.raises(HTTPError, match="Read timed out"):
         CoreV1Api(mute).list_node()
 
 
-def test_a_watch_ends_after_the_time_that_it_was_to_last(mute):
+def test_a_watch_of_a_silent_api_server_times_out_soon_after_its_own_limit(mute):
     with pytest.raises(HTTPError, match="read timeout=2"):
         next(Watch().stream(CoreV1Api(mute).list_namespaced_pod, "default", timeout_seconds=1))

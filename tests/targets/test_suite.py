@@ -1,4 +1,4 @@
-"""What `make test-kind` and `make test-eks` hold the notebooks to: no traceback in an output, nothing left behind."""
+"""What fails `make test-kind` and `make test-eks`: a traceback in an output and, on kind, an object left behind."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ import labkit
 from tests.targets import kind_suite
 
 ROOT = Path(__file__).parents[2]
-# As a program in a pod prints it, whose log a cell shows.
+# A cell that shows a pod's log can print a traceback without raising an error.
 TRACEBACK = "print('Traceback (most recent call last):')"
 
 
@@ -30,7 +30,7 @@ def test_a_notebook_whose_output_holds_a_traceback_fails(tmp_path, source, code)
     assert ("cell 0 prints a traceback" in done.stdout) == bool(code)
 
 
-def test_what_stays_in_the_cluster_fails_the_suite(empty, existing, capfd):
+def test_objects_left_in_the_cluster_fail_the_kind_suite_and_are_named(empty, existing, capfd):
     environment = {**os.environ, "LABKIT_KUBECONFIG": str(existing.kubeconfig), "LABKIT_CONTEXT": "existing"}
     before = kind_suite.things(environment)
     with labkit.Lab.open(**existing.parameters, namespace="default") as lab:
