@@ -360,7 +360,7 @@ def test_a_pod_with_a_value_that_is_not_shown_is_left_to_its_author(change, conf
     told = finding.repair.splitlines()
     assert told[:2] == [
         "# Do not run the lines below: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
-        "# They only show what to change. The author of the pod can change the original manifest, which has the values:",
+        "# They only show what to change. The pod's author can change the original manifest, which has the values:",
     ]
     assert "#   kubectl delete pod my-pod -n default --grace-period=1" in told
     assert "NOT-SHOWN" in told[-1]

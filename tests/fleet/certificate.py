@@ -8,7 +8,7 @@ from distributed.security import Security
 
 
 def main(ca: str, cert: str, key: str) -> None:
-    """Write a certificate that vouches for itself, and its key."""
+    """Write a self-signed certificate, which is its own CA, and its key."""
     security = Security.temporary()
     Path(ca).write_text(security.tls_ca_file)
     Path(cert).write_text(security.tls_scheduler_cert)

@@ -1,4 +1,4 @@
-"""What the tests of fleets share."""
+"""The fixture of all fleet tests."""
 
 import pytest
 from jupyter_client import launcher
@@ -7,5 +7,5 @@ from jupyter_client.provisioning import local_provisioner
 
 @pytest.fixture(autouse=True)
 def kernels_of_their_own(monkeypatch):
-    """A row's kernel is a program of its own: a time limit ends it by its command line, which a forked one lacks."""
+    """Start each row's kernel as a program: a time limit finds it by its command line, which a forked kernel lacks."""
     monkeypatch.setattr(local_provisioner, "launch_kernel", launcher.launch_kernel)

@@ -20,7 +20,7 @@ FAULTS = {
 
 
 def main() -> int:
-    """Run the fleet twice; print what it came to. Returns 0 if the report and the files are as they should be."""
+    """Run the fleet twice, and print each problem. Return 0 if its report and its files are right."""
     with folder() as home, tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         wrong = planted(place, home)
@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def planted(place: Path, home: Path) -> list[str]:
-    """What is not as it should be after the fleet with faults, and after the mended one."""
+    """Run the fleet with faults, then the mended one. Return a line for each problem."""
     rows = [row | FAULTS.get(n, {}) for n, row in enumerate(notebooks.rows(ROWS, clusters=CLUSTERS))]
     file = notebooks.fleet(place / "fleet.yaml", rows)
     notebook = notebooks.write(place / "in.ipynb", notebooks.ROLE)
@@ -46,7 +46,7 @@ def planted(place: Path, home: Path) -> list[str]:
     notebooks.fleet(file, notebooks.rows(ROWS, clusters=CLUSTERS))
     if (code := labkit(home, *command, "--resume")) != 0:
         wrong.append(f"the mended fleet ended with {code}")
-    # A row that is mended has the parameters of its neighbours, with a lab or without.
+    # Once mended, a row is like its neighbours, with or without a lab. Each one writes a notebook and a result.
     ran = {name for name, time in times(place / "out").items() if time != before.get(name)}
     if len(ran) != 2 * len(FAULTS):
         wrong.append(f"the mended fleet wrote {sorted(ran)}")
@@ -54,7 +54,7 @@ def planted(place: Path, home: Path) -> list[str]:
 
 
 def labkit(home: Path, *arguments: str) -> int:
-    """The exit code of the command in this lab."""
+    """Run the command in this lab, and return its exit code."""
     program = Path(sys.executable).with_name("labkit")
     return subprocess.run([program, *arguments], env=os.environ | {"LABKIT_HOME": str(home)}).returncode
 

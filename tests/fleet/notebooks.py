@@ -17,7 +17,7 @@ account_id = ""
 bucket = "irsa-lab"
 image = ""
 """
-# In a row's bucket: what goes wrong in it.
+# A row's parameter bucket names its fault.
 FAULTS = """
 import os, signal
 if bucket == "kill-the-worker":
@@ -31,7 +31,7 @@ if bucket in ("interrupt", "terminate"):
 if bucket == "sleep":
     signal.pause()
 """
-# A row with the image "none" takes no lab.
+# A row with the image "none" opens no lab.
 ROLE = """
 if image != "none":
     import json
@@ -49,7 +49,7 @@ if image != "none":
 
 
 def write(path: Path, *sources: str) -> Path:
-    """A notebook with a cell of parameters, the faults, and these cells."""
+    """Write a notebook with a cell of parameters, the faults, and these cells. Return its path."""
     cells = [new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]})]
     cells += [new_code_cell(source.strip()) for source in (FAULTS, *sources)]
     for number, cell in enumerate(cells):
@@ -59,13 +59,13 @@ def write(path: Path, *sources: str) -> Path:
 
 
 def fleet(path: Path, rows: list[dict[str, str]]) -> Path:
-    """A fleet file of these rows."""
+    """Write a fleet file with these rows, and return its path."""
     path.write_text(yaml.safe_dump({"runs": rows}))
     return path
 
 
 def rows(count: int, *, clusters: int = 3) -> list[dict[str, str]]:
-    """So many rows over so many clusters, every second one without a lab."""
+    """Return `count` rows spread over the clusters. Every second row opens no lab."""
     return [
         {"cluster": f"c{n % clusters}", "namespace": f"n{n}", "role_name": f"r{n}"}
         | ({"image": "none"} if n % 2 else {})

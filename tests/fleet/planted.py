@@ -1,4 +1,4 @@
-"""The fleet of `scheduler.sh`, with faults or mended, and whether its report is right."""
+"""The fleet of `scheduler.sh`: write it with or without faults, and check its report."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ BEFORE = "before.json"
 
 
 def main(arguments: list[str]) -> int:
-    """Write the fleet file and its notebook, or look at what a fleet left."""
+    """Write the fleet file and its notebook, or check the files that a fleet wrote. Return the exit code."""
     if arguments[0] == "--check":
         return check(Path(arguments[1]))
     if arguments[0] == "--check-gone":
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check(out: Path) -> int:
-    """Whether exactly the faults failed; keeps the files' times."""
+    """Return 0 if exactly the planted faults failed. Store the files' times for the next check."""
     failed = {row["number"] - 1: row["error"] for row in report(out)["rows"] if row["state"] == "failed"}
     Path(BEFORE).write_text(json.dumps(times(out)))
     if set(failed) == {POLICY, WORKER} and failed[WORKER].startswith("worker lost"):
@@ -42,7 +42,7 @@ def check(out: Path) -> int:
 
 
 def check_gone(out: Path) -> int:
-    """Whether two rows had ended and two ran when the scheduler died; keeps the files' times."""
+    """Return 0 if two rows had ended and two were running when the scheduler died. Store the files' times."""
     told = report(out)
     running = [row for row in told["rows"] if row["error"].startswith("the scheduler went away while this row ran")]
     Path(BEFORE).write_text(json.dumps(times(out)))
@@ -53,7 +53,7 @@ def check_gone(out: Path) -> int:
 
 
 def check_mended(out: Path, rows: int) -> int:
-    """Whether exactly so many rows were run, a notebook and a result each, and all have succeeded."""
+    """Return 0 if exactly this many rows wrote a notebook and a result, and all rows have succeeded."""
     before = json.loads(Path(BEFORE).read_text())
     ran = {name for name, time in times(out).items() if time != before.get(name)}
     if len(ran) == 2 * rows and report(out)["counts"]["succeeded"] == 8:

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# A scheduler and two workers in processes of their own, with TLS; a fleet with a planted fault and a killed worker, and
-# `--resume` once both are mended. Then the scheduler dies while both workers run a row: the command and the workers end
-# by themselves, and `--resume` with a new scheduler runs what is missing. Each worker opens a lab of its own.
-#   tests/fleet/scheduler.sh          prints "as it should be", and ends with 0, or says what is not
+# Test a fleet with a scheduler and two workers in processes of their own, with TLS. Each worker opens its own lab.
+# 1. The fleet has a planted fault and a killed worker. Once both are mended, `--resume` runs their two rows.
+# 2. The scheduler dies while both workers run a row. The command and the workers end by themselves, and `--resume` with
+#    a new scheduler runs the missing rows.
+#   tests/fleet/scheduler.sh          prints "as it should be" and exits with 0, or says what is wrong
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -63,7 +64,7 @@ grep "The fleet ended early: the scheduler went away. Run the rest:" gone.log
 "$python" -m tests.fleet.planted --check-gone gone
 start
 "$python" -m tests.fleet.planted fleet.yaml in.ipynb
-# Until the old workers have ended, within a minute, nothing runs beside their rows: exit code 2.
+# The old workers end within a minute. Until then, --resume refuses to run beside them: exit code 2.
 for _ in {1..20}; do
   code=0; fleet --out gone --resume || code=$?
   [ "$code" = 2 ] || break

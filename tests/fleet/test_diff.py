@@ -1,4 +1,4 @@
-"""`labkit diff`: what changed between two runs of one row, and nothing that changes in any two."""
+"""`labkit diff` shows the changes between two runs of one row, but nothing that differs in any two runs."""
 
 import importlib.util
 
@@ -26,12 +26,12 @@ def executed(tmp_path):
     return write
 
 
-def test_two_runs_with_the_same_answers_are_the_same(executed):
+def test_diff_finds_no_change_between_two_runs_with_the_same_answers(executed):
     done = labkit("diff", executed("a.ipynb", "reader", "ok\n", 1), executed("b.ipynb", "reader", "ok\n", 2))
     assert (done.returncode, done.stdout) == (0, "No cell and no output changed.\n")
 
 
-def test_a_changed_parameter_and_a_changed_output_are_shown(executed):
+def test_diff_shows_a_changed_parameter_and_a_changed_output(executed):
     done = labkit("diff", executed("a.ipynb", "reader", "ok\n"), executed("b.ipynb", "writer", "AccessDenied\n"))
     assert done.returncode == 1
     assert done.stdout.startswith('parameter role_name: "reader" → "writer"\n')
@@ -39,7 +39,7 @@ def test_a_changed_parameter_and_a_changed_output_are_shown(executed):
     assert "# Parameters" not in done.stdout
 
 
-def test_an_output_in_several_forms_is_shown_once(executed):
+def test_diff_shows_an_output_in_several_formats_once(executed):
     files = [executed("a.ipynb", "reader", ""), executed("b.ipynb", "reader", "")]
     for file, found in zip(files, ("eu-west-1", "us-east-1"), strict=True):
         notebook = nbformat.read(file, as_version=4)
@@ -50,7 +50,7 @@ def test_an_output_in_several_forms_is_shown_once(executed):
     assert (told.count("eu-west-1"), told.count("us-east-1"), told.count("<b>")) == (1, 1, 0)
 
 
-def test_a_file_that_is_not_a_notebook_is_a_sentence(executed, tmp_path):
+def test_diff_reports_a_file_that_is_missing_or_not_a_notebook(executed, tmp_path):
     (tmp_path / "text.ipynb").write_text("text")
     for other, said in (("text.ipynb", "is not a notebook"), ("none.ipynb", "No such file")):
         done = labkit("diff", executed("a.ipynb", "reader", ""), tmp_path / other)
@@ -58,7 +58,7 @@ def test_a_file_that_is_not_a_notebook_is_a_sentence(executed, tmp_path):
         assert said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_without_the_extra_one_sentence_says_what_to_install(executed, monkeypatch):
+def test_diff_without_the_fleet_packages_says_what_to_install(executed, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("labkit.fleet.differences.find_spec", lambda name: None if name == "nbdime" else found(name))
     notebook = executed("a.ipynb", "reader", "")

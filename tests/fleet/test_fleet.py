@@ -27,7 +27,7 @@ from tests.fleet.told import report, times
 from tests.notebooks.test_notebook_format import UNSTABLE
 
 POLICY, ACCOUNT, WORKER = 2, 4, 9  # the rows with a fault, from 0
-WITHIN = 600  # seconds, for a machine that does ten other things
+WITHIN = 600  # seconds, enough for a busy machine
 pytestmark = pytest.mark.timeout(WITHIN)
 
 
@@ -39,7 +39,7 @@ def lab(home):
 
 @pytest.fixture(scope="module")
 def fleet(lab, tmp_path_factory):
-    """The fleet after its first run: the folder, the command and the rows."""
+    """The fleet after its first run: the folder, the command, the rows, and the ended process."""
     folder = tmp_path_factory.mktemp("fleet")
     rows = notebooks.rows(12)
     rows[POLICY]["policy_arn"] = "arn:aws:iam::aws:policy/NoSuchPolicy"
@@ -74,7 +74,7 @@ def test_the_report_tells_the_three_faults_from_the_nine_good_rows(fleet):
     assert f"{LABKIT.name} {' '.join(command)} --resume" in done.stdout
 
 
-def test_the_page_fetches_nothing_and_says_the_same(fleet):
+def test_the_html_report_loads_nothing_from_the_internet_and_shows_the_same_states(fleet):
     folder, *_ = fleet
     page = (folder / "first" / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", page)
@@ -86,10 +86,10 @@ def test_the_page_fetches_nothing_and_says_the_same(fleet):
         assert not re.search(UNSTABLE[secret], page + json.dumps(report(folder / "first")))
 
 
-def test_resume_runs_exactly_what_has_not_succeeded_or_has_changed(fleet, lab):
+def test_resume_runs_exactly_the_failed_and_the_changed_rows(fleet, lab):
     folder, command, *_ = fleet
     mended, changed = notebooks.rows(12), 5
-    mended[changed]["service_account"] = "my-service-account"  # its value until now, said aloud
+    mended[changed]["service_account"] = "my-service-account"  # the same value as before, but now named in the file
     notebooks.fleet(folder / "fleet.yaml", mended)
     before = times(folder / "out")
     done = process(*command, "--resume")
@@ -107,7 +107,7 @@ def test_resume_runs_exactly_what_has_not_succeeded_or_has_changed(fleet, lab):
 RAN = {POLICY, ACCOUNT, WORKER, 5}
 
 
-def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
+def test_plan_doctor_and_remove_act_on_the_rows_of_the_fleet_file(fleet, lab, tmp_path):
     file = notebooks.fleet(tmp_path / "fleet.yaml", notebooks.rows(12)[:1])
     planned = labkit("fleet", file, "--plan", cwd=tmp_path)
     assert planned.returncode == 0
@@ -128,12 +128,12 @@ def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
 
 
 @pytest.mark.parametrize("bucket", ["interrupt", "terminate"])
-def test_ctrl_c_and_sigterm_leave_finished_runs_finished_and_say_how_to_go_on(tmp_path, bucket):
+def test_ctrl_c_and_sigterm_keep_finished_rows_and_print_how_to_resume(tmp_path, bucket):
     rows = [row | {"image": "none"} for row in notebooks.rows(3)]
     rows[1]["bucket"] = bucket
     file = notebooks.fleet(tmp_path / "fleet.yaml", rows)
     notebook = notebooks.write(tmp_path / "in.ipynb")
-    # No process of the fleet takes a file of the current folder for a library's module.
+    # No process of the fleet may import this file of the current folder instead of the library.
     (tmp_path / "yaml.py").write_text("raise RuntimeError")
     done = process("fleet", file, "--notebook", notebook, "--out", "out", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 130
@@ -147,7 +147,7 @@ def test_ctrl_c_and_sigterm_leave_finished_runs_finished_and_say_how_to_go_on(tm
 
 @pytest.fixture
 def preloaded(tmp_path, monkeypatch):
-    """A fleet of two rows whose workers run these lines before they are there."""
+    """A function that runs a fleet of two rows, whose workers execute the given lines while they start."""
 
     def run(lines: str) -> subprocess.CompletedProcess:
         (tmp_path / "first.py").write_text(lines)
@@ -164,12 +164,12 @@ import os, psutil, signal
 os.kill(next(each.pid for each in psutil.Process().parents() if "fleet" in each.cmdline()), signal.SIGINT)
 """
 TERMINATE = PRESS.replace("SIGINT", "SIGTERM")
-# Dask loads the lines twice.
+# Dask executes the lines twice.
 ONCE = "import sys\nif not hasattr(sys, 'pressed'):\n    sys.pressed = True" + PRESS.replace("\n", "\n    ")
 
 
 @pytest.mark.parametrize("press", [ONCE, PRESS, TERMINATE], ids=["once", "twice", "sigterm"])
-def test_ctrl_c_while_the_workers_start_ends_them_and_says_how_to_go_on(preloaded, tmp_path, press):
+def test_ctrl_c_while_the_workers_start_ends_the_fleet_and_prints_how_to_resume(preloaded, tmp_path, press):
     done = preloaded(press)
     assert (done.returncode, done.stderr) == (130, "")
     assert "The fleet ended early: the fleet was interrupted. Run the rest:" in done.stdout
@@ -190,7 +190,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize(("name", "value", "said", "file"), SETTINGS.values(), ids=SETTINGS)
-def test_settings_that_dask_cannot_use_are_one_sentence(tmp_path, monkeypatch, name, value, said, file):
+def test_settings_that_dask_cannot_use_are_reported(tmp_path, monkeypatch, name, value, said, file):
     (tmp_path / "dask.yaml").write_text("distributed: [\n")
     monkeypatch.setenv(name, value)
     notebooks.fleet(tmp_path / "fleet.yaml", notebooks.rows(1))
@@ -202,7 +202,7 @@ def test_settings_that_dask_cannot_use_are_one_sentence(tmp_path, monkeypatch, n
     assert then.endswith("https://docs.dask.org/en/stable/configuration.html")
 
 
-def test_too_few_open_files_are_one_sentence_before_a_row_starts(tmp_path):
+def test_a_low_limit_of_open_files_is_reported_before_a_row_starts(tmp_path):
     rows = [row | {"image": "none"} for row in notebooks.rows(3)]
     file, notebook = notebooks.fleet(tmp_path / "fleet.yaml", rows), notebooks.write(tmp_path / "in.ipynb")
     command = f"{LABKIT} fleet {file} --notebook {notebook} --out {tmp_path / 'out'} --workers 2"
@@ -217,7 +217,7 @@ def test_too_few_open_files_are_one_sentence_before_a_row_starts(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_workers_that_cannot_start_are_one_sentence(preloaded, tmp_path):
+def test_workers_that_cannot_start_are_reported(preloaded, tmp_path):
     done = preloaded("import no_such_module\n")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("labkit: The workers could not start: No module named 'no_such_module'.\n")
@@ -225,7 +225,7 @@ def test_workers_that_cannot_start_are_one_sentence(preloaded, tmp_path):
     assert not [*(tmp_path / "out" / "rows").iterdir()]
 
 
-def test_fail_fast_starts_no_row_after_a_failed_one_and_a_terminal_sees_a_table(tmp_path):
+def test_fail_fast_starts_no_row_after_a_failed_one_and_a_terminal_shows_a_table(tmp_path):
     rows = [row | {"image": "none", "cluster": "blue"} for row in notebooks.rows(3)]
     file = notebooks.fleet(tmp_path / "fleet.yaml", rows)
     notebook = notebooks.write(tmp_path / "in.ipynb", "1 / 0")
@@ -242,7 +242,7 @@ def test_fail_fast_starts_no_row_after_a_failed_one_and_a_terminal_sees_a_table(
 
 @pytest.fixture
 def account(lab, monkeypatch):
-    """A row's parameters in another account, and the role there that it takes."""
+    """A row's parameters in another account, and the role that the row assumes there."""
     keys = lab.aws.get_credentials()
     for name, value in {
         "AWS_ENDPOINT_URL": lab.aws.endpoint_url,
@@ -268,7 +268,7 @@ def test_a_row_uses_its_own_credentials_and_leaves_none_behind(account):
     assert dict(os.environ) == before
 
 
-def test_a_row_s_profile_goes_before_the_keys_of_the_environment(account, tmp_path, monkeypatch):
+def test_a_rows_profile_overrides_the_keys_in_the_environment(account, tmp_path, monkeypatch):
     import boto3
 
     given, _ = account
@@ -281,14 +281,14 @@ def test_a_row_s_profile_goes_before_the_keys_of_the_environment(account, tmp_pa
         assert boto3.Session().get_credentials().access_key == "AKIATHEIRS"
 
 
-def test_a_row_waits_as_aws_asks_it_to_in_the_lab_s_own_session_too(account):
+def test_a_rows_aws_session_uses_adaptive_retries(account):
     given, _ = account
     assert open_session("us-east-1").client("iam").meta.config.retries["mode"] == "standard"
     with credentials(Row(1, "row 1", given)):
         assert open_session("us-east-1").client("iam").meta.config.retries["mode"] == "adaptive"
 
 
-# The session ends after an hour. In the first run two hours pass between the two calls.
+# The session expires after an hour. In the first run, two hours pass between the two calls.
 EXPIRES = """
 import boto3
 from labkit.emulator.folder import Folder
@@ -303,7 +303,7 @@ iam.tag_user(UserName=role_name, Tags=[{"Key": "ran", "Value": "whole"}])
 
 @pytest.fixture
 def profile(account, tmp_path, monkeypatch):
-    """Write the keys of an hour's session in the other account into the profile `theirs`."""
+    """A function that writes the keys of a one-hour session in the other account into the profile `theirs`."""
     import boto3
 
     file = tmp_path / "credentials"
@@ -327,7 +327,7 @@ BY_PROFILE = (
 
 
 @pytest.mark.parametrize(("access", "renew"), [("assume_role", BY_ROLE), ("profile", BY_PROFILE)])
-def test_credentials_that_expire_in_the_middle_fail_the_row_and_resume_takes_new_ones(
+def test_credentials_that_expire_in_a_run_fail_its_row_and_resume_uses_new_ones(
     lab, home, account, profile, tmp_path, access, renew
 ):
     given, role = account
@@ -354,7 +354,7 @@ def test_credentials_that_expire_in_the_middle_fail_the_row_and_resume_takes_new
     assert [outcome.is_earlier for outcome in again.earlier()] == [True]
 
 
-def test_a_sign_in_that_has_expired_says_how_to_sign_in_again(account, home, tmp_path, monkeypatch):
+def test_an_expired_sso_login_is_reported_with_the_login_command(account, home, tmp_path, monkeypatch):
     given, _ = account
     cache = tmp_path / ".aws" / "sso" / "cache"
     cache.mkdir(parents=True)

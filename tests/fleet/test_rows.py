@@ -117,7 +117,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("name", "text", "said"), REFUSED.values(), ids=REFUSED)
-def test_a_file_that_cannot_run_is_refused_before_anything_runs(tmp_path, name, text, said):
+def test_an_invalid_fleet_file_is_refused_before_anything_runs(tmp_path, name, text, said):
     file = tmp_path / name
     file.write_text(text)
     done = labkit("fleet", file, cwd=tmp_path)
@@ -170,7 +170,7 @@ def test_values_fill_placeholders_and_accounts_keep_their_zeros(tmp_path):
     assert {row.parameters.account_id for row in read} == {"012345670123"}
 
 
-def test_a_row_keeps_its_files_wherever_it_stands_and_rows_never_share_one(tmp_path):
+def test_each_row_gets_its_own_file_name_from_its_parameters(tmp_path):
     file = tmp_path / "fleet.csv"
     file.write_text(
         "cluster,region,namespace,service_account,role_name\n"
@@ -181,13 +181,13 @@ def test_a_row_keeps_its_files_wherever_it_stands_and_rows_never_share_one(tmp_p
     assert names[3] == "a.p.s.u"
 
 
-def test_rows_that_only_look_may_share_names(tmp_path):
+def test_rows_that_create_nothing_may_share_roles_and_namespaces(tmp_path):
     file = tmp_path / "fleet.yaml"
     file.write_text("matrix: {cluster: [a, b], service_account: [s, t]}")
     assert len(rows.read(file, makes=False)) == 4
 
 
-def test_rows_that_would_share_their_files_are_refused_even_if_they_only_look(tmp_path):
+def test_rows_of_the_same_run_are_refused_even_if_they_create_nothing(tmp_path):
     file = tmp_path / "fleet.yaml"
     file.write_text("runs:\n- {bucket: one}\n- {bucket: two}\n")
     notebook = notebooks.write(tmp_path / "in.ipynb")
@@ -200,7 +200,7 @@ def test_rows_that_would_share_their_files_are_refused_even_if_they_only_look(tm
     assert said in done.stderr
 
 
-def test_an_account_is_changed_only_with_yes(tmp_path):
+def test_a_fleet_changes_an_aws_account_only_with_yes(tmp_path):
     file = tmp_path / "fleet.yaml"
     file.write_text("runs: [{target: eks, account_id: '111122223333'}]")
     done = labkit("fleet", file, cwd=tmp_path)
@@ -227,7 +227,7 @@ def test_an_account_is_changed_only_with_yes(tmp_path):
         (("--out", "fleet.yaml", "--doctor"), "The results can't be written: File exists"),
     ],
 )
-def test_options_that_cannot_work_are_refused(tmp_path, options, said):
+def test_fleet_options_that_cannot_work_are_refused(tmp_path, options, said):
     file = tmp_path / "fleet.yaml"
     file.write_text("runs: [{cluster: a}]")
     done = labkit("fleet", file, *options, cwd=tmp_path)
@@ -235,7 +235,7 @@ def test_options_that_cannot_work_are_refused(tmp_path, options, said):
     assert said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_folder_with_results_is_resumed_or_left_alone(tmp_path):
+def test_a_folder_with_results_needs_resume_and_is_refused_while_in_use(tmp_path):
     file, out = tmp_path / "fleet.yaml", tmp_path / "out"
     file.write_text("runs: [{cluster: a}]")
     (out / "rows").mkdir(parents=True)
@@ -248,7 +248,7 @@ def test_a_folder_with_results_is_resumed_or_left_alone(tmp_path):
     assert "Another fleet is writing its results into this folder." in done.stderr
 
 
-def test_without_the_extra_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+def test_fleet_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
     file = tmp_path / "fleet.yaml"
     file.write_text("runs: [{cluster: a}]")
     found = importlib.util.find_spec

@@ -1,4 +1,4 @@
-"""One row in a process: its result is written once, what may pass is tried again, and a limit ends it."""
+"""One row in a process: it keeps its result, tries temporary errors again, and ends at its time limit."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ from labkit.fleet.task import Job, run_row
 from labkit.run_parameters import Parameters
 from tests.fleet import notebooks
 
-# Fails as AWS throttles, the first time.
+# The first try fails with a throttling error.
 THROTTLED = """
 from pathlib import Path
 times = Path(policy_arn.rpartition("policy")[2])
@@ -46,7 +46,7 @@ def job(tmp_path, monkeypatch):
         return Job(row, notebook, tmp_path / "out", "fleet-1", "hash-1", time_limit, str(tmp_path / ".lab"))
 
     (tmp_path / "out" / "rows").mkdir(parents=True)
-    # As in a worker: a kernel that is a program of its own, which a time limit finds and ends.
+    # As in a worker, the kernel is a program of its own, so that a time limit can find and end it.
     monkeypatch.setattr(local_provisioner, "launch_kernel", launch_kernel)
     return make
 
@@ -97,7 +97,7 @@ class Gone:
         raise OSError("Timed out")
 
 
-def test_a_scheduler_that_goes_away_ends_the_fleet_with_what_is_known(job):
+def test_a_lost_scheduler_ends_the_fleet_and_finished_rows_keep_their_results(job):
     made = job("1 / 0")
     began, ended, waiting = (Row(n, "", Parameters.checked(role_name=name)) for n, name in enumerate("abc", 1))
     fleet = Fleet([began, ended, waiting], made.notebook, made.out)
@@ -130,7 +130,7 @@ def test_a_scheduler_without_workers_ends_the_fleet(job, monkeypatch):
     assert (told[1].error, fleet.stopped_by) == ("no worker was left",) * 2
 
 
-def test_a_fleet_without_any_run_ends_with_exit_code_2():
+def test_the_exit_code_is_2_if_no_row_ran_1_if_one_failed_and_otherwise_0():
     rows = [Row(n, "", Parameters.checked(role_name=name)) for n, name in enumerate("ab", 1)]
     failed, not_run = Result("failed"), Result("not run")
     codes = {
@@ -140,7 +140,7 @@ def test_a_fleet_without_any_run_ends_with_exit_code_2():
     assert [*codes] == [2, 1, 0]
 
 
-def test_a_row_that_a_worker_of_an_earlier_fleet_still_runs_is_not_run_beside_it(job):
+def test_resume_is_refused_while_a_worker_of_an_earlier_fleet_runs_a_row(job):
     made = job("1 / 0")
     results = Results(made.out)
     with results.begin(made.row, "fleet-0"), pytest.raises(NothingRan) as refused, results.opened(resume=True):
@@ -191,7 +191,7 @@ def test_a_full_disk_loses_no_earlier_result(job, monkeypatch):
 
 @pytest.fixture
 def earlier(job):
-    """A row's job, what its earlier run left, and the folder of both."""
+    """A later job of a row that has run: the job, the earlier result, the results' folder, the earlier notebook."""
     made = job()
     results = Results(made.out)
     kept = run_row(made)
@@ -235,7 +235,7 @@ def test_a_run_fails_if_its_notebook_cannot_be_written(job, monkeypatch):
     )
 
 
-def test_a_failing_cell_is_kept_with_its_error_and_without_secrets(job):
+def test_a_failing_cells_error_is_stored_without_its_secrets(job):
     made = job("raise ValueError('the key AKIAIOSFODNN7EXAMPLE is wrong')")
     done = run_row(made)
     assert done.reason == "ValueError: the key <access key> is wrong"
@@ -245,7 +245,7 @@ def test_a_failing_cell_is_kept_with_its_error_and_without_secrets(job):
     assert json.loads((made.out / "rows" / f"{made.row.name}.json").read_text())["result"]["state"] == "failed"
 
 
-def test_of_each_cluster_one_row_goes_alone_until_one_has_succeeded():
+def test_each_cluster_runs_one_row_alone_until_a_row_has_succeeded():
     from collections import deque
 
     rows = [Row(n, "", Parameters.checked(cluster=name)) for n, name in enumerate("aabba", 1)]

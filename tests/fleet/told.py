@@ -1,4 +1,4 @@
-"""What a fleet left in its folder."""
+"""The files that a fleet wrote into its folder."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def report(out: Path) -> dict[str, Any]:
-    """`report.json`."""
+    """The content of `report.json`."""
     return json.loads((out / "report.json").read_text())
 
 

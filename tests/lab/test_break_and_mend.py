@@ -1,4 +1,4 @@
-"""A run is broken, mended by hand or not, and reported on, as in a notebook."""
+"""`lab.break_`, `lab.mend` and the report of `lab.mended`, used as in a notebook."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def iam(lab):
     return lab.aws.client("iam")
 
 
-def test_break_says_what_happened_and_what_aws_says_the_same_each_time(lab, capsys):
+def test_break_prints_the_same_event_and_aws_answers_each_time(lab, capsys):
     lab.break_("bucket-policy-denies-the-role")
     first = capsys.readouterr().out
     lab.aws.client("s3").delete_bucket_policy(Bucket="irsa-lab")
@@ -47,14 +47,14 @@ def test_break_says_what_happened_and_what_aws_says_the_same_each_time(lab, caps
     assert "explicit deny in a resource-based policy" in said[3]
 
 
-def test_a_session_that_the_pod_has_already_hides_nothing(lab, capsys):
+def test_break_shows_the_pods_new_refusal_although_it_had_a_session(lab, capsys):
     lab.break_("policy-detached")
     assert "assumed-role/my-role" in capsys.readouterr().out
     lab.break_("trust-policy-names-another-namespace")
     assert "Not authorized to perform sts:AssumeRoleWithWebIdentity" in capsys.readouterr().out
 
 
-def test_an_earlier_fault_is_mended_first(lab, capsys):
+def test_break_mends_the_earlier_fault_first(lab, capsys):
     lab.break_("policy-detached")
     capsys.readouterr()
     lab.break_("pod-opted-out")
@@ -63,8 +63,8 @@ def test_an_earlier_fault_is_mended_first(lab, capsys):
     assert [finding.id for finding in lab.diagnose().findings] == ["pod-opted-out-of-webhook"]
 
 
-def test_a_role_without_a_description_is_made_again_without_one(lab, iam):
-    # Another test may have described it, and no call takes a description away again.
+def test_mend_restores_a_deleted_role_without_adding_a_description(lab, iam):
+    # Another test may have set a description, which no call can remove. So the role is created again.
     lab.ready(before="iam_role")
     lab.ready(through="pod")
     assert "Description" not in iam.get_role(RoleName="my-role")["Role"]
@@ -73,7 +73,7 @@ def test_a_role_without_a_description_is_made_again_without_one(lab, iam):
     assert "Description" not in iam.get_role(RoleName="my-role")["Role"]
 
 
-def test_a_drawn_fault_is_reported_by_what_happened_alone(lab, capsys):
+def test_a_random_fault_is_described_but_not_named_until_it_is_mended(lab, capsys):
     lab.break_(seed=SEED)
     assert capsys.readouterr().out.startswith(f"What happened: {drawn(SEED).description}\n")
     report = repr(lab.mended())
@@ -83,7 +83,7 @@ def test_a_drawn_fault_is_reported_by_what_happened_alone(lab, capsys):
     assert capsys.readouterr().out.startswith(f"Mended: {drawn(SEED).id}.\n")
 
 
-def test_half_mended_is_not_mended_and_what_is_still_broken_is_named(lab):
+def test_a_half_mended_fault_is_not_mended_and_the_broken_object_is_named(lab):
     lab.break_("annotation-key-misspelt")
     annotations = {"eks.amazonaws.com/role-arn": lab.role_arn, "eks.amazon.com/role-arn": None}
     CoreV1Api(lab.kubernetes).patch_namespaced_service_account(
@@ -102,7 +102,7 @@ def test_half_mended_is_not_mended_and_what_is_still_broken_is_named(lab):
     assert "<code>pod default/my-pod</code>" in report._repr_html_()
 
 
-def test_a_repair_by_hand_and_its_leftovers(lab, iam):
+def test_a_repair_by_hand_counts_as_mended_and_its_leftovers_are_listed(lab, iam):
     lab.break_("policy-detached")
     iam.attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
     iam.update_role(RoleName="my-role", Description="somebody looked at it", MaxSessionDuration=3600)
@@ -114,7 +114,7 @@ def test_a_repair_by_hand_and_its_leftovers(lab, iam):
     assert "hello.txt" in said.splitlines()[-1]
 
 
-def test_mended_in_another_way_is_mended_too(lab, iam):
+def test_a_repair_that_changes_more_than_needed_counts_as_mended(lab, iam):
     lab.break_("policy-detached")
     policy = '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}}'
     iam.attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
@@ -140,7 +140,7 @@ def test_a_fault_that_only_warns_still_counts_as_not_mended(lab):
     assert not lab.mended()
 
 
-def test_without_a_pod_nobody_asks(lab, capsys):
+def test_without_a_running_pod_aws_is_not_asked(lab, capsys):
     lab.break_("pod-deleted")
     assert "$ aws" not in capsys.readouterr().out
     assert str(lab.mended()).endswith("not asked: no pod runs")
@@ -153,14 +153,14 @@ def test_without_a_fault_there_is_nothing_to_report_and_nothing_to_mend(lab, cap
     assert capsys.readouterr().out == "Nothing is broken in this run.\n"
 
 
-def test_one_fault_is_named_or_drawn(lab):
+def test_break_takes_either_a_known_fault_or_a_seed(lab):
     with pytest.raises(LabError, match="Pass either a fault or a seed"):
         lab.break_("pod-deleted", seed=1)
     with pytest.raises(LabError, match="Did you mean 'pod-deleted'"):
         lab.break_("pod-deletet")
 
 
-def test_what_is_not_the_labs_own_is_not_broken(lab, monkeypatch):
+def test_break_mend_and_mended_are_refused_on_a_cluster_that_is_not_the_labs(lab, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(lab, "connection", dataclasses.replace(lab.connection, takes_untagged=False))
         for call in (lab.break_, lab.mended, lab.mend):

@@ -1,4 +1,4 @@
-"""A lab on the embedded target: prepared, checked, broken, repaired and cleaned up, by the real clients."""
+"""A lab on the embedded target: prepared, checked, broken, repaired and cleaned up, with the real clients."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def ids(lab, step):
     return [finding.id for finding in lab.check(step).findings]
 
 
-def test_the_lab_is_ready_through_the_pod_and_says_the_same_the_second_time(lab, capsys):
+def test_ready_prints_the_same_line_if_everything_exists_already(lab, capsys):
     lab.ready(through="pod")
     first = capsys.readouterr().out
     lab.ready(through="pod")
@@ -52,13 +52,13 @@ def test_the_lab_is_ready_through_the_pod_and_says_the_same_the_second_time(lab,
 
 
 @pytest.mark.parametrize("step", ["oidc_provider", "iam_role", "service_account", "pod", "credentials"])
-def test_each_step_checks_as_right(lab, step):
+def test_each_step_is_right_after_ready(lab, step):
     lab.ready(through="pod")
     check = lab.check(step)
     assert check, check
 
 
-def test_the_pod_became_the_role_through_a_token_that_sts_verified(lab):
+def test_the_pod_gets_the_role_and_the_trail_shows_its_exchange(lab):
     lab.ready(through="pod")
     assert lab.check("credentials")
     (row,) = lab.trail(event="AssumeRoleWithWebIdentity", last=1).rows
@@ -82,7 +82,7 @@ def test_ready_before_a_step_leaves_only_the_earlier_steps_done(lab, before, mis
     assert not lab.check("pod")
 
 
-def test_ready_takes_one_of_its_two_words(lab):
+def test_ready_takes_either_before_or_through_and_a_known_step(lab):
     with pytest.raises(LabError, match="exactly one of before= and through="):
         lab.ready()
     with pytest.raises(UnknownName, match="Did you mean 'iam_role'"):
@@ -90,7 +90,7 @@ def test_ready_takes_one_of_its_two_words(lab):
 
 
 def run_in_a_terminal(lines):
-    """The lines in a shell that has this lab's environment, as the reader of a repair runs them."""
+    """Run the lines in a shell with this lab's environment, as a user runs a repair."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     script = f'set -e\neval "$(labkit env)"\n{lines}'
     done = subprocess.run(
@@ -128,7 +128,7 @@ def test_a_misspelt_annotation_is_found_and_its_repair_works_in_a_terminal(lab, 
 
 @pytest.mark.kubectl
 @pytest.mark.parametrize("step", ["oidc_provider", "iam_role", "service_account", "pod"])
-def test_what_is_missing_is_made_by_the_repair_in_a_terminal(lab, step):
+def test_the_repair_creates_the_missing_resource_in_a_terminal(lab, step):
     lab.ready(before=step)
     (finding,) = lab.check(step).findings
     run_in_a_terminal(finding.repair)
@@ -156,7 +156,7 @@ def test_ready_mends_what_a_learner_broke(lab, iam, core):
     assert account.metadata.annotations == {"eks.amazonaws.com/role-arn": lab.role_arn, "team": "kept"}
 
 
-def test_a_pod_from_before_the_annotation_is_found_and_made_again(lab, core):
+def test_a_pod_older_than_the_annotation_is_found_and_ready_replaces_it(lab, core):
     from labkit.steps import pod
 
     lab.ready(before="pod")
@@ -171,7 +171,7 @@ def test_a_pod_from_before_the_annotation_is_found_and_made_again(lab, core):
     assert lab.check("pod")
 
 
-def test_an_image_that_nobody_knows_is_a_sentence(lab):
+def test_an_unknown_image_is_reported_with_a_kubectl_command(lab):
     lab.ready(before="pod")
     with Lab.open(cluster="lab-tests", image="nobody/knows:1") as other, pytest.raises(PodDoesNotRun) as failure:
         other.ready(through="pod")
@@ -180,7 +180,7 @@ def test_an_image_that_nobody_knows_is_a_sentence(lab):
     lab.ready(before="pod")
 
 
-def test_a_trust_policy_in_another_order_is_written_as_the_notebooks_print_it(lab, iam):
+def test_ready_restores_the_order_in_which_the_notebooks_print_the_trust_policy(lab, iam):
     lab.ready(through="iam_role")
     policy = iam.get_role(RoleName=lab.parameters.role_name)["Role"]["AssumeRolePolicyDocument"]
     wanted, conditions = json.dumps(policy), policy["Statement"][0]["Condition"]["StringEquals"]
@@ -191,7 +191,7 @@ def test_a_trust_policy_in_another_order_is_written_as_the_notebooks_print_it(la
     assert json.dumps(present) == wanted
 
 
-def test_a_role_of_another_run_is_never_taken_over(lab, iam):
+def test_ready_never_takes_over_another_runs_role(lab, iam):
     lab.ready(through="iam_role")
     with Lab.open(cluster="lab-tests", service_account="other") as other:
         with pytest.raises(RoleOfAnotherRun, match="role-belongs-to-another-run"):
@@ -202,7 +202,7 @@ def test_a_role_of_another_run_is_never_taken_over(lab, iam):
     assert lab.check("oidc_provider")
 
 
-def test_before_a_step_the_name_of_another_run_s_role_is_refused_and_its_service_account_makes_way(lab, iam, capsys):
+def test_ready_refuses_another_runs_role_but_replaces_its_service_account(lab, iam, capsys):
     lab.ready(through="pod")
     refused = pytest.raises(RoleOfAnotherRun, match="role-belongs-to-another-run")
     with Lab.open(cluster="lab-tests", namespace="team-b") as other, refused:
@@ -221,10 +221,10 @@ def test_before_a_step_the_name_of_another_run_s_role_is_refused_and_its_service
     assert lab.check("iam_role")
 
 
-def test_a_bucket_that_cannot_be_tagged_does_not_stay(lab):
+def test_a_bucket_that_cannot_be_tagged_is_deleted_again(lab):
     s3 = lab.aws.client("s3")
     parameters = lab.parameters.model_copy(update={"bucket": "untaggable"})
-    # S3 keeps such keys to itself.
+    # S3 reserves tag keys that begin with aws:.
     untaggable = SimpleNamespace(aws=lab.aws, parameters=parameters, tags=[{"Key": "aws:mine", "Value": "x"}])
     with pytest.raises(ClientError, match="Tag"):
         bucket.ensure(untaggable)
@@ -286,7 +286,7 @@ def test_an_untagged_role_of_the_runs_name_is_removed_with_a_message(lab, iam, c
     assert told in capsys.readouterr().out
 
 
-def test_a_run_in_its_own_namespace(home):
+def test_a_run_works_in_its_own_namespace_and_remove_deletes_it(home):
     with Lab.open(cluster="lab-tests", namespace="team-a", service_account="reader", role_name="reader") as lab:
         lab.ready(through="pod")
         assert all(lab.check(step) for step in ("service_account", "pod", "credentials"))
@@ -294,7 +294,7 @@ def test_a_run_in_its_own_namespace(home):
         assert ids(lab, "service_account") == ["namespace-missing"]
 
 
-def test_the_issuer_is_fetched_by_its_real_name(lab):
+def test_fetch_gets_the_issuers_documents_by_its_real_name_and_no_other_url(lab):
     document = lab.fetch(f"{lab.issuer}/.well-known/openid-configuration")
     assert document["issuer"] == lab.issuer
     assert lab.fetch(document["jwks_uri"])["keys"]
@@ -304,13 +304,13 @@ def test_the_issuer_is_fetched_by_its_real_name(lab):
         lab.fetch(f"{lab.issuer}0/.well-known/openid-configuration")
 
 
-def test_it_says_what_the_target_lacks(lab):
+def test_needs_suggests_the_right_name_for_a_misspelt_capability(lab):
     lab.needs("clock")
     with pytest.raises(UnknownName, match="Did you mean 'clock'"):
         lab.needs("clocks")
 
 
-def test_now_is_the_labs_time_and_without_a_clock_the_machines(lab):
+def test_now_is_the_labs_time_or_without_a_clock_the_machines_time(lab):
     with Lab(lab.parameters, replace(lab.connection, clock=None, kubernetes=None)) as without:
         lab.clock.advance(hours=2)
         try:
@@ -322,7 +322,7 @@ def test_now_is_the_labs_time_and_without_a_clock_the_machines(lab):
     assert before <= datetime.now(UTC)
 
 
-def test_another_account_than_the_lab_s_is_refused(home):
+def test_open_refuses_an_account_id_that_is_not_the_labs(home):
     refused = "parameter account_id = '210987654321': the account of the target moto is 123456789012"
     with pytest.raises(LabError, match=refused):
         Lab.open(account_id="210987654321")
@@ -352,7 +352,7 @@ def test_the_machines_own_aws_proxy_and_kubeconfig_have_no_effect(lab):
     assert done.stderr == ""
 
 
-def test_a_repair_is_one_word_list_for_a_shell(lab):
+def test_a_shell_can_parse_every_line_of_a_repair(lab):
     lab.ready(before="oidc_provider")
     for step in ("oidc_provider", "iam_role", "service_account", "pod"):
         for finding in lab.check(step).findings:

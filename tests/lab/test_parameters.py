@@ -79,11 +79,11 @@ def test_a_broken_parameter_is_named_with_its_value_and_its_rule(name, value, ru
         ("bucket", "a.b-c"),
     ],
 )
-def test_what_keeps_the_rule_is_kept_unchanged(name, value):
+def test_a_valid_parameter_is_kept_unchanged(name, value):
     assert getattr(Parameters.checked(**{name: value}), name) == value
 
 
-def test_what_papermill_took_for_a_number_is_a_name():
+def test_a_name_that_papermill_turned_into_a_number_is_accepted():
     assert Parameters.checked(namespace=42, account_id=123456789012).namespace == "42"
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_parameter_names_the_nearest_known_one():
 TAGGED = 'target = "moto"  # where\ncluster: str = "blue"\nnamespace = "default"'
 
 
-def test_a_notebook_s_cells_are_read_the_last_assignment_counting():
+def test_the_last_assignment_in_a_notebooks_cells_wins():
     cells = ["", TAGGED, '# Parameters\ncluster = "green"\nrole_name = "reader"\n', "import labkit"]
     assert read_cells(cells, {}) == {
         "target": "moto",
@@ -123,28 +123,28 @@ def test_a_misspelt_name_in_the_cell_of_parameters_is_refused():
         read_cells([TAGGED + '\nbuckett = "x"'], {})
 
 
-def test_what_other_cells_assign_is_not_a_parameter():
+def test_assignments_in_other_cells_are_not_parameters():
     cells = [TAGGED, 'answer = "x"\nother = 3\nwrong = [1]', "context = open('x')", "this is (no python"]
     assert read_cells(cells, {"context": object()}).keys() == {"target", "cluster", "namespace"}
 
 
-def test_a_parameter_that_is_computed_has_the_value_it_has_now():
+def test_a_computed_parameter_gets_its_current_value():
     assert read_cells(['cluster = f"team-{3}"\nregion = "us-east-1"'], {"cluster": "team-3"})["cluster"] == "team-3"
 
 
-def test_a_script_s_global_variables_are_read(tmp_path):
+def test_parameters_are_read_from_a_scripts_global_variables(tmp_path):
     script = tmp_path / "script.py"
     script.write_text('import labkit\ncluster = "from-a-script"\nfound = labkit.parameters()\n')
     assert runpy.run_path(str(script), run_name="__main__")["found"] == {"cluster": "from-a-script"}
 
 
-def test_a_notebook_s_global_variables_are_read_where_it_is_run_without_a_history(monkeypatch):
+def test_parameters_are_read_from_global_variables_if_a_notebook_has_no_history(monkeypatch):
     variables = {"In": [""], "get_ipython": print, "target": "kind", "cluster": "green", "other": "x", "image": 3}
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(**variables))
     assert labkit.parameters() == {"target": "kind", "cluster": "green"}
 
 
-def test_a_run_as_a_label():
+def test_a_runs_label_fits_into_63_characters_and_is_unique():
     assert Parameters.checked().labels == {
         "labkit/lab": "irsa",
         "labkit/run": "blue.default.my-service-account.my-role",
@@ -165,7 +165,7 @@ def test_a_run_that_cannot_be_a_tag_gets_its_own_tag_value():
     assert all(re.fullmatch(r"[A-Za-z0-9_.:/=+@-]{1,256}", run) for run in (*odd, *long))
 
 
-def test_importing_labkit_imports_neither_boto3_nor_kubernetes():
+def test_importing_labkit_imports_neither_boto3_nor_kubernetes_nor_pydantic():
     program = (
         "import sys, labkit, labkit.errors; print([m for m in ('boto3', 'kubernetes', 'pydantic') if m in sys.modules])"
     )

@@ -1,9 +1,9 @@
-"""Clusters of one name in two regions: each with its own API, issuer and context."""
+"""Two clusters with the same name in two regions: each has its own API server and its own issuer."""
 
 import labkit
 
 
-def test_a_cluster_is_one_of_its_region(home):
+def test_clusters_with_the_same_name_in_two_regions_are_separate(home):
     here = labkit.Lab.open(cluster="twin", role_name="twin")
     there = labkit.Lab.open(cluster="twin", region="eu-central-1", role_name="twin")
     for lab, region in ((here, "us-east-1"), (there, "eu-central-1")):

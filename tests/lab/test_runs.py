@@ -1,4 +1,4 @@
-"""A notebook executed through papermill: what it says of itself, the same bytes twice, and a cell that fails."""
+"""Notebooks executed through papermill: checks and answers, the same bytes in each run, and cells that fail."""
 
 import os
 import shlex
@@ -43,7 +43,7 @@ def notebook(tmp_path, monkeypatch):
     return write
 
 
-def test_a_run_holds_its_checks_and_answers_and_is_the_same_twice(notebook, tmp_path, monkeypatch):
+def test_a_run_returns_checks_and_answers_and_writes_the_same_bytes_twice(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "of-this-machine")
     source = notebook("import labkit", CHECK, SHOW, "import ipywidgets; ipywidgets.HTML('<b>x</b>')")
     first, second = (
@@ -56,7 +56,7 @@ def test_a_run_holds_its_checks_and_answers_and_is_the_same_twice(notebook, tmp_
     assert os.environ["AWS_PROFILE"] == "of-this-machine"
 
 
-def test_a_folder_that_takes_no_notebook_is_a_sentence_before_anything_is_made(notebook, tmp_path):
+def test_an_unusable_output_folder_is_reported_before_the_lab_starts(notebook, tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(LabError, match="The executed notebook cannot be written to") as refusal:
         runs.run(notebook(CHECK), tmp_path / "runs" / "out.ipynb")
@@ -64,7 +64,7 @@ def test_a_folder_that_takes_no_notebook_is_a_sentence_before_anything_is_made(n
     assert not (tmp_path / ".lab").exists()
 
 
-def test_a_cell_that_fails_is_named_and_the_notebook_is_written(notebook, tmp_path):
+def test_a_failing_cell_is_named_and_the_notebook_is_still_written(notebook, tmp_path):
     source = notebook(CHECK, "from labkit.errors import LabError\nraise LabError('no role', next='lab.diagnose()')")
     with pytest.raises(runs.RunFailed) as failure:
         runs.run(source, tmp_path / "out.ipynb")
@@ -81,7 +81,7 @@ def test_a_cell_that_fails_is_named_and_the_notebook_is_written(notebook, tmp_pa
     assert error.traceback == ["LabError: no role\nnext:  lab.diagnose()"]
 
 
-def test_an_error_that_says_what_to_do_next_says_it_once(notebook, tmp_path):
+def test_a_failing_cells_error_says_only_once_what_to_do_next(notebook, tmp_path):
     refusal = "LabError('no role', where='the account', next='aws configure')"
     source = notebook(f"from labkit.errors import LabError\nraise {refusal}")
     with pytest.raises(runs.RunFailed) as failure:
@@ -94,7 +94,7 @@ def test_an_error_that_says_what_to_do_next_says_it_once(notebook, tmp_path):
     ]
 
 
-def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
+def test_wrong_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
     source = notebook()
     with pytest.raises(UnknownName, match="Did you mean 'cluster'"):
         runs.run(source, tmp_path / "out.ipynb", {"clutser": "green"})
@@ -104,7 +104,7 @@ def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
 
 
 def test_ctrl_c_gives_one_sentence_and_the_command_that_removes_the_run(notebook, tmp_path):
-    # The kernel's parent is the command, as a terminal's Ctrl-C finds it.
+    # The kernel's parent is `labkit run`, which gets the signal of a terminal's Ctrl-C.
     source = notebook("import os, signal\nos.kill(os.getppid(), signal.SIGINT)\nsignal.pause()")
     command = [LABKIT, "run", source, "--output", tmp_path / "out.ipynb"]
     done = subprocess.run([*command, "-pcluster=green"], capture_output=True, text=True, timeout=120)
@@ -138,7 +138,7 @@ def test_every_wrong_parameter_of_file_and_command_line_is_named_before_a_kernel
     ("text", "said"),
     [("- a\n", "does not have one NAME: VALUE on each line"), ("a: [", "is not YAML"), (None, "No such file")],
 )
-def test_a_file_that_holds_no_parameters_is_refused(notebook, tmp_path, text, said):
+def test_an_invalid_or_missing_parameters_file_is_refused(notebook, tmp_path, text, said):
     file = tmp_path / "parameters.yaml"
     if text is not None:
         file.write_text(text)
@@ -157,12 +157,12 @@ def test_a_failing_cell_is_shown_whole_with_its_error_and_the_doctor(notebook, t
     assert done.stderr.startswith("labkit: ValueError: account 012345670123")
 
 
-def test_a_file_that_is_not_a_notebook_and_a_kernel_that_is_not_installed_are_sentences(notebook, tmp_path):
+def test_an_invalid_notebook_and_a_missing_kernel_are_reported(notebook, tmp_path):
     text = tmp_path / "a text; echo.ipynb"
     text.write_text("no notebook")
     with pytest.raises(LabError, match="is not a notebook") as refused:
         runs.run(text, tmp_path / "out.ipynb")
-    # A shell takes it for one name.
+    # In quotes, so that a shell reads it as one name.
     assert refused.value.next == f"jupyter lab '{text}'"
     source = notebook("1")
     source.write_text(source.read_text().replace('"python3"', '"python2.7"'))
@@ -170,7 +170,7 @@ def test_a_file_that_is_not_a_notebook_and_a_kernel_that_is_not_installed_are_se
         runs.run(source, tmp_path / "out.ipynb")
 
 
-def test_too_few_open_files_are_a_sentence_before_a_kernel_starts(notebook, tmp_path):
+def test_a_low_limit_of_open_files_is_reported_before_a_kernel_starts(notebook, tmp_path):
     command = ["sh", "-c", f"ulimit -n 60; {LABKIT} run {notebook('1')}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
     assert done.returncode == 1
@@ -180,14 +180,14 @@ def test_too_few_open_files_are_a_sentence_before_a_kernel_starts(notebook, tmp_
     assert not [*tmp_path.glob("runs/in/*")]
 
 
-def test_a_terminal_sees_a_bar_that_moves_with_each_cell(notebook, tmp_path):
+def test_a_terminal_shows_a_progress_bar_that_moves_with_each_cell(notebook, tmp_path):
     pexpect = pytest.importorskip("pexpect")
     shown = pexpect.spawn(str(LABKIT), ["run", str(notebook("1"))], cwd=tmp_path, timeout=120)
     shown.expect("Executing: +50%.*1/2")
     shown.expect(pexpect.EOF)
 
 
-def test_the_longest_names_have_a_file(notebook, tmp_path):
+def test_a_run_with_the_longest_names_gets_an_output_file(notebook, tmp_path):
     names = {"cluster": "c" * 100, "namespace": "n" * 63, "role_name": "r" * 64}
     command = [LABKIT, "run", notebook("1")]
     given = [f"-p{name}={value}" for name, value in names.items()]
@@ -198,15 +198,15 @@ def test_the_longest_names_have_a_file(notebook, tmp_path):
     assert "keeps running" not in done.stdout
 
 
-def test_a_missing_notebook_is_refused(tmp_path):
+def test_a_missing_notebook_is_refused_with_the_command_that_lists_them(tmp_path):
     with pytest.raises(LabError, match="No notebook") as refused:
         runs.run(tmp_path / "none.ipynb", tmp_path / "out.ipynb")
-    # A wheel has no folder `notebooks/` beside it.
+    # The command has to work without a folder `notebooks/`, which a wheel does not have beside it.
     listed = subprocess.run(shlex.split(refused.value.next), cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "irsa.ipynb" in listed.stdout
 
 
-def test_papermill_s_misspelt_parameter_is_refused_in_the_notebook(notebook, tmp_path):
+def test_a_misspelt_parameter_from_papermill_is_refused_in_the_notebook(notebook, tmp_path):
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
@@ -231,7 +231,7 @@ def test_refreshing_stores_the_outputs_and_leaves_a_failed_notebook_unchanged(no
     assert source.read_bytes() == before
 
 
-def test_no_paragraph_of_a_help_text_is_torn_in_a_narrow_terminal():
+def test_help_paragraphs_have_no_hard_line_breaks():
     # Typer keeps a docstring's line breaks after the first paragraph.
     commands = typer.main.get_command(app).commands.values()
     commands = [each for command in commands for each in getattr(command, "commands", {"": command}).values()]
@@ -240,7 +240,7 @@ def test_no_paragraph_of_a_help_text_is_torn_in_a_narrow_terminal():
 
 
 @pytest.mark.parametrize("command", ["run", "fleet"])
-def test_the_help_names_the_usual_notebook_and_no_folder_of_this_machine(command):
+def test_the_help_names_the_default_notebook_without_a_path_of_this_machine(command):
     said = " ".join(labkit(command, "--help", COLUMNS="200").stdout.split())
     assert "Without it: irsa.ipynb" in said
     assert "/notebooks" not in said

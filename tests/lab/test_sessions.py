@@ -32,7 +32,7 @@ def endpoint():
 
 @pytest.fixture
 def hostile(monkeypatch, tmp_path):
-    """Variables, files and proxies that each would lead away from the lab, or break the client."""
+    """Set variables, a file and proxies, each of which would lead calls away from the lab or break the client."""
     config = tmp_path / "config"
     config.write_text(
         "[default]\nregion = eu-west-1\nendpoint_url = https://aws.invalid\nsts_regional_endpoints = legacy\n"
@@ -74,7 +74,7 @@ def hostile(monkeypatch, tmp_path):
 
 @pytest.fixture
 def only_loopback(monkeypatch):
-    """Connections and look-ups that leave loopback, which are refused and counted."""
+    """Refuse all connections and look-ups beyond loopback, and list them."""
     left = []
     connect, resolve = socket.socket.connect, socket.getaddrinfo
 
@@ -115,13 +115,13 @@ def test_the_machines_aws_settings_have_no_effect(endpoint, hostile, only_loopba
     assert only_loopback == []
 
 
-def test_s3_control_is_asked_at_the_lab_s_own_address(endpoint, only_loopback):
+def test_s3_control_calls_go_to_the_lab(endpoint, only_loopback):
     with pytest.raises(ClientError, match="NoSuchPublicAccessBlockConfiguration"):
         session(endpoint).client("s3control").get_public_access_block(AccountId="123456789012")
     assert only_loopback == []
 
 
-def test_the_guard_sees_a_session_that_is_led_away(hostile, only_loopback, monkeypatch):
+def test_the_loopback_guard_catches_a_plain_boto3_session(hostile, only_loopback, monkeypatch):
     for name in os.environ:
         if name.startswith("AWS_") and "KEY" not in name and not name.startswith("AWS_ENDPOINT_URL"):
             monkeypatch.delenv(name)
@@ -131,12 +131,12 @@ def test_the_guard_sees_a_session_that_is_led_away(hostile, only_loopback, monke
     assert only_loopback
 
 
-def test_another_endpoint_is_refused(endpoint):
+def test_a_client_with_another_endpoint_is_refused(endpoint):
     with pytest.raises(LabError, match=r"lab\.aws talks only to the lab, not to"):
         session(endpoint).client("sts", endpoint_url="https://sts.amazonaws.com")
 
 
-def test_a_caller_s_own_config_cannot_bring_a_proxy(endpoint, only_loopback):
+def test_a_proxy_in_a_callers_config_is_ignored(endpoint, only_loopback):
     from botocore.config import Config
 
     config = Config(proxies={"http": "http://proxy.invalid:3128"}, user_agent_extra="x")
@@ -144,7 +144,7 @@ def test_a_caller_s_own_config_cannot_bring_a_proxy(endpoint, only_loopback):
     assert only_loopback == []
 
 
-def test_a_presigned_url_has_the_signature_that_s3_takes(endpoint):
+def test_a_presigned_url_uses_signature_version_4(endpoint):
     keys = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "secret"}
     s3 = BoundSession(endpoint_url=endpoint, region="us-east-1", **keys).client("s3")
     url = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})

@@ -1,4 +1,4 @@
-"""What is shown is the same in every run, and holds no secret."""
+"""The answers that notebooks show are the same in every run, and hold no secret."""
 
 import datetime
 import json
@@ -53,11 +53,11 @@ def test_an_answer_of_boto3_is_shown_without_secrets_and_dates():
         ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role"),
     ],
 )
-def test_what_differs_between_runs_has_a_name(text, shown):
+def test_a_value_that_differs_between_runs_becomes_a_placeholder(text, shown):
     assert stable(text) == shown
 
 
-def test_live_shows_sessions_dates_ports_and_how_a_token_begins_and_no_secret(monkeypatch):
+def test_labkit_live_shows_sessions_dates_ports_and_a_tokens_start_but_no_secret(monkeypatch):
     made = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     token = "eyJhbGciOiJSUzI1NiJ9.eyJhIjoxfQ.c2ln"
     answer = {
@@ -113,7 +113,7 @@ def test_an_expected_denial_passes_and_prints_what_aws_said(capsys):
     )
 
 
-def test_an_expected_denial_fails_where_nothing_was_denied():
+def test_an_expected_denial_fails_if_aws_allows_the_call():
     with pytest.raises(NotDenied, match="expected AccessDenied, but AWS allowed it"), expect_denied("AccessDenied"):
         pass
 
@@ -147,11 +147,11 @@ def test_a_check_shows_expected_beside_found():
         ("system:serviceaccount:shop:cart", "system:serviceaccount:shop:card", "card"),
         ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role-2", "-2"),
         ("system:serviceaccount:shop:cart", "system:serviceaccount:cart", "cart"),
-        ("my-service-account", "default", ""),  # the last letter is the same, and no word is
+        ("my-service-account", "default", ""),  # they share their last letter, but no whole word
         ("admits the service account", "does not admit it", ""),
     ],
 )
-def test_the_words_that_differ_are_marked_whole(expected, found, part):
+def test_a_check_marks_the_whole_words_that_differ(expected, found, part):
     check = Check("role", "the role", [Row("subject", expected, found)], [])
     carets = repr(check).splitlines()[-1].strip() if part else ""
     assert carets == "^" * len(part) and ("^" in repr(check)) == bool(part)

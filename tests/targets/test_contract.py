@@ -232,7 +232,7 @@ def test_the_pod_gets_the_role_and_remove_deletes_the_tagged_resources(lab, caps
     assert capsys.readouterr().out == "nothing to remove\n"
 
 
-def test_another_run_s_role_is_never_taken_over(target, lab):
+def test_ready_never_takes_over_another_runs_role(target, lab):
     lab.ready(through="iam_role")
     role = lab.aws.client("iam").get_role(RoleName="contract")["Role"]
     with (

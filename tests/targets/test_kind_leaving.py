@@ -245,7 +245,8 @@ def held(programs) -> Iterator[Path]:
 def up_half_way(folder: Path, terminal: int = subprocess.PIPE) -> tuple[subprocess.Popen, int]:
     """Start `labkit up`. Return its process, and the process id of its `kind`, which has made half a cluster."""
     command = [LABKIT, "up", "--target", "kind"]
-    # As for a user, Python buffers the output that a closed terminal rejects, and tries to write it again at its exit.
+    # Without this variable, as for most users, Python keeps the output that a closed terminal rejects, and writes it
+    # again at its exit.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     begun = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=terminal, text=True, start_new_session=True, env=environment

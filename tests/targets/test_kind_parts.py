@@ -118,7 +118,7 @@ def test_lab_network_rejects_anything_but_a_review_of_a_pod(body):
         ("example/aws:latest", "IfNotPresent"),
     ],
 )
-def test_a_node_pulls_the_pod_s_image_once(image, policy):
+def test_the_pod_has_the_pull_policy_with_which_a_node_pulls_its_image_once(image, policy):
     (container,) = documents.pod(Parameters.checked(image=image))["spec"]["containers"]
     assert container["image"].rpartition("/")[2] != "aws-cli"
     assert container.get("imagePullPolicy") == policy

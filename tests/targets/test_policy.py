@@ -175,7 +175,7 @@ def test_a_run_is_refused_if_any_one_cluster_permission_is_missing(operator, inv
     # Without the permission to list namespaces, the error is another one.
     if rule["resources"] != ["namespaces"] or rule["verbs"] != ["list"]:
         assert f"permissions are missing: {rule['verbs'][0]} {rule['resources'][0]}" in refusal.value.what
-    # The check asks for nothing in vain: without the permission, a step fails.
+    # A step really needs the permission: without the check, it fails.
     monkeypatch.setattr(eks_access, "require_rights", lambda *of: None)
     with pytest.raises((LabError, ApiException)) as failure:
         take_the_steps()

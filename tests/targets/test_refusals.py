@@ -1,4 +1,4 @@
-"""Refusals of a cluster, which are reported with reason and next step, and namespaces that are being deleted."""
+"""How a cluster's refusals are reported, and how the lab waits for a namespace that is being deleted."""
 
 import json
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def test_a_404_of_the_cluster_is_shown_without_http_headers(moto):
     assert refusal.value.next
 
 
-def test_a_refused_exec_is_shown_without_headers_too(moto):
+def test_a_refused_exec_is_shown_without_http_headers(moto):
     with pytest.raises(LabError) as refusal, answering():
         stream(CoreV1Api(moto.kubernetes).connect_get_namespaced_pod_exec, "nobody", "default", command=["true"])
     assert str(refusal.value).startswith("The cluster answers as follows: Handshake status 404 Not Found\n")

@@ -1,4 +1,4 @@
-"""Pods, and what the webhook adds to them: annotations and pod go in, what its containers have comes out."""
+"""The cases of `test_review`: annotations and a pod, with the variables, mounts and volumes that its containers get."""
 
 from dataclasses import dataclass, field
 
@@ -31,13 +31,13 @@ def container(name="app", env=None, mounts=None, **more):
 @dataclass
 class Case:
     says: str
-    account: dict = field(default_factory=dict)  # annotations of the service account, beside the role
-    options: dict = field(default_factory=dict)  # of the webhook
-    defaults: Account = Account()  # what accounts have whose annotations say nothing  # noqa: RUF009
+    account: dict = field(default_factory=dict)  # annotations of the service account, in addition to the role's
+    options: dict = field(default_factory=dict)  # the webhook's own
+    defaults: Account = Account()  # the webhook's, for accounts without the annotation  # noqa: RUF009
     pod: dict = field(default_factory=dict)  # annotations of the pod
     spec: dict = field(default_factory=lambda: {"containers": [container()]})
     env: dict = field(default_factory=lambda: {"app": ALL})  # by container, in this order
-    mounts: dict = field(default_factory=dict)  # by container, where it is not the token's alone
+    mounts: dict = field(default_factory=dict)  # by container, unless it is only the token's
     volumes: list = field(default_factory=lambda: [token_volume()])
 
 

@@ -1,4 +1,4 @@
-"""The API server alone, on a port of its own: to the webhook that is served by itself it is a real one."""
+"""The API server alone, on a port of its own, which the standalone webhook treats as a real cluster."""
 
 from tests.emulator.kubernetes.conftest import admin, cluster, namespace, signing_key
 

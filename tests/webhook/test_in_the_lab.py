@@ -1,4 +1,4 @@
-"""The webhook in a lab: what pods that are made with kubectl get, and when they get nothing."""
+"""The webhook in a lab: what it adds to pods that kubectl creates, and when it adds nothing."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def account(name: str = "reader", **annotations: str) -> dict:
 
 
 def pod(name: str = "app", account: str = "reader", **metadata: object) -> dict:
-    """A pod that no node takes: what it is made with is all that is asked here."""
+    """A pod that no node accepts, because these tests only read its spec."""
     spec = {
         "serviceAccountName": account,
         "nodeSelector": {"disk": "none-of-this-lab"},
@@ -78,7 +78,7 @@ def of(kubectl: Callable[..., str], name: str = "app") -> dict[str, str]:
     return variables(json.loads(kubectl("get", "pod", name, "-o", "json")))
 
 
-def test_an_account_and_its_pod_from_one_file(kubectl):
+def test_a_pod_gets_the_role_if_one_file_creates_it_and_its_service_account(kubectl):
     pairs = [
         document
         for number in range(20)
@@ -89,7 +89,7 @@ def test_an_account_and_its_pod_from_one_file(kubectl):
     assert [variables(found) for found in made] == [INJECTED] * 20
 
 
-def test_an_annotation_and_a_pod_from_one_file(kubectl):
+def test_a_pod_gets_the_role_if_one_file_annotates_the_account_and_creates_it(kubectl):
     names = [f"reader-{number}" for number in range(20)]
     kubectl("apply", "-f", "-", given=[account(name) for name in names])
     kubectl(
@@ -100,7 +100,7 @@ def test_an_annotation_and_a_pod_from_one_file(kubectl):
     assert [variables(found) for found in made] == [INJECTED] * 20
 
 
-def test_an_annotation_that_comes_after_the_pod_waits_for_the_next_one(kubectl):
+def test_an_annotation_after_the_pod_takes_effect_only_in_the_next_pod(kubectl):
     kubectl("apply", "-f", "-", given=[account(), pod()])
     kubectl("annotate", "serviceaccount", "reader", f"eks.amazonaws.com/role-arn={ROLE}")
     assert of(kubectl) == {}
@@ -109,14 +109,14 @@ def test_an_annotation_that_comes_after_the_pod_waits_for_the_next_one(kubectl):
     assert of(kubectl) == INJECTED
 
 
-def test_the_label_opts_out(kubectl):
+def test_a_pod_with_the_skip_label_gets_nothing(kubectl):
     label = {"eks.amazonaws.com/skip-pod-identity-webhook": "true"}
     kubectl("apply", "-f", "-", given=[account(role_arn=ROLE), pod(labels=label), pod("other")])
     assert of(kubectl) == {}
     assert of(kubectl, "other") == INJECTED
 
 
-def test_an_annotation_skips_containers(kubectl):
+def test_a_container_named_in_skip_containers_gets_nothing(kubectl):
     skip = {"eks.amazonaws.com/skip-containers": "app"}
     kubectl("apply", "-f", "-", given=[account(role_arn=ROLE), pod(annotations=skip)])
     assert of(kubectl) == {}
@@ -129,7 +129,7 @@ def test_a_dry_run_shows_what_would_be_injected(kubectl):
     assert kubectl("get", "pods", "-o", "name") == ""
 
 
-def test_a_name_that_is_generated(kubectl):
+def test_a_pod_with_a_generated_name_gets_the_role(kubectl):
     kubectl("apply", "-f", "-", given=[account(role_arn=ROLE)])
     asked = pod(generateName="app-")
     del asked["metadata"]["name"]
@@ -138,8 +138,8 @@ def test_a_name_that_is_generated(kubectl):
     assert variables(made) == INJECTED
 
 
-def test_a_webhook_that_does_not_answer_holds_up_no_pod(kubectl):
-    """`failurePolicy: Ignore`, as on EKS: the pod is made, and nothing in it says that its role is missing."""
+def test_a_webhook_that_does_not_answer_blocks_no_pod(kubectl):
+    """With `failurePolicy: Ignore`, as on EKS, the pod is created, and nothing in it says that its role is missing."""
     [webhook] = json.loads(kubectl("get", CONFIGURATION, "-o", "json"))["webhooks"]
     assert webhook["failurePolicy"] == "Ignore"
     kubectl("apply", "-f", "-", given=[account(role_arn=ROLE)])
@@ -155,8 +155,8 @@ def test_a_webhook_that_does_not_answer_holds_up_no_pod(kubectl):
     assert of(kubectl, "other") == INJECTED
 
 
-def test_a_pod_of_an_associated_account_is_its_role_by_the_agent(kubectl, kubeconfig):
-    """The spec names EKS's link-local address; the process gets a loopback one, which the AWS CLI takes."""
+def test_a_pod_with_a_pod_identity_association_gets_its_role_from_the_agent(kubectl, kubeconfig):
+    """The spec names EKS's link-local address. The process gets a loopback address, which the AWS CLI accepts, too."""
     statement = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}}
     policy = {"Version": "2012-10-17", "Statement": [statement | {"Action": ["sts:AssumeRole", "sts:TagSession"]}]}
     namespace = json.loads(kubectl("create", "serviceaccount", "cart", "-o", "json"))["metadata"]["namespace"]

@@ -1,16 +1,16 @@
-"""What the webhook adds to a pod, case by case: annotations and pod go in, what its containers have comes out.
+"""What the webhook adds to a pod, case by case: from annotations and a pod to its containers' variables and mounts.
 
-The cases are those of the upstream documentation, source and test data, as of the webhook that EKS runs:
+The cases come from the documentation, source and test data of the webhook that EKS runs:
 https://github.com/aws/amazon-eks-pod-identity-webhook (README.md, pkg/handler, pkg/cache, pkg/annotations).
 
-What differs from it, on purpose:
+This webhook differs from it on purpose:
 - AWS_STS_REGIONAL_ENDPOINTS is injected by default, as EKS configures its webhook (upstream's own default is off).
-- An account that is unknown, or known without a role, is asked for at the API before a pod is let through without one;
-  upstream asks for an unknown one only, and waits no longer than 100 ms.
-- What upstream's Go types do not know (a newer field of a container) is kept, and not dropped.
+- If a service account is unknown or has no role, the webhook asks the API before it lets the pod through without a
+  role. Upstream asks only for an unknown account, and waits at most 100 ms.
+- Fields that upstream's Go types do not know, such as a container's newer fields, are kept. Upstream drops them.
 - A body over 8 MiB is refused, and GET on /mutate is a 405.
-Left out, since EKS does not offer it: roles in a ConfigMap (--watch-config-map), and ARNs composed of a role's name
-(--compose-role-arn), and the random 79200 to 86400 seconds that the token of Pod Identity may live.
+These parts are left out, because EKS does not offer them: roles in a ConfigMap (--watch-config-map), ARNs composed of
+a role's name (--compose-role-arn), and a random lifetime of 79200 to 86400 seconds for a token of Pod Identity.
 """
 
 import base64
@@ -57,7 +57,7 @@ def patched(asked, answer):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says)
-def test_what_is_added(case):
+def test_the_webhook_adds_variables_mounts_and_volume_and_changes_nothing_else(case):
     spec = {"serviceAccountName": "my-service-account", **case.spec}
     asked = admission_review(spec, {EKS + name: value for name, value in case.pod.items()})
 
@@ -112,7 +112,7 @@ def test_a_pod_whose_account_has_no_role_is_let_through_unchanged(spec, namespac
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_another_object_is_let_through_unchanged(obj, says):
+def test_an_object_without_a_service_account_is_let_through_unchanged(obj, says):
     asked = {"request": {"uid": "7", "namespace": "default", "object": obj}}
 
     assert review(asked, known({"role-arn": ROLE}))["response"] == {"uid": "7", "allowed": True}
@@ -144,7 +144,7 @@ def test_another_object_is_let_through_unchanged(obj, says):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_anything_but_a_review_of_a_pod_is_refused(asked, message):
+def test_an_invalid_review_is_refused_with_the_reason(asked, message):
     response = review(asked, known({"role-arn": ROLE}))["response"]
 
     assert (response["allowed"], response["status"]) == (False, {"message": message})
@@ -178,7 +178,7 @@ AGENT_MOUNT = {
 
 
 def associated(spec, annotations, *, pod=None, name="my-service-account"):
-    """The spec of a pod whose service account has a Pod Identity association."""
+    """The patched spec of a pod whose service account has a Pod Identity association."""
     asked = admission_review({"serviceAccountName": name, **spec}, pod)
     answer = review(asked, known(annotations), region="us-east-1", associated=lambda *whose: whose == ("default", name))
     return patched(asked, answer)
@@ -189,7 +189,7 @@ def associated(spec, annotations, *, pod=None, name="my-service-account"):
     [({}, "my-service-account"), ({"role-arn": ROLE}, "my-service-account"), ({}, "unknown")],
     ids=["alone", "before the annotation", "of an account that nobody knows yet"],
 )
-def test_an_association_gives_the_agent_s_variables_and_no_role(annotations, name):
+def test_a_pod_identity_association_gives_the_agents_variables_and_no_role(annotations, name):
     spec = associated({"containers": [container()], "initContainers": [container("init")]}, annotations, name=name)
     for made in (*spec["containers"], *spec["initContainers"]):
         assert {each["name"]: each["value"] for each in made["env"]} == STS | REGION | AGENT
@@ -200,7 +200,7 @@ def test_an_association_gives_the_agent_s_variables_and_no_role(annotations, nam
     ]
 
 
-def test_a_pods_own_variables_stay_beside_an_association():
+def test_a_pods_own_variables_stay_beside_a_pod_identity_association():
     own = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/own"}
     irsa = {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": FILE}
     containers = [container(env=own), container("both", env=irsa), container("skipped")]
@@ -211,7 +211,7 @@ def test_a_pods_own_variables_stay_beside_an_association():
     assert spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] == 3600
 
 
-def test_an_association_of_another_account_is_of_no_account_s_pod():
+def test_a_pod_gets_nothing_from_another_accounts_pod_identity_association():
     asked = admission_review({"serviceAccountName": "other", "containers": [container()]})
     answer = review(asked, known({}), associated=lambda _namespace, name: name == "my-service-account")
     assert answer["response"] == {"uid": "7", "allowed": True}
@@ -246,7 +246,7 @@ pods = st.fixed_dictionaries(
 
 
 @given(pods, marks, st.sampled_from(["", "us-east-1"]))
-def test_whatever_the_pod_the_patch_applies_adds_only_and_a_second_time_changes_nothing(pod, account, region):
+def test_the_patch_only_adds_and_a_second_review_changes_nothing(pod, account, region):
     accounts = known({name.removeprefix(EKS): value for name, value in account.items()} | {"role-arn": ROLE})
     asked = {"request": {"uid": "7", "namespace": "default", "object": pod}}
 
@@ -291,7 +291,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["request", "kind", "apiVersion"]), json_values))
-def test_whatever_comes_is_answered(asked):
+def test_any_json_request_gets_an_answer_without_a_patch(asked):
     answer = review(asked, known({"role-arn": ROLE}))
 
     assert isinstance(answer["response"]["allowed"], bool)

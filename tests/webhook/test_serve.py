@@ -1,4 +1,4 @@
-"""`labkit webhook serve` for an API server that knows nothing of it: a process of its own, reached with kubectl."""
+"""`labkit webhook serve` in a process of its own, for an API server that knows nothing of a lab, used with kubectl."""
 
 import contextlib
 import functools
@@ -52,7 +52,7 @@ class Served:
             self.manifest += self.process.stdout.readline()
 
     def until(self, words: str) -> str:
-        """The first line that it says with these words in it."""
+        """Wait for the first line on standard error that contains these words, and return it."""
         with self._changed:
             found = self._changed.wait_for(
                 lambda: next((line for line in self.said if words in line), None) or not self._reading.is_alive(), 120
@@ -78,7 +78,7 @@ class Served:
 
 @pytest.fixture
 def serve(cluster, tmp_path) -> Iterator:
-    """Start the webhook for the API server, with more arguments; all are ended and unregistered."""
+    """A function that starts the webhook with these arguments. Afterwards all are ended and unregistered."""
     running = []
 
     def serve(*arguments: str, **variables: str) -> Served:
@@ -99,7 +99,7 @@ def account(cluster, namespace) -> str:
 
 
 def made(cluster, namespace: str, name: str, account: str = "reader", **spec) -> dict:
-    """The pod that the API server makes: variables and token volume."""
+    """Create a pod, and return the spec that the API server stored."""
     asked = pod(name, serviceAccountName=account, **spec)
     done = cluster.kubectl(
         "create", "-n", namespace, "-o", "json", "-f", "-", given={"kind": "Pod", "apiVersion": "v1"} | asked
@@ -116,7 +116,7 @@ def token(spec: dict) -> dict:
     return volume["projected"]["sources"][0]["serviceAccountToken"]
 
 
-def test_a_pod_gets_its_role_from_the_first_review_to_the_end(cluster, namespace, account, serve):
+def test_pods_get_the_role_only_while_the_webhook_is_registered_and_running(cluster, namespace, account, serve):
     assert variables(made(cluster, namespace, "before")) == {}
     served = serve("--region", "eu-west-1")
     assert variables(made(cluster, namespace, "unregistered")) == {}
@@ -137,15 +137,15 @@ def test_a_pod_gets_its_role_from_the_first_review_to_the_end(cluster, namespace
     assert token(spec) == {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}
     served.until(f"pod {namespace}/registered, service account reader: given the role")
 
-    # failurePolicy: Ignore. A webhook that has ended changes no pod and holds none up.
+    # failurePolicy: Ignore. A webhook that has ended changes no pod and blocks none.
     assert served.end() == 0
     assert variables(made(cluster, namespace, "after")) == {}
     assert "The webhook has ended." in served.said[-1]
     reviewed = next(number for number, line in enumerate(served.said) if "given the role" in line)
-    assert served.said[reviewed + 1 :] == served.said[-1:]  # and nothing of a connection that the API server kept
+    assert served.said[reviewed + 1 :] == served.said[-1:]  # no error about the API server's open connection
 
 
-def test_every_option_is_seen_in_the_pod(cluster, namespace, serve):
+def test_the_options_of_webhook_serve_change_what_a_pod_gets(cluster, namespace, serve):
     served = serve(
         *("--audience", "vault", "--token-expiration", "3600", "--no-sts-regional-endpoints"),
         *("--annotation-prefix", "example.com", "--mount-path", "/run/aws"),
@@ -161,7 +161,7 @@ def test_every_option_is_seen_in_the_pod(cluster, namespace, serve):
     assert "/run/aws" in [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
 
 
-def test_the_manifest_alone_is_the_one_that_it_serves_by(cluster, namespace, account, serve, tmp_path):
+def test_webhook_manifest_prints_the_same_manifest_as_webhook_serve(cluster, namespace, account, serve, tmp_path):
     served = serve()
     port = served.url.split(":")[2].removesuffix("/mutate")
 
@@ -173,7 +173,7 @@ def test_the_manifest_alone_is_the_one_that_it_serves_by(cluster, namespace, acc
     assert f"labkit webhook manifest --listen 127.0.0.1:{port} | kubectl apply -f -" in "".join(served.said)
 
 
-def test_its_permission_is_enough(cluster, namespace, account, serve, tmp_path):
+def test_the_manifests_cluster_role_is_enough_for_the_webhook(cluster, namespace, account, serve, tmp_path):
     manifest = labkit(tmp_path, "webhook", "manifest").stdout
     cluster.kubectl("apply", "-f", "-", given=manifest)
     binding = ["clusterrolebinding", "pod-identity-webhook"]
@@ -190,7 +190,7 @@ def test_its_permission_is_enough(cluster, namespace, account, serve, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["token", "exec"])
-def test_a_service_accounts_token_is_enough(cluster, namespace, account, serve, tmp_path, how):
+def test_the_webhook_uses_a_service_accounts_token_and_hides_it(cluster, namespace, account, serve, tmp_path, how):
     cluster.kubectl("create", "serviceaccount", "webhook", "-n", namespace)
     cluster.kubectl("apply", "-f", "-", given=labkit(tmp_path, "webhook", "manifest").stdout)
     binding = ["clusterrolebinding", "pod-identity-webhook"]
@@ -213,7 +213,7 @@ def test_a_service_accounts_token_is_enough(cluster, namespace, account, serve, 
 
 
 def exec_plugin(folder: Path, token: str) -> dict:
-    """A credential plugin, as `aws eks get-token` is one, whose every answer has expired when it is used."""
+    """A credential plugin, like `aws eks get-token`, whose answers have always expired already."""
     version = "client.authentication.k8s.io/v1"
     status = {"token": token, "expirationTimestamp": "2020-01-01T00:00:00Z"}
     answer = folder / "credential.json"
@@ -221,13 +221,13 @@ def exec_plugin(folder: Path, token: str) -> dict:
     return {"apiVersion": version, "command": "cat", "args": [str(answer)], "interactiveMode": "Never"}
 
 
-def test_ctrl_c_ends_it_as_well(serve):
+def test_ctrl_c_ends_the_webhook_without_a_traceback(serve):
     served = serve()
     assert served.end(signal.SIGINT) == 0
     assert "Traceback" not in "".join(served.said)
 
 
-def test_it_says_that_it_is_well_over_tls_by_the_certificate_that_it_keeps(serve, tmp_path):
+def test_healthz_answers_over_tls_with_the_stored_certificate(serve, tmp_path):
     served = serve("--host", "localhost")
     kept = tmp_path / "webhook" / "localhost.pem"
     with httpx.Client(verify=ssl.create_default_context(cafile=str(kept)), trust_env=False, timeout=60) as client:
@@ -259,7 +259,7 @@ def test_clients_that_hang_up_or_send_nonsense_do_no_harm(serve):
     assert not [line for line in served.said if "Traceback" in line or "Exception" in line], "".join(served.said)
 
 
-def test_a_certificate_of_ones_own(cluster, namespace, account, serve, tmp_path):
+def test_the_webhook_works_with_the_users_own_certificate(cluster, namespace, account, serve, tmp_path):
     authority = Authority.create("mine")
     issued = authority.issue("webhook", ips=["127.0.0.1"])
     files = [tmp_path / "mine.pem", tmp_path / "mine.key"]
@@ -273,14 +273,14 @@ def test_a_certificate_of_ones_own(cluster, namespace, account, serve, tmp_path)
     assert not (tmp_path / "webhook").exists()
 
 
-def test_a_certificate_that_ends_soon_is_made_again(tmp_path, monkeypatch):
+def test_a_certificate_that_expires_soon_is_replaced(tmp_path, monkeypatch):
     first = certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes()
     assert certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes() == first
     monkeypatch.setattr(certificate, "REMADE", certificate.VALIDITY)
     assert certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes() != first
 
 
-def test_an_address_that_others_reach_is_warned_about(serve):
+def test_listening_beyond_loopback_prints_a_warning(serve):
     served = serve("--listen", "0.0.0.0:0", "--host", "127.0.0.1")
     served.until("Warning: 0.0.0.0 is not loopback.")
 
@@ -290,7 +290,7 @@ def labkit(home: Path, *arguments: str, **variables: str) -> subprocess.Complete
 
 
 def kubeconfig_of(cluster, folder: Path, user: str, **changes: str) -> Path:
-    """A kubeconfig of a user who may nothing; `changes` are of its cluster entry."""
+    """Write a kubeconfig for a user without permissions. The `changes` apply to its cluster entry."""
     content = json.loads(cluster.kubeconfig.read_text())
     chain = str(cluster.keep(user))
     content["users"] = [{"name": "admin", "user": {"client-certificate": chain, "client-key": chain}}]
@@ -356,7 +356,7 @@ def web(folder: Path) -> Iterator[int]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
 )
-def test_a_mistake_is_a_sentence(cluster, tmp_path, arguments, words):
+def test_a_wrong_option_or_api_server_is_reported_without_a_traceback(cluster, tmp_path, arguments, words):
     (tmp_path / "broken").write_text("{not: [yaml")
     stranger = kubeconfig_of(cluster, tmp_path, "stranger")
     content = json.loads(stranger.read_text())
@@ -391,13 +391,13 @@ def test_a_mistake_is_a_sentence(cluster, tmp_path, arguments, words):
         (["--key", "/nowhere"], "--key needs --certificate"),
     ],
 )
-def test_a_manifest_that_nobody_could_use_is_refused(tmp_path, arguments, words):
+def test_webhook_manifest_refuses_options_that_make_it_unusable(tmp_path, arguments, words):
     done = labkit(tmp_path, "webhook", "manifest", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert words in done.stderr
 
 
-def test_a_certificate_that_cannot_be_kept_is_a_sentence(tmp_path):
+def test_a_certificate_that_cannot_be_stored_is_reported(tmp_path):
     (tmp_path / "webhook").write_text("a file")
     done = labkit(tmp_path, "webhook", "manifest")
     assert (done.returncode, done.stdout) == (1, "")

@@ -1,4 +1,4 @@
-"""The webhook in front of an API server: it follows the accounts, and answers over HTTP."""
+"""The webhook with an API server: it follows the service accounts, and answers over HTTP."""
 
 import asyncio
 import base64
@@ -67,7 +67,7 @@ class Api:
 
 
 class Streaming(httpx.AsyncBaseTransport):
-    """httpx's ASGI transport keeps an answer until it is whole; a watch never is."""
+    """A transport for watches: httpx's own ASGI transport waits until an answer is complete, and a watch never is."""
 
     def __init__(self, app):
         self.app = app
@@ -109,7 +109,7 @@ async def until(condition):
 
 
 def run(test):
-    """Run `test(api, accounts, client of the webhook)` with the accounts being followed."""
+    """Run `test(api, accounts, client of the webhook)` while `accounts` follows the API."""
 
     async def with_both():
         api = Api()
@@ -133,7 +133,7 @@ def asking(name, namespace="default"):
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
 
 
-def test_accounts_are_followed_as_they_come_change_and_go():
+def test_the_webhook_follows_added_changed_and_deleted_accounts():
     async def test(api, accounts, _webhook):
         assert accounts.get("default", "a") is None
         api.put("a", role_arn=ROLE, audience="vault")
@@ -147,7 +147,7 @@ def test_accounts_are_followed_as_they_come_change_and_go():
     run(test)
 
 
-def test_a_character_that_ends_a_line_elsewhere_is_part_of_a_text():
+def test_a_unicode_line_separator_in_an_annotation_does_not_split_a_watch_event():
     async def test(api, accounts, _webhook):
         api.put("a", role_arn="one\u2028two\x85three")
         api.put("b", role_arn=ROLE)
@@ -200,7 +200,7 @@ def test_a_watch_that_fails_is_tried_again(monkeypatch, caplog, answer):
 
 def test_a_pod_that_comes_just_after_its_account_gets_the_role():
     async def test(api, _accounts, webhook):
-        api.put("a", tell=False, role_arn=ROLE)  # made, but the watch has not brought it yet
+        api.put("a", tell=False, role_arn=ROLE)  # created, but the watch has not reported it yet
         answer = (await webhook.post("/mutate", json=asking("a"))).json()
         assert answer["response"]["uid"] == "7"
         assert ROLE in base64.b64decode(answer["response"]["patch"]).decode()
@@ -208,7 +208,7 @@ def test_a_pod_that_comes_just_after_its_account_gets_the_role():
     run(test)
 
 
-def test_an_account_that_the_watch_brings_within_the_grace_period_is_waited_for():
+def test_the_webhook_waits_the_grace_period_for_a_new_account():
     async def test(api, _accounts, webhook):
         asked = asyncio.create_task(webhook.post("/mutate", json=asking("a")))
         await asyncio.sleep(0)
@@ -232,7 +232,7 @@ def test_a_pod_that_comes_just_after_its_accounts_annotation_gets_the_role():
     async def test(api, accounts, webhook):
         api.put("a")
         await until(lambda: accounts.get("default", "a"))
-        api.put("a", tell=False, role_arn=ROLE)  # annotated, but the watch has not brought it yet
+        api.put("a", tell=False, role_arn=ROLE)  # annotated, but the watch has not reported it yet
         answer = (await webhook.post("/mutate", json=asking("a"))).json()
         assert ROLE in base64.b64decode(answer["response"]["patch"]).decode()
 
@@ -253,7 +253,7 @@ def test_an_older_answer_does_not_replace_a_newer_event_of_the_watch():
     run(test)
 
 
-def test_an_api_that_does_not_answer_holds_nobody_up_for_long(monkeypatch):
+def test_an_api_that_does_not_answer_does_not_block_a_pod(monkeypatch):
     monkeypatch.setattr("labkit.webhook.accounts.ASKING", 0.01)
 
     async def test(api, accounts, _webhook):
@@ -302,7 +302,7 @@ def test_anything_but_an_admission_review_is_refused(content, headers, status, s
 
 
 @pytest.mark.parametrize("half", ["\\ud800", b"\xed\xa0\x80".decode("latin-1")], ids=["escaped", "raw"])
-def test_half_a_character_is_not_a_character(half):
+def test_a_review_with_half_a_surrogate_pair_is_allowed(half):
     async def test(_api, _accounts, webhook):
         content = json.dumps(asking("HALF")).replace("HALF", half).encode("latin-1")
         answer = await webhook.post("/mutate", content=content, headers=JSON)
@@ -311,7 +311,7 @@ def test_half_a_character_is_not_a_character(half):
     run(test)
 
 
-def test_a_pod_that_is_nested_deep_is_patched_or_refused():
+def test_a_deeply_nested_pod_is_patched_or_refused():
     async def test(api, accounts, webhook):
         api.put("a", role_arn=ROLE)
         await until(lambda: accounts.get("default", "a"))
@@ -331,7 +331,7 @@ def test_a_pod_that_is_nested_deep_is_patched_or_refused():
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/mutate", 405), ("POST", "/healthz", 405), ("POST", "/", 404)]
 )
-def test_other_requests_are_refused(method, path, status):
+def test_other_methods_and_paths_are_refused(method, path, status):
     async def test(_api, _accounts, webhook):
         assert (await webhook.request(method, path)).status_code == status
 
@@ -362,7 +362,7 @@ def test_a_review_is_one_log_line_without_the_pods_contents(caplog):
     ]
 
 
-def test_it_says_that_it_is_well():
+def test_healthz_answers_ok():
     async def test(_api, _accounts, webhook):
         answer = await webhook.get("/healthz")
         assert (answer.status_code, answer.text) == (200, "ok")
@@ -370,7 +370,7 @@ def test_it_says_that_it_is_well():
     run(test)
 
 
-def test_how_a_cluster_is_described():
+def test_the_webhook_configuration_has_the_url_ca_policy_and_skip_label():
     manifest = mutating_webhook_configuration("https://127.0.0.1:9443/mutate", b"PEM")
 
     assert manifest["metadata"]["name"] == "pod-identity-webhook"

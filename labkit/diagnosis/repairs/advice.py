@@ -187,7 +187,7 @@ def session_stays(evidence: Evidence, again: str) -> str:
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
     told = said(
-        "Nothing is changed. This pod may still have a session from before, and STS would refuse to open one for a new pod.",
+        "Nothing is changed. The pod may still have a session, and STS would refuse to open one for a new pod.",
         "CloudTrail has each refusal, with the request:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
         "Once STS accepts the token, or if the pod has no session to lose, create the pod again with:",
