@@ -7,10 +7,15 @@ import asyncio
 import importlib
 import signal
 import threading
+from typing import Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from tornado.web import HTTPError
+from traitlets import default
+
+from labkit.widgets.live import VIEW
 
 GIVE_UP = 10  # seconds
 
@@ -29,6 +34,10 @@ def main() -> None:
 
 class Server(ServerApp):
     """Jupyter's server for one learner. `labkit lab` finds the server by its folder."""
+
+    @default("contents_manager_class")
+    def _contents(self) -> type[AsyncLargeFileManager]:
+        return Contents
 
     def server_info(self) -> dict[str, object]:
         """Return this server's entry in Jupyter's list of servers.
@@ -61,6 +70,32 @@ class Server(ServerApp):
                 await asyncio.sleep(0.1)
             else:
                 return
+
+
+class Contents(AsyncLargeFileManager):
+    """The learner's files. A notebook without a kernel shows the stored HTML of its reports instead of their widgets.
+
+    The widgets ended with the kernel that made them. JupyterLab would show an error in their place.
+    """
+
+    async def get(self, path: str, *args: object, **more: object) -> dict[str, object]:
+        """Return the model of a file or a folder, as Jupyter's own manager does."""
+        read: Any = super().get  # Jupyter's manager has no types
+        model: dict[str, object] = await read(path, *args, **more)
+        if model["type"] == "notebook" and model["content"] and not await self._has_kernel(path.strip("/")):
+            _drop_ended_widgets(model["content"])
+        return model
+
+    async def _has_kernel(self, path: str) -> bool:
+        server: Any = self.parent
+        return any(session["path"] == path for session in await server.session_manager.list_sessions())
+
+
+def _drop_ended_widgets(notebook: Any) -> None:
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if "text/html" in (shown := output.get("data", {})):
+                shown.pop(VIEW, None)
 
 
 def _without_node(command: str, *_: object) -> str:

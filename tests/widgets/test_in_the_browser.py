@@ -11,6 +11,8 @@ from tests.widgets.conftest import CLUSTER, READY, RUN_ALL
 
 pytestmark = pytest.mark.browser
 
+SAVE = "window.jupyterapp.commands.execute('docmanager:save')"
+SHUT_DOWN = "window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 RESTART = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
 SELECTED = "text => text.value.slice(text.selectionStart, text.selectionEnd)"
 # Run the last cell again.
@@ -226,3 +228,23 @@ def test_the_whole_of_a_question_is_visible_without_scrolling(opened, page):
     answer.press("Enter")
     expect(page.locator(".labkit").get_by_role("status").first).not_to_be_empty()
     assert page.evaluate(SCROLLING) == []
+
+
+def test_a_saved_copy_shows_its_reports_after_its_kernel_has_ended(lab, opened, page):
+    lab.ready(through="oidc_provider")
+    cell = f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").check("oidc_provider")'
+    opened("saved.ipynb", cell, "labkit.Lab.open().watch()")
+    expect(page.locator(".labkit-watch")).to_be_visible()
+    page.evaluate(SAVE)
+
+    # A reloaded page finds the widgets of a kernel that still runs.
+    page.reload()
+    page.wait_for_function(READY)
+    expect(page.get_by_role("button", name="Check the OIDC provider again")).to_be_visible()
+
+    page.evaluate(SHUT_DOWN)
+    page.reload()
+    page.wait_for_function(READY)
+    expect(page.get_by_text("right: the OIDC provider")).to_be_visible()
+    expect(page.get_by_text("next:  run a cell in which a pod calls AWS")).to_be_visible()
+    expect(page.get_by_text("model not found")).to_have_count(0)
