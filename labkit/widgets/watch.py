@@ -176,7 +176,10 @@ def _step(sender: str, event: str) -> int:
 
 def _answer(record: Record) -> str:
     if code := record.get("errorCode"):
-        return stable(f"{code}: {record.get('errorMessage', '')}")
+        # CloudTrail's own fields may differ from what the caller got.
+        answered = record.get("lab") or {}
+        code, message = answered.get("code", code), answered.get("message", record.get("errorMessage"))
+        return stable(f"{code}: {message}" if message else code)
     return _text(record.get("responseElements"))
 
 

@@ -3,6 +3,8 @@
 import threading
 
 import pytest
+from botocore.exceptions import ClientError
+from kubernetes.client import CoreV1Api
 
 from labkit.widgets import live
 from labkit.widgets.watch import MOST, PARTIES, Call, Watch
@@ -150,3 +152,19 @@ def test_a_lab_shows_its_pods_calls(lab):
     lab.check("credentials")
     assert [call.event for call in watch.calls][-2:] == ["AssumeRoleWithWebIdentity", "GetCallerIdentity"]
     assert {call.sender for call in watch.calls} == {"pod"}
+
+
+def test_a_refused_call_opens_to_the_answer_that_its_caller_got(lab):
+    lab.ready(through="iam_role")
+    wanted = {"spec": {"audiences": ["sts.amazonaws.com"]}}
+    token = CoreV1Api(lab.kubernetes).create_namespaced_service_account_token("default", "default", wanted).status.token
+    request = {"RoleArn": lab.role_arn, "RoleSessionName": "refused", "WebIdentityToken": token}
+    with pytest.raises(ClientError) as refused:
+        lab.aws.client("sts").assume_role_with_web_identity(**request)
+    error = refused.value.response["Error"]
+    # CloudTrail's own record has "An unknown error occurred" here.
+    assert lab.watch().calls[-1].answer == f"{error['Code']}: {error['Message']}"
+    with pytest.raises(ClientError):
+        lab.aws.client("s3").head_object(Bucket=lab.parameters.bucket, Key="missing")
+    read = lab.watch().reader()()
+    assert [call["answer"] for call in read if call["event"] == "HeadObject"][-1:] == ["404"]

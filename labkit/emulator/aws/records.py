@@ -90,6 +90,11 @@ class Outcome:
         """The error code that the caller gets; None for a successful call."""
         return self.refusal.code if self.refusal else self.response.error_code
 
+    @property
+    def error_message(self) -> str:
+        """The error message that the caller gets; empty for a successful call."""
+        return self.refusal.message if self.refusal else html.unescape(self.response.error_message or "")
+
 
 def records(
     outcome: Outcome, *, now: float, account_id: str, identifiers: Identifiers
@@ -199,10 +204,9 @@ def _session(session: Session) -> dict[str, Any]:
 
 
 def _error(outcome: Outcome, secrets: list[str]) -> dict[str, str]:
-    asked, refusal, code = outcome.asked, outcome.refusal, outcome.error_code
+    asked, code, message = outcome.asked, outcome.error_code, outcome.error_message
     if not code:
         return {}
-    message = refusal.message if refusal else html.unescape(outcome.response.error_message or "")
     if code == "AccessDeniedException":
         code = "AccessDenied"
     elif asked.service == "ec2":
@@ -226,6 +230,7 @@ def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
     }
     if code := outcome.error_code:
         about["code"] = _cut(code, secrets, LONGEST)
+        about["message"] = _cut(outcome.error_message, secrets, LONGEST)
     if isinstance(caller, Session) and caller.federation:
         about["subject"] = caller.federation["subject"]
     if isinstance(caller, WebIdentity):
