@@ -8,7 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from playwright.sync_api import sync_playwright
 
+from labkit.widgets import flow
 from tests.conftest import lacking
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +24,7 @@ LINKS = """# Start
 [no such heading](../README.md#wards)
 [no such page](01-next.ipynb)
 ![no such picture](pictures/steps.svg)
+![the steps](pictures/own.svg)
 """
 EXERCISE = "question = 6\n### BEGIN SOLUTION\nanswer = 7\n### END SOLUTION\nquestion * answer"
 
@@ -41,9 +44,11 @@ def built(tmp_path_factory):
     for name in ("CONTRIBUTING", "SECURITY", "CHANGELOG"):
         (course / f"{name}.md").write_text(f"# {name}\n")
     nbformat.write(a_notebook(), course / "notebooks" / "00-start.ipynb")
+    (course / "notebooks" / "pictures").mkdir()
+    (course / "notebooks" / "pictures" / "own.svg").write_text(flow.svg())
     ready = ["-o", ".venv/.ready", "-o", ".venv/book/.ready"]
     done = subprocess.run(["make", "-f", ROOT / "Makefile", *ready, "book"], cwd=course, capture_output=True, text=True)
-    return done, (course / ".venv" / "book" / "html" / "notebooks" / "00-start.html").read_text()
+    return done, course / ".venv" / "book" / "html" / "notebooks" / "00-start.html"
 
 
 def a_notebook() -> nbformat.NotebookNode:
@@ -66,7 +71,7 @@ def test_each_broken_link_is_an_error(built):
 
 
 def test_parameters_and_solutions_are_folded(built):
-    _, page = built
+    page = built[1].read_text()
     text = re.sub(r"<details.*?</details>", "[folded]", page, flags=re.DOTALL)
     open_code = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
     assert [re.sub(r"<.*?>|\n", "", code) for code in open_code] == [
@@ -81,6 +86,27 @@ def test_parameters_and_solutions_are_folded(built):
 
 
 def test_a_page_loads_nothing_from_another_host(built):
-    _, page = built
+    page = built[1].read_text()
     loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"([^\"]*)\"", page)
     assert loaded and not [address for address in loaded if "//" in address]
+
+
+@pytest.mark.browser
+def test_a_picture_follows_the_theme_that_the_reader_picks(built):
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=shutil.which("chromium")) as chromium,
+    ):
+        page = chromium.new_page()
+        picture, theme = page.get_by_alt_text("the steps"), page.locator("body")
+
+        def seen(system: str, picked: str) -> bytes:
+            page.emulate_media(color_scheme=system)
+            page.goto(built[1].as_uri())
+            theme.evaluate("(body, picked) => { body.dataset.theme = picked; }", picked)
+            return picture.screenshot()
+
+        light, dark = seen("light", "auto"), seen("dark", "auto")
+        assert light != dark
+        assert seen("light", "dark") == dark
+        assert seen("dark", "light") == light
