@@ -73,8 +73,8 @@ function render({ model, el }) {
     const visible = own.checked ? calls.length : calls.length - mine;
     ownCount.textContent = `your own calls, too (${mine})`;
     empty.hidden = visible > 0;
-    empty.textContent = `No pod has called AWS yet. Next: ${model.get("next")}`
-      + (mine ? ", or tick the box to see your own calls." : ".");
+    empty.textContent = `No pod has called AWS yet. Next: ${model.get("next")}.`
+      + (mine ? " To see your own calls, tick the box." : "");
     // The buttons stay enabled at the first and the last call: a disabled button would lose the keyboard's focus.
     for (const button of Object.values(buttons)) button.disabled = !visible;
   }

@@ -233,8 +233,8 @@ def test_the_whole_of_a_question_is_visible_without_scrolling(opened, page):
 def test_a_saved_copy_shows_its_reports_after_its_kernel_has_ended(lab, opened, page):
     lab.ready(through="oidc_provider")
     cell = f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").check("oidc_provider")'
-    opened("saved.ipynb", cell, "labkit.Lab.open().watch()")
-    expect(page.locator(".labkit-watch")).to_be_visible()
+    opened("saved.ipynb", cell, 'lab = labkit.Lab.open()\nlab.aws.client("s3").list_buckets()\nlab.watch()')
+    expect(page.locator(".labkit-watch")).to_contain_text("as it happens. To see your own calls, tick the box.")
     page.evaluate(SAVE)
 
     # A reloaded page finds the widgets of a kernel that still runs.
