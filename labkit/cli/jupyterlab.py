@@ -5,8 +5,10 @@
 
 import asyncio
 import importlib
+import queue
 import signal
 import threading
+from collections.abc import Collection
 from typing import Any
 
 from jupyter_core.utils import ensure_async
@@ -18,6 +20,7 @@ from traitlets import default
 from labkit.widgets.live import VIEW
 
 GIVE_UP = 10  # seconds
+ANSWERS_WITHIN = 2  # seconds that a page waits for a kernel which is still starting or hangs
 
 
 def main() -> None:
@@ -73,29 +76,46 @@ class Server(ServerApp):
 
 
 class Contents(AsyncLargeFileManager):
-    """The learner's files. A notebook without a kernel shows the stored HTML of its reports instead of their widgets.
+    """The learner's files. A saved report whose widget no longer exists is shown as its stored HTML.
 
-    The widgets ended with the kernel that made them. JupyterLab would show an error in their place.
+    A widget ends with the kernel that made it. JupyterLab would show an error in its place.
     """
 
     async def get(self, path: str, *args: object, **more: object) -> dict[str, object]:
         """Return the model of a file or a folder, as Jupyter's own manager does."""
         read: Any = super().get  # Jupyter's manager has no types
         model: dict[str, object] = await read(path, *args, **more)
-        if model["type"] == "notebook" and model["content"] and not await self._has_kernel(path.strip("/")):
-            _drop_ended_widgets(model["content"])
+        if model["type"] == "notebook" and model["content"] and (saved := _with_widget(model["content"])):
+            existing = await self._widgets(path.strip("/"))
+            for output in saved:
+                if output[VIEW]["model_id"] not in existing:
+                    del output[VIEW]
         return model
 
-    async def _has_kernel(self, path: str) -> bool:
+    async def _widgets(self, path: str) -> Collection[str]:
+        """Return the ids of the widgets in the notebook's kernel; none if no kernel answers."""
         server: Any = self.parent
-        return any(session["path"] == path for session in await server.session_manager.list_sessions())
+        sessions = [one for one in await server.session_manager.list_sessions() if one["path"] == path]
+        if not sessions:
+            return ()
+        client = server.kernel_manager.get_kernel(sessions[0]["kernel"]["id"]).client()
+        client.start_channels(shell=False, iopub=False, stdin=False, hb=False)
+        try:
+            # A kernel answers on this channel also while a cell runs.
+            client.control_channel.send(client.session.msg("comm_info_request", {"target_name": "jupyter.widget"}))
+            answer = await client.get_control_msg(timeout=ANSWERS_WITHIN)
+        except queue.Empty:
+            return ()
+        finally:
+            client.stop_channels()
+        comms: dict[str, object] = answer["content"]["comms"]
+        return comms
 
 
-def _drop_ended_widgets(notebook: Any) -> None:
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            if "text/html" in (shown := output.get("data", {})):
-                shown.pop(VIEW, None)
+def _with_widget(notebook: Any) -> list[dict[str, Any]]:
+    """Return the data of the outputs that hold a widget and HTML."""
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    return [output["data"] for output in outputs if {VIEW, "text/html"} <= output.get("data", {}).keys()]
 
 
 def _without_node(command: str, *_: object) -> str:

@@ -230,7 +230,7 @@ def test_the_whole_of_a_question_is_visible_without_scrolling(opened, page):
     assert page.evaluate(SCROLLING) == []
 
 
-def test_a_saved_copy_shows_its_reports_after_its_kernel_has_ended(lab, opened, page):
+def test_a_saved_copy_shows_its_reports_without_the_kernel_that_made_them(lab, opened, page):
     lab.ready(through="oidc_provider")
     cell = f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").check("oidc_provider")'
     opened("saved.ipynb", cell, 'lab = labkit.Lab.open()\nlab.aws.client("s3").list_buckets()\nlab.watch()')
@@ -242,9 +242,11 @@ def test_a_saved_copy_shows_its_reports_after_its_kernel_has_ended(lab, opened, 
     page.wait_for_function(READY)
     expect(page.get_by_role("button", name="Check the OIDC provider again")).to_be_visible()
 
+    # After that, a new kernel starts with the page. It didn't make the saved widgets.
     page.evaluate(SHUT_DOWN)
-    page.reload()
-    page.wait_for_function(READY)
-    expect(page.get_by_text("right: the OIDC provider")).to_be_visible()
-    expect(page.get_by_text("next:  run a cell in which a pod calls AWS")).to_be_visible()
-    expect(page.get_by_text("model not found")).to_have_count(0)
+    for _ in range(2):
+        page.reload()
+        page.wait_for_function(READY)
+        expect(page.get_by_text("right: the OIDC provider")).to_be_visible()
+        expect(page.get_by_text("next:  run a cell in which a pod calls AWS")).to_be_visible()
+        expect(page.get_by_text("model not found")).to_have_count(0)
