@@ -1,4 +1,4 @@
-"""What a situation answers to each call of the doctor's, without a lab: what the API server and AWS would."""
+"""The answers that the API server, AWS and the issuer would give the doctor in a situation, without a lab."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ NODE_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
-# What the API server mounts into every pod for its own use.
+# The API server mounts these into every pod, so that the pod can call it.
 NAMESPACE = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
 OWN_SOURCES = [
     {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
@@ -37,14 +37,14 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What no document of a situation says, and a lab has."""
+    """Values that a lab has and a situation's documents lack: the certificate's thumbprint, the signing key's id."""
 
     thumbprint: str = "0123456789abcdef0123456789abcdef01234567"
     key_id: str = "key-1"
 
 
 class Answers(Reads):
-    """The answers of a situation; a call that it has no answer for is one that could not be made."""
+    """The answers of a situation. A call without an answer raises NotRead, like a call that fails."""
 
     def __init__(self, situation: Situation, facts: Facts | None = None):
         super().__init__({})
@@ -67,7 +67,7 @@ class Answers(Reads):
 def evidence(
     situation: Situation, *, probe: bool = False, facts: Facts | None = None, pod_name: str | None = None
 ) -> Evidence:
-    """The evidence that a situation gives, as the doctor without options looks at it; at its first pod, or this."""
+    """The evidence that the doctor reads in a situation, about the situation's own pod unless a name is given."""
     bucket = situation.parameters.bucket
     connection = Connection(
         aws=None,
@@ -92,7 +92,7 @@ def evidence(
 
 
 def answers(pattern: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register who answers the calls of these names."""
+    """Register the decorated function as the answerer of the calls that match this pattern."""
 
     def registered(answerer: Callable[..., Any]) -> Callable[..., Any]:
         ANSWERERS.append((re.compile(pattern), answerer))
@@ -196,7 +196,7 @@ def _role(arn: str, role: Document) -> Document:
 
 @cache
 def _managed(arn: str) -> Document | None:
-    """The document of one of AWS's policies."""
+    """The document of an AWS managed policy, or None."""
     from moto.iam.aws_managed_policies import aws_managed_policies_data
 
     start = f'\n "{arn.rpartition("/")[2]}":'
@@ -337,7 +337,7 @@ def list_pods(situation, facts, namespace):
 
 
 def _item(obj: Document) -> Document:
-    """An object as a list has it: what it is, the list says."""
+    """An object as an item of a list: without `apiVersion` and `kind`, which the list states itself."""
     return {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
 
 
@@ -378,7 +378,7 @@ def list_events(situation, facts, namespace):
 
 
 def _deployed(situation: Situation) -> Iterator[tuple[Document, str]]:
-    """The pods of Deployments, each with why the API server does not take it."""
+    """The pods of Deployments, each with the API server's reason to refuse it, or an empty text."""
     for key, deployment in situation.objects.items():
         if not key.startswith("Deployment "):
             continue
@@ -395,7 +395,7 @@ def _deployed(situation: Situation) -> Iterator[tuple[Document, str]]:
 
 
 def _pod(situation: Situation, manifest: Document, spec: Document) -> Document:
-    """A pod as the API server gives it back, with the token for its own API in it."""
+    """A pod as the API server returns it, with the token for the API server mounted."""
     own = {"name": "kube-api-access-x", "projected": {"sources": OWN_SOURCES, "defaultMode": 420}}
     mount = {"name": own["name"], "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
     containers = []
@@ -503,7 +503,7 @@ def _variables(situation: Situation, pod: str, namespace: str) -> dict[str, str]
 
 
 def _token_source(situation: Situation, pod: str, namespace: str) -> Document | str | None:
-    """What lies where the pod's variables say that the token is: a projected token, a text, or nothing."""
+    """The token at the path that the pod's variables name: a projected token, a ConfigMap's text, or None."""
     spec = _live_pod(situation, pod, namespace)["spec"]
     file = _variables(situation, pod, namespace).get("AWS_WEB_IDENTITY_TOKEN_FILE", "")
     volumes = {volume["name"]: volume for volume in spec["volumes"]}

@@ -1,4 +1,4 @@
-"""What kubectl's lines of a repair change in recorded evidence, as the API server and the webhook would make it."""
+"""A repair's kubectl commands, applied to recorded evidence as the API server and the webhook would."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ REGION = "us-east-1"
 
 
 def made(manifest: dict[str, Any], answers: Answers) -> dict[str, Any]:
-    """The pod that the API server makes of a manifest, with what the webhook adds where it is asked."""
+    """The pod that the API server makes from a manifest, with the webhook's additions if it calls the webhook."""
     account = manifest["spec"].get("serviceAccountName", "default")
     accounts = {each["metadata"]["name"]: each for each in answers[SERVICE_ACCOUNTS]}
     annotations = accounts[account]["metadata"].get("annotations") or {}
@@ -33,7 +33,7 @@ def made(manifest: dict[str, Any], answers: Answers) -> dict[str, Any]:
 
 
 def applied(answers: Answers, repair: str) -> Answers:
-    """The answers once the lines of a repair have been run. A line that is not known fails the test."""
+    """Return the answers after a repair's lines have run. An unknown line fails the test."""
     after = copy.deepcopy(answers)
     for line in repair.splitlines():
         if line.startswith("#"):

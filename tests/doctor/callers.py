@@ -12,11 +12,8 @@ def doctor(*arguments, **variables):
     return labkit_command("doctor", *arguments, **variables)
 
 
-# What it may not see.
-
-
 def session_of(lab, *denied):
-    """A session that may read everything but these actions."""
+    """A session that may do everything except these actions."""
     allow = {"Effect": "Allow", "Action": "*", "Resource": "*"}
     deny = [{"Effect": "Deny", "Action": list(denied), "Resource": "*"}] if denied else []
     iam, sts = lab.aws.client("iam"), lab.aws.client("sts")

@@ -1,4 +1,4 @@
-"""A lab for one module of tests, healthy and with nobody else in it: what others leave behind is a finding, too."""
+"""A healthy lab of its own for each module of tests, because the doctor also reports other tests' leftovers."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The lab, ready through the pod; its folder is LABKIT_HOME meanwhile."""
+    """The lab, ready through the pod. LABKIT_HOME is its folder while the tests run."""
     folder = Folder(tmp_path_factory.mktemp("own") / ".lab")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("LABKIT_HOME", str(folder.path))
@@ -32,13 +32,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def healthy(lab: Lab) -> Situation:
-    """What the lab is before anything is broken."""
+    """The lab's situation before anything is broken."""
     return live.read(lab)
 
 
 @pytest.fixture(scope="module")
 def shell(lab: Lab) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """A shell after `eval "$(labkit env)"`, in which a script ends with its first line that fails."""
+    """A function that runs a script after `eval "$(labkit env)"`. The script stops at its first failing command."""
     variables = {**os.environ, "PATH": PROGRAMS}
     lines = subprocess.run(["labkit", "env"], env=variables, capture_output=True, text=True, check=True).stdout
 

@@ -1,4 +1,4 @@
-"""What the doctor reads of a lab that runs, and what it finds."""
+"""The evidence that the doctor reads in a running lab, and its findings."""
 
 from labkit import Lab
 from labkit.diagnosis.evidence import Evidence, Reads
@@ -8,7 +8,7 @@ from labkit.faults import Situation
 
 
 def evidence(lab: Lab, situation: Situation, *, probe: bool = False) -> Evidence:
-    """What `labkit doctor --pod …` reads of the lab, which is as the situation says."""
+    """The evidence that `labkit doctor --pod …` reads in the lab, about the situation's pod."""
     return Evidence(
         lab.parameters,
         lab.connection,
@@ -22,11 +22,11 @@ def evidence(lab: Lab, situation: Situation, *, probe: bool = False) -> Evidence
 
 
 def found(evidence: Evidence, *also: str) -> list[str]:
-    """The ids of the findings, in their order: errors and warnings, and of the notes these alone."""
+    """The findings' ids in order: all errors and warnings, but only the notes with an id in `also`."""
     return ids(examine(evidence), *also)
 
 
 def ids(diagnosis: Diagnosis, *also: str) -> list[str]:
-    """The ids of a diagnosis's findings, in their order: errors and warnings, and of the notes these alone."""
+    """The ids of a diagnosis's findings in order: all errors and warnings, but only the notes with an id in `also`."""
     findings = diagnosis.findings
     return [finding.id for finding in findings if finding.severity != "note" or finding.id in also]

@@ -1,4 +1,4 @@
-"""A second team in a running lab, what it may do and what is anybody else's, before and after a repair."""
+"""A second team in a running lab: its permissions, and everybody else's objects, before and after a repair."""
 
 import json
 import os
@@ -22,7 +22,8 @@ from tests.doctor.examining import evidence
 
 TEAM = {"namespace": "shop", "service_account": "web", "role_name": "web-role"}
 TOKEN_FILE = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
-# STS's error where the provider or the issuer fails everybody: what comes back with it was allowed all the time.
+# STS answers this if the provider or the issuer fails for everybody. A repair then restores only access that the
+# policies allowed all the time.
 BROKEN_FOR_ALL = ("InvalidIdentityToken", "IDPCommunicationError")
 WEBHOOK = "pod-identity-webhook"
 LABELS: tuple[dict[str, str], ...] = ({}, second_team.KEPT_OUT)
@@ -31,7 +32,7 @@ UNREGISTERED = "not registered"
 
 @dataclass
 class Outcome:
-    """What the repairs of some faults came to."""
+    """The result of some faults' repairs: how many ran or had only words, which failed, and the harm that they did."""
 
     ran: int = 0
     words: int = 0
@@ -48,7 +49,7 @@ class Team:
 
     @classmethod
     def beside(cls) -> "Team":
-        """The team, with a service account, a role and a pod of its own. A selector keeps others of its pods out."""
+        """Make the team's service account, role and pod, and a webhook selector that leaves out its labelled pods."""
         lab = Lab.open(**TEAM)
         lab.ready(through="pod")
         webhooks = AdmissionregistrationV1Api(lab.kubernetes)
@@ -60,9 +61,9 @@ class Team:
 
 
 def outcome(lab: Lab, team: Team, healthy: Situation, faults: Sequence[Fault], *, in_one_statement: bool) -> Outcome:
-    """Put the faults in, run each printed repair, and compare what everybody else may do and has. Mend the lab.
+    """Put the faults in, run each printed repair, compare others' permissions and objects, and mend the lab.
 
-    Raises `ClientError` where AWS takes no such faults together, such as a bucket policy for a role that is gone.
+    Raise `ClientError` if AWS rejects these faults together, such as a bucket policy for a deleted role.
     """
     came_to = Outcome()
     try:
@@ -97,7 +98,7 @@ def _admit_team(lab: Lab, broken: Situation, in_one_statement: bool) -> None:
 
 
 def harm(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
-    """The differences from before, except for a webhook that comes back for everybody."""
+    """The differences from before, except for access that was broken for everybody and works again."""
     for what in before.keys() | after.keys():
         one, other = before.get(what), after.get(what)
         if (
@@ -109,14 +110,14 @@ def harm(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
 
 
 def _is_more_of_a_provider(what: str, before: Any, after: Any) -> bool:
-    """Whether a provider is registered, or takes more than it did: who gets a role by it, trust policies say."""
+    """Whether a provider is new or accepts more than before. Trust policies still decide who gets a role."""
     if not what.startswith("provider ") or after is None:
         return False
     return before is None or all(set(before[key]) <= set(after[key]) for key in ("audiences", "thumbprints"))
 
 
 def snapshot(lab: Lab, team: Team) -> dict[str, Any]:
-    """What the second team may do, and every object that is not the run's own."""
+    """The second team's permissions, and every object that doesn't belong to the run."""
     found: dict[str, Any] = {}
     for name in (lab.parameters.role_name, TEAM["role_name"]):
         found |= _exchanged(lab, team, name)
@@ -127,7 +128,7 @@ def snapshot(lab: Lab, team: Team) -> dict[str, Any]:
 
 
 def _exchanged(lab: Lab, team: Team, role_name: str) -> dict[str, Any]:
-    """What STS answers the team's token for a role, and what the session may do then."""
+    """STS's answer to the team's token for a role, and the calls that the session may make."""
     import boto3
 
     tried = {f"shop:web as {role_name}: {name}": "not tried" for name in ("lists", "reads", "writes", "users")}
@@ -163,7 +164,7 @@ def _said(call: Any) -> str:
 
 
 def _by_webhook(lab: Lab) -> Iterator[tuple[str, Any]]:
-    """Which labels the registration's selectors are about, for the team's pods with and without the label."""
+    """Whether the registration's selectors match the team's pods, with and without the label."""
     try:
         registered = AdmissionregistrationV1Api(lab.kubernetes).read_mutating_webhook_configuration(WEBHOOK)
     except ApiException as error:
@@ -207,7 +208,7 @@ def _in_iam(lab: Lab) -> Iterator[tuple[str, Any]]:
 def _in_cluster(lab: Lab) -> Iterator[tuple[str, Any]]:
     core, own = CoreV1Api(lab.kubernetes), lab.parameters
     for namespace in core.list_namespace().items:
-        # The run's own has nobody else in it.
+        # Nobody else uses the run's own namespace.
         if namespace.metadata.name != own.namespace:
             yield f"namespace {namespace.metadata.name}", namespace.metadata.labels
     for account in core.list_service_account_for_all_namespaces().items:

@@ -1,6 +1,6 @@
-"""`make harm`: the printed repairs of 60 pairs and 20 triples of faults, run in a lab beside a second team.
+"""`make harm`: run the printed repairs of 60 pairs and 20 triples of faults in a lab beside a second team.
 
-`LABKIT_SEED` draws others.
+`LABKIT_SEED` draws other pairs and triples.
 """
 
 import contextlib

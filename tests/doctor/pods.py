@@ -1,4 +1,4 @@
-"""A healthy lab with one change, for the tests of pods: the change, and what the doctor finds then."""
+"""Recorded evidence of a healthy lab with one change, for the tests of pods, and the doctor's findings."""
 
 from labkit import doctor
 from labkit.diagnosis.evidence import Evidence, Reads
@@ -27,7 +27,7 @@ def found(answers, **settings):
 
 
 def applying(change, config_map=None):
-    """A healthy lab whose pod was applied otherwise."""
+    """A healthy lab whose pod was made from a changed manifest."""
     answers, manifest = healthy(), pod.build(PARAMETERS)
     if config_map is not None:
         answers[CONFIG_MAP] = {"metadata": {"name": "settings"}, "data": config_map}
@@ -73,11 +73,8 @@ def owned(env):
     return answers
 
 
-# Workloads: none of them is left with a pod beside it that nobody owns.
-
-
 def workload(name="cart", *, account="my-service-account", replicas=1, kind="Deployment", app="cart"):
-    """A Deployment as a list has it."""
+    """A Deployment as an item of a list."""
     container = {"name": "aws", "image": "amazon/aws-cli"}
     spec = {"containers": [container], **({"serviceAccountName": account} if account else {})}
     labels = {"app": app}

@@ -1,4 +1,4 @@
-"""Recorded evidence: what a healthy lab answers to each call of the doctor's, for tests to change."""
+"""Recorded evidence: a healthy lab's answers to the doctor's calls, for tests to change."""
 
 import copy
 from typing import Any
@@ -82,7 +82,7 @@ CLAIMS = {
 
 
 def a_pod() -> dict[str, Any]:
-    """The pod as the API server gives it back, after the webhook and the admission of service accounts."""
+    """The pod as the API server returns it, after the webhook's changes and the mount of its own token."""
     made = pod.build(PARAMETERS)
     made["metadata"] |= {"creationTimestamp": "2026-01-01T00:01:00Z", "uid": "b"}
     container = made["spec"]["containers"][0]
@@ -108,7 +108,7 @@ def a_pod() -> dict[str, Any]:
 
 
 def healthy() -> dict[str, Any]:
-    """The answers of a healthy lab by their calls; a new copy each time."""
+    """Return a new copy of a healthy lab's answers, keyed by call."""
     role = {
         "Arn": ROLE_ARN,
         "RoleName": "my-role",
@@ -162,5 +162,5 @@ def healthy() -> dict[str, Any]:
 
 
 def evidence(answers: dict[str, Any] | None = None, **settings: Any) -> Evidence:
-    """Evidence that was recorded; no connection is used."""
+    """Evidence from recorded answers, without a connection."""
     return Evidence(PARAMETERS, CONNECTION, reads=Reads(healthy() if answers is None else answers), **settings)

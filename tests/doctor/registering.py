@@ -1,4 +1,4 @@
-"""A webhook's opt-out label, a namespace that carries it, and the patch of a registration in a repair."""
+"""The webhook's opt-out label, a namespace that opted out, and a repair's patch of the registration."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""What the commands of a repair change in recorded evidence: IAM's, S3's and EKS's, in the words that a shell makes."""
+"""A repair's AWS commands for IAM and S3, applied to recorded evidence."""
 
 import copy
 import json
@@ -9,12 +9,12 @@ Answers = dict[str, Any]
 
 
 def commands(repair: str) -> list[str]:
-    """The lines of a repair that a shell runs: all but the words."""
+    """The lines of a repair that a shell runs: all except the comments."""
     return [line for line in repair.splitlines() if not line.startswith("#")]
 
 
 def repaired(answers: Answers, repair: str) -> Answers:
-    """The answers once the lines of a repair have been run. A line that is not known fails the test."""
+    """Return the answers after a repair's lines have run. An unknown line fails the test."""
     after, account_id = copy.deepcopy(answers), "123456789012"
     for line in repair.splitlines():
         if line.startswith("(export "):
@@ -84,7 +84,7 @@ class Account:
         self.answers[self.key(f"iam:ListRolePolicies {options['role-name']}")].remove(options["policy-name"])
 
     def iam_put_role_policy(self, options: dict[str, str]) -> None:
-        """What it allows, a simulation says from then on."""
+        """Let every recorded simulation of the policy's first action answer "allowed" from now on."""
         (statement,) = json.loads(options["policy-document"])["Statement"]
         for call in self.answers:
             if call.startswith("iam:SimulatePrincipalPolicy") and statement["Action"][0] in call:
@@ -95,7 +95,7 @@ class Account:
 
 
 def _words(line: str) -> list[str]:
-    """A line as the shell takes it apart."""
+    """The words of a line, as a shell splits it."""
     return shlex.split(line)
 
 

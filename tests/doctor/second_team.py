@@ -1,7 +1,7 @@
-"""A second team beside the run: on its role, its OIDC provider, its bucket and its ConfigMaps. What may it do?
+"""A second team that shares the run's role, OIDC provider, bucket and ConfigMaps.
 
-A repair may neither take from it nor give to it. What is broken for everybody, such as a missing OIDC provider, may
-come back for everybody: then each has what the policies always said.
+A repair may neither take access from the team nor give it any. Only something that is broken for everybody, such as a
+missing OIDC provider, may work again for everybody: the policies allowed that access all the time.
 """
 
 import copy
@@ -22,11 +22,11 @@ from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
 from tests.doctor.repairing import commands, repaired
 
 Answers = dict[str, Any]
-# On the run's role. It isn't made yet, so that the doctor finds nothing of it.
+# It uses the run's role. The cluster has no such service account yet, so the doctor doesn't report it.
 WEB = "system:serviceaccount:shop:web"
-# In the run's namespace, with a role of its own.
+# A service account in the run's namespace, and its own role.
 TILL, TILL_ROLE = "till", "till-role"
-# A selector of the webhook's registration keeps its pods with this label out, on purpose.
+# A selector in the webhook's registration leaves out the team's pods with this label, on purpose.
 KEPT_OUT = {"team": "b"}
 REGISTERED = "get mutatingwebhookconfiguration pod-identity-webhook"
 SUBJECTS = (
@@ -43,7 +43,7 @@ AWS = ("aws ", "(export ", ")")
 
 
 def joined(situation: Situation, *, in_one_statement: bool) -> Situation:
-    """The situation with a second team; the role's first statement names it, or one of its own does."""
+    """The situation with a second team, which the role admits in its first statement or in one of the team's own."""
     parameters = situation.parameters.model_copy(update={"service_account": TILL, "role_name": TILL_ROLE})
     arn = situation.role_arn.replace(situation.parameters.role_name, TILL_ROLE)
     roles = {**situation.roles, arn: new_role(parameters, situation.provider_arn)}
@@ -63,7 +63,7 @@ def joined(situation: Situation, *, in_one_statement: bool) -> Situation:
 
 
 def harm(situation: Situation, answers: Answers, repair: str) -> list[str]:
-    """What a repair changes for anybody but the run's own service account, where it is run on these answers."""
+    """The changes that a repair of these answers makes for anybody except the run's own service account."""
     # No shell runs a line with a placeholder.
     lines = [line for line in commands(repair) if not repairing.PLACEHOLDER.search(line)]
     aws = [line for line in lines if line.startswith(AWS)]
@@ -81,7 +81,7 @@ def harm(situation: Situation, answers: Answers, repair: str) -> list[str]:
 
 
 def keeping_out(registration: Any) -> Any:
-    """The webhook's registration, which leaves out the pods of the second team with the label of `KEPT_OUT`."""
+    """The webhook's registration with a selector that leaves out pods with the label in `KEPT_OUT`."""
     changed = copy.deepcopy(registration)
     for webhook in changed["webhooks"]:
         selector = webhook.get("objectSelector") or {}
@@ -91,13 +91,13 @@ def keeping_out(registration: Any) -> Any:
 
 
 def admitting(situation: Situation, in_one_statement: bool) -> Any:
-    """The role's trust policy, which admits the second team as well."""
+    """The role's trust policy, changed so that it admits the second team as well."""
     trust_policy = copy.deepcopy(situation.role["AssumeRolePolicyDocument"])
     statements = trust_policy["Statement"]
     key = f"{situation.provider_name}:sub"
     first = statements[0].get("Condition", {}).get("StringEquals", {})
     if "Federated" not in statements[0]["Principal"]:
-        # Nobody takes this role by a token: the second team takes it by the account.
+        # No token gets this role, so the trust policy admits the second team by its account.
         principal = {"AWS": f"arn:aws:iam::{situation.account_id}:root"}
         statements.append({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
     elif in_one_statement and key in first:
@@ -108,7 +108,7 @@ def admitting(situation: Situation, in_one_statement: bool) -> Any:
 
 
 def _of_its_own(situation: Situation, first: Any) -> Any:
-    """A statement for the second team: right, where the first one names the run; else with the first one's mistakes."""
+    """A statement for the second team: correct if the first one names the run, else with the first one's mistakes."""
     statement = copy.deepcopy(first)
     if situation.parameters.subject in str(first) and situation.provider:
         statement = documents.trust_policy(situation.parameters, situation.provider_arn)["Statement"][0]
@@ -134,7 +134,7 @@ def _pod(name: str, namespace: str, labels: dict[str, str]) -> Any:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-# In the cluster: every object that a line names has to be the run's own.
+# In the cluster: a line may only change the run's own objects.
 
 
 def _harm_in_cluster(situation: Situation, line: str, registered: Any) -> Iterator[str]:
@@ -166,7 +166,7 @@ def _harm_in_cluster(situation: Situation, line: str, registered: Any) -> Iterat
 
 
 def _asked(situation: Situation, registration: Any) -> list[bool]:
-    """Whether the webhooks' selectors are about each pod of the second team's service account."""
+    """Whether the webhooks' selectors match each pod of the second team's service account."""
     namespace = situation.objects.get("Namespace default", {}).get("metadata", {}).get("labels") or {}
     return [
         object_selector(webhook.get("objectSelector"))(labels)
@@ -203,7 +203,7 @@ def _harm_in_aws(situation: Situation, before: Answers, after: Answers) -> Itera
 
 
 def _harm_by_trust(situation: Situation, before: Any, after: Any, audiences: Sequence[str]) -> Iterator[str]:
-    """The callers whose admission by the role's trust policy changed; for a role that was missing, all but the run."""
+    """The callers for which the role's trust policy now decides differently. A missing role admitted nobody."""
     one, other = (role["AssumeRolePolicyDocument"] if role else {"Statement": []} for role in (before, after))
     was, will_be = _policy(one), _policy(other)
     for arn, subject, audience in _tokens(situation, one, audiences):
@@ -221,10 +221,10 @@ def _harm_by_trust(situation: Situation, before: Any, after: Any, audiences: Seq
 def _tokens(
     situation: Situation, trust_policy: Any, audiences: Sequence[str] = AUDIENCES
 ) -> Iterator[tuple[str, str, str]]:
-    """Tokens of everybody else: of the cluster's other service accounts, and of other clusters' of any name."""
+    """Everybody else's tokens: of the cluster's other service accounts, and of any in other clusters."""
     named = re.findall(r"arn:aws:iam::\d{12}:oidc-provider/[^\"]+", json.dumps(trust_policy))
     for arn in {*named, situation.provider_arn}:
-        # The cluster's own issuer is the same in every account.
+        # With the cluster's own issuer, in any account, this subject is the run itself.
         mine = () if arn.endswith(f"/{situation.provider_name}") else (situation.parameters.subject,)
         for subject in (*SUBJECTS, *mine):
             for audience in audiences:
@@ -248,7 +248,7 @@ def _harm_to_provider(call: str, before: Any, after: Any) -> Iterator[str]:
 
 
 def _harm_by_bucket_policy(situation: Situation, before: Any, after: Any) -> Iterator[str]:
-    """What changed in others' access to the bucket, by their own role or by a shared one."""
+    """The changes in the access of another role and of a user to the bucket."""
     account = situation.account_id
     session = f"arn:aws:sts::{account}:assumed-role/{TILL_ROLE}/session"
     who = {

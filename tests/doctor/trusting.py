@@ -1,4 +1,4 @@
-"""A healthy lab with one change in the trust policy, and what the doctor finds then."""
+"""Recorded evidence of a healthy lab with changes in the trust policy, and the doctor's findings."""
 
 from labkit import doctor
 from labkit.diagnosis.evidence import Evidence, Reads
@@ -30,7 +30,7 @@ def document(answers):
 
 
 def trusting(*changes):
-    """A healthy lab with these changes of the one statement."""
+    """A healthy lab with these changes in the trust policy's only statement."""
     answers = healthy()
     for change in changes:
         change(document(answers)["Statement"][0])
@@ -42,7 +42,7 @@ def principal(**names):
 
 
 def wants(claim, value, operator="StringEquals", issuer=NAME):
-    """The statement's condition on a claim becomes this one."""
+    """Return a change that replaces a statement's condition on a claim. The value None only removes it."""
 
     def change(statement):
         for block in statement["Condition"].values():
