@@ -1,4 +1,4 @@
-"""What every cause declares, and what follows from it: the order, and what became of each stage."""
+"""The declarations of the causes, the order of the findings, and the result of each stage."""
 
 import ast
 import importlib
@@ -28,7 +28,7 @@ SOURCES = Path(labkit.__file__).parent
 NOTEBOOKS = SOURCES.parent / "notebooks"
 EXPLAINED = {id for family in families.FAMILIES for id in family.ids}
 
-# No text of an error leads to these.
+# No error text leads to these findings.
 WITHOUT_AN_EXPLANATION = {
     "credentials-of-another-identity": "nothing fails: the pod has credentials, and others than it was to have",
     "credentials-refused": "it is the refusal itself; the texts lead to what is behind it",
@@ -47,7 +47,7 @@ WITHOUT_AN_EXPLANATION = {
     "trust-policy-aud-missing": "nothing fails: it is a danger",
     "trust-policy-sub-missing": "nothing fails: it is a danger",
 }
-# These are tested on evidence of their own.
+# No fault causes these findings, so other tests make the evidence for them.
 WITHOUT_A_FAULT = {
     "credentials-of-another-identity": "it follows from whatever else is wrong",
     "credentials-refused": "it follows from whatever else is wrong",
@@ -73,7 +73,7 @@ WITHOUT_A_FAULT = {
 
 
 def results(answers, **settings):
-    """What became of each stage, by its number."""
+    """Each stage's result, keyed by its number."""
     found = doctor.examine(recording.evidence(answers, **settings))
     return {number: result for number, (_, result, _) in enumerate(found.stages(), 1)}
 
@@ -85,7 +85,7 @@ def without(*calls):
     return answers
 
 
-# What is declared.
+# The declarations.
 
 
 def test_every_cause_is_in_the_catalogue_under_its_own_id():
@@ -107,7 +107,7 @@ def test_findings_are_created_in_one_place():
     assert [place.partition(":")[0] for place in makers] == ["diagnosis/finding.py"], makers
 
 
-def test_what_looks_for_a_cause_is_declared_as_one():
+def test_every_function_that_looks_for_a_cause_is_declared_as_one():
     undeclared = [
         f"{path.name}: {node.name}"
         for path in Path(findings.__file__).parent.glob("*.py")
@@ -177,7 +177,7 @@ def test_errors_are_reported_first_in_the_order_of_their_stages_and_then_of_the_
 
 
 @pytest.mark.parametrize("step", steps.ORDER)
-def test_a_step_tells_its_findings_in_the_order_of_the_report(step):
+def test_a_step_lists_its_findings_in_the_order_of_the_report(step):
     report = [each.id for each in doctor.examine(recording.evidence(with_many_faults())).findings]
     told = [each.id for each in steps.step(step).check(recording.evidence(with_many_faults()), [])]
     assert [id for id in told if id in report] == [id for id in report if id in told]
@@ -198,23 +198,23 @@ def test_the_order_depends_on_a_repairs_actions_and_not_on_its_text():
 
 
 def said(repair, words):
-    """The repair in other words."""
+    """The repair with another text and the same actions."""
     return replace(repair, parts=tuple(replace(lines, text=words) for lines in repair.parts))
 
 
-# Who examines.
+# The functions that examine.
 
 
 @pytest.mark.parametrize("name", ["diagnose", "examine", "examine_pods"])
-def test_the_functions_that_examine_are_read_at_a_glance(name):
+def test_a_function_that_examines_has_at_most_50_lines(name):
     lines = inspect.getsource(getattr(doctor.examination, name)).splitlines()
     assert len(lines) <= 50
 
 
-# What became of a stage.
+# The result of each stage.
 
 
-def test_where_all_is_well_every_stage_is_right():
+def test_every_stage_is_right_in_a_healthy_lab():
     assert set(results(recording.healthy()).values()) == {"right"}
 
 
@@ -246,7 +246,7 @@ def test_each_check_lists_its_calls_and_the_missing_ones():
     ]
 
 
-def test_of_several_pods_everything_that_was_looked_at_is_reported():
+def test_a_report_on_several_pods_lists_everything_that_the_doctor_read():
     answers, other = recording.healthy(), recording.a_pod()
     other["metadata"]["name"] = "other"
     answers[recording.PODS].append(other)
@@ -295,7 +295,7 @@ def test_a_finding_outside_the_pods_appears_once_and_its_repair_mends_every_pod(
         (recording.BUCKET_POLICY, {9}),
     ],
 )
-def test_a_stage_that_rests_on_what_could_not_be_read_is_not_right(call, stages):
+def test_a_stage_without_its_evidence_is_reported_as_not_looked_at(call, stages):
     found = results(without(call))
     assert {number for number, result in found.items() if result != "right"} == stages
     assert {found[number] for number in stages} == {"not looked at"}
@@ -305,7 +305,7 @@ def test_an_unreadable_namespace_does_not_hide_its_service_account():
     assert set(results(without(recording.NAMESPACE)).values()) == {"right"}
 
 
-def test_an_issuer_that_keeps_silent_here_leaves_its_provider_unsettled():
+def test_if_the_issuer_does_not_answer_its_provider_is_reported_as_not_looked_at():
     evidence = recording.evidence(without(recording.DISCOVERY))
     read = Read("its discovery document", recording.DISCOVERY, of="a host")
     evidence.reads.unread[read] = NotRead(read, "no answer", recording.DISCOVERY, no_answer=True)
@@ -318,7 +318,7 @@ def test_an_issuer_that_keeps_silent_here_leaves_its_provider_unsettled():
 
 
 @pytest.mark.parametrize("annotated", [recording.ROLE_ARN, recording.ROLE_ARN.replace(":role/", ":role/team/")])
-def test_how_the_role_s_arn_is_only_iam_tells(annotated):
+def test_without_an_answer_from_iam_the_annotation_is_reported_as_not_looked_at(annotated):
     answers = without(recording.ROLE)
     answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {ROLE_ANNOTATION: annotated}
     answers[recording.PODS][0]["spec"]["containers"][0]["env"][3]["value"] = annotated
@@ -328,7 +328,7 @@ def test_how_the_role_s_arn_is_only_iam_tells(annotated):
     assert found.exit_code == 2
 
 
-def test_a_pod_that_is_the_role_shows_how_the_role_s_arn_is():
+def test_the_pods_identity_confirms_the_annotation_without_an_answer_from_iam():
     assert results(without(recording.ROLE))[2] == "right"
 
 
@@ -348,30 +348,30 @@ def refused():
     return recording.healthy() | {recording.EXCHANGE: REFUSED, recording.CALLER: FAILED}
 
 
-def test_a_refused_exchange_is_not_right_where_another_finding_explains_it():
+def test_a_refused_exchange_is_an_error_even_if_another_finding_explains_it():
     answers = refused()
     answers[recording.PROVIDER]["ClientIDList"] = ["vault"]
     found = doctor.examine(recording.evidence(answers))
     assert [each.id for each in found.findings] == ["oidc-provider-audience-missing"]
     assert results(answers)[7] == "error"
-    # Who has no credentials is nobody.
+    # Without credentials, the pod has no identity that the doctor could look at.
     assert results(answers)[8] == "not looked at"
 
 
-def test_a_refused_exchange_is_not_right_where_the_token_is_malformed():
+def test_a_malformed_token_is_an_error_of_the_token_and_of_the_exchange():
     answers = refused()
     answers[recording.TOKEN] |= {"claims": {}, "malformed": "this has 5"}
     assert (results(answers)[4], results(answers)[7]) == ("error", "error")
 
 
-def test_keys_in_the_pod_say_nothing_against_an_exchange_that_was_tried():
+def test_keys_in_the_pod_make_its_identity_wrong_but_not_the_exchange():
     answers = recording.healthy() | {recording.CALLER: {"arn": "", "error": "(InvalidClientTokenId) when calling …"}}
     container = answers[recording.PODS][0]["spec"]["containers"][0]
     container["env"] += [{"name": name, "value": "x"} for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
     assert (results(answers)[7], results(answers)[8]) == ("right", "error")
 
 
-def test_a_pod_without_a_token_exchanged_none_and_is_somebody_else():
+def test_a_pod_without_a_token_has_no_checked_exchange_and_a_wrong_identity():
     answers = recording.healthy()
     answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
     answers[recording.PODS][0]["spec"]["containers"][0]["env"] = []
@@ -382,7 +382,7 @@ def test_a_pod_without_a_token_exchanged_none_and_is_somebody_else():
     assert [results(answers)[number] for number in (4, 7, 8)] == ["not looked at", "not looked at", "error"]
 
 
-def test_each_of_several_pods_counts():
+def test_a_stage_is_not_right_if_one_of_several_pods_is_pending():
     answers, ended = recording.healthy(), recording.a_pod()
     ended["metadata"]["name"], ended["status"] = "other", {"phase": "Pending"}
     answers[recording.PODS].append(ended)
@@ -392,7 +392,7 @@ def test_each_of_several_pods_counts():
     assert (found[1], found[8]) == ("error", "not looked at")
 
 
-def test_another_run_s_role_has_permissions_that_were_not_looked_at():
+def test_the_doctor_does_not_look_at_the_permissions_of_another_runs_role():
     answers = recording.healthy()
     answers[recording.ROLE]["Tags"] = [{"Key": "labkit:run", "Value": "green/default/a/b"}]
     found = results(answers)

@@ -19,7 +19,7 @@ from tests.doctor.recording import (
 from tests.doctor.repairing import commands
 
 
-def test_keys_in_a_config_map_that_another_pod_uses_are_left_out_of_this_pod_alone():
+def test_the_repair_keeps_a_config_map_that_another_pod_uses_and_changes_only_this_pod():
     answers = applying(lambda m: m["spec"]["containers"][0].update(envFrom=[{"configMapRef": {"name": "settings"}}]))
     of_webhook = {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/web", "AWS_REGION": "eu-west-1"}
     settings = {"data": {**KEYS, **of_webhook, "GREETING": "hello", "no-variable": "x"}}
@@ -39,7 +39,7 @@ def test_keys_in_a_config_map_that_another_pod_uses_are_left_out_of_this_pod_alo
 
 
 def another_team_s(kind):
-    """A workload without a pod, whose pods would take the ConfigMap as another service account."""
+    """A workload without pods, which uses the ConfigMap and runs as another service account."""
     spec = {"serviceAccountName": "web", "containers": [{"name": "web"}]}
     with_sources({"spec": spec})
     job = {"template": {"spec": spec}}
@@ -58,7 +58,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize(("call", "kind"), LISTS.items(), ids=LISTS.values())
-def test_keys_in_a_config_map_that_a_workload_without_pods_uses_stay(call, kind):
+def test_the_repair_keeps_keys_in_a_config_map_that_a_workload_without_pods_uses(call, kind):
     answers = applying(with_sources, KEYS) | {call: [another_team_s(kind)]}
     (finding,) = examine(answers).findings
     assert finding.id == "pod-static-keys"
@@ -68,7 +68,7 @@ def test_keys_in_a_config_map_that_a_workload_without_pods_uses_stay(call, kind)
 
 
 @pytest.mark.parametrize("call", LISTS)
-def test_keys_in_a_config_map_stay_where_workloads_cannot_be_listed(call):
+def test_the_repair_keeps_keys_in_a_config_map_if_workloads_cannot_be_listed(call):
     answers = applying(with_sources, KEYS)
     del answers[call]
     (finding,) = examine(answers).findings
@@ -87,7 +87,7 @@ def test_the_repair_deletes_keys_from_a_config_map_that_nobody_else_uses():
     assert json.loads(shlex.split(patch)[-1]) == {"data": dict.fromkeys(KEYS)}
 
 
-def test_an_aws_config_that_a_workload_without_pods_uses_is_not_shortened():
+def test_the_repair_keeps_an_aws_config_that_a_workload_without_pods_uses():
     answers = applying(with_config, {"config": LONG_SESSION}) | {DEPLOYMENTS: [another_team_s("deployment")]}
     (finding,) = examine(answers).findings
     assert "# The ConfigMap settings is not changed: deployment/web may also use it." in finding.repair

@@ -1,4 +1,4 @@
-"""What a diagnosis is, without a lab."""
+"""A diagnosis of recorded evidence: its exit code, its calls and its checks."""
 
 from labkit.diagnosis.evidence import Reads
 from labkit.diagnosis.evidence.reading import Read
@@ -8,7 +8,7 @@ from labkit.doctor.examination import examine
 from tests.doctor import recording
 
 
-def test_a_record_without_an_answer_says_so_and_is_exit_code_2():
+def test_a_call_without_a_recorded_answer_is_listed_as_unread_and_gives_exit_code_2():
     answers = recording.healthy()
     del answers[recording.ATTACHED]
     found = examine(recording.evidence(answers))
@@ -16,13 +16,13 @@ def test_a_record_without_an_answer_says_so_and_is_exit_code_2():
     assert "the record has no answer to this call" in {error.why for error in found.unread}
 
 
-def test_facts_that_nobody_asked_for_do_not_cause_exit_code_2():
+def test_facts_that_only_probe_reads_do_not_cause_exit_code_2():
     found = examine(recording.evidence(probe=False))
     assert found.exit_code == 0, found
     assert {error.needs for error in found.unread} == {"--probe"}
 
 
-def test_answers_are_shared_and_each_subject_counts_its_own():
+def test_subjects_share_answers_but_each_lists_only_its_own_calls():
     reads = Reads(recording.healthy())
     first, second = reads.shared(), reads.shared()
     role = Read("iam:GetRole", "my-role", f"({recording.ACCOUNT_ID})", "AWS")
@@ -31,7 +31,7 @@ def test_answers_are_shared_and_each_subject_counts_its_own():
     assert ([*first.asked], [*second.asked]) == ([role], [])
 
 
-def test_every_finding_has_its_place_among_the_checks():
+def test_a_finding_of_each_stage_belongs_to_the_right_check():
     places = {
         "pod-missing": 1,
         "service-account-annotation-missing": 2,

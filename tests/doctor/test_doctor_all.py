@@ -18,7 +18,7 @@ from tests.doctor.callers import POLICY, changed, doctor, session_of
 
 @pytest.fixture
 def shop(lab):
-    """Seven more service accounts in a namespace of their own: five right ones, a misspelt one, one without a role."""
+    """Seven more service accounts in the namespace shop: five healthy, one with a misspelt key, one without a role."""
     core, iam = CoreV1Api(lab.kubernetes), lab.aws.client("iam")
     core.create_namespace({"metadata": {"name": "shop", "labels": lab.labels}})
     names = [f"cart-{number}" for number in range(5)]
@@ -40,7 +40,7 @@ def shop(lab):
         iam.delete_role(RoleName=name)
 
 
-def test_all_service_accounts_that_are_to_have_a_role_are_a_line_each(shop):
+def test_all_prints_a_line_for_each_service_account_that_should_have_a_role(shop):
     done = doctor("--all")
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
@@ -51,7 +51,7 @@ def test_all_service_accounts_that_are_to_have_a_role_are_a_line_each(shop):
     assert "7 service accounts in the cluster" in done.stdout
 
 
-def test_all_of_one_namespace_as_json_is_an_object_a_line(shop):
+def test_all_with_json_prints_one_object_per_service_account_of_the_namespace(shop):
     done = doctor("--all", "-n", "default", "--json")
     (found,) = map(json.loads, done.stdout.splitlines())
     assert (found["subject"], done.returncode) == ("system:serviceaccount:default:my-service-account", 0)
@@ -62,7 +62,7 @@ def test_all_of_one_namespace_as_json_is_an_object_a_line(shop):
     )
 
 
-def test_of_several_service_accounts_in_a_namespace_the_doctor_picks_none(shop):
+def test_the_doctor_does_not_choose_between_several_service_accounts(shop):
     done = doctor("-n", "shop")
     assert (done.returncode, done.stdout) == (2, "")
     names = ", ".join([*(f"cart-{number}" for number in range(5)), "typo"])
@@ -99,18 +99,18 @@ def test_the_doctor_takes_the_service_account_from_the_given_pod(shop):
 
 
 @pytest.mark.parametrize("options", [(), ("--all",)], ids=["one", "all"])
-def test_a_misspelt_namespace_is_a_question(shop, options):
+def test_the_doctor_suggests_the_right_name_for_a_misspelt_namespace(shop, options):
     done = doctor(*options, "-n", "shopp")
     assert (done.returncode, done.stdout) == (2, "")
     assert "The cluster has no namespace shopp; did you mean shop?" in done.stderr
     assert "my-service-account" not in done.stderr
 
 
-def test_the_namespace_default_means_the_lab_s_own(shop):
+def test_in_the_namespace_default_the_doctor_picks_the_labs_service_account(shop):
     assert json.loads(doctor("-n", "default", "--json").stdout)["subject"].endswith(":default:my-service-account")
 
 
-def test_no_call_is_made_twice_and_the_roles_are_read_at_once(shop):
+def test_all_makes_no_call_twice_and_does_not_read_roles_one_by_one(shop):
     survey = Survey(shop.connection, shop.parameters)
     calls = [str(read) for diagnosis in survey for read in diagnosis.made] + [*map(str, survey.reads.made)]
     assert len(survey) == 7
@@ -121,7 +121,7 @@ def test_no_call_is_made_twice_and_the_roles_are_read_at_once(shop):
     assert [d.findings for d in told] == [d.findings for d in single]
 
 
-def test_a_caller_who_may_not_read_all_roles_at_once_reads_each(shop):
+def test_all_reads_roles_one_by_one_for_a_caller_who_may_not_read_all_at_once(shop):
     aws = session_of(shop, "iam:GetAccountAuthorizationDetails")
     survey = Survey(changed(shop.connection, aws=aws), shop.parameters)
     found = list(survey)
@@ -129,7 +129,7 @@ def test_a_caller_who_may_not_read_all_roles_at_once_reads_each(shop):
     assert any(read.kind == "iam:GetRole" for diagnosis in found for read in diagnosis.made)
 
 
-def test_a_caller_who_may_not_list_service_accounts_gets_an_error_that_names_them(lab):
+def test_a_caller_who_may_not_list_service_accounts_gets_an_error_that_says_so(lab):
     survey = {"connection": changed(lab.connection, kubernetes=_anonymous(lab)), "parameters": lab.parameters}
     with pytest.raises(LabError, match="serviceaccounts"):
         Survey(**survey)

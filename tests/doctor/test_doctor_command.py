@@ -1,4 +1,4 @@
-"""`labkit doctor` as it is run, and `diagnose` as other programs call it: what it finds, what it could not see."""
+"""The command `labkit doctor`, and `diagnose` as other programs call it: findings, and facts that stay unread."""
 
 import copy
 import json
@@ -30,17 +30,17 @@ NOBODY = {"namespace": "default", "service_account": "my-service-account", "clus
 
 @pytest.fixture
 def broken(lab):
-    """The lab, whose role lacks its policy."""
+    """The lab with its role's policy detached."""
     iam = lab.aws.client("iam")
     iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
     yield lab
     iam.attach_role_policy(RoleName="my-role", PolicyArn=POLICY)
 
 
-# What it says.
+# The output.
 
 
-def test_a_healthy_service_account_is_exit_code_0_and_plain_text_where_no_terminal_is(lab):
+def test_a_healthy_service_account_gives_exit_code_0_and_plain_text_without_a_terminal(lab):
     done = doctor()
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -52,14 +52,14 @@ def test_a_healthy_service_account_is_exit_code_0_and_plain_text_where_no_termin
     assert "needed: --probe" in done.stdout
 
 
-def test_with_probe_the_pod_is_asked_and_it_says_so(lab):
+def test_with_probe_the_report_lists_the_calls_inside_the_pod(lab):
     done = doctor("--probe")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^In the pod: .*sts:GetCallerIdentity in pod my-pod", done.stdout, re.MULTILINE)
     assert "--probe" not in done.stdout
 
 
-def test_a_finding_is_exit_code_1_and_its_repair_is_a_whole_line(broken):
+def test_a_finding_gives_exit_code_1_and_its_repair_is_printed_on_one_line(broken):
     done = doctor(COLUMNS="40")
     assert done.returncode == 1
     assert "error: role-policy-not-attached" in done.stdout
@@ -68,14 +68,14 @@ def test_a_finding_is_exit_code_1_and_its_repair_is_a_whole_line(broken):
     assert 'eval "$(labkit env)"' in done.stdout
 
 
-def test_the_checks_are_reported_in_the_order_that_needs_the_least_access(broken):
+def test_the_report_lists_the_nine_checks_in_order(broken):
     said = doctor().stdout
     told = [line.split()[1] for line in said.splitlines() if re.match(r"  [✓✗!i·] \d  ", line)]
     assert told == [str(number) for number in range(1, 10)]
     assert re.search(r"✗ 9  the role's permissions +role-policy-not-attached", said)
 
 
-def test_a_terminal_gets_colours_unless_it_asks_for_none(broken):
+def test_a_terminal_gets_colours_unless_no_color_is_set(broken):
     def seen(**variables):
         env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
         return pexpect.run(f"{LABKIT} doctor", env=env | {"TERM": "xterm-256color"} | variables, timeout=60).decode()
@@ -123,7 +123,7 @@ def test_json_has_every_key_that_a_program_needs(broken):
     assert {each["result"] for each in found["checks"]} <= {"right", "error", "warning", "note", "not looked at"}
 
 
-def test_a_notebook_gets_the_same(broken):
+def test_a_notebook_gets_the_same_report_and_the_repair_only_if_it_asks(broken):
     found = broken.diagnose(repair=True)
     assert [finding.id for finding in found.findings] == ["role-policy-not-attached"]
     assert "aws iam attach-role-policy" not in repr(broken.diagnose())
@@ -132,10 +132,10 @@ def test_a_notebook_gets_the_same(broken):
     assert "aws iam attach-role-policy" in bundle["text/html"] and "aws iam attach-role-policy" in bundle["text/plain"]
 
 
-# It only reads.
+# The doctor only reads.
 
 
-def test_nothing_is_changed_and_few_calls_are_made(broken):
+def test_the_doctor_changes_nothing_and_makes_fewer_than_30_calls(broken):
     core = CoreV1Api(broken.kubernetes)
 
     def versions():
@@ -156,14 +156,14 @@ def test_nothing_is_changed_and_few_calls_are_made(broken):
     assert len(set(found["looked_at"])) == len(found["looked_at"])
 
 
-def test_without_a_lab_none_is_started(tmp_path):
+def test_the_doctor_does_not_start_a_lab(tmp_path):
     done = doctor(LABKIT_HOME=str(tmp_path / ".lab"))
     assert done.returncode == 2
     assert "No lab runs" in done.stderr and "labkit up" in done.stderr
     assert not (tmp_path / ".lab").exists()
 
 
-def test_a_missing_cluster_is_not_made(lab):
+def test_the_doctor_does_not_make_a_missing_cluster(lab):
     done = doctor("--cluster", "green", "--json")
     assert done.returncode == 2
     assert "Its clusters are: blue" in json.loads(done.stdout)["could_not_look"]["what"]
@@ -180,11 +180,11 @@ def test_a_pod_that_does_not_exist_is_a_finding(lab):
 
 
 def unnamed(lab, **names):
-    """The evidence about a service account that neither a pod nor a role names."""
+    """Evidence for these names, as if the user had named neither a pod nor a role."""
     return Evidence(lab.parameters.model_copy(update=names), lab.connection, pod_name="", role_is_known=False)
 
 
-def test_a_missing_object_was_not_looked_at(lab):
+def test_checks_that_need_a_missing_object_are_reported_as_not_looked_at(lab):
     no_pod = diagnose(**NOBODY, connection=lab.connection, pod="no-pod")
     results = [result for _, result, _ in no_pod.stages()]
     assert results[:4] == ["error", "right", "not looked at", "not looked at"]
@@ -193,10 +193,10 @@ def test_a_missing_object_was_not_looked_at(lab):
     assert [result for _, result, _ in nowhere.stages()][:3] == ["error", "not looked at", "not looked at"]
 
 
-def test_a_pod_that_is_missing_is_made_under_the_name_that_was_asked_for_or_is_free(lab):
+def test_the_repair_makes_a_missing_pod_under_the_given_name_or_a_free_one(lab):
     (missing,) = diagnose(**NOBODY, connection=lab.connection, pod="no-pod").findings
     assert '"name": "no-pod"' in missing.repair
-    # The pod of the lab has its name already.
+    # The lab's own pod already has the name my-pod.
     core = CoreV1Api(lab.kubernetes)
     core.create_namespaced_service_account("default", {"metadata": {"name": "other", "labels": lab.labels}})
     try:
@@ -214,7 +214,7 @@ def test_an_unknown_service_account_does_not_get_anothers_role(lab):
         diagnose(**(NOBODY | {"service_account": "nobody"}), connection=lab.connection)
 
 
-def test_a_role_that_nothing_names_was_not_looked_at(lab):
+def test_if_nothing_names_a_role_its_check_is_reported_as_not_looked_at(lab):
     nobody = diagnose(**(NOBODY | {"service_account": "default"}), connection=lab.connection)
     results = {stage.title: result for stage, result, _ in nobody.stages()}
     assert nobody.role_arn == ""
@@ -245,7 +245,7 @@ def test_a_role_that_nothing_names_was_not_looked_at(lab):
         (["--no-such-option"], "No such option"),
     ],
 )
-def test_bad_input_is_a_sentence_and_exit_code_2(lab, arguments, words):
+def test_the_doctor_explains_bad_input_and_ends_with_exit_code_2(lab, arguments, words):
     done = CliRunner().invoke(app, ["doctor", *arguments], env={"COLUMNS": "200"})
     assert done.exit_code == 2, done.exception
     assert words in " ".join(done.stderr.split())
@@ -255,7 +255,7 @@ def test_bad_input_is_a_sentence_and_exit_code_2(lab, arguments, words):
 # Several pods.
 
 
-def test_the_newest_pod_of_each_owner_is_looked_at(lab):
+def test_the_doctor_looks_at_one_pod_of_each_owner(lab):
     apps, core = AppsV1Api(lab.kubernetes), CoreV1Api(lab.kubernetes)
     labels = {"app": "cart"}
     container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
@@ -287,7 +287,7 @@ def _until(asked):
     return retry(retry=retry_if_result(lambda got: not got), stop=stop_after_delay(60), wait=wait_fixed(0.1))(asked)()
 
 
-def test_other_programs_bring_their_own_session_and_client(lab):
+def test_diagnose_takes_the_session_and_the_client_of_another_program(lab):
     found = diagnose(**NOBODY, aws=lab.aws, kubernetes=lab.kubernetes)
     assert found.role_arn == lab.role_arn
     with pytest.raises(LabError, match="needs an AWS session and a client of the cluster"):
@@ -296,7 +296,7 @@ def test_other_programs_bring_their_own_session_and_client(lab):
         diagnose(**(NOBODY | {"cluster": "green"}), aws=lab.aws, kubernetes=lab.kubernetes)
 
 
-def test_what_may_not_be_read_is_named_with_its_permission_and_the_rest_is_looked_at(lab):
+def test_the_doctor_names_a_missing_permission_and_looks_at_the_rest(lab):
     found = diagnose(**NOBODY, aws=session_of(lab, "iam:ListAttachedRolePolicies"), kubernetes=lab.kubernetes)
     assert found.exit_code == 2
     assert "iam:ListAttachedRolePolicies" in {error.needs for error in found.unread}
@@ -306,7 +306,7 @@ def test_what_may_not_be_read_is_named_with_its_permission_and_the_rest_is_looke
     assert "somebody" not in repr(found)
 
 
-def test_an_error_that_is_found_counts_more_than_one_call_that_is_forbidden(broken):
+def test_an_error_gives_exit_code_1_even_if_some_calls_are_forbidden(broken):
     role = broken.aws.client("iam").get_role(RoleName="my-role")["Role"]
     document = copy.deepcopy(role["AssumeRolePolicyDocument"])
     document["Statement"][0]["Action"] = "sts:AssumeRole"
@@ -322,7 +322,7 @@ def test_an_error_that_is_found_counts_more_than_one_call_that_is_forbidden(brok
     assert any("ListAttachedRolePolicies" in error.call for error in found.unread)
 
 
-def test_without_the_cluster_s_api_the_account_is_looked_at(lab):
+def test_the_doctor_looks_at_the_account_even_if_the_api_server_is_unreachable(lab):
     configuration = Configuration(host="https://127.0.0.1:1")
     configuration.retries = 0
     found = diagnose(**NOBODY, role="my-role", aws=lab.aws, kubernetes=ApiClient(configuration))
@@ -331,11 +331,11 @@ def test_without_the_cluster_s_api_the_account_is_looked_at(lab):
     results = {stage.title: result for stage, result, _ in found.stages()}
     assert results["the annotation on the service account"] == "not looked at"
     assert results["the role's permissions"] == "right"
-    # The issuer's host is another one, which these tests do not reach.
+    # The issuer has another host, which these tests cannot reach.
     assert {error.read.of for error in found.checks[PROVIDER].unread} == {"a host"}
 
 
-def test_credentials_that_have_expired_are_a_sentence(lab):
+def test_the_doctor_says_that_the_callers_credentials_have_expired(lab):
     aws = session_of(lab)
     try:
         lab.clock.advance(hours=2)
@@ -355,7 +355,7 @@ def on_eks(lab, **variables):
     return environment.variables(folder, state.endpoint_url, state.region) | variables
 
 
-def test_the_target_eks_is_reached_by_the_machine_s_own_settings(lab):
+def test_the_target_eks_uses_the_machines_own_aws_settings(lab):
     done = doctor("--target", "eks", **on_eks(lab))
     assert "labkit env" not in done.stdout
     assert "role: arn:aws:iam::123456789012:role/my-role" in done.stdout, done.stderr
@@ -398,13 +398,13 @@ def test_a_caller_limited_to_one_namespace_gets_a_list_of_the_unread_facts(lab):
 # The report.
 
 
-def test_the_report_of_a_broken_run_leaves_it_broken_and_holds_the_repair(broken, tmp_path):
+def test_the_report_notebook_prints_the_repair_and_does_not_run_it(broken, tmp_path):
     done = labkit.run(NOTEBOOKS / "doctor.ipynb", tmp_path / "report.ipynb")
     assert f"aws iam attach-role-policy --role-name my-role --policy-arn {POLICY}" in done.output.read_text()
     assert [finding.id for finding in broken.diagnose().findings] == ["role-policy-not-attached"]
 
 
-def test_a_lab_that_is_only_looked_at_finds_the_role_and_the_pods_by_itself(lab):
+def test_lab_look_finds_the_role_and_the_pods_by_itself(lab):
     with labkit.Lab.look(service_account="my-service-account") as looked:
         found = looked.diagnose()
     assert (found.role_arn, found.pods, found.exit_code) == (lab.role_arn, ["my-pod"], 0)
@@ -412,7 +412,7 @@ def test_a_lab_that_is_only_looked_at_finds_the_role_and_the_pods_by_itself(lab)
         assert "role-missing" in [finding.id for finding in looked.diagnose().findings]
 
 
-def test_the_evidence_of_a_report_holds_no_secret():
+def test_a_report_shows_no_secret_in_its_evidence():
     answers = recording.healthy()
     variables = answers[recording.PODS][0]["spec"]["containers"][0]["env"]
     variables += [{"name": "AWS_SECRET_ACCESS_KEY", "value": "hunter2"}, {"name": "PASSWORD", "value": "hunter2"}]

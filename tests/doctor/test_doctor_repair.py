@@ -1,4 +1,4 @@
-"""`labkit doctor --repair`: each repair is shown, asked about and run, and nothing that was not shown."""
+"""`labkit doctor --repair` shows each repair, asks, and runs only the lines that it has shown."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ASK = r"Run these lines\? \[y/N\]: "
 
 @pytest.fixture
 def iam(lab):
-    """The lab's IAM; afterwards the role is unchanged."""
+    """The lab's IAM client. The role is restored after the test."""
     iam = lab.aws.client("iam")
     before = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
     yield iam
@@ -37,7 +37,7 @@ def subjects(statement):
 
 
 def naming(*names):
-    """The statement names these service accounts alone."""
+    """Return a change after which a statement admits only these service accounts."""
 
     def change(statement):
         block, key = subjects(statement)
@@ -59,7 +59,7 @@ def started(*arguments):
 
 
 def ended(doctor):
-    """What it printed to its end, and its exit code."""
+    """The rest of the command's output, and its exit code."""
     doctor.expect(pexpect.EOF)
     doctor.close()
     return doctor.before, doctor.exitstatus
@@ -83,7 +83,7 @@ def test_each_repair_is_shown_and_confirmed_until_nothing_is_left(lab, iam):
     assert "What is left:" in said and "nothing wrong found; not looked at: the token," in said
 
 
-def test_declining_changes_nothing_and_shows_the_rest(lab, iam):
+def test_a_declined_repair_changes_nothing_and_its_finding_is_listed_as_left(lab, iam):
     there = trust(iam, naming("shop:web", "shop:api"))
     doctor = started()
     doctor.expect(ASK)
@@ -95,7 +95,7 @@ def test_declining_changes_nothing_and_shows_the_rest(lab, iam):
     assert iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"] == there
 
 
-def test_who_declines_one_repair_is_asked_about_the_next(lab, iam):
+def test_after_a_declined_repair_the_doctor_asks_about_the_next_one(lab, iam):
     trust(iam, lambda statement: statement.update(Action="sts:AssumeRole"))
     iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
     doctor = started()
@@ -109,14 +109,14 @@ def test_who_declines_one_repair_is_asked_about_the_next(lab, iam):
     assert "trust-policy-action-wrong" in said and "role-has-no-policy" not in said
 
 
-def test_of_two_names_in_the_trust_policy_both_stay_and_a_repair_of_words_is_not_run(lab, iam):
+def test_others_keep_their_access_and_a_repair_without_a_command_is_not_run(lab, iam):
     trust(iam, naming("shop:web", "shop:api"))
     iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
     doctor = started()
     doctor.expect(ASK)
     doctor.sendline("y")
     said, exit_code = ended(doctor)
-    # What the role may do, shop:web may do as well: that is its owner's to decide.
+    # shop:web would also get the role's new permissions, so the role's owner has to decide.
     assert exit_code == 1
     assert "shop:web and shop:api can use my-role, too" in said
     assert "Not run: the repair has no command." in said
@@ -128,7 +128,7 @@ def test_of_two_names_in_the_trust_policy_both_stay_and_a_repair_of_words_is_not
 
 
 @pytest.mark.kubectl
-def test_a_pod_that_is_made_again_is_waited_for(lab, iam):
+def test_the_doctor_waits_for_the_pod_that_a_repair_creates(lab, iam):
     from kubernetes.client import CoreV1Api
 
     core = CoreV1Api(lab.kubernetes)
@@ -141,14 +141,14 @@ def test_a_pod_that_is_made_again_is_waited_for(lab, iam):
     assert exit_code == 0, said
 
 
-def test_without_a_terminal_it_refuses_with_a_sentence(lab):
+def test_repair_refuses_to_run_without_a_terminal(lab):
     done = labkit_command("doctor", "--repair")
     assert done.returncode == 2
     assert "--repair asks before each repair, so it needs a terminal." in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--json", "--all"])
-def test_it_is_about_one_service_account_and_for_a_reader(lab, option):
+def test_repair_cannot_be_combined_with_json_or_all(lab, option):
     done = labkit_command("doctor", "--repair", option)
     assert done.returncode == 2
     assert f"{option} can't be combined with --repair" in done.stderr + done.stdout
@@ -171,7 +171,7 @@ def test_an_incomplete_repair_is_not_run(repair, why):
     assert bool(why) == bool(repairing.why_not_run(repair))
 
 
-def test_a_command_that_fails_ends_the_repair_in_one_sentence(tmp_path):
+def test_a_failing_command_stops_the_repair_and_the_message_quotes_its_output(tmp_path):
     script = f"# words\nfalse || echo 'no such\nrole' >&2\nfalse\ntouch {tmp_path}/after"
     said = repairing.run(script, {"PATH": os.environ["PATH"]})
     assert said == "The repair failed with exit code 1; it printed: no such role"

@@ -1,4 +1,4 @@
-"""From the texts of AWS, SDKs, kubectl and Terraform to the families of causes that they can have, offline."""
+"""`labkit doctor --explain`: from an error text of AWS, an SDK or a tool to its family of causes, offline."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from labkit.doctor import explanations, families
 from tests.commands import labkit
 
 TRUST = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
-# Errors as SDKs, tools and the cluster print them, each under the family that it is of.
+# Errors as SDKs, tools and the cluster print them, each with its family.
 TEXTS = [
     (text.strip(), family)
     for family, _, text in (
@@ -30,8 +30,7 @@ def test_a_text_leads_to_its_family_and_to_no_other(text, family):
 
 
 @pytest.mark.parametrize("width", [80, 97])
-def test_a_text_that_a_terminal_broke_in_a_word_is_read_as_one(width):
-    """As a terminal shows it: each line that is too long goes on in the next one."""
+def test_a_text_that_a_terminal_wrapped_within_words_is_recognised(width):
     different = []
     for text, family in TEXTS:
         lines = [line[at : at + width] for line in text.splitlines() for at in range(0, len(line), width)]
@@ -47,16 +46,16 @@ def test_a_text_that_a_terminal_broke_in_a_word_is_read_as_one(width):
         ("Not author\nized to perform sts:AssumeRoleWith\nWebIdentity", "trust-policy"),
     ],
 )
-def test_a_part_of_what_a_terminal_showed_is_enough(text, family):
+def test_a_part_of_a_wrapped_text_is_recognised(text, family):
     assert [each.family for each in explanations.explain(text)] == [family]
 
 
-def test_the_names_in_a_broken_text_are_whole():
+def test_names_that_a_terminal_wrapped_are_read_whole():
     (found,) = explanations.explain("\n".join(DENIED[at : at + 80] for at in range(0, len(DENIED), 80)))
     assert found == explanations.explain(DENIED)[0]
 
 
-def test_a_denial_by_the_organization_or_the_network_comes_before_what_else_a_log_tells():
+def test_a_denial_by_a_vpc_endpoint_policy_comes_before_the_other_errors_of_a_log():
     denied = "not authorized to perform: sts:AssumeRoleWithWebIdentity on resource: x with an explicit deny in a {}"
     log = "\n".join([TRUST, *("info: reconciling" for _ in range(40)), denied.format("VPC endpoint policy")])
     assert [each.family for each in explanations.explain(log)] == ["vpc-endpoint", "trust-policy"]
@@ -64,7 +63,7 @@ def test_a_denial_by_the_organization_or_the_network_comes_before_what_else_a_lo
 
 @pytest.mark.parametrize(("kind", "other"), [("service", "resource"), ("resource", "service")])
 @pytest.mark.parametrize("said", ["with an explicit deny in a {} control policy", "no {} control policy allows it"])
-def test_the_two_kinds_of_policies_of_an_organization_are_distinguished(kind, other, said):
+def test_service_control_policies_and_resource_control_policies_are_told_apart(kind, other, said):
     denied = "User: x is not authorized to perform: s3:GetObject on resource: y " + said.format(kind)
     (alone,) = explanations.explain(denied)
     assert alone.family == f"{kind}-control-policy"
@@ -73,11 +72,11 @@ def test_the_two_kinds_of_policies_of_an_organization_are_distinguished(kind, ot
     assert f"{other.upper()}_CONTROL_POLICY" not in str(alone)
 
 
-def test_every_family_has_a_text_of_its_own():
+def test_errors_txt_has_a_text_for_every_family():
     assert {family.name for family in families.FAMILIES} == {family for _, family in TEXTS}
 
 
-def test_the_names_in_a_text_are_those_of_the_next_commands():
+def test_the_next_commands_use_the_names_in_the_text():
     (denied,) = explanations.explain(DENIED)
     assert denied.next == (
         "labkit doctor -n NAMESPACE -s SERVICE_ACCOUNT --action s3:ListBucket --resource arn:aws:s3:::irsa-lab",
@@ -87,17 +86,17 @@ def test_the_names_in_a_text_are_those_of_the_next_commands():
     assert missing.next == ("labkit doctor -n shop -s cart",)
 
 
-def test_a_command_in_a_text_is_quoted():
+def test_a_shell_command_in_a_text_is_not_taken_for_a_name():
     (found,) = explanations.explain('serviceaccount "$(reboot)" not found; serviceaccount "cart" not found')
     assert found.next == ("labkit doctor -n NAMESPACE -s cart",)
 
 
-def test_a_text_that_nobody_knows_has_no_family():
+def test_an_unknown_text_gets_no_explanation():
     assert explanations.explain("segmentation fault") == []
     assert explanations.explain("") == []
 
 
-def test_a_log_of_a_megabyte_is_read():
+def test_an_error_in_the_middle_of_a_long_log_is_recognised():
     log = "2026-01-01 info: reconciling assumed-role sts.amazonaws.com serviceaccount/token\n" * 12_000
     (found,) = explanations.explain(f"{log}{TRUST}\n{log}")
     assert found.family == "trust-policy"

@@ -1,6 +1,6 @@
-"""What works and is only unusual, in a running lab: `labkit doctor` notes it and ends with exit code 0.
+"""Unusual setups that work, in a running lab: `labkit doctor` notes them and ends with exit code 0.
 
-And what it could not see without being told: keys in a Secret, a volume that the manifest declares.
+And two faults that are hard to see: keys in a Secret, and a token volume that the manifest declares.
 """
 
 import json
@@ -33,7 +33,7 @@ def cart(lab):
 
 @pytest.fixture
 def make(lab):
-    """Make a pod, which is gone afterwards."""
+    """A function that makes a pod. The pods are deleted after the test."""
     names = []
 
     def make(name, account, *, containers=({},), volumes=(), annotations=None):
@@ -50,7 +50,7 @@ def make(lab):
 
 
 def doctor(account, *options):
-    """What the command says as a program reads it, and the findings' ids and severities."""
+    """The command's JSON report, and the findings' ids and severities."""
     done = labkit("doctor", "-s", account, "--json", *options)
     assert done.stdout, done.stderr
     said = json.loads(done.stdout)
@@ -59,7 +59,7 @@ def doctor(account, *options):
 
 
 def by_hand(role_arn, audience=AUDIENCE):
-    """What a manifest says that names its role and mounts its token itself."""
+    """The parts of a pod's spec that name its role and mount its token without the webhook."""
     token = {"audience": audience, "expirationSeconds": 3600, "path": "token"}
     identity = {"AWS_ROLE_ARN": role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": f"{OWN}/token"}
     container = {
@@ -111,7 +111,7 @@ def other():
     return f"system:serviceaccount:default:{ACCOUNT}"
 
 
-def test_another_cluster_s_provider_is_right(lab):
+def test_a_provider_of_an_unknown_cluster_is_only_a_note(lab):
     iam = lab.aws.client("iam")
     url = f"https://oidc.eks.us-east-1.amazonaws.com/id/{'A' * 32}"
     arn = iam.create_open_id_connect_provider(Url=url, ClientIDList=[AUDIENCE])["OpenIDConnectProviderArn"]
@@ -125,7 +125,7 @@ def test_another_cluster_s_provider_is_right(lab):
     assert done.returncode == 0, done.stdout
 
 
-# What is named.
+# Faults that are hard to see.
 
 
 @pytest.mark.kubectl
@@ -152,7 +152,7 @@ def test_keys_in_a_secret_are_named_and_the_secret_stays_unchanged(lab, make, sh
 
 
 @pytest.mark.kubectl
-def test_a_token_volume_for_somebody_else_is_repaired_in_the_manifest(lab, make, shell):
+def test_the_repair_corrects_a_wrong_token_audience_in_the_manifest(lab, make, shell):
     make("for-vault", "my-service-account", **by_hand(lab.role_arn, "vault"))
     said, found = doctor("my-service-account", "--pod", "for-vault")
     assert (found, said["exit_code"]) == ([("token-audience-mismatch", "error")], 1)

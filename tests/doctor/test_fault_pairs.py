@@ -1,6 +1,6 @@
 """Every fault, and every pair of faults, over recorded evidence: the doctor finds each fault, and nothing else.
 
-And no printed repair changes what a second team may do, which is on the run's role and provider, too.
+And no printed repair changes the access of a second team, which shares the run's role and provider.
 """
 
 import json
@@ -33,13 +33,13 @@ def test_nothing_is_found_in_a_healthy_lab(healthy):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_a_fault_alone_is_its_own_finding(healthy, fault):
+def test_a_fault_alone_gives_its_own_finding_and_a_repair_that_harms_nobody(healthy, fault):
     before = healthy.model_copy(deep=True)
     broken = fault.put_into(healthy)
     findings = examine(answers.evidence(broken, probe=fault.needs_probe)).findings
     (finding,) = [each for each in findings if each.severity != "note" or each.id == fault.finding]
     assert finding.id == fault.finding
-    # First the words, and each line by itself is whole for a shell that takes none for a comment.
+    # A repair begins with words. Each line has to be complete, even for a shell that doesn't know comments.
     lines = finding.repair.splitlines()
     assert lines[0].startswith("# "), f"{lines[0]}: begin the repair with a comment: what changes, who that affects"
     assert all(shlex.split(line) for line in lines)
@@ -50,8 +50,8 @@ def test_a_fault_alone_is_its_own_finding(healthy, fault):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_no_line_of_a_repair_ends_within_a_quote_whatever_the_documents_hold(healthy, fault):
-    """A shell that takes `#` for a command would wait for the second quote."""
+def test_apostrophes_in_documents_leave_no_quote_open_in_any_line_of_a_repair(healthy, fault):
+    """A shell that takes `#` for a command would wait for the closing quote."""
     broken = fault.put_into(healthy)
     for document in (*broken.objects.values(), *broken.roles.values(), broken.bucket_policy):
         plant_apostrophes(document)
@@ -60,7 +60,7 @@ def test_no_line_of_a_repair_ends_within_a_quote_whatever_the_documents_hold(hea
 
 
 def plant_apostrophes(part, *, is_told=False):
-    """Put one into each value of a variable, and of a policy's condition."""
+    """Append an apostrophe to each value of a variable and of a policy's condition."""
     if isinstance(part, list):
         part[:] = [plant_apostrophes(each, is_told=is_told) for each in part]
     if isinstance(part, dict):
@@ -73,10 +73,10 @@ TO_DO = "The doctor found the first, not the second: if that is right, say so in
 
 
 @pytest.mark.parametrize("at", range(len(FAULTS)), ids=lambda at: FAULTS[at].id)
-def test_of_every_pair_both_are_found_but_for_what_one_hides(healthy, at):
+def test_both_faults_of_every_pair_are_found_unless_one_hides_the_other(healthy, at):
     wrong = []
     for earlier in FAULTS[:at]:
-        # Half of the pairs come in the one order, and half in the other.
+        # Half of the pairs are put in in one order, and half in the other.
         pair = (earlier, FAULTS[at]) if (at + FAULTS.index(earlier)) % 2 else (FAULTS[at], earlier)
         there = [fault for fault in pair if fault is pair[-1] or not pair[-1].takes_the_place_of(fault)]
         situation = healthy
@@ -93,7 +93,7 @@ def test_of_every_pair_both_are_found_but_for_what_one_hides(healthy, at):
 
 
 def looked_at(situation, there, wanted, *, in_one_statement):
-    """The ids of what is found beside a second team, the repairs, and what these would change for that team."""
+    """The findings' ids beside a second team, the repairs, and the harm that these would do to that team."""
     seen = answers.evidence(
         second_team.joined(situation, in_one_statement=in_one_statement),
         probe=any(fault.needs_probe for fault in there),
@@ -106,7 +106,7 @@ def looked_at(situation, there, wanted, *, in_one_statement):
 
 
 @pytest.mark.parametrize("in_one_statement", [True, False])
-def test_what_would_harm_the_second_team_is_seen(healthy, in_one_statement):
+def test_every_repair_that_would_harm_the_second_team_is_recognised(healthy, in_one_statement):
     known = CATALOGUE["thumbprint-of-an-old-certificate"].put_into(healthy)
     situation = second_team.joined(known, in_one_statement=in_one_statement)
     seen = answers.evidence(situation, pod_name="my-pod")

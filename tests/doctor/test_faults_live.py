@@ -1,4 +1,4 @@
-"""Faults in a running lab: each is found, alone and beside another, and taken out so that nothing is left of it."""
+"""Faults in a running lab: the doctor finds each one, alone and beside another, and mending leaves no trace."""
 
 import json
 import random
@@ -24,20 +24,20 @@ from tests.doctor.examining import evidence, found
 
 FAULTS = list(CATALOGUE.values())
 PAIRS = random.Random(5).sample(list(combinations(FAULTS, 2)), 40)
-# Of these a lab has more than the run's own.
+# A lab's answers to these calls contain more than the run's own objects.
 MORE = r"iam:ListRoles .*|list events .*|ec2:DescribeRegions .*|cloudtrail:.*|list serviceaccounts --all-namespaces"
 
 
 @pytest.fixture(scope="module")
 def facts(lab, healthy):
-    """What only this lab knows, and a record does not."""
+    """Values that differ from lab to lab: the certificate's thumbprint and the signing key's id."""
     keys = lab.fetch(f"{lab.issuer}/keys")["keys"]
     return answers.Facts(thumbprint=healthy.provider["ThumbprintList"][0], key_id=keys[0]["kid"])
 
 
 @pytest.fixture
 def mended(lab, healthy):
-    """Take out what the test has put in."""
+    """Mend the lab after the test."""
     yield
     if breaking.faults_in(lab):
         breaking.mend(lab)
@@ -48,7 +48,7 @@ def mended(lab, healthy):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_each_fault_gives_one_finding_and_its_repair_leaves_nothing(lab, healthy, facts, fault):
+def test_each_fault_gives_one_finding_and_mending_leaves_no_trace(lab, healthy, facts, fault):
     wanted = fault.put_into(healthy)
     breaking.break_lab(lab, fault)
     try:
@@ -70,7 +70,7 @@ def test_the_doctor_finds_nothing_in_a_healthy_lab_and_the_record_says_the_same(
 
 
 def manager(shell):
-    """Run commands of `aws organizations` as the account that manages the organization; what the last one said."""
+    """Return a function that runs `aws organizations` commands as the management account and returns their output."""
 
     def managing(*lines):
         done = shell("\n".join(["export AWS_PROFILE=management", *(f"aws organizations {line}" for line in lines)]))
@@ -80,7 +80,7 @@ def manager(shell):
     return managing
 
 
-def test_a_service_control_policy_is_named_and_shown_to_those_who_may_see_it(lab, healthy, shell):
+def test_the_doctor_finds_a_service_control_policy_and_names_it_to_those_who_may_list_it(lab, healthy, shell):
     managing = manager(shell)
     deny = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "s3:List*", "Resource": "*"}}
     what = f"--type SERVICE_CONTROL_POLICY --name no-lists --description '' --content '{json.dumps(deny)}'"
@@ -105,7 +105,7 @@ def test_a_service_control_policy_is_named_and_shown_to_those_who_may_see_it(lab
     assert found(evidence(lab, healthy)) == []
 
 
-def test_a_resource_control_policy_is_named_to_those_who_may_see_it(lab, healthy, shell):
+def test_the_doctor_finds_a_resource_control_policy_only_for_those_who_may_read_it(lab, healthy, shell):
     managing = manager(shell)
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:List*", "Resource": "*"}
     content = json.dumps({"Version": "2012-10-17", "Statement": deny})
@@ -131,7 +131,7 @@ def test_a_resource_control_policy_is_named_to_those_who_may_see_it(lab, healthy
 
 
 def check_record(seen, wanted, facts, fault):
-    """The answers that the pairs are tested with are those that the lab gives."""
+    """Assert that the recorded answers, which the tests of pairs use, agree with the lab's."""
     recorded = answers.evidence(wanted, probe=fault.needs_probe, facts=facts)
     assert found(recorded, fault.finding) == [fault.finding]
     assert_contained(recorded.reads.answers, seen.reads.answers)
@@ -139,7 +139,7 @@ def check_record(seen, wanted, facts, fault):
 
 def assert_contained(recorded, answered):
     recorded, answered = without_made_up_names(recorded), without_made_up_names(answered)
-    # The events of an earlier fault stay, and the doctor asks for what they are about.
+    # The events of an earlier fault stay, so the doctor also reads the ReplicaSets that they name.
     more = {call for call in answered.keys() - recorded.keys() if not call.startswith("get replicaset ")}
     assert (recorded.keys() - answered.keys(), more) == (set(), set())
     for call, answer in recorded.items():
@@ -149,7 +149,7 @@ def assert_contained(recorded, answered):
 
 
 def without_made_up_names(answered):
-    """The names that a lab makes up, as the record has them."""
+    """The answers with the record's names instead of the lab's generated ones."""
     text = json.dumps(answered)
     for pattern, name in (
         (r"kube-api-access-\w+", "kube-api-access-x"),
@@ -173,7 +173,7 @@ VOLATILE = (
 
 
 def is_contained(recorded, answered, *, whole=True, where=""):
-    """Where the lab's answer has something else than the record; empty where it has all of it, or more."""
+    """Where the lab's answer differs from the record; empty if it contains at least the record."""
     if isinstance(recorded, dict) and isinstance(answered, dict):
         reasons = (
             is_contained(value, answered.get(key), where=f"{where}.{key}")
@@ -197,7 +197,7 @@ def is_contained(recorded, answered, *, whole=True, where=""):
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: "+".join(fault.id for fault in pair))
-def test_two_faults_are_both_found_but_for_what_one_hides(lab, healthy, pair):
+def test_two_faults_are_both_found_unless_one_hides_the_other(lab, healthy, pair):
     for fault in pair:
         names = breaking.break_lab(lab, fault)
     there = [named(name) for name in names]
@@ -210,7 +210,7 @@ def test_two_faults_are_both_found_but_for_what_one_hides(lab, healthy, pair):
     assert live.read(lab, healthy) == healthy
 
 
-# What becomes of it.
+# Mending.
 
 
 @pytest.mark.usefixtures("mended")
@@ -229,20 +229,20 @@ def test_mending_says_what_was_put_back_what_was_mended_by_hand_and_what_was_lef
 
 
 @pytest.mark.usefixtures("mended")
-def test_the_later_of_two_faults_in_one_object_stays(lab, healthy):
+def test_a_later_fault_takes_the_place_of_an_earlier_one_in_the_same_object(lab, healthy):
     for name in ("keys-in-the-pod", "trust-policy-names-another-namespace", "annotation-left-out"):
         breaking.break_lab(lab, named(name))
     CoreV1Api(lab.kubernetes).patch_namespaced_service_account(
         "my-service-account", "default", {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": lab.role_arn}}}
     )
     names = breaking.break_lab(lab, named("trust-policy-names-another-service-account"))
-    # What was mended by hand meanwhile stays so.
+    # The annotation was mended by hand meanwhile, and stays mended.
     assert names == ["keys-in-the-pod", "trust-policy-names-another-service-account"]
     assert set(found(evidence(lab, live.read(lab, healthy)))) == {"trust-policy-sub-mismatch", "pod-static-keys"}
 
 
 @pytest.mark.usefixtures("mended")
-def test_only_the_owner_reads_the_kept_fault_and_another_process_mends_it(lab, healthy):
+def test_only_the_owner_may_read_the_faults_file_and_another_process_can_mend_it(lab, healthy):
     breaking.break_lab(lab, named("oidc-provider-made-in-another-account"))
     breaking.break_lab(lab, named("keys-in-the-pod"))
     (file,) = (Folder.find().path / "faults").iterdir()
@@ -265,7 +265,7 @@ def test_a_deleted_clusters_fault_is_forgotten(lab, healthy):
 
 
 @pytest.mark.usefixtures("mended")
-def test_a_run_that_is_not_made_yet_is_made_first(lab, capsys):
+def test_break_first_makes_a_run_that_does_not_exist(lab, capsys):
     from labkit import Lab
 
     with Lab.open(namespace="other", service_account="cart", role_name="cart-role") as other:
@@ -279,7 +279,7 @@ def test_a_run_that_is_not_made_yet_is_made_first(lab, capsys):
 
 
 @pytest.mark.usefixtures("mended")
-def test_the_earlier_pod_comes_back_also_where_it_is_older_than_its_annotation(lab, healthy):
+def test_mending_restores_a_pod_that_is_older_than_its_annotation(lab, healthy):
     core = CoreV1Api(lab.kubernetes)
     older = "arn:aws:iam::123456789012:role/older"
     annotation = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": older}}}
@@ -304,7 +304,7 @@ def run(*arguments):
 
 
 @pytest.mark.usefixtures("mended")
-def test_break_says_what_aws_says_now_and_what_to_do_next(lab):
+def test_break_prints_the_answer_of_aws_and_the_next_command(lab):
     done = run("break", "keys-in-the-pod")
     assert done.exit_code == 0, done.output
     assert (
@@ -338,13 +338,13 @@ def test_a_random_fault_is_not_named_and_its_seed_picks_it_again(lab):
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_done_is_a_sentence(lab, arguments, said):
+def test_break_and_mend_explain_why_they_refuse(lab, arguments, said):
     done = run(*arguments)
     assert isinstance(done.exception, LabError)
     assert said in str(done.exception)
 
 
-def test_without_a_lab_nothing_is_started(monkeypatch, tmp_path):
+def test_break_does_not_start_a_lab(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path / "none"))
     done = run("break", "keys-in-the-pod")
     assert isinstance(done.exception, LabError)
@@ -352,7 +352,7 @@ def test_without_a_lab_nothing_is_started(monkeypatch, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_nobody_breaks_a_cluster_that_is_not_the_labs_own(lab, monkeypatch):
+def test_break_refuses_a_cluster_that_is_not_the_labs_own(lab, monkeypatch):
     import dataclasses
 
     monkeypatch.setattr(lab, "connection", dataclasses.replace(lab.connection, takes_untagged=False))
@@ -360,7 +360,7 @@ def test_nobody_breaks_a_cluster_that_is_not_the_labs_own(lab, monkeypatch):
         breaking.break_lab(lab, named("keys-in-the-pod"))
 
 
-def test_the_list_has_every_fault_and_what_happened():
+def test_break_list_shows_every_fault_and_its_description():
     listed = run("break", "--list").output
     for fault in FAULTS:
         assert fault.id in listed and fault.description in listed

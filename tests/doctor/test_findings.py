@@ -1,4 +1,4 @@
-"""Each cause is found where it is, with the command that repairs it, and nothing is found where all is well."""
+"""Each step's check finds its causes, with a repair for each, and finds nothing in a healthy lab."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ from tests.doctor.recording import evidence as recorded
 from tests.doctor.repairing import commands
 
 OTHER = NAME.replace("0123", "FFFF")
-# What the tests below change, and the call that answers with it.
+# The facts that the tests below change, and the call that returns each.
 CALLS = {
     "provider_arns": PROVIDERS,
     "provider": PROVIDER,
@@ -55,7 +55,7 @@ def trusting(change):
 
 
 @pytest.mark.parametrize("step", steps.ORDER)
-def test_nothing_is_found_where_all_is_well(step):
+def test_a_step_finds_nothing_in_a_healthy_lab(step):
     assert check(step) == []
     assert all(row.right for row in steps.step(step).rows(evidence()))
 
@@ -93,7 +93,7 @@ def conditions(operator="StringEquals", sub=PARAMETERS.subject, aud="sts.amazona
         ("trust-policy-sub-missing", conditions("StringLike", sub="system:serviceaccount:*")),
     ],
 )
-def test_a_trust_policy_s_fault_is_found_and_it_alone(id, change):
+def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(id, change):
     facts = trusting(change)
     assert check("iam_role", **facts) == [id]
     (finding,) = iam_role.check(evidence(**facts))
@@ -115,12 +115,12 @@ def test_a_trust_policy_s_fault_is_found_and_it_alone(id, change):
         lambda s: s.update(Action=["sts:TagSession", "sts:AssumeRoleWithWebIdentity"]),
     ],
 )
-def test_a_trust_policy_in_another_form_that_admits_the_account_is_right(change):
+def test_an_unusual_trust_policy_that_admits_the_service_account_is_right(change):
     assert check("iam_role", **trusting(change)) == []
     assert all(row.right for row in iam_role.rows(evidence(**trusting(change))))
 
 
-def test_only_the_subject_is_wrong_where_a_wildcard_admits_every_service_account():
+def test_a_wildcard_for_every_service_account_makes_only_the_subjects_row_wrong():
     facts = trusting(conditions("StringLike", sub="system:serviceaccount:*"))
     assert [row.what for row in iam_role.rows(evidence(**facts)) if not row.right] == ["subject"]
 
@@ -138,7 +138,7 @@ def test_the_rows_say_what_a_trust_policy_lacks():
     )
 
 
-def test_a_statement_that_refuses_does_not_count_where_another_admits():
+def test_a_statement_with_the_wrong_action_does_not_matter_if_another_one_admits():
     role = copy.deepcopy(healthy()[ROLE])
     statements = role["AssumeRolePolicyDocument"]["Statement"]
     statements.insert(0, copy.deepcopy(statements[0]) | {"Action": "sts:AssumeRole"})
@@ -195,7 +195,7 @@ KEY = "eks.amazonaws.com/role-arn"
         ),
     ],
 )
-def test_a_fault_is_found_and_it_alone(step, id, facts):
+def test_a_fault_gives_one_finding_with_a_repair(step, id, facts):
     assert check(step, **facts) == [id]
     (finding,) = steps.step(step).check(evidence(**facts))
     assert finding.expected != finding.found
@@ -211,7 +211,7 @@ def test_a_fault_is_found_and_it_alone(step, id, facts):
         ("pod-not-running", lambda p: p.update(status={"phase": "Pending"})),
     ],
 )
-def test_a_pod_s_fault_is_found_and_it_alone(id, change):
+def test_a_fault_of_the_pod_gives_one_finding_and_its_repair_recreates_the_pod(id, change):
     broken = a_pod()
     change(broken)
     assert check("pod", pods=[broken]) == [id]
@@ -221,13 +221,13 @@ def test_a_pod_s_fault_is_found_and_it_alone(id, change):
     assert json.loads(shlex.split(second)[1]) == pod.build(PARAMETERS)
 
 
-def test_a_token_for_somebody_else_is_found():
+def test_a_token_with_the_wrong_audience_is_found():
     broken = a_pod()
     broken["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "vault"
     assert check("credentials", pods=[broken]) == ["token-audience-mismatch"]
 
 
-def test_a_role_of_another_run_is_named_and_its_repair_touches_nothing():
+def test_a_role_of_another_run_is_found_and_its_repair_shows_the_roles_tags():
     role = trusting(conditions(sub="system:serviceaccount:default:a"))["role"]
     role["Tags"] = [{"Key": "labkit:run", "Value": "green/default/a/my-role"}]
     (finding,) = iam_role.check(evidence(role=role))
@@ -235,12 +235,12 @@ def test_a_role_of_another_run_is_named_and_its_repair_touches_nothing():
     assert "list-role-tags" in finding.repair
 
 
-def test_a_misspelt_key_is_taken_away_by_its_repair():
+def test_the_repair_removes_a_misspelt_annotation_key():
     (finding,) = service_account.check(evidence(**account_with({"eks.amazon.com/role-arn": ROLE_ARN})))
     assert "eks.amazon.com/role-arn- eks.amazonaws.com/role-arn=" in finding.repair
 
 
-def test_the_doctor_says_nothing_twice_and_gives_a_report():
+def test_the_doctor_reports_a_missing_role_but_not_the_refusal_that_follows_from_it():
     diagnosis = doctor.examine(evidence(role=None, caller={"arn": "", "error": "An error occurred (AccessDenied)"}))
     assert [finding.id for finding in diagnosis.findings] == ["role-missing"]
     assert not diagnosis
