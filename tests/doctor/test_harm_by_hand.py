@@ -1,6 +1,6 @@
-"""Cases made by hand, beside another team in the same namespace or on the same webhook: what the printed repairs leave.
+"""Printed repairs beside another team in the same namespace or on the same webhook: they leave that team alone.
 
-Each was a harm once. A repair is run as `labkit doctor` prints it, unless it is words.
+In each of these cases, a repair once did harm. The tests run the repairs as `labkit doctor` prints them.
 """
 
 import copy
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.kubectl
 
 
 class Shop:
-    """The namespace that two teams share: `cart` is asked about, and `till` and `default` are the other team's."""
+    """A namespace that two teams share: the doctor examines `cart`; `till` and `default` belong to the other team."""
 
     namespace = "shop"
 
@@ -35,7 +35,7 @@ class Shop:
         self.iam, self.eks = lab.aws.client("iam"), lab.aws.client("eks")
 
     def role(self, name):
-        """Make a role for cart, or for pods by an association; return its ARN."""
+        """Make a role that a service account gets by IRSA or by an EKS Pod Identity association; return its ARN."""
         parameters = self.lab.parameters.model_copy(
             update={"namespace": self.namespace, "service_account": name, "role_name": f"shop-{name}"}
         )
@@ -51,7 +51,7 @@ class Shop:
         self.core.create_namespaced_service_account(self.namespace, {"metadata": metadata})
 
     def annotate_default(self, role_arn):
-        """The controller makes the account of this name."""
+        """Annotate the service account `default`, once the cluster's controller has made it."""
         change = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": role_arn}}}
         awaited(
             lambda: [each.metadata.name for each in self.core.list_namespaced_service_account(self.namespace).items],
@@ -90,13 +90,13 @@ class Shop:
         return self.lab.kubernetes.sanitize_for_serialization(found)["webhooks"]
 
     def given(self, account):
-        """The variables that the webhook gives to a new pod of a service account."""
+        """The names of the variables that the webhook adds to a new pod of a service account."""
         pod = {"metadata": {"generateName": "new-"}, "spec": pod_spec(account)}
         made = self.core.create_namespaced_pod(self.namespace, pod, dry_run="All")
         return {variable.name for variable in made.spec.containers[0].env or []}
 
     def repaired(self, *options):
-        """Run the printed repairs one after the other; return the findings' ids and what all repairs print."""
+        """Run the printed repairs one after the other; return the findings' ids and the text of all repairs."""
         findings = json.loads(labkit("doctor", "-n", self.namespace, "-s", "cart", "--json", *options).stdout)[
             "findings"
         ]
@@ -138,7 +138,7 @@ def is_there(core, namespace):
     return True
 
 
-def test_a_selector_stays_where_another_service_account_would_get_its_role_by_pod_identity(shop):
+def test_the_repair_keeps_a_selector_that_keeps_a_pod_identity_role_from_others(shop):
     out = {"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["b"]}]}
     shop.register(lambda webhooks: webhooks[0].update(namespaceSelector=out))
     shop.account("cart", shop.role("cart"))
@@ -154,7 +154,7 @@ def test_a_selector_stays_where_another_service_account_would_get_its_role_by_po
     assert shop.registered()[0]["namespaceSelector"] == out
 
 
-def test_a_pod_of_the_service_account_default_keeps_its_role(shop):
+def test_the_repair_leaves_a_pod_of_the_service_account_default_alone(shop):
     shop.account("cart", shop.role("cart"))
     shop.annotate_default(shop.role("default"))
     shop.pod("web-1")
@@ -166,7 +166,7 @@ def test_a_pod_of_the_service_account_default_keeps_its_role(shop):
     assert shop.core.read_namespaced_pod("web-1", "shop").metadata.uid == before
 
 
-def test_a_workload_of_the_service_account_default_keeps_its_role(shop):
+def test_the_repair_leaves_a_workload_of_the_service_account_default_alone(shop):
     shop.account("cart", shop.role("cart"))
     shop.annotate_default(shop.role("default"))
     shop.workload("deployment", "orders")
@@ -175,7 +175,7 @@ def test_a_workload_of_the_service_account_default_keeps_its_role(shop):
     assert shop.apps.read_namespaced_deployment("orders", "shop").spec.template.spec.service_account_name is None
 
 
-def test_a_workload_of_the_same_release_alone_is_not_patched(shop):
+def test_the_repair_does_not_patch_a_workload_that_only_shares_an_instance_label(shop):
     shop.account("cart", shop.role("cart"))
     shop.account("till")
     shop.workload("deployment", "redis", labels={"app.kubernetes.io/instance": "cart"})
@@ -185,7 +185,7 @@ def test_a_workload_of_the_same_release_alone_is_not_patched(shop):
     assert shop.apps.read_namespaced_deployment("redis", "shop").spec.template.spec.service_account_name is None
 
 
-def test_a_config_map_stays_as_a_replica_set_without_pods_uses_it(shop):
+def test_the_repair_keeps_a_config_map_that_a_replica_set_without_pods_uses(shop):
     shop.account("cart", shop.role("cart"))
     shop.account("till")
     settings = {"AWS_PROFILE": "prod", "GREETING": "hello"}
@@ -200,7 +200,7 @@ def test_a_config_map_stays_as_a_replica_set_without_pods_uses_it(shop):
     assert shop.core.read_namespaced_config_map("settings", "shop").data == settings
 
 
-def test_another_team_s_entry_in_the_webhook_s_registration_gets_no_rule(shop):
+def test_the_repair_adds_no_rule_to_another_teams_entry_in_the_registration(shop):
     theirs = [{"operations": ["CREATE"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}]
 
     def beside(webhooks):
@@ -216,7 +216,7 @@ def test_another_team_s_entry_in_the_webhook_s_registration_gets_no_rule(shop):
     assert "AWS_ROLE_ARN" in shop.given("cart")
 
 
-def test_the_events_of_another_pod_whose_name_begins_alike_are_neither_counted_nor_deleted(shop):
+def test_events_of_a_pod_with_a_similar_name_are_neither_counted_nor_deleted(shop):
     shop.account("cart", shop.role("cart"))
     owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "cart", "uid": "1", "controller": True}
     shop.pod("cart-1", "cart", ownerReferences=[owner])

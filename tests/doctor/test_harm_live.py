@@ -1,4 +1,4 @@
-"""No printed repair changes what a second team may do, in a running lab: by STS, IAM, S3 and the API server."""
+"""In a running lab, no printed repair changes a second team's access or objects in AWS and in the cluster."""
 
 import random
 from itertools import combinations
@@ -8,7 +8,7 @@ import pytest
 from labkit.faults import CATALOGUE
 from tests.doctor.harm_live import Team, outcome
 
-# Drawn, and one more: the webhook's registration is everybody's.
+# Random pairs, and one pair about the webhook's registration, which everybody shares.
 PAIRS = [
     *random.Random(8).sample(list(combinations(CATALOGUE.values(), 2)), 6),
     (CATALOGUE["webhook-without-a-ca-bundle"], CATALOGUE["annotation-left-out"]),

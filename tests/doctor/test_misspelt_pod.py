@@ -1,4 +1,4 @@
-"""The name of a pod that is misspelt."""
+"""A misspelt pod's name: the doctor suggests the right one, and prints no repair that makes a pod."""
 
 import json
 
@@ -17,11 +17,9 @@ from tests.doctor.recording import (
 )
 from tests.doctor.repairing import commands
 
-# A pod's name that is misspelt.
-
 
 def in_shop(answers):
-    """The answers, of a service account cart in the namespace shop that is not the notebooks' own."""
+    """The answers, changed to a service account cart in the namespace shop, which the notebooks don't use."""
     text = json.dumps(answers).replace("-n default", "-n shop").replace('"namespace": "default"', '"namespace": "shop"')
     return json.loads(text.replace("my-service-account", "cart").replace("my-pod", "cart-one"))
 
@@ -33,21 +31,21 @@ def diagnosed(answers, pod):
 
 
 @pytest.mark.parametrize("pod_name", ["cart-nope", "cart-5f6d8b9c7d-x2x4b", "x"])
-def test_a_misspelt_pod_is_asked_about_and_no_pod_is_made(pod_name):
+def test_the_doctor_suggests_the_existing_pod_for_a_misspelt_name(pod_name):
     with pytest.raises(LabError) as refused:
         diagnosed(healthy(), pod_name)
     assert refused.value.what == f"shop/{pod_name}: no such pod; did you mean cart-one?"
     assert refused.value.next == "labkit doctor -n shop -s cart --pod cart-one"
 
 
-def test_a_misspelt_pod_of_a_service_account_without_pods_is_like_no_other():
+def test_the_doctor_suggests_no_pod_if_the_service_account_has_no_pods():
     with pytest.raises(LabError) as refused:
         diagnosed(healthy() | {PODS: []}, "cart-nope")
     assert refused.value.what == "shop/cart-nope: no such pod."
     assert refused.value.next == "kubectl get pods -n shop"
 
 
-def test_a_pod_that_is_there_is_not_misspelt():
+def test_the_doctor_accepts_the_name_of_an_existing_pod():
     assert diagnosed(healthy(), "cart-one").pods == ["cart-one"]
 
 
@@ -64,7 +62,7 @@ OF_JOB["metadata"] |= {"name": "nightly-q8w2z", "generateName": "nightly-"}
     ],
     ids=["workload", "newer pod of the same owner", "workloads unknown"],
 )
-def test_a_pod_that_may_have_been_replaced_is_missing_as_before(answers, pod_name):
+def test_a_pod_that_may_have_been_replaced_is_reported_missing_and_not_recreated(answers, pod_name):
     findings = diagnosed(answers, pod_name).findings
     (missing,) = [finding for finding in findings if finding.id == "pod-missing"]
     assert commands(missing.repair) == [] or "scale" in missing.repair

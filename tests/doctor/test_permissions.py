@@ -1,4 +1,4 @@
-"""What the role may do: each fault is found alone, and its repair leaves nothing to be found."""
+"""The role's permissions: each fault gives one finding, and its repair mends it."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def inline(**policies):
 
 
 def bounded(content):
-    """The role has this boundary; its policy is AWS's that reads S3."""
+    """The role with this permissions boundary, and with AWS's policy for reading S3."""
     role = healthy()[ROLE] | {"PermissionsBoundary": {"PermissionsBoundaryArn": BOUNDARY}}
     reading = policy(allow(["s3:Get*", "s3:List*", "s3:Describe*"]))
     return {ROLE: role, **document(BOUNDARY, content), **document(READ_ONLY, reading)}
@@ -75,7 +75,7 @@ def simulated(decision, boundary=None):
 
 
 def not_of_the_lab(answers):
-    """The service account belongs to no run, so that nothing says which policy is wanted."""
+    """Remove the run's labels from the service account, so that nothing says which policy it should have."""
     for account in answers[SERVICE_ACCOUNTS]:
         account["metadata"]["labels"] = {}
     return answers
@@ -133,7 +133,7 @@ CUSTOM = f"arn:aws:iam::{ACCOUNT_ID}:policy/custom"
         ),
     ],
 )
-def test_a_fault_of_the_permissions_is_found_alone_and_its_repair_mends_it(id, answers, settings):
+def test_a_fault_of_the_permissions_gives_one_finding_and_its_repair_mends_it(id, answers, settings):
     answers = healthy() | answers
     (finding,) = examine(answers, **settings).findings
     assert (finding.id, finding.severity) == (id, "warning" if id == "role-is-administrator" else "error")
@@ -158,7 +158,7 @@ def test_a_fault_of_the_permissions_is_found_alone_and_its_repair_mends_it(id, a
         bounded(policy(allow("s3:*"), deny("s3:Delete*"))),
         inline(read=policy(allow("s3:GetObject", f"{BUCKET}/*"))),
         inline(one=policy(allow("*", BUCKET))),
-        # Who else it denies, and what only a request shows, doesn't concern the doctor.
+        # The doctor ignores a deny for others, and a condition that only a request can meet.
         bucket_denies(Principal={"AWS": f"arn:aws:iam::{ACCOUNT_ID}:role/other"}),
         bucket_denies(Condition={"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}),
         bucket_denies(Condition={"Bool": {"aws:SecureTransport": "false"}}),
@@ -170,17 +170,17 @@ def test_permissions_that_still_allow_the_pods_calls_are_right(answers):
     assert found(healthy() | answers) == []
 
 
-def test_without_a_run_any_policy_will_do_and_none_will_not():
+def test_outside_a_run_any_policy_is_enough_but_no_policy_at_all_is_an_error():
     assert found(not_of_the_lab(healthy() | attached(CUSTOM) | document(CUSTOM, policy())), role_is_known=False) == []
     assert found(not_of_the_lab(healthy() | attached() | inline(read=policy())), role_is_known=False) == []
     (finding,) = examine(not_of_the_lab(healthy() | attached()), role_is_known=False).findings
     assert (finding.id, finding.expected) == ("role-policy-not-attached", "a policy")
-    # Which policy, the reader has to say.
+    # The reader has to choose the policy.
     assert commands(finding.repair) == ["aws iam attach-role-policy --role-name my-role --policy-arn <POLICY_ARN>"]
 
 
-def test_the_report_shows_such_a_finding_as_the_doctor_writes_it():
-    """The notebook's own run finds nothing, so a reader sees a finding in its text alone."""
+def test_the_report_notebook_quotes_a_finding_as_the_doctor_prints_it():
+    """The notebook's own run finds nothing, so only its text shows a finding."""
     (finding,) = examine(healthy() | attached()).findings
     assert f"```text\n{finding.as_text('default/my-service-account')}\n```" in prose(read("doctor.ipynb"))
 
@@ -190,13 +190,13 @@ def test_the_doctor_simulates_only_a_given_action():
     assert found(healthy() | simulated("allowed"), **WANTED) == []
 
 
-def test_what_the_organization_denies_is_not_granted_to_the_role():
+def test_a_denial_by_the_organization_is_found_and_its_repair_has_no_command():
     answers = healthy() | document(READ_ONLY, policy(allow("s3:*"))) | simulated("explicitDeny")
     answers[SIMULATED]["OrganizationsDecisionDetail"] = {"AllowedByOrganizations": False}
     (finding,) = examine(answers, **WANTED).findings
     assert finding.id == "role-denied-by-service-control-policy"
     assert all(line.startswith("#") for line in finding.repair.splitlines())
-    # Only the organization's administrators may look at them.
+    # Only the organization's administrators may read the names of its policies.
     attached = f"organizations:ListPoliciesForTarget {{}} SERVICE_CONTROL_POLICY ({ACCOUNT_ID})"
     assert f"could not be read: {attached.format(ACCOUNT_ID)}: " in finding.found
     names = {ACCOUNT_ID: ["FullAWSAccess"], "ou-1-1": ["FullAWSAccess", "no-uploads"], "r-1": ["FullAWSAccess"]}
@@ -216,7 +216,7 @@ OURS = "o-abcdefghij"
 
 
 def with_resource_control(statement, manager="111111111111"):
-    """What the managing account, or a delegated administrator of it, reads of the account's organization."""
+    """The answers that the management account, or a delegated administrator, gets about the organization."""
     answers = healthy() | simulated("allowed")
     answers[SIMULATED]["OrganizationsDecisionDetail"] = {"AllowedByOrganizations": True}
     full = {"Id": "p-RCPFullAWSAccess", "Name": "RCPFullAWSAccess", "AwsManaged": True}
@@ -238,12 +238,12 @@ def with_resource_control(statement, manager="111111111111"):
         ({"ArnLike": {"aws:PrincipalArn": ROLE_ARN}}, True),
         ({"StringNotEqualsIfExists": {"aws:PrincipalOrgID": OURS}}, False),
         ({"BoolIfExists": {"aws:SecureTransport": "false"}}, False),
-        # What only the request tells.
+        # These keys are only known when the request is made.
         ({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}, False),
         ({"StringNotEquals": {"aws:PrincipalTag/team": "web"}}, False),
     ],
 )
-def test_a_resource_control_policy_is_seen_by_those_who_may_read_it(condition, denies):
+def test_a_resource_control_policy_is_reported_only_if_it_denies_the_roles_call(condition, denies):
     more = {"Principal": "*"} | ({"Condition": condition} if condition else {})
     answers = with_resource_control(deny("s3:*", **more))
     findings = examine(answers, **WANTED).findings
@@ -252,12 +252,12 @@ def test_a_resource_control_policy_is_seen_by_those_who_may_read_it(condition, d
         (finding,) = findings
         assert finding.found.startswith("perimeter: {")
         assert all(line.startswith("#") for line in finding.repair.splitlines())
-        # Neither what the account that manages the organization has, nor another account's bucket is bounded by it.
+        # The policy doesn't apply to the management account's resources, or to another account's bucket.
         assert found(with_resource_control(deny("s3:*", **more), manager=ACCOUNT_ID), **WANTED) == []
         assert found(answers | {f"s3:ListBuckets ({ACCOUNT_ID})": []}, **WANTED) == []
 
 
-def test_a_policy_that_the_organization_hides_is_named_as_not_looked_at():
+def test_organization_policies_that_may_not_be_read_are_listed_as_unread():
     answers = with_resource_control(deny("s3:*", Principal="*"))
     del answers[RCPS.format(ACCOUNT_ID)]
     seen = examine(answers, **WANTED)
@@ -267,7 +267,7 @@ def test_a_policy_that_the_organization_hides_is_named_as_not_looked_at():
     assert f"Not read: {RCPS.format(ACCOUNT_ID)}" in repr(seen)
 
 
-def test_of_an_inline_policy_only_the_deny_goes():
+def test_the_repair_removes_only_the_deny_from_an_inline_policy():
     answers = healthy() | inline(mixed=policy(allow("sqs:*"), deny("s3:List*"))) | simulated("explicitDeny")
     answers |= document(READ_ONLY, policy(allow("s3:*")))
     (finding,) = examine(answers, **WANTED).findings
@@ -283,31 +283,31 @@ def test_of_an_inline_policy_only_the_deny_goes():
     ("denied", "ids"),
     [(["s3:*"], ["role-denies-what-it-allows"]), (["*"], ["role-denies-what-it-allows"]), (["s3:List*"], [])],
 )
-def test_a_deny_of_a_whole_service_is_a_note_and_stays(denied, ids):
+def test_a_deny_of_a_whole_service_is_only_a_note_without_a_command(denied, ids):
     reading = policy(allow(["s3:Get*", "s3:List*"]))
     diagnosis = examine(healthy() | inline(guard=policy(deny(denied))) | document(READ_ONLY, reading))
     assert ([finding.id for finding in diagnosis.findings], diagnosis.exit_code) == (ids, 0)
     assert not any(commands(finding.repair) for finding in diagnosis.findings)
 
 
-def test_a_bucket_is_known_by_its_object_whatever_the_key():
+def test_the_bucket_policy_is_checked_for_an_object_with_any_key():
     wanted = {"action": "s3:GetObject", "resource": f"{BUCKET}/2026:11/a:b"}
     simulated = f"iam:SimulatePrincipalPolicy {ROLE_ARN} s3:GetObject {wanted['resource']} ({ACCOUNT_ID})"
     answers = healthy() | bucket_denies() | {simulated: {"EvalDecision": "allowed"}}
     assert found(answers, **wanted) == ["role-denied-by-bucket-policy"]
 
 
-def test_a_boundary_and_a_missing_policy_are_found_both():
+def test_a_boundary_and_a_missing_policy_are_both_found():
     answers = healthy() | bounded(policy(allow("ec2:*"))) | attached()
     assert set(found(answers)) == {"role-denied-by-boundary", "role-policy-not-attached"}
 
 
-def test_an_administrator_behind_a_boundary_is_found_as_both():
+def test_an_administrator_policy_and_a_boundary_are_both_found():
     answers = healthy() | bounded(policy(allow("ec2:*"))) | attached(READ_ONLY, ADMINISTRATOR)
     assert set(found(answers)) == {"role-denied-by-boundary", "role-is-administrator"}
 
 
-def test_what_boundary_and_policies_both_lack_is_found_of_both():
+def test_a_permission_that_boundary_and_policies_lack_gives_a_finding_for_each():
     answers = healthy() | bounded(policy(allow("ec2:*"))) | document(READ_ONLY, policy(allow("sqs:*")))
     answers |= simulated("implicitDeny", False)
     assert set(found(answers, **WANTED)) == {"role-denied-by-boundary", "role-lacks-permission"}
@@ -332,7 +332,7 @@ def test_what_boundary_and_policies_both_lack_is_found_of_both():
         {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"},
     ],
 )
-def test_where_others_take_the_role_nothing_is_printed_that_gives_it_more(answers, other):
+def test_the_repair_adds_no_permission_to_a_role_that_others_use(answers, other):
     answers = healthy() | answers
     answers[ROLE]["AssumeRolePolicyDocument"]["Statement"].append({"Effect": "Allow", **other})
     (finding,) = examine(answers, **WANTED).findings
@@ -341,7 +341,7 @@ def test_where_others_take_the_role_nothing_is_printed_that_gives_it_more(answer
     assert finding.repair.startswith(f"# {named} can use my-role, too, and would get new permissions.")
 
 
-def test_a_deny_in_a_managed_policy_is_a_question_to_its_owner():
+def test_the_repair_of_a_deny_in_a_managed_policy_only_shows_who_uses_the_policy():
     answers = healthy() | attached(CUSTOM, READ_ONLY) | document(CUSTOM, policy(deny("s3:List*")))
     answers |= document(READ_ONLY, policy(allow("s3:*"))) | simulated("explicitDeny")
     (finding,) = examine(answers, **WANTED).findings
@@ -349,14 +349,14 @@ def test_a_deny_in_a_managed_policy_is_a_question_to_its_owner():
     assert f"aws iam list-entities-for-policy --policy-arn {CUSTOM}" in finding.repair
 
 
-def test_a_permission_never_takes_the_place_of_an_inline_policy_of_the_same_name():
+def test_the_repair_never_overwrites_an_inline_policy_of_the_same_name():
     answers = healthy() | inline(**{"s3-ListBucket": policy(allow("s3:ListBucket", "arn:aws:s3:::another"))})
     answers |= document(READ_ONLY, policy(allow("s3:GetObject"))) | simulated("implicitDeny")
     (finding,) = examine(answers, **WANTED).findings
     assert "--policy-name s3-ListBucket-2 " in commands(finding.repair)[0]
 
 
-def test_a_bucket_policy_leaves_the_role_out_and_denies_everybody_else():
+def test_the_repaired_bucket_policy_excepts_the_role_and_denies_everybody_else():
     answers = healthy() | bucket_denies()
     (finding,) = examine(answers).findings
     (before,) = json.loads(answers[BUCKET_POLICY])["Statement"]

@@ -1,4 +1,4 @@
-"""The pod and its containers: each fault is found alone, and its repair leaves nothing to be found."""
+"""The pod and its containers: each fault gives one finding, and its repair mends it."""
 
 import base64
 import json
@@ -55,7 +55,7 @@ def projected(audience="sts.amazonaws.com"):
 
 
 def with_own_token(manifest, volume, role_arn=ROLE_ARN):
-    """The manifest names the role itself, and the token in a volume of its own."""
+    """Let the manifest name the role itself, and mount a token from a volume of its own."""
     manifest["spec"]["volumes"] = [{"name": "own", **volume}]
     manifest["spec"]["containers"][0]["volumeMounts"] = [{"name": "own", "mountPath": "/etc/own"}]
     with_identity(role_arn, "/etc/own/token")(manifest)
@@ -67,12 +67,12 @@ def with_token_of(kind):
 
 
 def applying_by_hand(role_arn):
-    """A pod whose manifest is known by what kubectl noted of it."""
+    """A pod that names its role itself, as the annotation in which kubectl notes its manifest shows."""
     answers = applying(lambda manifest: with_own_token(manifest, projected(), role_arn))
     note = {"spec": {"containers": [{"name": "aws", "env": [{"name": "AWS_ROLE_ARN", "value": role_arn}]}]}}
     live = answers[PODS][0]
     live["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(note)}
-    # By their order, the webhook could have named the role, too.
+    # In this order of the variables, the webhook could also have added the role.
     live["spec"]["containers"][0]["env"].reverse()
     return answers
 
@@ -181,7 +181,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("id", "answers"), [(id, answers) for id, each in FAULTS.items() for answers in each])
-def test_a_pod_s_fault_is_found_alone_and_mended_by_its_repair(id, answers):
+def test_a_fault_of_the_pod_gives_one_finding_and_its_repair_mends_it(id, answers):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == [id]
     (finding,) = diagnosis.findings
@@ -210,7 +210,7 @@ PROXY = {"HTTPS_PROXY": "http://somebody:hunter2@proxy.example.com:3128"}
         ("token-copied", applying(with_token_of("Secret")), "(Secret settings)"),
     ],
 )
-def test_what_may_work_is_a_warning_and_its_repair_is_words(id, answers, says):
+def test_a_setting_that_may_work_is_only_a_warning_without_a_command(id, answers, says):
     (finding,) = examine(answers).findings
     assert (finding.id, finding.severity) == (id, "warning")
     assert says in finding.found
@@ -227,7 +227,7 @@ def test_what_may_work_is_a_warning_and_its_repair_is_words(id, answers, says):
         {"AWS_ENDPOINT_URL_STS": "http://sts.test:4566"},
     ],
 )
-def test_a_proxy_that_sts_is_excepted_from_is_right(variables):
+def test_a_proxy_with_an_exception_for_sts_is_right(variables):
     assert found(applying(with_variables(**PROXY, **variables))) == []
 
 
@@ -235,18 +235,18 @@ def test_a_pod_that_names_its_role_itself_needs_no_annotation():
     answers = applying(lambda manifest: with_own_token(manifest, projected()))
     answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
     live = answers[PODS][0]["spec"]
-    live["containers"][0]["env"] = live["containers"][0]["env"][:2]  # no webhook was there
+    live["containers"][0]["env"] = live["containers"][0]["env"][:2]  # as if no webhook had changed the pod
     live["volumes"] = [volume for volume in live["volumes"] if volume["name"] == "own"]
     diagnosis = examine(answers)
     assert [(each.id, each.severity) for each in diagnosis.findings] == [("pod-names-its-role", "note")]
     assert (diagnosis.ok, diagnosis.exit_code, diagnosis.role_arn) == (True, 0, ROLE_ARN)
-    # It does without the webhook, whether that is missing or told to pass over the pod.
+    # The pod doesn't need the webhook, so neither an opt-out nor a missing webhook is an error.
     answers[PODS][0]["metadata"]["labels"]["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
     assert found(answers) == ["pod-names-its-role"]
     without = examine(answers | {WEBHOOK: None})
     assert {each.id for each in without.findings} == {"webhook-missing", "pod-names-its-role"}
     assert without.exit_code == 0
-    # A role that does not admit the service account is not a note.
+    # If the role doesn't admit the service account, that's more than a note.
     answers[ROLE]["AssumeRolePolicyDocument"]["Statement"][0]["Action"] = "sts:AssumeRole"
     assert {"trust-policy-action-wrong", "service-account-annotation-missing"} <= set(found(answers))
 
@@ -257,11 +257,11 @@ def test_a_pod_that_names_its_role_itself_needs_no_annotation():
         ({"value": "my-role"}, []),
         ({"value": "$(OTHER)"}, []),
         ({"value": "other"}, ["pod-role-set-by-hand"]),
-        # The node fills in what only it knows.
+        # Only the node can resolve this reference.
         ({"valueFrom": {"secretKeyRef": {"name": "role", "key": "name"}}}, []),
     ],
 )
-def test_a_role_that_is_named_by_other_variables_is_the_one_that_they_make(entry, seen):
+def test_the_doctor_resolves_references_to_other_variables_in_the_roles_arn(entry, seen):
     def with_references(manifest):
         with_own_token(manifest, projected(), ROLE_ARN.replace("my-role", "$(NAME)"))
         env = manifest["spec"]["containers"][0]["env"]
@@ -271,7 +271,7 @@ def test_a_role_that_is_named_by_other_variables_is_the_one_that_they_make(entry
 
 
 @pytest.mark.parametrize("text", ["$(LATER)", "$$(NAME)"])
-def test_a_reference_that_the_node_leaves_as_it_is_names_no_role(text):
+def test_a_reference_that_kubernetes_leaves_unresolved_makes_the_roles_arn_wrong(text):
     def with_reference(manifest):
         with_own_token(manifest, projected(), ROLE_ARN.replace("my-role", text))
         env = manifest["spec"]["containers"][0]["env"]
@@ -282,7 +282,7 @@ def test_a_reference_that_the_node_leaves_as_it_is_names_no_role(text):
     assert finding.found.endswith(f"{ROLE_ARN.replace('my-role', text.replace('$$', '$'))} (env of the manifest)")
 
 
-def test_a_token_volume_of_the_manifest_is_made_for_sts_in_the_manifest():
+def test_the_repair_corrects_the_audience_of_a_token_volume_in_the_manifest():
     answers = applying(lambda manifest: with_own_token(manifest, projected("vault")))
     (finding,) = examine(answers).findings
     assert (finding.id, finding.found) == ("token-audience-mismatch", "vault")
@@ -293,8 +293,8 @@ def test_a_token_volume_of_the_manifest_is_made_for_sts_in_the_manifest():
     assert (found(after), examine(after).exit_code) == (["pod-names-its-role"], 0)
 
 
-def test_a_token_volume_that_another_container_needs_keeps_its_token():
-    """The other one may log in to Vault with it."""
+def test_the_repair_keeps_the_token_in_a_volume_that_another_container_uses():
+    """The other container may log in to Vault with that token."""
 
     def with_vault(manifest):
         with_own_token(manifest, projected("vault"))
@@ -316,12 +316,12 @@ def test_a_token_volume_that_another_container_needs_keeps_its_token():
     assert "token-audience-mismatch" not in found(after)
 
 
-def test_a_token_for_somebody_else_shows_beside_a_provider_that_is_missing():
+def test_a_wrong_token_audience_and_a_missing_provider_are_both_found():
     answers = applying(lambda manifest: with_own_token(manifest, projected("vault"))) | {PROVIDERS: [], PROVIDER: None}
     assert set(found(answers)) == {"oidc-provider-missing", "token-audience-mismatch"}
 
 
-def test_two_faults_of_one_pod_are_both_found_and_each_repair_mends_both():
+def test_several_faults_of_one_pod_are_all_found_and_their_repairs_mend_them():
     answers = applying(with_variables(AWS_PROFILE="dev", AWS_ROLE_ARN="", **KEYS))
     findings = examine(answers).findings
     assert sorted(finding.id for finding in findings) == ["pod-aws-profile", "pod-static-keys", "pod-variables-empty"]
@@ -330,7 +330,7 @@ def test_two_faults_of_one_pod_are_both_found_and_each_repair_mends_both():
     assert found(answers) == []
 
 
-def test_every_container_is_looked_at_and_named():
+def test_the_finding_names_the_container_that_has_the_fault():
     def with_sidecar(manifest):
         sidecar = {"name": "proxy", "image": "proxy", "env": [{"name": "AWS_PROFILE", "value": "dev"}]}
         manifest["spec"]["containers"].append(sidecar)
@@ -339,7 +339,7 @@ def test_every_container_is_looked_at_and_named():
     assert finding.found == "container proxy: AWS_PROFILE=dev"
 
 
-def test_no_key_and_no_other_secret_is_printed():
+def test_the_doctor_prints_no_access_key_and_no_other_secret():
     variables = {**KEYS, "DB_PASSWORD": "hunter2", "GREETING": "hello"}
     (finding,) = examine(applying(with_variables(**variables))).findings
     shown = f"{finding}"
@@ -355,7 +355,7 @@ def test_no_key_and_no_other_secret_is_printed():
     ],
     ids=["variable", "ConfigMap"],
 )
-def test_a_pod_with_a_value_that_is_not_shown_is_left_to_its_author(change, config_map):
+def test_the_repair_does_not_recreate_a_pod_that_would_lose_hidden_values(change, config_map):
     (finding,) = examine(applying(change, config_map)).findings
     told = finding.repair.splitlines()
     assert told[:2] == [
@@ -377,7 +377,7 @@ def test_a_secret_in_env_from_is_not_read_and_is_listed_as_unread():
     assert "get secret keys -n default" in [unread.call for unread in diagnosis.unread]
 
 
-def test_the_first_line_names_what_keeps_the_doctor_from_an_answer_also_beside_a_note():
+def test_the_first_line_names_the_unread_secret_even_if_there_is_a_note():
     looping = a_pod()
     looping["metadata"]["ownerReferences"] = [{"kind": "Runner", "name": "my-pod", "controller": True}]
     looping["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "keys"}}]
@@ -402,11 +402,11 @@ def test_the_first_line_names_what_keeps_the_doctor_from_an_answer_also_beside_a
         healthy() | {PODS: [a_pod() | {"status": {"phase": "Succeeded"}}]},
     ],
 )
-def test_what_is_right_is_left_alone(answers):
+def test_unusual_settings_that_work_are_not_reported(answers):
     assert found(answers) == []
 
 
-def test_a_token_for_somebody_else_is_seen_also_where_no_container_sends_it():
+def test_a_wrong_token_audience_is_found_even_if_no_container_uses_the_token():
     answers = healthy()
     spec = answers[PODS][0]["spec"]
     spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "vault"
@@ -415,7 +415,7 @@ def test_a_token_for_somebody_else_is_seen_also_where_no_container_sends_it():
     assert (finding.expected, finding.found) == ("sts.amazonaws.com", "vault")
 
 
-def test_a_chained_session_lasts_an_hour_whatever_the_role_allows():
+def test_a_chained_session_of_over_an_hour_is_too_long_whatever_the_role_allows():
     answers = applying(with_config, {"config": CHAINED})
     answers[ROLE]["MaxSessionDuration"] = 43200
     assert found(answers) == ["role-session-too-long"]
@@ -423,7 +423,7 @@ def test_a_chained_session_lasts_an_hour_whatever_the_role_allows():
 
 @pytest.mark.zsh
 @pytest.mark.parametrize("program", ["bash", "zsh", "sh"])
-def test_the_pod_that_is_made_again_runs_the_same_command_whatever_shell_the_repair_is_pasted_into(program):
+def test_the_recreated_pod_runs_the_same_command_whichever_shell_runs_the_repair(program):
     script = "printf 'a\\tb'\nsleep infinity"
 
     def change(manifest):
@@ -438,7 +438,7 @@ def test_the_pod_that_is_made_again_runs_the_same_command_whatever_shell_the_rep
     assert found(applied(answers, finding.repair)) == []
 
 
-def test_a_pod_that_is_older_than_the_annotation_is_replaced():
+def test_the_repair_replaces_a_pod_that_is_older_than_the_annotation():
     answers = healthy()
     account = answers[SERVICE_ACCOUNTS][0]
     annotations = account["metadata"].pop("annotations")
@@ -450,8 +450,8 @@ def test_a_pod_that_is_older_than_the_annotation_is_replaced():
 
 
 @pytest.mark.parametrize("annotation", [ROLE_ARN.replace("my-role", "gone"), "arn:aws:iam::1234:role/x", "my-role"])
-def test_a_pod_is_not_made_again_while_the_annotation_names_no_role(annotation):
-    """It may work with the role that it has, and would lose it."""
+def test_the_repair_does_not_recreate_a_pod_while_the_annotation_names_no_role(annotation):
+    """The pod may work with the role that it has, and a new pod would lose that role."""
     answers = healthy() | {ROLE.replace("my-role", name): None for name in ("gone", "former")}
     answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"][KEY] = annotation
     (former,) = (each for each in answers[PODS][0]["spec"]["containers"][0]["env"] if each["name"] == "AWS_ROLE_ARN")
@@ -459,13 +459,13 @@ def test_a_pod_is_not_made_again_while_the_annotation_names_no_role(annotation):
     answers[PROVIDER]["ClientIDList"] = []
     findings = {finding.id: finding for finding in examine(answers).findings}
     repair = findings["pod-older-than-annotation"].repair
-    # What it waits for comes first, and so does all else that is wrong.
+    # This repair waits for the others, so their findings come first.
     assert [*findings][-1] == "pod-older-than-annotation" and len(findings) > 2
     assert all(line.startswith("#") for line in repair.splitlines())
     assert "kubectl delete pod my-pod" in repair
 
 
-def test_no_pod_of_a_name_is_an_error_and_no_pod_at_all_a_warning():
+def test_a_missing_pod_is_an_error_if_it_was_named_and_otherwise_a_warning():
     answers = healthy() | {PODS: []}
     (finding,) = examine(answers).findings
     assert (finding.id, finding.severity) == ("pod-missing", "error")
@@ -498,7 +498,7 @@ def test_a_pod_that_its_controller_replaces_again_and_again_is_a_note():
     ],
     ids=["runs", "does not run", "goes"],
 )
-def test_deleted_pods_of_before_are_counted_where_the_pod_has_not_settled(changed, expected):
+def test_earlier_deletions_count_only_if_the_pod_is_pending_or_being_deleted(changed, expected):
     event = {"reason": "SuccessfulDelete", "count": 9, "involvedObject": {"kind": "Runner", "name": "my-pod"}}
     one = a_pod()
     one["metadata"] |= changed.get("metadata", {})
@@ -519,7 +519,7 @@ def test_the_repair_shows_the_settings_that_a_pod_loses():
     ]
 
 
-def test_a_pod_that_only_lacks_the_webhooks_additions_loses_nothing():
+def test_the_repair_lists_no_loss_if_a_pod_only_lacks_the_webhooks_additions():
     answers = healthy()
     answers[PODS][0]["spec"]["containers"][0]["env"] = []
     del answers[PODS][0]["spec"]["volumes"]
@@ -571,7 +571,7 @@ UNSCHEDULABLE = "0/3 nodes are available: 3 Insufficient memory."
     ],
     ids=["condition", "event"],
 )
-def test_a_pending_pod_quotes_the_scheduler_and_is_not_made_again(conditions, events, says):
+def test_the_finding_on_a_pending_pod_quotes_the_scheduler_and_names_kubectl_describe(conditions, events, says):
     answers = healthy()
     answers[PODS][0]["status"] = {"phase": "Pending", "conditions": conditions}
     answers[EVENTS] = [event | {"involvedObject": {"kind": "Pod", "name": "my-pod"}} for event in events]

@@ -1,4 +1,4 @@
-"""What is tried in the pod: its token, STS's answer to it, and who AWS says it is."""
+"""The checks inside the pod: its token, STS's answer to the token, and the pod's identity in AWS."""
 
 from datetime import UTC, datetime
 
@@ -69,13 +69,13 @@ def refusal(code, message="…"):
         ),
     ],
 )
-def test_what_the_pod_says_is_found_alone(id, answers, says):
+def test_a_failure_inside_the_pod_gives_one_finding(id, answers, says):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == [id]
     (finding,) = diagnosis.findings
     assert says in finding.found
     if id == "credentials-refused":
-        # A restart may cost the pod a session that it has, and explains nothing.
+        # A restart explains nothing, and the pod may lose a session that still works.
         assert all(line.startswith("#") for line in finding.repair.splitlines())
         assert "#   kubectl delete pod my-pod" in finding.repair
     else:
@@ -90,19 +90,19 @@ def test_a_refused_exchange_is_not_right_even_if_the_pod_has_a_session():
     assert results["the pod's identity in AWS"] == "right"
 
 
-def test_without_probe_the_doctor_says_nothing_about_the_pods_inside():
+def test_without_probe_the_doctor_reports_nothing_from_inside_the_pod():
     diagnosis = examine(changed(token={"malformed": "this has 5"}, caller=REFUSED), probe=False)
     assert not diagnosis.findings
     assert {unread.needs for unread in diagnosis.unread} == {"--probe"}
 
 
-def test_an_unreadable_token_is_given_a_group():
+def test_the_repair_of_an_unreadable_token_sets_an_fs_group():
     answers = changed(token={"claims": {}, "unreadable": "cat: token: Permission denied"}, caller=REFUSED)
     (finding,) = examine(answers).findings
     assert applied(answers, finding.repair)[PODS][0]["spec"]["securityContext"] == {"fsGroup": 65534}
 
 
-def test_a_container_s_own_words_tell_of_an_unreadable_token_without_a_look_into_it():
+def test_without_probe_a_containers_last_message_shows_an_unreadable_token():
     said = "open /var/run/secrets/eks.amazonaws.com/serviceaccount/token: permission denied"
     state = {"waiting": {"reason": "CrashLoopBackOff"}}
     container = {"name": "aws", "state": state, "lastState": {"terminated": {"message": said}}}
@@ -111,7 +111,7 @@ def test_a_container_s_own_words_tell_of_an_unreadable_token_without_a_look_into
     assert (finding.id, finding.found) == ("token-unreadable", f"container aws: {said}")
 
 
-def test_a_token_for_somebody_else_is_found_and_made_for_sts_again():
+def test_a_token_with_the_wrong_audience_is_found_and_its_repair_mends_it():
     answers = healthy()
     answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"]["eks.amazonaws.com/audience"] = "vault"
     answers[PODS][0]["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "vault"
@@ -120,7 +120,7 @@ def test_a_token_for_somebody_else_is_found_and_made_for_sts_again():
     assert not examine(applied(answers, finding.repair), probe=False).findings
 
 
-def test_an_application_that_read_its_token_once_is_known_by_what_cloudtrail_has_of_it():
+def test_cloudtrail_shows_that_an_application_read_its_token_only_once():
     late = {
         "errorCode": "ExpiredTokenException",
         "errorMessage": "Token expired: …",
@@ -134,9 +134,9 @@ def test_an_application_that_read_its_token_once_is_known_by_what_cloudtrail_has
         "token-read-once",
         "ExpiredTokenException: Token expired: … at 2026-01-02T01:00:00Z",
     )
-    # An earlier pod sent that, which is gone.
+    # This call was made before the pod existed.
     assert not examine(answers | {CALLS: [late | {"eventTime": "2025-12-31T23:00:00Z"}]}).findings
-    # Of a token that has not been renewed CloudTrail is not asked.
+    # The refusal doesn't count if the token has not been renewed yet.
     assert not examine(healthy() | {CALLS: [late]}).findings
 
 
@@ -147,7 +147,7 @@ UNKNOWN_KEY = "An error occurred (InvalidClientTokenId) when calling the GetCall
     ("source", "named"),
     [
         ({"secretRef": {"name": "keys"}}, "Secret keys"),
-        # The record does not hold it: whoever looks may not read it.
+        # The record has no answer about this ConfigMap, as if the caller may not read it.
         ({"configMapRef": {"name": "settings"}}, "ConfigMap settings"),
     ],
 )
@@ -159,7 +159,7 @@ UNKNOWN_KEY = "An error occurred (InvalidClientTokenId) when calling the GetCall
         {"arn": f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/ci/somebody"},
     ],
 )
-def test_keys_from_what_was_not_read_are_named_where_aws_speaks_of_keys(source, named, caller):
+def test_an_unread_secret_or_config_map_is_named_if_the_pod_acts_with_other_keys(source, named, caller):
     answers = changed(caller=caller)
     answers[PODS][0]["spec"]["containers"][0]["envFrom"] = [source]
     diagnosis = examine(answers)
@@ -194,7 +194,7 @@ DENIED = "User: arn:aws:sts::1:assumed-role/my-role/x is not authorized to perfo
         ("because no VPC endpoint policy allows the x action", "denied-by-vpc-endpoint-policy"),
     ],
 )
-def test_a_denial_of_the_organization_or_the_network_is_named_by_aws_s_own_words(says, id):
+def test_a_denial_by_the_organization_or_the_network_quotes_the_words_of_aws(says, id):
     in_pod = changed(caller={"arn": "", "error": f"{REFUSED['error']} operation: {DENIED}{says}"})
     from_here = changed(caller=REFUSED, exchange=refusal("AccessDenied", DENIED + says))
     new = in_pod | {ROLE: in_pod[ROLE] | {"CreateDate": datetime.now(UTC).isoformat()}}
@@ -205,7 +205,7 @@ def test_a_denial_of_the_organization_or_the_network_is_named_by_aws_s_own_words
         assert all(line.startswith("#") for line in finding.repair.splitlines())
 
 
-def test_a_proxy_that_nobody_answers_at_is_an_error_and_sts_is_excepted_from_it():
+def test_a_proxy_that_does_not_answer_is_an_error_and_its_repair_excepts_sts():
     error = 'Failed to connect to proxy URL: "http://proxy.example.com:3128"'
     answers = changed(caller={"arn": "", "error": error})
     container = answers[PODS][0]["spec"]["containers"][0]
@@ -219,7 +219,7 @@ def test_a_proxy_that_nobody_answers_at_is_an_error_and_sts_is_excepted_from_it(
     assert not examine(after, probe=False).findings
 
 
-def test_an_expired_token_that_was_copied_is_named_so():
+def test_an_expired_token_in_the_image_is_reported_as_copied():
     answers = changed(
         token={"claims": {**CLAIMS, "exp": 1735776000}},
         exchange=refusal("ExpiredTokenException", "Token expired: …"),
@@ -236,7 +236,7 @@ def test_an_expired_token_that_was_copied_is_named_so():
 
 
 @pytest.mark.parametrize("call", [TOKEN, CALLER])
-def test_a_container_without_the_program_is_reported_as_not_looked_at(call):
+def test_a_call_in_a_container_without_its_program_is_listed_as_unread(call):
     answers = healthy()
     answers[call] |= {"no_program": True}
     diagnosis = examine(answers)
@@ -244,7 +244,7 @@ def test_a_container_without_the_program_is_reported_as_not_looked_at(call):
     assert call in [unread.call for unread in diagnosis.unread]
 
 
-def test_without_aws_in_the_pod_sts_is_asked_with_its_token():
+def test_without_the_aws_cli_in_the_pod_sts_still_answers_for_its_token():
     answers = changed(exchange=refusal("AccessDenied", "Not authorized"))
     answers[CALLER] |= {"no_program": True}
     assert [finding.id for finding in examine(answers).findings] == ["credentials-refused"]

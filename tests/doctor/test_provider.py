@@ -1,4 +1,4 @@
-"""The OIDC provider and the issuer: each fault is found alone, and its repair leaves nothing to be found."""
+"""The OIDC provider and the issuer: each fault gives one finding, and its repair mends it."""
 
 import dataclasses
 import json
@@ -55,14 +55,14 @@ def found(answers, **settings):
 
 
 def registered(**changes):
-    """A healthy lab whose provider is another."""
+    """A healthy lab with these changes in its provider."""
     answers = healthy()
     answers[PROVIDER] |= changes
     return answers
 
 
 def registered_as(*names):
-    """A healthy lab in which these are registered in the place of the issuer."""
+    """A healthy lab in which these names are registered instead of the issuer's."""
     return healthy() | {PROVIDER: None, PROVIDERS: [{"Arn": arn(name)} for name in names]}
 
 
@@ -118,7 +118,7 @@ def associated(issuer, answers):
         ("eks-identity-provider-config", associated(f"https://{OLD}", healthy())),
     ],
 )
-def test_a_fault_of_the_provider_is_found_alone_and_its_repair_mends_it(id, answers):
+def test_a_fault_of_the_provider_gives_one_finding_and_its_repair_mends_it(id, answers):
     (finding,) = examine(answers).findings
     assert finding.id == id
     assert finding.expected != finding.found
@@ -131,7 +131,7 @@ def test_a_fault_of_the_provider_is_found_alone_and_its_repair_mends_it(id, answ
         return
     calls = {PROVIDERS_MADE: [], PROVIDERS_TAGGED: []}
     after = repaired(answers | calls, finding.repair)
-    # A provider that is registered stays, also one of a cluster that is gone.
+    # A registered provider stays, even one of a deleted cluster.
     left = ["oidc-provider-dangling"] if id == "cluster-rebuilt" and arn(OLD) in str(answers[PROVIDERS]) else []
     assert found(after) == left
     assert all(provider in after[PROVIDERS] for provider in answers[PROVIDERS])
@@ -152,15 +152,15 @@ def test_a_fault_of_the_provider_is_found_alone_and_its_repair_mends_it(id, answ
         ("signing-key-not-published", {KEYS: {"document": {"keys": [{"kid": "another", "kty": "RSA"}]}}}),
     ],
 )
-def test_what_the_issuer_does_not_publish_is_found_alone(id, answers):
+def test_a_document_or_key_that_the_issuer_does_not_publish_gives_one_finding(id, answers):
     (finding,) = examine(healthy() | answers).findings
     assert (finding.id, finding.severity, finding.repair) == (id, "error", "# told\nlabkit …")
 
 
-def test_where_nothing_says_how_the_issuer_is_published_the_cluster_s_documents_are_the_repair():
+def test_the_repair_copies_the_clusters_keys_if_nothing_says_how_they_are_published():
     broken = healthy() | {KEYS: {"document": {"keys": []}}}
     (finding,) = examine(broken, connection=CONNECTION).findings
-    # They go where the discovery document says that they are.
+    # The keys go to the path that the discovery document names.
     assert KEYS.endswith("/keys")
     assert "kubectl get --raw /openid/v1/jwks | aws s3 cp - s3://<BUCKET>/keys --content-type" in finding.repair
     silent = broken | {DISCOVERY: {"error": f"{DISCOVERY} answers 403: AccessDenied"}}
@@ -170,14 +170,14 @@ def test_where_nothing_says_how_the_issuer_is_published_the_cluster_s_documents_
     )
 
 
-def test_the_key_that_signed_the_pod_s_token_counts_before_what_the_cluster_names():
+def test_the_doctor_looks_for_the_key_that_signed_the_pods_token():
     token = {"header": {"kid": "old"}, "claims": {}, "unreadable": "", "malformed": "", "no_program": False}
     answers = healthy() | {"the token's claims in pod my-pod -n default": token}
     finding = provider.signing_key_not_published(Evidence(PARAMETERS, CONNECTED, reads=Reads(answers)))
     assert (finding.expected, finding.found) == ("old", "key-1")
 
 
-def test_keys_of_a_cluster_that_cannot_be_read_are_no_finding():
+def test_if_the_clusters_keys_cannot_be_read_they_are_listed_as_unread():
     answers = healthy()
     del answers[CLUSTER_KEYS]
     diagnosis = examine(answers, probe=False)
@@ -185,26 +185,26 @@ def test_keys_of_a_cluster_that_cannot_be_read_are_no_finding():
     assert CLUSTER_KEYS in [error.call for error in diagnosis.unread]
 
 
-def test_a_missing_provider_is_found_also_where_cloudtrail_may_not_be_read():
+def test_a_missing_provider_is_found_even_if_cloudtrail_may_not_be_read():
     answers = registered_as()
     del answers[PROVIDERS_MADE]
     assert found(answers) == ["oidc-provider-missing"]
 
 
-def test_a_refusal_to_register_another_issuer_explains_nothing():
+def test_a_refusal_to_register_another_issuer_is_ignored():
     (call,) = denied("CreateOpenIDConnectProvider")
     other = call | {"errorMessage": call["errorMessage"].replace(NAME, OLD)}
     assert found(registered_as() | {PROVIDERS_MADE: [other]}) == ["oidc-provider-missing"]
 
 
-def test_a_refusal_before_a_registration_that_succeeded_is_history():
+def test_a_refused_registration_before_a_successful_one_is_ignored():
     made = {"eventTime": "2026-01-02T00:00:00Z", "eventName": "CreateOpenIDConnectProvider", "errorCode": None}
     made |= {"errorMessage": None, "requestParameters": {"url": ISSUER}, "caller": f"arn:aws:iam::{ACCOUNT_ID}:root"}
     refused = denied("CreateOpenIDConnectProvider")
     assert found(registered_as() | {PROVIDERS_MADE: [made, *refused]}) == ["oidc-provider-missing"]
     tagged = {PROVIDERS_MADE: [made], PROVIDERS_TAGGED: denied("TagOpenIDConnectProvider")}
     assert found(registered_as() | tagged) == ["oidc-provider-missing"]
-    # One that was deleted, and may not be made again, is not.
+    # A refusal after the successful registration counts.
     assert found(registered_as() | {PROVIDERS_MADE: [*refused, made]}) == ["operator-not-permitted"]
 
 
@@ -218,7 +218,7 @@ def test_a_refusal_before_a_registration_that_succeeded_is_history():
     ],
     ids=["later", "earlier", "refused as well", "of another provider"],
 )
-def test_a_refusal_before_a_deletion_is_history(deletion, id):
+def test_a_refused_registration_is_ignored_only_if_the_provider_was_deleted_later(deletion, id):
     deleted = {"eventTime": "2026-01-02T00:00:00Z", "eventName": "DeleteOpenIDConnectProvider", "errorCode": None}
     deleted |= {"requestParameters": {"openIDConnectProviderArn": arn(NAME)}, "caller": ""} | deletion
     refused = {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider"), PROVIDERS_DELETED: [deleted]}
@@ -233,19 +233,19 @@ def test_a_refusal_before_a_deletion_is_history(deletion, id):
         trusting_another_account(healthy()) | {PROVIDERS: [{"Arn": arn(NAME.lower())}]},
     ],
 )
-def test_two_findings_never_make_the_same_provider(answers):
+def test_the_repairs_of_two_findings_make_a_provider_only_once(answers):
     findings = examine(answers).findings
     assert len(findings) > 1
     script = "\n".join(finding.repair for finding in findings)
     assert script.count("aws iam create-open-id-connect-provider") == 1
     assert "# done already by the repair of " in script
     calls = {PROVIDERS_MADE: [], PROVIDERS_TAGGED: []}
-    # A provider that is registered stays, also one of a cluster that is gone.
+    # A registered provider stays, even one of a deleted cluster.
     left = ["oidc-provider-dangling"] if arn(OLD) in str(answers[PROVIDERS]) else []
     assert found(repaired(answers | calls, script)) == left
 
 
-def test_a_caller_who_may_not_register_the_issuer_is_named_and_gets_no_policy():
+def test_a_caller_who_may_not_register_the_issuer_is_named_and_not_given_a_policy():
     (finding,) = examine(registered_as() | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")}).findings
     assert "user/op is not allowed to do iam:CreateOpenIDConnectProvider" in finding.summary
     assert finding.repair.startswith("# let an administrator register the issuer")
@@ -271,7 +271,7 @@ def test_a_deny_is_reported_beside_a_provider_in_another_account():
     assert found(answers) == ["oidc-provider-in-another-account", "trust-policy-refuses"]
 
 
-def test_the_clusters_are_not_listed_without_other_providers_of_eks():
+def test_the_doctor_does_not_list_clusters_if_eks_has_no_other_provider():
     assert CLUSTERS not in examine(healthy()).looked
 
 
@@ -281,7 +281,7 @@ def test_a_role_in_another_account_needs_a_provider_there():
     answers = healthy()
     for account in (*answers[SERVICE_ACCOUNTS][:1], *answers[ALL_SERVICE_ACCOUNTS][:1]):
         account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"] = role_arn
-        # Not the label of the run, whose role is another.
+        # The run's label would stand for the run's own role.
         account["metadata"]["labels"] = {}
     for variable in answers["list pods -n default"][0]["spec"]["containers"][0]["env"]:
         variable["value"] = variable["value"].replace(ROLE_ARN, role_arn)
@@ -298,7 +298,7 @@ def test_a_role_in_another_account_needs_a_provider_there():
     assert found(repaired(answers, finding.repair), role_is_known=False) == []
 
 
-def test_a_thumbprint_counts_where_the_issuer_is_not_eks_s():
+def test_a_stale_thumbprint_is_an_error_only_for_an_issuer_outside_eks():
     issuer = "https://issuer.example.com/cluster"
     connection = dataclasses.replace(CONNECTED, issuer=issuer)
     name = issuer.removeprefix("https://")
@@ -314,14 +314,14 @@ def test_a_thumbprint_counts_where_the_issuer_is_not_eks_s():
     assert examine(registered(ThumbprintList=["f" * 40])).findings[0].severity == "warning"
 
 
-def test_no_certificate_is_asked_for_where_no_thumbprint_is_listed():
+def test_the_doctor_fetches_no_certificate_if_the_provider_has_no_thumbprint():
     answers = registered(ThumbprintList=[])
     del answers[SERVED]
     assert found(answers) == []
     assert SERVED not in [error.call for error in examine(answers).unread]
 
 
-def test_users_may_log_in_to_a_cluster_that_is_right():
+def test_an_identity_provider_for_the_clusters_users_is_at_most_a_note():
     assert found(associated("https://idp.example.com", healthy())) == []
     missing = examine(associated("https://idp.example.com", registered_as())).findings
     assert {finding.id: finding.severity for finding in missing} == {
@@ -330,7 +330,7 @@ def test_users_may_log_in_to_a_cluster_that_is_right():
     }
 
 
-def test_an_audience_that_service_account_and_provider_agree_on_is_right():
+def test_another_audience_is_right_if_service_account_and_provider_agree_on_it():
     answers = registered(ClientIDList=["vault"])
     assert "oidc-provider-audience-missing" in found(answers)
     for account in answers[SERVICE_ACCOUNTS][:1]:
@@ -342,12 +342,12 @@ def test_an_audience_that_service_account_and_provider_agree_on_is_right():
     assert found(answers) == []
 
 
-def test_a_host_that_serves_nothing_is_an_error_of_the_system():
+def test_fetching_the_certificates_of_a_closed_port_raises_os_error():
     with pytest.raises(OSError):
         served_chain("localhost", address="127.0.0.1", port=9)
 
 
-def test_a_provider_with_as_many_thumbprints_as_aws_takes_is_left():
+def test_the_repair_adds_no_thumbprint_to_a_provider_that_already_has_five():
     (finding,) = examine(registered(ThumbprintList=[digit * 40 for digit in "12345"])).findings
     assert finding.id == "oidc-provider-thumbprint-stale"
     assert not commands_of(finding.repair)

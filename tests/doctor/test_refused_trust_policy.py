@@ -1,4 +1,4 @@
-"""A trust policy that IAM refused to take: CloudTrail has the refusal, and the doctor shows it."""
+"""A trust policy that IAM refused: CloudTrail has recorded the refusal, and the doctor reports it."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.doctor.trusting import MISSING, document, examine, found, sub, trusti
 
 
 def refused(answers, code, message, *, name="UpdateAssumeRolePolicy", at="2026-01-02T00:00:00Z"):
-    """A try to write the right trust policy, with the condition's keys as the answers have them."""
+    """The answers with a recorded attempt to write the right trust policy, which IAM refused with this error."""
     written = document(healthy())
     text = json.dumps(written).replace(f'"{NAME}:', f'"https://{NAME}:') if "colon" in message else json.dumps(written)
     key = "policyDocument" if name.startswith("Update") else "assumeRolePolicyDocument"
@@ -37,7 +37,7 @@ TOO_LONG = ("LimitExceededException", "Cannot exceed quota for ACLSizePerRole: 2
         ("trust-policy-too-long", refused(MISSING, *TOO_LONG, name="CreateRole")),
     ],
 )
-def test_a_trust_policy_that_iam_refused_is_what_is_wrong(id, answers):
+def test_a_trust_policy_that_iam_refused_gives_one_finding_and_its_repair_mends_it(id, answers):
     (finding,) = examine(answers).findings
     assert finding.id == id
     assert "at 2026-01-02T00:00:00Z" in finding.source
@@ -47,33 +47,33 @@ def test_a_trust_policy_that_iam_refused_is_what_is_wrong(id, answers):
 @pytest.mark.parametrize(
     "change",
     [
-        # Another role's, one that was refused for something else, and one after which another was taken.
+        # A refusal for another role, one with another error, and one that was followed by a success.
         lambda calls: calls[0]["requestParameters"].update(roleName="other"),
         lambda calls: calls[0].update(errorCode="AccessDenied"),
         lambda calls: calls.insert(0, {**calls[0], "errorCode": None}),
     ],
 )
-def test_an_old_refusal_or_one_of_another_kind_explains_nothing(change):
+def test_an_old_or_unrelated_refusal_is_ignored(change):
     answers = refused(trusting(sub("default:a")), *COLON)
     change(answers[TRUST_WRITTEN])
     assert found(answers) == ["trust-policy-sub-mismatch"]
 
 
-def test_what_was_written_to_a_role_before_it_went_does_not_count():
+def test_a_policy_that_iam_accepted_for_a_deleted_role_is_ignored():
     answers = refused(MISSING, *COLON, name="CreateRole")
     (call,) = answers[ROLES_MADE]
     answers[TRUST_WRITTEN] = [{**call, "eventName": "UpdateAssumeRolePolicy", "errorCode": None}]
     assert found(answers) == ["trust-policy-condition-key-with-scheme"]
 
 
-def test_a_refused_try_is_not_looked_for_where_the_role_admits_the_account():
+def test_the_doctor_looks_for_no_refusal_if_the_role_admits_the_service_account():
     answers = refused(healthy(), *COLON)
     diagnosis = examine(answers)
     assert list(diagnosis.findings) == []
     assert TRUST_WRITTEN not in diagnosis.looked
 
 
-def test_the_fault_is_found_without_reading_cloudtrail():
+def test_a_wrong_subject_is_found_even_if_cloudtrail_cannot_be_read():
     answers = trusting(sub("default:a"))
     del answers[TRUST_WRITTEN]
     diagnosis = examine(answers)

@@ -1,4 +1,4 @@
-"""The repair that a finding prints, run as it is printed: the lab is right again."""
+"""Each finding's repair, run in a lab exactly as printed: it mends the lab."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from labkit.faults import CATALOGUE, breaking, live
 from tests.doctor.examining import evidence, found
 from tests.doctor.repairing import commands
 
-# What somebody did on purpose, or may need: the repair is words, and the lab stays as it is.
+# Somebody may have done this on purpose or may need it, so the repair has no command and the lab stays unchanged.
 WORDS = {
     "boundary-without-the-permission",
     "administrator-attached",
@@ -41,7 +41,7 @@ def test_the_printed_repair_mends_the_lab(lab, healthy, shell, fault):
             assert now.is_as(broken)
             return
         assert left == [], finding.repair
-        # And STS thinks so, too.
+        # STS has to agree.
         exchanged = evidence(lab, now, probe=True).probe.exchange
         assert ":assumed-role/my-role/" in exchanged.arn, exchanged
     finally:
@@ -54,7 +54,7 @@ def test_after_the_repair_the_pod_lists_the_bucket(lab, healthy, shell):
     breaking.break_lab(lab, fault)
     try:
         (finding,) = examine(evidence(lab, fault.put_into(healthy))).findings
-        # In a session of its own: one that the CLI has kept is good for its hour.
+        # Delete the CLI's cached session first, because it stays valid for an hour.
         listing = "kubectl exec my-pod -- sh -c 'rm -rf ~/.aws/cli/cache && aws s3 ls s3://irsa-lab'"
         assert shell(listing).returncode != 0
         assert "hello.txt" in shell(f"{finding.repair}\n{listing}").stdout

@@ -19,16 +19,16 @@ from tests.doctor.repairing import commands, repaired
 from tests.doctor.trusting import MISSING, arn, document, examine, found, principal, sub, trusting
 
 
-def test_a_role_that_is_missing_is_made_with_its_policy():
+def test_the_repair_makes_a_missing_role_with_its_policy():
     (finding,) = examine(MISSING).findings
     assert finding.id == "role-missing"
-    # AWS takes no session of the role that is gone, which the pod may still hold.
+    # The pod may still hold a session of the deleted role, which AWS no longer accepts.
     assert "kubectl delete pod my-pod" in finding.repair
     assert "kubectl delete pod" not in examine(MISSING | {PODS: []}).findings[-1].repair
     assert found(repaired(MISSING, finding.repair)) == []
 
 
-def test_a_role_that_was_renamed_is_annotated():
+def test_the_repair_annotates_the_arn_of_a_renamed_role():
     role_arn = ROLE_ARN.replace("my-role", "renamed")
     answers = copy.deepcopy(MISSING)
     answers[ROLES] = [{**answers[ROLES][0], "Arn": role_arn, "RoleName": "renamed"}]
@@ -46,7 +46,7 @@ def test_a_role_that_was_renamed_is_annotated():
 DENIED = "An error occurred (AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized …"
 
 
-def test_a_role_that_was_made_a_moment_ago_is_not_a_fault():
+def test_a_refusal_is_only_a_note_if_the_role_was_just_made():
     answers = healthy() | {CALLER: {"arn": "", "error": DENIED}}
     assert "role-too-new" not in found(answers)
     answers[ROLE]["CreateDate"] = datetime.now(UTC).isoformat()
@@ -63,7 +63,7 @@ CONFIG = f"[default]\nregion = us-east-1\n\n[profile app]\nrole_arn = {ROLE_ARN}
 
 
 def mounting(answers, text):
-    """The pod mounts an AWS config from a ConfigMap."""
+    """The answers, with an AWS config that the pod mounts from a ConfigMap."""
     (pod,) = answers[PODS]
     pod["spec"]["volumes"].append({"name": "aws", "configMap": {"name": "aws-config"}})
     container = pod["spec"]["containers"][0]
@@ -71,7 +71,7 @@ def mounting(answers, text):
     return answers | {"get configmap aws-config -n default": {"data": {"config": text}}}
 
 
-def test_a_config_that_assumes_the_role_which_the_pod_has_is_found_and_corrected():
+def test_the_repair_corrects_a_config_that_assumes_the_role_that_the_pod_has():
     (finding,) = examine(mounting(healthy(), CONFIG)).findings
     assert finding.id == "role-assumes-itself"
     patch = commands(finding.repair)[0]
@@ -80,7 +80,7 @@ def test_a_config_that_assumes_the_role_which_the_pod_has_is_found_and_corrected
     assert "kubectl delete pod my-pod" in finding.repair
 
 
-def test_a_role_may_assume_itself_where_it_trusts_itself_or_the_profile_is_the_exchange():
+def test_a_role_may_assume_itself_if_it_trusts_itself_or_the_profile_uses_the_token():
     exchange = CONFIG.replace("source_profile = default", "web_identity_token_file = /token")
     assert found(mounting(healthy(), exchange)) == []
     answers = mounting(healthy(), CONFIG)
