@@ -1,4 +1,4 @@
-"""The service account: each fault is found alone, and its repair, which replaces its pod, leaves nothing."""
+"""The service account: each fault gives one finding, and its repair, which also replaces the pod, mends it."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ EKSCTL = "arn:aws:iam::123456789012:role/eksctl-blue-addon-iamserviceaccount-def
 
 
 def annotated(annotations, pod_annotations=None):
-    """A healthy lab with these annotations of the service account, and the pod that came of them."""
+    """A healthy lab with these annotations on the service account, and the pod that results from them."""
     answers, manifest = healthy(), pod.build(PARAMETERS)
     account = service_account.build(PARAMETERS, ROLE_ARN)
     account["metadata"]["annotations"] = annotations
@@ -64,7 +64,7 @@ def with_eksctl_role():
 
 
 def taken_away(manager):
-    """The pod has its role, the service account has lost it, and somebody has written it since."""
+    """A lab whose pod has its role, but whose service account lost the annotation when this manager wrote it."""
     answers = healthy()
     metadata = answers[SERVICE_ACCOUNTS][0]["metadata"]
     del metadata["annotations"]
@@ -97,7 +97,7 @@ def taken_away(manager):
         ("namespace-missing", healthy() | {SERVICE_ACCOUNTS: [], PODS: [], NAMESPACE: None}),
     ],
 )
-def test_a_service_account_s_fault_is_found_alone_and_mended_by_its_repair(id, answers):
+def test_a_fault_of_the_service_account_gives_one_finding_and_its_repair_mends_it(id, answers):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == [id]
     (finding,) = diagnosis.findings
@@ -112,14 +112,14 @@ def test_a_pod_identity_association_beside_the_annotation_is_a_warning():
     answers = healthy() | {ASSOCIATIONS: [{**subject, "associationId": "a-1"}]}
     (finding,) = examine(answers).findings
     assert (finding.id, finding.severity) == ("pod-identity-association-too", "warning")
-    # Pods may use its role.
+    # Pods may use the association's role.
     assert not commands(finding.repair)
     assert "#   aws eks delete-pod-identity-association --cluster-name blue --association-id a-1" in finding.repair
     assert found(healthy() | {ASSOCIATIONS: [{**subject, "serviceAccount": "other", "associationId": "a-1"}]}) == []
 
 
 def assert_no_shell_runs(command):
-    """Even where the file that it would read is there."""
+    """Assert that bash refuses the command, even if a file has the placeholder's name."""
     done = subprocess.run(
         ["bash", "-c", f"cd /tmp; touch ROLE_NAME; kubectl() {{ echo ran; }}; {command}"],
         capture_output=True,
@@ -128,7 +128,7 @@ def assert_no_shell_runs(command):
     assert done.returncode != 0 and b"ran" not in done.stdout
 
 
-def test_where_nothing_says_which_role_it_is_the_repair_says_so():
+def test_the_repair_has_a_placeholder_if_nothing_says_which_role_is_meant():
     answers = annotated({KEY: "tbd"}) | {ROLES: [], PODS: []}
     answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
     findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
@@ -139,7 +139,7 @@ def test_where_nothing_says_which_role_it_is_the_repair_says_so():
     assert_no_shell_runs(command)
 
 
-def test_a_service_account_of_no_run_is_made_without_the_lab_s_labels_and_role():
+def test_a_service_account_outside_any_run_is_made_without_the_labs_labels_and_role():
     answers = healthy() | {SERVICE_ACCOUNTS: [], ROLES: [], PODS: []}
     findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
     told, manifest, comment, command = findings["service-account-missing"].repair.splitlines()
@@ -150,14 +150,14 @@ def test_a_service_account_of_no_run_is_made_without_the_lab_s_labels_and_role()
     assert "labkit/" not in manifest and "annotations" not in manifest
 
 
-def test_a_role_that_is_asked_for_by_its_name_may_have_a_path():
+def test_a_role_that_the_user_names_may_have_a_path():
     right = ROLE_ARN.replace("role/", "role/team/")
     answers = annotated({KEY: right})
     answers[ROLE]["Arn"] = right
     assert found(answers, role_is_known=True) == []
 
 
-def test_an_annotations_repair_names_the_program_that_manages_it():
+def test_the_repair_names_the_program_that_manages_the_service_account():
     answers = annotated({KEY: ROLE_ARN.replace("role/", "role/team/")})
     answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
     (finding,) = examine(answers).findings
@@ -167,7 +167,7 @@ def test_an_annotations_repair_names_the_program_that_manages_it():
     assert command.startswith("kubectl annotate serviceaccount")
 
 
-def test_nothing_is_tagged_as_the_lab_s_for_a_role_that_somebody_named():
+def test_the_repair_adds_no_tag_of_the_lab_if_the_user_named_the_role():
     answers = annotated({KEY: ROLE_ARN}) | {ROLE: None, ROLES: [], PROVIDERS: [], PROVIDER: None}
     answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
     named = {"role_is_known": True, "is_of_run": False}
@@ -176,7 +176,7 @@ def test_nothing_is_tagged_as_the_lab_s_for_a_role_that_somebody_named():
     assert "labkit:run" not in repairs
 
 
-def test_the_image_of_a_pod_stays_where_somebody_named_the_role():
+def test_the_repair_keeps_the_pods_image_if_the_user_named_the_role():
     answers = annotated({KEY: ROLE_ARN})
     answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
     manifest = pod.build(PARAMETERS)
@@ -193,13 +193,13 @@ OTHER_ACCOUNT = ROLE_ARN.replace(CONNECTION.account_id, "210987654321")
 
 
 def of_another_account():
-    """A healthy lab whose annotation names an account that cannot be entered from here, as on EKS."""
+    """A healthy lab whose annotation names an account that the doctor cannot read, as on EKS."""
     answers = annotated({KEY: OTHER_ACCOUNT})
     answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
     return answers
 
 
-def test_an_account_that_cannot_be_read_and_may_be_right_is_a_warning_that_changes_nothing():
+def test_a_role_in_an_unreadable_account_is_a_warning_without_a_command():
     diagnosis = examine(of_another_account(), role_is_known=False, probe=False)
     (finding,) = diagnosis.findings
     assert (finding.id, finding.severity) == ("service-account-annotation-arn-differs", "warning")
@@ -209,7 +209,7 @@ def test_an_account_that_cannot_be_read_and_may_be_right_is_a_warning_that_chang
     assert "credentials of the account 210987654321" in {error.needs for error in diagnosis.unread}
 
 
-def test_an_account_that_cannot_be_read_is_wrong_where_sts_refuses():
+def test_a_role_in_an_unreadable_account_is_an_error_if_sts_refuses_the_token():
     answers = of_another_account()
     answers[EXCHANGE] = {"arn": "", "code": "InvalidIdentityToken", "message": "…"}
     answers[CALLER] = {"arn": "", "error": "An error occurred (InvalidIdentityToken)"}
@@ -218,17 +218,17 @@ def test_an_account_that_cannot_be_read_is_wrong_where_sts_refuses():
     assert f"{KEY}={ROLE_ARN}" in finding.repair
 
 
-def test_an_account_that_cannot_be_read_is_right_where_aws_knows_the_pod_as_its_role():
+def test_a_role_in_an_unreadable_account_is_right_if_the_pod_acts_as_that_role():
     answers = of_another_account()
     answers[CALLER]["arn"] = answers[CALLER]["arn"].replace(CONNECTION.account_id, "210987654321")
     assert not doctor.examine(evidence(answers, role_is_known=False)).findings
-    # The same role of the account next door is another one.
+    # A role of the same name in another account is another role.
     answers[CALLER]["arn"] = healthy()[CALLER]["arn"]
     found = doctor.examine(evidence(answers, role_is_known=False)).findings
     assert "credentials-of-another-identity" in {finding.id for finding in found}
 
 
-def test_a_missing_service_account_of_a_workload_is_named():
+def test_an_event_of_a_workload_names_the_missing_service_account():
     told = 'Error creating: pods "cart-1-" is forbidden: error looking up service account default/my-service-account: '
     event = {"reason": "FailedCreate", "message": told + 'serviceaccount "my-service-account" not found'}
     answers = healthy() | {SERVICE_ACCOUNTS: [], PODS: [], ROLES: [], DETAILS: {"RoleDetailList": []}}
@@ -237,7 +237,7 @@ def test_a_missing_service_account_of_a_workload_is_named():
     assert not evidence(answers, role_is_known=False, pod_name="").is_named
 
 
-def test_the_role_of_a_run_on_another_cluster_is_not_this_one_s():
+def test_the_doctor_does_not_propose_the_role_of_a_run_on_another_cluster():
     answers = healthy() | {SERVICE_ACCOUNTS: [], PODS: []}
     answers[ROLE]["Tags"] = PARAMETERS.model_copy(update={"cluster": "green"}).tags
     (finding,) = examine(answers, role_is_known=False, pod_name="").findings
@@ -245,20 +245,20 @@ def test_the_role_of_a_run_on_another_cluster_is_not_this_one_s():
     assert "role/<ROLE_NAME>" in finding.repair
 
 
-def test_a_role_under_a_misspelt_key_is_what_is_wanted():
+def test_the_repair_moves_the_role_from_a_misspelt_key_to_the_right_one():
     answers = annotated({"eks.amazon.com/role-arn": ROLE_ARN})
     answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
     (finding,) = examine(answers, role_is_known=False).findings
     assert f"eks.amazon.com/role-arn- {KEY}={ROLE_ARN}" in finding.repair
 
 
-# A role that is somebody else's.
+# A role that belongs to somebody else.
 
 WEB_ROLE, TWO = ROLE_ARN.replace("my-role", "web-role"), f"{ROLE_ARN}-2"
 
 
 def admitting(role_arn, subject, *, operator="StringEquals"):
-    """A role of the account, and who it admits."""
+    """A role of the account, which admits this subject."""
     text = json.dumps(healthy()[ROLE]["AssumeRolePolicyDocument"])
     trust = json.loads(text.replace(PARAMETERS.subject, subject))
     condition = trust["Statement"][0]["Condition"]
@@ -268,7 +268,7 @@ def admitting(role_arn, subject, *, operator="StringEquals"):
 
 
 def of_web(*others, tags=()):
-    """A service account of no run, annotated with the role of shop:web, beside other roles."""
+    """A service account outside any run, annotated with shop:web's role, in an account with these other roles."""
     answers = annotated({KEY: WEB_ROLE})
     answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
     web = {"name": "web", "namespace": "shop", "annotations": {KEY: WEB_ROLE}}
@@ -287,7 +287,7 @@ def findings_of(answers):
     return examine(answers, role_is_known=False, probe=False).findings
 
 
-def test_an_annotation_with_another_team_s_role_is_corrected_and_that_role_is_left():
+def test_the_repair_corrects_an_annotation_and_leaves_another_teams_role_unchanged():
     answers = of_web(admitting(ROLE_ARN, PARAMETERS.subject))
     (finding,) = findings_of(answers)
     assert finding.id == "service-account-annotation-role-mismatch"
@@ -301,13 +301,13 @@ def test_an_annotation_with_another_team_s_role_is_corrected_and_that_role_is_le
     )
 
 
-def test_a_known_role_leaves_no_question_about_the_annotated_one():
+def test_the_repair_asks_nothing_about_the_annotated_role_if_the_right_one_is_known():
     findings = examine(of_web(), role_is_known=True, probe=False).findings
     (finding,) = [each for each in findings if each.id == "service-account-annotation-role-mismatch"]
     assert "If it is meant" not in finding.repair
 
 
-def test_several_possible_roles_are_a_question():
+def test_the_repair_lists_several_possible_roles_and_chooses_none():
     others = [admitting(ROLE_ARN, PARAMETERS.subject), admitting(TWO, PARAMETERS.subject)]
     (finding,) = findings_of(of_web(*others))
     assert finding.id == "service-account-annotation-role-mismatch"
@@ -325,11 +325,11 @@ def test_several_possible_roles_are_a_question():
     ],
     ids=["no other role", "tagged for it", "beside one with a pattern"],
 )
-def test_the_trust_policy_of_a_possible_role_is_reported(answers):
+def test_an_annotated_role_that_may_be_meant_gives_a_finding_on_its_trust_policy(answers):
     assert [each.id for each in findings_of(answers)] == ["trust-policy-sub-mismatch"]
 
 
-def test_roles_that_admit_it_by_a_pattern_are_mentioned_and_do_not_become_the_cause():
+def test_the_repair_mentions_other_roles_that_admit_the_account_by_a_pattern():
     by_pattern = [admitting(arn, "system:serviceaccount:default:*", operator="StringLike") for arn in (ROLE_ARN, TWO)]
     (finding,) = findings_of(of_web(*by_pattern))
     assert finding.summary == "The trust policy admits shop:web, not default:my-service-account."
@@ -342,7 +342,7 @@ def test_roles_that_admit_it_by_a_pattern_are_mentioned_and_do_not_become_the_ca
     assert "among other service accounts" not in findings_of(of_web())[0].repair
 
 
-def test_a_role_with_conditions_only_on_the_request_is_a_possible_role():
+def test_an_annotated_role_with_a_condition_only_on_the_request_may_be_meant():
     answers = of_web(admitting(ROLE_ARN, PARAMETERS.subject))
     web = answers[ROLE.replace("my-role", "web-role")]
     condition = web["AssumeRolePolicyDocument"]["Statement"][0]["Condition"]
@@ -351,13 +351,13 @@ def test_a_role_with_conditions_only_on_the_request_is_a_possible_role():
     assert [each.id for each in findings_of(answers)] == ["trust-policy-refuses"]
 
 
-# An account that has no such role.
+# An account without the role.
 
 ENTERING = dataclasses.replace(CONNECTION, account=lambda account_id: object())
 
 
 def in_a_wrong_account(*roles, provider=None):
-    """The annotation names a role of another account, which can be entered and has none."""
+    """The diagnosis if the annotation names a role of another account, which can be read and lacks that role."""
     answers = of_another_account() | {ROLES: [*roles], DETAILS: {"RoleDetailList": []}, ROLE: None}
     for role in roles:
         answers[ROLE.replace("my-role", role["RoleName"])] = role | {"Tags": []}
@@ -368,7 +368,7 @@ def in_a_wrong_account(*roles, provider=None):
     return doctor.examine(Evidence(PARAMETERS, ENTERING, reads=Reads(answers), role_is_known=False, probe=False))
 
 
-def test_an_account_without_the_role_and_the_provider_is_a_wrong_number_and_nothing_is_made_there():
+def test_an_account_without_the_role_and_the_provider_counts_as_a_wrong_number():
     (finding,) = in_a_wrong_account(admitting(f"{ROLE_ARN}-of-carts", PARAMETERS.subject)).findings
     assert finding.id == "service-account-annotation-role-mismatch"
     assert commands(finding.repair)[0].endswith(f"{KEY}={ROLE_ARN}-of-carts")
@@ -380,19 +380,19 @@ def test_an_account_without_the_role_and_the_provider_is_a_wrong_number_and_noth
     assert_no_shell_runs(command)
 
 
-def test_in_an_account_with_the_cluster_s_provider_the_role_is_yet_to_be_made():
+def test_in_an_account_with_the_clusters_provider_the_role_is_reported_missing():
     found = in_a_wrong_account(provider=healthy()[PROVIDER]).findings
     assert [finding.id for finding in found] == ["role-missing"]
 
 
-def test_a_pod_that_has_the_right_role_is_not_older_than_a_wrong_annotation():
+def test_a_pod_with_the_right_role_is_not_reported_beside_a_wrong_annotation():
     answers = healthy()
     answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {KEY: ROLE_ARN.replace("role/", "role/team/")}
     assert found(answers) == ["service-account-annotation-arn-differs"]
 
 
 @pytest.mark.parametrize("gone", [{PODS: []}, {PODS: [], SERVICE_ACCOUNTS: [], ALL_SERVICE_ACCOUNTS: []}])
-def test_in_a_namespace_that_is_being_deleted_nothing_is_made(gone):
+def test_the_repair_makes_nothing_in_a_namespace_that_is_being_deleted(gone):
     answers = healthy() | gone | {ROLE: None, ROLES: []}
     answers[NAMESPACE]["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
     (finding,) = examine(answers, pod_name="").findings
@@ -400,8 +400,8 @@ def test_in_a_namespace_that_is_being_deleted_nothing_is_made(gone):
     assert commands(finding.repair) == []
 
 
-def test_the_name_of_a_service_account_that_went_with_its_namespace_is_not_misspelt():
-    """In a namespace other than the lab's own, whose names are never misspelt."""
+def test_a_service_account_deleted_with_its_namespace_is_not_called_misspelt():
+    """The namespace is shop, because the doctor never calls the lab's own names misspelt."""
     parameters = PARAMETERS.model_copy(update={"namespace": "shop"})
     namespace = {"metadata": {"name": "shop", "labels": {}, "deletionTimestamp": "2026-01-01T01:00:00Z"}}
     answers = healthy() | {"get namespace shop": namespace, ROLES: []}

@@ -1,4 +1,4 @@
-"""`labkit doctor -n shop -s cart` in a lab: ARNs are compared whole, and no name and no role is guessed."""
+"""`labkit doctor -n shop -s cart` in a lab: the doctor compares whole ARNs, and guesses no name and no role."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ class Shop:
         self.roles = []
 
     def add_role(self, name, *, account="cart", path="/", tags=(), change=lambda statement: None):
-        """A role that trusts a service account of the namespace."""
+        """Make a role that trusts a service account of the namespace; return its ARN."""
         parameters = Parameters.checked(namespace="shop", service_account=account)
         trust = steps.step("iam_role").build(parameters, self.lab.provider_arn)
         change(trust["Statement"][0])
@@ -66,7 +66,7 @@ class Shop:
 
     @staticmethod
     def shell(script):
-        """What a shell answers after `eval "$(labkit env)"`."""
+        """Run a script after `eval "$(labkit env)"`; return its output."""
         done = subprocess.run(
             ["bash", "-ec", f'eval "$(labkit env)"\n{script}'],
             env=os.environ | {"PATH": PROGRAMS},
@@ -115,7 +115,7 @@ def found(*arguments):
     ],
     ids=["its path left out", "a path put in", "another partition", "another account"],
 )
-def test_an_annotation_that_differs_from_the_role_s_arn_is_found_alone_and_repaired(shop, path, annotation):
+def test_an_annotation_that_differs_from_the_roles_arn_gives_one_finding_and_is_mended(shop, path, annotation):
     right = shop.add_role("x-r", path=path)
     shop.add_account(annotation)
     shop.add_pod()
@@ -139,7 +139,7 @@ def test_an_annotation_that_differs_from_the_role_s_arn_is_found_alone_and_repai
         ("shop", ["service-account-annotation-arn-differs", "trust-policy-sub-mismatch"]),
     ],
 )
-def test_a_role_of_the_annotated_name_is_only_given_where_it_is_for_the_same_namespace(shop, namespace, commands_of):
+def test_a_role_of_the_annotated_name_is_proposed_only_if_it_serves_the_namespace(shop, namespace, commands_of):
     def for_another(statement):
         (key,) = (each for each in statement["Condition"]["StringEquals"] if each.endswith(":sub"))
         statement["Condition"]["StringEquals"][key] = f"system:serviceaccount:{namespace}:web"
@@ -159,14 +159,14 @@ def test_a_role_of_the_annotated_name_is_only_given_where_it_is_for_the_same_nam
         assert all(told in findings[id]["repair"].splitlines() for id in errors)
 
 
-def test_a_role_that_is_missing_is_made_under_the_path_that_the_annotation_names(shop):
+def test_the_repair_makes_a_missing_role_under_the_path_in_the_annotation(shop):
     shop.add_account(f"arn:aws:iam::{ACCOUNT}:role/team/x-r")
     assert "aws iam create-role --role-name x-r --path /team/ " in found()["role-missing"]["repair"]
 
 
 @pytest.mark.kubectl
-def test_a_refusal_that_nothing_explains_is_a_finding_beside_what_does_not_explain_it(shop, monkeypatch):
-    monkeypatch.setattr(credentials, "SETTLED", 0)  # a new role is as good as an old one
+def test_an_unexplained_refusal_is_a_finding_even_beside_an_unrelated_one(shop, monkeypatch):
+    monkeypatch.setattr(credentials, "SETTLED", 0)  # so that the doctor does not excuse a new role
 
     def from_elsewhere(statement):
         statement["Condition"]["NotIpAddress"] = {"aws:SourceIp": "127.0.0.0/8"}
@@ -184,7 +184,7 @@ def test_a_refusal_that_nothing_explains_is_a_finding_beside_what_does_not_expla
 
 
 @pytest.mark.kubectl
-def test_a_probe_exchanges_the_token_whatever_session_an_earlier_one_had(shop, monkeypatch):
+def test_a_probe_exchanges_the_token_again_and_uses_no_session_of_an_earlier_one(shop, monkeypatch):
     monkeypatch.setattr(credentials, "SETTLED", 0)
     shop.add_account(shop.add_role("x-r"))
     shop.add_pod()
@@ -197,7 +197,7 @@ def test_a_probe_exchanges_the_token_whatever_session_an_earlier_one_had(shop, m
     assert done.returncode == 1, done.stdout
     assert re.search(r"^  ✗ 7  the exchange with STS +credentials-refused$", done.stdout, re.MULTILINE)
     assert not re.search("^  ✓ 8", done.stdout, re.MULTILINE)
-    # Neither left a session in the pod.
+    # Neither probe left a session in the pod.
     kept = shop.shell("kubectl exec cart -n shop -- sh -c 'find ~ -path \"*.aws/cli*\"'")
     assert kept == ""
     # The pod's own config counts.
@@ -207,7 +207,7 @@ def test_a_probe_exchanges_the_token_whatever_session_an_earlier_one_had(shop, m
 
 
 @pytest.mark.kubectl
-def test_a_condition_on_the_request_is_sts_s_to_decide(shop):
+def test_a_condition_on_the_request_is_only_a_warning_until_a_probe_asks_sts(shop):
     def from_here(statement):
         statement["Condition"]["IpAddress"] = {"aws:SourceIp": "127.0.0.0/8"}
 
@@ -237,7 +237,7 @@ def test_a_role_outside_any_run_does_not_get_the_labs_policy(shop):
     assert re.search("^  ✓ 9", done.stdout, re.MULTILINE)
 
 
-# A misspelt name is a question.
+# For a misspelt name, the doctor suggests the right one.
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_role_outside_any_run_does_not_get_the_labs_policy(shop):
         ("dev", "cart", "shop/cart"),
     ],
 )
-def test_a_misspelt_service_account_is_asked_about_and_nothing_is_proposed(shop, namespace, name, meant):
+def test_for_a_misspelt_service_account_the_doctor_suggests_a_name_and_no_repair(shop, namespace, name, meant):
     shop.add_account(shop.add_role("x-r"))
     done = labkit_command("doctor", "-n", namespace, "-s", name)
     assert (done.returncode, done.stdout) == (2, "")
@@ -261,13 +261,13 @@ def test_a_misspelt_service_account_is_asked_about_and_nothing_is_proposed(shop,
     assert "did you mean" in told["could_not_look"]["what"]
 
 
-def test_a_service_account_that_is_like_no_other_is_not_made_either(shop):
+def test_for_an_unknown_service_account_the_doctor_suggests_no_name(shop):
     done = labkit_command("doctor", "-n", "shop", "-s", "zebra")
     assert (done.returncode, done.stdout) == (2, "")
     assert "shop/zebra: no such service account" in done.stderr and "did you mean" not in done.stderr
 
 
-def test_a_misspelt_pod_is_asked_about_and_no_pod_is_made(shop):
+def test_for_a_misspelt_pod_the_doctor_suggests_a_name(shop):
     shop.add_account(shop.add_role("x-r"))
     shop.add_pod()
     done = labkit_command("doctor", "-n", "shop", "-s", "cart", "--pod", "cart-nope")
@@ -276,7 +276,7 @@ def test_a_misspelt_pod_is_asked_about_and_no_pod_is_made(shop):
     assert "next:  labkit doctor -n shop -s cart --pod cart" in done.stderr
 
 
-def test_a_service_account_that_a_role_trusts_is_missing(shop):
+def test_a_service_account_that_a_role_trusts_is_reported_missing(shop):
     right = shop.add_role("x-r")
     shop.add_account(name="cartoon")
     missing = found()["service-account-missing"]
@@ -285,7 +285,7 @@ def test_a_service_account_that_a_role_trusts_is_missing(shop):
 
 
 @pytest.mark.kubectl
-def test_a_service_account_that_a_pod_runs_as_is_missing(shop):
+def test_a_service_account_that_a_pod_runs_as_is_reported_missing(shop):
     shop.add_account()
     shop.add_pod()
     shop.core.delete_namespaced_service_account("cart", "shop")
@@ -303,7 +303,7 @@ def test_a_service_account_that_a_pod_runs_as_is_missing(shop):
     ],
     ids=["its own", "another team's", "by trust alone", "like no other"],
 )
-def test_a_misspelt_role_is_a_question_and_nothing_is_proposed(shop, admitted, is_annotated, asked_for, meant):
+def test_for_a_misspelt_role_the_doctor_prints_no_repair(shop, admitted, is_annotated, asked_for, meant):
     right = shop.add_role("x-r", account=admitted)
     shop.add_account(right if is_annotated else "")
     done = doctor("--role", asked_for)
@@ -314,17 +314,17 @@ def test_a_misspelt_role_is_a_question_and_nothing_is_proposed(shop, admitted, i
     assert not any(word in done.stderr for word in ("annotate", "create-role", "attach"))
 
 
-def test_a_missing_role_that_the_annotation_names_gets_no_policy_of_the_lab(shop):
+def test_the_repair_does_not_give_a_missing_annotated_role_the_labs_policy(shop):
     shop.add_account(f"arn:aws:iam::{ACCOUNT}:role/x-r")
     repair = found("--role", "x-r")["role-missing"]["repair"]
     assert "aws iam create-role --role-name x-r " in repair
     assert "--policy-arn <POLICY_ARN>" in repair and POLICY not in repair
 
 
-# No role is guessed.
+# The doctor guesses no role.
 
 
-def test_lists_every_role_that_trusts_the_service_account_and_chooses_none(shop):
+def test_the_repair_lists_every_role_that_trusts_the_account_and_chooses_none(shop):
     arns = [shop.add_role("x-a"), shop.add_role("x-b", path="/team/")]
     shop.add_account()
     finding = found()["service-account-annotation-missing"]
@@ -371,7 +371,7 @@ def test_a_tagged_role_is_used_although_its_trust_policy_is_wrong(shop):
     assert told["trust-policy-sub-mismatch"]["summary"] == "The trust policy admits shop:web, not shop:cart."
 
 
-def test_a_role_s_name_alone_says_nothing(shop):
+def test_the_doctor_does_not_choose_a_role_by_its_name_alone(shop):
     shop.add_role("x-r", account="web", tags=[{"Key": "Repository", "Value": "shop/cart"}])
     shop.add_role("eksctl-blue-addon-iamserviceaccount-shop-cart-Role1-1ABC", account="web")
     shop.add_role("cart", account="web")
@@ -379,13 +379,13 @@ def test_a_role_s_name_alone_says_nothing(shop):
     assert "role/<ROLE_NAME>" in found()["service-account-annotation-missing"]["repair"]
 
 
-def test_a_service_account_whose_name_begins_alike_is_another_one(shop):
+def test_the_doctor_does_not_choose_a_role_of_an_account_with_a_similar_name(shop):
     shop.add_role("x-r", account="cart-v2")
     shop.add_account()
     assert "role/<ROLE_NAME>" in found()["service-account-annotation-missing"]["repair"]
 
 
-def test_an_annotation_for_something_else_names_no_role(shop):
+def test_the_doctor_does_not_take_a_role_from_an_unrelated_annotation(shop):
     shop.add_account()
     arn = shop.add_role("x-r", account="web")
     metadata = {"metadata": {"annotations": {"example.com/audited-by": arn}}}
@@ -396,7 +396,7 @@ def test_an_annotation_for_something_else_names_no_role(shop):
 # The first line is the cause.
 
 
-def test_the_first_line_is_the_cause_and_what_else_there_is_comes_after(shop):
+def test_the_first_line_is_the_cause_and_the_other_findings_follow(shop):
     shop.add_account(shop.add_role("x-r", account="web"))
     shop.iam.detach_role_policy(RoleName="x-r", PolicyArn=POLICY)
     lines = doctor().stdout.splitlines()
@@ -412,7 +412,7 @@ def test_the_first_line_is_the_cause_and_what_else_there_is_comes_after(shop):
 # An old refusal is not today's cause.
 
 
-def test_a_refused_registration_before_a_successful_one_is_history(shop):
+def test_a_refused_registration_before_a_successful_one_is_not_reported(shop):
     provider = shop.iam.get_open_id_connect_provider(OpenIDConnectProviderArn=shop.lab.provider_arn)
     shop.add_account(shop.add_role("x-r"))
     trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}

@@ -1,4 +1,4 @@
-"""The trust policy: each fault is found alone, two are found both, and what is written otherwise and right is right."""
+"""The trust policy: each fault gives one finding, two give two, and an unusual policy that works gives no finding."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ def action(value):
 
 
 def named_by(issuer):
-    """Both condition keys begin with this issuer."""
+    """Return a change after which both condition keys begin with this issuer."""
 
     def change(statement):
         text = json.dumps(statement["Condition"])
@@ -116,15 +116,15 @@ WARNINGS = (
 )
 
 
-# What somebody may have meant, or needs: nothing is printed that changes it.
+# Somebody may have meant these or need them, so the repairs have no command.
 WORDS = ("trust-policy-sub-missing", "trust-policy-admits-others", "trust-policy-near-size-limit")
 
 
 @pytest.mark.parametrize(("id", "change"), CASES, ids=[f"{id}-{number}" for number, (id, _) in enumerate(CASES)])
-def test_a_fault_is_found_alone_and_its_repair_mends_it(id, change):
+def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(id, change):
     answers = trusting(change)
     if id == "trust-policy-admits-others" and "*:*" in str(document(answers)):
-        # What meets every service account is missing its condition.
+        # A pattern that matches every service account counts as a missing condition.
         id = "trust-policy-sub-missing"
     (finding,) = examine(answers).findings
     assert (finding.id, finding.severity) == (id, "warning" if id in WARNINGS else "error")
@@ -135,7 +135,7 @@ def test_a_fault_is_found_alone_and_its_repair_mends_it(id, change):
         said = "Nothing is changed|Someone wrote the restriction on purpose, so no command removes it"
         assert re.search(said, finding.repair)
     else:
-        # What is written there for others is there afterwards, too.
+        # The repair keeps the statement for others.
         left = [] if id != "trust-policy-refuses" or "StringNotEquals" not in str(document(answers)) else [STRANGERS]
         assert found(repaired(answers, finding.repair)) == left
 
@@ -179,7 +179,7 @@ def test_a_condition_on_the_request_stays_a_warning_until_sts_answers(change, na
     (finding,) = examine(answers).findings
     assert (finding.id, finding.severity) == ("trust-policy-refuses", "error")
     assert "has no" not in finding.summary
-    # What keeps the token out as well is known.
+    # A wrong subject makes the refusal certain, so nothing is only a warning.
     sub("default:another")(document(answers)["Statement"][0])
     assert "warning" not in {each.severity for each in examine(answers, probe=False).findings}
 
@@ -208,7 +208,7 @@ def test_a_condition_on_the_request_stays_a_warning_until_sts_answers(change, na
         {"trust-policy-sub-missing": wants("sub", None), "trust-policy-aud-missing": wants("aud", None)},
     ],
 )
-def test_two_faults_of_one_statement_are_found_both(changes):
+def test_two_faults_of_one_statement_are_both_found(changes):
     answers = trusting(*changes.values())
     assert set(found(answers)) == set(changes)
     for finding in examine(answers).findings:
@@ -235,13 +235,13 @@ def test_two_faults_of_one_statement_are_found_both(changes):
         lambda d: d.update(Id="hand-written"),
     ],
 )
-def test_another_form_that_admits_only_this_service_account_is_right(change):
+def test_an_unusual_policy_that_admits_only_this_service_account_is_right(change):
     answers = healthy()
     change(document(answers))
     assert found(answers) == []
 
 
-def test_a_document_as_iam_sends_it_is_read():
+def test_the_doctor_reads_a_policy_that_iam_sends_as_json_text_or_url_encoded():
     for text in (json.dumps, lambda value: quote(json.dumps(value))):
         answers = healthy()
         answers[ROLE]["AssumeRolePolicyDocument"] = text(document(answers))
@@ -252,7 +252,7 @@ def test_a_document_as_iam_sends_it_is_read():
 
 
 @pytest.mark.parametrize("document", ["{", [], {}, {"Statement": "all"}, {"Statement": [1, None]}])
-def test_a_malformed_policy_refuses_and_is_mended(document):
+def test_a_malformed_policy_is_found_and_its_repair_mends_it(document):
     answers = healthy()
     answers[ROLE]["AssumeRolePolicyDocument"] = document
     (finding,) = examine(answers).findings
@@ -289,7 +289,7 @@ MINE, WEB, API = (f"system:serviceaccount:{name}" for name in ("default:my-servi
         ([WEB], "StringEqualsIgnoreCase", [WEB, MINE]),
     ],
 )
-def test_a_subject_is_added_to_those_that_the_trust_policy_names(values, operator, after):
+def test_the_repair_adds_the_subject_to_those_that_the_trust_policy_names(values, operator, after):
     answers = trusting(wants("sub", values, operator))
     (finding,) = examine(answers).findings
     assert finding.id.startswith("trust-policy-sub-")
@@ -312,19 +312,19 @@ def test_a_subject_is_added_to_those_that_the_trust_policy_names(values, operato
 def test_the_repair_says_who_keeps_the_role(change, kept):
     finding, *more = examine(trusting(change, wants("aud", "vault"))).findings
     assert finding.repair.splitlines()[1] == kept
-    # One change of the trust policy is enough for all that is wrong in it.
+    # One change of the trust policy mends all its faults.
     assert [each.repair for each in more] == [f"# done already by the repair of {finding.id}"] * len(more)
 
 
 def admitted(answers, subject):
-    """Whether a service account may take the role, as STS decides."""
+    """Whether a service account gets the role, as STS decides."""
     policy = Policy.read(document(answers), kind="trust", name="my-role")
     context = {f"{NAME}:sub": subject, f"{NAME}:aud": "sts.amazonaws.com"}
     return evaluate_trust(policy, provider_arn=arn(NAME), context=context).allowed
 
 
 def also(*changes):
-    """A second statement for pods, with these changes of it."""
+    """Return a change that adds a second statement, itself changed like this."""
 
     def change(answers):
         second = copy.deepcopy(document(healthy())["Statement"][0])
@@ -338,7 +338,7 @@ def also(*changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        # Several statements; one of another cluster's; a Deny for many; one on purpose of another audience.
+        # A second statement: for another account, another cluster or another audience, or a Deny.
         [also(sub("shop:api"))],
         [also(principal(Federated=arn(OTHER)), named_by(OTHER))],
         [also(sub("shop:api", "StringLike"), wants("aud", "vault"))],
@@ -348,7 +348,7 @@ def also(*changes):
         [lambda answers: document(answers)["Statement"][0].update(Principal={"Federated": [arn(OTHER), arn(NAME)]})],
     ],
 )
-def test_whatever_else_the_trust_policy_says_it_says_afterwards(changes):
+def test_the_repair_admits_the_pod_and_changes_nothing_for_other_service_accounts(changes):
     answers = trusting(sub("shop:web"))
     for change in changes:
         change(answers)
@@ -359,25 +359,25 @@ def test_whatever_else_the_trust_policy_says_it_says_afterwards(changes):
     for subject in (WEB, API, "system:serviceaccount:a:b"):
         assert admitted(after, subject) is admitted(answers, subject), subject
     kept = [each for each in document(answers)["Statement"] if each not in document(after)["Statement"]]
-    # Of the statement that comes nearest and of a Deny, only the condition on the subject is another.
+    # Only a Deny and the statement that names shop:web may change.
     assert all(each["Effect"] == "Deny" or WEB in str(each) for each in kept)
 
 
-def test_a_trust_policy_that_would_become_too_long_is_left():
+def test_the_repair_leaves_a_trust_policy_that_would_become_too_long():
     answers = trusting(sub("shop:web"), lambda s: s.update(Sid="A" * 1550))
     finding = next(each for each in examine(answers).findings if each.id == "trust-policy-sub-mismatch")
     assert not commands(finding.repair)
     assert "characters. IAM allows 2048." in finding.repair
 
 
-def test_a_role_for_a_service_keeps_the_service():
+def test_the_repair_keeps_the_service_that_the_role_trusts():
     answers = trusting(*FAULTS["trust-policy-of-pod-identity"])
     (finding,) = examine(answers).findings
     services = [each["Principal"] for each in document(repaired(answers, finding.repair))["Statement"]]
     assert services == [{"Service": "pods.eks.amazonaws.com"}, {"Federated": arn(NAME)}]
 
 
-def test_the_name_and_the_further_actions_of_a_statement_stay():
+def test_the_repair_keeps_a_statements_sid_and_its_other_actions():
     answers = trusting(
         sub("a:b"), lambda s: s.update(Sid="Pods"), action(["sts:AssumeRoleWithWebIdentity", "sts:TagSession"])
     )
@@ -386,7 +386,7 @@ def test_the_name_and_the_further_actions_of_a_statement_stay():
     assert (statement["Sid"], statement["Action"]) == ("Pods", [ACTION, "sts:TagSession"])
 
 
-def test_another_existing_service_account_that_the_policy_admits_is_named():
+def test_the_doctor_names_another_existing_service_account_that_the_policy_admits():
     answers = trusting(wants("sub", [PARAMETERS.subject, "system:serviceaccount:shop:cart"]))
     assert found(answers) == []
     answers[ALL_SERVICE_ACCOUNTS].append({"metadata": {"name": "cart", "namespace": "shop"}})
@@ -394,5 +394,5 @@ def test_another_existing_service_account_that_the_policy_admits_is_named():
     assert (finding.id, finding.found) == ("trust-policy-admits-others", "system:serviceaccount:shop:cart")
 
 
-def test_the_other_service_accounts_are_not_listed_where_the_policy_names_one():
+def test_the_doctor_lists_no_other_service_accounts_if_the_policy_names_only_one():
     assert ALL_SERVICE_ACCOUNTS not in examine(healthy()).looked

@@ -1,4 +1,4 @@
-"""The pod identity webhook: each fault is found alone, and its repair leaves nothing to be found."""
+"""The pod identity webhook: each fault gives one finding, and its repair mends it."""
 
 import base64
 import datetime
@@ -33,7 +33,7 @@ TOKEN_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 
 
 def registered(**client):
-    """A lab whose webhook is registered otherwise, and whose pod was made since."""
+    """A lab with this client configuration of the webhook, and a pod that was made after the change."""
     answers = healthy()
     webhook = answers[WEBHOOK]["webhooks"][0]
     webhook["clientConfig"] |= client
@@ -77,34 +77,34 @@ def of_a_service(service, endpoints):
         (of_a_service({}, {"subsets": []}), "the service kube-system/webhook has no ready endpoint"),
     ],
 )
-def test_a_webhook_that_cannot_be_called_is_found_alone(answers, says):
+def test_a_webhook_that_cannot_be_called_gives_one_finding_and_its_repair_mends_it(answers, says):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == ["webhook-unreachable"]
     (finding,) = diagnosis.findings
     assert finding.found == f"{says} (failurePolicy: Ignore)"
     after = applied(answers, finding.repair)
     assert found(after) == []
-    # Another team keeps its pods out by a selector: nothing but the clientConfig changes.
+    # Another team's selector has to stay, so only the clientConfig changes.
     client = healthy()[WEBHOOK]["webhooks"][0]["clientConfig"]
     assert after[WEBHOOK]["webhooks"] == [{**answers[WEBHOOK]["webhooks"][0], "clientConfig": client}]
     assert [step["op"] for step in patch_of(finding.repair)] == ["test", "replace"]
     assert "# --- mutatingwebhookconfiguration/pod-identity-webhook, as it is" in finding.repair.splitlines()
 
 
-def test_a_webhook_that_is_registered_rightly_and_does_not_answer_is_not_registered_again():
+def test_the_repair_of_a_silent_but_correctly_registered_webhook_has_no_command():
     (finding,) = examine(silent()).findings
     assert finding.found == "https://127.0.0.1:8443/mutate: Connection refused (failurePolicy: Ignore)"
     assert commands(finding.repair) == []
 
 
-def test_where_nobody_knows_the_right_client_configuration_the_repair_is_words():
+def test_on_eks_the_repair_of_a_wrong_client_configuration_has_no_command():
     (finding,) = examine_on_eks(registered(caBundle=""))
     assert finding.id == "webhook-unreachable"
     assert commands(finding.repair) == [] and eks.WEBHOOK_RESTORED_BY in finding.repair
 
 
-def test_where_somebody_else_registers_the_webhook_the_pod_stays():
-    """A new pod would come without its role again."""
+def test_on_eks_the_repair_of_a_missing_webhook_has_no_command():
+    """A new pod would lack its role again, so the pod stays until the webhook is back."""
     answers = healthy() | {WEBHOOK: None}
     answers[PODS] = [made(pod.build(PARAMETERS), answers)]
     (finding,) = examine_on_eks(answers)
@@ -124,11 +124,11 @@ def examine_on_eks(answers):
     return examination.examine(Evidence(PARAMETERS, on_eks, reads=Reads(answers), probe=False)).findings
 
 
-def test_whether_the_webhook_answers_is_not_asked_where_pods_have_their_role():
+def test_a_silent_webhook_is_not_reported_if_the_pod_has_its_role():
     assert found(healthy() | {WEBHOOK_ANSWERS: "Connection refused"}) == []
 
 
-def test_no_webhook_is_found_and_the_pod_replaced_after_it():
+def test_the_repair_of_a_missing_webhook_replaces_the_pod_afterwards():
     answers = healthy() | {WEBHOOK: None}
     answers[PODS] = [made(pod.build(PARAMETERS), answers)]
     (finding,) = examine(answers).findings
@@ -167,7 +167,7 @@ def with_own_mount():
         ("pod-mount-path-twice", with_own_mount()),
     ],
 )
-def test_what_keeps_the_webhook_from_a_pod_is_found_alone_and_mended_by_its_repair(id, answers):
+def test_a_setting_that_keeps_the_webhook_out_gives_one_finding_and_its_repair_mends_it(id, answers):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == [id]
     (finding,) = diagnosis.findings
@@ -175,7 +175,7 @@ def test_what_keeps_the_webhook_from_a_pod_is_found_alone_and_mended_by_its_repa
     assert found(applied(answers, finding.repair)) == []
 
 
-def test_a_sidecar_that_is_skipped_is_a_note_and_stays_so_when_something_else_is_repaired():
+def test_a_skipped_sidecar_is_a_note_and_stays_skipped_after_another_repair():
     def change(manifest):
         manifest["spec"]["containers"].append({"name": "proxy", "image": "proxy"})
         manifest["metadata"]["annotations"] = {SKIP: "proxy"}
@@ -190,7 +190,7 @@ def test_a_sidecar_that_is_skipped_is_a_note_and_stays_so_when_something_else_is
 
 
 def failing(status):
-    """A lab whose Deployment's pod is refused, since something else is mounted where the token goes."""
+    """A lab that refuses a Deployment's pod, because another volume is mounted at the token's path."""
     container = {"name": "aws", "image": "amazon/aws-cli", "volumeMounts": [{"name": "own", "mountPath": TOKEN_PATH}]}
     spec = {"serviceAccountName": "my-service-account", "containers": [container]}
     event = {
@@ -211,7 +211,7 @@ def failing(status):
     }
 
 
-def test_a_pod_that_is_refused_for_two_mounts_at_one_path_is_seen_by_its_owner_s_events():
+def test_the_owners_events_show_a_pod_that_is_refused_for_two_mounts_at_one_path():
     (finding,) = examine(failing({}), pod_name="").findings
     assert finding.id == "pod-mount-path-twice"
     assert commands(finding.repair)[0].startswith("kubectl patch deployment/cart -n default --type=merge")

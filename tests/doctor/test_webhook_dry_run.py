@@ -1,4 +1,4 @@
-"""When the annotation was written, and what a dry run and the API server's counters tell about the webhook."""
+"""Why a pod lacks its role: the annotation's time, a dry run and the API server's counters show it."""
 
 import pytest
 
@@ -23,7 +23,7 @@ REJECTION = (
     'operation="CREATE",rejection_code="503",type="admit"}'
 )
 STARTED = "process_start_time_seconds"
-MADE = "2026-01-01T00:05:00Z"  # as `made` has it
+MADE = "2026-01-01T00:05:00Z"  # the time that `made` gives a pod
 
 
 def annotated(at, manager="kubectl-annotate"):
@@ -38,7 +38,7 @@ def annotated(at, manager="kubectl-annotate"):
 
 
 def tried(answers, *, has_role=False, refused="", **counted):
-    """The same where the doctor may probe: a dry run between two readings of counters, which rise by `counted`."""
+    """The answers with those of a probe: a dry run between two readings of counters, which rise by `counted`."""
     before = {STARTED: 1.0, FAIL_OPEN: 3.0}
     after = before | {name: before.get(name, 0) + by for name, by in counted.items()}
     dry_run = {"has_role": has_role, "refused": refused}
@@ -52,7 +52,7 @@ def tried(answers, *, has_role=False, refused="", **counted):
         (MADE, "The pod may have been made before"),
     ],
 )
-def test_a_pod_is_older_than_the_annotation_where_the_times_say_so_and_else_may_be(at, summary):
+def test_the_finding_says_whether_the_pod_is_or_may_be_older_than_the_annotation(at, summary):
     (finding,) = examine(annotated(at)).findings
     assert finding.id == "pod-older-than-annotation"
     assert finding.summary.startswith(summary)
@@ -66,7 +66,7 @@ def test_without_the_annotations_time_the_pod_may_be_older():
     assert finding.summary.startswith("The pod may have been made before")
 
 
-def test_of_one_second_a_dry_run_that_gets_the_role_says_that_the_pod_is_older():
+def test_a_dry_run_that_gets_the_role_shows_that_a_pod_of_the_same_second_is_older():
     (finding,) = examine(tried(annotated(MADE), has_role=True), probe=True).findings
     assert finding.summary.startswith("The pod was made before")
 
@@ -74,7 +74,7 @@ def test_of_one_second_a_dry_run_that_gets_the_role_says_that_the_pod_is_older()
 YOUNGER = "2026-01-01T00:04:00Z"
 
 
-def test_a_pod_that_is_younger_than_the_annotation_was_passed_over_and_a_dry_run_tells_why():
+def test_a_pod_that_is_younger_than_the_annotation_was_missed_by_the_webhook():
     diagnosis = examine(annotated(YOUNGER))
     (finding,) = diagnosis.findings
     assert finding.id == "webhook-passed-over-pod"
@@ -84,7 +84,7 @@ def test_a_pod_that_is_younger_than_the_annotation_was_passed_over_and_a_dry_run
     assert found(applied(annotated(YOUNGER), finding.repair)) == []
 
 
-def test_a_pod_that_was_given_the_role_of_before_though_it_is_younger_is_made_again():
+def test_the_repair_recreates_a_younger_pod_that_got_the_previous_role():
     answers = annotated(YOUNGER)
     answers[PODS] = [made(pod.build(PARAMETERS), answers)]
     variables = answers[PODS][0]["spec"]["containers"][0]["env"]
@@ -121,24 +121,24 @@ def test_a_webhook_that_adds_nothing_is_reported_to_have_missed_the_pod():
     ],
     ids=["fail open", "rejection"],
 )
-def test_a_webhook_that_the_api_server_cannot_call_is_seen_by_its_counters(counter, says):
+def test_the_api_servers_counters_show_that_it_cannot_call_the_webhook(counter, says):
     (finding,) = examine(tried(annotated(YOUNGER), **{counter: 1}), probe=True).findings
     assert (finding.id, finding.found) == ("webhook-unreachable", f"{says} (failurePolicy: Ignore)")
     assert "/metrics" in finding.source
 
 
 @pytest.mark.parametrize("counter", [FAIL_OPEN.replace("iam-for-pods", "other"), REJECTION % "no_error"])
-def test_what_else_is_counted_says_nothing_against_the_webhook(counter):
+def test_counters_of_other_webhooks_and_of_other_rejections_are_ignored(counter):
     assert found(tried(annotated(YOUNGER), **{counter: 1}), probe=True) == ["webhook-passed-over-pod"]
 
 
-def test_a_dry_run_that_a_failing_webhook_refuses_says_why():
+def test_the_refusal_of_a_dry_run_shows_why_the_webhook_fails():
     said = 'Internal error occurred: failed calling webhook "iam-for-pods.amazonaws.com": … connection refused'
     (finding,) = examine(tried(annotated(YOUNGER), refused=said), probe=True).findings
     assert (finding.id, finding.found) == ("webhook-unreachable", f"{said} (failurePolicy: Ignore)")
 
 
-def test_where_the_counters_may_not_be_read_it_says_that_it_was_not_looked_at():
+def test_counters_that_may_not_be_read_are_listed_as_unread():
     answers = tried(annotated(YOUNGER), **{FAIL_OPEN: 1})
     del answers[METRICS], answers[METRICS_AGAIN]
     diagnosis = examine(answers, probe=True)

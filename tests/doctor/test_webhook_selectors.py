@@ -1,4 +1,4 @@
-"""What the webhook's registration leaves out by its selectors, rules and conditions."""
+"""Pods that the webhook's registration leaves out by its selectors, rules or match conditions."""
 
 import pytest
 
@@ -33,7 +33,7 @@ SELECTORS = [
 
 
 def selecting(**selectors):
-    """A lab whose webhook is registered with these selectors beside its own, and whose pod was made since."""
+    """A lab with these selectors added to the webhook's registration, and a pod that was made after the change."""
     answers, manifest = healthy(), pod.build(PARAMETERS)
     webhook = answers[WEBHOOK]["webhooks"][0]
     for name, selector in selectors.items():
@@ -46,7 +46,7 @@ def selecting(**selectors):
 
 @pytest.mark.parametrize(("name", "subject"), [("namespaceSelector", "namespace"), ("objectSelector", "pod")])
 @pytest.mark.parametrize(("selector", "wanted", "label"), SELECTORS, ids=str)
-def test_a_selector_that_wants_a_label_is_found_alone_and_removed(name, subject, selector, wanted, label):
+def test_the_repair_removes_a_selector_for_a_label_that_pod_or_namespace_lacks(name, subject, selector, wanted, label):
     answers = selecting(**{name: selector})
     (finding,) = examine(answers).findings
     assert finding.id == "webhook-not-asked-about-pod"
@@ -54,7 +54,7 @@ def test_a_selector_that_wants_a_label_is_found_alone_and_removed(name, subject,
     assert (finding.expected, finding.found) == (f"{subject} with {wanted}", f"{subject} {who} with {label}")
     after = applied(answers, finding.repair)
     assert found(after) == []
-    # What is not this pod's concern stays, and so does what EKS has filled in.
+    # The rest of the registration stays, including the parts that EKS has filled in.
     kept = after[WEBHOOK]["webhooks"][0]
     assert kept["clientConfig"] == answers[WEBHOOK]["webhooks"][0]["clientConfig"]
     assert {"key": OPT_OUT, "operator": "DoesNotExist"} in kept["objectSelector"]["matchExpressions"]
@@ -80,7 +80,7 @@ def test_only_the_matching_value_is_removed_from_a_selector():
     answers = selecting(namespaceSelector={"matchExpressions": [expression]})
     (finding,) = examine(answers).findings
     assert finding.id == "pod-opted-out-of-webhook"
-    # Every namespace has a label of this key.
+    # Every namespace has a label with this key, so the message has to include the value.
     label = "the label kubernetes.io/metadata.name=default"
     assert (finding.expected, finding.found) == (f"no {label.removeprefix('the ')}", f"namespace with {label}")
     path = "/webhooks/0/namespaceSelector/matchExpressions/0/values/1"
@@ -95,7 +95,7 @@ def test_only_the_matching_value_is_removed_from_a_selector():
     assert kept["values"] == ["kube-system"]
 
 
-def test_the_patch_says_first_who_else_it_affects():
+def test_the_repair_names_the_service_accounts_that_its_patch_also_affects():
     answers = selecting(namespaceSelector={"matchLabels": TEAM})
     (finding,) = examine(answers).findings
     said = "# This changes nothing for new pods of other service accounts."
@@ -106,7 +106,7 @@ def test_the_patch_says_first_who_else_it_affects():
     answers[ALL_SERVICE_ACCOUNTS] += others
     (finding,) = examine(answers).findings
     assert "their role: shop/web-0, shop/web-1, shop/web-2, shop/web-3 and 2 more.\n" in finding.repair
-    # Somebody may have left these out on purpose: nothing of it runs when it is pasted.
+    # Somebody may have left these out on purpose, so a pasted repair runs nothing.
     assert all(line.startswith("#") for line in finding.repair.splitlines())
 
 
@@ -118,7 +118,7 @@ NOBODY_SELECTS = {
 
 
 def beside_others(**selectors):
-    """A selector leaves the pod out, and another service account names a role."""
+    """A lab with selectors that leave the pod out, and with another service account that names a role."""
     answers = selecting(**selectors)
     other = {"metadata": {"name": "web", "namespace": "shop", "annotations": WITH_OTHERS}}
     answers[ALL_SERVICE_ACCOUNTS] = [*answers[ALL_SERVICE_ACCOUNTS], other]
@@ -133,7 +133,7 @@ def beside_others(**selectors):
         ("objectSelector", "kubectl delete pod my-pod -n default --grace-period=1"),
     ],
 )
-def test_where_others_would_get_a_role_the_label_is_given_that_the_selector_wants(name, line):
+def test_the_repair_adds_the_label_if_others_would_get_a_role_without_the_selector(name, line):
     answers = beside_others(**{name: {"matchLabels": TEAM}})
     (finding,) = examine(answers).findings
     assert "# This adds the label team=platform to the " in finding.repair.splitlines()[0]
@@ -152,7 +152,7 @@ def named(*names):
 
 
 def of_cluster(answers, *, namespaces=(), pods=(), **workloads):
-    """The same with what runs in the whole cluster."""
+    """The answers with lists of the whole cluster's namespaces, pods and workloads."""
     everywhere = {kind: [] for kind in ("deployments", "statefulsets", "daemonsets", "cronjobs", "jobs")} | workloads
     everywhere |= {"pods": [*answers[PODS], *pods], "namespaces": [answers[NAMESPACE]["metadata"], *namespaces]}
     everywhere["namespaces"] = [{"metadata": each} for each in everywhere["namespaces"]]
@@ -168,17 +168,17 @@ FIVE = [f"five/web-{number}" for number in range(2)]
 OF_MANY = [*FIVE, *(f"shop/web-{number}" for number in range(30))]
 
 
-def test_of_a_namespace_that_is_left_out_only_its_own_accounts_are_affected():
+def test_a_patch_of_a_namespace_selector_affects_only_the_namespaces_that_it_left_out():
     expression = {"key": NAME_OF_NAMESPACE, "operator": "NotIn", "values": ["default", "five"]}
     answers = selecting(namespaceSelector={"matchExpressions": [expression]})
     answers[ALL_SERVICE_ACCOUNTS] += named(*OF_MANY)
     namespaces = [{"name": name, "labels": {NAME_OF_NAMESPACE: name}} for name in ("five", "shop")]
     (finding,) = examine(of_cluster(answers, namespaces=namespaces)).findings
-    # Only its own value goes, so five stays left out.
+    # The repair removes only the value default, so the namespace five stays left out.
     assert "# This changes nothing for new pods of other service accounts." in finding.repair
     after = applied(answers, finding.repair)
     assert after[WEBHOOK]["webhooks"][0]["namespaceSelector"]["matchExpressions"][0]["values"] == ["five"]
-    # A label that both have keeps both out.
+    # Both namespaces have this label, so the selector leaves both out.
     answers[WEBHOOK]["webhooks"][0]["namespaceSelector"] = {
         "matchExpressions": [{"key": "no", "operator": "DoesNotExist"}]
     }
@@ -211,7 +211,7 @@ CRON_JOB = {"jobTemplate": {"spec": {"template": of_account("", "web-0", app="ti
     ],
     ids=["nobody", "a pod", "a Deployment without pods", "a CronJob"],
 )
-def test_of_pods_that_a_label_keeps_out_only_their_accounts_are_affected(there, told):
+def test_a_patch_of_an_object_selector_affects_only_accounts_with_pods_that_it_left_out(there, told):
     answers = selecting(objectSelector=SOLO)
     answers[ALL_SERVICE_ACCOUNTS] += named(*OF_MANY)
     (finding,) = examine(of_cluster(answers, **there)).findings
@@ -248,13 +248,13 @@ POLICY = {"metadata": {"name": "db"}, "spec": {"ingress": [{"from": [{"namespace
     ],
     ids=["another account", "another's pod", "a policy", "a service", "has another value", "of Kubernetes", "not read"],
 )
-def test_no_label_is_given_that_others_may_notice(answers):
+def test_the_repair_adds_no_label_that_may_affect_something_else(answers):
     (finding,) = examine(answers).findings
     assert finding.id == "webhook-not-asked-about-pod"
     assert all(line.startswith("#") for line in finding.repair.splitlines())
 
 
-def test_a_webhook_that_cannot_be_called_shows_behind_a_selector():
+def test_a_webhook_that_cannot_be_called_is_found_beside_a_wrong_selector():
     answers = selecting(namespaceSelector={"matchLabels": TEAM}) | {WEBHOOK_ANSWERS: "certificate verify failed"}
     assert set(found(answers)) == {"webhook-unreachable", "webhook-not-asked-about-pod"}
 
@@ -269,7 +269,7 @@ def test_two_selectors_that_leave_a_pod_out_are_one_finding_and_one_patch():
     assert found(applied(answers, finding.repair)) == []
 
 
-def test_a_registration_for_other_things_than_new_pods_gets_a_rule_for_them():
+def test_the_repair_adds_a_rule_for_new_pods_to_a_registration_without_one():
     answers = healthy()
     webhook = answers[WEBHOOK]["webhooks"][0]
     webhook["rules"][0]["operations"] = ["UPDATE"]
@@ -281,7 +281,7 @@ def test_a_registration_for_other_things_than_new_pods_gets_a_rule_for_them():
     assert webhook["rules"][0] in after[WEBHOOK]["webhooks"][0]["rules"]
 
 
-def test_a_pod_that_has_its_role_is_let_alone_whatever_the_selectors_have_become():
+def test_a_wrong_selector_is_not_reported_if_the_pod_has_its_role():
     answers = healthy()
     answers[WEBHOOK]["webhooks"][0]["namespaceSelector"] = {"matchLabels": TEAM}
     assert found(answers) == []
@@ -290,7 +290,7 @@ def test_a_pod_that_has_its_role_is_let_alone_whatever_the_selectors_have_become
 CONDITIONS = [{"name": "a", "expression": "request.name != 'x'"}]
 
 
-def test_conditions_are_named_where_it_is_not_known_whether_the_pod_is_older_than_the_annotation():
+def test_match_conditions_are_named_if_the_pod_may_be_older_than_the_annotation():
     answers = healthy() | {PODS: PASSED_OVER}
     assert [LEFT_OUT in finding.found for finding in examine(answers).findings] == [False]
     answers[WEBHOOK]["webhooks"][0]["matchConditions"] = CONDITIONS
@@ -311,7 +311,7 @@ def test_the_webhook_check_is_skipped_if_match_conditions_may_exclude_the_pod():
     assert examine(answers).results[stages.WEBHOOK] == "right"
 
 
-def test_a_label_of_the_namespace_stays_where_it_keeps_a_role_from_others():
+def test_the_repair_keeps_a_namespaces_label_that_keeps_a_role_from_others():
     answers = healthy()
     selector = {"matchExpressions": [{"key": OPT_OUT, "operator": "DoesNotExist"}]}
     answers[WEBHOOK]["webhooks"][0]["namespaceSelector"] = selector
@@ -329,7 +329,7 @@ def test_a_label_of_the_namespace_stays_where_it_keeps_a_role_from_others():
     assert all(line.startswith("#") for line in finding.repair.splitlines())
 
 
-def test_a_selector_of_opted_out_namespaces_stays_where_others_would_get_a_role():
+def test_the_repair_keeps_a_selector_of_namespaces_that_keeps_a_role_from_others():
     answers = in_a_namespace_that_opted_out()
     other = {
         "name": "web",

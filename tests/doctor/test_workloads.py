@@ -29,7 +29,7 @@ from tests.doctor.recording import (
 from tests.doctor.repairing import commands
 
 
-def test_a_deployment_s_pod_is_corrected_in_the_template():
+def test_the_repair_corrects_a_deployments_pod_in_the_template():
     (finding,) = examine(owned([{"name": "AWS_PROFILE", "value": "dev"}])).findings
     assert commands(finding.repair) == [
         "kubectl set env deployment/cart -n default -c aws AWS_PROFILE-",
@@ -43,18 +43,18 @@ def test_a_deployment_s_pod_is_corrected_in_the_template():
     ]
 
 
-def test_what_changes_in_a_template_is_shown_without_anybody_s_secret():
+def test_the_repair_shows_the_changes_of_a_template_without_any_secret():
     env = [{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "AWS_PROFILE", "value": "dev"}]
     env += [{"name": name, "value": value} for name, value in KEYS.items()]
     answers = owned(env)
     answers["get deployment cart -n default"]["spec"]["template"]["metadata"]["annotations"] = {KEY: ROLE_ARN}
-    # The first one's template is changed by the second one's repair.
+    # The second finding's repair also makes the first one's change of the template.
     repair = examine(answers).findings[1].repair
     assert {"#   -     - name: AWS_ACCESS_KEY_ID", f"#   -     {KEY}: {ROLE_ARN}"} <= {*repair.splitlines()}
     assert not any(secret in repair for secret in ("hunter2", *KEYS.values()))
 
 
-def test_a_deployment_with_a_right_template_is_restarted():
+def test_the_repair_restarts_a_deployment_if_its_template_is_right():
     answers = owned([])
     for container in answers[PODS][0]["spec"]["containers"]:
         container["env"] = []
@@ -64,7 +64,7 @@ def test_a_deployment_with_a_right_template_is_restarted():
     assert commands(finding.repair)[0] == "kubectl rollout restart deployment/cart -n default"
 
 
-def test_a_deployment_s_template_is_patched_where_more_than_variables_is_wrong():
+def test_the_repair_patches_a_deployments_template_if_a_label_in_it_is_wrong():
     answers = owned([])
     label = "eks.amazonaws.com/skip-pod-identity-webhook"
     answers["get deployment cart -n default"]["spec"]["template"]["metadata"]["labels"][label] = "true"
@@ -78,7 +78,7 @@ def test_a_deployment_s_template_is_patched_where_more_than_variables_is_wrong()
     assert patch == {"spec": {"template": {"metadata": {"labels": {label: None}}}}}
 
 
-def test_the_lab_s_own_pod_is_restored_as_it_was_built():
+def test_the_repair_recreates_the_labs_own_pod_from_its_original_manifest():
     answers = healthy() | {INLINE: []}
     answers[PODS][0]["status"] = {"phase": "Pending"}
     (finding,) = examine(answers).findings
@@ -91,7 +91,7 @@ def without_pods(*workloads):
     return healthy() | {PODS: [], DEPLOYMENTS: list(workloads)}
 
 
-def test_a_deployment_that_names_no_service_account_is_patched_itself():
+def test_the_repair_patches_a_deployment_that_names_no_service_account():
     (finding,) = examine(without_pods(workload("web", account="", app="web")), pod_name="").findings
     assert (finding.id, finding.found) == ("pod-missing", "deployment/web without serviceAccountName")
     said, (patch, status) = finding.repair.splitlines()[0], commands(finding.repair)
@@ -122,7 +122,7 @@ def test_a_deployments_patch_names_the_program_that_manages_it(mark, manager):
 
 
 @pytest.mark.parametrize("account", ["", "my-service-account"])
-def test_access_keys_in_a_deployment_without_pods_show_at_once(account):
+def test_access_keys_in_a_deployment_without_pods_are_reported_at_once(account):
     bare = workload("web", account=account, app="web")
     (container,) = bare["spec"]["template"]["spec"]["containers"]
     container["env"] = [{"name": name, "value": value} for name, value in {**KEYS, "GREETING": "hello"}.items()]
@@ -140,7 +140,7 @@ def test_access_keys_in_a_deployment_without_pods_show_at_once(account):
     assert not any(secret in f"{first}{keys}" for secret in KEYS.values())
 
 
-def test_the_doctor_picks_the_workload_named_like_the_service_account():
+def test_the_doctor_picks_the_workload_labelled_with_the_service_accounts_name():
     named = workload("web", account="", app="my-service-account")
     (finding,) = examine(without_pods(workload("queue", account=""), named), pod_name="").findings
     assert finding.found == "deployment/web without serviceAccountName"
@@ -159,9 +159,7 @@ OTHER = {"metadata": {"name": "other", "namespace": "default"}}
     ],
     ids=["two", "beside another's", "beside another service account"],
 )
-def test_a_deployment_that_may_be_somebody_else_s_is_asked_about_and_no_shell_runs_the_command(
-    workloads, accounts, names
-):
+def test_the_repair_asks_which_workload_is_meant_and_no_shell_runs_its_command(workloads, accounts, names):
     answers = without_pods(*workloads)
     answers[SERVICE_ACCOUNTS] += accounts
     (finding,) = examine(answers, pod_name="").findings
@@ -173,7 +171,7 @@ def test_a_deployment_that_may_be_somebody_else_s_is_asked_about_and_no_shell_ru
     assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode != 0
 
 
-def test_a_deployment_with_no_replicas_is_scaled_and_no_pod_is_made_beside_it():
+def test_the_repair_scales_a_deployment_with_no_replicas_and_makes_no_pod():
     (finding,) = examine(without_pods(workload(replicas=0)), pod_name="").findings
     assert (finding.id, finding.severity) == ("pod-missing", "warning")
     assert finding.found == "deployment/cart has replicas: 0"
@@ -184,7 +182,7 @@ def test_a_deployment_with_no_replicas_is_scaled_and_no_pod_is_made_beside_it():
 
 
 @pytest.mark.parametrize("kind", [CRON_JOBS, JOBS])
-def test_where_a_job_makes_the_pods_none_is_made_beside_it(kind):
+def test_the_repair_makes_no_pod_if_a_job_makes_the_pods(kind):
     template = {"spec": {"serviceAccountName": PARAMETERS.service_account, "containers": []}}
     spec = {"template": template}
     if kind == CRON_JOBS:
@@ -196,14 +194,14 @@ def test_where_a_job_makes_the_pods_none_is_made_beside_it(kind):
     assert (finding.id, finding.severity, diagnosis.exit_code) == ("pod-missing", "note", 0)
     assert finding.found == f"{called} without a pod now"
     assert commands(finding.repair) == []
-    # Of another service account, it says nothing.
+    # A Job of another service account doesn't count.
     template["spec"]["serviceAccountName"] = "web"
     (finding,) = examine(answers, pod_name="").findings
     assert (finding.severity, len(commands(finding.repair))) == ("warning", 1)
 
 
 @pytest.mark.parametrize("pod_name", ["", "my-pod"])
-def test_a_caller_who_may_not_list_deployments_makes_no_pod_beside_one(pod_name):
+def test_the_repair_makes_no_pod_if_the_caller_may_not_list_deployments(pod_name):
     answers = healthy() | {PODS: []}
     del answers[DEPLOYMENTS]
     (finding,) = examine(answers, pod_name=pod_name).findings
@@ -211,7 +209,7 @@ def test_a_caller_who_may_not_list_deployments_makes_no_pod_beside_one(pod_name)
     assert [line for line in finding.repair.splitlines() if not line.startswith("#")] == []
 
 
-def test_a_deployment_that_could_not_make_its_pod_says_why():
+def test_the_finding_says_why_a_deployment_could_not_make_its_pod():
     answers = without_pods(workload())
     message = 'Error creating: pods "cart-1-" is forbidden: exceeded quota: small'
     involved = {"kind": "ReplicaSet", "name": "cart-1"}
@@ -221,7 +219,7 @@ def test_a_deployment_that_could_not_make_its_pod_says_why():
     assert "echo" not in finding.repair
 
 
-def test_a_pod_that_was_replaced_is_not_made_and_its_successor_is_named():
+def test_the_repair_does_not_recreate_a_replaced_pod_and_names_its_successor():
     answers = owned([])
     answers[DEPLOYMENTS] = [workload()]
     answers[PODS][0]["metadata"] |= {"name": "cart-7b4f9c6d5f-bbbbb", "labels": {"app": "cart"}}
@@ -229,7 +227,7 @@ def test_a_pod_that_was_replaced_is_not_made_and_its_successor_is_named():
     assert finding.found == "no such pod; deployment/cart has other pods: cart-7b4f9c6d5f-bbbbb"
     assert [line for line in finding.repair.splitlines() if not line.startswith("#")] == []
     assert "--pod cart-7b4f9c6d5f-bbbbb" in finding.repair
-    # Where nobody knows any longer who made it, it is not made either.
+    # A pod with an unknown owner isn't recreated either.
     (finding,) = examine(healthy(), pod_name="shop-5f6d8b9c7d-x2x4b").findings
     assert finding.repair.splitlines()[-1] == "# kubectl get pods -n default"
 
@@ -267,7 +265,7 @@ def examine_all(answers):
     return doctor.examination.examine_pods(evidence)
 
 
-def test_in_a_rollout_the_old_pods_are_listed_and_wait_for_it():
+def test_during_a_rollout_the_repair_of_the_old_pod_only_waits_for_its_end():
     diagnosis = examine_all(rollout(new_has_role=True))
     assert diagnosis.pods == ["cart-new-x", "cart-old-x"]
     (finding,) = diagnosis.findings
@@ -276,7 +274,7 @@ def test_in_a_rollout_the_old_pods_are_listed_and_wait_for_it():
     assert commands == ["kubectl rollout status deployment/cart -n default --timeout=90s"]
 
 
-def test_two_pods_of_one_deployment_that_lack_the_same_are_one_finding_and_one_restart():
+def test_two_pods_of_one_deployment_with_one_fault_give_one_finding_and_one_restart():
     (finding,) = examine_all(rollout(new_has_role=False)).findings
     assert finding.repair.count("rollout restart") == 1
 
@@ -292,7 +290,7 @@ def commands_of(diagnosis):
     return [line for line in diagnosis.script().splitlines() if line and not line.startswith("#")]
 
 
-def test_two_findings_of_one_deployment_restart_it_once_and_after_the_webhook():
+def test_two_repairs_restart_a_deployment_once_and_after_the_webhook_is_back():
     answers = rollout(new_has_role=False)
     answers[PODS] = answers[PODS][1:]
     answers[WEBHOOK] = None

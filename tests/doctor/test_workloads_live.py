@@ -1,4 +1,4 @@
-"""Deployments in a running lab, and what keeps the webhook from their pods: the command, its words, and its repairs."""
+"""Deployments in a running lab, and faults that keep the webhook from their pods: the findings and the repairs."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ REGISTRATION = f"mutatingwebhookconfiguration/{NAME}"
 
 @pytest.fixture(scope="module")
 def shell(lab):
-    """A shell after `eval "$(labkit env)"`, in which a script ends with its first line that fails."""
+    """A function that runs a script after `eval "$(labkit env)"`. A failing command fails the test."""
     pod_step.delete(lab, "my-pod", "default")
     prepared = labkit("env").stdout
 
@@ -42,7 +42,7 @@ def shell(lab):
 
 @pytest.fixture
 def registration(lab):
-    """Edit the webhook's registration; afterwards it is as before."""
+    """A function that edits the webhook's registration, which is restored after the test."""
     api = AdmissionregistrationV1Api(lab.kubernetes)
 
     def read():
@@ -79,7 +79,7 @@ def cart(lab, shell):
 
 
 def found(*options):
-    """What `labkit doctor --json` says, without its notes."""
+    """The report of `labkit doctor --json` without its notes."""
     diagnosis = json.loads(labkit("doctor", "--json", *options).stdout)
     diagnosis["findings"] = [each for each in diagnosis["findings"] if each["severity"] != "note"]
     return diagnosis
@@ -91,7 +91,7 @@ def only(*options):
 
 
 def pods(lab):
-    """The pods that are there to stay, as their owners' kinds."""
+    """The kinds of the pods' owners, without the pods that are being deleted."""
     listed = CoreV1Api(lab.kubernetes).list_namespaced_pod("default").items
     there = [each.metadata for each in listed if not each.metadata.deletion_timestamp]
     return [owner.kind for each in there for owner in each.owner_references or [each]]
@@ -127,14 +127,14 @@ def selecting(**selectors):
     ],
     ids=["namespaces", "pods", "not in"],
 )
-def test_a_patch_removes_the_addition_to_the_registration_and_nothing_else(lab, shell, registration, cart, change, id):
+def test_the_repair_removes_only_the_selector_that_leaves_the_pods_out(lab, shell, registration, cart, change, id):
     before = registration.read()
     registration(change)
     cart()
     finding = only()
     assert finding["id"] == id
     assert f"# --- {REGISTRATION}, as it is" in finding["repair"]
-    # An apply of what the webhook was registered by would leave it.
+    # Applying the original registration again doesn't remove the selector.
     shell('kubectl apply -f "$LABKIT_HOME/clusters/blue/webhook.json"')
     assert only()["id"] == id
     shell(finding["repair"])
@@ -152,7 +152,7 @@ def other_path(webhook):
     webhook["clientConfig"]["url"] += "d"
 
 
-def test_a_bundle_of_another_authority_is_found_without_looking_into_the_pod(shell, registration, cart):
+def test_a_ca_bundle_of_another_authority_is_found_without_a_probe(shell, registration, cart):
     registration(other_bundle)
     cart()
     finding = only()
@@ -162,9 +162,7 @@ def test_a_bundle_of_another_authority_is_found_without_looking_into_the_pod(she
     assert found()["findings"] == []
 
 
-def test_where_only_the_api_server_knows_its_counters_tell_and_the_dry_run_makes_nothing(
-    lab, shell, registration, cart
-):
+def test_a_probe_finds_a_wrong_webhook_url_by_counters_and_a_dry_run_that_makes_no_pod(lab, shell, registration, cart):
     registration(other_path)
     cart()
     said = labkit("doctor").stdout
@@ -176,14 +174,14 @@ def test_where_only_the_api_server_knows_its_counters_tell_and_the_dry_run_makes
     assert finding["id"] == "webhook-unreachable"
     counter = 'apiserver_admission_webhook_fail_open_count{name="iam-for-pods.amazonaws.com",type="admit"} rose from '
     assert finding["found"].startswith(counter)
-    # A webhook that fails closed is told by the refusal of the dry run itself.
+    # If the webhook fails closed, the API server refuses the dry run itself.
     registration(lambda webhook: webhook.update(failurePolicy="Fail"))
     assert only("--probe")["found"].startswith('Internal error occurred: failed calling webhook "iam-for-pods')
     shell(finding["repair"])
     assert found("--probe")["findings"] == []
 
 
-def test_a_restart_helps_after_the_webhook_missed_the_pod(shell, registration, cart):
+def test_the_repair_mends_a_pod_that_the_webhook_missed(shell, registration, cart):
     registration(other_path)
     cart()
     shell('kubectl apply -f "$LABKIT_HOME/clusters/blue/webhook.json"')
@@ -194,7 +192,7 @@ def test_a_restart_helps_after_the_webhook_missed_the_pod(shell, registration, c
     assert found()["findings"] == []
 
 
-def test_a_deployment_without_service_account_is_patched_and_no_pod_is_made_beside_it(lab, shell, cart):
+def test_the_repair_patches_a_deployment_without_service_account_and_makes_no_pod(lab, shell, cart):
     cart(account="")
     finding = only()
     assert (finding["id"], finding["found"]) == ("pod-missing", "deployment/cart without serviceAccountName")
@@ -204,7 +202,7 @@ def test_a_deployment_without_service_account_is_patched_and_no_pod_is_made_besi
     assert pods(lab) == ["ReplicaSet"]
 
 
-def test_a_deployment_of_no_replicas_and_a_pod_that_was_replaced_make_no_pod(lab, shell, cart):
+def test_the_repair_makes_no_pod_for_a_replaced_pod_or_a_deployment_of_no_replicas(lab, shell, cart):
     cart()
     (before,) = found()["pods"]
     shell("kubectl rollout restart deployment/cart && kubectl rollout status deployment/cart --timeout=60s")
@@ -225,7 +223,7 @@ def test_a_deployment_of_no_replicas_and_a_pod_that_was_replaced_make_no_pod(lab
 WITH_KEYS = {"env": [{"name": "AWS_ACCESS_KEY_ID", "value": "AKIAIOSFODNN7EXAMPLE"}]}
 
 
-def test_a_paused_deployment_is_left_to_whoever_paused_it(shell, cart):
+def test_the_repair_of_a_paused_deployment_has_no_command(shell, cart):
     cart(containers=[{"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"], **WITH_KEYS}])
     shell("kubectl rollout pause deployment/cart")
     repair = only()["repair"]
@@ -236,7 +234,7 @@ def test_a_paused_deployment_is_left_to_whoever_paused_it(shell, cart):
 
 
 @pytest.mark.parametrize("has_keys", [True, False])
-def test_a_replica_set_that_no_deployment_has_makes_its_pods_again(lab, shell, has_keys):
+def test_the_repair_recreates_the_pods_of_a_replica_set_without_a_deployment(lab, shell, has_keys):
     container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
     pod = {"containers": [container | (WITH_KEYS if has_keys else {})], "terminationGracePeriodSeconds": 0}
     template = {"metadata": {"labels": {"app": "cart"}}, "spec": {"serviceAccountName": "my-service-account", **pod}}
@@ -258,7 +256,7 @@ def test_a_replica_set_that_no_deployment_has_makes_its_pods_again(lab, shell, h
         shell("kubectl delete replicaset cart --cascade=foreground --timeout=60s")
 
 
-def test_in_a_rollout_that_stands_still_both_pods_are_listed_and_the_scheduler_is_quoted(lab, shell, cart):
+def test_in_a_stalled_rollout_both_pods_are_listed_and_the_scheduler_is_quoted(lab, shell, cart):
     cart()
     (before,) = found()["pods"]
     selector = json.dumps({"spec": {"template": {"spec": {"nodeSelector": {"disk": "ssd"}}}}})
@@ -290,5 +288,5 @@ def test_the_webhook_is_repaired_before_the_deployment_is_rolled_out_once(lab, s
 
 
 def until(is_so):
-    """Return when it is so; fail after a minute."""
+    """Wait until the condition is true; fail after a minute."""
     retry(retry=retry_if_result(lambda so: not so), stop=stop_after_delay(60), wait=wait_fixed(0.1))(is_so)()
