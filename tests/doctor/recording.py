@@ -82,7 +82,7 @@ CLAIMS = {
 
 
 def a_pod() -> dict[str, Any]:
-    """The pod as the API server returns it, after the webhook's changes and the mount of its own token."""
+    """The pod as the API server returns it, changed by the webhook and by the ServiceAccount admission controller."""
     made = pod.build(PARAMETERS)
     made["metadata"] |= {"creationTimestamp": "2026-01-01T00:01:00Z", "uid": "b"}
     container = made["spec"]["containers"][0]

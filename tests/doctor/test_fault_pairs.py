@@ -76,7 +76,7 @@ TO_DO = "The doctor found the first, not the second: if that is right, say so in
 def test_both_faults_of_every_pair_are_found_unless_one_hides_the_other(healthy, at):
     wrong = []
     for earlier in FAULTS[:at]:
-        # Half of the pairs are put in in one order, and half in the other.
+        # Half of the pairs come in one order, and half in the other.
         pair = (earlier, FAULTS[at]) if (at + FAULTS.index(earlier)) % 2 else (FAULTS[at], earlier)
         there = [fault for fault in pair if fault is pair[-1] or not pair[-1].takes_the_place_of(fault)]
         situation = healthy

@@ -75,7 +75,7 @@ def simulated(decision, boundary=None):
 
 
 def not_of_the_lab(answers):
-    """Remove the run's labels from the service account, so that nothing says which policy it should have."""
+    """Remove the run's labels from the service account, so that nothing says which policy its role needs."""
     for account in answers[SERVICE_ACCOUNTS]:
         account["metadata"]["labels"] = {}
     return answers

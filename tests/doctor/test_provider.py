@@ -281,7 +281,7 @@ def test_a_role_in_another_account_needs_a_provider_there():
     answers = healthy()
     for account in (*answers[SERVICE_ACCOUNTS][:1], *answers[ALL_SERVICE_ACCOUNTS][:1]):
         account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"] = role_arn
-        # The run's label would stand for the run's own role.
+        # Remove the run's labels, because the run has another role.
         account["metadata"]["labels"] = {}
     for variable in answers["list pods -n default"][0]["spec"]["containers"][0]["env"]:
         variable["value"] = variable["value"].replace(ROLE_ARN, role_arn)
