@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.exercises.contents import LIST
+from labkit.exercises.contents import LIST_NOTEBOOKS
 from labkit.fleet import rows
 from tests.commands import labkit
 from tests.fleet import notebooks
@@ -222,7 +222,7 @@ def test_a_fleet_changes_an_aws_account_only_with_yes(tmp_path):
             "No file a.\nwhere: --tls-ca",
         ),
         (("--plan", "--remove"), "choose one"),
-        (("--notebook", "none.ipynb"), f"No notebook none.ipynb: No such file or directory.\nnext:  {LIST}"),
+        (("--notebook", "none.ipynb"), f"No notebook none.ipynb: No such file or directory.\nnext:  {LIST_NOTEBOOKS}"),
         (("--out", "fleet.yaml"), "The results can't be written: Not a directory"),
         (("--out", "fleet.yaml", "--doctor"), "The results can't be written: File exists"),
     ],
