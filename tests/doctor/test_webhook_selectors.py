@@ -95,6 +95,18 @@ def test_only_the_matching_value_is_removed_from_a_selector():
     assert kept["values"] == ["kube-system"]
 
 
+def test_a_value_is_removed_beside_a_whole_requirement_and_the_other_values_stay():
+    named = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "default"]}
+    labelled = {"key": "app", "operator": "NotIn", "values": ["cart"]}
+    answers = selecting(namespaceSelector={"matchExpressions": [named, labelled]})
+    (finding,) = examine(answers).findings
+    after = applied(answers, finding.repair)
+    assert found(after) == []
+    # The namespace kube-system stays left out.
+    (kept,) = after[WEBHOOK]["webhooks"][0]["namespaceSelector"]["matchExpressions"]
+    assert kept == {**named, "values": ["kube-system"]}
+
+
 def test_the_repair_names_the_service_accounts_that_its_patch_also_affects():
     answers = selecting(namespaceSelector={"matchLabels": TEAM})
     (finding,) = examine(answers).findings

@@ -4,7 +4,7 @@ import pytest
 
 from labkit.policy import statement_positions
 
-LIST_NOTEBOOKS = """{
+LIST = """{
  "Version": "2012-10-17",
  "Statement": [
   {"Effect": "Allow"},
@@ -19,7 +19,7 @@ LIST_NOTEBOOKS = """{
         ('{"Statement": {"Effect": "Allow"}}', [((1, 16), (1, 34))]),
         ('{ "Id" : "x" , "Statement" : {"Effect": "Allow"} }', [((1, 31), (1, 49))]),
         ('{"Statement": [{"a": 1} , {"b": 2}]}', [((1, 16), (1, 24)), ((1, 24), (1, 35))]),
-        (LIST_NOTEBOOKS, [((3, 16), (4, 22)), ((4, 22), (5, 21))]),
+        (LIST, [((3, 16), (4, 22)), ((4, 22), (5, 21))]),
         ('{"Statement":[]}', []),
         ('{"Version": "2012-10-17"}', []),
         ("{}", []),

@@ -74,7 +74,8 @@ def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> l
 
 def _removals(evidence: Evidence, requirements: Sequence[Requirement]) -> list[Document]:
     registration, operations = evidence.webhook or WebhookConfiguration(), list[Document]()
-    paths = {_of_value(evidence, each) or _as_a_whole(registration, each, requirements) for each in requirements}
+    whole = [each for each in requirements if not _of_value(evidence, each)]
+    paths = {_of_value(evidence, each) or _as_a_whole(registration, each, whole) for each in requirements}
     # From the end of each list, so that the other entries keep their positions.
     for path in sorted(paths, key=lambda path: [str(step).zfill(4) for step in path], reverse=True):
         operations += [
