@@ -163,7 +163,7 @@ def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
     until = time.monotonic() + within
     draft = results.draft(job.row)
     ended: Ended | None = retrying(_run, job, draft, until)
-    return retrying.statistics["attempt_number"], ended and _without_draft(ended, draft, results.notebook(job.row))
+    return retrying.statistics["attempt_number"], ended and _for_report(ended, draft, results.notebook(job.row))
 
 
 def _run(job: Job, draft: Path, until: float) -> Ended | None:
@@ -209,9 +209,10 @@ def _doctor(row: Row) -> list[Mapping[str, object]]:
         return []
 
 
-def _without_draft(ended: Ended, draft: Path, notebook: Path) -> Ended:
-    """Return the failed run with an error that names the notebook, not its draft."""
-    return replace(ended, error=stable(ended.error.replace(str(draft), f"{notebook.parent.name}/{notebook.name}")))
+def _for_report(ended: Ended, draft: Path, notebook: Path) -> Ended:
+    """Return the failed run without secrets, and with an error that names the notebook, not its draft."""
+    error = ended.error.replace(str(draft), f"{notebook.parent.name}/{notebook.name}")
+    return replace(ended, error=stable(error), cell=stable(ended.cell))
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import resource
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,11 +234,11 @@ def test_a_run_fails_if_its_notebook_cannot_be_written(job, monkeypatch):
     )
 
 
-def test_a_failing_cells_error_is_stored_without_its_secrets(job):
+def test_a_failing_cell_and_its_error_are_stored_without_their_secrets(job):
     made = job("raise ValueError('the key AKIAIOSFODNN7EXAMPLE is wrong')")
     done = run_row(made)
     assert done.reason == "ValueError: the key <access key> is wrong"
-    assert done.cell == "raise ValueError('the key AKIAIOSFODNN7EXAMPLE is wrong')"
+    assert done.cell == "raise ValueError('the key <access key> is wrong')"
     assert f"next:  jupyter lab rows/{made.row.name}.ipynb" in done.error
     assert str(made.out) not in done.error
     assert json.loads((made.out / "rows" / f"{made.row.name}.json").read_text())["result"]["state"] == "failed"
@@ -275,4 +274,3 @@ def test_a_row_s_hash_changes_with_notebook_parameters_and_version():
     hashes = [row.fingerprint(b"n", "1"), row.fingerprint(b"m", "1"), row.fingerprint(b"n", "2")]
     assert len({*hashes, other.fingerprint(b"n", "1")}) == 4
     assert row.confirmed().fingerprint(b"n", "1") == hashes[0]
-    assert time.time()

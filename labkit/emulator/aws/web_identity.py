@@ -113,7 +113,7 @@ async def verify(
         known = f"{', '.join(ALGORITHMS[:-1])} or {ALGORITHMS[-1]}"
         raise refusal(f"The token is signed with {algorithm}, but must be signed with {known}")
     if "crit" in header or header.get("b64") is False:  # RFC 7797 wants b64 in crit
-        raise refusal("The token's header has critical extensions, which STS doesn't accept")
+        raise refusal("The token's header has critical extensions, which AWS doesn't accept")
     provider = find_provider(issuer)
     compared = Claims.of(claims).compared
     client_ids = provider.client_id_list if provider else None

@@ -210,7 +210,7 @@ def test_the_agent_refuses_a_wrong_token_as_aws_s_agent_does(place, token, statu
         ({"iss": ANOTHER}, f"the token is from {ANOTHER}; the issuer of blue is ISSUER"),
         ({"iss": None}, "the token is from nobody; the issuer of blue is ISSUER"),
         ({"headers": {"kid": "none"}}, "none of the keys of ISSUER has the id 'none'"),
-        ({"headers": {"crit": ["exp"]}}, "The token's header has critical extensions, which STS doesn't accept"),
+        ({"headers": {"crit": ["exp"]}}, "The token's header has critical extensions, which AWS doesn't accept"),
         (
             {"key": "a secret of enough length for it", "algorithm": "HS256"},
             "The token is signed with HS256, but must be signed with RS256, RS384, RS512, ES256, ES384 or ES512",

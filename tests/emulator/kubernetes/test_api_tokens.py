@@ -5,6 +5,7 @@ import base64
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit.emulator.clock import Clock
@@ -94,7 +95,13 @@ def test_a_bad_token_is_unauthorized(token: str, cluster):
 
 def test_a_token_without_the_clusters_signature_is_unauthorized(admin: httpx.Client, namespace: str, cluster):
     claims = jwt.decode(token_of(admin, namespace), options={"verify_signature": False})
-    for forged in (jwt.encode(claims, "k" * 32, "HS256"), jwt.encode(claims, None, "none")):
+    of_another_cluster = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    header = jwt.get_unverified_header(token_of(admin, namespace))
+    for forged in (
+        jwt.encode(claims, "k" * 32, "HS256"),
+        jwt.encode(claims, None, "none"),
+        jwt.encode(claims, of_another_cluster, "RS256", headers=header),
+    ):
         with cluster.http(token=forged) as bearer:
             assert bearer.get("/api").status_code == 401
 
