@@ -103,6 +103,9 @@ def parts(token: str) -> tuple[dict[str, object], dict[str, object]]:
 
 # Seconds by which an issuer's clock may be ahead.
 AHEAD = 5
+# The last second of the year 9999. STS refuses a token with a later time.
+LATEST = 253402300799
+NO_JWT = "The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)"
 
 
 @dataclass(frozen=True, slots=True)

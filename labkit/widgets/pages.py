@@ -64,10 +64,12 @@ class PolicyPage(anywidget.AnyWidget):
         judge: Judge,
         start_over: Callable[[], Start],
         apply: Callable[[str], None] | None,
+        correct: str,
     ):
+        """`correct` is the next step if IAM refuses the policy's text."""
         policy, callers, missing = start_over()
         super().__init__(role=role, policy=policy, callers=callers, said=missing, can_apply=apply is not None)
-        self._judge, self._start_over, self._apply = judge, start_over, apply
+        self._judge, self._start_over, self._apply, self._correct = judge, start_over, apply, correct
         self._decide()
         self.observe(self._decide, ["policy", "callers", "asked"])
         self.observe(self._forget, "policy")
@@ -94,10 +96,13 @@ class PolicyPage(anywidget.AnyWidget):
 
     def _in_lines(self, error: Exception) -> list[str]:
         lines = short_errors.shown(error)
-        if not (problem := self.verdicts.get("problem")):
+        problem = self.verdicts.get("problem")
+        code = getattr(error, "response", {}).get("Error", {}).get("Code")
+        if not problem and code != "MalformedPolicyDocument":
             return lines
         # The policy's text is wrong, so no command and no other cell can help.
-        return [*(line for line in lines if not line.startswith("next:")), f"next:  {problem['next']}"]
+        next_step = problem["next"] if problem else self._correct
+        return [*(line for line in lines if not line.startswith("next:")), f"next:  {next_step}"]
 
 
 class CallsPage(anywidget.AnyWidget):

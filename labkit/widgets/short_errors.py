@@ -25,6 +25,7 @@ WHY = "lab.trail(last=1) shows what AWS decided, and why"
 CORRECT = "correct this line; if it looks right, %tb in a new cell shows the whole traceback"
 STOPPED = f"if the cell had changed nothing yet, run it again; otherwise, {START_OVER}"
 LONGEST, LONGEST_LINE = 600, 100  # the most characters of a line of the message, and of the cell's line
+MOST_LINES = 6
 # How the error codes of AWS and Kubernetes begin for a name that exists already.
 EXISTS = ("EntityAlreadyExists", "AlreadyExists", "BucketAlreadyOwnedByYou", "BucketAlreadyExists", "ResourceInUse")
 MISSING = ("NoSuchEntity", "NoSuchBucket", "NotFound", "ResourceNotFoundException")
@@ -51,7 +52,7 @@ def _short(error: BaseException) -> list[str]:
     for kind, told in _kinds().items():
         if isinstance(error, kind):
             what, next_step = told(error)
-            return [*_first_lines(what), f"next:  {next_step}"]
+            return [*_lines(what), f"next:  {next_step}"]
     return []
 
 
@@ -91,7 +92,7 @@ def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[s
         for cell, line in [line_of(shell.compile, frame, number)]
         if cell
     ]
-    return [*_first_lines(f"{type(error).__name__}: {error}"), *where[-1:], f"next:  {CORRECT}"]
+    return [*_lines(f"{type(error).__name__}: {error}"), *where[-1:], f"next:  {CORRECT}"]
 
 
 def line_of(compiler: "CachingCompiler", frame: FrameType, number: int) -> tuple[str, str]:
@@ -106,8 +107,13 @@ def line_of(compiler: "CachingCompiler", frame: FrameType, number: int) -> tuple
     return named[1], f"line {number}:  {code}"
 
 
-def _first_lines(what: str) -> list[str]:
-    return [line if len(line) <= LONGEST else f"{line[:LONGEST]} …" for line in what.splitlines()[:6]]
+def _lines(what: str) -> list[str]:
+    """Return the message's lines. Of a long message, leave out the middle: AWS quotes a value, and then says why."""
+    lines = what.strip().splitlines()
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 2], "…", lines[-1]]
+    half = LONGEST // 2
+    return [line if len(line) <= LONGEST else f"{line[:half]} … {line[-half:]}" for line in lines]
 
 
 Told = Callable[[Any], tuple[str, str]]

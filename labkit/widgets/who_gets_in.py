@@ -1,22 +1,25 @@
 """Who gets in? A simulation: six callers and a role's trust policy, with the line that admits or refuses each caller.
 
 The simulation decides with the code of the emulated STS: `labkit.tokens.refused`, then `labkit.policy.evaluate_trust`.
-It ignores a request's IP address and user agent, and an organization's policies. It treats every signature as genuine.
+It doesn't know a request's IP address and user agent, and ignores an organization's policies. It treats every signature
+as genuine.
 """
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from labkit.diagnosis.evidence.account import tags_of
 from labkit.errors import LabError
 from labkit.policy import Decision, MalformedPolicy, Policy, Statement, evaluate_trust, statement_positions
 from labkit.showing import Code, block, left_aligned, stable, table
 from labkit.steps import iam_role
-from labkit.tokens import Claims, refused
+from labkit.tokens import LATEST, NO_JWT, Claims, refused
 from labkit.widgets.check import ISSUER_ID
 
 if TYPE_CHECKING:
@@ -37,6 +40,14 @@ MISSING = (
     "next:  run the cell that creates the role, then this one again"
 )
 START_OVER = "press Start over, which reads the role's policy again"
+CORRECT = f"correct it, or {START_OVER}"
+# IAM's limits for the text of a policy, with white space. They come before the limit for a role.
+# https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html#API_UpdateAssumeRolePolicy_RequestParameters
+LONGEST = 131072
+UNACCEPTED = re.compile("[^\t\n\r -\u00ff]")
+# The condition keys that only a real request has.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+UNKNOWN = re.compile(r"\baws:(?:Referer|ResourceOrg\w+|SourceIp|SourceVpc\w*|UserAgent|VpcSourceIp)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,12 @@ class Caller:
         is_number = isinstance(minutes, int | float) and math.isfinite(minutes)
         return cls(name, iss, sub, aud, minutes if is_number else 0)
 
-    @property
-    def missing(self) -> str:
-        """The name of the token's first missing claim; empty if no claim is missing."""
-        return next(
-            (name for name, value in (("iss", self.iss), ("sub", self.sub), ("aud", self.aud)) if not value), ""
-        )
+    def unreadable(self, now: float) -> str:
+        """Return the reason why STS can't read a token with these claims; empty if STS can read it."""
+        for name, value in (("iss", self.iss), ("sub", self.sub), ("aud", self.aud)):
+            if not value:
+                return f"Missing a required claim: {name}"
+        return f"{NO_JWT}: exp is not a number of seconds" if abs(now + self.minutes * 60) > LATEST else ""
 
     def claims(self, now: float) -> Claims:
         """Return the token's claims at the time ``now``, in seconds since the epoch."""
@@ -123,6 +134,8 @@ class WhoGetsIn:
     """A function that writes a text as the role's trust policy; None if a widget must not change the account."""
     has_role: bool = True
     """Whether the role exists. If it doesn't, the policy is the one that step 2 would create."""
+    context: Mapping[str, str] = field(default_factory=dict)
+    """The condition keys that every request for the role has: see `of_requests`."""
 
     def problem(self) -> Problem | None:
         """Return the reason why IAM would reject the text as a trust policy; None if IAM would accept the text.
@@ -131,6 +144,14 @@ class WhoGetsIn:
         """
         if not self.policy.strip():
             return Problem(EMPTY, START_OVER)
+        if (size := len(self.policy)) > LONGEST:
+            what = f"IAM accepts at most {LONGEST} characters, with white space. This text has {size}."
+            return Problem(what, f"shorten it, or {START_OVER}")
+        if found := UNACCEPTED.search(self.policy):
+            before = self.policy[: found.start()]
+            line, column = before.count("\n") + 1, found.start() - before.rfind("\n")
+            what = f"Line {line}, column {column} has the character {found[0]!r}, which IAM doesn't accept in a policy."
+            return Problem(what, f"correct line {line}, or {START_OVER}", line)
         try:
             Policy.parse(self.policy, kind="trust", name=self.role_name)
         except MalformedPolicy as malformed:
@@ -144,7 +165,7 @@ class WhoGetsIn:
                 return Problem(f"The text is nested too deeply. {answer}", START_OVER)
             if malformed.code == "LimitExceeded":
                 return Problem(f"{answer} characters. White space doesn't count.", f"shorten it, or {START_OVER}")
-            return Problem(f"{answer}", f"correct it, or {START_OVER}")
+            return Problem(answer, CORRECT)
         return None
 
     def verdicts(self) -> list[Verdict]:
@@ -153,15 +174,14 @@ class WhoGetsIn:
         return [self._verdict(caller, trust) for caller in self.callers]
 
     def _verdict(self, caller: Caller, trust: Policy) -> Verdict:
-        if caller.missing:
-            reason = f"InvalidIdentityToken: Missing a required claim: {caller.missing}"
-            return Verdict(caller, False, "before the policy: the token", reason)
         now = self.now()
+        if unreadable := caller.unreadable(now):
+            return Verdict(caller, False, "before the policy: the token", f"InvalidIdentityToken: {unreadable}")
         claims = caller.claims(now)
         early = refused(
             caller.iss,
             claims.audiences,
-            client_ids=self.client_ids(caller.iss),
+            client_ids=self.client_ids(caller.iss) if caller.iss.startswith("https://") else None,
             expires=claims.expires or 0,
             not_before=now,
             now=now,
@@ -172,7 +192,8 @@ class WhoGetsIn:
                 caller, False, f"before the policy: the {early.check}", f"{early.code}: {early.told}{detail}"
             )
         arn = self.provider_arn(caller.iss)
-        decision = evaluate_trust(trust, provider_arn=arn, context={**_request(arn, now), **claims.context()})
+        context = {**self.context, **_request(arn, now), **claims.context()}
+        decision = evaluate_trust(trust, provider_arn=arn, context=context)
         line = _line(decision, trust)
         written = _written(self.policy, line) if line else "no statement of the policy allows it"
         reason = decision.reason if decision.allowed else f"AccessDenied: {decision.reason}"
@@ -185,9 +206,12 @@ class WhoGetsIn:
 
     @property
     def headline(self) -> str:
-        """A line with the number and the names of the admitted callers."""
+        """A line with the number and the names of the admitted callers, and the unknown condition keys."""
         names = [verdict.caller.name for verdict in self.verdicts() if verdict.admitted]
-        return f"{len(names)} of {len(self.callers)} get in" + (f": {', '.join(names)}." if names else ".")
+        told = f"{len(names)} of {len(self.callers)} get in" + (f": {', '.join(names)}." if names else ".")
+        if not (unknown := ", ".join(dict.fromkeys(UNKNOWN.findall(self.policy)))):
+            return told
+        return f"{told} The simulation has no value for {unknown}, so STS may decide otherwise."
 
     def __repr__(self) -> str:
         lines = [f"{TITLE} {SIMULATED}", *filter(None, [self.missing])]
@@ -250,7 +274,8 @@ class WhoGetsIn:
             read = self.again()
             return read.policy, [dict(vars(caller)) for caller in read.callers], read.missing
 
-        return framed(PolicyPage(self.role_name, judge=judge, start_over=start_over, apply=self.apply))
+        page = PolicyPage(self.role_name, judge=judge, start_over=start_over, apply=self.apply, correct=CORRECT)
+        return framed(page)
 
 
 def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[str], None] | None = None) -> WhoGetsIn:
@@ -261,6 +286,7 @@ def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[
     """
     connection, parameters = evidence.connection, evidence.parameters
     document = evidence.trust_policy if evidence.role else iam_role.build(parameters, evidence.provider_arn)
+    tags = tags_of(evidence.role) if evidence.role else {tag["Key"]: tag["Value"] for tag in parameters.tags}
     own = evidence.provider_arn
 
     def provider_arn(url: str) -> str:
@@ -281,7 +307,17 @@ def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[
         again,
         apply,
         evidence.role is not None,
+        of_requests(parameters.region, tags),
     )
+
+
+def of_requests(region: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the condition keys that every request for a role has: the region, and the role's tags.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
+    """
+    of_role = {f"{prefix}:ResourceTag/{name}": value for prefix in ("aws", "iam") for name, value in tags.items()}
+    return {"aws:RequestedRegion": region, **of_role}
 
 
 def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Caller]:

@@ -40,6 +40,12 @@ CELLS = {
         "ValidationError: 1 validation error for CoreV1Api.read_namespaced_pod",
         "correct this line",
     ),
+    "a document of many lines that IAM refuses": (
+        'import json\npolicy = json.dumps({"Id": "★" + "x" * 700}, indent=1, ensure_ascii=False) + "\\n" * 9\n'
+        'lab.aws.client("iam").create_role(RoleName="none", AssumeRolePolicyDocument=policy)',
+        "ValidationError: 1 validation error detected",
+        "read the message",
+    ),
     "a service that AWS doesn't have": (
         'lab.aws.client("imm")',
         "UnknownServiceError: Unknown service: 'imm'.",
@@ -100,6 +106,11 @@ def test_it_is_short_and_says_what_to_do_next(shown, name):
     assert len(lines) <= 8 and max(map(len, lines)) < 700
     assert output.traceback[0].startswith(what)
     assert next_step.lower() in output.traceback[-1].lower()
+
+
+def test_the_end_of_a_long_message_is_shown(shown):
+    (output,) = shown["a document of many lines that IAM refuses"]
+    assert "failed to satisfy constraint: Member must satisfy regular expression pattern" in output.traceback[-2]
 
 
 @pytest.mark.parametrize(

@@ -97,19 +97,43 @@ def test_finds_the_deciding_line_in_one_line_or_in_two_statements(asked):
         ('{"Statement": []}', "Missing required field Statement", "correct it"),
         ('{"Statement": [{"Effect": "<script>"}]}', "Invalid effect: <script>", "correct it"),
         ("long", "LimitExceeded: Cannot exceed quota for ACLSizePerRole: 2048 characters", "shorten it"),
+        ("longer", "IAM accepts at most 131072 characters, with white space. This text has", "shorten it"),
+        ('{\n "Id": "★"\n}', "Line 2, column 9 has the character '★', which IAM doesn't accept", "correct line 2"),
+        ("\ufeff{}", r"Line 1, column 1 has the character '\ufeff'", "correct line 1"),
     ],
-    ids=["empty", "blank", "broken", "deep", "a list", "no statement", "markup", "long"],
+    ids=["empty", "blank", "broken", "deep", "a list", "no statement", "markup", "long", "longer", "a star", "a mark"],
 )
 def test_a_text_that_iam_would_refuse_says_why_and_what_next(asked, page, policy, what, next_step):
-    if policy == "long":
+    if policy in ("long", "longer"):
         document = json.loads(asked.policy)
-        document["Statement"] *= 2000
+        document["Statement"] *= {"long": 20, "longer": 2000}[policy]
         policy = json.dumps(document, indent=2)
     problem = replace(asked, policy=policy)
     assert what in repr(problem) and next_step in repr(problem)
     assert "<script>" not in problem._repr_html_()
     page.policy = policy
     assert what in page.verdicts["problem"]["what"] and next_step in page.verdicts["problem"]["next"]
+
+
+def test_the_roles_tags_and_the_region_count_as_in_a_real_request(ready, asked):
+    tags = {"aws:ResourceTag/labkit:run": ready.parameters.run, "iam:ResourceTag/labkit:run": ready.parameters.run}
+    condition = json.dumps({"StringEquals": tags | {"aws:RequestedRegion": ready.parameters.region}})
+    document = json.loads(asked.policy)
+    document["Statement"][0]["Condition"] = json.loads(condition)
+    own = replace(asked, policy=json.dumps(document))
+    assert own.headline == "3 of 6 get in: this service account, another service account, " + (
+        "the same name in another namespace."
+    )
+
+
+@pytest.mark.parametrize("key", ["aws:SourceIp", "AWS:UserAgent", "aws:ResourceOrgID"])
+def test_a_condition_that_the_simulation_cannot_know_is_named(asked, page, key):
+    document = json.loads(asked.policy)
+    document["Statement"][0]["Condition"]["StringLike"] = {key: "*"}
+    page.policy = json.dumps(document)
+    told = f"0 of 6 get in. The simulation has no value for {key}, so STS may decide otherwise."
+    assert page.verdicts["headline"] == told
+    assert told in repr(replace(asked, policy=page.policy))
 
 
 def test_a_claim_may_hold_anything(asked):
@@ -158,12 +182,22 @@ def test_what_iam_refuses_is_reported_in_its_words(page):
     assert page.said.splitlines()[-1] == f"next:  {page.verdicts['problem']['next']}"
 
 
-@pytest.mark.parametrize("text", ["", "[" * 100_000, "{}"], ids=["empty", "deep", "no statement"])
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "{}", "{★}"], ids=["empty", "deep", "no statement", "a star"])
 def test_a_refused_text_is_corrected_on_the_page_and_not_in_a_cell(page, text):
     page.policy = text
     press(page, "apply")
     assert page.said.startswith("Nothing was changed.") and "cell" not in page.said
     assert page.said.endswith(f"next:  {page.verdicts['problem']['next']}")
+
+
+def test_a_text_that_only_iam_can_refuse_is_corrected_on_the_page_too(page):
+    document = json.loads(page.policy)
+    document["Statement"][0]["Principal"] = {"AWS": "arn:aws:iam::123456789012:role/nobody"}
+    page.policy = json.dumps(document)
+    assert "problem" not in page.verdicts
+    press(page, "apply")
+    assert "Invalid principal in policy" in page.said and "cell" not in page.said
+    assert page.said.endswith("next:  correct it, or press Start over, which reads the role's policy again")
 
 
 def test_a_buttons_result_disappears_once_the_policy_changes(page):

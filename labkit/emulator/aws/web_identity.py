@@ -19,18 +19,15 @@ import jwt
 from labkit.emulator.aws.call import no_number
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable, ThumbprintMismatch
 from labkit.emulator.aws.refusals import Refusal
-from labkit.tokens import Claims, refused
+from labkit.tokens import LATEST, NO_JWT, Claims, refused
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 REQUIRED = ("iss", "sub", "aud", "exp", "iat")
 EXPIRED = "ExpiredTokenException"
-# The last second of the year 9999.
-LATEST = 253402300799
 GENERIC = (
     "The web identity token provided could not be validated. "
     "See the AssumeRoleWithWebIdentity documentation for requirements."
 )
-NO_JWT = "The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)"
 # STS itself writes two blanks.
 NO_KEY = (
     "Couldn't retrieve verification key from your identity provider,  "

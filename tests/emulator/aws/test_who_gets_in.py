@@ -5,8 +5,8 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit.widgets.who_gets_in import Caller, WhoGetsIn
-from tests.emulator.aws.conftest import ACCOUNT, AUDIENCE, ISSUER, ISSUER_HOST, SUBJECT, trust_policy
+from labkit.widgets.who_gets_in import Caller, WhoGetsIn, of_requests
+from tests.emulator.aws.conftest import ACCOUNT, AUDIENCE, ISSUER, ISSUER_HOST, REGION, SUBJECT, trust_policy
 
 NAME = ISSUER.removeprefix("https://")
 OTHER = f"https://{ISSUER_HOST}/id/{'F' * 32}"
@@ -18,6 +18,10 @@ CALLERS = [
     Caller("for another audience", ISSUER, SUBJECT, "https://kubernetes.default.svc"),
     Caller("expired", ISSUER, SUBJECT, AUDIENCE, minutes=-60),
     Caller("without a subject", ISSUER, "", AUDIENCE),
+    Caller("with an issuer that isn't a URL", NAME, SUBJECT, AUDIENCE),
+    Caller("with an http issuer", f"http://{NAME}", SUBJECT, AUDIENCE),
+    Caller("for ever", ISSUER, SUBJECT, AUDIENCE, minutes=1e13),
+    Caller("expired before the first year", ISSUER, SUBJECT, AUDIENCE, minutes=-1e13),
 ]
 POLICIES = {
     "step 2's": trust_policy(),
@@ -40,12 +44,18 @@ POLICIES = {
             "DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"},
         }
     ),
+    "a condition on the region": trust_policy(Condition={"StringEquals": {"aws:RequestedRegion": REGION}}),
+    "a condition on another region": trust_policy(Condition={"StringEquals": {"aws:RequestedRegion": "eu-north-1"}}),
+    "a condition on the role's tag": trust_policy(Condition={"StringEquals": {"aws:ResourceTag/team": "shop"}}),
+    "a condition on another tag": trust_policy(Condition={"Null": {"iam:ResourceTag/team": "true"}}),
 }
 
 
 @pytest.fixture
 def simulated(irsa):
     """A function that gives the role a trust policy, and returns the simulation of all callers with this policy."""
+
+    irsa.iam.tag_role(RoleName=irsa.role_name, Tags=[{"Key": "team", "Value": "shop"}])
 
     def judge(policy):
         irsa.trust(policy)
@@ -54,9 +64,10 @@ def simulated(irsa):
             json.dumps(policy, indent=2),
             CALLERS,
             lambda issuer: f"arn:aws:iam::{ACCOUNT}:oidc-provider/{issuer.removeprefix('https://')}",
-            lambda issuer: [AUDIENCE] if issuer == ISSUER else None,
+            lambda issuer: [AUDIENCE] if issuer.removeprefix("https://") == NAME else None,
             irsa.aws.clock.now,
             again=lambda: None,
+            context=of_requests(REGION, {"team": "shop"}),
         )
 
     return judge
