@@ -18,6 +18,7 @@ SPHINX = ROOT / ".venv" / "book"
 README = (
     "# The lab\n\n## Words\n\n| notebook | what |\n| --- | --- |\n| [00 Start](notebooks/00-start.ipynb) | begin |\n"
 )
+SHEET = "how-to-read-an-error.md"
 LINKS = """# Start
 
 [right](../README.md#words)
@@ -31,7 +32,7 @@ EXERCISE = "question = 6\n### BEGIN SOLUTION\nanswer = 7\n### END SOLUTION\nques
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """What `make book` printed, and the notebook's page: with an error, it stays where it was built."""
+    """What `make book` printed, and the notebook's page, as a file: with an error, it stays where it was built."""
     if not (SPHINX / ".ready").exists():
         lacking("Sphinx:  make book")
     course = tmp_path_factory.mktemp("course")
@@ -46,9 +47,27 @@ def built(tmp_path_factory):
     nbformat.write(a_notebook(), course / "notebooks" / "00-start.ipynb")
     (course / "notebooks" / "pictures").mkdir()
     (course / "notebooks" / "pictures" / "own.svg").write_text(flow.svg())
+    sheet = (ROOT / "notebooks" / SHEET).read_text()
+    (course / "notebooks" / SHEET).write_text(re.sub(r"\(\d\d-[\w-]+\.ipynb\)", "(00-start.ipynb)", sheet))
     ready = ["-o", ".venv/.ready", "-o", ".venv/book/.ready"]
     done = subprocess.run(["make", "-f", ROOT / "Makefile", *ready, "book"], cwd=course, capture_output=True, text=True)
     return done, course / ".venv" / "book" / "html" / "notebooks" / "00-start.html"
+
+
+@pytest.fixture
+def page(built):
+    """The text of the notebook's page."""
+    return built[1].read_text()
+
+
+@pytest.fixture
+def tab():
+    """An empty tab of a browser."""
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=shutil.which("chromium")) as chromium,
+    ):
+        yield chromium.new_page()
 
 
 def a_notebook() -> nbformat.NotebookNode:
@@ -70,8 +89,7 @@ def test_each_broken_link_is_an_error(built):
         assert re.search(rf"notebooks/00-start\.ipynb:\d+: WARNING: .*{re.escape(broken)}", done.stderr)
 
 
-def test_parameters_and_solutions_are_folded(built):
-    page = built[1].read_text()
+def test_parameters_and_solutions_are_folded(page):
     text = re.sub(r"<details.*?</details>", "[folded]", page, flags=re.DOTALL)
     open_code = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
     assert [re.sub(r"<.*?>|\n", "", code) for code in open_code] == [
@@ -85,28 +103,29 @@ def test_parameters_and_solutions_are_folded(built):
     assert "answer = 8" not in re.sub(r"<.*?>", "", page)
 
 
-def test_a_page_loads_nothing_from_another_host(built):
-    page = built[1].read_text()
+def test_a_page_loads_nothing_from_another_host(page):
     loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"([^\"]*)\"", page)
     assert loaded and not [address for address in loaded if "//" in address]
 
 
 @pytest.mark.browser
-def test_a_picture_follows_the_theme_that_the_reader_picks(built):
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=shutil.which("chromium")) as chromium,
-    ):
-        page = chromium.new_page()
-        picture, theme = page.get_by_alt_text("the steps"), page.locator("body")
+def test_a_picture_follows_the_theme_that_the_reader_picks(built, tab):
+    picture, theme = tab.get_by_alt_text("the steps"), tab.locator("body")
 
-        def seen(system: str, picked: str) -> bytes:
-            page.emulate_media(color_scheme=system)
-            page.goto(built[1].as_uri())
-            theme.evaluate("(body, picked) => { body.dataset.theme = picked; }", picked)
-            return picture.screenshot()
+    def seen(system: str, picked: str) -> bytes:
+        tab.emulate_media(color_scheme=system)
+        tab.goto(built[1].as_uri())
+        theme.evaluate("(body, picked) => { body.dataset.theme = picked; }", picked)
+        return picture.screenshot()
 
-        light, dark = seen("light", "auto"), seen("dark", "auto")
-        assert light != dark
-        assert seen("light", "dark") == dark
-        assert seen("dark", "light") == light
+    light, dark = seen("light", "auto"), seen("dark", "auto")
+    assert light != dark
+    assert seen("light", "dark") == dark
+    assert seen("dark", "light") == light
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_the_cheat_sheet_is_printed_on_one_page(built, tab, paper):
+    tab.goto(built[1].with_name(SHEET).with_suffix(".html").as_uri())
+    assert len(re.findall(rb"/Type\s*/Page\b", tab.pdf(format=paper))) == 1
