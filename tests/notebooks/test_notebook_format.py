@@ -127,6 +127,19 @@ def test_links_to_files_of_the_project_resolve(name):
             assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], link
 
 
+WORDS = re.findall(r"^### (.+)$", (FOLDER.parent / "README.md").read_text().partition("\n## Words\n")[2], re.MULTILINE)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_is_linked_where_the_course_first_uses_it(word):
+    said = re.compile(word.replace("Node role", "node('s)? role").replace("policy", "polic(y|ies)"), re.IGNORECASE)
+    # The title's line, the bar of links, the boxes and the targets of links don't count.
+    aside = re.compile(r"^#[^\n]*|^[^\n]*\[Contents\][^\n]*|```.*?```|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
+    sources = (cell.source for name in NAMES for cell in read(name).cells if cell.cell_type == "markdown")
+    first = next(source for source in sources if said.search(aside.sub("", source)))
+    assert f"](../README.md#{word.lower().replace(' ', '-')})" in first
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_those_of_the_lab(name):
     (cell,) = [cell for cell in read(name).cells if "parameters" in cell.metadata.get("tags", [])]
