@@ -15,6 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit.diagnosis.evidence.account import tags_of
+from labkit.diagnosis.evidence.trust import of_role
 from labkit.errors import LabError
 from labkit.policy import Decision, MalformedPolicy, Policy, Statement, evaluate_trust, statement_positions
 from labkit.showing import Code, block, left_aligned, stable, table
@@ -312,12 +313,8 @@ def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[
 
 
 def of_requests(region: str, tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the condition keys that every request for a role has: the region, and the role's tags.
-
-    https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
-    """
-    of_role = {f"{prefix}:ResourceTag/{name}": value for prefix in ("aws", "iam") for name, value in tags.items()}
-    return {"aws:RequestedRegion": region, **of_role}
+    """Return the condition keys that every request for a role has: the region, and the role's tags."""
+    return {"aws:RequestedRegion": region, **of_role(tags)}
 
 
 def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Caller]:

@@ -152,6 +152,10 @@ def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(i
             "sts:RoleSessionName",
         ),
         (
+            lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"aws:ResourceOrgID": "o-*"}}),
+            "aws:ResourceOrgID",
+        ),
+        (
             lambda d: d["Statement"].append(
                 {
                     "Effect": "Deny",
@@ -182,6 +186,15 @@ def test_a_condition_on_the_request_stays_a_warning_until_sts_answers(change, na
     # A wrong subject makes the refusal certain, so nothing is only a warning.
     sub("default:another")(document(answers)["Statement"][0])
     assert "warning" not in {each.severity for each in examine(answers, probe=False).findings}
+
+
+@pytest.mark.parametrize("key", ["aws:ResourceTag/team", "iam:ResourceTag/team"])
+def test_the_roles_tags_are_known_before_sts_has_said_anything(key):
+    answers = trusting(lambda statement: statement["Condition"].update({"StringLike": {key: "shop-*"}}))
+    (finding,) = examine(answers, probe=False).findings
+    assert (finding.id, finding.severity) == ("trust-policy-refuses", "error")
+    answers[ROLE]["Tags"] = [*answers[ROLE].get("Tags", []), {"Key": "team", "Value": "shop-cart"}]
+    assert found(answers) == [] == examine(answers, probe=False).findings
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def _trust(role: Role, parameters: Parameters, provider_arn: str) -> Trust:
         provider_arn=provider_arn,
         subject=parameters.subject,
         audience=AUDIENCE,
+        tags=tags_of(role),
     )
 
 

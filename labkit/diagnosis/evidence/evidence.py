@@ -7,7 +7,7 @@ from typing import Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import candidates
-from labkit.diagnosis.evidence.account import Account, run_of
+from labkit.diagnosis.evidence.account import Account, run_of, tags_of
 from labkit.diagnosis.evidence.answers import Provider, Role
 from labkit.diagnosis.evidence.cluster import Cluster
 from labkit.diagnosis.evidence.dry_run import DryRun
@@ -338,6 +338,7 @@ class Evidence:
             provider_arn=self.provider_arn,
             subject=self.subject,
             audience=self.audience,
+            tags=tags_of(self.role),
         )
 
     @property

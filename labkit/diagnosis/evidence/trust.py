@@ -1,7 +1,7 @@
 """The role's trust policy, as STS evaluates it for this service account's tokens."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,8 @@ STRANGER = "system:serviceaccount:somewhere-else:somebody-else"
 NOBODY = "somebody-else"
 EVERYBODY = "every service account of the cluster"
 CLAIMS = ("sub", "aud")
-# Condition keys about a request, not about its token. Their values aren't known before someone sends the request.
+# Condition keys about a request or an organization, not about the token or the role. Their values aren't known before
+# someone sends the request.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-sts
 OF_REQUEST = (
@@ -26,6 +27,7 @@ OF_REQUEST = (
     "aws:referer",
     "aws:requestedregion",
     "aws:requesttag/",
+    "aws:resourceorg",
     "aws:securetransport",
     "aws:sourceip",
     "aws:sourcevpc",
@@ -84,19 +86,30 @@ class Condition:
 class Trust:
     """A role's trust policy, evaluated for one service account's token. Without a role, the policy is empty."""
 
-    def __init__(self, document: object, *, role_name: str, provider_arn: str, subject: str, audience: str):
+    def __init__(
+        self,
+        document: object,
+        *,
+        role_name: str,
+        provider_arn: str,
+        subject: str,
+        audience: str,
+        tags: Mapping[str, str],
+    ):
         """
         Args:
             document: the trust policy. If it isn't a dict, it admits no one.
             provider_arn: the OIDC provider of the cluster's issuer.
             subject: the token's `sub`.
             audience: the token's `aud`.
+            tags: the role's tags.
         """
         self.document = document if isinstance(document, dict) else {}
         self._role_name = role_name
         self._provider_arn = provider_arn
         self._subject = subject
         self._audience = audience
+        self._tags = tags
         self._policy = self._read(self.document)
 
     def changed(self, document: dict[str, object]) -> "Trust":
@@ -107,6 +120,7 @@ class Trust:
             provider_arn=self._provider_arn,
             subject=self._subject,
             audience=self._audience,
+            tags=self._tags,
         )
 
     @property
@@ -281,8 +295,17 @@ class Trust:
 
     def _decide(self, policy: Policy, subject: str = "", audience: str = "") -> Decision:
         issuer = name_of(self._provider_arn)
-        context = {f"{issuer}:sub": subject or self._subject, f"{issuer}:aud": audience or self._audience}
+        claims = {f"{issuer}:sub": subject or self._subject, f"{issuer}:aud": audience or self._audience}
+        context = {**of_role(self._tags), **claims}
         return evaluate_trust(policy, provider_arn=self._provider_arn, action=WEB_IDENTITY, context=context)
+
+
+def of_role(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the condition keys with the role's tags, and their values, in each request for the role.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
+    """
+    return {f"{prefix}:ResourceTag/{name}": value for prefix in ("aws", "iam") for name, value in tags.items()}
 
 
 def conditions_of(statement: Statement) -> Iterator[Condition]:
