@@ -64,6 +64,9 @@ def registration(lab):
 def cart(lab, shell):
     """Make the Deployment `cart`, and wait until its pods run."""
 
+    # Kubernetes' times are whole seconds, and the annotation has to be older than the pods.
+    lab.clock.advance(seconds=1)
+
     def make(*, account="my-service-account", wait=True, **pod):
         container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
         spec = {"containers": [container], "terminationGracePeriodSeconds": 0, **pod}
