@@ -221,7 +221,9 @@ def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[Compar
         rows.append(Comparison("provider", str(principals), provider_arn, trusted, f"{where}: Principal"))
         for condition in statement.conditions:
             result = condition.result(request.values)
-            claim = result.key.rpartition(":")[2]
+            issuer, _, claim = result.key.rpartition(":")
+            if "." not in issuer.partition("/")[0] and issuer.lower() != claims.provider.lower():
+                continue  # a key about the request, such as aws:SourceIp, or about the role
             wanted = f"{result.operator} {quoted(result.wanted)}"
             found = ", ".join(result.found)
             rows.append(Comparison(claim, wanted, found, result.matched, f"{where}: {result.key}"))

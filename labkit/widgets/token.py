@@ -4,15 +4,18 @@ The view doesn't keep the token. It never shows the token or its signature, beca
 the service account.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from labkit.diagnosis.evidence.account import tags_of
 from labkit.errors import LabError
 from labkit.policy import Policy, evaluate_trust
 from labkit.showing import RIGHT, WRONG, Code, left_aligned, stable, table
 from labkit.tokens import Claims, Comparison, NotAToken, compare
+from labkit.widgets import who_gets_in
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 SIGNATURE = "This view doesn't check the signature. STS does, with the key that the issuer publishes."
 TRUST_POLICY = "trust policy"
 NONE = "(none)"
+# The condition keys that only a real request has.
+UNKNOWN = re.compile(rf"{who_gets_in.UNKNOWN.pattern}|\bsts:RoleSessionName\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +63,7 @@ class TokenView:
         Empty if the trust policy admits the token, or if a row already shows a mismatch with the trust policy.
         """
         told = any(row.where.startswith(TRUST_POLICY) and not row.matches for row in self.rows)
-        return "" if told or not self.refusal else f"AccessDenied: {self.refusal}."
+        return "" if told or not self.refusal else f"AccessDenied: {self.refusal}"
 
     @property
     def _about(self) -> str:
@@ -132,7 +137,7 @@ def parse(token: str) -> Claims:
 
 def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -> TokenView:
     """Return the view of these claims beside the live lab's provider and trust policy."""
-    name, provider = evidence.parameters.role_name, evidence.provider
+    name, provider, now = evidence.parameters.role_name, evidence.provider, evidence.connection.now()
     trust = Policy.read(evidence.trust_policy, kind="trust", name=name) if evidence.role else None
     rows = compare(
         claims,
@@ -140,9 +145,12 @@ def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -
         provider["ClientIDList"] if provider else [],
         trust,
         evidence.provider_arn,
-        now=evidence.connection.now(),
+        now=now,
     )
     if trust is None:
-        return TokenView(claims, name, rows, f"the role {name} doesn't exist", again)
-    decision = evaluate_trust(trust, provider_arn=evidence.provider_arn, context=claims.context())
-    return TokenView(claims, name, rows, "" if decision.allowed else decision.reason, again)
+        return TokenView(claims, name, rows, f"the role {name} doesn't exist.", again)
+    of_requests = who_gets_in.of_requests(evidence.parameters.region, tags_of(evidence.role))
+    context = {**of_requests, **who_gets_in.of_request(evidence.provider_arn, now), **claims.context()}
+    decision = evaluate_trust(trust, provider_arn=evidence.provider_arn, context=context)
+    refusal = f"{decision.reason}.{who_gets_in.undecided(trust.text, UNKNOWN, 'This view')}"
+    return TokenView(claims, name, rows, "" if decision.allowed else refusal, again)

@@ -193,7 +193,8 @@ class WhoGetsIn:
                 caller, False, f"before the policy: the {early.check}", f"{early.code}: {early.told}{detail}"
             )
         arn = self.provider_arn(caller.iss)
-        context = {**self.context, **_request(arn, now), **claims.context()}
+        own = {"sts:RoleSessionName": SESSION_NAME}
+        context = {**self.context, **of_request(arn, now), **own, **claims.context()}
         decision = evaluate_trust(trust, provider_arn=arn, context=context)
         line = _line(decision, trust)
         written = _written(self.policy, line) if line else "no statement of the policy allows it"
@@ -210,9 +211,7 @@ class WhoGetsIn:
         """A line with the number and the names of the admitted callers, and the unknown condition keys."""
         names = [verdict.caller.name for verdict in self.verdicts() if verdict.admitted]
         told = f"{len(names)} of {len(self.callers)} get in" + (f": {', '.join(names)}." if names else ".")
-        if not (unknown := ", ".join(dict.fromkeys(UNKNOWN.findall(self.policy)))):
-            return told
-        return f"{told} The simulation has no value for {unknown}, so STS may decide otherwise."
+        return f"{told}{undecided(self.policy, UNKNOWN, 'The simulation')}"
 
     def __repr__(self) -> str:
         lines = [f"{TITLE} {SIMULATED}", *filter(None, [self.missing])]
@@ -335,8 +334,8 @@ def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Call
     ]
 
 
-def _request(provider_arn: str, now: float) -> dict[str, str]:
-    """Return the condition keys that don't come from the token, with their values.
+def of_request(provider_arn: str, now: float) -> dict[str, str]:
+    """Return the condition keys about the provider, the transport and the time, with their values.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
@@ -345,8 +344,13 @@ def _request(provider_arn: str, now: float) -> dict[str, str]:
         "aws:SecureTransport": "true",
         "aws:CurrentTime": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "aws:EpochTime": str(int(now)),
-        "sts:RoleSessionName": SESSION_NAME,
     }
+
+
+def undecided(policy: str, unknown: re.Pattern[str], subject: str) -> str:
+    """Return a sentence that names the unknown condition keys in the policy's text; empty without such keys."""
+    keys = ", ".join(dict.fromkeys(unknown.findall(policy)))
+    return f" {subject} has no value for {keys}, so STS may decide otherwise." if keys else ""
 
 
 def _line(decision: Decision, trust: Policy) -> int:

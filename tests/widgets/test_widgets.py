@@ -1,5 +1,6 @@
 """The journey, the check's button and the token view: as text, as HTML, and as the widget of a running notebook."""
 
+import copy
 import json
 import re
 import subprocess
@@ -288,6 +289,30 @@ def test_it_says_what_is_missing_or_allows_something_else(lab, iam, token):
     )
     lab.ready(before="oidc_provider")
     assert "✗ wrong  iss" in repr(lab.token(genuine))
+
+
+def test_a_condition_on_the_request_isnt_a_claim_and_counts_as_sts_counts_it(lab, iam, token):
+    lab.ready(through="service_account")
+    genuine, good = token(), iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
+
+    def view(**condition):
+        document = copy.deepcopy(good)
+        document["Statement"][0]["Condition"] |= condition
+        iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(document))
+        return lab.token(genuine)
+
+    try:
+        region, run = lab.parameters.region, lab.parameters.run
+        assert view(StringLike={"aws:RequestedRegion": region, "aws:ResourceTag/labkit:run": run})
+        assert view(Bool={"aws:SecureTransport": "true"}, DateGreaterThan={"aws:CurrentTime": "2020-01-01T00:00:00Z"})
+        elsewhere = view(StringLike={"aws:RequestedRegion": "mars-*"})
+        assert not elsewhere and all(row.matches for row in elsewhere.rows)
+        assert f'wants aws:RequestedRegion StringLike "mars-*" and the request has "{region}"' in repr(elsewhere)
+        for key in ("aws:SourceIp", "sts:RoleSessionName"):
+            said = repr(view(StringLike={key: "*"}))
+            assert f"This view has no value for {key}, so STS may decide otherwise." in said
+    finally:
+        iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(good))
 
 
 def test_no_rendering_holds_a_secret(lab, token, notebook):
