@@ -212,9 +212,10 @@ class Lab(Workspace):
 
         With `probe`, also run commands in the pod: ask AWS for the pod's identity, and try its token.
 
-        If `Lab.look` opened the lab, the diagnosis covers several pods of the service account: the newest pod of each
-        controller, such as a ReplicaSet. If you didn't set `role_name`, a run's label on the service account names the
-        role. Without such a label, the annotation names the role.
+        A lab that `Lab.look` opened differs in two ways. The diagnosis covers several pods of the service account: the
+        newest pod of each controller, such as a ReplicaSet. And the role that the pods should get is `role_name` only
+        if you set it. Otherwise, it's the role in the service account's run label, or without such a label, the role
+        in the annotation.
         """
         from labkit import doctor
         from labkit.exercises import examination

@@ -205,7 +205,10 @@ def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
 
 
 def normalize(notebook: NotebookNode) -> NotebookNode:
-    """Remove the parts that differ between two executions: papermill's and the widgets' metadata, times, ids.
+    """Remove the parts that differ between two executions.
+
+    These are papermill's metadata, the widgets' metadata, the times of execution, the kernel's version, and random
+    cell ids that papermill gave.
 
     Change the notebook in place, and return it.
     """

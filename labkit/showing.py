@@ -91,7 +91,7 @@ _PATTERNS = [
 
 @dataclass(frozen=True, repr=False)
 class Shown:
-    """A text to show. `command` is the command that the text answers; empty if there's no such command."""
+    """A text to show. If the text is the answer of a command, `command` is that command; otherwise, it's empty."""
 
     text: str
     command: str = ""
@@ -248,7 +248,7 @@ class Code(str):
 
 
 class Name(str):
-    """The text of a table cell, which `table` shows as the header of a row or a column."""
+    """The text of a header cell. `table` shows it as the header of a row or a column."""
 
     __slots__ = ()
 

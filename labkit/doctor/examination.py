@@ -158,7 +158,7 @@ def refuse_misspelt(evidence: Evidence) -> None:
 def refuse_misspelt_role(evidence: Evidence) -> None:
     """Raise `LabError` if IAM doesn't have the role that the user named, and the service account has another role.
 
-    Otherwise, a repair would create a role with a misspelt name.
+    The error prevents a repair that would create a role with a misspelt name.
     """
     parameters, name = evidence.parameters, evidence.parameters.role_name
     try:

@@ -32,7 +32,9 @@ class Answer:
 
 
 class Published:
-    """A folder of files. Each file has an answer that replaces one document of an issuer.
+    """A folder of override files.
+
+    Each file holds the HTTP answer that an issuer gives in place of one of its documents.
 
     The function ``write`` must write a file completely or not at all.
     """

@@ -52,7 +52,7 @@ def only_cart(place: "Workspace") -> list[Row]:
 def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
     """Create service accounts that STS should refuse. Return a row, marked as wrong, for each one that STS admits.
 
-    For each name in `accounts`, such as cart, create cart-1a2b in the same namespace, and cart in a new namespace.
+    For each name in `accounts`, such as cart, create cart-1a2b in the run's namespace, and cart in a new namespace.
     Without `accounts`, the only name is `parameters.service_account`.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]

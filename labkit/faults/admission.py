@@ -35,9 +35,11 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
     """Return an admitted pod without the webhook's changes, and the annotations that the webhook used.
 
-    Try the annotations that the pod itself shows first, then `annotations`, which the service account has now. If the
-    webhook didn't change the pod, or if neither set of annotations explains its changes, return the pod as it is, and
-    an empty dictionary.
+    Two sets of annotations may explain the webhook's changes. First try the set that the pod itself shows. Then try
+    `annotations`, which the service account has now.
+
+    If the webhook didn't change the pod, or if neither set explains the changes, return the pod as it is, and an empty
+    dictionary.
     """
     # First try the annotations that the pod shows. If only the present ones were tried, the role of an older annotation
     # would look as if someone had set it by hand.
@@ -49,7 +51,10 @@ def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Do
 
 
 def with_defaults(obj: Document) -> Document:
-    """Return the object with the API server's defaults. The spec of a returned pod lacks the fields in `FILLED_IN`."""
+    """Return the object with the API server's defaults.
+
+    If the object is a pod, remove the fields in `FILLED_IN` from its spec.
+    """
     completed = defaults.with_defaults(BY_NAME[obj["kind"]], obj)
     if obj["kind"] != "Pod":
         return completed

@@ -240,8 +240,8 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
 def associate(lab: "Workspace", wanted: Situation) -> None:
     """Create the wanted Pod Identity associations, except those that EKS refuses as invalid.
 
-    The caller calls `make` first, which deletes the existing associations, then creates the pods, and calls this
-    function last: a pod that is created after its association gets Pod Identity's variables instead of IRSA's.
+    Call this function last, after the pods are created: a pod that is created after its association gets Pod
+    Identity's variables instead of IRSA's. The existing associations have been deleted before, by `make`.
     """
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}

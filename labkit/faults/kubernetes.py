@@ -110,7 +110,10 @@ def _plain(obj: Document) -> Document:
 
 
 def _read_pods_as_applied(situation: Situation) -> None:
-    """Store two forms of each live pod in the situation: its manifest before admission, and its admitted spec."""
+    """Replace each live pod in `situation.objects` by its manifest before admission.
+
+    Store the pod's admitted spec in `situation.admitted`.
+    """
     region = situation.parameters.region
     for key in situation.pod_keys:
         live = admission.plain(situation.objects[key])
@@ -124,7 +127,7 @@ def _read_pods_as_applied(situation: Situation) -> None:
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     """Return the service account and the webhook's registration that must exist when the wanted pods are created.
 
-    The key says which of the two a value is. The value None means that there must be no registration. If
+    In the result, each of the two stands under its key. If the registration is None, there must be none. If
     `wanted.made_with` is None, the result is {}.
     """
     if wanted.made_with is None:

@@ -33,9 +33,9 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
     Yield each row with a list of lines, one for each resource, or with the error that prevented the removal. With
     `shows_only`, delete nothing: the lines say what would be deleted.
 
-    Without `shows_only`, process rows in AWS accounts a second time. The first pass keeps an OIDC provider if a role
-    of another row still trusts the provider. The second pass deletes the provider if that role is gone by then. Yield
-    a row again unless the second pass finds nothing to remove.
+    Without `shows_only`, a second pass follows, only over the rows whose target is an AWS account. The first pass
+    keeps an OIDC provider if a role of another row still trusts the provider. The second pass deletes the provider if
+    that role is gone by then. It yields a row again only if it removes something or fails.
     """
     for row, kept in _removed(reversed(rows), shows_only):
         yield row, kept

@@ -64,9 +64,12 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
 def arn_matcher(pattern: Iterable[Token]) -> Matcher:
     """Return a matcher of ARNs that follows AWS's rules for the Resource element.
 
-    An ARN has six segments, separated by colons. Each segment of the ARN is matched with its own segment of the
-    pattern if the pattern has six segments, too, and any of its first five contains a `?`, or a `*` before that
-    segment's end. Otherwise, the pattern is matched with the whole ARN, and a `*` can match text that contains colons.
+    An ARN has six segments, separated by colons. The pattern is matched segment by segment if both of these are true:
+
+    - The pattern has six segments.
+    - One of the pattern's first five segments contains a `?`, or contains a `*` that isn't at the segment's end.
+
+    Otherwise, the pattern is matched with the whole ARN, and a `*` can match text that contains colons.
     """
     pattern = _joined(pattern)
     segments = [_joined(segment) for segment in split(pattern, ":", 5)]

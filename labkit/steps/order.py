@@ -101,10 +101,11 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield the resources that `removed` then deletes or leaves alone.
+    """Yield `things`, each with the owner by which `removed` decides whether to delete it.
 
-    `removed` leaves alone an OIDC provider that roles outside this run trust (owner `TRUSTED`). On moto, such a
-    provider gets the owner `THIS_RUN`, so it is deleted too. The notebook's next cells create it again.
+    If roles outside this run trust an OIDC provider, its owner is `TRUSTED`, and `removed` doesn't delete it. On moto,
+    this function changes that owner to `THIS_RUN`, so `removed` deletes the provider too. The notebook's next cells
+    create it again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded
@@ -116,7 +117,10 @@ def _in_aws(lab: Workspace) -> list[Found]:
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
-    """Delete other runs' objects with names that these steps need, and return the lines to print."""
+    """For the steps in `names`, delete other runs' objects that have the name of an object these steps create.
+
+    Return the lines to print.
+    """
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 
 

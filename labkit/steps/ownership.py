@@ -92,7 +92,7 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
     """Return the owner of the AWS resource that has these tags.
 
-    `same_name`: whether this run uses the resource's name.
+    `same_name`: whether the resource has the name that the run's parameters give.
     """
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 

@@ -104,7 +104,8 @@ def session(state: State, region: str) -> "BoundSession":
 def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession":
     """Return an administrator's session in the account ``account_id`` of the lab's organization. Raises `LabError`.
 
-    The session is valid for an hour. ``own`` is the account of the session ``aws``. For this account, return ``aws``.
+    ``own`` is the account of the session ``aws``. If ``account_id`` is ``own``, return ``aws`` itself. Otherwise, the
+    session is new and valid for an hour.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
     """

@@ -69,12 +69,14 @@ class Accounts:
         return self._known.get((namespace, name))
 
     async def appear(self, namespace: str, name: str, grace: float = GRACE) -> None:
-        """Wait until the account's role is known, or until the API says that the account has no role.
+        """Wait for the account's role, unless it is already known.
 
-        The watch may be late for an account that changed right before the pod's creation. So ask the API, for at most 5
-        seconds. If the account is then still unknown, wait at most `grace` seconds for the watch.
+        If the account is unknown, or known without a role, ask the API, for at most 5 seconds: the watch may be late
+        for an account that changed right before the pod's creation. If the account is then still unknown, wait at most
+        `grace` seconds for the watch, then give up.
 
-        The webhook on EKS asks the API only about unknown accounts, and waits at most `grace` seconds.
+        The webhook on EKS doesn't ask the API about an account that is known without a role, and waits at most `grace`
+        seconds in all.
         """
         key = (namespace, name)
         known = self._known.get(key)

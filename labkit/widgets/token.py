@@ -136,7 +136,7 @@ def parse(token: str) -> Claims:
 
 
 def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -> TokenView:
-    """Return the view of these claims beside the live lab's provider and trust policy."""
+    """Return a view that compares these claims with the live lab's provider and trust policy."""
     name, provider, now = evidence.parameters.role_name, evidence.provider, evidence.connection.now()
     trust = Policy.read(evidence.trust_policy, kind="trust", name=name) if evidence.role else None
     rows = compare(

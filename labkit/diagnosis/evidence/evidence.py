@@ -131,9 +131,11 @@ class Evidence:
         The value is the role's ARN in IAM. If IAM has no role with that name, or if IAM can't be read, the value is
         the ARN from the source.
 
-        The annotation may name another account. If that account has no such role, the value is the ARN of the role's
-        `namesake` in the cluster's account, if it's found. The same is true if that account can't be read and STS
-        refused the pod's token.
+        The annotation may name another account. In two cases, the value is then the ARN that `namesake` finds in the
+        cluster's account, unless `namesake` finds none:
+
+        - The other account has no such role.
+        - The other account can't be read, and STS refused the pod's token.
 
         If no source names a role, or if the annotation decides but is wrong, the value is the only ARN in
         `role_candidates`. It is empty if `role_candidates` has no ARN or several.
@@ -207,8 +209,8 @@ class Evidence:
         these cases:
 
         - The role's tag `labkit:run` names the run in `parameters`.
-        - The role doesn't exist, and `parameters` are those of a run (`is_of_run`).
-        - The role lacks this tag or doesn't exist, and `parameters` name the notebooks' own service account.
+        - The role has no tag `labkit:run`, and `parameters` name the notebooks' own service account.
+        - The role doesn't exist, and `parameters` name that service account or are those of a run (`is_of_run`).
 
         Raises `NotRead`.
         """

@@ -1,4 +1,4 @@
-"""Groups of calls that the doctor makes. A cause lists in its field `reads` the groups that it needs.
+"""Groups of calls that the doctor makes. The field `reads` of a cause lists the groups that the cause needs.
 
 The cause needs an answer to at least one call of each group.
 """

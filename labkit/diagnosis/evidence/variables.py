@@ -230,12 +230,12 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """Return the containers with a role if all of them can use the role without the annotation and the webhook.
+    """Return the containers that have a role, if all of these can use it without the annotation and the webhook.
 
-    For this, each of them needs the role's variables and a projected token for STS in its manifest, and the role must
-    admit the service account.
+    A container can do so if its manifest has the role's variables and a projected token for STS, and if the role
+    admits the service account.
 
-    Otherwise, return []. Also return [] if something can't be read.
+    Return [] if one of the containers can't do so, or if something can't be read.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]

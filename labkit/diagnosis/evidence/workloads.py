@@ -46,11 +46,11 @@ def meant_for_account(evidence: Evidence) -> Workload | None:
     """Return the workload that should name the examined service account, but names none; None if that isn't clear.
 
     Only workloads that run as `default` count. If `default` has a role, or if the doctor can't find that out, return
-    None. Otherwise, one of two conditions must be met:
+    None. Otherwise, return a workload that meets one of these conditions:
 
-    - It's the only one of these whose name or app label is the account's name.
-    - It's the namespace's only workload, and the namespace has no service account except `default` and the examined
-      one.
+    - Of the workloads that run as `default`, only this one has the account's name as its name or app label.
+    - This workload is the only one in the namespace, and the namespace has no service account except `default` and the
+      examined one.
 
     Raises `NotRead` if the service accounts are needed, but can't be listed.
     """

@@ -214,8 +214,8 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
     """The role's policies allow actions of an AWS service, and an inline policy denies all of these actions.
 
-    The denial may be intended, so the finding is only a note. If `evidence.action` is set, this cause has no
-    finding, because `lacks_permission` tests that action.
+    The denial may be intended, so the finding is only a note. If `evidence.action` is set, return None, because
+    `lacks_permission` tests that action.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """

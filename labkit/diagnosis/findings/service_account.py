@@ -278,9 +278,9 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
 def _in_own_account(evidence: Evidence) -> str | None:
     """Return the ARN of a role in the cluster's account that has the same name as the annotated role.
 
-    Search for that role only if the annotated role can't be read, and the pod isn't known to act as the role that it
-    should have. Otherwise, return None, for example if the annotated role doesn't exist. If the search with
-    `Evidence.namesake` finds no role, raise `NotRead`.
+    - If the annotated role can be read or doesn't exist, return None.
+    - If it can't be read, but the pod is known to act as the role that the pod should have, return None.
+    - Otherwise, search with `Evidence.namesake`. Raise `NotRead` if the search finds no role.
     """
     try:
         evidence.role_account.role(evidence.role_name)

@@ -29,7 +29,10 @@ ROLE_NAME = "<ROLE_NAME>"
 
 
 class Commands:
-    """The commands that repair the service account, role and pod in the evidence, with the correct documents."""
+    """The commands that repair the service account, role and pod in the evidence.
+
+    The commands contain the correct documents.
+    """
 
     def __init__(self, evidence: Evidence):
         parameters, connection = evidence.parameters, evidence.connection
@@ -249,8 +252,8 @@ class Commands:
     def create_service_account(self) -> str:
         """Return lines that create the service account.
 
-        If the role is known, the new service account has its annotation. If not, a second command adds the annotation,
-        and you fill in the role's name.
+        If the role is known, the new service account has the annotation that names the role. If not, a second command
+        adds this annotation, and you fill in the role's name.
         """
         if self._role_arn:
             told = words.said(
@@ -304,9 +307,9 @@ class Commands:
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
         """Return a repair that gives permissions to the role: the comment `what`, and below it `lines`.
 
-        `lines` are commands, and comments such as the diff of a policy. If other callers may assume the role, too,
-        turn all of `lines` into comments. Otherwise, `by_role_account` says whether `lines` must run with credentials
-        for the role's account.
+        `lines` are commands, and comments such as the diff of a policy. If the examined service account isn't the only
+        caller that may assume the role, all of `lines` become comments, and `by_role_account` has no effect. If it is
+        the only one, `by_role_account` says whether `lines` must run with credentials for the role's account.
         """
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:

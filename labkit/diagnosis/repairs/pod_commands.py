@@ -108,7 +108,7 @@ def with_the_annotation(evidence: Evidence) -> Repair:
 
 
 def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair:
-    """Return lines that correct the pod template of the workload `owner`. The lines also apply `changes`."""
+    """Return lines that correct the pod template of the workload `owner`, and then make `changes` in it."""
     return Repair.of(_making_pods(_template_lines(evidence, owner, {**owner["spec"]["template"]}, changes)))
 
 

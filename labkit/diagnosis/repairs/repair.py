@@ -47,11 +47,12 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """One text for each part of this repair that later repairs don't have to repeat.
+        """A text for each part of this repair that later repairs don't have to repeat.
 
-        If the part creates an object, its text is the name of the object, such as `role cart`. Otherwise, its text is
-        the part's lines. A part that creates no object has no text if it has no commands, or if it replaces pods or
-        waits for pods.
+        - If a part creates an object: the name of the object, such as `role cart`.
+        - If a part has commands, but neither creates an object nor replaces or waits for pods: the part's lines.
+
+        The list has no text for the other parts.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 

@@ -197,7 +197,7 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
 
 
 def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
-    """Return the events after the last event of the previous page, which ``token`` names.
+    """Return the events that follow the event that ``token`` names: the last event of the previous page.
 
     A page number wouldn't work, because new calls move events to other pages.
     """

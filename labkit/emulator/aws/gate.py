@@ -360,10 +360,10 @@ class Gate:
                 return await self.backend.answer(asked)
 
     def _keep_own(self, asked: Asked, response: Response) -> None:
-        """Store the enabled regions and the data of the call's EKS cluster, if the call may have changed this data.
+        """Store the enabled regions, and the data of the EKS cluster that the call names, if the call may change them.
 
-        If this data can't be stored, undo the call's changes, and raise `NotWritten`. If the call changed a service
-        whose state the lab doesn't store, warn the user, once for each service.
+        If either can't be stored, undo the call's changes to both, and raise `NotWritten`. If the call changed a
+        service whose state the lab doesn't store, warn the user, once for each service.
         """
         if not changes(asked):
             return  # a call that only reads must work on a full disk

@@ -140,7 +140,10 @@ def _check_unused(asked: Asked, backend: Backend) -> None:
 
 
 def _quote_numbers(document: dict[str, Any]) -> bool:
-    """Return whether a condition had a number. Every number is changed to a string: moto can't read numbers."""
+    """Change each number in the policy's conditions to a string, because moto can't read numbers there.
+
+    Change the document in place, and return whether a condition had a number.
+    """
     found = False
     for statement in listed(document["Statement"]):
         for block in statement.get("Condition", {}).values():

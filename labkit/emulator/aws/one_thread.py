@@ -29,8 +29,8 @@ class OneThread:
 
     If a call exceeds the time limit, call ``on_stuck``.
 
-    On Linux, the limit counts the thread's processor time, so a busy machine doesn't make calls fail. A call that
-    stays idle for as long as the limit exceeds it, too.
+    On Linux, the limit counts the thread's processor time, so a busy machine doesn't make calls fail. The same limit
+    applies to the time that a call is idle without a break.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):
@@ -122,8 +122,9 @@ def _settle(ended: asyncio.Future[None]) -> None:
 class _Seen:
     """The result of the last check of moto's thread.
 
-    ``call`` is the call that ran in the thread then, or None. ``began`` is the thread's processor time when a check
-    first found this call. ``at`` is its processor time at the last check. On macOS, both are the machine's time.
+    ``call`` is the call that ran in the thread at the last check, or None. ``began`` and ``at`` are times on a clock:
+    on Linux, the thread's processor time; on macOS, the machine's time. ``began`` is the time of the first check that
+    found this call. ``at`` is the time of the last check.
     """
 
     call: object = None

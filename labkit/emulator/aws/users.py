@@ -2,7 +2,7 @@
 
 What differs from AWS:
 
-- The user's name: users may omit their own names only in GetUser and in the calls on access keys.
+- The user's name: in the lab, users may omit their own names only in GetUser and in the calls on access keys.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
 """

@@ -165,9 +165,9 @@ class ApiServer:
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
     """Yield the warnings that a real server would send for these texts.
 
-    Texts with control characters are left out. If the other texts together have more than `LONGEST_WARNINGS`
-    characters, each text is cut to `LONGEST_WARNING` characters. No more texts follow once those already sent have
-    `LONGEST_WARNINGS` characters or more in total.
+    Texts with control characters are left out. If the rest has more than `LONGEST_WARNINGS` characters in total, each
+    text is cut to the shorter limit, `LONGEST_WARNING`. In that case, the warnings end as soon as those already
+    yielded have at least `LONGEST_WARNINGS` characters in total.
     """
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0

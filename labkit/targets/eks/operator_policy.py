@@ -21,10 +21,11 @@ class AnotherPartition(LabError):
 def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, object]:
     """Return the IAM policy for the user or role that makes a run with these parameters in the account (12 digits).
 
-    A run creates a role with the run's tag. It also creates the cluster's OIDC provider with this tag, if the provider
-    is missing. The returned policy allows attaching `parameters.policy_arn`, and no other policy, to that role. In
-    IAM, it allows deleting only that role and OIDC providers. Attaching and deleting require that the role or provider
-    has the run's tag. For the permissions in the cluster, see `in_the_cluster`. Raises `AnotherPartition`.
+    A run creates a role with the run's tag. The run also creates the cluster's OIDC provider with this tag, if the
+    provider is missing. The returned policy allows attaching `parameters.policy_arn`, and no other policy, to that
+    role. In IAM, the policy allows deleting that role and EKS's OIDC providers in the region, and nothing else.
+    Attaching and deleting require that the role or provider has the run's tag. For the permissions in the cluster, see
+    `in_the_cluster`. Raises `AnotherPartition`.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html
     """
     require_partition(parameters, partition)

@@ -203,7 +203,8 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
     """Return a copy of the object without the fields at ``paths``.
 
-    A list item with a key stays if ``kept`` has a path of the item or of a field in it.
+    A list item that a key identifies stays, even if its path is in ``paths``, if ``kept`` has a path of the item or of
+    a field in it.
     """
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):

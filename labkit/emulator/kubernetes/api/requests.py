@@ -379,7 +379,10 @@ def _field_manager(name: str) -> list[Cause]:
 
 
 def _only_name(selector: str) -> str:
-    """Return the name in a selector such as ``metadata.name=web``. The caller needs permission only for this name."""
+    """Return the name in a field selector such as ``metadata.name=web``; empty if the selector has no name.
+
+    The client that sends such a selector needs permission only for the object with this name.
+    """
     fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
     return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")
 

@@ -44,7 +44,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 def _version(document: Object, request: Request) -> str:
     """Return the resourceVersion that a request's scale has if the client didn't set one.
 
-    That is "" for a PUT, and the resourceVersion of ``document``, the current scale, for a PATCH.
+    For a PUT, that's "". For a PATCH, it's the resourceVersion of ``document``, which is the current scale.
     """
     # A PUT replaces the whole scale. A PATCH changes the current scale, which has a resourceVersion.
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]

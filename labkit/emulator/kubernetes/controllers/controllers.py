@@ -141,7 +141,7 @@ class Controllers:
     def _gone(self, owner: Stored) -> None:
         """Garbage-collect the dependents of the removed object `owner`.
 
-        If an owner of the removed object itself is being deleted, continue that deletion.
+        The removed object may have owners, too. For each of them that is being deleted, continue that deletion.
         """
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))

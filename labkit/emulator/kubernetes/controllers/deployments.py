@@ -206,8 +206,8 @@ class _Look:
     def _shrink(self, new: Stored) -> bool:
         """Scale the old ReplicaSets down, and return whether the size of any of them changed.
 
-        First reduce the sizes by the number of unavailable pods, then by the number of available pods, each time only
-        as far as the rollout allows.
+        First take away pods that are unavailable, then pods that are available. Each step stops when the rollout does
+        not allow fewer pods.
         """
         least = replicas(self.deployment) - rollout.limits(self.deployment)[1]
         new_missing = replicas(new) - counted(new, "availableReplicas")

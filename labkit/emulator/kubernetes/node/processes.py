@@ -119,9 +119,9 @@ class Process:
 class Sandbox:
     """The place in which one container's programs run.
 
-    With `private`, the container has its own root directory. If `own_processes` is also true, the container has its own
-    process namespace too. Without `private`, the container has this machine's root directory, and each mount path is
-    replaced by the volume's path on this machine.
+    With `private`, the container has its own root directory. If `own_processes` is also true, the container has its
+    own process namespace too. Without `private`, the container has this machine's root directory. Then the mount paths
+    in its programs' arguments, variables and working directory are replaced by the volumes' paths on this machine.
 
     https://man7.org/linux/man-pages/man7/user_namespaces.7.html
     """
