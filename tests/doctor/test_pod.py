@@ -360,7 +360,7 @@ def test_the_repair_does_not_recreate_a_pod_that_would_lose_hidden_values(change
     told = finding.repair.splitlines()
     assert told[:2] == [
         "# Do not run the lines below: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
-        "# They only show what to change. The pod's author can change the original manifest, which has the values:",
+        "# The lines only show what to change. The author of the original manifest has the values, and can change it:",
     ]
     assert "#   kubectl delete pod my-pod -n default --grace-period=1" in told
     assert "NOT-SHOWN" in told[-1]

@@ -275,7 +275,7 @@ def _delete(evidence: Evidence, name: str) -> str:
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
     why = said(
         f"Do not run the lines below: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
-        "They only show what to change. The pod's author can change the original manifest, which has the values:",
+        "The lines only show what to change. The author of the original manifest has the values, and can change it:",
     )
     return f"{why}\n{shown(*lines)}"
 

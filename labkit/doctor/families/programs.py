@@ -43,7 +43,7 @@ FAMILIES = (
         r"config profile \(.+?\) could not be found|failed to get shared config profile"
         r"|Profile .{1,60} (could not be found|was not found|not found)|ProfileNotFound"
         r"|Could not resolve credentials using profile",
-        "AWS_PROFILE names a profile that no config in the pod defines. SDKs use a profile instead of the pod's role.",
+        "AWS_PROFILE names a profile that no config in the pod defines. While it's set, SDKs don't use the pod's role.",
         ("pod-aws-profile",),
         (DOCTOR, VARIABLES),
     ),
