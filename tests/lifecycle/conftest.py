@@ -1,4 +1,4 @@
-"""A lab folder for each test, and the command in it."""
+"""A lab folder for each test, and a function that runs labkit in it."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests import commands
 
 @pytest.fixture
 def lab(tmp_path):
-    """A lab folder of this test's own, and the command in it."""
+    """Return a function that runs labkit in this test's own lab folder."""
     folder = Folder(tmp_path / ".lab")
 
     def labkit(*arguments: str, fails: bool = False, **variables: str) -> str:

@@ -1,6 +1,6 @@
-"""AWS calls in a lab whose disk is full, run in a mount namespace of its own by the tests of the server.
+"""Make AWS calls in a lab whose disk is full. The server's tests run this in a mount namespace of its own.
 
-Prints the calls that were refused, in JSON. Fails if one of them left something behind.
+Print the refused calls as JSON. Fail if a refused call left something behind.
 """
 
 import json
@@ -29,7 +29,7 @@ TRUST = json.dumps(
 
 
 class Aws:
-    """The clients, and what the lab answers to the reads."""
+    """AWS clients for the lab, and the answers to their read calls."""
 
     def __init__(self):
         state = process.start(FOLDER)

@@ -1,4 +1,4 @@
-"""The processes of a lab: its server, and what a pod of it starts."""
+"""A lab's processes: its server, and the programs its pods start."""
 
 import psutil
 from tenacity import Retrying, stop_after_delay, wait_fixed
@@ -25,7 +25,7 @@ def run_a_pod(lab, name="sleeper") -> list[psutil.Process]:
     api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": {"containers": [container]}})
     events = watch.Watch().stream(api.list_namespaced_pod, "default", field_selector=f"metadata.name={name}")
     next(event for event in events if event["object"].status.phase == "Running")
-    # Running is said when the program has started; what it starts itself may take a moment.
+    # A pod is Running once its shell has started; the shell's children may take a moment longer.
     for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.05), reraise=True):
         with attempt:
             processes = server(lab).children(recursive=True)

@@ -1,4 +1,4 @@
-"""AWS's state outlives the lab's server: every answer is the same after a kill, an idle end, and down and up."""
+"""AWS's state outlives the lab's server: every answer is the same after a kill, down and up, and a restore."""
 
 import configparser
 import contextlib
@@ -42,13 +42,13 @@ SERVICES = (
     "secretsmanager", "sns", "sqs", "ssm", "sts",
 )  # fmt: skip
 READ = re.compile(r"(Describe|Get|Head|List|Query|Scan)")
-# moto tells the time of the answer, or something random: nothing of a state.
+# moto answers these with the current time or random data, not with stored state.
 NOT_COMPARED = {"GetDelegatedAccessToken", "GetParametersForImport", "GetRandomPassword", "GetShardIterator"}
 TAGS = [{"Key": "team", "Value": "blue"}]
 
 
 class Aws:
-    """The lab's AWS, and the names of what a test has made in it: the values of each parameter, by service."""
+    """The lab's AWS, and the parameter values, by service, that name the resources a test made."""
 
     def __init__(self, folder: Folder):
         self.folder = folder
@@ -77,7 +77,7 @@ class Aws:
         return found
 
     def knows(self, service: str, **values: Any) -> None:
-        """Ask for these values, too."""
+        """Let `answers` pass these values to the read calls, too."""
         for name, value in values.items():
             self.made[service].setdefault(name, []).append(value)
 
@@ -97,7 +97,7 @@ class Aws:
         self._start()
 
     def restore(self) -> None:
-        """A snapshot is taken of the lab while it runs, and the lab restored from it, with other keys."""
+        """Take a snapshot of the running lab and restore the lab from it. It then has new keys."""
         taken = commands.labkit("snapshot", "here")
         restored = commands.labkit("restore", "here", "--force")
         assert (taken.returncode, restored.returncode) == (0, 0), taken.stderr + restored.stderr
@@ -121,7 +121,7 @@ class Aws:
         assert self.state.endpoint_url == before.endpoint_url
 
     def answers(self) -> dict[str, Any]:
-        """The answer to every read whose required parameters are known, in any of their values."""
+        """Return the answer of every read call whose required parameters are known, for each known value."""
         return {service: dict(self._answers(service)) for service in SERVICES}
 
     def _answers(self, service: str):
@@ -131,7 +131,7 @@ class Aws:
                 continue
             shape = client.meta.service_model.operation_model(operation).input_shape
             required = list(shape.required_members) if shape else []
-            # Parameters that are not required, and say which thing is meant.
+            # Optional parameters that select a resource.
             named = [n for n in (shape.members if shape else ()) if n in known and n not in required and n in OPTIONAL]
             for names in {tuple(required), (*required, *named)}:
                 if not set(names) <= set(known):
@@ -169,7 +169,7 @@ def aws(home):
 
 @pytest.fixture(scope="module")
 def filled(aws):
-    """The lab with something in every service that is kept."""
+    """Fill every service whose state the lab keeps."""
     for fill in (fill_iam, fill_s3, fill_messages, fill_dynamodb, fill_secrets, fill_organization, fill_eks):
         fill(aws)
     return aws
@@ -349,7 +349,7 @@ def fill_eks(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("end", ["kill", "down_and_up"])
-def test_every_read_is_answered_as_before(filled, end):
+def test_every_aws_read_answers_the_same_after_the_server_restarts(filled, end):
     before = filled.answers()
     read = {service: sum("Code" not in answer for answer in answers.values()) for service, answers in before.items()}
     assert all(read.values()), read
@@ -358,7 +358,7 @@ def test_every_read_is_answered_as_before(filled, end):
 
 
 def different(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The answers that are others now, by what was asked."""
+    """Return the answers that changed, by request: before and after."""
     return {
         f"{service} {asked}": (answer, after[service].get(asked))
         for service, answers in before.items()
@@ -367,8 +367,8 @@ def different(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[
     }
 
 
-def test_issued_keys_and_sessions_stay_valid(filled):
-    """Keys, sessions, ciphertexts, receipts and uploads that a client holds."""
+def test_issued_keys_and_sessions_stay_valid_after_the_server_is_killed(filled):
+    """So do ciphertexts, receipt handles and multipart uploads."""
     filled.kill()
     for credentials, arn in ((filled.key, "user/ada"), (filled.session, "assumed-role/reader/before")):
         assert filled.client("sts", credentials).get_caller_identity()["Arn"].endswith(arn)
@@ -386,8 +386,8 @@ def test_issued_keys_and_sessions_stay_valid(filled):
     assert s3.get_object(Bucket="versions", Key="parts")["Body"].read() == b"y" * 1000
 
 
-def test_a_call_that_is_refused_halfway_leaves_nothing(filled):
-    """moto makes the baseline, and then refuses its tags. Other calls of the service go on meanwhile."""
+def test_a_call_refused_halfway_leaves_nothing_behind(filled):
+    """moto creates the patch baseline, then refuses its tags. Other SSM calls run at the same time."""
     ssm = filled.client("ssm")
     before = ssm.describe_patch_baselines()["BaselineIdentities"]
     parameters = {name: filled.client("ssm", filled.administrator) for name in ("/a/two", "/a/three")}
@@ -408,8 +408,7 @@ def test_a_call_that_is_refused_halfway_leaves_nothing(filled):
         filled.kill()
 
 
-def test_serials_and_events_go_on(filled):
-    """A role that is made again gets another id, and CloudTrail's history is whole."""
+def test_a_killed_server_reuses_no_id_and_loses_no_cloudtrail_event(filled):
     iam, cloudtrail = filled.client("iam"), filled.client("cloudtrail")
     lookup = cloudtrail.get_paginator("lookup_events").paginate(
         LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": "CreateBucket"}]
@@ -423,8 +422,8 @@ def test_serials_and_events_go_on(filled):
     assert lookup.build_full_result() == events
 
 
-def test_what_is_not_kept_is_reported(filled):
-    """The first change to a service whose state is not kept puts a sentence into `labkit status`."""
+def test_status_names_a_service_whose_state_is_not_kept(filled):
+    """The first successful change to the service adds the sentence. `labkit snapshot` then refuses."""
     with pytest.raises(ClientError, match="InvalidVpcID"):
         filled.client("ec2").delete_vpc(VpcId="vpc-12345678")
     assert not [note for note in State.read(filled.folder).notes if "is not kept" in note]
@@ -435,8 +434,8 @@ def test_what_is_not_kept_is_reported(filled):
     assert "The lab does not keep the state of ec2, which you have used: a snapshot would lack it." in refused.stderr
 
 
-def test_a_restored_lab_answers_as_before_and_takes_no_credentials_of_the_lab_itself(filled):
-    """Keys of IAM users are state. The administrators' keys, sessions and the cluster's certificate are new."""
+def test_a_restored_lab_answers_as_before_but_refuses_old_administrator_keys_and_sessions(filled):
+    """Keys of IAM users are restored. The administrator's keys, the sessions and the cluster's certificate are not."""
     filled.kill()
     before, administrator = filled.answers(), filled.administrator
     filled.restore()
@@ -453,8 +452,7 @@ def test_a_restored_lab_answers_as_before_and_takes_no_credentials_of_the_lab_it
     filled.open_session(f"arn:aws:iam::{ACCOUNT}:role/reader")
 
 
-def test_the_state_of_another_moto_is_refused(filled):
-    """With the way out, and without a traceback."""
+def test_state_of_another_moto_version_is_refused_with_the_next_command(filled):
     process.stop(filled.folder)
     file = filled.folder.path / "aws.db"
     assert file.stat().st_mode & 0o077 == 0

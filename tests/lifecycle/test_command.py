@@ -1,4 +1,4 @@
-"""The labkit command: what it prints, and how it refuses."""
+"""The labkit command: its output and its error messages."""
 
 import contextlib
 import errno
@@ -40,7 +40,7 @@ def test_ctrl_c_while_the_command_loads_leaves_no_traceback(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
-def test_env_leads_to_the_lab_and_unsets_what_leads_away(home, up):
+def test_env_points_to_the_lab_and_unsets_conflicting_variables(home, up):
     hostile = {
         "AWS_PROFILE": "ghost",
         "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1",
@@ -61,18 +61,18 @@ def test_env_leads_to_the_lab_and_unsets_what_leads_away(home, up):
 
 
 @pytest.mark.zsh
-def test_env_lets_somebody_type_a_comment_after_a_command_in_zsh(home, up):
+def test_env_lets_you_type_a_comment_after_a_command_in_zsh(home, up):
     typed = f"""
         eval "$({commands.LABKIT} env)"
         aws sts get-caller-identity --query Account --output text  # who I am
         """
     shell = {"args": ["zsh", "-f", "-i"], "env": os.environ | {"LABKIT_HOME": str(home), "TERM": "dumb"}}
-    # A session of its own: an interactive shell would take over the terminal.
+    # Without a session of its own, an interactive shell would take over the terminal.
     done = subprocess.run(**shell, input=typed, capture_output=True, text=True, start_new_session=True)
     assert done.stdout.strip() == up["account_id"], done.stderr
 
 
-def test_a_run_on_another_cluster_leaves_kubectl_where_it_is(home, up):
+def test_opening_a_lab_on_another_cluster_leaves_kubectl_on_its_cluster(home, up):
     made = f"""
         set -e; eval "$({commands.LABKIT} env)"
         {sys.executable} -c 'import labkit; labkit.Lab.open(cluster="teal").close()'
@@ -95,7 +95,7 @@ def _in_bash(home, script):
     return done.stdout
 
 
-def test_up_names_labkit_so_that_this_terminal_finds_it(home, up):
+def test_up_prints_a_line_that_lets_this_terminal_find_labkit(home, up):
     own = str(Path(sys.executable).parent)
     path = os.pathsep.join(each for each in os.environ["PATH"].split(os.pathsep) if each != own)
     said = labkit("up", home=home, PATH=path).stdout.splitlines()[-1]
@@ -103,7 +103,7 @@ def test_up_names_labkit_so_that_this_terminal_finds_it(home, up):
     assert _in_bash(home, f"export PATH={path}; {line}; command -v labkit") == f"{own}/labkit\n"
 
 
-def test_a_report_holds_no_secret_and_no_path(home, up):
+def test_status_report_holds_no_secret_and_no_path(home, up):
     labkit("trail", home=home)
     report = labkit("status", "--report", home=home).stdout
     assert "mounts:" in report
@@ -112,14 +112,14 @@ def test_a_report_holds_no_secret_and_no_path(home, up):
         assert secret not in report
 
 
-def test_the_trail_as_json_is_one_record_a_line_without_secrets(home, up):
+def test_trail_prints_json_with_one_record_per_line_and_no_secret(home, up):
     done = labkit("trail", "--json", "--last", "0", home=home)
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert {"CreateCluster", "DescribeCluster"} <= {record["eventName"] for record in records}
     assert up["aws"]["secret_access_key"] not in done.stdout
 
 
-def test_fetch_asks_the_issuer_by_its_real_name(home, up):
+def test_fetch_reads_the_issuer_s_documents_by_their_real_urls(home, up):
     done = labkit("fetch", f"{up['issuer']}/.well-known/openid-configuration", home=home)
     discovery = json.loads(done.stdout)
     assert discovery["issuer"] == up["issuer"]
@@ -147,7 +147,7 @@ def test_fetch_asks_the_issuer_by_its_real_name(home, up):
         (["run", "-p", f"role_name={'x' * 65}"], "role_name"),
     ],
 )
-def test_a_mistake_is_a_sentence_and_the_next_command(home, up, arguments, words):
+def test_a_user_s_mistake_gets_a_sentence_and_the_next_command(home, up, arguments, words):
     done = labkit(*arguments, home=home)
     assert done.returncode == 1
     assert words in done.stderr
@@ -162,14 +162,14 @@ def test_without_a_lab_a_command_says_how_to_start_one(tmp_path, command):
     assert "labkit up" in done.stderr
 
 
-def test_down_names_an_api_server_alone(tmp_path):
+def test_down_mentions_a_bare_api_server_only_while_one_runs(tmp_path):
     folder = Folder(tmp_path / "lab")
     with folder.bare.lock("server.lock"):
         assert "labkit down --bare" in labkit("down", home=folder.path).stdout
     assert "--bare" not in labkit("down", home=folder.path).stdout
 
 
-def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path):
+def test_commands_say_that_the_lab_s_folder_is_a_file(tmp_path):
     file = tmp_path / "file"
     file.touch()
     for command in ("up", "env", "status", "status --report", "trail", "clock", "fetch https://x", "reset", "down"):
@@ -190,15 +190,15 @@ def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path):
     ],
     ids=["too long", "line break", "not UTF-8"],
 )
-def test_a_path_that_cannot_be_a_lab_s_folder_is_a_sentence(home, says):
+def test_commands_say_why_a_path_cannot_be_a_lab_s_folder(home, says):
     for command in ("up", "status", "down"):
         done = labkit(command, home=home)
         assert (done.returncode, says in done.stderr) == (1, True), command + done.stderr
         assert "next:  export LABKIT_HOME=" in done.stderr
 
 
-def test_a_file_system_without_locks_is_a_sentence(tmp_path, monkeypatch):
-    """As a network file system's, mounted without them."""
+def test_commands_say_that_the_file_system_has_no_locks(tmp_path, monkeypatch):
+    """For example a network file system that was mounted without locks."""
 
     def refused(*_):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -222,8 +222,8 @@ def test_a_command_in_a_deleted_folder_says_so(tmp_path, monkeypatch):
         assert "next:  cd" in done.stderr
 
 
-def test_a_folder_that_cannot_be_written_to_is_a_sentence(tmp_path):
-    # Root may write everywhere; where a folder is, nobody opens a file.
+def test_commands_name_a_lab_file_that_they_cannot_open(tmp_path):
+    # Root can write anywhere, but can't open a folder as a file.
     for name in ("start.lock", "server.lock", "clock.new"):
         (tmp_path / name).mkdir()
     for command in ("up", "clock +1h", "down", "reset"):
@@ -232,19 +232,19 @@ def test_a_folder_that_cannot_be_written_to_is_a_sentence(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_a_record_that_a_killed_server_left_half_is_left_out(tmp_path):
+def test_trail_skips_a_record_that_a_killed_server_left_unfinished(tmp_path):
     (tmp_path / "trail.jsonl").write_text('{"eventName": "GetRole"}\n[1]\n"text"\n{"eventName": "Del')
     assert json.loads(labkit("trail", "--json", home=tmp_path).stdout) == {"eventName": "GetRole"}
     assert "GetRole" in labkit("trail", home=tmp_path).stdout
 
 
-def test_the_clock_moves_and_comes_back(home, up):
+def test_the_clock_moves_forward_and_back_and_returns_to_machine_time(home, up):
     assert "2:00:00 ahead of the machine's time" in labkit("clock", "+2h", home=home).stdout
     assert "1:30:00 ahead of the machine's time" in labkit("clock", "-30m", home=home).stdout
     assert "UTC (the machine's time)" in labkit("clock", "0", home=home).stdout
 
 
-def test_the_folder_is_found_from_below(tmp_path, monkeypatch):
+def test_the_lab_s_folder_is_found_from_a_subfolder(tmp_path, monkeypatch):
     monkeypatch.delenv("LABKIT_HOME", raising=False)
     (tmp_path / "project" / "labkit").mkdir(parents=True)
     (tmp_path / "project" / "pyproject.toml").touch()

@@ -1,4 +1,4 @@
-"""Whatever becomes of its folder, files and processes: a command on the lab ends soon, and hurts no stranger."""
+"""Whatever happens to a lab's folder, files and processes: a command ends soon and harms no other process."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from labkit.emulator.process import State
 from tests import commands
 from tests.lifecycle.processes import gone, run_a_pod, server
 
-SOON = 90  # seconds, for a command on a busy machine; one that waits for ever fails the test
+SOON = 90  # seconds, enough on a busy machine; a command that waits forever fails the test
 CONTAINER = ("unshare", "--map-root-user", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child")
 # A process that looks like a server: it holds the lock, listens, and does what the last argument says.
 LIKE_A_SERVER = """
@@ -70,7 +70,7 @@ def like_a_server(lab):
 
 
 def command(lab, *arguments: str) -> str:
-    """What the command prints as a process of its own, which has to end soon."""
+    """Run labkit in a process of its own, which must end soon. Return its output."""
     environment = os.environ | {"LABKIT_HOME": str(lab.folder.path)}
     done = subprocess.run([commands.LABKIT, *arguments], env=environment, capture_output=True, text=True, timeout=SOON)
     assert "Traceback" not in done.stderr, done.stderr
@@ -78,7 +78,7 @@ def command(lab, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("away", ["deleted", "moved"])
-def test_a_lab_without_its_folder_ends_and_a_new_one_starts(lab, tmp_path, away):
+def test_a_lab_whose_folder_is_deleted_or_moved_ends_and_up_starts_a_new_one(lab, tmp_path, away):
     lab("up")
     old = [server(lab), *run_a_pod(lab)]
     if away == "deleted":
@@ -92,7 +92,7 @@ def test_a_lab_without_its_folder_ends_and_a_new_one_starts(lab, tmp_path, away)
 
 
 @pytest.mark.parametrize("name", ["server.sock", "server.lock"])
-def test_a_server_without_its_files_ends(lab, name):
+def test_a_server_ends_when_its_socket_or_lock_file_is_deleted(lab, name):
     lab("up", "--bare")
     bare = lab.folder.bare
     old = psutil.Process(State.read(bare).pid)
@@ -122,7 +122,7 @@ def test_a_changed_server_file_does_not_mislead_the_commands(lab, stranger):
     assert stranger.poll() is None
 
 
-def test_a_stopped_server_is_named_and_down_ends_it(lab):
+def test_status_and_up_name_a_stopped_server_and_down_ends_it(lab):
     lab("up")
     stopped = [server(lab), *run_a_pod(lab)]
     stopped[0].send_signal(signal.SIGSTOP)
@@ -136,7 +136,7 @@ def test_a_stopped_server_is_named_and_down_ends_it(lab):
     assert "was killed" not in lab("up")
 
 
-def test_reset_of_a_stopped_server_ends_it(lab):
+def test_reset_ends_a_stopped_server(lab):
     lab("up")
     stopped = server(lab)
     stopped.send_signal(signal.SIGSTOP)
@@ -144,7 +144,7 @@ def test_reset_of_a_stopped_server_ends_it(lab):
     assert gone([stopped]) == []
 
 
-def test_a_server_that_hangs_is_waited_for_and_ended(lab, like_a_server, monkeypatch):
+def test_up_gives_up_on_a_hanging_server_and_down_ends_it(lab, like_a_server, monkeypatch):
     hangs = like_a_server("hangs")
     monkeypatch.setattr(process, "ANSWERS_WITHIN", 1.5)
     monkeypatch.setattr("labkit.cli.status.ANSWERS_WITHIN", 0.5)
@@ -156,14 +156,14 @@ def test_a_server_that_hangs_is_waited_for_and_ended(lab, like_a_server, monkeyp
     assert hangs.wait(10) == -signal.SIGKILL
 
 
-def test_a_server_of_another_version_is_ended(lab, like_a_server):
+def test_up_replaces_a_server_of_another_labkit_version(lab, like_a_server):
     other = like_a_server("answers")
     assert "Another version of labkit" in lab("status")
     assert "The lab is up" in lab("up")
     assert other.wait(10) == 0
 
 
-def test_a_lock_that_nobody_answers_for_is_not_waited_for_forever(lab, monkeypatch):
+def test_commands_do_not_wait_forever_for_a_server_lock_without_a_server(lab, monkeypatch):
     monkeypatch.setattr(process, "ANSWERS_WITHIN", 0.1)
     with lab.folder.lock("server.lock"):
         assert f"The lab in {lab.folder.path} has a server that labkit cannot reach" in lab("status")
@@ -174,8 +174,8 @@ def test_a_lock_that_nobody_answers_for_is_not_waited_for_forever(lab, monkeypat
 
 
 @pytest.mark.network
-def test_two_containers_share_a_folder(lab):
-    """Each with processes of its own, which the other cannot see."""
+def test_commands_in_another_container_find_and_end_the_lab(lab):
+    """Each container has its own process ids: the server's id belongs to another program there."""
     environment = os.environ | {"LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
     one = subprocess.Popen(
         [*CONTAINER, "bash", "-c", '"$LABKIT" up >&2 && echo up && exec cat'],
@@ -187,7 +187,7 @@ def test_two_containers_share_a_folder(lab):
     )
 
     def in_another(script: str, *isolated: str) -> str:
-        # Whatever number the server has in its own container, here it is one of these.
+        # In this container, the server's process id belongs to one of these.
         strangers = "for i in {1..60}; do sleep 1000 & done;"
         alive = 'alive=$(jobs -r | wc -l); echo "$alive alive"'
         run = [*CONTAINER, *isolated, "bash", "-c", f"{strangers} {script}; {alive}"]
@@ -211,7 +211,7 @@ def test_two_containers_share_a_folder(lab):
 
 
 @pytest.mark.network
-def test_a_stopped_server_of_another_container_is_not_ended_from_here(lab, like_a_server):
+def test_commands_say_to_run_down_in_the_container_whose_server_hangs(lab, like_a_server):
     like_a_server("hangs")
     environment = os.environ | {"LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
     run = [*CONTAINER, "bash", "-c", '"$LABKIT" status; "$LABKIT" down']
@@ -231,7 +231,7 @@ def test_a_second_command_names_the_command_that_it_waits_for(lab):
     assert second.returncode == 0
 
 
-def test_a_command_that_was_stopped_does_not_stop_the_next_forever(lab, monkeypatch):
+def test_commands_do_not_wait_forever_for_a_stopped_command(lab, monkeypatch):
     monkeypatch.setattr(process, "READY_WITHIN", 0.1)
     monkeypatch.setattr(process, "ENDED_WITHIN", 0.1)
     with lab.folder.turn("start.lock", doing="starting the lab", within=0):
@@ -259,7 +259,7 @@ def test_a_folder_that_is_not_a_lab_is_left_alone(tmp_path):
 
 
 @pytest.mark.network
-def test_a_lab_on_a_disk_that_cannot_be_written_to(tmp_path):
+def test_commands_name_a_read_only_file_system(tmp_path):
     folder = Folder(tmp_path / "lab")
     folder.write_json("ports.json", {})
     read_only = f"mount --bind {folder.path} {folder.path} && mount -o remount,ro,bind {folder.path}"
@@ -275,7 +275,7 @@ def test_a_lab_on_a_disk_that_cannot_be_written_to(tmp_path):
             assert done.returncode == 1
 
 
-def test_a_pipe_or_a_folder_in_the_place_of_a_file_of_the_lab(tmp_path):
+def test_commands_survive_a_pipe_or_a_folder_in_place_of_a_lab_file(tmp_path):
     """A pipe that nobody writes to replaces the clock, and folders replace two files."""
     folder = Folder(tmp_path / "lab-bare")
     folder.create()
@@ -300,7 +300,7 @@ def test_a_pipe_or_a_folder_in_the_place_of_a_file_of_the_lab(tmp_path):
         assert "has ended" in said("down", "--bare")
 
 
-def test_a_path_that_is_too_long_for_a_socket(tmp_path):
+def test_a_bare_api_server_starts_in_a_path_too_long_for_a_socket(tmp_path):
     folder = Folder(tmp_path.joinpath(*["a-folder-with-a-long-name"] * 6))
     home = {"LABKIT_HOME": str(folder.path)}
     try:

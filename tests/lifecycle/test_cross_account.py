@@ -1,4 +1,4 @@
-"""A pod of the cluster in one account reads a bucket of another, by each of the two ways of EKS's user guide.
+"""A pod in one account reads a bucket in another account, in each of the two ways that EKS's user guide gives.
 
 https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
 """
@@ -17,7 +17,7 @@ NAMESPACE, BUCKET, OTHER = "across", "theirs-of-222222222222", "222222222222"
 ENTRANCE = f"arn:aws:iam::{OTHER}:role/OrganizationAccountAccessRole"
 PROVIDED, CHAINED = (f"arn:aws:iam::{OTHER}:role/{name}" for name in ("provided", "chained"))
 ENDS_WITHIN = 120  # seconds; a pod's one command
-# As the guide has it, with the token where the webhook says that it is.
+# The guide's example, with the token's path that the webhook sets.
 CONFIG = f"""[profile account_b_role]
 source_profile = account_a_role
 role_arn = {CHAINED}
@@ -30,7 +30,7 @@ role_arn = OURS
 
 @pytest.fixture(scope="module")
 def lab(home: Path) -> Iterator[labkit.Lab]:
-    """A bucket of the other account, a role of it for each way, and a service account for each."""
+    """Make a bucket in the other account and, for each of the two ways, its roles and a service account."""
     with labkit.Lab.open(namespace=NAMESPACE, service_account="first", role_name="ours", bucket="ours") as lab:
         lab.ready(before="iam_role")
         entered = lab.aws.client("sts").assume_role(RoleArn=ENTRANCE, RoleSessionName="me")["Credentials"]
@@ -86,7 +86,7 @@ def policy(statement: dict) -> str:
 
 
 def run(lab: labkit.Lab, account: str, line: str) -> tuple[str, int]:
-    """What a line printed in a pod of this service account, and how it ended."""
+    """Run a shell line in a pod of this service account; return its output and exit code."""
     core = CoreV1Api(lab.kubernetes)
     container = {
         "name": "app",
@@ -114,7 +114,7 @@ def run(lab: labkit.Lab, account: str, line: str) -> tuple[str, int]:
     [("first", "", "provided"), ("second", " --profile account_b_role", "chained")],
     ids=["the provider in the other account", "from role to role"],
 )
-def test_a_pod_reads_a_bucket_of_another_account(lab: labkit.Lab, account: str, profile: str, role: str):
+def test_a_pod_reads_a_bucket_in_another_account(lab: labkit.Lab, account: str, profile: str, role: str):
     whoami = f"aws sts get-caller-identity --query Arn --output text{profile}"
     read = f"aws s3 cp s3://{BUCKET}/hello.txt -{profile}"
     output, exit_code = run(lab, account, f"{whoami} && {read}")
@@ -124,16 +124,16 @@ def test_a_pod_reads_a_bucket_of_another_account(lab: labkit.Lab, account: str, 
     assert body == "hello from the other account"
 
 
-def test_without_the_second_role_the_bucket_is_closed(lab: labkit.Lab):
+def test_a_pod_with_only_its_own_account_s_role_cannot_read_the_other_s_bucket(lab: labkit.Lab):
     output, exit_code = run(lab, "second", f"aws s3 cp s3://{BUCKET}/hello.txt -")
     assert exit_code != 0
-    # The AWS CLI asks for a HEAD first, which has no body to say why.
+    # The AWS CLI sends a HEAD request first, and its answer has no body that could say why.
     assert "(403) when calling the HeadObject operation: Forbidden" in output
     head = next(call for call in reversed(lab.trail().records) if call["eventName"] == "HeadObject")
     assert "no identity-based policy allows s3:GetObject" in head["lab"]["reason"]
 
 
-def test_a_role_for_one_service_account_refuses_another(lab: labkit.Lab):
+def test_sts_refuses_a_role_s_token_exchange_to_another_service_account(lab: labkit.Lab):
     output, exit_code = run(lab, "second", f"AWS_ROLE_ARN={PROVIDED} aws sts get-caller-identity")
     assert exit_code != 0
     assert "(AccessDenied) when calling the AssumeRoleWithWebIdentity operation" in output

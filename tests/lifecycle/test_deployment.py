@@ -1,4 +1,4 @@
-"""What people do at work: annotate the service account, then restart the Deployment."""
+"""Annotating a Deployment's service account with a role, and restarting the Deployment."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
 
 @pytest.fixture(scope="module")
 def role(terminal: Callable[..., str]) -> str:
-    """A role for the service account `deployed` of the namespace `default`."""
+    """Make a role for the service account `deployed` in the namespace `default`; return its ARN."""
     issuer = terminal("aws eks describe-cluster --name blue --query cluster.identity.oidc.issuer --output text")
     provider = issuer.removeprefix("https://")
     trust = {
@@ -61,7 +61,7 @@ def role(terminal: Callable[..., str]) -> str:
     return ROLE
 
 
-def test_annotate_the_account_and_restart_the_deployment(terminal: Callable[..., str], role: str):
+def test_a_deployment_uses_the_annotated_role_after_a_restart(terminal: Callable[..., str], role: str):
     identity = "aws sts get-caller-identity --query Arn --output text"
     terminal(
         "kubectl create serviceaccount deployed",
@@ -81,7 +81,7 @@ def test_annotate_the_account_and_restart_the_deployment(terminal: Callable[...,
     )
     assert shown.splitlines()[0] == "deployment.apps/app restarted"
     assert shown.splitlines()[-1] == 'deployment "app" successfully rolled out'
-    # The old pod may take its time to end; `exec deployment/app` might still choose it.
+    # The old pod may still be ending, and `exec deployment/app` might choose it.
     terminal("kubectl wait --for=jsonpath={.status.replicas}=1 deployment/app --timeout=60s")
     newest = terminal("kubectl get pods -l app=app --sort-by=.metadata.creationTimestamp -o name").splitlines()[-1]
     assert terminal(f"kubectl exec {newest} -- printenv AWS_ROLE_ARN") == role
@@ -91,7 +91,7 @@ def test_annotate_the_account_and_restart_the_deployment(terminal: Callable[...,
     terminal("kubectl logs deployment/app")
 
 
-def test_a_deployment_without_its_service_account_starts_once_it_exists(terminal: Callable[..., str]):
+def test_a_deployment_starts_once_its_missing_service_account_exists(terminal: Callable[..., str]):
     terminal(
         "kubectl create deployment late --image=amazon/aws-cli -- sleep infinity",
         "kubectl rollout status deployment/late --timeout=60s",

@@ -1,4 +1,4 @@
-"""What `aws eks update-kubeconfig` and others write into the lab's kubeconfig survives the lab's own writing."""
+"""Entries that `aws eks update-kubeconfig` or kubectl write to the lab's kubeconfig survive the lab's own changes."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kubectl
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """A shell in which `eval "$(labkit env)"` was run once, when the lab was up for the first time."""
+    """A shell with the variables that `labkit env` printed when the lab first came up."""
     home = {"LABKIT_HOME": str(tmp_path / ".lab")}
     environment = os.environ | home
     assert labkit("up", **home).returncode == 0
@@ -39,7 +39,7 @@ AS_IAM, AS_THE_LAB = "arn:aws:iam::123456789012:user/administrator", "kubernetes
 UPDATE = "aws eks update-kubeconfig --name blue >&2"
 
 
-def test_update_kubeconfig_survives_another_cluster_and_a_restart(terminal):
+def test_an_entry_of_update_kubeconfig_survives_another_cluster_and_a_restart(terminal):
     assert terminal(UPDATE, "kubectl get pods >&2", USER) == AS_IAM
     assert terminal("labkit up --cluster green >&2", USER) == AS_THE_LAB
     assert terminal(f"kubectl config use-context {BLUE} >&2", USER) == AS_IAM
@@ -50,7 +50,7 @@ def test_update_kubeconfig_survives_another_cluster_and_a_restart(terminal):
     assert terminal("kubectl --context blue auth whoami -o jsonpath={.status.userInfo.username}") == AS_THE_LAB
 
 
-def test_a_cluster_that_moved_is_found_again(terminal):
+def test_up_corrects_a_cluster_s_outdated_address_in_the_kubeconfig(terminal):
     terminal(UPDATE)
     config = yaml.safe_load(terminal.kubeconfig.read_text())
     for cluster in config["clusters"]:
@@ -59,7 +59,7 @@ def test_a_cluster_that_moved_is_found_again(terminal):
     assert terminal("labkit down >&2", "labkit up >&2", USER) == AS_IAM
 
 
-def test_an_alias_and_a_namespace_of_the_learners_stay(terminal):
+def test_a_learner_s_context_alias_and_namespace_survive_another_cluster(terminal):
     terminal("kubectl config set-context --current --namespace=kube-system >&2", f"{UPDATE} --alias dev")
     terminal("labkit up --cluster green >&2", "aws eks delete-cluster --name green >&2")
     assert terminal("kubectl --context dev auth whoami -o jsonpath={.status.userInfo.username}") == AS_IAM
@@ -68,6 +68,6 @@ def test_an_alias_and_a_namespace_of_the_learners_stay(terminal):
 
 
 @pytest.mark.parametrize("text", ["", "nothing", "a: [", "clusters: 3", "clusters: [{}]"])
-def test_a_file_that_is_not_a_kubeconfig_is_written_again(terminal, text):
+def test_up_replaces_a_damaged_kubeconfig(terminal, text):
     terminal.kubeconfig.write_text(text)
     assert terminal("labkit up --cluster green >&2", USER) == AS_THE_LAB

@@ -9,7 +9,7 @@ import pytest
 
 COUNT = Path(__file__).with_name("count_packets.sh")
 PROGRAMS = Path(sys.executable).parent
-ELSEWHERE = "http://198.51.100.9:80"  # TEST-NET-2: nobody has it
+ELSEWHERE = "http://198.51.100.9:80"  # TEST-NET-2, reserved for documentation
 
 CONFIG = f"""
 [default]
@@ -26,7 +26,7 @@ source_profile = default
 
 @pytest.fixture
 def hostile(tmp_path):
-    """The environment of a machine that is set up for a real account, a proxy and another cluster."""
+    """The environment of a machine set up for a real AWS account, a proxy and another cluster."""
     (tmp_path / "home" / ".aws").mkdir(parents=True)
     for name in ("config", "credentials"):
         (tmp_path / "home" / ".aws" / name).write_text(CONFIG)
@@ -54,7 +54,7 @@ def hostile(tmp_path):
 
 
 def packets_of(command: str, environment: dict[str, str], folder: Path) -> tuple[int, str]:
-    """How many packets left loopback while the shell command ran, and what it printed."""
+    """Run a shell command; return how many packets left loopback, and the command's output."""
     done = subprocess.run(
         ["unshare", "--map-root-user", "--net", COUNT, "bash", "-euc", command],
         env={**environment, "PATH": f"{PROGRAMS}{os.pathsep}{environment['PATH']}"},
@@ -74,7 +74,7 @@ def test_the_packet_counter_counts_a_call(hostile, tmp_path):
 
 
 @pytest.mark.network
-def test_the_whole_lab_stays_on_loopback(hostile, tmp_path):
+def test_a_run_and_the_aws_cli_send_no_packet_past_loopback(hostile, tmp_path):
     run = """
         trap 'labkit down' EXIT
         labkit run
@@ -88,7 +88,7 @@ def test_the_whole_lab_stays_on_loopback(hostile, tmp_path):
 
 
 @pytest.mark.network
-def test_a_pod_without_irsa_stays_on_loopback_too(hostile, tmp_path):
+def test_a_pod_without_irsa_sends_no_packet_past_loopback(hostile, tmp_path):
     run = """
         trap 'labkit down' EXIT
         labkit up

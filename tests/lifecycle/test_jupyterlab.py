@@ -1,4 +1,4 @@
-"""JupyterLab as `labkit lab` runs it: it ends when it is told to, with all that it started; a second start finds it."""
+"""JupyterLab as `labkit lab` runs it: it ends with every process it started, and a second start finds it."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from tests.commands import LABKIT
 
 PATIENCE = 60
 PATHS = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
-# Neither Ctrl-C nor a polite signal ends it.
+# Neither SIGINT nor SIGTERM ends it.
 STUBBORN = """
 import pathlib, signal, time
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -39,7 +39,7 @@ def environment(home, tmp_path):
 
 @pytest.fixture
 def started(environment, tmp_path):
-    """A function that starts `labkit lab` in an empty folder, and returns its process and its URL."""
+    """Return a function that starts `labkit lab` in an empty folder; it returns the process and the URL."""
     running = []
 
     def start(*options):
@@ -72,7 +72,7 @@ def manager(tmp_path):
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_a_kernel_that_is_still_starting_is_ended(manager, others):
+def test_the_server_s_cleanup_ends_a_kernel_that_is_still_starting(manager, others):
     ServerApp.clear_instance()
     server = Server()
     server.kernel_manager = manager
@@ -91,9 +91,9 @@ def test_a_kernel_that_is_still_starting_is_ended(manager, others):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_with_a_stubborn_kernel_one_that_starts_and_a_terminal(started, tmp_path, number):
+def test_jupyterlab_ends_its_terminal_a_stubborn_kernel_and_one_still_starting(started, tmp_path, number):
     process, url = started()
-    # It prints its address before it listens.
+    # JupyterLab prints its address before it listens.
     answers = httpx.HTTPTransport(retries=10)
     with httpx.Client(base_url=url, params={"token": "known"}, transport=answers, timeout=PATIENCE) as asked:
         kernel = asked.post("api/kernels", json={"name": "python3"}).json()
@@ -107,7 +107,7 @@ def test_it_ends_with_a_stubborn_kernel_one_that_starts_and_a_terminal(started, 
         client.stop_channels()
         asked.post("api/terminals")
         asked.post("api/kernels", json={"name": "python3"})
-        # The lab goes on without JupyterLab.
+        # The lab's server keeps running without JupyterLab.
         own = [each for each in psutil.Process(process.pid).children() if "labkit.emulator" not in each.cmdline()]
         own += [below for each in own for below in each.children(recursive=True)]
         process.send_signal(number)
@@ -116,7 +116,7 @@ def test_it_ends_with_a_stubborn_kernel_one_that_starts_and_a_terminal(started, 
     assert (len(own) > 2, alive) == (True, [])
 
 
-def test_it_opens_without_nodejs(started, environment, tmp_path):
+def test_jupyterlab_starts_without_running_node(started, environment, tmp_path):
     node = tmp_path / "bin" / "node"
     node.parent.mkdir()
     node.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
@@ -126,7 +126,7 @@ def test_it_opens_without_nodejs(started, environment, tmp_path):
     assert not (tmp_path / "asked").exists()
 
 
-def test_a_second_start_leads_to_the_one_that_runs(started, environment, tmp_path):
+def test_a_second_labkit_lab_points_to_the_running_jupyterlab(started, environment, tmp_path):
     process, url = started()
     page = tmp_path / "learn" / "contents.ipynb"
     page.write_text("open in a tab")
@@ -141,7 +141,7 @@ def test_a_second_start_leads_to_the_one_that_runs(started, environment, tmp_pat
     assert "File, Reload Notebook from Disk" in over.stdout
     assert "your-turn-a" in mine.read_text()
     assert (tmp_path / "learn" / "02-iam-role.before-1.ipynb").read_text() == "mine"
-    # Killed, it leaves its entry in Jupyter's list behind.
+    # A killed server leaves its entry in Jupyter's list of servers.
     process.kill()
     process.wait()
     assert started()[1] != url
@@ -158,7 +158,7 @@ def local(url):
     return url.replace("127.0.0.1", "localhost")
 
 
-def test_what_hangs_at_its_end_is_left_behind(tmp_path):
+def test_jupyterlab_ends_even_if_its_cleanup_hangs(tmp_path):
     program = f"""
         import asyncio, os, signal
         from labkit.cli import jupyterlab

@@ -1,4 +1,4 @@
-"""However the lab's server ends, the next one has every object again, and the pods start as after a node's reboot."""
+"""However the lab's server ends, the next one has every object, and pods start as after a node's reboot."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ from tests import commands
 CLUSTERS = ("blue", "green")
 AUTHENTICATION = "/apis/authentication.k8s.io/v1"
 SAYS_SO = "was started again, with everything that was in the lab"
-# An object of each kind that a lab does not have of itself, and pods for each way to start again.
+# An object of each kind that a new lab lacks, and a pod for each way to restart.
 OBJECTS = """
 {apiVersion: v1, kind: Namespace, metadata: {name: ours}}
 ---
@@ -122,7 +122,7 @@ spec: {restartPolicy: Never, containers: [{name: c, image: amazon/aws-cli, comma
 
 
 class Api:
-    """The API server of a cluster, as the kubeconfig leads there."""
+    """A cluster's API server, at the address and with the credentials in the kubeconfig."""
 
     def __init__(self, home: Path, context: str):
         config = yaml.safe_load((home / "kubeconfig").read_text())
@@ -154,7 +154,7 @@ class Api:
 
     @cached_property
     def lists(self) -> dict[str, tuple[str, str, bool]]:
-        """Of each kind that can be listed: the path of its group, its name, and whether it has namespaces."""
+        """Each kind that can be listed: its group's path, its resource name, and whether it is namespaced."""
         groups = [group["preferredVersion"]["groupVersion"] for group in self.get("/apis")["groups"]]
         return {
             resource["kind"]: (path, resource["name"], resource["namespaced"])
@@ -182,7 +182,7 @@ class Api:
         return answer.text.strip()
 
     def user_of(self, token: str) -> dict:
-        """Who the API server says that the bearer of this token is."""
+        """Return the user that the API server sees in this token."""
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         answer = self._anybody.post(
             f"{AUTHENTICATION}/selfsubjectreviews", json=review, headers={"Authorization": f"Bearer {token}"}
@@ -190,7 +190,7 @@ class Api:
         return answer.raise_for_status().json()["status"]["userInfo"]
 
     def first_event(self, version: str) -> dict:
-        """The first event of a watch on ConfigMaps from this resource version on."""
+        """The first event of a ConfigMap watch that starts at this resource version."""
         query = {"watch": "1", "resourceVersion": version}
         with self.http.stream("GET", "/api/v1/namespaces/ours/configmaps", params=query) as answer:
             return json.loads(next(answer.iter_lines()))
@@ -215,7 +215,7 @@ def made(home: Path) -> Path:
 
 
 def settled(api: Api, restarts: dict[str, int]) -> None:
-    """Return when every pod has ended, or runs after at least so many restarts, by its name."""
+    """Wait until every pod has ended, or runs and has restarted at least as often as `restarts` says."""
     for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.1), reraise=True):
         with attempt:
             for name, status in api.pods().items():
@@ -263,7 +263,7 @@ def terminated(home: Path) -> None:
 
 
 def idle(home: Path) -> None:
-    """The end after eight hours without a call, which come at once for a server of this test's own."""
+    """End as after eight hours without a call. A server of this test's own needs no wait for that."""
     killed(home)
     program = "from labkit.emulator import server; server.IDLE_SECONDS = 0; server.main()"
     reading, writing = os.pipe()
@@ -288,7 +288,7 @@ def _end(home: Path, number: int) -> None:
 
 @contextmanager
 def opened_again(capsys) -> Iterator[Lab]:
-    """The lab, which says in one line that it was restarted."""
+    """Open the lab, which prints one line that says it was restarted."""
     capsys.readouterr()
     with Lab.open() as lab:
         said = capsys.readouterr().out
@@ -299,7 +299,7 @@ def opened_again(capsys) -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize("end", [killed, terminated, idle, down], ids=lambda end: end.__name__)
-def test_everything_is_there_again(made, end, capsys):
+def test_every_object_and_pod_is_back_after_the_server_ended(made, end, capsys):
     apis = [Api(made, cluster) for cluster in CLUSTERS]
     for api in apis:
         settled(api, {})
@@ -336,7 +336,7 @@ def test_everything_is_there_again(made, end, capsys):
         assert pods["never-again"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 255
         assert api.log("completed") == "said once"
         if end is killed:
-            # What was in the volume is there, and the log of the run before.
+            # The volume kept its file, and the log of the run before is still readable.
             assert (int(api.log("always")), int(api.log("always", previous="true"))) == (runs[api] + 1, runs[api])
 
 
@@ -350,7 +350,7 @@ def contexts(home: Path) -> dict:
     return {key: config[key] for key in ("clusters", "contexts", "current-context")}
 
 
-def test_tokens_stay_valid_and_a_service_account_made_again_is_another_one(made, capsys):
+def test_tokens_survive_a_kill_but_not_the_deletion_of_their_service_account(made, capsys):
     api, accounts = Api(made, "green"), "/api/v1/namespaces/ours/serviceaccounts"
     pod = api.get("/api/v1/namespaces/ours/pods/always")["metadata"]
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
@@ -376,7 +376,7 @@ def test_tokens_stay_valid_and_a_service_account_made_again_is_another_one(made,
         assert ids[0] != ids[1]
 
 
-def test_a_watch_continues_or_gets_an_expired_version_error(made, capsys):
+def test_after_a_restart_a_watch_continues_or_gets_an_expired_version_error(made, capsys):
     api = Api(made, "green")
 
     def version() -> str:
@@ -400,8 +400,8 @@ def test_a_watch_continues_or_gets_an_expired_version_error(made, capsys):
         assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "after")
 
 
-def test_a_restored_lab_has_everything_and_takes_no_token_from_before(made, monkeypatch):
-    """Its pods run again, with tokens of the cluster's new key."""
+def test_a_restored_lab_has_every_object_but_refuses_tokens_from_before(made, monkeypatch):
+    """The restored cluster has a new signing key. Its pods run again, with tokens signed by it."""
     apis = [Api(made, cluster) for cluster in CLUSTERS]
     for api in apis:
         settled(api, {})
@@ -438,7 +438,7 @@ def test_a_restored_lab_has_everything_and_takes_no_token_from_before(made, monk
             api.user_of(token)
         filled = base64.b64decode(api.get("/api/v1/namespaces/ours/secrets/forever")["data"]["token"]).decode()
         assert api.user_of(filled)["username"] == "system:serviceaccount:ours:bearer"
-        # A snapshot holds no logs: the pod says it once more, for the other tests.
+        # A snapshot holds no logs, so make the pod print again, for the other tests.
         api.http.delete("/api/v1/namespaces/ours/pods/completed").raise_for_status()
         for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.1), reraise=True):
             with attempt:
@@ -450,7 +450,7 @@ def test_a_restored_lab_has_everything_and_takes_no_token_from_before(made, monk
 
 
 def exchanged(lab: Lab, token: str = "") -> tuple[str, str]:
-    """What STS answers to the token, or to a new one of the lab's service account; and the token."""
+    """Exchange this token, or a new one of the lab's service account. Return STS's answer and the token."""
     parameters = lab.parameters
     account = parameters.service_account, parameters.namespace
     spec = {"spec": {"audiences": ["sts.amazonaws.com"]}}
@@ -466,7 +466,7 @@ def exchanged(lab: Lab, token: str = "") -> tuple[str, str]:
 
 
 def without_secrets(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str, str, str], dict]:
-    """The objects without the values that a lab generates again, and without those that a reboot changes."""
+    """The objects without the values that a restored lab generates or that a reboot changes."""
     objects = fixed(objects)
     for (kind, _, name), obj in objects.items():
         if (kind, name) in {("ConfigMap", "kube-root-ca.crt"), ("Secret", "forever")}:
@@ -489,7 +489,7 @@ def without_secrets(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str
         ("clusters/blue/cluster.json", "", "the record of a cluster cannot be read"),
     ],
 )
-def test_a_state_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, file, damage, says):
+def test_up_refuses_unreadable_state_and_suggests_reset(tmp_path, file, damage, says):
     kept = tmp_path / ".lab" / file
     kept.parent.mkdir(parents=True)
     if damage:
@@ -509,8 +509,8 @@ def test_a_state_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, file, da
     assert not kept.exists()
 
 
-def test_a_state_that_another_version_wrote_is_refused_in_a_sentence(lab):
-    """Contents that this version doesn't know, in files of the layout that it knows."""
+def test_up_names_the_unreadable_record_and_its_file_and_suggests_reset(lab):
+    """Such as records of another version, or damaged ones, in a file whose layout is known."""
     lab("up")
     lab("down")
     unknown = "INSERT INTO objects VALUES ('gizmos', 'ours', 'one', '{}')"

@@ -1,4 +1,4 @@
-"""The lab's server comes up whatever it finds, says what it did, and takes everything along when it ends."""
+"""The lab's server: it starts despite damaged files, says what it did, and ends with every process it started."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.lifecycle.processes import gone, run_a_pod, server
 KEYS = {"target", "cluster", "region", "account_id", "aws", "kubeconfig", "issuer", "ca_file"}
 
 
-def test_two_at_once_get_one_server(lab):
+def test_two_ups_at_once_start_one_server(lab):
     with ThreadPoolExecutor(2) as pool:
         home = {"LABKIT_HOME": str(lab.folder.path)}
         done = list(pool.map(lambda _: commands.labkit_process("up", "--json", **home), range(2)))
@@ -42,7 +42,7 @@ def test_down_ends_every_process(lab):
     assert "No lab runs" in lab("down")
 
 
-def test_a_killed_server_takes_its_processes_along_and_the_next_one_says_so(lab):
+def test_a_killed_server_s_processes_end_and_status_and_up_say_it_was_killed(lab):
     issuer = json.loads(lab("up", "--json"))["issuer"]
     processes = [server(lab), *run_a_pod(lab)]
     processes[0].send_signal(signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_a_notebook_reports_that_its_server_was_killed(lab, monkeypatch):
             assert re.search(r"//127\.0\.0\.1:|the cluster's API server", failure.value.where)
 
 
-def test_a_port_that_is_taken_is_replaced_and_named(lab):
+def test_up_replaces_a_port_that_is_in_use_and_says_so(lab):
     before = json.loads(lab("up", "--json"))
     lab("down")
     taken = int(before["aws"]["endpoint_url"].rpartition(":")[2])
@@ -89,7 +89,7 @@ def test_ports_keys_and_ids_are_the_same_after_down_and_up(lab):
     assert lab("up", "--json", "--cluster", "green") == before
 
 
-def test_an_issuers_replaced_documents_stay_until_the_lab_is_reset(lab):
+def test_an_issuer_s_replaced_keys_stay_until_the_lab_is_reset(lab):
     issuer = json.loads(lab("up", "--json"))["issuer"]
     override = lab.folder.published.override(issuer, "keys")
     override.set(403, "")
@@ -104,14 +104,14 @@ def test_an_issuers_replaced_documents_stay_until_the_lab_is_reset(lab):
 
 
 @pytest.mark.parametrize("content", ["[1]", '{"gate": "x", "issuer/us-east-1": null}', '{"gate": 99999}'])
-def test_a_damaged_file_of_ports_gets_other_ports(lab, content):
+def test_up_starts_despite_a_damaged_ports_file(lab, content):
     lab.folder.create()
     (lab.folder.path / "ports.json").write_text(content)
     assert "The lab is up" in lab("up")
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', '{"pid": 1, "unknown": 2}', "[]"])
-def test_a_stale_folder_does_not_stop_the_lab(lab, content):
+def test_up_starts_despite_stale_files_of_an_old_server(lab, content):
     lab.folder.create()
     (lab.folder.path / "server.json").write_text(content)
     (lab.folder.path / "server.lock").write_text("")
@@ -119,7 +119,7 @@ def test_a_stale_folder_does_not_stop_the_lab(lab, content):
     assert "The lab is up" in lab("up")
 
 
-def test_down_while_the_lab_starts_ends_it_and_no_stranger(lab):
+def test_down_while_the_lab_starts_ends_only_the_lab(lab):
     stranger = subprocess.Popen(["sleep", "100"])
     try:
         lab.folder.write_json("server.json", {"pid": stranger.pid})
@@ -141,7 +141,7 @@ def test_down_while_the_lab_starts_ends_it_and_no_stranger(lab):
         stranger.wait()
 
 
-def test_a_server_ends_with_a_message_if_its_command_was_interrupted(lab):
+def test_a_server_whose_up_was_interrupted_ends_and_status_says_so(lab):
     lab("up")
     lab("down")
     reading, writing = os.pipe()
@@ -155,7 +155,7 @@ def test_a_server_ends_with_a_message_if_its_command_was_interrupted(lab):
     assert "The lab's server was interrupted while it started and was started again, with" in lab("up")
 
 
-def test_reset_forgets_all_but_the_ports(lab):
+def test_reset_forgets_everything_except_the_ports(lab):
     before = json.loads(lab("up", "--json"))
     lab("clock", "+2h")
     lab("reset")
@@ -166,7 +166,7 @@ def test_reset_forgets_all_but_the_ports(lab):
     assert after["aws"]["secret_access_key"] != before["aws"]["secret_access_key"]
 
 
-def test_files_that_a_full_disk_left_empty_are_made_again(lab):
+def test_up_makes_key_files_again_that_a_full_disk_left_empty(lab):
     lab("up")
     keys = State.read(lab.folder).secret_access_key
     lab("down")
@@ -183,7 +183,7 @@ def test_files_that_a_full_disk_left_empty_are_made_again(lab):
 
 
 @pytest.mark.parametrize("content", ["1e300", "-1e400", "nan", "tomorrow", "9" * 5000])
-def test_a_clock_file_without_a_time_is_the_machines_time(lab, content):
+def test_a_clock_file_without_a_valid_offset_means_the_machine_s_time(lab, content):
     lab.folder.create()
     lab.folder.clock.file.write_text(content)
     assert "the machine's time" in lab("clock")
@@ -193,7 +193,7 @@ def test_a_clock_file_without_a_time_is_the_machines_time(lab, content):
         assert float(lab.folder.clock.file.read_text()) == 0
 
 
-def test_few_open_files(lab):
+def test_up_needs_a_hard_limit_of_256_open_files_and_names_it(lab):
     arguments = f"cd {lab.folder.path.parent} && LABKIT_HOME={lab.folder.path} {commands.LABKIT} up"
     done = subprocess.run(["sh", "-c", f"ulimit -n 64; {arguments}"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -206,7 +206,7 @@ def test_few_open_files(lab):
 
 @pytest.fixture
 def on_disk(lab):
-    """Run a shell's script with the lab's folder on a disk of this size."""
+    """Return a function that runs a shell script with the lab's folder on a disk of a given size."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs a user namespace, for a disk of its own")
     lab.folder.create()
@@ -221,7 +221,7 @@ def on_disk(lab):
     return run
 
 
-def test_a_disk_that_is_full_at_the_start(lab, on_disk):
+def test_up_on_a_full_disk_says_to_make_room(lab, on_disk):
     done = on_disk("4k", "$LABKIT up")
     assert done.returncode == 1
     assert "no space is left on the disk" in done.stderr
@@ -246,7 +246,7 @@ print(next(event["object"].status.phase for event in pods if event["object"].sta
 """
 
 
-def test_a_disk_that_fills_while_the_lab_runs(on_disk):
+def test_a_running_lab_names_the_full_disk_and_works_again_with_room(on_disk):
     done = on_disk(
         "16m",
         f"$LABKIT up && ! cat /dev/zero > $LABKIT_HOME/fill; ! $LABKIT clock +1h && "
@@ -258,8 +258,8 @@ def test_a_disk_that_fills_while_the_lab_runs(on_disk):
     assert phase == "Running"
 
 
-def test_no_call_of_aws_that_a_full_disk_refuses_leaves_anything_behind(on_disk, monkeypatch):
-    """Neither at once nor after a restart. With this seed, a set of the regions changes its order when it's stored."""
+def test_an_aws_call_refused_by_a_full_disk_leaves_nothing_behind(on_disk, monkeypatch):
+    """Nor after a restart. With this hash seed, the set of regions changes its order when it's stored."""
     monkeypatch.setenv("PYTHONHASHSEED", "17")
     done = on_disk("24m", f"$LABKIT up && {sys.executable} -m tests.lifecycle.full_disk; $LABKIT down")
     assert "PutObject" in done.stdout, done.stdout + done.stderr
@@ -267,8 +267,7 @@ def test_no_call_of_aws_that_a_full_disk_refuses_leaves_anything_behind(on_disk,
     assert {"CreateRole", "PutObject", "CreateAccessEntry", "EnableRegion"} <= {*refused}
 
 
-def test_a_disk_that_is_full_for_a_snapshot_and_for_a_restore(on_disk):
-    """The lab goes on with what it holds."""
+def test_snapshot_and_restore_on_a_full_disk_say_so_and_the_lab_runs_on(on_disk):
     fill = "! cat /dev/zero > $LABKIT_HOME/fill"
     done = on_disk(
         "16m",
@@ -291,7 +290,7 @@ def test_a_server_that_cannot_start_says_why(lab):
     assert "next:  labkit up, which tries again and loses nothing" in said
 
 
-def test_a_server_that_lacks_a_library_says_which_and_suggests_no_reset(tmp_path):
+def test_a_server_without_a_library_names_it_and_suggests_no_reset(tmp_path):
     (tmp_path / "flask.py").write_text("raise ModuleNotFoundError(\"No module named 'flask'\")")
     done = commands.labkit_process("up", LABKIT_HOME=str(tmp_path / ".lab"), PYTHONPATH=str(tmp_path))
     first, *_, last = done.stderr.splitlines()
@@ -300,7 +299,7 @@ def test_a_server_that_lacks_a_library_says_which_and_suggests_no_reset(tmp_path
     assert "reset" not in done.stderr
 
 
-def test_no_file_of_the_lab_is_for_others_to_read(lab):
+def test_other_users_cannot_read_the_lab_s_files(lab):
     lab("up")
     run_a_pod(lab)
     open_to_others = [
@@ -311,7 +310,7 @@ def test_no_file_of_the_lab_is_for_others_to_read(lab):
     assert {file.name for file in open_to_others} <= {"clock", "server.log", "server.lock", "start.lock"}
 
 
-def test_every_listener_is_on_loopback_and_refuses_strangers_names_and_pages(lab):
+def test_every_port_is_on_loopback_and_refuses_foreign_hosts_and_web_pages(lab):
     lab("up")
     listening = [c.laddr for c in server(lab).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     # gate and issuer; the cluster's API server, webhook, kubelet, metadata service and Pod Identity agent
@@ -329,7 +328,7 @@ def test_every_listener_is_on_loopback_and_refuses_strangers_names_and_pages(lab
 
 
 def answer(port: int, headers: dict[str, str]) -> int | None:
-    """The status of a GET with these headers, over TLS where the port speaks it."""
+    """Return the status of a GET with these headers, over TLS if the port speaks it."""
     for scheme in ("https", "http"):
         try:
             url = f"{scheme}://127.0.0.1:{port}/"

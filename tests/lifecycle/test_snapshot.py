@@ -1,4 +1,4 @@
-"""`labkit snapshot` and `labkit restore`: what they refuse, what they never lose, and what isn't in the file."""
+"""`labkit snapshot` and `labkit restore`: what they refuse, and what a snapshot never contains."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from tests import commands
 
 @pytest.fixture(scope="module")
 def lab(home):
-    """A lab that runs, with a ConfigMap in it, and `one`, a snapshot of it."""
+    """A running lab with a ConfigMap in it, and with a snapshot named `one`."""
     assert commands.labkit("up").returncode == 0
     configmaps(home).create_namespaced_config_map("default", {"metadata": {"name": "before"}})
     folder = Folder(home)
@@ -52,7 +52,7 @@ def refused(*arguments: str, says: str, **variables: str) -> str:
 
 
 def altered(one: Path, file: Path, **members: bytes) -> Path:
-    """A copy of the snapshot with these members in place of its own, or beside them."""
+    """Copy a snapshot, with these members added or replaced."""
     with zipfile.ZipFile(one) as before, zipfile.ZipFile(file, "w") as after:
         for name in before.namelist():
             after.writestr(name, members.pop(name, None) or before.read(name))
@@ -75,15 +75,14 @@ def altered(one: Path, file: Path, **members: bytes) -> Path:
         ("one", "exists. A snapshot is never overwritten."),
     ],
 )
-def test_a_name_that_is_refused(lab, tmp_path, monkeypatch, name, says):
+def test_snapshot_refuses_an_invalid_name_or_path(lab, tmp_path, monkeypatch, name, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     refused("snapshot", name, says=says)
     assert [*tmp_path.rglob("*.labsnapshot"), *tmp_path.rglob(".*")] == []
 
 
-def test_the_next_command_can_be_copied(lab, tmp_path, monkeypatch):
-    """Also where the file's path has a space in it."""
+def test_the_next_command_quotes_a_path_with_a_space(lab, tmp_path, monkeypatch):
     (tmp_path / "sub dir").mkdir()
     monkeypatch.chdir(tmp_path)
     taken = commands.labkit("snapshot", "sub dir/é.labsnapshot").stdout
@@ -93,7 +92,7 @@ def test_the_next_command_can_be_copied(lab, tmp_path, monkeypatch):
     )
 
 
-def test_nobody_else_can_read_it_and_no_secret_of_the_lab_is_in_it(lab, one):
+def test_a_snapshot_is_private_and_holds_no_secret_of_the_lab(lab, one):
     assert (one.stat().st_mode & 0o777, one.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     secrets = [lab.secret, State.read(lab).secret_access_key.encode()]
     secrets += [
@@ -106,18 +105,18 @@ def test_nobody_else_can_read_it_and_no_secret_of_the_lab_is_in_it(lab, one):
     assert not [*lab.path.glob(".snapshot.*")]
 
 
-def test_a_folder_that_never_held_a_lab_has_no_snapshot(tmp_path):
+def test_snapshot_refuses_a_folder_that_never_held_a_lab(tmp_path):
     refused("snapshot", "none", says="holds nothing yet", LABKIT_HOME=str(tmp_path / ".lab"))
 
 
-def test_a_missing_snapshot_is_refused(lab, tmp_path):
+def test_restore_refuses_a_missing_snapshot(lab, tmp_path):
     assert "Did you mean 'one'? There are: one." in refused(
         "restore", "onne", says="'onne' is not a snapshot of this lab"
     )
     refused("restore", str(tmp_path / "no.labsnapshot"), says="no.labsnapshot does not exist")
 
 
-def test_a_foreign_or_damaged_file_changes_nothing(lab, one, tmp_path):
+def test_restore_refuses_a_foreign_or_damaged_file_and_changes_nothing(lab, one, tmp_path):
     before, whole = names(lab.path), one.read_bytes()
     at = whole.index(b"aws.db") + 40  # in the compressed content
     file = tmp_path / "bad.labsnapshot"
@@ -132,7 +131,7 @@ def test_a_foreign_or_damaged_file_changes_nothing(lab, one, tmp_path):
 
 
 @pytest.mark.parametrize("other", [{"format": 2}, {"moto": "5.1.9"}])
-def test_a_snapshot_of_another_version_is_refused_in_a_sentence(lab, one, tmp_path, other):
+def test_restore_refuses_a_snapshot_of_another_format_or_moto_version(lab, one, tmp_path, other):
     before = names(lab.path)
     with zipfile.ZipFile(one) as archive:
         manifest = json.loads(archive.read("manifest.json")) | other
@@ -142,8 +141,8 @@ def test_a_snapshot_of_another_version_is_refused_in_a_sentence(lab, one, tmp_pa
     assert names(lab.path) == before
 
 
-def test_a_snapshot_of_another_labkit_is_opened(one, tmp_path):
-    """Where the state means the same. It is handed out as a file, to a machine without a lab."""
+def test_restore_accepts_a_snapshot_of_another_labkit_version(one, tmp_path):
+    """The snapshot comes as a file to a machine without a lab."""
     with zipfile.ZipFile(one) as archive:
         manifest = json.loads(archive.read("manifest.json")) | {"labkit": "0.0.1"}
     file = altered(one, tmp_path / "given.labsnapshot", **{"manifest.json": json.dumps(manifest).encode()})
@@ -156,14 +155,14 @@ def test_a_snapshot_of_another_labkit_is_opened(one, tmp_path):
         assert (restored.clock.offset, (restored.path / "faults/run.json").exists()) == (3600, True)
         assert restored.published.override("0A", "keys").get().status == 500
         assert commands.labkit("down", **home).returncode == 0
-        # It can be handed on, also by a lab that doesn't run.
+        # A lab that doesn't run can take a snapshot, too.
         done = commands.labkit("snapshot", str(tmp_path / "on"), **home)
         assert f"is saved in {tmp_path}/on" in done.stdout, done.stderr
     finally:
         process.stop(Folder(tmp_path / ".lab"))
 
 
-def test_a_lab_with_state_is_replaced_only_with_force(lab):
+def test_restore_replaces_a_lab_with_state_only_with_force(lab):
     configmaps(lab.path).create_namespaced_config_map("default", {"metadata": {"name": "after"}})
     says = f"The snapshot would replace the state of the lab in {lab.path}. Nothing was changed."
     told = refused("restore", "one", says=says)
@@ -171,7 +170,7 @@ def test_a_lab_with_state_is_replaced_only_with_force(lab):
     assert names(lab.path) == {"before", "after", "kube-root-ca.crt"}
 
 
-def test_a_lab_that_does_not_start_with_a_snapshot_has_its_state_from_before(lab, one, tmp_path):
+def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(lab, one, tmp_path):
     with zipfile.ZipFile(one) as archive:
         archive.extract("clusters/serials.db", tmp_path)
     with contextlib.closing(sqlite3.connect(tmp_path / "clusters/serials.db")) as database:
@@ -191,15 +190,15 @@ def test_a_lab_that_does_not_start_with_a_snapshot_has_its_state_from_before(lab
     assert not any((lab.path / name).exists() for name in (replacement.WAITING, replacement.REPLACED))
 
 
-def test_a_lab_that_a_real_cluster_joined_is_refused(lab, monkeypatch):
+def test_snapshot_and_restore_refuse_a_lab_that_a_real_cluster_has_joined(lab, monkeypatch):
     monkeypatch.setattr(Kept, "joined", lambda _: {"team": None})
     refused("snapshot", "two", says="The cluster team has joined this lab.")
     refused("restore", "one", "--force", says="The cluster team has joined this lab.")
 
 
 @pytest.mark.parametrize("renames", range(12))
-def test_a_replacement_that_was_cut_off_is_finished_by_the_next_start(tmp_path, monkeypatch, renames):
-    """Wherever it was cut off, the lab has one state or the other; and it can go back."""
+def test_an_interrupted_restore_is_finished_by_the_next_start(tmp_path, monkeypatch, renames):
+    """Wherever it stopped, the second attempt leaves the whole new state, and the old one can come back."""
     folder, staged, old, new = Folder(tmp_path / "lab"), tmp_path / "lab/.staged", {}, {}
     folder.create()
     for place, held, names in (

@@ -1,4 +1,4 @@
-"""A call of moto's that never returns: its client is told, and the lab's server starts again by itself."""
+"""An AWS call that never returns from moto: the caller gets an error, and the lab's server starts again by itself."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 
-# A server in which sqs:ListQueues says that it waits, for ever, and a call may take three seconds.
+# A server in which sqs:ListQueues writes a file and then waits forever. A call may take three seconds.
 SERVER = """
 import sys
 import threading
@@ -31,7 +31,7 @@ server.main()
 """
 
 
-# One in which it never gets to Python's next instruction, in any thread.
+# A server in which sqs:ListQueues keeps every thread from Python's next instruction.
 FROZEN = """
 import re
 from labkit.emulator import server
@@ -53,7 +53,7 @@ def client(state, service):
     )
 
 
-def test_the_server_tells_the_client_starts_again_and_says_so(tmp_path, monkeypatch, capsys):
+def test_callers_of_a_stuck_call_get_503_and_the_server_starts_again(tmp_path, monkeypatch, capsys):
     folder = Folder(tmp_path / "lab")
     folder.create()
     reading, writing = os.pipe()
@@ -92,7 +92,7 @@ def test_the_server_tells_the_client_starts_again_and_says_so(tmp_path, monkeypa
             process.stop(folder)
 
 
-def test_a_server_that_is_frozen_ends_and_the_next_has_everything(tmp_path):
+def test_a_frozen_server_ends_and_the_next_one_kept_its_state(tmp_path):
     folder = Folder(tmp_path / "lab")
     folder.create()
     reading, writing = os.pipe()

@@ -18,7 +18,7 @@ def provider():
 
 @pytest.fixture
 def web_identity():
-    """A trust policy as the lab writes it, with fields of its one statement replaced, or left out with None."""
+    """Build a trust policy as the lab writes it. Keywords replace fields of its one statement; None drops a field."""
 
     def build(**changes):
         statement = {
@@ -40,7 +40,7 @@ def web_identity():
 
 @pytest.fixture
 def policy():
-    """A policy of the statements given, read as from where it is stored."""
+    """Build a policy from statements, as if read from storage."""
 
     def build(*statements, kind="identity", name="under-test", version="2012-10-17"):
         return Policy.read({"Version": version, "Statement": list(statements)}, kind=kind, name=name)

@@ -1,4 +1,4 @@
-"""An ARN's parts, and back."""
+"""Parsing an ARN into its parts, and writing it back."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from labkit.policy.arn import Arn
         ("arn:aws:iam::aws:policy/Admin", ("aws", "iam", "", "aws", "policy/Admin"), "Admin"),
     ],
 )  # fmt: skip
-def test_an_arn_is_read_and_written(text, parts, name):
+def test_an_arn_is_parsed_and_written_back_unchanged(text, parts, name):
     arn = Arn.parse(text)
     assert (arn.partition, arn.service, arn.region, arn.account, arn.resource) == parts
     assert arn.name == name
@@ -24,7 +24,7 @@ def test_an_arn_is_read_and_written(text, parts, name):
 
 
 @pytest.mark.parametrize("text", ["", "*", "role/x", "arn:aws:iam::123456789012", "urn:aws:iam::123456789012:role/x"])
-def test_anything_but_an_arn(text):
+def test_parse_raises_for_text_that_is_not_an_arn(text):
     assert Arn.find(text) is None
     with pytest.raises(ValueError, match="is not an ARN"):
         Arn.parse(text)
@@ -39,6 +39,6 @@ def test_anything_but_an_arn(text):
         ("oidc-provider/example.com/id/A", "/example.com/id/", "example.com/id/A"),
     ],
 )
-def test_a_role_has_a_path_and_a_provider_an_issuer(resource, path, issuer):
+def test_an_arn_s_path_and_issuer_are_read_from_its_resource(resource, path, issuer):
     arn = Arn.parse(f"arn:aws:iam::123456789012:{resource}")
     assert (arn.path, arn.issuer) == (path, issuer)

@@ -103,7 +103,7 @@ ROLE = "arn:aws:iam::123456789012:role/path/my-role"
         ("Null", "maybe", "here", CANNOT_TELL),
     ],
 )
-def test_operators(operator, wanted, found, result):
+def test_each_operator_compares_the_wanted_value_with_the_found_one(operator, wanted, found, result):
     assert holds(operator, wanted, found) is result
 
 
@@ -112,7 +112,7 @@ POSITIVE = sorted(name for name, operator in _OPERATORS.items() if not operator.
 
 
 @pytest.mark.parametrize("operator", POSITIVE)
-def test_a_missing_key_does_not_match_and_with_if_exists_does(operator):
+def test_a_missing_key_matches_a_positive_operator_only_with_if_exists(operator):
     assert holds(operator, "1", NOTHING) is False
     assert holds(f"{operator}IfExists", "1", NOTHING) is True
 
@@ -123,7 +123,7 @@ def test_a_missing_key_matches_a_negated_operator(operator):
     assert holds(f"{operator}IfExists", "1", NOTHING) is True
 
 
-def test_if_exists_compares_a_key_that_exists():
+def test_if_exists_still_compares_a_key_that_exists():
     assert holds("StringEqualsIfExists", "a", "b") is False
     assert holds("StringNotEqualsIfExists", "a", "a") is False
 
@@ -134,7 +134,7 @@ def test_if_exists_compares_a_key_that_exists():
         ("ForAllValues:StringEquals", ["a", "b"], ["a"], True),
         ("ForAllValues:StringEquals", ["a", "b"], ["a", "c"], False),
         ("ForAllValues:StringEquals", ["a"], NOTHING, True),
-        ("ForAllValues:StringEquals", ["a"], [""], True),  # no more than a missing key
+        ("ForAllValues:StringEquals", ["a"], [""], True),  # an empty value counts as a missing key
         ("ForAllValues:StringNotEquals", ["a", "b"], ["c", "d"], True),
         ("ForAllValues:StringNotEquals", ["a", "b"], ["c", "a"], False),
         ("ForAllValues:StringLike", ["a*"], ["ab", "ac"], True),
@@ -151,7 +151,7 @@ def test_if_exists_compares_a_key_that_exists():
         ("ForAllValues:NumericLessThan", ["5"], ["x", "3"], CANNOT_TELL),
     ],
 )
-def test_keys_with_several_values(operator, wanted, found, result):
+def test_set_operators_compare_each_of_a_key_s_values(operator, wanted, found, result):
     assert holds(operator, wanted, found) is result
 
 
@@ -179,12 +179,12 @@ def test_several_values_need_a_set_operator(operator):
         ("NumericEquals", ("3",), None),
     ],
 )
-def test_why_a_condition_cannot_be_evaluated(operator, found, problem):
+def test_a_condition_says_why_it_cannot_be_evaluated(operator, found, problem):
     condition = compile_condition(operator, KEY, ("1", "2"), variables=True)
     assert condition.result({KEY.lower(): found}).problem == problem
 
 
-def test_a_list_of_one_is_one_value():
+def test_a_list_with_one_value_counts_as_that_value():
     assert holds("StringEquals", "sts.amazonaws.com", ["sts.amazonaws.com"]) is True
 
 
@@ -201,7 +201,7 @@ def test_a_condition_without_values_cannot_be_decided(operator):
         ("StringEquals", ["bob", "${aws:username}"], "bob", True),
         ("StringEqualsIgnoreCase", "x-${aws:username}", "X-ANN", True),
         ("StringLike", "home/${aws:username}/*", "home/ann/x", True),
-        ("StringLike", "${aws:PrincipalTag/star}", "anything", False),  # a value's * is only a *
+        ("StringLike", "${aws:PrincipalTag/star}", "anything", False),  # a * in a variable's value is literal
         ("StringEquals", "${aws:PrincipalTag/none}", "ann", False),
         ("StringNotEquals", "${aws:PrincipalTag/none}", "ann", True),
         ("ArnLike", "arn:aws:iam::*:user/${aws:username}", "arn:aws:iam::123456789012:user/ann", True),
@@ -212,7 +212,7 @@ def test_a_condition_without_values_cannot_be_decided(operator):
         ("NumericEquals", "${aws:username}", "1", CANNOT_TELL),  # variables are for strings and ARNs
     ],
 )
-def test_variables_in_wanted_values(operator, wanted, found, result):
+def test_variables_in_wanted_values_are_filled_in(operator, wanted, found, result):
     values = {
         "aws:username": ("ann",),
         "aws:principaltag/star": ("*",),
@@ -235,7 +235,7 @@ def test_variables_in_wanted_values(operator, wanted, found, result):
         "ForAnyValue:ForAllValues:StringEquals",
     ],
 )
-def test_an_unknown_operator(name):
+def test_a_condition_with_an_unknown_operator_cannot_be_evaluated(name):
     assert not known_operator(name)
     condition = compile_condition(name, KEY, ("a",), variables=True)
     assert condition.test({KEY.lower(): ("a",)}) is CANNOT_TELL
@@ -249,7 +249,7 @@ def test_an_unknown_operator(name):
     st.lists(st.text(), max_size=3),
     st.lists(st.text(), max_size=3),
 )
-def test_no_value_makes_an_operator_fail(operator, quantifier, suffix, wanted, found):
+def test_no_value_makes_an_operator_raise(operator, quantifier, suffix, wanted, found):
     assert holds(quantifier + operator + suffix, wanted, found) in (True, False, None)
 
 

@@ -20,7 +20,7 @@ def get(*policies, action="s3:GetObject", **others):
     return evaluate(request, identity=policies, **others)
 
 
-def test_an_allow_in_a_few_lines():
+def test_an_allow_names_the_caller_and_the_statement():
     decision = get(read(ALLOW | {"Sid": "Reading"}))
     assert decision and decision.outcome == "allowed"
     assert str(decision) == (
@@ -102,12 +102,12 @@ def test_a_denial_names_the_wanted_and_the_found_value():
             "cannot be evaluated: a policy variable in NotResource has no value",
         ),
         ({"Unknown": "x"}, ["statement"], "cannot be evaluated: Syntax errors in policy."),
-        # Nothing of it is near: another service, or another action and another resource.
+        # Not near at all: another service, or both another action and another resource.
         ({"Action": "sqs:*"}, [], ""),
         ({"Action": "s3:PutObject", "Resource": "arn:aws:s3:::other"}, [], ""),
     ],
 )
-def test_each_part_of_a_statement_that_may_not_match(statement, parts, sentence):
+def test_a_denial_names_the_part_of_the_nearest_statement_that_does_not_match(statement, parts, sentence):
     written = {name: value for name, value in (ALLOW | statement).items() if value is not None}
     decision = get(read(written))
     assert [miss.part for near in decision.near for miss in near.misses] == parts
@@ -115,7 +115,7 @@ def test_each_part_of_a_statement_that_may_not_match(statement, parts, sentence)
     assert decision.reason == f"no identity-based policy allows s3:GetObject on {OBJECT}{ending}"
 
 
-def test_a_bucket_policy_that_names_somebody_else_is_near():
+def test_a_bucket_policy_that_names_another_role_is_near():
     other = f"arn:aws:iam::{ACCOUNT}:role/other"
     bucket = read(ALLOW | {"Principal": {"AWS": other}}, kind="resource", name="bucket policy")
     (near,) = get(resource=[bucket]).near
@@ -123,7 +123,7 @@ def test_a_bucket_policy_that_names_somebody_else_is_near():
     assert (miss.part, miss.wanted, miss.found) == ("principal", (other,), (SESSION,))
 
 
-def test_near_statements_are_listed_from_the_nearest():
+def test_near_statements_are_listed_nearest_first():
     somebody, elsewhere = {"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/other"}}, {"Resource": "arn:aws:s3:::b/*"}
     narrow = {"Condition": {"StringEquals": {"aws:SourceIp": "10.0.0.1", "aws:PrincipalAccount": "9"}}}
     changes = [{"Action": "s3:PutObject"}, somebody, elsewhere | narrow, elsewhere, {"Action": 7}, narrow]
@@ -142,7 +142,7 @@ def test_near_statements_are_listed_from_the_nearest():
     ("letters", "told"),
     [("ABCD", "s3:PutA, s3:PutB, s3:PutC, s3:PutD"), ("ABCDEF", "s3:PutA, s3:PutB, s3:PutC, s3:PutD and 2 more")],
 )
-def test_more_than_four_names_are_cut_short(letters, told):
+def test_a_list_of_more_than_four_actions_is_shortened(letters, told):
     actions = [f"s3:Put{letter}" for letter in letters]
     said = get(read(ALLOW | {"Action": actions})).near[0].misses[0].said
     assert said == f"it allows {told} and not s3:GetObject"
@@ -175,13 +175,13 @@ def resource(*statements):
     ("control", "identity", "denial"),
     [
         (Control(service=((service(FULL),), (service(ALLOW),))), ALLOW, None),
-        # Every level has to allow, and any policy of one level is enough.
+        # Every level must allow. Within a level, one policy that allows is enough.
         (Control(service=((service(FULL), service(ALLOW)), (service(ALLOW | {"Action": "sqs:*"}),))), ALLOW, "no SCP"),
         (Control(service=((service(ALLOW | {"Action": "sqs:*"}), service(ALLOW)),)), ALLOW, None),
         (Control(service=((),)), ALLOW, "no SCP"),
         (Control(service=((service(FULL, NEVER),),)), ALLOW, "SCP"),
         (Control(resource=((resource(FULL), resource(NEVER)),)), ALLOW, "RCP"),
-        # Any Deny comes first, the resource's account before the caller's, and both before what the caller has.
+        # A Deny counts before a missing Allow: first an RCP's, then an SCP's, then an identity policy's.
         (Control(((resource(FULL, NEVER),),), ((service(NEVER),),)), ALLOW, "RCP"),
         (Control(service=((service(FULL, NEVER),),)), NEVER, "SCP"),
         (Control(service=((),)), NEVER, "identity"),
@@ -189,7 +189,7 @@ def resource(*statements):
         (Control(service=((service(FULL),),)), ALLOW | {"Action": "sqs:*"}, "no identity"),
     ],
 )
-def test_the_organization_s_policies_bound_what_others_allow(control, identity, denial):
+def test_the_organization_s_policies_limit_what_identity_policies_allow(control, identity, denial):
     words = {
         None: None,
         "SCP": "with an explicit deny in a service control policy",
@@ -203,7 +203,7 @@ def test_the_organization_s_policies_bound_what_others_allow(control, identity, 
     assert within(control, decision.request).outcome == get(read(FULL), control=control).outcome
 
 
-def test_the_decision_as_json():
+def test_a_decision_is_written_as_json():
     decision = get(read(ALLOW | {"Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}))
     content = json.loads(json.dumps(decision.to_dict()))
     (near,) = content.pop("near")
@@ -236,7 +236,7 @@ def test_the_decision_as_json():
     assert near["misses"][0]["said"] == 'NumericEquals cannot compare "192.0.2.1" with "1"'
 
 
-def test_a_notebook_shows_a_table_and_nothing_in_it_is_markup():
+def test_a_notebook_shows_a_denial_as_a_table_with_its_text_escaped():
     html = get(read(ALLOW | {"Resource": "arn:aws:s3:::<b>"}))._repr_html_()
     assert "arn:aws:s3:::&lt;b&gt;" in html and "<b>" not in html
     assert "<table>" in html

@@ -75,7 +75,7 @@ def wrapped(*statements, **fields):
         ),
     ],
 )
-def test_a_trust_policy_that_iam_refuses(web_identity, changes, message):
+def test_iam_refuses_a_malformed_trust_policy(web_identity, changes, message):
     assert refusal(web_identity(**changes), "trust") == ("MalformedPolicyDocument", message)
 
 
@@ -115,7 +115,7 @@ def test_a_trust_policy_that_iam_refuses(web_identity, changes, message):
         {"Sid": ""},
     ],
 )
-def test_a_trust_policy_that_iam_takes(web_identity, changes):
+def test_iam_accepts_a_valid_trust_policy(web_identity, changes):
     assert Policy.parse(web_identity(**changes), kind="trust", name="trust").statements[0].fault is None
 
 
@@ -140,7 +140,7 @@ def test_a_trust_policy_that_iam_takes(web_identity, changes):
     ],
 )
 @pytest.mark.parametrize("kind", ["identity", "boundary", "session"])
-def test_an_identity_policy_that_iam_refuses(statement, message, kind):
+def test_iam_refuses_a_malformed_identity_policy_boundary_or_session_policy(statement, message, kind):
     assert refusal(wrapped(statement), kind) == ("MalformedPolicyDocument", message)
 
 
@@ -165,7 +165,7 @@ def test_an_identity_policy_that_iam_refuses(statement, message, kind):
         (ANYBODY | {"Resource": [7]}, "Resource must be a string or a list of strings."),
     ],
 )
-def test_a_bucket_policy_that_s3_refuses(statement, message):
+def test_s3_refuses_a_malformed_bucket_policy(statement, message):
     assert refusal(wrapped(statement), "resource") == ("MalformedPolicy", message)
 
 
@@ -178,7 +178,7 @@ def test_a_bucket_policy_that_s3_refuses(statement, message):
         {"Effect": "Deny", "NotPrincipal": {"AWS": "123456789012"}, "NotAction": "s3:*", "NotResource": "*"},
     ],
 )
-def test_a_bucket_policy_that_s3_takes(statement):
+def test_s3_accepts_a_valid_bucket_policy(statement):
     assert Policy.parse(wrapped(statement), kind="resource", name="bucket").statements[0].fault is None
 
 
@@ -203,7 +203,7 @@ UNMET = "The provided policy document does not meet the requirements of the spec
         ("resource control", wrapped({name: RCP[name] for name in RCP if name != "Action"} | {"NotAction": "s3:*"})),
     ],
 )
-def test_a_policy_that_organizations_refuses(kind, document):
+def test_organizations_refuses_a_control_policy_that_breaks_its_rules(kind, document):
     assert refusal(document, kind) == ("MalformedPolicyDocumentException", UNMET)
 
 
@@ -216,7 +216,7 @@ def test_a_policy_that_organizations_refuses(kind, document):
         ("resource control", RCP | {"Action": ["S3:Get*", "sts:AssumeRole"], "Resource": "arn:aws:s3:::b/*"}),
     ],
 )
-def test_a_policy_that_organizations_takes(kind, statement):
+def test_organizations_accepts_a_valid_control_policy(kind, statement):
     assert Policy.parse(wrapped(statement), kind=kind, name="control").statements[0].fault is None
 
 
@@ -240,7 +240,7 @@ def test_a_policy_that_organizations_takes(kind, statement):
         ("resource control", RCP, 5120, TOO_LARGE),
     ],
 )
-def test_the_largest_policy_of_each_kind(kind, statement, limit, refused):
+def test_a_policy_one_character_over_its_kind_s_limit_is_refused(kind, statement, limit, refused):
     def sized(length):
         document = wrapped(statement, Id="")
         document["Id"] = "x" * (length - len(json.dumps(document)))
@@ -275,30 +275,30 @@ def test_the_largest_policy_of_each_kind(kind, statement, limit, refused):
         "1" * 5000,
     ],
 )
-def test_what_is_neither_json_nor_a_policy(document, kind, message):
+def test_a_document_that_is_not_a_json_policy_is_refused(document, kind, message):
     assert refusal(document, kind) == ("MalformedPolicyDocument", message)
 
 
 @pytest.mark.parametrize("depth", [10, 1000, 100_000])
-def test_a_document_nested_deep_is_refused(depth):
+def test_a_deeply_nested_document_is_refused(depth):
     document = '{"Statement":' * depth + "{}" + "}" * depth
     assert refusal(document, "trust")[0] == "MalformedPolicyDocument"
     assert Policy.read(document, kind="trust", name="deep").statements[0].fault
 
 
-def test_the_deepest_document():
+def test_a_document_nested_one_level_too_deep_is_refused():
     assert Policy.parse(wrapped(ALLOW, Id=json.loads("[" * 15 + "]" * 15)), kind="identity", name="deep")
     assert refusal(wrapped(ALLOW, Id=json.loads("[" * 16 + "]" * 16)), "identity")
 
 
-def test_a_document_given_as_a_dict_may_be_nested_too_deep():
+def test_a_dict_nested_too_deeply_is_refused():
     deep = {}
     for _ in range(100_000):
         deep = {"Statement": deep}
     assert refusal(deep, "identity")[0] == "MalformedPolicyDocument"
 
 
-def test_statement_ids_are_unique_and_versions_known():
+def test_duplicate_statement_ids_and_unknown_versions_are_refused():
     assert refusal(wrapped(ALLOW | {"Sid": "A"}, ALLOW | {"Sid": "A"}), "identity") == (
         "MalformedPolicyDocument",
         "Statement IDs (SID) in a single policy must be unique.",
@@ -309,7 +309,7 @@ def test_statement_ids_are_unique_and_versions_known():
     )
 
 
-def test_a_trust_policy_may_have_2048_characters_without_white_space(web_identity):
+def test_a_trust_policy_is_limited_to_2048_characters_not_counting_white_space(web_identity):
     def sized(length):
         document = web_identity(Sid="")
         document["Statement"][0]["Sid"] = "x" * (length - len(json.dumps(document, separators=(",", ":"))))
@@ -319,7 +319,7 @@ def test_a_trust_policy_may_have_2048_characters_without_white_space(web_identit
     assert refusal(sized(2049), "trust") == ("LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 2048")
 
 
-def test_one_statement_needs_no_list_and_text_is_as_good_as_a_dict(web_identity):
+def test_a_single_statement_needs_no_list_and_a_policy_may_be_text_or_a_dict(web_identity):
     document = web_identity()
     document["Statement"] = document["Statement"][0]
     for form in (document, json.dumps(document), json.dumps(document, indent=2)):
@@ -328,13 +328,13 @@ def test_one_statement_needs_no_list_and_text_is_as_good_as_a_dict(web_identity)
         assert policy.size == len(json.dumps(document, separators=(",", ":")))
 
 
-def test_numbers_and_booleans_of_a_condition_need_no_quotation_marks():
+def test_numbers_and_booleans_in_a_condition_need_no_quotation_marks():
     condition = {"Bool": {"a:b": True}, "NumericLessThan": {"a:b": 3600}, "StringEquals": {"a:b": ["aBc", False]}}
     (statement,) = Policy.parse(wrapped(ALLOW | {"Condition": condition}), kind="identity", name="x").statements
     assert [compiled.wanted for compiled in statement.conditions] == [("true",), ("3600",), ("aBc", "false")]
 
 
-def test_a_url_encoded_document_is_decoded_when_asked_to_be(web_identity):
+def test_only_decode_document_accepts_a_url_encoded_document(web_identity):
     text = json.dumps(web_identity())
     assert decode_document(quote(text, safe="")) == text
     assert refusal(quote(text, safe=""), "trust")[1] == "This policy contains invalid Json"
@@ -354,7 +354,7 @@ def test_a_url_encoded_document_is_decoded_when_asked_to_be(web_identity):
         wrapped(ALLOW | {"Resource": "arn:aws:s3:::${aws:username"}),
     ],
 )
-def test_a_stored_policy_that_is_broken_never_allows_and_says_why(broken):
+def test_a_broken_stored_policy_never_allows_and_the_decision_says_why(broken):
     policy = Policy.read(broken, kind="identity", name="broken")
     who = Principal.aws("arn:aws:iam::123456789012:user/ann")
     decision = evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy])
@@ -370,7 +370,7 @@ def test_a_stored_policy_that_is_broken_never_allows_and_says_why(broken):
         ({"Effect": "Allow", "Action": 7}, "allowed"),
     ],
 )
-def test_a_stored_statement_that_is_broken_denies_unless_it_is_an_allow(statement, outcome):
+def test_a_broken_stored_statement_denies_unless_its_effect_is_allow(statement, outcome):
     policy = Policy.read(wrapped(ALLOW, statement), kind="identity", name="broken")
     who = Principal.aws("arn:aws:iam::123456789012:user/ann")
     decision = evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy])
@@ -378,7 +378,7 @@ def test_a_stored_statement_that_is_broken_denies_unless_it_is_an_allow(statemen
     assert decision.statement.position == (1 if decision.allowed else 2)
 
 
-def test_an_operator_without_keys_asks_for_nothing():
+def test_an_operator_without_keys_always_matches():
     policy = Policy.read(wrapped(ALLOW | {"Condition": {"StringEquals": {}}}), kind="identity", name="empty")
     who = Principal.aws("arn:aws:iam::123456789012:user/ann")
     assert evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy]).allowed
@@ -400,7 +400,7 @@ def test_an_operator_without_keys_asks_for_nothing():
         max_leaves=12,
     )
 )
-def test_no_document_is_met_with_anything_but_a_policy_or_a_refusal(document):
+def test_every_document_is_either_parsed_or_refused(document):
     who = Principal.aws("arn:aws:iam::123456789012:user/ann")
     for kind in ("identity", "trust", "resource", "session", "boundary"):
         try:

@@ -48,7 +48,7 @@ def get(principal=ME, action="s3:GetObject", resource=OBJECT, **context):
         (allow("s3:Get?"), False),
         (allow(resource="arn:aws:s3:::irsa-lab/*"), True),
         (allow(resource="arn:aws:s3:::irsa-lab"), False),
-        (allow(resource="arn:aws:s3:::IRSA-lab/*"), False),  # ARNs are not
+        (allow(resource="arn:aws:s3:::IRSA-lab/*"), False),  # ARNs are case-sensitive
         (allow(resource=["arn:aws:s3:::other", OBJECT]), True),
         (allow(resource="arn:aws:s3"), True),  # completed: arn:aws:s3:*:*:*
         (allow(resource="arn:aws:sqs"), False),
@@ -61,7 +61,7 @@ def get(principal=ME, action="s3:GetObject", resource=OBJECT, **context):
         ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::${aws:PrincipalTag/key}"}, False),
     ],
 )
-def test_what_a_statement_covers(statement, allowed):
+def test_a_statement_covers_matching_actions_and_resources(statement, allowed):
     assert evaluate(get(), identity=[read(statement)]).allowed is allowed
 
 
@@ -71,21 +71,21 @@ def test_what_a_statement_covers(statement, allowed):
         ("arn:aws:s*:::irsa-lab", "arn:aws:s3:::irsa-lab", True),
         ("arn:aws:s*3:::irsa-lab", "arn:aws:s3:::irsa-lab", True),
         ("arn:aws:sq?:us-*-1:1234*9012:queue", "arn:aws:sqs:us-east-1:123456789012:queue", True),
-        # A wildcard inside a segment stays in it; one that ends a segment goes on.
+        # A wildcard inside a segment matches no colon. A * at a segment's end does.
         ("arn:aws:sqs:us-*-1:1:queue", "arn:aws:sqs:us-east:1:2-1:1:queue", False),
         ("arn:aws:sqs:us-?:1:queue", "arn:aws:sqs:us-:1:1:queue", False),
         ("arn:aws:sqs:us-east-1:1*2:queue", "arn:aws:sqs:us-east-1:1:2:queue", False),
         ("arn:aws:sqs:us-east-1:1?:queue", "arn:aws:sqs:us-east-1:1::queue", False),
         ("arn:aws:sqs:us-*:1:queue", "arn:aws:sqs:us-east:1:1:queue", True),
         ("arn:aws:sqs:*:queue", "arn:aws:sqs:us-east-1:123456789012:queue", False),  # completed: …:*:queue:*
-        # In the last segment colons are characters like any other.
+        # In the last segment, a colon is an ordinary character.
         ("arn:aws:logs:us-*t-1:1:log-group:/aws/*:x", "arn:aws:logs:us-east-1:1:log-group:/aws/a:b:x", True),
         ("arn:aws:s3:::irsa-*b/a?b", "arn:aws:s3:::irsa-lab/a:b", True),
         ("*", "*", True),
         ("arn:aws:s3:::*", "*", False),
     ],
 )
-def test_wildcards_in_arns(pattern, resource, allowed):
+def test_wildcards_match_within_the_segments_of_an_arn(pattern, resource, allowed):
     assert evaluate(get(resource=resource), identity=[read(allow(resource=pattern))]).allowed is allowed
 
 
@@ -102,7 +102,7 @@ def test_an_action_that_no_policy_allows_is_denied():
     assert not evaluate(get(), identity=[]).allowed
 
 
-def test_an_allow_tells_which_statement_it_was():
+def test_an_allow_names_its_policy_and_statement():
     policy = read(allow("s3:Put*"), allow(Sid="Reading"))
     decision = evaluate(get(), identity=[policy])
     assert decision.reason == f'statement "Reading" of "my-identity" allows s3:GetObject on {OBJECT}'
@@ -127,7 +127,7 @@ UNREADABLE = {"Condition": {"StringMatches": {"aws:SourceIp": "x"}}}
         (deny(**UNREADABLE), "explicitDeny"),
     ],
 )
-def test_what_policies_say_by_themselves(statement, outcome):
+def test_verdict_and_matching_find_the_statement_that_decides(statement, outcome):
     policy = read(statement)
     assert verdict([policy], get()) == outcome
     found = [(policy, policy.statements[0])]
@@ -136,7 +136,7 @@ def test_what_policies_say_by_themselves(statement, outcome):
 
 
 @pytest.mark.parametrize(("limits", "outcome"), [({}, "implicitDeny"), ({"bounded": True}, "explicitDeny")])
-def test_not_principal_also_counts_with_a_boundary(limits, outcome):
+def test_verdict_and_matching_let_not_principal_deny_an_exempt_role_with_a_boundary(limits, outcome):
     policy = bucket({"AWS": [ACCOUNT, ROLE]}, effect="Deny", field="NotPrincipal")
     assert verdict([policy], get(), **limits) == outcome
     assert bool(matching([policy], get(), allow=False, **limits)) is (outcome == "explicitDeny")
@@ -174,7 +174,7 @@ GRANT, REFUSE, SILENT = allow("s3:*"), deny("s3:*"), allow("sqs:*")
         (None, REFUSE, "with an explicit deny in a session policy"),
     ],
 )
-def test_boundary_and_session_policies_narrow(boundary, session, denial):
+def test_boundary_and_session_policies_narrow_what_identity_policies_allow(boundary, session, denial):
     decision = evaluate(
         get(),
         identity=[read(GRANT)],
@@ -195,7 +195,7 @@ def test_a_bucket_policy_is_not_near_if_a_boundary_does_not_allow():
     ("kind", "which"),
     [("identity", '"my-identity"'), ("service control", 'the service control policy "my-service control"')],
 )
-def test_a_policy_that_the_account_does_not_hold_is_named_by_its_kind(kind, which):
+def test_a_denial_by_a_service_control_policy_names_that_kind(kind, which):
     policy = read(REFUSE, kind=kind)
     control = Control(service=((policy,),)) if kind == "service control" else NO_CONTROL
     decision = evaluate(get(), identity=[policy] if control is NO_CONTROL else [], control=control)
@@ -209,7 +209,7 @@ def test_boundary_and_session_policies_grant_nothing():
     assert decision.denial == "because no identity-based policy allows the s3:GetObject action"
 
 
-def test_several_session_policies_allow_together():
+def test_one_of_several_session_policies_is_enough_to_allow():
     sessions = [read(SILENT, kind="session"), read(GRANT, kind="session")]
     assert evaluate(get(), identity=[read(GRANT)], session=sessions).allowed
 
@@ -217,7 +217,7 @@ def test_several_session_policies_allow_together():
 @pytest.mark.parametrize(
     ("principal", "who", "limited", "unlimited"),
     [
-        # Who is named in the bucket's policy, and whether that is enough with and without a boundary that is silent.
+        # The bucket policy's principal, the caller, and whether it gets in: with a silent boundary, and without.
         ({"AWS": SESSION}, ME, True, True),
         ({"AWS": ROLE}, ME, False, True),
         ("*", ME, False, True),
@@ -233,13 +233,13 @@ def test_several_session_policies_allow_together():
         ({"AWS": "arn:aws:iam::999999999999:role/my-role"}, ME, False, False),
     ],
 )
-def test_a_resource_policy_alone_in_one_account(principal, who, limited, unlimited):
+def test_within_one_account_a_bucket_policy_alone_admits_the_principals_it_names(principal, who, limited, unlimited):
     silent = read(SILENT, kind="boundary")
     assert evaluate(get(who), identity=[], resource=[bucket(principal)]).allowed is unlimited
     assert evaluate(get(who), identity=[], boundary=silent, resource=[bucket(principal)]).allowed is limited
     session = [read(SILENT, kind="session")]
     assert evaluate(get(who), identity=[], session=session, resource=[bucket(principal)]).allowed is limited
-    # A Deny counts whoever is named.
+    # A Deny wins, whatever principal the bucket policy names.
     for kind in ("boundary", "session"):
         refusing = read(REFUSE, kind=kind)
         limits = {"boundary": refusing} if kind == "boundary" else {"session": [refusing]}
@@ -247,7 +247,7 @@ def test_a_resource_policy_alone_in_one_account(principal, who, limited, unlimit
 
 
 @pytest.mark.parametrize("key", ["aws:PrincipalArn", "aws:principalarn"])
-def test_everybody_with_a_condition_on_the_principal_s_arn_is_the_session_itself(key):
+def test_a_star_principal_with_a_principal_arn_condition_bypasses_a_boundary(key):
     granted = bucket("*", Condition={"ArnLike": {key: ROLE}})
     silent = read(SILENT, kind="boundary")
     limited = {"boundary": silent, "session": [read(SILENT, kind="session")]}
@@ -266,7 +266,7 @@ def test_everybody_with_a_condition_on_the_principal_s_arn_is_the_session_itself
         ([GRANT], None, "because no resource-based policy allows the s3:GetObject action"),
     ],
 )
-def test_across_accounts_both_have_to_allow(identity, resource, denial):
+def test_across_accounts_both_the_identity_and_the_bucket_policy_must_allow(identity, resource, denial):
     decision = evaluate(
         get(),
         identity=[read(*identity)],
@@ -298,7 +298,7 @@ def test_across_accounts_a_boundary_always_counts():
         (["999999999999"], True),
     ],
 )
-def test_a_deny_of_everybody_but(exempt, denied):
+def test_a_deny_with_not_principal_spares_only_the_callers_it_exempts(exempt, denied):
     policy = bucket({"AWS": exempt}, effect="Deny", field="NotPrincipal")
     decision = evaluate(get(), identity=[read(GRANT)], resource=[policy])
     assert decision.allowed is not denied
@@ -320,7 +320,7 @@ def test_a_deny_of_everybody_but(exempt, denied):
         ({"Federated": PROVIDER}, Principal.federated(PROVIDER + "0"), True),
     ],
 )
-def test_who_is_left_alone_by_a_deny_of_everybody_else(exempt, who, denied):
+def test_not_principal_exempts_each_kind_of_principal(exempt, who, denied):
     policy = bucket(exempt, effect="Deny", field="NotPrincipal")
     assert verdict([policy], get(who)) == ("explicitDeny" if denied else "implicitDeny")
 
@@ -340,7 +340,7 @@ def test_not_principal_always_denies_a_principal_with_a_boundary():
         ("999999999999", [allow("sts:*")], "because no role trust policy allows the sts:AssumeRole action"),
     ],
 )
-def test_a_trust_policy_has_to_allow_within_one_account_too(trusted, identity, denial):
+def test_a_trust_policy_must_allow_even_within_one_account(trusted, identity, denial):
     statement = {"Effect": "Allow", "Principal": {"AWS": trusted}, "Action": "sts:AssumeRole"}
     request = get(action="sts:AssumeRole", resource=f"arn:aws:iam::{ACCOUNT}:role/other")
     decision = evaluate(request, identity=[read(*identity)], resource=[read(statement, kind="trust")])
@@ -350,7 +350,7 @@ def test_a_trust_policy_has_to_allow_within_one_account_too(trusted, identity, d
 @pytest.mark.parametrize(
     ("who", "key", "value"),
     [
-        (ME, "aws:PrincipalArn", ROLE),  # the role's, not the session's
+        (ME, "aws:PrincipalArn", ROLE),  # the role's ARN, not the session's
         (ME, "aws:PrincipalAccount", ACCOUNT),
         (ME, "aws:PrincipalType", "AssumedRole"),
         (ME, "aws:ViaAWSService", "false"),
@@ -365,7 +365,7 @@ def test_a_trust_policy_has_to_allow_within_one_account_too(trusted, identity, d
          f"arn:aws:iam::{ACCOUNT}:role/a/my-role"),
     ],
 )  # fmt: skip
-def test_the_principal_is_in_the_context(who, key, value):
+def test_the_context_describes_the_principal(who, key, value):
     policy = read(allow(Condition={"StringEquals": {key: value}}))
     assert evaluate(get(who), identity=[policy]).allowed
 
@@ -374,30 +374,30 @@ def test_the_principal_is_in_the_context(who, key, value):
 @pytest.mark.parametrize(
     "who", [Principal("group", f"arn:aws:iam::{ACCOUNT}:group/g", ACCOUNT), Principal.federated(PROVIDER)]
 )
-def test_a_group_and_a_provider_put_nothing_into_the_context(who, key):
+def test_a_group_or_a_provider_adds_nothing_to_the_context(who, key):
     assert evaluate(get(who), identity=[read(allow(Condition={"Null": {key: "true"}}))]).allowed
 
 
-def test_values_of_the_context_are_texts():
+def test_context_values_are_turned_into_strings():
     context = {"A": True, "b": False, "c": 7, "d": None, "e": ["x", 1, None, True], "f": ()}
     values = Request(EC2, "s3:GetObject", OBJECT, context).values
     assert [values[key] for key in "abcdef"] == [("true",), ("false",), ("7",), (), ("x", "1", "true"), ()]
 
 
-def test_a_session_has_no_user_name():
+def test_a_role_session_has_no_user_name():
     policy = read(allow(resource="arn:aws:s3:::irsa-lab/${aws:username}"))
     assert not evaluate(get(resource="arn:aws:s3:::irsa-lab/"), identity=[policy]).allowed
     ann = get(ANN, resource="arn:aws:s3:::irsa-lab/ann")
     assert evaluate(ann, identity=[policy]).allowed
 
 
-def test_the_old_version_of_the_language_takes_variables_literally():
+def test_policy_version_2008_takes_variables_literally():
     policy = read(allow(resource="arn:aws:s3:::irsa-lab/${aws:username}"), version="2008-10-17")
     assert not evaluate(get(ANN, resource="arn:aws:s3:::irsa-lab/ann"), identity=[policy]).allowed
 
 
 @pytest.mark.parametrize("arn", ["", "arn:aws:iam::1:user/x", ROLE, SESSION])
-def test_an_arn_that_is_not_a_user(arn):
+def test_principal_aws_refuses_an_arn_that_is_not_a_user(arn):
     with pytest.raises(ValueError, match="is not an ARN of a user"):
         Principal.aws(arn)
 
@@ -411,12 +411,12 @@ NO_SESSIONS = {
 
 
 @pytest.mark.parametrize("arn", NO_SESSIONS.values(), ids=NO_SESSIONS)
-def test_an_arn_that_is_not_a_session(arn):
+def test_role_session_refuses_an_arn_that_is_not_a_session(arn):
     with pytest.raises(ValueError, match="is not an ARN of a role session"):
         Principal.role_session(arn)
 
 
-def test_a_session_names_its_role():
+def test_a_role_session_knows_its_role_s_arn():
     assert Principal.role_session("arn:aws-cn:sts::123456789012:assumed-role/r/s").role_arn == (
         "arn:aws-cn:iam::123456789012:role/r"
     )
@@ -461,7 +461,7 @@ def test_an_unknown_operator_never_allows(operator, value, effect):
 
 
 @given(documents, documents)
-def test_one_more_allow_never_takes_anything_away(identity, session):
+def test_one_more_allow_never_turns_an_allow_into_a_denial(identity, session):
     def decide(*more):
         return evaluate(
             get(), identity=[read(*identity, *more)], session=[read(*session, kind="session")] if session else ()

@@ -1,4 +1,4 @@
-"""Where the statements of a policy stand in its text, as `simulate-principal-policy` answers it."""
+"""The position of each statement in a policy's text, as `simulate-principal-policy` reports it."""
 
 import pytest
 
@@ -26,5 +26,6 @@ LIST = """{
         (" {", []),
     ],
 )
-def test_lines_and_columns_count_from_one_and_a_list_s_statement_starts_where_the_one_before_ends(text, positions):
+def test_statement_positions_match_simulate_principal_policy(text, positions):
+    """Lines and columns count from 1. In a list, a statement starts where the one before it ends."""
     assert [*statement_positions(text)] == positions

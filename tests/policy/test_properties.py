@@ -1,4 +1,4 @@
-"""What holds for any policies and any request: nothing raises, a Deny wins, and what cannot be read never allows."""
+"""True for any policy and any request: nothing raises, a Deny wins, and an unreadable statement never allows."""
 
 import json
 from itertools import permutations, product
@@ -34,7 +34,7 @@ def one_or_two(values):
     return [[value] for value in values] + [list(pair) for pair in permutations(values, 2)]
 
 
-# What one draw can choose is listed here: Hypothesis draws a nested value several times as slowly, too slowly for its
+# Each draw picks from a ready-made list. Hypothesis draws nested values several times more slowly: too slowly for its
 # health check on a busy machine.
 TESTS = [*product(OPERATORS, KEYS, [[], *one_or_two(VALUES)])]
 ASKED = [*product(one_or_two(ACTIONS), one_or_two(RESOURCES))]
@@ -93,7 +93,7 @@ def decide(request, sets):
 
 
 @given(requests, policy_sets)
-def test_every_decision_is_one_of_three_and_explains_itself(request_made, sets):
+def test_every_decision_has_one_of_three_outcomes_and_explains_itself(request_made, sets):
     decision = decide(request_made, sets)
     assert decision.outcome in ("allowed", "explicitDeny", "implicitDeny")
     assert decision.allowed is (decision.denial is None)
@@ -123,7 +123,7 @@ def test_one_more_allow_in_the_identity_policy_never_denies_more(request_made, s
 
 
 @given(requests, policy_sets)
-def test_what_cannot_be_evaluated_takes_no_part_in_an_allow(request_made, sets):
+def test_no_allow_rests_on_a_condition_that_cannot_be_evaluated(request_made, sets):
     decision = decide(request_made, sets)
     if decision.allowed:
         assert not decision.statement.fault
@@ -133,7 +133,7 @@ def test_what_cannot_be_evaluated_takes_no_part_in_an_allow(request_made, sets):
 
 
 @given(policy_sets, requests, st.text(), st.text(max_size=5))
-def test_no_text_in_the_request_makes_it_fail(sets, request_made, text, key):
+def test_no_text_in_a_request_makes_evaluate_raise(sets, request_made, text, key):
     context = {**request_made.context, key: text, "aws:PrincipalTag/bucket": text}
     decision = decide(Request(ME, text, text, context), sets)
     assert decision.reason
@@ -156,7 +156,7 @@ anything = st.recursive(
 
 
 @given(anything | st.text(), st.sampled_from(KINDS))
-def test_any_document_is_a_policy_or_refused_and_decides_without_failing(document, kind):
+def test_every_document_is_parsed_or_refused_and_evaluating_it_never_raises(document, kind):
     try:
         Policy.parse(document, kind=kind, name="any")
     except MalformedPolicy as refused:
@@ -199,7 +199,7 @@ def test_ten_thousand_statements_are_refused_when_written_and_evaluated_when_sto
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
-def test_half_of_a_surrogate_pair_is_not_text(text):
+def test_iam_refuses_a_policy_with_half_a_surrogate_pair(text):
     for changes in ({"Sid": text}, {"Action": text}, {"Condition": {"StringEquals": {text: "x"}}}):
         document = {"Version": "2012-10-17", "Statement": [ALLOW | changes]}
         with pytest.raises(MalformedPolicy) as refused:

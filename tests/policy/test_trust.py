@@ -7,7 +7,7 @@ ACTION = "sts:AssumeRoleWithWebIdentity"
 
 @pytest.fixture
 def admit(issuer, provider):
-    """What the trust policy says to a token of the lab's issuer, for the service account given."""
+    """Return a function that asks a trust policy to admit a service account's token from the lab's issuer."""
 
     def decide(document, subject="my-service-account", audience="sts.amazonaws.com", provider_arn=provider):
         trust = document if isinstance(document, Policy) else Policy.parse(document, kind="trust", name="my-role")
@@ -17,14 +17,14 @@ def admit(issuer, provider):
     return decide
 
 
-def test_the_right_token_is_admitted(admit, web_identity):
+def test_a_trust_policy_admits_the_right_token(admit, web_identity):
     decision = admit(web_identity(), audience=["sts.amazonaws.com"])
     assert decision.allowed
     assert decision.reason == f"statement 1 of the trust policy allows {ACTION}"
     assert decision.denial is None and decision.failed == ()
 
 
-def test_another_service_account(admit, web_identity, issuer):
+def test_a_trust_policy_refuses_another_service_account_and_says_why(admit, web_identity, issuer):
     decision = admit(web_identity(), subject="b")
     assert not decision.allowed
     assert decision.reason == (
@@ -37,7 +37,7 @@ def test_another_service_account(admit, web_identity, issuer):
     assert failed.found == ("system:serviceaccount:default:b",)
 
 
-def test_another_audience(admit, web_identity, issuer):
+def test_a_trust_policy_refuses_a_token_for_another_audience(admit, web_identity, issuer):
     decision = admit(web_identity(), audience="sts.us-east-1.amazonaws.com")
     assert decision.reason == (
         f'the trust policy wants {issuer}:aud StringEquals "sts.amazonaws.com" '
@@ -45,7 +45,7 @@ def test_another_audience(admit, web_identity, issuer):
     )
 
 
-def test_a_wildcard_is_expanded_by_string_like_alone(admit, web_identity, issuer):
+def test_only_string_like_expands_wildcards(admit, web_identity, issuer):
     wildcard = {f"{issuer}:sub": "system:serviceaccount:default:*"}
     assert admit(web_identity(Condition={"StringLike": wildcard})).allowed
     for pattern in ("system:serviceaccount:default:*", "system:serviceaccount:default:my?service?account"):
@@ -54,7 +54,7 @@ def test_a_wildcard_is_expanded_by_string_like_alone(admit, web_identity, issuer
         assert refused.reason.endswith("(StringEquals compares * and ? literally; StringLike treats them as wildcards)")
 
 
-def test_a_condition_key_of_another_issuer(admit, web_identity, issuer):
+def test_a_condition_on_another_issuer_s_key_refuses_the_token_and_says_why(admit, web_identity, issuer):
     other = issuer.replace("0123", "FFFF")
     decision = admit(web_identity(Condition={"StringEquals": {f"{other}:aud": "sts.amazonaws.com"}}))
     assert not decision.allowed
@@ -64,7 +64,7 @@ def test_a_condition_key_of_another_issuer(admit, web_identity, issuer):
     )
 
 
-def test_a_key_that_is_not_the_issuers_is_missing_from_the_request(admit, web_identity):
+def test_a_denial_names_a_condition_key_that_the_request_lacks(admit, web_identity):
     decision = admit(web_identity(Condition={"StringEquals": {"aws:RequestTag/labkit:run": "x"}}))
     assert decision.reason == (
         'the trust policy wants aws:RequestTag/labkit:run StringEquals "x" '
@@ -72,7 +72,7 @@ def test_a_key_that_is_not_the_issuers_is_missing_from_the_request(admit, web_id
     )
 
 
-def test_another_provider(admit, web_identity, provider):
+def test_a_trust_policy_refuses_a_token_of_another_provider(admit, web_identity, provider):
     decision = admit(web_identity(), provider_arn=provider + "0")
     assert not decision.allowed
     assert decision.reason == f"the trust policy trusts {provider}, and the token's provider is {provider}0"
@@ -94,7 +94,7 @@ def test_another_provider(admit, web_identity, provider):
         ({"Effect": "Deny"}, "the trust policy has no Allow statement"),
     ],
 )
-def test_a_trust_policy_that_is_not_for_this_token(admit, web_identity, changes, reason):
+def test_a_denial_says_why_the_trust_policy_does_not_apply_to_the_token(admit, web_identity, changes, reason):
     decision = admit(web_identity(**changes), subject="b")
     assert not decision.allowed
     assert decision.reason == reason
@@ -114,7 +114,7 @@ def test_an_explicit_deny_wins_wherever_it_stands(admit, web_identity, provider,
         assert decision.denial == "with an explicit deny in the role trust policy"
 
 
-def test_the_statement_that_came_nearest_is_reported(admit, web_identity, issuer):
+def test_the_nearest_statement_is_reported(admit, web_identity, issuer):
     document = web_identity()
     far, near = dict(document["Statement"][0]), dict(document["Statement"][0])
     far["Condition"] = {"StringEquals": {f"{issuer}:sub": "x", f"{issuer}:aud": "y"}}
@@ -141,11 +141,11 @@ def test_an_unreadable_statement_is_named_if_no_other_is_nearer(admit, web_ident
     assert admit(Policy.read(document, kind="trust", name="my-role")).reason == told
 
 
-def test_a_provider_that_anybody_may_use_without_conditions(admit, web_identity):
+def test_a_trust_policy_without_conditions_admits_any_service_account(admit, web_identity):
     assert admit(web_identity(Condition=None), subject="any").allowed
 
 
-def test_keys_are_case_insensitive_and_values_are_not(admit, web_identity, issuer):
+def test_condition_keys_ignore_case_but_values_do_not(admit, web_identity, issuer):
     subject = "system:serviceaccount:default:my-service-account"
     assert admit(web_identity(Condition={"StringEquals": {f"{issuer.lower()}:SUB": subject}})).allowed
     assert not admit(web_identity(Condition={"StringEquals": {f"{issuer}:sub": subject.upper()}})).allowed
@@ -161,7 +161,7 @@ def test_a_token_for_two_audiences_needs_a_set_operator(admit, web_identity, iss
 
 
 @pytest.mark.parametrize("effect", ["Allow", "Deny"])
-def test_an_unknown_operator_is_never_an_allow(admit, web_identity, issuer, effect):
+def test_a_statement_with_an_unknown_operator_never_admits_a_token(admit, web_identity, issuer, effect):
     document = web_identity(Effect=effect, Condition={"StringMatches": {f"{issuer}:sub": "x"}})
     if effect == "Deny":
         document["Statement"] += web_identity()["Statement"]
@@ -171,7 +171,7 @@ def test_an_unknown_operator_is_never_an_allow(admit, web_identity, issuer, effe
     assert "the condition operator StringMatches is unknown" in decision.reason
 
 
-def test_a_service_is_named_by_an_allow_for_the_action():
+def test_names_service_needs_an_allow_for_that_service_and_action():
     statement = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": "sts:AssumeRole"}
 
     def named(**changes):
@@ -183,7 +183,7 @@ def test_a_service_is_named_by_an_allow_for_the_action():
     assert not named(Effect="Deny")
     assert not named(Principal={"Service": "ec2.amazonaws.com"})
     assert not named(Action="sts:TagSession")
-    assert not named(Sid=7)  # nothing in it can be evaluated
+    assert not named(Sid=7)  # a broken Sid: the statement can't be evaluated
 
 
 SERVICE = "pods.eks.amazonaws.com"
@@ -211,7 +211,7 @@ SERVICE = "pods.eks.amazonaws.com"
         ),
     ],
 )
-def test_a_service_and_the_trust_policy(changes, reason):
+def test_a_decision_says_why_a_service_is_or_is_not_trusted(changes, reason):
     statement = {"Effect": "Allow", "Principal": {"Service": SERVICE}, "Action": "sts:AssumeRole"} | changes
     trust = Policy.parse({"Version": "2012-10-17", "Statement": [statement]}, kind="trust", name="my-role")
     context = {"aws:SourceAccount": "123456789012"}

@@ -31,21 +31,21 @@ def filled(text, **options):
         ("$aws:username", "$aws:username"),
     ],
 )
-def test_a_variable_stands_for_the_value_of_its_key(text, meaning):
+def test_a_variable_is_replaced_by_the_value_of_its_key(text, meaning):
     assert filled(text) == meaning
 
 
-def test_the_old_version_of_the_language_has_no_variables():
+def test_with_variables_off_a_placeholder_stays_literal():
     assert filled("${aws:username}", variables=False) == "${aws:username}"
 
 
 @pytest.mark.parametrize("text", ["${aws:username", "${}", "${a, b}", "${a, 'b}", "${a${b}}", "${*", "${a, 'b"])
-def test_a_variable_that_breaks_the_syntax_is_reported(text):
+def test_reading_a_malformed_variable_raises(text):
     with pytest.raises(Unreadable):
         read(text, variables=True, wildcards=True)
 
 
-def test_a_long_run_of_variables_that_do_not_close_ends():
+def test_ten_thousand_unclosed_variables_raise_one_short_message():
     with pytest.raises(Unreadable) as refused:
         read("${" * 10_000, variables=True, wildcards=True)
     assert str(refused.value) == f"the variable '{'${' * 20}' has no closing brace"

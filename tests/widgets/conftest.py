@@ -1,4 +1,4 @@
-"""A lab of these tests' own, and JupyterLab in a browser on it."""
+"""A lab for these tests alone, and JupyterLab on it in a browser."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def lab(home: Path) -> Iterator[Lab]:
 
 @dataclass(frozen=True)
 class JupyterLab:
-    """A running JupyterLab: what it serves, and where."""
+    """A running JupyterLab: its folder and its URL."""
 
     folder: Path
     url: str
@@ -95,7 +95,7 @@ def jupyterlab(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[BrowserContext]:
-    """Headless Chromium, the machine's own, with an empty profile: Playwright downloads none."""
+    """The machine's own Chromium, headless, with an empty profile. Playwright downloads no browser."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
         context = chromium.new_context(viewport={"width": 1280, "height": 1000})

@@ -1,4 +1,4 @@
-"""A fleet's report in a browser: sorted by a click, and whole in a narrow window."""
+"""A fleet's report in a browser: a click sorts it, and it fits into a narrow window."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ def opened(page: Page, tmp_path) -> Page:
     return page
 
 
-def test_a_column_s_button_sorts_the_rows_and_again_the_other_way_round(opened: Page):
+def test_a_column_s_button_sorts_the_rows_and_a_second_click_reverses_them(opened: Page):
     seconds = opened.locator("tbody td:nth-child(7)")
     opened.get_by_role("button", name="seconds").click()
     expect(seconds).to_have_text(["9.5", "12.2", ""])
@@ -36,7 +36,7 @@ def test_a_column_s_button_sorts_the_rows_and_again_the_other_way_round(opened: 
     expect(seconds).to_have_text(["12.2", "9.5", ""])
 
 
-def test_rows_without_a_value_are_the_last_ones_however_a_column_is_sorted(opened: Page):
+def test_rows_without_a_value_come_last_in_either_sorting_order(opened: Page):
     rows = opened.locator("tbody td:nth-child(1)")
     opened.get_by_role("button", name="what was wrong").click()
     expect(rows).to_have_text(["2", "3", "1"])
@@ -46,12 +46,12 @@ def test_rows_without_a_value_are_the_last_ones_however_a_column_is_sorted(opene
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1000, 1160])
-def test_nothing_is_outside_a_narrow_window(opened: Page, theme, width):
+def test_the_report_fits_into_a_narrow_window(opened: Page, theme, width):
     opened.emulate_media(color_scheme=theme)
     opened.set_viewport_size({"width": width, "height": 900})
     opened.locator("summary").click()
     assert opened.evaluate("document.documentElement.scrollWidth") == width
-    # An opened error has room to be read.
+    # An opened error is wide enough to read.
     assert opened.locator("details").bounding_box()["width"] > 300
     assert opened.evaluate(
         "[...document.querySelectorAll('th, td')].every((each) => each.scrollWidth <= each.clientWidth)"
@@ -61,7 +61,7 @@ def test_nothing_is_outside_a_narrow_window(opened: Page, theme, width):
     expect(advice).to_be_in_viewport()
 
 
-def test_the_page_says_what_the_json_says_and_shows_markup_as_text(page: Page, tmp_path):
+def test_the_page_matches_the_json_report_and_shows_markup_as_text(page: Page, tmp_path):
     results = [replace(each, error=each.error and f"<b>{each.error}</b>", started=1.0) for each in RESULTS * 4]
     rows = [Row(n, f"row {n}", Parameters.checked(role_name=f"a,b{n}", namespace=f"n{n}")) for n in range(1, 13)]
     Report("<i>.yaml", "<u>.ipynb", [*map(Outcome, rows, results)], 3.4).write(tmp_path)
@@ -80,8 +80,8 @@ def test_the_page_says_what_the_json_says_and_shows_markup_as_text(page: Page, t
     expect(page.locator("b, i, u")).to_have_count(0)
 
 
-def test_a_notebook_shows_its_rows_to_the_left():
-    # JupyterLab sets the cells of a plain table to the right.
+def test_the_report_s_rows_are_left_aligned_in_a_notebook():
+    # JupyterLab right-aligns the cells of a plain table.
     row = Row(1, "row 1", Parameters.checked(cluster="c", role_name="r"))
     shown = Report("fleet.yaml", "irsa.ipynb", [Outcome(row, RESULTS[1])])._repr_html_()
     assert shown.count("<td") == shown.count('<td style="text-align:left">') == 3

@@ -1,4 +1,4 @@
-"""The picture of the eleven steps: what is stored, what is marked, and the same in words."""
+"""The picture of the eleven steps: its stored files, its marks, and its description for screen readers."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,11 +12,11 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def words(document: str) -> str:
-    """The description that a screen reader says."""
+    """The description that a screen reader reads out."""
     return ElementTree.fromstring(document).findtext(f"{SVG}desc")
 
 
-def test_the_stored_pictures_are_those_that_make_pictures_draws(tmp_path):
+def test_the_stored_pictures_are_the_ones_that_make_pictures_draws(tmp_path):
     flow.store(tmp_path)
     drawn = {picture.name: picture.read_text() for picture in tmp_path.iterdir()}
     stored = {picture.name: picture.read_text() for picture in (ROOT / "notebooks" / "pictures").iterdir()}
@@ -25,7 +25,7 @@ def test_the_stored_pictures_are_those_that_make_pictures_draws(tmp_path):
 
 
 @pytest.mark.parametrize("own", flow.PICTURES, ids=flow.file_name)
-def test_a_picture_says_in_words_what_it_shows(own):
+def test_a_picture_s_description_lists_every_step_it_shows(own):
     picture = ElementTree.fromstring(flow.svg(own))
     said = words(flow.svg(own))
     assert picture.get("role") == "img"

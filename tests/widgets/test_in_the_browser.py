@@ -21,10 +21,10 @@ const panel = window.jupyterapp.shell.currentWidget;
 panel.content.activeCellIndex = panel.content.model.cells.length - 1;
 await window.jupyterapp.commands.execute('notebook:run-cell');
 }"""
-# What the style adds below a widget.
+# The note that the style sheet adds below a widget.
 NOTE = "getComputedStyle(document.querySelector('.labkit'), '::after').content"
 
-# The cells of tables that reach out of their output, by their text.
+# The texts of table cells that stick out of their output.
 OUTSIDE = """() => {
 const right = element => element.getBoundingClientRect().right;
 return Array.from(document.querySelectorAll('.jp-OutputArea-output td'))
@@ -38,7 +38,7 @@ SCROLLING = """() => Array.from(document.querySelectorAll('.labkit, .labkit .wid
 
 PANEL = "document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden)').getBoundingClientRect()"
 
-# The boxes of all texts of a picture, and the picture's own: left, top, right, bottom.
+# The boxes of the picture and of each text in it: left, top, right, bottom.
 BOXES = """() => {
 const box = ({left, top, right, bottom}) => [left, top, right, bottom];
 const named = text => [text.textContent, box(text.getBoundingClientRect())];
@@ -49,7 +49,7 @@ return [box(picture.getBoundingClientRect()), Array.from(picture.querySelectorAl
 
 @pytest.fixture
 def opened(jupyterlab, page):
-    """Open a notebook of these cells and run it."""
+    """Return a function that opens a notebook of these cells and runs it."""
 
     def open_and_run(name, *cells):
         page.goto(jupyterlab.write(name, *cells))
@@ -59,7 +59,7 @@ def opened(jupyterlab, page):
     return open_and_run
 
 
-def test_the_check_is_a_button_that_reads_the_live_lab_again(lab, opened, page):
+def test_the_check_s_button_reads_the_live_lab_again(lab, opened, page):
     lab.ready(through="oidc_provider")
     opened(
         "check.ipynb", "import labkit", f'labkit.Lab.open(cluster="{lab.parameters.cluster}").check("oidc_provider")'
@@ -68,7 +68,7 @@ def test_the_check_is_a_button_that_reads_the_live_lab_again(lab, opened, page):
     button = report.get_by_role("button")
     expect(button).to_have_text("Check the OIDC provider again")
     expect(report).to_contain_text("✓ right: the OIDC provider")
-    # A screen reader announces the text of a line that it already knows.
+    # A screen reader announces a new text only of an element that it already knows.
     announced = report.get_by_role("status")
     known = announced.element_handle()
 
@@ -100,7 +100,7 @@ lab.break_("oidc-provider-deleted")
 lab.mended()"""
 
 
-def test_tables_fit_into_a_narrow_panel(lab, opened, page):
+def test_tables_fit_into_a_narrow_notebook_panel(lab, opened, page):
     lab.ready(through="pod")
     opened("narrow.ipynb", REFUSED)
     reason = page.locator("td").filter(has_text="the trust policy wants oidc.eks.us-east-1")
@@ -127,7 +127,7 @@ def test_no_text_of_the_picture_touches_another_or_the_edge(tmp_path, page):
             assert end <= its_x or its_end <= x or below <= its_y or its_below <= y, f"{text} touches {other}"
 
 
-def test_a_learners_copy_shows_its_picture(jupyterlab, page):
+def test_a_learner_s_copy_of_a_notebook_shows_its_picture(jupyterlab, page):
     page.goto(jupyterlab.url_of("learn/04-pod.ipynb"))
     image = page.locator("img[alt*='Steps 4 and 5']")
     image.scroll_into_view_if_needed()
@@ -135,7 +135,7 @@ def test_a_learners_copy_shows_its_picture(jupyterlab, page):
     assert image.bounding_box()["width"] <= image.locator("xpath=ancestor::div[1]").bounding_box()["width"]
 
 
-def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
+def test_who_gets_in_judges_an_edited_policy_and_the_watch_shows_new_calls(lab, opened, page):
     lab.ready(through="service_account")
     opened(
         "pages.ipynb", f'import labkit\nlab = labkit.Lab.open(cluster="{CLUSTER}")', "lab.who_gets_in()", "lab.watch()"
@@ -143,7 +143,7 @@ def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
     policy, verdicts = page.get_by_label("The trust policy of my-role"), page.get_by_role("listitem")
     expect(page.get_by_text("1 of 6 get in: this service account.")).to_be_visible()
 
-    # The line that refuses is selected by the keyboard.
+    # The keyboard selects the line that refuses.
     verdicts.filter(has_text="another service account").get_by_role("button").press("Enter")
     expect(policy).to_be_focused()
     assert ':sub": "system:serviceaccount' in policy.evaluate(SELECTED)
@@ -153,13 +153,13 @@ def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
     expect(verdicts.filter(has_text="<img src=x")).to_have_count(1)
     assert page.evaluate("window.ran") is None
 
-    # The mouse puts the cursor into a line of the policy.
+    # A click puts the focus into the policy.
     good = policy.input_value()
     policy.blur()
     policy.click()
     expect(policy).to_be_focused()
 
-    # A broken text names its line; another one is judged, and made real.
+    # A broken text is refused with its line; a valid one is judged and can be applied.
     policy.fill(good.replace('"Allow",', '"Allow"'))
     expect(page.get_by_text("Line 6, column 7 isn't JSON").first).to_be_visible()
     headline = "There are no verdicts yet: correct this first. Line 6"
@@ -169,7 +169,7 @@ def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
     page.get_by_role("button", name="Make it real").press("Space")
     expect(page.get_by_role("status").filter(has_text="Done: my-role")).to_be_visible()
 
-    # A token that the policy admits by now: the call appears by itself, and opens without its secrets.
+    # The policy now admits this token. The call appears by itself, and its details hold no secrets.
     core = kubernetes.client.CoreV1Api(lab.kubernetes)
     wanted = {"spec": {"audiences": ["sts.amazonaws.com"]}}
     token = core.create_namespaced_service_account_token("default", "default", wanted).status.token
@@ -204,13 +204,13 @@ def test_the_newest_calls_are_shown_and_an_open_one_fits(opened, page):
     facts = watch.locator("dl").bounding_box()
     place = watch.locator(".labkit-scroller").bounding_box()
     assert place["x"] < facts["x"] and facts["x"] + facts["width"] < place["x"] + place["width"]
-    # What is open may go, and then the next step starts at the oldest.
+    # An open call may drop out of the newest five. Then no call is open.
     page.evaluate(AGAIN)
     expect(watch.locator(".labkit-current")).to_have_count(0)
     expect(watch.get_by_role("status")).to_have_text("the newest 5 calls")
 
 
-def test_an_answer_is_announced_and_after_a_restart_of_the_kernel_the_buttons_say_so(opened, page):
+def test_an_answer_is_announced_and_a_note_appears_after_a_kernel_restart(opened, page):
     opened("restart.ipynb", f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").predict("02-1")')
     announced = page.locator(".labkit").get_by_role("status")
     page.get_by_role("button", name="Nobody.").press("Enter")

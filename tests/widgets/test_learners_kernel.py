@@ -1,4 +1,4 @@
-"""The kernel that `labkit lab` starts: short errors before the lab is opened, and a slow cell says what it does."""
+"""The kernel that `labkit lab` starts: errors are short before the lab is open, too; a slow cell says what it does."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from labkit import showing
 from labkit.cli import learning
 
-# The block goes on until its line is printed.
+# The block ends once its line is printed.
 SLOW = """import builtins
 import threading
 
@@ -20,7 +20,7 @@ showing.print = lambda *text, **more: (builtins.print(*text, **more), said.set()
 showing.PATIENCE = 0
 with showing.doing("Making the IAM role"):
     print(said.wait(30))"""
-# It goes on until the line that runs is printed.
+# The cell ends once the running line is printed.
 SLOW_LINE = """step = "the exchange"
 
 print(step, said.wait(30))"""
@@ -44,14 +44,14 @@ def run(home, monkeypatch):
     return outputs
 
 
-def test_a_later_cell_run_first_is_short_before_the_lab_is_opened(run):
+def test_a_cell_run_before_the_opening_cell_gets_a_short_error(run):
     ((output,),) = run("lab.check('pod')")
     assert output.output_type == "error" and output.ename == "NameError"
     assert output.traceback[0] == "NameError: name 'lab' is not defined"
     assert output.traceback[-1].startswith("next:  run the cells above this one first")
 
 
-def test_an_error_of_the_learner_s_own_code_shows_its_line(run):
+def test_an_error_in_the_learner_s_own_code_shows_its_line(run):
     ((output,),) = run('{}["StringEquals"]')
     assert output.ename == "KeyError"
     assert output.traceback[1] == 'where: In[1], line 1:  {}["StringEquals"]'
@@ -64,7 +64,7 @@ def test_a_slow_cell_prints_its_current_action(run, monkeypatch):
     assert [output.text for output in quick] == ["made\n"]
 
 
-def test_a_slow_cell_that_tells_nothing_says_which_line_runs(run, monkeypatch):
+def test_a_slow_cell_without_an_action_prints_its_running_line(run, monkeypatch):
     monkeypatch.setenv(showing.LIVE, "1")
     *_, slow, quick = run(SLOW, "said.clear()", PATIENCE, SLOW_LINE, "showing.LINES_PATIENCE = 600\nprint('made')")
     assert (
@@ -80,14 +80,14 @@ def test_a_cell_that_has_printed_its_action_shows_no_code_line(run, monkeypatch)
     assert output.text == "Asking …\n"
 
 
-def test_a_slow_cells_action_is_written_in_one_piece(monkeypatch):
+def test_a_slow_cell_s_action_is_written_in_one_piece(monkeypatch):
     written = []
     monkeypatch.setattr("sys.stdout", SimpleNamespace(write=written.append, flush=lambda: None))
     showing.say("Making the IAM role")
     assert [each for each in written if each] == ["Making the IAM role …\n"]
 
 
-def test_where_outputs_are_compared_it_says_nothing(run):
+def test_a_slow_cell_prints_no_action_where_outputs_are_compared(run):
     (output,) = run(
         'from labkit import showing\nshowing.PATIENCE = 0\nwith showing.doing("Making"):\n    print("made")'
     )

@@ -1,6 +1,6 @@
-"""A learner's walk in a browser, on the copies that `labkit lab` makes: from the contents page to a solved exercise.
+"""A learner's way through the copies that `labkit lab` makes, in a browser: from the contents to a solved exercise.
 
-`make lessons` also opens every other copy, and runs all of its cells unsolved; `make test` does that with the quickest.
+`make lessons` also opens every other copy and runs its cells unsolved. `make test` does so only with the quickest copy.
 """
 
 import os
@@ -25,7 +25,7 @@ OTHERS = [name for name in NAMES if name != WALKED] if ALL else ["doctor.ipynb"]
 RUN_WITHIN = 600_000  # milliseconds
 STUB = "# Your code here.\n..."
 SOLUTION = 'equals[f"{provider}:sub"] = f"system:serviceaccount:{task}:cart"'
-# The learner writes the solution over the first stub, and asks for a hint in a cell of its own.
+# Replace the first stub with the solution, and ask for a hint in a new cell.
 WRITE = """([stub, solution]) => {
 const model = window.jupyterapp.shell.currentWidget.content.model.sharedModel;
 const at = model.cells.findIndex(cell => cell.source.includes(stub));
@@ -45,7 +45,7 @@ APPEND = """source => window.jupyterapp.shell.currentWidget.content.model.shared
 SAVE = "window.jupyterapp.commands.execute('docmanager:save')"
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 THEME_IS = "light => document.body.dataset.jpThemeLight === light"
-# Ran to the end, or to an error.
+# Every cell has run, or one has failed.
 RAN = """() => {
 const panel = window.jupyterapp.shell.currentWidget;
 const cells = panel.content.model.sharedModel.cells.filter(cell => cell.cell_type === 'code');
@@ -55,7 +55,7 @@ return panel.sessionContext.session.kernel.status === 'idle' && (failed || cells
 ERRORS = """() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells
 .flatMap(cell => cell.outputs ?? []).filter(output => output.output_type === 'error')
 .map(output => output.traceback.join('\\n'))"""
-# How a text stands out from what is behind it: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
+# The contrast of a text with its background: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
 CONTRAST = """element => {
 const light = colour => {
   const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255)
@@ -72,7 +72,7 @@ READABLE = 4.5
 
 @pytest.fixture(scope="module", autouse=True)
 def closed(home):
-    """What the copies leave in their run is deleted after the walk."""
+    """Delete the resources that the copies made, once the tests are done."""
     yield
     with Lab.open() as lab:
         lab.remove()
@@ -92,7 +92,7 @@ def readable(page, *elements):
             assert element.evaluate(CONTRAST) >= READABLE, (theme, element)
 
 
-def test_the_layout_that_is_written_opens_the_contents_page_beside_the_files(jupyterlab, page):
+def test_jupyterlab_opens_with_the_contents_page_beside_the_files(jupyterlab, page):
     learn = jupyterlab.folder / "learn"
     shutil.rmtree(learn / learning.LAYOUTS, ignore_errors=True)
     learning.copy_notebooks(learn)
@@ -102,15 +102,15 @@ def test_the_layout_that_is_written_opens_the_contents_page_beside_the_files(jup
 
 
 @pytest.mark.parametrize("name", [CONTENTS, "01-oidc-provider.ipynb"])
-def test_a_page_that_was_only_opened_has_nothing_to_save(jupyterlab, page, name):
+def test_a_notebook_that_was_only_opened_has_nothing_to_save(jupyterlab, page, name):
     page.goto(jupyterlab.url_of(f"learn/{name}"))
     page.wait_for_function(READY)
-    # JupyterLab writes into the notebook what the kernel says of its language.
+    # JupyterLab writes the kernel's language version into the notebook.
     assert page.evaluate(LANGUAGE)["version"] == platform.python_version()
     assert page.evaluate(CHANGED) is False
 
 
-def test_a_tab_says_that_its_notebook_was_started_over_and_reloads_it(jupyterlab, page):
+def test_a_tab_whose_notebook_was_started_over_offers_to_reload_it(jupyterlab, page):
     learn, name = jupyterlab.folder / "learn", "03-service-account.ipynb"
     page.goto(jupyterlab.url_of(f"learn/{name}"))
     page.wait_for_function(READY)
@@ -125,7 +125,7 @@ def test_a_tab_says_that_its_notebook_was_started_over_and_reloads_it(jupyterlab
     assert "mine again" not in (learn / name).read_text()
 
 
-def test_from_the_contents_page_to_a_solved_exercise_and_back(jupyterlab, page):
+def test_a_learner_goes_from_the_contents_page_to_a_solved_exercise_and_back(jupyterlab, page):
     page.goto(jupyterlab.url_of(f"learn/{CONTENTS}"))
     page.wait_for_function(READY)
     step = page.locator(".jp-OutputArea").get_by_role("link", name="02 IAM role")
@@ -150,7 +150,7 @@ def test_from_the_contents_page_to_a_solved_exercise_and_back(jupyterlab, page):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_other_copy_runs_unsolved(jupyterlab, page, name):
+def test_every_other_copy_runs_unsolved_without_an_error(jupyterlab, page, name):
     page.goto(jupyterlab.url_of(f"learn/{name}"))
     page.wait_for_function(READY)
     run_all(page)

@@ -1,4 +1,4 @@
-"""A failing cell shows a few lines and the next step; nbval and papermill still see an error, and %tb the whole."""
+"""A failing cell shows a few lines and the next step. nbval and papermill still see an error; %tb shows it all."""
 
 import nbformat
 import papermill
@@ -98,7 +98,7 @@ def shown(home):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_it_is_short_and_says_what_to_do_next(shown, name):
+def test_an_error_is_short_and_ends_with_the_next_step(shown, name):
     _, what, next_step = CELLS[name]
     (output,) = shown[name]
     assert output.output_type == "error"
@@ -120,18 +120,18 @@ def test_the_end_of_a_long_message_is_shown(shown):
         ("a text that isn't JSON", "line 3:  return json.loads(text)"),
     ],
 )
-def test_any_other_error_names_the_line_of_the_cell(shown, name, where):
+def test_an_error_names_the_line_of_the_cell(shown, name, where):
     (output,) = shown[name]
     assert output.traceback[-2].startswith("where: In[") and output.traceback[-2].endswith(where)
 
 
-def test_tb_shows_the_whole(shown):
+def test_tb_shows_the_whole_traceback(shown):
     text = "\n".join(str(output) for output in shown["%tb"])
     assert "Traceback (most recent call last)" in text and "EndpointConnectionError" in text
 
 
-def test_nothing_is_formatted_for_the_history_that_nobody_sees(home):
-    # The whole traceback takes seconds, after the output is there: a module of Kubernetes' client has 63,000 lines.
+def test_ipython_s_history_gets_the_short_error_too(home):
+    # Formatting the whole traceback takes seconds: one module of the Kubernetes client has 63,000 lines.
     name = "an object that exists"
     kept = 'print("\\n".join(get_ipython().history_manager.exceptions[2]["traceback"]))'
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in (OPENING, CELLS[name][0], kept)])
@@ -140,7 +140,7 @@ def test_nothing_is_formatted_for_the_history_that_nobody_sees(home):
     assert printed.text.splitlines() == failed.traceback
 
 
-def test_nbval_and_papermill_fail_on_it(home, tmp_path):
+def test_nbval_and_papermill_fail_on_a_short_error(home, tmp_path):
     source, what, _ = CELLS["a cell run twice"]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in (OPENING, source)])
     nbformat.write(book, tmp_path / "in.ipynb")
@@ -148,6 +148,6 @@ def test_nbval_and_papermill_fail_on_it(home, tmp_path):
         papermill.execute_notebook(
             tmp_path / "in.ipynb", tmp_path / "out.ipynb", progress_bar=False, kernel_name="python3"
         )
-    # nbval, too, goes by the cell's output of the type error: see nbval.plugin.IPyNbCell.runtest.
+    # nbval, too, looks for an output of the type error: see nbval.plugin.IPyNbCell.runtest.
     with pytest.raises(CellExecutionError, match=what.split(":")[0]):
         NotebookClient(book, kernel_name="python3").execute()

@@ -1,4 +1,4 @@
-"""The calls as they happen: who calls which party, what a call opens to, and what is read again."""
+"""The watch on AWS calls: who calls which party, a call's details, and how new calls arrive."""
 
 import threading
 
@@ -13,7 +13,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
 
 
 def record(number=1, *, event="ListObjects", source="s3", identity=None, **more):
-    """A record of the trail: a pod's call, but for what is given."""
+    """A record of a pod's call in the trail. Arguments replace its fields."""
     pod = {
         "type": "AssumedRole",
         "arn": "arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-1",
@@ -32,13 +32,13 @@ def record(number=1, *, event="ListObjects", source="s3", identity=None, **more)
 
 @pytest.fixture
 def trail():
-    """A trail, oldest first, and what watches it."""
+    """A trail's records, oldest first, and a watch on them."""
     records = []
     return records, Watch(lambda: iter(records[::-1]), "0", lambda _: True)
 
 
 def session(name, role="my-role"):
-    """Who a session is that no web identity stands behind."""
+    """The identity of a session that wasn't made with a web identity."""
     return {"type": "AssumedRole", "arn": f"arn:aws:sts::123456789012:assumed-role/{role}/{name}", "sessionContext": {}}
 
 
@@ -63,13 +63,13 @@ WEB = {"type": "WebIdentityUser", "userName": "system:serviceaccount:default:my-
         ({}, ("you", "other"), 0),
     ],
 )
-def test_each_call_is_an_arrow_and_a_step(made, arrow, step):
+def test_each_call_shows_its_sender_receiver_and_step(made, arrow, step):
     call = Call.of(made, 1)
     assert (call.sender, call.receiver) == arrow and call.step == step
     assert {call.sender, call.receiver} <= set(PARTIES)
 
 
-def test_a_call_opens_to_request_answer_and_reason_without_secrets():
+def test_an_opened_call_shows_request_answer_and_reason_without_secrets():
     credentials = {"accessKeyId": "ASIAR32JQFNRHPKRNA7V", "sessionToken": TOKEN}
     call = Call.of(record(requestParameters={"token": TOKEN}, responseElements={"credentials": credentials}), 1)
     assert call.reason == "because" and '"accessKeyId": "<access key>"' in call.answer
@@ -93,7 +93,7 @@ def test_the_reader_returns_each_call_once(trail):
     assert len(newest) == MOST and newest[0]["number"] > 4 and read() == []
 
 
-def test_what_is_stored_shows_pods_and_never_nothing(trail):
+def test_a_stored_watch_shows_the_pods_calls_or_says_that_there_are_none(trail):
     records, watch = trail
     assert "No pod has called AWS yet" in repr(watch) and "next:  run a cell" in repr(watch)
     records += [record(1, identity=YOU), record(2), record(3, errorCode="AccessDenied", lab={})]
@@ -105,14 +105,14 @@ def test_what_is_stored_shows_pods_and_never_nothing(trail):
     assert "<script>" not in watch._repr_html_() and "&lt;script&gt;" in watch._repr_html_()
 
 
-def test_without_a_trail_it_says_where_the_calls_are(monkeypatch):
+def test_without_a_trail_the_watch_says_where_to_find_the_calls(monkeypatch):
     monkeypatch.setattr(live, "_in_kernel", lambda: True)
     bundle = Watch(None, None, bool, "No trail here: aws cloudtrail lookup-events")._repr_mimebundle_()
     assert live.VIEW not in bundle
     assert "lookup-events" in bundle["text/plain"] and "lookup-events" in bundle["text/html"]
 
 
-def test_the_page_is_sent_new_calls_while_a_browser_shows_it(trail, monkeypatch):
+def test_the_page_gets_new_calls_while_a_browser_shows_it(trail, monkeypatch):
     records, watch = trail
     (page,) = watch.panel().children
     sent, arrived = [], threading.Semaphore(0)
@@ -134,7 +134,7 @@ def test_the_page_is_sent_new_calls_while_a_browser_shows_it(trail, monkeypatch)
     assert not page._thread.is_alive()
 
 
-def test_the_page_says_if_the_trail_cannot_be_read(monkeypatch):
+def test_the_page_says_that_the_trail_cannot_be_read(monkeypatch):
     def broken():
         raise OSError("gone")
 
@@ -146,7 +146,7 @@ def test_the_page_says_if_the_trail_cannot_be_read(monkeypatch):
     assert sent == [{"calls": []}, {"failed": "OSError: gone"}]
 
 
-def test_a_lab_shows_its_pods_calls(lab):
+def test_a_lab_s_watch_shows_its_pod_s_calls(lab):
     lab.ready(through="pod")
     watch = lab.watch()
     lab.check("credentials")

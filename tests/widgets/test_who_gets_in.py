@@ -1,4 +1,4 @@
-"""Who gets in? The verdicts, the line that decides, bad input, and the button that makes a policy real."""
+"""Who gets in? The verdicts, the line that decides, bad input, and the button that applies the policy."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ def ready(lab):
 
 @pytest.fixture
 def asked(ready):
-    """Who gets in now; the role has step 2's policy again afterwards."""
+    """The view of who gets in. Afterwards, the role gets step 2's policy back."""
     asked = ready.who_gets_in()
     yield asked
     ready.aws.client("iam").update_assume_role_policy(RoleName="my-role", PolicyDocument=asked.policy)
@@ -28,7 +28,7 @@ def asked(ready):
 
 @pytest.fixture
 def page(asked):
-    """The widget as a browser drives it: it sets traits, and sends what was pressed."""
+    """The widget, driven as a browser does it: by setting traits and sending button presses."""
     (page,) = asked.panel().children
     return page
 
@@ -38,12 +38,12 @@ def press(page, button):
 
 
 def edited(asked, *by):
-    """The same with another text of the policy."""
+    """Return the view with an edited policy."""
     assert by[0] in asked.policy
     return replace(asked, policy=asked.policy.replace(*by))
 
 
-def test_one_of_six_gets_in_and_each_refusal_names_what_decides(asked):
+def test_one_of_six_callers_gets_in_and_each_refusal_names_the_deciding_line(asked):
     admitted, *refused = asked.verdicts()
     assert admitted.admitted and admitted.decides == '"Effect": "Allow",'
     assert not any(verdict.admitted for verdict in refused)
@@ -63,20 +63,20 @@ def test_one_of_six_gets_in_and_each_refusal_names_what_decides(asked):
         (("serviceaccount:default", "serviceaccount:*"), ':sub": "system:serviceaccount:*:my-service-account",'),
     ],
 )
-def test_the_line_that_refuses_this_service_account(asked, by, decides):
-    # Of a Deny, the conditions have to hold; the others are refused because something doesn't match.
+def test_a_refusal_names_the_policy_line_that_decides(asked, by, decides):
+    # A Deny refuses because its conditions match, the others because something doesn't.
     own = edited(asked, *by).verdicts()[0]
     assert not own.admitted
     assert own.decides.endswith(decides)
     assert edited(asked, *by).policy.split("\n")[own.line - 1].strip() == own.decides
 
 
-def test_a_line_that_is_named_is_shown_with_its_number(asked):
+def test_the_deciding_line_is_shown_with_its_number(asked):
     (refused,) = [verdict for verdict in asked.verdicts() if verdict.caller.name == "another service account"]
     assert f"\n{refused.line:4}  " in repr(asked) and f"\n{refused.line:4}  " in asked._repr_html_()
 
 
-def test_finds_the_deciding_line_in_one_line_or_in_two_statements(asked):
+def test_the_deciding_line_is_found_in_a_one_line_policy_and_in_two_statements(asked):
     document = json.loads(asked.policy)
     one = replace(asked, policy=json.dumps(document)).verdicts()[1]
     assert one.line == 1 and len(one.decides) == 160
@@ -103,7 +103,7 @@ def test_finds_the_deciding_line_in_one_line_or_in_two_statements(asked):
     ],
     ids=["empty", "blank", "broken", "deep", "a list", "no statement", "markup", "long", "longer", "a star", "a mark"],
 )
-def test_a_text_that_iam_would_refuse_says_why_and_what_next(asked, page, policy, what, next_step):
+def test_a_policy_that_iam_would_refuse_says_why_and_the_next_step(asked, page, policy, what, next_step):
     if policy in ("long", "longer"):
         document = json.loads(asked.policy)
         document["Statement"] *= {"long": 20, "longer": 2000}[policy]
@@ -136,7 +136,7 @@ def test_a_condition_that_the_simulation_cannot_know_is_named(asked, page, key):
     assert told in repr(replace(asked, policy=page.policy))
 
 
-def test_a_claim_may_hold_anything(asked):
+def test_a_claim_may_hold_markup_or_a_value_of_the_wrong_type(asked):
     (odd,) = replace(asked, callers=[replace(asked.callers[0], sub="<img src=x onerror=alert(1)>")]).verdicts()
     assert not odd.admitted and "<img src=x" in odd.reason
     assert "<img" not in replace(asked, callers=[odd.caller])._repr_html_()
@@ -147,7 +147,7 @@ def test_a_claim_may_hold_anything(asked):
     assert empty.reason == "InvalidIdentityToken: Missing a required claim: iss"
 
 
-def test_the_page_answers_an_edit_of_the_policy_and_of_a_claim(page):
+def test_the_page_updates_its_verdicts_when_the_policy_or_a_claim_changes(page):
     assert page.verdicts["headline"] == "1 of 6 get in: this service account."
     document = json.loads(page.policy)
     del document["Statement"][0]["Condition"]
@@ -159,7 +159,7 @@ def test_the_page_answers_an_edit_of_the_policy_and_of_a_claim(page):
     assert page.verdicts["asked"] == 7
 
 
-def test_a_button_makes_the_policy_real_and_another_reads_it_again(ready, page):
+def test_one_button_applies_the_policy_and_another_reads_it_again(ready, page):
     document = json.loads(page.policy)
     document["Statement"][0]["Condition"]["StringEquals"].popitem()
     page.policy = json.dumps(document)
@@ -172,7 +172,7 @@ def test_a_button_makes_the_policy_real_and_another_reads_it_again(ready, page):
     assert page.said == "Started over: this is the present trust policy of my-role."
 
 
-def test_what_iam_refuses_is_reported_in_its_words(page):
+def test_the_page_shows_iam_s_own_error_for_a_refused_policy(page):
     page.policy = "{"
     press(page, "apply")
     assert page.said.splitlines()[:2] == [
@@ -183,7 +183,7 @@ def test_what_iam_refuses_is_reported_in_its_words(page):
 
 
 @pytest.mark.parametrize("text", ["", "[" * 100_000, "{}", "{★}"], ids=["empty", "deep", "no statement", "a star"])
-def test_a_refused_text_is_corrected_on_the_page_and_not_in_a_cell(page, text):
+def test_the_next_step_for_a_refused_policy_is_on_the_page_and_not_in_a_cell(page, text):
     page.policy = text
     press(page, "apply")
     assert page.said.startswith("Nothing was changed.") and "cell" not in page.said
@@ -200,7 +200,7 @@ def test_a_text_that_only_iam_can_refuse_is_corrected_on_the_page_too(page):
     assert page.said.endswith("next:  correct it, or press Start over, which reads the role's policy again")
 
 
-def test_a_buttons_result_disappears_once_the_policy_changes(page):
+def test_a_button_s_result_disappears_once_the_policy_changes(page):
     good, page.policy = page.policy, "{"
     press(page, "apply")
     assert page.said
@@ -208,7 +208,7 @@ def test_a_buttons_result_disappears_once_the_policy_changes(page):
     assert page.said == ""
 
 
-def test_without_a_role_it_begins_with_the_policy_of_step_2(lab):
+def test_without_a_role_the_page_starts_with_the_policy_of_step_2(lab):
     lab.ready(before="iam_role")
     asked = lab.who_gets_in()
     (page,) = asked.panel().children
@@ -225,7 +225,7 @@ def test_without_a_role_it_begins_with_the_policy_of_step_2(lab):
     lab.ready(through="iam_role")
 
 
-def test_another_runs_role_is_not_changed(ready, page):
+def test_the_page_does_not_change_another_run_s_role(ready, page):
     iam = ready.aws.client("iam")
     tag = {"Key": "labkit:run", "Value": "another/run/of/somebody"}
     iam.tag_role(RoleName="my-role", Tags=[tag])
@@ -237,14 +237,14 @@ def test_another_runs_role_is_not_changed(ready, page):
     assert page.said.startswith("Nothing was changed. ") and "next:" in page.said
 
 
-def test_in_an_account_that_is_not_the_labs_nothing_can_be_made_real(asked):
+def test_outside_the_lab_s_account_no_policy_can_be_applied(asked):
     (page,) = replace(asked, apply=None).panel().children
     assert not page.can_apply
     press(page, "apply")
     assert page.said == ""
 
 
-def test_it_is_marked_as_a_simulation_in_every_form(asked, monkeypatch):
+def test_every_form_of_the_view_says_that_it_is_a_simulation(asked, monkeypatch):
     bundle = asked._repr_mimebundle_()
     assert live.VIEW not in bundle
     for form in ("text/plain", "text/html"):

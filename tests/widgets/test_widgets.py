@@ -27,7 +27,7 @@ def iam(lab):
 
 @pytest.fixture
 def token(lab):
-    """Return a token of the service account, made for an audience."""
+    """Return a function that makes a token of the service account for an audience."""
     from kubernetes.client import CoreV1Api
 
     core, parameters = CoreV1Api(lab.kubernetes), lab.parameters
@@ -41,7 +41,7 @@ def token(lab):
 
 @pytest.fixture
 def notebook(monkeypatch):
-    """This process passes for a notebook's kernel; returns the widgets that were made."""
+    """Let this process pass for a notebook's kernel; return the list of widgets made."""
     made = []
     panel = live.panel
     monkeypatch.setattr(live, "_in_kernel", lambda: True)
@@ -60,13 +60,13 @@ def parts(widget):
 
 
 def text(report):
-    """What a report's HTML reads as."""
+    """Return the text of a report's HTML."""
     words = re.sub(r"</td>|</?(strong|span)[^>]*>", lambda tag: " " * tag[0].startswith("</td"), report.value)
     return " ".join(re.sub(r"<style>.*</style>|<[^>]*>", "", words, flags=re.DOTALL).split())
 
 
 def everything(thing):
-    """All that a stored notebook would hold of it, and what its widget holds."""
+    """Return everything that a stored notebook would hold of an object."""
     return json.dumps(thing._repr_mimebundle_(), ensure_ascii=False)
 
 
@@ -91,7 +91,7 @@ def test_the_journey_follows_what_the_learner_does(lab):
     assert lab.journey().stops[-1].line == "AWS knows the pod as assumed-role/my-role"
 
 
-def test_what_broke_after_it_was_checked_is_broken_and_once_repaired_has_to_be_checked_again(lab, iam):
+def test_a_checked_step_that_breaks_shows_as_broken_and_needs_a_new_check_once_repaired(lab, iam):
     lab.ready(through="iam_role")
     lab.check("iam_role")
     policy = {"RoleName": "my-role", "PolicyArn": lab.parameters.policy_arn}
@@ -108,7 +108,7 @@ def test_what_broke_after_it_was_checked_is_broken_and_once_repaired_has_to_be_c
     assert states(lab.journey())[1] == RIGHT
 
 
-def test_looking_at_the_journey_calls_nothing_from_the_pod(lab):
+def test_looking_at_the_journey_makes_the_pod_call_nothing(lab):
     lab._right.clear()
     lab.ready(through="pod")
     before = len(lab.trail(event="AssumeRoleWithWebIdentity"))
@@ -134,14 +134,14 @@ def test_the_journey_as_text_and_html(lab):
     assert not re.search(r"<style|<script|class=|https?://", html)
 
 
-def test_outside_a_notebook_nothing_is_drawn_as_a_widget(lab, token):
+def test_outside_a_notebook_nothing_is_shown_as_a_widget(lab, token):
     lab.ready(through="service_account")
     for thing in (lab.journey(), lab.check("oidc_provider"), lab.token(token())):
         assert {"text/plain", "text/html"} <= set(thing._repr_mimebundle_())
         assert live.VIEW not in thing._repr_mimebundle_()
 
 
-def test_importing_labkit_and_opening_a_lab_imports_no_widgets(lab):
+def test_importing_labkit_and_opening_a_lab_does_not_import_ipywidgets(lab):
     code = (
         "import sys, labkit; lab = labkit.Lab.open(cluster=sys.argv[1]); "
         "lab.check('oidc_provider'); repr(lab.journey()); "
@@ -181,7 +181,7 @@ def test_pressing_the_button_reads_the_live_lab_again(lab, iam, notebook):
     assert "✓ right: the OIDC provider" in text(report)
 
 
-def test_the_button_look_again_shows_newer_checks(lab, notebook):
+def test_the_look_again_button_shows_newer_checks(lab, notebook):
     lab._right.clear()
     lab.ready(through="oidc_provider")
     lab.journey()._repr_mimebundle_()
@@ -206,7 +206,7 @@ def test_an_error_while_reading_is_shown_in_the_panel():
     assert "ValueError: &lt;b&gt;" in report.value
 
 
-def test_a_press_is_answered_before_the_lab_was_read():
+def test_a_pressed_button_says_checking_before_the_lab_is_read():
     seen: list[str] = []
 
     def reads():
@@ -219,7 +219,7 @@ def test_a_press_is_answered_before_the_lab_was_read():
     assert "nothing has changed" in said.value
 
 
-def test_a_cell_carries_its_columns_name_and_no_other_table_changes():
+def test_a_cell_carries_its_column_s_name_and_a_table_without_names_is_unchanged():
     named = live.labelled(table([("1", "<td>")], ("step", 'a "b"')))
     assert '<td data-column="step">1</td><td data-column="a &quot;b&quot;">&lt;td&gt;</td>' in named
     bare = table([("1", "2")])
@@ -231,7 +231,7 @@ def test_only_the_words_of_a_state_are_coloured():
     assert live.coloured("<td>○ to do</td>").count("labkit-missing") == 1
 
 
-def test_the_token_view_names_who_compares_what(lab, token):
+def test_the_token_view_says_who_compares_which_claim(lab, token):
     lab.ready(through="service_account")
     view = lab.token(token())
     assert view
@@ -250,7 +250,7 @@ def test_the_token_view_names_who_compares_what(lab, token):
     assert "<date>" in text and "&lt;date&gt;" in view._repr_html_()
 
 
-def test_a_token_for_another_audience_or_of_another_service_account_is_wrong_where_it_is(lab, token):
+def test_the_token_view_marks_a_wrong_audience_and_another_service_account(lab, token):
     lab.ready(through="service_account")
     view = lab.token(token(audience="somebody-else"))
     assert not view
@@ -260,7 +260,7 @@ def test_a_token_for_another_audience_or_of_another_service_account_is_wrong_whe
     assert (wrong.field, wrong.found) == ("sub", "system:serviceaccount:default:default")
 
 
-def test_an_expired_token_is_wrong_and_comparing_again_sees_the_clock(lab, token, notebook):
+def test_the_token_view_s_button_marks_a_token_that_has_expired_meanwhile(lab, token, notebook):
     lab.ready(through="service_account")
     lab.token(token())._repr_mimebundle_()
     report, button, _ = parts(notebook[0])
@@ -273,7 +273,7 @@ def test_an_expired_token_is_wrong_and_comparing_again_sees_the_clock(lab, token
     assert re.search(r"✗ wrong exp 20\d\d-\S+ after 20\d\d-", text(report))
 
 
-def test_it_says_what_is_missing_or_allows_something_else(lab, iam, token):
+def test_the_token_view_names_a_missing_role_or_provider_and_a_wrong_action(lab, iam, token):
     lab.ready(through="service_account")
     genuine = token()
     lab.ready(before="iam_role")
@@ -315,7 +315,7 @@ def test_a_condition_on_the_request_isnt_a_claim_and_counts_as_sts_counts_it(lab
         iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(good))
 
 
-def test_no_rendering_holds_a_secret(lab, token, notebook):
+def test_no_output_of_a_widget_holds_a_secret(lab, token, notebook):
     lab.ready(through="pod")
     secret = token()
     keys = lab.aws.get_credentials()
@@ -326,7 +326,7 @@ def test_no_rendering_holds_a_secret(lab, token, notebook):
             assert part not in shown
 
 
-def test_anything_but_a_token_is_refused_without_repeating_it(lab):
+def test_the_token_view_refuses_other_text_without_repeating_it(lab):
     for text in ("not-a-token", "se.cr.et", None):
         with pytest.raises(LabError, match="This is not a web identity token") as refused:
             lab.token(text)
