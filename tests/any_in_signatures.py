@@ -1,4 +1,4 @@
-"""How often public signatures say `Any`, or an alias that hides it: `make lint` prints both, a test holds them."""
+"""Count `Any`, and aliases that hide it, in public signatures. `make lint` prints both counts; a test limits them."""
 
 import ast
 from collections.abc import Callable, Iterator
@@ -11,12 +11,12 @@ MOST_HIDDEN = 223
 
 
 def count() -> int:
-    """The `Any` in the parameters and results of labkit's public functions and of its public classes' methods."""
+    """Count `Any` in the parameters and results of labkit's public functions and its public classes' methods."""
     return _count(lambda _, part: isinstance(part, ast.Name) and part.id == "Any")
 
 
 def count_hidden() -> int:
-    """How often an alias of a module stands there that hides `Any`, such as ``Document = dict[str, Any]``."""
+    """Count the modules' aliases there that hide `Any`, such as ``Document = dict[str, Any]``."""
     return _count(_hides_any)
 
 
@@ -90,7 +90,7 @@ def _aliases(module: str) -> dict[str, ast.expr]:
 
 @cache
 def _imported(module: str) -> dict[str, tuple[str, str]]:
-    """The module and the name there of what a module imports from labkit, by its name here."""
+    """The names that a module imports from labkit, each with the module and the name that it has there."""
     parts = ast.walk(_modules()[module]) if module in _modules() else []
     return {
         name.asname or name.name: (part.module, name.name)

@@ -16,7 +16,7 @@ LABKIT = REAL / "labkit"  # as a user starts it: not forked
 
 
 def labkit(*arguments: str, given: str = "", cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess:
-    """Run the command in this process, which spares a start of Python. One at a time: it takes over the output.
+    """Run the command in this process, which saves a start of Python. Run one at a time: it redirects the output.
 
     ``given`` goes to its standard input.
     """
@@ -37,7 +37,7 @@ def labkit(*arguments: str, given: str = "", cwd: Path | None = None, **variable
 
 
 def labkit_process(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run the command as a process, where that is what a test is about."""
+    """Run the command as a process of its own, for a test that needs one."""
     return subprocess.run(
         [LABKIT, *arguments], env=os.environ | variables, capture_output=True, text=True, timeout=120, check=False
     )

@@ -1,4 +1,4 @@
-"""What the tests share: a lab folder for each module, and an honest account of what could not run here."""
+"""Shared by all tests: a lab folder for each module, and a summary of what could not run here."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from tests import forked, forked_commands
 
-# Each session of botocore parses the services' descriptions for itself, 0.1 s and more; in here they share one loader.
+# Each botocore session parses the service descriptions, which takes 0.1 s or more. Here, all sessions share a loader.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 # A slow machine is not a failure.
@@ -23,7 +23,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("no hurry")
 
-# What a test may need beside Python, who brings it, and how to install it.
+# What a test may need besides Python: its marker, the program, and how to install it.
 PROGRAMS = {
     "kind": ("kind", "apt-get install kind   (or: brew install kind)"),
     "kubectl": ("kubectl", "apt-get install kubectl   (or: brew install kubernetes-cli)"),
@@ -46,18 +46,18 @@ LONG = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Nothing of this machine's AWS or Kubernetes configuration reaches a test, nor of a `make` around it."""
+    """Keep this machine's AWS and Kubernetes settings, and those of a `make` around pytest, from the tests."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "MAKE")) or name in ("KUBECONFIG", "LABKIT_HOME", "MFLAGS"):
             del os.environ[name]
-    # A shell's background ignores Ctrl-C and Ctrl-\, and nohup ignores the hang-up. Every child inherits that, and some
+    # A background job ignores SIGINT and SIGQUIT, and nohup ignores SIGHUP. Every child inherits that, and some
     # tests send these signals to children. A child doesn't inherit a handler: it starts with the signal's default.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
     forked.servers(pytest.MonkeyPatch())
     forked.kernels(pytest.MonkeyPatch())
-    # The AWS CLI and kubectl keep caches there. Workers inherit it from the process that starts them.
+    # The AWS CLI and kubectl keep caches in HOME. Workers inherit it from the process that starts them.
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="labkit-home-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ["HOME"], ignore_errors=True))
@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the modules that take a minute and more first: a worker that starts one last keeps the others waiting."""
+    """Put the modules that take a minute or more first. Started last, one would keep the other workers waiting."""
     items.sort(
         key=lambda item: next((rank for rank, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG))
     )
@@ -78,7 +78,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def lacking(thing: str) -> None:
-    """Skip the test, which needs this thing; in CI nothing is skipped."""
+    """Skip the test because it needs this thing. In CI, fail instead."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"in CI nothing is skipped, and this test needs {thing}")
     pytest.skip(f"needs {thing}")

@@ -1,7 +1,7 @@
-"""Kernels and servers that are forked from one Python that has loaded what they load: 1 to 2 seconds less CPU for each.
+"""Fork kernels and servers from one Python that has already loaded their modules: 1 to 2 seconds less CPU for each.
 
-Each is a process of its own, as it always is, with nothing of another one in it. What `labkit` or a notebook starts,
-it starts as a user's does.
+Each is still a process of its own and shares no state with another. Whatever `labkit` or a notebook starts, it starts
+as on a user's machine.
 """
 
 import gc
@@ -33,7 +33,7 @@ FORKING = multiprocessing.get_context("forkserver")
 
 
 def kernels(patch: Any) -> None:
-    """Lets Jupyter's client in this process fork its kernels. `patch` is pytest's `MonkeyPatch`."""
+    """Let Jupyter's client in this process fork its kernels. `patch` is pytest's `MonkeyPatch`."""
     from jupyter_client.provisioning import local_provisioner
 
     FORKING.set_forkserver_preload([*LOADED])
@@ -41,7 +41,7 @@ def kernels(patch: Any) -> None:
 
 
 def servers(patch: Any) -> None:
-    """Lets `labkit` in this process fork the servers of its labs. `patch` is pytest's `MonkeyPatch`."""
+    """Let `labkit` in this process fork the servers of its labs. `patch` is pytest's `MonkeyPatch`."""
     from labkit.emulator import process
 
     FORKING.set_forkserver_preload([*LOADED])
@@ -49,17 +49,17 @@ def servers(patch: Any) -> None:
 
 
 class Forked:
-    """A forked program, as who starts it wants its `Popen`."""
+    """A forked program, with the methods that its starter expects of a `Popen`."""
 
     stdin = stdout = stderr = None
 
     def __init__(self, run: Callable[..., None], *arguments: Any):
         reading, writing = FORKING.Pipe(duplex=False)
-        # Without `daemon` the tests' own end would wait for the program's.
+        # Without `daemon`, the tests couldn't end before the program does.
         process = FORKING.Process(target=run, args=(*arguments, writing), daemon=True)
         process.start()
         writing.close()
-        # The client signals the program's process group: until it has one, that would be the tests' own.
+        # The client signals the program's process group. Until the program has its own, that is the tests' group.
         reading.recv()
         self._process = process
         self.pid = process.pid
@@ -87,12 +87,12 @@ def _run_kernel(arguments: list[str], env: dict[str, str], cwd: str | None, read
     from labkit.emulator import folder, process
     from labkit.steps import namespace
 
-    # What is stored can't hold a line that only a busy machine prints.
+    # Stored outputs must not hold a line that only a busy machine prints.
     folder.SAID_AFTER = process.SAID_AFTER = process.ANSWERS_WITHIN
     namespace.SOON = namespace.GONE_WITHIN
     _become(["ipykernel_launcher", *arguments], env, cwd, ready)
     threading.Thread(target=_end_with_the_client, daemon=True).start()
-    # Without a parent it would print how to connect to it.
+    # Without a parent, the kernel would print how to connect to it.
     launch_new_instance(argv=[*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
 
 
@@ -117,7 +117,7 @@ def _run_server(
 
 
 def _become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connection) -> None:
-    # Like a program of its own, it may have children.
+    # multiprocessing lets no daemon have children, but this program may need some.
     multiprocessing.current_process()._config["daemon"] = False
     os.setsid()
     os.environ.clear()
@@ -130,7 +130,7 @@ def _become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connec
 
 
 def _end_with_the_client() -> None:
-    # A kernel looks after its parent, and its parent here is what it was forked from.
+    # A kernel ends with its parent. Its parent here is the fork server, so it watches the client instead.
     client = multiprocessing.parent_process()
     if client:
         client.join()

@@ -1,8 +1,8 @@
-"""Commands that are forked from a Python that has loaded what they load: `aws` and `labkit`, 0.5 to 2 s less CPU each.
+"""Fork `aws` and `labkit` from a Python that has already loaded their modules: 0.5 to 2 s less CPU for each command.
 
-`begin` makes a folder that looks like this environment. In its `bin`, both are small clients: one hands its arguments,
-variables, folder and streams to a server, which forks a process that runs this environment's own program with them. All
-that finds its programs beside Python finds these: the tests, their labs, and the pods of the labs.
+`begin` makes a folder that looks like this environment. In its `bin`, both commands are small clients. A client hands
+its arguments, variables, folder and streams to a server. The server forks a process that runs this environment's own
+program with them. Everything that finds its programs beside Python finds these: the tests, their labs, and the pods.
 
 The forked process is in the caller's namespaces, gets the caller's signals, and ends with the caller.
 """
@@ -37,10 +37,11 @@ from typing import IO, Any, NoReturn
 
 from tests.forked import LOADED
 
-# This environment's programs, also where this Python is already the folder's.
+# This environment's own programs, even if this Python is already the one in the folder.
 REAL = Path(sys.prefix, "lib").resolve().parent / "bin"
-# Python is started without its `site`: 15 ms. `clocked` is who follows a lab's clock: the library for that is loaded as
-# a program starts. Who has set up Python in its own way, and who finds no server, runs the program itself.
+# Starting Python without `site` saves 15 ms. The server `-clocked` serves callers on a lab's clock: the clock's library
+# must be loaded as a program starts. A client whose Python is set up differently, or that finds no server, runs the
+# program itself.
 CLIENT = """\
 #!{python} -IS
 import _signal, _socket, os, sys
@@ -76,7 +77,7 @@ if code < 0:
 os._exit(code)
 """
 HARMLESS = {b"PYTHONDONTWRITEBYTECODE", b"PYTHONHASHSEED", b"PYTHONUNBUFFERED"}
-# What libraries look at as they are loaded. Who has another one of these runs the program itself.
+# Variables that libraries read as they load. A client with another value of one runs the program itself.
 READ_AT_IMPORT = {
     *(b"TERMINAL_WIDTH", b"FORCE_COLOR", b"PY_COLORS", b"GITHUB_ACTIONS", b"TYPER_USE_RICH"),
     *(b"_TYPER_FORCE_DISABLE_TERMINAL", b"AWS_NEW_RETRIES_2026", b"BOTO_DISABLE_CRT"),
@@ -87,11 +88,11 @@ NAMESPACES = ("net", "mnt", "ipc", "uts", "pid", "user")
 
 
 def begin() -> Callable[[], None]:
-    """Let everything that finds its programs beside this Python find the forked ones; returns what ends that.
+    """Let everything that finds its programs beside this Python find the forked ones. Return a function that ends that.
 
-    A lab that goes on after that lacks the modules that it has not loaded yet: end it first.
+    End every lab before you call that function: a lab can't load any more modules after it.
     """
-    if Path(sys.prefix).resolve() != REAL.parent:  # a program that began has started this one
+    if Path(sys.prefix).resolve() != REAL.parent:  # a program that called `begin` has started this one
         return lambda: None
     folder = Path(tempfile.mkdtemp(prefix="labkit-bin-"))
     _look_alike(folder)
@@ -117,7 +118,7 @@ def _name_python(path: str) -> None:
 
 
 def _look_alike(folder: Path) -> None:
-    """Fill the folder with links to all of this environment, but for `aws`, and for what names its Python."""
+    """Fill the folder with links to this environment, except its two commands and the scripts that name its Python."""
     for part in REAL.parent.iterdir():
         if part.name in ("lib", "lib64", "share", "etc", "include", "pyvenv.cfg"):
             (folder / part.name).symlink_to(part)
@@ -152,7 +153,7 @@ def _is_read_at_import(name: bytes) -> bool:
 
 
 def _clock() -> dict[str, str]:
-    """What a pod's variables have for the lab's clock, but for the clock itself: that is each pod's own."""
+    """A pod's variables for the lab's clock, without the clock itself, which differs from pod to pod."""
     if sys.platform != "linux" or platform.machine() != "x86_64" or not (found := find_spec("libfaketime")):
         return {}
     library = Path(found.origin or "/").parent / "vendor/libfaketime/src/libfaketime.so.1"
@@ -160,7 +161,7 @@ def _clock() -> dict[str, str]:
 
 
 def _serving(folder: Path, program: str, kind: str = "", variables: Mapping[str, str] = {}) -> subprocess.Popen[bytes]:
-    """A server of this program. It ends when the pipe to it does: with this process, however that ends."""
+    """Start a server of this program. It ends when its pipe closes: with this process, however this one ends."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder / program}{kind}")
         listener.listen(64)
@@ -175,8 +176,8 @@ def _serving(folder: Path, program: str, kind: str = "", variables: Mapping[str,
 
 
 def serve(listener: socket.socket, folder: str, program: str) -> None:
-    """Fork a process for each caller until standard input ends. What they share is loaded for the first of them."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for who attends to a caller
+    """Fork a process for each caller until standard input ends. Load the shared modules for the first caller."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked processes
     begin_process, homes = None, []
     while listener in select.select([listener, sys.stdin], [], [])[0]:
         caller, _ = listener.accept()
@@ -193,11 +194,11 @@ def serve(listener: socket.socket, folder: str, program: str) -> None:
                 traceback.print_exc()
                 os._exit(1)
         caller.close()
-    shutil.rmtree(folder, ignore_errors=True)  # of a pytest that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a pytest that was killed
 
 
 def _places_of(home: str) -> list[tuple[Callable[[Any, Any], None], Any, str | Path]]:
-    """Where modules and classes keep a path in the home folder: they made it as they were loaded."""
+    """Find where modules and classes keep a path in the home folder, which they made as they were loaded."""
     found: list[tuple[Callable[[Any, Any], None], Any, str | Path]] = []
     for thing in gc.get_objects():
         if isinstance(thing, type):
@@ -213,14 +214,14 @@ def _places_of(home: str) -> list[tuple[Callable[[Any, Any], None], Any, str | P
 
 
 def _move_home(places: list[tuple[Callable[[Any, Any], None], Any, str | Path]]) -> None:
-    """Name the caller's home folder there instead of the server's."""
+    """Put the caller's home folder in place of the server's."""
     before, after = FIRST_HOME, str(Path("~").expanduser())
     for put, name, value in places:
         put(name, type(value)(str(value).replace(before, after)))
 
 
 def _load_aws() -> Callable[[], object]:
-    """Load what most calls load: modules, the loader of the services' descriptions, and some of these."""
+    """Load what most calls need: modules, the loader of service descriptions, and some descriptions."""
     import awscli.clidriver
     import botocore.session  # the CLI's own
 
@@ -234,7 +235,7 @@ def _load_aws() -> Callable[[], object]:
         for service in ("iam", "sts", "s3", "eks"):
             driver.session.get_paginator_model(service)
             driver.session.create_client(service, "us-east-1", aws_access_key_id="none", aws_secret_access_key="none")
-    return lambda: importlib.reload(awscli)  # it adds to the variables
+    return lambda: importlib.reload(awscli)  # it adds to the environment variables as it loads
 
 
 def _load_labkit() -> Callable[[], object]:
@@ -294,7 +295,7 @@ def _attend(caller: socket.socket, program: str, begin_process: Callable[[], obj
         _join(caller)
     except OSError:
         os._exit(1)  # the caller runs the program itself
-    alive, held = os.pipe()  # only the program's process holds it, and nothing that this one executes
+    alive, held = os.pipe()  # only the program's process keeps `held` open, not the programs that it executes
     process = os.fork()
     if process == 0:
         caller.close()
@@ -325,7 +326,7 @@ def _follow(caller: socket.socket, alive: int, process: int) -> int:
 
 
 def _join(caller: socket.socket) -> None:
-    """Enter each namespace in which the caller is and this process isn't. Raises OSError."""
+    """Enter each of the caller's namespaces that this process isn't in. Raise OSError if that fails."""
     if sys.platform != "linux":
         return
     peer = int.from_bytes(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
@@ -335,7 +336,7 @@ def _join(caller: socket.socket) -> None:
         if Path(f"/proc/{peer}/ns/{name}").readlink() != Path(f"/proc/self/ns/{name}").readlink()
     ]
     setns = ctypes.CDLL(None, use_errno=True).setns
-    # Some belong to the user namespace, and may be entered only once that one is; others only before it.
+    # Some can be entered only after the caller's user namespace, others only before it.
     left = [namespace for namespace in differing if setns(namespace, 0)]
     if any(setns(namespace, 0) for namespace in left):
         raise OSError(ctypes.get_errno(), "setns")

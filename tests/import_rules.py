@@ -26,13 +26,13 @@ def main() -> None:
 
 
 def sentences(printed: str) -> list[str]:
-    """What to do about each broken contract; import-linter's own last words if none of them is known."""
+    """Return what to do about each broken contract, or import-linter's last line if none is recognised."""
     return [*dict.fromkeys(_known(printed))] or printed.strip().splitlines()[-1:]
 
 
 def _known(printed: str) -> Iterator[str]:
     found = NOT_ALLOWED.findall(printed)
-    # One import in the wrong layer breaks several contracts: of all who reach it, and a circle comes of it.
+    # One import in the wrong layer also breaks the contracts of every module that reaches it, and makes a circle.
     for module, imported, line, further in [each for each in found if not each[3]] or found:
         end = further.rpartition(" -> ")[2].partition(" ")[0]
         remedy = "Move what is imported down" if (end or imported).startswith("labkit") else "Ask a module that may"

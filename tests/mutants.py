@@ -1,10 +1,10 @@
-"""`make mutants`: change one thing in the code, and see a test fail.
+"""`make mutants`: change one thing in the code, and check that a test fails.
 
-The code is what decides who gets in; the tests are the ones that need no lab. SAMPLE=100 tries a hundred changes, and
-SEED draws other ones; without SAMPLE it tries all, which takes an hour or two. FILE=labkit/tokens.py tries one file's.
+It changes the code that decides who gets in, and runs the tests that need no lab. SAMPLE=100 tries a hundred changes,
+and SEED draws other ones. Without SAMPLE it tries all, which takes an hour or two. FILE=labkit/tokens.py: one file.
 
-Nobody can see what kind of dataclass it is (`frozen=True`) or a cache's size, so these changes are left out. So is one
-that another one makes, too: `not a == b` is `a != b`, and in `return True` the constant is changed.
+It leaves out changes that no test can see, such as a dataclass's `frozen=True` or a cache's size. It also leaves out a
+change that equals another one: `not a == b` is `a != b`, and in `return True` the constant is changed.
 """
 
 import ast
@@ -37,9 +37,9 @@ TESTS = {
         "tests/emulator/aws/test_refusals.py",
     ],
 }
-# The tests that are named after the module go first: most changes fail there. These have no tests of their name.
+# The tests named after a module run first, because most changes fail there. These modules share another one's tests.
 AMONG = {"matching": "evaluation", "principals": "evaluation", "validation": "document"}
-# What runs longer or grows larger counts as seen: seconds of CPU, and bytes.
+# A change that makes the tests need more than this counts as caught: seconds of CPU, and bytes.
 LONGEST = 30
 LARGEST = 4 * 2**30
 UNSEEN = {"compare", "eq", "frozen", "init", "maxsize", "repr", "slots"}
@@ -53,7 +53,7 @@ OTHERS = EXACT | {
 
 @dataclass(frozen=True)
 class Mutant:
-    """The change of this number in a file."""
+    """The change with this number in a file."""
 
     file: Path
     number: int
@@ -131,7 +131,7 @@ def _is_number(value: ast.expr) -> bool:
 
 
 def _negate(node: ast.If | ast.IfExp) -> None:
-    # In place: what is shown of the change is this node.
+    # Change the node in place, because the report shows this node.
     test = ast.parse(ast.unparse(node.test), mode="eval").body
     node.test.__class__ = ast.UnaryOp
     node.test.__dict__.update(op=ast.Not(), operand=test)
@@ -142,7 +142,7 @@ def _short(text: str) -> str:
 
 
 def load(tests: list[str]) -> None:
-    """Import what the tests import, once for all mutants; but each imports the project's own modules again."""
+    """Import the tests' libraries once for all mutants. Each mutant imports the project's own modules again."""
     # These tests call neither `aws` nor `labkit`. The servers for them would take most of a mutant's time.
     forked_commands.begin = lambda: lambda: None
     with _silence():

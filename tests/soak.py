@@ -1,7 +1,7 @@
 """`make soak`: many learners at one lab, while its clock jumps, keys rotate, and pods and the server are killed.
 
-Every answer is compared with what it should be. In the end nothing is lost: what the learners made is there, with its
-ids. And nothing leaks: processes, descriptors, files and memory are as before.
+Every answer is compared with the expected one. In the end, everything that the learners made must still exist, with
+the same ids. Nothing may leak: processes, descriptors, files and memory are as before.
 """
 
 import argparse
@@ -44,11 +44,11 @@ from tests import commands
 
 AUDIENCE, BUCKET, SERVICE_ACCOUNT = "sts.amazonaws.com", "soak", "app"
 UNSURE = 60  # seconds around an expiry in which either answer is right
-GROWTH = 48  # MiB that the server may grow by after its first quarter: caches that fill, and the allocator
-# Descriptors: both ends of the connections that the node, the webhook and the API server keep to each other, of which
-# each keeps 20 at most: https://www.python-httpx.org/advanced/resource-limits/
+GROWTH = 48  # MiB that the server may grow after the first quarter of the time: filling caches, and the allocator
+# Descriptors for the connections that the node, the webhook and the API server keep to each other. Each keeps 20 at
+# most, and both ends count: https://www.python-httpx.org/advanced/resource-limits/
 SPARE = 3 * 20 * 2
-# A server that was killed doesn't answer; what it had answered counts. boto3 takes half an answer for an empty one.
+# A call fails like this if the server is killed meanwhile. boto3 takes half an answer for an empty one.
 NO_ANSWER = (NoConnection, HTTPClientError, ResponseParserError, HTTPError, ConnectionError, WebSocketException)
 
 
@@ -75,7 +75,7 @@ def main() -> int:
 
 @dataclass
 class Report:
-    """What a round came to."""
+    """The result of a round."""
 
     seed: int
     learners: int
@@ -92,14 +92,14 @@ class Report:
         return "\n".join([*lines, f"{len(self.wrong)} wrong"])
 
     def expect(self, name: str, expected: str, came: str) -> None:
-        """Count an answer, which is wrong where it is another than the expected one."""
+        """Count an answer. It is wrong if it differs from the expected one."""
         self.answers[f"{name}: {came}"] += 1
         if came != expected:
             self.wrong.append(f"{name}: expected {expected}, and the answer was {came}")
 
 
 def soak(folder: Folder, *, seconds: float, learners: int, seed: int, kill: bool = False) -> Report:
-    """One round in an empty lab, which has ended when it returns."""
+    """Run one round in an empty lab, and end the lab."""
     report = Report(seed, learners)
     os.environ["LABKIT_HOME"] = str(folder.path)
     try:
@@ -138,7 +138,7 @@ def _round(report: Report, folder: Folder, seconds: float, count: int, kill: boo
 
 
 def _leaks(report: Report, folder: Folder, before: "Measure") -> None:
-    """What is left when the learners have gone: a node takes a moment to end the last pod."""
+    """Report what is left once the learners have gone. A node takes a moment to end the last pod."""
     after, descriptors = before, before.descriptors + SPARE
     with contextlib.suppress(AssertionError):
         for attempt in Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.2), reraise=True):
@@ -157,7 +157,7 @@ def _leaks(report: Report, folder: Folder, before: "Measure") -> None:
 
 @dataclass(frozen=True)
 class Measure:
-    """What the server uses; `pods` are folders of pods."""
+    """The resources that the server uses. `pods` counts the pods' folders."""
 
     processes: int
     descriptors: int
@@ -179,7 +179,7 @@ class Measure:
 
 
 def _processes(folder: Folder) -> list[psutil.Process]:
-    """The server and all that it started; nothing of one that was killed just now."""
+    """The server and every process that it started; an empty list if it has just been killed."""
     with contextlib.suppress(psutil.NoSuchProcess):
         if (state := State.read(folder)) and folder.is_running():
             server = psutil.Process(state.pid)
@@ -188,7 +188,7 @@ def _processes(folder: Folder) -> list[psutil.Process]:
 
 
 class TheLab:
-    """What the learners share: the lab's AWS and its clock, and turns of those who change it for all."""
+    """Shared by the learners: the lab's AWS, its clock, and turns for changes that affect everybody."""
 
     def __init__(self, folder: Folder, kill: bool) -> None:
         self.folder = folder
@@ -197,7 +197,7 @@ class TheLab:
         self.session = moto.session(self.state, "us-east-1")
         self.account = self.state.account_id
         self.issuer = self.state.clusters["blue"]["issuer"]
-        # One attempt: what a client tries again, nobody would see.
+        # One attempt, because a retry would hide an error.
         self.config = Config(retries={"total_max_attempts": 1}, max_pool_connections=64, read_timeout=120)
         self.iam, self.s3, self.sts = (self.session.client(name, config=self.config) for name in ("iam", "s3", "sts"))
         self.provider = self.iam.create_open_id_connect_provider(Url=self.issuer, ClientIDList=[AUDIENCE])[
@@ -226,7 +226,7 @@ class TheLab:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Beside others, and beside nobody who changes the lab for all."""
+        """Work beside other learners, but not while somebody holds `alone`."""
         with self._turns:
             self._turns.wait_for(lambda: not self._alone)
             self._working += 1
@@ -239,7 +239,7 @@ class TheLab:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Beside nobody."""
+        """Work while nobody else does."""
         with self._turns:
             self._turns.wait_for(lambda: not self._alone)
             self._alone = True
@@ -252,7 +252,7 @@ class TheLab:
                 self._turns.notify_all()
 
     def settled(self, call: Callable[[], Any]) -> Any:
-        """What the call returns. Where the server is killed meanwhile it is made again: it sets, and does not add."""
+        """Return the call's result. If the server is killed meanwhile, call again: the call must be safe to repeat."""
         if not self.kill:
             return call()
         again = retry_if_exception_type(NO_ANSWER)
@@ -260,13 +260,13 @@ class TheLab:
 
 
 def _is_cut_off(error: ClientError) -> bool:
-    """Whether S3's refusal announced a body that never came: boto3 then takes the HTTP status for the code."""
+    """Return whether S3's refusal announced a body that never came. boto3 then takes the HTTP status for the code."""
     announced = error.response["ResponseMetadata"]["HTTPHeaders"].get("content-length", "0")
     return error.response["Error"]["Code"].isdigit() and announced != "0"
 
 
 def _trouble(lab: TheLab, learners: "list[Learner]", report: Report, ends: threading.Event) -> None:
-    """What happens to a lab while people learn in it."""
+    """Make trouble while the learners work: the clock jumps, the issuer fails, or the server is killed."""
     drawn = random.Random(report.seed)
     while not ends.wait(drawn.uniform(1, 4)):
         what = drawn.choice(["the clock jumps", "the issuer fails", *(["the server is killed"] if lab.kill else [])])
@@ -289,7 +289,7 @@ def _trouble(lab: TheLab, learners: "list[Learner]", report: Report, ends: threa
 
 
 class Learner:
-    """One learner: what was made and is now so, and what follows from it for each answer."""
+    """One learner: the resources made, their present state, and the answers that follow from it."""
 
     def __init__(self, name: str, lab: TheLab, report: Report, seed: str) -> None:
         self.name, self.lab, self.report = name, lab, report
@@ -324,7 +324,7 @@ class Learner:
         self.run()
 
     def learn(self, until: float) -> None:
-        """Do one thing after the other."""
+        """Do one random thing after another until the time is up."""
         often = {self.read: 8, self.exchange: 6, self.exec: 4, self.write: 3, self.forge: 3, self.annotate: 2}
         seldom = {self.break_: 3, self.mend: 4, self.rotate: 1, self.run: 1, self.lose_the_pod: 1, self.look_around: 1}
         doing = often | seldom
@@ -361,7 +361,7 @@ class Learner:
             self.report.wrong.append(f"{self.name} read {body}, and wrote {self.content}")
 
     def exchange(self) -> None:
-        """STS with the token of the pod, if the webhook gave it one, or else with one of the service account."""
+        """Exchange a new token of the service account or, sometimes, the one that the webhook gave the pod."""
         token = self.token_of_the_pod() if self.injected and self.drawn.random() < 0.3 else self.fresh_token()
         left = self._claims(token)["exp"] - self.lab.folder.clock.now()
         if abs(left) < UNSURE:
@@ -382,7 +382,7 @@ class Learner:
         self.report.expect("exchange", expected, came)
 
     def exec(self) -> None:
-        """What the webhook and the node put into the pod is this learner's."""
+        """Check that the role and the token in the pod are this learner's."""
         said = self._executed('echo "$AWS_ROLE_ARN"')
         expected = self.role_arn if self.injected else ""
         self.report.expect("exec", "its role", "its role" if said.strip() == expected else said)
@@ -393,7 +393,7 @@ class Learner:
             self.report.expect("token", "its own", "its own" if whose == own else str(whose))
 
     def forge(self) -> None:
-        """What nobody may do is refused."""
+        """Check that calls which nobody may make are refused."""
         token = self.fresh_token()
         head, body, signature = token.split(".")
         other = f"arn:aws:iam::{self.lab.account}:role/learner-{(int(self.name[-2:]) + 1) % self.report.learners:02}"
@@ -415,11 +415,11 @@ class Learner:
                 came = "accepted"
             except ApiException as error:
                 came = str(error.status)
-        # This audience is not the API server's: its issuer is.
+        # The API server refuses this audience: its own is its issuer.
         self.report.expect("secrets of a service account", "401", came)
 
     def annotate(self) -> None:
-        """The next pod gets the role, or gets none."""
+        """Add or remove the annotation. The next pod gets the role, or no role."""
         annotated = not self.annotated
         value = self.role_arn if annotated else None
         patch = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": value}}}
@@ -450,7 +450,7 @@ class Learner:
         self.reads = effect == "Allow"
 
     def rotate(self) -> None:
-        """A new access key; the old one is refused from then on."""
+        """Replace the access key. From then on, the old one is refused."""
         iam, old = self.lab.iam, self.access_key
         for key in iam.list_access_keys(UserName=self.name)["AccessKeyMetadata"]:
             iam.delete_access_key(UserName=self.name, AccessKeyId=key["AccessKeyId"])
@@ -460,7 +460,7 @@ class Learner:
             self._identity(old, "InvalidClientTokenId")
 
     def run(self) -> None:
-        """Another pod in the place of this one."""
+        """Replace the pod."""
         self._delete_pod()
         program = f"# {self.name}\nwhile :; do sleep 1000; done"
         container = {"name": "app", "image": "amazon/aws-cli", "command": ["sh", "-c", program]}
@@ -480,7 +480,7 @@ class Learner:
         self._await_running()
 
     def lose_the_pod(self) -> None:
-        """Its program is killed, and the node starts it again."""
+        """Kill the pod's program, and wait until the node has started it again."""
         if self.killed:
             return
         for one in _processes(self.lab.folder)[1:]:
@@ -492,12 +492,12 @@ class Learner:
         self._await_running()
 
     def look_around(self) -> None:
-        """A learner's namespace has this learner's pod, and no other."""
+        """Check that the learner's namespace has this learner's pod, and no other."""
         names = [pod.metadata.name for pod in self.core.list_namespaced_pod(self.name).items]
         self.report.expect("list", "its pod", "its pod" if names == ["app"] else str(names))
 
     def finds_all(self) -> None:
-        """Whether everything is there, with its ids."""
+        """Check that everything still exists, with the same ids."""
         account = self.core.read_namespaced_service_account(SERVICE_ACCOUNT, self.name).metadata
         pod = self.core.read_namespaced_pod("app", self.name)
         iam = self.lab.iam
@@ -520,7 +520,7 @@ class Learner:
             self.report.expect("found in the end", name, name if found[name] == value else f"{name} {found[name]}")
 
     def leave(self) -> None:
-        """Take everything away."""
+        """Delete the pod and the namespace."""
         self._delete_pod()
         self.core.delete_namespace(self.name)
         self.api.rest_client.pool_manager.clear()
@@ -535,14 +535,14 @@ class Learner:
         return self._executed('cat "$AWS_WEB_IDENTITY_TOKEN_FILE"')
 
     def _executed(self, script: str) -> str:
-        """What the script prints in the pod."""
+        """Run a script in the pod; return what it prints."""
         done = execution.execute(self.api, "app", self.name, ["sh", "-c", script])
         if done.exit_code:
-            raise ConnectionError(str(done))  # where the server was killed the pod is there again soon
+            raise ConnectionError(str(done))  # after a kill of the server, the pod soon runs again
         return done.output
 
     def _await_running(self) -> None:
-        """Return when the pod's program runs, after so many restarts and no fewer."""
+        """Wait until the pod's program runs, after at least as many restarts as expected."""
         events = watch.Watch().stream(
             self.core.list_namespaced_pod, self.name, field_selector="metadata.name=app", timeout_seconds=120
         )

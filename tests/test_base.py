@@ -1,4 +1,4 @@
-"""Clock, ids, certificates and listeners: what both halves of the emulator stand on."""
+"""Clock, ids, certificates and listeners, which both halves of the emulator use."""
 
 import asyncio
 import fcntl
@@ -14,7 +14,7 @@ from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.listener import Listener, bind
 
 
-def test_a_clock_moved_by_one_is_moved_for_all(tmp_path):
+def test_a_clock_that_one_process_moves_is_moved_for_all(tmp_path):
     learner, server = Clock(tmp_path / "clock"), Clock(tmp_path / "clock")
     assert server.offset == 0
     learner.advance(hours=2)
@@ -26,7 +26,7 @@ def test_a_clock_moved_by_one_is_moved_for_all(tmp_path):
     assert server.offset == 0
 
 
-def test_ids_are_the_same_in_every_lab_and_another_when_made_again():
+def test_ids_are_the_same_in_every_lab_and_serials_count_up():
     one, two = Identifiers("irsa"), Identifiers("irsa")
     assert one.hex("issuer", "blue/0") == two.hex("issuer", "blue/0") != one.hex("issuer", "green/0")
     assert [one.serial("issuer", "blue"), one.serial("issuer", "blue"), two.serial("issuer", "blue")] == [0, 1, 0]
@@ -69,7 +69,7 @@ def test_asking_whether_a_server_runs_does_not_count_as_a_server(tmp_path):
         ({"Origin": "null"}, 403),
     ],
 )
-def test_a_listener_answers_to_its_own_name_and_to_no_page(headers, status):
+def test_a_listener_refuses_another_host_name_and_requests_of_web_pages(headers, status):
     async def answer() -> int:
         listener = Listener(says_ok, port_socket=bind(0), hosts={"127.0.0.1"})
         await listener.start()
@@ -81,7 +81,7 @@ def test_a_listener_answers_to_its_own_name_and_to_no_page(headers, status):
     assert asyncio.run(answer()) == status
 
 
-def test_a_listener_knows_whose_client_certificate_came(tmp_path):
+def test_a_listener_knows_the_client_by_its_certificate(tmp_path):
     authority, stranger = Authority.create("ours"), Authority.create("another")
 
     async def answers() -> list[str]:
@@ -129,5 +129,5 @@ def test_serials_are_never_given_twice_even_after_a_name_is_forgotten(monkeypatc
     monkeypatch.setattr("labkit.emulator.identifiers.REMEMBERED", 3)
     made = Identifiers("irsa")
     assert [made.serial("pod", "a") for _ in range(2)] == [0, 1]
-    assert [made.serial("pod", name) for name in "bcd"] == [0, 0, 0]  # the last of them is one too many
+    assert [made.serial("pod", name) for name in "bcd"] == [0, 0, 0]  # "d" is one name too many to remember
     assert made.serial("pod", "a") == 2

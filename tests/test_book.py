@@ -1,4 +1,4 @@
-"""`make book` on a course of one notebook: what it shows, what it folds, and that it names each broken link."""
+"""`make book` on a course of one notebook: it folds the solutions, and names each broken link."""
 
 import re
 import shutil
@@ -81,7 +81,7 @@ def a_notebook() -> nbformat.NotebookNode:
     return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "", "language": ""}})
 
 
-def test_each_broken_link_is_an_error(built):
+def test_make_book_fails_and_names_each_broken_link(built):
     done, _ = built
     assert done.returncode != 0 and "Built" not in done.stdout
     assert done.stderr.count("WARNING") == 3
@@ -89,7 +89,7 @@ def test_each_broken_link_is_an_error(built):
         assert re.search(rf"notebooks/00-start\.ipynb:\d+: WARNING: .*{re.escape(broken)}", done.stderr)
 
 
-def test_parameters_and_solutions_are_folded(page):
+def test_the_book_folds_parameters_and_solutions_and_hides_exam_answers(page):
     text = re.sub(r"<details.*?</details>", "[folded]", page, flags=re.DOTALL)
     open_code = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
     assert [re.sub(r"<.*?>|\n", "", code) for code in open_code] == [
@@ -103,7 +103,7 @@ def test_parameters_and_solutions_are_folded(page):
     assert "answer = 8" not in re.sub(r"<.*?>", "", page)
 
 
-def test_a_page_loads_nothing_from_another_host(page):
+def test_a_page_of_the_book_loads_nothing_from_another_host(page):
     loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"([^\"]*)\"", page)
     assert loaded and not [address for address in loaded if "//" in address]
 

@@ -1,4 +1,4 @@
-"""What a real kube-apiserver answered, step by step, held against the lab's own (see tests/contract/README.md)."""
+"""The lab's API server against the recorded answers of a real kube-apiserver (see tests/contract/README.md)."""
 
 import filecmp
 import json
@@ -16,7 +16,7 @@ WAITED = ['"pod/p3 condition met"']
 
 @pytest.fixture(scope="module")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of an API server alone, as the record was made: `labkit up --bare`."""
+    """The kubeconfig of an API server alone (`labkit up --bare`), as in the recording."""
     home = str(tmp_path_factory.mktemp("bare") / ".lab")
 
     def labkit(*arguments: str) -> str:
@@ -30,13 +30,13 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.kubectl
-def test_every_step_is_answered_as_by_a_real_api_server(kubeconfig):
+def test_the_lab_s_api_server_answers_every_step_like_a_real_one(kubeconfig):
     command = [sys.executable, HERE / "contract.py", "check", "--kubeconfig", kubeconfig]
     check = subprocess.run(command, capture_output=True, text=True)
     *failures, summary = [*check.stdout.split("FAIL ")[1:], check.stdout.splitlines()[-1]]
-    # kubectl walks a config map's keys in Go's order of maps, which now and then is another.
+    # kubectl walks a config map's keys in Go's map order, which changes now and then.
     shuffled = [text for text in failures if text.startswith("kubectl/configmap-describe\n") and _same_lines(text)]
-    # The record deletes the pod a moment after kubectl's start: a slow kubectl finds it gone, and has nothing to say.
+    # This step deletes the pod a moment after kubectl starts. A slow kubectl finds it gone, and prints nothing.
     late = [text for text in failures if text.startswith("kubectl/wait-delete\n") and _lacks(text) == WAITED]
     known = [text for text in failures if text in shuffled or text in late]
     assert failures == known, check.stdout + check.stderr
@@ -44,7 +44,7 @@ def test_every_step_is_answered_as_by_a_real_api_server(kubeconfig):
 
 
 def _lacks(difference: str) -> list[str]:
-    """The lines of the record that the answer lacks, if it is the record's otherwise."""
+    """The recorded lines that the answer lacks."""
     lines = [line for line in difference.splitlines() if not line.startswith(("--- golden", "+++ server"))]
     return [line[1:].strip() for line in lines if line[0] == "-" and line[1:].strip() not in ("]", '"stdout": [')]
 
@@ -56,11 +56,11 @@ def _same_lines(difference: str) -> bool:
 
 @pytest.mark.skipif(not SOURCE.is_dir(), reason="the contract's source is not beside this checkout: nothing to compare")
 @pytest.mark.parametrize("name", ["NOTES.md", "README.md", "contract.py", "golden.json", "scenario.py"])
-def test_the_copy_is_the_contract(name):
+def test_the_copy_in_tests_contract_equals_its_source(name):
     assert filecmp.cmp(SOURCE / name, HERE / name, shallow=False)
 
 
-def test_nothing_stands_beside_the_copy():
+def test_tests_contract_holds_only_the_copied_files():
     assert {file.name for file in HERE.iterdir()} - {"__pycache__"} == {
         "NOTES.md",
         "README.md",

@@ -1,4 +1,4 @@
-"""The commands of the tests, which are forked, beside those that a user starts."""
+"""The tests' forked commands behave like the ones that a user starts."""
 
 import hashlib
 import json
@@ -60,15 +60,15 @@ def test_a_forked_command_writes_to_the_callers_home(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_it_ends_as_its_caller_does(number):
+def test_a_forked_command_ends_with_its_caller(number):
     with subprocess.Popen(
         [FORKED / "aws", "configure"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as asking:
         prompt = "AWS Access Key ID [None]: "
         assert asking.stdout.read(len(prompt)) == prompt
         started = Path(f"/proc/{asking.pid}/cmdline")
-        assert not started.exists() or b"itself" not in started.read_bytes()  # it found the server
+        assert not started.exists() or b"itself" not in started.read_bytes()  # the client found the server
         asking.send_signal(number)
-        # Only then has everything ended that holds this stream.
+        # The stream ends only once every process that holds it has ended.
         assert asking.stdout.read() == ""
     assert asking.returncode == -number

@@ -1,6 +1,6 @@
-"""The house: what stands at the top, no circle of modules, short subjects, and a command that starts fast.
+"""The layout: the top level, no circular imports, short commit subjects, and a command that starts fast.
 
-Which module may import which is in pyproject.toml, for import-linter: `make lint` runs both.
+pyproject.toml says which module may import which. `make lint` runs import-linter as well as these tests.
 """
 
 import re
@@ -36,16 +36,16 @@ FOLDERS = {"policy", "webhook", "diagnosis", "steps", "widgets", "targets", "doc
 FOLDERS |= {"exercises", "fleet"}
 SIBLINGS = 24
 MOST_IGNORED = 39
-# What mypy passes over, and how a line has to say so: its code, and why.
+# A line that mypy ignores, and how it must explain that: with mypy's code and the reason.
 IGNORED = re.compile(r"#\s*(type:\s*ignore|mypy:)")
 EXPLAINED = re.compile(r"# type: ignore\[[a-z, -]+\]  # \S")
-# The subjects of the commits after this one are short.
+# Commits after this one must have short subjects.
 SINCE = "cdecea6"
 LONGEST_SUBJECT = 72
 
 
 def git(*arguments: str) -> str:
-    """What git prints here. Outside a whole checkout the test is skipped, and in CI it fails."""
+    """Return what git prints here. Outside a whole clone, skip the test; in CI, fail."""
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         lacking(f"a whole clone: git {arguments[0]}: {done.stderr.strip()}")
@@ -53,11 +53,11 @@ def git(*arguments: str) -> str:
 
 
 def tracked(folder: str) -> list[str]:
-    """The files below a folder that git has, or would take."""
+    """The files below a folder that git tracks, or would add."""
     return git("ls-files", "-z", "--cached", "--others", "--exclude-standard", folder).split("\0")[:-1]
 
 
-def test_the_top_level_holds_what_is_listed():
+def test_the_top_level_holds_only_the_listed_files_and_folders():
     found = {name.partition("/")[0] for name in tracked(".")}
     stray = sorted(found - TOP)
     assert not stray, (
@@ -65,7 +65,7 @@ def test_the_top_level_holds_what_is_listed():
     )
 
 
-def test_labkit_has_few_siblings_and_no_other_folder():
+def test_labkit_holds_only_the_listed_folders_and_few_modules():
     names = [name.removeprefix("labkit/").partition("/") for name in tracked("labkit")]
     folders = {name for name, slash, _ in names if slash}
     modules = {name for name, slash, _ in names if not slash and name.endswith(".py")}
@@ -83,7 +83,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
-    """The shortest way along the arrows from a module back to itself; empty without one."""
+    """The shortest chain of imports from a module back to itself; empty if there isn't one."""
     ways = [[module]]
     seen: set[str] = set()
     for way in ways:
@@ -130,11 +130,11 @@ def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
     ],
     ids=["layer", "by a third", "circle", "unlisted", "anything else"],
 )
-def test_a_broken_import_rule_is_a_sentence(printed, sentence):
+def test_a_broken_import_rule_is_explained_in_one_sentence(printed, sentence):
     assert import_rules.sentences(printed) == [sentence]
 
 
-def test_subjects_are_short():
+def test_commit_subjects_are_short():
     subjects = git("log", "--no-merges", "--format=%s", f"{SINCE}..HEAD").splitlines()
     long = [subject for subject in subjects if len(subject) > LONGEST_SUBJECT]
     assert not long, f"{long[0]!r} has {len(long[0])} characters, at most {LONGEST_SUBJECT}: reword it"
@@ -145,31 +145,31 @@ def test_the_lock_names_no_host(lock):
     assert not re.search(r"https?://", (ROOT / lock).read_text()), "run: make lock"
 
 
-def test_the_command_starts_without_the_slow_libraries():
+def test_the_labkit_command_starts_without_loading_slow_libraries():
     code = "import sys, labkit.cli.main; print(*{'boto3', 'kubernetes', 'moto', 'papermill'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-def test_the_lab_starts_without_the_modules_that_only_its_server_needs():
+def test_the_lab_starts_without_the_libraries_that_only_its_server_needs():
     code = (
         "import sys, labkit.targets.moto; print(*{'httpx', 'moto', 'rich', 'starlette', 'tenacity'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-def test_signatures_say_any_no_more_often_than_they_did():
+def test_public_signatures_use_any_no_more_often_than_before():
     found = any_in_signatures.count()
     told = f"{found} times Any in the signatures of public functions, at most {any_in_signatures.MOST}: name the type"
     assert found <= any_in_signatures.MOST, told
 
 
-def test_signatures_hide_any_no_more_often_than_they_did():
+def test_public_signatures_hide_any_behind_aliases_no_more_than_before():
     found = any_in_signatures.count_hidden()
     told = f"{found} times an alias of Any in the signatures of public functions, at most "
     assert found <= any_in_signatures.MOST_HIDDEN, f"{told}{any_in_signatures.MOST_HIDDEN}: name the type"
 
 
-def test_each_ignored_type_names_its_code_and_why():
+def test_each_ignored_type_error_names_its_code_and_the_reason():
     lines = [
         (f"{file.relative_to(ROOT)}:{number}: {line.strip()}", line)
         for file in sorted((ROOT / "labkit").rglob("*.py"))

@@ -1,4 +1,4 @@
-"""What `make` prints while it installs: a count that grows in a terminal, one line a part elsewhere."""
+"""The output of `make` while it installs: a growing count in a terminal, one line for each part elsewhere."""
 
 import os
 import pty
@@ -24,20 +24,20 @@ SAID = "\n".join(
 
 @pytest.fixture
 def counting(tmp_path):
-    """A Makefile that counts uv's lines as ours does."""
+    """Write a Makefile that counts uv's lines as the project's own does."""
     counted = re.search(r"^COUNTED := (?:.*\\\n)*.*\n", (ROOT / "Makefile").read_text(), re.MULTILINE)[0]
     (tmp_path / "said").write_text(f"{SAID}\n")
     (tmp_path / "Makefile").write_text(f"{counted}all:\n\t@cat said | $(COUNTED)\n")
     return tmp_path
 
 
-def test_into_a_file_each_part_is_one_line(counting):
+def test_make_prints_one_line_for_each_part_outside_a_terminal(counting):
     done = subprocess.run(["make"], cwd=counting, capture_output=True, text=True, check=True)
     assert done.stdout == "  downloading …\n  installing …\n"
     assert done.stderr == "warning: the index is slow\n"
 
 
-def test_in_a_terminal_the_count_grows(counting):
+def test_make_prints_a_growing_count_in_a_terminal(counting):
     ours, theirs = pty.openpty()
     subprocess.run(["make"], cwd=counting, stdout=theirs, stderr=subprocess.DEVNULL, check=True)
     os.close(theirs)

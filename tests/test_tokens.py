@@ -52,7 +52,7 @@ def row(field, found):
     return result
 
 
-def test_the_claims_of_a_token():
+def test_parsing_a_token_returns_its_claims():
     claims = Claims.parse(token())
     assert claims.issuer == f"https://{PROVIDER}"
     assert claims.provider == PROVIDER
@@ -67,7 +67,7 @@ def test_an_audience_may_be_a_string_or_a_list():
     assert Claims.parse(token(aud=["one", "two"])).audiences == ("one", "two")
 
 
-def test_claims_of_a_wrong_type_are_missing():
+def test_claims_of_the_wrong_type_count_as_missing():
     claims = Claims.parse(token(iss=7, sub=None, aud={"a": 1}, exp="soon", iat=True, **{"kubernetes.io": "x"}))
     assert (claims.issuer, claims.subject, claims.audiences) == (None, None, ())
     assert (claims.expires, claims.kubernetes) == (None, {})
@@ -87,20 +87,20 @@ def test_claims_of_a_wrong_type_are_missing():
         (f"e30.{base64.urlsafe_b64encode(b'[' * 100_000).decode().rstrip('=')}.x", "the claims part of the token"),
     ],
 )
-def test_anything_but_a_token(text, message):
+def test_parsing_text_that_is_not_a_token_says_what_is_wrong(text, message):
     with pytest.raises(NotAToken, match=message):
         Claims.parse(text)
 
 
 @given(st.text() | st.binary() | st.lists(st.text(alphabet="eyJh0_-=W1"), max_size=4).map(".".join))
-def test_no_text_is_met_with_anything_but_claims_or_a_refusal(text):
+def test_parsing_any_text_returns_claims_or_raises_not_a_token(text):
     try:
         Claims.parse(text)
     except NotAToken as refused:
         assert str(refused)
 
 
-def test_the_condition_keys_of_a_token():
+def test_a_token_s_claims_become_condition_keys():
     assert Claims.parse(token()).context() == {f"{PROVIDER}:sub": [SUBJECT], f"{PROVIDER}:aud": ["sts.amazonaws.com"]}
     with_party = Claims.parse(token(azp="app", aud=["a", "b"])).context()
     assert with_party[f"{PROVIDER}:aud"] == ["app"]
@@ -110,13 +110,13 @@ def test_the_condition_keys_of_a_token():
     assert Claims.parse(token(azp="")).compared == ("sts.amazonaws.com",)
 
 
-def test_every_claim_matches():
+def test_every_claim_of_a_valid_token_matches():
     found = rows()
     assert [comparison.field for comparison in found] == ["iss", "aud", "exp", "provider", "sub", "aud"]
     assert all(comparison.matches for comparison in found)
 
 
-def test_what_a_row_shows():
+def test_a_row_shows_the_wanted_and_the_found_value_and_where():
     found = row("sub", rows(policy=trust(sub="system:serviceaccount:default:other")))
     assert found.wanted == 'StringEquals "system:serviceaccount:default:other"'
     assert found.found == SUBJECT
@@ -134,7 +134,7 @@ def test_what_a_row_shows():
         ({"policy": trust("system:serviceaccount:*:*")}, "sub", 'StringEquals "system:serviceaccount:*:*"', SUBJECT),
     ],
 )
-def test_a_row_that_does_not_match(changes, field, wanted, found):
+def test_a_row_shows_why_a_claim_does_not_match(changes, field, wanted, found):
     result = row(field, rows(**changes))
     assert (result.wanted, result.found, result.matches) == (wanted, found, False)
 
@@ -155,7 +155,7 @@ def test_a_wildcard_in_string_like_matches():
     assert row("sub", rows(policy=trust("system:serviceaccount:*:*", "StringLike"))).matches
 
 
-def test_a_missing_expiry_and_a_time_out_of_range():
+def test_a_missing_expiry_does_not_match_and_a_huge_one_is_shown_as_a_number():
     assert not row("exp", rows(Claims.parse(token(exp=None)))).matches
     assert row("exp", rows(Claims.parse(token(exp=10**18)))).found == str(10**18)
 
@@ -165,18 +165,18 @@ def test_without_a_trust_policy_or_a_time_there_are_no_rows_for_them():
     assert [comparison.field for comparison in found] == ["iss", "aud"]
 
 
-def test_another_provider_in_the_trust_policy():
+def test_another_provider_in_the_trust_policy_does_not_match():
     found = compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], trust(), ARN + "0")
     assert not row("provider", found).matches
 
 
-def test_a_statement_that_cannot_be_read_is_a_row():
+def test_an_unreadable_statement_gets_a_row_of_its_own():
     broken = Policy.read({"Statement": [{"Effect": "Allow"}]}, kind="trust", name="my-role")
     found = row("statement", rows(policy=broken))
     assert (found.found, found.matches) == ("Missing required field Principal", False)
 
 
-def test_where_a_row_of_several_statements_stands():
+def test_a_row_names_its_statement_if_the_policy_has_several():
     statement = {"Effect": "Allow", "Principal": {"Federated": ARN}, "Action": "sts:AssumeRoleWithWebIdentity"}
     second = statement | {"Sid": "Never", "Effect": "Deny", "Principal": {"Federated": ARN + "0"}}
     policy = Policy.parse({"Version": "2012-10-17", "Statement": [statement, second]}, kind="trust", name="my-role")
@@ -190,19 +190,19 @@ def why(audiences=("sts.amazonaws.com",), client_ids=("sts.amazonaws.com",), exp
     return found and (found.check, found.code, found.told, found.detail)
 
 
-def test_a_token_is_accepted_to_its_last_second_and_from_an_issuer_whose_clock_is_a_little_ahead():
+def test_a_token_is_accepted_to_its_last_second_and_five_seconds_early():
     assert why() is None
     assert why(not_before=NOW + 5) is None
     assert why(audiences=("another", "sts.amazonaws.com")) is None
 
 
-def test_without_a_provider_nothing_else_is_looked_at():
+def test_without_a_provider_nothing_else_is_checked():
     told = f"No OpenIDConnect provider found in your account for {PROVIDER}"
     assert why(client_ids=None, audiences=(), expires=0) == ("provider", "InvalidIdentityToken", told, "")
 
 
 @pytest.mark.parametrize(("client_ids", "listed"), [((), "none"), (("a", "b"), "a, b")])
-def test_an_audience_that_the_provider_does_not_list(client_ids, listed):
+def test_a_token_is_refused_if_the_provider_does_not_list_its_audience(client_ids, listed):
     detail = f"the token is for x, y; the provider's client ids are {listed}"
     expected = ("audience", "InvalidIdentityToken", "Incorrect token audience", detail)
     assert why(audiences=("x", "y"), client_ids=client_ids, expires=0) == expected
@@ -213,12 +213,12 @@ def test_a_token_that_expires_now_has_expired():
     assert why(expires=NOW) == ("expiry", "ExpiredTokenException", told, "")
 
 
-def test_a_token_from_the_future():
+def test_a_token_that_is_not_valid_yet_is_refused():
     told = f"The token is not valid before {NOW + 6}; it is {NOW} now"
     assert why(not_before=NOW + 6) == ("expiry", "InvalidIdentityToken", told, "")
 
 
-def test_the_methods_of_authentication_are_a_condition_key_if_they_are_a_list_of_texts():
+def test_amr_becomes_a_condition_key_only_if_it_is_a_list_of_strings():
     key = f"{PROVIDER}:amr"
     assert Claims.parse(token(amr=["mfa", "pwd"])).context()[key] == ["mfa", "pwd"]
     assert key not in Claims.parse(token(amr=["mfa", 1, "pwd"])).context()
@@ -227,7 +227,7 @@ def test_the_methods_of_authentication_are_a_condition_key_if_they_are_a_list_of
 
 
 @pytest.mark.parametrize("principal", [{"Federated": ARN}, "*"])
-def test_the_provider_may_be_named_or_be_one_of_all(principal):
+def test_a_principal_matches_if_it_names_the_provider_or_is_a_star(principal):
     statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRoleWithWebIdentity"}
     policy = Policy.parse({"Version": "2012-10-17", "Statement": [statement]}, kind="trust", name="my-role")
     assert row("provider", rows(policy=policy)).matches

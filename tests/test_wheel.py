@@ -1,4 +1,4 @@
-"""The wheel, as a stranger gets it: what is in it, and what it does in an empty folder with an empty home."""
+"""The wheel as a new user gets it: its files, and how it works in an empty folder with an empty home."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ PATIENCE = 120  # seconds, for JupyterLab on a busy machine
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built with what is installed; nothing is downloaded."""
+    """Build the wheel with the installed packages; nothing is downloaded."""
     built = tmp_path_factory.mktemp("wheel")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(built)]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(ROOT)], check=True)
@@ -45,7 +45,7 @@ def packed(wheel) -> set[str]:
 
 @pytest.fixture(scope="module")
 def stranger(wheel, tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """An empty folder and an environment with an empty home, in which `labkit` is the wheel's, its lab ended after."""
+    """An empty folder, and an environment with an empty home and the wheel's `labkit`. The lab is ended afterwards."""
     place = tmp_path_factory.mktemp("stranger")
     installed, home, folder = place / "installed", place / "home", place / "folder"
     home.mkdir()
@@ -53,7 +53,7 @@ def stranger(wheel, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     options = ["--quiet", "--no-deps", "--no-index", "--target", str(installed)]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LABKIT_", "JUPYTER_"))}
-    # Before site-packages, where this checkout is installed. Pods and kernels inherit it.
+    # PYTHONPATH comes before site-packages, where this checkout is installed. Pods and kernels inherit it.
     environment |= {"HOME": str(home), "PYTHONPATH": str(installed), "SHELL": "/bin/bash"}
     yield folder, environment
     labkit(stranger=(folder, environment), arguments=["down"])
@@ -67,7 +67,7 @@ def test_every_notebook_is_in_the_wheel(packed, name):
 
 
 def test_the_wheel_has_each_file_of_labkit_and_nothing_else(packed):
-    # What git lists, where there is git: a note or a cache that lies about is not part of labkit.
+    # Caches in labkit/ are not part of it.
     files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "labkit").rglob("*") if file.is_file()}
     wanted = {file for file in files if "__pycache__" not in file}
     wanted |= {f"labkit/notebooks/{name}" for name in [*NOTEBOOKS, *PICTURES, *TEXTS]} | {"labkit/README.md"}
@@ -88,7 +88,7 @@ def test_the_wheel_runs_the_whole_lab_in_an_empty_folder(stranger):
 
 
 async def said_in_a_terminal(url: str, line: str) -> str:
-    """What a terminal of this JupyterLab prints for this line.
+    """Run a line in a terminal of this JupyterLab; return what it prints.
 
     https://github.com/jupyter/terminado#readme
     """
@@ -118,7 +118,7 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
         url = answered_url(jupyterlab, folder / "jupyterlab.log")
         page = httpx.get(f"{url}lab/tree/learn/contents.ipynb?token=known", trust_env=False, timeout=PATIENCE)
         contents = httpx.get(f"{url}api/contents/learn?token=known", trust_env=False, timeout=PATIENCE)
-        # No terminal has started this JupyterLab.
+        # JupyterLab itself wasn't started in a terminal with the lab's variables.
         line = "command -v labkit; aws configure get region; echo live $LABKIT_LIVE"
         found = asyncio.run(said_in_a_terminal(url, line))
     finally:
@@ -148,20 +148,20 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
     assert (folder / ".lab").is_dir()
 
 
-def test_a_wheel_without_a_notebook_says_so_in_a_sentence(tmp_path, monkeypatch):
+def test_copying_names_the_notebook_that_an_installation_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr(learning, "NOTEBOOKS", tmp_path / "nowhere")
     with pytest.raises(LabError, match=r"^This installation of labkit has no notebook 00-the-problem\.ipynb\.\n"):
         learning.copy_notebooks(tmp_path / "learn")
     assert not (tmp_path / "learn").exists()
 
 
-def test_a_folder_that_takes_no_copies_is_named(tmp_path, monkeypatch):
+def test_copying_names_a_folder_that_cannot_take_the_notebooks(tmp_path, monkeypatch):
     (tmp_path / "learn").write_text("a file")
     with pytest.raises(LabError, match=r"^The notebooks could not be copied to .*/learn: File exists\.\n"):
         learning.copy_notebooks(tmp_path / "learn")
 
 
-def test_nothing_is_left_of_a_copy_that_failed(tmp_path, monkeypatch):
+def test_a_failed_copy_leaves_no_notebook_behind(tmp_path, monkeypatch):
     def full(self, content):
         raise OSError(28, "No space left on device")
 
@@ -172,7 +172,7 @@ def test_nothing_is_left_of_a_copy_that_failed(tmp_path, monkeypatch):
 
 
 def command(arguments: list[str]) -> list[str]:
-    """The command as its entry point runs it; -P: not from the current folder."""
+    """The command as its entry point runs it. -P keeps Python from importing from the current folder."""
     return [sys.executable, "-P", "-c", "from labkit.cli.main import main; main()", *arguments]
 
 
@@ -182,7 +182,7 @@ def labkit(stranger: tuple[Path, dict[str, str]], arguments: list[str]) -> subpr
 
 
 def answered_url(jupyterlab: subprocess.Popen, log: Path) -> str:
-    """The URL on loopback at which JupyterLab answers; fails with its log where it does not in time."""
+    """Wait for JupyterLab; return its URL on loopback. Fail with its log if it doesn't answer in time."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and jupyterlab.poll() is None:
         if said := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text()):

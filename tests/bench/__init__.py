@@ -1,1 +1,1 @@
-"""What the lab costs: `make bench` prints numbers measured on this machine, in this run. Nothing here is a test."""
+"""The lab's costs: `make bench` measures them on this machine and prints them. Nothing here is a test."""

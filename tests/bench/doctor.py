@@ -1,4 +1,4 @@
-"""The doctor: one service account whose pod runs, and a cluster of 500 of them with a role and a pod each."""
+"""The doctor's time for one service account with a running pod, and for a cluster with 500 service accounts."""
 
 import json
 import os
@@ -11,7 +11,7 @@ RUNS, MANY = 15, 500
 
 
 def one() -> str:
-    """`lab.diagnose()` of a healthy run, and the calls to AWS that it makes."""
+    """Measure `lab.diagnose()` on a healthy run, and count its calls to AWS."""
     with folder() as home:
         lab = _lab(home)
         seconds, calls = [], 0
@@ -27,7 +27,7 @@ def one() -> str:
 
 
 def every() -> str:
-    """`labkit doctor --all`, without the start of the command."""
+    """Measure `labkit doctor --all`, without the start of the command."""
     from labkit.doctor.survey import Survey
 
     with folder() as home:
@@ -54,7 +54,7 @@ def _lab(home):
 
 
 def _service_account(lab, name: str) -> None:
-    """A service account with a role of its own, and a pod of a node that is not this machine's."""
+    """Make a service account with a role of its own, and a pod on a node that isn't this machine."""
     from kubernetes.client import CoreV1Api
 
     from labkit.steps import iam_role, pod, service_account

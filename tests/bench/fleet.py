@@ -1,4 +1,4 @@
-"""Many runs: against a shell's loop over papermill, by workers, and how far it goes."""
+"""Many runs: compared with papermill in a shell's loop, by number of workers, and how far they scale."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ def beside_xargs() -> str:
 
 
 def by_workers() -> str:
-    """40 runs by 1 and by 2 workers, and the first row's start."""
+    """Measure 40 runs with 1 and with 2 workers, and the time until the first row starts."""
     took, first = {}, []
     with folder() as home, tempfile.TemporaryDirectory() as temporary:
         _ready(home)
@@ -56,7 +56,7 @@ def by_workers() -> str:
 
 
 def memory() -> str:
-    """The driver's resident memory with 1,000 rows of a notebook of one line, at its most."""
+    """The driver's peak resident memory with 1,000 rows of a one-line notebook."""
     rows = [row | {"image": "none"} for row in notebooks.rows(MANY, clusters=CLUSTERS)]
     with folder() as home, tempfile.TemporaryDirectory() as temporary:
         notebook = notebooks.write(Path(temporary) / "in.ipynb")
@@ -67,7 +67,7 @@ def memory() -> str:
 
 
 def model() -> str:
-    """How many workers 10,000 runs an hour need, by a run's measured time and the scheduler's measured cost a task."""
+    """Compute how many workers 10,000 runs an hour need, from a run's time and the scheduler's time for a task."""
     with folder() as home, tempfile.TemporaryDirectory() as temporary:
         _ready(home)
         notebook = notebooks.write(Path(temporary) / "in.ipynb", notebooks.ROLE)
@@ -75,7 +75,7 @@ def model() -> str:
         told = report(Path(temporary) / "out")
         run = statistics.median(row["seconds"] for row in told["rows"])
     overhead = _overhead()
-    # The driver hands out and takes back each row by itself: that is what workers can't speed up.
+    # The driver alone hands out and takes back each row. More workers can't speed that up.
     workers, limit = ceil(WANTED * (run + overhead) / 3600), run / overhead
     return (
         f"{run:.2f} s a run, {overhead * 1000:.1f} ms a task: {WANTED:,} runs an hour need {workers} workers; "
@@ -84,7 +84,7 @@ def model() -> str:
 
 
 def _overhead(tasks: int = 2000) -> float:
-    """Seconds that Dask takes for a task that does nothing, handed out and taken back as a fleet does it."""
+    """Seconds that Dask takes for an empty task, handed out and taken back as in a fleet."""
     from distributed import as_completed
 
     from labkit.fleet import workers
@@ -104,7 +104,7 @@ def _overhead(tasks: int = 2000) -> float:
 def _fleet(
     home: Path, place: Path, notebook: Path, rows: list[dict[str, str]], *options: str
 ) -> tuple[float, float, list[int]]:
-    """Seconds of the whole, seconds until the first row began, and the driver's resident bytes, once a second."""
+    """Run a fleet. Return its seconds, those until the first row began, and the driver's resident bytes each second."""
     out = place / "out"
     shutil.rmtree(out, ignore_errors=True)
     file = notebooks.fleet(place / "fleet.yaml", rows)
@@ -123,7 +123,7 @@ def _fleet(
 
 
 def _xargs(home: Path, place: Path, notebook: Path, rows: list[dict[str, str]]) -> tuple[float, int]:
-    """Seconds that the shell's loop takes for the same runs, and how many errors it tells of."""
+    """Return the seconds that xargs takes for the same runs, and the number of errors that it prints."""
     executed = place / "executed"
     executed.mkdir(exist_ok=True)
     lines = [
@@ -141,7 +141,7 @@ def _xargs(home: Path, place: Path, notebook: Path, rows: list[dict[str, str]]) 
         env=os.environ | {"LABKIT_HOME": str(home)},
         capture_output=True,
     )
-    # Two kernels that start at once may be given the same port, and papermill doesn't try again.
+    # Two kernels that start at once may get the same port, and papermill doesn't retry.
     return time.perf_counter() - started, done.stderr.count("Error: ")
 
 
@@ -164,6 +164,6 @@ def _watched(driver: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
 
 
 def _ready(home: Path) -> None:
-    """The lab, with all clusters."""
+    """Start the lab with all clusters."""
     for number in range(CLUSTERS):
         labkit(home, "up", "--cluster", f"c{number}")

@@ -31,7 +31,7 @@ TIMES = 20
 
 
 def objects() -> str:
-    """1,000 pods created, listed, read and watched, on an API server alone; one client with a kept connection."""
+    """Create, list, read and watch 1,000 pods on an API server alone, with one client on a kept connection."""
     with folder() as home:
         bare = Folder(home).bare
         labkit(home, "up", "--bare")
@@ -66,7 +66,7 @@ def _objects(bare: Folder) -> str:
 
 
 def again() -> str:
-    """`labkit up` on a lab with 1,000 objects and 10,000 past calls: after `labkit down`, and after a kill."""
+    """Measure `labkit up` on a lab with 1,000 objects and 10,000 past calls, after `labkit down` and after a kill."""
     with folder() as home:
         labkit(home, "up")
         api = Api(Folder(home).kubeconfig)
@@ -94,7 +94,7 @@ def _kill(home: Path) -> None:
 
 
 def running() -> str:
-    """From the start of `kubectl apply` to Running, as a watch sees it, and `kubectl exec POD -- true`."""
+    """Measure `kubectl apply` until a watch sees the pod Running, and `kubectl exec POD -- true`."""
     with folder() as home:
         labkit(home, "up")
         lab = Folder(home)
@@ -102,7 +102,7 @@ def running() -> str:
         kubectl = lambda *arguments, **more: subprocess.run(  # noqa: E731
             ["kubectl", *arguments], env=environment, check=True, capture_output=True, text=True, **more
         )
-        kubectl("get", "pods")  # fills kubectl's cache of what the API has
+        kubectl("get", "pods")  # fills kubectl's cache of the API's resources
         whole, own, alone, entered = [], [], [], []
         with _watch(lab.kubeconfig, phase="Running") as arrived:
             for number in range(TIMES):
@@ -123,7 +123,7 @@ def running() -> str:
 
 
 class Api:
-    """A kept connection of the kubeconfig's administrator."""
+    """A kept connection to the API server, as the kubeconfig's administrator."""
 
     def __init__(self, kubeconfig: Path):
         config = yaml.safe_load(kubeconfig.read_text())
@@ -148,7 +148,7 @@ class Api:
 
 @contextmanager
 def _watch(kubeconfig: Path, phase: str = "Pending") -> Iterator[dict[str, float]]:
-    """When each pod was first seen in that phase, by its name; filled while it is watched."""
+    """Give the times when each pod was first seen in that phase, by name. The watch keeps adding to them."""
     seen: dict[str, float] = {}
     api = Api(kubeconfig)
     api.connection.request("GET", f"{PATH}?watch=1")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def up() -> str:
-    """From an empty folder to a cluster that takes pods, seven times."""
+    """Measure from an empty folder to a cluster that accepts pods, seven times."""
     seconds = []
     for _ in range(7):
         with folder() as home:
@@ -39,7 +39,7 @@ def memory() -> str:
 
 
 def run() -> str:
-    """The whole lab by papermill, the start of the lab's server included, three times."""
+    """Measure the whole lab with papermill, including the start of the lab's server, three times."""
     seconds = []
     for _ in range(3):
         with folder() as home:

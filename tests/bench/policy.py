@@ -1,4 +1,4 @@
-"""The time of one decision on a policy set of 20 statements, the request put together each time."""
+"""The time of one decision on 20 statements, including the time to build the request."""
 
 import statistics
 import time
@@ -19,7 +19,7 @@ CONTEXT = {
     "aws:UserAgent": "Boto3/1.43",
     "aws:userid": "AROAEXAMPLE:my-session",
 }
-# Allowed by a late statement; allowed by none, with no statement near; denied by conditions that are all looked at.
+# One allowed by a late statement, one without a statement near it, and one denied after every condition was checked.
 REQUESTS = {
     "allowed": ("s3:GetObject", f"{BUCKET}/blue/key"),
     "no statement": ("sqs:SendMessage", "arn:aws:sqs:us-east-1:123456789012:queue"),
@@ -28,7 +28,7 @@ REQUESTS = {
 
 
 def decisions() -> str:
-    """The medians of allowed and denied requests, and how long it takes to write the denial's reason as well."""
+    """Measure allowed and denied requests (medians), and a denial together with its reason."""
     policies, boundary = _identity(), _boundary()
     told = []
     for name, (action, resource) in REQUESTS.items():
@@ -90,7 +90,7 @@ def _decide(policies: list[Policy], boundary: Policy, action: str, resource: str
 
 
 def _median(call) -> float:
-    """Microseconds."""
+    """Return the median time of a call, in microseconds."""
     taken = []
     for _ in range(TIMES):
         started = time.perf_counter_ns()

@@ -26,7 +26,7 @@ READ = json.dumps(
 
 
 def get_object() -> str:
-    """GetObject of 1 KiB a second: one client with a kept connection, the median of rounds in turn."""
+    """Measure GetObject calls of 1 KiB a second: one client, a kept connection, the median of alternating rounds."""
     with folder() as home, bare_moto() as bare_port:
         lab, endpoint = _lab(home)
         credentials = _session(lab, "bench")
@@ -44,7 +44,7 @@ def get_object() -> str:
 
 
 def sessions() -> str:
-    """The time of a call in a lab with 10 live sessions, and in one with 10,000; the median of rounds in turn."""
+    """Measure a call in a lab with 10 live sessions and in one with 10,000: the median of alternating rounds."""
     calls = {"GetCallerIdentity": _caller_identity, "GetObject": _get_object}
     with folder() as few, folder() as many:
         asked = []
@@ -55,7 +55,7 @@ def sessions() -> str:
             asked.append((endpoint, first))
         told = []
         for name, made in calls.items():
-            # Signed once: it is not the client that is measured.
+            # Signed once, so that the client's time doesn't count.
             requests = [(endpoint, made(endpoint, keys)) for endpoint, keys in asked]
             rounds = [[_seconds(*request) for request in requests] for _ in range(ROUNDS)]
             ratio = statistics.median(large / small for small, large in rounds)
@@ -65,7 +65,7 @@ def sessions() -> str:
 
 
 def past_calls(home, count: int) -> None:
-    """Make so many calls: a role session and an object, one after the other, of 100 names each."""
+    """Make `count` calls, in turn AssumeRole and PutObject, with 100 names each."""
     lab, _ = _lab(home)
     sts, s3 = (lab.aws.client(name, config=Config(max_pool_connections=4)) for name in ("sts", "s3"))
 
@@ -80,7 +80,7 @@ def past_calls(home, count: int) -> None:
 
 
 def _lab(home) -> tuple:
-    """A lab with a bucket, and a role that may read what is in it; and its AWS endpoint."""
+    """Return a lab with a bucket and a role that may read its objects, and the lab's AWS endpoint."""
     os.environ["LABKIT_HOME"] = str(home)
     import labkit
 
@@ -133,7 +133,7 @@ def _signed(signer: type, service: str, url: str, keys: Credentials, path: str, 
 
 
 def _seconds(url: str, request: tuple[str, str, bytes, dict[str, str]]) -> float:
-    """Of one call, on a kept connection."""
+    """Return the seconds of one call on a kept connection."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"))
     method, path, body, headers = request
     for counted in (20, CALLS):

@@ -14,7 +14,7 @@ REQUESTS = 1000
 
 
 def rates() -> str:
-    """Requests a second of one client with a kept connection (which bare moto closes after each answer)."""
+    """Measure requests a second of one client on a kept connection, which bare moto closes after each answer."""
     with folder() as home:
         os.environ["LABKIT_HOME"] = str(home)
         body, port = _good_request()
@@ -52,7 +52,7 @@ def _rate(port: int, body: str) -> float:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     headers = {
         "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
-        # Bare moto finds the service in the signature's scope, and looks no further.
+        # Bare moto reads only the service in the signature's scope.
         "Authorization": "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/sts/aws4_request",
     }
     for counted in (50, REQUESTS):
@@ -68,7 +68,7 @@ def _rate(port: int, body: str) -> float:
 
 @contextmanager
 def bare_moto():
-    """The port of a moto_server of its own."""
+    """Run a bare moto_server; give its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,6 +1,6 @@
 """AWS clients in pods: each exchanges the pod's token by itself, through its own default credential chain.
 
-A pod here has what the webhook and the node gave it and nothing else: no key, no profile, no option that says how.
+A pod here has only what the webhook and the node give it: no key, no profile, no option that selects credentials.
 https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
 """
 
@@ -43,7 +43,7 @@ FORGED = (
 
 @dataclass(frozen=True)
 class Client:
-    """What is typed to call a client, and what it says."""
+    """A client's commands, and the errors that it prints."""
 
     agent: str | tuple[str, ...]  # how its User-Agent header begins
     list: str
@@ -86,17 +86,17 @@ def javascript() -> Client:
 
 def rclone() -> Client:
     version = subprocess.run(["rclone", "version"], capture_output=True, text=True).stdout
-    # The AWS SDK for Go 1, which rclone had before 1.68, knows no AWS_ENDPOINT_URL.
+    # rclone before 1.68 uses the AWS SDK for Go 1, which doesn't know AWS_ENDPOINT_URL.
     needs = int(re.match(r"rclone v1\.(\d+)", version)[1]) < 68
     leads = 'RCLONE_S3_ENDPOINT="$AWS_ENDPOINT_URL" RCLONE_S3_STS_ENDPOINT="$AWS_ENDPOINT_URL" ' if needs else ""
-    # An S3 without a host for each bucket is "Other" to rclone; the SDK for Go tries again after InvalidIdentityToken.
+    # rclone calls an S3 without a host per bucket "Other". The SDK for Go retries after InvalidIdentityToken.
     program = f"{leads}rclone --config= --retries=1 --low-level-retries=1 --s3-provider=Other --s3-env-auth"
     return Client(
         agent=("rclone/", "aws-sdk-go-v2/"),
         list=f"{program} lsf :s3:{BUCKET}/open",
         read=f"{program} cat :s3:{BUCKET}/open/hello.txt",
         denied=f"{program} cat :s3:{BUCKET}/closed",
-        # What the SDKs for Go 1 and 2 both say.
+        # Both SDKs for Go, 1 and 2, print these.
         refused="AccessDenied: ",
         forged="InvalidIdentityToken: ",
         mistrusted="AccessDenied: ",
@@ -114,7 +114,7 @@ def aws_cli_2() -> Client:
 
 
 def install_javascript() -> None:
-    """The AWS SDK for JavaScript, from the npm registry unless it is there already."""
+    """Install the AWS SDK for JavaScript from the npm registry, unless it is installed already."""
     installed, lock = JAVASCRIPT / "node_modules/.package-lock.json", JAVASCRIPT / "package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
         return
@@ -141,7 +141,7 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 @pytest.fixture(scope="module")
 def lab(home: Path) -> Iterator[labkit.Lab]:
-    """A bucket, and the service accounts `reader` and `mistrusted`, whose role trusts another one."""
+    """A lab with a bucket and two service accounts: `reader`, and `mistrusted`, whose role doesn't trust it."""
     with labkit.Lab.open(namespace=NAMESPACE, service_account="reader", role_name="reader", bucket=BUCKET) as lab:
         lab.ready(before="iam_role")
         s3, core = lab.aws.client("s3"), CoreV1Api(lab.kubernetes)
@@ -159,7 +159,7 @@ def lab(home: Path) -> Iterator[labkit.Lab]:
 
 
 def role(lab: labkit.Lab, name: str, *, trusts: str) -> None:
-    """A role for the service account `trusts`, which may list the bucket, and read what is open in it."""
+    """Make a role for the service account `trusts`. It may list the bucket and read the objects under open/."""
     issuer = lab.issuer.removeprefix("https://")
     who = {f"{issuer}:sub": f"system:serviceaccount:{NAMESPACE}:{trusts}", f"{issuer}:aud": "sts.amazonaws.com"}
     trust = {"Action": f"sts:{WEB_IDENTITY}", "Principal": {"Federated": lab.provider_arn}}
@@ -181,7 +181,7 @@ def policy(*statements: dict) -> str:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a pod's command printed, how it ended, and what the client called meanwhile, as the trail has it."""
+    """A pod's output and exit code, and the client's calls meanwhile, from the trail."""
 
     output: str
     exit_code: int
@@ -225,7 +225,7 @@ def run(lab: labkit.Lab, client: Client) -> Callable[..., Ended]:
 
 @pytest.fixture(scope="module")
 def forged(lab: labkit.Lab) -> str:
-    """The file of a token that has all the claims of a good one, and is signed with another key of the same name."""
+    """The path of a forged token: a genuine one's claims, signed with another key under the same key id."""
     core = CoreV1Api(lab.kubernetes)
     asked = {"spec": {"audiences": ["sts.amazonaws.com"]}}
     genuine = core.create_namespaced_service_account_token("reader", NAMESPACE, asked).status.token
@@ -237,7 +237,7 @@ def forged(lab: labkit.Lab) -> str:
 
 
 def session_of(ended: Ended) -> str:
-    """The ARN of the session in which a client did all that it did, after the one exchange that it made for it."""
+    """Return the ARN of the session in which a client made all its calls, after its one exchange."""
     exchange, *others = ended.calls
     assert exchange["eventName"] == WEB_IDENTITY
     assert exchange["userIdentity"]["userName"] == f"system:serviceaccount:{NAMESPACE}:reader"
@@ -248,7 +248,7 @@ def session_of(ended: Ended) -> str:
     return arn
 
 
-def test_it_reads_what_its_role_may_read(client: Client, run: Callable[..., Ended]):
+def test_a_client_reads_what_its_pod_s_role_allows(client: Client, run: Callable[..., Ended]):
     listed = run(client.list)
     assert listed.exit_code == 0, listed.output
     assert "hello.txt" in listed.output
@@ -263,7 +263,7 @@ def test_it_reads_what_its_role_may_read(client: Client, run: Callable[..., Ende
         assert (identity.output, identity.exit_code) == (f"{session_of(identity)}\n", 0)
 
 
-def test_it_is_refused_what_its_role_may_not_read(client: Client, run: Callable[..., Ended]):
+def test_s3_refuses_a_client_an_object_that_its_pod_s_role_may_not_read(client: Client, run: Callable[..., Ended]):
     ended = run(client.denied)
     message = (
         f"User: {session_of(ended)} is not authorized to perform: s3:GetObject on resource: "
@@ -274,26 +274,24 @@ def test_it_is_refused_what_its_role_may_not_read(client: Client, run: Callable[
     assert (ended.names[-1], ended.calls[-1]["errorCode"]) == ("GetObject", "AccessDenied")
 
 
-def test_a_forged_token_gets_nothing(client: Client, run: Callable[..., Ended], forged: str):
+def test_sts_refuses_a_client_s_forged_token(client: Client, run: Callable[..., Ended], forged: str):
     ended = run(f"export AWS_WEB_IDENTITY_TOKEN_FILE={forged}; {client.read}")
     is_refused_by_sts(ended, "InvalidIdentityToken", client.forged + FORGED)
 
 
-def test_where_the_role_trusts_another_account_the_nodes_role_is_not_a_way_out(
-    client: Client, run: Callable[..., Ended]
-):
+def test_a_client_whose_role_refuses_it_does_not_use_the_node_s_role(client: Client, run: Callable[..., Ended]):
     is_refused_by_sts(run(client.read, "mistrusted"), "AccessDenied", client.mistrusted + TRUST)
 
 
-def test_a_pod_without_a_role_acts_as_its_node(client: Client, run: Callable[..., Ended]):
-    # What the SDK for JavaScript needs besides, on EKS, too: it asks the node for no region.
+def test_a_client_in_a_pod_without_a_role_acts_as_the_node(client: Client, run: Callable[..., Ended]):
+    # The SDK for JavaScript needs the region set, as on EKS: it doesn't ask the node for one.
     ended = run(f"export AWS_REGION=us-east-1; {client.denied}", "default")
     assert re.search(r"User: arn:aws:sts::\d{12}:assumed-role/blue-node-role/i-0\w+ is not authorized", ended.output)
     assert WEB_IDENTITY not in ended.names
 
 
 def is_refused_by_sts(ended: Ended, code: str, words: str) -> None:
-    """The exchange is refused, the client says so, and it calls nothing else: not as the node's role, not as nobody."""
+    """Assert that STS refused, that the client says so, and that it made no other call, not even as the node."""
     assert words in ended.output
     assert BODY not in ended.output
     assert ended.exit_code != 0

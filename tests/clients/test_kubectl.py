@@ -1,4 +1,4 @@
-"""kubectl as people type it, on a lab, after `eval "$(labkit env)"`: what it prints, and its exit code."""
+"""kubectl as you type it on a lab, after `eval "$(labkit env)"`: its output and its exit code."""
 
 import re
 import shlex
@@ -48,7 +48,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, home: Path) -> dict[st
 @pytest.fixture(scope="module")
 def kubectl(environment: dict[str, str]) -> Kubectl:
     def run(line: str, given: str = "", code: int = 0) -> str:
-        """What `kubectl LINE` prints, on either stream."""
+        """Return what `kubectl LINE` prints, on either stream."""
         command = ["kubectl", *shlex.split(line)]
         done = subprocess.run(
             command,
@@ -67,7 +67,7 @@ def kubectl(environment: dict[str, str]) -> Kubectl:
 
 @pytest.fixture(scope="module")
 def namespace(kubectl: Kubectl) -> str:
-    """A namespace that is the current one, with a service account and a pod of it that runs."""
+    """The current namespace, with a service account and a running pod of it."""
     kubectl("create namespace shop")
     kubectl("config set-context --current --namespace shop")
     kubectl("create serviceaccount app")
@@ -82,7 +82,7 @@ def namespace(kubectl: Kubectl) -> str:
     kubectl("delete namespace shop")
 
 
-# A line, and what it prints: a pattern that all of it has to match, or a part that has to be in it.
+# A line, a pattern that its whole output must match, and its exit code if that isn't 0.
 LINES = [
     (
         "create namespace shop --dry-run=server",
@@ -183,7 +183,7 @@ LINES = [
 
 NO_SERVICE, SERVICE = "delete service web --ignore-not-found", "create service clusterip web --tcp=80"
 SETTINGS = ["delete configmap settings --ignore-not-found", "create configmap settings --from-literal=color=blue"]
-# What is typed before a line, so that each can be tried alone and in any order.
+# Commands typed before a line, so that each line can be tested alone and in any order.
 TYPED_BEFORE = {
     SERVICE: [NO_SERVICE],
     "delete service web": [NO_SERVICE, SERVICE],
@@ -204,11 +204,11 @@ def test_kubectl_answers_a_typed_line(kubectl: Kubectl, namespace: str, row: tup
     assert re.fullmatch(pattern, shown), said
 
 
-def test_exec_takes_standard_input(kubectl: Kubectl, namespace: str):
+def test_kubectl_exec_passes_standard_input_to_the_program(kubectl: Kubectl, namespace: str):
     assert kubectl("exec -i app -- cat", given="one\ntwo\n") == "one\ntwo\n"
 
 
-def test_apply_reports_created_configured_or_unchanged(kubectl: Kubectl, namespace: str):
+def test_kubectl_apply_reports_created_configured_or_unchanged(kubectl: Kubectl, namespace: str):
     account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: applied, labels: {a: '%s'}}\n"
     assert kubectl("apply -f -", given=account % 1) == "serviceaccount/applied created\n"
     assert kubectl("apply -f -", given=account % 1) == "serviceaccount/applied unchanged\n"
@@ -220,14 +220,14 @@ def test_apply_reports_created_configured_or_unchanged(kubectl: Kubectl, namespa
     assert 'strict decoding error: unknown field "metadata.lables"' in refused
 
 
-def test_run_waits_for_a_program_and_passes_its_exit_code_on(kubectl: Kubectl, namespace: str):
+def test_kubectl_run_waits_for_the_program_and_returns_its_exit_code(kubectl: Kubectl, namespace: str):
     run = "run once --image=amazon/aws-cli --restart=Never --rm -i --quiet --command -- "
     assert kubectl(f"{run} cat", given="given\n").startswith("given\n")
     kubectl(f"{run} sh -c 'exit 3'", code=3)
     assert kubectl("get pod once", code=1) == 'Error from server (NotFound): pods "once" not found\n'
 
 
-def test_a_container_that_crashes(kubectl: Kubectl, namespace: str):
+def test_kubectl_shows_a_crashing_container_s_state_and_earlier_log(kubectl: Kubectl, namespace: str):
     kubectl("apply -f -", given=CRASHES)
     status = "{.status.containerStatuses[0].state.waiting.reason}"
     kubectl(f"wait --for=jsonpath={status}=CrashLoopBackOff pod/crashes --timeout=30s")
@@ -239,7 +239,7 @@ def test_a_container_that_crashes(kubectl: Kubectl, namespace: str):
     assert kubectl("delete pod crashes --now") == 'pod "crashes" deleted\n'
 
 
-def test_annotate_then_restart_the_deployment(kubectl: Kubectl, namespace: str):
+def test_a_deployment_gets_the_annotated_role_only_after_a_restart(kubectl: Kubectl, namespace: str):
     kubectl("create serviceaccount web")
     kubectl("create deployment web --image=amazon/aws-cli --replicas=2 -- sleep 3600")
     kubectl("set serviceaccount deployment web web")
@@ -255,8 +255,8 @@ def test_annotate_then_restart_the_deployment(kubectl: Kubectl, namespace: str):
     kubectl("wait --for=delete pod -l app=web --timeout=60s")
 
 
-def test_a_real_terminal(environment: dict[str, str], namespace: str):
-    """`script` is the terminal: the program sees one, what is typed reaches it, its exit code is kubectl's."""
+def test_kubectl_exec_works_in_a_real_terminal(environment: dict[str, str], namespace: str):
+    """`script` provides the terminal. The program sees it and reads from it; kubectl returns its exit code."""
     line = "kubectl exec -it app -- sh -c 'test -t 0 && echo terminal && read answer && echo got $answer && exit 5'"
     command = ["script", "--quiet", "--return", "--command", line, "/dev/null"]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The clients for Python that people bring, each doing the same on a lab: service account, pod, watch, log, exec."""
+"""Popular Kubernetes clients for Python on a lab: service accounts, pods and watches; logs and exec if they can."""
 
 import json
 
@@ -21,7 +21,7 @@ FAILS = ["sh", "-c", "echo wrong >&2; exit 3"]
 
 
 def manifests(name: str) -> tuple[dict, dict]:
-    """A service account with a role, and a pod of it that says hello and stays."""
+    """A service account with a role, and a pod of it that prints hello and keeps running."""
     account = {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -55,7 +55,7 @@ def name(kubernetes: ApiClient, request: pytest.FixtureRequest) -> str:
             assert error.status == 404, error
 
 
-def test_typed_calls_of_the_kubernetes_client(kubernetes: ApiClient, name: str):
+def test_the_typed_kubernetes_client_works_on_the_lab(kubernetes: ApiClient, name: str):
     core = CoreV1Api(kubernetes)
     account, pod = manifests(name)
     core.create_namespaced_service_account("default", account)
@@ -82,7 +82,7 @@ def test_typed_calls_of_the_kubernetes_client(kubernetes: ApiClient, name: str):
 
 
 def execute(core: CoreV1Api, pod: str, command: list[str]) -> tuple[str, str, int]:
-    """What the command printed on either stream, and its exit code."""
+    """Run the command in the pod; return its output, its errors and its exit code."""
     streams = {"stdout": True, "stderr": True, "stdin": False, "tty": False}
     call = core.connect_get_namespaced_pod_exec
     client = stream(call, pod, "default", command=command, **streams, _preload_content=False)
@@ -90,7 +90,7 @@ def execute(core: CoreV1Api, pod: str, command: list[str]) -> tuple[str, str, in
     return client.read_stdout(), client.read_stderr(), client.returncode
 
 
-def test_a_watch_of_the_kubernetes_client_goes_on_where_it_ended(kubernetes: ApiClient, name: str):
+def test_a_kubernetes_client_s_watch_continues_where_it_ended(kubernetes: ApiClient, name: str):
     core = CoreV1Api(kubernetes)
     account, _ = manifests(name)
     selector = {"field_selector": f"metadata.name={name}", "timeout_seconds": 1}
@@ -105,7 +105,7 @@ def test_a_watch_of_the_kubernetes_client_goes_on_where_it_ended(kubernetes: Api
     assert (first, later) == (["ADDED"], ["MODIFIED", "DELETED"])
 
 
-def test_the_dynamic_client(kubernetes: ApiClient, name: str):
+def test_the_dynamic_kubernetes_client_works_on_the_lab(kubernetes: ApiClient, name: str):
     dynamic = DynamicClient(kubernetes)
     accounts = dynamic.resources.get(api_version="v1", kind="ServiceAccount")
     pods = dynamic.resources.get(api_version="v1", kind="Pod")
@@ -130,7 +130,7 @@ def test_the_dynamic_client(kubernetes: ApiClient, name: str):
         accounts.get(name=f"{name}-other", namespace="default")
 
 
-def test_kr8s(kubernetes: ApiClient, name: str, home):
+def test_kr8s_works_on_the_lab(kubernetes: ApiClient, name: str, home):
     api = kr8s.api(kubeconfig=str(home / "kubeconfig"))
     account, pod = (made(body, api=api) for made, body in zip((ServiceAccount, Pod), manifests(name), strict=True))
     account.create()

@@ -1,4 +1,4 @@
-"""The contents page: the course, what is done and comes next; and no link of learn/ that leads nowhere."""
+"""The contents page shows the course, your progress and the next step. No link in learn/ is broken."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ LINK = re.compile(r"\]\((?!https://)([^)#]*)(?:#([^)]+))?\)")
 
 @pytest.fixture(scope="module")
 def learn(tmp_path_factory):
-    """A folder as in an installation without a checkout: nothing lies beside it."""
+    """The learner's folder as in an installation without a checkout: no project files beside it."""
     folder = tmp_path_factory.mktemp("wheel") / "learn"
     learning.copy_notebooks(folder)
     return folder
@@ -50,7 +50,7 @@ def do_all_of(number):
 
 
 @pytest.mark.parametrize("name", [*NAMES, contents.NAME, *(page.name for page in FOLDER.glob("*.md"))])
-def test_every_link_leads_to_a_file_and_a_heading_that_exist(learn, name):
+def test_every_link_in_learn_leads_to_an_existing_file_and_heading(learn, name):
     links = LINK.findall(text(learn / name) + (shown(learn) if name == contents.NAME else ""))
     assert links
     for path, anchor in links:
@@ -69,14 +69,14 @@ def text(file):
     return prose(notebook)
 
 
-def test_it_lists_each_notebook_with_its_time_and_begins_with_the_first(learn):
+def test_the_contents_page_lists_each_notebook_and_starts_with_the_first(learn):
     told = shown(learn)
     assert re.findall(r"^\| \[.+?\]\((.+?)\) \| .+? \| ~\d+ minutes[^|]* \|  \|$", told, re.M) == NAMES
     assert told.startswith("**Next:** [00 The problem](00-the-problem.ipynb), ~8 minutes.\n")
     assert "`labkit lab` writes it again at each start." in prose(page(learn))
 
 
-def test_it_knows_every_exercise_and_question(file):
+def test_the_contents_page_counts_every_exercise_and_question(file):
     for number in exercises.NOTEBOOKS:
         do_all_of(number)
     done = [each.done for each in contents.read().chapters if each.name.partition("-")[0] in exercises.NOTEBOOKS]
@@ -85,7 +85,7 @@ def test_it_knows_every_exercise_and_question(file):
     assert twelve == "✓ questions 8 of 8"
 
 
-def test_next_is_what_is_left_where_the_learner_was_last(file):
+def test_the_next_step_is_the_first_unfinished_one_where_the_learner_was_last(file):
     def told():
         return contents.read().next
 
@@ -106,7 +106,7 @@ def test_next_is_what_is_left_where_the_learner_was_last(file):
     assert third == "exercises 2 of 2, questions 0 of 6, step checked"
 
 
-def test_the_next_start_of_the_lab_shows_the_progress(learn, tmp_path, monkeypatch):
+def test_the_contents_page_shows_the_progress_at_the_next_start(learn, tmp_path, monkeypatch):
     mine = tmp_path / "learn"
     shutil.copytree(learn, mine)
     monkeypatch.setenv(VARIABLE, str(mine / NAME))
@@ -115,7 +115,7 @@ def test_the_next_start_of_the_lab_shows_the_progress(learn, tmp_path, monkeypat
     assert "**Next:** exercise 00-a in [00 The problem]" in shown(mine)
 
 
-def test_the_learners_own_layout_is_kept(learn, tmp_path):
+def test_labkit_lab_keeps_the_learner_s_own_jupyterlab_layout(learn, tmp_path):
     mine = tmp_path / "learn"
     shutil.copytree(learn, mine)
     layout = mine / learning.LAYOUTS / learning.LAYOUT
@@ -124,7 +124,7 @@ def test_the_learners_own_layout_is_kept(learn, tmp_path):
     assert layout.read_text() == "{}"
 
 
-def test_a_broken_progress_file_gives_one_sentence(learn, tmp_path, file):
+def test_the_contents_page_mentions_broken_progress_in_one_sentence(learn, tmp_path, file):
     file.write_bytes(b"\xff{]\n")
     told = contents.read()._repr_markdown_()
     assert told.endswith("not counted: 1 line of progress.jsonl (broken, or written by another version of labkit)")
@@ -133,7 +133,7 @@ def test_a_broken_progress_file_gives_one_sentence(learn, tmp_path, file):
     assert "not counted: 1 line" in contents.read()._repr_markdown_()
 
 
-def test_a_read_only_disk_gives_one_sentence(learn, tmp_path, monkeypatch):
+def test_copying_the_notebooks_to_a_read_only_disk_fails_with_one_sentence(learn, tmp_path, monkeypatch):
     def read_only(path, content):
         raise OSError(30, "Read-only file system")
 

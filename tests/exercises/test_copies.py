@@ -25,7 +25,7 @@ def copied() -> dict[str, NotebookNode]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_copy_is_a_notebook_without_outputs_and_without_answers(copied, name):
+def test_a_learner_s_copy_has_no_outputs_and_no_answers(copied, name):
     nbformat.validate(copied[name])
     for cell in code(copied[name]):
         assert (cell.outputs, cell.execution_count) == ([], None)
@@ -33,7 +33,7 @@ def test_a_copy_is_a_notebook_without_outputs_and_without_answers(copied, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_copy_names_the_kernels_language_so_that_jupyterlab_has_nothing_to_add(copied, name):
+def test_a_copy_names_the_kernel_s_language_so_that_jupyterlab_adds_nothing(copied, name):
     assert copied[name].metadata.language_info == IPythonKernel.language_info
     assert copied[name].metadata.kernelspec == KERNELSPEC
 
@@ -48,7 +48,7 @@ def test_each_exercise_is_opened_attempted_and_judged_in_its_notebook(copied, na
 
 
 @pytest.mark.parametrize("name", WITH_EXERCISES)
-def test_alone_and_unsolved_every_cell_runs(home, tmp_path, copied, name):
+def test_every_cell_of_an_unsolved_copy_runs_in_an_empty_lab(home, tmp_path, copied, name):
     emptied(home)
     unsolved = tmp_path / name
     nbformat.write(copied[name], unsolved)
@@ -57,13 +57,13 @@ def test_alone_and_unsolved_every_cell_runs(home, tmp_path, copied, name):
     assert judged == {exercise.id: False for exercise in exercises.of_notebook(name).EXERCISES}
 
 
-def test_a_solution_that_is_not_marked_is_an_error():
+def test_copying_raises_if_a_solution_is_not_marked():
     cell = nbformat.v4.new_code_cell("lab.check('02-a')", metadata={"tags": [copies.TAG]})
     with pytest.raises(ValueError, match="no solution between"):
         copies.copy(nbformat.v4.new_notebook(cells=[cell]))
 
 
-def test_the_original_is_left_alone():
+def test_copying_does_not_change_the_original_notebook():
     before = nbformat.read(FOLDER / NAMES[0], as_version=4)
     after = nbformat.read(FOLDER / NAMES[0], as_version=4)
     copies.copy(after)
@@ -71,8 +71,8 @@ def test_the_original_is_left_alone():
 
 
 @pytest.mark.parametrize("name", WITH_EXERCISES)
-def test_an_exercise_does_not_share_its_name_with_a_variable(name):
-    """Where exercises are refused, as on EKS, an attempt must not come upon another cell's variable."""
+def test_the_variable_of_an_exercise_is_used_for_nothing_else(name):
+    """On EKS, for example, exercises are refused. An attempt must then not find another cell's variable."""
     opening = [cell.source for cell in code(read(name)) if "lab.exercise(" in cell.source]
     variables = {source.partition(" = lab.exercise(")[0] for source in opening}
     assert len(variables) == 1

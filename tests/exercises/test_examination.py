@@ -1,4 +1,4 @@
-"""The examination: symptoms alone, a judge of what a repair has opened, and what the certificate says."""
+"""The examination: it shows only symptoms, refuses a repair that opens too much, and ends with a certificate."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def lab(home):
         opened.remove()
 
 
-def test_from_the_first_fault_to_the_certificate(lab, home, tmp_path, monkeypatch, capsys):
+def test_an_examination_judges_each_repair_and_ends_with_a_certificate(lab, home, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN])
     monkeypatch.setenv("LABKIT_PROGRESS", str(tmp_path / "progress.jsonl"))
     iam, said = lab.aws.client("iam"), lambda: capsys.readouterr().out
@@ -44,7 +44,7 @@ def test_from_the_first_fault_to_the_certificate(lab, home, tmp_path, monkeypatc
     trust(iam, lab, "StringEquals", f"system:serviceaccount:default:{lab.parameters.service_account}")
     exam.hand_in()
     assert "right: fault 1 of 3" in (told := said()) and "Fault 2 of 3." in told
-    # Only now, after the repair, it names the cause.
+    # The cause is named only now, after the repair.
     assert f"It was {DRAWN[0]}. The trust policy admits" in told and DRAWN[1] not in told
 
     for policy in ("arn:aws:iam::aws:policy/AmazonS3FullAccess", lab.parameters.policy_arn):
@@ -76,14 +76,14 @@ def test_from_the_first_fault_to_the_certificate(lab, home, tmp_path, monkeypatc
     assert not [each.metadata.name for each in namespaces(lab) if each.metadata.name.startswith("elsewhere")]
 
 
-def test_it_names_the_cause_of_a_permission_that_is_denied(lab, monkeypatch, capsys):
+def test_giving_up_names_the_cause_of_a_denied_permission(lab, monkeypatch, capsys):
     denied = CATALOGUE["permission-denied-by-an-inline-policy"]
     monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [denied])
     lab.examination(seed=1, count=1).give_up()
     assert f"It was {denied.id}. The role isn't allowed to do s3:ListBucket" in capsys.readouterr().out
 
 
-def test_a_repair_by_the_lab_gives_the_fault_up_and_a_recreated_resource_costs_points(lab, monkeypatch, capsys):
+def test_a_repair_by_the_lab_counts_as_given_up_and_recreating_costs_points(lab, monkeypatch, capsys):
     monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN[1:]] * 2)
     iam, said = lab.aws.client("iam"), lambda: capsys.readouterr().out
     exam = lab.examination(seed=1)
@@ -93,13 +93,13 @@ def test_a_repair_by_the_lab_gives_the_fault_up_and_a_recreated_resource_costs_p
     exam.hand_in()
     assert "counts as given up. It was policy-detached." in (told := said()) and "Fault 2 of 4." in told
 
-    # Broken again by its name, which `labkit mend` tells: now anybody could repair it.
+    # `labkit mend` prints the fault's name. Breaking it again by that name makes it no puzzle.
     lab.mend()
     lab.break_("role-deleted")
     exam.hand_in()
     assert "counts as given up. It was role-deleted." in said()
 
-    # Everything again by hand, though only a policy was missing; then a role that was missing.
+    # Recreate the whole role although only a policy was missing. Then recreate a missing role.
     trusted = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
 
     def make_role():
@@ -117,7 +117,7 @@ def test_a_repair_by_the_lab_gives_the_fault_up_and_a_recreated_resource_costs_p
     assert repr(exam.certificate()).splitlines()[0].endswith("17 of 40 points")
 
 
-def test_asking_for_the_cause_counts_as_asking_the_doctor_and_reading_does_not(lab, home, monkeypatch):
+def test_asking_the_lab_for_the_cause_costs_points_and_reading_does_not(lab, home, monkeypatch):
     def read_only():
         with Lab.open(role_name="reader") as other:
             other.check("iam_role")
@@ -156,7 +156,7 @@ def test_another_kernel_continues_the_examination(lab, tmp_path, monkeypatch, ca
     assert "It was policy-detached. The policy that says what the role may do is not attached to the role." in told
     assert progress.read().examination["points"] == 8
 
-    # Meanwhile the fault was taken out, as by `labkit reset`.
+    # Something else removed the fault meanwhile, as `labkit reset` does.
     lab.mend()
     last = lab.examination()
     told = said()

@@ -31,7 +31,7 @@ def lab(home):
 
 
 @pytest.mark.parametrize("attempt", TRIED, ids=lambda attempt: attempt.name)
-def test_an_attempt_is_judged_by_the_live_lab(lab, attempt):
+def test_the_live_lab_judges_an_attempt_at_an_exercise(lab, attempt):
     name = lab.exercise(attempt.exercise)
     assert not lab.check(attempt.exercise)
     attempt.do(lab, name)
@@ -42,7 +42,7 @@ def test_an_attempt_is_judged_by_the_live_lab(lab, attempt):
     assert len({row.what for row in check.rows}) == len(check.rows), "two rows read the same"
 
 
-def test_05_b_is_solved_with_the_labs_clock_ahead(lab):
+def test_the_solution_of_05_b_works_with_the_lab_s_clock_ahead(lab):
     cells = {cell.id: cell.source for cell in books.code(books.read("05-verify.ipynb"))}
     names = {"json": json, "lab": lab, "iam": lab.aws.client("iam")}
     lab.clock.advance(hours=2)
@@ -51,7 +51,7 @@ def test_05_b_is_solved_with_the_labs_clock_ahead(lab):
         assert lab.check("05-b")
     finally:
         lab.clock.reset()
-        lab.ready(before="pod")  # what runs has credentials of that future
+        lab.ready(before="pod")  # running pods have credentials from that future
 
 
 def test_each_exercise_has_three_near_misses_and_two_right_answers():
@@ -60,7 +60,7 @@ def test_each_exercise_has_three_near_misses_and_two_right_answers():
         assert (tries.count(True), tries.count(False)) >= (3, 2), exercise.id
 
 
-def test_an_earlier_solution_does_not_pass_an_exercise(lab):
+def test_an_exercise_opened_again_discards_the_earlier_solution(lab):
     solved = next(each for each in ATTEMPTS if not each.said)
     solved.do(lab, lab.exercise(solved.exercise))
     assert lab.check(solved.exercise)
@@ -68,7 +68,7 @@ def test_an_earlier_solution_does_not_pass_an_exercise(lab):
     assert not lab.check(solved.exercise)
 
 
-def test_ready_closes_what_is_open(lab):
+def test_ready_closes_an_open_exercise(lab):
     lab.exercise("02-a")
     lab.ready(through="pod")
     with pytest.raises(LabError, match="isn't open"):
@@ -87,7 +87,7 @@ def test_a_check_before_the_exercise_is_open_says_how_to_open_it(lab):
         lab.check("02-b")
 
 
-def test_a_misspelt_exercise_is_named_with_the_nearest(lab):
+def test_a_misspelt_exercise_id_gets_the_nearest_one_as_a_suggestion(lab):
     with pytest.raises(UnknownName, match=r"Did you mean '02-a'\?"):
         lab.exercise("02-aa")
 

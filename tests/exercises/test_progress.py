@@ -59,7 +59,7 @@ def test_learning_continues_if_progress_cannot_be_saved(tmp_path, monkeypatch, p
     assert read() == progress.Progress(unread=unread)
 
 
-def test_without_a_learners_folder_nothing_is_kept(tmp_path, monkeypatch):
+def test_without_a_learner_s_folder_no_progress_is_saved(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     kept("step", "pod")
@@ -90,7 +90,7 @@ def test_a_notebook_started_over_keeps_the_earlier_copy(tmp_path):
     assert refused.value.next == "labkit lab --fresh 00"
 
 
-def test_without_copies_the_next_step_makes_them(tmp_path):
+def test_starting_a_notebook_over_without_copies_says_to_run_labkit_lab(tmp_path):
     with pytest.raises(LabError) as refused:
         learning.put_aside(tmp_path, "02")
     assert (refused.value.where, refused.value.next) == ("learn/ has no notebooks", "labkit lab")

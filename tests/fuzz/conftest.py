@@ -1,4 +1,4 @@
-"""How many cases, and the listeners of the emulator's own tests."""
+"""The number of cases, an app's listener, and raw requests."""
 
 import contextlib
 import http.client
@@ -15,7 +15,7 @@ __all__ = ["admin", "cases", "cluster", "running", "signing_key"]
 
 
 def cases(few: int) -> settings:
-    """So many as LABKIT_EXAMPLES says (`make fuzz`), others each time; else a few, the same each time."""
+    """With LABKIT_EXAMPLES (`make fuzz`), that many cases, new ones each time. Without it, the same few each time."""
     asked = int(os.environ.get("LABKIT_EXAMPLES") or 0)
     return settings(
         max_examples=asked or few,
@@ -28,7 +28,7 @@ def cases(few: int) -> settings:
 
 @contextlib.contextmanager
 def served(app: Callable) -> Iterator[int]:
-    """The port that the app answers on, without TLS."""
+    """Serve the app without TLS; give its port."""
     loop, listener = Loop(), Listener(app, port_socket=bind(0))
     loop.run(listener.start())
     yield listener.port
@@ -37,7 +37,7 @@ def served(app: Callable) -> Iterator[int]:
 
 
 def sent(port: int, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> tuple[int, bytes]:
-    """The answer to a request that is sent as it stands: no client puts it right."""
+    """Send a request exactly as given, with no client that corrects it. Return the status and the body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection._validate_method = connection._validate_path = lambda _: None
     with contextlib.closing(connection):

@@ -1,4 +1,4 @@
-"""Whatever is sent to the API server: no 5xx of its own, an answer in time, and what is refused changes nothing."""
+"""Whatever you send to the API server: no 5xx of its own, an answer in time, and no change by a refused request."""
 
 import json
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ from tests.fuzz.conftest import cases
 
 
 class Watched:
-    """The API server, and each request that was refused, or was dry, and changed something."""
+    """The API server, and the refused requests and dry runs that changed something."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.api = cluster.api
         self.wrong: list[str] = []
-        # A task of the server's that follows from a request has the request's context.
+        # A task that the server starts for a request inherits the request's context.
         self._changes: ContextVar[list[str] | None] = ContextVar("changes", default=None)
         cluster.api.storage.observers.append(self._observe)
 
@@ -62,14 +62,14 @@ def watched(cluster: Cluster) -> Iterator[tuple[Watched, httpx.Client]]:
         cluster.http("admin", "system:masters") as admin,
     ):
         admin.base_url = f"https://127.0.0.1:{port}"
-        # It may be there: of the other module that watches.
+        # 409: the other module with a watch may have created it.
         assert admin.post("/api/v1/namespaces", json={"metadata": {"name": "fuzz"}}).status_code in (201, 409)
         yield app, admin
 
 
 @cases(200)
 @given(data=st.data())
-def test_a_request_of_an_administrator(watched, data):
+def test_an_administrator_s_refused_request_or_dry_run_changes_nothing(watched, data):
     app, admin = watched
     headers = {"Content-Type": data.draw(content_types), "Accept": data.draw(accepts)}
     method, path, query = data.draw(methods), data.draw(paths("fuzz")), data.draw(queries)

@@ -1,4 +1,4 @@
-"""Whatever is sent to the lab's AWS: no 5xx, an answer in time, and what is refused changes nothing."""
+"""Whatever you send to the lab's AWS: no 5xx, an answer in time, and no change by a refused request."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    """A gate that keeps its state, and something in most of its services."""
+    """A gate that keeps its state, with resources to name in requests."""
     folder = tmp_path_factory.mktemp("aws")
     aws = Aws(folder, state=folder)
     Irsa(aws)
@@ -56,7 +56,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 @cases(100)
 @given(method=METHODS, path=PATHS, query=QUERIES, headers=HEADERS, body=BODIES)
-def test_an_unsigned_request(aws, method, path, query, headers, body):
+def test_an_unsigned_aws_request_gets_a_4xx_and_changes_nothing(aws, method, path, query, headers, body):
     before = held(aws)
     target = quote(path + (f"?{query}" if query else ""), safe="/%?=&;+~*\\")
     status, text = send(aws, method, target, [*headers], body)
@@ -66,12 +66,12 @@ def test_an_unsigned_request(aws, method, path, query, headers, body):
 
 @cases(100)
 @given(data=st.data())
-def test_a_request_of_the_administrator(aws, data):
+def test_an_administrator_s_aws_request_gets_no_5xx_and_changes_nothing_if_refused(aws, data):
     service, written = data.draw(requests(aws))
     before = held(aws)
     answer = spoilt.respond(aws, service, written)
     event(f"{service} {answer.status}")
-    # What the lab doesn't have is 501, and no SDK tries that again.
+    # The lab answers 501 to an operation that it doesn't have. No SDK retries a 501.
     assert answer.status < 500 or answer.status == 501, f"{service} {written}: {answer.body[:600]!r}"
     if answer.status >= 400:
         assert held(aws) == before, f"{service} {written}: {answer.status}"
@@ -79,7 +79,7 @@ def test_a_request_of_the_administrator(aws, data):
 
 @st.composite
 def requests(draw, aws: Aws) -> tuple[str, dict[str, Any]]:
-    """A request as botocore writes it, with any values and now and then another body, query or header."""
+    """A request as botocore writes it, with any values and sometimes another body, query or method."""
     service = draw(st.sampled_from(spoilt.SERVICES))
     model = aws.client(service).meta.service_model
     operation = model.operation_model(draw(st.sampled_from(model.operation_names)))
@@ -101,7 +101,7 @@ def requests(draw, aws: Aws) -> tuple[str, dict[str, Any]]:
 
 
 def value_of(shape: Shape, depth: int = 0) -> st.SearchStrategy[Any]:
-    """Anything for this shape, most often of its type."""
+    """Any values for this shape, mostly of its type."""
     if depth > 4:
         return WORDS
     match shape.type_name:
@@ -127,12 +127,12 @@ def value_of(shape: Shape, depth: int = 0) -> st.SearchStrategy[Any]:
 
 
 def unwritable(header: tuple[str, Any]) -> bool:
-    """No client sends a header with a line in it, or with what is not latin-1."""
+    """Return whether no client could send this header: it has a control character, or isn't Latin-1."""
     return any(ord(letter) < 32 or ord(letter) > 255 for part in header for letter in str(part))
 
 
 def held(aws: Aws) -> dict[str, bytes]:
-    """A digest of all that moto holds, by service, account and region; what is empty doesn't count."""
+    """A digest of moto's state, by service, account and region. Empty state is left out."""
 
     async def digests() -> dict[str, bytes]:
         return await aws.gate.backend.run(lambda: dict(_digests()))

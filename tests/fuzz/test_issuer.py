@@ -1,4 +1,4 @@
-"""Whatever is sent to the public issuer: it has its documents, and nothing else."""
+"""Whatever you send to the public issuer, it serves its two documents and nothing else."""
 
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -36,7 +36,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     headers=HEADERS,
     body=BODIES,
 )
-def test_a_request(port, method, path, query, headers, body):
+def test_the_issuer_serves_only_its_documents_whatever_is_requested(port, method, path, query, headers, body):
     target = quote(path + (f"?{query}" if query else ""), safe="/%?=&;+~*\\")
     status, _ = sent(port, method, target, headers, body)
     has_it = path in (DISCOVERY, KEYS)

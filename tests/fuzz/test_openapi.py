@@ -1,4 +1,4 @@
-"""What the API server's own OpenAPI document allows, and what it doesn't: no 5xx, and answers of the types it names."""
+"""Requests that the API server's OpenAPI documents allow, and others: no 5xx, and answers of the documented types."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ NAMESPACE = "fuzz"
 
 @pytest.fixture(scope="module")
 def operations(watched: tuple[Watched, httpx.Client]) -> list[Any]:
-    """Every operation that the documents name, with something for it to find."""
+    """Every documented operation. Creates resources for the operations to find."""
     _, admin = watched
     for document in DOCUMENTS:
         if kind := BY_NAME.get(document["kind"]):
@@ -36,7 +36,7 @@ def operations(watched: tuple[Watched, httpx.Client]) -> list[Any]:
         document = admin.get(entry["serverRelativeURL"]).json()
         for operation in (each for path in document["paths"].values() for each in path.values()):
             body = operation.get("requestBody", {}).get("content", {}) if isinstance(operation, dict) else {}
-            if "*/*" in body:  # any type at all would be sent for it
+            if "*/*" in body:  # otherwise Schemathesis would send any content type
                 body["application/json"] = body.pop("*/*")
         found += [result.ok() for result in schemathesis.openapi.from_dict(document).get_all_operations()]
     return found
@@ -52,7 +52,7 @@ def session(cluster: Cluster) -> Iterator[requests.Session]:
 
 @cases(60)
 @given(data=st.data())
-def test_a_documented_request(cluster, watched, operations, session, data):
+def test_the_api_server_answers_any_request_as_its_openapi_document_says(cluster, watched, operations, session, data):
     app, admin = watched
     operation = data.draw(st.sampled_from(operations))
     named = {

@@ -1,4 +1,4 @@
-"""Whatever is sent to the pod identity webhook: it answers, and gives a role to nobody whose account has none."""
+"""Whatever you send to the pod identity webhook, it answers, and injects no role that the service account lacks."""
 
 import base64
 import json
@@ -53,7 +53,7 @@ def port() -> Iterator[int]:
     headers=HEADERS,
     body=BODIES,
 )
-def test_a_request(port, method, path, query, headers, body):
+def test_the_webhook_answers_any_request_without_a_5xx(port, method, path, query, headers, body):
     target = quote(path + (f"?{query}" if query else ""), safe="/%?=&;+~*\\")
     status, _ = sent(port, method, target, headers, body)
     assert status < 500
@@ -62,7 +62,7 @@ def test_a_request(port, method, path, query, headers, body):
 
 @cases(150)
 @given(body=reviews.map(lambda value: json.dumps(value).encode()) | BODIES)
-def test_a_review(port, body):
+def test_the_webhook_injects_a_role_only_for_the_annotated_service_account(port, body):
     patch = patch_of(port, body)
     if ROLE.encode() in patch:
         asked = json.loads(body)["request"]
@@ -70,7 +70,7 @@ def test_a_review(port, body):
 
 
 def patch_of(port: int, body: bytes) -> bytes:
-    """The patch that answers the review."""
+    """Send a review; return the patch in the answer."""
     status, text = sent(port, "POST", "/mutate", JSON, body)
     assert status == 200, text
     answer = json.loads(text)["response"]

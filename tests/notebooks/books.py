@@ -1,4 +1,4 @@
-"""The notebooks as the tests read them."""
+"""Helpers that read and run the notebooks."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ NAMES = [path.name for path in PATHS]
 
 
 def read(name: str) -> NotebookNode:
-    """A notebook, valid by its format. Raises `nbformat.ValidationError`."""
+    """Read a notebook. Raise `nbformat.ValidationError` if its format is invalid."""
     notebook = nbformat.read(FOLDER / name, as_version=4)
     nbformat.validate(notebook)
     return notebook
@@ -38,12 +38,12 @@ def prose(notebook: NotebookNode) -> str:
 
 
 def fences(notebook: NotebookNode) -> list[str]:
-    """What is in the boxes marked `bash`, in order."""
+    """The texts of the notebook's `bash` boxes, in order."""
     return [box for cell in notebook.cells for box in boxes(cell)]
 
 
 def boxes(cell: NotebookNode) -> list[str]:
-    """What is in the boxes of a cell marked `bash`; none for a code cell."""
+    """The texts of the `bash` boxes in a cell; empty for a code cell."""
     return text_boxes(cell.source) if cell.cell_type == "markdown" else []
 
 
@@ -54,7 +54,7 @@ def changes(cell: NotebookNode) -> bool:
 
 
 def text_boxes(text: str) -> list[str]:
-    """What is in the boxes of a Markdown text marked `bash`."""
+    """The texts of the `bash` boxes in a Markdown text."""
     return re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
@@ -76,7 +76,7 @@ def commands(fence: str) -> list[str]:
 
 
 def printed(cell: NotebookNode) -> str:
-    """All that a code cell's stored outputs hold, in every form that they have."""
+    """Everything in a code cell's stored outputs, in each of their forms."""
     parts = []
     for output in cell.outputs:
         parts += [str(output.get("text", "")), *(str(value) for value in output.get("data", {}).values())]
@@ -84,7 +84,7 @@ def printed(cell: NotebookNode) -> str:
 
 
 def executed(name: str, folder: Path) -> str:
-    """The text of the notebook after a run, as it would be stored."""
+    """Run a notebook; return its text as it would be stored."""
     return labkit.run(FOLDER / name, folder / name).output.read_text()
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the notebooks share."""
+"""Fixtures of the notebook tests."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.conftest import emptied
 
 @pytest.fixture
 def empty_lab(home):
-    """No server, and nothing of what an earlier one kept."""
+    """End the lab's server and delete its state."""
     emptied(home)

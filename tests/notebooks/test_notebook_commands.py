@@ -1,4 +1,4 @@
-"""Every line that a notebook shows for a terminal, run in the order of the course in a lab that was empty before.
+"""Every terminal command in the notebooks, run in the order of the course in a lab that starts empty.
 
 A box that changes something replaces the cell below it: a reader runs one of the two.
 """
@@ -21,7 +21,7 @@ from tests.notebooks.books import NAMES, REFUSED, boxes, changes, commands, fenc
 
 # Programs that need more than the lab; their lines are for the reader's own machine.
 NOT_OF_THE_LAB = ("terraform", "papermill", "jupyter", "make")
-FINDS = re.compile(r"  # finds: ([\w-]+)$")  # the doctor, which ends with 1 then
+FINDS = re.compile(r"  # finds: ([\w-]+)$")  # the doctor then ends with exit code 1
 # Which boxes replace their cells, counted from 0. In the first six notebooks a reader can choose at each step.
 EVEN, ODD, ALL = (0,), (1,), (0, 1)
 CHOSEN = [(number, chosen) for number in ("00", "01", "02", "03", "04", "05") for chosen in (EVEN, ODD)]
@@ -43,8 +43,8 @@ def terminal(home):
 
 @pytest.mark.kubectl
 @pytest.mark.timeout(1800)
-def test_lines_for_a_terminal_work_in_the_order_of_the_course(terminal, tmp_path, subtests):
-    # One test: each notebook's lines go on from what the notebooks before have made.
+def test_terminal_commands_work_in_the_order_of_the_course(terminal, tmp_path, subtests):
+    # One test, because each notebook's commands need the resources of the notebooks before.
     for name in NAMES:
         with subtests.test(name):
             work = tmp_path / name
@@ -60,8 +60,8 @@ def check_lines(name: str, terminal: dict[str, str], work: Path) -> None:
 
 @contextmanager
 def shell(terminal: dict[str, str], work: Path) -> Iterator[Callable[[str], None]]:
-    """Return what runs a box and judges its lines, in one shell for a notebook: variables go from box to box."""
-    # The AWS CLI keeps a role's credentials in its home: those of another lab are worth nothing here.
+    """Return a function that runs a box in one shell and judges its commands. Variables stay from box to box."""
+    # The AWS CLI caches a role's credentials in the home folder. Another lab's are invalid here.
     variables = terminal | {"HOME": str(work)}
     with subprocess.Popen(["bash"], stdin=PIPE, stdout=PIPE, text=True, cwd=work, env=variables) as bash:
         said, written = work / "out", work / "err"
@@ -90,7 +90,7 @@ def judge(command: str, code: str, answer: str, said: str) -> None:
 
 @pytest.mark.kubectl
 @pytest.mark.parametrize(("number", "chosen"), CHOSEN)
-def test_a_box_that_changes_something_replaces_the_cell_below_it(number, chosen, terminal, tmp_path):
+def test_a_reader_can_run_a_box_in_place_of_the_cell_below_it(number, chosen, terminal, tmp_path):
     (name,) = [name for name in NAMES if name.startswith(f"{number}-")]
     notebook, replaced, turn = read(name), False, -1
     client = NotebookClient(notebook, kernel_name="python3", timeout=120)
@@ -107,6 +107,6 @@ def test_a_box_that_changes_something_replaces_the_cell_below_it(number, chosen,
                 replaced = False
 
 
-def test_irsa_shows_no_line_for_the_lab():
+def test_the_irsa_notebook_has_no_terminal_command_for_the_lab():
     for box in fences(read("irsa.ipynb")):
         assert all(command.split()[0] in NOT_OF_THE_LAB for command in commands(box))

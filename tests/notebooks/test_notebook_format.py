@@ -1,4 +1,4 @@
-"""Every notebook keeps the form that a learner gets used to, and stores outputs that are the same in every run."""
+"""Every notebook has the form that learners are used to, and stores outputs that are the same in every run."""
 
 import ast
 import builtins
@@ -11,20 +11,20 @@ from labkit.exercises.copies import EXAMINED, TAG
 from labkit.run_parameters import Parameters
 from tests.notebooks.books import FOLDER, NAMES, changes, code, commands, fences, printed, prose, read
 
-# The one notebook that teaches no step: a diagnosis to hand on.
+# The one notebook that teaches no step. It makes a diagnosis that you can pass on.
 REPORT = "doctor.ipynb"
 
-# How many cells it may have, where it is more than 60: eleven guided cases and the exercises.
+# Notebooks that may have more than 60 cells. This one has eleven guided cases and the exercises.
 MOST = {"09-break-and-repair.ipynb": 86}
 
-# What a notebook says to a reader who runs its boxes.
+# The rule for a reader who runs the boxes.
 RULE = """If you use them, use them from beginning to end:
 
 - Go through the boxes and cells in order. Later ones use the variables and files of earlier ones.
 - If a box changes something in AWS or in the cluster, skip the cell right below the box. """
 RULED = [name for name in NAMES if name not in ("doctor.ipynb", "irsa.ipynb") and fences(read(name))]
 
-# What may not be printed: it is secret, or never the same twice.
+# Must not be printed: secret, or different in every run.
 UNSTABLE = {
     "a token": r"eyJ[\w-]{8,}",
     "an access key": r"\b(AKIA|ASIA)[A-Z2-7]{16}",
@@ -40,7 +40,7 @@ UNSTABLE = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_is_of_the_newest_format_with_the_least_metadata(name):
+def test_a_notebook_has_format_4_5_and_no_unneeded_metadata(name):
     notebook = read(name)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata == {
@@ -58,14 +58,14 @@ def tag(cell):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ids_are_words(name):
+def test_cell_ids_are_unique_words(name):
     ids = [cell.id for cell in read(name).cells]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", id) for id in ids), ids
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_is_short_in_short_cells(name):
+def test_a_notebook_has_a_bounded_number_of_cells_and_short_code_cells(name):
     notebook = read(name)
     assert 20 <= len(notebook.cells) <= MOST.get(name, 60)
     lines = {cell.id: len(cell.source.splitlines()) for cell in code(notebook) if cell.id != "parameters"}
@@ -74,14 +74,14 @@ def test_is_short_in_short_cells(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_text_stands_before_and_after_each_code_cell(name):
+def test_text_comes_before_and_after_each_code_cell(name):
     kinds = [cell.cell_type for cell in read(name).cells]
     assert kinds[0] == kinds[-1] == "markdown"
     assert ("code", "code") not in pairwise(kinds)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_first_screen_tells_what_is_to_be_gained_and_what_is_needed(name):
+def test_the_first_cell_names_three_gains_the_time_and_what_you_need(name):
     first = read(name).cells[0].source
     assert re.search(r"^# IAM Roles for Service Accounts \(IRSA\)[,:]", first, re.MULTILINE)
     gains = first.partition("After this notebook you can\n\n")[2].partition("\n\n")[0].splitlines()
@@ -91,7 +91,7 @@ def test_first_screen_tells_what_is_to_be_gained_and_what_is_needed(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_opens_with_the_picture_of_the_steps_and_says_which_are_marked(name):
+def test_the_first_cell_shows_the_steps_and_says_which_are_marked(name):
     first = read(name).cells[0].source
     ((said, file),) = re.findall(r"!\[(.*?)\]\((pictures/.*?\.svg)\)", first)
     assert said.startswith("The eleven steps of IRSA")
@@ -100,7 +100,7 @@ def test_opens_with_the_picture_of_the_steps_and_says_which_are_marked(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_opens_with_a_list_and_closes_with_its_recap(name):
+def test_the_plan_and_the_recap_have_the_same_numbered_points(name):
     notebook = read(name)
     plan, recap = notebook.cells[1].source, notebook.cells[-1].source
     numbered = re.compile(r"^(\d)\. ", re.MULTILINE)
@@ -108,7 +108,7 @@ def test_opens_with_a_list_and_closes_with_its_recap(name):
     assert numbered.findall(plan) == numbered.findall(recap.partition("## Recap")[2])
 
 
-def test_each_names_the_one_before_and_the_one_after():
+def test_each_notebook_links_to_the_one_before_and_the_one_after():
     for position, name in enumerate(NAMES):
         before, after = NAMES[max(position - 1, 0) : position], NAMES[position + 1 : position + 2]
         first, *_, last = read(name).cells
@@ -141,14 +141,14 @@ def test_a_word_is_linked_where_the_course_first_uses_it(word):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_are_those_of_the_lab(name):
+def test_the_parameters_cell_lists_the_lab_s_parameters_and_defaults(name):
     (cell,) = [cell for cell in read(name).cells if "parameters" in cell.metadata.get("tags", [])]
     lines = [f'{n}: str = "{f.default}"  # {f.description}' for n, f in Parameters.model_fields.items()]
     assert cell.source.splitlines() == lines
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != REPORT])
-def test_takes_its_step_with_the_real_clients(name):
+def test_a_notebook_takes_its_step_with_boto3_or_the_kubernetes_client(name):
     sources = "\n".join(cell.source for cell in code(read(name)))
     assert "labkit.Lab.open(**labkit.parameters())" in sources
     assert "lab.ready(" in sources
@@ -158,7 +158,7 @@ def test_takes_its_step_with_the_real_clients(name):
         assert hidden not in sources
 
 
-def test_the_report_only_looks():
+def test_the_doctor_notebook_only_looks_and_makes_nothing():
     sources = "\n".join(cell.source for cell in code(read(REPORT)))
     assert "labkit.Lab.look(**labkit.parameters())" in sources
     for making in ("Lab.open(", "lab.ready(", "lab.aws", "lab.kubernetes", "lab.connection"):
@@ -176,14 +176,14 @@ def test_outputs_are_stored_in_order_and_without_error(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_hold_nothing_secret_and_nothing_that_changes(name):
+def test_stored_outputs_hold_no_secret_and_nothing_that_differs_per_run(name):
     for cell in code(read(name)):
         for what, pattern in UNSTABLE.items():
             assert not re.search(pattern, printed(cell)), f"{what} in the output of {cell.id}"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shows_the_working_form_of_what_readers_copy_wrong(name):
+def test_terminal_commands_have_the_form_that_still_works_when_copied(name):
     for fence in fences(read(name)):
         for command in commands(fence):
             assert not command.rstrip().endswith("\\"), command
@@ -192,12 +192,12 @@ def test_shows_the_working_form_of_what_readers_copy_wrong(name):
 
 
 @pytest.mark.parametrize("name", RULED)
-def test_says_the_same_rule_for_its_boxes(name):
+def test_a_notebook_with_boxes_states_the_rule_for_using_them(name):
     assert RULE in prose(read(name))
 
 
 @pytest.mark.parametrize("name", RULED)
-def test_cells_read_nothing_that_a_cell_below_a_box_that_changes_something_made(name):
+def test_no_cell_uses_a_name_from_a_cell_that_a_box_can_replace(name):
     known = set(dir(builtins))
     for before, cell in pairwise(read(name).cells):
         if cell.cell_type == "code" and not changes(before):
@@ -207,7 +207,7 @@ def test_cells_read_nothing_that_a_cell_below_a_box_that_changes_something_made(
 
 
 def names(source):
-    """The names that a cell makes, and those that it reads."""
+    """The names that a cell defines, and the names that it uses."""
     made, used = set(), set()
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -221,7 +221,7 @@ def names(source):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_asks_the_lab_for_the_time(name):
+def test_a_notebook_asks_the_lab_for_the_time_and_not_the_machine(name):
     """AWS and the cluster judge by the lab's clock, which may be ahead of the machine's."""
     notebook = read(name)
     given = [*(cell.source for cell in code(notebook)), *fences(notebook)]
@@ -229,14 +229,14 @@ def test_asks_the_lab_for_the_time(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_says_what_task_is(name):
+def test_a_notebook_that_uses_task_explains_it(name):
     notebook = read(name)
     if any("task = lab.exercise(" in cell.source for cell in code(notebook)):
         assert re.search(r"`task` is ", prose(notebook))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pods_run_an_image_with_a_tag_which_a_node_pulls_once(name):
+def test_pods_use_an_image_with_a_fixed_tag(name):
     sources = "\n".join(cell.source for cell in code(read(name)))
     named = re.findall(r'"image": "([^"]+)"', sources)
     named += re.findall(r"(?:--image[ =]|\bimage: )(\S+)", "\n".join(fences(read(name))))
@@ -244,7 +244,7 @@ def test_pods_run_an_image_with_a_tag_which_a_node_pulls_once(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stored_block_of_text_has_letters_of_one_width(name):
+def test_a_stored_block_of_text_is_in_a_monospaced_font(name):
     outputs = [output for cell in code(read(name)) for output in cell.outputs]
     shown = "\n".join(output.get("data", {}).get("text/html", "") for output in outputs)
     assert shown.count("<pre>") == shown.count("<pre><code>"), "JupyterLab and nbconvert: only <code> has them"

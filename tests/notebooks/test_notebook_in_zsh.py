@@ -14,10 +14,10 @@ from labkit.cli.lab import COMMENTS
 from tests.notebooks.books import FOLDER, NAMES, commands, fences, read, text_boxes
 
 PAGES = [FOLDER.parent / "README.md", FOLDER / "how-to-read-an-error.md"]
-# What a box may use as it is. Nothing else of this machine is on the PATH.
+# Real programs that a box may use. Nothing else of this machine is on the PATH.
 TOOLS = ("cat", "cut", "sed", "tee")
 CALLED = ("aws", "conda", "kubectl", "labkit", "make", "papermill", "pip")
-# A recorder notes its name and arguments, and answers with what a box could go on with.
+# A recorder notes its name and arguments, and prints an answer that the box can use.
 RECORDER = f"""#!/bin/sh
 call=$(printf '<%s>' "${{0##*/}}" "$@")
 echo "$call" >> "$CALLS"
@@ -46,7 +46,7 @@ def asked(shell: list[str], lines: list[str], folder: Path) -> dict[str, str]:
     variables = {"PATH": str(programs), "HOME": "/nobody", "CALLS": str(calls), "TERM": "dumb"}
     program = [str(shutil.which(shell[0])), *shell[1:]]
     streams = {"input": "\n".join([*lines, ""]), "capture_output": True, "text": True}
-    # A session of its own: an interactive shell would take over the terminal.
+    # Without a session of its own, an interactive shell would take over the terminal.
     subprocess.run(program, **streams, env=variables, cwd=work, timeout=60, start_new_session=True)
     # Sorted, because the programs of a pipe run at the same time.
     return {path.name: sorted(path.read_text().splitlines()) for path in work.iterdir() if path.is_file()}
@@ -60,14 +60,14 @@ def typed_alike(lines: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.zsh
 @pytest.mark.parametrize("name", [name for name in NAMES if fences(read(name))])
-def test_the_boxes_of_a_notebook_ask_the_same_in_zsh(name, tmp_path):
+def test_a_notebook_s_boxes_do_the_same_in_zsh_as_in_bash(name, tmp_path):
     typed_alike([ENV, *(command for box in fences(read(name)) for command in commands(box))], tmp_path)
 
 
 @pytest.mark.zsh
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_boxes_of_a_page_ask_the_same_in_zsh(page, tmp_path):
-    """Their first boxes are for a shell that knows nothing of the lab. The README's go on with `labkit env`."""
+def test_a_page_s_boxes_do_the_same_in_zsh_as_in_bash(page, tmp_path):
+    """A page's first boxes run in a shell without the lab's variables. The README's later boxes run `labkit env`."""
     typed_alike([command for box in text_boxes(page.read_text()) for command in commands(box)], tmp_path)
 
 
@@ -82,8 +82,8 @@ def bare(command: str) -> str:
     [pytest.param("\n".join(fences(read(name))), id=name) for name in NAMES]
     + [pytest.param("\n".join(text_boxes(page.read_text())), id=page.name) for page in PAGES],
 )
-def test_no_box_has_what_zsh_reads_in_another_way(text):
+def test_no_box_has_a_character_that_zsh_reads_differently(text):
     for command in commands(text):
         assert not re.search(r"[][*?]", bare(command)), f"zsh looks for files of this name; quote it: {command}"
-        # zsh takes $NAME:s and $NAME:a for a change of the value, in quotes and in a here-document, too.
+        # zsh reads $NAME:s and $NAME:a as a change of the value, even in quotes and in a here-document.
         assert not re.search(r"\$\w+:[a-zA-Z&]", command), f"write ${{NAME}}: with braces: {command}"

@@ -1,4 +1,4 @@
-"""Notebooks out of order, a broken step, and other parameters."""
+"""Notebooks that run out of order, with a broken step, or with other parameters."""
 
 import nbformat
 import pytest
@@ -10,7 +10,7 @@ from tests.notebooks.books import FOLDER, code, executed, outputs, printed, read
 CART = {"namespace": "shop", "service_account": "cart", "role_name": "cart"}
 
 
-def test_out_of_order_they_print_what_is_stored(empty_lab, tmp_path):
+def test_notebooks_run_out_of_order_print_their_stored_outputs(empty_lab, tmp_path):
     for name in (
         "05-verify.ipynb",
         "02-iam-role.ipynb",
@@ -47,7 +47,7 @@ def test_a_broken_step_fails_the_run_and_names_the_cause(broken, by, code, home,
     assert (tmp_path / "out.ipynb").is_file()
 
 
-def test_another_cluster_and_role_run_beside_the_first(home, tmp_path):
+def test_runs_with_another_cluster_or_role_work_beside_the_first(home, tmp_path):
     for parameters in ({}, {"cluster": "green", "role_name": "reader"}, {"role_name": "reader-2"}):
         run = labkit.run(FOLDER / "irsa.ipynb", tmp_path / "out.ipynb", parameters)
         assert run.ok

@@ -1,4 +1,4 @@
-"""A process that keeps one boto3 session outlives its credentials and its token, and nothing else does."""
+"""A process with one boto3 session works past the end of its credentials and its token. Nothing else does."""
 
 import json
 from itertools import count
@@ -16,7 +16,7 @@ from labkit.tokens import Claims
 
 POD = "renewal"
 TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
-# It lists the bucket whenever a file appears in its inbox, and says with which key.
+# It lists the bucket whenever a file appears in its inbox, and prints the access key that it used.
 PROGRAM = """
 import itertools, json, os, time, boto3
 session = boto3.Session()
@@ -43,7 +43,7 @@ def lab(home):
 
 
 class Program:
-    """The process in its pod."""
+    """PROGRAM, running in a pod."""
 
     def __init__(self, lab):
         self.lab = lab
@@ -66,31 +66,31 @@ class Program:
         self.calls = count(1)
 
     def call(self):
-        """What the process says of its next call; fails where the process has ended."""
+        """Let the process make its next call; return what it prints. Fail if it has ended."""
         execute(self.lab.kubernetes, POD, self.namespace, ["touch", f"/inbox/{next(self.calls)}"])
         line = next(self.log, b"").decode()
         assert line.startswith("{"), f"the process ended: {line}{b''.join(self.log).decode()}"
         return json.loads(line)
 
     def token(self):
-        """The token in its file now."""
+        """The token that the pod's file holds now."""
         return execute(self.lab.kubernetes, POD, self.namespace, ["cat", TOKEN]).output
 
     def token_after(self, old):
-        """The token that the node writes in the place of `old`."""
+        """Wait until the node replaces the token `old`; return the new one."""
         for _ in range(200):
             if (token := self.token()) != old:
                 return token
         raise AssertionError("the node did not renew the token")
 
     def exchanges(self):
-        """The tokens that were exchanged for this program, as the trail has them."""
+        """The tokens that this program has exchanged, from the trail."""
         subject = self.lab.parameters.subject
         calls = self.lab.trail(event="AssumeRoleWithWebIdentity", who=subject, decision="allowed")
         return [record["lab"]["token"] for record in calls.records]
 
 
-def test_it_works_past_the_end_of_its_credentials_and_of_its_token(lab):
+def test_a_boto3_session_works_past_the_end_of_its_credentials_and_token(lab):
     program = Program(lab)
     first, token = program.call(), program.token()
     assert program.call() == first
@@ -101,7 +101,7 @@ def test_it_works_past_the_end_of_its_credentials_and_of_its_token(lab):
     assert second["key"] != first["key"]
     assert [exchange["issuedAt"] for exchange in program.exchanges()] == [Claims.parse(token).raw["iat"]] * 2
 
-    # 80 % of the token's day are over: the node writes another one while the first is still good.
+    # 80 % of the token's day is over: the node writes a new one while the old one is still valid.
     lab.clock.advance(hours=18)
     fresh = program.token_after(token)
     lab.clock.advance(hours=5)
@@ -116,7 +116,7 @@ def test_it_works_past_the_end_of_its_credentials_and_of_its_token(lab):
     assert refused(lab, fresh) == ""
 
 
-def test_it_works_after_a_day_without_a_call(lab):
+def test_a_boto3_session_works_after_two_days_without_a_call(lab):
     program = Program(lab)
     first, token = program.call(), program.token()
     lab.clock.advance(days=2)
@@ -128,7 +128,7 @@ def test_it_works_after_a_day_without_a_call(lab):
     ]
 
 
-def test_the_credentials_themselves_end_when_they_say(lab):
+def test_s3_refuses_credentials_as_soon_as_they_have_expired(lab):
     token = CoreV1Api(lab.kubernetes).create_namespaced_service_account_token(
         POD, lab.parameters.namespace, {"spec": {"audiences": ["sts.amazonaws.com"]}}
     )
@@ -152,7 +152,7 @@ def exchange(lab, token, **options):
 
 
 def refused(lab, token):
-    """The code with which STS refuses the token; empty where it takes it."""
+    """Return the error code with which STS refuses the token, or an empty text if it accepts it."""
     try:
         exchange(lab, token)
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""The Terraform module's role is the role of step 2, and the configuration says what was meant."""
+"""The Terraform module makes the role of step 2, and the configuration holds the module's arguments."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def parameters(values: dict[str, str]) -> Parameters:
 
 
 @pytest.mark.parametrize("values", RUNS)
-def test_the_module_makes_the_role_of_step_2(values):
+def test_the_terraform_module_makes_the_role_of_step_2(values):
     run = parameters(values)
     made = terraform.rendered(terraform.variables(run, PROVIDER))
     assert made.trust_policy == iam_role.build(run, PROVIDER)
@@ -36,14 +36,14 @@ def test_the_module_makes_the_role_of_step_2(values):
     assert made.name == run.role_name
 
 
-def test_the_modules_own_default_makes_a_name_of_the_name():
+def test_by_default_the_terraform_module_takes_the_name_as_a_prefix():
     variables = terraform.variables(parameters({}), PROVIDER)
     del variables["use_name_prefix"]
     assert terraform.rendered(variables).name == "my-role-"
 
 
-def test_the_trust_policy_is_in_the_shape_of_the_aws_provider():
-    # What the attribute `json` of an aws_iam_policy_document holds: keys of maps in order, no Sid, no list of one.
+def test_the_trust_policy_is_written_as_terraform_s_aws_provider_writes_it():
+    # As in the attribute `json` of an aws_iam_policy_document: map keys in order, no Sid, no list with one value.
     made = terraform.rendered(terraform.variables(parameters({}), PROVIDER))
     assert json.dumps(made.trust_policy, separators=(",", ":")) == (
         '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRoleWithWebIdentity",'
@@ -52,7 +52,7 @@ def test_the_trust_policy_is_in_the_shape_of_the_aws_provider():
     )
 
 
-def test_two_providers_are_two_statements_in_the_order_of_their_keys():
+def test_two_providers_become_two_statements_in_the_order_of_their_keys():
     account = ["default:my-app", "canary:my-app"]
     providers = {
         "two": {"provider_arn": PROVIDER + "2", "namespace_service_accounts": account},
@@ -68,7 +68,7 @@ def test_two_providers_are_two_statements_in_the_order_of_their_keys():
 
 
 @pytest.mark.parametrize(("operator", "allowed"), [("StringEquals", False), ("StringLike", True)])
-def test_a_wildcard_needs_the_other_condition_test(operator, allowed):
+def test_a_wildcard_needs_string_like_as_the_trust_condition_test(operator, allowed):
     variables = terraform.variables(parameters({}), PROVIDER) | {"trust_condition_test": operator}
     variables["oidc_providers"]["this"]["namespace_service_accounts"] = ["default:my-*"]
     trust = Policy.parse(terraform.rendered(variables).trust_policy, kind="trust", name="my-role")
@@ -80,7 +80,7 @@ def test_a_wildcard_needs_the_other_condition_test(operator, allowed):
 
 
 @pytest.mark.parametrize("values", RUNS)
-def test_the_configuration_says_what_the_module_was_given(values):
+def test_the_configuration_holds_the_module_s_arguments(values):
     run = parameters(values)
     text = terraform.hcl(terraform.variables(run, PROVIDER))
     assert read_module(text) == {
@@ -90,7 +90,7 @@ def test_the_configuration_says_what_the_module_was_given(values):
     }
 
 
-def test_the_configuration_as_a_reader_sees_it():
+def test_the_configuration_is_laid_out_for_a_reader():
     assert terraform.hcl(terraform.variables(parameters({}), PROVIDER)).splitlines()[:15] == [
         'module "irsa" {',
         '  source  = "terraform-aws-modules/iam/aws//modules/iam-role-for-service-accounts"',
@@ -110,7 +110,7 @@ def test_the_configuration_as_a_reader_sees_it():
     ]
 
 
-def test_a_value_is_text_and_never_an_expression():
+def test_a_value_in_the_configuration_is_text_and_never_an_expression():
     text = terraform.hcl({"name": 'a"b\\c\nd${e}%{f}', "policies": {"for": "1", "labkit:x${y}": "2"}})
     assert r'name = "a\"b\\c\nd$${e}%%{f}"' in text
     assert '    "for"' in text
@@ -118,7 +118,7 @@ def test_a_value_is_text_and_never_an_expression():
 
 
 def read_module(text: str) -> dict:
-    """The arguments of the module block, read by HCL's rules as far as this text uses them."""
+    """Parse the arguments of the module block, with as much of HCL as this text uses."""
     block = re.match(r'module "irsa" \{\n(.*?)\n\}\n', text, re.S)[1]
     as_json = re.sub(
         r'^( *)("[^"]*"|[\w-]+) *= ', lambda m: m[1] + json.dumps(m[2].strip('"')) + ": ", block, flags=re.M

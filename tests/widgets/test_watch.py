@@ -93,7 +93,7 @@ def test_the_reader_returns_each_call_once(trail):
     assert len(newest) == MOST and newest[0]["number"] > 4 and read() == []
 
 
-def test_a_stored_watch_shows_the_pods_calls_or_says_that_there_are_none(trail):
+def test_a_stored_watch_shows_the_pods_calls_or_a_hint_if_no_pod_has_called(trail):
     records, watch = trail
     assert "No pod has called AWS yet" in repr(watch) and "next:  run a cell" in repr(watch)
     records += [record(1, identity=YOU), record(2), record(3, errorCode="AccessDenied", lab={})]

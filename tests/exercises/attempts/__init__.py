@@ -1,4 +1,4 @@
-"""What learners try in each exercise: three near-misses, with what the live lab then says, and two right answers."""
+"""Tries at each exercise: three near-misses, each with what the live lab then finds, and two right answers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

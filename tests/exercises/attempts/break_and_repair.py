@@ -1,4 +1,4 @@
-"""Tries at the exercises of notebook 09, each of which holds for every fault that can be drawn."""
+"""Tries at the exercises of notebook 09. Each has the same result for every fault that can be drawn."""
 
 import json
 from typing import Any

@@ -12,7 +12,7 @@ REFUSED = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity
 
 
 def trust(lab: Lab, role: str, *conditions: dict[str, Any]) -> None:
-    """A trust policy with a statement for each condition; in their keys, sub stands for the issuer's key."""
+    """Give the role a trust policy with a statement for each condition. Their keys come without the issuer's name."""
     provider = lab.issuer.removeprefix("https://")
     statements = [
         {

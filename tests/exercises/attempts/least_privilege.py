@@ -53,7 +53,7 @@ def one_listing_letter_by_letter(lab, name):
 
 
 def trust(lab: Lab, name: str, *accounts: str) -> dict[str, Any]:
-    """The trust policy of the exercise's role, for these service accounts instead."""
+    """The trust policy of the exercise's role, changed to admit these service accounts."""
     policy: dict[str, Any] = lab.aws.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
     wanted = policy["Statement"][0]["Condition"]["StringEquals"]
     (key,) = [each for each in wanted if each.endswith(":sub")]

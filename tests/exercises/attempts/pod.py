@@ -51,7 +51,7 @@ def the_deployment_restarted(lab, name):
     restart(lab, name, template={"metadata": {"annotations": annotations}})
     core = CoreV1Api(lab.kubernetes)
     for pod in core.list_namespaced_pod(name).items:
-        if not pod.spec.containers[0].env:  # `sleep` doesn't hear SIGTERM: the usual 30 s would pass for nothing
+        if not pod.spec.containers[0].env:  # `sleep` ignores SIGTERM, so don't wait the usual 30 s
             core.delete_namespaced_pod(pod.metadata.name, name, grace_period_seconds=1)
 
 
