@@ -71,7 +71,7 @@ class Mutant:
 
 
 def main() -> None:
-    """Print each change that no test sees."""
+    """Print each change that no test catches."""
     every = [*_every(os.environ.get("FILE") or "labkit/**/*.py")]
     sample = int(os.environ.get("SAMPLE") or len(every))
     drawn = random.Random(int(os.environ.get("SEED") or 0)).sample(every, min(sample, len(every)))

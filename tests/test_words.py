@@ -1,4 +1,4 @@
-"""Turns that stop a reader are kept out of code, messages, notebooks and pages: each has a plainer one beside it."""
+"""Keep phrases that stop a reader out of code, messages, notebooks and pages. Each has a plainer one beside it."""
 
 import json
 import re
@@ -31,7 +31,7 @@ VERBS = (
     "Start",
 )
 VERBS += ("Take", "Wait", "Write")
-# A turn, what to write instead, and a line that has it.
+# A phrase, what to write instead, and a line that has it.
 BANNED = [
     (r"[Ww]hat is there", "the resource, or its name", "look at what is there"),
     (r"[Ww]hat was (?:there|read)", "the resource; the evidence", "leave what was there"),
@@ -58,14 +58,14 @@ BANNED = [
     (rf'(?<=""")(?:{"|".join(VERBS)})s', "Return, Give, Make", '"""Returns a token."""'),
 ]
 ANY = re.compile("|".join(rf"\b(?:{turn})\b" for turn, _, _ in BANNED))
-# What a wrapped line has around its words: the sign of a comment, and the quotes of one of several joined strings.
+# The marks around the words of a wrapped line: a comment's sign, or the quotes of one of several joined strings.
 AROUND = re.compile(r"""^\s*(?:#+|//|>|[frb]?["'](?!["']))?\s*|\s*["']?\s*$""")
-# A fault's id, which stays for whoever wrote it down, and a query of a request.
+# A fault's id, which readers may have written down, and a parameter of a request.
 EXEMPT = ("cluster-made-anew", '"anew"')
 
 
 @pytest.mark.parametrize("folder", ["labkit", "notebooks", "tests", "."])
-def test_no_banned_turn(folder):
+def test_no_file_has_a_banned_phrase(folder):
     parts = {file: file.relative_to(ROOT).parts for file in FILES}
     files = [file for file in FILES if folder in (parts[file][0], "." if len(parts[file]) == 1 else "")]
     found = [f"{'/'.join(parts[file])}:{line}" for file in files for line in lines_to_change(written(file))]
@@ -73,7 +73,7 @@ def test_no_banned_turn(folder):
 
 
 @pytest.mark.parametrize(("turn", "instead", "line"), BANNED)
-def test_each_turn_is_found(turn, instead, line):
+def test_each_banned_phrase_is_found_and_gets_a_plainer_one(turn, instead, line):
     assert lines_to_change(f"first\n{line}\n") == [f"2: {line}   (write: {instead})"]
 
 
@@ -81,7 +81,7 @@ def test_each_turn_is_found(turn, instead, line):
     "wrapped",
     ["look at what is\nthere", "    # look at what is\n    # there", '    "look at what is "\n    f"there {now}"'],
 )
-def test_a_turn_across_two_lines_is_found(wrapped):
+def test_a_banned_phrase_across_two_lines_is_found(wrapped):
     first, _ = wrapped.splitlines()
     assert lines_to_change(wrapped) == [f"1: {first.strip()}   (write: the resource, or its name)"]
 
@@ -95,7 +95,7 @@ def written(file: Path) -> str:
 
 
 def lines_to_change(text: str) -> list[str]:
-    """Return the lines where a banned turn begins, each with its number and the plainer turn."""
+    """Return the lines where a banned phrase begins, each with its number and the plainer phrase."""
     lines, starts, unwrapped = text.splitlines(), [], ""
     for line in lines:
         starts.append(len(unwrapped))

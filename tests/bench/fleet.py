@@ -27,7 +27,7 @@ ROLE = [row | {"image": ""} for row in notebooks.rows(RUNS, clusters=CLUSTERS)]
 
 
 def beside_xargs() -> str:
-    """200 runs over 20 clusters of one lab by `labkit fleet --workers 2` and by `xargs -P 2 papermill`, in pairs."""
+    """Measure 200 runs over 20 clusters, in pairs: `labkit fleet --workers 2` against `xargs -P 2 papermill`."""
     ratios, lost = [], 0
     for _ in range(2):
         with folder() as home, tempfile.TemporaryDirectory() as temporary:

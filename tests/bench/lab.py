@@ -50,7 +50,7 @@ def run() -> str:
 
 
 def notebooks() -> str:
-    """`make test-notebooks`."""
+    """Measure `make test-notebooks`."""
     started = time.perf_counter()
     subprocess.run(["make", "--no-print-directory", "test-notebooks"], cwd=ROOT, check=True, capture_output=True)
     return f"{time.perf_counter() - started:.0f} s"

@@ -93,7 +93,7 @@ def test_a_repair_by_the_lab_counts_as_given_up_and_recreating_costs_points(lab,
     exam.hand_in()
     assert "counts as given up. It was policy-detached." in (told := said()) and "Fault 2 of 4." in told
 
-    # `labkit mend` prints the fault's name. Breaking it again by that name makes it no puzzle.
+    # `labkit mend` prints the fault's name, so a fault that is broken again by that name counts as given up.
     lab.mend()
     lab.break_("role-deleted")
     exam.hand_in()

@@ -18,7 +18,7 @@ ATTEMPTS = [
     if MODULES[number].EXERCISES
     for attempt in importlib.import_module(f"tests.exercises.attempts.{name}").ATTEMPTS.all
 ]
-# One exercise a notebook here; `make lessons` tries them all.
+# Here, one exercise of each notebook. `make lessons` tries them all.
 TRIED = ATTEMPTS if os.environ.get("LABKIT_LESSONS") else [each for each in ATTEMPTS if each.exercise.endswith("-a")]
 QUESTIONS = [each for module in MODULES.values() for each in (*module.PREDICTIONS, *module.RECALL)]
 

@@ -1,4 +1,4 @@
-"""Progress is kept beside the learner's copies, survives broken lines, and costs nothing where it can't be kept."""
+"""Progress is kept beside the learner's copies, survives broken lines, and stops nobody where it can't be kept."""
 
 import json
 
@@ -17,7 +17,7 @@ def file(tmp_path, monkeypatch):
     return tmp_path / NAME
 
 
-def test_saved_progress_is_read_again(file, monkeypatch):
+def test_progress_is_saved_and_read_back(file, monkeypatch):
     now = iter(range(100, 1000, 50))
     monkeypatch.setattr(progress.time, "time", lambda: next(now))
     kept("opened", "02-a")

@@ -434,7 +434,7 @@ def test_status_names_a_service_whose_state_is_not_kept(filled):
     assert "The lab does not keep the state of ec2, which you have used: a snapshot would lack it." in refused.stderr
 
 
-def test_a_restored_lab_answers_as_before_but_refuses_old_administrator_keys_and_sessions(filled):
+def test_a_restored_lab_answers_as_before_but_refuses_old_admin_keys_and_sessions(filled):
     """Keys of IAM users are restored. The administrator's keys, the sessions and the cluster's certificate are not."""
     filled.kill()
     before, administrator = filled.answers(), filled.administrator

@@ -258,7 +258,7 @@ def killed(home: Path) -> None:
 
 
 def terminated(home: Path) -> None:
-    """SIGTERM, as at an orderly end of the machine."""
+    """SIGTERM, as when the machine shuts down."""
     _end(home, signal.SIGTERM)
 
 

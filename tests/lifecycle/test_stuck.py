@@ -92,7 +92,7 @@ def test_callers_of_a_stuck_call_get_503_and_the_server_starts_again(tmp_path, m
             process.stop(folder)
 
 
-def test_a_frozen_server_ends_and_the_next_one_kept_its_state(tmp_path):
+def test_a_frozen_server_ends_and_the_next_one_has_its_state(tmp_path):
     folder = Folder(tmp_path / "lab")
     folder.create()
     reading, writing = os.pipe()

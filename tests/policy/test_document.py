@@ -140,7 +140,7 @@ def test_iam_accepts_a_valid_trust_policy(web_identity, changes):
     ],
 )
 @pytest.mark.parametrize("kind", ["identity", "boundary", "session"])
-def test_iam_refuses_a_malformed_identity_policy_boundary_or_session_policy(statement, message, kind):
+def test_iam_refuses_a_malformed_identity_boundary_or_session_policy(statement, message, kind):
     assert refusal(wrapped(statement), kind) == ("MalformedPolicyDocument", message)
 
 

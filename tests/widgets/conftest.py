@@ -18,7 +18,7 @@ from tests.commands import LABKIT
 
 CLUSTER = "widget-tests"
 TOKEN = "of-this-test-alone"
-# Besides what Playwright turns off already.
+# Turned off in addition to what Playwright turns off.
 CHROMIUM = ["--disable-gpu", "--disable-quic", "--disable-sync"]
 WITHIN = 60_000  # milliseconds
 RUN_ALL = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
@@ -85,7 +85,7 @@ def jupyterlab(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 break
         else:
             pytest.fail(f"JupyterLab did not start:\n{''.join(said)}")
-        # A pipe that nobody reads would stop it once it is full.
+        # Keep reading: a full pipe would stop JupyterLab.
         threading.Thread(target=server.stderr.read, daemon=True).start()
         yield JupyterLab(folder, found[0])
     finally:

@@ -195,7 +195,7 @@ calls = CallsPage(lambda: told.pop() if told else [], title="Calls", parties=["p
 calls"""
 
 
-def test_the_newest_calls_are_shown_and_an_open_one_fits(opened, page):
+def test_the_watch_shows_the_newest_calls_and_an_open_one_fits(opened, page):
     opened("many.ipynb", MANY_CALLS, "told.append([{**call, 'number': next(numbers)} for _ in range(7)]); calls.look()")
     watch = page.locator(".labkit-watch")
     expect(watch.get_by_role("status")).to_have_text("the newest 5 calls")

@@ -8,7 +8,7 @@ from nbclient.exceptions import CellExecutionError
 from papermill.exceptions import PapermillExecutionError
 
 END = "from labkit.emulator import process\nfrom labkit.emulator.folder import Folder\nprocess.stop(Folder.find())\n"
-# What a beginner runs, and what the cell then shows.
+# A beginner's mistakes: each with its cell, the start of the error, and the next step.
 CELLS = {
     "a cell run twice": (
         'for _ in range(2):\n    lab.aws.client("iam").create_user(UserName="me")',

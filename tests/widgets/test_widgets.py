@@ -70,7 +70,7 @@ def everything(thing):
     return json.dumps(thing._repr_mimebundle_(), ensure_ascii=False)
 
 
-def test_the_journey_follows_what_the_learner_does(lab):
+def test_the_journey_follows_the_learner_s_progress(lab):
     lab._right.clear()
     lab.ready(before="oidc_provider")
     assert states(lab.journey()) == [MISSING] * 5
@@ -91,7 +91,7 @@ def test_the_journey_follows_what_the_learner_does(lab):
     assert lab.journey().stops[-1].line == "AWS knows the pod as assumed-role/my-role"
 
 
-def test_a_checked_step_that_breaks_shows_as_broken_and_needs_a_new_check_once_repaired(lab, iam):
+def test_a_broken_step_shows_as_broken_and_once_repaired_needs_a_new_check(lab, iam):
     lab.ready(through="iam_role")
     lab.check("iam_role")
     policy = {"RoleName": "my-role", "PolicyArn": lab.parameters.policy_arn}
@@ -116,7 +116,7 @@ def test_looking_at_the_journey_makes_the_pod_call_nothing(lab):
     assert len(lab.trail(event="AssumeRoleWithWebIdentity")) == before
 
 
-def test_the_journey_as_text_and_html(lab):
+def test_the_journey_is_shown_as_text_and_as_html_without_scripts(lab):
     lab._right.clear()
     lab.ready(before="iam_role")
     journey = lab.journey()
