@@ -32,7 +32,7 @@ EXERCISE = "question = 6\n### BEGIN SOLUTION\nanswer = 7\n### END SOLUTION\nques
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """What `make book` printed, and the notebook's page, as a file: with an error, it stays where it was built."""
+    """The result of `make book`, and the notebook's page. After an error, the page stays where it was built."""
     if not (SPHINX / ".ready").exists():
         lacking("Sphinx:  make book")
     course = tmp_path_factory.mktemp("course")

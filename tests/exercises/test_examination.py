@@ -113,7 +113,7 @@ def test_a_repair_by_the_lab_counts_as_given_up_and_recreating_costs_points(lab,
     assert "role-deleted" not in repr(exam.certificate()).splitlines()[5]
     make_role()
     exam.hand_in()
-    assert "Made again" not in said()
+    assert "created again" not in said()
     assert repr(exam.certificate()).splitlines()[0].endswith("17 of 40 points")
 
 
