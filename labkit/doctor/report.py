@@ -94,8 +94,8 @@ class Diagnosis:
         """0: no finding, or only notes. 1: a warning or an error. 2: the doctor couldn't look.
 
         The code is 2 if the doctor didn't reach AWS or the cluster, or had no valid credentials. It's also 2 if
-        another call failed and no finding is an error. Failed calls to AWS Organizations don't change the code. Nor do
-        calls that the doctor makes only with an option that the user didn't give, such as `--probe`.
+        another call failed and no finding is an error. Failed calls to AWS Organizations don't change the code. Calls
+        that the doctor left out, because the user didn't give an option such as `--probe`, don't change it either.
         """
         unread = [error for error in self.unread if not error.is_of_the_organization]
         if any(error.is_lost and error.read.of in ("AWS", "the cluster") for error in unread):

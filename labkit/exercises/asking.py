@@ -39,12 +39,11 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
 
 
 def only_cart(place: "Workspace") -> list[Row]:
-    """Return rows that check that STS gives the role only to the service account `cart`.
+    """Check that STS gives the role only to the service account `cart`. Return rows with STS's answers.
 
-    A wrong answer from STS has a row marked as wrong.
-
-    STS should refuse these service accounts: `till`, `default` in the namespace `default`, and the new ones that
-    `newcomers` creates.
+    STS should admit `cart`. STS should refuse `till`, `default` in the namespace `default`, and the new service
+    accounts that `newcomers` creates. A row is marked as wrong if STS's answer is wrong. A new service account has a
+    row only if STS admits it.
     """
     return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
 

@@ -117,7 +117,7 @@ def _in_aws(lab: Workspace) -> list[Found]:
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
-    """For the steps in `names`, delete other runs' objects that have the name of an object these steps create.
+    """Delete objects of other runs whose names the steps in `names` need for their own objects.
 
     Return the lines to print.
     """

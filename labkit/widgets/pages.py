@@ -66,7 +66,7 @@ class PolicyPage(anywidget.AnyWidget):
         apply: Callable[[str], None] | None,
         correct: str,
     ):
-        """`correct` is the next step if IAM refuses the policy's text."""
+        """`correct` is the text to show as the next step if IAM refuses the policy's text."""
         policy, callers, missing = start_over()
         super().__init__(role=role, policy=policy, callers=callers, said=missing, can_apply=apply is not None)
         self._judge, self._start_over, self._apply, self._correct = judge, start_over, apply, correct

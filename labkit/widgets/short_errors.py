@@ -108,7 +108,10 @@ def line_of(compiler: "CachingCompiler", frame: FrameType, number: int) -> tuple
 
 
 def _lines(what: str) -> list[str]:
-    """Return the message's lines. Of a long message, leave out the middle: AWS quotes a value, and then says why."""
+    """Return the message's lines. The middle of a long message is left out.
+
+    Its end stays, because AWS's messages often quote a long value and give the reason after it.
+    """
     lines = what.strip().splitlines()
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 2], "…", lines[-1]]

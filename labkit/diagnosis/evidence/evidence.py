@@ -210,7 +210,8 @@ class Evidence:
 
         - The role's tag `labkit:run` names the run in `parameters`.
         - The role has no tag `labkit:run`, and `parameters` name the notebooks' own service account.
-        - The role doesn't exist, and `parameters` name that service account or are those of a run (`is_of_run`).
+        - The role doesn't exist, and `parameters` name the notebooks' own service account.
+        - The role doesn't exist, and `parameters` belong to a run (`is_of_run`).
 
         Raises `NotRead`.
         """

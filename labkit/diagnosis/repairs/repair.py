@@ -47,12 +47,13 @@ class Repair:
 
     @property
     def does(self) -> list[str]:
-        """A text for each part of this repair that later repairs don't have to repeat.
+        """Texts that name the parts of this repair. A later repair can skip a part that has the same text.
 
-        - If a part creates an object: the name of the object, such as `role cart`.
-        - If a part has commands, but neither creates an object nor replaces or waits for pods: the part's lines.
+        - For a part that creates an object, the text is the name of the object, such as `role cart`.
+        - For any other part with commands, the text is the part's lines.
 
-        The list has no text for the other parts.
+        Parts that replace pods or wait for pods, and parts with only comments, have no text unless they create an
+        object.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 

@@ -486,7 +486,7 @@ def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the attributes and the items of ``parameters``, moto's dictionary of SSM parameters.
+    """Return two dicts for ``parameters``, moto's object of SSM parameters: the object's attributes, and its items.
 
     The items don't include the parameters that AWS publishes: moto loads those again on demand.
     """

@@ -23,7 +23,7 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
 
     A run creates a role with the run's tag. The run also creates the cluster's OIDC provider with this tag, if the
     provider is missing. The returned policy allows attaching `parameters.policy_arn`, and no other policy, to that
-    role. In IAM, the policy allows deleting that role and EKS's OIDC providers in the region, and nothing else.
+    role. The only IAM resources that it allows deleting are that role and EKS's OIDC providers in the region.
     Attaching and deleting require that the role or provider has the run's tag. For the permissions in the cluster, see
     `in_the_cluster`. Raises `AnotherPartition`.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html

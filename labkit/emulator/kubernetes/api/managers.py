@@ -203,8 +203,8 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
     """Return a copy of the object without the fields at ``paths``.
 
-    A list item that a key identifies stays, even if its path is in ``paths``, if ``kept`` has a path of the item or of
-    a field in it.
+    There's one exception. A list item that a key identifies isn't removed if ``kept`` has the item's path, or the path
+    of a field in the item.
     """
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
