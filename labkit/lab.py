@@ -208,14 +208,22 @@ class Lab(Workspace):
             self.aws.client("iam").update_assume_role_policy(RoleName=self.parameters.role_name, PolicyDocument=policy)
 
     def diagnose(self, *, probe: bool = False, repair: bool = False) -> "Diagnosis":
-        """Find out why the pod doesn't get its role. Changes nothing. With `repair`, the diagnosis shows repairs, too.
+        """Find out why the pod doesn't get its role, and change nothing.
 
-        With `probe`, also run commands in the pod: ask AWS for the pod's identity, and try its token.
+        With `repair`, the diagnosis shows repairs, too. With `probe`, also run commands in the pod: ask AWS for the
+        pod's identity, and try its token.
 
-        A lab that `Lab.look` opened differs in two ways. The diagnosis covers several pods of the service account: the
-        newest pod of each controller, such as a ReplicaSet. And the role that the pods should get is `role_name` only
-        if you set it. Otherwise, it's the role in the service account's run label, or without such a label, the role
-        in the annotation.
+        A lab that `Lab.look` opened differs:
+
+        - The diagnosis covers several pods of the service account: the newest pod of each controller, such as a
+          ReplicaSet, and each pod without a controller.
+        - The role that the pods should get is `role_name` only if `role_name` isn't the default. Otherwise, the
+          service account's run label names the role. Without such a label, the annotation names it. For further
+          sources, see `Evidence.role_arn`.
+        - The resources that a repair creates belong to a run only if the service account has a run label.
+
+        Raises `LabError` if no call gets an answer. In a lab that `Lab.look` opened, also raises `LabError` if the
+        service account's name seems misspelt.
         """
         from labkit import doctor
         from labkit.exercises import examination

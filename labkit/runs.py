@@ -205,10 +205,13 @@ def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
 
 
 def normalize(notebook: NotebookNode) -> NotebookNode:
-    """Remove the parts that differ between two executions.
+    """Remove or replace the parts that differ between two executions.
 
-    These are papermill's metadata, the widgets' metadata, the times of execution, the kernel's version, and random
-    cell ids that papermill gave.
+    - Remove papermill's metadata, the widgets' metadata, the times of execution, the kernel's version and settings for
+      editors.
+    - Remove empty lists of tags, and the views of widgets in the outputs.
+    - Join neighbouring outputs of one stream.
+    - Replace the ids of the cells that papermill added, and each id that an earlier cell already has.
 
     Change the notebook in place, and return it.
     """

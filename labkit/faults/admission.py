@@ -51,9 +51,9 @@ def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Do
 
 
 def with_defaults(obj: Document) -> Document:
-    """Return the object with the API server's defaults.
+    """Return the object with the API server's defaults; the object itself isn't changed.
 
-    If the object is a pod, remove the fields in `FILLED_IN` from its spec.
+    If the object is a pod, the spec of the returned pod lacks the fields in `FILLED_IN`.
     """
     completed = defaults.with_defaults(BY_NAME[obj["kind"]], obj)
     if obj["kind"] != "Pod":

@@ -110,9 +110,11 @@ def _plain(obj: Document) -> Document:
 
 
 def _read_pods_as_applied(situation: Situation) -> None:
-    """Replace each live pod in `situation.objects` by its manifest before admission.
+    """Replace each live pod in `situation.objects` with its manifest before admission.
 
-    Store the pod's admitted spec in `situation.admitted`.
+    Store the pod's admitted spec in `situation.admitted`. If the cluster would now admit the manifest with another
+    spec, store the annotations that the webhook used for the pod in `situation.made_with`. These are {} if the webhook
+    didn't change the pod, or if no known annotations explain its changes.
     """
     region = situation.parameters.region
     for key in situation.pod_keys:

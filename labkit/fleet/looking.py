@@ -35,7 +35,7 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
 
     Without `shows_only`, a second pass follows, only over the rows whose target is an AWS account. The first pass
     keeps an OIDC provider if a role of another row still trusts the provider. The second pass deletes the provider if
-    that role is gone by then. It yields a row again only if it removes something or fails.
+    that role is gone by then. It yields a row again only if it deletes a resource, keeps a resource, or fails.
     """
     for row, kept in _removed(reversed(rows), shows_only):
         yield row, kept

@@ -103,9 +103,9 @@ def found(lab: Workspace) -> Iterator[Found]:
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
     """Yield `things`, each with the owner by which `removed` decides whether to delete it.
 
-    If roles outside this run trust an OIDC provider, its owner is `TRUSTED`, and `removed` doesn't delete it. On moto,
-    this function changes that owner to `THIS_RUN`, so `removed` deletes the provider too. The notebook's next cells
-    create it again.
+    If roles outside this run trust this run's OIDC provider, its owner is `TRUSTED`, and `removed` doesn't delete it.
+    On moto, this function changes that owner to `THIS_RUN`, so `removed` deletes the provider too. The notebook's next
+    cells create it again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded
@@ -117,9 +117,14 @@ def _in_aws(lab: Workspace) -> list[Found]:
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
-    """Delete objects of other runs whose names the steps in `names` need for their own objects.
+    """Free the names that the steps in `names` need, and return the lines to print.
 
-    Return the lines to print.
+    On the lab's own cluster, delete a service account or pod that has such a name and carries another run's label. On
+    any other cluster, delete nothing. There, raise `NotThisRuns` if the object with such a name lacks this run's
+    label.
+
+    Never delete a role. Raises `RoleOfAnotherRun` if the role exists but isn't this run's. Raises `PodDoesNotRun` if a
+    deleted pod doesn't end.
     """
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 

@@ -92,7 +92,8 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
     """Return the owner of the AWS resource that has these tags.
 
-    `same_name`: whether the resource has the name that the run's parameters give.
+    `same_name`: whether the resource has the name that this run uses. For an OIDC provider, that's the name of the
+    cluster's issuer.
     """
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 

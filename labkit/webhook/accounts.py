@@ -69,7 +69,7 @@ class Accounts:
         return self._known.get((namespace, name))
 
     async def appear(self, namespace: str, name: str, grace: float = GRACE) -> None:
-        """Wait for the account's role, unless it is already known.
+        """Wait for the account's role, unless the role is already known or `name` is empty.
 
         If the account is unknown, or known without a role, ask the API, for at most 5 seconds: the watch may be late
         for an account that changed right before the pod's creation. If the account is then still unknown, wait at most

@@ -230,12 +230,13 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """Return the containers that have a role, if all of these can use it without the annotation and the webhook.
+    """Return the containers with a role, if all of them can use it without the annotation and the webhook.
 
     A container can do so if its manifest has the role's variables and a projected token for STS, and if the role
     admits the service account.
 
-    Return [] if one of the containers can't do so, or if something can't be read.
+    Return [] if one of the containers with a role can't do so, or if something can't be read. Containers without a
+    role don't count.
     """
     try:
         with_role = [container for container in evidence.containers if container.has_role]

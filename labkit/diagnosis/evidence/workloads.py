@@ -43,7 +43,7 @@ def without_account(evidence: Evidence) -> list[Workload]:
 
 
 def meant_for_account(evidence: Evidence) -> Workload | None:
-    """Return the workload that should name the examined service account, but names none; None if that isn't clear.
+    """Return the workload that runs as `default` instead of the examined account; None if that isn't clear.
 
     Only workloads that run as `default` count. If `default` has a role, or if the doctor can't find that out, return
     None. Otherwise, return a workload that meets one of these conditions:
@@ -52,7 +52,7 @@ def meant_for_account(evidence: Evidence) -> Workload | None:
     - This workload is the only one in the namespace, and the namespace has no service account except `default` and the
       examined one.
 
-    Raises `NotRead` if the service accounts are needed, but can't be listed.
+    Raises `NotRead` if no workload meets the first condition, and the service accounts can't be listed.
     """
     everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]

@@ -307,9 +307,10 @@ class Commands:
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
         """Return a repair that gives permissions to the role: the comment `what`, and below it `lines`.
 
-        `lines` are commands, and comments such as the diff of a policy. If the examined service account isn't the only
-        caller that may assume the role, all of `lines` become comments, and `by_role_account` has no effect. If it is
-        the only one, `by_role_account` says whether `lines` must run with credentials for the role's account.
+        `lines` are commands, and comments such as the diff of a policy. If callers besides the examined service
+        account may assume the role, all of `lines` become comments, and `by_role_account` has no effect. Otherwise,
+        `by_role_account` says whether `lines` must run with credentials for the role's account. If the role doesn't
+        exist or can't be read, it counts as a role without other callers.
         """
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:

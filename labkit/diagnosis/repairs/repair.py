@@ -49,11 +49,11 @@ class Repair:
     def does(self) -> list[str]:
         """Texts that name the parts of this repair. A later repair can skip a part that has the same text.
 
-        - For a part that creates an object, the text is the name of the object, such as `role cart`.
+        - For a part with `creates`, the text is `creates`: the name of an object, such as `role cart`.
         - For any other part with commands, the text is the part's lines.
 
-        Parts that replace pods or wait for pods, and parts with only comments, have no text unless they create an
-        object.
+        Parts that replace pods or wait for pods, and parts with only comments, have no text unless they have
+        `creates`.
         """
         return [name for lines in self.parts for name in _done_by(lines)]
 

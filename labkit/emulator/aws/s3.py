@@ -6,9 +6,10 @@ What differs from AWS:
   Access are kept, but not evaluated.
 - Virtual-hosted addresses: not supported. The bucket is always in the path.
 - Uploads by a form (presigned POST): refused.
-- S3 Control (access points, grants, batch jobs): administrators may use all of it, other callers only the operations
-  on the account's Block Public Access. S3 Control's host name doesn't begin with the account id, because such a name
-  doesn't resolve here.
+- S3 Control: the operations that moto lacks, such as those on access grants and batch jobs, are refused.
+  Administrators may use all others, such as those on access points. Other callers may use only the operations on the
+  account's Block Public Access. S3 Control's host name doesn't begin with the account id, because such a name doesn't
+  resolve here.
 - Directory buckets: not supported.
 - KMS: `aws:kms` is stored as a header. Nothing is encrypted, and callers need no permission on a key.
 - Settings without effect: lifecycle and replication rules, website hosting and inventory are only stored.

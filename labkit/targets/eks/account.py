@@ -117,8 +117,8 @@ def require_account(wanted: str, found: Identity) -> None:
 def explained(doing: str = "") -> Iterator[None]:
     """Turn errors about credentials, permissions or the connection to AWS into `LabError`.
 
-    `doing` says what the calls do, for example `reading the run's role`. If AWS denies a call, the error says that AWS
-    doesn't allow this. Without `doing`, the error names the denied operation instead.
+    `doing` says what the calls do, for example `reading the run's role`. If AWS denies a call, the error says that
+    this isn't allowed. Without `doing`, the error names the denied operation instead.
     """
     try:
         yield
