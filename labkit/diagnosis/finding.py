@@ -96,9 +96,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Symptom:
-    """What a function that looks for a cause returns if it finds something.
+    """The result of a function that looked for a cause and found it.
 
-    The `Cause` makes a `Finding` from the symptom and its own fields, such as `id`.
+    The `Cause` makes a `Finding` from the symptom and from the fields of the `Cause`, such as `id`.
     """
 
     summary: str

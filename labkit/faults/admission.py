@@ -35,8 +35,8 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
     """Return an admitted pod without the webhook's changes, and the annotations that the webhook used.
 
-    Two sets of annotations may explain the webhook's changes. First try the set that the pod itself shows. Then try
-    `annotations`, which the service account has now.
+    Two sets of service account annotations may explain the webhook's changes. First try the set derived from the pod's
+    variables and token volume. Then try `annotations`, which the service account has now.
 
     If the webhook didn't change the pod, or if neither set explains the changes, return the pod as it is, and an empty
     dictionary.

@@ -112,9 +112,9 @@ def _plain(obj: Document) -> Document:
 def _read_pods_as_applied(situation: Situation) -> None:
     """Replace each live pod in `situation.objects` with its manifest before admission.
 
-    Store the pod's admitted spec in `situation.admitted`. If the cluster would now admit the manifest with another
-    spec, store the annotations that the webhook used for the pod in `situation.made_with`. These are {} if the webhook
-    didn't change the pod, or if no known annotations explain its changes.
+    Store the live pod's spec in `situation.admitted`. If an admission of the manifest would now give a different spec,
+    also store in `situation.made_with` the annotations that the webhook used for the live pod. These are {} if the
+    webhook didn't change the pod, or if no known annotations explain its changes.
     """
     region = situation.parameters.region
     for key in situation.pod_keys:

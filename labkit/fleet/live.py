@@ -54,7 +54,7 @@ class Progress:
     """A notebook's display of a fleet's rows, each with its state, updated while the rows run.
 
     When the notebook is saved, only a text remains of this display: how many rows and clusters the fleet has, and how
-    many rows were done before the fleet started.
+    many of the rows were already done in an earlier run of the fleet.
     """
 
     def __init__(self, fleet: Fleet):

@@ -368,10 +368,11 @@ def _line(decision: Decision, trust: Policy) -> int:
 
 
 def _place(trust: Policy, statement: Statement, *names: str) -> int:
-    """Return the line number of the last of `names` that the statement's text contains.
+    """Search the statement's text for `names`, in their order. Return the line number of the last name found.
 
-    Each search starts where the previous name was found. A name that isn't found is skipped. If no name is found,
-    return the number of the statement's first line. If the policy's text doesn't contain the statement, return 0.
+    The search for a name starts where the previous name was found. A name that isn't found is skipped. If no name is
+    found, return the number of the statement's first line. If the policy's text doesn't contain the statement, return
+    0. Lines are numbered in the policy's text.
     """
     places = statement_positions(trust.text)
     if statement.position > len(places):

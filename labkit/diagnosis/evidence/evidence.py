@@ -128,17 +128,17 @@ class Evidence:
         3. the annotation
         4. the variables in a container's manifest
 
-        The value is the role's ARN in IAM. If IAM has no role with that name, or if IAM can't be read, the value is
-        the ARN from the source.
+        The value is the ARN, in IAM, of the role that the source names. If that role doesn't exist, or if IAM can't be
+        read, the value is the ARN from the source.
 
-        The annotation may name another account. In two cases, the value is then the ARN that `namesake` finds in the
-        cluster's account, unless `namesake` finds none:
+        If the source is an annotation that names a role in another account, the value is the ARN of the role that
+        `namesake` finds in the cluster's account, if any, in these two cases:
 
         - The other account has no such role.
         - The other account can't be read, and STS refused the pod's token.
 
-        If no source names a role, or if the annotation decides but is wrong, the value is the only ARN in
-        `role_candidates`. It is empty if `role_candidates` has no ARN or several.
+        If no source names a role, or if `_meant_instead` finds that the annotation names a wrong role, the value is
+        the only ARN in `role_candidates`. The value is empty if `role_candidates` has no ARN or several.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """

@@ -45,12 +45,11 @@ def without_account(evidence: Evidence) -> list[Workload]:
 def meant_for_account(evidence: Evidence) -> Workload | None:
     """Return the workload that runs as `default` instead of the examined account; None if that isn't clear.
 
-    Only workloads that run as `default` count. If `default` has a role, or if the doctor can't find that out, return
-    None. Otherwise, return a workload that meets one of these conditions:
+    If `default` has a role, or if the doctor can't find that out, return None. Otherwise, return a workload that runs
+    as `default` and meets one of these conditions:
 
     - Of the workloads that run as `default`, only this one has the account's name as its name or app label.
-    - This workload is the only one in the namespace, and the namespace has no service account except `default` and the
-      examined one.
+    - The namespace has no other workload, and no service account except `default` and the examined one.
 
     Raises `NotRead` if no workload meets the first condition, and the service accounts can't be listed.
     """

@@ -267,10 +267,10 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
 def _as_a_whole(
     registration: WebhookConfiguration, requirement: Requirement, requirements: Sequence[Requirement]
 ) -> Path:
-    """Return the path that a removal of this requirement must name, if the same patch removes all of `requirements`.
+    """Return the path to remove for `requirement`, in a patch that removes all of `requirements`.
 
-    That is usually the requirement's own path. If the patch would empty the list or mapping around the requirement, it
-    is the path of that list or mapping.
+    Usually, this is the path of `requirement`. If the patch would empty the list or mapping that contains the
+    requirement, return the path of that list or mapping.
     """
     *way, _ = requirement.path
     beside = [each for each in requirements if each.path[:-1] == tuple(way)]

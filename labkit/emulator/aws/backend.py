@@ -486,7 +486,9 @@ def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return two dicts for ``parameters``, moto's object of SSM parameters: the object's attributes, and its items.
+    """Return the attributes and the items of ``parameters``, as two dicts.
+
+    ``parameters`` is moto's object of SSM parameters.
 
     The items don't include the parameters that AWS publishes: moto loads those again on demand.
     """

@@ -29,8 +29,8 @@ class OneThread:
 
     If a call exceeds the time limit, call ``on_stuck``.
 
-    On Linux, the limit counts the thread's processor time, so a busy machine doesn't make calls fail. The same limit
-    applies to the time that a call is idle without a break.
+    On Linux, the limit counts the thread's processor time, so a busy machine doesn't make calls fail. A call also
+    exceeds the limit if the thread is idle for that long in one stretch.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):

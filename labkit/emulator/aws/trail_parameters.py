@@ -36,8 +36,8 @@ SECRET_SHAPES = {"AttributeValue", "PartiQLStatement", "PreparedStatementParamet
 def is_shown(asked: Asked) -> bool:
     """Return whether the lab reads this call's parameters for the trail.
 
-    False for a call to EC2, and for a body of more than ``LARGEST_READ`` bytes. For a call to STS or S3, the answer
-    means nothing, because `Shown` reads their parameters without asking.
+    False for a call to EC2, and for a body of more than ``LARGEST_READ`` bytes. Don't use the result for a call to STS
+    or S3: `Shown` always reads these calls' parameters, and doesn't call this function for them.
     """
     # EC2's model takes as long to load as all other models together.
     return asked.service != "ec2" and len(asked.call.body) <= LARGEST_READ
