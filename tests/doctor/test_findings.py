@@ -221,6 +221,21 @@ def test_a_fault_of_the_pod_gives_one_finding_and_its_repair_recreates_the_pod(i
     assert json.loads(shlex.split(second)[1]) == pod.build(PARAMETERS)
 
 
+def test_a_repair_makes_the_missing_service_account_before_it_deletes_the_pod():
+    broken = a_pod()
+    broken["spec"].update(serviceAccountName="default")
+    acts_as_node = {"arn": "arn:aws:sts::123456789012:assumed-role/blue-node/i-0123", "error": ""}
+    seen = evidence(service_accounts=[], pods=[broken], caller=acts_as_node)
+    (finding,) = steps.step("credentials").check(seen)
+    # The API server refuses a pod whose service account doesn't exist.
+    made, deleted, _ = commands(finding.repair)
+    assert json.loads(shlex.split(made)[1])["kind"] == "ServiceAccount"
+    assert deleted == "kubectl delete pod my-pod -n default --grace-period=1"
+    # In the whole diagnosis, the finding about the service account makes it.
+    repairs = [each.repair for each in doctor.examine(seen).findings]
+    assert sum("ServiceAccount" in line for each in repairs for line in commands(each)) == 1
+
+
 def test_a_token_with_the_wrong_audience_is_found():
     broken = a_pod()
     broken["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "vault"

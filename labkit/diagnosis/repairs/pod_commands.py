@@ -21,7 +21,7 @@ from labkit.diagnosis.evidence.pod_spec import (
     service_account_of,
 )
 from labkit.diagnosis.evidence.reading import Document
-from labkit.diagnosis.repairs.commands import applied, others_with, patch_config_map
+from labkit.diagnosis.repairs.commands import Commands, applied, others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.diagnosis.repairs.words import changes_in, listed, managed, name_of_account, said, shown
@@ -68,7 +68,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
             "Or ask whoever runs this pod which service account it should have.",
         )
         return Repair.of(stays)
-    lines = _config_map_lines(evidence)
+    lines = [*_missing_account(evidence), *_config_map_lines(evidence)]
     if owner is None:
         manifest = restored_manifest(spec.document, evidence.region)
         before = _with_own_role(evidence, spec, manifest)
@@ -87,6 +87,14 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
             _delete(evidence, spec.name),
         ]
     return Repair.of(*lines, _making_pods(again))
+
+
+def _missing_account(evidence: Evidence) -> list[str]:
+    """Return lines that create the service account if it doesn't exist: without it, no new pod would start."""
+    with suppress(NotRead):
+        if evidence.service_account is None:
+            return [Commands(evidence).create_service_account()]
+    return []
 
 
 def _is_free(evidence: Evidence, service_account: str) -> bool:
