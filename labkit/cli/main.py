@@ -40,7 +40,7 @@ def _labkit(
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
     ] = False,
 ) -> None:
-    """Refuse every command in a deleted folder."""
+    """Refuse to run any command if the current folder was deleted."""
     try:
         Path.cwd()
     except FileNotFoundError as error:

@@ -160,8 +160,8 @@ RECALL = (
         (
             Answer(
                 "The pod doesn't use IRSA, and can't reach the node's credentials.",
-                "On an EC2 node, this pod would act as its node. Look at the pod, its service account and the "
-                "annotation.",
+                "On an EC2 node that gives pods its credentials, this pod would act as its node. Look at the pod, its "
+                "service account and the annotation.",
                 right=True,
             ),
             Answer("The trust policy refuses the pod.", "Then STS would answer AccessDenied."),
@@ -198,7 +198,9 @@ RECALL = (
         "09-8",
         "You've repaired a trust policy, and your pod gets in. Are you done?",
         (
-            Answer("Yes: the pod works.", "The pod would also work with a wildcard, which lets everybody else in."),
+            Answer(
+                "Yes: the pod works.", "The pod would also work with a wildcard, which lets other service accounts in."
+            ),
             Answer(
                 "Not yet: check that AWS still refuses other service accounts, and that nothing is left behind.",
                 "A repair that lets others in is another fault.",

@@ -96,7 +96,7 @@ PREDICTIONS = (
         (
             Answer(
                 "It deletes the role and the policy.",
-                "IAM never deletes a policy because its role is deleted. Other roles may use the same policy.",
+                "IAM never deletes a managed policy because a role is deleted. Other roles may use it.",
             ),
             Answer(
                 "It detaches the policy, and deletes the role.",

@@ -189,8 +189,8 @@ RECALL = (
         "11-7",
         "Your pods run on Fargate. Do you use IRSA or Pod Identity?",
         (
-            Answer("IRSA.", "Pod Identity's agent needs an EC2 node to run on.", right=True),
-            Answer("Pod Identity.", "AWS doesn't support Pod Identity on Fargate: its agent needs an EC2 node."),
+            Answer("IRSA.", "Pod Identity's agent doesn't run on Fargate.", right=True),
+            Answer("Pod Identity.", "AWS doesn't support Pod Identity on Fargate: its agent doesn't run there."),
             Answer("Either.", "Only IRSA works on Fargate."),
         ),
     ),

@@ -147,7 +147,7 @@ def refused(empty: Folder, **parameters: str) -> LabError:
     [
         ({"kind": "missing"}, "kind is not on the PATH", ["brew install kind", "--kubeconfig FILE --context NAME"]),
         ({"docker": "missing"}, "Neither Docker nor Podman", ["apt-get install podman"]),
-        ({"docker": "fails"}, "Cannot connect to the Docker daemon", ["start Docker Desktop", "docker info answers"]),
+        ({"docker": "fails"}, "Cannot connect to the Docker daemon", ["start Docker Desktop", "docker info"]),
     ],
     ids=["without kind", "without Docker and Podman", "Docker does not run"],
 )

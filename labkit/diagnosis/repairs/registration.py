@@ -63,11 +63,10 @@ def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
 
 
 def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
-    """Return the service accounts whose new pods get no role now, but would if the webhook lost these requirements.
+    """Return the other service accounts whose new pods get no role because of these requirements of the webhook.
 
-    The service account that the doctor checks is left out. Names have the form NAMESPACE/NAME. If labels of pods or
-    namespaces can't be read, return every other service account that has a role. Return None if the service accounts
-    or their roles can't be listed.
+    Names have the form NAMESPACE/NAME. If labels of pods or namespaces can't be read, return every other service
+    account that has a role. Return None if the service accounts or their roles can't be listed.
     """
     return _affected(evidence, _removals(evidence, requirements))
 

@@ -227,7 +227,7 @@ def _runtime() -> tuple[str, str]:
     raise ProgramMissing(
         f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} installed, but not running:\n{said}",
         where=f"{there[0]} info; {NOTHING}",
-        next="\n       or: ".join(f"{STARTS[each]}   (once {each} runs, {each} info answers)" for each in there),
+        next="\n       or: ".join(f"{STARTS[each]}   (then check with: {each} info)" for each in there),
     )
 
 
