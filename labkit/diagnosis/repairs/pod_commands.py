@@ -53,8 +53,8 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     Secret values aren't shown. If a new pod would lose such a value, the lines are only comments, or they open an
     editor.
 
-    If the pod doesn't run as the examined service account, return only advice. The exception is a pod that runs as
-    `default`, if `default` has no role: the lines replace this pod, too.
+    The lines replace only a pod that runs as the examined service account, or as `default` while `default` has no role.
+    For any other pod, return only advice. If the examined service account doesn't exist, the lines create it first.
     """
     spec = evidence.pod_spec
     if spec is None:
