@@ -129,8 +129,8 @@ def _read_pods_as_applied(situation: Situation) -> None:
 def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     """Return the service account and the webhook's registration that must exist when the wanted pods are created.
 
-    In the result, each of the two stands under its key. If the registration is None, there must be none. If
-    `wanted.made_with` is None, the result is {}.
+    The result is a dict of these two objects by their keys. The value None means that the object must not exist. If
+    `wanted.made_with` is None, return {}.
     """
     if wanted.made_with is None:
         return {}

@@ -1,4 +1,4 @@
-"""The errors about an object that someone writes: IAM's documents and providers, and Kubernetes' objects."""
+"""Errors when someone creates or changes an object: IAM's policies and OIDC providers, and Kubernetes' objects."""
 
 from labkit.doctor.families.family import DOCTOR, PROVIDER_IDS, PROVIDERS, TRUST_POLICY, Family
 

@@ -278,9 +278,9 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
 
 
 def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issuer: str) -> str:
-    """Return the shell commands that make STS use the documents that the cluster's issuer itself publishes.
+    """Return the shell commands after which STS uses the documents that the cluster's issuer publishes.
 
-    Return an empty text for a public issuer: STS asks the issuer's host, not the lab.
+    Return an empty text for a public issuer, because STS always reads that issuer's own documents.
     """
     if facts.made:
         return moto.publish_again(parameters.cluster, issuer)

@@ -42,7 +42,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """Return the resourceVersion that a request's scale has if the client didn't set one.
+    """Return the resourceVersion for a scale in a request that sets none.
 
     For a PUT, that's "". For a PATCH, it's the resourceVersion of ``document``, which is the current scale.
     """
