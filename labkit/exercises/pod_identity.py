@@ -81,7 +81,7 @@ EXERCISES = (
         _cart_alone_is_associated,
         (
             "Nothing is wrong in IAM. Which service account is the association for?",
-            "You can't move an association to another service account. Create a new association, and delete the wrong association.",
+            "An association can't move to another service account. Create a new association, and delete the wrong one.",
             "Call eks.create_pod_identity_association(clusterName=cluster, namespace=task, serviceAccount="
             '"cart", roleArn=…) with the ARN of the role exercise-11-a. Then call '
             "eks.delete_pod_identity_association(clusterName=cluster, associationId=…) with the id of chart's "
