@@ -250,9 +250,10 @@ class Parameters(BaseModel):
 
     @property
     def run(self) -> str:
-        """The value of the run's tag in AWS: the run's name in the form `cluster/namespace/service account/role`.
+        """The value of the run's tag in AWS.
 
-        If IAM doesn't allow that name as a tag's value, `tag_value` changes it, and the tag has the changed name.
+        This is the run's name, in the form `cluster/namespace/service account/role`. If IAM doesn't allow the name as
+        a tag's value, the value is the name as `tag_value` changes it.
         """
         return tag_value(f"{self.cluster}/{self.namespace}/{self.service_account}/{self.role_name}")
 

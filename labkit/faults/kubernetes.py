@@ -110,7 +110,7 @@ def _plain(obj: Document) -> Document:
 
 
 def _read_pods_as_applied(situation: Situation) -> None:
-    """Replace each live pod in `situation.objects` with its manifest before admission.
+    """Replace each live pod in `situation.objects` with the manifest that the pod had before admission.
 
     Store the live pod's spec in `situation.admitted`. If an admission of the manifest would now give a different spec,
     also store in `situation.made_with` the annotations that the webhook used for the live pod. These are {} if the

@@ -101,11 +101,10 @@ def found(lab: Workspace) -> Iterator[Found]:
 
 
 def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
-    """Yield `things`, each with the owner by which `removed` decides whether to delete it.
+    """Yield `things`. On moto, the owner `TRUSTED` of an OIDC provider is replaced with `THIS_RUN`.
 
-    If roles outside this run trust this run's OIDC provider, its owner is `TRUSTED`, and `removed` doesn't delete it.
-    On moto, this function changes that owner to `THIS_RUN`, so `removed` deletes the provider too. The notebook's next
-    cells create it again.
+    The provider's owner is `TRUSTED` if roles outside this run trust the provider. `removed` doesn't delete a provider
+    with this owner, but deletes one with the owner `THIS_RUN`. The notebook's next cells create the provider again.
     """
     for each in things:
         goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded

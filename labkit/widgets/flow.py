@@ -143,7 +143,10 @@ def svg(own: Collection[int] = ()) -> str:
 
 
 def described(own: Collection[int] = ()) -> str:
-    """Return the picture in words: each step, and the numbers in `own`. The picture marks the steps in `own`."""
+    """Return the picture in words: each step, and then the numbers of the marked steps.
+
+    `own` has the numbers of the steps that the picture marks.
+    """
     steps = " ".join(f"{number}. {step.text}." for number, step in enumerate(STEPS, start=1))
     marked = f" This notebook's steps are marked: {', '.join(map(str, sorted(own)))}." if own else ""
     return steps + marked

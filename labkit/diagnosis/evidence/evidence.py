@@ -128,17 +128,17 @@ class Evidence:
         3. the annotation
         4. the variables in a container's manifest
 
-        The value is the ARN, in IAM, of the role that the source names. If that role doesn't exist, or if IAM can't be
-        read, the value is the ARN from the source.
+        Usually, the value is the ARN that IAM returns for this role. If the role doesn't exist, or if IAM can't be
+        read, the value is the ARN that the source gives.
 
-        If the source is an annotation that names a role in another account, the value is the ARN of the role that
-        `namesake` finds in the cluster's account, if any, in these two cases:
+        There are two exceptions. First, the source may be an annotation that names a role in another account. Then the
+        value is the ARN of the role that `namesake` finds in the cluster's account, if any, in these two cases:
 
         - The other account has no such role.
         - The other account can't be read, and STS refused the pod's token.
 
-        If no source names a role, or if `_meant_instead` finds that the annotation names a wrong role, the value is
-        the only ARN in `role_candidates`. The value is empty if `role_candidates` has no ARN or several.
+        Second, no source may name a role, or `_meant_instead` may find that the annotation names a wrong role. Then
+        the value is the only ARN in `role_candidates`, or empty if `role_candidates` has no ARN or several.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """

@@ -22,8 +22,8 @@ def refuses(evidence: Evidence) -> Symptom | None:
 
     For example, a statement explicitly denies the token.
 
-    The doctor can't evaluate conditions on the request, such as on `aws:SourceIp`. If the decision depends only
-    on these, return None if the evidence shows that STS accepts the token.
+    The doctor can't evaluate conditions on the request, such as on `aws:SourceIp`. Where only such conditions decide,
+    STS's answer counts: return None if the evidence shows that STS accepts the token.
     """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None

@@ -486,9 +486,9 @@ def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
 
 
 def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the attributes and the items of ``parameters``, as two dicts.
+    """Return two dicts: the Python attributes of ``parameters``, and its items.
 
-    ``parameters`` is moto's object of SSM parameters.
+    ``parameters`` is the dict in which moto keeps SSM parameters. It has attributes of its own.
 
     The items don't include the parameters that AWS publishes: moto loads those again on demand.
     """

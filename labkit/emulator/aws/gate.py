@@ -360,10 +360,11 @@ class Gate:
                 return await self.backend.answer(asked)
 
     def _keep_own(self, asked: Asked, response: Response) -> None:
-        """Store the enabled regions, and the data of the EKS cluster that the call names, if the call may change them.
+        """Store the enabled regions, and the data of the EKS cluster that the call names.
 
-        If either can't be stored, undo the call's changes to both, and raise `NotWritten`. If the call changed a
-        service whose state the lab doesn't store, warn the user, once for each service.
+        For a call that only reads, store nothing. If the regions or the cluster's data can't be stored, undo the
+        call's changes to both, and raise `NotWritten`. If the call changed a service whose state the lab doesn't
+        store, warn the user, once for each service.
         """
         if not changes(asked):
             return  # a call that only reads must work on a full disk

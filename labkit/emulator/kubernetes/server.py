@@ -38,7 +38,7 @@ from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
 # If all warnings together have more characters than the first number, each is cut to the second number.
 # https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go
-LONGEST_WARNINGS, LONGEST_WARNING = 4 * 1024, 256
+TOTAL_OF_WARNINGS, LONGEST_WARNING = 4 * 1024, 256
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 
 log = logging.getLogger(__name__)
@@ -165,14 +165,13 @@ class ApiServer:
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
     """Yield the warnings that a real server would send for these texts.
 
-    Texts with control characters are left out. If the rest has more than `LONGEST_WARNINGS` characters in total, each
-    text is cut to the shorter limit, `LONGEST_WARNING`. In that case, the warnings end as soon as those already
-    yielded have at least `LONGEST_WARNINGS` characters in total.
+    Texts with control characters are left out. If all other texts together are longer than `TOTAL_OF_WARNINGS`, each
+    is cut to `LONGEST_WARNING` characters. Then the last text is the one with which the total is reached.
     """
     told = [text for text in texts if not CONTROL.search(text)]
-    too_long, length = sum(map(len, told)) > LONGEST_WARNINGS, 0
+    too_long, length = sum(map(len, told)) > TOTAL_OF_WARNINGS, 0
     for text in told:
-        if length >= LONGEST_WARNINGS:
+        if length >= TOTAL_OF_WARNINGS:
             return
         yield text[:LONGEST_WARNING] if too_long else text
         length += len(text[:LONGEST_WARNING])
