@@ -131,14 +131,13 @@ class Evidence:
         Usually, the value is the ARN that IAM returns for this role. If the role doesn't exist, or if IAM can't be
         read, the value is the ARN that the source gives.
 
-        There are two exceptions. First, the source may be an annotation that names a role in another account. Then the
-        value is the ARN of the role that `namesake` finds in the cluster's account, if any, in these two cases:
+        An annotation can name a role in another account. If that role doesn't exist, the value is the ARN of the role
+        that `namesake` finds in the cluster's account, if any. The same is true if the other account can't be read and
+        STS refused the pod's token.
 
-        - The other account has no such role.
-        - The other account can't be read, and STS refused the pod's token.
-
-        Second, no source may name a role, or `_meant_instead` may find that the annotation names a wrong role. Then
-        the value is the only ARN in `role_candidates`, or empty if `role_candidates` has no ARN or several.
+        If none of the sources names a role, the value is the only ARN in `role_candidates`, or empty if
+        `role_candidates` has no ARN or several. The same is true if `_meant_instead` finds that the annotation names a
+        wrong role.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """

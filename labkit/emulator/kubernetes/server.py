@@ -166,7 +166,8 @@ def _warnings(texts: Iterable[str]) -> Iterator[str]:
     """Yield the warnings that a real server would send for these texts.
 
     Texts with control characters are left out. If all other texts together are longer than `TOTAL_OF_WARNINGS`, each
-    is cut to `LONGEST_WARNING` characters. Then the last text is the one with which the total is reached.
+    is cut to `LONGEST_WARNING` characters. As soon as the cut texts together reach `TOTAL_OF_WARNINGS` characters, the
+    remaining texts are left out.
     """
     told = [text for text in texts if not CONTROL.search(text)]
     too_long, length = sum(map(len, told)) > TOTAL_OF_WARNINGS, 0
