@@ -26,10 +26,10 @@ def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | N
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Return each finding once, in the order in which the user should run the repairs. Errors come first.
+    """Return each finding once, in the order in which the user should run the repairs.
 
-    Repairs that replace pods come after repairs that affect new pods. A repair leaves out the parts that an earlier
-    repair has done.
+    Errors come first. Among findings of the same severity, repairs that replace pods come after repairs that affect
+    new pods. A repair leaves out the parts that an earlier repair has done.
     """
     ordered = sorted(_each_once(findings), key=_place)
     done: dict[str, str] = {}

@@ -288,7 +288,10 @@ class Account:
         return self._clients[service]
 
     def read(self, kind: str, name: str = "") -> Read:
-        """Return the `Read` that describes a call to this account. Example: `iam:GetRole` and a role's name."""
+        """Return the `Read` that describes a call to this account.
+
+        `kind` is the call, such as `iam:GetRole`. `name` is what the call asks about, such as a role's name.
+        """
         return Read(kind, name, f"({self.account_id})", "AWS")
 
     def _call(self, kind: str, /, **request: Any) -> Any:

@@ -269,9 +269,9 @@ def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request
 
     `denying` has the keys of the policies that deny the request.
 
-    - With a managed policy in `denying`: return only advice about each such policy.
-    - Without one: return commands for the inline policies in `denying`, which remove the statements that deny the
-      request. If no policy outside `denying` allows the request, also return a command that adds an inline policy.
+    - If one of them is a managed policy: return only advice, for each managed policy in `denying`.
+    - If all are inline policies: return a command for each, which removes the policy's denying statements. If the
+      role's other policies don't allow the request, also return a command that adds an inline policy.
     """
     commands, lines = Commands(evidence), []
     if managed := [name for name in denying if name not in evidence.inline_policies]:
