@@ -36,8 +36,8 @@ def show(found: Diagnosis, commands_after: str) -> None:
 def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> None:
     """Print a line for each service account, then all findings, then the calls that failed.
 
-    `where` names the examined cluster or namespace. `commands_after` is a shell command that must run first, so that
-    the repairs reach this account and cluster. It is empty if none is needed.
+    `where` names the examined cluster or namespace. `commands_after` is a shell command. The user runs it before the
+    repairs, so that they reach the examined AWS account and cluster. It is empty if no command is needed.
     """
     console = _console()
     if not found:

@@ -168,7 +168,7 @@ class Kept:
                     self._unwritten.setdefault(store, set()).add(change)
 
     def _undone(self, touched: set[Store]) -> set[Store]:
-        """Restore the stores from the file, and return the restored stores."""
+        """Restore the touched stores from the file, and return those that were restored."""
         assert self._database is not None
         stores = _kept(touched) - self._unwritable
         for store in stores:
