@@ -72,7 +72,7 @@ class Record(TypedDict, total=False):
 class Connection:
     """The clients, addresses and commands of a lab.
 
-    If a field such as `clock` is None, the target lacks it.
+    The value None in a field, such as `clock`, means that the target lacks it.
     """
 
     aws: "boto3.Session"

@@ -130,7 +130,7 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     """Return the service account and the webhook's registration that must exist when the wanted pods are created.
 
     The result is a dict of these two objects by their keys. The value None means that the object must not exist. If
-    `wanted.made_with` is None, return {}.
+    `wanted.made_with` has the value None, return {}.
     """
     if wanted.made_with is None:
         return {}

@@ -65,7 +65,7 @@ class Issuer:
         }
 
     def token(self, *, key: Any = None, algorithm: str = "RS256", headers: dict | None = None, **claims: Any) -> str:
-        """Return a good token with the given changes. A claim that is None is left out."""
+        """Return a good token with the given changes. A claim with the value None is left out."""
         now = int(time.time())
         content = {"iss": self.url, "sub": SUBJECT, "aud": [AUDIENCE], "iat": now, "nbf": now, "exp": now + 3600}
         content |= claims
