@@ -1,6 +1,6 @@
 """Parse and evaluate IAM policy documents, without a network and without the emulator."""
 
-from labkit.policy.conditions import ConditionResult
+from labkit.policy.conditions import ConditionResult, resource_tags
 from labkit.policy.decision import Decision, Miss, Near, Outcome
 from labkit.policy.document import Kind, MalformedPolicy, Policy, Statement, decode_document
 from labkit.policy.evaluation import NO_CONTROL, Control, evaluate, matching, verdict, within
@@ -31,6 +31,7 @@ __all__ = [
     "evaluate_trust",
     "matching",
     "names_service",
+    "resource_tags",
     "statement_positions",
     "verdict",
     "within",

@@ -12,7 +12,7 @@ import binascii
 import ipaddress
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -94,6 +94,15 @@ def known_operator(name: str) -> bool:
 def quoted(values: tuple[str, ...]) -> str:
     """Return the values in quotation marks, joined by `or`; `nothing` if there are no values."""
     return " or ".join(f'"{value}"' for value in values) if values else "nothing"
+
+
+def resource_tags(tags: Mapping[str, str], service: str = "") -> dict[str, str | list[str]]:
+    """Return the condition keys of a resource's tags. With a ``service``, add the keys ``SERVICE:ResourceTag/…``.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html
+    """
+    services = ["aws", service] if service else ["aws"]
+    return {f"{each}:ResourceTag/{name}": value for each in services for name, value in tags.items()}
 
 
 def _parse_operator(name: str) -> tuple[str, str, bool]:

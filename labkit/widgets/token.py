@@ -149,8 +149,11 @@ def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -
     )
     if trust is None:
         return TokenView(claims, name, rows, f"the role {name} doesn't exist.", again)
-    of_requests = who_gets_in.of_requests(evidence.parameters.region, tags_of(evidence.role))
-    context = {**of_requests, **who_gets_in.of_request(evidence.provider_arn, now), **claims.context()}
+    context = {
+        **who_gets_in.of_region_and_role(evidence.parameters.region, tags_of(evidence.role)),
+        **who_gets_in.of_provider_and_time(evidence.provider_arn, now),
+        **claims.context(),
+    }
     decision = evaluate_trust(trust, provider_arn=evidence.provider_arn, context=context)
     refusal = f"{decision.reason}.{who_gets_in.undecided(trust.text, UNKNOWN, 'This view')}"
     return TokenView(claims, name, rows, "" if decision.allowed else refusal, again)

@@ -15,9 +15,16 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit.diagnosis.evidence.account import tags_of
-from labkit.diagnosis.evidence.trust import of_role
 from labkit.errors import LabError
-from labkit.policy import Decision, MalformedPolicy, Policy, Statement, evaluate_trust, statement_positions
+from labkit.policy import (
+    Decision,
+    MalformedPolicy,
+    Policy,
+    Statement,
+    evaluate_trust,
+    resource_tags,
+    statement_positions,
+)
 from labkit.showing import Code, block, left_aligned, stable, table
 from labkit.steps import iam_role
 from labkit.tokens import LATEST, NO_JWT, Claims, refused
@@ -135,8 +142,8 @@ class WhoGetsIn:
     """A function that writes a text as the role's trust policy; None if a widget must not change the account."""
     has_role: bool = True
     """Whether the role exists. If it doesn't, the policy is the one that step 2 would create."""
-    context: Mapping[str, str] = field(default_factory=dict)
-    """The condition keys that every request for the role has: see `of_requests`."""
+    context: Mapping[str, object] = field(default_factory=dict)
+    """The condition keys that every request for the role has: see `of_region_and_role`."""
 
     def problem(self) -> Problem | None:
         """Return the reason why IAM would reject the text as a trust policy; None if IAM would accept the text.
@@ -194,7 +201,7 @@ class WhoGetsIn:
             )
         arn = self.provider_arn(caller.iss)
         own = {"sts:RoleSessionName": SESSION_NAME}
-        context = {**self.context, **of_request(arn, now), **own, **claims.context()}
+        context = {**self.context, **of_provider_and_time(arn, now), **own, **claims.context()}
         decision = evaluate_trust(trust, provider_arn=arn, context=context)
         line = _line(decision, trust)
         written = _written(self.policy, line) if line else "no statement of the policy allows it"
@@ -307,13 +314,13 @@ def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[
         again,
         apply,
         evidence.role is not None,
-        of_requests(parameters.region, tags),
+        of_region_and_role(parameters.region, tags),
     )
 
 
-def of_requests(region: str, tags: Mapping[str, str]) -> dict[str, str]:
+def of_region_and_role(region: str, tags: Mapping[str, str]) -> Mapping[str, object]:
     """Return the condition keys that every request for a role has: the region, and the role's tags."""
-    return {"aws:RequestedRegion": region, **of_role(tags)}
+    return {"aws:RequestedRegion": region, **resource_tags(tags, "iam")}
 
 
 def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Caller]:
@@ -334,7 +341,7 @@ def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Call
     ]
 
 
-def of_request(provider_arn: str, now: float) -> dict[str, str]:
+def of_provider_and_time(provider_arn: str, now: float) -> dict[str, str]:
     """Return the condition keys about the provider, the transport and the time, with their values.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html

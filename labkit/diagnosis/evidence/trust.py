@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from labkit.diagnosis.evidence.answers import Statement
-from labkit.policy import Decision, Policy, evaluate_trust
+from labkit.policy import Decision, Policy, evaluate_trust, resource_tags
 from labkit.policy.arn import Arn
 from labkit.policy.trust import WEB_IDENTITY
 from labkit.policy.wildcards import wildcard
@@ -296,16 +296,8 @@ class Trust:
     def _decide(self, policy: Policy, subject: str = "", audience: str = "") -> Decision:
         issuer = name_of(self._provider_arn)
         claims = {f"{issuer}:sub": subject or self._subject, f"{issuer}:aud": audience or self._audience}
-        context = {**of_role(self._tags), **claims}
+        context = {**resource_tags(self._tags, "iam"), **claims}
         return evaluate_trust(policy, provider_arn=self._provider_arn, action=WEB_IDENTITY, context=context)
-
-
-def of_role(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the condition keys with the role's tags, and their values, in each request for the role.
-
-    https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
-    """
-    return {f"{prefix}:ResourceTag/{name}": value for prefix in ("aws", "iam") for name, value in tags.items()}
 
 
 def conditions_of(statement: Statement) -> Iterator[Condition]:

@@ -5,7 +5,7 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit.widgets.who_gets_in import Caller, WhoGetsIn, of_requests
+from labkit.widgets.who_gets_in import Caller, WhoGetsIn, of_region_and_role
 from tests.emulator.aws.conftest import ACCOUNT, AUDIENCE, ISSUER, ISSUER_HOST, REGION, SUBJECT, trust_policy
 
 NAME = ISSUER.removeprefix("https://")
@@ -67,7 +67,7 @@ def simulated(irsa):
             lambda issuer: [AUDIENCE] if issuer.removeprefix("https://") == NAME else None,
             irsa.aws.clock.now,
             again=lambda: None,
-            context=of_requests(REGION, {"team": "shop"}),
+            context=of_region_and_role(REGION, {"team": "shop"}),
         )
 
     return judge

@@ -1,6 +1,7 @@
 """The permissions that a call needs, and their condition keys."""
 
 from labkit.emulator.aws.call import Context, Permission
+from labkit.policy import resource_tags
 
 __all__ = ["CannotDerive", "Context", "Permission", "as_dict", "as_text", "pass_role", "resource_tags", "tag_keys"]
 
@@ -31,12 +32,6 @@ def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> C
         return {}
     context: Context = {f"aws:RequestTag/{name}": value for name, value in (tags or {}).items()}
     return context | {"aws:TagKeys": [*(tags or {}), *(removed or [])]}
-
-
-def resource_tags(tags: dict[str, str], service: str = "") -> Context:
-    """Return the condition keys of a resource's tags. With a ``service``, add the keys ``SERVICE:ResourceTag/…``."""
-    context: Context = {f"aws:ResourceTag/{name}": value for name, value in tags.items()}
-    return context | ({f"{service}:ResourceTag/{name}": value for name, value in tags.items()} if service else {})
 
 
 def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
