@@ -1,6 +1,7 @@
 """The lab's API server against the recorded answers of a real kube-apiserver (see tests/contract/README.md)."""
 
 import filecmp
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,14 @@ import pytest
 
 HERE = Path(__file__).parent / "contract"
 SOURCE = Path(__file__).parents[2] / "shared" / "contract"
+# The copied files, each with its SHA-256: a change to one is found where the source isn't beside the checkout, too.
+COPIED = {
+    "NOTES.md": "7a7022513c7c0dde2287833dbedc4fa02a148d49888cfcc34a6e5809dd463cd4",
+    "README.md": "a2c2a44a86617b39586574c2a616e141546fc221305e4300b1bcbb4eb720dba3",
+    "contract.py": "ddc41313ae5f84abc743cf16b335a39a6871a3e063dac896c1c56e296e6e01a5",
+    "golden.json": "11518b442144a1d037d4e711b4675ea39c0c3c71a5d78c9eb7d6de84f8690e4e",
+    "scenario.py": "c3d76b5711875eebe5fe791b76ce38c953f86e4f6786fb54e5a2be9e115c4d9c",
+}
 WAITED = ['"pod/p3 condition met"']
 
 
@@ -54,17 +63,16 @@ def _same_lines(difference: str) -> bool:
     return sorted(line[1:] for line in lines if line[0] == "-") == sorted(line[1:] for line in lines if line[0] == "+")
 
 
+@pytest.mark.parametrize("name", COPIED)
+def test_no_file_of_the_copy_was_changed(name):
+    assert hashlib.sha256((HERE / name).read_bytes()).hexdigest() == COPIED[name], "copy it from its source again"
+
+
 @pytest.mark.skipif(not SOURCE.is_dir(), reason="the contract's source is not beside this checkout: nothing to compare")
-@pytest.mark.parametrize("name", ["NOTES.md", "README.md", "contract.py", "golden.json", "scenario.py"])
+@pytest.mark.parametrize("name", COPIED)
 def test_the_copy_in_tests_contract_equals_its_source(name):
     assert filecmp.cmp(SOURCE / name, HERE / name, shallow=False)
 
 
 def test_tests_contract_holds_only_the_copied_files():
-    assert {file.name for file in HERE.iterdir()} - {"__pycache__"} == {
-        "NOTES.md",
-        "README.md",
-        "contract.py",
-        "golden.json",
-        "scenario.py",
-    }
+    assert {file.name for file in HERE.iterdir()} - {"__pycache__"} == set(COPIED)

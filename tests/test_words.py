@@ -11,8 +11,9 @@ ROOT = Path(__file__).parent.parent
 PAGES = ("*.md", "Makefile", "notebooks/*.md", "tests/**/*.md")
 CODE = ("labkit/**/*.py", "labkit/**/*.js", "notebooks/book/*.py", "tests/**/*.py")
 NOTEBOOKS = "notebooks/*.ipynb"
-# This module quotes what it bans.
-FILES = sorted({file for glob in (*PAGES, *CODE, NOTEBOOKS) for file in ROOT.glob(glob)} - {Path(__file__)})
+# This module quotes what it bans, and the recorded contract is a copy: its words are not ours to change.
+NOT_OURS = {Path(__file__), *ROOT.glob("tests/contract/*")}
+FILES = sorted({file for glob in (*PAGES, *CODE, NOTEBOOKS) for file in ROOT.glob(glob)} - NOT_OURS)
 # A docstring begins with an imperative, or with the thing.
 VERBS = (
     "Add",
