@@ -68,9 +68,11 @@ def doctor(
         str, typer.Option(help="The AWS account that you expect. The doctor refuses any other.")
     ] = "",
     kubeconfig: Annotated[
-        str, typer.Option(help="Only for the target kind: the kubeconfig of an existing cluster.")
+        str, typer.Option(help="Only for the targets kind and eks: the kubeconfig of an existing cluster.")
     ] = "",
-    context: Annotated[str, typer.Option(help="Only for the target kind: the context in the kubeconfig.")] = "",
+    context: Annotated[
+        str, typer.Option(help="Only for the targets kind and eks: the context in the kubeconfig.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all, one object a line.")] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Show each repair, run those that you confirm, and check again.")
@@ -90,6 +92,8 @@ def doctor(
         _refuse_repair_with(repair, {"--all": everything, "--json": as_json})
         _refuse_nonsense(everything, service_account or pod or role or action, pod, action, resource)
         _refuse_path(role)
+        if target == "moto":
+            _refuse_for_moto({"--kubeconfig": kubeconfig, "--context": context})
         names = {
             "target": target,
             "cluster": cluster,
@@ -160,6 +164,15 @@ def _refuse_path(role: str) -> None:
         raise LabError(
             f"--role takes a role's name without ARN and path, not {role!r}.",
             next=f"labkit doctor with --role {shlex.quote(name)}",
+        )
+
+
+def _refuse_for_moto(options: dict[str, str]) -> None:
+    """Raise `LabError` if one of these options has a value: on moto, the lab itself knows how to reach its clusters."""
+    if given := [name for name, value in options.items() if value]:
+        raise LabError(
+            f"{' and '.join(given)} can be used only with --target kind or --target eks.",
+            next="for a cluster of the lab: labkit doctor --cluster NAME; for another cluster: add --target kind",
         )
 
 

@@ -67,6 +67,12 @@ def test_a_context_without_a_kubeconfig_is_refused(refused):
     assert "needs the kubeconfig" in refused(kubeconfig="", context="existing").what
 
 
+@pytest.mark.parametrize("asked", [kind.plan, kind.look])
+def test_a_plan_and_a_look_refuse_a_context_without_a_kubeconfig(empty, asked):
+    with pytest.raises(LabError, match="context = 'existing' needs the kubeconfig"):
+        asked(Parameters.checked(target="kind", context="existing"))
+
+
 @pytest.mark.parametrize(
     ("file", "why"),
     [

@@ -41,7 +41,7 @@ def plan(parameters: "Parameters") -> str:
     folder = Folder.find()
     lab = f"starts the lab in {folder.path}, registers two webhooks in the cluster, and emulates AWS on this machine"
     kept = Kept(folder, parameters.cluster, parameters.region)
-    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
+    way = _named(parameters)
     is_joined = any(one.path == kept.path for one in Kept.joined(folder).values())
     if is_joined and (way is None or way.server == Way.kept(kept).server):
         return f"continues with the cluster of {facts_of(kept).source}, which has joined the lab in {folder.path}"
@@ -66,13 +66,7 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
     _refuse_moved_clock(folder)
     _refuse_another_account(parameters)
     aws_host = kind_address.checked(aws_host) if aws_host else ""
-    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
-    if way is None and parameters.context:
-        raise LabError(
-            f"parameter context = {parameters.context!r} needs the kubeconfig that has this context.",
-            where=f"parameter kubeconfig; {NOTHING}",
-            next='set kubeconfig to the file that has this context, such as "~/.kube/config", and run again',
-        )
+    way = _named(parameters)
     state = State.read(folder) if folder.is_running() else None
     if state and not state.ended and (cluster := _described(state, parameters)):
         _refuse_another(cluster, parameters, kept, way, aws_host)
@@ -152,12 +146,25 @@ def down() -> bool:
 own_region, environment = moto.own_region, moto.environment
 
 
+def _named(parameters: "Parameters") -> Way | None:
+    """Return the way to the cluster that the parameters name, or None if they name no kubeconfig."""
+    if parameters.kubeconfig:
+        return Way.read(parameters.kubeconfig, parameters.context)
+    if parameters.context:
+        raise LabError(
+            f"parameter context = {parameters.context!r} needs the kubeconfig that has this context.",
+            where=f"parameter kubeconfig; {NOTHING}",
+            next='set kubeconfig to the file that has this context, such as "~/.kube/config", and run again',
+        )
+    return None
+
+
 def _connected(parameters: "Parameters") -> Connection:
     """Return the connection to a joined cluster, even if the cluster's issuer has changed."""
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)
     _refuse_another_account(parameters)
-    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
+    way = _named(parameters)
     state = State.read(folder) if folder.is_running() else None
     cluster = _described(state, parameters) if state and not state.ended else None
     if state is None or cluster is None:
