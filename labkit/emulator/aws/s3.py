@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 
 from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
-from labkit.emulator.aws.actions.s3 import UnknownCall, derive, timed
+from labkit.emulator.aws.actions.s3 import NOT_ALLOWED, UnknownCall, derive, timed
 from labkit.emulator.aws.answers import PROLOG, xml
 from labkit.emulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend, FakeBucket, not_emulated
@@ -39,6 +39,7 @@ from labkit.policy.validation import listed
 
 BUCKET = "arn:aws:s3:::"
 EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
+OF_BUCKET_POLICY = ("GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy")
 CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
 # moto fails on these if the object doesn't exist.
 OF_ITS_OBJECT = ("DeleteObjectTagging", "SelectObjectContent")
@@ -103,6 +104,7 @@ class S3:
         reason = ""
         for permission in (*asked.needed, *self._copied_tags(asked)):
             reason = self._require(asked, caller, permission)
+        _check_policy_s_account(asked, caller)
         self._check_policy(asked)
         return Grant(asked, reason)
 
@@ -246,8 +248,7 @@ def _deleted(asked: Asked, response: Response, version: str) -> Response:
     """
     if asked.version is not None:
         fields = {"Method": asked.call.method, "ResourceType": "DeleteMarker"}
-        told = "The specified method is not allowed against this resource."
-        response = render(asked, Refusal(405, "MethodNotAllowed", told, fields=fields))
+        response = render(asked, Refusal(405, "MethodNotAllowed", NOT_ALLOWED, fields=fields))
         response.headers.append(("allow", "DELETE"))
     about = {"x-amz-delete-marker": "true", "x-amz-version-id": version}
     response.headers = [pair for pair in response.headers if pair[0].lower() not in about] + [*about.items()]
@@ -267,6 +268,14 @@ def _check_owners(asked: Asked, owners: list[str]) -> None:
     for header, owner in zip(EXPECTED_OWNERS, (*owners[:1], *owners[-1:]), strict=False):
         if (expected := asked.call.headers.get(header)) and expected != owner:
             raise fault(asked, "denied", f"{header} is {expected}, but the account {owner} owns the bucket")
+
+
+def _check_policy_s_account(asked: Asked, caller: Caller) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketPolicy.html"""
+    if asked.operation in OF_BUCKET_POLICY and caller.account_id != asked.account_id:
+        told = f"only a caller of the account {asked.account_id}, which owns the bucket, may use its bucket policy"
+        fields = {"Method": asked.call.method, "ResourceType": "BUCKETPOLICY"}
+        raise Refusal(405, "MethodNotAllowed", NOT_ALLOWED, told, fields=fields)
 
 
 def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:

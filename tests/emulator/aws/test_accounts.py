@@ -303,6 +303,21 @@ def test_the_administrator_needs_a_bucket_policy_to_use_another_account_s_bucket
     assert s3.get_object(Bucket="ours", Key="copy")["Body"].read() == b"theirs"
 
 
+def test_only_the_owner_s_account_may_read_change_or_delete_a_bucket_policy(aws, irsa, pod, other):
+    irsa.permit(statement("s3:*"))
+    everything = statement("s3:*", "arn:aws:s3:::theirs", Principal={"AWS": [OURS, f"arn:aws:iam::{ACCOUNT}:root"]})
+    other.bucket("theirs", everything)
+    for s3 in (aws.client("s3", pod), aws.client("s3")):
+        assert s3.list_objects_v2(Bucket="theirs")["KeyCount"] == 1
+        for call in (
+            lambda: s3.get_bucket_policy(Bucket="theirs"),
+            lambda: s3.put_bucket_policy(Bucket="theirs", Policy=document(everything)),
+            lambda: s3.delete_bucket_policy(Bucket="theirs"),
+        ):
+            refused(call, 405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+    assert json.loads(other.s3.get_bucket_policy(Bucket="theirs")["Policy"])["Statement"] == [everything]
+
+
 def test_s3_refuses_a_call_that_expects_another_bucket_owner(aws, other):
     other.bucket("theirs")
     assert other.s3.get_object(Bucket="theirs", Key="hello.txt", ExpectedBucketOwner=OTHER)

@@ -45,6 +45,7 @@ NOT_WRITTEN = {"location", "policyStatus"}
 # A bucket's policy and website have delete actions of their own. Deleting another configuration needs its put action.
 DELETED = {"policy": "DeleteBucketPolicy", "website": "DeleteBucketWebsite"}
 NOT_DELETED = {"accelerate", "acl", "logging", "notification", "object-lock", "requestPayment", "versioning"}
+NOT_ALLOWED = "The specified method is not allowed against this resource."
 
 OBJECT_SUBRESOURCES = {"acl", "attributes", "legal-hold", "restore", "retention", "select", "tagging", "uploads"}
 BUCKET_SUBRESOURCES = {*BUCKET_READS, "delete", "uploads", "versions"}
@@ -256,7 +257,7 @@ def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Per
     elif found := ON_OBJECT.get((call.method, subresource, upload)):
         operation, *actions = found
     elif (call.method, subresource) == ("POST", ""):
-        raise Refusal(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+        raise Refusal(405, "MethodNotAllowed", NOT_ALLOWED)
     else:
         raise UnknownCall(f"the S3 call {call.method} /BUCKET/KEY?{subresource}")
     if operation in BYPASSING and BYPASS in call.headers:
