@@ -61,7 +61,7 @@ class Clock:
             offset = float("inf")
         if not abs(offset) <= FURTHEST:
             raise LabError(
-                "the lab's clock cannot be more than ten years from the machine's time, because the lab's "
+                "The lab's clock cannot be more than ten years from the machine's time, because the lab's "
                 "certificates would be invalid.",
                 next="labkit clock 0, which sets the lab's clock to the machine's time",
             )
@@ -79,7 +79,7 @@ class Clock:
             draft.write_text(f"{offset:+.1f}\n")
             draft.replace(self.file)
         except OSError as error:
-            raise LabError(f"the clock cannot be moved: {error.strerror}: {error.filename or self.file}.") from error
+            raise LabError(f"The clock cannot be moved: {error.strerror}: {error.filename or self.file}.") from error
         return offset
 
 

@@ -44,7 +44,7 @@ class ClusterFolder:
                 records.append(Record(**json.loads(file.read_text())))
             except (ValueError, TypeError) as error:
                 raise LabError(
-                    "the record of a cluster cannot be read: it is damaged, or another version of labkit wrote it.",
+                    "The record of a cluster cannot be read: it is damaged, or another version of labkit wrote it.",
                     where=str(file),
                     next="labkit reset, which empties the lab; or start the lab with the labkit version that made it",
                 ) from error

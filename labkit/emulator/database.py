@@ -40,7 +40,7 @@ class Database:
                 self._connection.executescript(f"BEGIN; {tables}; PRAGMA user_version = {layout}; COMMIT")
         if found not in (0, layout):
             raise LabError(
-                f"another version of labkit made this lab: its state has layout {found}, and this version reads "
+                f"Another version of labkit made this lab: its state has layout {found}, and this version reads "
                 f"layout {layout}.",
                 where=str(file),
                 next="labkit reset, which empties the lab; or start the lab with the labkit version that made it",
@@ -99,7 +99,7 @@ class Database:
                 raise _damaged(self.file, error) from error
             full = "is full" in str(error)
             raise LabError(
-                f"the lab's state cannot be used: {_words(error)}.",
+                f"The lab's state cannot be used: {_words(error)}.",
                 where=str(self.file),
                 next=f"df -h {quote(str(self.file.parent))}, make room, and run the command again"
                 if full
@@ -111,7 +111,7 @@ class Database:
 
 def _damaged(file: Path, error: Exception) -> LabError:
     return LabError(
-        f"the lab's state is damaged: {error}.", where=str(file), next="labkit reset, which empties the lab"
+        f"The lab's state is damaged: {error}.", where=str(file), next="labkit reset, which empties the lab"
     )
 
 

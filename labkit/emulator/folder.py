@@ -250,7 +250,7 @@ class Folder:
                     told, next=f"df -h {quote(str(self.path))}, make room, and run the command again"
                 ) from error
             raise LabError(
-                f"the lab's folder cannot be used: {error.strerror}: {error.filename or self.path}.",
+                f"The lab's folder cannot be used: {error.strerror}: {error.filename or self.path}.",
                 next=ELSEWHERE,
             ) from error
 

@@ -20,7 +20,7 @@ def allow(wanted: int, *, fewest: int, to: str) -> None:
     allowed = max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
     if allowed < fewest:
         raise LabError(
-            f"a process may have {allowed} open files here, and {to} needs {fewest}.",
+            f"A process may have {allowed} open files here, and {to} needs {fewest}.",
             where="ulimit -Hn",
             next=f"ulimit -n {max(1024, fewest)} in a new shell, then the same command; if the shell refuses that, "
             "ask for a higher limit (/etc/security/limits.conf, or the container's --ulimit nofile)",

@@ -353,6 +353,6 @@ def _not_up(folder: Folder, what: str) -> LabError:
     last = folder.log_file.read_text(errors="replace").strip().splitlines()[-12:] if folder.log_file.exists() else []
     log = "\n".join(f"    {line}" for line in last)
     return LabError(
-        f"the lab's server did not come up: {what}. The end of {folder.log_file}:\n{log}",
+        f"The lab's server did not come up: {what}. The end of {folder.log_file}:\n{log}",
         next="labkit up, which tries again and loses nothing; or labkit reset, which empties the lab",
     )

@@ -176,7 +176,7 @@ def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, objec
         if name not in KNOWN:
             raise NothingRan(f"'{{{name}}}' in {asking[0]}: {_unknown(name)}")
         if name in asking:
-            raise NothingRan(f"the braces in {asking[0]} form a loop: {' → '.join((*asking, name))}")
+            raise NothingRan(f"The braces in {asking[0]} form a loop: {' → '.join((*asking, name))}")
         return str(value_of(name, asking))
 
     found = {}

@@ -41,14 +41,14 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
                 load_kube_config(files, context, configuration, persist_config=False)
             if said:
                 raise LabError(
-                    f"the credentials plugin does not give the credentials: {' '.join(said)}",
+                    f"The credentials plugin does not give the credentials: {' '.join(said)}",
                     where=where,
                     next="correct the plugin until kubectl auth whoami says who you are",
                 )
         return _client(configuration)
     except (ConfigException, ssl.SSLError, OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise LabError(
-            f"the configuration for the API server cannot be used: {error}", where=where, next="kubectl config view"
+            f"The configuration for the API server cannot be used: {error}", where=where, next="kubectl config view"
         ) from error
 
 
@@ -82,7 +82,7 @@ def _check(files: str, context: str | None) -> None:
     """Raise `LabError` if no kubeconfig exists, or if no kubeconfig has the context."""
     there = [file for name in files.split(os.pathsep) if name and (file := Path(name).expanduser()).is_file()]
     if not there:
-        raise LabError("no kubeconfig found.", where=files, next="labkit webhook serve --kubeconfig FILE")
+        raise LabError("No kubeconfig found.", where=files, next="labkit webhook serve --kubeconfig FILE")
     if context is None:
         return
     contents = [content for file in there if isinstance(content := yaml.safe_load(file.read_text()), dict)]

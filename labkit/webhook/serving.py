@@ -91,7 +91,7 @@ class Identity:
             return cls(*certificate.kept(folder, address.host))
         except OSError as error:
             raise LabError(
-                f"the webhook's certificate cannot be stored: {error.strerror}", where=str(folder)
+                f"The webhook's certificate cannot be stored: {error.strerror}", where=str(folder)
             ) from error
 
     def context(self) -> ssl.SSLContext:
@@ -102,7 +102,7 @@ class Identity:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or error
             raise LabError(
-                f"the certificate and key cannot be used: {reason}",
+                f"The certificate and key cannot be used: {reason}",
                 where=f"{self.certificate}, {self.key}",
                 next="name two PEM files: the certificate with its chain, and its key without a password",
             ) from error
@@ -120,12 +120,12 @@ def bind(address: Address) -> socket.socket:
     try:
         family, *_, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise LabError(f"the webhook cannot listen on {address.listen}: {error.strerror or error}") from error
+        raise LabError(f"The webhook cannot listen on {address.listen}: {error.strerror or error}") from error
     try:
         return bound(family, where)
     except OSError as error:
         raise LabError(
-            f"the webhook cannot listen on port {address.port} of {address.listen}: {error.strerror}",
+            f"The webhook cannot listen on port {address.port} of {address.listen}: {error.strerror}",
             next="labkit webhook serve --listen 127.0.0.1:8444, or another port that is free",
         ) from error
 
@@ -181,10 +181,10 @@ async def _started(accounts: Accounts, api: str) -> None:
         raise _refused(error.response, api) from error
     except httpx.HTTPError as error:
         raise LabError(
-            f"the API server does not answer: {error or type(error).__name__}", where=api, next="kubectl cluster-info"
+            f"The API server does not answer: {error or type(error).__name__}", where=api, next="kubectl cluster-info"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise LabError("this server is not a Kubernetes API server.", where=api, next="kubectl cluster-info") from error
+        raise LabError("This server is not a Kubernetes API server.", where=api, next="kubectl cluster-info") from error
 
 
 def _refused(response: httpx.Response, api: str) -> LabError:
@@ -193,12 +193,12 @@ def _refused(response: httpx.Response, api: str) -> LabError:
     except (ValueError, KeyError, TypeError):
         message = f"the API server answers {response.status_code} {response.reason_phrase}"
     if response.status_code == 401:
-        return LabError("the API server does not accept these credentials.", where=api, next="kubectl auth whoami")
+        return LabError("The API server does not accept these credentials.", where=api, next="kubectl auth whoami")
     if response.status_code != 403:
         return LabError(message, where=api)
     user = re.search(r'User "([^"]+)"', message)
     return LabError(
-        f"the webhook isn't allowed to read service accounts: {message}",
+        f"The webhook isn't allowed to read service accounts: {message}",
         where=api,
         next="as an administrator: labkit webhook manifest | kubectl apply -f -   and then\n"
         f"       kubectl create clusterrolebinding {NAME} --clusterrole={NAME} --user={user[1] if user else 'USER'}",

@@ -209,7 +209,7 @@ def test_a_low_limit_of_open_files_is_reported_before_a_row_starts(tmp_path):
     done = subprocess.run(["sh", "-c", f"ulimit -n 60; {command}"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     told, where, then, *more = done.stderr.splitlines()
-    assert told == "labkit: a process may have 60 open files here, and a fleet of 2 workers needs 160."
+    assert told == "labkit: A process may have 60 open files here, and a fleet of 2 workers needs 160."
     assert (where, then[:22], more) == ("where: ulimit -Hn", "next:  ulimit -n 1024 ", [])
     assert not [*(tmp_path / "out" / "rows").iterdir()]
     soft = ["sh", "-c", f"ulimit -S -n 60; {command}"]

@@ -99,7 +99,7 @@ REFUSED = {
     "placeholders in a circle": (
         "fleet.yaml",
         'runs: [{cluster: "{role_name}", role_name: "{cluster}"}]',
-        "the braces in cluster form a loop: cluster → role_name → cluster",
+        "The braces in cluster form a loop: cluster → role_name → cluster",
     ),
     "an account that isn't named": ("fleet.yaml", "runs: [{target: eks}]", "target eks needs account_id"),
     "a profile without an account": (

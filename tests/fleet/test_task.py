@@ -153,7 +153,7 @@ def test_a_worker_with_too_few_open_files_fails_the_row_before_its_kernel_starts
     monkeypatch.setattr(resource, "getrlimit", lambda _: (60, 60))
     done = run_row(job())
     assert (done.state, done.tries, done.has_notebook) == ("failed", 1, False)
-    assert done.reason == "a process may have 60 open files here, and a notebook's run needs 128."
+    assert done.reason == "A process may have 60 open files here, and a notebook's run needs 128."
     assert "\nnext:  ulimit -n 1024 " in done.error
 
 

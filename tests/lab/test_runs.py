@@ -175,7 +175,7 @@ def test_a_low_limit_of_open_files_is_reported_before_a_kernel_starts(notebook, 
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
     assert done.returncode == 1
     told, where, then = done.stderr.splitlines()
-    assert told == "labkit: a process may have 60 open files here, and a notebook's run needs 128."
+    assert told == "labkit: A process may have 60 open files here, and a notebook's run needs 128."
     assert (where, then[:22]) == ("where: ulimit -Hn", "next:  ulimit -n 1024 ")
     assert not [*tmp_path.glob("runs/in/*")]
 

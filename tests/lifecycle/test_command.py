@@ -177,14 +177,14 @@ def test_commands_say_that_the_lab_s_folder_is_a_file(tmp_path):
         assert (done.returncode, "LABKIT_HOME is" in done.stderr) == (1, True), command + done.stderr
         assert "Traceback" not in done.stderr
     below = labkit("up", home=file / "lab")
-    assert "the lab's folder cannot be used: Not a directory" in below.stderr
+    assert "The lab's folder cannot be used: Not a directory" in below.stderr
     assert "next:" in below.stderr
 
 
 @pytest.mark.parametrize(
     ("home", "says"),
     [
-        ("/" + "a-long-name/" * 400, "the lab's folder cannot be used: File name too long: /a-long-name"),
+        ("/" + "a-long-name/" * 400, "The lab's folder cannot be used: File name too long: /a-long-name"),
         ("/tmp/lab\nb", r"The lab's folder cannot be '/tmp/lab\nb': its path has a line break"),
         (os.fsdecode(b"/tmp/lab\xff"), "its path has a line break, or is not UTF-8."),
     ],

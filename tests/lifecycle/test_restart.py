@@ -516,7 +516,7 @@ def test_up_names_the_unreadable_record_and_its_file_and_suggests_reset(lab):
     unknown = "INSERT INTO objects VALUES ('gizmos', 'ours', 'one', '{}')"
     for file, change, says in (
         ("clusters/blue/objects.db", unknown, "the object one (gizmos) in ours cannot be read: KeyError: 'gizmos'"),
-        ("clusters/blue/objects.db", "DROP TABLE objects", "the lab's state is damaged: no such table: objects"),
+        ("clusters/blue/objects.db", "DROP TABLE objects", "The lab's state is damaged: no such table: objects"),
         ("aws-own.db", "UPDATE parts SET state = x'00'", "in this lab cannot be read: UnpicklingError"),
         (
             "aws.db",

@@ -198,7 +198,7 @@ def test_up_needs_a_hard_limit_of_256_open_files_and_names_it(lab):
     done = subprocess.run(["sh", "-c", f"ulimit -n 64; {arguments}"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     told, where, then, *_ = done.stderr.splitlines()
-    assert told.endswith("a process may have 64 open files here, and the lab's server needs 256.")
+    assert told.endswith("A process may have 64 open files here, and the lab's server needs 256.")
     assert (where, then[:22]) == ("where: ulimit -Hn", "next:  ulimit -n 1024 ")
     soft = subprocess.run(["sh", "-c", f"ulimit -S -n 64; {arguments}"], capture_output=True, text=True, check=False)
     assert (soft.returncode, "The lab is up" in soft.stdout) == (0, True), soft.stderr
@@ -252,7 +252,7 @@ def test_a_running_lab_names_the_full_disk_and_works_again_with_room(on_disk):
         f"$LABKIT up && ! cat /dev/zero > $LABKIT_HOME/fill; ! $LABKIT clock +1h && "
         f"{sys.executable} -c '{POD_ON_A_FULL_DISK}'; $LABKIT down",
     )
-    assert "labkit: the clock cannot be moved: No space left on device: " in done.stderr
+    assert "labkit: The clock cannot be moved: No space left on device: " in done.stderr
     *_, told, phase, _ = done.stdout.splitlines()
     assert "the lab's state could not be written: no space is left on the disk" in told, done.stdout + done.stderr
     assert phase == "Running"

@@ -320,14 +320,14 @@ def web(folder: Path) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--kubeconfig", "/nowhere"], ["no kubeconfig found", "/nowhere"]),
-        (["--kubeconfig", "{folder}/broken"], ["the configuration for the API server cannot be used", "/broken"]),
+        (["--kubeconfig", "/nowhere"], ["No kubeconfig found", "/nowhere"]),
+        (["--kubeconfig", "{folder}/broken"], ["The configuration for the API server cannot be used", "/broken"]),
         (["--context", "lba"], ["'lba' is not a context of the kubeconfig", "Did you mean 'lab'?"]),
         (["--listen", "8443"], ["HOST:PORT"]),
         (["--listen", "127.0.0.1:99999"], ["HOST:PORT"]),
         (
             ["--listen", "127.0.0.1:{taken}"],
-            ["the webhook cannot listen on port {taken} of 127.0.0.1: Address already in use"],
+            ["The webhook cannot listen on port {taken} of 127.0.0.1: Address already in use"],
         ),
         (["--listen", "192.0.2.1:8443"], ["cannot listen on port 8443 of 192.0.2.1: "]),
         (["--listen", "no-such-host.invalid:8443"], ["cannot listen on no-such-host.invalid: "]),
@@ -336,12 +336,12 @@ def web(folder: Path) -> Iterator[int]:
         (["--certificate", "{folder}/broken"], ["--certificate needs --key"]),
         (
             ["--certificate", "/nowhere", "--key", "/nowhere"],
-            ["the certificate and key cannot be used: No such file or directory\n", "/nowhere"],
+            ["The certificate and key cannot be used: No such file or directory\n", "/nowhere"],
         ),
-        (["--certificate", "{folder}/broken", "--key", "{folder}/broken"], ["the certificate and key cannot be used"]),
+        (["--certificate", "{folder}/broken", "--key", "{folder}/broken"], ["The certificate and key cannot be used"]),
         (["--mount-path", "token"], ["'token' is not an absolute path"]),
         (["--annotation-prefix", ""], ["The prefix of the annotations' names is empty"]),
-        (["--kubeconfig", "{down}"], ["the API server does not answer", "https://127.0.0.1:1"]),
+        (["--kubeconfig", "{down}"], ["The API server does not answer", "https://127.0.0.1:1"]),
         (
             ["--kubeconfig", "{nobody}"],
             [
@@ -351,7 +351,7 @@ def web(folder: Path) -> Iterator[int]:
                 " --user=nobody",
             ],
         ),
-        (["--kubeconfig", "{stranger}"], ["the API server does not accept these credentials"]),
+        (["--kubeconfig", "{stranger}"], ["The API server does not accept these credentials"]),
         (["--kubeconfig", "{web}"], ["is not a Kubernetes API"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
@@ -401,5 +401,5 @@ def test_a_certificate_that_cannot_be_stored_is_reported(tmp_path):
     (tmp_path / "webhook").write_text("a file")
     done = labkit(tmp_path, "webhook", "manifest")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the webhook's certificate cannot be stored" in done.stderr
+    assert "The webhook's certificate cannot be stored" in done.stderr
     assert "Traceback" not in done.stderr
