@@ -129,9 +129,14 @@ def decision(record: Record) -> str:
 def reason(record: Record) -> str:
     """Return the lab's reason for the decision; empty if the record has no reason.
 
-    AWS's own records have no field for the reason.
+    If the caller had the permissions but the call failed, the reason begins with the error's message. AWS's own records
+    have no field for the reason.
     """
-    return str((record.get("lab") or {}).get("reason", ""))
+    lab = record.get("lab") or {}
+    why = str(lab.get("reason", ""))
+    if lab.get("decision") == "allowed" and lab.get("message"):
+        return f"{lab['message']} (permitted: {why})"
+    return why
 
 
 def is_refused(record: Record) -> bool:

@@ -190,6 +190,28 @@ def test_the_trail_is_a_table_without_ids():
     assert repr(Calls([])) == "no call"
 
 
+def test_a_call_that_failed_with_its_permissions_shows_why_it_failed():
+    record = {
+        "eventName": "GetRole",
+        "userIdentity": {"type": "IAMUser", "userName": "administrator"},
+        "errorCode": "NoSuchEntityException",
+        "lab": {
+            "decision": "allowed",
+            "code": "NoSuchEntity",
+            "message": "The role with name x cannot be found.",
+            "reason": "the administrator may do everything",
+        },
+    }
+    assert Calls([record]).rows == [
+        (
+            "GetRole",
+            "administrator",
+            "NoSuchEntity",
+            "The role with name x cannot be found. (permitted: the administrator may do everything)",
+        )
+    ]
+
+
 def test_ipython_shows_an_error_of_the_lab_without_a_traceback():
     error = LabError("the role is missing", where="iam:GetRole", next='lab.ready(through="iam_role")')
     assert error._render_traceback_() == [
