@@ -25,6 +25,7 @@ from labkit.policy import (
     resource_tags,
     statement_positions,
 )
+from labkit.policy.arn import Arn
 from labkit.showing import Code, block, left_aligned, stable, table
 from labkit.steps import iam_role
 from labkit.tokens import LATEST, NO_JWT, Claims, refused
@@ -342,12 +343,15 @@ def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Call
 
 
 def of_provider_and_time(provider_arn: str, now: float) -> dict[str, str]:
-    """Return the condition keys about the provider, the transport and the time, with their values.
+    """Return the condition keys about the provider, its account, the transport and the time, with their values.
+
+    A role trusts only providers in its own account.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
     return {
         "aws:FederatedProvider": provider_arn,
+        "aws:ResourceAccount": Arn.parse(provider_arn).account,
         "aws:SecureTransport": "true",
         "aws:CurrentTime": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "aws:EpochTime": str(int(now)),

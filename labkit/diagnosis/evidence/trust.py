@@ -296,7 +296,8 @@ class Trust:
     def _decide(self, policy: Policy, subject: str = "", audience: str = "") -> Decision:
         issuer = name_of(self._provider_arn)
         claims = {f"{issuer}:sub": subject or self._subject, f"{issuer}:aud": audience or self._audience}
-        context = {**resource_tags(self._tags, "iam"), **claims}
+        account = {"aws:ResourceAccount": Arn.parse(self._provider_arn).account}
+        context = {**resource_tags(self._tags, "iam"), **account, **claims}
         return evaluate_trust(policy, provider_arn=self._provider_arn, action=WEB_IDENTITY, context=context)
 
 

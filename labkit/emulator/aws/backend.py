@@ -9,6 +9,8 @@ When the gate is created, this module replaces these methods of moto:
 - `FakeBucket.get_permission`, `FakeAccount.__init__`: see `adopt`.
 - `AccountSpecificBackend.__getitem__`: see `tell_uses`.
 
+`adopt` also adds to moto's list of the S3 resources whose ARNs may have a region.
+
 This module reads or sets these private attributes of moto's objects:
 
 - `BackendDict._instances`: see `place`.
@@ -58,7 +60,12 @@ try:
     from moto.core.utils import get_service_model, utcnow
     from moto.iam.access_control import PermissionResult
     from moto.iam.aws_managed_policies import aws_managed_policies_data
+    from moto.iam.exceptions import MalformedPolicyDocument
     from moto.iam.models import AccessKey, AWSManagedPolicy, IAMBackend, OpenIDConnectProvider, Role, User, iam_backends
+    from moto.iam.policy_validation import (
+        SERVICE_TYPE_REGION_INFORMATION_ERROR_ASSOCIATIONS,
+        IAMPolicyDocumentValidator,
+    )
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from moto.organizations.models import (
         FakeAccount,
@@ -78,7 +85,7 @@ __all__ = [
     "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape", "bound", "boundaries",
     "every", "find", "get_backend", "get_service_model", "get_service_router", "give_body", "name_policy",
     "not_emulated", "own_parameters", "parse_parameters", "partition_keys", "place", "policies_in_use", "tell_uses",
-    "without_body",
+    "why_moto_refuses", "without_body",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -103,6 +110,9 @@ PARAMETERS = ("moto.ssm.models", "ParameterDict")
 """The module and the name of moto's class for SSM's parameters. moto loads the class only when a call needs SSM."""
 AWS_PARAMETERS = "/aws/"
 _found_by_region = AccountSpecificBackend.__getitem__
+# The beginnings of the S3 resources whose ARNs have a region.
+# https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html#amazons3-resources-for-iam-policies
+S3_WITH_REGION = ["accesspoint/", "access-grants/", "job/", "storage-lens/", "storage-lens-group/"]
 # moto's stores of the IAM objects that are identified by their names, by kind of object.
 BY_NAME = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
 
@@ -451,6 +461,8 @@ def adopt() -> None:
     # The gate has evaluated the bucket policy. moto's own evaluation ignores principals and conditions.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
     FakeAccount.__init__ = _enroll  # type: ignore[method-assign, assignment]  # see there
+    # moto's list only has access points.
+    SERVICE_TYPE_REGION_INFORMATION_ERROR_ASSOCIATIONS["s3"]["valid_starting_values"] = S3_WITH_REGION
 
 
 def tell_uses(used: Callable[[str, str], None]) -> None:
@@ -545,6 +557,15 @@ def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
 def boundaries(iam: IAMBackend) -> set[str | None]:
     """The ARNs of all policies that are permissions boundaries of roles or users."""
     return {getattr(one, "permissions_boundary_arn", None) for kind in ("roles", "users") for one in every(iam, kind)}
+
+
+def why_moto_refuses(document: dict[str, object]) -> str:
+    """Return moto's message about a faulty policy, whatever the policy's version; empty if moto accepts the policy."""
+    try:
+        IAMPolicyDocumentValidator(json.dumps(document | {"Version": "2012-10-17"})).validate()
+    except MalformedPolicyDocument as malformed:
+        return str(malformed.message)
+    return ""
 
 
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:

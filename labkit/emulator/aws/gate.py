@@ -309,7 +309,7 @@ class Gate:
         if asked.service == "eks-auth":
             return await self._eks_auth.admit(grant)
         if asked.service == "iam":
-            return replace(grant, asked=await self._iam.completed(grant.asked))
+            return replace(grant, asked=await self._iam.completed(grant.asked, caller))
         return grant
 
     def _is_bound(self, caller: Caller) -> bool:

@@ -19,7 +19,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from labkit.emulator.aws import iam_documents, simulation
+from labkit.emulator.aws import iam_documents, iam_names, simulation
 from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.answers import done
 from labkit.emulator.aws.backend import Backend, IAMBackend, every, find
@@ -46,10 +46,11 @@ BOUNDED = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", *BOUNDARIES
 PRINCIPALS_END = {"DeleteRole": ("roles", "RoleName"), "DeleteUser": ("users", "UserName")}
 # The user of the learner's own keys.
 ADMINISTRATOR = "administrator"
-AWS_MANAGED = "arn:aws:iam::aws:policy/"
 PROVIDER_WRITES = ("UpdateOpenIDConnectProviderThumbprint", "DeleteOpenIDConnectProvider")
 CLIENT_IDS = ("AddClientIDToOpenIDConnectProvider", "RemoveClientIDFromOpenIDConnectProvider")
 MOST_CLIENT_IDS = 100
+# The kinds of objects that have inline policies.
+KINDS = ("Group", "Role", "User")
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,16 @@ class Iam:
     identifiers: Identifiers
     organization: Organization
 
-    async def completed(self, asked: Asked) -> Asked:
-        """Check the call's documents. Return the call with the parameters that moto needs.
+    async def completed(self, asked: Asked, caller: Caller) -> Asked:
+        """Check the call's names and documents. Return the call with the parameters that moto needs.
 
-        Raises ``Refusal`` if IAM would refuse a document.
+        Raises ``Refusal`` if IAM would refuse a name or a document.
         """
         if asked.operation in simulation.OPERATIONS:
             return asked
         if asked.request is None:
             raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
+        iam_names.check(asked, caller, self.backend)
         changed = await iam_documents.checked(asked, self.backend, self.issuers)
         if asked.operation == "UpdateRole":
             changed = self._left_out(asked)
@@ -121,7 +123,7 @@ class Iam:
             # The answer only has those policies of AWS that are attached. So unload the others.
             await self.backend.run(self.backend.unload_managed_policies, iam)
         for value in parameters.values():
-            if isinstance(value, str) and value.startswith(AWS_MANAGED):
+            if isinstance(value, str) and value.startswith(iam_names.AWS_MANAGED):
                 await self.backend.run(self.backend.load_managed_policy, iam, value)
 
     def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
@@ -186,6 +188,19 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
     return done(asked)
 
 
+def _inline(asked: Asked, iam: IAMBackend) -> Response:
+    """Answer the operations on inline policies. moto would refuse a policy without a Version; IAM accepts it.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_version.html
+    """
+    parameters = asked.requested().parameters
+    kind, name = next((kind, parameters[f"{kind}Name"]) for kind in KINDS if f"{kind}Name" in parameters)
+    if (holder := find(iam, f"{kind.lower()}s", name)) is None:
+        raise Refusal(404, "NoSuchEntity", f"The {kind.lower()} with name {name} cannot be found.")
+    holder.put_policy(parameters["PolicyName"], parameters["PolicyDocument"])
+    return done(asked)
+
+
 def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
     """Add or remove a provider's audience, which moto can't do.
 
@@ -213,6 +228,7 @@ def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
 # Operations that the lab answers without moto.
 OWN = {
     "UpdateAssumeRolePolicy": _trust,
+    **dict.fromkeys([f"Put{kind}Policy" for kind in KINDS], _inline),
     **dict.fromkeys(CLIENT_IDS, _client_ids),
     **dict.fromkeys(BOUNDARIES, set_boundary),
 }

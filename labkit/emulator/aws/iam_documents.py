@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from labkit.emulator.aws import session_tags
-from labkit.emulator.aws.backend import Backend, boundaries, find
+from labkit.emulator.aws.backend import Backend, boundaries, find, why_moto_refuses
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable
 from labkit.emulator.aws.refusals import Refusal, beyond, invalid, unmet
@@ -95,7 +95,10 @@ def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
         return {}
     policy = _document(parameters[parameter], kind, backend)
     _check_size(asked, policy, backend)
-    return {parameter: json.dumps(policy.document)} if _quote_numbers(policy.document) else {}
+    has_numbers = _quote_numbers(policy.document)
+    if asked.operation in LONGEST_INLINE and (told := why_moto_refuses(policy.document)):
+        raise Refusal(400, "MalformedPolicyDocument", told)
+    return {parameter: json.dumps(policy.document)} if has_numbers else {}
 
 
 def _document(document: str, kind: Kind, backend: Backend) -> Policy:

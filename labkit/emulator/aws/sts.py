@@ -101,6 +101,7 @@ class Sts:
             **identity.context,
             **tags.of_request(),
             **_role_tags(role),
+            "aws:ResourceAccount": role.account_id,
             **self.authorization.organization.member(role.account_id).of_resource,
         }
         source_identity = _claimed_source_identity(identity)
@@ -263,8 +264,9 @@ class Sts:
                 raise Refusal(400, "MalformedPolicyDocument", f"The session policy {arn} does not exist")
             documents.append(stored)
         try:
-            for each in documents:
-                Policy.parse(each, kind="session", name="session policy")
+            # A managed policy was checked when it was created, and it may be longer than an inline session policy.
+            if document is not None:
+                Policy.parse(document, kind="session", name="session policy")
         except MalformedPolicy as malformed:
             raise Refusal(400, "MalformedPolicyDocument", malformed.message) from malformed
         return tuple(documents)

@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_
 """
 
 import json
+from functools import partial
 
 import pytest
 from botocore.exceptions import ClientError
@@ -322,6 +323,24 @@ def test_a_resource_control_policy_limits_the_web_identity_exchange(aws, managin
     subject = "system:serviceaccount:default:another"
     irsa.trust(trust_policy(Condition={"StringEquals": {f"{name}:sub": subject}}))
     irsa.assume(WebIdentityToken=aws.issuer.token(sub=subject))
+
+
+@pytest.mark.parametrize(("operator", "refuses"), [("StringEquals", True), ("StringNotEquals", False)])
+def test_a_resource_control_policy_reads_the_role_s_account_in_both_exchanges(aws, managing, irsa, operator, refuses):
+    managing.enable_resource_control()
+    denial = control("sts:AssumeRole*", **{operator: {"aws:ResourceAccount": ACCOUNT}})
+    managing.attach(ACCOUNT, denial, policy_type=RCP)
+    principals = {"Federated": Irsa.provider_arn, "AWS": f"arn:aws:iam::{ACCOUNT}:root"}
+    irsa.trust(trust_policy(Principal=principals, Action="sts:AssumeRole*", Condition=None))
+    assumed = partial(aws.client("sts").assume_role, RoleArn=irsa.role_arn, RoleSessionName="me")
+    for exchange in (irsa.assume, assumed):
+        if refuses:
+            with pytest.raises(
+                ClientError, match="with an explicit deny in a resource control policy"
+            ):
+                exchange()
+        else:
+            assert exchange()["Credentials"]
 
 
 def test_a_resource_control_policy_limits_every_caller_of_the_account_s_buckets(aws, managing, irsa):

@@ -183,3 +183,15 @@ def test_sts_takes_at_most_ten_policy_arns(aws, irsa):
     with pytest.raises(ClientError, match="length less than or equal to 10") as refused:
         sts.assume_role_with_web_identity(**asked, PolicyArns=arns)
     assert refused.value.response["Error"]["Code"] == "ValidationError"
+
+
+def test_a_managed_session_policy_may_be_longer_than_an_inline_one(aws, irsa):
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
+    irsa.permit({"Effect": "Allow", "Action": "s3:*", "Resource": "*"})
+    arn = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+    answer = irsa.assume(PolicyArns=[{"arn": arn}])
+    assert answer["PackedPolicySize"] < 10
+    s3 = aws.client("s3", answer["Credentials"])
+    assert s3.get_object(Bucket=irsa.bucket, Key="hello.txt")["Body"].read() == b"hello"
+    with pytest.raises(ClientError, match="no session policy allows the s3:DeleteObject action"):
+        s3.delete_object(Bucket=irsa.bucket, Key="hello.txt")

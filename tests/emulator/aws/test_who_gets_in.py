@@ -46,6 +46,8 @@ POLICIES = {
     ),
     "a condition on the region": trust_policy(Condition={"StringEquals": {"aws:RequestedRegion": REGION}}),
     "a condition on another region": trust_policy(Condition={"StringEquals": {"aws:RequestedRegion": "eu-north-1"}}),
+    "a condition on the role's account": trust_policy(Condition={"StringEquals": {"aws:ResourceAccount": ACCOUNT}}),
+    "a condition on another account": trust_policy(Condition={"StringNotEquals": {"aws:ResourceAccount": ACCOUNT}}),
     "a condition on the role's tag": trust_policy(Condition={"StringEquals": {"aws:ResourceTag/team": "shop"}}),
     "a condition on another tag": trust_policy(Condition={"Null": {"iam:ResourceTag/team": "true"}}),
 }

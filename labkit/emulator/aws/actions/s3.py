@@ -301,7 +301,8 @@ def _write_actions(call: Call) -> tuple[str, ...]:
 def _create_actions(call: Call) -> tuple[str, ...]:
     """https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html"""
     actions = ["CreateBucket"]
-    if any(name == "x-amz-acl" or name.startswith("x-amz-grant-") for name in call.headers):
+    acl = call.headers.get("x-amz-acl", "private")
+    if acl != "private" or any(name.startswith("x-amz-grant-") for name in call.headers):
         actions.append("PutBucketAcl")
     if "x-amz-bucket-object-lock-enabled" in call.headers:
         actions += ["PutBucketObjectLockConfiguration", "PutBucketVersioning"]
