@@ -410,6 +410,32 @@ def test_eks_refuses_an_invalid_call_about_access_entries(lab, role, entry, oper
     assert (refused.value.response["Error"]["Code"], refused.value.response["Error"]["Message"]) == (code, message)
 
 
+def test_a_cluster_that_reads_only_its_config_map_has_no_access_entries(lab, role):
+    eks = lab.aws.client("eks")
+    cluster = {"name": "old", "roleArn": role, "resourcesVpcConfig": {}}
+    mode = {"authenticationMode": "CONFIG_MAP"}
+    with pytest.raises(eks.exceptions.InvalidParameterException, match="must be true if cluster authentication mode"):
+        eks.create_cluster(**cluster, accessConfig=mode | {"bootstrapClusterCreatorAdminPermissions": False})
+    eks.create_cluster(**cluster, accessConfig=mode)
+    try:
+        for call in (
+            lambda: eks.create_access_entry(clusterName="old", principalArn=role),
+            lambda: eks.list_access_entries(clusterName="old"),
+            lambda: eks.describe_access_entry(clusterName="old", principalArn=role),
+        ):
+            with pytest.raises(ClientError) as refused:
+                call()
+            assert refused.value.response["Error"]["Code"] == "InvalidRequestException"
+            assert refused.value.response["Error"]["Message"] == (
+                "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform this "
+                "operation."
+            )
+        with pytest.raises(ClientError, match="The lab does not emulate eks:UpdateClusterConfig"):
+            eks.update_cluster_config(name="old", accessConfig={"authenticationMode": "API_AND_CONFIG_MAP"})
+    finally:
+        eks.delete_cluster(name="old")
+
+
 def test_a_token_review_accepts_an_aws_token_unless_it_asks_for_an_audience(lab, signed):
     review = client.AuthenticationV1Api(lab.kubernetes).create_token_review({"spec": {"token": signed.token()}})
     assert review.status.authenticated

@@ -5,6 +5,8 @@ What differs from AWS:
 - Time: a cluster is ready when CreateCluster returns; on AWS it takes ten minutes.
 - Settings: the settings for logging, networks and encryption are kept, but have no effect. The role and the subnets
   need not exist.
+- Access: a cluster that is created without an authentication mode gets API; on AWS it gets CONFIG_MAP. The mode can't
+  be changed later.
 - Nodes: node groups and Fargate profiles are kept, but start no nodes. Each cluster has one node, which the lab starts.
 - Add-ons, version updates, insights and encryption configs: moto has no such operations.
 - Other accounts: only the lab's own account can have clusters.
@@ -33,6 +35,7 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy import names_service
 
+CONFIG_MAP = "CONFIG_MAP"
 # Operations with one of these words in their names are on a part of a cluster. The last word is Pod Identity's.
 OF_CLUSTER = re.compile("Access|IdentityProviderConfig|PodIdentityAssociation")
 
@@ -52,9 +55,8 @@ class Eks:
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
         """Answer a call of EKS. A cluster in the answer has its real endpoint, CA, issuer and version, not moto's."""
-        if asked.request is None:
-            raise not_emulated(asked, str(asked.unread))
-        operation, name = asked.request.operation, _cluster(asked)
+        _check_emulated(asked)
+        operation, name = asked.requested().operation, _cluster(asked)
         if name and asked.account_id != (own := self.backend.account_id):
             if operation == "CreateCluster":
                 raise Refusal(501, "NotImplemented", f"The lab has clusters only in the account {own}")
@@ -136,6 +138,11 @@ class Eks:
                 "The cluster name can contain only alphanumeric characters (case-sensitive), hyphens, and underscores. "
                 "It must start with an alphanumeric character and can't be longer than 100 characters.",
             )
+        access = request.get("accessConfig") or {}
+        admits_creator = access.get("bootstrapClusterCreatorAdminPermissions", True)
+        if access.get("authenticationMode") == CONFIG_MAP and not admits_creator:
+            told = "bootstrapClusterCreatorAdminPermissions must be true if cluster authentication mode is set to "
+            raise invalid_parameter(f"{told}{CONFIG_MAP}")
         if self.clusters.get(asked.region, name):
             raise Refusal(409, "ResourceInUseException", f"Cluster already exists with name: {name}")
         response = await self.backend.answer(asked)
@@ -165,6 +172,9 @@ class Eks:
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
         now = self.clock.now()
         match kind:
+            case "Access" if facts.authentication_mode == CONFIG_MAP:
+                told = "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform "
+                raise Refusal(400, "InvalidRequestException", f"{told}this operation.")
             case "Access":
                 return facts.access.answer(asked, facts.arn, self._principal_id, now)
             case "IdentityProviderConfig":
@@ -205,6 +215,14 @@ class Eks:
             cluster["status"] = "CREATING"
         response.body = json.dumps(content).encode()
         return response
+
+
+def _check_emulated(asked: Asked) -> None:
+    if asked.request is None:
+        raise not_emulated(asked, str(asked.unread))
+    if asked.operation == "UpdateClusterConfig" and "accessConfig" in asked.request.parameters:
+        # moto would answer without doing anything.
+        raise not_emulated(asked, "The lab can't change a cluster's authentication mode.")
 
 
 def _cluster(asked: Asked) -> str:

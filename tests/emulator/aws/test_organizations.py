@@ -335,9 +335,7 @@ def test_a_resource_control_policy_reads_the_role_s_account_in_both_exchanges(aw
     assumed = partial(aws.client("sts").assume_role, RoleArn=irsa.role_arn, RoleSessionName="me")
     for exchange in (irsa.assume, assumed):
         if refuses:
-            with pytest.raises(
-                ClientError, match="with an explicit deny in a resource control policy"
-            ):
+            with pytest.raises(ClientError, match="with an explicit deny in a resource control policy"):
                 exchange()
         else:
             assert exchange()["Credentials"]
