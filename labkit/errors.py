@@ -14,6 +14,8 @@ from labkit.showing import stable
 # AWS's error codes for a denied call. The last one is S3's answer to a HEAD, which has no message.
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 SOME_NAMESPACE = "NAMESPACE"
+# The websocket client's text about a refused exec: the status, the headers and the body of the answer.
+HANDSHAKE = re.compile(r"Handshake status (\d+) .* -\+-\+- (.*)", re.DOTALL)
 
 # AWS's names for an organization's policies, in a denial's message.
 BY_THE_ORGANIZATION = re.compile(r"(service|resource) control policy")
@@ -206,6 +208,16 @@ def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
     except (TypeError, ValueError, KeyError):
         # The reason of a refused exec ends with these characters and the answer's headers.
         return otherwise or f"{error.status or ''} {str(error.reason).partition(' -+-+- ')[0]}".strip()
+
+
+def with_answer(error: Any) -> Any:
+    """Give the `ApiException` of a refused exec the status and the body of the API server's answer, and return it.
+
+    The client keeps this answer only in the exception's `reason`. Without an answer, the status stays 0.
+    """
+    if answer := HANDSHAKE.match(str(error.reason)):
+        error.status, error.body = int(answer[1]), answer[2]
+    return error
 
 
 def without_session(message: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labkit.errors import NotAllowed, said_by_the_cluster
+from labkit.errors import NotAllowed, said_by_the_cluster, with_answer
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -47,9 +47,7 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
             **({"container": container} if container else {}),
         )
     except ApiException as error:
-        # The client keeps the server's answer to the handshake only in its own message.
-        _, _, error.body = str(error.reason).rpartition(" -+-+- ")
-        if "Handshake status 403" in str(error.reason):
+        if with_answer(error).status == 403:
             raise NotAllowed.by_the_cluster(error, namespace) from None
         said = said_by_the_cluster(error, str(error.reason).partition(" -+-+- ")[0])
         return Executed("", f"the cluster refuses exec: {said}", 1)

@@ -107,6 +107,8 @@ class Lab(Workspace):
             through: the last step that the lab takes. The lab leaves the results of the later steps unchanged.
             account: another account (12 digits). The lab deletes this run's resources in that account, too.
 
+        If the run still has a fault of `lab.break_` or `labkit break`, the lab mends the fault first.
+
         Raises:
             UnknownName: `before` or `through` is not a step.
             LabError: a step failed, or another run uses a name that the step needs.
@@ -122,6 +124,7 @@ class Lab(Workspace):
             # Without this, an exercise of another notebook would leave its objects in this notebook's run.
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
                 pass
+            self._mend_what_was_left()
             if account:
                 steps.empty(self.in_account(account))
             for line in steps.ready_before(self, before) if before else steps.ready_through(self, through):
@@ -326,7 +329,8 @@ class Lab(Workspace):
         self._note()
         with answering(self.parameters.namespace), doing("Breaking one thing, and asking AWS in the pod"):
             if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
-                print(f"The earlier fault is mended first. {taken}")
+                # Without `fault`, the earlier fault may be the one that is chosen again.
+                print(f"The earlier fault is mended first.{f' {taken}' if fault else ''}")
             breaking.break_lab(self, chosen)
             print(f"{chosen.id}: {chosen.description}" if fault else f"What happened: {chosen.description}")
             for command, answer in breaking.what_aws_says(self):
@@ -439,6 +443,14 @@ class Lab(Workspace):
                 next='skip them, or set target = "moto", and run the notebook again',
             )
         return self
+
+    def _mend_what_was_left(self) -> None:
+        """Mend the run's fault if one of the objects that it broke is still broken."""
+        from labkit.faults import breaking
+
+        left = breaking.progress(self) if self.takes_untagged else None
+        if left and left.still_broken:
+            print(f"A fault was still in this run. {breaking.mend(self)}")
 
     def _note(self) -> None:
         """Record that a lab command changes this run. An examination reads this record."""

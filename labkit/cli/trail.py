@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from labkit.emulator.folder import Folder
+from labkit.errors import LabError
 
 
 def trail(
@@ -21,9 +22,12 @@ def trail(
     from labkit.emulator.aws.trail import Trail
     from labkit.widgets import trail as shown
 
+    folder = Folder.find()
+    if not folder.trail_file.exists() and not folder.is_running():
+        raise LabError(f"No lab runs in {folder.path}, and no lab has left a trail there.", next="labkit up")
     newest = (
         record
-        for record in Trail.newest(Folder.find().trail_file, containing=role)
+        for record in Trail.newest(folder.trail_file, containing=role)
         if event in ("", record.get("eventName"))
         and role in ("", shown.who(record))
         and (not refused or shown.is_refused(record))

@@ -13,7 +13,7 @@ from textwrap import shorten
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from labkit.errors import said_by_the_cluster
+from labkit.errors import said_by_the_cluster, with_answer
 
 if TYPE_CHECKING:
     from IPython.core.compilerop import CachingCompiler
@@ -146,7 +146,7 @@ def _aws(error: Any) -> tuple[str, str]:
 
 
 def _kubernetes(error: Any) -> tuple[str, str]:
-    if not error.status:  # a command in a pod fails without a status if nothing answers
+    if not with_answer(error).status:  # a command in a pod fails without a status if nothing answers
         return _ended(error)
     try:
         reason = json.loads(error.body)["reason"]

@@ -83,6 +83,35 @@ def test_a_random_fault_is_described_but_not_named_until_it_is_mended(lab, capsy
     assert capsys.readouterr().out.startswith(f"Mended: {drawn(SEED).id}.\n")
 
 
+def test_a_random_fault_that_is_chosen_twice_is_not_named(lab, capsys):
+    lab.break_(seed=SEED)
+    capsys.readouterr()
+    lab.break_(seed=SEED)
+    said = capsys.readouterr().out
+    assert said.startswith(f"The earlier fault is mended first.\nWhat happened: {drawn(SEED).description}\n")
+    assert drawn(SEED).id not in said
+
+
+def test_ready_mends_a_fault_that_was_left_in_the_run(lab, capsys):
+    lab.break_("webhook-without-a-ca-bundle")
+    capsys.readouterr()
+    lab.ready(through="pod")
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "A fault was still in this run. Mended: webhook-without-a-ca-bundle."
+    assert second.startswith("  put back: ")
+    assert not lab.diagnose().findings
+    lab.ready(through="pod")
+    assert "fault" not in capsys.readouterr().out
+
+
+def test_ready_leaves_a_fault_that_was_mended_by_hand(lab, iam, capsys):
+    lab.break_("policy-detached")
+    iam.attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+    capsys.readouterr()
+    lab.ready(through="pod")
+    assert "fault" not in capsys.readouterr().out
+
+
 def test_a_half_mended_fault_is_not_mended_and_the_broken_object_is_named(lab):
     lab.break_("annotation-key-misspelt")
     annotations = {"eks.amazonaws.com/role-arn": lab.role_arn, "eks.amazon.com/role-arn": None}

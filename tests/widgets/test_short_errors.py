@@ -71,6 +71,12 @@ CELLS = {
         "KeyboardInterrupt: you stopped this cell",
         "if the cell had changed nothing yet, run it again",
     ),
+    "a command in a pod that is missing": (
+        "from kubernetes.stream import stream\n"
+        'stream(core.connect_get_namespaced_pod_exec, "none", "default", command=["ls"], stdout=True)',
+        'NotFound: pods "none" not found',
+        "the cell that makes it hasn't run yet",
+    ),
     "a command in a pod, and the lab ended": (
         f"{END}from kubernetes.stream import stream\n"
         'stream(core.connect_get_namespaced_pod_exec, "my-pod", "default", command=["id"], stdout=True)',

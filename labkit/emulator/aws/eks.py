@@ -220,7 +220,7 @@ class Eks:
 def _check_emulated(asked: Asked) -> None:
     if asked.request is None:
         raise not_emulated(asked, str(asked.unread))
-    if asked.operation == "UpdateClusterConfig" and "accessConfig" in asked.request.parameters:
+    if asked.request.operation == "UpdateClusterConfig" and "accessConfig" in asked.request.parameters:
         # moto would answer without doing anything.
         raise not_emulated(asked, "The lab can't change a cluster's authentication mode.")
 

@@ -364,6 +364,16 @@ def test_labkit_trail_filters_by_role_decision_and_event(aws, irsa):
     assert "The trail has no such call." in labkit_trail(home, "--event", "DeleteRole")
 
 
+def test_labkit_trail_says_that_no_lab_has_left_a_trail(tmp_path):
+    command = [LABKIT, "trail"]
+    done = subprocess.run(
+        command, env={"LABKIT_HOME": str(tmp_path / "none"), "PATH": ""}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0].endswith(f"No lab runs in {tmp_path}/none, and no lab has left a trail there.")
+    assert "labkit up" in done.stderr
+
+
 def test_labkit_trail_shows_the_last_20_records_of_a_long_trail(tmp_path):
     file = tmp_path / "trail.jsonl"
     line = json.dumps(record(0) | {"requestParameters": {"x": "y" * 500}}) + "\n"
