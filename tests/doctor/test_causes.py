@@ -172,7 +172,7 @@ def test_errors_are_reported_first_in_the_order_of_their_stages_and_then_of_the_
         "oidc-provider-thumbprint-stale",
     ]
     declared = sorted(CAUSES, key=lambda each: STAGES.index(each.stage))
-    # The last one is a warning.
+    # The last one is only a note.
     assert told[:-1] == [each.id for each in declared if each.id in told[:-1]]
 
 

@@ -311,7 +311,7 @@ def test_a_stale_thumbprint_is_an_error_only_for_an_issuer_outside_eks():
     }
     finding = provider.thumbprint_stale(Evidence(PARAMETERS, connection, reads=Reads(answers)))
     assert (finding.severity, finding.expected, finding.found) == ("error", THUMBPRINT, "f" * 40)
-    assert examine(registered(ThumbprintList=["f" * 40])).findings[0].severity == "warning"
+    assert examine(registered(ThumbprintList=["f" * 40])).findings[0].severity == "note"
 
 
 def test_the_doctor_fetches_no_certificate_if_the_provider_has_no_thumbprint():

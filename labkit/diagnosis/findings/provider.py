@@ -232,7 +232,7 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
         found=", ".join(listed),
         source="iam:GetOpenIDConnectProvider, ThumbprintList",
         repair=Commands(evidence).update_thumbprint(evidence.published.thumbprint),
-        severity="warning" if public else "error",
+        severity="note" if public else "error",
     )
 
 
