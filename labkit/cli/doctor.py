@@ -56,7 +56,11 @@ def doctor(
     ] = False,
     explain: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Explain this error message, offline. `-` reads the message from stdin."),
+        typer.Option(
+            metavar="TEXT",
+            help="Explain this error message, offline. `-` reads the message from stdin. "
+            "The next commands contain the names that you give with -n, -s, --pod and --role.",
+        ),
     ] = None,
     cluster: Annotated[str, typer.Option(help="The EKS cluster.")] = "blue",
     target: Annotated[str, typer.Option(help="Where the cluster runs: moto, kind or eks.")] = "moto",
@@ -88,7 +92,9 @@ def doctor(
     logging.getLogger("urllib3").addHandler(logging.NullHandler())
     try:
         if explain is not None:
-            raise typer.Exit(_explain(explain, as_json))
+            _refuse_with_explain({"--all": everything, "--action": action, "--probe": probe, "--repair": repair})
+            named = {"namespace": namespace, "service_account": service_account, "pod": pod, "role": role}
+            raise typer.Exit(_explain(explain, as_json, named))
         _refuse_repair_with(repair, {"--all": everything, "--json": as_json})
         _refuse_nonsense(everything, service_account or pod or role or action, pod, action, resource)
         _refuse_path(role)
@@ -125,6 +131,14 @@ def _note_for_an_examination() -> None:
     from labkit.exercises import examination
 
     examination.note_the_doctor()
+
+
+def _refuse_with_explain(options: "dict[str, object]") -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise LabError(
+            f"--explain only reads the message, so it can't be combined with {' and '.join(given)}.",
+            next="labkit doctor --explain TEXT; without --explain, the doctor looks at the service account itself",
+        )
 
 
 def _refuse_repair_with(repair: bool, others: dict[str, bool]) -> None:
@@ -253,12 +267,12 @@ def _could_not_look(error: LabError, as_json: bool) -> None:
     typer.secho(f"labkit doctor: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
 
 
-def _explain(text: str, as_json: bool) -> int:
+def _explain(text: str, as_json: bool, named: dict[str, str]) -> int:
     from labkit.doctor import explanations
 
     if text == "-":
         text = sys.stdin.read()
-    found = explanations.explain(text)
+    found = explanations.explain(text, **{kind: name for kind, name in named.items() if name})
     if not found:
         raise LabError(
             "The doctor doesn't recognise this error.",

@@ -1,6 +1,7 @@
 """`labkit doctor --repair`: show the repairs one by one, and run those that the user confirms."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -32,9 +33,10 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
     from labkit.doctor import repairing
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        without = shlex.join(["labkit", *(each for each in sys.argv[1:] if each != "--repair")])
         raise LabError(
             "--repair asks before each repair, so it needs a terminal.",
-            next="labkit doctor, which prints the commands. Run those that you want",
+            next=f"{without}, which prints the commands. Run those that you want",
         )
     found, shown = look(), set[tuple[str, str]]()
     while finding := next((each for each in found.findings if _key(each) not in shown), None):

@@ -40,11 +40,14 @@ class Explanation:
         return f"{self.family}: {self.means}\n  cause may be  {causes}\n  next          {following}"
 
 
-def explain(text: str) -> list[Explanation]:
+def explain(text: str, **known: str) -> list[Explanation]:
     """Return an explanation for each `Family` of errors that the text matches.
 
     If only general families match, explain the first family. Otherwise, general families don't count.
+
+    `known` holds names by kind, such as `pod="web-1"`. The next commands get these names instead of the text's.
     """
+    given = {kind: shlex.quote(name) for kind, name in known.items()}
     # A log puts an error's lines on one line, with the line breaks as `\n`.
     readings = _readings(text.replace("\\n", " ").replace("\\t", " ").splitlines())
     matches = [(family, match) for family in FAMILIES if (match := _found(family, readings))]
@@ -56,7 +59,7 @@ def explain(text: str) -> list[Explanation]:
             family.name,
             family.means,
             tuple(dict.fromkeys(family.ids)),
-            tuple(line.format_map(_names(match.string) | _named(match)) for line in family.next),
+            tuple(line.format_map(_names(match.string) | _named(match) | given) for line in family.next),
         )
         for family, match in telling
     ]

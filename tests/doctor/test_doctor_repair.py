@@ -142,9 +142,10 @@ def test_the_doctor_waits_for_the_pod_that_a_repair_creates(lab, iam):
 
 
 def test_repair_refuses_to_run_without_a_terminal(lab):
-    done = labkit_command("doctor", "--repair")
+    done = labkit_command("doctor", "-n", "default", "-s", "my-service-account", "--repair")
     assert done.returncode == 2
     assert "--repair asks before each repair, so it needs a terminal." in done.stderr
+    assert "next:  labkit doctor -n default -s my-service-account, which prints the commands." in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--json", "--all"])

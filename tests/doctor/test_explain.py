@@ -120,3 +120,17 @@ def test_the_command_explains_without_a_lab(tmp_path, monkeypatch):
     as_json = doctor("--explain", "segmentation fault", "--json")
     assert (as_json.returncode, json.loads(as_json.stdout)["ok"]) == (2, False)
     assert not (tmp_path / ".lab").exists()
+
+
+def test_the_next_commands_contain_the_names_that_the_user_gives():
+    done = doctor("--explain", "Incorrect token audience", "-n", "shop", "-s", "cart")
+    assert "next          labkit doctor -n shop -s cart --probe" in done.stdout
+    (found,) = explanations.explain("Incorrect token audience", namespace="it's")
+    assert found.next[0].startswith("""labkit doctor -n 'it'"'"'s' -s""")
+
+
+@pytest.mark.parametrize("options", [("--all",), ("--probe",), ("--repair",), ("--action", "s3:ListBucket")])
+def test_an_option_without_effect_beside_explain_is_refused(options):
+    done = doctor("--explain", TRUST, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"it can't be combined with {options[0]}." in done.stderr

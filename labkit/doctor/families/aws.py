@@ -276,6 +276,27 @@ FAMILIES = (
         (VARIABLES, DOCTOR),
     ),
     Family(
+        "keys-incomplete",
+        r"Partial credentials found in|PartialCredentialsError",
+        "The environment or a config file has only a part of an access key. The SDK then stops, and doesn't use the "
+        "pod's role.",
+        ("pod-static-keys",),
+        (VARIABLES, DOCTOR),
+    ),
+    Family(
+        "packed-policy",
+        r"PackedPolicyTooLarge|Packed (policy|size of session tags) consumes",
+        "The session policy and the session tags of this call are too large together. The role itself is right.",
+        next=("# shorten the session policy or the tags that the program sends to STS",),
+    ),
+    Family(
+        "kms-key",
+        r"refers to a customer master key that does not exist",
+        "KMS finds no such key in this account and region, or the role may not use the key. KMS doesn't say which.",
+        ("role-lacks-permission",),
+        (WHO, f"{PROBE} --action kms:Decrypt --resource KEY_ARN"),
+    ),
+    Family(
         "session-credentials-not-taken",
         r"Cannot call \w+ with session credentials",
         "This call accepts no temporary credentials. Call sts:AssumeRole instead.",

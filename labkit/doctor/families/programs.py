@@ -158,7 +158,7 @@ FAMILIES = (
         r"|context deadline|no such host|ENOTFOUND|connection refused|UnknownHost|EAI_AGAIN"
         r"|Temporary failure in name resolution)"
         rf"|(Could not connect to the|Connect timeout on) endpoint URL(?!.{{0,16}}({AGENT}))"
-        r"|(ENOTFOUND|UnknownHostException).{0,20}sts",
+        r"|(ENOTFOUND|UnknownHostException).{0,20}sts|Unable to execute HTTP request: (sts|s3)[\w.-]*\.amazonaws\.com",
         "The pod can't reach AWS. Common reasons: a private subnet without a VPC endpoint, a network policy, a proxy.",
         ("pod-sts-endpoint-of-another-region", "pod-proxy-without-no-proxy"),
         (VARIABLES, "kubectl exec {pod} -n {namespace} -- curl -sS https://sts.{region}.amazonaws.com/"),
