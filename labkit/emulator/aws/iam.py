@@ -43,6 +43,7 @@ MADE = {
 }
 # The operations that may set a permissions boundary.
 BOUNDED = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", *BOUNDARIES)
+TAGGED = {f"{verb}{kind}": kind for verb in ("Tag", "Untag") for kind in ("Role", "User")}
 PRINCIPALS_END = {"DeleteRole": ("roles", "RoleName"), "DeleteUser": ("users", "UserName")}
 # The user of the learner's own keys.
 ADMINISTRATOR = "administrator"
@@ -109,6 +110,8 @@ class Iam:
         run, operation = self.backend.run, asked.operation
         if deleted:
             await run(self.backend.orphan, deleted.arn, deleted.id)
+        if operation in TAGGED:
+            await run(_fold_tag_keys, asked, iam)
         if operation in MADE:
             response.body = await run(self._renamed, asked, iam, response.body)
         if operation == "CreateUser" and "PermissionsBoundary" in asked.requested().parameters:
@@ -173,6 +176,23 @@ class Iam:
         if store == "roles":
             iam.roles[made.id] = iam.roles.pop(given)
         return given
+
+
+def _fold_tag_keys(asked: Asked, iam: IAMBackend) -> None:
+    """Remove the principal's tags whose keys differ only in case from the call's keys. moto would keep both tags.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#case-sensitivity
+    """
+    parameters, kind = asked.requested().parameters, TAGGED[asked.operation]
+    added = {tag["Key"] for tag in parameters.get("Tags", [])}
+    folded = {key.lower() for key in (*added, *parameters.get("TagKeys", []))}
+    holder = find(iam, f"{kind.lower()}s", parameters[f"{kind}Name"])
+    if kind == "Role":
+        holder.tags = [tag for tag in holder.tags if tag["Key"] in added or tag["Key"].lower() not in folded]
+        return
+    kept = iam.tagger.get_tag_dict_for_resource(holder.arn)
+    others = [key for key in kept if key.lower() in folded and key not in added]
+    iam.tagger.untag_resource_using_names(holder.arn, others)
 
 
 def _trust(asked: Asked, iam: IAMBackend) -> Response:

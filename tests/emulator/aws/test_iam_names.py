@@ -10,6 +10,8 @@ from tests.emulator.aws.conftest import ACCOUNT, refused, trust_policy
 READ_ONLY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 
+TAG_CALLS = [("tag", ""), ("untag", ""), ("list", "_tags")]
+
 
 @pytest.fixture
 def iam(aws):
@@ -91,3 +93,17 @@ def test_a_service_linked_role_may_be_tagged_but_not_changed_or_deleted(iam):
         refused(call, 400, "UnmodifiableEntity", told)
     with pytest.raises(ClientError, match="NoSuchEntity"):
         iam.get_role_policy(RoleName=name, PolicyName="more")
+
+
+@pytest.mark.parametrize("kind", ["Role", "User"])
+def test_a_principal_has_one_tag_for_keys_that_differ_only_in_case(iam, irsa, kind):
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#case-sensitivity"""
+    named = {f"{kind}Name": irsa.role_name if kind == "Role" else "one"}
+    if kind == "User":
+        iam.create_user(**named)
+    tag, untag, tags = (getattr(iam, f"{verb}_{kind.lower()}{s}") for verb, s in TAG_CALLS)
+    tag(**named, Tags=[{"Key": "Team", "Value": "red"}, {"Key": "Cost", "Value": "1"}])
+    tag(**named, Tags=[{"Key": "team", "Value": "blue"}])
+    assert tags(**named)["Tags"] == [{"Key": "Cost", "Value": "1"}, {"Key": "team", "Value": "blue"}]
+    untag(**named, TagKeys=["TEAM"])
+    assert tags(**named)["Tags"] == [{"Key": "Cost", "Value": "1"}]
