@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.showing import stable
+
+if TYPE_CHECKING:
+    from kubernetes.client.exceptions import ApiException
 
 # AWS's error codes for a denied call. The last one is S3's answer to a HEAD, which has no message.
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
@@ -210,7 +213,7 @@ def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
         return otherwise or f"{error.status or ''} {str(error.reason).partition(' -+-+- ')[0]}".strip()
 
 
-def with_answer(error: Any) -> Any:
+def with_answer(error: "ApiException") -> "ApiException":
     """Give the `ApiException` of a refused exec the status and the body of the API server's answer, and return it.
 
     The client keeps this answer only in the exception's `reason`. Without an answer, the status stays 0.
