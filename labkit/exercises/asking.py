@@ -48,32 +48,34 @@ def only_cart(place: "Workspace") -> list[Row]:
     return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
 
 
-def newcomers(place: "Workspace", *accounts: str) -> list[Row]:
+def newcomers(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Row]:
     """Create service accounts that STS should refuse. Return a row, marked as wrong, for each one that STS admits.
 
     For each name in `accounts`, such as cart, create cart-1a2b in the run's namespace, and cart in a new namespace.
-    Without `accounts`, the only name is `parameters.service_account`.
+    Without `accounts`, the only name is `parameters.service_account`. Each asks for the role `role_arn`.
     """
     namespace, added = place.parameters.namespace, uuid4().hex[:4]
     accounts = accounts or (place.parameters.service_account,)
-    return [*_admitted(place, [(f"{name}-{added}", namespace) for name in accounts]), *elsewhere(place, *accounts)]
+    here = _admitted(place, [(f"{name}-{added}", namespace) for name in accounts], role_arn)
+    return [*here, *elsewhere(place, *accounts, role_arn=role_arn)]
 
 
-def elsewhere(place: "Workspace", *accounts: str) -> list[Row]:
+def elsewhere(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Row]:
     """Return a row for each new service account that STS wrongly admits.
 
     The function creates one service account for each name in `accounts`. Each service account is in its own new
     namespace, such as shop-1a2b.
     """
-    return _admitted(place, [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts])
+    asked = [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts]
+    return _admitted(place, asked, role_arn)
 
 
-def _admitted(place: "Workspace", asked: list[tuple[str, str]]) -> list[Row]:
-    answers = [(_subject(place, *each), newcomer(place, *each)) for each in asked]
+def _admitted(place: "Workspace", asked: list[tuple[str, str]], role_arn: str) -> list[Row]:
+    answers = [(_subject(place, *each), newcomer(place, *each, role_arn=role_arn)) for each in asked]
     return [Row(f"{who}, created just now", "refused", found) for who, found in answers if found == ADMITTED]
 
 
-def newcomer(place: "Workspace", account: str, namespace: str) -> str:
+def newcomer(place: "Workspace", account: str, namespace: str, *, role_arn: str = "") -> str:
     """Return the result of `exchange` for a new service account.
 
     Create the service account first, and the namespace if it's missing. At the end, delete the service account. Delete
@@ -85,7 +87,7 @@ def newcomer(place: "Workspace", account: str, namespace: str) -> str:
         core.create_namespace({"metadata": {"name": namespace, "labels": place.labels}})
     core.create_namespaced_service_account(namespace, {"metadata": {"name": account, "labels": place.labels}})
     try:
-        return exchange(place, account, namespace=namespace)
+        return exchange(place, account, namespace=namespace, role_arn=role_arn)
     finally:
         core.delete_namespaced_service_account(account, namespace)
         if is_new:

@@ -5,7 +5,7 @@ from typing import Any
 
 from labkit import documents
 from labkit.exercises import making
-from labkit.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected
+from labkit.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected, newcomers
 from labkit.exercises.exercise import Exercise
 from labkit.steps import bucket, oidc_provider, service_account
 from labkit.steps.row import Row
@@ -18,7 +18,7 @@ REFUSED = "AccessDenied"
 def _role_that_reads_the_whole_bucket(place: Workspace) -> None:
     s3, name = place.aws.client("s3"), place.parameters.namespace
     bucket.create(place.aws, name)
-    for team in ("cart", "till"):
+    for team in ("cart", "till", "cart-old"):
         s3.put_object(Bucket=name, Key=f"{team}/1.txt", Body=b"hello")
     _provider_and_account(place)
     making.role(place)
@@ -54,9 +54,13 @@ def _reads_its_own_prefix(place: Workspace) -> list[Row]:
         row("list cart/", "list_objects_v2", ALLOWED, Prefix="cart/"),
         row("read cart/1.txt", "get_object", ALLOWED, Key="cart/1.txt"),
         row("write cart/1.txt", "put_object", REFUSED, Key="cart/1.txt"),
+        # The key doesn't exist: if S3 deletes it, nothing is lost.
+        row("delete cart/no-such-object", "delete_object", REFUSED, Key="cart/no-such-object"),
         row("list till/", "list_objects_v2", REFUSED, Prefix="till/"),
         row("list the whole bucket", "list_objects_v2", REFUSED),
         row("read till/1.txt", "get_object", REFUSED, Key="till/1.txt"),
+        row("list cart-old/", "list_objects_v2", REFUSED, Prefix="cart-old/"),
+        row("read cart-old/1.txt", "get_object", REFUSED, Key="cart-old/1.txt"),
     ]
 
 
@@ -76,6 +80,8 @@ def _each_has_its_own_role(place: Workspace) -> list[Row]:
         row("till", own, ADMITTED),
         row("till", shared, REFUSED),
         row("cart", own, REFUSED),
+        *newcomers(place, "cart", role_arn=arns[shared]),
+        *newcomers(place, "till", role_arn=arns[own]),
     ]
 
 

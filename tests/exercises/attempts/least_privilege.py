@@ -41,6 +41,24 @@ def everything_under_the_prefix(lab, name):
     put(lab, name, listing(name), allow("s3:*", f"{name}/cart/*"))
 
 
+@wrong("08-a", "cart: list cart-old/ found allowed\ncart: read cart-old/1.txt found allowed")
+def a_prefix_without_its_slash(lab, name):
+    wide = allow("s3:ListBucket", name, StringLike={"s3:prefix": "cart*"})
+    put(lab, name, wide, allow("s3:GetObject", f"{name}/cart*"))
+
+
+@wrong("08-a", "cart: read cart-old/1.txt found allowed")
+def every_object_but_those_of_the_other_team(lab, name):
+    statement = allow("s3:GetObject", f"{name}/till/*")
+    statement["NotResource"] = statement.pop("Resource")
+    put(lab, name, listing(name), statement)
+
+
+@wrong("08-a", "cart: delete cart/no-such-object found allowed")
+def deleting_as_well(lab, name):
+    put(lab, name, listing(name), allow(["s3:GetObject", "s3:DeleteObject"], f"{name}/cart/*"))
+
+
 @right("08-a")
 def one_prefix(lab, name):
     put(lab, name, listing(name), allow("s3:GetObject", f"{name}/cart/*"))
@@ -74,8 +92,19 @@ def annotate(lab: Lab, name: str, arn: str) -> None:
 
 
 def admit(lab: Lab, name: str, *accounts: str) -> None:
-    policy = json.dumps(trust(lab, name, *accounts))
-    lab.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=policy)
+    update(lab, name, trust(lab, name, *accounts))
+
+
+def update(lab: Lab, role: str, policy: dict[str, Any]) -> None:
+    lab.aws.client("iam").update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(policy))
+
+
+def compared(policy: dict[str, Any], operator: str) -> dict[str, Any]:
+    """The trust policy with the subject compared by this operator instead of StringEquals."""
+    conditions = policy["Statement"][0]["Condition"]
+    (key,) = [each for each in conditions["StringEquals"] if each.endswith(":sub")]
+    conditions[operator] = {key: conditions["StringEquals"].pop(key)}
+    return policy
 
 
 @wrong("08-b", "a new pod of till found arn:aws:iam::123456789012:role/exercise-08-b")
@@ -92,6 +121,25 @@ def the_old_role_left_open(lab, name):
 @wrong("08-b", "cart asks for exercise-08-b-till found admitted")
 def the_trust_policy_copied(lab, name):
     annotate(lab, name, make(lab, name, "cart", "till"))
+    admit(lab, name, "cart")
+
+
+@wrong("08-b", "created just now found admitted")
+def everybody_but_the_other(lab, name):
+    annotate(lab, name, make(lab, name, "till"))
+    update(lab, name, compared(trust(lab, name, "till"), "StringNotEquals"))
+
+
+@wrong("08-b", "created just now found admitted")
+def every_name_that_begins_with_cart(lab, name):
+    annotate(lab, name, make(lab, name, "till"))
+    update(lab, name, compared(trust(lab, name, "cart*"), "StringLike"))
+
+
+@wrong("08-b", "created just now found admitted")
+def every_name_that_begins_with_t(lab, name):
+    annotate(lab, name, make(lab, name, "till"))
+    update(lab, f"{name}-till", compared(trust(lab, name, "t*"), "StringLike"))
     admit(lab, name, "cart")
 
 
