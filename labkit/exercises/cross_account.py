@@ -4,7 +4,7 @@ import json
 
 from labkit import documents
 from labkit.connection import core_api
-from labkit.exercises.asking import ALLOWED, admits, call, credentials, refuses
+from labkit.exercises.asking import ALLOWED, admits, call, credentials, newcomers, refuses
 from labkit.exercises.exercise import Exercise
 from labkit.steps import bucket, oidc_provider
 from labkit.steps.row import Row
@@ -62,6 +62,7 @@ def _cart_is_admitted_over_there(place: Workspace) -> list[Row]:
         admits(place, role_arn=arn),
         refuses(place, "till", role_arn=arn),
         refuses(place, audience="vault", role_arn=arn, code="InvalidIdentityToken"),
+        *newcomers(place, role_arn=arn),
     ]
 
 

@@ -46,6 +46,17 @@ def for_one_audience_too_many(lab, name):
     register(lab, AWS, "vault")
 
 
+@wrong("10-a", "created just now found admitted")
+def registered_for_every_name_that_begins_with_c(lab, name):
+    register(lab, AWS)
+    iam = there(lab, "iam")
+    policy = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+    conditions = policy["Statement"][0]["Condition"]
+    (key,) = [each for each in conditions["StringEquals"] if each.endswith(":sub")]
+    conditions["StringLike"] = {key: conditions["StringEquals"].pop(key).replace(":cart", ":c*")}
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(policy))
+
+
 @right("10-a")
 def registered(lab, name):
     register(lab, AWS)
