@@ -90,7 +90,7 @@ EXERCISES = (
     ),
     Exercise(
         "11-b",
-        "let the role's trust policy admit only cart",
+        "let cart in, and keep till out",
         _trust_policy_without_tags,
         _cart_alone_is_trusted,
         (
