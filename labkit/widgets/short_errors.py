@@ -23,6 +23,8 @@ FROM_THE_TOP = "run the cells above this one first: Run > Run All Above Selected
 LAB_ENDED = "if the lab has ended, run the opening cell again: it starts the lab, and nothing is lost"
 WHY = "lab.trail(last=1) shows what AWS decided, and why"
 CORRECT = "correct this line; if it looks right, %tb in a new cell shows the whole traceback"
+# A notebook asserts what the lab's answer is at this point of the notebook.
+UNEXPECTED = f"an earlier or later cell left the lab in another state; {START_OVER}"
 STOPPED = f"if the cell had changed nothing yet, run it again; otherwise, {START_OVER}"
 LONGEST, LONGEST_LINE = 600, 100  # the most characters of a line of the message, and of the cell's line
 MOST_LINES = 6
@@ -92,7 +94,8 @@ def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[s
         for cell, line in [line_of(shell.compile, frame, number)]
         if cell
     ]
-    return [*_lines(f"{type(error).__name__}: {error}"), *where[-1:], f"next:  {CORRECT}"]
+    next_step = UNEXPECTED if isinstance(error, AssertionError) else CORRECT
+    return [*_lines(f"{type(error).__name__}: {error}"), *where[-1:], f"next:  {next_step}"]
 
 
 def line_of(compiler: "CachingCompiler", frame: FrameType, number: int) -> tuple[str, str]:

@@ -14,10 +14,11 @@ from subprocess import PIPE
 
 import pytest
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
-from tests.notebooks.books import NAMES, REFUSED, boxes, changes, commands, fences, read
+from tests.notebooks.books import NAMES, REFUSED, boxes, changes, commands, fences, printed, read
 
 # Programs that need more than the lab; their lines are for the reader's own machine.
 NOT_OF_THE_LAB = ("terraform", "papermill", "jupyter", "make")
@@ -103,8 +104,15 @@ def test_a_reader_can_run_a_box_in_place_of_the_cell_below_it(number, chosen, te
                     run(box)
             if cell.cell_type == "code":
                 if not replaced:
+                    stored = calls(cell)
                     client.execute_cell(cell, index)
+                    assert calls(cell) == stored, f"{cell.id}: the box above changes what the cell's trail shows"
                 replaced = False
+
+
+def calls(cell: NotebookNode) -> list[str]:
+    """The names of the newest calls, if the cell shows a number of them. (A trail of all calls grows with each box.)"""
+    return re.findall(r"^([A-Z]\w+)  ", printed(cell), re.MULTILINE) if "last=" in cell.source else []
 
 
 def test_the_irsa_notebook_has_no_terminal_command_for_the_lab():

@@ -2,6 +2,8 @@
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 import labkit
 from tests.commands import labkit as command
@@ -45,6 +47,17 @@ def test_a_broken_step_fails_the_run_and_names_the_cause(broken, by, code, home,
     assert code in done.stderr
     assert "The doctor looked at the service account:" in done.stdout
     assert (tmp_path / "out.ipynb").is_file()
+
+
+def test_a_refusal_run_again_after_the_pod_took_the_role_says_what_to_do(empty_lab):
+    notebook = read("08-least-privilege.ipynb")
+    at = {cell.id: index for index, cell in enumerate(notebook.cells)}
+    client = NotebookClient(notebook, kernel_name="python3", timeout=120)
+    with client.setup_kernel():
+        for index in range(at["taken"] + 1):
+            client.execute_cell(notebook.cells[index], index)
+        with pytest.raises(CellExecutionError, match="AssertionError: the pod still has a session"):
+            client.execute_cell(notebook.cells[at["ask"]], at["ask"])
 
 
 def test_runs_with_another_cluster_or_role_work_beside_the_first(home, tmp_path):

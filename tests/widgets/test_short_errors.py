@@ -66,6 +66,11 @@ CELLS = {
         "JSONDecodeError: Expecting property name",
         "correct this line",
     ),
+    "an answer that the notebook doesn't expect": (
+        'answer = "hello.txt"\nassert "(AccessDenied)" in answer, "the pod has a session from before"',
+        "AssertionError: the pod has a session from before",
+        "left the lab in another state; run the opening cell again to start over",
+    ),
     "a cell that the learner stops": (
         'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nlab.aws.client("iam").list_roles()',
         "KeyboardInterrupt: you stopped this cell",
