@@ -100,11 +100,11 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 
 
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
-    """Return the run's roles by ARN, including roles that eksctl created."""
+    """Return the run's roles by ARN."""
     found = {}
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:
-            if not listed["RoleName"].startswith(("eksctl-", lab.parameters.role_name)):
+            if not listed["RoleName"].startswith(lab.parameters.role_name):
                 continue
             role = iam.get_role(RoleName=listed["RoleName"])["Role"]
             tags = role.get("Tags") or []

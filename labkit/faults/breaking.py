@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from labkit import steps
+from labkit.diagnosis.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.execution import execute
 from labkit.faults import CATALOGUE, live
 from labkit.faults.fault import Fault
-from labkit.faults.situation import ROLE_ARN, Situation
+from labkit.faults.situation import ROLE_ARN, Document, Situation
 from labkit.policy.arn import Arn
 from labkit.run_parameters import label_value
 
@@ -91,7 +92,9 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
     kept = _read(lab)
     now = live.read(lab, kept.before, kept.broken) if kept else live.read(lab)
     if kept and not differences(kept.before, now):
-        kept = None  # someone mended everything by hand
+        # Someone mended everything by hand. A fault's tags may be left, and would change the next fault's finding.
+        live.make(lab, now, kept.before)
+        now, kept = kept.before, None
     if kept is None and not is_made(now):
         print(*steps.ready_through(lab, "pod"), sep="\n")
         now = live.read(lab)
@@ -229,8 +232,7 @@ def _compared(one: Situation, other: Situation) -> Iterator[tuple[str, bool]]:
         yield f"trust policy of the {name}", mine[trust] == others[trust]
         yield f"permissions of the {name}", all(mine[key] == others[key] for key in ("Attached", "Inline"))
         yield f"permissions boundary of the {name}", mine["PermissionsBoundary"] == others["PermissionsBoundary"]
-        rest = ("Description", "MaxSessionDuration", "Tags")
-        yield f"settings of the {name}", all(mine[key] == others[key] for key in rest)
+        yield f"settings of the {name}", _settings(mine) == _settings(others)
     yield "bucket policy", one.bucket_policy == other.bucket_policy
     yield "Pod Identity associations", one.associations == other.associations
     yield "identity provider config of the cluster", one.identity_provider_configs == other.identity_provider_configs
@@ -241,6 +243,12 @@ def _compared(one: Situation, other: Situation) -> Iterator[tuple[str, bool]]:
             for each in (one, other)
         )
         yield key[0].lower() + key[1:], made == other_made
+
+
+def _settings(role: Document) -> list[object]:
+    """Return the role's other fields, without eksctl's tags: they break nothing, so no repair removes them."""
+    tags = [tag for tag in role["Tags"] if tag["Key"] not in (EKSCTL_CLUSTER, EKSCTL_NAME)]
+    return [role["Description"], role["MaxSessionDuration"], tags]
 
 
 # The file.

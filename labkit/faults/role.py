@@ -28,6 +28,7 @@ ABSENT_HIDES = (
     "role-assumes-itself",
     "cluster-rebuilt",
     "oidc-provider-in-another-account",
+    "eksctl-role-without-annotation",
 )
 ANOTHER_ID = "E" * 32
 LIMIT = 2048  # characters of a trust policy

@@ -2,7 +2,7 @@
 
 from labkit.diagnosis.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
 from labkit.faults.fault import fault
-from labkit.faults.situation import ANOTHER_ACCOUNT, ROLE_ARN, Situation, new_role
+from labkit.faults.situation import ANOTHER_ACCOUNT, ROLE_ARN, Situation
 
 ANNOTATION = ("the service account's annotation",)
 # Without a role, the webhook adds nothing to the pod. So the pod can't have findings about the webhook's additions.
@@ -125,16 +125,17 @@ def annotation_of_another_partition(situation: Situation) -> None:
     "The service account was created again. After that, eksctl said that it had nothing to do.",
     finding="eksctl-role-without-annotation",
     hides=WITHOUT_ROLE_HIDES,
+    seen_as=("service-account-annotation-missing",),
     changes=ANNOTATION,
 )
 def eksctl_excluded_the_service_account(situation: Situation) -> None:
     _annotate(situation, {})
-    parameters = situation.parameters
-    name = f"eksctl-{parameters.cluster}-addon-iamserviceaccount-{parameters.namespace}-{parameters.service_account}"
-    arn = situation.role_arn.replace(f"role/{parameters.role_name}", f"role/{name[:44]}-Role1-1ABCDEFGHIJKL")
+    parameters, role = situation.parameters, situation.role
     tags = {EKSCTL_CLUSTER: parameters.cluster, EKSCTL_NAME: f"{parameters.namespace}/{parameters.service_account}"}
-    role = new_role(parameters, situation.provider_arn)
-    situation.roles[arn] = role | {"Tags": [*role["Tags"], *({"Key": k, "Value": v} for k, v in tags.items())]}
+    if role:
+        # As `eksctl create iamserviceaccount --role-name` makes it.
+        others = [tag for tag in role["Tags"] if tag["Key"] not in tags]
+        role["Tags"] = [*others, *({"Key": key, "Value": value} for key, value in tags.items())]
 
 
 @fault(

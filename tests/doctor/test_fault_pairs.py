@@ -43,6 +43,8 @@ def test_a_fault_alone_gives_its_own_finding_and_a_repair_that_harms_nobody(heal
     lines = finding.repair.splitlines()
     assert lines[0].startswith("# "), f"{lines[0]}: begin the repair with a comment: what changes, who that affects"
     assert all(shlex.split(line) for line in lines)
+    key, _, arn = finding.expected.partition(": ")
+    assert key != "eks.amazonaws.com/role-arn" or f"{key}={arn}" in finding.repair
     for in_one_statement in (True, False):
         told, _, harm = looked_at(broken, [fault], [fault], in_one_statement=in_one_statement)
         assert (told, harm) == ([fault.finding], [])

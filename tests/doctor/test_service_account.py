@@ -50,15 +50,16 @@ def annotated(annotations, pod_annotations=None):
     return answers
 
 
-def with_eksctl_role():
-    answers = annotated({})
-    name = EKSCTL.rpartition("/")[2]
+def made_by_eksctl(arn):
+    """A lab whose service account lost its annotation. eksctl made the role with this ARN for the service account."""
+    answers, name = annotated({}), arn.rpartition("/")[2]
     tags = {
         "alpha.eksctl.io/cluster-name": "blue",
         "alpha.eksctl.io/iamserviceaccount-name": "default/my-service-account",
     }
-    role = {**answers[ROLE], "RoleName": name, "Arn": EKSCTL}
-    answers[ROLES].append(role)
+    role = {**answers[ROLE], "RoleName": name, "Arn": arn}
+    if arn != ROLE_ARN:
+        answers[ROLES].append(role)
     answers[ROLE.replace("my-role", name)] = role | {"Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}
     return answers
 
@@ -90,7 +91,8 @@ def taken_away(manager):
         ("service-account-annotation-missing", annotated({"example.com/role": "admin"})),
         ("service-account-annotation-role-mismatch", annotated({KEY: f"{ROLE_ARN}-of-orders"})),
         ("annotation-on-the-pod", annotated({}, {KEY: ROLE_ARN})),
-        ("eksctl-role-without-annotation", with_eksctl_role()),
+        ("eksctl-role-without-annotation", made_by_eksctl(ROLE_ARN)),
+        ("service-account-annotation-missing", made_by_eksctl(EKSCTL)),
         ("service-account-annotation-taken-away", taken_away("argocd-controller")),
         ("service-account-annotation-missing", taken_away("kubectl-annotate")),
         ("service-account-missing", healthy() | {SERVICE_ACCOUNTS: []}),
@@ -105,6 +107,24 @@ def test_a_fault_of_the_service_account_gives_one_finding_and_its_repair_mends_i
     after = applied(answers, finding.repair)
     # The repair creates the missing namespace, but not its pod.
     assert found(after) == (["pod-missing"] if id == "namespace-missing" else [])
+
+
+def test_the_role_that_eksctl_made_is_the_one_to_annotate_if_nobody_named_another():
+    answers = made_by_eksctl(EKSCTL)
+    del answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"]
+    (finding,) = examine(answers, role_is_known=False).findings
+    assert (finding.id, finding.expected) == ("eksctl-role-without-annotation", f"{KEY}: {EKSCTL}")
+    assert f"{KEY}={EKSCTL}" in finding.repair
+
+
+def test_the_pods_role_is_the_expected_one_if_a_controller_took_the_annotation_away():
+    answers = taken_away("argocd-controller")
+    del answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"]
+    (variable,) = [each for each in answers[PODS][0]["spec"]["containers"][0]["env"] if each["name"] == "AWS_ROLE_ARN"]
+    variable["value"] = EKSCTL
+    findings = {finding.id: finding for finding in examine(answers, role_is_known=False).findings}
+    finding = findings["service-account-annotation-taken-away"]
+    assert finding.expected == f"{KEY}: {EKSCTL}" and f"{KEY}={EKSCTL}" in finding.repair
 
 
 def test_a_pod_identity_association_beside_the_annotation_is_a_warning():

@@ -8,6 +8,7 @@ from kubernetes.client import CoreV1Api
 from labkit import Lab
 from labkit.errors import LabError
 from labkit.faults import drawn
+from labkit.steps import pod
 
 SEED = 5
 
@@ -155,13 +156,30 @@ def test_a_repair_that_changes_more_than_needed_counts_as_mended(lab, iam):
 
 def test_an_unused_object_of_a_fault_is_reported_as_left_behind(lab):
     lab.break_("keys-in-a-config-map")
-    from labkit.steps import pod
-
     pod.delete(lab, "my-pod", "default")
     pod.ensure(lab)
     report = lab.mended()
     assert report
     assert "left behind  configMap default/my-settings" in str(report)
+
+
+def test_a_repair_as_the_doctor_says_leaves_nothing_of_eksctl_behind(lab, iam):
+    lab.break_("eksctl-excluded-the-service-account")
+    (finding,) = lab.diagnose().findings
+    assert (finding.id, finding.expected) == (
+        "eksctl-role-without-annotation",
+        f"eks.amazonaws.com/role-arn: {lab.role_arn}",
+    )
+    repaired = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": lab.role_arn}}}
+    CoreV1Api(lab.kubernetes).patch_namespaced_service_account("my-service-account", "default", repaired)
+    pod.delete(lab, "my-pod", "default")
+    pod.ensure(lab)
+    report = lab.mended()
+    assert report
+    assert "left behind  nothing" in str(report)
+    lab.break_("annotation-left-out")
+    assert [each.id for each in lab.diagnose().findings] == ["service-account-annotation-missing"]
+    assert {tag["Key"] for tag in iam.list_role_tags(RoleName="my-role")["Tags"]} == {tag["Key"] for tag in lab.tags}
 
 
 def test_a_fault_that_only_warns_still_counts_as_not_mended(lab):

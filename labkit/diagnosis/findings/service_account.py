@@ -177,7 +177,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         f"{last['manager']} has removed the annotation from the service account since the pod was made.",
-        expected=f"{ROLE_ANNOTATION}: {evidence.role_arn or spec.containers[0].value('AWS_ROLE_ARN')}",
+        expected=f"{ROLE_ANNOTATION}: {_meant(evidence, spec.containers[0].value('AWS_ROLE_ARN'))}",
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
         source="kubectl get serviceaccount -o yaml --show-managed-fields",
         repair=Repair.of(
@@ -198,9 +198,8 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
     if not _is_bare(evidence):
         return None
     try:
-        made = [
-            arn for arn in evidence.roles_that_trust_it if made_by_eksctl(evidence.account, evidence.parameters, arn)
-        ]
+        roles = [evidence.role_arn] if _is_told(evidence) else evidence.roles_that_trust_it
+        made = [arn for arn in roles if arn and made_by_eksctl(evidence.account, evidence.parameters, arn)]
     except NotRead:
         return None
     if len(made) != 1:
@@ -355,11 +354,19 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
     return "", ""
 
 
+def _is_told(evidence: Evidence) -> bool:
+    """Whether the doctor's caller or a run of the lab decides which role the service account should have."""
+    return evidence.role_is_known or evidence.is_of_lab
+
+
+def _meant(evidence: Evidence, role_arn: str) -> str:
+    """Return the ARN of the role to annotate: `role_arn`, unless another one is told. Empty if unknown."""
+    return evidence.role_arn if _is_told(evidence) or not role_arn else role_arn
+
+
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
     """Return the repair that annotates the service account, and removes the annotation with the key `without`."""
-    # A run of the lab has its own role.
-    is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
-    known = evidence.role_arn if is_told else role_arn
+    known = _meant(evidence, role_arn)
     named = Repair.of(annotate(evidence, known, without=without))
     # A pod gets its role only when it's created.
     try:
