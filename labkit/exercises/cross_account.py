@@ -1,12 +1,13 @@
 """Notebook 10: a pod of one account reads a bucket of another account."""
 
 import json
+from uuid import uuid4
 
 from labkit import documents
 from labkit.connection import core_api
 from labkit.exercises.asking import ALLOWED, admits, call, credentials, newcomers, refuses
 from labkit.exercises.exercise import Exercise
-from labkit.steps import bucket, oidc_provider
+from labkit.steps import bucket, iam_role, oidc_provider
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
@@ -26,13 +27,7 @@ def _bucket_over_there_without_a_policy(place: Workspace) -> None:
     bucket.create(other, name)
     other.client("s3").put_object(Bucket=name, Key=KEY, Body=b"hello")
     for each in (place, _till(place)):
-        _role(each, documents.trust_policy(each.parameters, each.provider_arn))
-        statement = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"]}
-        statement["Resource"] = f"arn:{place.connection.partition}:s3:::{name}/*"
-        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        each.aws.client("iam").put_role_policy(
-            RoleName=each.parameters.role_name, PolicyName="bucket", PolicyDocument=document
-        )
+        _role_that_may_use_the_bucket(each, name)
     _accounts(place, cart=place.role_arn, till=_till(place).role_arn)
 
 
@@ -48,6 +43,16 @@ def _till(place: Workspace) -> Workspace:
 def _role(account: Workspace, policy: documents.PolicyDocument) -> None:
     name = account.parameters.role_name
     account.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=account.tags)
+
+
+def _role_that_may_use_the_bucket(place: Workspace, name: str) -> None:
+    _role(place, documents.trust_policy(place.parameters, place.provider_arn))
+    statement = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"]}
+    statement["Resource"] = f"arn:{place.connection.partition}:s3:::{name}/*"
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    place.aws.client("iam").put_role_policy(
+        RoleName=place.parameters.role_name, PolicyName="bucket", PolicyDocument=document
+    )
 
 
 def _accounts(place: Workspace, **arns: str) -> None:
@@ -67,18 +72,31 @@ def _cart_is_admitted_over_there(place: Workspace) -> list[Row]:
 
 
 def _cart_alone_reads(place: Workspace) -> list[Row]:
-    till = _till(place)
+    till, name = _till(place), place.parameters.namespace
 
     def row(who: Workspace, what: str, operation: str, expected: str) -> Row:
-        name, bucket = who.parameters.service_account, place.parameters.namespace
-        found = call(who, "s3", operation, given=credentials(who), Bucket=bucket, Key=KEY)
-        return Row(f"{name}: {what}", expected, found, found.startswith(expected))
+        found = call(who, "s3", operation, given=credentials(who), Bucket=name, Key=KEY)
+        return Row(f"{who.parameters.service_account}: {what}", expected, found, found.startswith(expected))
 
     return [
         row(place, "read", "get_object", ALLOWED),
         row(place, "write", "put_object", "AccessDenied"),
         row(till, "read", "get_object", "AccessDenied"),
+        *_read_by_a_new_role(place, name),
     ]
+
+
+def _read_by_a_new_role(place: Workspace, name: str) -> list[Row]:
+    """Return a row, marked as wrong, if the bucket's policy also lets a new role of this account read."""
+    role = f"{place.parameters.role_name}-{uuid4().hex[:4]}"
+    new = Workspace(place.parameters.model_copy(update={"role_name": role}), place.connection)
+    _role_that_may_use_the_bucket(new, name)
+    try:
+        found = call(new, "s3", "get_object", given=credentials(new), Bucket=name, Key=KEY)
+    finally:
+        iam_role.delete(new.aws.client("iam"), role)
+    what = "a role of this account, created just now: read"
+    return [Row(what, "AccessDenied", found, False)] if found == ALLOWED else []
 
 
 EXERCISES = (

@@ -86,6 +86,12 @@ def every_action(lab, name):
     allow(lab, name, lab.connection.role_arn(name), "s3:*")
 
 
+@wrong("10-b", "a role of this account, created just now: read found allowed")
+def every_role_but_the_other(lab, name):
+    other = {"ArnNotEquals": {"aws:PrincipalArn": lab.connection.role_arn(f"{name}-till")}}
+    allow(lab, name, f"arn:aws:iam::{lab.account_id}:root", Condition=other)
+
+
 @right("10-b")
 def the_role(lab, name):
     allow(lab, name, lab.connection.role_arn(name))
