@@ -68,6 +68,10 @@ class Record(TypedDict, total=False):
     lab: dict[str, Any]
 
 
+class NotThereYet(LabError):
+    """The lab doesn't run, or its AWS has no such cluster yet. A run starts the lab and makes or joins the cluster."""
+
+
 @dataclass(frozen=True)
 class Connection:
     """The clients, addresses and commands of a lab.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labkit.emulator.process import ACCOUNT_ID
 from labkit.errors import LabError, UnknownName
 from labkit.fleet import table
 from labkit.fleet.table import Entry, NothingRan
@@ -14,6 +15,7 @@ from labkit.run_parameters import Parameters
 
 ACCESS = ("profile", "assume_role")
 KNOWN = [*(name for name in Parameters.names() if name != "confirm"), *ACCESS]
+OF_THE_LAB = ("moto", "kind")  # the targets whose AWS is the lab's
 USUAL = Parameters()
 LONGEST_NAME = 150  # characters in the name of a row's files; with their endings, file systems allow 255 bytes
 TOLD = 20  # one message names at most so many problems
@@ -139,9 +141,15 @@ def _row(number: int, entry: Entry) -> Row:
 
 def _of_account(values: Mapping[str, object]) -> Iterator[str]:
     """Yield a sentence for each mistake in the row's AWS account and credentials."""
-    is_in_an_account = values.get("target") == "eks"
+    target, account = values.get("target", USUAL.target), values.get("account_id", "")
+    is_in_an_account = target == "eks"
     access = [name for name in ACCESS if name in values]
-    if is_in_an_account and values.get("account_id", "") == "":
+    if target in OF_THE_LAB and isinstance(account, str) and account not in ("", ACCOUNT_ID):
+        yield (
+            f"account_id = {account!r}, but the account of the target {target} is {ACCOUNT_ID}. "
+            "Delete account_id, or set target to eks"
+        )
+    if is_in_an_account and account == "":
         yield "target eks needs account_id, the AWS account that you expect"
     if access and not is_in_an_account:
         yield f"only rows of the target eks use your credentials. Delete {' and '.join(access)}, or set target to eks"

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labkit.connection import AGENT_URL, ENTRANCE, OTHER_ACCOUNT, Connection, Record, configured, patient
+from labkit.connection import AGENT_URL, ENTRANCE, OTHER_ACCOUNT, Connection, NotThereYet, Record, configured, patient
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import kubeconfig, process
 from labkit.emulator.certificates import client_context
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
-from labkit.emulator.process import TARGET_TAG, State
+from labkit.emulator.process import ACCOUNT_ID, TARGET_TAG, State
 from labkit.errors import LabError, answering
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from labkit.targets.sessions import BoundSession
 
 CLUSTER_ROLE = "eks-cluster-role"
+COMMANDS_AFTER = 'eval "$(labkit env)"'
 
 
 def plan(parameters: "Parameters") -> str:
-    """Return a sentence about what `up` would make. Change nothing."""
+    """Return a sentence about what `up` would make. Change nothing. Raises `LabError` if the lab can't be used."""
+    refuse_another_account(parameters)
     folder = Folder.find()
     begins = "continues with" if folder.is_running() else "starts"
     cluster = f"makes the cluster {parameters.cluster} if it's missing"
@@ -35,9 +37,9 @@ def plan(parameters: "Parameters") -> str:
 
 def up(parameters: "Parameters") -> Connection:
     """Start the lab and the cluster if they don't run yet. Return the connection. Raises `LabError`."""
+    refuse_another_account(parameters)
     folder = Folder.find()
     state = process.start(folder)
-    _refuse_another_account(parameters, state)
     aws = session(state, parameters.region)
     return _connection(parameters, folder, state, aws, ensure_cluster(aws, parameters.cluster, state.account_id))
 
@@ -45,17 +47,17 @@ def up(parameters: "Parameters") -> Connection:
 def connect(parameters: "Parameters") -> Connection:
     """Return the connection to the running lab. Start nothing, and create no cluster.
 
-    Raises `LabError` if no lab runs, or if the lab doesn't have the cluster.
+    Raises `NotThereYet` if no lab runs, or if the lab doesn't have the cluster. Raises `LabError`.
     """
+    refuse_another_account(parameters)
     folder = Folder.find()
-    state = State.read(folder)
-    if state is None or not folder.is_running():
-        raise LabError(
+    state = _running(folder)
+    if state is None:
+        raise NotThereYet(
             f"No lab runs in {folder.path}.",
             where="the target moto; nothing was changed",
             next=parameters.up_command,
         )
-    _refuse_another_account(parameters, state)
     aws = session(state, parameters.region)
     eks = aws.client("eks")
     with answering():
@@ -65,6 +67,21 @@ def connect(parameters: "Parameters") -> Connection:
             raise _no_cluster(parameters, state) from None
     _refuse_joined(cluster)
     return _connection(parameters, folder, state, aws, cluster)
+
+
+def without_cluster(parameters: "Parameters") -> Connection | None:
+    """Return a connection to the running lab's AWS, but to no cluster. Return None if no lab runs."""
+    if (state := _running(Folder.find())) is None:
+        return None
+    return Connection(
+        aws=session(state, parameters.region),
+        kubernetes=None,
+        issuer="",
+        account_id=state.account_id,
+        # A cluster that a kubeconfig names isn't the lab's own.
+        takes_untagged=not parameters.kubeconfig,
+        commands_after=COMMANDS_AFTER,
+    )
 
 
 look = to_remove = connect  # the lab's own cluster exists while the lab runs
@@ -211,7 +228,7 @@ def _connection(
         kubectl=kubectl,
         webhook_registration=lambda: folder.read_json(f"clusters/{context}/webhook.json"),
         webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/clusters/{context}/webhook.json"',
-        commands_after='eval "$(labkit env)"',
+        commands_after=COMMANDS_AFTER,
         takes_untagged=True,
         is_embedded=True,
         note=state.note,
@@ -260,13 +277,19 @@ def _cluster(eks: Any, name: str, account_id: str) -> Cluster:
     return active(eks, name) if cluster["status"] == "CREATING" else cluster
 
 
-def _refuse_another_account(parameters: "Parameters", state: State) -> None:
-    if parameters.account_id not in ("", state.account_id):
+def refuse_another_account(parameters: "Parameters") -> None:
+    """Raise `LabError` if the parameters name an account other than the lab's own."""
+    if parameters.account_id not in ("", ACCOUNT_ID):
         raise LabError(
-            f"parameter account_id = {parameters.account_id!r}: the account of the target moto is {state.account_id}.",
+            f"parameter account_id = {parameters.account_id!r}: "
+            f"the account of the target {parameters.target} is {ACCOUNT_ID}.",
             where="nothing was changed",
-            next=f'set account_id = "{state.account_id}", and run again',
+            next=f'set account_id = "{ACCOUNT_ID}", and run again',
         )
+
+
+def _running(folder: Folder) -> State | None:
+    return State.read(folder) if folder.is_running() else None
 
 
 def _refuse_joined(cluster: Cluster) -> None:
@@ -278,9 +301,9 @@ def _refuse_joined(cluster: Cluster) -> None:
         )
 
 
-def _no_cluster(parameters: "Parameters", state: State) -> LabError:
+def _no_cluster(parameters: "Parameters", state: State) -> NotThereYet:
     there = ", ".join(sorted(state.clusters))
-    return LabError(
+    return NotThereYet(
         f"The lab has no cluster {parameters.cluster} in {parameters.region}. "
         + (f"Its clusters are: {there}." if there else "It has no other cluster either."),
         where="parameters cluster and region; nothing was changed",

@@ -14,7 +14,7 @@ from tests.fleet.told import report, times
 ROWS, CLUSTERS = 200, 20
 FAULTS = {
     **{n: {"policy_arn": "arn:aws:iam::aws:policy/NoSuchPolicy", "image": ""} for n in (20, 60, 100, 140)},
-    **{n: {"account_id": "999999999999", "image": ""} for n in (41, 81, 121)},
+    **{n: {"policy_arn": "arn:aws:iam::999999999999:policy/reader", "image": ""} for n in (41, 81, 121)},
     **{n: {"bucket": "kill-the-worker"} for n in (33, 99, 177)},
 }
 

@@ -43,7 +43,7 @@ def fleet(lab, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet")
     rows = notebooks.rows(12)
     rows[POLICY]["policy_arn"] = "arn:aws:iam::aws:policy/NoSuchPolicy"
-    rows[ACCOUNT]["account_id"] = "999999999999"
+    rows[ACCOUNT]["policy_arn"] = "arn:aws:iam::999999999999:policy/reader"
     rows[WORKER]["bucket"] = "kill-the-worker"
     notebook = notebooks.write(folder / "in.ipynb", notebooks.ROLE)
     command = ["fleet", str(notebooks.fleet(folder / "fleet.yaml", rows)), "--notebook", str(notebook)]
@@ -67,7 +67,7 @@ def test_the_report_tells_the_three_faults_from_the_nine_good_rows(fleet):
     assert told["counts"] == {"succeeded": 9, "failed": 3, "not run": 0}
     assert "NoSuchEntity" in failed[POLICY]["error"]
     assert failed[POLICY]["cell"] == notebooks.ROLE.strip()
-    assert "'999999999999'" in failed[ACCOUNT]["error"]
+    assert "arn:aws:iam::999999999999:policy/reader" in failed[ACCOUNT]["error"]
     assert failed[WORKER]["error"].startswith("worker lost")
     assert all((folder / "first" / row["notebook"]).is_file() for row in told["rows"])
     assert f"✗ c0/n{WORKER}/my-service-account/r{WORKER}  failed" in done.stdout

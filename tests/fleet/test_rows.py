@@ -102,6 +102,17 @@ REFUSED = {
         "The braces in cluster form a loop: cluster → role_name → cluster",
     ),
     "an account that isn't named": ("fleet.yaml", "runs: [{target: eks}]", "target eks needs account_id"),
+    "an account that isn't the lab's": (
+        "fleet.csv",
+        "cluster,account_id\na,012345678901\nb,123456789012\n",
+        "  row 1, line 2: account_id = '012345678901', but the account of the target moto is 123456789012. "
+        "Delete account_id, or set target to eks\nwhere:",
+    ),
+    "an account that isn't the lab's, on kind": (
+        "fleet.yaml",
+        "runs: [{target: kind, account_id: '222222222222'}]",
+        "account_id = '222222222222', but the account of the target kind is 123456789012",
+    ),
     "a profile without an account": (
         "fleet.yaml",
         "runs: [{profile: me}]",
@@ -116,11 +127,12 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("options", [(), ("--plan",)], ids=["a run", "a plan"])
 @pytest.mark.parametrize(("name", "text", "said"), REFUSED.values(), ids=REFUSED)
-def test_an_invalid_fleet_file_is_refused_before_anything_runs(tmp_path, name, text, said):
+def test_an_invalid_fleet_file_is_refused_before_anything_runs(tmp_path, name, text, said, options):
     file = tmp_path / name
     file.write_text(text)
-    done = labkit("fleet", file, cwd=tmp_path)
+    done = labkit("fleet", file, *options, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert f"where: {file}" in done.stderr
@@ -158,7 +170,8 @@ def test_every_fault_of_a_row_is_named_at_once(tmp_path):
 def test_values_fill_placeholders_and_accounts_keep_their_zeros(tmp_path):
     file = tmp_path / "fleet.yaml"
     file.write_text(
-        'defaults: {namespace: "{role_name}", role_name: "{cluster}-reader", account_id: 012345670123}\n'
+        "defaults: {target: eks, account_id: 012345670123,\n"
+        '  namespace: "{role_name}", role_name: "{cluster}-reader"}\n'
         "runs: [{cluster: red, namespace: shop}]\nmatrix: {cluster: [green, blue]}\n"
     )
     read = rows.read(file)

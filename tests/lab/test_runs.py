@@ -153,7 +153,7 @@ def test_a_failing_cell_is_shown_whole_with_its_error_and_the_doctor(notebook, t
     done = labkit("run", notebook(cell), "-f", tmp_path / "parameters.yaml", cwd=tmp_path)
     assert done.returncode == 1
     assert "\n".join(f"    {line}" for line in cell.splitlines()) in done.stdout
-    assert "The doctor could not look: No lab runs in" in done.stdout
+    assert "The doctor could not look: parameter account_id = '012345670123': the account of" in done.stdout
     assert done.stderr.startswith("labkit: ValueError: account 012345670123")
 
 

@@ -257,10 +257,11 @@ def test_an_untagged_role_of_the_runs_name_is_deleted_only_in_the_lab(lab, capsy
         iam.delete_role(RoleName="contract")
 
 
-def test_open_refuses_an_account_id_that_is_not_the_targets(target):
-    with pytest.raises(LabError, match="222222222222") as refusal:
-        target.open(account_id="222222222222")
-    assert refusal.value.next
+def test_open_and_plan_refuse_an_account_id_that_is_not_the_targets(target):
+    for refused in (target.open, lambda **given: target.module.plan(target.parameters(**given))):
+        with pytest.raises(LabError, match="222222222222") as refusal:
+            refused(account_id="222222222222")
+        assert refusal.value.next
 
 
 def test_only_eks_passes_the_users_aws_settings_on_to_a_kernel(target):

@@ -9,12 +9,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection, awaited
+from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection, NotThereYet, awaited
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined_folder import JOINED, LOOPBACK, Facts, Kept
-from labkit.emulator.process import ACCOUNT_ID, TARGET_TAG, State
+from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, NotAllowed, answering
 from labkit.targets import moto
 from labkit.targets.kind import address as kind_address
@@ -37,7 +37,8 @@ class NotReached(LabError):
 
 
 def plan(parameters: "Parameters") -> str:
-    """Return a phrase that says what `up` would do. Raises `LabError` if the kubeconfig can't be used."""
+    """Return a phrase that says what `up` would do. Raises `LabError` if the account or kubeconfig can't be used."""
+    moto.refuse_another_account(parameters)
     folder = Folder.find()
     lab = f"starts the lab in {folder.path}, registers two webhooks in the cluster, and emulates AWS on this machine"
     kept = Kept(folder, parameters.cluster, parameters.region)
@@ -64,7 +65,7 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)
     _refuse_moved_clock(folder)
-    _refuse_another_account(parameters)
+    moto.refuse_another_account(parameters)
     aws_host = kind_address.checked(aws_host) if aws_host else ""
     way = _named(parameters)
     state = State.read(folder) if folder.is_running() else None
@@ -163,12 +164,12 @@ def _connected(parameters: "Parameters") -> Connection:
     """Return the connection to a joined cluster, even if the cluster's issuer has changed."""
     folder = Folder.find()
     kept = Kept(folder, parameters.cluster, parameters.region)
-    _refuse_another_account(parameters)
+    moto.refuse_another_account(parameters)
     way = _named(parameters)
     state = State.read(folder) if folder.is_running() else None
     cluster = _described(state, parameters) if state and not state.ended else None
     if state is None or cluster is None:
-        raise LabError(
+        raise NotThereYet(
             f"The cluster {parameters.cluster} has not joined the lab in {folder.path}"
             + (" yet." if state else ", which does not run."),
             where=f"the target kind; {NOTHING}",
@@ -272,7 +273,7 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
         webhook_registration=kept.webhook_registration,
         webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/joined/{kept.path.name}/{kept.webhooks.name}"',
         # In a cluster that existed before, an untagged object may belong to its owner.
-        commands_after='eval "$(labkit env)"',
+        commands_after=moto.COMMANDS_AFTER,
         takes_untagged=bool(facts.made),
         note=state.note,
         issuer_restored_by=_issuer_restored_by(kept, facts, parameters, issuer),
@@ -344,17 +345,6 @@ def _refuse_moved_clock(folder: Folder) -> None:
             "The lab's clock was moved, but a real cluster uses the machine's clock: the tokens' times would be wrong.",
             where=f"labkit clock; {NOTHING}",
             next="labkit clock 0, and run again",
-        )
-
-
-def _refuse_another_account(parameters: "Parameters") -> None:
-    if not parameters.account_id:
-        return
-    if parameters.account_id != ACCOUNT_ID:
-        raise LabError(
-            f"parameter account_id = {parameters.account_id!r}: the account of the target kind is {ACCOUNT_ID}.",
-            where=NOTHING,
-            next=f'set account_id = "{ACCOUNT_ID}", and run again',
         )
 
 
