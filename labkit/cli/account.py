@@ -38,7 +38,7 @@ def remove(
     parameter: Given = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete the resources. Without it: only list them.")] = False,
 ) -> None:
-    """List the resources that carry a run's tag. With --yes, delete them."""
+    """List a run's resources. With --yes, delete them."""
     from labkit import steps, targets
     from labkit.lab import Lab
     from labkit.run_parameters import Parameters
@@ -52,7 +52,7 @@ def remove(
             lab.remove()
             return
         found = [*steps.found(lab)]
-    going = [each.thing for each in found if each.goes]
+    going = [each.listed for each in found if each.goes]
     for line in [*(f"  {thing}" for thing in going), *(each.line for each in found if each.line and not each.goes)]:
         typer.echo(line)
     typer.echo("Nothing was deleted. To delete these resources, add --yes." if going else "nothing to remove")

@@ -1,15 +1,18 @@
 """Plan or examine the rows without running them, or remove the resources that the rows' runs made."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from labkit import runs, steps, targets
+from labkit.connection import NotThereYet
 from labkit.errors import LabError, answering
 from labkit.fleet.access import credentials
 from labkit.fleet.results import Result
 from labkit.fleet.rows import Row
 from labkit.fleet.running import Outcome
-from labkit.steps.ownership import Owner
+from labkit.run_parameters import Parameters
+from labkit.steps.ownership import Found, Owner
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -73,14 +76,30 @@ def _plan(row: Row) -> str:
         f"; the run makes an OIDC provider, the role {given.role_name}, "
         f"the service account {given.namespace}/{given.service_account} and a pod"
     )
-    try:
-        workspace = Workspace(row.parameters, targets.connect(row.parameters))
-    except LabError:
+    if (connection := _existing(given)) is None:
         return f"{text}; nothing of this run exists yet"
-    with answering(row.parameters.namespace):
-        found = [each.thing for each in steps.found(workspace) if each.goes]
-    workspace.connection.close()
-    return f"{text}; resources of this run that exist already: {', '.join(found) or 'none'}"
+    with closing(connection), answering(given.namespace):
+        workspace = Workspace(given, connection)
+        steps.step("iam_role").make_way(workspace)  # raises if the role belongs to others
+        found = [*steps.found(workspace)]
+    text += f"; resources of this run that exist already: {_named(found, Owner.THIS_RUN) or 'none'}"
+    if untagged := _named(found, Owner.NOBODY):
+        text += f"; untagged resources that the run changes or replaces, and that --remove deletes: {untagged}"
+    return text
+
+
+def _existing(parameters: Parameters) -> "Connection | None":
+    """Return a connection to the running lab, without the cluster if the lab lacks it; None if no lab runs."""
+    from labkit.targets import moto
+
+    try:
+        return targets.connect(parameters)
+    except NotThereYet:
+        return moto.without_cluster(parameters)
+
+
+def _named(found: Iterable[Found], owner: Owner) -> str:
+    return ", ".join(each.thing for each in found if each.owner is owner)
 
 
 def _removed(rows: Iterable[Row], shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:
@@ -96,7 +115,7 @@ def _removed(rows: Iterable[Row], shows_only: bool) -> Iterator[tuple[Row, list[
 
 def _shown(workspace: Workspace) -> list[str]:
     found = [*steps.found(workspace)]
-    goes = [f"would remove {each.thing}" for each in found if each.goes]
+    goes = [f"would remove {each.listed}" for each in found if each.goes]
     return [*goes, *(each.line for each in found if each.owner is Owner.TRUSTED)] or ["nothing to remove"]
 
 

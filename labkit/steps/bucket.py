@@ -71,7 +71,8 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 def _used(lab: "Workspace") -> str:
     """Return a note about other runs that may still use the bucket."""
-    others = [name for name, tags in roles_trusting(lab, ":oidc-provider/") if run_of(tags) not in (None, lab.run)]
+    roles = roles_trusting(lab, ":oidc-provider/")
+    others = [role["RoleName"] for role, tags in roles if run_of(tags) not in (None, lab.run)]
     use = in_words(sorted(others), "of another run may still use it", "of other runs may still use it")
     return f" ({use})" if others else ""
 

@@ -3,19 +3,21 @@
 import json
 from collections.abc import Iterator
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from labkit import documents
 from labkit.diagnosis import findings
+from labkit.diagnosis.finding import few
 from labkit.diagnosis.findings import Finding, catalogue, trust_policy
 from labkit.errors import LabError
 from labkit.policy.trust import WEB_IDENTITY
-from labkit.run_parameters import RUN_TAG
-from labkit.steps.ownership import Found, Owner, of_tags, removed
+from labkit.steps.ownership import Found, Owner, of_role, of_tags, removed, run_of, trusted_instead
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
+    from labkit.diagnosis.evidence.answers import Role
     from labkit.workspace import Workspace
 
 TITLE = "the IAM role"
@@ -26,7 +28,11 @@ build = documents.trust_policy
 
 
 class RoleOfAnotherRun(LabError):
-    """Someone else's role has the name that this run needs. The lab never changes that role."""
+    """Someone else's role has the name that this run needs. The lab never changes that role.
+
+    In the lab's own account, an untagged role is someone else's only if its trust policy names other service accounts
+    and not the run's own (`trusted_instead`).
+    """
 
 
 def ensure(lab: "Workspace") -> None:
@@ -39,9 +45,7 @@ def ensure(lab: "Workspace") -> None:
         iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(wanted), Tags=lab.tags)
         iam.attach_role_policy(RoleName=name, PolicyArn=lab.parameters.policy_arn)
         return
-    owner = of_tags(lab, present.get("Tags", []), same_name=True)
-    if owner in (Owner.ANOTHER_RUN, Owner.UNTAGGED):
-        raise _not_ours(lab, present, owner)
+    owner = _owner(lab, present)
     # Compare the text, so that a different order counts: notebooks print the policy in its stored order.
     if json.dumps(present["AssumeRolePolicyDocument"]) != json.dumps(wanted):
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(wanted))
@@ -108,8 +112,9 @@ def found(lab: "Workspace") -> Iterator[Found]:
                 tags = iam.list_role_tags(RoleName=name)["Tags"]
             except iam.exceptions.NoSuchEntityException:
                 continue  # someone deleted it a moment ago
-            owner = of_tags(lab, tags, same_name=name == lab.parameters.role_name)
-            yield Found(f"role {name}", owner, partial(delete, iam, name))
+            owner = of_role(lab, listed, tags, same_name=name == lab.parameters.role_name)
+            others = _trusted_instead(lab, listed) if owner is Owner.UNTAGGED else ""
+            yield Found(f"role {name}", owner, partial(delete, iam, name), others)
     for page in iam.get_paginator("list_policies").paginate(Scope="Local"):
         for listed in page["Policies"]:
             tags = iam.list_policy_tags(PolicyArn=listed["Arn"])["Tags"]
@@ -124,9 +129,7 @@ def make_way(lab: "Workspace") -> list[str]:
         present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]
     except iam.exceptions.NoSuchEntityException:
         return []
-    owner = of_tags(lab, present.get("Tags", []), same_name=True)
-    if owner in (Owner.ANOTHER_RUN, Owner.UNTAGGED):
-        raise _not_ours(lab, present, owner)
+    _owner(lab, present)
     return []
 
 
@@ -153,11 +156,29 @@ def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:
             iam.attach_role_policy(RoleName=role_name, PolicyArn=arn)
 
 
-def _not_ours(lab: "Workspace", present: dict[str, Any], owner: Owner) -> RoleOfAnotherRun:
-    runs = [tag["Value"] for tag in present.get("Tags", []) if tag["Key"] == RUN_TAG]
-    whose = f"belongs to another run, {runs[0]}" if owner is Owner.ANOTHER_RUN else "carries no tag of the lab"
-    return RoleOfAnotherRun(
+def _owner(lab: "Workspace", present: "Role") -> Owner:
+    """Return the owner of the role with this run's name. Raises `RoleOfAnotherRun` if the role isn't this run's."""
+    tags = present.get("Tags", [])
+    owner, next_ = of_role(lab, present, tags, same_name=True), "choose another role_name, and run again"
+    if owner is Owner.ANOTHER_RUN:
+        whose = f"belongs to another run, {run_of(tags)}"
+    elif owner is Owner.UNTAGGED:
+        whose = f"carries no tag of the lab{_trusted_instead(lab, present)}"
+    else:
+        return owner
+    if lab.takes_untagged and owner is Owner.UNTAGGED:
+        pairs = " ".join(f"Key={tag['Key']},Value={tag['Value']}" for tag in lab.tags)
+        tag_it = f"aws iam tag-role --role-name {quote(lab.parameters.role_name)} --tags {pairs}"
+        next_ += f"   (or, to give this role to the run:  {lab.connection.commands_after}; {tag_it})"
+    raise RoleOfAnotherRun(
         f"role-belongs-to-another-run: the role {lab.parameters.role_name} {whose}. It was left unchanged.",
         where=lab.role_arn,
-        next="choose another role_name, and run again",
+        next=next_,
     )
+
+
+def _trusted_instead(lab: "Workspace", role: "Role") -> str:
+    """Return the end of a sentence about an untagged role: the service accounts that it trusts instead of this one."""
+    others = few(trusted_instead(lab, role))
+    own = f"{lab.parameters.namespace}/{lab.parameters.service_account}"
+    return f", and its trust policy names {others}, not {own}" if others else ""

@@ -11,11 +11,12 @@ from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, provider
 from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
-from labkit.steps.ownership import GOES, Found, Owner, in_words, of_tags, removed, roles_trusting, run_of
+from labkit.steps.ownership import GOES, Found, Owner, in_words, of_role, of_tags, removed, roles_trusting, run_of
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
+    from labkit.diagnosis.evidence.answers import Tag
     from labkit.workspace import Workspace
 
 TITLE = "the OIDC provider"
@@ -87,7 +88,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
         yield Found(f"OIDC provider {Arn.parse(arn).issuer}", owner, delete, others)
 
 
-def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
+def _kept(lab: "Workspace", arn: str, tags: "list[Tag]", owner: Owner) -> tuple[Owner, str]:
     """Return the provider's owner, and the text for `Found.others`.
 
     If roles outside this run trust this run's provider, the text names those roles, and ends with the command that
@@ -109,11 +110,9 @@ def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) 
 
 def _others_roles(lab: "Workspace", arn: str) -> list[str]:
     """Return the names of the roles that trust the provider and don't belong to this run."""
-    return sorted(
-        name
-        for name, tags in roles_trusting(lab, f'"{arn}"')
-        if of_tags(lab, tags, same_name=name == lab.parameters.role_name) not in GOES
-    )
+    trusting = [(role["RoleName"], role, tags) for role, tags in roles_trusting(lab, f'"{arn}"')]
+    own = lab.parameters.role_name
+    return sorted(name for name, role, tags in trusting if of_role(lab, role, tags, same_name=name == own) not in GOES)
 
 
 def _is_trusted(lab: "Workspace", arn: str) -> bool:

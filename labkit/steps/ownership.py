@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from labkit.diagnosis.evidence.trust import conditions_of, name_of, statements_of
 from labkit.errors import LabError
+from labkit.policy.wildcards import wildcard
 from labkit.run_parameters import RUN_LABEL, RUN_TAG
 
 if TYPE_CHECKING:
+    from labkit.diagnosis.evidence.answers import Role, Tag
     from labkit.workspace import Workspace
 
 Present = TypeVar("Present")
 NAMED = 5  # the most roles that a line names
+SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
 class Owner(Enum):
@@ -26,7 +30,7 @@ class Owner(Enum):
     THIS_RUN = "removed {}"
     NOBODY = "removed {}: it carries no tag, and its name is exactly the name that this run uses"
     ANOTHER_RUN = "left alone {}: it carries the tag of another run{}"
-    UNTAGGED = "left alone {}: it carries no tag of the lab"
+    UNTAGGED = "left alone {}: it carries no tag of the lab{}"
     SHARED = "left alone {}: it contains objects of others"
     TRUSTED = "left alone {}: {}"
     STRANGER = ""
@@ -34,7 +38,7 @@ class Owner(Enum):
     def line(self, thing: str, others: str = "") -> str:
         """Return the line that a removal prints about the resource `thing`; empty for a `STRANGER`.
 
-        The lines of `ANOTHER_RUN` and `TRUSTED` end with the text `others` (see `Found.others`).
+        The lines of `ANOTHER_RUN`, `UNTAGGED` and `TRUSTED` end with the text `others` (see `Found.others`).
         """
         return self.value.format(thing, others)
 
@@ -50,7 +54,7 @@ class Found:
     owner: Owner
     delete: Callable[[], object]
     others: str = ""
-    """The end of `line`: who still needs the resource, and the command that deletes it later."""
+    """The end of `line`: who needs the resource, and perhaps the command that deletes it later."""
     until_gone: Callable[[], Iterator[str]] | None = None
     """Wait until the resource is gone, and yield lines to print. Raises `LabError` if that takes too long."""
 
@@ -58,6 +62,11 @@ class Found:
     def goes(self) -> bool:
         """Whether the removal deletes the resource."""
         return self.owner in GOES
+
+    @property
+    def listed(self) -> str:
+        """The resource in a list of those that a removal will delete. It says if the resource carries no tag."""
+        return f"{self.thing}, which carries no tag" if self.owner is Owner.NOBODY else self.thing
 
     @property
     def line(self) -> str:
@@ -89,7 +98,7 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
         yield each.line
 
 
-def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
+def of_tags(lab: "Workspace", tags: "Iterable[Tag]", *, same_name: bool) -> Owner:
     """Return the owner of the AWS resource that has these tags.
 
     `same_name`: whether the resource has the name that this run uses. For an OIDC provider, that's the name of the
@@ -98,13 +107,48 @@ def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: b
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 
 
-def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
+def of_role(lab: "Workspace", role: "Role", tags: "Iterable[Tag]", *, same_name: bool) -> Owner:
+    """Return the owner of a role. `role` is IAM's answer about it. `same_name`: see `of_tags`.
+
+    An untagged role isn't the run's if `trusted_instead` names service accounts.
+    """
+    owner = of_tags(lab, tags, same_name=same_name)
+    return Owner.UNTAGGED if owner is Owner.NOBODY and trusted_instead(lab, role) else owner
+
+
+def trusted_instead(lab: "Workspace", role: "Role") -> list[str]:
+    """Return the service accounts that a role's trust policy names instead of the run's own.
+
+    The list is empty if the policy names the run's own service account, too, or no service account. It's also empty for
+    the notebooks' own role: a learner makes that role by hand, and may mistype the service account.
+    """
+    usual = type(lab.parameters).model_fields["role_name"].default
+    if lab.parameters.is_usual and lab.parameters.role_name == usual:
+        return []
+    own = name_of(lab.provider_arn)
+    named = [(issuer, subject) for issuer, subject in _subjects(role) if subject.startswith(SERVICE_ACCOUNT)]
+    if any(issuer == own and wildcard(subject)(lab.parameters.subject) for issuer, subject in named):
+        return []
+    accounts = [(issuer, subject.removeprefix(SERVICE_ACCOUNT).replace(":", "/")) for issuer, subject in named]
+    told = [name if issuer == own else f"{name} of another issuer, {issuer}" for issuer, name in accounts]
+    return [*dict.fromkeys(told)]
+
+
+def _subjects(role: "Role") -> Iterator[tuple[str, str]]:
+    """Yield each `sub` that a role's trust policy allows, with the issuer that the condition's key names."""
+    for statement in statements_of(role["AssumeRolePolicyDocument"]):
+        for condition in conditions_of(statement):
+            if condition.claim == "sub" and not condition.is_negated and statement.get("Effect") == "Allow":
+                yield from ((condition.issuer, subject) for subject in condition.values)
+
+
+def run_of(tags: "Iterable[Tag]") -> str | None:
     """Return the run in these tags, as CLUSTER/NAMESPACE/SERVICE ACCOUNT/ROLE; None without the lab's tag."""
     return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
 
 
-def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Yield the name and tags of each role whose trust policy contains the text `provider`.
+def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple["Role", list["Tag"]]]:
+    """Yield each role whose trust policy contains the text `provider`, as IAM lists it, and the role's tags.
 
     An example of this text is `:oidc-provider/`.
 
@@ -116,7 +160,7 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
             if provider in json.dumps(role["AssumeRolePolicyDocument"]):
                 # Someone may have deleted the role a moment ago.
                 with suppress(iam.exceptions.NoSuchEntityException):
-                    yield role["RoleName"], iam.list_role_tags(RoleName=role["RoleName"])["Tags"]
+                    yield role, iam.list_role_tags(RoleName=role["RoleName"])["Tags"]
 
 
 def in_words(names: list[str], singular: str, plural: str) -> str:

@@ -12,7 +12,7 @@ from hashlib import sha1
 import pexpect
 import pytest
 
-from labkit import Lab
+from labkit import Lab, documents
 from labkit.errors import NoCredentials
 from labkit.fleet.access import credentials
 from labkit.fleet.report import Report
@@ -125,6 +125,32 @@ def test_plan_doctor_and_remove_act_on_the_rows_of_the_fleet_file(fleet, lab, tm
     assert removed.returncode == 0
     assert "removed role r0" in removed.stdout
     assert "resources of this run that exist already: none" in labkit("fleet", file, "--plan", cwd=tmp_path).stdout
+
+
+@pytest.fixture
+def by_hand(lab):
+    """Two roles without a tag: `of-ec2`, and `of-shop` for the service account shop/cart."""
+    iam = lab.aws.client("iam")
+    of_shop = documents.trust_policy(Parameters.checked(namespace="shop", service_account="cart"), lab.provider_arn)
+    of_ec2 = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policies = {"of-ec2": {"Version": "2012-10-17", "Statement": [of_ec2]}, "of-shop": of_shop}
+    for name, policy in policies.items():
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy))
+    yield
+    for name in policies:
+        iam.delete_role(RoleName=name)
+
+
+@pytest.mark.parametrize("cluster", ["c0", "not-made-yet"])
+def test_plan_names_untagged_resources_apart_and_refuses_a_role_that_trusts_others(by_hand, tmp_path, cluster):
+    names = ("of-ec2", "of-shop")
+    rows = [{"cluster": cluster, "namespace": name, "role_name": name} for name in names]
+    planned = labkit("fleet", notebooks.fleet(tmp_path / "fleet.yaml", rows), "--plan", cwd=tmp_path)
+    assert planned.returncode == 1
+    ours, theirs = planned.stdout.split("row 2")
+    untagged = "untagged resources that the run changes or replaces, and that --remove deletes: role of-ec2"
+    assert f"resources of this run that exist already: none; {untagged}\n" in ours
+    assert "the role of-shop carries no tag of the lab, and its trust policy names shop/cart" in theirs
 
 
 @pytest.mark.parametrize("bucket", ["interrupt", "terminate"])

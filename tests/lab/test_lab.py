@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,11 +14,13 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit import Lab
+from labkit import Lab, documents
 from labkit.errors import LabError, UnknownName
-from labkit.steps import bucket
+from labkit.run_parameters import Parameters
+from labkit.steps import bucket, iam_role
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.pod import PodDoesNotRun
+from tests.commands import labkit
 
 
 @pytest.fixture(scope="module")
@@ -280,10 +283,89 @@ def test_an_untagged_role_of_the_runs_name_is_removed_with_a_message(lab, iam, c
     trust["Statement"][0]["Principal"] = {"Service": "ec2.amazonaws.com"}
     iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(trust))
     assert ids(lab, "iam_role") == ["trust-policy-of-a-service", "role-policy-not-attached"]
+    assert "  role my-role, which carries no tag\n" in labkit("remove", "-pcluster=lab-tests").stdout
     capsys.readouterr()
     lab.remove()
     told = "removed role my-role: it carries no tag, and its name is exactly the name that this run uses"
     assert told in capsys.readouterr().out
+
+
+@pytest.fixture
+def rival(lab, iam):
+    """A function that makes the role of another run by hand, without a tag, and opens that run's lab."""
+    given = {"cluster": "lab-tests", "namespace": "team-a", "role_name": "rival"}
+
+    def make(document):
+        iam.create_role(RoleName="rival", AssumeRolePolicyDocument=json.dumps(document))
+        return Lab.open(**given)
+
+    lab.ready(before="oidc_provider")
+    lab.ready(through="oidc_provider")
+    yield make
+    with suppress(iam.exceptions.NoSuchEntityException):
+        iam_role.delete(iam, "rival")
+    with Lab.open(**given) as made:
+        made.remove()
+
+
+CART = {"namespace": "shop", "service_account": "cart"}
+OF_OTHERS = {
+    "another service account": (CART, "", "shop/cart"),
+    "another cluster": ({"namespace": "team-a"}, "0", "team-a/my-service-account of another issuer, oidc.eks."),
+}
+
+
+@pytest.mark.parametrize(("given", "end", "named"), OF_OTHERS.values(), ids=OF_OTHERS)
+def test_an_untagged_role_that_trusts_only_other_service_accounts_is_refused_and_kept(
+    lab, iam, rival, capsys, given, end, named
+):
+    trust = documents.trust_policy(Parameters.checked(**given), lab.provider_arn + end)
+    with rival(trust) as run:
+        for ready in ({"before": "oidc_provider"}, {"through": "iam_role"}):
+            with pytest.raises(RoleOfAnotherRun, match="the role rival carries no tag of the lab") as refused:
+                run.ready(**ready)
+            assert f"its trust policy names {named}" in refused.value.what
+            assert "not team-a/my-service-account" in refused.value.what
+        assert "aws iam tag-role --role-name rival --tags Key=labkit:lab,Value=irsa " in refused.value.next
+        capsys.readouterr()
+        run.remove()
+    told = capsys.readouterr().out
+    assert f"left alone role rival: it carries no tag of the lab, and its trust policy names {named}" in told
+    assert iam.get_role(RoleName="rival")["Role"]["AssumeRolePolicyDocument"] == trust
+
+
+def test_a_role_of_others_keeps_the_provider_that_it_trusts(lab, iam, rival, capsys):
+    provider = {"OpenIDConnectProviderArn": lab.provider_arn}
+    iam.untag_open_id_connect_provider(**provider, TagKeys=[tag["Key"] for tag in lab.tags])
+    with rival(documents.trust_policy(Parameters.checked(**CART), lab.provider_arn)) as run:
+        capsys.readouterr()
+        run.remove()
+    assert "the role rival trusts it" in capsys.readouterr().out
+    assert iam.get_open_id_connect_provider(**provider)
+
+
+@pytest.mark.parametrize(
+    "subjects",
+    [
+        "system:serviceaccount:team-a:my-service-account",
+        ["system:serviceaccount:shop:cart", "system:serviceaccount:team-a:my-service-account"],
+        "system:serviceaccount:team-a:*",
+    ],
+)
+def test_an_untagged_role_that_trusts_this_service_account_is_taken_over(lab, iam, rival, subjects):
+    trust = documents.trust_policy(lab.parameters, lab.provider_arn)
+    trust["Statement"][0]["Condition"] = {"StringLike": {f"{lab.issuer.removeprefix('https://')}:sub": subjects}}
+    with rival(trust) as run:
+        run.ready(through="iam_role")
+        assert run.check("iam_role")
+
+
+def test_the_notebooks_own_role_is_taken_over_even_with_a_mistake_in_its_subject(lab, iam):
+    lab.ready(before="iam_role")
+    trust = documents.trust_policy(Parameters.checked(service_account="my-servce-account"), lab.provider_arn)
+    iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(trust))
+    lab.ready(through="iam_role")
+    assert lab.check("iam_role")
 
 
 def test_a_run_works_in_its_own_namespace_and_remove_deletes_it(home):
