@@ -73,16 +73,19 @@ def _plan(row: Row) -> str:
         return text  # the target's plan already lists what exists and what a run makes
     given = row.parameters
     text += (
-        f"; the run makes an OIDC provider, the role {given.role_name}, "
+        f"; the run makes the bucket {given.bucket} and the namespace {given.namespace} if they're missing, "
+        f"an OIDC provider, the role {given.role_name}, "
         f"the service account {given.namespace}/{given.service_account} and a pod"
     )
+    nothing = "; nothing of this run exists yet"
     if (connection := _existing(given)) is None:
-        return f"{text}; nothing of this run exists yet"
+        return text + nothing
     with closing(connection), answering(given.namespace):
         workspace = Workspace(given, connection)
         steps.step("iam_role").make_way(workspace)  # raises if the role belongs to others
         found = [*steps.found(workspace)]
-    text += f"; resources of this run that exist already: {_named(found, Owner.THIS_RUN) or 'none'}"
+    own = _named(found, Owner.THIS_RUN)
+    text += f"; resources of this run that exist already: {own}" if own else nothing
     if untagged := _named(found, Owner.NOBODY):
         text += f"; untagged resources that the run changes or replaces, and that --remove deletes: {untagged}"
     return text

@@ -111,7 +111,10 @@ def test_plan_doctor_and_remove_act_on_the_rows_of_the_fleet_file(fleet, lab, tm
     file = notebooks.fleet(tmp_path / "fleet.yaml", notebooks.rows(12)[:1])
     planned = labkit("fleet", file, "--plan", cwd=tmp_path)
     assert planned.returncode == 0
-    made = "the run makes an OIDC provider, the role r0, the service account n0/my-service-account and a pod"
+    made = (
+        "the run makes the bucket irsa-lab and the namespace n0 if they're missing, an OIDC provider, the role r0, "
+        "the service account n0/my-service-account and a pod"
+    )
     assert f"{made}; resources of this run that exist already: role r0\n" in planned.stdout
     assert "Nothing was changed." in planned.stdout
     assert "continues with the lab in" in planned.stdout
@@ -124,7 +127,7 @@ def test_plan_doctor_and_remove_act_on_the_rows_of_the_fleet_file(fleet, lab, tm
     removed = labkit("fleet", file, "--remove", cwd=tmp_path)
     assert removed.returncode == 0
     assert "removed role r0" in removed.stdout
-    assert "resources of this run that exist already: none" in labkit("fleet", file, "--plan", cwd=tmp_path).stdout
+    assert "nothing of this run exists yet\n" in labkit("fleet", file, "--plan", cwd=tmp_path).stdout
 
 
 @pytest.fixture
@@ -149,7 +152,7 @@ def test_plan_names_untagged_resources_apart_and_refuses_a_role_that_trusts_othe
     assert planned.returncode == 1
     ours, theirs = planned.stdout.split("row 2")
     untagged = "untagged resources that the run changes or replaces, and that --remove deletes: role of-ec2"
-    assert f"resources of this run that exist already: none; {untagged}\n" in ours
+    assert f"nothing of this run exists yet; {untagged}\n" in ours
     assert "the role of-shop carries no tag of the lab, and its trust policy names shop/cart" in theirs
 
 
