@@ -143,6 +143,11 @@ def stable(text: str) -> str:
     return text
 
 
+def counted(count: int, thing: str) -> str:
+    """Return a number and a noun: `1 row`, `2 rows`. `thing` is the noun's singular."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def is_live() -> bool:
     """Return whether LABKIT_LIVE=1 is set.
 

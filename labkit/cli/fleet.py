@@ -10,6 +10,7 @@ import typer
 
 from labkit.errors import LabError
 from labkit.exercises.contents import NOTEBOOKS
+from labkit.showing import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +146,7 @@ def _plan(rows: "Sequence[Row]") -> int:
     for row, found in looking.plans(rows):
         failed += isinstance(found, LabError)
         typer.echo(f"{row.place}: {row.run}\n{_indented(str(found))}")
-    typer.echo(f"{len(rows)} rows. Nothing was changed.")
+    typer.echo(f"{counted(len(rows), 'row')}. Nothing was changed.")
     return 1 if failed else 0
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from labkit.fleet.report import MARKS, RUNS
+from labkit.showing import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -68,5 +69,5 @@ def _table(fleet: "Fleet", ended: "list[Outcome]", counts: "Counter[str]", secon
         running = fleet.results.runs(row, fleet.id)
         rows.add_row(Text("running" if running else "next", "cyan" if running else "dim"), Text(row.run), Text(""))
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    summary = Text(f"  {sum(counts.values())} of {len(fleet.rows)} rows  {told}  {seconds:.0f} s")
+    summary = Text(f"  {sum(counts.values())} of {counted(len(fleet.rows), 'row')}  {told}  {seconds:.0f} s")
     return Group(rows, ProgressBar(total=len(fleet.rows), completed=sum(counts.values()), width=40), summary)

@@ -11,6 +11,7 @@ from labkit.emulator.folder import Folder
 from labkit.fleet import rows, running, workers
 from labkit.fleet.report import MARKS, RUNS, Report
 from labkit.fleet.running import Fleet, Outcome
+from labkit.showing import counted
 from labkit.widgets import live
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Progress:
     def __repr__(self) -> str:
         clusters = len({row.cluster for row in self._fleet.rows})
         again = f", {len(self._ended)} of them done" if self._ended and not self._is_over.is_set() else ""
-        return f"{len(self._fleet.rows)} rows over {clusters} clusters{again}"
+        return f"{counted(len(self._fleet.rows), 'row')} over {counted(clusters, 'cluster')}{again}"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/plain": repr(self), **live.drawn(self._panel)}
@@ -110,7 +111,7 @@ class Progress:
         body = "".join(
             f"<tr><td>{escape(self._state(row))}</td><td>{escape(row.run)}</td></tr>" for row in self._fleet.rows
         )
-        headline = f"{len(self._ended)} of {len(self._fleet.rows)} rows"
+        headline = f"{len(self._ended)} of {counted(len(self._fleet.rows), 'row')}"
         return live.styled(f"<p><strong>{headline}</strong></p><table>{body}</table>")
 
     def _state(self, row: rows.Row) -> str:

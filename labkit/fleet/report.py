@@ -15,7 +15,7 @@ from typing import Any
 from labkit.errors import LabError
 from labkit.fleet.results import State, write_at_once
 from labkit.fleet.running import Outcome
-from labkit.showing import left_aligned
+from labkit.showing import counted, left_aligned
 
 STATES: tuple[State, ...] = ("succeeded", "failed", "not run")
 MARKS: dict[State, str] = {"succeeded": "✓", "failed": "✗", "not run": "·"}
@@ -62,7 +62,7 @@ class Report:
         told = [f"{self.words[state]}: {count}" for state, count in self.counts.items() if count]
         if earlier:
             told[0] += f" ({earlier} in an earlier fleet)"
-        return f"{len(self.outcomes)} rows; {', '.join(told)}"
+        return f"{counted(len(self.outcomes), 'row')}; {', '.join(told)}"
 
     def mark(self, outcome: Outcome) -> str:
         """Return the sign and the word for a row's state."""
@@ -152,7 +152,7 @@ def chart(outcomes: Sequence[Outcome]) -> str:
         f"<title>{escape(outcome.row.run)}: {seconds:.1f} s, {outcome.result.state}</title></rect>"
         for number, (outcome, seconds) in enumerate(zip(outcomes, taken, strict=True))
     )
-    words = f"Duration of each row: {len(ran)} rows, median {middle:.1f} s, longest {longest:.1f} s"
+    words = f"Duration of each row: {counted(len(ran), 'row')}, median {middle:.1f} s, longest {longest:.1f} s"
     return (
         f'<figure><svg viewBox="0 -12 {WIDTH} {HEIGHT + 14}" role="img" aria-label="{words}">'
         f'<text x="0" y="0">{longest:.1f} s</text><text x="0" y="{HEIGHT}">0 s</text>{bars}'

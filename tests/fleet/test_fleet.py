@@ -116,13 +116,14 @@ def test_plan_doctor_and_remove_act_on_the_rows_of_the_fleet_file(fleet, lab, tm
         "the service account n0/my-service-account and a pod"
     )
     assert f"{made}; resources of this run that exist already: role r0\n" in planned.stdout
-    assert "Nothing was changed." in planned.stdout
+    assert planned.stdout.endswith("\n1 row. Nothing was changed.\n")
     assert "continues with the lab in" in planned.stdout
     elsewhere = labkit("fleet", file, "--plan", cwd=tmp_path, LABKIT_HOME=str(tmp_path / ".lab"))
     assert "starts the lab in" in elsewhere.stdout and "nothing of this run exists yet" in elsewhere.stdout
     looked = labkit("fleet", file, "--doctor", cwd=tmp_path)
     assert looked.returncode == 1
     assert "namespace-missing" in looked.stdout
+    assert "\n1 row; findings: 1\n" in looked.stdout
     assert "✗ findings" in (tmp_path / "runs" / "fleet" / "fleet" / "doctor.html").read_text()
     removed = labkit("fleet", file, "--remove", cwd=tmp_path)
     assert removed.returncode == 0

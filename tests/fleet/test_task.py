@@ -17,7 +17,7 @@ from jupyter_client.provisioning import local_provisioner
 
 from labkit import runs, targets
 from labkit.errors import LabError
-from labkit.fleet import looking, running, task
+from labkit.fleet import live, looking, running, task
 from labkit.fleet.report import Report
 from labkit.fleet.results import Result, Results
 from labkit.fleet.rows import Row
@@ -137,6 +137,16 @@ def test_the_exit_code_is_2_if_no_row_ran_1_if_one_failed_and_otherwise_0():
         for results in ([not_run, not_run], [failed, not_run], [Result("succeeded")] * 2)
     }
     assert [*codes] == [2, 1, 0]
+
+
+def test_one_row_and_one_cluster_are_told_in_the_singular():
+    row = Row(1, "row 1", Parameters.checked())
+    done = Report("f", "n", [Outcome(row, Result("succeeded", seconds=2.0))])
+    assert done.headline == "1 row; succeeded: 1"
+    assert "Duration of each row: 1 row, median 2.0 s" in done.as_html()
+    progress = live.Progress(Fleet([row], Path(__file__), Path("out")))
+    assert repr(progress) == "1 row over 1 cluster"
+    assert "0 of 1 row<" in progress._html()
 
 
 def test_resume_is_refused_while_a_worker_of_an_earlier_fleet_runs_a_row(job):
