@@ -67,7 +67,9 @@ def fleet(
     plan: Annotated[bool, typer.Option("--plan", help="Show what each row would find and create. Changes nothing.")] = (
         False
     ),
-    remove: Annotated[bool, typer.Option("--remove", help="Delete the resources of each row's run.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Delete the resources of each row's run, and the row's result.")
+    ] = False,
     doctor: Annotated[
         bool, typer.Option("--doctor", help="Run the doctor for each row. The doctor only reads.")
     ] = False,
@@ -91,7 +93,7 @@ def fleet(
     if plan:
         raise typer.Exit(_plan(read))
     if remove:
-        raise typer.Exit(_remove(read, yes))
+        raise typer.Exit(_remove(read, out, yes))
     if doctor:
         raise typer.Exit(_doctor(read, file, out))
     on.require_extra()
@@ -150,18 +152,28 @@ def _plan(rows: "Sequence[Row]") -> int:
     return 1 if failed else 0
 
 
-def _remove(rows: "Sequence[Row]", yes: bool) -> int:
+def _remove(rows: "Sequence[Row]", out: Path, yes: bool) -> int:
     from labkit.fleet import looking
+    from labkit.fleet.results import Results
 
     shows_only = not yes and any(row.is_in_an_account for row in rows)
-    failed = 0
-    for row, said in looking.removals(rows, shows_only=shows_only):
+    results, failed = Results(out), 0
+    had = [row for row in rows if results.of(row)]
+    for row, said in looking.removals(rows, shows_only=shows_only, out=out):
         failed += isinstance(said, LabError)
         typer.echo(f"{row.run}\n{_indented(str(said) if isinstance(said, LabError) else chr(10).join(said))}")
     if shows_only:
         typer.echo(
             "Nothing was deleted, because some rows are in AWS accounts. To delete all these resources, add --yes."
         )
+    elif not had and not failed:
+        typer.echo(
+            f"These rows have no results in {out}. If their results are in another folder, --resume with that folder "
+            "still skips them. To run them again, add --out FOLDER to --remove."
+        )
+    elif deleted := [row for row in had if not results.of(row)]:
+        again = "runs this row" if len(deleted) == 1 else "runs these rows"
+        typer.echo(f"{counted(len(deleted), 'result')} deleted from {out}: --resume {again} again.")
     return 1 if failed else 0
 
 

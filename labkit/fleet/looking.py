@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit import runs, steps, targets
 from labkit.connection import NotThereYet
 from labkit.errors import LabError, answering
 from labkit.fleet.access import credentials
-from labkit.fleet.results import Result
+from labkit.fleet.results import Result, Results
 from labkit.fleet.rows import Row
 from labkit.fleet.running import Outcome
 from labkit.run_parameters import Parameters
@@ -30,7 +31,9 @@ def plans(rows: Iterable[Row]) -> Iterator[tuple[Row, str | LabError]]:
             yield row, error
 
 
-def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:
+def removals(
+    rows: Sequence[Row], *, shows_only: bool, out: Path | None = None
+) -> Iterator[tuple[Row, list[str] | LabError]]:
     """Delete the resources of the rows' runs, from the last row to the first.
 
     Yield each row with a list of lines, one for each resource, or with the error that prevented the removal. With
@@ -39,13 +42,17 @@ def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, li
     Without `shows_only`, a second pass follows, only over the rows whose target is an AWS account. The first pass
     keeps an OIDC provider if a role of another row still trusts the provider. The second pass deletes the provider if
     that role is gone by then. It yields a row again only if it deletes a resource, keeps a resource, or fails.
+
+    `out` is the folder with the rows' results. Without `shows_only`, a row's result there is deleted before the first
+    resource, so that `--resume` runs the row again.
     """
-    for row, kept in _removed(reversed(rows), shows_only):
+    results = Results(out) if out and not shows_only else None
+    for row, kept in _removed(reversed(rows), shows_only, results):
         yield row, kept
     if shows_only:
         return
     again = [row for row in rows if row.is_in_an_account]
-    for row, said in _removed(again, shows_only):
+    for row, said in _removed(again, shows_only, results):
         if isinstance(said, LabError) or said != ["nothing to remove"]:
             yield row, said
 
@@ -105,11 +112,15 @@ def _named(found: Iterable[Found], owner: Owner) -> str:
     return ", ".join(each.thing for each in found if each.owner is owner)
 
 
-def _removed(rows: Iterable[Row], shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:
+def _removed(
+    rows: Iterable[Row], shows_only: bool, results: Results | None
+) -> Iterator[tuple[Row, list[str] | LabError]]:
     for row in rows:
         try:
             with credentials(row), answering(row.parameters.namespace):
                 workspace = Workspace(row.parameters, targets.to_remove(row.parameters))
+                if results:
+                    results.forget(row)
                 yield row, _shown(workspace) if shows_only else [*steps.remove(workspace)]
                 workspace.connection.close()
         except LabError as error:

@@ -1,7 +1,7 @@
 """The output folder of a fleet: for each row, the executed notebook and a file with the result of the run.
 
 OUT/rows/NAME.ipynb        the executed notebook
-OUT/rows/NAME.json         the result, written at the end of the run; without this file, the row hasn't run
+OUT/rows/NAME.json         the result, written at the end of the run; a removal of the run's resources deletes it
 OUT/rows/NAME.draft.ipynb  the notebook of a run that hasn't ended yet
 OUT/rows/NAME.running      a mark: a worker keeps this file open while it runs the row
 OUT/workers.log            the output of the workers and their kernels
@@ -86,6 +86,14 @@ class Results:
                 self.draft(row).replace(self.notebook(row))
         self._marker(row).unlink(missing_ok=True)
         return result
+
+    def forget(self, row: Row) -> None:
+        """Delete a row's result, so that `--resume` runs the row again. The executed notebook stays.
+
+        Raises `NothingRan` if the file can't be deleted.
+        """
+        with writing(self.out):
+            self._file(row).unlink(missing_ok=True)
 
     def begin(self, row: Row, fleet: str) -> IO[str] | None:
         """Create the file that marks a row as running. Return the open file: the caller closes it when the row ends.

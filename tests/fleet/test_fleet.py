@@ -14,9 +14,11 @@ import pytest
 
 from labkit import Lab, documents
 from labkit.errors import NoCredentials
+from labkit.fleet import looking
 from labkit.fleet.access import credentials
 from labkit.fleet.report import Report
-from labkit.fleet.rows import Row
+from labkit.fleet.results import Result
+from labkit.fleet.rows import Row, read
 from labkit.fleet.running import Fleet, Outcome
 from labkit.fleet.task import run_row
 from labkit.run_parameters import Parameters
@@ -129,6 +131,57 @@ def test_plan_doctor_and_remove_act_on_the_rows_of_the_fleet_file(fleet, lab, tm
     assert removed.returncode == 0
     assert "removed role r0" in removed.stdout
     assert "nothing of this run exists yet\n" in labkit("fleet", file, "--plan", cwd=tmp_path).stdout
+
+
+@pytest.fixture
+def ended(lab, tmp_path):
+    """A fleet of two rows that have succeeded: the command, and the folder with the results."""
+    rows = [row | {"cluster": "c0", "image": "none"} for row in notebooks.rows(2)]
+    file, notebook = notebooks.fleet(tmp_path / "two.yaml", rows), notebooks.write(tmp_path / "in.ipynb")
+    out = tmp_path / "runs" / "fleet" / "two"
+    fleet = Fleet(read(file), notebook, out, resume=True)
+    with fleet.results.opened(resume=False):
+        for row in fleet.rows:
+            shutil.copy(notebook, fleet.results.draft(row))
+            fleet.results.keep(row, Result("succeeded", "before", fleet.job(row).fingerprint))
+    assert len(fleet.earlier()) == 2
+    return ["fleet", file, "--notebook", notebook], fleet
+
+
+def test_a_removed_row_no_longer_counts_as_succeeded_and_resume_runs_it_again(ended, tmp_path):
+    command, fleet = ended
+    before = {row.number: fleet.results.notebook(row).read_bytes() for row in fleet.rows}
+    removed = labkit(*command, "--remove", cwd=tmp_path)
+    assert removed.returncode == 0, removed.stderr
+    assert removed.stdout.endswith("\n2 results deleted from runs/fleet/two: --resume runs these rows again.\n")
+    assert fleet.earlier() == []
+    assert {row.number: fleet.results.notebook(row).read_bytes() for row in fleet.rows} == before
+    again = process(*command, "--resume", cwd=tmp_path)
+    assert "\n2 rows; succeeded: 2, in " in again.stdout
+
+
+def test_results_in_another_folder_stay_valid_until_remove_names_that_folder(ended, tmp_path):
+    command, fleet = ended
+    fleet.out.rename(tmp_path / "other")
+    fleet = replace(fleet, out=tmp_path / "other")
+    unnamed = labkit(*command, "--remove", cwd=tmp_path)
+    assert unnamed.stdout.endswith(
+        "\nThese rows have no results in runs/fleet/two. If their results are in another folder, --resume with that "
+        "folder still skips them. To run them again, add --out FOLDER to --remove.\n"
+    )
+    assert len(fleet.earlier()) == 2
+    named = labkit(*command, "--remove", "--out", "other", cwd=tmp_path)
+    assert named.stdout.endswith("\n2 results deleted from other: --resume runs these rows again.\n")
+    assert fleet.earlier() == []
+
+
+def test_a_removal_that_deletes_nothing_keeps_the_results(ended, tmp_path):
+    command, fleet = ended
+    assert [row.number for row, _ in looking.removals(fleet.rows, shows_only=True, out=fleet.out)] == [2, 1]
+    refused = labkit(*command, "--remove", cwd=tmp_path, LABKIT_HOME=str(tmp_path / ".lab"))
+    assert refused.returncode == 1
+    assert "No lab runs in" in refused.stdout and "--resume" not in refused.stdout
+    assert len(fleet.earlier()) == 2
 
 
 @pytest.fixture
