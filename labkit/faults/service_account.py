@@ -10,12 +10,12 @@ WITHOUT_ROLE_HIDES = (
     "pod-older-than-annotation",
     "pod-role-set-by-hand",
     "pod-mount-path-twice",
-    "pod-identity-association-too",
     "webhook-that-nobody-answers-for",
 )
 # If the service account is missing, only a trust policy or a tag tells which role it should have.
 WITHOUT_ACCOUNT_HIDES = (
     *WITHOUT_ROLE_HIDES,
+    "pod-identity-association-too",
     "token-audience-mismatch",
     "service-account-annotation-*",
     "eksctl-role-without-annotation",

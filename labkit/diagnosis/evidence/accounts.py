@@ -1,13 +1,32 @@
 """Find the service accounts that give new pods a role, by an annotation or by an EKS Pod Identity association.
 
+If a service account has both, new pods get the association's role.
+
 https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 """
 
 from labkit.diagnosis.evidence.evidence import Evidence
+from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import NotRead
 from labkit.documents import ROLE_ANNOTATION
 
 DEFAULT = "default"  # the service account of a pod whose manifest names no service account
+
+
+def associations(evidence: Evidence) -> list[str]:
+    """Return the ids of the service account's Pod Identity associations. Raises `NotRead`."""
+    mine = (evidence.parameters.namespace, evidence.parameters.service_account)
+    listed = evidence.account.pod_identity_associations(evidence.parameters.cluster)
+    return [each["associationId"] for each in listed if (each["namespace"], each["serviceAccount"]) == mine]
+
+
+def uses_pod_identity(evidence: Evidence) -> bool:
+    """Whether the webhook gave the pod Pod Identity's variables, and the association still exists. Raises `NotRead`."""
+    spec = evidence.pod_spec
+    if spec is None or not spec.has_pod_identity:
+        return False
+    is_mine = service_account_of(spec.spec) == evidence.parameters.service_account
+    return is_mine and bool(associations(evidence))
 
 
 def others_with_a_role(evidence: Evidence) -> list[str] | None:

@@ -31,7 +31,8 @@ LEFT_OUT = ("nodeName", "ephemeralContainers")
 class DryRun:
     """The dry run of a pod like the examined one.
 
-    `gives_role` and `failed_call` raise `NotRead` if dry runs aren't allowed (no `--probe`) or the API server refuses.
+    `gives_role`, `gives_pod_identity` and `failed_call` raise `NotRead` if dry runs aren't allowed (no `--probe`) or if
+    the API server refuses.
     """
 
     def __init__(self, pod: PodSpec | None, cluster: Cluster, reads: Reads, *, allowed: bool):
@@ -45,6 +46,11 @@ class DryRun:
         """Whether the webhook now gives a role to a pod like the examined one."""
         return bool(self._made["has_role"])
 
+    @property
+    def gives_pod_identity(self) -> bool:
+        """Whether the webhook now gives such a pod the variables of EKS Pod Identity."""
+        return bool(self._made.get("has_pod_identity"))
+
     def failed_call(self, webhooks: Iterable[str]) -> str:
         """Return why the API server couldn't call one of these webhooks; empty if no call failed.
 
@@ -52,7 +58,7 @@ class DryRun:
         """
         if refused := self._made["refused"]:
             return str(refused)
-        if self.gives_role:
+        if self.gives_role or self.gives_pod_identity:
             return ""
         before, after = self._counters(""), self._counters("once more")
         if before.get(STARTED) != after.get(STARTED):
@@ -65,7 +71,7 @@ class DryRun:
 
     @cached_property
     def _made(self) -> Document:
-        """The dry run's result, with the keys `has_role` and `refused`."""
+        """The dry run's result, with the keys `has_role`, `has_pod_identity` and `refused`."""
         pod = self._pod
         read = Read("create pod --dry-run=server, like", pod.name if pod else "", f"-n {pod.namespace if pod else ''}")
         if not self._allowed or pod is None:
@@ -87,8 +93,8 @@ class DryRun:
             said = said_by_the_cluster(error)
             if error.status != 500 or NOT_CALLED not in said:
                 raise
-            return {"has_role": False, "refused": said}
-        return {"has_role": made.is_mutated, "refused": ""}
+            return {"has_role": False, "has_pod_identity": False, "refused": said}
+        return {"has_role": made.is_mutated, "has_pod_identity": made.has_pod_identity, "refused": ""}
 
     def _counters(self, time: str) -> dict[str, float]:
         read = self._metrics(time)

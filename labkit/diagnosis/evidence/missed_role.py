@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from labkit.diagnosis.evidence import opt_out, variables
+from labkit.diagnosis.evidence import accounts, opt_out, variables
 from labkit.diagnosis.evidence.evidence import ROLE_ARN, Evidence
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.diagnosis.evidence.reading import NotRead, Read
@@ -18,6 +18,7 @@ def containers(evidence: Evidence) -> list[Container]:
     The list doesn't contain a container if one of these statements is true:
 
     - The webhook skips the container.
+    - The pod gets the role of an EKS Pod Identity association instead.
     - The container's `AWS_WEB_IDENTITY_TOKEN_FILE` names a file that isn't a projected token.
     - The annotation is wrong, and the trust policy of the role in the container's `AWS_ROLE_ARN` admits or names the
       service account.
@@ -26,7 +27,7 @@ def containers(evidence: Evidence) -> list[Container]:
     spec = evidence.pod_spec
     if spec is None or not evidence.annotation:
         return []
-    if service_account_of(spec.spec) != evidence.parameters.service_account:
+    if service_account_of(spec.spec) != evidence.parameters.service_account or accounts.uses_pod_identity(evidence):
         return []
     skipped = opt_out.skipped(spec.annotations)
     return [each for each in spec.containers if each.name not in skipped and _lacks_role(evidence, each)]

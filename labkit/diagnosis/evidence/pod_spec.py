@@ -310,6 +310,24 @@ class PodSpec:
             {ROLE, TOKEN_FILE} <= container.own_names for container in self.containers
         )
 
+    @property
+    def has_pod_identity(self) -> bool:
+        """Whether the webhook gave the pod EKS Pod Identity's token volume, and its variables in a container.
+
+        https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
+        """
+        return POD_IDENTITY_VOLUME in self.volumes and any(map(self.is_associated, self.containers))
+
+    @property
+    def was_changed(self) -> bool:
+        """Whether the webhook changed the pod, for IRSA or for EKS Pod Identity."""
+        return self.is_mutated or self.has_pod_identity
+
+    @staticmethod
+    def is_associated(container: Container) -> bool:
+        """Whether the container has EKS Pod Identity's variables."""
+        return container.own_names.issuperset(POD_IDENTITY)
+
     def declared(self, container: str) -> set[str] | None:
         """Return the names of the variables that the manifest sets in a container's `env`.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, kinds
+from labkit.diagnosis.evidence import Evidence, accounts, kinds
 from labkit.diagnosis.evidence.evidence import AUDIENCE_KEY
 from labkit.diagnosis.evidence.objects import TokenProjection
 from labkit.diagnosis.evidence.pod_spec import TOKEN_FILE, Container
@@ -210,6 +210,8 @@ NAMED = (
 def refused(evidence: Evidence) -> Symptom | None:
     """STS refuses the pod's token, and no other finding explains why."""
     exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
+    if accounts.uses_pod_identity(evidence):
+        return None
     if exchange:
         found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
         said = f"STS refused the exchange: {found.rstrip('.')}"
@@ -234,7 +236,7 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
     Most often that's the node's role, because the pod didn't use IRSA at all.
     """
     caller = evidence.caller
-    if caller is None or not caller.arn or evidence.is_its_role:
+    if caller is None or not caller.arn or evidence.is_its_role or accounts.uses_pod_identity(evidence):
         return None
     return Symptom(
         summary="AWS knows the pod as another identity, not as its role.",

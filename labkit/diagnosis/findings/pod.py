@@ -97,14 +97,14 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
-    if spec is None or was_annotated or (not spec.is_mutated and webhook.explains_absence(evidence)):
+    if spec is None or was_annotated or (not spec.was_changed and webhook.explains_absence(evidence)):
         return None
     differing = missed_role.containers(evidence)
     if not differing:
         return None
     is_known = was_annotated is False or (_same_second(evidence) and webhook.gives_role_now(evidence))
     found = "; ".join(_role_found(container, alone=len(spec.containers) == 1) for container in differing)
-    if not is_known and not spec.is_mutated:
+    if not is_known and not spec.was_changed:
         found += webhook.may_be_left_out(evidence)
     return Symptom(
         OLDER if is_known else MAYBE_OLDER,

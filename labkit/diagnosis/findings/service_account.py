@@ -3,11 +3,12 @@
 import re
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables
+from labkit.diagnosis.evidence import Evidence, NotRead, accounts, kinds, variables
 from labkit.diagnosis.evidence.candidates import made_by_eksctl
 from labkit.diagnosis.evidence.evidence import ROLE_ARN
 from labkit.diagnosis.evidence.objects import Workload
 from labkit.diagnosis.evidence.pod_spec import service_account_of
+from labkit.diagnosis.evidence.probe import Caller
 from labkit.diagnosis.finding import Severity, Symptom, cause
 from labkit.diagnosis.repairs import advice, pod_commands, words
 from labkit.diagnosis.repairs.commands import ROLE_NAME, Commands, annotate
@@ -215,26 +216,30 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-identity-association-too", stages.IDENTITY, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
-    """https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html"""
-    if not evidence.annotation:
+    """The service account has a Pod Identity association, with or without an annotation.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
+    """
+    ids = accounts.associations(evidence)
+    if not ids or evidence.service_account is None:
         return None
-    cluster = evidence.parameters.cluster
-    subject = (evidence.parameters.namespace, evidence.parameters.service_account)
-    ids = [
-        association["associationId"]
-        for association in evidence.account.pod_identity_associations(cluster)
-        if (association["namespace"], association["serviceAccount"]) == subject
-    ]
-    if not ids:
-        return None
+    named, caller = f"the association {', '.join(ids)}", _caller(evidence)
+    found = f"{named}; in the pod {evidence.pod_name}: {caller.identity}" if caller else named
+    if accounts.uses_pod_identity(evidence):
+        is_refused = caller is not None and not caller.arn
+        gets = "should get that role, but gets no credentials." if is_refused else "gets that role. So do new pods."
+        who_gets = f"the pod {evidence.pod_name} {gets}"
+    else:
+        is_refused, who_gets = False, "new pods get that role. Pods that have the annotation's role keep it."
+    is_alone = not evidence.annotation
     return Symptom(
-        f"The service account also has a role from EKS Pod Identity ({', '.join(ids)}): new pods get that role, and "
-        "running pods keep the annotation's role.",
+        f"The service account {'has' if is_alone else 'also has'} a role from EKS Pod Identity ({', '.join(ids)}): "
+        f"{who_gets}",
         expected="either the annotation or the association",
-        found=f"{ROLE_ANNOTATION}, and the association {', '.join(ids)}",
+        found=found if is_alone else f"{ROLE_ANNOTATION}, and {found}",
         source="eks:ListPodIdentityAssociations",
-        repair=advice.association_stays(evidence, ids),
-        severity="warning",
+        repair=advice.association_stays(evidence, ids, caller),
+        severity="error" if is_refused else "note" if is_alone else "warning",
     )
 
 
@@ -327,10 +332,28 @@ def _is_bare(evidence: Evidence) -> bool:
     """Return True if the service account exists and has no annotation for a role.
 
     An annotation with a misspelt key counts as an annotation. If the pod's containers get a role without the webhook
-    and without an annotation, return False.
+    and without an annotation, return False. Do the same if the pod gets its role from a Pod Identity association, or
+    if there is no pod and a new one would get it from there.
     """
     is_bare = evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
-    return is_bare and not variables.works_by_hand(evidence)
+    return is_bare and not variables.works_by_hand(evidence) and not _is_associated(evidence)
+
+
+def _is_associated(evidence: Evidence) -> bool:
+    try:
+        if evidence.pod is None:
+            return bool(accounts.associations(evidence))
+        return accounts.uses_pod_identity(evidence)
+    except NotRead:
+        return False
+
+
+def _caller(evidence: Evidence) -> Caller | None:
+    """Return the pod's identity according to AWS; None if it isn't known."""
+    try:
+        return evidence.caller
+    except NotRead:
+        return None
 
 
 def _not_found(evidence: Evidence) -> str:

@@ -79,7 +79,7 @@ def not_asked(evidence: Evidence) -> Symptom | None:
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-objectselector
     """
     spec = evidence.pod_spec
-    if spec is None or spec.is_mutated or variables.works_by_hand(evidence):
+    if spec is None or spec.was_changed or variables.works_by_hand(evidence):
         return None
     if opt_out.rules_leave_out_pods(evidence):
         return Symptom(
@@ -104,7 +104,7 @@ def not_asked(evidence: Evidence) -> Symptom | None:
 @cause("pod-opted-out-of-webhook", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def opted_out(evidence: Evidence) -> Symptom | None:
     spec = evidence.pod_spec
-    if spec is None or spec.is_mutated or variables.works_by_hand(evidence):
+    if spec is None or spec.was_changed or variables.works_by_hand(evidence):
         return None
     unmet = opt_out.unmet(evidence)
     against = [each for each in unmet if each.is_switch]
@@ -130,11 +130,11 @@ def passed_over(evidence: Evidence) -> Symptom | None:
     None if another finding about the webhook, such as `unreachable`, already explains that.
     """
     spec = evidence.pod_spec
-    if spec and not spec.is_mutated and not evidence.annotation and (left_out := may_be_left_out(evidence)):
+    if spec and not spec.was_changed and not evidence.annotation and (left_out := may_be_left_out(evidence)):
         raise NotRead(Read("the matchConditions of", "pod-identity-webhook"), left_out.removeprefix("; the webhook's "))
     if spec is None or not missed_role.was_annotated(evidence):
         return None
-    if not spec.is_mutated and explains_absence(evidence):
+    if not spec.was_changed and explains_absence(evidence):
         return None
     lacking = missed_role.containers(evidence)
     if not lacking:
@@ -159,7 +159,7 @@ def container_skipped(evidence: Evidence) -> Symptom | None:
     named = opt_out.skipped(spec.annotations) if spec else set()
     if spec is None or not any(c.name in named and not c.has_role for c in spec.containers):
         return None
-    others = [container for container in spec.containers if container.has_role]
+    others = [container for container in spec.containers if container.has_role or spec.is_associated(container)]
     return Symptom(
         "Because of an annotation on the pod, some of its containers get no role."
         if others
@@ -255,7 +255,7 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
     """Return the error of the API server's call to the webhook in a dry run."""
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
-    if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
+    if spec is None or spec.was_changed or was_annotated is False or not_asked(evidence) or opted_out(evidence):
         return ""
     if not missed_role.containers(evidence):
         return ""
@@ -271,7 +271,7 @@ def _was_passed_over(evidence: Evidence) -> bool:
     """Whether the service account has the annotation, but the webhook didn't change the pod."""
     try:
         spec = evidence.pod_spec
-        return bool(evidence.annotation) and not (spec and spec.is_mutated)
+        return bool(evidence.annotation) and not (spec and spec.was_changed)
     except NotRead:
         return False
 
@@ -279,12 +279,16 @@ def _was_passed_over(evidence: Evidence) -> bool:
 def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
     """Return the reason why the pod got no role from the webhook, and the repair."""
     may_be = may_be_left_out(evidence)
-    again = pod_commands.with_the_annotation(evidence)
-    if evidence.pod_spec and evidence.pod_spec.is_mutated:
+    again, spec = pod_commands.with_the_annotation(evidence), evidence.pod_spec
+    if spec and spec.is_mutated:
         return "the webhook did not know of the annotation yet", again
+    if spec and spec.has_pod_identity:
+        return "the pod has the variables of an association that no longer exists", again
     try:
         if evidence.dry_run.gives_role:
             return "a pod like this one would get the role now", again
+        if evidence.dry_run.gives_pod_identity:
+            return "a pod like this one would get the role of an EKS Pod Identity association now", again
     except NotRead as unread:
         told = "only a dry run tells why" if unread.is_choice else f"a dry run was not made: {unread.why}"
         return f"{told}{may_be}", Repair.of("# if the new pod has no role either, --probe tells why", again)
@@ -395,7 +399,7 @@ def _again(evidence: Evidence) -> Repair:
     """Return the repair that replaces a pod that was created without its role."""
     try:
         spec = evidence.pod_spec
-        if spec is not None and evidence.annotation and not spec.is_mutated:
+        if spec is not None and evidence.annotation and not spec.was_changed:
             return Repair.of(pod_commands.replaced(evidence))
     except NotRead:
         pass

@@ -6,9 +6,11 @@ The advice says which object stays unchanged, and how to find out who needs the 
 import json
 import shlex
 
-from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis.evidence import Evidence, NotRead, accounts
+from labkit.diagnosis.evidence.probe import Caller
 from labkit.diagnosis.evidence.trust import Condition
 from labkit.diagnosis.repairs.words import listed, name_of_account, said, shown
+from labkit.documents import ROLE_ANNOTATION
 from labkit.policy.arn import Arn
 
 # The longest trust policy in IAM, in characters without white space: by default, and with a higher quota.
@@ -84,13 +86,34 @@ def login_stays(evidence: Evidence, name: str) -> str:
     )
 
 
-def association_stays(evidence: Evidence, ids: list[str]) -> str:
-    """https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html"""
-    command = f"aws eks delete-pod-identity-association --cluster-name {evidence.parameters.cluster} --association-id"
+def association_stays(evidence: Evidence, ids: list[str], caller: Caller | None) -> str:
+    """Return advice to keep either the association or the annotation.
+
+    `caller`: the pod's identity according to AWS; None if it isn't known.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html
+    """
+    parameters, kubectl = evidence.parameters, evidence.connection.kubectl
+    account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
+    command = f"aws eks delete-pod-identity-association --cluster-name {parameters.cluster} --association-id"
+    if caller and caller.arn:
+        known = [f"The pod {evidence.pod_name} uses {caller.identity}."]
+    elif caller and accounts.uses_pod_identity(evidence):
+        agents = f"{kubectl} get pods -n kube-system -l app.kubernetes.io/name=eks-pod-identity-agent -o wide"
+        known = ["The pod asks the EKS Pod Identity Agent on its node. This shows where the agent runs:", f"  {agents}"]
+    else:
+        how = "with aws sts get-caller-identity" if evidence.probe_allowed else "with --probe"
+        known = [f"Find out {how} which role each pod uses."]
+    if not evidence.annotation:
+        return said("Nothing is changed: with an association, a service account needs no annotation.", *known)
     return said(
         "Nothing is changed: some pods may still get their role from the association.",
-        f"Find out with --probe which role each pod uses. If all use the role in the annotation of "
-        f"{name_of_account(evidence.subject)}, run:",
+        *known,
+        "To keep the association's role, remove the annotation:",
+        f"  {kubectl} annotate {account} {ROLE_ANNOTATION}-",
+        "To keep the annotation's role, delete the association. Pods that use the association's role lose it, so "
+        "create these pods again right after that:",
         *(f"  {command} {each}" for each in ids),
     )
 

@@ -39,6 +39,9 @@ NOT_YET = (
     "# Do not replace the pod yet: the annotation is not the ARN of the role in IAM. A new pod would get the role that "
     "the annotation names."
 )
+BY_ASSOCIATION = (
+    "# Do not replace the pod yet: a new pod would get the role of the EKS Pod Identity association"  # and its id
+)
 # https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pausing-and-resuming-a-deployment
 PAUSED = "# Nothing is changed: the Deployment is paused, and makes no new pods. To resume it and replace the pods:"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # names that are also valid in a shell
@@ -107,9 +110,14 @@ def _is_free(evidence: Evidence, service_account: str) -> bool:
 def with_the_annotation(evidence: Evidence) -> Repair:
     """Return lines that replace the pod. The new pod gets the role that the service account's annotation names.
 
-    If the annotation isn't right, return the lines as comments: a pod that works now would lose its role.
+    If the annotation isn't right, return the lines as comments: a pod that works now would lose its role. Do the same
+    if a new pod would get the role of a Pod Identity association instead.
     """
     again = replaced(evidence, without_identity)
+    with suppress(NotRead):
+        if ids := accounts.associations(evidence):
+            told = f"{BY_ASSOCIATION} {listed(ids)}, not the role that the annotation names."
+            return Repair((Lines(shown(told, "# If that is right, run:", str(again))),), waits=True)
     if evidence.is_annotated_rightly:
         return again
     return Repair((Lines(shown(NOT_YET, "# When the annotation is right:", str(again))),), waits=True)
