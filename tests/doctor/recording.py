@@ -47,6 +47,8 @@ STATEFUL_SETS = "list statefulsets -n default"
 DAEMON_SETS = "list daemonsets -n default"
 CRON_JOBS = "list cronjobs -n default"
 JOBS = "list jobs -n default"
+ROLE_BINDINGS = "list rolebindings --all-namespaces"
+CLUSTER_ROLE_BINDINGS = "list clusterrolebindings --all-namespaces"
 REPLICA_SETS = "list replicasets -n default"
 METRICS = "get --raw /metrics"
 METRICS_AGAIN = f"{METRICS} once more"
@@ -150,6 +152,8 @@ def healthy() -> dict[str, Any]:
             CRON_JOBS: [],
             JOBS: [],
             REPLICA_SETS: [],
+            ROLE_BINDINGS: [],
+            CLUSTER_ROLE_BINDINGS: [],
             NAMESPACE: {"metadata": {"name": "default", "labels": {"kubernetes.io/metadata.name": "default"}}},
             WEBHOOK: REGISTRATION,
             WEBHOOK_ANSWERS: "",

@@ -7,7 +7,7 @@ import copy
 import json
 
 import pytest
-from kubernetes.client import AdmissionregistrationV1Api, ApiException, AppsV1Api, CoreV1Api
+from kubernetes.client import AdmissionregistrationV1Api, ApiException, AppsV1Api, CoreV1Api, RbacAuthorizationV1Api
 
 from labkit.connection import awaited
 from labkit.doctor import repairing
@@ -162,7 +162,7 @@ def test_the_repair_leaves_a_pod_of_the_service_account_default_alone(shop):
     ids, told = shop.repaired("--pod", "web-1")
     assert ids == ["pod-uses-another-service-account"]
     leaves = "The doctor leaves the pod web-1 unchanged."
-    assert f"{leaves} This pod runs as another service account, shop:default, perhaps on purpose." in told
+    assert f"{leaves} It runs as another service account, shop:default, perhaps on purpose." in told
     assert shop.core.read_namespaced_pod("web-1", "shop").metadata.uid == before
 
 
@@ -181,8 +181,21 @@ def test_the_repair_does_not_patch_a_workload_that_only_shares_an_instance_label
     shop.workload("deployment", "redis", labels={"app.kubernetes.io/instance": "cart"})
     ids, told = shop.repaired()
     assert ids == ["pod-missing"]
-    assert "kubectl patch <WORKLOAD>" in told
+    assert "# Nothing is changed: nothing shows that deployment/redis should run as cart." in told
     assert shop.apps.read_namespaced_deployment("redis", "shop").spec.template.spec.service_account_name is None
+
+
+def test_the_repair_does_not_take_a_workloads_permissions_in_the_cluster(shop):
+    shop.account("cart", shop.role("cart"))
+    shop.workload("deployment", "cart")
+    subject = {"kind": "ServiceAccount", "name": "default", "namespace": "shop"}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"}
+    binding = {"metadata": {"name": "cart-edit"}, "roleRef": reference, "subjects": [subject]}
+    RbacAuthorizationV1Api(shop.core.api_client).create_namespaced_role_binding("shop", binding)
+    ids, told = shop.repaired()
+    assert ids == ["pod-missing"]
+    assert "As cart, it would lose what rolebinding/cart-edit (ClusterRole edit) in shop allows." in told
+    assert shop.apps.read_namespaced_deployment("cart", "shop").spec.template.spec.service_account_name is None
 
 
 def test_the_repair_keeps_a_config_map_that_a_replica_set_without_pods_uses(shop):

@@ -67,10 +67,10 @@ def cart(lab, shell):
     # Kubernetes' times are whole seconds, and the annotation has to be older than the pods.
     lab.clock.advance(seconds=1)
 
-    def make(*, account="my-service-account", wait=True, **pod):
+    def make(*, account="my-service-account", app="cart", wait=True, **pod):
         container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
         spec = {"containers": [container], "terminationGracePeriodSeconds": 0, **pod}
-        labels = {"app": "cart"}
+        labels = {"app": app}
         template = {"metadata": {"labels": labels}, "spec": spec | ({"serviceAccountName": account} if account else {})}
         spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
         AppsV1Api(lab.kubernetes).create_namespaced_deployment("default", {"metadata": {"name": "cart"}, "spec": spec})
@@ -196,7 +196,7 @@ def test_the_repair_mends_a_pod_that_the_webhook_missed(shell, registration, car
 
 
 def test_the_repair_patches_a_deployment_without_service_account_and_makes_no_pod(lab, shell, cart):
-    cart(account="")
+    cart(account="", app="my-service-account")
     finding = only()
     assert (finding["id"], finding["found"]) == ("pod-missing", "deployment/cart without serviceAccountName")
     shell(finding["repair"])

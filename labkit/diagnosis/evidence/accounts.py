@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 """
 
 from labkit.diagnosis.evidence.evidence import Evidence
+from labkit.diagnosis.evidence.objects import Binding
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import NotRead
 from labkit.documents import ROLE_ANNOTATION
@@ -56,6 +57,39 @@ def default_has_a_role(evidence: Evidence) -> bool:
         return bool(annotations.get(ROLE_ANNOTATION)) or (namespace, DEFAULT) in _associated(evidence)
     except NotRead:
         return True
+
+
+def lost_bindings(evidence: Evidence) -> list[str]:
+    """Return the bindings that name the namespace's service account `default`, but not the examined one.
+
+    A workload that moves from `default` to the examined service account loses what these bindings allow. A binding of
+    a group, such as all service accounts of the namespace, doesn't change for the workload. Raises `NotRead`.
+
+    https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-subjects
+    """
+    mine, namespace = evidence.parameters.service_account, evidence.parameters.namespace
+    return [
+        _binding(each)
+        for each in evidence.cluster.bindings
+        if _names(each, namespace, DEFAULT) and not _names(each, namespace, mine)
+    ]
+
+
+def _names(binding: Binding, namespace: str, service_account: str) -> bool:
+    user = f"system:serviceaccount:{namespace}:{service_account}"
+    return any(
+        (each["kind"], each["name"]) == ("User", user)
+        or (each["kind"], each.get("namespace"), each["name"]) == ("ServiceAccount", namespace, service_account)
+        for each in binding.get("subjects") or []
+    )
+
+
+def _binding(binding: Binding) -> str:
+    """Return the binding as text: `rolebinding/web-edit (ClusterRole edit) in shop`."""
+    metadata, role = binding["metadata"], binding["roleRef"]
+    namespace = metadata.get("namespace")
+    kind, where = ("rolebinding", f" in {namespace}") if namespace else ("clusterrolebinding", "")
+    return f"{kind}/{metadata['name']} ({role['kind']} {role['name']}){where}"
 
 
 def _associated(evidence: Evidence) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from labkit.diagnosis.evidence.objects import Event, Pod, ServiceAccount, WebhookConfiguration, Workload
+from labkit.diagnosis.evidence.objects import Binding, Event, Pod, ServiceAccount, WebhookConfiguration, Workload
 from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 
 if TYPE_CHECKING:
@@ -15,9 +15,11 @@ APPS = dict.fromkeys(("deployments", "replicasets", "statefulsets", "daemonsets"
 WORKLOADS = {"deployments": "Deployment", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet"}
 JOBS = {"cronjobs": "CronJob", "jobs": "Job"}
 BATCH = dict.fromkeys(JOBS, "/apis/batch/v1")
+BINDINGS = ("rolebindings", "clusterrolebindings")
 WEBHOOKS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
 GROUPS = {
     **dict.fromkeys(WEBHOOKS, "/apis/admissionregistration.k8s.io/v1"),
+    **dict.fromkeys(BINDINGS, "/apis/rbac.authorization.k8s.io/v1"),
     "networkpolicies": "/apis/networking.k8s.io/v1",
     "poddisruptionbudgets": "/apis/policy/v1",
     **APPS,
@@ -52,6 +54,11 @@ class Cluster:
     def all_of(self, resource: str) -> list[Document]:
         """Return all objects of a kind such as `services`; empty if the cluster has no such kind."""
         return self._listed_everywhere(resource) or []
+
+    @property
+    def bindings(self) -> list[Binding]:
+        """All RoleBindings and ClusterRoleBindings."""
+        return [each for resource in BINDINGS for each in self._listed_everywhere(resource) or []]
 
     def pods(self, namespace: str) -> list[Pod]:
         return self._listed("pods", namespace)

@@ -33,6 +33,23 @@ class ServiceAccount(TypedDict, total=False):
     metadata: Metadata
 
 
+class BindingSubject(TypedDict, total=False):
+    kind: str
+    name: str
+    namespace: str
+
+
+class Binding(TypedDict, total=False):
+    """A RoleBinding, or a ClusterRoleBinding: its metadata has no namespace.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/role-binding-v1/
+    """
+
+    metadata: Metadata
+    roleRef: dict[str, str]
+    subjects: list[BindingSubject]
+
+
 class PodStatus(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodStatus"""
 

@@ -8,7 +8,7 @@ import re
 from labkit.diagnosis.evidence import accounts
 from labkit.diagnosis.evidence.evidence import Evidence
 from labkit.diagnosis.evidence.objects import Metadata, Pod, PodSpec, PodTemplate, Workload
-from labkit.diagnosis.evidence.pod_spec import service_account_of
+from labkit.diagnosis.evidence.pod_spec import ROLE, service_account_of
 from labkit.diagnosis.evidence.reading import NotRead
 
 # The end of a generated name: https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
@@ -45,21 +45,17 @@ def without_account(evidence: Evidence) -> list[Workload]:
 def meant_for_account(evidence: Evidence) -> Workload | None:
     """Return the workload that runs as `default` instead of the examined account; None if that isn't clear.
 
-    If `default` has a role, or if the doctor can't find that out, return None. Otherwise, return a workload that runs
-    as `default` and meets one of these conditions:
+    If `default` has a role, or if the doctor can't find that out, return None. Otherwise, return the only workload that
+    runs as `default` and meets one of these conditions:
 
-    - Of the workloads that run as `default`, only this one has the account's name as its name or app label.
-    - The namespace has no other workload, and no service account except `default` and the examined one.
+    - Its name or its app label is the account's name.
+    - One of its containers sets AWS_ROLE_ARN to the account's role.
 
-    Raises `NotRead` if no workload meets the first condition, and the service accounts can't be listed.
+    If several workloads meet one of the conditions, return None.
     """
-    everything, bare = _all(evidence), without_account(evidence)
-    called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
-    if len(called_so) == 1:
-        return called_so[0]
-    names = {each["metadata"]["name"] for each in evidence.cluster.service_accounts(evidence.parameters.namespace)}
-    is_only_one = len(everything) == 1 and names <= {"default", evidence.parameters.service_account}
-    return bare[0] if bare and is_only_one else None
+    name = evidence.parameters.service_account
+    meant = [each for each in without_account(evidence) if name in _names(each) or _sets_role(evidence, each)]
+    return meant[0] if len(meant) == 1 else None
 
 
 def to_come(evidence: Evidence) -> list[Workload]:
@@ -179,6 +175,17 @@ def _names(workload: Workload) -> set[str]:
         **((workload["spec"]["template"].get("metadata") or {}).get("labels") or {}),
     }
     return {workload["metadata"]["name"], *(labels[key] for key in APP_LABELS if key in labels)}
+
+
+def _sets_role(evidence: Evidence, workload: Workload) -> bool:
+    try:
+        role_arn = evidence.role_arn
+    except NotRead:
+        return False
+    spec = _template(workload).get("spec") or PodSpec()
+    there = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
+    variables = [variable for container in there for variable in container.get("env") or []]
+    return bool(role_arn) and any((each["name"], each.get("value")) == (ROLE, role_arn) for each in variables)
 
 
 def _deployment_of(metadata: Metadata) -> str:

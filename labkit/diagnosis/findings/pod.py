@@ -1,8 +1,6 @@
 """The pod: does it run as the service account, and did it get the role when it was created?"""
 
-import json
 import re
-import shlex
 from typing import Any
 
 from labkit.diagnosis import stages
@@ -11,7 +9,7 @@ from labkit.diagnosis.evidence.objects import Event, Pod, PodSpec, Workload
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.diagnosis.finding import Severity, Symptom, cause
 from labkit.diagnosis.findings import webhook
-from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.repairs import advice, pod_commands
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.diagnosis.repairs.words import listed, said, shown
@@ -287,19 +285,12 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
 
     `bare` has these workloads. If `meant` isn't None, the symptom mentions only the workload `meant`.
     """
-    account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     if meant:
         repair = pod_commands.of_workload(evidence, meant)
         return _nobody(evidence, f"{workloads.called(meant)} without serviceAccountName", repair)
     names = [workloads.called(each) for each in bare]
-    patch = json.dumps({"spec": {"template": {"spec": {"serviceAccountName": account}}}})
-    chosen = Lines(
-        f"# choose the workload that should have the role, and put it in place of <WORKLOAD>: {', '.join(names)}\n"
-        f"# The workload {pod_commands.from_then_on(evidence, 'default')}.\n"
-        f"{evidence.connection.kubectl} patch <WORKLOAD> -n {namespace} --type=merge -p {shlex.quote(patch)}",
-        makes_pods=True,
-    )
-    return _nobody(evidence, "; ".join(f"{name} without serviceAccountName" for name in names), Repair.of(chosen))
+    found = "; ".join(f"{name} without serviceAccountName" for name in names)
+    return _nobody(evidence, found, Repair.of(advice.workloads_stay(evidence, names)))
 
 
 def _failed_creation(evidence: Evidence, workload: Workload) -> str:

@@ -118,6 +118,41 @@ def association_stays(evidence: Evidence, ids: list[str], caller: Caller | None)
     )
 
 
+def account_stays(evidence: Evidence, what: str, was: str) -> str:
+    """Return advice about a pod or workload, `what`, that runs as another service account, `was`: to ask its owner.
+
+    https://kubernetes.io/docs/concepts/security/service-accounts/
+    """
+    return said(
+        f"The doctor leaves {what} unchanged. "
+        f"It runs as another service account, {evidence.parameters.namespace}:{was}, perhaps on purpose.",
+        *(_lost_with(evidence) if was == accounts.DEFAULT else ()),
+        f"Ask whoever runs {what} which service account it should have.",
+    )
+
+
+def workloads_stay(evidence: Evidence, names: list[str]) -> str:
+    """Return advice about workloads that run as `default`, while nothing ties one of them to the service account."""
+    account = evidence.parameters.service_account
+    return said(
+        f"Nothing is changed: nothing shows that {' or '.join(names)} should run as {account}.",
+        f"If you know that one of these workloads should have the role of {account}, set the serviceAccountName in "
+        f"its manifest to {account}.",
+        *_lost_with(evidence),
+    )
+
+
+def _lost_with(evidence: Evidence) -> list[str]:
+    """Return a list with a sentence about what a workload of `default` would lose; empty if it would lose nothing."""
+    try:
+        lost = accounts.lost_bindings(evidence)
+    except NotRead:
+        return [
+            "It may lose permissions in the cluster: the doctor could not list RoleBindings and ClusterRoleBindings."
+        ]
+    return [f"As {evidence.parameters.service_account}, it would lose what {listed(lost)} allows."] if lost else []
+
+
 def others_stay(evidence: Evidence) -> str:
     """Return advice: first find out who else uses the role, and only then restrict the trust policy.
 

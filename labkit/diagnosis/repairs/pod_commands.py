@@ -21,6 +21,7 @@ from labkit.diagnosis.evidence.pod_spec import (
     service_account_of,
 )
 from labkit.diagnosis.evidence.reading import Document
+from labkit.diagnosis.repairs import advice
 from labkit.diagnosis.repairs.commands import Commands, applied, others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.diagnosis.repairs.repair import Lines, Repair
@@ -56,21 +57,20 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     Secret values aren't shown. If a new pod would lose such a value, the lines are only comments, or they open an
     editor.
 
-    The lines replace only a pod that runs as the examined service account, or as `default` while `default` has no role.
-    For any other pod, return only advice. If the examined service account doesn't exist, the lines create it first.
+    The lines replace only a pod that runs as the examined service account, or as `default` while `default` has no role
+    and no permissions in the cluster. For any other pod, return only advice. The same holds for the template of the
+    pod's owner. If the examined service account doesn't exist, the lines create it first.
     """
     spec = evidence.pod_spec
     if spec is None:
         return Repair.of()
     owner = spec.owner
+    template = ((owner or {}).get("spec") or {}).get("template")
     if not _is_free(evidence, name := service_account_of(spec.document["spec"])):
-        stays = said(
-            f"The doctor leaves the pod {spec.name} unchanged. "
-            f"This pod runs as another service account, {evidence.parameters.namespace}:{name}, perhaps on purpose.",
-            f"Use --pod to name a pod of {name_of_account(evidence.subject)}. "
-            "Or ask whoever runs this pod which service account it should have.",
-        )
-        return Repair.of(stays)
+        other = f"Use --pod to name a pod of {name_of_account(evidence.subject)}."
+        return Repair.of(f"{advice.account_stays(evidence, f'the pod {spec.name}', name)}\n{said(other)}")
+    if owner and template and not _is_free(evidence, name := service_account_of(template.get("spec") or {})):
+        return Repair.of(advice.account_stays(evidence, workloads.called(owner), name))
     lines = [*_missing_account(evidence), *_config_map_lines(evidence)]
     if owner is None:
         manifest = restored_manifest(spec.document, evidence.region)
@@ -81,7 +81,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
         again = [*told, _delete(evidence, spec.name), applied(manifest, _kubectl(evidence))]
         if hidden:
             return Repair.of(_left_to_author(spec.name, hidden, [*lines, *again]))
-    elif template := (owner.get("spec") or {}).get("template"):
+    elif template:
         again = _template_lines(evidence, owner, {**template}, changes)
     else:
         kind = f"{owner['kind']} {owner['metadata']['name']}"
@@ -101,10 +101,13 @@ def _missing_account(evidence: Evidence) -> list[str]:
 
 
 def _is_free(evidence: Evidence, service_account: str) -> bool:
-    """Return whether a repair is allowed to replace pods that use this service account."""
-    if service_account == accounts.DEFAULT != evidence.parameters.service_account:
-        return not accounts.default_has_a_role(evidence)
-    return service_account == evidence.parameters.service_account
+    """Return whether a repair may let pods of this service account run as the examined one."""
+    if service_account != accounts.DEFAULT or evidence.parameters.service_account == accounts.DEFAULT:
+        return service_account == evidence.parameters.service_account
+    try:
+        return not (accounts.default_has_a_role(evidence) or accounts.lost_bindings(evidence))
+    except NotRead:
+        return False
 
 
 def with_the_annotation(evidence: Evidence) -> Repair:
@@ -124,7 +127,12 @@ def with_the_annotation(evidence: Evidence) -> Repair:
 
 
 def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair:
-    """Return lines that correct the pod template of the workload `owner`, and then make `changes` in it."""
+    """Return lines that correct the pod template of the workload `owner`, and then make `changes` in it.
+
+    If that would take permissions from the workload, as in `replaced`, return only advice.
+    """
+    if not _is_free(evidence, name := service_account_of(owner["spec"]["template"].get("spec") or {})):
+        return Repair.of(advice.account_stays(evidence, workloads.called(owner), name))
     return Repair.of(_making_pods(_template_lines(evidence, owner, {**owner["spec"]["template"]}, changes)))
 
 

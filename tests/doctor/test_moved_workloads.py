@@ -1,0 +1,123 @@
+"""No repair moves a workload to another service account, unless the workload is the account's and loses nothing."""
+
+import pytest
+
+from tests.doctor.pods import applying, examine, owned, workload
+from tests.doctor.recording import (
+    CLUSTER_ROLE_BINDINGS,
+    DEPLOYMENTS,
+    PARAMETERS,
+    PODS,
+    ROLE_ARN,
+    ROLE_BINDINGS,
+    healthy,
+)
+from tests.doctor.repairing import commands
+
+NAME = PARAMETERS.service_account
+DEFAULT = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
+USER = {"kind": "User", "name": "system:serviceaccount:default:default"}
+
+
+def binding(*subjects, name="web-edit", namespace="default"):
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"metadata": metadata, "roleRef": {"kind": "ClusterRole", "name": "edit"}, "subjects": [*subjects]}
+
+
+def without_pods(*workloads, **answers):
+    return healthy() | {PODS: [], DEPLOYMENTS: list(workloads)} | answers
+
+
+def pod_missing(answers):
+    return next(each for each in examine(answers, pod_name="").findings if each.id == "pod-missing")
+
+
+def with_role(arn):
+    """A Deployment that runs as `default`, and whose manifest sets AWS_ROLE_ARN."""
+    made = workload("web", account="", app="web")
+    made["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "AWS_ROLE_ARN", "value": arn}]
+    return made
+
+
+@pytest.mark.parametrize(
+    "workloads",
+    [
+        [workload("web", account="", app="web")],
+        [workload("web", account="", app="web"), workload("queue", account="default", app="queue")],
+        [with_role(f"{ROLE_ARN}-of-orders")],
+    ],
+)
+def test_a_workload_that_nothing_ties_to_the_account_is_not_moved(workloads):
+    finding = pod_missing(without_pods(*workloads))
+    assert commands(finding.repair) == []
+    assert "Nothing is changed: nothing shows that deployment/web" in finding.repair
+
+
+@pytest.mark.parametrize(
+    "own", [workload(NAME, account="", app="web"), workload("web", account="", app=NAME), with_role(ROLE_ARN)]
+)
+def test_a_workload_is_moved_if_its_name_its_label_or_its_role_is_the_accounts(own):
+    finding = pod_missing(without_pods(workload("queue", account="", app="queue"), own))
+    assert commands(finding.repair)[0].startswith(f"kubectl patch deployment/{own['metadata']['name']} ")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {ROLE_BINDINGS: [binding(DEFAULT)]},
+        {ROLE_BINDINGS: [binding(USER, namespace="shop")]},
+        {CLUSTER_ROLE_BINDINGS: [binding(DEFAULT, namespace="")]},
+    ],
+)
+def test_a_workload_whose_account_has_permissions_in_the_cluster_is_not_moved(answers):
+    repair = pod_missing(without_pods(workload(NAME, account=""), **answers)).repair
+    assert commands(repair) == []
+    kind = "clusterrolebinding" if CLUSTER_ROLE_BINDINGS in answers else "rolebinding"
+    assert f"would lose what {kind}/web-edit (ClusterRole edit)" in repair
+
+
+@pytest.mark.parametrize("call", [ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS])
+def test_a_workload_is_not_moved_if_the_bindings_cannot_be_listed(call):
+    answers = without_pods(workload(NAME, account=""))
+    del answers[call]
+    repair = pod_missing(answers).repair
+    assert commands(repair) == [] and "could not list RoleBindings" in repair
+
+
+def test_a_binding_that_also_names_the_new_account_or_only_a_group_is_no_loss():
+    group = {"kind": "Group", "name": "system:serviceaccounts:default"}
+    both = binding(DEFAULT, {**DEFAULT, "name": NAME})
+    elsewhere = binding({**DEFAULT, "namespace": "shop"})
+    answers = without_pods(workload(NAME, account=""), **{ROLE_BINDINGS: [both, binding(group), elsewhere]})
+    assert commands(pod_missing(answers).repair)
+
+
+def without_account(manifest):
+    del manifest["spec"]["serviceAccountName"]
+
+
+def test_a_pod_whose_account_has_permissions_in_the_cluster_is_not_moved():
+    answers = applying(without_account)
+    (finding,) = examine(answers).findings
+    assert (finding.id, len(commands(finding.repair))) == ("pod-uses-another-service-account", 2)
+    answers[ROLE_BINDINGS] = [binding(DEFAULT)]
+    (finding,) = examine(answers).findings
+    assert commands(finding.repair) == []
+    assert "would lose what rolebinding/web-edit (ClusterRole edit)" in finding.repair
+
+
+def test_a_repair_of_a_workloads_variables_does_not_move_the_workload():
+    bare = workload(NAME, account="")
+    bare["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "AWS_ACCESS_KEY_ID", "value": "AKIA"}]
+    answers = without_pods(bare, **{ROLE_BINDINGS: [binding(DEFAULT)]})
+    keys = next(each for each in examine(answers, pod_name="").findings if each.id == "pod-static-keys")
+    assert commands(keys.repair) == []
+
+
+def test_a_repair_of_a_pod_does_not_move_its_deployment_that_names_another_account_by_now():
+    answers = owned([{"name": "AWS_PROFILE", "value": "dev"}])
+    answers["get deployment cart -n default"]["spec"]["template"]["spec"]["serviceAccountName"] = "web"
+    finding = examine(answers).findings[0]
+    assert finding.id == "pod-profile-unknown" or "AWS_PROFILE" in finding.found
+    assert commands(finding.repair) == []
+    assert "default:web" in finding.repair
