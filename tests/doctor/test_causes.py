@@ -30,6 +30,7 @@ EXPLAINED = {id for family in families.FAMILIES for id in family.ids}
 
 # No error text leads to these findings.
 WITHOUT_AN_EXPLANATION = {
+    "action-needs-no-permission": "nothing fails",
     "credentials-of-another-identity": "nothing fails: the pod has credentials, and others than it was to have",
     "credentials-refused": "it is the refusal itself; the texts lead to what is behind it",
     "oidc-provider-dangling": "nothing fails: it is a danger",
@@ -49,6 +50,7 @@ WITHOUT_AN_EXPLANATION = {
 }
 # No fault causes these findings, so other tests make the evidence for them.
 WITHOUT_A_FAULT = {
+    "action-needs-no-permission": "it is about the option --action, not about the lab",
     "credentials-of-another-identity": "it follows from whatever else is wrong",
     "credentials-refused": "it follows from whatever else is wrong",
     "denied-by-resource-control-policy": "the organization's administrators make it",

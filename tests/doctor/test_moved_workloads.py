@@ -84,7 +84,7 @@ def test_a_workload_is_not_moved_if_the_bindings_cannot_be_listed(call):
     assert commands(repair) == [] and "could not list RoleBindings" in repair
 
 
-def test_a_binding_that_also_names_the_new_account_or_only_a_group_is_no_loss():
+def test_a_binding_that_also_names_the_new_account_or_only_a_group_takes_nothing():
     group = {"kind": "Group", "name": "system:serviceaccounts:default"}
     both = binding(DEFAULT, {**DEFAULT, "name": NAME})
     elsewhere = binding({**DEFAULT, "namespace": "shop"})

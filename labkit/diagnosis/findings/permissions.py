@@ -7,7 +7,7 @@ from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds
 from labkit.diagnosis.evidence.trust import listed
 from labkit.diagnosis.finding import Symptom, cause
-from labkit.diagnosis.repairs import advice
+from labkit.diagnosis.repairs import advice, words
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy import RESOURCE_CONTROLLED, Policy, Principal, Request, matching, verdict
 from labkit.policy.arn import Arn
@@ -19,6 +19,32 @@ ADMINISTRATOR = ":policy/AdministratorAccess"
 OF_AWS = ":iam::aws:policy/"
 # The condition keys of a bucket's policy that are known without a request: the caller, and that it uses TLS.
 KNOWN_KEYS = ("aws:principal", "aws:securetransport", "aws:userid")
+
+# The actions that a role's policies don't decide about, in lower case, and why.
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithSAML.html
+UNSIGNED = "nobody signs this call. The trust policy of the role decides whether STS lets the caller in."
+WITHOUT_PERMISSION = {
+    "sts:getcalleridentity": "STS answers every caller, even if a policy denies this action.",
+    "sts:assumerolewithwebidentity": UNSIGNED,
+    "sts:assumerolewithsaml": UNSIGNED,
+}
+
+
+@cause("action-needs-no-permission", stages.PERMISSIONS, LEARN, reads=())
+def needs_no_permission(evidence: Evidence) -> Symptom | None:
+    why = WITHOUT_PERMISSION.get(evidence.action.lower())
+    if why is None:
+        return None
+    return Symptom(
+        summary=f"{evidence.action} needs no permission: {why}",
+        expected="an action that the role's policies decide about",
+        found=evidence.action,
+        source="the option --action",
+        repair=words.said("Nothing has to change in the role's policies."),
+        severity="note",
+    )
 
 
 @cause("role-policy-not-attached", stages.PERMISSIONS, "02-iam-role.ipynb", reads=(kinds.ROLE, kinds.ATTACHED_POLICIES))
@@ -41,7 +67,7 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
 @cause("role-lacks-permission", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def lacks_permission(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
-    if evidence.role is None or not evidence.action or policy_not_attached(evidence):
+    if evidence.role is None or not _is_decided(evidence) or policy_not_attached(evidence):
         return None
     said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
     if said.get("EvalDecision") == "allowed":
@@ -56,7 +82,9 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
     return Symptom(
         summary=f"The role isn't allowed to do {evidence.action} on {evidence.resource}.",
         expected=f"{evidence.action} allowed",
-        found=f"an explicit deny in {', '.join(denying)}" if denying else "no identity-based policy allows it",
+        found=f"an explicit deny in {', '.join(denying)}"
+        if denying
+        else "no identity-based policy allows it. IAM accepts any name, so check that AWS has this action",
         source="iam:SimulatePrincipalPolicy",
         repair="\n".join(_permitted(evidence, policies, request, denying)),
     )
@@ -65,7 +93,7 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
 @cause("role-denied-by-service-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_organization(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/APIReference/API_OrganizationsDecisionDetail.html"""
-    if evidence.role is None or not evidence.action:
+    if evidence.role is None or not _is_decided(evidence):
         return None
     said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
     if (said.get("OrganizationsDecisionDetail") or {}).get("AllowedByOrganizations") is not False:
@@ -90,7 +118,8 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
     """
-    if evidence.role is None or evidence.action.partition(":")[0].lower() not in RESOURCE_CONTROLLED:
+    service = evidence.action.partition(":")[0].lower()
+    if evidence.role is None or service not in RESOURCE_CONTROLLED or not _is_decided(evidence):
         return None
     account = evidence.role_account
     said = account.simulated(evidence.role_arn, evidence.action, evidence.resource)
@@ -128,7 +157,7 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
 def denied_by_boundary(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     boundary = evidence.role.get("PermissionsBoundary") if evidence.role else None
-    if not boundary:
+    if not boundary or needs_no_permission(evidence):
         return None
     arn = boundary["PermissionsBoundaryArn"]
     if evidence.action:
@@ -240,6 +269,11 @@ def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
                     severity="note",
                 )
     return None
+
+
+def _is_decided(evidence: Evidence) -> bool:
+    """Whether the user named an action, and policies decide about that action."""
+    return bool(evidence.action) and not needs_no_permission(evidence)
 
 
 def _documents(evidence: Evidence) -> dict[str, Any]:

@@ -23,6 +23,11 @@ from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.policy.arn import Arn
 
+# The actions of each service. The doctor doesn't know their names: they differ from the names of API operations.
+ACTIONS = (
+    "https://docs.aws.amazon.com/service-authorization/latest/reference/"
+    "reference_policies_actions-resources-contextkeys.html"
+)
 THUMBPRINTS = 5  # the most that one OIDC provider can have
 # The placeholder for a role that nothing names.
 ROLE_NAME = "<ROLE_NAME>"
@@ -196,6 +201,8 @@ class Commands:
         statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
         document = {"Version": "2012-10-17", "Statement": [statement]}
         return self._allow(
+            f"Check the spelling of {action} first: IAM accepts any name, and the policy would allow nothing.\n"
+            f"  {ACTIONS}\n"
             f"This allows the role {self.parameters.role_name} to do {action} on {resource}.",
             words.difference(None, document),
             f"aws iam put-role-policy --role-name {self._role} --policy-name {name} "

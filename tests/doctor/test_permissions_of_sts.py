@@ -1,0 +1,58 @@
+"""Actions that no permission decides about, and actions that may be misspelt."""
+
+import pytest
+
+from labkit.diagnosis import stages
+from tests.doctor.recording import ACCOUNT_ID, BUCKET_POLICY, ROLE, ROLE_ARN, healthy
+from tests.doctor.repairing import commands
+from tests.doctor.test_permissions import BOUNDARY, READ_ONLY, deny, document, examine, inline, policy
+
+
+def denied(action, **detail):
+    """A lab in which every policy denies an action, according to IAM's simulator."""
+    answers = healthy() | inline(guard=policy(deny("sts:*"))) | document(READ_ONLY, policy())
+    role = healthy()[ROLE] | {"PermissionsBoundary": {"PermissionsBoundaryArn": BOUNDARY}}
+    answers |= {ROLE: role, BUCKET_POLICY: None} | document(BOUNDARY, policy(deny("*")))
+    said = {
+        "EvalDecision": "explicitDeny",
+        "PermissionsBoundaryDecisionDetail": {"AllowedByPermissionsBoundary": False},
+        "OrganizationsDecisionDetail": {"AllowedByOrganizations": False},
+    }
+    answers[f"iam:SimulatePrincipalPolicy {ROLE_ARN} {action} * ({ACCOUNT_ID})"] = said
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        ("sts:GetCallerIdentity", "STS answers every caller, even if a policy denies this action."),
+        ("sts:getcalleridentity", "STS answers every caller, even if a policy denies this action."),
+        ("sts:AssumeRoleWithWebIdentity", "nobody signs this call. The trust policy of the role decides"),
+        ("sts:AssumeRoleWithSAML", "nobody signs this call. The trust policy of the role decides"),
+    ],
+)
+def test_an_action_that_needs_no_permission_is_only_a_note(action, says):
+    diagnosis = examine(denied(action), action=action)
+    (finding,) = diagnosis.findings
+    assert (finding.id, finding.severity, diagnosis.exit_code) == ("action-needs-no-permission", "note", 0)
+    assert says in finding.summary
+    assert commands(finding.repair) == []
+    assert not any("Simulate" in call for call in diagnosis.looked)
+    assert diagnosis.results[stages.PERMISSIONS] == "note"
+
+
+def test_an_action_of_sts_that_needs_a_permission_gives_no_note():
+    (first, *_) = examine(denied("sts:AssumeRole"), action="sts:AssumeRole").findings
+    assert first.id != "action-needs-no-permission"
+
+
+@pytest.mark.parametrize("action", ["s3:GetObjects", "s3:NoSuch"])
+def test_a_repair_that_allows_an_action_asks_first_whether_its_name_is_right(action):
+    answers = healthy() | document(READ_ONLY, policy())
+    answers[f"iam:SimulatePrincipalPolicy {ROLE_ARN} {action} * ({ACCOUNT_ID})"] = {"EvalDecision": "implicitDeny"}
+    (finding,) = examine(answers, action=action).findings
+    assert finding.id == "role-lacks-permission"
+    assert finding.found.endswith("IAM accepts any name, so check that AWS has this action")
+    first, second = finding.repair.splitlines()[:2]
+    assert first == f"# Check the spelling of {action} first: IAM accepts any name, and the policy would allow nothing."
+    assert second.startswith("#   https://docs.aws.amazon.com/service-authorization/latest/reference/")
