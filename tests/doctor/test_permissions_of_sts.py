@@ -54,5 +54,7 @@ def test_a_repair_that_allows_an_action_asks_first_whether_its_name_is_right(act
     assert finding.id == "role-lacks-permission"
     assert finding.found.endswith("IAM accepts any name, so check that AWS has this action")
     first, second = finding.repair.splitlines()[:2]
-    assert first == f"# Check the spelling of {action} first: IAM accepts any name, and the policy would allow nothing."
+    assert (
+        first == f"# Check the spelling of {action} first: IAM accepts any name, even if no service has such an action."
+    )
     assert second.startswith("#   https://docs.aws.amazon.com/service-authorization/latest/reference/")

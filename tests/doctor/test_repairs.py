@@ -12,6 +12,7 @@ WORDS = {
     "boundary-without-the-permission",
     "administrator-attached",
     "identity-provider-config-associated",
+    "permission-denied-by-an-inline-policy",
     "pod-identity-association-made",
     "provider-of-a-cluster-that-is-gone",
     "proxy-without-exceptions",

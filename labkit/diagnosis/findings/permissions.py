@@ -7,7 +7,7 @@ from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds
 from labkit.diagnosis.evidence.trust import listed
 from labkit.diagnosis.finding import Symptom, cause
-from labkit.diagnosis.repairs import advice, words
+from labkit.diagnosis.repairs import advice, deny_statements, words
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy import RESOURCE_CONTROLLED, Policy, Principal, Request, matching, verdict
 from labkit.policy.arn import Arn
@@ -304,22 +304,41 @@ def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request
     `denying` has the keys of the policies that deny the request.
 
     - If one of them is a managed policy: return only advice, for each managed policy in `denying`.
-    - If all are inline policies: return a command for each, which removes the policy's denying statements. If the
-      role's other policies don't allow the request, also return a command that adds an inline policy.
+    - If an inline policy can't be changed so that it denies everything except this request: return only advice.
+    - Otherwise, return a command for each inline policy in `denying`, which excepts the request. If the role's other
+      statements don't allow the request, also return a command that adds an inline policy.
     """
     commands, lines = Commands(evidence), []
     if managed := [name for name in denying if name not in evidence.inline_policies]:
         return [advice.deny_stays(name) for name in managed]
+    left = dict(policies)
     for name in denying:
-        positions = {statement.position for _, statement in matching([policies[name]], request, allow=False)}
         document = evidence.inline_policies[name]
-        statements = enumerate(listed(document.get("Statement")), 1)
-        kept = [statement for position, statement in statements if position not in positions]
-        lines.append(commands.lift_deny(name, document, {**document, "Statement": kept} if kept else None))
-    others = [policy for name, policy in policies.items() if name not in denying]
-    if verdict(others, request) != "allowed":
+        kept = _excepting(document, policies[name], request)
+        if kept is None:
+            return [advice.broad_deny_stays(evidence, name)]
+        after = {**document, "Statement": kept}
+        left[name] = Policy.read(after, kind="identity", name=name)
+        lines.append(commands.except_from_deny(name, document, after if kept else None))
+    if verdict(left.values(), request) != "allowed":
         lines.append(commands.permit_role(evidence.action, evidence.resource))
     return lines
+
+
+def _excepting(document: dict[str, Any], policy: Policy, request: Request) -> list[dict[str, Any]] | None:
+    """Return the policy's statements without the request in any Deny; None if they can't be written."""
+    positions = {statement.position for _, statement in matching([policy], request, allow=False)}
+    kept: list[dict[str, Any]] = []
+    for position, statement in enumerate(listed(document.get("Statement")), 1):
+        replacing = [statement]
+        if position in positions:
+            excepted = deny_statements.excepting(statement, request.action, request.resource)
+            if excepted is None:
+                return None
+            replacing = excepted
+        kept += replacing
+    left = Policy.read({**document, "Statement": kept}, kind="identity", name=policy.name)
+    return None if matching([left], request, allow=False) else kept
 
 
 def _allows_all(evidence: Evidence, arn: str) -> bool:

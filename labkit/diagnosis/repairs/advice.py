@@ -272,6 +272,20 @@ def inline_deny_stays(evidence: Evidence, name: str) -> str:
     )
 
 
+def broad_deny_stays(evidence: Evidence, name: str) -> str:
+    """Return advice about a Deny that the doctor can't open for the examined action alone.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_notaction.html
+    """
+    return said(
+        f"Nothing is changed: the Deny in {evidence.role_name}'s policy {name} covers more than {evidence.action} on "
+        f"{evidence.resource}, and no condition excepts only that.",
+        "Someone wrote the Deny on purpose. Ask its author to list the actions and resources that it should deny. "
+        "To find the author:",
+        f"  {_who_called('PutRolePolicy', IAM_REGION)}",
+    )
+
+
 def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     return said(

@@ -173,10 +173,10 @@ class Commands:
         name = f"policy {Arn.parse(self.parameters.policy_arn).name}" if is_of_run else "policy that its pods need"
         return self._allow(f"This gives the role {self.parameters.role_name} the {name}.", line)
 
-    def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
-        """Return lines that replace the inline policy `before` with `after`, which doesn't have the Deny statements.
+    def except_from_deny(self, name: str, before: Document, after: Document | None) -> str:
+        """Return lines that replace the inline policy `before` with `after`, which no longer denies the action.
 
-        Without `after`, the lines delete the policy.
+        Without `after`, the lines delete the policy: it denies nothing else, and allows nothing.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html
@@ -184,7 +184,9 @@ class Commands:
         call = "delete-role-policy" if after is None else "put-role-policy"
         document = "" if after is None else f" --policy-document {_quoted(after)}"
         return self._allow(
-            f"This removes the Deny from the inline policy {name} of {self.parameters.role_name}.\n"
+            f"This excepts {self._evidence.action} on {self._evidence.resource} from the Deny in the inline policy "
+            f"{name} of {self.parameters.role_name}.\n"
+            "Everything else that the policy denies stays denied.\n"
             "Someone wrote the Deny on purpose: ask them first.",
             words.difference(before, after),
             f"aws iam {call} --role-name {self._role} --policy-name {shlex.quote(name)}{document}",
@@ -201,7 +203,7 @@ class Commands:
         statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
         document = {"Version": "2012-10-17", "Statement": [statement]}
         return self._allow(
-            f"Check the spelling of {action} first: IAM accepts any name, and the policy would allow nothing.\n"
+            f"Check the spelling of {action} first: IAM accepts any name, even if no service has such an action.\n"
             f"  {ACTIONS}\n"
             f"This allows the role {self.parameters.role_name} to do {action} on {resource}.",
             words.difference(None, document),
