@@ -113,3 +113,70 @@ def test_the_repair_deletes_a_policy_that_denies_only_the_action_on_the_resource
 
 def test_the_repair_of_two_denies_has_no_command_if_one_of_them_cannot_be_narrowed():
     assert commands(guarded(deny("s3:ListBucket", BUCKET), deny("s3:*")).repair) == []
+
+
+# A bucket's policy.
+
+OTHER_ROLE = f"arn:aws:iam::{ACCOUNT_ID}:role/other"
+IN_BUCKET = itertools.product(
+    (ROLE_ARN, OTHER_ROLE),
+    ("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:GetBucketPolicy"),
+    (BUCKET, f"{BUCKET}/a", f"{BUCKET}/b/c"),
+)
+CALLS = list(IN_BUCKET)
+
+
+def denied_by_bucket(document):
+    """The calls that a bucket's policy denies, each with the role that makes it."""
+    read = Policy.read(document, kind="resource", name="carts")
+    return {each for each in CALLS if verdict([read], called(*each)) == "explicitDeny"}
+
+
+def called(role, action, resource):
+    session = f"{role.replace(':iam:', ':sts:').replace(':role/', ':assumed-role/')}/x"
+    return Request(Principal.role_session(session, role), action, resource, {"aws:SecureTransport": "true"})
+
+
+def of_bucket(statement, action, resource):
+    answers = healthy() | document(READ_ONLY, policy(allow("s3:*")))
+    answers[f"s3:GetBucketPolicy carts ({ACCOUNT_ID})"] = policy(statement)
+    call = f"iam:SimulatePrincipalPolicy {ROLE_ARN} {action} {resource} ({ACCOUNT_ID})"
+    (finding,) = examine(answers | {call: {"EvalDecision": "allowed"}}, action=action, resource=resource).findings
+    assert finding.id == "role-denied-by-bucket-policy"
+    return finding
+
+
+WHOLE = [BUCKET, f"{BUCKET}/*"]
+BY_ROLE = {"Condition": {"ArnEquals": {"aws:PrincipalArn": [ROLE_ARN, OTHER_ROLE]}}}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        deny("s3:*", WHOLE, Principal="*", Sid="Guard"),
+        deny(["s3:Get*", "s3:*"], f"{BUCKET}/*", Principal="*"),
+        deny("s3:GetObject", f"{BUCKET}*", Principal="*", **BY_ROLE),
+        deny("s3:*", [f"{BUCKET}/*", "arn:aws:s3:::cart?"], Principal="*"),
+        deny("*", "*", Principal={"AWS": [ROLE_ARN, OTHER_ROLE]}),
+        {"Effect": "Deny", "Principal": "*", "NotAction": "s3:PutObject", "Resource": WHOLE},
+    ],
+)
+@pytest.mark.parametrize(
+    ("action", "resource"),
+    [("s3:ListBucket", BUCKET), ("s3:GetObject", f"{BUCKET}/a"), ("s3:getobject", f"{BUCKET}/a")],
+)
+def test_the_repair_of_a_bucket_policy_opens_only_the_action_on_the_resource(statement, action, resource):
+    call = next(each for each in CALLS if (each[0], each[1].lower(), each[2]) == (ROLE_ARN, action.lower(), resource))
+    before = denied_by_bucket(policy(statement))
+    if call not in before:
+        return
+    (line,) = commands(of_bucket(statement, action, resource).repair)
+    after = json.loads(shlex.split(line)[-1])
+    assert denied_by_bucket(after) == before - {call}
+    assert len({each["Sid"] for each in after["Statement"] if "Sid" in each}) == ("Sid" in statement)
+
+
+def test_the_repair_of_a_bucket_policy_that_denies_a_pattern_has_no_command():
+    repair = of_bucket(deny("s3:Get*", WHOLE, Principal="*"), "s3:GetObject", f"{BUCKET}/a").repair
+    assert commands(repair) == []
+    assert "more than s3:GetObject" in repair

@@ -279,10 +279,19 @@ def broad_deny_stays(evidence: Evidence, name: str) -> str:
     """
     return said(
         f"Nothing is changed: the Deny in {evidence.role_name}'s policy {name} covers more than {evidence.action} on "
-        f"{evidence.resource}, and no condition excepts only that.",
+        f"{evidence.resource}, and no statement excepts only that.",
         "Someone wrote the Deny on purpose. Ask its author to list the actions and resources that it should deny. "
         "To find the author:",
         f"  {_who_called('PutRolePolicy', IAM_REGION)}",
+    )
+
+
+def bucket_deny_stays(evidence: Evidence, bucket: str) -> str:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html"""
+    return said(
+        f"Nothing is changed: the Deny in the policy of the bucket {bucket} covers more than {evidence.action} on "
+        f"{evidence.resource}, and no statement excepts only that.",
+        "Whoever owns the bucket wrote the Deny on purpose. Ask them to list the actions and resources to deny.",
     )
 
 

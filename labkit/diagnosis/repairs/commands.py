@@ -18,7 +18,7 @@ from labkit.diagnosis.evidence.objects import PodSpec
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.evidence.trust import Trust, listed
-from labkit.diagnosis.repairs import advice, trust_documents, words
+from labkit.diagnosis.repairs import advice, deny_statements, trust_documents, words
 from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.policy.arn import Arn
@@ -28,6 +28,7 @@ ACTIONS = (
     "https://docs.aws.amazon.com/service-authorization/latest/reference/"
     "reference_policies_actions-resources-contextkeys.html"
 )
+PRINCIPAL = "aws:PrincipalArn"
 THUMBPRINTS = 5  # the most that one OIDC provider can have
 # The placeholder for a role that nothing names.
 ROLE_NAME = "<ROLE_NAME>"
@@ -214,18 +215,27 @@ class Commands:
     def exempt_in_bucket_policy(self, bucket: str, policy: Document, denying: set[int]) -> str:
         """Return lines that exempt the role from the Deny statements at these positions in the bucket's policy.
 
+        If the user named an action, only that action on its resource is exempt. If statements can't express that,
+        return only advice.
+
         https://docs.aws.amazon.com/cli/latest/reference/s3api/put-bucket-policy.html
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalarn
         """
-        statements = [
-            trust_documents.without(each, "ArnNotEquals", "aws:PrincipalArn", self._evidence.role_arn)
-            if position in denying
-            else each
-            for position, each in enumerate(listed(policy.get("Statement")), 1)
-        ]
+        evidence, statements = self._evidence, list[Document]()
+        for position, each in enumerate(listed(policy.get("Statement")), 1):
+            if position not in denying:
+                statements.append(each)
+                continue
+            statements.append({**trust_documents.without(each, "ArnNotEquals", PRINCIPAL, evidence.role_arn)})
+            if evidence.action:
+                narrowed = self._of_role_in_bucket(each, bucket)
+                if narrowed is None:
+                    return advice.bucket_deny_stays(evidence, bucket)
+                statements += narrowed
         after = {**policy, "Statement": statements}
+        what = f" for {evidence.action} on {evidence.resource}" if evidence.action else ""
         return self._allow(
-            f"This exempts {self.parameters.role_name} from the Deny in the policy of the bucket {bucket}.\n"
+            f"This exempts {self.parameters.role_name} from the Deny in the policy of the bucket {bucket}{what}.\n"
             "For everyone else, the Deny stays the same.\n"
             "Whoever owns the bucket wrote the Deny on purpose: ask them first.",
             words.difference(policy, after),
@@ -312,6 +322,18 @@ class Commands:
             asking = "Someone wrote the Deny on purpose: ask them first. To find the author:"
             sentences.append(f"{asking}\n  {advice.who_wrote_trust()}")
         return sentences
+
+    def _of_role_in_bucket(self, statement: Document, bucket: str) -> list[Document] | None:
+        """Return the statements that deny the role what `statement` denies it, except the examined action.
+
+        The statement has to apply to the role.
+        """
+        evidence, conditions = self._evidence, statement.get("Condition") or {}
+        # The role meets this condition already, so no other value of it is needed.
+        own = {**conditions, "ArnEquals": {**(conditions.get("ArnEquals") or {}), PRINCIPAL: evidence.role_arn}}
+        narrowed = {**{key: value for key, value in statement.items() if key != "Sid"}, "Condition": own}
+        whole = deny_statements.of_bucket(f"arn:{Arn.parse(evidence.role_arn).partition}:s3:::{bucket}")
+        return deny_statements.excepting(narrowed, evidence.action, evidence.resource, whole=whole)
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
         """Return a repair that gives permissions to the role: the comment `what`, and below it `lines`.
