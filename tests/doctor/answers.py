@@ -315,6 +315,11 @@ def list_service_accounts(situation, facts, namespace):
     return [default, *(_item(obj) for key, obj in situation.objects.items() if key.startswith("ServiceAccount "))]
 
 
+@answers("list (cluster)?rolebindings --all-namespaces")
+def list_bindings(situation, facts):
+    return []
+
+
 @answers("get configmap (?P<name>\\S+) -n (?P<namespace>\\S+)")
 def get_config_map(situation, facts, name, namespace):
     return situation.objects.get(f"ConfigMap {namespace}/{name}")
