@@ -220,8 +220,7 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
     """
-    ids = accounts.associations(evidence)
-    if not ids or evidence.service_account is None:
+    if evidence.service_account is None or not (ids := accounts.associations(evidence)):
         return None
     named, caller = f"the association {', '.join(ids)}", _caller(evidence)
     found = f"{named}; in the pod {evidence.pod_name}: {caller.identity}" if caller else named

@@ -9,7 +9,6 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_not
 from collections.abc import Mapping
 from typing import Literal
 
-from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.evidence.trust import listed
 from labkit.policy.wildcards import arn_matcher, tokens, wildcard
 
@@ -28,7 +27,9 @@ def of_bucket(arn: str) -> Whole:
     }
 
 
-def excepting(statement: Document, action: str, resource: str, *, whole: Whole = OF_IDENTITY) -> list[Document] | None:
+def excepting(
+    statement: Mapping[str, object], action: str, resource: str, *, whole: Whole = OF_IDENTITY
+) -> list[dict[str, object]] | None:
     """Return the statements that replace a Deny statement which denies `action` on `resource`.
 
     One statement denies all other actions, and one denies the action on all other resources. The list is empty if the
@@ -47,7 +48,9 @@ def excepting(statement: Document, action: str, resource: str, *, whole: Whole =
     return made
 
 
-def _without(statement: Document, element: Element, name: str, whole: Mapping[str, str]) -> Document | None:
+def _without(
+    statement: Mapping[str, object], element: Element, name: str, whole: Mapping[str, str]
+) -> dict[str, object] | None:
     """Return a copy of the statement whose `element` no longer covers `name`; None if that can't be expressed.
 
     The copy is empty if it would cover nothing.
