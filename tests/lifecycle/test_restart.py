@@ -484,9 +484,9 @@ def without_secrets(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str
 @pytest.mark.parametrize(
     ("file", "damage", "says"),
     [
-        ("clusters/serials.db", "PRAGMA user_version = 99", "another version of labkit made this lab"),
-        ("clusters/serials.db", "", "the lab's state is damaged"),
-        ("clusters/blue/cluster.json", "", "the record of a cluster cannot be read"),
+        ("clusters/serials.db", "PRAGMA user_version = 99", "Another version of labkit made this lab"),
+        ("clusters/serials.db", "", "The lab's state is damaged"),
+        ("clusters/blue/cluster.json", "", "The record of a cluster cannot be read"),
     ],
 )
 def test_up_refuses_unreadable_state_and_suggests_reset(tmp_path, file, damage, says):

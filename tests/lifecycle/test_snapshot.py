@@ -184,7 +184,7 @@ def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(lab, o
         "--force",
         says="did not start with the snapshot's state, and has its previous state again",
     )
-    assert "another version of labkit made this lab" in told
+    assert "Another version of labkit made this lab" in told
     assert commands.labkit("up").returncode == 0
     assert (names(lab.path), lab.secret) == (before, keys)
     assert not any((lab.path / name).exists() for name in (replacement.WAITING, replacement.REPLACED))
