@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from labkit import documents
@@ -159,21 +158,17 @@ def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:
 def _owner(lab: "Workspace", present: "Role") -> Owner:
     """Return the owner of the role with this run's name. Raises `RoleOfAnotherRun` if the role isn't this run's."""
     tags = present.get("Tags", [])
-    owner, next_ = of_role(lab, present, tags, same_name=True), "choose another role_name, and run again"
+    owner = of_role(lab, present, tags, same_name=True)
     if owner is Owner.ANOTHER_RUN:
         whose = f"belongs to another run, {run_of(tags)}"
     elif owner is Owner.UNTAGGED:
         whose = f"carries no tag of the lab{_trusted_instead(lab, present)}"
     else:
         return owner
-    if lab.takes_untagged and owner is Owner.UNTAGGED:
-        pairs = " ".join(f"Key={tag['Key']},Value={tag['Value']}" for tag in lab.tags)
-        tag_it = f"aws iam tag-role --role-name {quote(lab.parameters.role_name)} --tags {pairs}"
-        next_ += f"   (or, to give this role to the run:  {lab.connection.commands_after}; {tag_it})"
     raise RoleOfAnotherRun(
         f"role-belongs-to-another-run: the role {lab.parameters.role_name} {whose}. It was left unchanged.",
         where=lab.role_arn,
-        next=next_,
+        next="choose another role_name, and run again",
     )
 
 
