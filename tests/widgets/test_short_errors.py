@@ -104,7 +104,7 @@ def shown(home):
     """The output of each failing cell, all run in one kernel."""
     sources = [OPENING, *(source for source, _, _ in CELLS.values())]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in [*sources, "%tb"]])
-    NotebookClient(book, allow_errors=True, kernel_name="python3").execute()
+    NotebookClient(book, allow_errors=True, kernel_name="python3", coalesce_streams=True).execute()
     return {name: cell.outputs for name, cell in zip([*CELLS, "%tb"], book.cells[1:], strict=True)}
 
 
@@ -146,7 +146,7 @@ def test_ipython_s_history_gets_the_short_error_too(home):
     name = "an object that exists"
     kept = 'print("\\n".join(get_ipython().history_manager.exceptions[2]["traceback"]))'
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in (OPENING, CELLS[name][0], kept)])
-    NotebookClient(book, allow_errors=True, kernel_name="python3").execute()
+    NotebookClient(book, allow_errors=True, kernel_name="python3", coalesce_streams=True).execute()
     (failed,), (printed,) = book.cells[1].outputs, book.cells[2].outputs
     assert printed.text.splitlines() == failed.traceback
 
