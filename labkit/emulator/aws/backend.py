@@ -365,6 +365,8 @@ class Backend:
 
     def _secrets_answer(self, asked: Asked) -> Response:
         response = self._answer(asked)
+        if response.status == 404:  # In AWS, each fault of the caller is a 400.
+            response.status = 400
         if asked.operation == "ListSecretVersionIds" and response.status == 200:
             answer = json.loads(response.body)
             made = self.store("secretsmanager", asked.region, asked.account_id).secrets[answer["ARN"]].versions

@@ -301,6 +301,12 @@ def test_each_call_needs_exactly_the_listed_permissions(aws, irsa, stocked, row)
     assert call(**parameters)["ResponseMetadata"]["HTTPStatusCode"] in (200, 201, 204)
 
 
+def test_a_missing_secret_is_a_bad_request(aws):
+    said = "Secrets Manager can't find the specified secret."
+    secrets = aws.client("secretsmanager")
+    refused(lambda: secrets.get_secret_value(SecretId="none"), 400, "ResourceNotFoundException", said)
+
+
 def test_sts_tells_a_session_an_access_key_s_account_only_with_permission(aws, irsa):
     """Two other calls still fail if ``sts:*`` is allowed."""
     session = irsa.assume()["Credentials"]
