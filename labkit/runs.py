@@ -6,9 +6,10 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,7 @@ def run(
                 str(output),
                 parameters=validated.given,
                 progress_bar=progress,
+                engine_name=_engine(),
                 extra_arguments=QUIET,
                 config=sockets,
             )
@@ -232,6 +234,39 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
         if "outputs" in cell:
             cell["outputs"] = _joined(cell["outputs"])
     return notebook
+
+
+def _engine() -> str:
+    """Register an engine that saves the notebook only before each code cell and at the end. Return the engine's name.
+
+    papermill's own engine saves the whole notebook twice for each cell. That takes a tenth of a run's processor time.
+
+    https://papermill.readthedocs.io/en/latest/extending-developing.html
+    """
+    from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+
+    class Engine(NBClientEngine):  # type: ignore[misc]  # papermill has no types
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **given: object) -> None:
+            start, complete = nb_man.cell_start, nb_man.cell_complete
+
+            def without_saving(tell: Callable[..., None], *cell: object, **place: int) -> None:
+                nb_man.save = lambda: None
+                tell(*cell, **place)
+                del nb_man.save
+
+            def cell_start(cell: NotebookNode, index: int) -> None:
+                if cell.cell_type == "code":
+                    start(cell, index)
+                else:
+                    without_saving(start, cell, index)
+
+            nb_man.cell_start = cell_start
+            nb_man.cell_complete = partial(without_saving, complete)
+            super().execute_managed_notebook(nb_man, kernel_name, **given)
+
+    papermill_engines.register("labkit", Engine)
+    return "labkit"
 
 
 def _require_notebook(file: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 import typer
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from papermill import iorw
 
 from labkit import runs
 from labkit.cli.main import app
@@ -54,6 +55,21 @@ def test_a_run_returns_checks_and_answers_and_writes_the_same_bytes_twice(notebo
     assert first.answers == [{"command": "aws s3 ls", "answer": "no profile green"}]
     assert first.output.read_bytes() == second.output.read_bytes()
     assert os.environ["AWS_PROFILE"] == "of-this-machine"
+
+
+def test_while_a_cell_runs_the_file_has_the_outputs_before_it(notebook, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(iorw.LocalHandler, "write", lambda _, text, path: saved.append(Path(path).write_text(text)))
+    source = notebook("print('kept')", f"import shutil; shutil.copy({str(tmp_path / 'out.ipynb')!r}, 'seen.ipynb')")
+    with_text = nbformat.read(source, as_version=4)
+    with_text.cells += [new_markdown_cell("Read this.", id=f"text-{number}") for number in range(20)]
+    nbformat.write(with_text, source)
+    monkeypatch.chdir(tmp_path)
+    runs.run(source, tmp_path / "out.ipynb")
+    seen = nbformat.read("seen.ipynb", as_version=4).cells
+    assert [cell.metadata.papermill["status"] for cell in seen[1:3]] == ["completed", "running"]
+    assert [output.text for output in seen[1].outputs] == ["kept\n"]
+    assert len(saved) <= 3 + 3, "at the start, before each code cell, at the end"
 
 
 def test_an_unusable_output_folder_is_reported_before_the_lab_starts(notebook, tmp_path):
