@@ -1,6 +1,5 @@
 """Shared by all tests: a lab folder for each module, and a summary of what could not run here."""
 
-import functools
 import os
 import shutil
 import signal
@@ -8,14 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import botocore.session
 import hypothesis
 import pytest
 
+import tests.botocore_data  # noqa: F401  # before labkit is imported
 from tests import forked, forked_commands
-
-# Each botocore session parses the service descriptions, which takes 0.1 s or more. Here, all sessions share a loader.
-botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 # A slow machine is not a failure.
 hypothesis.settings.register_profile(
