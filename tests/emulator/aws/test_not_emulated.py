@@ -8,7 +8,7 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from botocore.loaders import create_loader
+from botocore.loaders import Loader
 
 from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, refused
 
@@ -60,7 +60,7 @@ def test_s3_does_not_take_a_call_on_a_sub_resource_for_the_plain_call(aws):
     s3.create_bucket(Bucket="full")
     s3.put_object(Bucket="full", Key="key", Body=b"content of the object")
     # Not from a client: a client that calls an operation takes the bucket out of its URI, in a model that all share.
-    for operation, described in create_loader().load_service_model("s3", "service-2")["operations"].items():
+    for operation, described in Loader().load_service_model("s3", "service-2")["operations"].items():
         http = described["http"]
         if "{Bucket}?" not in http["requestUri"] and "{Key+}?" not in http["requestUri"]:
             continue
