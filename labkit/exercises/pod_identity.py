@@ -1,7 +1,6 @@
 """Notebook 11: EKS Pod Identity gives a pod its role."""
 
 import json
-from typing import Any
 
 from labkit.connection import AGENT_URL, core_api
 from labkit.exercises.asking import agent, pod_identity
@@ -14,22 +13,28 @@ ASSUME, TAG = "sts:AssumeRole", "sts:TagSession"
 
 
 def _association_of_another_name(place: Workspace) -> None:
-    _role(place, [ASSUME, TAG])
+    _role(place)
     _accounts(place)
     _associate(place, "chart")
 
 
 def _trust_policy_without_tags(place: Workspace) -> None:
-    _role(place, ASSUME)
+    _role(place)
     _accounts(place)
     _associate(place, "cart", "till")
-
-
-def _role(place: Workspace, actions: str | list[str]) -> None:
-    statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}}
-    document = json.dumps({"Version": "2012-10-17", "Statement": [{**statement, "Action": actions}]})
+    # EKS would refuse an association with a role that doesn't allow both actions.
     name = place.parameters.role_name
+    place.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=_trust_policy([ASSUME]))
+
+
+def _role(place: Workspace) -> None:
+    name, document = place.parameters.role_name, _trust_policy([ASSUME, TAG])
     place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=place.tags)
+
+
+def _trust_policy(actions: list[str]) -> str:
+    statement = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": actions}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 def _accounts(place: Workspace) -> None:

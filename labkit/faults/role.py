@@ -202,7 +202,7 @@ def trust_policy_for_pod_identity(situation: Situation) -> None:
     "A statement was added to the trust policy after an audit.", finding="trust-policy-refuses", hides=ADMITTED_TOO_MUCH
 )
 def trust_policy_denies(situation: Situation) -> None:
-    denied = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRoleWithWebIdentity"}
+    denied = {"Effect": "Deny", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRoleWithWebIdentity"}
     if situation.role and denied not in situation.role["AssumeRolePolicyDocument"]["Statement"]:
         situation.role["AssumeRolePolicyDocument"]["Statement"].append(denied)
 

@@ -11,6 +11,7 @@ import re
 from typing import Any, Literal, NoReturn
 
 from labkit.policy.conditions import known_operator
+from labkit.policy.wildcards import wildcard
 
 Kind = Literal["identity", "trust", "resource", "session", "boundary", "service control", "resource control"]
 ORGANIZATION = ("service control", "resource control")
@@ -26,6 +27,14 @@ RESOURCE_CONTROLLED = frozenset((
     "servicediscovery", "signin", "sqs", "sts", "support", "swf", "textract", "timestream-influxdb", "transcribe",
     "transfer", "translate", "wafv2", "workspaces", "xray",
 ))  # fmt: skip
+# The actions that a trust policy may name, in lower case.
+# https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
+TRUST_ACTIONS = tuple(
+    f"sts:{name}"
+    for name in (
+        "assumerole", "assumerolewithsaml", "assumerolewithwebidentity", "setcontext", "setsourceidentity", "tagsession"
+    )
+)  # fmt: skip
 UNMET = "The provided policy document does not meet the requirements of the specified policy type."
 
 # Levels of nesting. No policy needs more than eight: Statement, Condition, operator, key, values.
@@ -317,7 +326,8 @@ def _unknown(name: str, kind: Kind) -> str:
 
 def _check_action(action: str, kind: Kind) -> None:
     if kind == "trust":
-        if not action.lower().startswith("sts:"):
+        names = wildcard(action.lower())
+        if not action.lower().startswith("sts:") or not any(names(known) for known in TRUST_ACTIONS):
             raise _malformed(kind, "AssumeRole policy may only specify STS AssumeRole actions.")
         return
     if action == "*":
@@ -342,6 +352,8 @@ def _check_condition_key(key: str, kind: Kind) -> None:
 
 def _check_principal(principal: str | dict[str, Any], kind: Kind) -> None:
     if isinstance(principal, str):
+        if kind == "trust":
+            raise _malformed(kind, 'AssumeRolepolicy contained an invalid principal: "STAR":"*".')
         return
     for name in listed(principal.get("Federated", [])):
         if not (_PROVIDER.fullmatch(name) or _DOMAIN.fullmatch(name)):

@@ -326,6 +326,14 @@ def test_rbac_goes_by_the_groups_of_an_access_entry(lab, role, entry):
     assert get(lab, token) == (401, "Unauthorized")
 
 
+def test_the_raw_session_name_keeps_its_special_characters(lab, role, entry):
+    """https://docs.aws.amazon.com/eks/latest/userguide/set-custom-username.html"""
+    entry(username="team:{{SessionNameRaw}}")
+    assert whoami(lab, get_token(assumed(lab, role, "alice@example.com")))["username"] == "team:alice@example.com"
+    lab.aws.client("eks").update_access_entry(clusterName=CLUSTER, principalArn=role, username="team:{{SessionName}}")
+    assert whoami(lab, get_token(assumed(lab, role, "alice@example.com")))["username"] == "team:alice-example.com"
+
+
 EVERYWHERE, IN_DEFAULT = {"type": "cluster"}, {"type": "namespace", "namespaces": ["def*"]}
 PODS, SECRETS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/secrets"
 
@@ -395,6 +403,9 @@ OF_THE_ROLE = "the role's ARN"
          "The kubernetes group name system:masters is invalid, it cannot start with system:"),
         ("update_access_entry", {"principalArn": OF_THE_ROLE, "username": "system:admin"}, "InvalidParameterException",
          "The username system:admin is invalid, it cannot start with system:"),
+        ("update_access_entry", {"principalArn": OF_THE_ROLE, "username": "john{{SessionName}}"},
+         "InvalidParameterException",
+         "The username john{{SessionName}} is invalid, it must have a colon before {{SessionName}}"),
         ("describe_access_entry", {"principalArn": "arn:aws:iam::1:role/x"}, "ResourceNotFoundException",
          "The specified principalArn could not be found. "
          "You can view your available access entries with 'list-access-entries'."),

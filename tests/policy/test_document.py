@@ -49,6 +49,12 @@ def wrapped(*statements, **fields):
         ],
         ({"Action": "s3:GetObject"}, "AssumeRole policy may only specify STS AssumeRole actions."),
         ({"Action": ["sts:AssumeRole", "*"]}, "AssumeRole policy may only specify STS AssumeRole actions."),
+        *(
+            ({"Action": action}, "AssumeRole policy may only specify STS AssumeRole actions.")
+            for action in ("sts:TagSessions", "sts:AssumeRoleWithWebIdendity", "sts:GetCallerIdentity", "sts:Get*")
+        ),
+        ({"Principal": "*"}, 'AssumeRolepolicy contained an invalid principal: "STAR":"*".'),
+        ({"Effect": "Deny", "Principal": "*"}, 'AssumeRolepolicy contained an invalid principal: "STAR":"*".'),
         ({"Resource": "*"}, "Has prohibited field Resource"),
         ({"Principal": None}, "Missing required field Principal"),
         ({"Principal": None, "NotPrincipal": {"AWS": "*"}}, "Has prohibited field NotPrincipal"),
@@ -102,7 +108,8 @@ def test_iam_refuses_a_malformed_trust_policy(web_identity, changes, message):
                 "AWS": ["123456789012", "arn:aws:iam::123456789012:root", "arn:aws:iam::123456789012:role/a/b"]
             }
         },
-        {"Principal": "*", "Action": "STS:assumerole"},
+        {"Principal": {"AWS": "*"}, "Action": "STS:assumerole*"},
+        {"Action": ["sts:*", "sts:Assume*", "sts:SetSourceIdentity", "sts:SetContext"]},
         {"Condition": {"StringEquals": {"aws:RequestTag/labkit:run": "x"}}},
         {"Condition": {"StringEquals": {"localhost:6443/id/A:sub": "x", "localhost:6443:aud": "y"}}},
         {

@@ -101,7 +101,7 @@ def test_a_denial_says_why_the_trust_policy_does_not_apply_to_the_token(admit, w
     assert decision.denial == f"because no role trust policy allows the {ACTION} action"
 
 
-@pytest.mark.parametrize("principal", ["*", {"AWS": "*"}, {"Federated": "PROVIDER"}])
+@pytest.mark.parametrize("principal", [{"AWS": "*"}, {"Federated": "PROVIDER"}])
 def test_an_explicit_deny_wins_wherever_it_stands(admit, web_identity, provider, principal):
     principal = {"Federated": provider} if principal == {"Federated": "PROVIDER"} else principal
     deny = {"Sid": "Never", "Effect": "Deny", "Principal": principal, "Action": "sts:*"}
@@ -198,8 +198,8 @@ SERVICE = "pods.eks.amazonaws.com"
             f"the trust policy doesn't name {SERVICE}; it trusts a.amazonaws.com, ec2.amazonaws.com",
         ),
         (
-            {"Action": ["sts:TagSession", "sts:GetCallerIdentity"]},
-            "the trust policy lets the service do sts:TagSession, sts:GetCallerIdentity, and not sts:AssumeRole",
+            {"Action": ["sts:TagSession", "sts:SetSourceIdentity"]},
+            "the trust policy lets the service do sts:TagSession, sts:SetSourceIdentity, and not sts:AssumeRole",
         ),
         (
             {"Condition": {"StringEquals": {"aws:SourceAccount": "9"}}},

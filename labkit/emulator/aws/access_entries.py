@@ -24,6 +24,10 @@ from labkit.policy.arn import Arn
 POLICIES = tuple(f"AmazonEKS{name}Policy" for name in ("Admin", "ClusterAdmin", "Edit", "View"))
 POLICY_ARN = "arn:aws:eks::aws:cluster-access-policy/"
 PRINCIPAL = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):(role|user)/(?:[\w+=,.@/-]*/)?([\w+=,.@-]+)")
+SERVICE_LINKED = ":role/aws-service-role/"
+RAW = "{{SessionNameRaw}}"
+# A placeholder, and any text before it without a colon.
+NO_COLON = re.compile(r"[^:]*\{\{SessionName(Raw)?\}\}.*", re.DOTALL)
 NOT_FOUND = (
     "The specified principalArn could not be found. "
     "You can view your available access entries with 'list-access-entries'."
@@ -71,8 +75,10 @@ class AccessEntry:
 
     def username_of(self, session_name: str) -> str:
         """Return the caller's user name in Kubernetes. ``session_name`` is the name of the caller's role session."""
-        # A session's name may have characters that the authenticator doesn't allow in a user name.
-        return self.username.replace("{{SessionName}}", session_name.replace("@", "-"))
+        for placeholder, name in (("{{SessionName}}", session_name.replace("@", "-")), (RAW, session_name)):
+            if placeholder in self.username:
+                return self.username.replace(placeholder, name)
+        return self.username
 
     def document(self, cluster_arn: str) -> dict[str, object]:
         return {
@@ -152,7 +158,7 @@ class AccessEntries:
 
     def _create(self, principal_arn: str, request: dict[str, Any], principal_id: PrincipalId, now: float) -> None:
         identifier = principal_id(principal_arn) if PRINCIPAL.fullmatch(principal_arn) else None
-        if identifier is None:
+        if identifier is None or SERVICE_LINKED in principal_arn:
             raise invalid_parameter("The specified principalArn is invalid: invalid principal.")
         if request.get("type", "STANDARD") != "STANDARD":
             raise invalid_parameter("The lab only has access entries of the type STANDARD. Nodes don't need entries.")
@@ -198,6 +204,9 @@ def _update(entry: AccessEntry, request: dict[str, Any], now: float) -> None:
     if username.startswith(("system:", "eks:", "aws:", "amazon:", "iam:")):
         prefix = username.partition(":")[0] + ":"
         raise invalid_parameter(f"The username {username} is invalid, it cannot start with {prefix}")
+    if NO_COLON.fullmatch(username):
+        told = f"The username {username} is invalid, it must have a colon before {{{{SessionName}}}}"
+        raise invalid_parameter(told)
     entry.username, entry.modified_at = username, now
     if groups is not None:
         entry.groups = list(groups)

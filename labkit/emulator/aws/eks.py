@@ -183,12 +183,12 @@ class Eks:
             asked, facts.arn, partial(self._association_id, facts.arn), self._require_role, now
         )
 
-    def _require_role(self, role_arn: str) -> None:
+    def _require_role(self, role_arn: str, actions: list[str]) -> None:
         role = self.backend.role(role_arn)
         if role is None:
             raise invalid_parameter("Role provided in the request does not exist.")
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
-        if not names_service(trust, service=SERVICE, action="sts:AssumeRole"):
+        if not all(names_service(trust, service=SERVICE, action=action) for action in actions):
             raise invalid_parameter("Trust policy of the role provided is invalid.")
 
     def _association_id(self, cluster_arn: str, namespace: str, service_account: str) -> str:

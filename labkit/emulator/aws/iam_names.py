@@ -38,6 +38,9 @@ MADE = {
 def check(asked: Asked, caller: Caller, backend: Backend) -> None:
     """Check the names and the policy's ARN in a call. Raises ``Refusal`` if IAM would refuse one of them."""
     parameters, iam = asked.requested().parameters, backend.iam(asked.account_id)
+    if asked.operation == "CreateRole" and parameters.get("Path", "/").startswith(SERVICE_LINKED):
+        told = f"Path prefix '{SERVICE_LINKED}' can only be used for AWS Service linked Roles"
+        raise Refusal(400, "InvalidInput", told)
     if asked.operation in MADE:
         _check_unused(asked, iam)
     role = find(iam, "roles", parameters.get("RoleName")) if asked.operation in ROLE_WRITES else None

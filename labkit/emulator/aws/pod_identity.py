@@ -31,7 +31,8 @@ NOT_HERE = ("policy", "targetRoleArn")
 
 SERVICE = "pods.eks.amazonaws.com"
 """The service that assumes the role. It's also the audience of the pods' tokens."""
-RequireRole = Callable[[str], None]
+# Refuses the role with this ARN if EKS can't assume it with these actions.
+RequireRole = Callable[[str, list[str]], None]
 # The id (`a-` and 17 characters) of a new association of this namespace and service account.
 NewId = Callable[[str, str], str]
 
@@ -74,7 +75,7 @@ class PodIdentityAssociations:
                 del self._associations[association["associationId"]]
             case "UpdatePodIdentityAssociation":
                 if "roleArn" in request:
-                    require_role(role_arn := _role(request, cluster_arn))
+                    require_role(role_arn := _role(request, cluster_arn), _actions(association | request))
                     association["roleArn"] = role_arn
                 if "disableSessionTags" in request:
                     association["disableSessionTags"] = bool(request["disableSessionTags"])
@@ -88,7 +89,7 @@ class PodIdentityAssociations:
             if not isinstance(given := request.get(name), str) or not pattern.fullmatch(given):
                 raise invalid_parameter(f"The parameter {name} is invalid: {given or '(missing)'}.")
         whose = {name: request[name] for name in NAMES}
-        require_role(role_arn := _role(request, cluster_arn))
+        require_role(role_arn := _role(request, cluster_arn), _actions(request))
         for identifier, known in self._associations.items():
             if whose.items() <= known.items():
                 raise Refusal(409, "ResourceInUseException", f"Association already exists: {identifier}")
@@ -132,6 +133,14 @@ def association_arn(cluster_arn: str, association_id: str) -> str:
     """The ARN of a cluster's association with this id."""
     cluster = Arn.parse(cluster_arn)
     return str(cluster.beside(f"podidentityassociation/{cluster.name}/{association_id}"))
+
+
+def _actions(association: dict[str, Any]) -> list[str]:
+    """The actions that EKS needs on the association's role.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html
+    """
+    return ["sts:AssumeRole"] if association.get("disableSessionTags") else ["sts:AssumeRole", "sts:TagSession"]
 
 
 def _role(request: dict[str, Any], cluster_arn: str) -> str:

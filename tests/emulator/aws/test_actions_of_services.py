@@ -242,7 +242,7 @@ ROWS = [
 def stocked(aws, irsa):
     """Create one resource of each kind that the rows name; return the secret's ARN."""
     policy = trust_policy()
-    for_pods = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    for_pods = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": "sts:*"}
     irsa.trust({**policy, "Statement": [*policy["Statement"], for_pods]})
     for name in ("table", "other"):
         aws.client("dynamodb").create_table(

@@ -227,6 +227,14 @@ def test_eks_refuses_an_association_s_role_that_is_missing_or_does_not_trust_eks
             refused(call, 400, "InvalidParameterException", told)
 
 
+def test_eks_refuses_an_association_s_role_whose_trust_policy_lacks_tag_session(eks, irsa):
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html"""
+    irsa.trust({"Version": "2012-10-17", "Statement": [{**FOR_PODS, "Action": "sts:AssumeRole"}]})
+    given, told = ASSOCIATED | {"roleArn": irsa.role_arn}, "Trust policy of the role provided is invalid."
+    refused(lambda: eks.create_pod_identity_association(**given), 400, "InvalidParameterException", told)
+    assert eks.create_pod_identity_association(**given, disableSessionTags=True)["association"]
+
+
 def test_eks_refuses_an_association_id_of_the_wrong_length(eks):
     told = "The parameter associationId should be 19 characters long."
     refused(

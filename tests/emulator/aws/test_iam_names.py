@@ -58,6 +58,13 @@ def test_iam_says_why_a_policy_cannot_be_attached(iam, irsa, arn, status, code, 
     refused(lambda: iam.attach_role_policy(RoleName=irsa.role_name, PolicyArn=arn), status, code, told.format(arn))
 
 
+def test_only_aws_makes_roles_in_the_path_of_service_linked_roles(iam):
+    given = {"RoleName": "svc", "AssumeRolePolicyDocument": json.dumps(trust_policy())}
+    told = "Path prefix '/aws-service-role/' can only be used for AWS Service linked Roles"
+    refused(lambda: iam.create_role(**given, Path="/aws-service-role/x/"), 400, "InvalidInput", told)
+    assert iam.create_role(**given, Path="/service-role/")["Role"]["Path"] == "/service-role/"
+
+
 def test_names_that_differ_only_in_case_are_the_same_name(iam):
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-names"""
     trust, document = json.dumps(trust_policy()), json.dumps(EVERYTHING)

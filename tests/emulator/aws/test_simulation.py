@@ -426,7 +426,7 @@ statements = st.lists(
 def test_simulation_and_gate_never_disagree(aws, inline, managed, boundary, action, resource, source_ip, tags):
     aws.forget_everything()
     iam = aws.client("iam")
-    iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=policy({"Effect": "Allow", "Principal": "*",
+    iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=policy({"Effect": "Allow", "Principal": {"AWS": "*"},
                     "Action": "sts:AssumeRole"}), Tags=tags)  # fmt: skip
     role = aws.gate.backend.role(ROLE)
     role.policies["inline"] = policy(*inline)
