@@ -326,8 +326,8 @@ def _unknown(name: str, kind: Kind) -> str:
 
 def _check_action(action: str, kind: Kind) -> None:
     if kind == "trust":
-        names = wildcard(action.lower())
-        if not action.lower().startswith("sts:") or not any(names(known) for known in TRUST_ACTIONS):
+        covers = wildcard(action.lower())
+        if not action.lower().startswith("sts:") or not any(covers(known) for known in TRUST_ACTIONS):
             raise _malformed(kind, "AssumeRole policy may only specify STS AssumeRole actions.")
         return
     if action == "*":
