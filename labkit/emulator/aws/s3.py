@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
+from labkit.emulator.aws import bucket_policies
 from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
 from labkit.emulator.aws.actions.s3 import NOT_ALLOWED, UnknownCall, derive, timed
@@ -29,13 +30,11 @@ from labkit.emulator.aws.answers import PROLOG, xml
 from labkit.emulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend, FakeBucket, not_emulated
 from labkit.emulator.aws.call import Asked, Call, Response
-from labkit.emulator.aws.iam_documents import missing_principals
 from labkit.emulator.aws.refusals import Refusal, fault, render
 from labkit.emulator.aws.s3_path import copy_source
 from labkit.emulator.aws.s3_requests import MALFORMED, check_complete, check_names
 from labkit.emulator.aws.sessions import Administrator, Caller, User
-from labkit.policy import Decision, MalformedPolicy, Policy
-from labkit.policy.validation import listed
+from labkit.policy import Decision, Policy
 
 BUCKET = "arn:aws:s3:::"
 EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
@@ -97,7 +96,7 @@ class S3:
         own = isinstance(caller, Administrator) and {*owners} <= {caller.account_id}
         own = own and not self.authorization.organization.member(caller.account_id).is_bound
         if own and not self._may_deny(asked):
-            self._check_policy(asked)
+            self._check_policy_to_store(asked)
             return Grant(asked)
         if asked.operation == "DeleteObjects":
             return self._may_delete(asked, caller)
@@ -105,7 +104,7 @@ class S3:
         for permission in (*asked.needed, *self._copied_tags(asked)):
             reason = self._require(asked, caller, permission)
         _check_policy_s_account(asked, caller)
-        self._check_policy(asked)
+        self._check_policy_to_store(asked)
         return Grant(asked, reason)
 
     async def answer(self, grant: Grant, caller: Caller) -> Response:
@@ -155,23 +154,9 @@ class S3:
             return False
         return any(self._bucket_policy(asked, permission) for permission in asked.needed)
 
-    def _check_policy(self, asked: Asked) -> None:
-        """Refuse an invalid bucket policy."""
-        if asked.operation != "PutBucketPolicy":
-            return
-        try:
-            policy = Policy.parse(asked.call.body.decode("utf-8", "replace"), kind="resource", name="bucket policy")
-        except MalformedPolicy as malformed:
-            raise Refusal(400, "MalformedPolicy", malformed.message) from malformed
-        if missing := missing_principals(policy.document, self.backend):
-            told = f"the policy names {missing[0]}, which does not exist"
-            raise Refusal(400, "MalformedPolicy", "Invalid principal in policy", told)
-        for statement in listed(policy.document["Statement"]):
-            for resource in listed(statement.get("Resource", [])):
-                named = resource.removeprefix(BUCKET).partition("/")[0]
-                if named != asked.bucket and not set("*?$") & set(named):
-                    told = f"{resource} is not in the bucket {asked.bucket}"
-                    raise Refusal(400, "MalformedPolicy", "Policy has invalid resource", told)
+    def _check_policy_to_store(self, asked: Asked) -> None:
+        if asked.operation == "PutBucketPolicy":
+            bucket_policies.check(asked.call.body.decode("utf-8", "replace"), asked.bucket, self.backend)
 
     def _copied_tags(self, asked: Asked) -> list[Permission]:
         """Return the permissions that CopyObject needs to copy the object's tags.

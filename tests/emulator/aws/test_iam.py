@@ -194,6 +194,8 @@ def test_a_provider_gets_the_thumbprint_of_its_issuer_s_top_certificate(aws, iam
 
 # Buckets' policies.
 
+NOT_APPLICABLE = "Action does not apply to any resource(s) in statement"
+
 
 def bucket_policy(**changes):
     statement = {
@@ -218,14 +220,47 @@ def test_a_bucket_policy_stays_until_it_is_deleted(aws, irsa):
 
 
 @pytest.mark.parametrize(
+    ("action", "key"),
+    [
+        ("s3:ListBucket", ""),
+        ("s3:ListBucket", "*"),
+        ("s3:GetObject", "*"),
+        ("s3:Get*", ""),
+        ("s3:Get*", "/*"),
+        ("s3:*", "/*"),
+        ("*", ""),
+        ("S3:getobjectversiontagging", "/${aws:PrincipalTag/team}/*"),
+        (["s3:PutBucketCORS", "s3:PutEncryptionConfiguration", "s3:GetBucketObjectLockConfiguration"], ""),
+    ],
+)
+def test_s3_accepts_a_bucket_policy_whose_actions_fit_its_resources(aws, irsa, action, key):
+    s3 = aws.client("s3")
+    s3.put_bucket_policy(
+        Bucket=Irsa.bucket, Policy=bucket_policy(Action=action, Resource=f"arn:aws:s3:::{Irsa.bucket}{key}")
+    )
+    assert s3.get_bucket_policy(Bucket=Irsa.bucket)["Policy"]
+
+
+@pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/nobody"}}, "Invalid principal in policy"),
         ({"Resource": "arn:aws:s3:::another/*"}, "Policy has invalid resource"),
         ({"Resource": "arn:aws:sqs:us-east-1:123456789012:queue"}, "Policy has invalid resource"),
+        *(
+            ({"Action": action, "Resource": f"arn:aws:s3:::{Irsa.bucket}{key}"}, told)
+            for action, key, told in (
+                ("s3:ListBucket", "/*", NOT_APPLICABLE),
+                (["s3:GetObject", "s3:ListBucket"], "/*", NOT_APPLICABLE),
+                ("s3:PutObject*", "", NOT_APPLICABLE),
+                ("s3:GetBucket*", "/*", NOT_APPLICABLE),
+                ("s3:GetObjects", "/*", "Policy has invalid action"),
+                ("ec2:RunInstances", "/*", "Policy has invalid action"),
+            )
+        ),
     ],
 )
-def test_s3_refuses_a_bucket_policy_with_an_unknown_principal_or_another_bucket(aws, irsa, changes, told):
+def test_s3_refuses_a_bucket_policy_that_it_cannot_apply(aws, irsa, changes, told):
     s3 = aws.client("s3")
     refused(
         lambda: s3.put_bucket_policy(Bucket=Irsa.bucket, Policy=bucket_policy(**changes)), 400, "MalformedPolicy", told
