@@ -24,7 +24,7 @@ def _trust_policy_without_tags(place: Workspace) -> None:
     _associate(place, "cart", "till")
     # EKS would refuse an association with a role that doesn't allow both actions.
     name = place.parameters.role_name
-    place.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=_trust_policy([ASSUME]))
+    place.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=_trust_policy(ASSUME))
 
 
 def _role(place: Workspace) -> None:
@@ -32,7 +32,7 @@ def _role(place: Workspace) -> None:
     place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=place.tags)
 
 
-def _trust_policy(actions: list[str]) -> str:
+def _trust_policy(actions: str | list[str]) -> str:
     statement = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": actions}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
