@@ -362,12 +362,14 @@ def _check_principal(principal: str | dict[str, Any], kind: Kind) -> None:
         if not _AWS.fullmatch(name):
             raise _malformed(kind, f'Invalid principal in policy: "AWS":"{name}"')
     for name in listed(principal.get("Service", [])):
-        if not _DOMAIN.fullmatch(name):
+        if not _SERVICE.fullmatch(name):
             raise _malformed(kind, f'Invalid principal in policy: "SERVICE":"{name}"')
 
 
 _PROVIDER = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(oidc|saml)-provider/\S+")
 _DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+# IAM refuses every name that no service has. Here, only the form is checked.
+_SERVICE = re.compile(r"([A-Za-z0-9-]+\.)+amazonaws\.com(\.cn)?")
 _AWS = re.compile(
     r"\*|[0-9]{12}|A[A-Z0-9]{15,127}"
     r"|arn:aws[a-z-]*:iam::[0-9]{12}:(root|(user|role)/[\w+=,.@/-]+)"

@@ -68,6 +68,7 @@ def wrapped(*statements, **fields):
             'Invalid principal in policy: "AWS":"arn:aws:iam::123456789012:role/*"',
         ),
         ({"Principal": {"Service": "ec2"}}, 'Invalid principal in policy: "SERVICE":"ec2"'),
+        ({"Principal": {"Service": "pods.eks"}}, 'Invalid principal in policy: "SERVICE":"pods.eks"'),
         ({"Condition": {"StringMatches": {"aws:x": "y"}}}, "Unknown condition operator StringMatches"),
         (
             {"Condition": {"StringEquals": {"sub": "x"}}},

@@ -199,7 +199,7 @@ def _is_issuer(url: str) -> bool:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return False
-    return url.startswith("https://") and bool(host) and not ("?" in url or "#" in url)
+    return url.startswith("https://") and bool(host) and not re.search(r"[?#\s]", url)
 
 
 def _check_thumbprints(given: list[str]) -> None:

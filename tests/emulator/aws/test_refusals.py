@@ -340,7 +340,7 @@ DOCUMENTS = [
         *MALFORMED, good=permits(READ | {"Condition": {"StringLike": {"a:b": "c"}}})),
     *(Row("a provider at", url, registers(url), *NO_URL, good=registers(f"{FIRST}:8443")) for url in (
         "http://example.com", "example.com", "https://", "https://example.com/a?b=c", "https://example.com/?",
-        "https://example.com/#a", "https://[::1", "https://example.com:none")),
+        "https://example.com/#a", "https://[::1", "https://example.com:none", "https://example.com/a b")),
     Row("a provider at", "256 characters", registers("https://example.com/" + "x" * 236), *INVALID,
         re.compile(".*at 'url' failed to satisfy constraint: Member must have length less than or equal to 255"),
         good=registers("https://example.com/" + "x" * 235)),
