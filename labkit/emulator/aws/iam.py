@@ -7,6 +7,9 @@ What differs from AWS:
 - Delay: a change takes effect at once; on AWS it can take a few minutes.
 - Quotas: the lab limits client ids, thumbprints, policy sizes, policy versions and access keys. It doesn't limit roles,
   attached policies, tags and the rest.
+- Services in policies: the lab accepts every name of the right form. AWS refuses a name that no service has.
+- Shared OIDC providers, such as GitHub's: AWS refuses a trust policy without a condition on the provider's own claims.
+  https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_oidc_secure-by-default.html
 - Usage data: no details about when a service was last accessed, and no `RoleLastUsed`.
 - Sign-in: login profiles and MFA devices are stored, but no one can sign in with them.
 - Root: there is no root user; the administrator takes its place.
