@@ -1,7 +1,7 @@
 """Plan or examine the rows without running them, or remove the resources that the rows' runs made."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,17 +44,18 @@ def removals(
     that role is gone by then. It yields a row again only if it deletes a resource, keeps a resource, or fails.
 
     `out` is the folder with the rows' results. Without `shows_only`, a row's result there is deleted before the first
-    resource, so that `--resume` runs the row again.
+    resource, so that `--resume` runs the row again. Raises `NothingRan` if a fleet uses that folder.
     """
     results = Results(out) if out and not shows_only else None
-    for row, kept in _removed(reversed(rows), shows_only, results):
-        yield row, kept
-    if shows_only:
-        return
-    again = [row for row in rows if row.is_in_an_account]
-    for row, said in _removed(again, shows_only, results):
-        if isinstance(said, LabError) or said != ["nothing to remove"]:
-            yield row, said
+    with results.removed_from() if results else nullcontext():
+        for row, kept in _removed(reversed(rows), shows_only, results):
+            yield row, kept
+        if shows_only:
+            return
+        again = [row for row in rows if row.is_in_an_account]
+        for row, said in _removed(again, shows_only, results):
+            if isinstance(said, LabError) or said != ["nothing to remove"]:
+                yield row, said
 
 
 def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:

@@ -143,7 +143,7 @@ class Results:
             raise NothingRan(
                 f"Workers of an earlier fleet still run rows, such as {running[0]}.",
                 where=str(self.out),
-                next="wait until these rows have ended, and run the fleet again   (if the earlier fleet's "
+                next="wait until these rows have ended, and run this command again   (if the earlier fleet's "
                 "scheduler is gone, these rows end within a minute)",
             )
         for marker in (*markers, self._stop):
@@ -158,16 +158,7 @@ class Results:
         """
         with writing(self.out):
             self.rows.mkdir(parents=True, exist_ok=True)
-            lock = (self.out / ".lock").open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise NothingRan(
-                    "Another fleet is writing its results into this folder.",
-                    where=str(self.out),
-                    next="wait until that fleet has ended, or name another folder:  --out FOLDER",
-                ) from None
+        with self._locked("or name another folder:  --out FOLDER"):
             if not resume and any(self.rows.glob("*.json")):
                 raise NothingRan(
                     "The folder holds the results of an earlier fleet.",
@@ -176,6 +167,38 @@ class Results:
                     "--out FOLDER)",
                 )
             self.forget_markers()
+            yield
+
+    @contextmanager
+    def removed_from(self) -> Iterator[None]:
+        """Lock the folder during this block, so that no fleet runs the rows that the block removes.
+
+        A missing folder stays missing. Raises `NothingRan` if a fleet uses the folder, or if it isn't writable.
+        """
+        if not self.rows.is_dir():
+            yield
+            return
+        with self._locked("and run this command again"):
+            self.forget_markers()
+            yield
+
+    @contextmanager
+    def _locked(self, then: str) -> Iterator[None]:
+        """Lock the existing folder during this block.
+
+        Raises `NothingRan` if the folder is locked: wait until it's free, `then`.
+        """
+        with writing(self.out):
+            lock = (self.out / ".lock").open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise NothingRan(
+                    "Another fleet is writing its results into this folder.",
+                    where=str(self.out),
+                    next=f"wait until that fleet has ended, {then}",
+                ) from None
             yield
 
     def _has_draft(self, row: Row) -> bool:

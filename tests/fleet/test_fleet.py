@@ -184,6 +184,34 @@ def test_a_removal_that_deletes_nothing_keeps_the_results(ended, tmp_path):
     assert len(fleet.earlier()) == 2
 
 
+def test_remove_is_refused_while_a_fleet_uses_the_folder(ended, tmp_path):
+    command, fleet = ended
+    with fleet.results.opened(resume=True):
+        refused = labkit(*command, "--remove", cwd=tmp_path)
+        assert labkit(*command, "--plan", cwd=tmp_path).returncode == 0
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "labkit: Another fleet is writing its results into this folder.\n"
+        "where: runs/fleet/two\nnext:  wait until that fleet has ended, and run this command again\n"
+    )
+    row = fleet.rows[0]
+    with fleet.results.begin(row, "fleet-0"):
+        refused = labkit(*command, "--remove", cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"still run rows, such as {row.name}." in refused.stderr
+    assert len(fleet.earlier()) == 2
+
+
+def test_a_fleet_is_refused_while_remove_deletes_its_rows(ended):
+    command, fleet = ended
+    removals = looking.removals(fleet.rows, shows_only=False, out=fleet.out)
+    next(removals)
+    refused = process(*command, "--out", fleet.out, "--resume")
+    assert refused.returncode == 2
+    assert "Another fleet is writing its results into this folder." in refused.stderr
+    removals.close()
+
+
 @pytest.fixture
 def by_hand(lab):
     """Two roles without a tag: `of-ec2`, and `of-shop` for the service account shop/cart."""
