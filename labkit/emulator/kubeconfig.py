@@ -45,7 +45,7 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
     """Return the kubeconfig ``before``, with ``entries`` instead of the lab's earlier entries. All other entries stay.
 
     A current context that leads to one of the lab's clusters stays current. Otherwise, the newest cluster's context
-    becomes current.
+    becomes current. If ``before`` has no current context, as in a new file, the oldest cluster's context does.
 
     Without ``entries``, `NO_CLUSTER` becomes current, unless the current context leads to a cluster of someone else.
 
@@ -64,7 +64,8 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
     leads_to = contexts.get(current, {}).get("cluster")
     # A lab that has just started has no cluster yet. It keeps a current context that leads to any cluster.
     if current not in own and (leads_to not in own | at.keys() if entries else leads_to is None):
-        current = entries[-1].name if entries else NO_CLUSTER
+        usual = 0 if current in (None, NO_CLUSTER) else -1
+        current = entries[usual].name if entries else NO_CLUSTER
     for entry in entries:
         clusters[entry.name] = entry.cluster | {"extensions": OURS}
         users[entry.name] = entry.user | {"extensions": OURS}
@@ -86,6 +87,14 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
 def current(text: str) -> str:
     """Return the name of the current context in the kubeconfig ``text``; `NO_CLUSTER` if no context is current."""
     return _read(text)["current-context"] or NO_CLUSTER
+
+
+def cluster_in_use(text: str) -> str:
+    """Return the name of the cluster that the current context in the kubeconfig ``text`` leads to; empty if unknown.
+
+    That is the context's own name, or the cluster's ARN in an entry by `aws eks update-kubeconfig`.
+    """
+    return str(_read(text)["context"].get(current(text), {}).get("cluster", ""))
 
 
 def leading_to(text: str, context: str, arn: str) -> str:

@@ -8,7 +8,7 @@ sessions, and tokens in Secrets. A restored lab creates new credentials, so it d
 tokens. The users' own secrets are in the file: access keys of IAM users, KMS keys, Secrets, messages. The pods' files
 aren't, because they include tokens.
 
-The file is a zip archive, with a manifest that says which versions wrote it.
+The file is a zip archive. Its manifest says which versions wrote it, and which cluster kubectl used.
 """
 
 import contextlib
@@ -26,8 +26,9 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import IO, Any
 
-from labkit.emulator import process, replacement
+from labkit.emulator import kubeconfig, process, replacement
 from labkit.emulator.aws.state import own
+from labkit.emulator.cluster_folder import ClusterFolder
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined_folder import Kept
 from labkit.emulator.kubernetes.objects import object_file
@@ -92,11 +93,11 @@ def restore(folder: Folder, name: str, *, force: bool = False) -> State:
 
     ``name`` is the snapshot's name or path. Raises `LabError` if the snapshot is missing or damaged, if it has another
     format, if another version of moto made it, or if the lab doesn't start with the snapshot's state. After such an
-    error, the lab keeps its previous state.
+    error, the lab keeps its previous state. kubectl uses the same cluster as at the time of the snapshot.
     """
     file = _existing(folder, name)
     with _opened(file) as archive:
-        _check(file, archive)
+        manifest = _check(file, archive)
         if _holds_state(folder) and not force:
             raise LabError(
                 f"The snapshot would replace the state of the lab in {folder.path}. Nothing was changed.",
@@ -107,7 +108,19 @@ def restore(folder: Folder, name: str, *, force: bool = False) -> State:
             _unpack(archive, place)
             process.end(folder)
             replacement.offer(folder, place)
-    return process.start(folder)
+    state = process.start(folder)
+    _put_kubectl_on(folder, state, manifest.get("cluster"))
+    return state
+
+
+def _put_kubectl_on(folder: Folder, state: State, cluster: object) -> None:
+    """Make kubectl use one of the lab's clusters. ``cluster`` is its context or its ARN; nothing else has an effect."""
+    before = state.kubeconfig.read_text()
+    for record in ClusterFolder.records(folder):
+        called = state.context(record.name, record.region)
+        arn = f"arn:aws:eks:{record.region}:{state.account_id}:cluster/{record.name}"
+        if cluster in (called, arn) and (after := kubeconfig.leading_to(before, called, arn)) != before:
+            folder.write_private(state.kubeconfig, after.encode())
 
 
 def _file(folder: Folder, name: str) -> Path:
@@ -217,7 +230,7 @@ def _write(folder: Folder, place: Path, file: Path) -> None:
         handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         with os.fdopen(handle, "wb") as stream:
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(MANIFEST, json.dumps(_manifest()))
+                archive.writestr(MANIFEST, json.dumps(_manifest(folder)))
                 for each in sorted(place.rglob("*")):
                     if each.is_file():
                         archive.write(each, each.relative_to(place).as_posix())
@@ -233,8 +246,9 @@ def _write(folder: Folder, place: Path, file: Path) -> None:
         ) from error
 
 
-def _manifest() -> dict[str, Any]:
-    return {"format": FORMAT, "labkit": version("labkit"), "moto": version("moto")}
+def _manifest(folder: Folder) -> dict[str, Any]:
+    used = kubeconfig.cluster_in_use(folder.kubeconfig.read_text()) if folder.kubeconfig.exists() else ""
+    return {"format": FORMAT, "labkit": version("labkit"), "moto": version("moto"), "cluster": used}
 
 
 @contextlib.contextmanager
@@ -249,10 +263,10 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def _check(file: Path, archive: zipfile.ZipFile) -> None:
-    """Raise `LabError` if the file isn't a snapshot that this version can use."""
+def _check(file: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    """Return the snapshot's manifest. Raise `LabError` if the file isn't a snapshot that this version can use."""
     try:
-        manifest = json.loads(archive.read(MANIFEST))
+        manifest: dict[str, Any] = json.loads(archive.read(MANIFEST))
         wrote = manifest["format"], manifest["labkit"], manifest["moto"]
         names = archive.namelist()
         if archive.testzip() or len({*names}) < len(names) or not all(map(_is_expected, names)):
@@ -266,6 +280,7 @@ def _check(file: Path, archive: zipfile.ZipFile) -> None:
             where=f"{file}; nothing was changed",
             next="ask for a snapshot that your versions made; or install the versions that made this one",
         )
+    return manifest
 
 
 def _is_expected(name: str) -> bool:

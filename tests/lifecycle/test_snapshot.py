@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from kubernetes import client, config
 
 from labkit.emulator import process, replacement
@@ -168,6 +169,41 @@ def test_restore_replaces_a_lab_with_state_only_with_force(lab):
     told = refused("restore", "one", says=says)
     assert "labkit restore one --force" in told
     assert names(lab.path) == {"before", "after", "kube-root-ca.crt"}
+
+
+def test_restore_puts_kubectl_on_the_cluster_that_it_used_in_the_snapshot(tmp_path):
+    home, file = {"LABKIT_HOME": str(tmp_path / ".lab")}, tmp_path / "s.labsnapshot"
+    kubeconfig = tmp_path / ".lab" / "kubeconfig"
+
+    def after(*arguments: str) -> str:
+        done = commands.labkit(*arguments, **home)
+        assert done.returncode == 0, done.stderr
+        return yaml.safe_load(kubeconfig.read_text())["current-context"] if kubeconfig.exists() else ""
+
+    try:
+        for name in ("blue", "green", "red"):
+            after("up", "--cluster", name)
+        # A context like one of `aws eks update-kubeconfig --alias dev`
+        content = yaml.safe_load(kubeconfig.read_text())
+        arn = "arn:aws:eks:us-east-1:123456789012:cluster/green"
+        content["contexts"].append({"name": "dev", "context": {"cluster": arn, "user": "green"}})
+        kubeconfig.write_text(yaml.safe_dump(content | {"current-context": "dev"}))
+        assert after("snapshot", str(file)) == "dev"
+        assert after("restore", str(file), "--force") == "dev"
+        assert after("up", "--cluster", "blue") == "blue"
+        assert after("restore", str(file), "--force") == "green"
+        assert after("reset") == ""
+        assert after("restore", str(file)) == "green"
+        assert (after("down"), after("up", "--cluster", "green")) == ("green", "green")
+        # Older versions didn't note the cluster: then it's the oldest one.
+        with zipfile.ZipFile(file) as archive:
+            manifest = json.loads(archive.read("manifest.json"))
+        del manifest["cluster"]
+        older = altered(file, tmp_path / "older.labsnapshot", **{"manifest.json": json.dumps(manifest).encode()})
+        after("reset")
+        assert after("restore", str(older)) == "blue"
+    finally:
+        process.stop(Folder(tmp_path / ".lab"))
 
 
 def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(lab, one, tmp_path):
