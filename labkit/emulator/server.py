@@ -13,8 +13,10 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from ssl import PEM_cert_to_DER_cert
 from typing import Any
 
+from labkit.connection import thumbprint
 from labkit.emulator import control, environment, open_files, replacement, snapshots
 from labkit.emulator.aws.gate import Gate
 from labkit.emulator.aws.refusals import Refusal
@@ -140,6 +142,7 @@ class Server:
         )
         lab.gate.backend.thread.on_stuck = self._get_stuck
         await lab.gate.found_organization()
+        await lab.gate.know_authority(thumbprint(PEM_cert_to_DER_cert(folder.authority.certificate_pem.decode())))
         gate_socket = lab.ports.bind("gate")
         # From here on, callers wait. So no call fails because a cluster hasn't started again yet.
         gate_socket.listen()

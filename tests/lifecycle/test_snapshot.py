@@ -10,6 +10,7 @@ import pytest
 import yaml
 from kubernetes import client, config
 
+from labkit import Lab
 from labkit.emulator import process, replacement
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined_folder import Kept
@@ -202,6 +203,42 @@ def test_restore_puts_kubectl_on_the_cluster_that_it_used_in_the_snapshot(tmp_pa
         older = altered(file, tmp_path / "older.labsnapshot", **{"manifest.json": json.dumps(manifest).encode()})
         after("reset")
         assert after("restore", str(older)) == "blue"
+    finally:
+        process.stop(Folder(tmp_path / ".lab"))
+
+
+def test_restored_providers_list_the_thumbprint_of_the_new_certificate(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
+    file = tmp_path / "s.labsnapshot"
+
+    def listed(lab: Lab, arn: str) -> list[str]:
+        found = lab.aws.client("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+        return found["ThumbprintList"]
+
+    try:
+        with Lab.open() as lab:
+            lab.ready(through="oidc_provider")
+            [first] = listed(lab, lab.provider_arn)
+            wrong, url = "0" * 40, "https://oidc.eks.us-east-1.amazonaws.com/id/00000000000000000000000000000000"
+            made = lab.aws.client("iam").create_open_id_connect_provider(
+                Url=url, ThumbprintList=[wrong, first.upper(), "1" * 40]
+            )
+        assert commands.labkit("snapshot", str(file)).returncode == 0
+        seen = [first]
+        for _ in range(2):
+            assert commands.labkit("restore", str(file), "--force").returncode == 0
+            with Lab.open() as lab:
+                [now] = listed(lab, lab.provider_arn)
+                assert listed(lab, made["OpenIDConnectProviderArn"]) == [wrong, now, "1" * 40]
+            assert now not in seen
+            seen.append(now)
+            told = commands.labkit("doctor", "--json").stdout
+            assert "service-account" in told
+            assert "thumbprint" not in told
+            commands.labkit("down")
+            assert commands.labkit("up").returncode == 0
+            with Lab.open() as lab:
+                assert listed(lab, lab.provider_arn) == [now]
     finally:
         process.stop(Folder(tmp_path / ".lab"))
 

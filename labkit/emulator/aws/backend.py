@@ -249,6 +249,13 @@ class Backend:
                     text = bucket.policy.decode() if isinstance(bucket.policy, bytes) else bucket.policy
                     bucket.policy = renamed(text, arn, unique_id).encode()
 
+    def replace_thumbprint(self, old: str, new: str) -> None:
+        """Replace a certificate's thumbprint in the OIDC providers that list it, in all accounts."""
+        for iam in list(iam_backends.values()):
+            for provider in iam["aws"].open_id_providers.values():
+                listed = provider.thumbprint_list
+                provider.thumbprint_list = [new if each.lower() == old else each for each in listed]
+
     def managed_policy(self, arn: str) -> str | None:
         """Return the document of a managed policy's default version; None if the policy doesn't exist."""
         account_id = named.account if (named := Arn.find(arn)) else ""

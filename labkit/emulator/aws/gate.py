@@ -62,6 +62,7 @@ __all__ = ["Gate", "Keys"]
 _log = logging.getLogger(__name__)
 
 REGIONS = "regions"
+AUTHORITY = "the lab's CA"
 SKEW = 900
 LONGEST_END = 5.0  # seconds that the lab waits for moto when it ends
 LONGEST_OBJECT = 512 * 1024 * 1024
@@ -154,6 +155,19 @@ class Gate:
         """Create the lab's organization if it is missing."""
         async with self._kept.keeping_all():
             await self.backend.run(self._organization.found)
+
+    async def know_authority(self, thumbprint: str) -> None:
+        """Replace the thumbprint of the lab's previous CA by this one, in all OIDC providers.
+
+        A restored lab has a new CA, and its providers come from the lab of the snapshot. A provider that didn't list
+        the previous CA's thumbprint stays unchanged.
+        """
+        before = self._own.part(AUTHORITY)
+        with contextlib.suppress(NotWritten):  # a full disk; the next start tries again
+            if before not in (None, thumbprint):
+                async with self._kept.keeping_all():
+                    await self.backend.run(self.backend.replace_thumbprint, before, thumbprint)
+            self._own.keep_part(AUTHORITY, thumbprint)
 
     def associated(self, cluster_arn: str) -> dict[str, Any]:
         """Return a cluster's stored access entries, identity provider configs and Pod Identity associations.

@@ -1,4 +1,7 @@
-"""Keep the gate's own state in the lab's folder: role sessions, EKS's data about clusters, and enabled regions."""
+"""Keep the gate's own state in the lab's folder.
+
+These are role sessions, EKS's data about clusters, enabled regions, and the thumbprint of the lab's CA.
+"""
 
 import json
 import pickle
