@@ -20,6 +20,7 @@ USUAL = Parameters()
 LONGEST_NAME = 150  # characters in the name of a row's files; with their endings, file systems allow 255 bytes
 TOLD = 20  # one message names at most so many problems
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
+OF_PARAMETER = re.compile(r"parameter (\w+) = ")
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/\S+")
 
 
@@ -106,11 +107,14 @@ def read(file: Path, *, makes: bool = True) -> list[Row]:
     problems: dict[str, list[str]] = {}
     rows = []
     for number, entry in enumerate(entries, 1):
-        try:
-            rows.append(_row(number, entry))
-        except LabError as error:
-            for reason in error.what.splitlines():
-                problems.setdefault(reason, []).append(entry.place)
+        found = _row(number, entry)
+        if isinstance(found, Row):
+            rows.append(found)
+            continue
+        for reason in found:
+            places = problems.setdefault(reason.text, [])
+            if (place := _place(entry, reason)) not in places:
+                places.append(place)
     told = [f"{_places(places)}: {reason}" for reason, places in problems.items()] + _collisions(rows, makes)
     if told:
         raise _refused(file, told)
@@ -122,21 +126,41 @@ def _places(places: list[str]) -> str:
     return places[0] + (f" and {more} more row{'s' if more > 1 else ''}" if more else "")
 
 
-def _row(number: int, entry: Entry) -> Row:
-    """Return the row of an entry. If the entry has mistakes, raise `NothingRan`, which names all of them."""
-    reasons = [_unknown(name) for name in entry.values if name not in KNOWN]
-    reasons += [_braced(name) for name, value in entry.values.items() if isinstance(value, Mapping)]
+@dataclass(frozen=True)
+class Reason:
+    """Why a row can't run."""
+
+    text: str
+    name: str = ""
+    """The name in the row that the text is about; empty if it's about several."""
+
+
+def _place(entry: Entry, reason: Reason) -> str:
+    """Return where the user has to change the file: in the row, or where the name or the row's default is written."""
+    written = entry.values_at if reason.name in KNOWN else entry.names_at
+    return written.get(reason.name, entry.place)
+
+
+def _row(number: int, entry: Entry) -> Row | list[Reason]:
+    """Return the row of an entry. If the entry has mistakes, return a reason for each of them."""
+    reasons = [Reason(_unknown(name), name) for name in entry.values if name not in KNOWN]
+    reasons += [Reason(_braced(name), name) for name, value in entry.values.items() if isinstance(value, Mapping)]
     known = {name: value for name, value in entry.values.items() if name in KNOWN and not isinstance(value, Mapping)}
     values = _filled(known, reasons)
-    reasons += _of_account({**entry.values, **values})
+    reasons += map(Reason, _of_account({**entry.values, **values}))
     access = {name: str(values.pop(name)) for name in ACCESS if name in values}
     try:
         row = Row(number, entry.place, Parameters.checked(**values), **access)
     except LabError as error:
-        raise NothingRan("\n".join([*reasons, error.what])) from None
-    if reasons:
-        raise NothingRan("\n".join(reasons))
-    return row
+        return [*reasons, *(_of_parameter(entry, text) for text in error.what.splitlines())]
+    return reasons or row
+
+
+def _of_parameter(entry: Entry, text: str) -> Reason:
+    """Return the reason that `Parameters.checked` gave. A value with braces breaks its rule only in some rows."""
+    named = OF_PARAMETER.match(text)
+    name = named[1] if named else ""
+    return Reason(text, "" if PLACEHOLDER.search(str(entry.values.get(name))) else name)
 
 
 def _of_account(values: Mapping[str, object]) -> Iterator[str]:
@@ -170,7 +194,7 @@ def _braced(name: str) -> str:
     return f'{name} isn\'t text. Braces need quotes, such as  {name}: "{{cluster}}-reader"'
 
 
-def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, object]:
+def _filled(values: Mapping[str, object], reasons: list[Reason]) -> dict[str, object]:
     """Return the values with each placeholder filled, such as `{cluster}` in `{cluster}-reader`."""
     usual = {name: getattr(USUAL, name) for name in Parameters.names()}
 
@@ -192,7 +216,7 @@ def _filled(values: Mapping[str, object], reasons: list[str]) -> dict[str, objec
         try:
             found[name] = value_of(name, ())
         except NothingRan as error:
-            reasons.append(error.what)
+            reasons.append(Reason(error.what, name))
     return found
 
 

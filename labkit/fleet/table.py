@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -32,6 +32,10 @@ class Entry:
     """The row's place, such as `row 3, line 12`."""
     values: Mapping[str, object]
     """The row's own values, and the file's defaults, as text. A list or a mapping is replaced by an empty one."""
+    names_at: Mapping[str, str] = field(default_factory=dict)
+    """The places of the names that aren't written in the row itself, such as `defaults, line 1`, by name."""
+    values_at: Mapping[str, str] = field(default_factory=dict)
+    """The places of the values that come from the file's defaults, by name."""
 
 
 def read(file: Path) -> list[Entry]:
@@ -66,7 +70,8 @@ def _of_csv(file: Path, text: str) -> Iterator[Entry]:
         if len(line) > len(names):
             raise _refused(file, f"{place} has {len(line)} values, but line 1 names only {len(names)}")
         # An empty cell is the default.
-        yield Entry(place, {name: value.strip() for name, value in zip(names, line, strict=False) if value.strip()})
+        values = {name: value.strip() for name, value in zip(names, line, strict=False) if value.strip()}
+        yield Entry(place, values, names_at=dict.fromkeys(names, "line 1"))
 
 
 def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
@@ -79,12 +84,12 @@ def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
     for name in parts:
         if name not in KEYS:
             raise _refused(file, UnknownName("key of a fleet file", name, KEYS).what.removesuffix("."))
-    defaults = _values(file, parts["defaults"], "defaults") if "defaults" in parts else {}
+    defaults = _mapping(file, parts["defaults"], "defaults") if "defaults" in parts else {}
     number = 0
     for node in _items(file, parts["runs"], "runs") if "runs" in parts else []:
         number += 1
         place = f"row {number}, line {node.start_mark.line + 1}"
-        yield Entry(place, defaults | _values(file, node, place))
+        yield _entry(place, defaults, {name: _value(value) for name, value in _mapping(file, node, place).items()})
     lists = _mapping(file, parts["matrix"], "matrix") if "matrix" in parts else {}
     columns = [[_value(item) for item in _items(file, node, f"matrix: {name}")] for name, node in lists.items()]
     if empty := next((name for name, column in zip(lists, columns, strict=True) if not column), None):
@@ -93,7 +98,25 @@ def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
         number += 1
         named = dict(zip(lists, values, strict=True))
         place = f"row {number}, matrix {', '.join(f'{name}: {value}' for name, value in named.items())}"
-        yield Entry(place, defaults | named)
+        yield _entry(place, defaults, named, _places("matrix", lists))
+
+
+def _entry(
+    place: str, defaults: Mapping[str, yaml.Node], own: Mapping[str, object], names_at: Mapping[str, str] | None = None
+) -> Entry:
+    """Return the entry of a row with these values of its own. `names_at` has the places of its own values' names."""
+    usual = {name: node for name, node in defaults.items() if name not in own}
+    values_at = _places("defaults", usual)
+    return Entry(
+        place,
+        {**{name: _value(node) for name, node in usual.items()}, **own},
+        names_at={**values_at, **(names_at or {})},
+        values_at=values_at,
+    )
+
+
+def _places(part: str, nodes: Mapping[str, yaml.Node]) -> dict[str, str]:
+    return {name: f"{part}, line {node.start_mark.line + 1}" for name, node in nodes.items()}
 
 
 def _mapping(file: Path, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
@@ -118,10 +141,6 @@ def _items(file: Path, node: yaml.Node, what: str) -> list[yaml.Node]:
     if not isinstance(node, yaml.SequenceNode):
         raise _refused(file, f"{what} has to be a list")
     return list(node.value)
-
-
-def _values(file: Path, node: yaml.Node, what: str) -> dict[str, object]:
-    return {name: _value(value) for name, value in _mapping(file, node, what).items()}
 
 
 def _value(node: yaml.Node) -> object:

@@ -31,12 +31,37 @@ REFUSED = {
     "an unknown default": (
         "fleet.yaml",
         "defaults: {rolename: r}\nmatrix: {cluster: [a, b, c]}",
-        "row 1, matrix cluster: a and 2 more rows: 'rolename' is not a parameter of a row. Did you mean 'role_name'?",
+        "  defaults, line 1: 'rolename' is not a parameter of a row. Did you mean 'role_name'?",
+    ),
+    "an unknown default that a row repeats": (
+        "fleet.yaml",
+        "defaults:\n  cluster: a\n  namspace: x\nruns:\n- {role_name: a}\n- {namspace: y}",
+        "  defaults, line 3 and 1 more row: 'namspace' is not a parameter of a row. Did you mean 'namespace'?",
+    ),
+    "a default that breaks its rule": (
+        "fleet.yaml",
+        "defaults: {namespace: A_b}\nruns:\n- {cluster: a}\n- {cluster: b}\n- {cluster: c, namespace: c}",
+        "  defaults, line 1: parameter namespace = 'A_b' breaks its rule",
+    ),
+    "a default that breaks its rule in one row": (
+        "fleet.yaml",
+        'defaults: {namespace: "{cluster}"}\nruns:\n- {cluster: a}\n- {cluster: B}',
+        "  row 2, line 4: parameter namespace = 'B' breaks its rule",
+    ),
+    "a default's placeholder that nobody knows": (
+        "fleet.yaml",
+        'defaults: {role_name: "{clustr}"}\nmatrix: {cluster: [a, b]}',
+        "  defaults, line 1: '{clustr}' in role_name: 'clustr' is not a parameter of a row",
+    ),
+    "an unknown name in matrix": (
+        "fleet.yaml",
+        "matrix:\n  cluster: [a, b]\n  rolename: [r]",
+        "  matrix, line 3: 'rolename' is not a parameter of a row",
     ),
     "an unknown column": (
         "fleet.csv",
-        "cluster,rolename\na,r\n",
-        "row 1, line 2: 'rolename' is not a parameter of a row",
+        "cluster,rolename\na,r\nb,s\n",
+        "  line 1: 'rolename' is not a parameter of a row",
     ),
     "a column twice": ("fleet.csv", "cluster,cluster\na,b\n", "line 1 has the column 'cluster' twice"),
     "a line break in a name": (
