@@ -277,10 +277,17 @@ def _explain(text: str, as_json: bool, named: dict[str, str]) -> int:
         raise LabError(
             "The doctor doesn't recognise this error.",
             where="--explain",
-            next="labkit doctor -n NAMESPACE -s SERVICE_ACCOUNT, which looks at the service account itself",
+            next=f"{_with_names(**named)}, which looks at the service account itself",
         )
     if as_json:
         typer.echo(json.dumps([each.as_json() for each in found], indent=2))
     else:
         typer.echo("\n\n".join(str(each) for each in found))
     return 0
+
+
+def _with_names(*, namespace: str, service_account: str, **more: str) -> str:
+    """Return the command that looks at the service account, with the names that the user gave."""
+    options = ["-n", namespace or "NAMESPACE", "-s", service_account or "SERVICE_ACCOUNT"]
+    options += [part for kind, name in more.items() if name for part in (f"--{kind}", name)]
+    return shlex.join(["labkit", "doctor", *options])

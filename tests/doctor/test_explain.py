@@ -117,6 +117,9 @@ def test_the_command_explains_without_a_lab(tmp_path, monkeypatch):
     unknown = doctor("--explain", "segmentation fault")
     assert unknown.returncode == 2
     assert "doesn't recognise" in unknown.stderr
+    assert "next:  labkit doctor -n NAMESPACE -s SERVICE_ACCOUNT, which" in unknown.stderr
+    named = doctor("--explain", "banana", "-n", "q1", "-s", "app", "--pod", "it's", "--role", "reader")
+    assert """next:  labkit doctor -n q1 -s app --pod 'it'"'"'s' --role reader, which""" in named.stderr
     as_json = doctor("--explain", "segmentation fault", "--json")
     assert (as_json.returncode, json.loads(as_json.stdout)["ok"]) == (2, False)
     assert not (tmp_path / ".lab").exists()
