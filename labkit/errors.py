@@ -56,6 +56,11 @@ class LabError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+def in_a_terminal(name: str, value: str) -> str:
+    """Return how a command sets a parameter. It ends an error's next step, which names what a notebook sets."""
+    return f"   (in a terminal: --{name.replace('_', '-')} {value}, or -p {name}={value})"
+
+
 class UnknownName(LabError):
     """A name isn't known. The message proposes the most similar known name."""
 

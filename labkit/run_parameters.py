@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from labkit.errors import LabError, UnknownName
+from labkit.errors import LabError, UnknownName, in_a_terminal
 
 # The first line of the cell that papermill injects.
 INJECTED = "# Parameters"
@@ -26,6 +26,7 @@ LAB_LABEL, RUN_LABEL = "labkit/lab", "labkit/run"
 CHANGE = "change it, and run again"
 FIND_CONTEXT = (
     'kubectl config get-contexts, which lists the contexts of ~/.kube/config. Then set kubeconfig = "~/.kube/config"'
+    + in_a_terminal("kubeconfig", "~/.kube/config")
 )
 
 

@@ -14,7 +14,7 @@ from labkit.emulator.certificates import client_context
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import ACCOUNT_ID, TARGET_TAG, State
-from labkit.errors import LabError, answering
+from labkit.errors import LabError, answering, in_a_terminal
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -284,7 +284,7 @@ def refuse_another_account(parameters: "Parameters") -> None:
             f"parameter account_id = {parameters.account_id!r}: "
             f"the account of the target {parameters.target} is {ACCOUNT_ID}.",
             where="nothing was changed",
-            next=f'set account_id = "{ACCOUNT_ID}", and run again',
+            next=f'set account_id = "{ACCOUNT_ID}", and run again{in_a_terminal("account_id", ACCOUNT_ID)}',
         )
 
 
@@ -297,7 +297,8 @@ def _refuse_joined(cluster: Cluster) -> None:
         raise LabError(
             f"The lab's cluster {cluster['name']} belongs to another target: kind.",
             where="parameters target and cluster; nothing was changed",
-            next='set target = "kind", or choose another cluster, or end the lab: labkit down',
+            next='set target = "kind", or choose another cluster, or end the lab: labkit down'
+            + in_a_terminal("target", "kind"),
         )
 
 

@@ -102,6 +102,7 @@ def test_a_run_on_eks_needs_the_right_account_id(refused, account, said):
     assert isinstance(refusal, WrongAccount)
     assert said in refusal.what
     assert ACCOUNT in refusal.what
+    assert account or f"(in a terminal: --account-id {ACCOUNT}, or -p account_id={ACCOUNT})" in refusal.next
 
 
 @pytest.mark.parametrize("elsewhere", [{"cluster": "green"}, {"region": "eu-west-1"}])

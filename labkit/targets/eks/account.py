@@ -13,7 +13,7 @@ import botocore.session
 from botocore.config import Config
 from urllib3.exceptions import URLSchemeUnknown
 
-from labkit.errors import DENIED, LabError, NoCredentials, NotAllowed
+from labkit.errors import DENIED, LabError, NoCredentials, NotAllowed, in_a_terminal
 from labkit.policy.arn import Arn
 
 # The error codes for credentials that have expired, and for credentials that AWS doesn't know.
@@ -102,7 +102,8 @@ def require_account(wanted: str, found: Identity) -> None:
         raise WrongAccount(
             f"You did not name the account. Your credentials belong to {found.account_id} ({found.principal}).",
             where="parameter account_id; nothing was changed",
-            next=f'if that is the account you mean, set account_id = "{found.account_id}", and run again',
+            next=f'if that is the account you mean, set account_id = "{found.account_id}", and run again'
+            + in_a_terminal("account_id", found.account_id),
         )
     if wanted != found.account_id:
         raise WrongAccount(
