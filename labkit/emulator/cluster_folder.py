@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labkit.emulator.folder import Folder
+from labkit.emulator.names import file_name
 from labkit.errors import LabError
 
 RECORD = "cluster.json"
@@ -26,14 +27,18 @@ class Record:
 
 
 class ClusterFolder:
-    """The folder ``clusters/CONTEXT``. CONTEXT is the name of the cluster's context in the kubeconfig."""
+    """The folder ``clusters/CONTEXT``. CONTEXT is the name of the cluster's context in the kubeconfig.
+
+    In the folder's name, `file_name` replaces the capitals of CONTEXT.
+    """
 
     def __init__(self, folder: Folder, context: str):
         self._folder = folder
-        self.path = folder.path / "clusters" / context
-        self.keys = f"clusters/{context}"
+        name = file_name(context)
+        self.path = folder.path / "clusters" / name
+        self.keys = f"clusters/{name}"
         self.objects = self.path / "objects.db"
-        self.node = folder.pods / context
+        self.node = folder.pods / name
 
     @classmethod
     def records(cls, folder: Folder) -> list[Record]:

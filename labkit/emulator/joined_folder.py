@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from labkit.emulator.folder import Folder
+from labkit.emulator.names import file_name, of_file
 from labkit.emulator.process import TARGET_TAG, State
 
 JOINED = "kind"
@@ -41,7 +42,7 @@ class Kept:
     def __init__(self, folder: Folder, cluster: str, region: str):
         self._folder = folder
         self.cluster, self.region = cluster, region
-        self.path = folder.path / "joined" / f"{cluster}@{region}"
+        self.path = folder.path / "joined" / file_name(f"{cluster}@{region}")
         self.kubeconfig = self.path / "kubeconfig"
         self.webhooks = self.path / "webhooks.yaml"
         """The file with the manifests of both webhooks, for `kubectl apply`."""
@@ -50,7 +51,8 @@ class Kept:
     def all(cls, folder: Folder) -> "list[Kept]":
         """Return the kept facts of every cluster that joined and wasn't forgotten."""
         return [
-            cls(folder, *facts.parent.name.rsplit("@", 1)) for facts in sorted(folder.path.glob("joined/*/facts.json"))
+            cls(folder, *of_file(facts.parent.name).rsplit("@", 1))
+            for facts in sorted(folder.path.glob("joined/*/facts.json"))
         ]
 
     @classmethod

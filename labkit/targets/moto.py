@@ -11,6 +11,7 @@ from labkit.diagnosis.evidence.answers import Cluster
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import kubeconfig, process
 from labkit.emulator.certificates import client_context
+from labkit.emulator.cluster_folder import ClusterFolder
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import ACCOUNT_ID, TARGET_TAG, State
@@ -220,14 +221,15 @@ def _connection(
     kubectl = (
         "kubectl" if context == kubeconfig.current(state.kubeconfig.read_text()) else f"kubectl --context {context}"
     )
+    webhook = f"{ClusterFolder(folder, context).keys}/webhook.json"
     return Connection(
         aws=aws,
         kubernetes=kubernetes(state, context),
         issuer=issuer,
         account_id=state.account_id,
         kubectl=kubectl,
-        webhook_registration=lambda: folder.read_json(f"clusters/{context}/webhook.json"),
-        webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/clusters/{context}/webhook.json"',
+        webhook_registration=lambda: folder.read_json(webhook),
+        webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/{webhook}"',
         commands_after=COMMANDS_AFTER,
         takes_untagged=True,
         is_embedded=True,

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from labkit import documents
 from labkit.emulator import joined_cluster, joined_folder, lab_network
+from labkit.emulator.folder import Folder
 from labkit.run_parameters import Parameters
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind.address import NoAddress
@@ -23,6 +24,15 @@ from tests.emulator.kubernetes.conftest import cluster, signing_key  # noqa: F40
 ADDED = {"AWS_ENDPOINT_URL": "http://172.18.0.1:4566", "AWS_EC2_METADATA_DISABLED": "true"}
 # This machine's interfaces: loopback, a local network, and a bridge to containers.
 HERE = ("127.0.0.1/8", "192.168.1.20/24", "172.18.0.1/16")
+
+
+def test_joined_clusters_whose_names_differ_only_in_case_have_folders_of_their_own(tmp_path):
+    kept = [joined_folder.Kept(Folder(tmp_path), name, "us-east-1") for name in ("red_1", "Red_1")]
+    for each in kept:
+        each.keep_facts(joined_folder.Facts("172.18.0.1", source=each.cluster))
+    assert len({each.path.name.lower() for each in kept}) == 2
+    found = {each.cluster: each.facts.source for each in joined_folder.Kept.all(Folder(tmp_path))}
+    assert found == {"red_1": "red_1", "Red_1": "Red_1"}
 
 
 @pytest.fixture

@@ -52,6 +52,12 @@ def test_the_configuration_follows_the_schemas_of_kind_and_kubeadm(cluster):
     assert [patch["apiVersion"] for patch in patches] == ["kubeadm.k8s.io/v1beta3", "kubeadm.k8s.io/v1beta4"]
 
 
+def test_clusters_with_different_names_get_different_kind_clusters():
+    names = {kind_program.name_of(cluster, "us-east-1") for cluster in ("my-c", "my_c", "My-c", "My_C")}
+    assert len(names) == 4
+    assert "labkit-my-c-us-east-1" in names
+
+
 def test_a_misspelt_field_breaks_the_schema():
     config = kind_program.configuration(NAME, ISSUER, Path("/lab/signing"))
     config["nodes"][0]["extraMounts"][0]["readonly"] = config["nodes"][0]["extraMounts"][0].pop("readOnly")

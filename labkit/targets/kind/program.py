@@ -48,7 +48,7 @@ class NotMade(LabError):
 def name_of(cluster: str, region: str) -> str:
     """Return the cluster's name for kind: lower-case letters, digits and hyphens, at most 48 characters."""
     name = re.sub(r"[^a-z0-9-]", "-", f"labkit-{cluster}-{region}".lower())
-    if len(name) <= LONGEST_NAME:
+    if name == f"labkit-{cluster}-{region}" and len(name) <= LONGEST_NAME:
         return name
     return f"{name[: LONGEST_NAME - 11]}-{hashlib.sha256(f'{cluster}@{region}'.encode()).hexdigest()[:10]}"
 
