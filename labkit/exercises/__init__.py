@@ -64,15 +64,20 @@ def recall(notebook: str) -> "Sequence[Question]":
 
 
 def close_all(lab: "Workspace") -> Iterator[str]:
-    """Delete the resources of every open exercise. Yield a line for each closed exercise."""
+    """Delete the resources of every open exercise. Yield a line for each closed exercise.
+
+    An exercise also counts as open if only the OIDC provider that it registered is left.
+    """
     from labkit.run_parameters import RUN_LABEL
+    from labkit.steps import oidc_provider
 
     namespaces = core_api(lab.kubernetes).list_namespace(label_selector=RUN_LABEL).items
     names = [each.metadata.name for each in namespaces] + lab.aws.client("eks").list_clusters()["clusters"]
-    for name in names:
+    runs = {*oidc_provider.runs(lab)}
+    for name in dict.fromkeys(names + [part for run in runs for part in run.split("/")[1:2]]):
         number = name.removeprefix("exercise-").partition("-")[0]
         for opened in of_notebook(number).EXERCISES if number in NOTEBOOKS else ():
-            if opened.name == name:
+            if opened.name == name and (name in names or opened.run(lab) in runs):
                 opened.close(lab)
                 yield f"removed exercise {opened.id}"
 

@@ -10,7 +10,7 @@ from labkit import targets
 from labkit.connection import core_api
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
-from labkit.steps import iam_role, pod
+from labkit.steps import iam_role, oidc_provider, pod
 from labkit.steps.namespace import ensure_namespace, until_gone
 from labkit.steps.ownership import existing
 from labkit.steps.row import Row
@@ -79,6 +79,12 @@ class Exercise:
             _delete_provider(other)
             _delete_in_aws(other, self.name)
         _delete_in_aws(lab, self.name)
+        # The learner's own role may trust the provider by now. Then the provider stays, as the learner's.
+        oidc_provider.hand_over(Workspace(self._parameters(lab), lab.connection), lab)
+
+    def run(self, lab: Workspace) -> str:
+        """Return the name of the exercise's own run. The exercise's resources carry this name."""
+        return self._parameters(lab).run
 
     def _place(self, lab: Workspace) -> Workspace:
         parameters = self._parameters(lab)

@@ -77,15 +77,34 @@ def found(lab: "Workspace") -> Iterator[Found]:
     The owner is `TRUSTED` if roles outside this run trust the run's provider. Then the provider isn't removed.
     """
     iam = lab.aws.client("iam")
-    for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
-        arn = listed["Arn"]
-        try:
-            tags = iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn)["Tags"]
-        except iam.exceptions.NoSuchEntityException:
-            continue  # another run removed it a moment ago
+    for arn, tags in _registered(lab):
         owner, others = _kept(lab, arn, tags, of_tags(lab, tags, same_name=arn == lab.provider_arn))
         delete = partial(iam.delete_open_id_connect_provider, OpenIDConnectProviderArn=arn)
         yield Found(f"OIDC provider {Arn.parse(arn).issuer}", owner, delete, others)
+
+
+def runs(lab: "Workspace") -> Iterator[str]:
+    """Yield the run in the tag of each of the account's OIDC providers."""
+    yield from (run for _, tags in _registered(lab) if (run := run_of(tags)))
+
+
+def hand_over(lab: "Workspace", heir: "Workspace") -> None:
+    """Delete this run's providers. One that roles outside this run trust isn't deleted, but gets the tag of `heir`."""
+    iam = lab.aws.client("iam")
+    for arn in [arn for arn, tags in _registered(lab) if run_of(tags) == lab.run]:
+        if _others_roles(lab, arn):
+            iam.tag_open_id_connect_provider(OpenIDConnectProviderArn=arn, Tags=heir.tags)
+        else:
+            iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+
+
+def _registered(lab: "Workspace") -> "Iterator[tuple[str, list[Tag]]]":
+    """Yield the ARN and the tags of each of the account's OIDC providers."""
+    iam = lab.aws.client("iam")
+    for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
+        # Another run may have removed it a moment ago.
+        with suppress(iam.exceptions.NoSuchEntityException):
+            yield listed["Arn"], iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=listed["Arn"])["Tags"]
 
 
 def _kept(lab: "Workspace", arn: str, tags: "list[Tag]", owner: Owner) -> tuple[Owner, str]:

@@ -5,9 +5,11 @@ import json
 import os
 
 import pytest
+from kubernetes.client import CoreV1Api
 
-from labkit import Lab, exercises
+from labkit import Lab, documents, exercises
 from labkit.errors import LabError, UnknownName
+from labkit.steps.namespace import until_gone
 from tests.notebooks import books
 
 MODULES = {number: importlib.import_module(f"labkit.exercises.{name}") for number, name in exercises.NOTEBOOKS.items()}
@@ -73,6 +75,58 @@ def test_ready_closes_an_open_exercise(lab):
     lab.ready(through="pod")
     with pytest.raises(LabError, match="isn't open"):
         lab.check("02-a")
+
+
+def _providers(lab):
+    """Return the tags of each OIDC provider, by its ARN."""
+    iam = lab.aws.client("iam")
+    arns = [each["Arn"] for each in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]]
+    listed = {arn: iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn)["Tags"] for arn in arns}
+    return {arn: {tag["Key"]: tag["Value"] for tag in tags} for arn, tags in listed.items()}
+
+
+def test_an_exercise_leaves_no_oidc_provider_behind(lab, capsys):
+    lab.ready(before="oidc_provider")
+    lab.exercise("02-a")
+    lab.exercise("02-a")
+    capsys.readouterr()
+    lab.ready(before="oidc_provider")
+    assert capsys.readouterr().out == "Clean start: nothing has been created yet. Next: the OIDC provider.\n"
+    assert not _providers(lab)
+
+
+def test_ready_deletes_the_oidc_provider_of_an_exercise_whose_namespace_is_gone(lab):
+    lab.ready(before="oidc_provider")
+    CoreV1Api(lab.kubernetes).delete_namespace(lab.exercise("02-a"))
+    for _ in until_gone(lab, "exercise-02-a"):
+        pass
+    lab.ready(before="oidc_provider")
+    assert not _providers(lab)
+
+
+def test_an_exercise_leaves_its_oidc_provider_to_the_run_whose_role_trusts_it(lab, capsys):
+    lab.ready(before="oidc_provider")
+    lab.exercise("02-a")
+    trust = json.dumps(documents.trust_policy(lab.parameters, lab.provider_arn))
+    lab.aws.client("iam").create_role(RoleName="of-others", AssumeRolePolicyDocument=trust)
+    try:
+        lab.ready(through="iam_role")
+        assert _providers(lab) == {lab.provider_arn: {tag["Key"]: tag["Value"] for tag in lab.tags}}
+        capsys.readouterr()
+        lab.ready(before="oidc_provider")
+        assert "left alone" not in capsys.readouterr().out
+        assert not _providers(lab)
+    finally:
+        lab.aws.client("iam").delete_role(RoleName="of-others")
+
+
+def test_an_exercise_leaves_an_oidc_provider_that_it_did_not_register(lab):
+    lab.ready(before="oidc_provider")
+    wanted = documents.provider(lab.parameters, lab.issuer)
+    lab.aws.client("iam").create_open_id_connect_provider(**wanted)
+    lab.exercise("02-a")
+    lab.ready(through="oidc_provider")
+    assert _providers(lab) == {lab.provider_arn: {}}
 
 
 def test_hints_come_one_at_a_time(lab, capsys):
