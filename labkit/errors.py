@@ -228,6 +228,15 @@ def with_answer(error: "ApiException") -> "ApiException":
     return error
 
 
+def the_stop(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the `KeyboardInterrupt` that the cluster's client hid in this `ApiException` of an exec; None otherwise.
+
+    https://github.com/kubernetes-client/python/blob/master/kubernetes/base/stream/ws_client.py
+    """
+    hidden = error.__context__ if hasattr(error, "status") and not error.status else None
+    return hidden if isinstance(hidden, KeyboardInterrupt) else None
+
+
 def without_session(message: str) -> str:
     """Return AWS's message with `<session name>` in place of the session's name, which may be a person's name."""
     return re.sub(r"(:assumed-role/[^/\s]+/)\S+", r"\1<session name>", message)

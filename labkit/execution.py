@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labkit.errors import NotAllowed, said_by_the_cluster, with_answer
+from labkit.errors import NotAllowed, said_by_the_cluster, the_stop, with_answer
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -47,6 +47,8 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
             **({"container": container} if container else {}),
         )
     except ApiException as error:
+        if stop := the_stop(error):
+            raise stop from None
         if with_answer(error).status == 403:
             raise NotAllowed.by_the_cluster(error, namespace) from None
         said = said_by_the_cluster(error, str(error.reason).partition(" -+-+- ")[0])

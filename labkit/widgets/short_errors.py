@@ -13,7 +13,7 @@ from textwrap import shorten
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from labkit.errors import said_by_the_cluster, with_answer
+from labkit.errors import said_by_the_cluster, the_stop, with_answer
 
 if TYPE_CHECKING:
     from IPython.core.compilerop import CachingCompiler
@@ -63,6 +63,8 @@ def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: Tr
         # Do what IPython does without this hook. tb_offset leaves out the first frame, which is IPython's.
         shell.showtraceback((kind, error, trace), tb_offset=1)
         return []
+    if stop := the_stop(error):
+        kind, error = KeyboardInterrupt, stop
     lines = _short(error) or _of_a_line(shell, error, trace)
     # `%tb` shows these: https://docs.python.org/3/library/sys.html#sys.last_traceback
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace

@@ -76,6 +76,20 @@ CELLS = {
         "KeyboardInterrupt: you stopped this cell",
         "if the cell had changed nothing yet, run it again",
     ),
+    "a command in a pod that the learner stops": (
+        "from signal import SIGINT, raise_signal\nfrom unittest.mock import patch\n"
+        "from kubernetes.stream import stream\n"
+        'with patch("kubernetes.stream.ws_client.WSClient.run_forever", lambda *_, **__: raise_signal(SIGINT)):\n'
+        '    stream(core.connect_get_namespaced_pod_exec, "my-pod", "default", command=["sleep", "30"], stdout=True)',
+        "KeyboardInterrupt: you stopped this cell",
+        "if the cell had changed nothing yet, run it again",
+    ),
+    "a doctor that the learner stops while it asks in the pod": (
+        'with patch("kubernetes.stream.ws_client.WSClient.__init__", lambda *_, **__: raise_signal(SIGINT)):\n'
+        "    lab.diagnose(probe=True)",
+        "KeyboardInterrupt: you stopped this cell",
+        "if the cell had changed nothing yet, run it again",
+    ),
     "a command in a pod that is missing": (
         "from kubernetes.stream import stream\n"
         'stream(core.connect_get_namespaced_pod_exec, "none", "default", command=["ls"], stdout=True)',
@@ -95,7 +109,8 @@ CELLS = {
     ),
 }
 OPENING = (
-    "import kubernetes\n\nimport labkit\n\nlab = labkit.Lab.open()\ncore = kubernetes.client.CoreV1Api(lab.kubernetes)"
+    "import kubernetes\n\nimport labkit\n\nlab = labkit.Lab.open()\nlab.ready(through='pod')\n"
+    "core = kubernetes.client.CoreV1Api(lab.kubernetes)"
 )
 
 
