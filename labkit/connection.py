@@ -117,6 +117,8 @@ class Connection:
     trail: Callable[[], Iterator["Record"]] | None = None
     """A function that yields the records of the calls to AWS, the newest first."""
     node_identity: str | None = None
+    node_role: str = ""
+    """The name of the nodes' role if the role is the lab's own; empty otherwise."""
     pod_identity: str | None = None
     """The URL at which pods ask the nodes' EKS Pod Identity Agent for credentials."""
     any_cluster: str | None = None

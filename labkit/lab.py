@@ -1,7 +1,7 @@
 """The lab: the only object that a notebook has to open."""
 
 from collections import Counter
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import exercises, steps, targets
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence
+from labkit.emulator import nodes
 from labkit.errors import LabError, UnknownName, answering
 from labkit.exercises import progress
 from labkit.run_parameters import Parameters
@@ -107,7 +108,8 @@ class Lab(Workspace):
             through: the last step that the lab takes. The lab leaves the results of the later steps unchanged.
             account: another account (12 digits). The lab deletes this run's resources in that account, too.
 
-        If the run still has a fault of `lab.break_` or `labkit break`, the lab mends the fault first.
+        If the run still has a fault of `lab.break_` or `labkit break`, the lab mends the fault first. If the node's
+        role still has the policy from notebook 00, and the role is the lab's own, the lab detaches the policy.
 
         Raises:
             UnknownName: `before` or `through` is not a step.
@@ -125,6 +127,7 @@ class Lab(Workspace):
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
                 pass
             self._mend_what_was_left()
+            self._detach_from_the_node()
             if account:
                 steps.empty(self.in_account(account))
             for line in steps.ready_before(self, before) if before else steps.ready_through(self, through):
@@ -451,6 +454,18 @@ class Lab(Workspace):
         left = breaking.progress(self) if self.takes_untagged else None
         if left and left.still_broken:
             print(f"A fault was still in this run. {breaking.mend(self)}")
+
+    def _detach_from_the_node(self) -> None:
+        """Detach the run's policy from the lab's own node role. Notebook 00 attaches it, and may end before its end."""
+        role, policy = self.connection.node_role, self.parameters.policy_arn
+        if not role or policy in nodes.POLICIES:
+            return
+        iam = self.aws.client("iam")
+        with suppress(iam.exceptions.NoSuchEntityException):
+            attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+            if policy in [each["PolicyArn"] for each in attached]:
+                iam.detach_role_policy(RoleName=role, PolicyArn=policy)
+                print(f"{policy.rpartition('/')[2]} was still attached to the node's role, {role}. It's detached now.")
 
     def _note(self) -> None:
         """Record that a lab command changes this run. An examination reads this record."""

@@ -11,7 +11,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from labkit.connection import AGENT_URL
-from labkit.emulator import aws_cli, kubeconfig, names
+from labkit.emulator import aws_cli, kubeconfig, nodes
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.metadata import Metadata
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     import socket
 
 KUBERNETES_VERSION = "1.36"
-# The longest part of a node's name that comes from the cluster's name. The node's certificate has at most 64
-# characters for "system:node:…-node-1", and IAM has 64 for "…-node-role".
-LONGEST_IN_NODE = 45
-# https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
-NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
 # A program that ignores AWS's variables (the SDK for Go 1) would call the real AWS. On a machine in a cloud, it would
 # also reach the cloud's metadata service. So every call goes to a proxy address where nothing listens, except calls to
 # loopback.
@@ -186,8 +181,7 @@ class Cluster:
         self._record, self._again = record, again
         self._new_signing_key = new_signing_key
         self._kept = ClusterFolder(lab.folder, self.context)
-        named = names.lower_case(self.name, LONGEST_IN_NODE)
-        self.node_name, self._node_role = f"{named}-node-1", f"{named}-node-role"
+        self.node_name = nodes.node_name(self.name)
         self._api_socket: socket.socket
         self._webhook_socket: socket.socket
         self.node: Node | None = None
@@ -362,8 +356,7 @@ class Cluster:
         lab, gate = self.lab, self.lab.gate
         instance_id = "i-0" + lab.kubernetes_identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
         zone = f"{self.region}a"
-        policies = [f"arn:aws:iam::aws:policy/{policy}" for policy in NODE_POLICIES]
-        role_arn = await gate.ensure_role(self._node_role, NODE_TRUST, policies)
+        role_arn = await gate.ensure_role(nodes.role_name(self.name), NODE_TRUST, nodes.POLICIES)
         metadata = Metadata(
             gate,
             lab.folder.clock,

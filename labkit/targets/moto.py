@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from labkit.connection import AGENT_URL, ENTRANCE, OTHER_ACCOUNT, Connection, NotThereYet, Record, configured, patient
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.diagnosis.evidence.issuer import served_chain
-from labkit.emulator import kubeconfig, process
+from labkit.emulator import kubeconfig, nodes, process
 from labkit.emulator.certificates import client_context
 from labkit.emulator.cluster_folder import ClusterFolder
 from labkit.emulator.environment import closed
@@ -240,6 +240,7 @@ def _connection(
         clock=folder.clock,
         trail=lambda: _read_trail(folder),
         node_identity="the node's role, from the instance metadata service",
+        node_role=nodes.role_name(parameters.cluster),
         pod_identity=AGENT_URL,
         any_cluster="eks:CreateCluster, by the run itself",
         other_account=OTHER_ACCOUNT,

@@ -159,6 +159,27 @@ def test_ready_mends_what_a_learner_broke(lab, iam, core):
     assert account.metadata.annotations == {"eks.amazonaws.com/role-arn": lab.role_arn, "team": "kept"}
 
 
+def test_ready_detaches_what_notebook_00_left_on_the_node_s_role(lab, iam, capsys):
+    role = f"{lab.parameters.cluster}-node-role"
+
+    def attached():
+        listed = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+        return {policy["PolicyName"] for policy in listed}
+
+    own = attached()
+    for policy in (lab.parameters.policy_arn, "arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess"):
+        iam.attach_role_policy(RoleName=role, PolicyArn=policy)
+    try:
+        lab.ready(before="oidc_provider")
+        assert attached() == own | {"AmazonDynamoDBReadOnlyAccess"}
+        said = f"AmazonS3ReadOnlyAccess was still attached to the node's role, {role}. It's detached now.\n"
+        assert said in capsys.readouterr().out
+        lab.ready(before="oidc_provider")
+        assert "node's role" not in capsys.readouterr().out
+    finally:
+        iam.detach_role_policy(RoleName=role, PolicyArn="arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess")
+
+
 def test_a_pod_older_than_the_annotation_is_found_and_ready_replaces_it(lab, core):
     from labkit.steps import pod
 
