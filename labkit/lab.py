@@ -373,8 +373,8 @@ class Lab(Workspace):
     def show(self, thing: Any, command: str = "") -> None:
         """Show a text, a document, an answer of boto3 or an object of Kubernetes.
 
-        Placeholders replace values that differ from run to run. With `command`, show the command first, and
-        `thing` as the command's answer.
+        Placeholders replace secrets and random ids. Unless LABKIT_LIVE=1 is set, they also replace other values that
+        differ from run to run. With `command`, show the command first, and `thing` as the command's answer.
         """
         show(thing, command)
 

@@ -109,8 +109,8 @@ class Shown:
 def show(thing: object, command: str = "") -> None:
     """Show a text, a document, an answer of boto3 or an object of Kubernetes.
 
-    Placeholders such as `<access key>` replace values that differ from run to run. With `command`, the text appears as
-    that command's answer.
+    Placeholders such as `<access key>` replace secrets and random ids. Unless LABKIT_LIVE=1 is set, they also replace
+    other values that differ from run to run. With `command`, the text appears as that command's answer.
     """
     shown = Shown(as_text(thing), command)
     if command and _in_ipython():
