@@ -97,7 +97,6 @@ FAULTS = {
     ],
     "trust-policy-refuses": [
         lambda s: s.update(Effect="Deny"),
-        wants("sub", PARAMETERS.subject, "StringNotEquals"),
         lambda s: s["Condition"].update({"StringLike": {"sts:ExternalId": "x"}}),
         lambda s: s.update(Unknown="field"),
     ],
@@ -107,7 +106,6 @@ FAULTS = {
     "trust-policy-near-size-limit": [lambda s: s.update(Sid="A" * 1600)],
 }
 CASES = [(id, change) for id, changes in FAULTS.items() for change in changes]
-STRANGERS = "trust-policy-sub-missing"
 WARNINGS = (
     "trust-policy-sub-missing",
     "trust-policy-aud-missing",
@@ -135,9 +133,51 @@ def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(i
         said = "Nothing is changed|Someone wrote the restriction on purpose, so no command removes it"
         assert re.search(said, finding.repair)
     else:
-        # The repair keeps the statement for others.
-        left = [] if id != "trust-policy-refuses" or "StringNotEquals" not in str(document(answers)) else [STRANGERS]
-        assert found(repaired(answers, finding.repair)) == left
+        assert found(repaired(answers, finding.repair)) == []
+
+
+def besides(operator, key, value):
+    """Return a change that adds a condition to the statement's other conditions."""
+    return lambda statement: statement["Condition"].setdefault(operator, {}).update({key: value})
+
+
+PATTERN = sub("def*:*", "StringLike")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # The author left out the service account, by name or by a pattern.
+        [wants("sub", PARAMETERS.subject, "StringNotEquals")],
+        [wants("sub", "system:serviceaccount:default:*", "StringNotLike"), wants("aud", "vault")],
+        [PATTERN, besides("StringNotLike", f"{NAME}:sub", "system:serviceaccount:default:*")],
+        [PATTERN, besides("StringNotEquals", f"{NAME}:sub", [PARAMETERS.subject, "system:serviceaccount:a:b"])],
+        [PATTERN, besides("ForAllValues:StringNotEquals", f"{NAME}:sub", PARAMETERS.subject)],
+        [PATTERN, besides("Null", f"{NAME}:sub", "true")],
+        [besides("StringNotLike", f"{NAME}:sub", "system:serviceaccount:default:*")],
+        [besides("StringNotEquals", f"{NAME}:aud", "sts.amazonaws.com")],
+        # A pattern admits the service account, and a condition about something else doesn't.
+        [PATTERN, besides("StringLike", "sts:ExternalId", "x")],
+        [PATTERN, besides("StringEquals", "aws:ResourceTag/team", "x"), wants("aud", "vault")],
+    ],
+)
+def test_no_command_admits_a_service_account_that_the_author_left_out(changes):
+    answers = trusting(*changes)
+    told = examine(answers).findings
+    assert told
+    for finding in told:
+        assert not commands(finding.repair)
+    assert "Someone wrote the restriction on purpose, so no command removes it" in told[0].repair
+    assert "AttributeValue=UpdateAssumeRolePolicy" in told[0].repair
+
+
+def test_the_doctor_names_the_service_accounts_that_a_trust_policy_leaves_out():
+    left_out = wants("sub", "system:serviceaccount:shop:cart", "StringNotEquals")
+    (finding,) = examine(trusting(left_out)).findings
+    everybody = "every service account of the cluster except shop:cart"
+    assert finding.summary == f"The trust policy of my-role admits {everybody}."
+    (finding,) = examine(trusting(left_out, wants("aud", "vault"))).findings
+    assert finding.repair.splitlines()[1] == f"# {everybody} keeps its access."
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,17 @@ class Trust:
             return False
         return all(arn == self._provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
 
+    def is_meant(self, statement: Statement) -> bool:
+        """Whether an Allow statement would admit the service account, if its other conditions held.
+
+        This is the case if it's for this service account alone, or if the token meets each condition that lists
+        subjects to admit. The statement must have a condition on `sub`.
+        """
+        subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
+        return self.is_own(statement) or (
+            bool(subjects) and all(self.holds(each) for each in subjects if each.compares_text)
+        )
+
     def conditions(self, claim: str) -> list[Condition]:
         """Return the conditions on `claim` in the statement `self.nearest`. A condition's key may name any issuer."""
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
@@ -264,14 +275,19 @@ class Trust:
         return [*names, *(self._other_subjects(statement) if principal == "*" else [])]
 
     def _other_subjects(self, statement: Statement) -> list[str]:
-        subjects = [each for each in conditions_of(statement) if each.claim == "sub" and each.compares_text]
+        """Return the subjects and patterns that a statement admits, each with those that the statement excludes."""
+        conditions = [each for each in conditions_of(statement) if each.claim == "sub"]
+        subjects = [each for each in conditions if each.compares_text]
+        excluded = [account_of(value) for each in conditions if each.is_negated for value in each.values]
+        but = f" except {' and '.join(excluded)}" if excluded else ""
         if not subjects:
-            return [EVERYBODY]
+            return [EVERYBODY + but]
         # Compared literally, a value with a wildcard matches no one.
         values = [
             value for each in subjects for value in each.values if not (each.is_literal and {*value} & {"*", "?"})
         ]
-        return [EVERYBODY if wildcard(value)(STRANGER) else value for value in values if value != self._subject]
+        names = [EVERYBODY if wildcard(value)(STRANGER) else value for value in values if value != self._subject]
+        return [name if "*" not in name and name != EVERYBODY else name + but for name in names]
 
     def _nearness(self, statement: Statement) -> tuple[bool, int, bool, int]:
         failed = [condition for condition in conditions_of(statement) if not self.holds(condition)]

@@ -6,7 +6,15 @@ and `trust_conditions` look for the reason.
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds
-from labkit.diagnosis.evidence.trust import NOBODY, STRANGER, account_of, actions_of, conditions_of, federated_of
+from labkit.diagnosis.evidence.trust import (
+    EVERYBODY,
+    NOBODY,
+    STRANGER,
+    account_of,
+    actions_of,
+    conditions_of,
+    federated_of,
+)
 from labkit.diagnosis.finding import Symptom, cause, causes_of, few, is_told
 from labkit.diagnosis.findings import provider, trust_conditions, trust_statement, trust_writes
 from labkit.diagnosis.findings.trust_statement import LEARN, symptom
@@ -56,9 +64,11 @@ def sub_missing(evidence: Evidence) -> Symptom | None:
         for condition in conditions_of(statement)
         if condition.claim == "sub"
     ]
+    # The shortest names the fewest exceptions.
+    everybody = min((name for name in evidence.trust.others if name.startswith(EVERYBODY)), key=len, default=EVERYBODY)
     return symptom(
         evidence,
-        f"The trust policy of {evidence.role_name} admits every service account of the cluster.",
+        f"The trust policy of {evidence.role_name} admits {everybody}.",
         expected=f"StringEquals {evidence.provider_name}:sub = {evidence.subject}",
         found="; ".join(subjects) or "no condition on sub",
         severity="warning",

@@ -146,8 +146,8 @@ class Commands:
         Return only advice if one of these is true:
 
         - The role may belong to someone else.
-        - A condition that isn't about the token's `sub` or `aud` keeps the service account out. An example is a
-          condition on the IP address.
+        - A restriction keeps the service account out. Examples are a condition on the IP address, and a condition that
+          excludes the service account by name.
         - `update_trust_policy` returns only advice.
         """
         if self._evidence.has_only_the_name:

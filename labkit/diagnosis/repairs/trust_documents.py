@@ -72,17 +72,19 @@ def with_audience(evidence: Evidence) -> Document | None:
 
 
 def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
-    """Yield each condition that keeps the service account out, except conditions on the token's `sub` or `aud`.
+    """Yield each condition that keeps the service account out, except conditions that list a `sub` or `aud` to admit.
 
-    The number in each pair is the position of the condition's statement in the trust policy, counted from 1.
-    Only the trust policy's author may remove these conditions.
+    A condition that excludes the service account, such as `StringNotEquals` on `sub`, is a restriction. The number in
+    each pair is the position of the condition's statement in the trust policy, counted from 1. Only the trust policy's
+    author may remove these conditions.
     """
     trust = evidence.trust
     for position, statement in enumerate(trust.statements, 1):
         if trust.denies(statement):
             found = [each for each in conditions_of(statement) if each.claim not in CLAIMS]
-        elif statement is trust.nearest and trust.is_own(statement):
-            found = [each for each in conditions_of(statement) if each.claim not in CLAIMS and not trust.holds(each)]
+        elif statement is trust.nearest and trust.is_meant(statement):
+            failed = [each for each in conditions_of(statement) if not trust.holds(each)]
+            found = [each for each in failed if each.claim not in CLAIMS or not each.compares_text]
         else:
             found = []
         yield from ((position, condition) for condition in found)
