@@ -86,6 +86,24 @@ def test_the_next_commands_use_the_names_in_the_text():
     assert missing.next == ("labkit doctor -n shop -s cart",)
 
 
+@pytest.mark.parametrize(
+    "why",
+    [
+        "because no identity-based policy allows the s3:GetObject action",
+        "because no permissions boundary allows the s3:GetObject action",
+        "with an explicit deny in a permissions boundary",
+        "because no resource-based policy allows the s3:GetObject action",
+        "with an explicit deny in a resource-based policy",
+        "with an explicit deny in a service control policy",
+        "with an explicit deny in a resource control policy",
+    ],
+)
+def test_the_next_command_of_a_denial_asks_about_the_denied_action(why):
+    denied = f'User: x is not authorized to perform: s3:GetObject on resource: "arn:aws:s3:::shop/cart" {why}'
+    (found,) = explanations.explain(denied, namespace="shop", service_account="cart")
+    assert found.next[0] == "labkit doctor -n shop -s cart --action s3:GetObject --resource arn:aws:s3:::shop/cart"
+
+
 def test_a_shell_command_in_a_text_is_not_taken_for_a_name():
     (found,) = explanations.explain('serviceaccount "$(reboot)" not found; serviceaccount "cart" not found')
     assert found.next == ("labkit doctor -n NAMESPACE -s cart",)

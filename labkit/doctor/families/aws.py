@@ -211,12 +211,14 @@ FAMILIES = (
         r"because no permissions boundary allows|explicit deny in a permissions boundary",
         "The role's permissions boundary refuses the call. The role's other policies aren't the cause.",
         ("role-denied-by-boundary",),
+        (f"{DOCTOR}{{wants}}",),
     ),
     Family(
         "resource-policy",
         r"explicit deny in a resource-based policy|because no resource-based policy allows",
         "The resource's own policy, such as a bucket policy, denies the call, or doesn't admit another account's role.",
         ("role-denied-by-bucket-policy",),
+        (f"{DOCTOR}{{wants}}",),
     ),
     Family(
         "session-policy",
