@@ -295,6 +295,31 @@ def test_an_administrator_policy_and_a_boundary_are_both_found():
     assert set(found(answers)) == {"role-denied-by-boundary", "role-is-administrator"}
 
 
+def allow_all_but(*actions):
+    return {"Effect": "Allow", "NotAction": list(actions), "Resource": "*"}
+
+
+@pytest.mark.parametrize(
+    ("statements", "excepted"),
+    [
+        ([allow("*")], ""),
+        ([allow("*"), allow_all_but("iam:*")], ""),
+        ([allow_all_but("s3:DeleteObject", "iam:*")], ", except s3:DeleteObject and iam:*"),
+        ([allow_all_but("s3:DeleteObject", "iam:*"), allow("iam:*")], ", except s3:DeleteObject"),
+        ([allow_all_but("s3:*", "iam:*"), allow_all_but("iam:*", "sqs:*")], ", except iam:*"),
+        ([allow_all_but("sqs:*"), allow_all_but("iam:*")], ""),
+    ],
+)
+def test_the_finding_on_an_administrators_policy_names_the_actions_that_it_leaves_out(statements, excepted):
+    (finding,) = examine(healthy() | inline(most=policy(*statements))).findings
+    assert finding.id == "role-is-administrator"
+    assert finding.summary == f"The role's policies allow every action in the account{excepted}."
+
+
+def test_a_policy_that_leaves_out_every_action_allows_none():
+    assert found(healthy() | inline(none=policy(allow_all_but("*", "s3:GetObject")))) == []
+
+
 def test_a_permission_that_boundary_and_policies_lack_gives_a_finding_for_each():
     answers = healthy() | bounded(policy(allow("ec2:*"))) | document(READ_ONLY, policy(allow("sqs:*")))
     answers |= simulated("implicitDeny", False)

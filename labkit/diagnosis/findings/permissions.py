@@ -224,8 +224,12 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     inline = [name for name, document in evidence.inline_policies.items() if "*" in _allowed(document, anywhere=True)]
     if not attached and not inline:
         return None
+    documents = [evidence.role_account.policy(arn) for arn in attached if not arn.endswith(ADMINISTRATOR)]
+    documents += [evidence.inline_policies[name] for name in inline]
+    excepted = [] if any(arn.endswith(ADMINISTRATOR) for arn in attached) else _left_out(documents)
+    but = f", except {words.listed(excepted)}" if excepted else ""
     return Symptom(
-        summary="The role may do everything in the account.",
+        summary=f"The role's policies allow every action in the account{but}.",
         expected="a policy that allows only what the pod does",
         found=", ".join([*attached, *inline]),
         source="iam:ListAttachedRolePolicies, iam:GetRolePolicy",
@@ -349,7 +353,7 @@ def _allows_all(evidence: Evidence, arn: str) -> bool:
 
 
 def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
-    """Return the actions of a document's Allow statements. A NotAction counts as the action `*`.
+    """Return the actions of a document's Allow statements. A NotAction counts as `*`, unless it leaves out everything.
 
     With `anywhere`, only statements with the resource `*` count. Without `anywhere`, a statement's resources don't
     matter.
@@ -358,8 +362,34 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
     if anywhere:
         statements = [statement for statement in statements if "*" in listed(statement.get("Resource"))]
     actions = [str(action) for statement in statements for action in listed(statement.get("Action"))]
-    # A NotAction leaves out a few actions: that counts as allowing all of them.
-    return actions + ["*" for statement in statements if "NotAction" in statement]
+    return actions + ["*" for statement in statements if "*" not in listed(statement.get("NotAction", "*"))]
+
+
+def _left_out(documents: list[Any]) -> list[str]:
+    """Return the actions that a NotAction leaves out, except those that another statement allows.
+
+    Only Allow statements with the resource `*` count.
+    """
+    statements = [
+        statement
+        for document in documents
+        for statement in _statements(document, "Allow")
+        if "*" in listed(statement.get("Resource"))
+    ]
+    left_out = [
+        action
+        for statement in statements
+        for action in map(str, listed(statement.get("NotAction")))
+        if not any(_covers(other, action) for other in statements if other is not statement)
+    ]
+    return list(dict.fromkeys(left_out))
+
+
+def _covers(statement: dict[str, Any], pattern: str) -> bool:
+    """Whether the statement's Action or NotAction covers every action that matches the pattern."""
+    if "NotAction" in statement:
+        return not any(_overlap(pattern, str(each)) for each in listed(statement["NotAction"]))
+    return any(wildcard(str(each).lower())(pattern.lower()) for each in listed(statement.get("Action")))
 
 
 def _lets_through(boundary: Any, action: str) -> bool:
