@@ -42,16 +42,25 @@ def named_by(issuer):
 
 REGION, SWAPPED = NAME.replace("us-east-1", "us-west-2"), NAME.replace("oidc.eks.us-east-1", "oidc.us-east-1.eks")
 FAULTS = {
-    "trust-policy-sub-mismatch": [sub("default:another"), wants("sub", "default:my-service-account")],
+    "trust-policy-sub-mismatch": [
+        sub("default:another"),
+        wants("sub", "default:my-service-account"),
+        wants("sub", ["system:serviceaccount:pay:*", "system:serviceaccount:default:another"], "StringLike"),
+    ],
     "trust-policy-sub-of-another-namespace": [
         sub("kube-system:my-service-account"),
         sub("kube-system:*", "StringLike"),
         wants("sub", ["system:serviceaccount:a:b", "system:serviceaccount:c:my-service-account"]),
+        wants("sub", ["system:serviceaccount:default:another", "system:serviceaccount:c:my-service-account"]),
     ],
     "trust-policy-sub-renamed": [
         sub("default:release-my-service-account"),
         sub("default:my-service-account-v2"),
         sub("default:service-account"),
+        # The pattern for all service accounts of another namespace isn't the mistake.
+        wants(
+            "sub", ["system:serviceaccount:default:my-service-account-*", "system:serviceaccount:pay:*"], "StringLike"
+        ),
     ],
     "trust-policy-sub-wildcard-under-string-equals": [
         sub("default:*"),

@@ -130,9 +130,12 @@ def _mistake(evidence: Evidence, condition: Condition) -> str:
     mine = evidence.parameters
     matches = [match for value in condition.values if (match := SERVICE_ACCOUNT.fullmatch(value))]
     accounts = [(wildcard(match[1])(mine.namespace), match[2]) for match in matches]
-    if any(wildcard(name)(mine.service_account) for is_here, name in accounts if not is_here):
+    here = [name for is_here, name in accounts if is_here]
+    elsewhere = [name for is_here, name in accounts if not is_here]
+    # `pay:*` is hardly the mistake if the condition also names accounts of this namespace.
+    if any(wildcard(name)(mine.service_account) and not (here and name == "*") for name in elsewhere):
         return "another namespace"
-    if any(_is_relative(mine.service_account, name) for is_here, name in accounts if is_here):
+    if any(_is_relative(mine.service_account, name) for name in here):
         return "renamed"
     return "another account"
 
