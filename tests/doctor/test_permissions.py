@@ -295,6 +295,29 @@ def test_an_administrator_policy_and_a_boundary_are_both_found():
     assert set(found(answers)) == {"role-denied-by-boundary", "role-is-administrator"}
 
 
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        (
+            allow("s3:ListBucket", f"{BUCKET}/*"),
+            f'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it is for {BUCKET}/* '
+            f"and the request is for {BUCKET}",
+        ),
+        (
+            allow(["s3:List*"], Condition={"StringEquals": {"aws:PrincipalTag/team": "shop"}}),
+            'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it has a condition on '
+            "aws:PrincipalTag/team",
+        ),
+        (allow("s3:GetObject"), "IAM accepts any name, so check that AWS has this action"),
+    ],
+)
+def test_the_finding_names_a_statement_that_allows_the_action_otherwise(statement, found):
+    answers = healthy() | document(READ_ONLY, policy()) | inline(custom=policy(statement)) | simulated("implicitDeny")
+    (finding,) = examine(answers, **WANTED).findings
+    assert finding.id == "role-lacks-permission"
+    assert found in finding.found
+
+
 def allow_all_but(*actions):
     return {"Effect": "Allow", "NotAction": list(actions), "Resource": "*"}
 

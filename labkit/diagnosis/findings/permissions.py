@@ -9,7 +9,7 @@ from labkit.diagnosis.evidence.trust import listed
 from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.repairs import advice, deny_statements, words
 from labkit.diagnosis.repairs.commands import Commands
-from labkit.policy import RESOURCE_CONTROLLED, Policy, Principal, Request, matching, verdict
+from labkit.policy import RESOURCE_CONTROLLED, Policy, Principal, Request, evaluate, matching, verdict
 from labkit.policy.arn import Arn
 from labkit.policy.matching import applies
 from labkit.policy.wildcards import wildcard
@@ -82,9 +82,7 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
     return Symptom(
         summary=f"The role isn't allowed to do {evidence.action} on {evidence.resource}.",
         expected=f"{evidence.action} allowed",
-        found=f"an explicit deny in {', '.join(denying)}"
-        if denying
-        else "no identity-based policy allows it. IAM accepts any name, so check that AWS has this action",
+        found=f"an explicit deny in {', '.join(denying)}" if denying else _not_allowed(policies, request),
         source="iam:SimulatePrincipalPolicy",
         repair="\n".join(_permitted(evidence, policies, request, denying)),
     )
@@ -327,6 +325,21 @@ def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request
     if verdict(left.values(), request) != "allowed":
         lines.append(commands.permit_role(evidence.action, evidence.resource))
     return lines
+
+
+def _not_allowed(policies: dict[str, Policy], request: Request) -> str:
+    """Return why no policy allows the request: another resource, a condition, or perhaps a misspelt action."""
+    told = "no identity-based policy allows it."
+    nearest = evaluate(request, identity=[*policies.values()]).near
+    near = next((each for each in nearest if each.misses[0].part in ("resource", "condition")), None)
+    if near is None:
+        return f"{told} IAM accepts any name, so check that AWS has this action"
+    # The doctor doesn't know the request's values for most condition keys.
+    keys = words.listed([miss.condition.key for miss in near.misses if miss.condition])
+    said = [miss.said for miss in near.misses if not miss.condition]
+    said += [f"it has a condition on {keys}"] if keys else []
+    name = str(near)
+    return f"{told} {name[:1].upper()}{name[1:]} allows the action, but {' and '.join(said)}"
 
 
 def _excepting(document: dict[str, Any], policy: Policy, request: Request) -> list[dict[str, Any]] | None:
