@@ -165,10 +165,28 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
         )
     if resource and not (resource == "*" or resource.startswith("arn:")):
         raise LabError(f"{resource!r} is not an ARN.", next="--resource arn:aws:s3:::BUCKET")
+    _refuse_other_resource(action, resource)
     if pod and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", pod):
         raise LabError(
             f"{pod!r} is not a pod's name. A pod's name has only lower-case letters, digits, hyphens and dots.",
             next="kubectl get pods -n NAMESPACE",
+        )
+
+
+def _refuse_other_resource(action: str, resource: str) -> None:
+    """Raise `LabError` if no policy can allow an S3 action on the resource, because it's for buckets, or for objects.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+    """
+    named = re.fullmatch(r"(arn:[\w-]+:s3:::[^/*?]+)(/.+)?", resource)
+    if named is None:
+        return
+    bucket, key = named.groups()
+    if key and re.fullmatch(r"s3:(Create|Delete|Get|List|Put|Update)Bucket\w*", action, re.IGNORECASE):
+        raise LabError(f"{action} is an action on a bucket, and {resource} names objects.", next=f"--resource {bucket}")
+    if not key and re.fullmatch(r"s3:(Delete|Get|Put|Replicate|Restore)Object\w*", action, re.IGNORECASE):
+        raise LabError(
+            f"{action} is an action on an object, and {resource} names a bucket.", next=f"--resource {bucket}/KEY"
         )
 
 
