@@ -14,6 +14,8 @@ from labkit.policy.matching import Request, applies, covers, failures, names, un
 from labkit.policy.principals import Match, Principal
 
 WEB_IDENTITY = "sts:AssumeRoleWithWebIdentity"
+# A token's claims that have a condition key. IAM has no key for other claims, such as `iss`.
+CLAIMS = ("sub", "aud", "oaud", "azp", "amr", "email")
 
 
 def evaluate_trust(
@@ -99,6 +101,9 @@ def _tell(result: ConditionResult, provider: str) -> str:
     wants = f"the trust policy wants {result.key} {result.operator} {quoted(result.wanted)}"
     if not result.found and "." in issuer.partition("/")[0] and issuer.lower() != provider.lower():
         return f"{wants}, a key of another issuer: the token's provider is {provider}"
+    if not result.found and issuer.lower() == provider.lower() and claim.lower() not in CLAIMS:
+        known = " and ".join([", ".join(CLAIMS[:-1]), CLAIMS[-1]])
+        return f"{wants}, and IAM has no such key: the keys for a token are {known}"
     who = "the token" if issuer.lower() == provider.lower() else "the request"
     missing = claim if who == "the token" else result.key
     found = quoted(result.found).replace(" or ", ", ") if result.found else f"no {missing}"

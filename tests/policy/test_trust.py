@@ -1,6 +1,8 @@
 import pytest
 
 from labkit.policy import Policy, evaluate_service_trust, evaluate_trust, names_service
+from labkit.policy.trust import CLAIMS
+from labkit.tokens import Claims
 
 ACTION = "sts:AssumeRoleWithWebIdentity"
 
@@ -70,6 +72,27 @@ def test_a_denial_names_a_condition_key_that_the_request_lacks(admit, web_identi
         'the trust policy wants aws:RequestTag/labkit:run StringEquals "x" '
         "and the request has no aws:RequestTag/labkit:run"
     )
+
+
+@pytest.mark.parametrize("claim", ["iss", "kubernetes.io"])
+def test_a_denial_names_a_claim_without_a_condition_key(admit, web_identity, issuer, claim):
+    """The token has this claim, but IAM doesn't put it into the request's context."""
+    decision = admit(web_identity(Condition={"StringEquals": {f"{issuer}:{claim}": "x"}}))
+    assert decision.reason == (
+        f'the trust policy wants {issuer}:{claim} StringEquals "x", and IAM has no such key: '
+        "the keys for a token are sub, aud, oaud, azp, amr and email"
+    )
+
+
+@pytest.mark.parametrize("claim", ["amr", "OAUD"])
+def test_a_denial_names_a_condition_key_that_the_token_lacks(admit, web_identity, issuer, claim):
+    decision = admit(web_identity(Condition={"StringEquals": {f"{issuer}:{claim}": "x"}}))
+    assert decision.reason == f'the trust policy wants {issuer}:{claim} StringEquals "x" and the token has no {claim}'
+
+
+def test_every_key_that_the_lab_makes_of_a_token_counts_as_a_key_for_tokens():
+    token = {"iss": "https://x", "sub": "a", "aud": "b", "azp": "c", "amr": ["d"], "email": "e", "exp": 1, "iat": 1}
+    assert {key.rpartition(":")[2] for key in Claims.of(token).context()} == {*CLAIMS}
 
 
 def test_a_trust_policy_refuses_a_token_of_another_provider(admit, web_identity, provider):
