@@ -191,6 +191,11 @@ def test_the_finding_says_why_a_deployment_could_not_make_its_pod():
     (finding,) = examine(answers, pod_name="").findings
     assert (finding.id, finding.found) == ("pod-missing", f"deployment/cart: {message}")
     assert "echo" not in finding.repair
+    # The event is about the ReplicaSet, so `kubectl describe deployment` doesn't print it.
+    assert finding.repair.splitlines()[-1] == "# kubectl get events -n default --field-selector reason=FailedCreate"
+    (finding,) = examine(answers | {EVENTS: []}, pod_name="").findings
+    assert finding.found == "deployment/cart: it has made no pod yet"
+    assert finding.repair.splitlines()[-1] == "# kubectl describe deployment/cart -n default"
 
 
 def test_the_repair_does_not_recreate_a_replaced_pod_and_names_its_successor():

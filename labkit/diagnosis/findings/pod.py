@@ -5,6 +5,7 @@ from typing import Any
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, missed_role, workloads
+from labkit.diagnosis.evidence.evidence import FAILED
 from labkit.diagnosis.evidence.objects import Event, Pod, PodSpec, Workload
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.diagnosis.finding import Severity, Symptom, cause
@@ -269,14 +270,18 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
         started = Lines("\n".join(["# to start the pods again:", *lines]), makes_pods=True)
         return _nobody(evidence, found, Repair.of(started))
     waiting = next(each for each in own if each not in stopped)
-    why = _failed_creation(evidence, waiting) or "it has made no pod yet"
+    why = _failed_creation(evidence, waiting)
+    # The event of a Deployment's rejected pod is about the ReplicaSet, so describing the Deployment doesn't print it.
+    command = f"get events -n {namespace} --field-selector reason={FAILED}"
+    if not why:
+        command = f"describe {workloads.called(waiting)} -n {namespace}"
     return Symptom(
         "No pod runs as the service account, although a workload should have made a pod.",
         expected=f"a pod of {workloads.called(waiting)}",
-        found=f"{workloads.called(waiting)}: {why}",
+        found=f"{workloads.called(waiting)}: {why or 'it has made no pod yet'}",
         source="kubectl get events",
         repair=f"# once the problem is solved, the workload creates the pod automatically. This shows the problem:\n"
-        f"# {kubectl} describe {workloads.called(waiting)} -n {namespace}",
+        f"# {kubectl} {command}",
     )
 
 
