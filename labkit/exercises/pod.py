@@ -7,11 +7,15 @@ from kubernetes.client import AppsV1Api
 
 from labkit import documents
 from labkit.connection import as_document, awaited, core_api
+from labkit.diagnosis.evidence.cluster import Cluster
+from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, PodSpec, service_account_of
+from labkit.diagnosis.evidence.reading import Reads
 from labkit.exercises import making
 from labkit.exercises.asking import injected
 from labkit.exercises.exercise import Exercise
 from labkit.faults.kubernetes import is_rolled_out
 from labkit.steps import oidc_provider, service_account
+from labkit.steps.ownership import existing
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
@@ -42,49 +46,78 @@ def _account_alone(place: Workspace) -> None:
 
 
 def _running_pods_have_the_role(place: Workspace) -> list[Row]:
-    roles = {_role_of(pod, "aws") for pod in _pods(place)}
-    found = ", ".join(sorted(roles)) or "no pod runs"
+    running = [pod for pod in _pods(place) if pod["status"]["phase"] == "Running"]
+    found = ", ".join(sorted({_role_of(place, pod, "aws") for pod in running})) or "no pod runs"
     return [
         Row("a new pod of cart", place.role_arn, injected(place)),
-        Row("the pods of the Deployment cart", place.role_arn, found),
+        Row("the pods of the Deployment cart", place.role_arn, found if _deployment(place) else "no Deployment cart"),
     ]
 
 
 def _only_one_container_has_the_role(place: Workspace) -> list[Row]:
     pods = [pod for pod in _live(place) if pod["metadata"]["name"] == "cart"]
-    found = {name: _role_of(pods[0], name) if pods else "no pod cart" for name in ("aws", "proxy")}
+    found = {name: _role_of(place, pods[0], name) if pods else "no pod cart" for name in ("aws", "proxy")}
     return [
         Row("the container aws", place.role_arn, found["aws"]),
         Row("the container proxy", NONE, found["proxy"]),
     ]
 
 
-def _role_of(pod: dict[str, Any], container: str) -> str:
-    containers = [each for each in pod["spec"]["containers"] if each["name"] == container]
-    variables = {each["name"]: each.get("value", "") for each in containers[0].get("env", [])} if containers else {}
-    return variables.get("AWS_ROLE_ARN", NONE) if containers else "no such container"
+def _role_of(place: Workspace, pod: Any, name: str) -> str:
+    """Return the ARN of the container's role; `NONE` if it has no token with which cart can get a role."""
+    spec = PodSpec(pod, Cluster(place.kubernetes, Reads()))
+    container = next((each for each in spec.containers if each.name == name), None)
+    if container is None:
+        return "no such container"
+    file = container.value(TOKEN_FILE)
+    token = container.token_at(file) if file else None
+    if token is None or token.get("audience") != documents.AUDIENCE:
+        return NONE
+    if (account := service_account_of(spec.spec)) != place.parameters.service_account:
+        return f"{NONE}: its service account is {account}"
+    return container.value(ROLE) or NONE
 
 
 def _pods(place: Workspace) -> list[dict[str, Any]]:
+    """Return the live pods of the Deployment cart, after a rollout."""
     awaited(partial(_rolled_out, place), within=STARTED_WITHIN, every=0.2)
-    return _live(place)
+    return _of_deployment(place)
 
 
 def _rolled_out(place: Workspace) -> bool:
-    apps = AppsV1Api(place.kubernetes)
-    found = as_document(place.kubernetes, apps.list_namespaced_deployment(place.parameters.namespace))
-    pods = _live(place)
+    deployment, pods = _deployment(place), _of_deployment(place)
     # A Deployment's status still counts a pod that was deleted a moment ago.
-    return (
-        all(map(is_rolled_out, found["items"]))
-        and len(pods) >= sum(deployment["spec"]["replicas"] for deployment in found["items"])
+    return deployment is None or (
+        is_rolled_out(deployment)
+        and len(pods) >= deployment["spec"]["replicas"]
         and all(pod["status"]["phase"] == "Running" for pod in pods)
     )
 
 
+def _deployment(place: Workspace) -> dict[str, Any] | None:
+    read = partial(AppsV1Api(place.kubernetes).read_namespaced_deployment, "cart", place.parameters.namespace)
+    found = existing(read)
+    return as_document(place.kubernetes, found) if found else None
+
+
+def _of_deployment(place: Workspace) -> list[dict[str, Any]]:
+    sets = AppsV1Api(place.kubernetes).list_namespaced_replica_set(place.parameters.namespace)
+    own = [each["metadata"]["name"] for each in _items(place, sets) if ("Deployment", "cart") in _owners(each)]
+    return [pod for pod in _live(place) if any(("ReplicaSet", name) in _owners(pod) for name in own)]
+
+
+def _owners(document: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(each["kind"], each["name"]) for each in document["metadata"].get("ownerReferences") or []}
+
+
 def _live(place: Workspace) -> list[dict[str, Any]]:
-    found = as_document(place.kubernetes, core_api(place.kubernetes).list_namespaced_pod(place.parameters.namespace))
-    return [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
+    pods = core_api(place.kubernetes).list_namespaced_pod(place.parameters.namespace)
+    return [pod for pod in _items(place, pods) if "deletionTimestamp" not in pod["metadata"]]
+
+
+def _items(place: Workspace, listed: object) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = as_document(place.kubernetes, listed)["items"]
+    return items
 
 
 EXERCISES = (

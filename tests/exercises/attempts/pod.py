@@ -10,15 +10,26 @@ wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
 SKIP = "eks.amazonaws.com/skip-containers"
 
 
-def create(lab: Lab, name: str, annotations: dict[str, str], account: str = "cart") -> None:
+def create(lab: Lab, name: str, annotations: dict[str, str], account: str = "cart", **of_aws) -> None:
     each = {"image": lab.image, "command": ["sleep", "infinity"]}
-    spec = {"serviceAccountName": account, "containers": [{"name": "aws", **each}, {"name": "proxy", **each}]}
+    containers = [{"name": "aws", **each, **of_aws}, {"name": "proxy", **each}]
+    spec = {"serviceAccountName": account, "containers": containers}
     body = {"metadata": {"name": "cart", "annotations": annotations}, "spec": spec}
     CoreV1Api(lab.kubernetes).create_namespaced_pod(name, body)
 
 
 def restart(lab: Lab, name: str, **spec) -> None:
     AppsV1Api(lab.kubernetes).patch_namespaced_deployment("cart", name, {"spec": spec})
+
+
+def delete_pods(lab: Lab, name: str) -> None:
+    core = CoreV1Api(lab.kubernetes)
+    for pod in core.list_namespaced_pod(name).items:
+        core.delete_namespaced_pod(pod.metadata.name, name, grace_period_seconds=1)
+
+
+def by_hand(name: str) -> list[dict[str, str]]:
+    return [{"name": "AWS_ROLE_ARN", "value": f"arn:aws:iam::123456789012:role/{name}"}]
 
 
 @wrong("04-a", "the pods of the Deployment cart found no role")
@@ -38,11 +49,30 @@ def a_second_pod_beside_the_old_one(lab, name):
     restart(lab, name, replicas=2)
 
 
+@wrong("04-a", "the pods of the Deployment cart found no role")
+def the_variable_set_by_hand(lab, name):
+    account = {"serviceAccountName": "default", "containers": [{"name": "aws", "env": by_hand(name)}]}
+    restart(lab, name, template={"spec": account})
+    delete_pods(lab, name)
+
+
+@wrong("04-a", "the pods of the Deployment cart found no Deployment cart")
+def a_pod_in_the_place_of_the_deployment(lab, name):
+    AppsV1Api(lab.kubernetes).delete_namespaced_deployment("cart", name)
+    delete_pods(lab, name)
+    create(lab, name, {})
+
+
+@wrong("04-a", "the pods of the Deployment cart found no pod runs")
+def a_pod_beside_an_empty_deployment(lab, name):
+    restart(lab, name, replicas=0)
+    delete_pods(lab, name)
+    create(lab, name, {})
+
+
 @right("04-a")
 def the_pod_deleted(lab, name):
-    core = CoreV1Api(lab.kubernetes)
-    for pod in core.list_namespaced_pod(name).items:
-        core.delete_namespaced_pod(pod.metadata.name, name, grace_period_seconds=1)
+    delete_pods(lab, name)
 
 
 @right("04-a")
@@ -68,6 +98,11 @@ def both_skipped(lab, name):
 @wrong("04-b", "the container aws found no role")
 def another_service_account(lab, name):
     create(lab, name, {SKIP: "proxy"}, account="default")
+
+
+@wrong("04-b", "the container aws found no role")
+def the_variable_set_by_hand_in_one_container(lab, name):
+    create(lab, name, {}, account="default", env=by_hand(name))
 
 
 @right("04-b")
