@@ -36,9 +36,11 @@ def _tokens_of_an_hour_for_cart_alone(place: Workspace) -> list[Row]:
 
 def _sessions_of_four_hours(place: Workspace) -> list[Row]:
     code = "ValidationError"
-    four, twelve = (exchange(place, seconds=hours * HOUR) for hours in (4, 12))
+    four, longer, twelve = (exchange(place, seconds=seconds) for seconds in (4 * HOUR, 4 * HOUR + 1, 12 * HOUR))
     return [
         Row("cart, a session of 4 hours", ADMITTED, four),
+        # Show this row only if the limit is above 4 hours.
+        *([Row("cart, a session of 4 hours and 1 second", "refused", longer)] if longer == ADMITTED else []),
         Row("cart, a session of 12 hours", f"refused: {code}", twelve, twelve.startswith(code)),
         refuses(place, "till"),
     ]

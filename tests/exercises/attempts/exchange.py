@@ -56,6 +56,11 @@ def as_long_as_iam_allows(lab, name):
     sessions(lab, name, 43200)
 
 
+@wrong("07-b", "cart, a session of 4 hours and 1 second found admitted")
+def five_hours(lab, name):
+    sessions(lab, name, 18000)
+
+
 @wrong("07-b", "cart, a session of 4 hours found ValidationError")
 def two_hours_are_too_few(lab, name):
     sessions(lab, name, 7200)
