@@ -7,7 +7,9 @@ and `more` has the method's arguments.
 A `Row` compares the lab's answer with the right answer.
 """
 
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -41,38 +43,74 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Row:
 def only_cart(place: "Workspace") -> list[Row]:
     """Check that STS gives the role only to the service account `cart`. Return rows with STS's answers.
 
-    STS should admit `cart`. STS should refuse `till`, `default` in the namespace `default`, and the new service
-    accounts that `newcomers` creates. A row is marked as wrong if STS's answer is wrong. A new service account has a
-    row only if STS admits it.
+    STS should admit `cart`. STS should refuse `till`, `default` in the namespace `default`, and everyone that
+    `newcomers` tries. A row is marked as wrong if STS's answer is wrong. Those that `newcomers` tries have a row only
+    if STS admits them.
     """
     return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
 
 
 def newcomers(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Row]:
-    """Create service accounts that STS should refuse. Return a row, marked as wrong, for each one that STS admits.
+    """Ask for the role as others that STS should refuse. Return a row, marked as wrong, if STS admits one.
 
-    For each name in `accounts`, such as cart, create cart-1a2b in the run's namespace, and cart in a new namespace.
+    The others are the lab's own user, who has no token, and new service accounts. For each name in `accounts`, such as
+    cart, the new service accounts have names that a wildcard in its place would match, or its name in a new namespace.
     Without `accounts`, the only name is `parameters.service_account`. Each asks for the role `role_arn`.
     """
-    namespace, added = place.parameters.namespace, uuid4().hex[:4]
+    core, namespace = core_api(place.kubernetes), place.parameters.namespace
     accounts = accounts or (place.parameters.service_account,)
-    here = _admitted(place, [(f"{name}-{added}", namespace) for name in accounts], role_arn)
-    return [*here, *elsewhere(place, *accounts, role_arn=role_arn)]
+    taken = {each.metadata.name for each in core.list_namespaced_service_account(namespace).items}
+    rows = _without_a_token(place, role_arn)
+    for name in accounts:
+        likes = _lookalikes(name, taken, range(len(name)))
+        rows += _first_admitted(place, [(like, namespace) for like in likes], role_arn)
+    return [*rows, *elsewhere(place, *accounts, role_arn=role_arn)]
 
 
 def elsewhere(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Row]:
-    """Return a row for each new service account that STS wrongly admits.
+    """Create service accounts in other namespaces. Return a row for each name that STS wrongly admits there.
 
-    The function creates one service account for each name in `accounts`. Each service account is in its own new
-    namespace, such as shop-1a2b.
+    The function creates up to two service accounts for each name in `accounts`, each in its own new namespace. The new
+    namespaces have names that a wildcard in the place of the run's namespace would match.
     """
-    asked = [(name, f"{place.parameters.namespace}-{uuid4().hex[:4]}") for name in accounts]
-    return _admitted(place, asked, role_arn)
+    core, namespace = core_api(place.kubernetes), place.parameters.namespace
+    rows: list[Row] = []
+    for name in accounts:
+        # Listed for each name: the namespaces of the name before may still be ending.
+        taken = {each.metadata.name for each in core.list_namespace().items}
+        last = [len(namespace) - 1]  # one letter, because each letter costs a namespace
+        rows += _first_admitted(place, [(name, like) for like in _lookalikes(namespace, taken, last)], role_arn)
+    return rows
 
 
-def _admitted(place: "Workspace", asked: list[tuple[str, str]], role_arn: str) -> list[Row]:
-    answers = [(_subject(place, *each), newcomer(place, *each, role_arn=role_arn)) for each in asked]
-    return [Row(f"{who}, created just now", "refused", found) for who, found in answers if found == ADMITTED]
+def _lookalikes(name: str, taken: Collection[str], letters: Iterable[int]) -> Iterator[str]:
+    """Yield names like cart-1a2b-cart and carx, none of them in `taken`.
+
+    The first name matches every pattern that has an asterisk in the place of a part of `name`. For each position in
+    `letters`, another name differs from `name` in this letter, so it matches a pattern with a question mark there.
+    """
+    yield f"{name}-{uuid4().hex[:4]}-{name}"
+    for at in letters:
+        others = (f"{name[:at]}{letter}{name[at + 1 :]}" for letter in reversed(ascii_lowercase))
+        yield next(other for other in others if other != name and other not in taken)
+
+
+def _without_a_token(place: "Workspace", role_arn: str) -> list[Row]:
+    """Return a row, marked as wrong, if the lab's own user may become the role without a service account's token."""
+    arn = role_arn or place.role_arn
+    try:
+        place.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="exercise")
+    except ClientError:
+        return []
+    return [Row(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
+
+
+def _first_admitted(place: "Workspace", asked: Iterable[tuple[str, str]], role_arn: str) -> list[Row]:
+    """Return a row for the first new service account, given as (name, namespace), that STS admits."""
+    for each in asked:
+        if newcomer(place, *each, role_arn=role_arn) == ADMITTED:
+            return [Row(f"{_subject(place, *each)}, created just now", "refused", ADMITTED)]
+    return []
 
 
 def newcomer(place: "Workspace", account: str, namespace: str, *, role_arn: str = "") -> str:

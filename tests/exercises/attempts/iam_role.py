@@ -11,8 +11,11 @@ wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
 REFUSED = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity"
 
 
-def trust(lab: Lab, role: str, *conditions: dict[str, Any]) -> None:
-    """Give the role a trust policy with a statement for each condition. Their keys come without the issuer's name."""
+def trust(lab: Lab, role: str, *conditions: dict[str, Any], others: str = "") -> None:
+    """Give the role a trust policy with a statement for each condition. Their keys come without the issuer's name.
+
+    `others` are AWS principals that may assume the role without a token.
+    """
     provider = lab.issuer.removeprefix("https://")
     statements = [
         {
@@ -26,6 +29,8 @@ def trust(lab: Lab, role: str, *conditions: dict[str, Any]) -> None:
         }
         for condition in conditions
     ]
+    if others:
+        statements.append({"Effect": "Allow", "Principal": {"AWS": others}, "Action": "sts:AssumeRole"})
     document = json.dumps({"Version": "2012-10-17", "Statement": statements})
     lab.aws.client("iam").update_assume_role_policy(RoleName=role, PolicyDocument=document)
 
@@ -63,6 +68,21 @@ def any_name_that_begins_alike(lab, name):
 def all_but_the_neighbour_that_exists(lab, name):
     others = {"StringNotEquals": {"sub": subject(name, "till")}}
     trust(lab, name, {**others, "StringLike": {"sub": f"system:serviceaccount:{name}:*"}})
+
+
+@wrong("02-a", "created just now found admitted")
+def a_wildcard_for_the_last_letter(lab, name):
+    trust(lab, name, {"StringLike": {"sub": subject(name, "car?")}})
+
+
+@wrong("02-a", "created just now found admitted")
+def the_same_name_in_any_namespace_of_the_same_length(lab, name):
+    trust(lab, name, {"StringLike": {"sub": subject(f"{name[:-1]}?", "cart")}})
+
+
+@wrong("02-a", "someone without a token, for exercise-02-a found admitted")
+def a_second_statement_for_everybody(lab, name):
+    trust(lab, name, {"StringEquals": {"sub": subject(name, "cart")}}, others="*")
 
 
 @right("02-a")
@@ -103,3 +123,13 @@ def two_names_of_string_like(lab, name):
 @wrong("02-b", "created just now found admitted")
 def wildcards_that_fit_only_the_two_that_exist(lab, name):
     trust(lab, name, {"StringLike": {"sub": subject(name, "ca*", "ti??")}})
+
+
+@wrong("02-b", "created just now found admitted")
+def wildcards_between_the_first_and_the_last_letter(lab, name):
+    trust(lab, name, {"StringLike": {"sub": subject(name, "c*t", "t*l")}})
+
+
+@wrong("02-b", "created just now found admitted")
+def a_wildcard_for_one_letter(lab, name):
+    trust(lab, name, {"StringLike": {"sub": subject(name, "c?rt", "till")}})
