@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 # Keyword arguments for a boto3 client.
 Credentials = dict[str, str]
 ADMITTED, ALLOWED = "admitted", "allowed"
+# Some of the actions that a role which only reads doesn't need.
+CHANGES_OF_BUCKET = ("s3:DeleteBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration")
+CHANGES_OF_OBJECT = (
+    "s3:PutObjectTagging",
+    "s3:DeleteObjectTagging",
+    "s3:PutObjectAcl",
+    "s3:DeleteObjectVersion",
+    "s3:PutObjectRetention",
+)
 HOUR = 3600  # seconds: how long a session lives by default
 
 
@@ -218,6 +227,53 @@ def call(place: "Workspace", service: str, operation: str, given: Credentials | 
     except (ClientError, ApiException) as error:
         return refusal(error)
     return ALLOWED
+
+
+def simulated(
+    place: "Workspace", role_arn: str, *actions: str, resource: str = "*", **context: tuple[str, str]
+) -> dict[str, str]:
+    """Return IAM's decision for each action: "allowed", "implicitDeny" or "explicitDeny". No call is made.
+
+    If the role doesn't exist, the text of IAM's refusal takes the place of each decision. The simulation uses the same
+    evaluator as real calls. `context` has the type and the value of each condition key.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+    """
+    iam = place.aws.client("iam")
+    entries = [
+        {"ContextKeyName": key, "ContextKeyType": kind, "ContextKeyValues": [value]}
+        for key, (kind, value) in context.items()
+    ]
+    try:
+        answered = iam.simulate_principal_policy(
+            PolicySourceArn=role_arn, ActionNames=actions, ResourceArns=[resource], ContextEntries=entries
+        )
+    except iam.exceptions.NoSuchEntityException as error:
+        return dict.fromkeys(actions, refusal(error))
+    return {each["EvalActionName"]: each["EvalDecision"] for each in answered["EvaluationResults"]}
+
+
+def reads_only(place: "Workspace", key: str) -> list[Row]:
+    """Check that the role can only read its own bucket. Return a row, marked as wrong, for each other allowed action.
+
+    The bucket has the namespace's name. IAM's simulator decides about an object `key` in it, and in other buckets.
+    """
+    name, prefix = place.parameters.namespace, key[: key.rfind("/") + 1]
+    asked = [(name, CHANGES_OF_BUCKET), (f"{name}/{key}", CHANGES_OF_OBJECT)]
+    for other in ("another-bucket", f"{name}-other"):
+        asked += [(other, ("s3:ListBucket",)), (f"{other}/{key}", ("s3:GetObject",))]
+    found = [
+        (f"{action} on {resource}", decision)
+        for resource, actions in asked
+        for action, decision in simulated(
+            place,
+            place.role_arn,
+            *actions,
+            resource=f"arn:{place.connection.partition}:s3:::{resource}",
+            **{"s3:prefix": ("string", prefix)},
+        ).items()
+    ]
+    return [Row(what, "refused", decision) for what, decision in found if decision == ALLOWED]
 
 
 def refusal(error: Exception) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from labkit import documents
 from labkit.exercises import making
-from labkit.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected, newcomers
+from labkit.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected, newcomers, reads_only
 from labkit.exercises.exercise import Exercise
 from labkit.steps import bucket, oidc_provider, service_account
 from labkit.steps.row import Row
@@ -50,6 +50,10 @@ def _reads_its_own_prefix(place: Workspace) -> list[Row]:
         found = call(place, "s3", operation, Bucket=place.parameters.namespace, **more)
         return Row(f"cart: {what}", expected, found, found.startswith(expected))
 
+    wide = [
+        row("list an empty prefix", "list_objects_v2", REFUSED, Prefix=""),
+        row("list cart, without a slash", "list_objects_v2", REFUSED, Prefix="cart"),
+    ]
     return [
         row("list cart/", "list_objects_v2", ALLOWED, Prefix="cart/"),
         row("read cart/1.txt", "get_object", ALLOWED, Key="cart/1.txt"),
@@ -61,6 +65,9 @@ def _reads_its_own_prefix(place: Workspace) -> list[Row]:
         row("read till/1.txt", "get_object", REFUSED, Key="till/1.txt"),
         row("list cart-old/", "list_objects_v2", REFUSED, Prefix="cart-old/"),
         row("read cart-old/1.txt", "get_object", REFUSED, Key="cart-old/1.txt"),
+        # Show these rows only if they are wrong.
+        *(each for each in wide if not each.right),
+        *reads_only(place, "cart/1.txt"),
     ]
 
 

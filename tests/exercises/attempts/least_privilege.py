@@ -59,6 +59,29 @@ def deleting_as_well(lab, name):
     put(lab, name, listing(name), allow(["s3:GetObject", "s3:DeleteObject"], f"{name}/cart/*"))
 
 
+@wrong("08-a", "cart: list an empty prefix found allowed")
+def an_empty_prefix_beside_its_own(lab, name):
+    both = allow("s3:ListBucket", name, StringLike={"s3:prefix": ["cart/*", ""]})
+    put(lab, name, both, allow("s3:GetObject", f"{name}/cart/*"))
+
+
+@wrong("08-a", "cart: list cart, without a slash found allowed")
+def its_prefix_with_and_without_the_slash(lab, name):
+    both = allow("s3:ListBucket", name, StringLike={"s3:prefix": ["cart/*", "cart"]})
+    put(lab, name, both, allow("s3:GetObject", f"{name}/cart/*"))
+
+
+@wrong("08-a", "s3:ListBucket on another-bucket found allowed\ns3:GetObject on another-bucket/cart/1.txt found allowed")
+def its_prefix_in_every_bucket(lab, name):
+    put(lab, name, listing("*"), allow("s3:GetObject", "*/cart/*"))
+
+
+@wrong("08-a", "s3:PutObjectTagging on exercise-08-a/cart/1.txt found allowed")
+def everything_under_the_prefix_but_two_actions(lab, name):
+    most = allow("s3:*", f"{name}/cart/*")
+    put(lab, name, listing(name), most, {**most, "Effect": "Deny", "Action": ["s3:PutObject", "s3:DeleteObject"]})
+
+
 @right("08-a")
 def one_prefix(lab, name):
     put(lab, name, listing(name), allow("s3:GetObject", f"{name}/cart/*"))
