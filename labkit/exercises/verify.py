@@ -7,7 +7,7 @@ from typing import Any
 
 from labkit.connection import awaited, core_api
 from labkit.exercises import making
-from labkit.exercises.asking import allows, call, credentials, denies
+from labkit.exercises.asking import allows, call, credentials, denies, reads_only
 from labkit.exercises.exercise import Exercise
 from labkit.steps import bucket, oidc_provider, service_account
 from labkit.steps.row import Row
@@ -61,6 +61,7 @@ def _reads_and_no_more(place: Workspace) -> list[Row]:
         denies(place, "delete an object in it", "s3", "delete_object", **own, Key=NOTE),
         denies(place, "list another bucket", "s3", "list_objects_v2", **other),
         *([] if read_elsewhere.right else [read_elsewhere]),
+        *reads_only(place, NOTE),
     ]
 
 

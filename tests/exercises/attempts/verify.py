@@ -56,6 +56,23 @@ def the_objects_of_every_bucket(lab, name):
     put(lab, name, "reading", allow("s3:ListBucket", f"arn:aws:s3:::{name}"), allow("s3:GetObject", "arn:aws:s3:::*/*"))
 
 
+@wrong("05-a", "s3:ListBucket on another-bucket found allowed\ns3:GetObject on another-bucket/note.txt found allowed")
+def a_second_policy_beside_the_wrong_one(lab, name):
+    put(lab, name, "own", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
+
+
+@wrong("05-a", "s3:ListBucket on exercise-05-a-other found allowed")
+def every_bucket_that_begins_alike(lab, name):
+    put(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}*"))
+
+
+@wrong("05-a", "s3:DeleteBucket on exercise-05-a found allowed")
+def everything_but_two_actions(lab, name):
+    own = f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"
+    changes = {**allow(["s3:PutObject", "s3:DeleteObject"], *own), "Effect": "Deny"}
+    put(lab, name, "reading", allow("s3:*", *own), changes)
+
+
 @right("05-a")
 def its_bucket(lab, name):
     put(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
