@@ -7,9 +7,10 @@ from typing import Any
 
 from labkit.connection import awaited, core_api
 from labkit.exercises import making
-from labkit.exercises.asking import allows, call, credentials, denies, reads_only
+from labkit.exercises.asking import ALLOWED, allows, call, credentials, denies, reads_only, simulated
 from labkit.exercises.exercise import Exercise
 from labkit.steps import bucket, oidc_provider, service_account
+from labkit.steps.ownership import existing
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
@@ -66,18 +67,38 @@ def _reads_and_no_more(place: Workspace) -> list[Row]:
 
 
 def _only_fresh_sessions_read(place: Workspace) -> list[Row]:
-    held = core_api(place.kubernetes).read_namespaced_secret(COPIED, place.parameters.namespace)
-    copied = {name: _decoded(value) for name, value in held.data.items()}
-    read: dict[str, Any] = {"Bucket": place.parameters.namespace, "Key": NOTE}
-    old = denies(place, "read with the copied credentials", "s3", "get_object", given=copied, **read)
+    own: dict[str, Any] = {"Bucket": place.parameters.namespace}
+    read = _copied(place, "read", "s3:GetObject", f"/{NOTE}", "get_object", **own, Key=NOTE)
+    listed = _copied(place, "list", "s3:ListBucket", "", "list_objects_v2", **own)
     # Sessions begin at whole seconds. So the policy also refuses sessions from the second in which it was written.
     fresh = awaited(
-        partial(call, place, "s3", "get_object", **read),
+        partial(call, place, "s3", "get_object", **own, Key=NOTE),
         lambda found: not found.startswith("AccessDenied"),
         within=2,
         every=0.5,
     )
-    return [old, Row("read in a fresh session", "allowed", fresh)]
+    fresh_list = allows(place, "list in a fresh session", "s3", "list_objects_v2", **own)
+    # Show the rows about listing only if they are wrong.
+    hidden = [row for row in (listed, fresh_list) if not row.right]
+    return [read, Row("read in a fresh session", ALLOWED, fresh), *hidden]
+
+
+def _copied(place: Workspace, what: str, action: str, path: str, operation: str, **more: object) -> Row:
+    """Call S3 with the copied credentials. Without them, simulate the call of a session that began with the exercise.
+
+    `path` is the part of the resource's ARN after the bucket's name.
+    """
+    what, core, name = f"{what} with the copied credentials", core_api(place.kubernetes), place.parameters.namespace
+    held = existing(partial(core.read_namespaced_secret, COPIED, name))
+    if held is not None and (data := held.data):
+        copied = {name: _decoded(value) for name, value in data.items()}
+        return denies(place, what, "s3", operation, given=copied, **more)
+    # The credentials are valid without the Secret. Their session began just after the namespace was created.
+    began = core.read_namespace(name).metadata.creation_timestamp.strftime("%Y-%m-%dT%H:%M:%SZ")
+    resource, context = f"arn:{place.connection.partition}:s3:::{name}{path}", {"aws:TokenIssueTime": ("date", began)}
+    decision = simulated(place, place.role_arn, action, resource=resource, **context)[action]
+    found = f"{decision}: IAM's simulation, because the Secret is gone"
+    return Row(what, "refused: AccessDenied", found, decision != ALLOWED)
 
 
 def _decoded(value: str) -> str:

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from kubernetes.client import CoreV1Api
+
 from labkit import Lab
 from tests.exercises.attempts import Attempts
 
@@ -26,6 +28,10 @@ def deny(**condition: Any) -> dict[str, Any]:
 
 def now(lab: Lab) -> str:
     return lab.now().isoformat().replace("+00:00", "Z")
+
+
+def delete_secret(lab: Lab, name: str) -> None:
+    CoreV1Api(lab.kubernetes).delete_namespaced_secret("copied-credentials", name)
 
 
 READ = ["s3:ListBucket", "s3:GetObject"]
@@ -105,12 +111,36 @@ def the_trust_policy_closed_and_opened(lab, name):
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(document))
 
 
+@wrong("05-b", "list with the copied credentials found allowed")
+def only_the_reading_denied(lab, name):
+    older = deny(DateLessThanEquals={"aws:TokenIssueTime": now(lab)})
+    put(lab, name, "revoke", {**older, "Action": "s3:GetObject"})
+
+
+@wrong("05-b", "list in a fresh session found AccessDenied")
+def listing_denied_to_every_session(lab, name):
+    older = deny(DateLessThan={"aws:TokenIssueTime": now(lab)})
+    listing = {"Effect": "Deny", "Action": "s3:ListBucket", "Resource": "*"}
+    put(lab, name, "revoke", {**older, "Action": "s3:GetObject"}, listing)
+
+
+@wrong("05-b", "read with the copied credentials found allowed: ")
+def only_the_secret_deleted(lab, name):
+    delete_secret(lab, name)
+
+
+@right("05-b")
+def revoked_and_the_secret_deleted(lab, name):
+    put(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now(lab)}))
+    delete_secret(lab, name)
+
+
 @right("05-b")
 def revoked_as_the_console_does(lab, name):
     put(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now(lab)}))
 
 
 @right("05-b")
-def only_the_reading_denied(lab, name):
+def only_s3_denied(lab, name):
     older = deny(DateLessThanEquals={"aws:TokenIssueTime": now(lab)})
-    put(lab, name, "revoke", {**older, "Action": "s3:GetObject"})
+    put(lab, name, "revoke", {**older, "Action": "s3:*"})
