@@ -5,7 +5,7 @@ from base64 import b64decode
 from botocore.exceptions import ClientError
 
 from labkit.connection import core_api
-from labkit.exercises.asking import refusal
+from labkit.exercises.asking import ALLOWED, refusal, simulated
 from labkit.exercises.exercise import Exercise
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
@@ -13,6 +13,9 @@ from labkit.workspace import Workspace
 
 TOO_MUCH = "arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess"
 TABLES, IMAGES = "dynamodb:ListTables", "ecr:GetAuthorizationToken"
+READS = ("dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:DescribeTable")
+# The node joins the cluster with the first, and gives addresses to its pods with the second.
+NEEDS = ("ec2:DescribeInstances", "ec2:AssignPrivateIpAddresses")
 
 
 def _node_that_reads_tables(place: Workspace) -> None:
@@ -24,16 +27,14 @@ def _node_role(place: Workspace) -> str:
 
 
 def _node_that_only_pulls_images(place: Workspace) -> list[Row]:
-    # The simulation uses the same evaluator as real calls:
-    # https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
-    answered = place.aws.client("iam").simulate_principal_policy(
-        PolicySourceArn=place.connection.role_arn(_node_role(place)), ActionNames=[TABLES, IMAGES]
-    )
-    found = {each["EvalActionName"]: each["EvalDecision"] for each in answered["EvaluationResults"]}
-    tables = found[TABLES] if found[TABLES] == "allowed" else "refused"
+    found = simulated(place, place.connection.role_arn(_node_role(place)), TABLES, IMAGES, *READS, *NEEDS)
+    told = {action: "refused" if found[action].endswith("Deny") else found[action] for action in (TABLES, *READS)}
     return [
-        Row(f"a pod of the node: {TABLES}", "refused", tables),
-        Row(f"the node itself: {IMAGES}", "allowed", found[IMAGES]),
+        Row(f"a pod of the node: {TABLES}", "refused", told[TABLES]),
+        # Show the rows of the other actions only if they are wrong.
+        *(Row(f"a pod of the node: {each}", "refused", told[each]) for each in READS if told[each] == ALLOWED),
+        Row(f"the node itself: {IMAGES}", ALLOWED, found[IMAGES]),
+        *(Row(f"the node itself: {each}", ALLOWED, found[each]) for each in NEEDS if found[each] != ALLOWED),
     ]
 
 

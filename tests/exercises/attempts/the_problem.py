@@ -53,6 +53,21 @@ def one_action_denied_that_is_not_the_one(lab, name):
     deny(lab, "dynamodb:Scan")
 
 
+@wrong("00-a", "a pod of the node: dynamodb:GetItem found allowed")
+def only_the_listing_denied(lab, name):
+    deny(lab, "dynamodb:ListTables")
+
+
+@wrong("00-a", "the node itself: ec2:DescribeInstances found implicitDeny")
+def all_but_the_images_detached(lab, name):
+    detach(lab, *(policy for policy in attached(lab) if "ContainerRegistry" not in policy))
+
+
+@wrong("00-a", "the node itself: ec2:AssignPrivateIpAddresses found implicitDeny")
+def the_policy_for_the_network_detached_as_well(lab, name):
+    detach(lab, *(policy for policy in attached(lab) if policy == TOO_MUCH or "CNI" in policy))
+
+
 @right("00-a")
 def the_policy_detached(lab, name):
     detach(lab, TOO_MUCH)
