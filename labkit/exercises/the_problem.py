@@ -1,12 +1,14 @@
 """Notebook 00: pods that share their node's role, and keys that anybody can copy."""
 
 from base64 import b64decode
+from functools import partial
 
 from botocore.exceptions import ClientError
 
 from labkit.connection import core_api
-from labkit.exercises.asking import ALLOWED, refusal, simulated
+from labkit.exercises.asking import ALLOWED, Credentials, refusal, simulated
 from labkit.exercises.exercise import Exercise
+from labkit.steps.ownership import existing
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
@@ -16,6 +18,8 @@ TABLES, IMAGES = "dynamodb:ListTables", "ecr:GetAuthorizationToken"
 READS = ("dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:DescribeTable")
 # The node joins the cluster with the first, and gives addresses to its pods with the second.
 NEEDS = ("ec2:DescribeInstances", "ec2:AssignPrivateIpAddresses")
+NOT_IN_IAM = "not Active in IAM"
+LEAKED_KEY = "leaked-key"  # the namespace's annotation with the leaked key's id: a learner may delete the Secret
 
 
 def _node_that_reads_tables(place: Workspace) -> None:
@@ -39,28 +43,53 @@ def _node_that_only_pulls_images(place: Workspace) -> list[Row]:
 
 
 def _user_whose_key_leaked(place: Workspace) -> None:
-    iam, name = place.aws.client("iam"), place.parameters.namespace
+    iam, core, name = place.aws.client("iam"), core_api(place.kubernetes), place.parameters.namespace
     iam.create_user(UserName=name, Tags=place.tags)
+    ids: dict[str, str] = {}
     for secret in ("leaked", "in-use"):
         key = iam.create_access_key(UserName=name)["AccessKey"]
         held = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
         document = {"metadata": {"name": secret, "labels": place.labels}, "stringData": held}
-        core_api(place.kubernetes).create_namespaced_secret(name, document)
+        core.create_namespaced_secret(name, document)
+        ids[secret] = key["AccessKeyId"]
+    core.patch_namespace(name, {"metadata": {"annotations": {LEAKED_KEY: ids["leaked"]}}})
 
 
 def _only_the_leaked_key_is_dead(place: Workspace) -> list[Row]:
-    leaked, in_use = _who(place, "leaked"), _who(place, "in-use")
+    leaked, in_use = _of_the_leaked_key(place), _who(place, _key(place, "in-use"), "in-use")
     user = f"arn:{place.connection.partition}:iam::{place.account_id}:user/{place.parameters.namespace}"
     code = "InvalidClientTokenId"
     return [
-        Row("AWS's answer to the leaked key", f"refused: {code}", leaked, leaked.startswith(code)),
+        Row("AWS's answer to the leaked key", f"refused: {code}", leaked, leaked.startswith((code, NOT_IN_IAM))),
         Row("AWS's answer to the key in use", user, in_use),
     ]
 
 
-def _who(place: Workspace, secret: str) -> str:
-    held = core_api(place.kubernetes).read_namespaced_secret(secret, place.parameters.namespace).data
-    key = {name.lower(): b64decode(value).decode() for name, value in held.items()}
+def _of_the_leaked_key(place: Workspace) -> str:
+    """Return STS's answer to the leaked key. If the Secret doesn't hold the key, return the key's status in IAM."""
+    namespace = core_api(place.kubernetes).read_namespace(place.parameters.namespace)
+    id, key = namespace.metadata.annotations[LEAKED_KEY], _key(place, "leaked")
+    if key.get("aws_access_key_id") == id and "aws_secret_access_key" in key:
+        return _who(place, key, "leaked")
+    iam = place.aws.client("iam")
+    try:
+        keys = iam.list_access_keys(UserName=place.parameters.namespace)["AccessKeyMetadata"]
+    except iam.exceptions.NoSuchEntityException:
+        keys = []
+    is_active = any(each["AccessKeyId"] == id and each["Status"] == "Active" for each in keys)
+    return "Active in IAM" if is_active else NOT_IN_IAM
+
+
+def _key(place: Workspace, secret: str) -> Credentials:
+    """Return the access key in a Secret; empty if the Secret is missing."""
+    read = partial(core_api(place.kubernetes).read_namespaced_secret, secret, place.parameters.namespace)
+    held = existing(read)
+    return {name.lower(): b64decode(value).decode() for name, value in ((held and held.data) or {}).items()}
+
+
+def _who(place: Workspace, key: Credentials, secret: str) -> str:
+    if key.keys() != {"aws_access_key_id", "aws_secret_access_key"}:
+        return f"no key in the Secret {secret}"
     try:
         answered = place.aws.client("sts", **key).get_caller_identity()
     except ClientError as error:

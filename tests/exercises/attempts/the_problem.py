@@ -38,6 +38,10 @@ def key(lab: Lab, name: str, secret: str) -> dict[str, str]:
     return {"UserName": name, "AccessKeyId": b64decode(held).decode()}
 
 
+def delete_secret(lab: Lab, name: str, secret: str) -> None:
+    CoreV1Api(lab.kubernetes).delete_namespaced_secret(secret, name)
+
+
 @wrong("00-a", "the node itself: ecr:GetAuthorizationToken found implicitDeny")
 def every_policy_detached(lab, name):
     detach(lab, *attached(lab))
@@ -92,6 +96,36 @@ def the_wrong_key(lab, name):
 @wrong("00-b", "AWS's answer to the leaked key found arn:aws:iam::")
 def only_the_permissions_taken_away(lab, name):
     lab.aws.client("iam").put_user_policy(UserName=name, PolicyName="deny", PolicyDocument=denial("*"))
+
+
+@wrong("00-b", "AWS's answer to the leaked key found Active in IAM")
+def only_the_secret_deleted(lab, name):
+    delete_secret(lab, name, "leaked")
+
+
+@wrong("00-b", "AWS's answer to the leaked key found Active in IAM")
+def other_letters_in_the_secret(lab, name):
+    other = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"}
+    CoreV1Api(lab.kubernetes).patch_namespaced_secret("leaked", name, {"stringData": other})
+
+
+@wrong("00-b", "AWS's answer to the key in use found no key in the Secret in-use")
+def both_secrets_deleted(lab, name):
+    lab.aws.client("iam").delete_access_key(**key(lab, name, "leaked"))
+    for secret in ("leaked", "in-use"):
+        delete_secret(lab, name, secret)
+
+
+@right("00-b")
+def the_key_and_the_secret_deleted(lab, name):
+    lab.aws.client("iam").delete_access_key(**key(lab, name, "leaked"))
+    delete_secret(lab, name, "leaked")
+
+
+@right("00-b")
+def inactive_and_the_secret_deleted(lab, name):
+    lab.aws.client("iam").update_access_key(**key(lab, name, "leaked"), Status="Inactive")
+    delete_secret(lab, name, "leaked")
 
 
 @right("00-b")
