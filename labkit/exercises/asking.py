@@ -93,15 +93,20 @@ def elsewhere(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Ro
 
 
 def _lookalikes(name: str, taken: Collection[str], letters: Iterable[int]) -> Iterator[str]:
-    """Yield names like cart-1a2b-cart and carx, none of them in `taken`.
+    """Yield the result of `lookalike`, and names like carx, none of them in `taken`.
 
-    The first name matches every pattern that has an asterisk in the place of a part of `name`. For each position in
-    `letters`, another name differs from `name` in this letter, so it matches a pattern with a question mark there.
+    For each position in `letters`, a name differs from `name` in this letter, so it matches a pattern with a question
+    mark there.
     """
-    yield f"{name}-{uuid4().hex[:4]}-{name}"
+    yield lookalike(name)
     for at in letters:
         others = (f"{name[:at]}{letter}{name[at + 1 :]}" for letter in reversed(ascii_lowercase))
         yield next(other for other in others if other != name and other not in taken)
+
+
+def lookalike(name: str) -> str:
+    """Return a name like cart-1a2b-cart. It matches every pattern with an asterisk in the place of a part of `name`."""
+    return f"{name[:27]}-{uuid4().hex[:4]}-{name[-27:]}"  # a namespace's name has at most 63 characters
 
 
 def _without_a_token(place: "Workspace", role_arn: str) -> list[Row]:

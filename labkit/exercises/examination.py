@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from labkit import faults, steps
 from labkit.connection import core_api
@@ -343,10 +342,10 @@ def _rows(lab: "Workspace") -> Iterator[Row]:
     yield Row("the pod and its role", "mended", "mended" if found else "not mended yet")
     if not found:
         return
-    account, namespace, added = lab.parameters.service_account, lab.parameters.namespace, uuid4().hex[:8]
-    yield _refused("a neighbour in the namespace", asking.newcomer(lab, f"{account}-{added}", namespace))
-    elsewhere = f"{namespace[:54]}-{added}"  # a namespace's name has at most 63 characters
-    yield _refused("the same name in another namespace", asking.newcomer(lab, account, elsewhere))
+    account, namespace = lab.parameters.service_account, lab.parameters.namespace
+    yield _refused("a neighbour in the namespace", asking.newcomer(lab, asking.lookalike(account), namespace))
+    elsewhere = asking.newcomer(lab, account, asking.lookalike(namespace))
+    yield _refused("the same name in another namespace", elsewhere)
     bucket, key = lab.parameters.bucket, "examination.txt"
     row = asking.denies(lab, "a write to the bucket", "s3", "put_object", Bucket=bucket, Key=key, Body=b"")
     yield Row(row.what, REFUSED, REFUSED if row.right else row.found)

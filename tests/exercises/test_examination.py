@@ -34,7 +34,7 @@ def test_an_examination_judges_each_repair_and_ends_with_a_certificate(lab, home
     exam.hand_in()
     assert "found     not mended yet" in said()
 
-    trust(iam, lab, "StringLike", "system:serviceaccount:*:*")
+    trust(iam, lab, "StringLike", "system:serviceaccount:d*t:my-*-account")
     exam.hand_in()
     told = said()
     assert re.findall(r"wrong  (.+?)  +expected  refused\n.+found     admitted", told) == [
